@@ -1,0 +1,80 @@
+package bundle
+
+// A session is a conversation with one guest helper: JSON Lines, one Request a
+// line on its standard input, one Reply a line on its standard output. When
+// its input ends - the driver closed it, died, or the link was cut - the
+// helper undoes everything it did and exits.
+
+// Request is one call. Exactly one field is set.
+type Request struct {
+	Hello *Hello `json:"hello,omitempty"`
+	Bind  *Bind  `json:"bind,omitempty"`
+	Exec  *Steps `json:"exec,omitempty"`
+	// Mark pushes a mark on the undo stack; UndoTo n undoes back to the mark
+	// that returned n (0 = everything).
+	Mark   bool `json:"mark,omitempty"`
+	UndoTo *int `json:"undo_to,omitempty"`
+	Facts  bool `json:"facts,omitempty"`
+	// Join moves link Link, and its addresses, from the helper's namespace into the network
+	// namespace of process PID under the name Name.
+	Join *Join `json:"join,omitempty"`
+}
+
+// Hello opens a session.
+type Hello struct {
+	Schema int    `json:"schema"`
+	Node   string `json:"node"`
+	// Blobs is the directory in which files lie under their SHA-256 in hex.
+	Blobs string `json:"blobs"`
+	// EndpointRoot is the root file system in which bare-namespace endpoints
+	// run their processes (iperf3, netperf and what they need).
+	EndpointRoot string `json:"endpoint_root"`
+}
+
+// Bind tells where a container endpoint lives.
+type Bind struct {
+	Endpoint string `json:"endpoint"`
+	PID      int    `json:"pid"` // a process of the container; 0 unbinds
+}
+
+// Join is used by the local provider to link two nodes.
+type Join struct {
+	Link string `json:"link"`
+	PID  int    `json:"pid"`
+	Name string `json:"name"`
+}
+
+// Steps is a chunk of a bundle with the digests of the files it refers to.
+type Steps struct {
+	Name  string          `json:"name"`
+	Files map[string]File `json:"files,omitempty"`
+	Steps []Step          `json:"steps"`
+}
+
+// Faults of a failed request.
+const (
+	FaultSubject     = "subject"     // the datapath or workload did not do what it should
+	FaultRig         = "rig"         // the testbed failed
+	FaultUnsupported = "unsupported" // this kernel or tool cannot do it
+)
+
+// Reply answers one Request.
+type Reply struct {
+	Error string `json:"error,omitempty"`
+	Fault string `json:"fault,omitempty"` // set with Error
+	Step  int    `json:"step,omitempty"`  // 1-based index in the chunk of the step that failed
+	Mark  int    `json:"mark,omitempty"`
+	// PID is the helper's own, in reply to Hello.
+	PID     int               `json:"pid,omitempty"`
+	Results []StepResult      `json:"results,omitempty"`
+	Raw     map[string]string `json:"raw,omitempty"` // raw files by name, text
+	Facts   map[string]string `json:"facts,omitempty"`
+}
+
+// StepResult is what one executed step measured.
+type StepResult struct {
+	Kind    string             `json:"kind"`
+	Seconds float64            `json:"seconds"`
+	Values  map[string]float64 `json:"values,omitempty"`
+	Note    string             `json:"note,omitempty"`
+}

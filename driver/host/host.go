@@ -1,0 +1,53 @@
+// Package host reaches machines: over SSH and SFTP, or this computer.
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+)
+
+// ErrUnreachable is wrapped by every error that means the link to the machine
+// is lost, as opposed to a command that ran and failed.
+var ErrUnreachable = errors.New("host unreachable")
+
+// Cmd is a command for a host: an argument vector, never a shell string.
+type Cmd struct {
+	Argv   []string
+	Stdin  io.Reader // nil is an empty input
+	Stdout io.Writer // nil discards
+	Stderr io.Writer // nil discards; the tail is kept for ExitError either way
+}
+
+// Host is one machine on which commands run and to which files go.
+type Host interface {
+	// Run runs a command until it ends or ctx does. When ctx ends the command is ended
+	// too. A non-zero exit is *ExitError.
+	Run(ctx context.Context, cmd Cmd) error
+	// Push writes a file by way of a temporary name and rename, then checks
+	// its SHA-256. A file already there with that digest is not sent again.
+	Push(ctx context.Context, data []byte, path string, mode uint32) error
+	// Pull reads a whole file.
+	Pull(ctx context.Context, path string) ([]byte, error)
+	// Forward dials a unix socket ("unix", path) or a TCP address ("tcp", host:port) from the host.
+	Forward(ctx context.Context, network, addr string) (net.Conn, error)
+	Close() error
+}
+
+// ExitError is a command that ran and ended with a non-zero status.
+type ExitError struct {
+	Argv   []string
+	Status int    // exit status; -1 when a signal ended it
+	Stderr string // the last 2 KiB
+}
+
+func (e *ExitError) Error() string {
+	msg := fmt.Sprintf("%s: exit status %d", e.Argv[0], e.Status)
+	if tail := strings.TrimSpace(e.Stderr); tail != "" {
+		msg += ": " + tail
+	}
+	return msg
+}

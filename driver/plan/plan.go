@@ -1,0 +1,193 @@
+// Package plan turns an experiment file into a Plan: every cell, every trial,
+// and the seeded order in which they run. It is pure: it touches no host.
+package plan
+
+import (
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Providers, endpoints, scenarios and accelerators: the allowed levels.
+const (
+	ProviderLibvirt = "libvirt"
+	ProviderLocal   = "local"
+
+	EndpointDocker = "docker"
+	EndpointNetns  = "netns"
+
+	Localhost = "localhost"  // both endpoints on one node
+	MultiHost = "multi-host" // client on node1, server on node2
+
+	AccelAuto = "auto"
+	AccelKVM  = "kvm"
+	AccelTCG  = "tcg"
+)
+
+// Spec is an experiment file as written, defaults filled in.
+type Spec struct {
+	Name        string
+	Description string
+	Seed        uint64
+	Lab         Lab
+	Measure     Measure
+	Scenarios   []string
+	Workloads   []string // TCP_STREAM, TCP_RR, TCP_CRR
+	Policies    []int    // numbers of policies N; 0 is "no rule at all"
+	Arms        []Arm
+}
+
+// Lab says on what the experiment runs.
+type Lab struct {
+	Provider string
+	Endpoint string
+	Accel    string
+	Kernel   string // name of a kernel lock, "6.12"; ignored by the local provider
+	VCPUs    int    // per VM
+	Memory   int    // MiB per VM
+	Queues   int    // queue pairs of the data NIC
+}
+
+// Measure says how each trial is measured.
+type Measure struct {
+	Blocks     int
+	Trials     int           // per cell and block
+	Duration   time.Duration // of one measured workload
+	Warmup     time.Duration // before it, not counted
+	Congestion string        // TCP congestion control of both endpoints
+	ClientCPU  int           // CPU of its machine that the client is pinned to
+	ServerCPU  int
+}
+
+// Arm is a datapath with its options, under a name.
+type Arm struct {
+	Name     string
+	Datapath string
+	Options  map[string]string // every option of the datapath, defaults filled in
+}
+
+// Catalog is what the experiment may choose from; the datapath and workload
+// packages supply it, so that plan can check a file without importing them.
+type Catalog struct {
+	Datapaths []DatapathEntry
+	Workloads []WorkloadEntry
+	Kernels   []string // names of the kernel locks
+}
+
+// DatapathEntry describes one datapath to the loader.
+type DatapathEntry struct {
+	Name    string
+	Doc     string // one line
+	Fabric  string // bridge, bpf
+	Filter  string // none, iptables-legacy, tc-hash, xdp-hash, xdp-pass
+	Options []Option
+	// NoPolicies: enforces nothing, so only N = 0 exists.
+	NoPolicies bool
+	// Refuse returns why this combination is impossible, or "". It sees the
+	// options with defaults filled in.
+	Refuse func(lab Lab, scenario string, options map[string]string) string
+}
+
+// Option is a key an arm may set.
+type Option struct {
+	Key     string
+	Allowed []string // the first is the default
+	Doc     string
+}
+
+// WorkloadEntry describes one workload to the loader.
+type WorkloadEntry struct {
+	Name string
+	Doc  string
+}
+
+// Cell is one combination of levels.
+type Cell struct {
+	ID      string            `json:"id"`    // 12 hex digits: hash of the sorted factors
+	Setup   string            `json:"setup"` // ID of the setup shared with the cells that differ in workload only
+	Factors map[string]string `json:"factors"`
+}
+
+// Trial is one measured repetition of one cell, in the order it runs.
+type Trial struct {
+	Order int    `json:"order"` // 1-based position in the run
+	Block int    `json:"block"` // 1-based
+	Trial int    `json:"trial"` // 1-based within the cell and block
+	Cell  string `json:"cell"`
+}
+
+// Plan is an experiment expanded.
+type Plan struct {
+	Schema int     `json:"schema"`
+	Spec   Spec    `json:"spec"`
+	Cells  []Cell  `json:"cells"`
+	Trials []Trial `json:"trials"`
+}
+
+// Factor names that other packages read. Options of an arm are factors too,
+// under their own keys.
+const (
+	FactorArm        = "arm"
+	FactorDatapath   = "datapath"
+	FactorFabric     = "fabric"
+	FactorFilter     = "filter"
+	FactorScenario   = "scenario"
+	FactorWorkload   = "workload"
+	FactorPolicies   = "policies"
+	FactorProvider   = "provider"
+	FactorEndpoint   = "endpoint"
+	FactorKernel     = "kernel"   // lock name, or "host" for the local provider
+	FactorDuration   = "duration" // Go duration
+	FactorWarmup     = "warmup"   // Go duration
+	FactorCongestion = "congestion"
+	FactorClientCPU  = "client_cpu"
+	FactorServerCPU  = "server_cpu"
+	FactorClock      = "clock" // always "wall" so far
+)
+
+// Get is the level of a factor, "" if the cell has none.
+func (c Cell) Get(factor string) string { return c.Factors[factor] }
+
+// Int is the level of an integer factor, 0 if it is not one.
+func (c Cell) Int(factor string) int {
+	n, _ := strconv.Atoi(c.Factors[factor])
+	return n
+}
+
+// Duration is the level of a duration factor.
+func (c Cell) Duration(factor string) time.Duration {
+	d, _ := time.ParseDuration(c.Factors[factor])
+	return d
+}
+
+// Title is a short label for progress and messages.
+func (c Cell) Title() string {
+	return strings.Join([]string{c.Get(FactorScenario), c.Get(FactorArm), "N=" + c.Get(FactorPolicies), c.Get(FactorWorkload)}, " ")
+}
+
+// FactorNames lists every factor of any cell, sorted.
+func (p *Plan) FactorNames() []string {
+	seen := map[string]bool{}
+	var out []string
+	for _, c := range p.Cells {
+		for f := range c.Factors {
+			if !seen[f] {
+				seen[f] = true
+				out = append(out, f)
+			}
+		}
+	}
+	sort.Strings(out)
+	return out
+}
+
+// CellByID finds a cell; ok is false if the plan has none with that ID.
+func (p *Plan) CellByID(id string) (cell Cell, ok bool) {
+	for _, c := range p.Cells {
+		if c.ID == id {
+			return c, true
+		}
+	}
+	return Cell{}, false
+}

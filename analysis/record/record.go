@@ -1,0 +1,111 @@
+// Package record is the row of rows.csv: one measurement a line, long form,
+// with its schema, its encoding and its strict reader. Standard library only.
+package record
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Schema is the version of the row. A reader refuses any other.
+const Schema = 1
+
+// Statuses of a row. Only numbers with StatusOK may be used.
+const (
+	StatusOK          = "ok"
+	StatusFailed      = "failed"      // the subject (datapath, workload) did not do what it should
+	StatusUnsupported = "unsupported" // this kernel or tool cannot run the cell
+	StatusVoid        = "void"        // a guard failed: the number must not be used
+	StatusRig         = "rig"         // the testbed failed
+)
+
+// Statuses lists every status in the order in which reports count them.
+func Statuses() []string {
+	return []string{StatusOK, StatusFailed, StatusUnsupported, StatusVoid, StatusRig}
+}
+
+// FactorPrefix starts the name of every factor's column.
+const FactorPrefix = "f."
+
+// Row is one measurement of one trial. A trial without any measurement (it
+// failed, or could not run) is one row with Metric "" and a Reason.
+type Row struct {
+	Run     string // ID of the run
+	Cell    string // ID of the cell
+	Block   int    // 1-based; one boot of the lab
+	Trial   int    // 1-based within cell and block
+	Order   int    // 1-based position in the run
+	Status  string // one of Statuses
+	Reason  string // why, when Status is not ok
+	Metric  string // "throughput", "rate", "latency_p50", ...
+	Unit    string // "bit/s", "1/s", "s", "1"
+	Value   float64
+	Raw     string            // path of the raw file, relative to the run directory
+	Factors map[string]string // levels of the cell, by factor
+}
+
+func fixedColumns() []string {
+	return []string{"schema", "run", "cell", "block", "trial", "order", "status",
+		"reason", "metric", "unit", "value", "raw"}
+}
+
+// Header is the first line of rows.csv: the fixed columns, then "f.FACTOR" for
+// each factor, sorted.
+func Header(factors []string) []string {
+	out := fixedColumns()
+	for _, f := range sorted(factors) {
+		out = append(out, FactorPrefix+f)
+	}
+	return out
+}
+
+// Fields is the row as the fields of one line, in the order of Header(factors).
+// Line breaks inside a field become spaces, so that a row is always one line
+// and a line cut short by a crash can be recognised.
+func (r Row) Fields(factors []string) []string {
+	value := ""
+	if r.Metric != "" {
+		value = strconv.FormatFloat(r.Value, 'g', -1, 64)
+	}
+	out := []string{strconv.Itoa(Schema), r.Run, r.Cell, strconv.Itoa(r.Block), strconv.Itoa(r.Trial),
+		strconv.Itoa(r.Order), r.Status, r.Reason, r.Metric, r.Unit, value, r.Raw}
+	for _, f := range sorted(factors) {
+		out = append(out, r.Factors[f])
+	}
+	for i, s := range out {
+		out[i] = oneLine(s)
+	}
+	return out
+}
+
+// Check reports what makes the row invalid: an unknown status, an ok row
+// without a metric, a number that is not finite.
+func (r Row) Check() error {
+	if !slices.Contains(Statuses(), r.Status) {
+		return fmt.Errorf("unknown status %q, want one of %s", r.Status, strings.Join(Statuses(), ", "))
+	}
+	if r.Metric == "" && r.Status == StatusOK {
+		return fmt.Errorf("status ok without a metric")
+	}
+	if math.IsNaN(r.Value) || math.IsInf(r.Value, 0) {
+		return fmt.Errorf("metric %q: value %v is not finite", r.Metric, r.Value)
+	}
+	return nil
+}
+
+func oneLine(s string) string {
+	if !strings.ContainsAny(s, "\r\n") {
+		return s
+	}
+	s = strings.ReplaceAll(s, "\r\n", " ")
+	return strings.NewReplacer("\r", " ", "\n", " ").Replace(s)
+}
+
+func sorted(names []string) []string {
+	out := slices.Clone(names)
+	slices.Sort(out)
+	return out
+}

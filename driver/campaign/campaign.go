@@ -1,0 +1,254 @@
+// Package campaign is the one loop: blocks, setups, trials. It retries what
+// the rig got wrong, records what the subject got wrong, and leaves nothing
+// behind.
+package campaign
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"hookbed/analysis/record"
+	"hookbed/driver/bundle"
+	"hookbed/driver/datapath"
+	"hookbed/driver/host"
+	"hookbed/driver/lab"
+	"hookbed/driver/plan"
+	"hookbed/driver/rundir"
+)
+
+// ErrRig is wrapped when the testbed itself failed too often to go on.
+var ErrRig = errors.New("rig fault")
+
+// maxRigFaults is how many setups in a row may fail by the rig's fault before
+// the run stops: one is bad luck, three are a broken lab.
+const maxRigFaults = 3
+
+// Config is what a run needs.
+type Config struct {
+	Plan *plan.Plan
+	Dir  *rundir.Dir
+	// Trials are the ones to run, in order; a resumed run has fewer than the plan.
+	Trials []plan.Trial
+	// Up brings the lab up for one block.
+	Up func(ctx context.Context, block int) (*lab.Lab, error)
+	// Environment completes what the lab says of itself for env.json.
+	Environment func(*lab.Lab) map[string]any
+	Progress    Progress
+	Log         *slog.Logger
+}
+
+// Progress is told what happens; all calls come from one goroutine.
+type Progress interface {
+	Phase(what string)                              // "boot lab", "run block 1"
+	Trial(t plan.Trial, c plan.Cell, status string) // a trial has ended
+}
+
+// Result counts the trials by status and says where the time went.
+type Result struct {
+	Status  map[string]int
+	Seconds map[string]float64 // images, boot, endpoints, apply, prove, measure, teardown
+}
+
+// Failed is the number of trials that ended without a valid number through
+// the fault of what was measured.
+func (r Result) Failed() int {
+	return r.Status[record.StatusFailed] + r.Status[record.StatusVoid]
+}
+
+type runner struct {
+	Config
+	result    Result
+	lab       *lab.Lab
+	block     int
+	wroteEnv  bool
+	rigFaults int // in a row
+}
+
+// Run measures the trials. Cancelling ctx ends it cleanly after the step at
+// hand; what was measured is kept and the error is ctx's.
+func Run(ctx context.Context, cfg Config) (Result, error) {
+	r := &runner{Config: cfg, result: Result{Status: map[string]int{}, Seconds: map[string]float64{}}}
+	defer r.down(ctx)
+	for _, group := range setups(cfg.Plan, cfg.Trials) {
+		if err := ctx.Err(); err != nil {
+			return r.result, err
+		}
+		if err := r.group(ctx, group); err != nil {
+			return r.result, err
+		}
+	}
+	return r.result, r.down(ctx)
+}
+
+// setups groups consecutive trials that share block, repetition and setup.
+func setups(p *plan.Plan, trials []plan.Trial) [][]plan.Trial {
+	var out [][]plan.Trial
+	key := func(t plan.Trial) string {
+		c, _ := p.CellByID(t.Cell)
+		return fmt.Sprint(t.Block, t.Trial, c.Setup)
+	}
+	for i, t := range trials {
+		if i > 0 && key(trials[i-1]) == key(t) {
+			out[len(out)-1] = append(out[len(out)-1], t)
+			continue
+		}
+		out = append(out, []plan.Trial{t})
+	}
+	return out
+}
+
+// group runs the trials of one setup, and once more those that a rig fault
+// took; a second fault is recorded and counted.
+func (r *runner) group(ctx context.Context, trials []plan.Trial) error {
+	left, fault := r.attempt(ctx, trials)
+	if fault != nil && ctx.Err() == nil && !fatal(fault) {
+		r.Log.Warn("rig fault, trying once more", "err", fault)
+		r.recover(ctx, fault)
+		left, fault = r.attempt(ctx, left)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case fault == nil:
+		r.rigFaults = 0
+		return nil
+	case fatal(fault):
+		return fmt.Errorf("%w: %w", ErrRig, fault)
+	}
+	if err := r.recordAll(left, record.StatusRig, fault.Error()); err != nil {
+		return fmt.Errorf("%w: %w", ErrRig, err)
+	}
+	r.recover(ctx, fault)
+	if r.rigFaults++; r.rigFaults >= maxRigFaults {
+		return fmt.Errorf("%w: %d setups in a row failed, the last: %w", ErrRig, r.rigFaults, fault)
+	}
+	return nil
+}
+
+// fatal faults concern the run as a whole, so that retrying cannot help: the
+// lab does not come up, or results cannot be kept.
+func fatal(err error) bool {
+	var up *upError
+	return errors.As(err, &up) || errors.Is(err, rundir.ErrStorage)
+}
+
+// upError is a lab that did not come up.
+type upError struct{ err error }
+
+func (e *upError) Error() string { return e.err.Error() }
+func (e *upError) Unwrap() error { return e.err }
+
+// recover gets rid of a lab that a fault may have spoiled.
+func (r *runner) recover(ctx context.Context, fault error) {
+	if errors.Is(fault, host.ErrUnreachable) {
+		r.Log.Warn("lost a machine, booting the lab again")
+	}
+	if err := r.down(ctx); err != nil {
+		r.Log.Warn("teardown after a rig fault", "err", err)
+	}
+}
+
+func (r *runner) down(ctx context.Context) error {
+	if r.lab == nil {
+		return nil
+	}
+	l := r.lab
+	r.lab = nil
+	defer r.clock("teardown")()
+	if err := l.Close(ctx); err != nil {
+		return fmt.Errorf("take the lab down: %w", err)
+	}
+	return nil
+}
+
+// ensureLab boots the lab for a block; every block has a boot of its own.
+func (r *runner) ensureLab(ctx context.Context, block int) error {
+	if r.lab != nil && r.block == block {
+		return nil
+	}
+	if err := r.down(ctx); err != nil {
+		return err
+	}
+	r.Progress.Phase(fmt.Sprintf("bring up the lab for block %d", block))
+	l, err := r.Up(ctx, block)
+	if err != nil {
+		return &upError{fmt.Errorf("bring up the lab: %w", err)}
+	}
+	r.lab, r.block = l, block
+	for part, s := range l.Timings {
+		r.result.Seconds[part] += s
+	}
+	if !r.wroteEnv {
+		if err := r.Dir.WriteEnv(r.Environment(l)); err != nil {
+			return err
+		}
+		r.wroteEnv = true
+	}
+	r.Progress.Phase(fmt.Sprintf("run block %d", block))
+	return nil
+}
+
+// attempt applies the setup and runs its trials. It returns the trials that
+// still have no row and the rig's fault that stopped it, if any.
+func (r *runner) attempt(ctx context.Context, trials []plan.Trial) (left []plan.Trial, fault error) {
+	if err := r.ensureLab(ctx, trials[0].Block); err != nil {
+		return trials, err
+	}
+	cell, _ := r.Plan.CellByID(trials[0].Cell)
+	setup, err := datapath.Render(cell)
+	if err != nil {
+		return trials, err
+	}
+	if err := datapath.Check(setup, r.lab.Facts(setup.Topology.Server.Node.Name)); err != nil {
+		return nil, r.recordAll(trials, record.StatusUnsupported, err.Error())
+	}
+	defer func() {
+		defer r.clock("teardown")()
+		if err := r.lab.End(ctx); err != nil && fault == nil {
+			fault = err
+		}
+	}()
+	applied, err := r.applySetup(ctx, setup)
+	if err != nil {
+		return r.settle(ctx, trials, fmt.Errorf("apply: %w", err))
+	}
+	for i, t := range trials {
+		if err := r.trial(ctx, t, setup, applied); err != nil {
+			return trials[i:], err
+		}
+	}
+	return nil, nil
+}
+
+// settle records trials whose setup failed by the subject's or kernel's fault;
+// a rig fault goes back to the caller with the trials.
+func (r *runner) settle(ctx context.Context, trials []plan.Trial, err error) ([]plan.Trial, error) {
+	status := statusOf(err)
+	if ctx.Err() != nil || status == record.StatusRig {
+		return trials, err
+	}
+	return nil, r.recordAll(trials, status, err.Error())
+}
+
+// statusOf blames: what the helper says, and the rig for everything else.
+func statusOf(err error) string {
+	var f *lab.Fault
+	if errors.As(err, &f) {
+		switch f.Kind {
+		case bundle.FaultSubject:
+			return record.StatusFailed
+		case bundle.FaultUnsupported:
+			return record.StatusUnsupported
+		}
+	}
+	return record.StatusRig
+}
+
+// clock adds the time until the returned function is called to a part.
+func (r *runner) clock(part string) func() {
+	start := time.Now()
+	return func() { r.result.Seconds[part] += time.Since(start).Seconds() }
+}

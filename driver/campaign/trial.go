@@ -1,0 +1,264 @@
+package campaign
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"testing/fstest"
+	"time"
+
+	"hookbed/analysis/record"
+	"hookbed/driver/bundle"
+	"hookbed/driver/datapath"
+	"hookbed/driver/lab"
+	"hookbed/driver/plan"
+	"hookbed/driver/workload"
+)
+
+// Snapshots of the hook's counters around the measured workload.
+const (
+	runBefore = "run-before"
+	runAfter  = "run-after"
+)
+
+// applied is what setting a datapath up measured; every trial of the setup
+// carries it.
+type applied struct{ metrics []workload.Metric }
+
+// applySetup makes the endpoints and applies the datapath.
+func (r *runner) applySetup(ctx context.Context, setup datapath.Setup) (applied, error) {
+	start := time.Now()
+	done := r.clock("endpoints")
+	err := r.lab.Begin(ctx, setup)
+	done()
+	if err != nil {
+		return applied{}, err
+	}
+	endpoints := time.Since(start).Seconds()
+	defer r.clock("apply")()
+	start = time.Now()
+	b := &bundle.Bundle{Schema: bundle.Schema, Name: "setup", Files: setup.Files, Steps: setup.Apply}
+	ex, err := r.lab.Exec(ctx, b, bundle.Apply)
+	if err != nil {
+		return applied{}, err
+	}
+	a := applied{metrics: []workload.Metric{
+		{Name: "endpoints_seconds", Unit: "s", Value: endpoints},
+		{Name: "apply_seconds", Unit: "s", Value: time.Since(start).Seconds()},
+	}}
+	load := 0.0
+	for _, o := range ex.Steps {
+		load += o.Values["load_seconds"]
+	}
+	if load > 0 {
+		a.metrics = append(a.metrics, workload.Metric{Name: "load_seconds", Unit: "s", Value: load})
+	}
+	return a, nil
+}
+
+// Bundle renders the trial of a cell: proof, then the workload between two
+// reads of the filter's counters.
+func Bundle(cell plan.Cell, setup datapath.Setup) (*bundle.Bundle, error) {
+	t := setup.Topology
+	run, err := workload.Render(cell, workload.Target{
+		ClientNode: t.Client.Node.Name, ServerNode: t.Server.Node.Name,
+		Client: t.Client.Role, Server: t.Server.Role, ServerAddr: t.Server.Addr.String(),
+		ServicePort: datapath.ServicePort, ControlPort: datapath.ControlPort,
+	})
+	if err != nil {
+		return nil, err
+	}
+	b := &bundle.Bundle{Schema: bundle.Schema, Name: cell.ID, Files: setup.Files}
+	b.Steps = append(b.Steps, setup.Apply...)
+	b.Steps = append(b.Steps, setup.Prove...)
+	if setup.Hook != nil {
+		b.Steps = append(b.Steps, setup.Hook.Read(bundle.Run, runBefore))
+	}
+	b.Steps = append(b.Steps, run...)
+	if setup.Hook != nil {
+		b.Steps = append(b.Steps, setup.Hook.Read(bundle.Collect, runAfter))
+	}
+	return b, nil
+}
+
+// trial runs one trial and records it. The error is the rig's fault; anything
+// else has become rows.
+func (r *runner) trial(ctx context.Context, t plan.Trial, setup datapath.Setup, a applied) error {
+	cell, _ := r.Plan.CellByID(t.Cell)
+	b, err := Bundle(cell, setup)
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	marks, err := r.lab.Mark(ctx, setup.Topology)
+	if err != nil {
+		return err
+	}
+	proof, measured, err := r.proveAndRun(ctx, b)
+	if undo := r.lab.UndoTo(ctx, marks); err == nil && undo != nil {
+		err = undo
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		if statusOf(err) == record.StatusRig {
+			return err
+		}
+		return r.record(t, statusOf(err), err.Error(), "", nil)
+	}
+	raw, err := r.saveRaw(t, measured.Raw)
+	if err != nil {
+		return err
+	}
+	metrics, err := workload.Parse(cell, rawFS(measured.Raw))
+	if err != nil {
+		return r.record(t, record.StatusFailed, err.Error(), raw, nil)
+	}
+	reason := r.guard(cell, setup, metrics, measured)
+	status := record.StatusOK
+	if reason != "" {
+		status = record.StatusVoid
+	}
+	metrics = append(metrics, a.metrics...)
+	metrics = append(metrics, proofMetrics(cell, proof, measured)...)
+	metrics = append(metrics, workload.Metric{Name: "overhead_seconds", Unit: "s",
+		Value: time.Since(start).Seconds() - (cell.Duration(plan.FactorDuration) + cell.Duration(plan.FactorWarmup)).Seconds()})
+	return r.record(t, status, reason, raw, metrics)
+}
+
+func (r *runner) proveAndRun(ctx context.Context, b *bundle.Bundle) (proof, measured lab.Execution, err error) {
+	done := r.clock("prove")
+	proof, err = r.lab.Exec(ctx, b, bundle.Prove)
+	done()
+	if err != nil {
+		return proof, measured, fmt.Errorf("prove enforcement: %w", err)
+	}
+	defer r.clock("measure")()
+	measured, err = r.lab.Exec(ctx, b, bundle.Run, bundle.Collect)
+	if err != nil {
+		return proof, measured, fmt.Errorf("run workload: %w", err)
+	}
+	return proof, measured, nil
+}
+
+// guard returns why the trial's number must not be used, or "".
+func (r *runner) guard(cell plan.Cell, setup datapath.Setup, metrics []workload.Metric, ex lab.Execution) string {
+	facts := r.lab.Facts(setup.Topology.Server.Node.Name)
+	if setup.JIT && facts["bpf_jit_enable"] != "1" {
+		return fmt.Sprintf("BPF JIT is %q, want 1", facts["bpf_jit_enable"])
+	}
+	if setup.JIT && facts["bpf_jit_harden"] != "0" {
+		return fmt.Sprintf("BPF JIT hardening is %q, want 0", facts["bpf_jit_harden"])
+	}
+	if setup.Hook == nil {
+		return ""
+	}
+	least, seen := workload.LeastTraffic(cell, metrics), hookTraffic(ex)
+	if seen.Packets < least.Packets || seen.Bytes < least.Bytes {
+		return fmt.Sprintf("the filter saw %.0f packets and %.0f bytes, the workload sent at least %.0f and %.0f: traffic went past it",
+			seen.Packets, seen.Bytes, least.Packets, least.Bytes)
+	}
+	return ""
+}
+
+// hookTraffic is what the filter's counters grew by during the workload.
+func hookTraffic(ex lab.Execution) workload.Traffic {
+	before, after := readValues(ex, runBefore), readValues(ex, runAfter)
+	return workload.Traffic{Packets: after["packets"] - before["packets"], Bytes: after["bytes"] - before["bytes"]}
+}
+
+func readValues(ex lab.Execution, name string) map[string]float64 {
+	for _, o := range ex.Steps {
+		if read, ok := o.Do.(bundle.Read); ok && read.Name == name {
+			return o.Values
+		}
+	}
+	return nil
+}
+
+// proofMetrics puts the proof beside the number: what was probed, what the
+// kernel holds, and what the filter counted.
+func proofMetrics(cell plan.Cell, proof, measured lab.Execution) []workload.Metric {
+	var out []workload.Metric
+	for _, o := range proof.Steps {
+		switch do := o.Do.(type) {
+		case bundle.Probes:
+			out = append(out, workload.Metric{Name: "probes_allowed", Unit: "1", Value: o.Values["allowed"]},
+				workload.Metric{Name: "probes_denied", Unit: "1", Value: o.Values["denied"]})
+		case bundle.Read:
+			if do.Name != "prove-after" {
+				continue
+			}
+			out = append(out, workload.Metric{Name: "policies_realised", Unit: "1", Value: float64(cell.Int(plan.FactorPolicies))})
+			for _, k := range slices.Sorted(maps.Keys(o.Values)) {
+				if k == "rules" || k == "rules_hook" || len(k) > 8 && k[:8] == "entries." {
+					out = append(out, workload.Metric{Name: "hook_" + k, Unit: "1", Value: o.Values[k]})
+				}
+			}
+		}
+	}
+	if seen := hookTraffic(measured); seen.Packets > 0 {
+		out = append(out, workload.Metric{Name: "hook_packets", Unit: "1", Value: seen.Packets},
+			workload.Metric{Name: "hook_bytes", Unit: "By", Value: seen.Bytes})
+	}
+	return out
+}
+
+func (r *runner) saveRaw(t plan.Trial, raw map[string]string) (string, error) {
+	rel := ""
+	for _, name := range slices.Sorted(maps.Keys(raw)) {
+		path, err := r.Dir.SaveRaw(t.Cell, t.Block, t.Trial, name, []byte(raw[name]))
+		if err != nil {
+			return "", err
+		}
+		if rel == "" || name == "result.json" || name == "result.txt" {
+			rel = path
+		}
+	}
+	return rel, nil
+}
+
+func rawFS(raw map[string]string) fstest.MapFS {
+	out := fstest.MapFS{}
+	for name, data := range raw {
+		out[name] = &fstest.MapFile{Data: []byte(data)}
+	}
+	return out
+}
+
+func (r *runner) recordAll(trials []plan.Trial, status, reason string) error {
+	for _, t := range trials {
+		if err := r.record(t, status, reason, "", nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// record appends one row a metric, or a single row where there is none.
+func (r *runner) record(t plan.Trial, status, reason, raw string, metrics []workload.Metric) error {
+	cell, _ := r.Plan.CellByID(t.Cell)
+	row := record.Row{
+		Run: r.Dir.Name(), Cell: t.Cell, Block: t.Block, Trial: t.Trial, Order: t.Order,
+		Status: status, Reason: reason, Raw: raw, Factors: cell.Factors,
+	}
+	rows := []record.Row{row}
+	if len(metrics) > 0 {
+		rows = rows[:0]
+	}
+	for _, m := range metrics {
+		row.Metric, row.Unit, row.Value = m.Name, m.Unit, m.Value
+		rows = append(rows, row)
+	}
+	if err := r.Dir.AppendRows(rows); err != nil {
+		return err
+	}
+	r.result.Status[status]++
+	if status != record.StatusOK {
+		r.Log.Warn("trial "+status, "order", t.Order, "cell", cell.Title(), "reason", reason)
+	}
+	r.Progress.Trial(t, cell, status)
+	return nil
+}

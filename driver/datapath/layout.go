@@ -1,0 +1,102 @@
+// Package datapath renders every fabric and filter into bundle steps: pure
+// functions from a cell to the very rules, maps and links that a node gets.
+package datapath
+
+import (
+	"fmt"
+	"net/netip"
+
+	"hookbed/driver/plan"
+)
+
+// Addresses all lie in 198.18.0.0/15, which RFC 2544 reserves for benchmarks.
+const (
+	DataLink      = "data0" // the node's NIC towards other nodes
+	BridgeLink    = "hb0"   // the bridge of fabric "bridge", Docker's or ours
+	endpointLink  = "eth0"  // the endpoint's only link
+	otherSources  = "198.19.0.0/16"
+	ServicePort   = 5001 // the measured workload's port, the one policies name
+	ControlPort   = 12865
+	ForbiddenPort = 5002
+)
+
+// Endpoint roles.
+const (
+	Client = "client"
+	Server = "server"
+)
+
+// Node is a container host in a topology.
+type Node struct {
+	Name string // "node1"
+	Data netip.Addr
+	// Subnet holds the node's endpoints; Gateway is its first address.
+	Subnet  netip.Prefix
+	Gateway netip.Addr
+}
+
+// Endpoint is a client or server in a topology.
+type Endpoint struct {
+	Role    string
+	Node    Node
+	Addr    netip.Addr
+	MAC     string // of eth0, where hookbed makes the link
+	HostMAC string // of the node's end of it
+}
+
+// HostLink is the node's end of the endpoint's link where hookbed makes it.
+func (e Endpoint) HostLink() string { return "hb-" + e.Role }
+
+// PeerLink names the node's end of eth0 whoever made it.
+func (e Endpoint) PeerLink() string { return "peer:" + e.Role + "/" + endpointLink }
+
+// Topology is the pure description of who sits where.
+type Topology struct {
+	Nodes          []Node
+	Client, Server Endpoint
+	Docker         bool // endpoints are Docker containers
+}
+
+// MultiHost says whether client and server sit on different nodes.
+func (t Topology) MultiHost() bool { return t.Client.Node.Name != t.Server.Node.Name }
+
+// NodeAt describes node i, counting from 1.
+func NodeAt(i int) Node {
+	sub := netip.MustParsePrefix(fmt.Sprintf("198.18.%d.0/24", 10+i))
+	return Node{
+		Name:    fmt.Sprintf("node%d", i),
+		Data:    netip.MustParseAddr(fmt.Sprintf("198.18.1.%d", 10+i)),
+		Subnet:  sub,
+		Gateway: sub.Addr().Next(),
+	}
+}
+
+// DataCIDR is the node's address on the data network in CIDR form.
+func (n Node) DataCIDR() string { return n.Data.String() + "/24" }
+
+// Layout places the endpoints of a cell: the client always on node1, the
+// server beside it (localhost) or on node2 (multi-host).
+func Layout(cell plan.Cell) Topology {
+	first, last := NodeAt(1), NodeAt(1)
+	nodes := []Node{first}
+	if cell.Get(plan.FactorScenario) == plan.MultiHost {
+		last = NodeAt(2)
+		nodes = append(nodes, last)
+	}
+	return Topology{
+		Nodes:  nodes,
+		Client: endpointAt(Client, first, 10),
+		Server: endpointAt(Server, last, 20),
+		Docker: cell.Get(plan.FactorEndpoint) == plan.EndpointDocker,
+	}
+}
+
+func endpointAt(role string, n Node, host byte) Endpoint {
+	b := n.Subnet.Addr().As4()
+	b[3] = host
+	return Endpoint{
+		Role: role, Node: n, Addr: netip.AddrFrom4(b),
+		MAC:     fmt.Sprintf("02:12:%02x:%02x:00:01", b[2], host),
+		HostMAC: fmt.Sprintf("02:12:%02x:%02x:00:02", b[2], host),
+	}
+}

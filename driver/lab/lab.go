@@ -1,0 +1,182 @@
+// Package lab turns machines, images and networks into the nodes and endpoints
+// of a topology, and executes bundles on them. Providers: libvirt (virtual
+// machines) and local (network namespaces of this computer).
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"hookbed/driver/bundle"
+	"hookbed/driver/datapath"
+	"hookbed/driver/plan"
+	"hookbed/images"
+)
+
+// teardownLimit bounds every teardown, which runs on a context of its own so
+// that an interrupted run still cleans up.
+const teardownLimit = 60 * time.Second
+
+// Config says what lab to bring up.
+type Config struct {
+	Name      string // of the lab; part of domain and network names
+	Lab       plan.Lab
+	Nodes     int // how many nodes the experiment needs, 1 or 2
+	Store     *images.Store
+	StateDir  string // directory of this lab's state, made and removed by it
+	GuestPath string // the static guest helper on this computer
+	Detached  bool   // the lab survives the driver (`driver up`)
+	Log       *slog.Logger
+}
+
+// Lab is a running lab.
+type Lab struct {
+	provider provider
+	env      map[string]any
+	facts    map[string]map[string]string // by node
+	// Timings are the seconds each part of bringing the lab up took.
+	Timings map[string]float64
+}
+
+// provider is one way to have nodes and endpoints.
+type provider interface {
+	// begin makes the endpoints of a setup, fresh.
+	begin(ctx context.Context, s datapath.Setup) error
+	// session is the helper of a node, valid between begin and end.
+	session(node string) (*session, error)
+	// end undoes everything begin and later steps did.
+	end(ctx context.Context) error
+	close(ctx context.Context) error
+}
+
+// Up brings a lab up. On error nothing is left behind.
+func Up(ctx context.Context, cfg Config) (*Lab, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	switch cfg.Lab.Provider {
+	case plan.ProviderLocal:
+		return upLocal(ctx, cfg)
+	case plan.ProviderLibvirt:
+		return upLibvirt(ctx, cfg)
+	}
+	return nil, fmt.Errorf("unknown provider %q", cfg.Lab.Provider)
+}
+
+// Environment is what env.json records of the lab.
+func (l *Lab) Environment() map[string]any { return l.env }
+
+// Facts are what a node's helper reports of its kernel and tools.
+func (l *Lab) Facts(node string) map[string]string { return l.facts[node] }
+
+// Begin makes fresh endpoints for a setup.
+func (l *Lab) Begin(ctx context.Context, s datapath.Setup) error {
+	return rigFault(l.provider.begin(ctx, s))
+}
+
+// End undoes the setup on a fresh, time-limited context.
+func (l *Lab) End(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownLimit)
+	defer cancel()
+	return rigFault(l.provider.end(ctx))
+}
+
+// Close takes the lab down on a fresh, time-limited context.
+func (l *Lab) Close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownLimit)
+	defer cancel()
+	return l.provider.close(ctx)
+}
+
+// Outcome is an executed step with what it measured.
+type Outcome struct {
+	bundle.Step
+	bundle.StepResult
+}
+
+// Execution is what executing phases of a bundle gave.
+type Execution struct {
+	Steps []Outcome
+	Raw   map[string]string
+}
+
+// Exec executes the given phases of a bundle in order, each chunk on its node.
+// On an error what was executed before is returned too.
+func (l *Lab) Exec(ctx context.Context, b *bundle.Bundle, phases ...bundle.Phase) (Execution, error) {
+	ex := Execution{Raw: map[string]string{}}
+	for _, c := range b.Chunks(phases...) {
+		s, err := l.provider.session(c.Node)
+		if err != nil {
+			return ex, rigFault(err)
+		}
+		reply, err := s.exec(ctx, b.Name, filesOf(b, c.Steps), c.Steps)
+		for i, r := range reply.Results {
+			if i < len(c.Steps) {
+				ex.Steps = append(ex.Steps, Outcome{c.Steps[i], r})
+			}
+		}
+		for name, data := range reply.Raw {
+			ex.Raw[name] = data
+		}
+		if err != nil {
+			return ex, err
+		}
+	}
+	return ex, nil
+}
+
+// filesOf picks the files that steps name, so that a node is sent only its own.
+func filesOf(b *bundle.Bundle, steps []bundle.Step) map[string]bundle.File {
+	out := map[string]bundle.File{}
+	add := func(name string) {
+		if f, ok := b.Files[name]; ok {
+			out[name] = f
+		}
+	}
+	for _, s := range steps {
+		switch do := s.Do.(type) {
+		case bundle.Rules:
+			add(do.File)
+			add(do.Undo)
+		case bundle.LoadBPF:
+			add(do.Object)
+		case bundle.FillMap:
+			add(do.File)
+		}
+	}
+	return out
+}
+
+// Mark remembers the undo position of every node of a topology.
+func (l *Lab) Mark(ctx context.Context, t datapath.Topology) (map[string]int, error) {
+	marks := map[string]int{}
+	for _, n := range t.Nodes {
+		s, err := l.provider.session(n.Name)
+		if err != nil {
+			return nil, rigFault(err)
+		}
+		if marks[n.Name], err = s.mark(ctx); err != nil {
+			return nil, rigFault(err)
+		}
+	}
+	return marks, nil
+}
+
+// UndoTo undoes what was done since the marks, on a fresh context.
+func (l *Lab) UndoTo(ctx context.Context, marks map[string]int) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownLimit)
+	defer cancel()
+	var errs []error
+	for node, mark := range marks {
+		s, err := l.provider.session(node)
+		if err == nil {
+			err = s.undoTo(ctx, mark)
+		}
+		errs = append(errs, err)
+	}
+	return rigFault(errors.Join(errs...))
+}

@@ -1,0 +1,136 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"hookbed/driver/bundle"
+	"hookbed/driver/datapath"
+	"hookbed/driver/host"
+	"hookbed/images"
+)
+
+// local has namespaces as nodes and endpoints, all of them anonymous and held
+// by one guest helper in namespaces of its own: when it ends, however it ends,
+// the kernel drops every link, rule and program with it. A fresh helper for
+// each setup means fresh nodes too, so no filter inherits another's tables.
+type local struct {
+	cfg    Config
+	here   host.Host
+	root   string // endpoint root file system
+	blobs  string
+	nodes  []datapath.Node
+	helper *session
+}
+
+func upLocal(ctx context.Context, cfg Config) (*Lab, error) {
+	if os.Geteuid() != 0 {
+		return nil, fmt.Errorf("the local provider makes network namespaces: run it as root")
+	}
+	start := time.Now()
+	set, err := cfg.Store.Ensure(ctx, images.Want{EndpointDir: true})
+	if err != nil {
+		return nil, err
+	}
+	p := &local{cfg: cfg, here: host.NewLocal(), root: set.EndpointDir, blobs: filepath.Join(cfg.StateDir, "blobs")}
+	if err := os.MkdirAll(p.blobs, 0o700); err != nil {
+		return nil, fmt.Errorf("make state directory: %w", err)
+	}
+	for i := range cfg.Nodes {
+		p.nodes = append(p.nodes, datapath.NodeAt(i+1))
+	}
+	l := &Lab{provider: p, Timings: map[string]float64{"images": time.Since(start).Seconds()}}
+	if err := l.describeLocal(ctx, p, set); err != nil {
+		_ = l.Close(ctx)
+		return nil, err
+	}
+	return l, nil
+}
+
+// describeLocal asks a helper for the facts of this kernel.
+func (l *Lab) describeLocal(ctx context.Context, p *local, set images.Set) error {
+	start := time.Now()
+	if err := p.open(ctx); err != nil {
+		return err
+	}
+	reply, err := p.helper.call(ctx, bundle.Request{Facts: true})
+	if err != nil {
+		return err
+	}
+	l.Timings["boot"] = time.Since(start).Seconds()
+	l.facts = map[string]map[string]string{}
+	for _, n := range p.nodes {
+		l.facts[n.Name] = reply.Facts
+	}
+	l.env = map[string]any{
+		"provider": "local", "accelerator": "none (this computer's kernel)",
+		"endpoint_sha256": set.Endpoint.SHA256, "image_drift": set.Drift, "nodes": l.facts,
+	}
+	return p.end(ctx)
+}
+
+// open starts a helper and wires the nodes together in it.
+func (p *local) open(ctx context.Context) error {
+	argv := []string{p.cfg.GuestPath, "serve", "--node-netns", "--die-with-parent"}
+	hello := bundle.Hello{Schema: bundle.Schema, Node: "local", Blobs: p.blobs, EndpointRoot: p.root}
+	s, err := openSession(ctx, "this computer", p.here, argv, hello, p.pushBlob)
+	if err != nil {
+		return err
+	}
+	p.helper = s
+	_, err = s.exec(ctx, "nodes", nil, p.wiring())
+	return err
+}
+
+// wiring makes a namespace for each node and one data link between the two.
+func (p *local) wiring() []bundle.Step {
+	var steps []bundle.Step
+	do := func(node string, a bundle.Action) {
+		steps = append(steps, bundle.Step{Node: node, Phase: bundle.Apply, Do: a})
+	}
+	for _, n := range p.nodes {
+		do("", bundle.Netns{Name: n.Name})
+	}
+	if len(p.nodes) == 2 {
+		a, b := p.nodes[0], p.nodes[1]
+		do(a.Name, bundle.Veth{Link: datapath.DataLink, Peer: datapath.DataLink, PeerIn: b.Name})
+		do(a.Name, bundle.Addr{Link: datapath.DataLink, CIDR: a.DataCIDR()})
+		do(b.Name, bundle.Addr{Link: datapath.DataLink, CIDR: b.DataCIDR()})
+	}
+	return steps
+}
+
+// pushBlob writes a file where the helper, which shares this file system,
+// reads it.
+func (p *local) pushBlob(ctx context.Context, f bundle.File) error {
+	return p.here.Push(ctx, f.Data, filepath.Join(p.blobs, f.SHA256), 0o600)
+}
+
+func (p *local) begin(ctx context.Context, _ datapath.Setup) error { return p.open(ctx) }
+
+func (p *local) session(node string) (*session, error) {
+	if p.helper == nil {
+		return nil, fmt.Errorf("no helper runs for %s", node)
+	}
+	return p.helper, nil
+}
+
+func (p *local) end(ctx context.Context) error {
+	if p.helper == nil {
+		return nil
+	}
+	err := p.helper.close(ctx)
+	p.helper = nil
+	return err
+}
+
+func (p *local) close(ctx context.Context) error {
+	err := p.end(ctx)
+	if rm := os.RemoveAll(p.cfg.StateDir); err == nil {
+		err = rm
+	}
+	return err
+}

@@ -1,0 +1,183 @@
+package lab
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"hookbed/driver/bundle"
+	"hookbed/driver/host"
+)
+
+// Fault is a failed request to a guest helper with the party it blames.
+type Fault struct {
+	Kind string // bundle.FaultSubject, FaultRig or FaultUnsupported
+	Err  error
+}
+
+func (f *Fault) Error() string { return f.Err.Error() }
+func (f *Fault) Unwrap() error { return f.Err }
+
+func rigFault(err error) error {
+	var f *Fault
+	if err == nil || errors.As(err, &f) {
+		return err
+	}
+	return &Fault{Kind: bundle.FaultRig, Err: err}
+}
+
+// session is a conversation with one guest helper. Closing it makes the helper
+// undo everything and exit.
+type session struct {
+	where  string // for messages: "node1"
+	in     *io.PipeWriter
+	out    *bufio.Reader
+	ended  chan struct{}
+	err    error // why the helper ended; read after ended is closed
+	stderr tail
+	mu     sync.Mutex // one request at a time
+	pushed map[string]bool
+	push   func(ctx context.Context, f bundle.File) error
+}
+
+// openSession starts the helper on h and greets it. push delivers a file to
+// where the helper looks for blobs.
+func openSession(ctx context.Context, where string, h host.Host, argv []string, hello bundle.Hello, push func(context.Context, bundle.File) error) (*session, error) {
+	inR, inW := io.Pipe()
+	outR, outW := io.Pipe()
+	s := &session{where: where, in: inW, out: bufio.NewReaderSize(outR, 1<<20), ended: make(chan struct{}), pushed: map[string]bool{}, push: push}
+	// The helper outlives any one call's context and ends when its input does.
+	go func() {
+		s.err = h.Run(context.WithoutCancel(ctx), host.Cmd{Argv: argv, Stdin: inR, Stdout: outW, Stderr: &s.stderr})
+		close(s.ended)
+		reason := s.err
+		if reason == nil {
+			reason = io.EOF
+		}
+		_ = outW.CloseWithError(reason)
+		_ = inR.CloseWithError(reason)
+	}()
+	if _, err := s.call(ctx, bundle.Request{Hello: &hello}); err != nil {
+		_ = s.close(ctx)
+		return nil, fmt.Errorf("start guest helper on %s: %w", where, err)
+	}
+	return s, nil
+}
+
+// call sends one request and waits for its reply, the helper's end, or ctx. A
+// call abandoned by ctx leaves the session unusable but for close.
+func (s *session) call(ctx context.Context, req bundle.Request) (bundle.Reply, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var reply bundle.Reply
+	line, err := json.Marshal(req)
+	if err != nil {
+		return reply, err
+	}
+	type answer struct {
+		line []byte
+		err  error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		if _, err := s.in.Write(append(line, '\n')); err != nil {
+			done <- answer{err: err}
+			return
+		}
+		line, err := s.out.ReadBytes('\n')
+		done <- answer{line, err}
+	}()
+	select {
+	case <-ctx.Done():
+		_ = s.in.Close() // the helper undoes what it did
+		return reply, ctx.Err()
+	case a := <-done:
+		if a.err != nil {
+			return reply, s.lost(a.err)
+		}
+		if err := json.Unmarshal(a.line, &reply); err != nil {
+			return reply, rigFault(fmt.Errorf("guest helper on %s answered %.80q: %w", s.where, a.line, err))
+		}
+	}
+	if reply.Error != "" {
+		return reply, &Fault{Kind: reply.Fault, Err: fmt.Errorf("%s: %s", s.where, reply.Error)}
+	}
+	return reply, nil
+}
+
+func (s *session) lost(err error) error {
+	select {
+	case <-s.ended:
+		if s.err != nil {
+			err = s.err
+		}
+	default:
+	}
+	if msg := bytes.TrimSpace(s.stderr.bytes()); len(msg) > 0 {
+		err = fmt.Errorf("%w: %s", err, msg)
+	}
+	return rigFault(fmt.Errorf("guest helper on %s is gone: %w", s.where, err))
+}
+
+// exec delivers the chunk's files and executes its steps.
+func (s *session) exec(ctx context.Context, name string, files map[string]bundle.File, steps []bundle.Step) (bundle.Reply, error) {
+	for _, f := range files {
+		if s.pushed[f.SHA256] {
+			continue
+		}
+		if err := s.push(ctx, f); err != nil {
+			return bundle.Reply{}, rigFault(fmt.Errorf("push file to %s: %w", s.where, err))
+		}
+		s.pushed[f.SHA256] = true
+	}
+	return s.call(ctx, bundle.Request{Exec: &bundle.Steps{Name: name, Files: files, Steps: steps}})
+}
+
+func (s *session) mark(ctx context.Context) (int, error) {
+	r, err := s.call(ctx, bundle.Request{Mark: true})
+	return r.Mark, err
+}
+
+func (s *session) undoTo(ctx context.Context, mark int) error {
+	_, err := s.call(ctx, bundle.Request{UndoTo: &mark})
+	return err
+}
+
+// close ends the helper's input and waits until it has undone everything.
+func (s *session) close(ctx context.Context) error {
+	_ = s.in.Close()
+	go func() { _, _ = io.Copy(io.Discard, s.out) }()
+	select {
+	case <-s.ended:
+		return s.err
+	case <-ctx.Done():
+		return fmt.Errorf("guest helper on %s did not end: %w", s.where, ctx.Err())
+	}
+}
+
+// tail keeps the last 4 KiB written to it.
+type tail struct {
+	mu  sync.Mutex
+	buf []byte
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = append(t.buf, p...)
+	if n := len(t.buf) - 4096; n > 0 {
+		t.buf = t.buf[n:]
+	}
+	return len(p), nil
+}
+
+func (t *tail) bytes() []byte {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return bytes.Clone(t.buf)
+}

@@ -1,0 +1,65 @@
+package workload
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+
+	"hookbed/driver/bundle"
+)
+
+// parseActivity turns the snapshots around the client into busy CPUs, softirq
+// and steal time of both nodes (CPU seconds a wall second), and into softirq
+// counts. iperf3's own CPU figure misses the work done in softirq.
+func parseActivity(raw fs.FS) ([]Metric, error) {
+	var out []Metric
+	for _, side := range []struct{ name, before, after string }{
+		{"client_node", rawClientBefore, rawClientAfter},
+		{"server_node", rawServerBefore, rawServerAfter},
+	} {
+		a, err := readActivity(raw, side.before)
+		if err != nil {
+			return nil, err
+		}
+		b, err := readActivity(raw, side.after)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, activityMetrics(side.name, a, b)...)
+	}
+	return out, nil
+}
+
+func activityMetrics(side string, a, b bundle.Activity) []Metric {
+	wall := float64(b.UnixNano-a.UnixNano) / 1e9
+	if wall <= 0 {
+		return nil
+	}
+	delta := func(state string) float64 { return (b.CPU[state] - a.CPU[state]) / wall }
+	busy := 0.0
+	for _, state := range []string{"user", "nice", "system", "irq", "softirq"} {
+		busy += delta(state)
+	}
+	out := []Metric{
+		{"cpu." + side, "1", busy},
+		{"cpu_softirq." + side, "1", delta("softirq")},
+		{"cpu_steal." + side, "1", delta("steal")},
+		{"load1." + side, "1", b.Load1},
+	}
+	for _, irq := range []string{"NET_RX", "NET_TX"} {
+		out = append(out, Metric{"softirq_" + irq + "." + side, "1/s", float64(b.Softirqs[irq]-a.Softirqs[irq]) / wall})
+	}
+	return append(out, Metric{"tcp_retrans." + side, "1", float64(b.TCP["RetransSegs"] - a.TCP["RetransSegs"])})
+}
+
+func readActivity(raw fs.FS, name string) (bundle.Activity, error) {
+	var a bundle.Activity
+	data, err := fs.ReadFile(raw, name)
+	if err != nil {
+		return a, fmt.Errorf("read snapshot: %w", err)
+	}
+	if err := json.Unmarshal(data, &a); err != nil {
+		return a, fmt.Errorf("parse snapshot %s: %w", name, err)
+	}
+	return a, nil
+}

@@ -1,0 +1,67 @@
+package workload
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"hookbed/driver/plan"
+)
+
+func iperfServer(t Target) []string {
+	return []string{"iperf3", "-s", "-4", "-p", strconv.Itoa(t.ServicePort)}
+}
+
+// iperfClient omits the warm-up from its own figures (-O).
+func iperfClient(t Target, cell plan.Cell) []string {
+	argv := []string{
+		"iperf3", "-4", "-c", t.ServerAddr, "-p", strconv.Itoa(t.ServicePort), "-J",
+		"-C", cell.Get(plan.FactorCongestion), "-t", wholeSeconds(cell, plan.FactorDuration),
+	}
+	if omit := wholeSeconds(cell, plan.FactorWarmup); omit != "0" {
+		argv = append(argv, "-O", omit)
+	}
+	return argv
+}
+
+type iperfReport struct {
+	Error string `json:"error"`
+	End   struct {
+		Received *struct {
+			BitsPerSecond float64 `json:"bits_per_second"`
+			Bytes         float64 `json:"bytes"`
+		} `json:"sum_received"`
+		Sent *struct {
+			Retransmits *float64 `json:"retransmits"`
+		} `json:"sum_sent"`
+		Streams []struct {
+			Sender struct {
+				MeanRTT float64 `json:"mean_rtt"` // us
+			} `json:"sender"`
+		} `json:"streams"`
+	} `json:"end"`
+}
+
+// parseIperf takes the receiver's figure: what the sender pushed into its
+// socket buffer has not crossed the filter yet.
+func parseIperf(data []byte) ([]Metric, error) {
+	var r iperfReport
+	if err := json.Unmarshal(data, &r); err != nil {
+		return nil, err
+	}
+	if r.Error != "" {
+		return nil, fmt.Errorf("iperf3 says: %s", r.Error)
+	}
+	if r.End.Received == nil || r.End.Received.BitsPerSecond <= 0 {
+		return nil, errors.New("no bits received")
+	}
+	out := []Metric{{"throughput", "bit/s", r.End.Received.BitsPerSecond}}
+	if r.End.Sent != nil && r.End.Sent.Retransmits != nil {
+		out = append(out, Metric{"retransmits", "1", *r.End.Sent.Retransmits})
+	}
+	if len(r.End.Streams) > 0 && r.End.Streams[0].Sender.MeanRTT > 0 {
+		out = append(out, Metric{"rtt_mean", "s", r.End.Streams[0].Sender.MeanRTT / 1e6})
+	}
+	return out, nil
+}

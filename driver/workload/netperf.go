@@ -1,0 +1,73 @@
+package workload
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"hookbed/driver/plan"
+)
+
+// netperf's keyval selectors (-k) and the metrics they become. Latencies come
+// in microseconds and only with -j.
+func netperfSelectors() []struct {
+	key, metric, unit string
+	scale             float64
+} {
+	return []struct {
+		key, metric, unit string
+		scale             float64
+	}{
+		{"THROUGHPUT", "rate", "1/s", 1},
+		{"MEAN_LATENCY", "latency_mean", "s", 1e-6},
+		{"P50_LATENCY", "latency_p50", "s", 1e-6},
+		{"P90_LATENCY", "latency_p90", "s", 1e-6},
+		{"P99_LATENCY", "latency_p99", "s", 1e-6},
+	}
+}
+
+func netperf(test, doc string) workload {
+	return workload{
+		WorkloadEntry: plan.WorkloadEntry{Name: test, Doc: doc},
+		server: func(t Target) []string {
+			return []string{"netserver", "-D", "-4", "-p", strconv.Itoa(t.ControlPort)}
+		},
+		port: func(t Target) int { return t.ControlPort },
+		warmup: func(t Target, cell plan.Cell) []string {
+			return netperfClient(test, t, wholeSeconds(cell, plan.FactorWarmup))
+		},
+		client: func(t Target, cell plan.Cell) []string {
+			return netperfClient(test, t, wholeSeconds(cell, plan.FactorDuration))
+		},
+		parse: parseNetperf,
+	}
+}
+
+func netperfClient(test string, t Target, seconds string) []string {
+	var keys []string
+	for _, s := range netperfSelectors() {
+		keys = append(keys, s.key)
+	}
+	return []string{
+		"netperf", "-4", "-H", t.ServerAddr, "-p", strconv.Itoa(t.ControlPort), "-t", test, "-l", seconds, "-j",
+		"--", "-P", "," + strconv.Itoa(t.ServicePort), "-k", strings.Join(keys, ","),
+	}
+}
+
+func parseNetperf(data []byte) ([]Metric, error) {
+	values := map[string]string{}
+	for _, line := range strings.Split(string(data), "\n") {
+		if k, v, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
+			values[k] = v
+		}
+	}
+	var out []Metric
+	for _, s := range netperfSelectors() {
+		v, err := strconv.ParseFloat(values[s.key], 64)
+		if err != nil || v <= 0 {
+			return nil, fmt.Errorf("%s is %q, want a positive number", s.key, values[s.key])
+		}
+		out = append(out, Metric{s.metric, s.unit, v * s.scale})
+	}
+	return out, nil
+}

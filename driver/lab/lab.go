@@ -44,6 +44,8 @@ type Lab struct {
 
 // provider is one way to have nodes and endpoints.
 type provider interface {
+	// detach leaves the lab running without this driver.
+	detach() error
 	// begin makes the endpoints of a setup, fresh.
 	begin(ctx context.Context, s datapath.Setup) error
 	// session is the helper of a node, valid between begin and end.
@@ -180,3 +182,6 @@ func (l *Lab) UndoTo(ctx context.Context, marks map[string]int) error {
 	}
 	return rigFault(errors.Join(errs...))
 }
+
+// Detach leaves the lab running; only labs brought up Detached can be left.
+func (l *Lab) Detach() error { return l.provider.detach() }

@@ -134,3 +134,7 @@ func (p *local) close(ctx context.Context) error {
 	}
 	return err
 }
+
+func (p *local) detach() error {
+	return fmt.Errorf("the local provider's nodes end with the driver")
+}

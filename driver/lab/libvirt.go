@@ -1,0 +1,432 @@
+package lab
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"hookbed/driver/bundle"
+	"hookbed/driver/datapath"
+	"hookbed/driver/host"
+	"hookbed/driver/plan"
+	"hookbed/driver/vm"
+	"hookbed/images"
+)
+
+const (
+	mgmtCIDR   = "198.18.0.1/24" // the driver's side of the management network
+	dataNet    = "198.18.1.0/24"
+	bootLimit  = 180 * time.Second
+	guestDir   = "/run/hookbed"
+	guestBlobs = guestDir + "/blobs"
+	guestPath  = guestDir + "/guest"
+	// guestEndpoint is where the guest's init mounts the endpoint image.
+	guestEndpoint = guestDir + "/endpoint"
+)
+
+// virtual has libvirt machines as nodes and Docker containers, or bare
+// namespaces, as endpoints.
+type virtual struct {
+	cfg   Config
+	set   images.Set
+	accel vm.Accel
+	hv    *vm.Hypervisor
+	login host.Key
+	nodes []*virtualNode
+}
+
+// virtualNode is one VM.
+type virtualNode struct {
+	datapath.Node
+	mgmt    string // address on the management network
+	hostKey host.Key
+	domain  string
+	ssh     *host.SSH
+	helper  *session
+	engine  *engine
+
+	mu         sync.Mutex
+	containers []string // IDs of this setup
+	bound      []string // endpoints bound in the helper
+}
+
+func upLibvirt(ctx context.Context, cfg Config) (_ *Lab, err error) {
+	l := &Lab{Timings: map[string]float64{}}
+	p := &virtual{cfg: cfg}
+	l.provider = p
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.Close(ctx))
+		}
+	}()
+	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make state directory: %w", err)
+	}
+	if err := saveState(cfg.StateDir, p.state()); err != nil {
+		return nil, err
+	}
+	for _, part := range []struct {
+		name string
+		do   func(context.Context) error
+	}{{"images", p.prepare}, {"boot", p.boot}, {"engine", p.openEngines}} {
+		start := time.Now()
+		if err := part.do(ctx); err != nil {
+			return nil, err
+		}
+		l.Timings[part.name] = time.Since(start).Seconds()
+	}
+	if err := l.describeVirtual(ctx, p); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// prepare gets the images and learns which accelerator works.
+func (p *virtual) prepare(ctx context.Context) error {
+	var err error
+	if p.set, err = p.cfg.Store.Ensure(ctx, images.Want{Kernel: p.cfg.Lab.Kernel, Root: true, Endpoint: true}); err != nil {
+		return err
+	}
+	switch p.cfg.Lab.Accel {
+	case plan.AccelAuto:
+		p.accel, err = vm.ProbeAccel(ctx, p.set.Kernel.Path, p.set.Probe.Path, p.cfg.Store.Dir())
+	default:
+		p.accel = vm.Accel{Name: p.cfg.Lab.Accel, How: "asked for by the experiment"}
+	}
+	if err == nil {
+		p.cfg.Log.Info("accelerator", "name", p.accel.Name, "how", p.accel.How)
+	}
+	return err
+}
+
+func (p *virtual) network(kind string) string { return "hookbed-" + p.cfg.Name + "-" + kind }
+
+// boot starts the machines and waits until each one's helper answers.
+func (p *virtual) boot(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, bootLimit)
+	defer cancel()
+	var err error
+	if p.login, err = host.NewKey(); err != nil {
+		return err
+	}
+	p.hv, err = vm.Connect(ctx, vm.Config{StateDir: p.cfg.StateDir, Lab: p.cfg.Name, Detached: p.cfg.Detached})
+	if err != nil {
+		return err
+	}
+	if err := p.hv.CreateNetwork(ctx, vm.Network{Name: p.network("mgmt"), Bridge: bridgeName(p.cfg.Name, "m"), HostCIDR: mgmtCIDR}); err != nil {
+		return err
+	}
+	if err := p.hv.CreateNetwork(ctx, vm.Network{Name: p.network("data"), Bridge: bridgeName(p.cfg.Name, "d")}); err != nil {
+		return err
+	}
+	group, gctx := errgroup.WithContext(ctx)
+	for i := range p.cfg.Nodes {
+		n := &virtualNode{Node: datapath.NodeAt(i + 1), mgmt: fmt.Sprintf("198.18.0.%d", 11+i), domain: fmt.Sprintf("hookbed-%s-node%d", p.cfg.Name, i+1)}
+		if n.hostKey, err = host.NewKey(); err != nil {
+			return err
+		}
+		p.nodes = append(p.nodes, n)
+		group.Go(func() error { return p.bootNode(gctx, n, i) })
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return p.keepState()
+}
+
+// bridgeName is a Linux interface name (at most 15 characters) of this lab's.
+func bridgeName(lab, kind string) string {
+	if len(lab) > 9 {
+		lab = lab[len(lab)-9:]
+	}
+	return "hb" + kind + "-" + lab
+}
+
+func (p *virtual) bootNode(ctx context.Context, n *virtualNode, i int) error {
+	machine, err := p.machine(n, i)
+	if err != nil {
+		return err
+	}
+	if err := p.hv.Start(ctx, machine); err != nil {
+		return err
+	}
+	n.ssh, err = host.DialSSH(ctx, host.SSHConfig{
+		Addr: n.mgmt + ":22", User: "root", PrivateKey: p.login.PrivatePEM,
+		HostKey: n.hostKey.AuthorizedKey, Dial: p.hv.Dialer(), Retry: bootLimit,
+	})
+	if err != nil {
+		return fmt.Errorf("reach %s: %w; its console: %s", n.Name, err, consoleTail(machine.ConsoleLog))
+	}
+	helper, err := os.ReadFile(p.cfg.GuestPath)
+	if err != nil {
+		return fmt.Errorf("read the guest helper: %w", err)
+	}
+	if err := n.ssh.Push(ctx, helper, guestPath, 0o755); err != nil {
+		return err
+	}
+	n.helper, err = openSession(ctx, n.Name, n.ssh, []string{guestPath, "serve"},
+		bundle.Hello{Schema: bundle.Schema, Node: n.Name, Blobs: guestBlobs, EndpointRoot: guestEndpoint},
+		func(ctx context.Context, f bundle.File) error {
+			return n.ssh.Push(ctx, f.Data, guestBlobs+"/"+f.SHA256, 0o600)
+		})
+	return err
+}
+
+// machine is the VM of a node, with its identity written to a config disk.
+func (p *virtual) machine(n *virtualNode, i int) (vm.Machine, error) {
+	nics := []vm.NIC{
+		{Network: p.network("mgmt"), MAC: fmt.Sprintf("52:54:00:12:00:%02x", 11+i), Queues: 1},
+		{Network: p.network("data"), MAC: fmt.Sprintf("52:54:00:12:01:%02x", 11+i), Queues: p.cfg.Lab.Queues},
+	}
+	config := vm.ConfigDisk{
+		Hostname: n.Name, HostKeyPEM: n.hostKey.PrivatePEM, HostKeyPub: []byte(n.hostKey.AuthorizedKey),
+		AuthorizedKeys: []byte(p.login.AuthorizedKey),
+		NICs: []vm.ConfigNIC{
+			{Name: "mgmt0", MAC: nics[0].MAC, CIDR: n.mgmt + "/24"},
+			{Name: datapath.DataLink, MAC: nics[1].MAC, CIDR: n.DataCIDR()},
+		},
+	}
+	if p.docker() {
+		config.Services = []string{"docker"}
+	}
+	disk := filepath.Join(p.cfg.StateDir, n.Name+".config")
+	data, err := config.Bytes()
+	if err == nil {
+		err = os.WriteFile(disk, data, 0o600)
+	}
+	if err != nil {
+		return vm.Machine{}, fmt.Errorf("write config disk of %s: %w", n.Name, err)
+	}
+	uuid, err := randomUUID()
+	return vm.Machine{
+		Name: n.domain, UUID: uuid, VCPUs: p.cfg.Lab.VCPUs, MemoryMiB: p.cfg.Lab.Memory, Accel: p.accel.Name,
+		Kernel: p.set.Kernel.Path, Initramfs: p.set.Initramfs.Path, Cmdline: images.Cmdline,
+		Disks: []vm.Disk{
+			{Path: p.set.Root.Path, ReadOnly: true, Serial: "root"}, {Path: p.set.Modules.Path, ReadOnly: true, Serial: "modules"},
+			{Path: p.set.Endpoint.Path, ReadOnly: true, Serial: "endpoint"}, {Path: disk, ReadOnly: true, Serial: "config"},
+		},
+		NICs: nics, ConsoleLog: filepath.Join(p.cfg.StateDir, n.Name+".console"),
+	}, err
+}
+
+func (p *virtual) docker() bool { return p.cfg.Lab.Endpoint == plan.EndpointDocker }
+
+func randomUUID() (string, error) {
+	var b [16]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return "", err
+	}
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80 // version 4, RFC 9562
+	h := hex.EncodeToString(b[:])
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:], nil
+}
+
+func consoleTail(path string) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	if n := len(data) - 1500; n > 0 {
+		data = data[n:]
+	}
+	return string(data)
+}
+
+// openEngines waits for the Docker Engines and gives each the endpoint image
+// and the bridge network.
+func (p *virtual) openEngines(ctx context.Context) error {
+	if !p.docker() {
+		return nil
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, n := range p.nodes {
+		group.Go(func() error {
+			var err error
+			if n.engine, err = openEngine(ctx, n.Node, n.ssh, p.set.EndpointTag); err != nil {
+				return err
+			}
+			if err := n.engine.load(ctx, p.set.EndpointArchive.Path); err != nil {
+				return err
+			}
+			return n.engine.network(ctx)
+		})
+	}
+	return group.Wait()
+}
+
+func (p *virtual) begin(ctx context.Context, s datapath.Setup) error {
+	if !p.docker() {
+		return nil
+	}
+	mode := "none"
+	if s.Network == datapath.NetworkBridge {
+		mode = dockerNetwork
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, e := range []datapath.Endpoint{s.Topology.Client, s.Topology.Server} {
+		group.Go(func() error { return p.node(e.Node.Name).place(ctx, e, mode) })
+	}
+	return group.Wait()
+}
+
+// place starts an endpoint's container and tells the helper where it lives.
+func (n *virtualNode) place(ctx context.Context, e datapath.Endpoint, mode string) error {
+	id, pid, err := n.engine.start(ctx, e.Role, e.Addr.String(), mode)
+	if id != "" {
+		n.mu.Lock()
+		n.containers = append(n.containers, id)
+		n.bound = append(n.bound, e.Role)
+		n.mu.Unlock()
+	}
+	if err != nil {
+		return err
+	}
+	_, err = n.helper.call(ctx, bundle.Request{Bind: &bundle.Bind{Endpoint: e.Role, PID: pid}})
+	return err
+}
+
+func (p *virtual) node(name string) *virtualNode {
+	for _, n := range p.nodes {
+		if n.Name == name {
+			return n
+		}
+	}
+	return nil
+}
+
+func (p *virtual) session(node string) (*session, error) {
+	if n := p.node(node); n != nil && n.helper != nil {
+		return n.helper, nil
+	}
+	return nil, fmt.Errorf("no node %q in this lab", node)
+}
+
+// end undoes the datapath, then removes the containers it was applied to.
+func (p *virtual) end(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, n := range p.nodes {
+		group.Go(func() error { return n.end(ctx) })
+	}
+	return group.Wait()
+}
+
+func (n *virtualNode) end(ctx context.Context) error {
+	err := n.helper.undoTo(ctx, 0)
+	for _, role := range n.bound {
+		_, unbind := n.helper.call(ctx, bundle.Request{Bind: &bundle.Bind{Endpoint: role}})
+		err = errors.Join(err, unbind)
+	}
+	for _, id := range n.containers {
+		err = errors.Join(err, n.engine.remove(ctx, id))
+	}
+	n.bound, n.containers = nil, nil
+	return err
+}
+
+// close ends machines and hypervisor; guests need no goodbye, since all they
+// have is in memory.
+func (p *virtual) close(ctx context.Context) error {
+	for _, n := range p.nodes {
+		if n.engine != nil {
+			n.engine.close()
+		}
+		if n.ssh != nil {
+			_ = n.ssh.Close() // ends the helper too
+		}
+	}
+	var err error
+	if p.hv != nil {
+		err = p.hv.Close(ctx)
+	}
+	return errors.Join(err, os.RemoveAll(p.cfg.StateDir))
+}
+
+func (p *virtual) state() State {
+	s := State{Name: p.cfg.Name, Provider: plan.ProviderLibvirt, Detached: p.cfg.Detached, Driver: thisProcess()}
+	if p.hv != nil {
+		s.NetNS = p.hv.NetNS()
+		s.Key = filepath.Join(p.cfg.StateDir, "login_key")
+		s.Known = filepath.Join(p.cfg.StateDir, "known_hosts")
+	}
+	for _, n := range p.nodes {
+		s.Nodes = append(s.Nodes, StateNode{Name: n.Name, Addr: n.mgmt})
+	}
+	return s
+}
+
+// keepState writes down how to reach the lab, for `driver ssh`.
+func (p *virtual) keepState() error {
+	s := p.state()
+	if err := os.WriteFile(s.Key, p.login.PrivatePEM, 0o600); err != nil {
+		return fmt.Errorf("write login key: %w", err)
+	}
+	known := ""
+	for _, n := range p.nodes {
+		known += n.mgmt + " " + n.hostKey.AuthorizedKey + "\n"
+	}
+	if err := os.WriteFile(s.Known, []byte(known), 0o600); err != nil {
+		return fmt.Errorf("write known hosts: %w", err)
+	}
+	return saveState(p.cfg.StateDir, s)
+}
+
+// describeVirtual collects what env.json says of the lab.
+func (l *Lab) describeVirtual(ctx context.Context, p *virtual) error {
+	l.facts = map[string]map[string]string{}
+	machines := map[string]any{}
+	for _, n := range p.nodes {
+		reply, err := n.helper.call(ctx, bundle.Request{Facts: true})
+		if err != nil {
+			return err
+		}
+		l.facts[n.Name] = reply.Facts
+		line, err := p.hv.CommandLine(ctx, n.domain)
+		if err != nil {
+			return err
+		}
+		machines[n.Name] = map[string]any{"qemu_command_line": line}
+		if n.engine == nil {
+			continue
+		}
+		facts, err := n.engine.facts(ctx)
+		if err != nil {
+			return err
+		}
+		for k, v := range facts {
+			reply.Facts[k] = v
+		}
+	}
+	artifacts := map[string]string{}
+	for _, a := range []images.Artifact{p.set.Kernel, p.set.Modules, p.set.Initramfs, p.set.Root, p.set.Endpoint, p.set.EndpointArchive} {
+		artifacts[a.Name] = a.SHA256
+	}
+	versions, err := p.hv.Versions(ctx)
+	l.env = map[string]any{
+		"provider": "libvirt", "accelerator": p.accel.Name, "accelerator_how": p.accel.How,
+		"hypervisor": versions, "kernel_release": p.set.KernelRelease, "image_sha256": artifacts,
+		"image_drift": p.set.Drift, "machines": machines, "nodes": l.facts,
+		"vcpus": p.cfg.Lab.VCPUs, "memory_mib": p.cfg.Lab.Memory, "data_nic_queues": p.cfg.Lab.Queues,
+	}
+	return err
+}
+
+// detach lets go of the machines without ending them.
+func (p *virtual) detach() error {
+	for _, n := range p.nodes {
+		if n.engine != nil {
+			n.engine.close()
+		}
+		if n.ssh != nil {
+			_ = n.ssh.Close()
+		}
+	}
+	return p.hv.Detach()
+}

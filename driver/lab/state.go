@@ -1,0 +1,125 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"hookbed/driver/vm"
+)
+
+// State is what a lab writes down about itself, so that another driver can
+// reach it or clear it away.
+type State struct {
+	Name     string      `json:"name"`
+	Provider string      `json:"provider"`
+	Detached bool        `json:"detached"`
+	Driver   ProcessID   `json:"driver"`
+	NetNS    string      `json:"netns,omitempty"` // from which guests are reachable, "" = this one
+	Key      string      `json:"key,omitempty"`   // path of the login key
+	Known    string      `json:"known_hosts,omitempty"`
+	Nodes    []StateNode `json:"nodes,omitempty"`
+}
+
+// StateNode is how to reach a node.
+type StateNode struct {
+	Name string `json:"name"`
+	Addr string `json:"addr"` // on the management network
+}
+
+// ProcessID names a process beyond the reuse of its number.
+type ProcessID struct {
+	PID   int    `json:"pid"`
+	Start string `json:"start"` // field 22 of /proc/PID/stat, clock ticks since boot
+}
+
+func thisProcess() ProcessID { return ProcessID{os.Getpid(), startTime(os.Getpid())} }
+
+func startTime(pid int) string {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return ""
+	}
+	// The command name may hold spaces; fields count from after its ")".
+	_, rest, _ := strings.Cut(string(data), ") ")
+	if f := strings.Fields(rest); len(f) > 19 {
+		return f[19]
+	}
+	return ""
+}
+
+func (p ProcessID) alive() bool { return p.PID > 0 && p.Start != "" && startTime(p.PID) == p.Start }
+
+const stateFile = "lab.json"
+
+func saveState(dir string, s State) error {
+	data, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	tmp := filepath.Join(dir, "."+stateFile)
+	if err := os.WriteFile(tmp, append(data, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write lab state: %w", err)
+	}
+	return os.Rename(tmp, filepath.Join(dir, stateFile))
+}
+
+// Labs lists the labs under a state root, running or left over.
+func Labs(root string) ([]State, error) {
+	entries, err := os.ReadDir(root)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list labs: %w", err)
+	}
+	var out []State
+	for _, e := range entries {
+		s := State{Name: e.Name()}
+		if data, err := os.ReadFile(filepath.Join(root, e.Name(), stateFile)); err == nil {
+			_ = json.Unmarshal(data, &s) // a torn file still names a lab to clear
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// InUse says whether a living driver owns the lab.
+func (s State) InUse() bool { return !s.Detached && s.Driver.alive() }
+
+// Clear takes a lab down, whatever is left of it, and removes its state.
+func Clear(ctx context.Context, root, name string) error {
+	dir := filepath.Join(root, name)
+	if err := vm.Cleanup(ctx, dir); err != nil {
+		return fmt.Errorf("clear lab %q: %w", name, err)
+	}
+	return os.RemoveAll(dir)
+}
+
+// Sweep clears the labs whose driver died without taking them down, and
+// returns their names.
+func Sweep(ctx context.Context, root string) ([]string, error) {
+	labs, err := Labs(root)
+	if err != nil {
+		return nil, err
+	}
+	var cleared []string
+	for _, l := range labs {
+		if l.Detached || l.Driver.alive() {
+			continue
+		}
+		if err := Clear(ctx, root, l.Name); err != nil {
+			return cleared, err
+		}
+		cleared = append(cleared, l.Name)
+	}
+	return cleared, nil
+}
+
+// FreshName is a lab name no other running driver uses.
+func FreshName(prefix string) string { return prefix + strconv.Itoa(os.Getpid()) }

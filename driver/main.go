@@ -1,0 +1,169 @@
+// Command driver runs hookbed experiments: it brings up machines, applies
+// container network policy datapaths, proves that they enforce, measures them,
+// and reports.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"hookbed/driver/campaign"
+	"hookbed/driver/datapath"
+	"hookbed/driver/plan"
+	"hookbed/driver/workload"
+	"hookbed/images"
+)
+
+// revision is the git revision the driver was built from, set by the Makefile.
+var revision = "unknown"
+
+// Exit codes. They are promised in the README.
+const (
+	exitOK          = 0
+	exitError       = 1
+	exitUsage       = 2 // usage, or an invalid experiment
+	exitFailedCells = 3 // finished, but some cells have no valid number
+	exitRig         = 4 // the testbed itself failed
+	exitInterrupted = 130
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(exitCode(err))
+}
+
+// errUsage marks a wrong command line, errFailedCells a run with failed cells.
+var (
+	errUsage       = errors.New("usage")
+	errFailedCells = errors.New("finished with failed cells")
+)
+
+func exitCode(err error) int {
+	var passed *passedExit
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &passed):
+		return passed.code
+	case errors.Is(err, context.Canceled):
+		return exitInterrupted
+	case errors.Is(err, errUsage), errors.Is(err, plan.ErrInvalid):
+		return exitUsage
+	case errors.Is(err, errFailedCells):
+		return exitFailedCells
+	case errors.Is(err, campaign.ErrRig):
+		return exitRig
+	}
+	return exitError
+}
+
+// run is the whole command; it prints the final error itself.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	app := &app{out: stdout, talk: stderr}
+	root := app.command()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return nil
+	}
+	var passed *passedExit
+	if errors.As(err, &passed) {
+		return err
+	}
+	if errors.Is(err, context.Canceled) {
+		app.fail(err, "interrupted: "+app.interruptHint)
+		return err
+	}
+	app.fail(err, err.Error())
+	return err
+}
+
+// app holds the global flags and where output goes.
+type app struct {
+	out, talk     io.Writer
+	json, verbose bool
+	noColor       bool
+	interruptHint string
+}
+
+func (a *app) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "driver",
+		Short: "Measure where in the Linux kernel container network policy should be enforced",
+		Long: `hookbed's driver brings up machines, applies network policy datapaths
+(iptables, tc eBPF, XDP) between real containers, proves before every trial that
+they enforce, measures them, and writes a report.
+
+Exit codes: 0 ok, 1 error, 2 usage or invalid experiment, 3 finished with failed
+cells, 4 rig fault, 130 interrupted.`,
+		Example: `  driver doctor
+  driver plan experiments/full.toml
+  driver run experiments/smoke.toml --out runs/smoke
+  driver report runs/smoke`,
+		SilenceUsage: true, SilenceErrors: true, Version: revision,
+		PersistentPreRun: func(*cobra.Command, []string) { a.noColor = a.noColor || os.Getenv("NO_COLOR") != "" },
+	}
+	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON Lines on standard output, the final error included")
+	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "say more on standard error")
+	root.PersistentFlags().BoolVar(&a.noColor, "no-color", false, "no colours and no moving progress bar")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w: %w; see `%s --help`", errUsage, err, cmd.CommandPath())
+	})
+	root.AddCommand(a.doctorCommand(), a.planCommand(), a.runCommand(), a.reportCommand(),
+		a.upCommand(), a.sshCommand(), a.downCommand(), a.imagesCommand())
+	return root
+}
+
+// exactly turns cobra's argument errors into usage errors.
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return fmt.Errorf("%w: `%s` takes %s, got %d arguments; see `%s --help`", errUsage, cmd.CommandPath(), what, len(args), cmd.CommandPath())
+		}
+		return nil
+	}
+}
+
+func (a *app) logger() *slog.Logger {
+	level := slog.LevelWarn
+	if a.verbose {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(a.talk, &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, at slog.Attr) slog.Attr {
+		if at.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return at
+	}}))
+}
+
+// catalog is everything an experiment may choose from.
+func catalog() plan.Catalog {
+	return plan.Catalog{Datapaths: datapath.Catalog(), Workloads: workload.Catalog(), Kernels: images.Kernels()}
+}
+
+// stateRoot is where running labs keep their state.
+func stateRoot() (string, error) {
+	base := os.Getenv("XDG_STATE_HOME")
+	if base == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("find the home directory: %w", err)
+		}
+		base = filepath.Join(home, ".local", "state")
+	}
+	return filepath.Join(base, "hookbed", "labs"), nil
+}

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+)
+
+// emit prints one result: a JSON line {"type": kind, kind: v} with --json, or
+// what human writes. Results go to standard output, talk to standard error.
+func (a *app) emit(kind string, v any, human func(w io.Writer)) {
+	if !a.json {
+		human(a.out)
+		return
+	}
+	a.line(map[string]any{"type": kind, kind: v})
+}
+
+func (a *app) line(v any) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		data, _ = json.Marshal(map[string]any{"type": "error", "error": "encode output: " + err.Error()})
+	}
+	fmt.Fprintf(a.out, "%s\n", data)
+}
+
+// say talks to the person at the terminal.
+func (a *app) say(format string, args ...any) { fmt.Fprintf(a.talk, format+"\n", args...) }
+
+func (a *app) fail(err error, text string) {
+	if a.json {
+		a.line(map[string]any{"type": "error", "error": text, "exit": exitCode(err)})
+	}
+	a.say("driver: %s", text)
+}

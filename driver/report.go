@@ -1,0 +1,40 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"hookbed/analysis/report"
+)
+
+func (a *app) reportCommand() *cobra.Command {
+	var out string
+	cmd := &cobra.Command{
+		Use:   "report DIR...",
+		Short: "Write report.md, report.html, figures and CSVs from run directories",
+		Example: `  driver report runs/smoke
+  driver report runs/a runs/b --out report`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return fmt.Errorf("%w: `driver report` takes one or more run directories; see `driver report --help`", errUsage)
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			dir := out
+			if dir == "" {
+				dir = args[0]
+			}
+			result, err := report.Make(args, dir, report.Options{})
+			if err != nil {
+				return err
+			}
+			a.emit("report", result, func(w io.Writer) { fmt.Fprintln(w, result.HTML) })
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&out, "out", "o", "", "where to write (default: the first run directory)")
+	return cmd
+}

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"hookbed/analysis/record"
+	"hookbed/driver/campaign"
+	"hookbed/driver/lab"
+	"hookbed/driver/plan"
+	"hookbed/driver/rundir"
+)
+
+type runFlags struct{ out, resume, only, drift string }
+
+func (a *app) runCommand() *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "run FILE",
+		Short: "Run a whole experiment, with progress and ETA",
+		Long: `Run brings the lab up, measures every trial of the plan in its seeded order and
+appends each trial's rows to rows.csv in the run directory, synced to disk. A run
+that was interrupted or killed goes on with --resume: every trial once, none lost.`,
+		Example: `  driver run experiments/smoke.toml
+  driver run experiments/full.toml --out runs/full
+  driver run --resume runs/full
+  driver run experiments/full.toml --only 'arm=cilium-like,scenario=localhost'`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 || len(args) == 0 && f.resume != "" {
+				return nil
+			}
+			return fmt.Errorf("%w: `driver run` takes one experiment file, or --resume DIR; see `driver run --help`", errUsage)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			file := ""
+			if len(args) > 0 {
+				file = args[0]
+			}
+			return a.run(cmd.Context(), file, f)
+		},
+	}
+	cmd.Flags().StringVarP(&f.out, "out", "o", "", "run directory to make (default runs/NAME-TIME)")
+	cmd.Flags().StringVar(&f.resume, "resume", "", "go on with this run directory")
+	cmd.Flags().StringVar(&f.only, "only", "", "run only the cells that match, as in 'arm=docker|xdp,scenario!=multi-host'")
+	driftFlag(cmd, &f.drift)
+	return cmd
+}
+
+func (a *app) run(ctx context.Context, file string, f runFlags) error {
+	dir, p, err := openRun(file, f)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	trials, err := pending(dir, p, f.only)
+	if err != nil {
+		return err
+	}
+	a.interruptHint = fmt.Sprintf("nothing is left running; go on with `driver run --resume %s`", dir.Path())
+	a.say("run directory %s: %d of %d trials to run, about %s", dir.Path(), len(trials), len(p.Trials), estimate(p).Round(time.Second))
+	start := time.Now()
+	result, err := a.measure(ctx, p, dir, trials, f.drift)
+	if err != nil {
+		return err
+	}
+	a.emit("run", map[string]any{"dir": dir.Path(), "status": result.Status, "seconds": result.Seconds, "total_seconds": time.Since(start).Seconds()}, func(w io.Writer) {
+		printResult(w, dir, result, time.Since(start))
+	})
+	if n := result.Failed() + result.Status[record.StatusRig]; n > 0 {
+		return fmt.Errorf("%w: %d of %d trials; reasons are in %s", errFailedCells, n, len(trials), filepath.Join(dir.Path(), "rows.csv"))
+	}
+	return nil
+}
+
+func openRun(file string, f runFlags) (*rundir.Dir, *plan.Plan, error) {
+	if f.resume != "" {
+		dir, err := rundir.Open(f.resume)
+		if err != nil {
+			return nil, nil, err
+		}
+		if file == "" {
+			return dir, dir.Plan(), nil
+		}
+		p, err := loadPlan(file)
+		if err == nil {
+			err = dir.Check(p)
+		}
+		if err != nil {
+			return nil, nil, errors.Join(err, dir.Close())
+		}
+		return dir, p, nil
+	}
+	p, err := loadPlan(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	out := f.out
+	if out == "" {
+		out = filepath.Join("runs", p.Spec.Name+"-"+time.Now().Format("20060102-150405"))
+	}
+	dir, err := rundir.Create(out, p)
+	return dir, p, err
+}
+
+// pending is the plan minus what is done and what --only leaves out.
+func pending(dir *rundir.Dir, p *plan.Plan, only string) ([]plan.Trial, error) {
+	match, err := p.Filter(only)
+	if err != nil {
+		return nil, fmt.Errorf("%w: --only: %w", errUsage, err)
+	}
+	var out []plan.Trial
+	for _, t := range dir.Pending() {
+		if c, _ := p.CellByID(t.Cell); match(c) {
+			out = append(out, t)
+		}
+	}
+	return out, nil
+}
+
+func (a *app) measure(ctx context.Context, p *plan.Plan, dir *rundir.Dir, trials []plan.Trial, drift string) (campaign.Result, error) {
+	if len(trials) == 0 {
+		return campaign.Result{}, nil
+	}
+	root, err := stateRoot()
+	if err != nil {
+		return campaign.Result{}, err
+	}
+	if swept, err := lab.Sweep(ctx, root); err != nil {
+		return campaign.Result{}, err
+	} else if len(swept) > 0 {
+		a.say("cleared what killed runs left: %v", swept)
+	}
+	store, err := a.openStore(drift)
+	if err != nil {
+		return campaign.Result{}, err
+	}
+	guest, err := guestHelper()
+	if err != nil {
+		return campaign.Result{}, err
+	}
+	progress, stop := a.newProgress(len(trials), estimate(p))
+	defer stop()
+	name := lab.FreshName("r")
+	return campaign.Run(ctx, campaign.Config{
+		Plan: p, Dir: dir, Trials: trials, Progress: progress, Log: a.logger(),
+		Up: func(ctx context.Context, _ int) (*lab.Lab, error) {
+			return lab.Up(ctx, lab.Config{
+				Name: name, Lab: p.Spec.Lab, Nodes: nodesOf(p), Store: store,
+				StateDir: filepath.Join(root, name), GuestPath: guest, Log: a.logger(),
+			})
+		},
+		Environment: func(l *lab.Lab) map[string]any { return environment(p, l) },
+	})
+}
+
+// environment is env.json: what the lab says and what only the driver knows.
+func environment(p *plan.Plan, l *lab.Lab) map[string]any {
+	env := map[string]any{
+		"hookbed_revision": revision, "experiment": p.Spec.Name, "seed": p.Spec.Seed, "clock": "wall",
+		"started": time.Now().UTC().Format(time.RFC3339), "lab_seconds": l.Timings,
+	}
+	if load, err := os.ReadFile("/proc/loadavg"); err == nil {
+		env["host_load"] = string(load[:len(load)-1])
+	}
+	for k, v := range l.Environment() {
+		env[k] = v
+	}
+	return env
+}
+
+func printResult(w io.Writer, dir *rundir.Dir, r campaign.Result, total time.Duration) {
+	for _, s := range record.Statuses() {
+		if n := r.Status[s]; n > 0 {
+			fmt.Fprintf(w, "%-12s %d trials\n", s, n)
+		}
+	}
+	secondsTable(w, fmt.Sprintf("time %.1f s, of which", total.Seconds()),
+		[]string{"images", "boot", "engine", "endpoints", "apply", "prove", "measure", "teardown"}, r.Seconds)
+	fmt.Fprintf(w, "report with: driver report %s\n", dir.Path())
+}

@@ -1,0 +1,52 @@
+# hookbed: `make testbed` for a first result, `make test` for the tests.
+GO        ?= go
+REVISION  := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
+LDFLAGS   := -s -w -X main.revision=$(REVISION)
+LINT      := .cache/bin/golangci-lint
+LINT_VERSION := v2.5.0
+SMOKE_OUT ?= runs/smoke-$(shell date +%Y%m%d-%H%M%S)
+
+.PHONY: all deps build testbed test test-vm bench lint generate clean
+
+all: build
+
+# Everything beside Go itself, through the system's package manager. Quick when
+# nothing is missing.
+deps:
+	@images/deps.sh
+
+build:
+	@$(GO) build -ldflags '$(LDFLAGS)' -o bin/driver ./driver
+	@CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o bin/guest ./driver/guest
+
+# Two VMs, real containers, real filters, a report: the whole product at once.
+testbed: deps build
+	@bin/driver images build
+	@bin/driver run experiments/smoke.toml --out $(SMOKE_OUT)
+	@bin/driver report $(SMOKE_OUT)
+
+# Unit, golden, command-line, BPF verdict and local-provider end-to-end tests.
+test: deps build
+	$(GO) test ./...
+
+# End to end on libvirt VMs, under emulation where there is no KVM.
+test-vm: deps build
+	$(GO) test -tags vm -count=1 -timeout 40m -p 1 -run 'VM' ./images ./driver/vm ./driver
+
+# Ratios within one run: boot against the bare kernel, the driver's overhead,
+# BPF programs against an empty one.
+bench: deps build
+	$(GO) test -tags vm -run '^$$' -bench . -benchtime 1x -timeout 40m -p 1 ./bpf ./driver/vm ./driver
+
+lint: $(LINT)
+	$(LINT) run ./...
+
+$(LINT):
+	GOBIN=$(abspath .cache/bin) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+
+# Rebuilds the committed BPF objects; a test fails when they differ.
+generate: deps
+	$(GO) generate ./bpf
+
+clean:
+	rm -rf bin .cache

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// binaries is where TestMain put the real driver and guest helper.
+var binaries string
+
+func TestMain(m *testing.M) {
+	code, err := withBinaries(m.Run)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func withBinaries(run func() int) (int, error) {
+	dir, err := os.MkdirTemp("", "hookbed-bin-")
+	if err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(dir)
+	for name, pkg := range map[string]string{"driver": ".", "guest": "./guest"} {
+		build := exec.Command("go", "build", "-o", filepath.Join(dir, name), pkg)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return 1, fmt.Errorf("build %s: %w\n%s", name, err, out)
+		}
+	}
+	binaries = dir
+	return run(), nil
+}
+
+// TestScripts runs the command line as users do: real binaries, real
+// namespaces, exit codes of the process.
+func TestScripts(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("these tests make network namespaces: run them as root")
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	experiments, err := filepath.Abs("../experiments")
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("PATH", binaries+":"+os.Getenv("PATH"))
+			env.Setenv("XDG_CACHE_HOME", cache) // the images, built once a machine
+			env.Setenv("XDG_STATE_HOME", filepath.Join(env.WorkDir, "state"))
+			env.Setenv("EXPERIMENTS", experiments)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exits, "signalled": signalled, "trials-once": trialsOnce,
+		},
+	})
+}
+
+// exits CODE COMMAND...: the command ends with exactly this exit code; its
+// output is kept in the files out and err.
+func exits(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	code, out, errOut := execute(ts, args[1:])
+	ts.Check(os.WriteFile(ts.MkAbs("out"), out, 0o644))
+	ts.Check(os.WriteFile(ts.MkAbs("err"), errOut, 0o644))
+	if code != want {
+		ts.Fatalf("exit code %d, want %d\nstdout:\n%s\nstderr:\n%s", code, want, out, errOut)
+	}
+}
+
+func execute(ts *testscript.TestScript, argv []string) (int, []byte, []byte) {
+	cmd := command(ts, argv)
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		ts.Check(err)
+	}
+	return cmd.ProcessState.ExitCode(), out.Bytes(), errOut.Bytes()
+}
+
+func command(ts *testscript.TestScript, argv []string) *exec.Cmd {
+	name := argv[0]
+	if name == "driver" {
+		name = filepath.Join(binaries, name)
+	}
+	cmd := exec.Command(name, argv[1:]...)
+	cmd.Dir = ts.MkAbs(".")
+	for _, k := range []string{"PATH", "XDG_CACHE_HOME", "XDG_STATE_HOME", "HOME"} {
+		cmd.Env = append(cmd.Env, k+"="+ts.Getenv(k))
+	}
+	return cmd
+}
+
+// signalled SIGNAL ROWSFILE LINES WANTCODE COMMAND...: starts the command,
+// sends it the signal once the file has that many lines, and checks how it
+// ends (WANTCODE -1: killed by the signal).
+func signalled(ts *testscript.TestScript, _ bool, args []string) {
+	signals := map[string]syscall.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL}
+	lines, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	want, err := strconv.Atoi(args[3])
+	ts.Check(err)
+	cmd := command(ts, args[4:])
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	ts.Check(cmd.Start())
+	deadline := time.Now().Add(5 * time.Minute)
+	for countLines(ts.MkAbs(args[1])) < lines && time.Now().Before(deadline) {
+		time.Sleep(20 * time.Millisecond)
+	}
+	ts.Check(cmd.Process.Signal(signals[args[0]]))
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != want {
+		ts.Fatalf("after SIG%s exit code %d, want %d\n%s", args[0], code, want, out.Bytes())
+	}
+}
+
+func countLines(path string) int {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return 0
+	}
+	return bytes.Count(data, []byte("\n"))
+}
+
+// trials-once ROWSFILE N: rows.csv holds exactly N trials, each in rows that
+// all say ok.
+func trialsOnce(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	seen, err := trialsIn(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if len(seen) != want {
+		ts.Fatalf("%d trials in %s, want %d", len(seen), args[0], want)
+	}
+}
+
+// trialsIn reads which trials rows.csv has and fails on a metric that a trial
+// has twice, or a status other than ok.
+func trialsIn(path string) (map[string]bool, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	trials, metrics := map[string]bool{}, map[string]bool{}
+	for i, line := range strings.Split(strings.TrimSpace(string(data)), "\n") {
+		f := strings.Split(line, ",")
+		if i == 0 {
+			continue
+		}
+		if len(f) < 10 || f[6] != "ok" {
+			return nil, fmt.Errorf("%s:%d: not an ok row: %s", path, i+1, line)
+		}
+		trial := strings.Join(f[2:6], "/")
+		if metrics[trial+f[8]] {
+			return nil, fmt.Errorf("%s:%d: trial %s has metric %s twice", path, i+1, trial, f[8])
+		}
+		trials[trial], metrics[trial+f[8]] = true, true
+	}
+	return trials, nil
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"hookbed/driver/bundle"
+)
+
+// userHZ is the unit of /proc/stat on every architecture Go runs on.
+const userHZ = 100
+
+func doSnapshot(c *call, a bundle.Snapshot) error {
+	if a.Out == "" {
+		return errors.New("snapshot without a file name")
+	}
+	act, err := readActivity()
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(act)
+	if err != nil {
+		return fmt.Errorf("encode activity: %w", err)
+	}
+	c.raw[a.Out] = string(data) + "\n"
+	return nil
+}
+
+// readActivity reads the node's counters; TCP is that of the thread's
+// namespace.
+func readActivity() (bundle.Activity, error) {
+	act := bundle.Activity{UnixNano: time.Now().UnixNano()}
+	texts := map[string]string{}
+	for _, path := range []string{"/proc/stat", "/proc/softirqs", "/proc/thread-self/net/snmp", "/proc/loadavg"} {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return act, fmt.Errorf("read activity: %w", err)
+		}
+		texts[path] = string(data)
+	}
+	act.CPU = parseCPU(texts["/proc/stat"])
+	act.Softirqs = parseSoftirqs(texts["/proc/softirqs"])
+	act.TCP = parseTCP(texts["/proc/thread-self/net/snmp"])
+	if f := strings.Fields(texts["/proc/loadavg"]); len(f) > 0 {
+		act.Load1, _ = strconv.ParseFloat(f[0], 64)
+	}
+	if len(act.CPU) == 0 || len(act.Softirqs) == 0 || len(act.TCP) == 0 {
+		return act, errors.New("read activity: /proc does not look as expected")
+	}
+	return act, nil
+}
+
+// parseCPU reads the first line of /proc/stat: seconds over all CPUs.
+func parseCPU(text string) map[string]float64 {
+	line, _, _ := strings.Cut(text, "\n")
+	f := strings.Fields(line)
+	out := map[string]float64{}
+	for i, name := range []string{"user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"} {
+		if i+1 < len(f) {
+			if n, err := strconv.ParseFloat(f[i+1], 64); err == nil {
+				out[name] = n / userHZ
+			}
+		}
+	}
+	return out
+}
+
+// parseSoftirqs sums /proc/softirqs over CPUs.
+func parseSoftirqs(text string) map[string]uint64 {
+	out := map[string]uint64{}
+	for _, line := range strings.Split(text, "\n") {
+		name, counts, ok := strings.Cut(strings.TrimSpace(line), ":")
+		if !ok {
+			continue
+		}
+		for _, s := range strings.Fields(counts) {
+			n, _ := strconv.ParseUint(s, 10, 64)
+			out[name] += n
+		}
+	}
+	return out
+}
+
+// parseTCP reads the two Tcp lines of /proc/net/snmp: names, then values.
+// MaxConn, which is -1, is left out.
+func parseTCP(text string) map[string]uint64 {
+	var names []string
+	out := map[string]uint64{}
+	for _, line := range strings.Split(text, "\n") {
+		rest, ok := strings.CutPrefix(line, "Tcp: ")
+		if !ok {
+			continue
+		}
+		f := strings.Fields(rest)
+		if names == nil {
+			names = f
+			continue
+		}
+		for i := 0; i < len(f) && i < len(names); i++ {
+			if n, err := strconv.ParseUint(f[i], 10, 64); err == nil {
+				out[names[i]] = n
+			}
+		}
+	}
+	return out
+}

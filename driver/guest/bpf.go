@@ -1,0 +1,314 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
+
+	"hookbed/driver/bundle"
+)
+
+const (
+	batchSize     = 4096 // map entries per system call
+	verifierLines = 30   // lines of the verifier's log in a message
+)
+
+func doLoadBPF(c *call, a bundle.LoadBPF) error {
+	if _, ok := c.x.objects[a.Handle]; ok || a.Handle == "" {
+		return fmt.Errorf("object handle %q is taken", a.Handle)
+	}
+	data, err := c.file(a.Object)
+	if err != nil {
+		return err
+	}
+	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(data))
+	if err != nil {
+		return fmt.Errorf("parse %s: %w", a.Object, err)
+	}
+	if err := c.shape(spec, a); err != nil {
+		return fmt.Errorf("prepare %s: %w", a.Object, err)
+	}
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return fmt.Errorf("lift the memory lock limit: %w", err)
+	}
+	coll, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return fmt.Errorf("load %s: %w", a.Object, withVerifierLog(err))
+	}
+	c.x.objects[a.Handle] = coll
+	c.undoHere("object "+a.Handle, func(undoing) error {
+		delete(c.x.objects, a.Handle)
+		coll.Close()
+		return nil
+	})
+	return nil
+}
+
+// shape makes a parsed object what the step asks for, before it is loaded.
+func (c *call) shape(spec *ebpf.CollectionSpec, a bundle.LoadBPF) error {
+	for _, name := range a.Programs {
+		if spec.Programs[name] == nil {
+			return fmt.Errorf("no program %q, only %q", name, slices.Sorted(maps.Keys(spec.Programs)))
+		}
+	}
+	maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return !slices.Contains(a.Programs, name) })
+	for name, n := range a.MaxEntries {
+		m := spec.Maps[name]
+		if m == nil {
+			return fmt.Errorf("no map %q, only %q", name, slices.Sorted(maps.Keys(spec.Maps)))
+		}
+		m.MaxEntries = n
+	}
+	for name, text := range a.Vars {
+		value, err := hex.DecodeString(text)
+		if err != nil {
+			return fmt.Errorf("variable %q: %w", name, err)
+		}
+		if err := setVar(spec, name, value); err != nil {
+			return err
+		}
+	}
+	for name, link := range a.LinkVars {
+		l, err := c.link(link)
+		if err != nil {
+			return err
+		}
+		if err := setVar(spec, name, binary.LittleEndian.AppendUint32(nil, uint32(l.Attrs().Index))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func setVar(spec *ebpf.CollectionSpec, name string, value []byte) error {
+	v := spec.Variables[name]
+	if v == nil {
+		return fmt.Errorf("no variable %q, only %q", name, slices.Sorted(maps.Keys(spec.Variables)))
+	}
+	if int(v.Size()) != len(value) {
+		return fmt.Errorf("variable %q has %d bytes, got %d", name, v.Size(), len(value))
+	}
+	return v.Set(value)
+}
+
+// withVerifierLog adds the end of the verifier's log to a load error.
+func withVerifierLog(err error) error {
+	var ve *ebpf.VerifierError
+	if !errors.As(err, &ve) || len(ve.Log) == 0 {
+		return err
+	}
+	lines := ve.Log[max(0, len(ve.Log)-verifierLines):]
+	return fmt.Errorf("%w\n%s", err, strings.Join(lines, "\n"))
+}
+
+// loadedMap finds a map of a loaded object.
+func (x *executor) loadedMap(handle, name string) (*ebpf.Map, error) {
+	coll := x.objects[handle]
+	if coll == nil {
+		return nil, fmt.Errorf("no BPF object %q is loaded", handle)
+	}
+	m := coll.Maps[name]
+	if m == nil {
+		return nil, fmt.Errorf("object %q has no map %q, only %q", handle, name, slices.Sorted(maps.Keys(coll.Maps)))
+	}
+	return m, nil
+}
+
+func doFillMap(c *call, a bundle.FillMap) error {
+	m, err := c.x.loadedMap(a.Handle, a.Map)
+	if err != nil {
+		return err
+	}
+	data, err := c.file(a.File)
+	if err != nil {
+		return err
+	}
+	keys, values, err := c.parseEntries(string(data), int(m.KeySize()), int(m.ValueSize()))
+	if err != nil {
+		return fmt.Errorf("file %q: %w", a.File, err)
+	}
+	start := time.Now()
+	if err := fill(m, keys, values); err != nil {
+		return fmt.Errorf("fill map %s: %w", a.Map, err)
+	}
+	c.value("load_seconds", time.Since(start).Seconds())
+	c.value("entries", float64(len(keys)))
+	return nil
+}
+
+// parseEntries reads lines "KEYHEX VALUEHEX" of exact sizes.
+func (c *call) parseEntries(text string, keySize, valueSize int) (keys, values [][]byte, err error) {
+	for i, line := range strings.Split(text, "\n") {
+		if strings.TrimSpace(line) == "" {
+			continue
+		}
+		f := strings.Fields(line)
+		if len(f) != 2 {
+			return nil, nil, fmt.Errorf("line %d: want KEYHEX VALUEHEX", i+1)
+		}
+		key, err := exactHex(f[0], keySize)
+		if err != nil {
+			return nil, nil, fmt.Errorf("line %d: key: %w", i+1, err)
+		}
+		text, err := c.expand(f[1])
+		if err != nil {
+			return nil, nil, fmt.Errorf("line %d: value: %w", i+1, err)
+		}
+		value, err := exactHex(text, valueSize)
+		if err != nil {
+			return nil, nil, fmt.Errorf("line %d: value: %w", i+1, err)
+		}
+		keys, values = append(keys, key), append(values, value)
+	}
+	return keys, values, nil
+}
+
+func exactHex(s string, size int) ([]byte, error) {
+	b, err := hex.DecodeString(s)
+	if err == nil && len(b) != size {
+		err = fmt.Errorf("%d bytes, want %d", len(b), size)
+	}
+	return b, err
+}
+
+// expand replaces "{ifindex:LINK}" and "{mac:LINK}" by the hex of what the
+// link has.
+func (c *call) expand(value string) (string, error) {
+	if !strings.Contains(value, "{") {
+		return value, nil
+	}
+	var failed error
+	out := regexp.MustCompile(`\{(\w+):([^}]*)\}`).ReplaceAllStringFunc(value, func(s string) string {
+		what, name, _ := strings.Cut(s[1:len(s)-1], ":")
+		l, err := c.link(name)
+		switch {
+		case err != nil:
+			failed = errors.Join(failed, err)
+		case what == "ifindex":
+			return hex.EncodeToString(binary.LittleEndian.AppendUint32(nil, uint32(l.Attrs().Index)))
+		case what == "mac":
+			return hex.EncodeToString(l.Attrs().HardwareAddr)
+		default:
+			failed = errors.Join(failed, fmt.Errorf("unknown placeholder %s", s))
+		}
+		return ""
+	})
+	return out, failed
+}
+
+// perCPU reports whether a map holds one value per possible CPU.
+func perCPU(m *ebpf.Map) bool {
+	switch m.Type() {
+	case ebpf.PerCPUArray, ebpf.PerCPUHash, ebpf.LRUCPUHash:
+		return true
+	}
+	return false
+}
+
+// fill updates a map in batches where the kernel can (5.6; LPM tries 5.13),
+// one by one otherwise. Every CPU of a per-CPU map gets the value.
+func fill(m *ebpf.Map, keys, values [][]byte) error {
+	if perCPU(m) {
+		return fillEach(m, keys, values)
+	}
+	for done := 0; done < len(keys); {
+		n := min(batchSize, len(keys)-done)
+		k, v := packed(keys[done:done+n], int(m.KeySize())), packed(values[done:done+n], int(m.ValueSize()))
+		_, err := m.BatchUpdate(k, v, nil)
+		if errors.Is(err, ebpf.ErrNotSupported) {
+			return fillEach(m, keys[done:], values[done:])
+		}
+		if err != nil {
+			return fmt.Errorf("batch of %d at entry %d: %w", n, done, err)
+		}
+		done += n
+	}
+	return nil
+}
+
+func fillEach(m *ebpf.Map, keys, values [][]byte) error {
+	for i := range keys {
+		var value any = values[i]
+		if perCPU(m) {
+			all := make([][]byte, ebpf.MustPossibleCPU())
+			for cpu := range all {
+				all[cpu] = values[i]
+			}
+			value = all
+		}
+		if err := m.Put(keys[i], value); err != nil {
+			return fmt.Errorf("entry %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// packed makes a slice of byte arrays of one size, the form in which package
+// ebpf takes a batch whose element type is known at run time only.
+func packed(items [][]byte, size int) any {
+	s := blank(len(items), size)
+	for i, item := range items {
+		reflect.Copy(s.Index(i), reflect.ValueOf(item))
+	}
+	return s.Interface()
+}
+
+func blank(n, size int) reflect.Value {
+	return reflect.MakeSlice(reflect.SliceOf(reflect.ArrayOf(size, reflect.TypeFor[byte]())), n, n)
+}
+
+// countEntries counts the keys that a map really holds. Arrays hold all of
+// theirs always.
+func countEntries(m *ebpf.Map) (uint64, error) {
+	if !perCPU(m) {
+		n, err := countBatched(m)
+		if !errors.Is(err, ebpf.ErrNotSupported) {
+			return n, err
+		}
+	}
+	key, next := []byte(nil), make([]byte, m.KeySize())
+	// A map that changes meanwhile can send the walk back to its start.
+	for n := uint64(0); n <= 2*uint64(m.MaxEntries()); n++ {
+		var from any
+		if key != nil {
+			from = key
+		}
+		err := m.NextKey(from, next)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return n, nil
+		}
+		if err != nil {
+			return n, fmt.Errorf("walk keys: %w", err)
+		}
+		key = append(key[:0], next...)
+	}
+	return 0, errors.New("the map changes too fast to count")
+}
+
+func countBatched(m *ebpf.Map) (uint64, error) {
+	keys, values := blank(batchSize, int(m.KeySize())).Interface(), blank(batchSize, int(m.ValueSize())).Interface()
+	var cursor ebpf.MapBatchCursor
+	total := uint64(0)
+	for total <= 2*uint64(m.MaxEntries()) {
+		n, err := m.BatchLookup(&cursor, keys, values, nil)
+		total += uint64(n)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return total, nil
+		}
+		if err != nil {
+			return total, fmt.Errorf("look up a batch: %w", err)
+		}
+	}
+	return 0, errors.New("the map changes too fast to count")
+}

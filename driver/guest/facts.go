@@ -1,0 +1,223 @@
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/safchain/ethtool"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	factLimit = 5 * time.Second // for one tool to tell its version
+	dataLink  = "data0"         // the node's data link, by convention of the lab
+)
+
+// facts is what the environment record of a run needs to know of a node. A
+// fact that cannot be learned is left out.
+func (x *executor) facts(ctx context.Context) (map[string]string, error) {
+	f := map[string]string{}
+	kernelFacts(f)
+	cpuFacts(f)
+	maps.Copy(f, hostSysctls())
+	err := x.node.withNetlink(func(h *netlink.Handle) error {
+		sysctlFacts(f, namespaceSysctls())
+		linkFacts(f, h)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	x.toolFacts(ctx, f)
+	return f, nil
+}
+
+// set records a fact unless it is empty.
+func set(f map[string]string, key, value string) {
+	if value = strings.TrimSpace(value); value != "" {
+		f[key] = value
+	}
+}
+
+func kernelFacts(f map[string]string) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return
+	}
+	release := unix.ByteSliceToString(u.Release[:])
+	set(f, "kernel.release", release)
+	set(f, "kernel.version", unix.ByteSliceToString(u.Version[:]))
+	set(f, "kernel.config_sha256", configDigest(release))
+	set(f, "clocksource", readLine("/sys/devices/system/clocksource/clocksource0/current_clocksource"))
+}
+
+// configDigest is the SHA-256 of the kernel's configuration as text.
+func configDigest(release string) string {
+	data, err := os.ReadFile("/proc/config.gz")
+	if err == nil {
+		var z *gzip.Reader
+		if z, err = gzip.NewReader(bytes.NewReader(data)); err == nil {
+			data, err = io.ReadAll(z)
+		}
+	}
+	if err != nil {
+		data, err = os.ReadFile("/boot/config-" + release)
+	}
+	if err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+func cpuFacts(f map[string]string) {
+	set(f, "cpu.count", strconv.Itoa(runtime.NumCPU()))
+	data, _ := os.ReadFile("/proc/cpuinfo")
+	set(f, "cpu.model", cpuModel(string(data)))
+	files, _ := filepath.Glob("/sys/devices/system/cpu/vulnerabilities/*")
+	var out []string
+	for _, path := range files {
+		out = append(out, filepath.Base(path)+"="+readLine(path))
+	}
+	set(f, "mitigations", strings.Join(out, "; "))
+}
+
+// cpuModel finds the model in /proc/cpuinfo (x86; other architectures name it
+// differently or not at all).
+func cpuModel(cpuinfo string) string {
+	for _, line := range strings.Split(cpuinfo, "\n") {
+		key, value, ok := strings.Cut(line, ":")
+		if ok && strings.TrimSpace(key) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return runtime.GOARCH
+}
+
+// readLine is a file's first line, "" if it cannot be read.
+func readLine(path string) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	line, _, _ := strings.Cut(string(data), "\n")
+	return strings.Join(strings.Fields(line), " ")
+}
+
+// namespaceSysctls are those of the node's own network namespace.
+func namespaceSysctls() []string {
+	return []string{
+		"net.ipv4.tcp_congestion_control", "net.ipv4.tcp_available_congestion_control",
+		"net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem", "net.ipv4.ip_forward", "net.core.somaxconn",
+		"net.bridge.bridge-nf-call-iptables", "net.netfilter.nf_conntrack_max",
+	}
+}
+
+// globalSysctls are shown in the machine's first network namespace only.
+func globalSysctls() []string {
+	return []string{
+		"net.core.bpf_jit_enable", "net.core.bpf_jit_harden", "net.core.default_qdisc",
+		"net.core.rmem_max", "net.core.wmem_max", "net.core.netdev_max_backlog", "net.core.netdev_budget",
+	}
+}
+
+// sysctlFacts reads keys as the calling thread sees them. The two on the JIT
+// compiler have facts of short names.
+func sysctlFacts(f map[string]string, keys []string) {
+	for _, key := range keys {
+		path, err := sysctlPath(key)
+		if err != nil {
+			continue
+		}
+		name := "sysctl." + key
+		if short, ok := strings.CutPrefix(key, "net.core.bpf_"); ok {
+			name = "bpf_" + short
+		}
+		set(f, name, readLine(path))
+	}
+}
+
+// linkFacts describes the node's data link.
+func linkFacts(f map[string]string, h *netlink.Handle) {
+	l, err := h.LinkByName(dataLink)
+	if err != nil {
+		return
+	}
+	prefix := "link." + dataLink + "."
+	a := l.Attrs()
+	set(f, prefix+"mtu", strconv.Itoa(a.MTU))
+	set(f, prefix+"queues", fmt.Sprintf("%d rx, %d tx", a.NumRxQueues, a.NumTxQueues))
+	et, err := ethtool.NewEthtool()
+	if err != nil {
+		return
+	}
+	defer et.Close()
+	if driver, err := et.DriverName(dataLink); err == nil {
+		set(f, prefix+"driver", driver)
+	}
+	if ch, err := et.GetChannels(dataLink); err == nil {
+		set(f, prefix+"channels", fmt.Sprintf("%d of %d", ch.CombinedCount, ch.MaxCombined))
+	}
+	features, err := et.Features(dataLink)
+	if err != nil {
+		return
+	}
+	maps.DeleteFunc(features, func(_ string, on bool) bool { return !on })
+	set(f, prefix+"offloads", strings.Join(slices.Sorted(maps.Keys(features)), " "))
+}
+
+// toolFacts asks the tools on the node, and the workloads in the endpoint
+// root, for their versions.
+func (x *executor) toolFacts(ctx context.Context, f map[string]string) {
+	flags := map[string]string{
+		"iptables-legacy": "--version", "iptables-nft": "--version", "nft": "--version",
+		"ipset": "--version", "ip": "-Version", "ethtool": "--version", "dockerd": "--version",
+	}
+	for _, tool := range slices.Sorted(maps.Keys(flags)) {
+		set(f, "tool."+tool, x.ask(ctx, x.node, tool, flags[tool]))
+	}
+	inside := &endpoint{namespace: x.node.namespace, root: x.root}
+	set(f, "endpoint.iperf3", x.ask(ctx, inside, "iperf3", "--version"))
+	set(f, "endpoint.netperf", x.ask(ctx, inside, "netperf", "-V"))
+}
+
+var hasDigit = regexp.MustCompile(`\d`)
+
+// ask runs a tool and returns the first line it prints that has a number in
+// it, "" when there is none.
+func (x *executor) ask(ctx context.Context, at *endpoint, argv ...string) string {
+	out := &head{limit: 4096}
+	p, err := x.spawn(at, program{argv: argv, stdout: out, stderr: out})
+	if err != nil {
+		return ""
+	}
+	select {
+	case <-p.done:
+	case <-time.After(factLimit):
+	case <-ctx.Done():
+	}
+	if err := p.end(ctx); err != nil {
+		return ""
+	}
+	for _, line := range strings.Split(string(out.data), "\n") {
+		if hasDigit.MatchString(line) {
+			return strings.Join(strings.Fields(line), " ")
+		}
+	}
+	return ""
+}

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"hookbed/driver/bundle"
+)
+
+// faultError says whose fault an error is; see the Fault constants of package
+// bundle. An error without one is the rig's.
+type faultError struct {
+	fault string
+	err   error
+}
+
+func (e *faultError) Error() string { return e.err.Error() }
+func (e *faultError) Unwrap() error { return e.err }
+
+func subject(format string, args ...any) error {
+	return &faultError{bundle.FaultSubject, fmt.Errorf(format, args...)}
+}
+
+func unsupported(format string, args ...any) error {
+	return &faultError{bundle.FaultUnsupported, fmt.Errorf(format, args...)}
+}
+
+// faultOf classifies an error for a Reply.
+func faultOf(err error) string {
+	var fe *faultError
+	switch {
+	case errors.As(err, &fe):
+		return fe.fault
+	case errors.Is(err, ebpf.ErrNotSupported):
+		return bundle.FaultUnsupported
+	default:
+		return bundle.FaultRig
+	}
+}
+
+// isGone reports whether an error means that the thing to be undone, or the
+// namespace it was in, is no longer there.
+func isGone(err error) bool {
+	var noLink netlink.LinkNotFoundError
+	if errors.As(err, &noLink) {
+		return true
+	}
+	for _, e := range []error{unix.ENODEV, unix.ENOENT, unix.ESRCH, unix.ENXIO, unix.EADDRNOTAVAIL, os.ErrNotExist, os.ErrClosed} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}

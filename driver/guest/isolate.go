@@ -1,0 +1,94 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// hostFactsEnv hands the machine's global sysctls from the process outside to
+// the same process inside its namespaces; its presence says "inside".
+const hostFactsEnv = "HOOKBED_HOST_SYSCTLS"
+
+// isolate puts the whole process into network and mount namespaces of its own.
+// Go cannot move all threads of a process, so the calling thread is moved and
+// the program started anew on it, with the same PID. Outside it does not
+// return unless it fails; inside it finishes the namespaces.
+func isolate() error {
+	if os.Getenv(hostFactsEnv) != "" {
+		return furnish()
+	}
+	runtime.LockOSThread()
+	facts := map[string]string{}
+	sysctlFacts(facts, globalSysctls())
+	data, err := json.Marshal(facts)
+	if err != nil {
+		return fmt.Errorf("encode sysctls: %w", err)
+	}
+	if err := unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("make the node's namespaces: %w", err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find own program: %w", err)
+	}
+	err = unix.Exec(self, os.Args, append(os.Environ(), hostFactsEnv+"="+string(data)))
+	return fmt.Errorf("start %s anew: %w", self, err)
+}
+
+// furnish makes the namespaces usable: mounts stay inside, loopback is up.
+func furnish() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	return loopbackUp()
+}
+
+// hostSysctls are the machine's global sysctls: handed down when the process
+// is isolated, read here otherwise.
+func hostSysctls() map[string]string {
+	f := map[string]string{}
+	if text := os.Getenv(hostFactsEnv); text != "" {
+		if json.Unmarshal([]byte(text), &f) == nil {
+			return f
+		}
+	}
+	sysctlFacts(f, globalSysctls())
+	return f
+}
+
+// mountRoot mounts in an endpoint root file system what processes expect
+// there. Only for a private mount namespace, with which the mounts go away.
+func mountRoot(root string) error {
+	if root == "" || filepath.Clean(root) == "/" {
+		return nil
+	}
+	if !strings.HasPrefix(root, "/") {
+		return fmt.Errorf("endpoint root %q is not an absolute path", root)
+	}
+	mounts := []struct {
+		source, dir, kind string
+		flags             uintptr
+		data              string
+	}{
+		{"tmpfs", "tmp", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
+		{"/dev", "dev", "", unix.MS_BIND | unix.MS_REC, ""},
+		{"proc", "proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+	}
+	for _, m := range mounts {
+		target := filepath.Join(root, m.dir)
+		if err := os.Mkdir(target, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+			return fmt.Errorf("prepare endpoint root: %w", err)
+		}
+		if err := unix.Mount(m.source, target, m.kind, m.flags, m.data); err != nil {
+			return fmt.Errorf("mount %s: %w", target, err)
+		}
+	}
+	return nil
+}

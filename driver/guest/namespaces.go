@@ -1,0 +1,297 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"hookbed/driver/bundle"
+)
+
+// namespace is a network namespace kept by its file descriptor.
+type namespace struct {
+	name string // endpoint, or "" for the node's own
+	file *os.File
+}
+
+// endpoint is a place where steps happen: a namespace, and the root file
+// system and cgroup of the processes started in it.
+type endpoint struct {
+	*namespace
+	root   string // directory to chroot into, "" for none
+	cgroup string // directory in cgroup v2, "" for the helper's own
+}
+
+// currentNamespace opens the network namespace of the calling thread.
+func currentNamespace(name string) (*namespace, error) {
+	return openNamespace(name, "/proc/thread-self/ns/net")
+}
+
+func openNamespace(name, path string) (*namespace, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open network namespace %q: %w", name, err)
+	}
+	return &namespace{name: name, file: f}, nil
+}
+
+// fd is the namespace's descriptor; an error wraps os.ErrClosed once it was
+// dropped.
+func (n *namespace) fd() (int, error) {
+	c, err := n.file.SyscallConn()
+	if err != nil {
+		return -1, fmt.Errorf("network namespace %q: %w", n.name, err)
+	}
+	fd := -1
+	if err := c.Control(func(p uintptr) { fd = int(p) }); err != nil {
+		return -1, fmt.Errorf("network namespace %q: %w", n.name, os.ErrClosed)
+	}
+	return fd, nil
+}
+
+// enter moves the calling thread, which must be locked, into the namespace.
+func (n *namespace) enter() error {
+	fd, err := n.fd()
+	if err != nil {
+		return err
+	}
+	if err := netns.Set(netns.NsHandle(fd)); err != nil {
+		return fmt.Errorf("enter network namespace %q: %w", n.name, err)
+	}
+	return nil
+}
+
+// do runs fn on a thread of its own inside the namespace. The thread returns
+// to where it was; when it cannot, it ends instead of being used again. A
+// panic of fn comes back as an error, because a helper that dies undoes
+// nothing.
+func (n *namespace) do(fn func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		runtime.LockOSThread()
+		defer func() {
+			if p := recover(); p != nil {
+				err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+			}
+			done <- err
+		}()
+		err = visit(n, fn)
+	}()
+	return <-done
+}
+
+// visit runs fn in n and unlocks the thread only if it is home again.
+func visit(n *namespace, fn func() error) error {
+	home, err := currentNamespace("home")
+	if err != nil {
+		return err
+	}
+	defer home.file.Close()
+	if err := n.enter(); err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	err = fn()
+	if home.enter() == nil {
+		runtime.UnlockOSThread()
+	}
+	return err
+}
+
+// newNamespace makes an anonymous network namespace with loopback up.
+func newNamespace(from *namespace, name string) (*namespace, error) {
+	var ns *namespace
+	err := from.do(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("make network namespace %q: %w", name, err)
+		}
+		var err error
+		if ns, err = currentNamespace(name); err != nil {
+			return err
+		}
+		return loopbackUp()
+	})
+	if err != nil && ns != nil {
+		ns.file.Close()
+	}
+	return ns, err
+}
+
+// loopbackUp sets lo up in the calling thread's namespace.
+func loopbackUp() error {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer h.Close()
+	lo, err := h.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find lo: %w", err)
+	}
+	if err := h.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("set lo up: %w", err)
+	}
+	return nil
+}
+
+func doNetns(c *call, a bundle.Netns) error {
+	if _, ok := c.x.endpoints[a.Name]; ok || a.Name == "" {
+		return fmt.Errorf("endpoint %q exists already", a.Name)
+	}
+	ns, err := newNamespace(c.x.node.namespace, a.Name)
+	if err != nil {
+		return err
+	}
+	c.x.endpoints[a.Name] = &endpoint{namespace: ns, root: c.x.root}
+	c.undoHere("drop namespace "+a.Name, func(undoing) error {
+		delete(c.x.endpoints, a.Name)
+		return ns.file.Close()
+	})
+	return nil
+}
+
+// bind makes a container an endpoint, or forgets one when the PID is 0.
+func (x *executor) bind(b bundle.Bind) error {
+	if b.Endpoint == "" {
+		return errors.New("bind: endpoint without a name")
+	}
+	if old, ok := x.endpoints[b.Endpoint]; ok {
+		if old.root == x.root {
+			return fmt.Errorf("bind %q: a bare namespace has that name", b.Endpoint)
+		}
+		old.file.Close()
+		delete(x.endpoints, b.Endpoint)
+	}
+	if b.PID == 0 {
+		return nil
+	}
+	proc := fmt.Sprintf("/proc/%d", b.PID)
+	ns, err := openNamespace(b.Endpoint, proc+"/ns/net")
+	if err != nil {
+		return fmt.Errorf("bind %q to process %d: %w", b.Endpoint, b.PID, err)
+	}
+	x.endpoints[b.Endpoint] = &endpoint{namespace: ns, root: proc + "/root", cgroup: cgroupOf(proc)}
+	return nil
+}
+
+// cgroupOf finds the cgroup v2 directory of a process, "" when there is none.
+func cgroupOf(proc string) string {
+	data, err := os.ReadFile(proc + "/cgroup")
+	if err != nil {
+		return ""
+	}
+	for _, line := range strings.Split(string(data), "\n") {
+		path, ok := strings.CutPrefix(line, "0::")
+		if !ok {
+			continue
+		}
+		for _, mount := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+			dir := filepath.Join(mount, path)
+			if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err == nil {
+				return dir
+			}
+		}
+	}
+	return ""
+}
+
+// place resolves a step's In.
+func (x *executor) place(in string) (*endpoint, error) {
+	if in == "" {
+		return x.node, nil
+	}
+	ep, ok := x.endpoints[in]
+	if !ok {
+		return nil, fmt.Errorf("no endpoint %q on this node", in)
+	}
+	return ep, nil
+}
+
+// join moves a link and its addresses into the namespace of another process.
+func (x *executor) join(j bundle.Join) error {
+	target, err := openNamespace(j.Name, fmt.Sprintf("/proc/%d/ns/net", j.PID))
+	if err != nil {
+		return fmt.Errorf("join process %d: %w", j.PID, err)
+	}
+	defer target.file.Close()
+	// A neutral name on the way: the target may have a link of either name.
+	transit := fmt.Sprintf("hbmove%d", os.Getpid())
+	var addrs []netlink.Addr
+	err = x.node.withNetlink(func(h *netlink.Handle) error {
+		var err error
+		addrs, err = sendLink(h, j.Link, transit, target)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return target.withNetlink(func(h *netlink.Handle) error { return receiveLink(h, transit, j.Name, addrs) })
+}
+
+// sendLink moves a link away under the name transit; its addresses, which do
+// not travel with it, are returned.
+func sendLink(h *netlink.Handle, name, transit string, target *namespace) ([]netlink.Addr, error) {
+	link, err := h.LinkByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("find link %s: %w", name, err)
+	}
+	addrs, err := h.AddrList(link, netlink.FAMILY_V4)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses of %s: %w", name, err)
+	}
+	if err := h.LinkSetDown(link); err != nil {
+		return nil, fmt.Errorf("set %s down: %w", name, err)
+	}
+	if err := h.LinkSetName(link, transit); err != nil {
+		return nil, fmt.Errorf("rename %s: %w", name, err)
+	}
+	fd, err := target.fd()
+	if err != nil {
+		return nil, err
+	}
+	if err := h.LinkSetNsFd(link, fd); err != nil {
+		return nil, fmt.Errorf("move %s: %w", name, err)
+	}
+	return addrs, nil
+}
+
+func receiveLink(h *netlink.Handle, transit, name string, addrs []netlink.Addr) error {
+	link, err := h.LinkByName(transit)
+	if err != nil {
+		return fmt.Errorf("find moved link: %w", err)
+	}
+	if err := h.LinkSetName(link, name); err != nil {
+		return fmt.Errorf("name moved link %s: %w", name, err)
+	}
+	if err := h.LinkSetUp(link); err != nil {
+		return fmt.Errorf("set %s up: %w", name, err)
+	}
+	for _, a := range addrs {
+		if err := h.AddrAdd(link, &netlink.Addr{IPNet: a.IPNet}); err != nil {
+			return fmt.Errorf("add %s to %s: %w", a.IPNet, name, err)
+		}
+	}
+	return nil
+}
+
+// withNetlink runs fn with a netlink socket of the namespace, on a thread in
+// it.
+func (n *namespace) withNetlink(fn func(*netlink.Handle) error) error {
+	return n.do(func() error {
+		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return fmt.Errorf("open netlink: %w", err)
+		}
+		defer h.Close()
+		return fn(h)
+	})
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// nursery is a PID namespace for everything that endpoints run. Its first
+// process does nothing but reap, and the kernel ends it with the helper; with
+// it ends every process in the namespace, daemons and grandchildren included,
+// even when the helper was killed. The helper itself stays outside, so that
+// its PID means the same to everybody.
+type nursery struct {
+	cmd  *exec.Cmd
+	ns   *os.File
+	done chan struct{}
+	why  string // why there is none
+}
+
+// startNursery never fails: without PID namespaces processes are started
+// beside the helper, and only direct children end with it.
+func startNursery() *nursery {
+	n := &nursery{done: make(chan struct{})}
+	started := make(chan error)
+	go func() {
+		// The thread lives as long as the nursery: its end is the signal.
+		runtime.LockOSThread()
+		defer close(n.done)
+		n.cmd = exec.Command("/proc/self/exe", "nursery")
+		n.cmd.Env = []string{"GOMAXPROCS=1"}
+		n.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID, Pdeathsig: unix.SIGKILL}
+		err := n.cmd.Start()
+		started <- err
+		if err == nil {
+			n.cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
+		n.why = err.Error()
+		return n
+	}
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/pid", n.cmd.Process.Pid))
+	if err != nil {
+		n.why = err.Error()
+		n.kill()
+		return n
+	}
+	n.ns = ns
+	return n
+}
+
+func (n *nursery) works() bool { return n.ns != nil }
+
+// enter makes children of the calling thread be born in the nursery.
+func (n *nursery) enter() error {
+	if !n.works() {
+		return nil
+	}
+	if err := unix.Setns(int(n.ns.Fd()), unix.CLONE_NEWPID); err != nil {
+		return fmt.Errorf("enter PID namespace: %w", err)
+	}
+	return nil
+}
+
+func (n *nursery) kill() {
+	n.cmd.Process.Kill()
+	<-n.done
+}
+
+// close ends every process in the nursery.
+func (n *nursery) close() {
+	if n.works() {
+		n.ns.Close()
+		n.kill()
+	}
+}
+
+// nurse is the first process of a nursery: it reaps orphans until it is
+// killed.
+func nurse() error {
+	if os.Getpid() != 1 {
+		return usage("nursery is started by the helper itself")
+	}
+	dead := make(chan os.Signal, 1)
+	signal.Notify(dead, unix.SIGCHLD)
+	for range dead {
+		for {
+			pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
+			if pid <= 0 || err != nil {
+				break
+			}
+		}
+	}
+	return nil
+}

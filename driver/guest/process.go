@@ -1,0 +1,381 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hookbed/driver/bundle"
+)
+
+const (
+	listenLimit = 10 * time.Second     // for a server to listen
+	listenPoll  = 5 * time.Millisecond // between looks
+	termGrace   = time.Second          // between SIGTERM and SIGKILL
+	killGrace   = 2 * time.Second      // for the kernel to end a killed process
+	rawLimit    = 4 << 20              // bytes kept of a workload's output
+	tailLimit   = 2048                 // bytes of stderr in a message
+	binDirs     = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	tcpListen   = "0A"                   // TCP_LISTEN in /proc/net/tcp
+	drainDelay  = 500 * time.Millisecond // for output of children that outlive their parent
+)
+
+// processEnv is the whole environment of every process the helper starts, so
+// that the driver's surroundings do not leak into a measurement.
+func processEnv() []string {
+	return []string{"PATH=" + binDirs, "HOME=/root", "LC_ALL=C", "TERM=dumb"}
+}
+
+// lookIn finds a command in a root file system ("" is the helper's own) and
+// returns its path as seen from inside.
+func lookIn(root, name string) (string, error) {
+	candidates := []string{name}
+	if !strings.Contains(name, "/") {
+		candidates = nil
+		for _, dir := range filepath.SplitList(binDirs) {
+			candidates = append(candidates, filepath.Join(dir, name))
+		}
+	}
+	for _, path := range candidates {
+		// Not Stat: an absolute symbolic link means something else outside.
+		if st, err := os.Lstat(filepath.Join(root, "/", path)); err == nil && !st.IsDir() {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("no command %q in %s", name, filepath.Join(root, "/"))
+}
+
+// tail keeps the last limit bytes written to it.
+type tail struct {
+	limit int
+	data  []byte
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.data = append(t.data, p...)
+	if over := len(t.data) - t.limit; over > 0 {
+		t.data = append(t.data[:0], t.data[over:]...)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string { return string(t.data) }
+
+// head keeps the first limit bytes written to it and notes whether there were
+// more.
+type head struct {
+	limit int
+	data  []byte
+	cut   bool
+}
+
+func (h *head) Write(p []byte) (int, error) {
+	room := min(h.limit-len(h.data), len(p))
+	h.data = append(h.data, p[:room]...)
+	h.cut = h.cut || room < len(p)
+	return len(p), nil
+}
+
+// program is a process to start in an endpoint.
+type program struct {
+	argv           []string
+	cpus           []int
+	stdout, stderr io.Writer
+}
+
+// process is one that runs, or ran.
+type process struct {
+	pid  int
+	note string
+	done chan struct{}
+	err  error // of Wait; valid once done is closed
+}
+
+// spawn starts a program in an endpoint: in its namespace, root file system and
+// cgroup, in a process group of its own, pinned. The thread that starts it
+// stays with it, because the kernel ends such a process with its thread.
+func (x *executor) spawn(ep *endpoint, p program) (*process, error) {
+	if len(p.argv) == 0 {
+		return nil, errors.New("start a process: empty argv")
+	}
+	path, err := lookIn(ep.root, p.argv[0])
+	if err != nil {
+		return nil, err
+	}
+	if x.nursery == nil {
+		x.nursery = startNursery()
+	}
+	proc := &process{done: make(chan struct{})}
+	started := make(chan error)
+	go func() {
+		// Never unlocked: the thread is changed for good and ends with us.
+		runtime.LockOSThread()
+		defer close(proc.done)
+		cmd, err := x.launch(ep, p, path, proc)
+		started <- err
+		if err == nil {
+			proc.err = cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("start %s: %w", p.argv[0], err)
+	}
+	return proc, nil
+}
+
+// launch prepares the calling thread and starts the program on it.
+func (x *executor) launch(ep *endpoint, p program, path string, proc *process) (*exec.Cmd, error) {
+	if err := ep.enter(); err != nil {
+		return nil, err
+	}
+	if err := pin(p.cpus); err != nil {
+		return nil, err
+	}
+	if err := x.nursery.enter(); err != nil {
+		return nil, err
+	}
+	attr := syscall.SysProcAttr{Setpgid: true, Chroot: ep.root}
+	if !x.nursery.works() {
+		proc.note = "no PID namespace: " + x.nursery.why
+		attr.Pdeathsig = syscall.SIGKILL
+	}
+	start := func(attr syscall.SysProcAttr) (*exec.Cmd, error) {
+		cmd := &exec.Cmd{Path: path, Args: p.argv, Env: processEnv(), Dir: "/", Stdout: p.stdout, Stderr: p.stderr, SysProcAttr: &attr, WaitDelay: drainDelay}
+		err := cmd.Start()
+		if err == nil {
+			proc.pid = cmd.Process.Pid
+		}
+		return cmd, err
+	}
+	if ep.cgroup != "" {
+		dir, err := os.Open(ep.cgroup)
+		if err == nil {
+			defer dir.Close()
+			attr.UseCgroupFD, attr.CgroupFD = true, int(dir.Fd())
+			var cmd *exec.Cmd
+			if cmd, err = start(attr); err == nil {
+				return cmd, nil
+			}
+		}
+		proc.note = fmt.Sprintf("outside the endpoint's cgroup: %v", err)
+		attr.UseCgroupFD, attr.CgroupFD = false, 0
+	}
+	return start(attr)
+}
+
+// pin binds the calling thread, and what it starts, to CPUs.
+func pin(cpus []int) error {
+	if len(cpus) == 0 {
+		return nil
+	}
+	var set unix.CPUSet
+	for _, n := range cpus {
+		set.Set(n)
+		if !set.IsSet(n) {
+			return fmt.Errorf("pin to CPU %d: out of range", n)
+		}
+	}
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return fmt.Errorf("pin to CPUs %v: %w", cpus, err)
+	}
+	var got unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &got); err != nil {
+		return fmt.Errorf("read back the pinning: %w", err)
+	}
+	if got != set {
+		return fmt.Errorf("pin to CPUs %v: this machine does not have them all", cpus)
+	}
+	return nil
+}
+
+// end terminates a process and its group: SIGTERM, then SIGKILL.
+func (p *process) end(ctx context.Context) error {
+	select {
+	case <-p.done:
+	default:
+		unix.Kill(-p.pid, unix.SIGTERM)
+	}
+	select {
+	case <-p.done:
+	case <-time.After(termGrace):
+	case <-ctx.Done():
+	}
+	// Also when the leader is gone: its children are in the group.
+	unix.Kill(-p.pid, unix.SIGKILL)
+	select {
+	case <-p.done:
+		return nil
+	case <-time.After(killGrace):
+		return fmt.Errorf("process %d does not end", p.pid)
+	}
+}
+
+func doStart(c *call, a bundle.Start) error {
+	if _, ok := c.x.servers[a.Handle]; ok || a.Handle == "" {
+		return fmt.Errorf("server handle %q is taken", a.Handle)
+	}
+	if a.Port != 0 {
+		if busy, err := listening(a.Port); err != nil || busy {
+			return errors.Join(fmt.Errorf("port %d is listened on already", a.Port), err)
+		}
+	}
+	out := &tail{limit: tailLimit}
+	p, err := c.x.spawn(c.at, program{argv: a.Argv, cpus: a.CPUs, stdout: out, stderr: out})
+	if err != nil {
+		return err
+	}
+	if p.note != "" {
+		c.note("%s", p.note)
+	}
+	c.keepServer(a.Handle, p.end)
+	if a.Port == 0 {
+		return nil
+	}
+	err = awaitListen(c.ctx, p, a.Port)
+	if err == nil || c.ctx.Err() != nil {
+		return err
+	}
+	p.end(c.ctx) // so that its output is complete
+	return subject("start %s: %w: %s", a.Argv[0], err, strings.TrimSpace(out.String()))
+}
+
+// keepServer files a server under a handle, to be ended by Stop or undo.
+func (c *call) keepServer(handle string, end func(context.Context) error) {
+	c.x.servers[handle] = end
+	c.undoHere("end "+handle, func(u undoing) error {
+		if _, ok := c.x.servers[handle]; !ok {
+			return nil
+		}
+		delete(c.x.servers, handle)
+		return end(u.ctx)
+	})
+}
+
+func doStop(c *call, a bundle.Stop) error {
+	end, ok := c.x.servers[a.Handle]
+	if !ok {
+		return fmt.Errorf("no server %q to stop", a.Handle)
+	}
+	delete(c.x.servers, a.Handle)
+	return end(c.ctx)
+}
+
+// awaitListen waits until a TCP port is listened on in the thread's namespace.
+func awaitListen(ctx context.Context, p *process, port int) error {
+	deadline := time.After(listenLimit)
+	for {
+		if ok, err := listening(port); err != nil || ok {
+			return err
+		}
+		select {
+		case <-time.After(listenPoll):
+		case <-p.done:
+			return fmt.Errorf("ended before it listened on port %d (%v)", port, p.err)
+		case <-deadline:
+			return fmt.Errorf("does not listen on port %d after %v", port, listenLimit)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// listening reports whether any TCP socket of the thread's namespace listens
+// on a port.
+func listening(port int) (bool, error) {
+	for _, name := range []string{"tcp", "tcp6"} {
+		data, err := os.ReadFile("/proc/thread-self/net/" + name)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // a kernel without IPv6
+		}
+		if err != nil {
+			return false, fmt.Errorf("read sockets: %w", err)
+		}
+		if hasListener(string(data), port) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// hasListener looks for a listening socket in the text of /proc/net/tcp.
+func hasListener(table string, port int) bool {
+	for _, line := range strings.Split(table, "\n") {
+		f := strings.Fields(line)
+		if len(f) < 4 || f[3] != tcpListen {
+			continue
+		}
+		_, hex, _ := strings.Cut(f[1], ":")
+		if n, err := strconv.ParseUint(hex, 16, 16); err == nil && int(n) == port {
+			return true
+		}
+	}
+	return false
+}
+
+func doExec(c *call, a bundle.Exec) error {
+	if a.Timeout <= 0 {
+		return errors.New("exec without a timeout")
+	}
+	out, errTail := &head{limit: rawLimit}, &tail{limit: tailLimit}
+	start := time.Now()
+	p, err := c.x.spawn(c.at, program{argv: a.Argv, cpus: a.CPUs, stdout: out, stderr: errTail})
+	if err != nil {
+		return err
+	}
+	if p.note != "" {
+		c.note("%s", p.note)
+	}
+	ended, err := c.await(p, a.Timeout)
+	c.value("seconds", time.Since(start).Seconds())
+	if out.cut {
+		c.note("standard output cut after %d bytes", rawLimit)
+	}
+	if a.Out != "" {
+		c.raw[a.Out] = string(out.data)
+	}
+	if err != nil {
+		return err
+	}
+	return c.judge(p, a, ended, errTail.String())
+}
+
+// await waits for a process to end by itself; past the timeout it ends it.
+func (c *call) await(p *process, timeout float64) (ended bool, err error) {
+	select {
+	case <-p.done:
+		ended = true
+	case <-time.After(time.Duration(timeout * float64(time.Second))):
+	case <-c.ctx.Done():
+		err = c.ctx.Err()
+	}
+	return ended, errors.Join(err, p.end(context.Background()))
+}
+
+// judge turns the end of a workload into the step's outcome.
+func (c *call) judge(p *process, a bundle.Exec, ended bool, stderr string) error {
+	stderr = strings.TrimSpace(stderr)
+	if !ended {
+		return subject("%s: not finished after %g s: %s", a.Argv[0], a.Timeout, stderr)
+	}
+	var exit *exec.ExitError
+	if errors.As(p.err, &exit) {
+		c.value("exit", float64(exit.ExitCode()))
+		return subject("%s: %w: %s", a.Argv[0], p.err, stderr)
+	}
+	if p.err != nil && !errors.Is(p.err, exec.ErrWaitDelay) {
+		return fmt.Errorf("%s: %w", a.Argv[0], p.err)
+	}
+	c.value("exit", 0)
+	return nil
+}

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"hookbed/driver/bundle"
+)
+
+// sysctlPath is the file of a key written with dots or with slashes; the
+// latter is for interface names with dots in them.
+func sysctlPath(key string) (string, error) {
+	path := key
+	if !strings.Contains(key, "/") {
+		path = strings.ReplaceAll(key, ".", "/")
+	}
+	if !filepath.IsLocal(path) {
+		return "", fmt.Errorf("sysctl key %q leads out of /proc/sys", key)
+	}
+	return filepath.Join("/proc/sys", path), nil
+}
+
+func doSysctl(c *call, a bundle.Sysctl) error {
+	path, err := sysctlPath(a.Key)
+	if err != nil {
+		return err
+	}
+	old, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		if a.Optional {
+			c.note("absent")
+			return nil
+		}
+		return unsupported("this kernel has no sysctl %s", a.Key)
+	}
+	if err != nil {
+		return fmt.Errorf("read sysctl %s: %w", a.Key, err)
+	}
+	if err := writeSysctl(path, a.Value); err != nil {
+		if errors.Is(err, unix.ENOENT) {
+			return unsupported("this kernel has no %q for sysctl %s", a.Value, a.Key)
+		}
+		return fmt.Errorf("set sysctl %s to %q: %w", a.Key, a.Value, err)
+	}
+	c.undoHere("sysctl "+a.Key, func(undoing) error { return writeSysctl(path, strings.TrimSpace(string(old))) })
+	return nil
+}
+
+// writeSysctl writes a value in one write call, and never makes the file.
+func writeSysctl(path, value string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value + "\n")
+	return errors.Join(err, f.Close())
+}

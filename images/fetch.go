@@ -1,0 +1,163 @@
+package images
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// aptHelper is apt's downloader: it checks digests, tries again, and knows
+// this computer's proxies and credentials.
+const aptHelper = "/usr/lib/apt/apt-helper"
+
+// GoneError is a pinned package that no known server has any more.
+type GoneError struct {
+	Lock    string
+	Package Package
+	Tried   []string // "URL: reason"
+}
+
+func (e *GoneError) Error() string {
+	return fmt.Sprintf("fetch package %s %s of lock %s: tried %s; pin what the mirror has now with \"driver images lock\", "+
+		"allow other versions with --drift=allow, or set %s to the base URL of a snapshot service",
+		e.Package.Name, e.Package.Version, e.Lock, strings.Join(e.Tried, " and "), snapshotVariable)
+}
+
+// debs keeps downloaded packages by their SHA-256.
+type debs struct {
+	dir     string // existing directory
+	mirrors mirrors
+	log     func(string)
+}
+
+func (d debs) path(p Package) string { return filepath.Join(d.dir, p.SHA256+".deb") }
+
+// fetch makes every package of the lock present: from the cache, the mirror,
+// or the snapshot service. The error joins one *GoneError for each package
+// that none of them has.
+func (d debs) fetch(ctx context.Context, l Lock) error {
+	missing := d.missing(l.Packages)
+	if len(missing) == 0 {
+		return nil
+	}
+	d.log(fmt.Sprintf("download %d of %d packages of lock %s", len(missing), len(l.Packages), l.Name))
+	reasons, err := d.download(ctx, missing, d.mirrors.current)
+	if err != nil {
+		return err
+	}
+	missing = d.missing(missing)
+	var older map[string]string
+	if len(missing) > 0 && d.mirrors.snapshot != "" {
+		d.log(fmt.Sprintf("download %d packages from the snapshot service", len(missing)))
+		if older, err = d.download(ctx, missing, func(p Package) string { return d.mirrors.past(p, l) }); err != nil {
+			return err
+		}
+	}
+	var gone []error
+	for _, p := range d.missing(missing) {
+		e := &GoneError{Lock: l.Name, Package: p, Tried: []string{tried(d.mirrors.current(p), reasons)}}
+		if past := d.mirrors.past(p, l); past != "" {
+			e.Tried = append(e.Tried, tried(past, older))
+		}
+		gone = append(gone, e)
+	}
+	return errors.Join(gone...)
+}
+
+func tried(url string, reasons map[string]string) string {
+	if r := reasons[url]; r != "" {
+		return url + " (" + r + ")"
+	}
+	return url + " (failed)"
+}
+
+// missing lists the packages that are not in the cache with the right size.
+// The digest was checked before a file got its name.
+func (d debs) missing(packages []Package) []Package {
+	var out []Package
+	for _, p := range packages {
+		if st, err := os.Stat(d.path(p)); err != nil || st.Size() != p.Size {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// download fetches packages in one call of apt-helper. reasons says, by URL,
+// why one is still missing; err is for what concerns no single package.
+func (d debs) download(ctx context.Context, packages []Package, url func(Package) string) (reasons map[string]string, err error) {
+	temp, err := os.MkdirTemp(d.dir, "part.")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(temp)
+	argv := []string{aptHelper, "-q", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=2", "-o", "Acquire::http::Timeout=20", "download-file"}
+	part := func(p Package) string { return filepath.Join(temp, p.SHA256) }
+	for _, p := range packages {
+		argv = append(argv, url(p), part(p), "SHA256:"+p.SHA256)
+	}
+	_, err = command{argv: argv}.run(ctx)
+	var failed *toolError
+	if err != nil && !errors.As(err, &failed) {
+		return nil, err
+	}
+	for _, p := range packages {
+		if err := d.keep(p, part(p)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+	}
+	if failed == nil {
+		return nil, nil
+	}
+	return parseReasons(failed.Output), nil
+}
+
+// keep gives a downloaded file its name if it is the package it should be.
+func (d debs) keep(p Package, file string) error {
+	sum, size, err := hashFile(file)
+	if err != nil {
+		return err
+	}
+	if sum != p.SHA256 || size != p.Size {
+		return fmt.Errorf("check package %s: downloaded %d bytes with SHA-256 %s, want %d with %s", p.Name, size, sum, p.Size, p.SHA256)
+	}
+	if err := os.Chmod(file, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(file, d.path(p))
+}
+
+// parseReasons reads "E: Failed to fetch URL  REASON" lines.
+func parseReasons(output string) map[string]string {
+	reasons := map[string]string{}
+	for line := range strings.Lines(output) {
+		rest, ok := strings.CutPrefix(strings.TrimSpace(line), "E: Failed to fetch ")
+		if !ok {
+			continue
+		}
+		url, reason, _ := strings.Cut(rest, " ")
+		reason, _, _ = strings.Cut(reason, "[IP:")
+		reasons[url] = strings.Join(strings.Fields(reason), " ")
+	}
+	return reasons
+}
+
+// hashFile is the SHA-256 in hex and the size of a file.
+func hashFile(name string) (sum string, size int64, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return "", 0, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if size, err = io.Copy(h, f); err != nil {
+		return "", 0, fmt.Errorf("hash %s: %w", name, err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), size, nil
+}

@@ -1,0 +1,198 @@
+// Package images makes and keeps what a lab machine boots: the root image, the
+// kernels, and the endpoint image. Everything comes from Debian packages
+// pinned by SHA-256 in lock files, is cached by the digest of what it is made
+// of, and is the same to the last byte wherever it is built with the same
+// tools.
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Cmdline is the kernel command line of a lab machine. No mitigation is turned
+// off: they are part of what is measured. The rest skips waiting for hardware
+// that a virtual machine does not have.
+const Cmdline = "console=ttyS0 quiet panic=1 net.ifnames=0 " +
+	"tsc=reliable no_timer_check random.trust_cpu=1 8250.nr_uarts=1 i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd"
+
+// ProbeOK is the line that the probe guest prints on its serial console before
+// it powers off.
+const ProbeOK = "HOOKBED-PROBE-OK"
+
+// Artifact is one finished file.
+type Artifact struct {
+	Name   string `json:"name"`
+	Path   string `json:"path"`
+	SHA256 string `json:"sha256"`
+	Size   int64  `json:"size"` // bytes
+}
+
+// Drift is a package whose pinned version was gone, and what was used instead.
+type Drift struct {
+	Package string `json:"package"`
+	Locked  string `json:"locked"`
+	Used    string `json:"used"`
+}
+
+// Set is what Ensure made ready; what was not wanted is zero.
+type Set struct {
+	KernelRelease   string   `json:"kernel_release"` // as "uname -r" says it
+	Kernel          Artifact `json:"kernel"`
+	Modules         Artifact `json:"modules"`   // squashfs for /usr/lib/modules
+	Initramfs       Artifact `json:"initramfs"` // mounts the disks and starts the root image's init
+	Probe           Artifact `json:"probe"`     // initramfs that prints ProbeOK and powers off
+	Root            Artifact `json:"root"`
+	Endpoint        Artifact `json:"endpoint"`         // squashfs
+	EndpointArchive Artifact `json:"endpoint_archive"` // for docker load
+	EndpointDir     string   `json:"endpoint_dir"`     // the same files, unpacked
+	EndpointTag     string   `json:"endpoint_tag"`     // of the image in EndpointArchive
+	EndpointDigest  string   `json:"endpoint_digest"`  // SHA-256 of the files as a tar, the image's only layer
+	Drift           []Drift  `json:"drift,omitempty"`
+}
+
+// Want says what Ensure has to make ready.
+type Want struct {
+	Kernel      string // name of a kernel lock, "6.12"; "" is none
+	Root        bool
+	Endpoint    bool // squashfs and docker archive
+	EndpointDir bool
+}
+
+// Options of a Store; the zero value is good.
+type Options struct {
+	// Drift "allow" uses the mirror's current version of a package whose pinned
+	// version is gone; "" and "forbid" make that an error.
+	Drift string
+	// Log receives one line for each slow thing that starts. nil discards.
+	Log func(string)
+}
+
+// Store is a cache of artifacts in one directory. Several processes may use the
+// same directory at once.
+type Store struct {
+	dir     string
+	options Options
+	// findMirrors is replaced by tests.
+	findMirrors func(context.Context) (mirrors, error)
+}
+
+// Open opens the store in dir, which is made if it is missing; "" is the
+// directory "hookbed" in the user's cache directory.
+func Open(dir string, options Options) (*Store, error) {
+	switch options.Drift {
+	case "", "forbid", "allow":
+	default:
+		return nil, fmt.Errorf("open image store: drift is %q (allowed: allow, forbid)", options.Drift)
+	}
+	if dir == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return nil, fmt.Errorf("open image store: %w", err)
+		}
+		dir = filepath.Join(cache, "hookbed")
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open image store: %w", err)
+	}
+	if options.Log == nil {
+		options.Log = func(string) {}
+	}
+	s := &Store{dir: dir, options: options, findMirrors: findMirrors}
+	for _, d := range []string{dir, s.artifacts(), s.debDir(), s.lockDir(), s.tempDir()} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return nil, fmt.Errorf("open image store: %w", err)
+		}
+	}
+	return s, nil
+}
+
+func (s *Store) artifacts() string { return filepath.Join(s.dir, "artifacts") }
+func (s *Store) debDir() string    { return filepath.Join(s.dir, "debs") }
+func (s *Store) lockDir() string   { return filepath.Join(s.dir, "locks") }
+func (s *Store) tempDir() string   { return filepath.Join(s.dir, "temp") }
+
+// Dir is the directory of the store.
+func (s *Store) Dir() string { return s.dir }
+
+func (s *Store) debs(m mirrors) (debs, error) {
+	return debs{dir: s.debDir(), mirrors: m, log: s.options.Log}, nil
+}
+
+// Ensure makes what is wanted ready: taken from the cache if its files are
+// what they were when they were built, built otherwise. Building the root
+// image needs root. An error leaves nothing half done.
+func (s *Store) Ensure(ctx context.Context, want Want) (Set, error) {
+	var set Set
+	if want.Kernel != "" {
+		if err := s.ensureKernel(ctx, want.Kernel, &set); err != nil {
+			return Set{}, err
+		}
+	}
+	if want.Root {
+		m, dir, err := s.ensure(ctx, rootRecipe())
+		if err != nil {
+			return Set{}, err
+		}
+		set.Root = m.artifact(dir, rootFile)
+		set.Drift = append(set.Drift, m.Drift...)
+	}
+	if want.Endpoint || want.EndpointDir {
+		if err := s.ensureEndpoint(ctx, want, &set); err != nil {
+			return Set{}, err
+		}
+	}
+	return set, nil
+}
+
+func (s *Store) ensureKernel(ctx context.Context, name string, set *Set) error {
+	m, dir, err := s.ensure(ctx, kernelRecipe(name))
+	if err != nil {
+		return err
+	}
+	set.KernelRelease = m.Values[valueRelease]
+	set.Kernel = m.artifact(dir, kernelFile)
+	set.Modules = m.artifact(dir, modulesFile)
+	set.Initramfs = m.artifact(dir, initramfsFile)
+	set.Probe = m.artifact(dir, probeFile)
+	set.Drift = append(set.Drift, m.Drift...)
+	return nil
+}
+
+func (s *Store) ensureEndpoint(ctx context.Context, want Want, set *Set) error {
+	m, dir, err := s.ensure(ctx, endpointRecipe())
+	if err != nil {
+		return err
+	}
+	if want.Endpoint {
+		set.Endpoint = m.artifact(dir, endpointFile)
+		set.EndpointArchive = m.artifact(dir, archiveFile)
+	}
+	if want.EndpointDir {
+		set.EndpointDir = filepath.Join(dir, endpointDir)
+	}
+	set.EndpointTag, set.EndpointDigest = m.Values[valueTag], m.Values[valueLayer]
+	set.Drift = append(set.Drift, m.Drift...)
+	return nil
+}
+
+// Verify hashes every cached file again and joins one error for each that is
+// not what its name or manifest says.
+func (s *Store) Verify(ctx context.Context) error {
+	entries, err := s.List()
+	if err != nil {
+		return err
+	}
+	var bad []error
+	for _, e := range entries {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		bad = append(bad, e.manifest.check(e.Dir, true))
+	}
+	return errors.Join(append(bad, s.verifyDebs(ctx))...)
+}

@@ -1,0 +1,102 @@
+package images
+
+import (
+	"embed"
+	"fmt"
+	"io/fs"
+	"sort"
+	"strings"
+)
+
+// recipes holds the lock files and every file that goes into an image.
+//
+//go:embed locks root kernel endpoint/packages endpoint/etc
+var recipes embed.FS
+
+const (
+	lockRoot         = "root"
+	lockEndpoint     = "endpoint"
+	lockKernelPrefix = "kernel-"
+)
+
+// Kernels lists the kernels that can be booted, by the names experiments use.
+func Kernels() []string { return sortedKeys(kernelPackages()) }
+
+// LockNames lists every lock file, without its extension.
+func LockNames() []string {
+	names := []string{lockRoot, lockEndpoint}
+	for _, k := range Kernels() {
+		names = append(names, lockKernelPrefix+k)
+	}
+	sort.Strings(names)
+	return names
+}
+
+// kernelOf is the kernel of a lock name, "" if it is not a kernel's.
+func kernelOf(lock string) string {
+	k, ok := strings.CutPrefix(lock, lockKernelPrefix)
+	if !ok {
+		return ""
+	}
+	return k
+}
+
+// readLock reads an embedded lock.
+func readLock(name string) (Lock, error) {
+	data, err := recipes.ReadFile("locks/" + name + ".lock")
+	if err != nil {
+		return Lock{}, fmt.Errorf("read lock %s: there is none (there are: %s)", name, strings.Join(LockNames(), ", "))
+	}
+	return ParseLock(name, data)
+}
+
+// kernelPackages maps each kernel to the package that follows its series.
+func kernelPackages() map[string]string {
+	out := map[string]string{}
+	for _, line := range recipeLines("kernel/packages") {
+		name, pkg, _ := strings.Cut(line, " ")
+		out[name] = strings.TrimSpace(pkg)
+	}
+	return out
+}
+
+func recipePackages(file string) []string {
+	out := recipeLines(file)
+	sort.Strings(out)
+	return out
+}
+
+// recipeLines reads an embedded list, without comments. The file is part of
+// the program, so that it cannot be missing.
+func recipeLines(file string) []string {
+	var out []string
+	for line := range strings.Lines(string(recipeFile(file))) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			out = append(out, line)
+		}
+	}
+	return out
+}
+
+func recipeFile(name string) []byte {
+	data, err := recipes.ReadFile(name)
+	if err != nil {
+		panic("images: recipe not embedded: " + err.Error())
+	}
+	return data
+}
+
+// recipeFiles lists the embedded files below dir, sorted.
+func recipeFiles(dir string) []string {
+	var out []string
+	err := fs.WalkDir(recipes, dir, func(name string, e fs.DirEntry, err error) error {
+		if err == nil && !e.IsDir() {
+			out = append(out, name)
+		}
+		return err
+	})
+	if err != nil {
+		panic("images: recipe not embedded: " + err.Error())
+	}
+	return out
+}

@@ -1,0 +1,76 @@
+package report
+
+import (
+	"bytes"
+	_ "embed"
+	"fmt"
+	"html/template"
+	"maps"
+	"slices"
+)
+
+//go:embed report.html.tmpl
+var pageTemplate string
+
+// page is what the template sees.
+type page struct {
+	content
+	Glance   []pageScenario
+	Figures  []pageFigure
+	Sections []section
+	Runs     []pageRun
+	Reading  []string
+}
+
+type pageScenario struct {
+	Name  string
+	Lines []glanceLine
+}
+
+type pageFigure struct {
+	Name, Caption string
+	SVG           template.HTML
+}
+
+type pageRun struct {
+	Name    string
+	Entries []pageEntry
+}
+
+type pageEntry struct{ Key, Value string }
+
+// htmlPage is the report as one file without any external resource.
+func htmlPage(c content) ([]byte, error) {
+	t, err := template.New("report").Funcs(template.FuncMap{"head": headOf, "rest": restOf}).Parse(pageTemplate)
+	if err != nil {
+		return nil, fmt.Errorf("parse report template: %w", err)
+	}
+	var b bytes.Buffer
+	if err := t.Execute(&b, pageOf(c)); err != nil {
+		return nil, fmt.Errorf("render report.html: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+func pageOf(c content) page {
+	p := page{content: c, Sections: c.sections, Reading: c.reading()}
+	for _, l := range c.glance {
+		if n := len(p.Glance); n == 0 || p.Glance[n-1].Name != l.Scenario {
+			p.Glance = append(p.Glance, pageScenario{Name: l.Scenario})
+		}
+		last := &p.Glance[len(p.Glance)-1]
+		last.Lines = append(last.Lines, l)
+	}
+	for _, f := range c.figures {
+		// The SVG is made by this package, which escapes every text in it.
+		p.Figures = append(p.Figures, pageFigure{f.Name, f.Caption, template.HTML(f.svg())})
+	}
+	for _, name := range c.Document.Runs {
+		r := pageRun{Name: name}
+		for _, key := range slices.Sorted(maps.Keys(c.Environment[name])) {
+			r.Entries = append(r.Entries, pageEntry{key, c.Environment[name][key]})
+		}
+		p.Runs = append(p.Runs, r)
+	}
+	return p
+}

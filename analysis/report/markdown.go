@@ -1,0 +1,141 @@
+package report
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+func markdown(c content) []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "# %s\n\n", mdEscape(c.Title))
+	if c.Description != "" {
+		fmt.Fprintf(&b, "%s\n\n", mdEscape(c.Description))
+	}
+	fmt.Fprintf(&b, "Runs: %s.\n\n", strings.Join(c.Runs, ", "))
+	markdownGlance(&b, c)
+	if len(c.Warnings) > 0 {
+		b.WriteString("## Warnings\n\n")
+		for _, w := range c.Warnings {
+			fmt.Fprintf(&b, "- **%s** %s\n", mdEscape(headOf(w)), mdEscape(restOf(w)))
+		}
+		b.WriteString("\n")
+	}
+	b.WriteString("## Figures\n\n")
+	for _, f := range c.figures {
+		fmt.Fprintf(&b, "![%s](figures/%s.svg)\n\n*%s Data: [CSV](figures/%s.csv).*\n\n", mdEscape(f.describe()), f.Name, mdEscape(f.Caption), f.Name)
+	}
+	for _, s := range c.sections {
+		markdownSection(&b, s)
+	}
+	markdownEnvironment(&b, c)
+	b.WriteString("## How to read this\n\n")
+	for _, line := range c.reading() {
+		fmt.Fprintf(&b, "- %s\n", mdEscape(line))
+	}
+	return b.Bytes()
+}
+
+func markdownGlance(b *bytes.Buffer, c content) {
+	b.WriteString("## At a glance\n\n")
+	if len(c.glance) == 0 {
+		b.WriteString("Nothing can be compared: no arm has both N = 0 and more policies, and there is no reference arm.\n\n")
+	}
+	for i, l := range c.glance {
+		if i == 0 || c.glance[i-1].Scenario != l.Scenario {
+			fmt.Fprintf(b, "**%s**\n\n", mdEscape(l.Scenario))
+		}
+		var items []string
+		for _, it := range l.Items {
+			s := fmt.Sprintf("`%s` at N = %d **%s**", it.Arm, it.N, it.Word)
+			if it.Ratio != "" {
+				s += " " + it.Ratio
+			}
+			items = append(items, s)
+		}
+		fmt.Fprintf(b, "- %s: %s.\n", mdEscape(l.Lead), strings.Join(items, "; "))
+		if i+1 == len(c.glance) || c.glance[i+1].Scenario != l.Scenario {
+			b.WriteString("\n")
+		}
+	}
+}
+
+// headOf and restOf split a warning at its first colon or full stop.
+func headOf(w string) string {
+	if i := strings.IndexAny(w, ":."); i > 0 && i < 60 {
+		return w[:i+1]
+	}
+	return "Note:"
+}
+
+func restOf(w string) string {
+	return strings.TrimSpace(strings.TrimPrefix(w, headOf(w)))
+}
+
+func markdownSection(b *bytes.Buffer, s section) {
+	fmt.Fprintf(b, "## %s\n\n", mdEscape(s.Title))
+	if s.Note != "" {
+		fmt.Fprintf(b, "%s\n\n", mdEscape(s.Note))
+	}
+	for _, t := range s.Tables {
+		title := t.Title
+		if title == "" {
+			title = s.Title
+		}
+		if t.Folded {
+			fmt.Fprintf(b, "<details><summary>%s</summary>\n\n", esc(title))
+		} else if t.Title != "" {
+			fmt.Fprintf(b, "### %s\n\n", mdEscape(t.Title))
+		}
+		markdownTable(b, t)
+		if t.Folded {
+			b.WriteString("</details>\n\n")
+		}
+	}
+}
+
+func markdownTable(b *bytes.Buffer, t table) {
+	var heads, rules []string
+	for _, col := range t.Columns {
+		heads = append(heads, mdEscape(col.Title))
+		if col.Number {
+			rules = append(rules, "--:")
+		} else {
+			rules = append(rules, "---")
+		}
+	}
+	fmt.Fprintf(b, "| %s |\n| %s |\n", strings.Join(heads, " | "), strings.Join(rules, " | "))
+	for _, r := range t.Rows {
+		var cells []string
+		for _, cell := range r.Cells {
+			cells = append(cells, mdEscape(cell))
+		}
+		fmt.Fprintf(b, "| %s |\n", strings.Join(cells, " | "))
+	}
+	b.WriteString("\n")
+}
+
+func markdownEnvironment(b *bytes.Buffer, c content) {
+	b.WriteString("## Environment\n\n")
+	for _, run := range c.Runs {
+		env := c.Environment[run]
+		if len(env) == 0 {
+			fmt.Fprintf(b, "%s: not recorded.\n\n", mdEscape(run))
+			continue
+		}
+		fmt.Fprintf(b, "<details><summary>%s</summary>\n\n", esc(run))
+		t := table{Columns: []column{text("what"), text("value")}}
+		for _, key := range slices.Sorted(maps.Keys(env)) {
+			t.Rows = append(t.Rows, tableRow{Cells: []string{key, env[key]}})
+		}
+		markdownTable(b, t)
+		b.WriteString("</details>\n\n")
+	}
+}
+
+// mdEscape keeps text from being read as markup or as the end of a table cell.
+func mdEscape(s string) string {
+	return strings.NewReplacer("|", `\|`, "\r\n", "<br>", "\n", "<br>", "<", "&lt;", "*", `\*`, "_", `\_`, "`", "\\`", "[", `\[`, "]", `\]`).Replace(s)
+}

@@ -1,0 +1,213 @@
+// Package report makes a report from run directories alone: Markdown, a
+// self-contained HTML page, figures as SVG and CSV, and JSON. Equal input gives
+// equal output, byte for byte.
+package report
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"hookbed/analysis/stat"
+)
+
+// Schema is the version of report.json.
+const Schema = 1
+
+// Options says how to report. The zero value is usable.
+type Options struct {
+	Title      string  // "" = the experiment's name
+	Confidence float64 // of every interval; 0 = 0.95
+	Seed       uint64  // of the bootstrap
+	Resamples  int     // of the bootstrap; 0 = 2000
+	Reference  string  // arm to compare with; "" = docker, or the first without policies
+}
+
+// Result is what Make wrote and found.
+type Result struct {
+	Files    []string // paths, outDir included, in the order written
+	Glance   []string // the verdicts as plain sentences
+	Warnings []string
+}
+
+// Document is report.json: everything the report says, for machines. Values
+// are in base units.
+type Document struct {
+	Schema       int                          `json:"schema"`
+	Title        string                       `json:"title"`
+	Description  string                       `json:"description,omitempty"`
+	Runs         []string                     `json:"runs"`
+	Clock        string                       `json:"clock"`
+	Accelerators []string                     `json:"accelerators"`
+	Confidence   float64                      `json:"confidence"`
+	Reference    string                       `json:"reference"`
+	Verdicts     []Verdict                    `json:"verdicts"`
+	Warnings     []string                     `json:"warnings"`
+	Problems     []Problem                    `json:"problems"`
+	Summaries    []Summary                    `json:"summaries"`
+	Environment  map[string]map[string]string `json:"environment"`
+}
+
+// content is the whole report before it is written in any form.
+type content struct {
+	Document
+	glance   []glanceLine
+	figures  []figure
+	sections []section
+}
+
+// Make reads run directories (rows.csv; env.json and plan.json where they are
+// there) and writes report.md, report.html, report.json and figures/ into
+// outDir, which is made if need be. Several runs are merged; it refuses runs
+// on different clocks.
+func Make(runDirs []string, outDir string, opt Options) (Result, error) {
+	runs, err := loadRuns(runDirs)
+	if err != nil {
+		return Result{}, err
+	}
+	d, err := arrange(runs)
+	if err != nil {
+		return Result{}, err
+	}
+	c := compose(d, opt)
+	files, err := render(c)
+	if err != nil {
+		return Result{}, err
+	}
+	res := Result{Warnings: c.Warnings}
+	for _, l := range c.glance {
+		res.Glance = append(res.Glance, l.text())
+	}
+	if err := os.MkdirAll(filepath.Join(outDir, "figures"), 0o755); err != nil {
+		return Result{}, fmt.Errorf("make report directory: %w", err)
+	}
+	for _, f := range files {
+		path := filepath.Join(outDir, f.name)
+		if err := os.WriteFile(path, f.data, 0o644); err != nil {
+			return Result{}, fmt.Errorf("write report: %w", err)
+		}
+		res.Files = append(res.Files, path)
+	}
+	return res, nil
+}
+
+// compose works everything out; nothing is written yet.
+func compose(d *dataset, opt Options) content {
+	e := estimator{dataset: d, confidence: opt.Confidence, boot: stat.Bootstrap{Seed: opt.Seed, Resamples: opt.Resamples}, ref: d.reference(opt.Reference), made: map[summaryKey]Summary{}}
+	if e.confidence <= 0 || e.confidence >= 1 {
+		e.confidence = 0.95
+	}
+	head := e.headlineSummaries()
+	c := content{Document: Document{Schema: Schema, Title: titleOf(d, opt), Clock: d.clock(), Accelerators: d.accelerators(),
+		Confidence: e.confidence, Reference: e.ref, Environment: map[string]map[string]string{}}}
+	for _, r := range d.runs {
+		c.Runs = append(c.Runs, r.name)
+		c.Environment[r.name] = r.env
+		if c.Description == "" && r.plan != nil {
+			c.Description = r.plan.Spec.Description
+		}
+	}
+	c.Verdicts, c.Warnings, c.Problems, c.Summaries = e.verdicts(), e.warnings(head), d.problems(), e.allSummaries()
+	c.glance, c.figures = glance(slices.Clone(c.Verdicts)), e.figures()
+	c.sections = append(c.sections, d.trouble())
+	c.sections = append(c.sections, e.results()...)
+	c.sections = append(c.sections, e.proof())
+	for _, s := range []section{e.activity(), variance(head), e.others()} {
+		if len(s.Tables) > 0 {
+			c.sections = append(c.sections, s)
+		}
+	}
+	return c
+}
+
+func titleOf(d *dataset, opt Options) string {
+	if opt.Title != "" {
+		return opt.Title
+	}
+	var names []string
+	for _, r := range d.runs {
+		name := r.name
+		if r.plan != nil && r.plan.Spec.Name != "" {
+			name = r.plan.Spec.Name
+		}
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return "hookbed: " + strings.Join(names, " + ")
+}
+
+func (e estimator) headlineSummaries() []Summary {
+	var out []Summary
+	for _, s := range e.scenarios {
+		for _, m := range e.measures() {
+			out = append(out, e.summaries(s, m.workload, m.metric)...)
+		}
+	}
+	return out
+}
+
+func (e estimator) allSummaries() []Summary {
+	var out []Summary
+	for _, s := range e.scenarios {
+		for _, w := range e.workloads {
+			groups := e.sorted(s, w)
+			names := metrics(groups)
+			if len(names) == 0 && len(groups) > 0 {
+				names = []string{""} // nothing measured, but the cells exist
+			}
+			for _, m := range names {
+				out = append(out, e.summaries(s, w, m)...)
+			}
+		}
+	}
+	return out
+}
+
+// outFile is a file of the report, its name relative to the report's directory.
+type outFile struct {
+	name string
+	data []byte
+}
+
+func render(c content) ([]outFile, error) {
+	page, err := htmlPage(c)
+	if err != nil {
+		return nil, err
+	}
+	doc, err := json.MarshalIndent(c.Document, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("encode report.json: %w", err)
+	}
+	files := []outFile{{"report.md", markdown(c)}, {"report.html", page}, {"report.json", append(doc, '\n')}}
+	for _, f := range c.figures {
+		files = append(files, outFile{filepath.Join("figures", f.Name+".svg"), f.svg()}, outFile{filepath.Join("figures", f.Name+".csv"), f.csv()})
+	}
+	return files, nil
+}
+
+// reading tells how the numbers were made.
+func (c content) reading() []string {
+	out := []string{
+		"Each number is the median over trials. Its interval lies between two order statistics and has exactly the confidence shown, whatever the distribution; with few trials that is smallest to largest.",
+		fmt.Sprintf("Effects are ratios of medians. From %d trials on either side their interval is a percentile bootstrap at %s; below, it spans the ratios of the extremes and \"at least\" is the confidence it cannot fall short of.",
+			stat.MinRatioBootstrap, percent(c.Confidence)),
+		"\"Slower\" and \"faster\" mean that the interval excludes 1, \"seems\" that it does so with less confidence than asked for. \"Not distinguishable\" does not mean equal: read the interval.",
+	}
+	judged := 0
+	for _, v := range c.Verdicts {
+		if v.Ratio != nil && v.Ratio.Confidence > 0 {
+			judged++
+		}
+	}
+	if judged > 1 {
+		out = append(out, fmt.Sprintf("%d ratios are judged one by one. At %s each, about %.1f of them would exclude 1 even if nothing differed.", judged, percent(c.Confidence), float64(judged)*(1-c.Confidence)))
+	}
+	if c.Reference != "" {
+		out = append(out, "The arm compared with is "+c.Reference+", at N = 0.")
+	}
+	return out
+}

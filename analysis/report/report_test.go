@@ -1,0 +1,426 @@
+package report
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"flag"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"hookbed/analysis/record"
+	"hookbed/analysis/stat"
+)
+
+func flags() (update *bool, keep *string) {
+	return flag.Bool("update", false, "rewrite the files under testdata"), flag.String("keep", "", "also write the study-sized report into this directory")
+}
+
+var update, keep = flags()
+
+func makeReport(t *testing.T, opt Options, dirs ...string) (string, Result) {
+	t.Helper()
+	out := t.TempDir()
+	res, err := Make(dirs, out, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out, res
+}
+
+func read(t *testing.T, elem ...string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(elem...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func filesOf(t *testing.T, dir string) []string {
+	t.Helper()
+	var out []string
+	err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+		if err == nil && !e.IsDir() {
+			rel, _ := filepath.Rel(dir, path)
+			out = append(out, rel)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// compareTrees requires both directories to hold the same files.
+func compareTrees(t *testing.T, got, want string) {
+	t.Helper()
+	a, b := filesOf(t, got), filesOf(t, want)
+	if !slices.Equal(a, b) {
+		t.Fatalf("files %v\nwant %v", a, b)
+	}
+	for _, name := range a {
+		g, w := strings.Split(read(t, got, name), "\n"), strings.Split(read(t, want, name), "\n")
+		for i := range min(len(g), len(w)) {
+			if g[i] != w[i] {
+				t.Errorf("%s line %d:\n got %s\nwant %s\n(if this is meant: go test -update)", name, i+1, g[i], w[i])
+				break
+			}
+		}
+		if len(g) != len(w) {
+			t.Errorf("%s has %d lines, want %d (if this is meant: go test -update)", name, len(g), len(w))
+		}
+	}
+}
+
+func TestGolden(t *testing.T) {
+	runDir, golden := filepath.Join("testdata", "synthetic"), filepath.Join("testdata", "golden")
+	if *update {
+		for _, dir := range []string{runDir, golden} {
+			if err := os.RemoveAll(dir); err != nil {
+				t.Fatal(err)
+			}
+		}
+		small().write(t, runDir)
+		if _, err := Make([]string{runDir}, golden, Options{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fresh := t.TempDir()
+	small().write(t, fresh)
+	compareTrees(t, fresh, runDir)
+	out, _ := makeReport(t, Options{}, runDir)
+	compareTrees(t, out, golden)
+}
+
+func TestDeterministic(t *testing.T) {
+	dir := t.TempDir()
+	study().write(t, dir)
+	first, _ := makeReport(t, Options{Resamples: 200}, dir)
+	second, _ := makeReport(t, Options{Resamples: 200}, dir)
+	compareTrees(t, first, second)
+}
+
+func TestStudySized(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "study")
+	study().write(t, dir)
+	out, res := makeReport(t, Options{}, dir)
+	if *keep != "" {
+		if _, err := Make([]string{dir}, *keep, Options{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"throughput-localhost", "latency-localhost", "throughput-multi-host", "latency-multi-host", "crr-rate-localhost", "crr-rate-multi-host"} {
+		wellFormed(t, read(t, out, "figures", name+".svg"))
+		if n := strings.Count(read(t, out, "figures", name+".csv"), "\n"); n != 1+4*9+2 {
+			t.Errorf("%s.csv has %d lines, want a header, 4 arms with 9 N and 2 with one", name, n)
+		}
+	}
+	glance := strings.Join(res.Glance, "\n")
+	for _, want := range []string{
+		"localhost: throughput (TCP_STREAM), most policies against none: iptables at N = 1000 slower ×0.6",
+		"multi-host: throughput (TCP_STREAM), against docker with none",
+		"cilium-like at N = 1000 faster ×1.2",
+	} {
+		if !strings.Contains(glance, want) {
+			t.Errorf("glance lacks %q:\n%s", want, glance)
+		}
+	}
+	if !regexp.MustCompile(`cilium-like at N = 1000 not distinguishable ×`).MatchString(glance) {
+		t.Errorf("a flat arm is not called indistinguishable:\n%s", glance)
+	}
+	if w := strings.Join(res.Warnings, "\n"); strings.Contains(w, "TCG") || strings.Contains(w, "Few trials") || strings.Contains(w, "One block") {
+		t.Errorf("warnings of a good run: %s", w)
+	}
+}
+
+func wellFormed(t *testing.T, text string) {
+	t.Helper()
+	dec := xml.NewDecoder(strings.NewReader(text))
+	for {
+		_, err := dec.Token()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			t.Fatalf("not well-formed: %v", err)
+		}
+	}
+}
+
+// The page must not fetch anything.
+func TestPageIsSelfContained(t *testing.T) {
+	page := read(t, "testdata", "golden", "report.html")
+	page = strings.ReplaceAll(page, "http://www.w3.org/2000/svg", "")
+	for _, bad := range []string{"http:", "https:", "src=", "@import", "url(", "<script", "<link"} {
+		if strings.Contains(page, bad) {
+			t.Errorf("report.html contains %q", bad)
+		}
+	}
+	if strings.Contains(page, "<did>") || !strings.Contains(page, "&lt;did&gt;") {
+		t.Error("text from env.json is not escaped")
+	}
+}
+
+func TestTroubleIsShown(t *testing.T) {
+	md := read(t, "testdata", "golden", "report.md")
+	for _, want := range []string{
+		"**Shapes, not speeds:**", "**Few trials:**", "**One block:**",
+		"Trials without a usable number: 4 failed, 8 unsupported, 4 void", "| 50 % |",
+		"NIC has no native XDP", `forbidden\|source`, `BPF JIT is "0", want 1`, "`xdp` at N = 100 **no valid number**", "seems slower", "at least 25 %",
+	} {
+		if !strings.Contains(md, want) && !strings.Contains(strings.ReplaceAll(md, "**", ""), want) {
+			t.Errorf("report.md lacks %q", want)
+		}
+	}
+	for _, name := range []string{"throughput-localhost", "throughput-multi-host"} {
+		if csv := read(t, "testdata", "golden", "figures", name+".csv"); !strings.Contains(csv, "xdp,100,0,,,,,,") {
+			t.Errorf("failed cell is a gap in %s.csv:\n%s", name, csv)
+		}
+	}
+}
+
+func TestJSONIsForMachines(t *testing.T) {
+	var doc Document
+	if err := json.Unmarshal([]byte(read(t, "testdata", "golden", "report.json")), &doc); err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(doc.Summaries, func(s Summary) bool {
+		return s.Scenario == "localhost" && s.Metric == "throughput" && s.Arm == "iptables" && s.Policies == 100
+	})
+	if i < 0 {
+		t.Fatal("no summary of iptables throughput at N = 100")
+	}
+	if s := doc.Summaries[i]; s.N != 2 || s.Median == nil || s.Median.Confidence != 0.5 || s.VsZero == nil || s.VsReference == nil {
+		t.Errorf("summary %+v", s)
+	}
+	if !slices.Equal(doc.Accelerators, []string{"tcg"}) || doc.Clock != "wall" || doc.Reference != "docker" {
+		t.Errorf("accelerators %v, clock %q, reference %q", doc.Accelerators, doc.Clock, doc.Reference)
+	}
+}
+
+func TestWord(t *testing.T) {
+	r := func(low, est, high, confidence float64) *Interval {
+		return &Interval{Estimate: est, Low: low, High: high, Confidence: confidence, N: 9, Method: stat.MethodPercentile}
+	}
+	tests := []struct {
+		r      *Interval
+		higher bool
+		want   string
+	}{
+		{nil, true, "no valid number"},
+		{r(0.4, 0.5, 0.6, 0.95), true, "slower"},
+		{r(0.4, 0.5, 0.6, 0.95), false, "faster"},
+		{r(1.1, 1.2, 1.3, 0.95), true, "faster"},
+		{r(1.1, 1.2, 1.3, 0.95), false, "slower"},
+		{r(0.9, 0.95, 1, 0.95), true, "not distinguishable"},
+		{r(0.4, 0.5, 0.6, 0.25), true, "seems slower"},
+		{r(0.5, 0.5, 0.5, 0), true, "one trial, no interval"},
+	}
+	for _, tt := range tests {
+		if got := word(tt.r, tt.higher, 0.95); got != tt.want {
+			t.Errorf("word(%+v, %v) = %q, want %q", tt.r, tt.higher, got, tt.want)
+		}
+	}
+}
+
+func TestOneTrial(t *testing.T) {
+	s := small()
+	s.trials, s.spoil, s.env = 1, nil, nil
+	dir := t.TempDir()
+	s.write(t, dir)
+	out, res := makeReport(t, Options{}, dir)
+	if w := strings.Join(res.Warnings, "\n"); !strings.Contains(w, "1 trial, which gives no interval at all") || !strings.Contains(w, "has no env.json") {
+		t.Errorf("warnings: %s", w)
+	}
+	if !strings.Contains(read(t, out, "report.md"), "one trial, no interval") {
+		t.Error("a verdict is given on one trial")
+	}
+}
+
+func TestTornAndIncomplete(t *testing.T) {
+	dir := t.TempDir()
+	small().write(t, dir)
+	whole := read(t, dir, rowsFile)
+	writeFile(t, filepath.Join(dir, rowsFile), []byte(whole[:len(whole)-len(whole)/4]))
+	_, res := makeReport(t, Options{}, dir)
+	w := strings.Join(res.Warnings, "\n")
+	for _, want := range []string{"ends in a line cut short", "The run is not complete: ", "planned but never recorded"} {
+		if !strings.Contains(w, want) {
+			t.Errorf("warnings lack %q:\n%s", want, w)
+		}
+	}
+}
+
+func TestEmptyRun(t *testing.T) {
+	dir := t.TempDir()
+	small().write(t, dir)
+	whole := read(t, dir, rowsFile)
+	writeFile(t, filepath.Join(dir, rowsFile), []byte(whole[:strings.IndexByte(whole, '\n')+1]))
+	out, _ := makeReport(t, Options{}, dir)
+	if md := read(t, out, "report.md"); !strings.Contains(md, "2 of 2 planned not run") {
+		t.Error("cells that were never run are a gap")
+	}
+}
+
+// residue: a factor that is not grouped by varies inside a line.
+func TestResidue(t *testing.T) {
+	s := small()
+	s.spoil = func(rows []record.Row, f map[string]string) []record.Row {
+		if rows[0].Trial == 2 && f["arm"] == "iptables" {
+			for i := range rows {
+				other := map[string]string{}
+				for k, v := range f {
+					other[k] = v
+				}
+				other["kernel"] = "another"
+				rows[i].Factors = other
+			}
+		}
+		return rows
+	}
+	dir := t.TempDir()
+	s.write(t, dir)
+	_, res := makeReport(t, Options{}, dir)
+	if w := strings.Join(res.Warnings, "\n"); !strings.Contains(w, `Factor "kernel" varies (another, invented)`) || strings.Contains(w, `"datapath"`) {
+		t.Errorf("warnings: %s", w)
+	}
+}
+
+func TestRepeatedTrialSupersedesRigFault(t *testing.T) {
+	s := small()
+	s.spoil = func(rows []record.Row, f map[string]string) []record.Row {
+		if f["arm"] == "docker" && f["scenario"] == "localhost" {
+			rows = append(spoilt(rows, record.StatusRig, "host unreachable"), rows...)
+		}
+		return rows
+	}
+	dir := t.TempDir()
+	s.write(t, dir)
+	_, res := makeReport(t, Options{}, dir)
+	w := strings.Join(res.Warnings, "\n")
+	if !strings.Contains(w, "4 trials went wrong first and succeeded") || strings.Contains(w, "without a usable number") {
+		t.Errorf("warnings: %s", w)
+	}
+}
+
+func TestMerge(t *testing.T) {
+	a, b := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
+	s := small()
+	s.spoil = nil
+	s.write(t, a)
+	s.seed = 9
+	s.env = map[string]any{"accel": map[string]any{"used": "kvm"}}
+	s.write(t, b)
+	out, res := makeReport(t, Options{}, a, b)
+	if w := strings.Join(res.Warnings, "\n"); !strings.Contains(w, "environments differ in: accel.used") || strings.Contains(w, "One block") {
+		t.Errorf("warnings: %s", w)
+	}
+	if !strings.Contains(read(t, out, "figures", "throughput-localhost.csv"), "docker,0,4,") {
+		t.Error("trials of two runs are not merged")
+	}
+	virtual := strings.ReplaceAll(read(t, b, rowsFile), ",wall,", ",virtual,")
+	writeFile(t, filepath.Join(b, rowsFile), []byte(virtual))
+	if _, err := Make([]string{a, b}, t.TempDir(), Options{}); err == nil || !strings.Contains(err.Error(), "clocks differ") {
+		t.Errorf("runs on two clocks: error %v", err)
+	}
+}
+
+func TestBadInput(t *testing.T) {
+	dir := t.TempDir()
+	small().write(t, dir)
+	rows := read(t, dir, rowsFile)
+	tests := []struct{ name, file, content, want string }{
+		{"no rows", rowsFile, "", ""},
+		{"bad plan", planFile, "{", "parse"},
+		{"bad status", rowsFile, strings.Replace(rows, ",ok,", ",fine,", 1), `line 2: unknown status "fine"`},
+		{"unit", rowsFile, strings.Replace(rows, "cpu.client_node,1,", "cpu.client_node,s,", 1), "metric cpu.client_node is in"},
+		{"policies", planFile, strings.Replace(read(t, dir, planFile), `"policies": "100"`, `"policies": "many"`, 1), `"many", want a count`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			bad := t.TempDir()
+			small().write(t, bad)
+			writeFile(t, filepath.Join(bad, tt.file), []byte(tt.content))
+			_, err := Make([]string{bad}, t.TempDir(), Options{})
+			if tt.want == "" {
+				if err != nil {
+					t.Errorf("an empty rows.csv is a run that has not begun: %v", err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want %q", err, tt.want)
+			}
+		})
+	}
+	if _, err := Make(nil, t.TempDir(), Options{}); err == nil {
+		t.Error("no run directory is accepted")
+	}
+	if _, err := Make([]string{t.TempDir()}, t.TempDir(), Options{}); err == nil || !strings.Contains(err.Error(), rowsFile) {
+		t.Errorf("directory without rows.csv: error %v", err)
+	}
+}
+
+func TestScale(t *testing.T) {
+	tests := []struct {
+		unit string
+		v    float64
+		want string
+	}{
+		{"bit/s", 9.4127e9, "9.41 Gbit/s"}, {"bit/s", 3.06e8, "306 Mbit/s"}, {"s", 34.2e-6, "34.2 µs"}, {"s", 1.5e-3, "1.50 ms"},
+		{"1/s", 126000, "126000 per s"}, {"1", 12, "12 "}, {"1", 0.5, "0.500 "}, {"s", 0, "0 ns"}, {"parsec", 2, "2 parsec"},
+	}
+	for _, tt := range tests {
+		s := scaleFor(tt.unit, []float64{tt.v})
+		if got := s.format(tt.v) + " " + s.unit; got != tt.want {
+			t.Errorf("%g %s = %q, want %q", tt.v, tt.unit, got, tt.want)
+		}
+	}
+}
+
+func TestSpreadKeepsLabelsApart(t *testing.T) {
+	all := []label{{lineY: 90}, {lineY: 91}, {lineY: 92}, {lineY: 200}, {lineY: 385}, {lineY: 386}}
+	spread(all, 86, 388)
+	for i := range all {
+		if i > 0 && all[i].y-all[i-1].y < labelSpace-1e-9 {
+			t.Errorf("labels %d and %d are %.1f apart", i-1, i, all[i].y-all[i-1].y)
+		}
+		if all[i].y < 86 || all[i].y > 388 {
+			t.Errorf("label %d at %.1f lies outside", i, all[i].y)
+		}
+	}
+	if all[3].y != 200 {
+		t.Errorf("a label with room moved to %.1f", all[3].y)
+	}
+}
+
+func TestNiceStep(t *testing.T) {
+	for in, want := range map[float64]float64{0: 1, 0.9: 1, 1.7: 2, 2.2: 2.5, 3: 5, 7: 10, 0.013: 0.02} {
+		if got := niceStep(in); got < want*(1-1e-9) || got > want*(1+1e-9) {
+			t.Errorf("niceStep(%g) = %g, want %g", in, got, want)
+		}
+	}
+}
+
+func TestFigureWithoutAnyNumber(t *testing.T) {
+	s := small()
+	s.spoil = func(rows []record.Row, _ map[string]string) []record.Row {
+		return spoilt(rows, record.StatusRig, "host unreachable")
+	}
+	dir := t.TempDir()
+	s.write(t, dir)
+	out, _ := makeReport(t, Options{}, dir)
+	svg := read(t, out, "figures", "throughput-localhost.svg")
+	wellFormed(t, svg)
+	if bytes.Contains([]byte(svg), []byte("NaN")) || bytes.Contains([]byte(svg), []byte("Inf")) {
+		t.Error("figure has coordinates that are no numbers")
+	}
+}

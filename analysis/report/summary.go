@@ -1,0 +1,206 @@
+package report
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"hookbed/analysis/record"
+	"hookbed/analysis/stat"
+)
+
+// measure is a metric of a workload that matters by itself.
+type measure struct {
+	workload, metric string
+	name             string // "throughput"
+	higherIsBetter   bool
+}
+
+// headline lists the measures that get figures and verdicts. Of the
+// alternatives for a workload the first that was measured is taken.
+func headline() [][]measure {
+	return [][]measure{
+		{{"TCP_STREAM", "throughput", "throughput", true}},
+		{{"TCP_RR", "latency_mean", "latency", false}, {"TCP_RR", "latency_p50", "median latency", false}, {"TCP_RR", "rate", "transaction rate", true}},
+		{{"TCP_CRR", "rate", "connection rate", true}},
+	}
+}
+
+// measures are the headline measures that the data has.
+func (d *dataset) measures() []measure {
+	var out []measure
+	for _, alternatives := range headline() {
+		if !slices.Contains(d.workloads, alternatives[0].workload) {
+			continue
+		}
+		chosen := alternatives[0] // shown as failed if nothing was measured
+		for _, m := range alternatives {
+			if d.hasMetric(m) {
+				chosen = m
+				break
+			}
+		}
+		out = append(out, chosen)
+	}
+	return out
+}
+
+func (d *dataset) hasMetric(m measure) bool {
+	for _, s := range d.scenarios {
+		if slices.Contains(metrics(d.sorted(s, m.workload)), m.metric) {
+			return true
+		}
+	}
+	return false
+}
+
+// Interval is a number with its interval, or null where there is none.
+type Interval = stat.Estimate
+
+// Summary is one metric of one point: a line of a result table.
+type Summary struct {
+	Scenario string    `json:"scenario"`
+	Workload string    `json:"workload"`
+	Metric   string    `json:"metric"`
+	Unit     string    `json:"unit"`
+	Arm      string    `json:"arm"`
+	Policies int       `json:"policies"`
+	N        int       `json:"n"` // usable trials
+	Median   *Interval `json:"median"`
+	CoV      *float64  `json:"cov"`
+	// Between and Within split the CoV into what boots differ by and what
+	// trials of one boot differ by.
+	Between *float64 `json:"cov_between_blocks"`
+	Within  *float64 `json:"cov_within_blocks"`
+	// VsZero is the ratio to N = 0 of the same arm, VsReference that to the
+	// reference arm at N = 0.
+	VsZero      *Interval `json:"vs_zero"`
+	VsReference *Interval `json:"vs_reference"`
+	Note        string    `json:"note,omitempty"` // what went wrong, in words
+}
+
+// estimator makes summaries of a dataset.
+type estimator struct {
+	*dataset
+	confidence float64
+	boot       stat.Bootstrap
+	ref        string // reference arm, "" if there is none
+	made       map[summaryKey]Summary
+}
+
+type summaryKey struct {
+	point
+	metric string
+}
+
+// summary estimates one metric of one point, once: several tables and figures
+// show it.
+func (e estimator) summary(g *group, metric string) Summary {
+	key := summaryKey{g.point, metric}
+	s, ok := e.made[key]
+	if !ok {
+		s = e.estimate(g, metric)
+		e.made[key] = s
+	}
+	return s
+}
+
+func (e estimator) estimate(g *group, metric string) Summary {
+	x := g.samples(metric)
+	s := Summary{Scenario: g.scenario, Workload: g.workload, Metric: metric, Unit: e.units[metric],
+		Arm: g.arm, Policies: g.policies, N: len(x), Note: note(g)}
+	if len(x) == 0 {
+		return s
+	}
+	s.Median = known(stat.MedianInterval(x, e.confidence))
+	s.CoV = finite(stat.CoV(x))
+	between, within := stat.Components(g.byBlock(metric))
+	s.Between, s.Within = finite(between/math.Abs(stat.Mean(x))), finite(within/math.Abs(stat.Mean(x)))
+	if !isResult(metric) {
+		return s // ratios of CPU time and the like answer no question
+	}
+	if g.policies != 0 {
+		s.VsZero = e.ratioTo(x, point{g.scenario, g.workload, g.arm, 0}, metric)
+	}
+	if e.ref != "" && (g.arm != e.ref || g.policies != 0) {
+		s.VsReference = e.ratioTo(x, point{g.scenario, g.workload, e.ref, 0}, metric)
+	}
+	return s
+}
+
+func (e estimator) ratioTo(x []float64, base point, metric string) *Interval {
+	g := e.groups[base]
+	if g == nil {
+		return nil
+	}
+	return known(e.boot.Ratio(x, g.samples(metric), e.confidence))
+}
+
+// summaries are those of every point of a scenario and workload.
+func (e estimator) summaries(scenario, workload, metric string) []Summary {
+	var out []Summary
+	for _, g := range e.sorted(scenario, workload) {
+		out = append(out, e.summary(g, metric))
+	}
+	return out
+}
+
+func known(e stat.Estimate) *Interval {
+	if math.IsNaN(e.Estimate) || math.IsInf(e.Estimate, 0) {
+		return nil
+	}
+	return &e
+}
+
+func finite(v float64) *float64 {
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return nil
+	}
+	return &v
+}
+
+// note says what kept trials of a group from being numbers.
+func note(g *group) string {
+	var parts []string
+	for _, status := range record.Statuses()[1:] {
+		if n := g.count(status); n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s: %s", n, status, strings.Join(g.reasons(status), "; ")))
+		}
+	}
+	if n := g.missing(); n > 0 {
+		parts = append(parts, fmt.Sprintf("%d of %d planned not run", n, g.planned))
+	}
+	return strings.Join(parts, "; ")
+}
+
+// reasons lists the different reasons of attempts with a status; reasons that
+// differ in numbers only count as one.
+func (g *group) reasons(status string) []string {
+	seen := map[string]bool{}
+	var out []string
+	for _, a := range g.attempts {
+		if a.status == status && !a.superseded && !seen[shape(a.reason)] {
+			seen[shape(a.reason)] = true
+			out = append(out, reasonOr(a.reason))
+		}
+	}
+	return out
+}
+
+func reasonOr(reason string) string {
+	if reason == "" {
+		return "no reason recorded"
+	}
+	return reason
+}
+
+// shape is a reason with its numbers blanked.
+func shape(reason string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' {
+			return '#'
+		}
+		return r
+	}, reason)
+}

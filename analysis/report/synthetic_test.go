@@ -1,0 +1,218 @@
+package report
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"hookbed/analysis/record"
+)
+
+// synthetic makes run directories of invented numbers. They resemble nothing
+// that was measured; they only have to have every shape a report must cope with.
+type synthetic struct {
+	seed      uint64
+	scenarios []string
+	workloads []string
+	policies  []int
+	arms      []string
+	blocks    int
+	trials    int // a block
+	// spoil may change the rows of a trial before they are written.
+	spoil func(trial []record.Row, factors map[string]string) []record.Row
+	env   map[string]any
+}
+
+type syntheticCell struct {
+	id      string
+	factors map[string]string
+}
+
+func (s synthetic) cells() []syntheticCell {
+	var out []syntheticCell
+	for _, sc := range s.scenarios {
+		for _, w := range s.workloads {
+			for _, arm := range s.arms {
+				for _, n := range s.policies {
+					if n > 0 && (arm == "docker" || arm == "xdp-pass") {
+						continue
+					}
+					f := map[string]string{"scenario": sc, "workload": w, "arm": arm, "policies": strconv.Itoa(n),
+						"datapath": arm, "provider": "libvirt", "clock": "wall", "kernel": "invented"}
+					out = append(out, syntheticCell{fmt.Sprintf("%012x", len(out)+1), f})
+				}
+			}
+		}
+	}
+	return out
+}
+
+// path is an invented cost of the arm's path and of each policy, in seconds.
+func path(f map[string]string) (fixed, each float64) {
+	fixed = map[string]float64{"docker": 30e-6, "iptables": 32e-6, "iptables-established": 32.5e-6, "cilium-like": 25e-6, "xdp": 27e-6, "xdp-pass": 26e-6}[f["arm"]]
+	if f["arm"] == "iptables" {
+		each = 20e-9
+	}
+	if f["scenario"] == "multi-host" {
+		fixed *= 2
+		each /= 4
+		if f["arm"] == "cilium-like" {
+			fixed *= 1.15
+		}
+	}
+	return fixed, each
+}
+
+func (s synthetic) measure(rng *rand.Rand, f map[string]string) []record.Row {
+	fixed, each := path(f)
+	n, _ := strconv.Atoi(f["policies"])
+	t := (fixed + each*float64(n)) * math.Exp(rng.NormFloat64()*0.015)
+	m := func(metric, unit string, v float64) record.Row {
+		return record.Row{Status: record.StatusOK, Metric: metric, Unit: unit, Value: round(v)}
+	}
+	rows := []record.Row{m("cpu.client_node", "1", 0.9+0.05*rng.Float64()), m("cpu.server_node", "1", 1.1+0.05*rng.Float64()),
+		m("policies_realised", "1", float64(n)), m("probes_allowed", "1", 1), m("apply_seconds", "s", 0.1+each*float64(n)*100)}
+	if n > 0 {
+		rows = append(rows, m("probes_denied", "1", 3), m("hook_packets", "1", math.Round(1e5/t/1e4)))
+	}
+	switch f["workload"] {
+	case "TCP_STREAM":
+		return append(rows, m("throughput", "bit/s", 2.4e5/t), m("retransmits", "1", float64(rng.IntN(4))))
+	case "TCP_CRR":
+		t *= 4
+	}
+	return append(rows, m("rate", "1/s", 1/t), m("latency_mean", "s", t), m("latency_p50", "s", t*0.97), m("latency_p99", "s", t*1.9))
+}
+
+// round keeps eight digits, so that the last bit of a platform's arithmetic
+// does not show in files under testdata.
+func round(v float64) float64 {
+	r, _ := strconv.ParseFloat(strconv.FormatFloat(v, 'g', 8, 64), 64)
+	return r
+}
+
+// write makes the run directory.
+func (s synthetic) write(t *testing.T, dir string) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(s.seed, 1))
+	cells := s.cells()
+	factors := []string{"scenario", "workload", "arm", "policies", "datapath", "provider", "clock", "kernel"}
+	data, order := record.EncodeHeader(factors), 0
+	var trials []map[string]any
+	for block := 1; block <= s.blocks; block++ {
+		for trial := 1; trial <= s.trials; trial++ {
+			for _, i := range rng.Perm(len(cells)) {
+				c := cells[i]
+				order++
+				trials = append(trials, map[string]any{"order": order, "block": block, "trial": trial, "cell": c.id})
+				rows := s.measure(rng, c.factors)
+				for i := range rows {
+					rows[i].Run, rows[i].Cell, rows[i].Block, rows[i].Trial, rows[i].Order = "synthetic", c.id, block, trial, order
+					rows[i].Factors = c.factors
+				}
+				if s.spoil != nil {
+					rows = s.spoil(rows, c.factors)
+				}
+				lines, err := record.Encode(factors, rows)
+				if err != nil {
+					t.Fatal(err)
+				}
+				data = append(data, lines...)
+			}
+		}
+	}
+	writeFile(t, filepath.Join(dir, rowsFile), data)
+	writeJSON(t, filepath.Join(dir, planFile), s.plan(cells, trials))
+	if s.env != nil {
+		writeJSON(t, filepath.Join(dir, envFile), s.env)
+	}
+}
+
+func (s synthetic) plan(cells []syntheticCell, trials []map[string]any) map[string]any {
+	var arms, planned []map[string]any
+	for _, a := range s.arms {
+		arms = append(arms, map[string]any{"Name": a, "Datapath": a})
+	}
+	for _, c := range cells {
+		planned = append(planned, map[string]any{"id": c.id, "factors": c.factors})
+	}
+	return map[string]any{"schema": 1, "cells": planned, "trials": trials, "spec": map[string]any{
+		"Name": "synthetic", "Description": "Invented numbers, made by a test from a seed. Nothing was measured.",
+		"Arms": arms, "Scenarios": s.scenarios, "Workloads": s.workloads, "Lab": map[string]any{"Provider": "libvirt", "Accel": "auto"}}}
+}
+
+func writeJSON(t *testing.T, path string, v any) {
+	t.Helper()
+	data, err := json.MarshalIndent(v, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, path, append(data, '\n'))
+}
+
+func writeFile(t *testing.T, path string, data []byte) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// spoilt replaces a trial by one row without a number.
+func spoilt(rows []record.Row, status, reason string) []record.Row {
+	r := rows[0]
+	r.Status, r.Reason, r.Metric, r.Unit, r.Value = status, reason, "", "", 0
+	return []record.Row{r}
+}
+
+// voided keeps the numbers of a trial but forbids their use.
+func voided(rows []record.Row, reason string) []record.Row {
+	for i := range rows {
+		rows[i].Status, rows[i].Reason = record.StatusVoid, reason
+	}
+	return rows
+}
+
+// small is the run behind the goldens: two trials, and every kind of trouble.
+func small() synthetic {
+	return synthetic{
+		seed: 1, scenarios: []string{"localhost", "multi-host"}, workloads: []string{"TCP_STREAM", "TCP_RR"}, policies: []int{0, 100},
+		arms: []string{"docker", "iptables", "cilium-like", "xdp"}, blocks: 1, trials: 2,
+		env: map[string]any{"started": "2001-02-03T04:05:06Z", "accel": map[string]any{"used": "tcg", "why": "the probe guest <did> not boot | with kvm"},
+			"nodes": map[string]any{"node1": map[string]any{"kernel": "invented-1", "features": []string{"gro", "tso"}}}},
+		spoil: func(rows []record.Row, f map[string]string) []record.Row {
+			switch {
+			case f["arm"] == "xdp" && f["scenario"] == "multi-host":
+				return spoilt(rows, record.StatusUnsupported, "NIC has no native XDP")
+			case f["arm"] == "xdp" && f["policies"] == "100":
+				return spoilt(rows, record.StatusFailed, fmt.Sprintf("prove enforcement: probe %d \"forbidden|source\" got through", rows[0].Order))
+			case f["arm"] == "cilium-like" && f["workload"] == "TCP_RR" && rows[0].Trial == 2:
+				return voided(rows, "BPF JIT is \"0\", want 1")
+			}
+			return rows
+		},
+	}
+}
+
+// study is a run of the study's size, for invariants and for looking at.
+func study() synthetic {
+	return synthetic{
+		seed: 2, scenarios: []string{"localhost", "multi-host"}, workloads: []string{"TCP_STREAM", "TCP_RR", "TCP_CRR"},
+		policies: []int{0, 1, 5, 10, 25, 50, 100, 200, 1000},
+		arms:     []string{"docker", "iptables", "iptables-established", "cilium-like", "xdp", "xdp-pass"}, blocks: 2, trials: 5,
+		env: map[string]any{"accel": "kvm"},
+		spoil: func(rows []record.Row, f map[string]string) []record.Row {
+			if f["arm"] == "xdp" && f["policies"] == "50" {
+				return spoilt(rows, record.StatusFailed, "map is full")
+			}
+			return rows
+		},
+	}
+}

@@ -1,0 +1,388 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"hookbed/analysis/record"
+	"hookbed/analysis/stat"
+)
+
+// table is a table before it is Markdown or HTML.
+type table struct {
+	ID      string
+	Title   string
+	Note    string
+	Columns []column
+	Rows    []tableRow
+	Folded  bool // of second rank: shown on demand
+}
+
+type column struct {
+	Title  string
+	Number bool // aligned right
+}
+
+type tableRow struct {
+	Cells []string
+	Class string // "failed" for a line without a number
+}
+
+func text(title string) column   { return column{Title: title} }
+func number(title string) column { return column{title, true} }
+
+// section is a heading with tables below it.
+type section struct {
+	ID     string
+	Title  string
+	Note   string
+	Tables []table
+}
+
+// results is a section a scenario: a table a workload and metric.
+func (e estimator) results() []section {
+	var out []section
+	for _, s := range e.scenarios {
+		sec := section{ID: "results-" + slug(s), Title: "Results, " + s}
+		for _, w := range e.workloads {
+			if groups := e.sorted(s, w); len(groups) > 0 {
+				sec.Tables = append(sec.Tables, e.workloadTables(s, w, groups)...)
+			}
+		}
+		if len(sec.Tables) > 0 {
+			out = append(out, sec)
+		}
+	}
+	return out
+}
+
+func (e estimator) workloadTables(scenario, workload string, groups []*group) []table {
+	var main []string
+	for _, m := range e.measures() {
+		if m.workload == workload {
+			main = append(main, m.metric)
+		}
+	}
+	shown := slices.Clone(main)
+	for _, m := range metrics(groups) {
+		if isResult(m) && !slices.Contains(shown, m) {
+			shown = append(shown, m)
+		}
+	}
+	var out []table
+	for _, m := range shown {
+		t := e.resultTable(scenario, workload, m)
+		t.Folded = !slices.Contains(main, m)
+		out = append(out, t)
+	}
+	return out
+}
+
+// isResult says whether a metric is what the workload itself reported.
+func isResult(metric string) bool {
+	return metric == "throughput" || metric == "retransmits" || metric == "rate" || strings.HasPrefix(metric, "latency_") || metric == "rtt_mean"
+}
+
+func (e estimator) resultTable(scenario, workload, metric string) table {
+	all := e.summaries(scenario, workload, metric)
+	sc := scaleFor(e.units[metric], mediansOf(all))
+	t := table{ID: slug(scenario + "-" + workload + "-" + metric), Title: workload + " " + metric + ", " + scenario}
+	t.Columns = []column{text("arm"), number("N"), number(sc.titled("median")), text("interval"), number("confidence"), number("CoV"), number("n"), text("against N = 0")}
+	if e.ref != "" {
+		t.Columns = append(t.Columns, text("against "+e.ref))
+	}
+	t.Columns = append(t.Columns, text("not numbers"))
+	for _, s := range all {
+		t.Rows = append(t.Rows, e.resultRow(s, sc))
+	}
+	return t
+}
+
+func (e estimator) resultRow(s Summary, sc scale) tableRow {
+	row := tableRow{Cells: []string{s.Arm, strconv.Itoa(s.Policies)}}
+	if s.Median == nil {
+		row.Class = "failed"
+		row.Cells = append(row.Cells, none, none, none, none, "0")
+	} else {
+		interval, confidence := sc.format(s.Median.Low)+" to "+sc.format(s.Median.High), percent(s.Median.Confidence)
+		if s.Median.Confidence == 0 {
+			interval, confidence = none, none
+		}
+		row.Cells = append(row.Cells, sc.format(s.Median.Estimate), interval, confidence, percent(value(s.CoV)), strconv.Itoa(s.N))
+	}
+	row.Cells = append(row.Cells, ratioCell(s.VsZero))
+	if e.ref != "" {
+		row.Cells = append(row.Cells, ratioCell(s.VsReference))
+	}
+	row.Cells = append(row.Cells, missingNote(s))
+	return row
+}
+
+// missingNote never leaves a line without a number unexplained.
+func missingNote(s Summary) string {
+	if s.Median == nil && s.Note == "" {
+		return "not measured"
+	}
+	return s.Note
+}
+
+func ratioCell(r *Interval) string {
+	if r == nil {
+		return none
+	}
+	return ratioWithInterval(*r)
+}
+
+func mediansOf(all []Summary) []float64 {
+	var out []float64
+	for _, s := range all {
+		if s.Median != nil {
+			out = append(out, s.Median.Estimate)
+		}
+	}
+	return out
+}
+
+func value(v *float64) float64 {
+	if v == nil {
+		return math.NaN()
+	}
+	return *v
+}
+
+// proof says, for each setup, what was proven before its numbers were taken.
+func (e estimator) proof() section {
+	sec := section{ID: "proof", Title: "Proof of enforcement",
+		Note: "Before each trial an allowed connection had to be made, forbidden ones had to stay unanswered, and the kernel had to hold the policies; a trial that failed any of this is not ok. Ranges are over trials."}
+	t := table{ID: "proof", Columns: []column{text("scenario"), text("arm"), number("N"), number("trials ok"), number("tried")}}
+	columns := []struct{ metric, title string }{
+		{"policies_realised", "policies realised"}, {"probes_allowed", "probes allowed"}, {"probes_denied", "probes denied"}, {"hook_packets", "packets seen by the hook"},
+	}
+	have := metrics(e.all())
+	for _, c := range columns {
+		if slices.Contains(have, c.metric) {
+			t.Columns = append(t.Columns, number(c.title))
+		}
+	}
+	e.eachSetup(func(scenario, arm string, policies int, groups []*group) {
+		row := tableRow{Cells: []string{scenario, arm, strconv.Itoa(policies)}}
+		ok, tried := 0, 0
+		for _, g := range groups {
+			ok += g.count(record.StatusOK)
+			for _, status := range record.Statuses() {
+				tried += g.count(status)
+			}
+		}
+		if ok < tried || tried == 0 {
+			row.Class = "failed"
+		}
+		row.Cells = append(row.Cells, strconv.Itoa(ok), strconv.Itoa(tried))
+		for _, c := range columns {
+			if slices.Contains(have, c.metric) {
+				row.Cells = append(row.Cells, rangeOf(groups, c.metric))
+			}
+		}
+		t.Rows = append(t.Rows, row)
+	})
+	sec.Tables = []table{t}
+	return sec
+}
+
+// eachSetup visits scenario, arm and N with the groups of all workloads.
+func (e estimator) eachSetup(visit func(scenario, arm string, policies int, groups []*group)) {
+	for _, s := range e.scenarios {
+		for _, arm := range e.arms {
+			byN := map[int][]*group{}
+			for _, w := range e.workloads {
+				for _, g := range e.sorted(s, w) {
+					if g.arm == arm {
+						byN[g.policies] = append(byN[g.policies], g)
+					}
+				}
+			}
+			for _, n := range slices.Sorted(maps.Keys(byN)) {
+				visit(s, arm, n, byN[n])
+			}
+		}
+	}
+}
+
+func rangeOf(groups []*group, metric string) string {
+	var all []float64
+	for _, g := range groups {
+		all = append(all, g.samples(metric)...)
+	}
+	if len(all) == 0 {
+		return none
+	}
+	low, high := strconv.FormatFloat(slices.Min(all), 'f', 0, 64), strconv.FormatFloat(slices.Max(all), 'f', 0, 64)
+	if low == high {
+		return low
+	}
+	return low + " to " + high
+}
+
+// Problem is trials that are not numbers, for one reason.
+type Problem struct {
+	Status string   `json:"status"`
+	Reason string   `json:"reason"`
+	Trials int      `json:"trials"`
+	Cells  []string `json:"cells"`
+}
+
+func (d *dataset) problems() []Problem {
+	index := map[string]int{}
+	var out []Problem
+	for _, g := range d.all() {
+		cell := fmt.Sprintf("%s %s %s N=%d", g.scenario, g.workload, g.arm, g.policies)
+		for _, a := range g.attempts {
+			if a.status == record.StatusOK || a.superseded {
+				continue
+			}
+			key := a.status + "\x00" + shape(a.reason)
+			i, ok := index[key]
+			if !ok {
+				i = len(out)
+				index[key] = i
+				out = append(out, Problem{Status: a.status, Reason: reasonOr(a.reason)})
+			}
+			out[i].Trials++
+			if !slices.Contains(out[i].Cells, cell) {
+				out[i].Cells = append(out[i].Cells, cell)
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Problem) int {
+		return cmp.Compare(slices.Index(record.Statuses(), a.Status), slices.Index(record.Statuses(), b.Status))
+	})
+	return out
+}
+
+// trouble is the section of what is not a number, guards included.
+func (d *dataset) trouble() section {
+	sec := section{ID: "trouble", Title: "Trials that are not numbers",
+		Note: "failed: the datapath or workload did not do what it should. unsupported: this kernel or tool cannot run it. void: a guard around the trial failed, so its number is not used. rig: the testbed failed."}
+	t := table{ID: "trouble", Columns: []column{text("status"), number("trials"), text("reason"), text("cells")}}
+	for _, p := range d.problems() {
+		t.Rows = append(t.Rows, tableRow{Cells: []string{p.Status, strconv.Itoa(p.Trials), p.Reason, some(p.Cells)}, Class: "failed"})
+	}
+	if len(t.Rows) == 0 {
+		sec.Note = "None: every trial that was recorded is ok, and no guard fired."
+		return sec
+	}
+	sec.Tables = []table{t}
+	return sec
+}
+
+// activity is the section of what the nodes did while the workload ran.
+func (e estimator) activity() section {
+	sec := section{ID: "cpu", Title: "CPU and softirq work",
+		Note: "Medians over trials. cpu is CPU seconds busy per wall second of the node, all CPUs together; counts of softirqs are per second."}
+	for _, s := range e.scenarios {
+		for _, w := range e.workloads {
+			groups := e.sorted(s, w)
+			var cols []string
+			for _, m := range metrics(groups) {
+				if isActivity(m) {
+					cols = append(cols, m)
+				}
+			}
+			if len(cols) == 0 {
+				continue
+			}
+			sec.Tables = append(sec.Tables, e.mediansTable("cpu-"+slug(s+"-"+w), w+", "+s, groups, cols))
+		}
+	}
+	for i := range sec.Tables {
+		sec.Tables[i].Folded = true
+	}
+	return sec
+}
+
+func isActivity(metric string) bool {
+	return strings.HasPrefix(metric, "cpu") || strings.HasPrefix(metric, "softirq") || strings.HasPrefix(metric, "load1")
+}
+
+// others is the section of metrics that no other section shows.
+func (e estimator) others() section {
+	sec := section{ID: "others", Title: "Everything else that was measured", Note: "Medians over trials, in the unit of the column."}
+	for _, s := range e.scenarios {
+		for _, w := range e.workloads {
+			groups := e.sorted(s, w)
+			var cols []string
+			for _, m := range metrics(groups) {
+				if !isActivity(m) && !isResult(m) && !isProof(m) {
+					cols = append(cols, m)
+				}
+			}
+			if len(cols) > 0 {
+				t := e.mediansTable("others-"+slug(s+"-"+w), w+", "+s, groups, cols)
+				t.Folded = true
+				sec.Tables = append(sec.Tables, t)
+			}
+		}
+	}
+	return sec
+}
+
+func isProof(metric string) bool {
+	return metric == "policies_realised" || strings.HasPrefix(metric, "probes_") || metric == "hook_packets"
+}
+
+func (e estimator) mediansTable(id, title string, groups []*group, cols []string) table {
+	t := table{ID: id, Title: title, Columns: []column{text("arm"), number("N")}}
+	scales := make([]scale, len(cols))
+	for i, m := range cols {
+		var meds []float64
+		for _, g := range groups {
+			meds = append(meds, stat.Median(g.samples(m)))
+		}
+		scales[i] = scaleFor(e.units[m], meds)
+		t.Columns = append(t.Columns, number(scales[i].titled(m)))
+	}
+	for _, g := range groups {
+		row := tableRow{Cells: []string{g.arm, strconv.Itoa(g.policies)}}
+		for i, m := range cols {
+			row.Cells = append(row.Cells, scales[i].format(stat.Median(g.samples(m))))
+		}
+		if g.count(record.StatusOK) == 0 {
+			row.Class = "failed"
+		}
+		t.Rows = append(t.Rows, row)
+	}
+	return t
+}
+
+// variance is the section that splits the spread between boots and trials.
+func variance(all []Summary) section {
+	sec := section{ID: "blocks", Title: "Variation between and within blocks",
+		Note: "A block is one boot of the lab. Both columns are coefficients of variation (one-way analysis of variance); a large first one means that boots differ and more blocks, not more trials, would narrow the intervals."}
+	t := table{ID: "blocks", Folded: true, Columns: []column{text("scenario"), text("workload"), text("metric"), text("arm"), number("N"), number("between blocks"), number("within a block")}}
+	for _, s := range all {
+		if s.Between == nil || s.Within == nil {
+			continue
+		}
+		t.Rows = append(t.Rows, tableRow{Cells: []string{s.Scenario, s.Workload, s.Metric, s.Arm, strconv.Itoa(s.Policies), percent(*s.Between), percent(*s.Within)}})
+	}
+	if len(t.Rows) > 0 {
+		sec.Tables = []table{t}
+	}
+	return sec
+}
+
+func slug(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-':
+			return r
+		case r >= 'A' && r <= 'Z':
+			return r + 'a' - 'A'
+		}
+		return '-'
+	}, s)
+}

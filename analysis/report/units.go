@@ -1,0 +1,121 @@
+package report
+
+import (
+	"math"
+	"strconv"
+	"strings"
+
+	"hookbed/analysis/stat"
+)
+
+// scale is how values of one table or figure are written: divided, with a
+// fixed number of decimals, under one unit.
+type scale struct {
+	unit     string
+	divisor  float64
+	decimals int
+}
+
+// none stands for a number that does not exist.
+const none = "–"
+
+// scaleFor chooses the unit in which the largest of values is easy to read.
+func scaleFor(unit string, values []float64) scale {
+	top := 0.0
+	whole := true
+	for _, v := range values {
+		if math.IsNaN(v) {
+			continue
+		}
+		top = max(top, math.Abs(v))
+		whole = whole && v == math.Trunc(v)
+	}
+	s := scale{unit: unit, divisor: 1}
+	for _, step := range steps(unit) {
+		if s = step; top >= step.divisor {
+			break
+		}
+	}
+	if top > 0 && (!whole || s.divisor != 1) {
+		s.decimals = min(max(2-int(math.Floor(math.Log10(top/s.divisor))), 0), 4)
+	}
+	return s
+}
+
+func steps(unit string) []scale {
+	switch unit {
+	case "bit/s":
+		return []scale{{unit: "Gbit/s", divisor: 1e9}, {unit: "Mbit/s", divisor: 1e6}, {unit: "kbit/s", divisor: 1e3}, {unit: "bit/s", divisor: 1}}
+	case "s":
+		return []scale{{unit: "s", divisor: 1}, {unit: "ms", divisor: 1e-3}, {unit: "µs", divisor: 1e-6}, {unit: "ns", divisor: 1e-9}}
+	case "By":
+		return []scale{{unit: "GB", divisor: 1e9}, {unit: "MB", divisor: 1e6}, {unit: "kB", divisor: 1e3}, {unit: "B", divisor: 1}}
+	case "1/s":
+		return []scale{{unit: "per s", divisor: 1}}
+	case "1":
+		return []scale{{unit: "", divisor: 1}}
+	}
+	return []scale{{unit: unit, divisor: 1}}
+}
+
+func (s scale) format(v float64) string {
+	if math.IsNaN(v) {
+		return none
+	}
+	return strconv.FormatFloat(v/s.divisor, 'f', s.decimals, 64)
+}
+
+// titled is a heading with the unit behind it.
+func (s scale) titled(name string) string {
+	if s.unit == "" {
+		return name
+	}
+	return name + ", " + s.unit
+}
+
+func percent(v float64) string {
+	if math.IsNaN(v) {
+		return none
+	}
+	p := v * 100
+	decimals := 0
+	if p < 10 && p != 0 || p > 90 && p != math.Trunc(p) {
+		decimals = 1
+	}
+	return strings.TrimSuffix(strconv.FormatFloat(p, 'f', decimals, 64), ".0") + " %"
+}
+
+func ratio(v float64) string {
+	switch {
+	case math.IsNaN(v):
+		return none
+	case v >= 100:
+		return strconv.FormatFloat(v, 'f', 0, 64)
+	case v >= 10:
+		return strconv.FormatFloat(v, 'f', 1, 64)
+	}
+	return strconv.FormatFloat(v, 'f', 3, 64)
+}
+
+// stated is a confidence in words: intervals between extremes have at least
+// what is said.
+func stated(e stat.Estimate) string {
+	switch {
+	case e.Confidence == 0:
+		return "no confidence"
+	case e.Method == stat.MethodExtremes:
+		return "at least " + percent(e.Confidence)
+	}
+	return percent(e.Confidence)
+}
+
+// ratioWithInterval is "×0.471 (0.455 to 0.490)".
+func ratioWithInterval(e stat.Estimate) string {
+	if math.IsNaN(e.Estimate) {
+		return none
+	}
+	if e.Confidence == 0 {
+		return "×" + ratio(e.Estimate) + " (no interval)"
+	}
+	return "×" + ratio(e.Estimate) + " (" + ratio(e.Low) + " to " + ratio(e.High) + ")"
+}

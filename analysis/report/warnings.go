@@ -1,0 +1,257 @@
+package report
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"hookbed/analysis/record"
+)
+
+// noisy is the CoV above which a cell is called noisy.
+const noisy = 0.10
+
+// listed is how many cells a warning names before it counts the rest.
+const listed = 6
+
+// warnings are what a reader must know before believing a number.
+func (e estimator) warnings(all []Summary) []string {
+	var out []string
+	out = append(out, e.acceleratorWarning()...)
+	if e.clock() == "virtual" {
+		out = append(out, "Virtual clock: guest time advances with executed instructions. The numbers count instructions, not caches or parallelism; intervals describe variation over seeds. Never compare them with wall-clock numbers.")
+	}
+	out = append(out, e.fewTrials(all)...)
+	out = append(out, e.statusWarnings()...)
+	out = append(out, e.integrity()...)
+	out = append(out, e.oneBlock()...)
+	out = append(out, e.noise(all)...)
+	out = append(out, e.residues()...)
+	out = append(out, e.realisedWarnings()...)
+	return append(out, e.environmentDiffers()...)
+}
+
+// accelerators are the accelerators of all runs, by env.json or else by plan.
+func (d *dataset) accelerators() []string {
+	seen := map[string]bool{}
+	for _, r := range d.runs {
+		found := false
+		for key, v := range r.env {
+			if word, ok := accelerator(key, v); ok {
+				seen[word], found = true, true
+			}
+		}
+		if !found && r.plan != nil && r.plan.Spec.Lab.Provider == "libvirt" {
+			seen[r.plan.Spec.Lab.Accel] = true
+		}
+	}
+	delete(seen, "")
+	return slices.Sorted(maps.Keys(seen))
+}
+
+// accelerator recognises an entry of env.json that names one: a key with a part
+// that starts with "accel", a value that starts with tcg or kvm.
+func accelerator(key, value string) (word string, ok bool) {
+	parts := strings.Split(strings.ToLower(key), ".")
+	if !slices.ContainsFunc(parts, func(p string) bool { return strings.HasPrefix(p, "accel") }) {
+		return "", false
+	}
+	for _, word := range []string{"tcg", "kvm"} {
+		if strings.HasPrefix(strings.ToLower(value), word) {
+			return word, true
+		}
+	}
+	return "", false
+}
+
+// emulated says whether any machine ran under TCG.
+func (d *dataset) emulated() bool {
+	return slices.Contains(d.accelerators(), "tcg")
+}
+
+func (d *dataset) acceleratorWarning() []string {
+	if !d.emulated() {
+		return nil
+	}
+	return []string{"Shapes, not speeds: the machines ran under QEMU's TCG, which translates instructions. Compare arms and slopes within this report; absolute numbers say nothing of real hardware."}
+}
+
+// fewTrials states the confidence that small samples really have.
+func (e estimator) fewTrials(all []Summary) []string {
+	least, few, total := 0, 0, 0
+	confidence := 1.0
+	for _, s := range all {
+		if s.Median == nil {
+			continue
+		}
+		total++
+		if s.Median.Confidence >= e.confidence {
+			continue
+		}
+		few++
+		if least == 0 || s.N < least {
+			least, confidence = s.N, s.Median.Confidence
+		}
+	}
+	if few == 0 {
+		return nil
+	}
+	text := fmt.Sprintf("Few trials: %d of %d headline medians do not reach %s confidence. The smallest sample is %s", few, total, percent(e.confidence), plural(least, "trial"))
+	if confidence == 0 {
+		return []string{text + ", which gives no interval at all."}
+	}
+	return []string{text + fmt.Sprintf(": its interval, smallest to largest, encloses the true median with %s confidence.", percent(confidence))}
+}
+
+// statusWarnings counts the trials that are not numbers.
+func (d *dataset) statusWarnings() []string {
+	var parts []string
+	superseded, missing := 0, 0
+	for _, status := range record.Statuses()[1:] {
+		n := 0
+		for _, g := range d.all() {
+			n += g.count(status)
+		}
+		if n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, status))
+		}
+	}
+	for _, g := range d.all() {
+		missing += g.missing()
+		for _, a := range g.attempts {
+			if a.superseded {
+				superseded++
+			}
+		}
+	}
+	var out []string
+	if len(parts) > 0 {
+		out = append(out, "Trials without a usable number: "+strings.Join(parts, ", ")+". They and their reasons are listed under \"Trials that are not numbers\".")
+	}
+	if missing > 0 {
+		out = append(out, fmt.Sprintf("The run is not complete: %s planned but never recorded.", plural(missing, "trial")))
+	}
+	if superseded > 0 {
+		out = append(out, fmt.Sprintf("%s went wrong first and succeeded when repeated.", plural(superseded, "trial")))
+	}
+	return out
+}
+
+func (d *dataset) integrity() []string {
+	var out []string
+	for _, r := range d.runs {
+		if r.torn {
+			out = append(out, fmt.Sprintf("%s of %s ends in a line cut short; that trial is left out.", rowsFile, r.name))
+		}
+		if r.env == nil {
+			out = append(out, fmt.Sprintf("%s has no %s: nothing is known of its environment.", r.name, envFile))
+		}
+	}
+	if d.repeated > 0 {
+		out = append(out, fmt.Sprintf("%s in the rows more than once; the first was used.", plural(d.repeated, "measurement")))
+	}
+	return out
+}
+
+// oneBlock warns when variation between boots cannot be seen.
+func (d *dataset) oneBlock() []string {
+	blocks := map[string]bool{}
+	for _, g := range d.all() {
+		for _, a := range g.attempts {
+			blocks[fmt.Sprint(a.run, a.block)] = true
+		}
+	}
+	if len(blocks) != 1 {
+		return nil
+	}
+	return []string{"One block: every trial comes from a single boot, so the intervals do not include what boots differ by."}
+}
+
+func (e estimator) noise(all []Summary) []string {
+	var cells []string
+	for _, s := range all {
+		if s.CoV != nil && *s.CoV > noisy {
+			cells = append(cells, fmt.Sprintf("%s %s %s N=%d (%s)", s.Scenario, s.Workload, s.Arm, s.Policies, percent(*s.CoV)))
+		}
+	}
+	if len(cells) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("Noisy: the CoV of %s is above %s: %s.", plural(len(cells), "headline cell"), percent(noisy), some(cells))}
+}
+
+// residues names factors that vary inside one line of a table.
+func (d *dataset) residues() []string {
+	grouped := []string{factorScenario, factorWorkload, factorArm, factorPolicies}
+	where := map[string][]string{}
+	levels := map[string]map[string]bool{}
+	for _, g := range d.all() {
+		for f, seen := range g.levels {
+			if len(seen) < 2 || slices.Contains(grouped, f) {
+				continue
+			}
+			where[f] = append(where[f], fmt.Sprintf("%s %s %s N=%d", g.scenario, g.workload, g.arm, g.policies))
+			if levels[f] == nil {
+				levels[f] = map[string]bool{}
+			}
+			maps.Copy(levels[f], seen)
+		}
+	}
+	var out []string
+	for _, f := range slices.Sorted(maps.Keys(where)) {
+		out = append(out, fmt.Sprintf("Factor %q varies (%s) inside table lines that do not tell it apart, so those lines mix unlike trials: %s.",
+			f, strings.Join(slices.Sorted(maps.Keys(levels[f])), ", "), some(where[f])))
+	}
+	return out
+}
+
+// realisedWarnings catches a datapath that held fewer policies than N.
+func (d *dataset) realisedWarnings() []string {
+	var cells []string
+	for _, g := range d.all() {
+		x := g.samples("policies_realised")
+		if len(x) > 0 && slices.Min(x) < float64(g.policies) {
+			cells = append(cells, fmt.Sprintf("%s %s %s N=%d (%g)", g.scenario, g.workload, g.arm, g.policies, slices.Min(x)))
+		}
+	}
+	if len(cells) == 0 {
+		return nil
+	}
+	return []string{"Fewer policies realised in the kernel than N says: " + some(cells) + "."}
+}
+
+// environmentDiffers names what differs between merged runs.
+func (d *dataset) environmentDiffers() []string {
+	differ := map[string]bool{}
+	for _, r := range d.runs[1:] {
+		for key, v := range r.env {
+			if old, ok := d.runs[0].env[key]; !ok || old != v {
+				differ[key] = true
+			}
+		}
+		for key := range d.runs[0].env {
+			if _, ok := r.env[key]; !ok {
+				differ[key] = true
+			}
+		}
+	}
+	if len(differ) == 0 {
+		return nil
+	}
+	return []string{"The merged runs' environments differ in: " + some(slices.Sorted(maps.Keys(differ))) + "."}
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+func some(names []string) string {
+	if len(names) <= listed {
+		return strings.Join(names, ", ")
+	}
+	return strings.Join(names[:listed], ", ") + fmt.Sprintf(" and %d more", len(names)-listed)
+}

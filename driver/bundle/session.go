@@ -15,9 +15,6 @@ type Request struct {
 	Mark   bool `json:"mark,omitempty"`
 	UndoTo *int `json:"undo_to,omitempty"`
 	Facts  bool `json:"facts,omitempty"`
-	// Join moves link Link, and its addresses, from the helper's namespace into the network
-	// namespace of process PID under the name Name.
-	Join *Join `json:"join,omitempty"`
 }
 
 // Hello opens a session.
@@ -35,13 +32,6 @@ type Hello struct {
 type Bind struct {
 	Endpoint string `json:"endpoint"`
 	PID      int    `json:"pid"` // a process of the container; 0 unbinds
-}
-
-// Join is used by the local provider to link two nodes.
-type Join struct {
-	Link string `json:"link"`
-	PID  int    `json:"pid"`
-	Name string `json:"name"`
 }
 
 // Steps is a chunk of a bundle with the digests of the files it refers to.

@@ -10,7 +10,8 @@ import (
 	"hookbed/driver/plan"
 )
 
-const bpfHandle = "filter"
+// handle names the loaded object of a node: one helper may hold several nodes.
+func handle(n Node) string { return "filter@" + n.Name }
 
 // Identities of the tc policy: the client's own, then one for each other
 // source, as Cilium allocates them above its reserved range.
@@ -26,16 +27,16 @@ func tcFilter(r *renderer) error {
 		r.loadTC(n, object)
 	}
 	for _, e := range r.endpoints() {
-		r.apply(e.Node, "", bundle.AttachBPF{Handle: bpfHandle, Program: bpf.ProgFromEndpoint, Link: e.HostLink(), Hook: bundle.HookTCIngress})
+		r.apply(e.Node, "", bundle.AttachBPF{Handle: handle(e.Node), Program: bpf.ProgFromEndpoint, Link: e.HostLink(), Hook: bundle.HookTCIngress})
 	}
 	if r.Topology.MultiHost() {
 		for _, n := range r.Topology.Nodes {
-			r.apply(n, "", bundle.AttachBPF{Handle: bpfHandle, Program: bpf.ProgFromNetdev, Link: DataLink, Hook: bundle.HookTCIngress})
+			r.apply(n, "", bundle.AttachBPF{Handle: handle(n), Program: bpf.ProgFromNetdev, Link: DataLink, Hook: bundle.HookTCIngress})
 		}
 	}
 	r.JIT = true
 	r.Hook = &Hook{Node: r.Topology.Server.Node.Name, From: bundle.Counter{BPF: &bundle.BPFCounter{
-		Handle: bpfHandle, Stats: bpf.MapStats, Maps: []string{bpf.MapPolicy, bpf.MapIdentities},
+		Handle: handle(r.Topology.Server.Node), Stats: bpf.MapStats, Maps: []string{bpf.MapPolicy, bpf.MapIdentities},
 	}}}
 	r.expectEntries(bpf.MapPolicy, r.policyEntries())
 	r.expectEntries(bpf.MapIdentities, len(r.policies))
@@ -47,7 +48,7 @@ func (r *renderer) loadTC(n Node, object string) {
 	if r.Topology.MultiHost() {
 		programs = append(programs, bpf.ProgFromNetdev)
 	}
-	r.apply(n, "", bundle.LoadBPF{Handle: bpfHandle, Object: object, Programs: programs, Vars: map[string]string{
+	r.apply(n, "", bundle.LoadBPF{Handle: handle(n), Object: object, Programs: programs, Vars: map[string]string{
 		bpf.VarEnforceNewOnly: flag(r.cell.Get(optEnforce) == enforceNew),
 		bpf.VarUsePeer:        flag(r.cell.Get(optDelivery) == deliverPeer),
 	}, MaxEntries: r.mapSizes(bpf.MapPolicy, bpf.MapIdentities)})
@@ -95,7 +96,7 @@ func xdpFilter(r *renderer) error {
 		vars[bpf.VarEndpointIP] = hex.EncodeToString(bpf.IPKey(t.Server.Addr))
 		vars[bpf.VarEnforce] = flag(len(r.policies) > 0)
 	}
-	r.apply(node, "", bundle.LoadBPF{Handle: bpfHandle, Object: r.file("xdp.bpf.o", bpf.XDPObject()), Programs: []string{program}, Vars: vars, MaxEntries: r.mapSizes(bpf.MapPolicy)})
+	r.apply(node, "", bundle.LoadBPF{Handle: handle(node), Object: r.file("xdp.bpf.o", bpf.XDPObject()), Programs: []string{program}, Vars: vars, MaxEntries: r.mapSizes(bpf.MapPolicy)})
 	if len(r.policies) > 0 {
 		r.fillXDPPolicies(node)
 	}
@@ -103,9 +104,9 @@ func xdpFilter(r *renderer) error {
 	if r.cell.Get(optAttach) == attachGeneric {
 		hook = bundle.HookXDPGeneric
 	}
-	r.apply(node, in, bundle.AttachBPF{Handle: bpfHandle, Program: program, Link: link, Hook: hook})
+	r.apply(node, in, bundle.AttachBPF{Handle: handle(node), Program: program, Link: link, Hook: hook})
 	r.JIT = true
-	r.Hook = &Hook{Node: node.Name, From: bundle.Counter{BPF: &bundle.BPFCounter{Handle: bpfHandle, Stats: bpf.MapStats, Maps: []string{bpf.MapPolicy}}}}
+	r.Hook = &Hook{Node: node.Name, From: bundle.Counter{BPF: &bundle.BPFCounter{Handle: handle(node), Stats: bpf.MapStats, Maps: []string{bpf.MapPolicy}}}}
 	r.expectEntries(bpf.MapPolicy, r.policyEntries())
 	return nil
 }
@@ -150,7 +151,7 @@ func (r *renderer) mapSizes(maps ...string) map[string]uint32 {
 }
 
 func (r *renderer) fill(n Node, m, file, lines string) {
-	r.apply(n, "", bundle.FillMap{Handle: bpfHandle, Map: m, File: r.file(file, []byte(lines))})
+	r.apply(n, "", bundle.FillMap{Handle: handle(n), Map: m, File: r.file(file, []byte(lines))})
 }
 
 func line(b *strings.Builder, key, value []byte) {

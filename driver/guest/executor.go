@@ -153,7 +153,7 @@ func (x *executor) execute(ctx context.Context, step bundle.Step, files map[stri
 	if !ok {
 		return res, fmt.Errorf("unknown step kind %q", res.Kind)
 	}
-	at, err := x.place(step.In)
+	at, err := x.place(x.where(step))
 	if err != nil {
 		return res, err
 	}
@@ -168,6 +168,15 @@ func (x *executor) execute(ctx context.Context, step bundle.Step, files map[stri
 		return res, fmt.Errorf("interrupted: %w", errors.Join(ctx.Err(), err))
 	}
 	return res, err
+}
+
+// where is the namespace a step acts in. One helper may hold several nodes as
+// namespaces (the local provider): then a step "on the node" acts in that one.
+func (x *executor) where(step bundle.Step) string {
+	if _, held := x.endpoints[step.Node]; held && step.In == "" {
+		return step.Node
+	}
+	return step.In
 }
 
 // undoTo undoes back to a mark within undoLimit. Undoing everything also ends

@@ -57,6 +57,13 @@ func (n *namespace) fd() (int, error) {
 	return fd, nil
 }
 
+// same reports whether two descriptors are of one namespace.
+func (n *namespace) same(other *namespace) bool {
+	a, err := n.file.Stat()
+	b, err2 := other.file.Stat()
+	return err == nil && err2 == nil && os.SameFile(a, b)
+}
+
 // enter moves the calling thread, which must be locked, into the namespace.
 func (n *namespace) enter() error {
 	fd, err := n.fd()
@@ -214,73 +221,6 @@ func (x *executor) place(in string) (*endpoint, error) {
 		return nil, fmt.Errorf("no endpoint %q on this node", in)
 	}
 	return ep, nil
-}
-
-// join moves a link and its addresses into the namespace of another process.
-func (x *executor) join(j bundle.Join) error {
-	target, err := openNamespace(j.Name, fmt.Sprintf("/proc/%d/ns/net", j.PID))
-	if err != nil {
-		return fmt.Errorf("join process %d: %w", j.PID, err)
-	}
-	defer target.file.Close()
-	// A neutral name on the way: the target may have a link of either name.
-	transit := fmt.Sprintf("hbmove%d", os.Getpid())
-	var addrs []netlink.Addr
-	err = x.node.withNetlink(func(h *netlink.Handle) error {
-		var err error
-		addrs, err = sendLink(h, j.Link, transit, target)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return target.withNetlink(func(h *netlink.Handle) error { return receiveLink(h, transit, j.Name, addrs) })
-}
-
-// sendLink moves a link away under the name transit; its addresses, which do
-// not travel with it, are returned.
-func sendLink(h *netlink.Handle, name, transit string, target *namespace) ([]netlink.Addr, error) {
-	link, err := h.LinkByName(name)
-	if err != nil {
-		return nil, fmt.Errorf("find link %s: %w", name, err)
-	}
-	addrs, err := h.AddrList(link, netlink.FAMILY_V4)
-	if err != nil {
-		return nil, fmt.Errorf("list addresses of %s: %w", name, err)
-	}
-	if err := h.LinkSetDown(link); err != nil {
-		return nil, fmt.Errorf("set %s down: %w", name, err)
-	}
-	if err := h.LinkSetName(link, transit); err != nil {
-		return nil, fmt.Errorf("rename %s: %w", name, err)
-	}
-	fd, err := target.fd()
-	if err != nil {
-		return nil, err
-	}
-	if err := h.LinkSetNsFd(link, fd); err != nil {
-		return nil, fmt.Errorf("move %s: %w", name, err)
-	}
-	return addrs, nil
-}
-
-func receiveLink(h *netlink.Handle, transit, name string, addrs []netlink.Addr) error {
-	link, err := h.LinkByName(transit)
-	if err != nil {
-		return fmt.Errorf("find moved link: %w", err)
-	}
-	if err := h.LinkSetName(link, name); err != nil {
-		return fmt.Errorf("name moved link %s: %w", name, err)
-	}
-	if err := h.LinkSetUp(link); err != nil {
-		return fmt.Errorf("set %s up: %w", name, err)
-	}
-	for _, a := range addrs {
-		if err := h.AddrAdd(link, &netlink.Addr{IPNet: a.IPNet}); err != nil {
-			return fmt.Errorf("add %s to %s: %w", a.IPNet, name, err)
-		}
-	}
-	return nil
 }
 
 // withNetlink runs fn with a netlink socket of the namespace, on a thread in

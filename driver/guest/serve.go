@@ -115,8 +115,6 @@ func (s *session) answer(ctx context.Context, line []byte) bundle.Reply {
 		return bundle.Reply{Mark: s.x.undo.mark()}
 	case req.UndoTo != nil:
 		return failed(s.x.undoTo(*req.UndoTo))
-	case req.Join != nil:
-		return failed(s.x.join(*req.Join))
 	default:
 		facts, err := s.x.facts(ctx)
 		reply := failed(err)
@@ -142,7 +140,7 @@ func decodeRequest(line []byte) (bundle.Request, error) {
 		return req, fmt.Errorf("decode request: %w", err)
 	}
 	n := 0
-	for _, set := range []bool{req.Hello != nil, req.Bind != nil, req.Exec != nil, req.Mark, req.UndoTo != nil, req.Facts, req.Join != nil} {
+	for _, set := range []bool{req.Hello != nil, req.Bind != nil, req.Exec != nil, req.Mark, req.UndoTo != nil, req.Facts} {
 		if set {
 			n++
 		}

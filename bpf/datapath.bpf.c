@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
+//go:build ignore
+
+// The tc datapath: joins the endpoints of a node with each other and with the
+// network by redirects, and enforces policy on what enters an endpoint. No
+// bridge, no netfilter. Linux 5.10 or later (bpf_redirect_peer, _neigh).
+#include "headers/parse.h"
+#include "headers/stats.h"
+#include "headers/policy.h"
+#include "headers/conntrack.h"
+#include <linux/if_packet.h>
+#include <linux/pkt_cls.h>
+
+#define IDENTITY_WORLD 2 // of a source that the map identities lacks
+#define ENDPOINT_ENFORCE 1
+#define FAMILY_INET 2 // AF_INET
+
+// Policy is asked once per connection (1), or for every packet that is not a
+// reply (0).
+const volatile __u8 enforce_new_only = 0;
+// Deliver straight into the endpoint's namespace (1), or through the queue of
+// the node's end of its veth (0).
+const volatile __u8 use_peer = 0;
+
+struct endpoint {
+	__u32 ifindex; // the node's end of the veth
+	__u32 id;
+	__u8 mac[ETH_ALEN];    // the endpoint's eth0
+	__u8 gw_mac[ETH_ALEN]; // the node's end, the source of what is delivered
+	__u8 flags;
+	__u8 pad[3];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __be32);
+	__type(value, struct endpoint);
+} endpoints SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __be32);
+	__type(value, __u32);
+} identities SEC(".maps");
+
+static __always_inline __u32 identity_of(__be32 addr)
+{
+	__u32 *id = bpf_map_lookup_elem(&identities, &addr);
+
+	return id ? *id : IDENTITY_WORLD;
+}
+
+// read_skb reads the frame's headers. Where the driver left a part of them in
+// page fragments they are first pulled together.
+static __always_inline enum frame read_skb(struct __sk_buff *skb, struct cursor *c, struct packet *p)
+{
+	enum frame f;
+
+	c->pos = (void *)(long)skb->data;
+	c->end = (void *)(long)skb->data_end;
+	if (c->pos + MAX_HEADERS > c->end && skb->len > c->end - c->pos) {
+		bpf_skb_pull_data(skb, skb->len < MAX_HEADERS ? skb->len : MAX_HEADERS);
+		c->pos = (void *)(long)skb->data;
+		c->end = (void *)(long)skb->data_end;
+	}
+	f = read_frame(c, p);
+	// The stack takes the outermost tag out of the frame before this hook.
+	if (skb->vlan_present)
+		p->tags++;
+	return f;
+}
+
+// checksum_for_ttl updates an IPv4 header checksum for a changed word of TTL
+// and protocol (RFC 1624, equation 3).
+static __always_inline __sum16 checksum_for_ttl(__sum16 check, __u16 old, __u16 new)
+{
+	__u32 sum = (__u16)~check + (__u16)~old + new;
+
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (__sum16)~sum;
+}
+
+// decrement_ttl writes TTL - 1 and the checksum of an untagged frame.
+static __always_inline int decrement_ttl(struct __sk_buff *skb, const struct packet *p)
+{
+	struct {
+		__u8 ttl;
+		__u8 proto;
+		__sum16 check;
+	} now = {.ttl = p->ttl - 1, .proto = p->proto};
+
+	// In memory the TTL is the first byte of its word.
+	now.check = checksum_for_ttl(p->check, bpf_htons(p->ttl << 8 | p->proto), bpf_htons(now.ttl << 8 | now.proto));
+	return bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct iphdr, ttl), &now, sizeof(now), 0);
+}
+
+// readdress writes both MAC addresses.
+static __always_inline int readdress(struct __sk_buff *skb, const __u8 *dst, const __u8 *src)
+{
+	__u8 macs[2 * ETH_ALEN];
+
+	__builtin_memcpy(macs, dst, ETH_ALEN);
+	__builtin_memcpy(macs + ETH_ALEN, src, ETH_ALEN);
+	return bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0);
+}
+
+// judge_new decides on a packet that is no reply, and remembers its flow.
+static __always_inline enum verdict judge_new(const struct packet *p, const struct flow_key *k, int enforced)
+{
+	struct flow *f = flow_find(p, k);
+	__u32 admitted = enforced ? FLOW_ADMITTED : 0;
+
+	if (enforced && !(enforce_new_only && f && f->flags & FLOW_ADMITTED) &&
+	    !policy_admits(identity_of(p->saddr), p->dport, p->proto))
+		return DROPPED;
+	if (!f)
+		flow_open(k, admitted);
+	else if (admitted && !(f->flags & FLOW_ADMITTED))
+		f->flags |= FLOW_ADMITTED;
+	return enforced ? ACCEPTED : PASSED;
+}
+
+// judge decides whether a packet may enter an endpoint.
+static __always_inline enum verdict judge(struct cursor *c, const struct packet *p, int enforced)
+{
+	enum verdict admitted = enforced ? ACCEPTED : PASSED;
+	struct flow_key k = forward_key(p), reversed = reverse_key(&k);
+
+	if (!p->whole)
+		return enforced ? DROPPED : PASSED;
+	if (p->icmp_error) {
+		if (!enforced || flow_quoted(c, p) || policy_admits(identity_of(p->saddr), 0, p->proto))
+			return admitted;
+		return DROPPED;
+	}
+	if (flow_find(p, &reversed))
+		return admitted;
+	return judge_new(p, &k, enforced);
+}
+
+// deliver hands a packet to its endpoint. To the eyes of the endpoint the node
+// is a router, so one whose time is up is left to the stack to answer.
+static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p, const struct endpoint *e)
+{
+	if (p->ttl <= 1)
+		return TC_ACT_OK;
+	if (decrement_ttl(skb, p) || readdress(skb, e->mac, e->gw_mac))
+		return TC_ACT_SHOT;
+	if (!use_peer)
+		return bpf_redirect(e->ifindex, 0);
+	// Nobody looks at the destination MAC again on this way.
+	if (skb->pkt_type != PACKET_HOST)
+		bpf_skb_change_type(skb, PACKET_HOST);
+	return bpf_redirect_peer(e->ifindex, 0);
+}
+
+static __always_inline int to_endpoint(struct __sk_buff *skb, struct cursor *c, const struct packet *p,
+				       const struct endpoint *e)
+{
+	int enforced = e->flags & ENDPOINT_ENFORCE;
+	enum verdict v;
+
+	// Endpoints are reached without tags; who sends some wants to get around.
+	if (p->tags) {
+		count(enforced ? DROPPED : PASSED, skb->len);
+		return enforced ? TC_ACT_SHOT : TC_ACT_OK;
+	}
+	v = judge(c, p, enforced);
+	count(v, skb->len);
+	return v == DROPPED ? TC_ACT_SHOT : deliver(skb, p, e);
+}
+
+// track_outgoing remembers what an endpoint starts, so that the answers pass.
+static __always_inline void track_outgoing(const struct packet *p)
+{
+	struct flow_key k = forward_key(p), reversed = reverse_key(&k);
+
+	if (!p->whole || p->icmp_error || flow_find(p, &reversed) || flow_find(p, &k))
+		return;
+	flow_open(&k, 0);
+}
+
+// to_network routes a packet out of the node as the kernel's tables say, and
+// leaves to the stack what they do not say.
+static __always_inline int to_network(struct __sk_buff *skb, const struct packet *p)
+{
+	struct bpf_fib_lookup fib = {
+		.family = FAMILY_INET,
+		.tos = p->tos,
+		.l4_protocol = p->proto,
+		.sport = p->sport,
+		.dport = p->dport,
+		.ipv4_src = p->saddr,
+		.ipv4_dst = p->daddr,
+		.ifindex = skb->ifindex,
+	};
+	long found;
+
+	track_outgoing(p);
+	if (p->ttl <= 1)
+		return TC_ACT_OK;
+	found = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH)
+		return TC_ACT_OK;
+	if (decrement_ttl(skb, p))
+		return TC_ACT_SHOT;
+	if (found == BPF_FIB_LKUP_RET_NO_NEIGH)
+		return bpf_redirect_neigh(fib.ifindex, 0, 0, 0);
+	if (readdress(skb, fib.dmac, fib.smac))
+		return TC_ACT_SHOT;
+	return bpf_redirect(fib.ifindex, 0);
+}
+
+static __always_inline int leave(struct __sk_buff *skb, enum verdict v)
+{
+	count(v, skb->len);
+	return v == DROPPED ? TC_ACT_SHOT : TC_ACT_OK;
+}
+
+// tc_from_endpoint runs at the node's end of an endpoint's veth, on what the
+// endpoint sends.
+SEC("tc")
+int tc_from_endpoint(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	struct cursor c;
+	enum frame f = read_skb(skb, &c, &p);
+	struct endpoint *e;
+
+	if (f != FRAME_IPV4)
+		return leave(skb, f == FRAME_BROKEN ? DROPPED : PASSED);
+	e = bpf_map_lookup_elem(&endpoints, &p.daddr);
+	if (e)
+		return to_endpoint(skb, &c, &p, e);
+	count(PASSED, skb->len);
+	return p.tags ? TC_ACT_OK : to_network(skb, &p);
+}
+
+// tc_from_netdev runs at the node's NIC, on what the network sends.
+SEC("tc")
+int tc_from_netdev(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	struct cursor c;
+	enum frame f = read_skb(skb, &c, &p);
+	struct endpoint *e;
+
+	if (f != FRAME_IPV4)
+		return leave(skb, f == FRAME_BROKEN ? DROPPED : PASSED);
+	e = bpf_map_lookup_elem(&endpoints, &p.daddr);
+	return e ? to_endpoint(skb, &c, &p, e) : leave(skb, PASSED);
+}
+
+char LICENSE[] SEC("license") = "GPL";

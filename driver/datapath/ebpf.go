@@ -49,8 +49,8 @@ func (r *renderer) loadTC(n Node, object string) {
 		programs = append(programs, bpf.ProgFromNetdev)
 	}
 	r.apply(n, "", bundle.LoadBPF{Handle: handle(n), Object: object, Programs: programs, Vars: map[string]string{
-		bpf.VarEnforceNewOnly: flag(r.cell.Get(optEnforce) == enforceNew),
-		bpf.VarUsePeer:        flag(r.cell.Get(optDelivery) == deliverPeer),
+		bpf.VarEnforceNewOnly: onOff(r.cell.Get(optEnforce) == enforceNew),
+		bpf.VarUsePeer:        onOff(r.cell.Get(optDelivery) == deliverPeer),
 	}, MaxEntries: r.mapSizes(bpf.MapPolicy, bpf.MapIdentities)})
 	var endpoints strings.Builder
 	for i, e := range r.endpoints() {
@@ -94,7 +94,7 @@ func xdpFilter(r *renderer) error {
 	vars := map[string]string{}
 	if program == bpf.ProgXDPHash {
 		vars[bpf.VarEndpointIP] = hex.EncodeToString(bpf.IPKey(t.Server.Addr))
-		vars[bpf.VarEnforce] = flag(len(r.policies) > 0)
+		vars[bpf.VarEnforce] = onOff(len(r.policies) > 0)
 	}
 	r.apply(node, "", bundle.LoadBPF{Handle: handle(node), Object: r.file("xdp.bpf.o", bpf.XDPObject()), Programs: []string{program}, Vars: vars, MaxEntries: r.mapSizes(bpf.MapPolicy)})
 	if len(r.policies) > 0 {
@@ -158,7 +158,7 @@ func line(b *strings.Builder, key, value []byte) {
 	fmt.Fprintf(b, "%s %s\n", hex.EncodeToString(key), hex.EncodeToString(value))
 }
 
-func flag(on bool) string {
+func onOff(on bool) string {
 	if on {
 		return "01"
 	}

@@ -13,7 +13,8 @@ import (
 type figure struct {
 	Name     string // file name without extension, "throughput-localhost"
 	Title    string
-	Subtitle string
+	Subtitle string // what was run, and which way is better
+	Basis    string // what the points rest on
 	Caption  string
 	Scenario string
 	measure  measure
@@ -65,7 +66,7 @@ func (e estimator) figure(scenario string, m measure) (figure, bool) {
 	name := map[string]string{"TCP_STREAM": "throughput", "TCP_RR": "latency", "TCP_CRR": "crr-rate"}[m.workload]
 	f := figure{Name: name + "-" + slug(scenario), Scenario: scenario, measure: m, scale: scaleFor(e.units[m.metric], mediansOf(all))}
 	f.Title = fmt.Sprintf("%s, %s", sentenceCase(m.name), scenario)
-	f.Subtitle = e.subtitle(m, all)
+	f.Subtitle, f.Basis = subtitle(m), e.basis(all)
 	f.Caption = caption(m, scenario)
 	lines, refs := 0, 0
 	for _, arm := range e.arms {
@@ -100,12 +101,15 @@ func levelsOf(all []Summary) []int {
 	return out
 }
 
-func (e estimator) subtitle(m measure, all []Summary) string {
-	better := "lower is better"
+func subtitle(m measure) string {
 	if m.higherIsBetter {
-		better = "higher is better"
+		return m.workload + ", higher is better"
 	}
-	s := fmt.Sprintf("%s, %s · median of %s", m.workload, better, trialsText(all))
+	return m.workload + ", lower is better"
+}
+
+func (e estimator) basis(all []Summary) string {
+	s := "median of " + trialsText(all)
 	if e.clock() == "virtual" {
 		s += " · virtual clock"
 	}
@@ -135,6 +139,8 @@ func trialsText(all []Summary) string {
 	switch {
 	case high == 0:
 		return trials + ", no interval"
+	case low == 0:
+		return trials + ", intervals of at most " + percent(high)
 	case low == high:
 		return trials + ", " + percent(low) + " interval"
 	}

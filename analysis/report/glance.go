@@ -26,7 +26,7 @@ const (
 	wordSlower      = "slower"
 	wordFaster      = "faster"
 	wordSame        = "not distinguishable"
-	wordNoInterval  = "one trial, no interval"
+	wordNoInterval  = "undecided (one trial)"
 	wordNoNumber    = "no valid number"
 	wordSeemsPrefix = "seems "
 )
@@ -96,74 +96,154 @@ func (e estimator) largest(scenario, workload, arm string) *group {
 	return out
 }
 
-// glanceLine is one sentence of "At a glance".
-type glanceLine struct {
-	Scenario string
-	Lead     string // "throughput (TCP_STREAM)"
-	Items    []glanceItem
+// glanceTable is the verdicts of a scenario and kind of comparison: a line an
+// arm, a column a measure.
+type glanceTable struct {
+	Title    string
+	Measures []string
+	Rows     []glanceRow
+	Folded   bool // the comparison with the reference, of second rank
 }
 
-type glanceItem struct {
-	Arm, Word, Ratio, Class string
-	N                       int
+type glanceRow struct {
+	Arm   string
+	N     int
+	Cells []glanceCell
 }
 
-// glance groups verdicts into sentences: one a scenario, measure and kind of
-// comparison.
-func glance(verdicts []Verdict) []glanceLine {
-	var out []glanceLine
-	index := map[string]int{}
+type glanceCell struct{ Word, Ratio, Class string }
+
+// glanceScenario is what "At a glance" says of one scenario.
+type glanceScenario struct {
+	Name     string
+	Sentence string // its verdicts in words, "" if no arm has both N = 0 and more
+	Tables   []glanceTable
+}
+
+// glance arranges verdicts for reading.
+func (e estimator) glance(verdicts []Verdict) []glanceScenario {
+	var out []glanceScenario
+	for _, s := range e.scenarios {
+		var own, others []Verdict
+		for _, v := range verdicts {
+			switch {
+			case v.Scenario != s:
+			case v.Against == v.Arm:
+				own = append(own, v)
+			default:
+				others = append(others, v)
+			}
+		}
+		g := glanceScenario{Name: s, Sentence: sentence(s, own)}
+		if len(own) > 0 {
+			g.Tables = append(g.Tables, e.glanceTable("Most policies against none", own))
+		}
+		if len(others) > 0 {
+			t := e.glanceTable("Against "+e.ref+" without policies", others)
+			t.Folded = len(own) > 0
+			g.Tables = append(g.Tables, t)
+		}
+		if len(g.Tables) > 0 {
+			out = append(out, g)
+		}
+	}
+	return out
+}
+
+func (e estimator) glanceTable(title string, verdicts []Verdict) glanceTable {
+	t := glanceTable{Title: title}
+	for _, m := range e.measures() {
+		t.Measures = append(t.Measures, fmt.Sprintf("%s (%s)", m.name, m.workload))
+	}
+	for _, arm := range e.arms {
+		row := glanceRow{Arm: arm, Cells: make([]glanceCell, len(t.Measures))}
+		found := false
+		for _, v := range verdicts {
+			if v.Arm == arm {
+				i := slices.Index(t.Measures, fmt.Sprintf("%s (%s)", v.Measure, v.Workload))
+				row.Cells[i], row.N, found = e.cellOf(v), v.Policies, true
+			}
+		}
+		if found {
+			t.Rows = append(t.Rows, row)
+		}
+	}
+	return t
+}
+
+func (e estimator) cellOf(v Verdict) glanceCell {
+	c := glanceCell{Word: v.Word, Class: classOf(v.Word)}
+	if v.Ratio == nil {
+		return c
+	}
+	c.Ratio = ratioWithInterval(*v.Ratio)
+	if v.Ratio.Confidence > 0 && v.Ratio.Confidence < e.confidence {
+		c.Ratio = strings.TrimSuffix(c.Ratio, ")") + ", " + stated(*v.Ratio) + ")"
+	}
+	return c
+}
+
+// sentence says in words what more policies did in a scenario: arms with the
+// same verdicts share a phrase.
+func sentence(scenario string, verdicts []Verdict) string {
+	var arms []string
+	most := 0
+	of := map[string][]Verdict{}
 	for _, v := range verdicts {
-		lead := fmt.Sprintf("%s (%s)", v.Measure, v.Workload)
-		if v.Against == v.Arm {
-			lead += ", most policies against none"
-		} else {
-			lead += ", against " + v.Against + " with none"
+		if of[v.Arm] == nil {
+			arms = append(arms, v.Arm)
 		}
-		key := v.Scenario + "\x00" + lead
-		i, ok := index[key]
-		if !ok {
-			i = len(out)
-			index[key] = i
-			out = append(out, glanceLine{Scenario: v.Scenario, Lead: lead})
-		}
-		out[i].Items = append(out[i].Items, itemOf(v))
+		of[v.Arm] = append(of[v.Arm], v)
+		most = max(most, v.Policies)
 	}
-	slices.SortStableFunc(out, func(a, b glanceLine) int {
-		return strings.Compare(kind(a), kind(b)) // the study's own question first
-	})
-	return byScenario(out)
+	if len(arms) == 0 {
+		return ""
+	}
+	var phrases []string
+	sharing := map[string][]string{}
+	for _, arm := range arms {
+		p := phrase(of[arm])
+		if sharing[p] == nil {
+			phrases = append(phrases, p)
+		}
+		sharing[p] = append(sharing[p], arm)
+	}
+	for i, p := range phrases {
+		phrases[i] = list(sharing[p]) + " " + p
+	}
+	return fmt.Sprintf("On %s, from N = 0 to N = %d: %s.", scenario, most, strings.Join(phrases, "; "))
 }
 
-func kind(l glanceLine) string {
-	if strings.HasSuffix(l.Lead, "most policies against none") {
-		return "a"
+// phrase is the verdicts of one arm: "slower in throughput (×0.608)".
+func phrase(verdicts []Verdict) string {
+	var words []string
+	measures := map[string][]string{}
+	for _, v := range verdicts {
+		if measures[v.Word] == nil {
+			words = append(words, v.Word)
+		}
+		m := v.Measure
+		if c := classOf(v.Word); c == "slower" || c == "faster" {
+			m += " (×" + ratio(v.Ratio.Estimate) + ")"
+		}
+		measures[v.Word] = append(measures[v.Word], m)
 	}
-	return "b"
+	var parts []string
+	for _, w := range words {
+		in := " in "
+		if classOf(w) == "unknown" {
+			in = " for "
+		}
+		parts = append(parts, w+in+list(measures[w]))
+	}
+	return strings.Join(parts, ", ")
 }
 
-func byScenario(lines []glanceLine) []glanceLine {
-	var order []string
-	for _, l := range lines {
-		if !slices.Contains(order, l.Scenario) {
-			order = append(order, l.Scenario)
-		}
+func list(names []string) string {
+	if len(names) < 2 {
+		return strings.Join(names, "")
 	}
-	slices.SortStableFunc(lines, func(a, b glanceLine) int {
-		return slices.Index(order, a.Scenario) - slices.Index(order, b.Scenario)
-	})
-	return lines
-}
-
-func itemOf(v Verdict) glanceItem {
-	it := glanceItem{Arm: v.Arm, Word: v.Word, N: v.Policies, Class: classOf(v.Word)}
-	if v.Ratio != nil {
-		it.Ratio = ratioWithInterval(*v.Ratio)
-		if v.Ratio.Confidence > 0 {
-			it.Ratio = strings.TrimSuffix(it.Ratio, ")") + ", " + stated(*v.Ratio) + ")"
-		}
-	}
-	return it
+	return strings.Join(names[:len(names)-1], ", ") + " and " + names[len(names)-1]
 }
 
 // classOf is how a verdict is coloured.
@@ -177,21 +257,4 @@ func classOf(word string) string {
 		return "same"
 	}
 	return "unknown"
-}
-
-// text is a line without markup.
-func (l glanceLine) text() string {
-	var parts []string
-	for _, it := range l.Items {
-		parts = append(parts, it.text())
-	}
-	return l.Scenario + ": " + l.Lead + ": " + strings.Join(parts, "; ")
-}
-
-func (it glanceItem) text() string {
-	s := fmt.Sprintf("%s at N = %d %s", it.Arm, it.N, it.Word)
-	if it.Ratio != "" {
-		s += " " + it.Ratio
-	}
-	return s
 }

@@ -15,16 +15,11 @@ var pageTemplate string
 // page is what the template sees.
 type page struct {
 	content
-	Glance   []pageScenario
+	Glance   []glanceScenario
 	Figures  []pageFigure
 	Sections []section
 	Runs     []pageRun
 	Reading  []string
-}
-
-type pageScenario struct {
-	Name  string
-	Lines []glanceLine
 }
 
 type pageFigure struct {
@@ -53,14 +48,7 @@ func htmlPage(c content) ([]byte, error) {
 }
 
 func pageOf(c content) page {
-	p := page{content: c, Sections: c.sections, Reading: c.reading()}
-	for _, l := range c.glance {
-		if n := len(p.Glance); n == 0 || p.Glance[n-1].Name != l.Scenario {
-			p.Glance = append(p.Glance, pageScenario{Name: l.Scenario})
-		}
-		last := &p.Glance[len(p.Glance)-1]
-		last.Lines = append(last.Lines, l)
-	}
+	p := page{content: c, Glance: c.glance, Sections: c.sections, Reading: c.reading()}
 	for _, f := range c.figures {
 		// The SVG is made by this package, which escapes every text in it.
 		p.Figures = append(p.Figures, pageFigure{f.Name, f.Caption, template.HTML(f.svg())})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -43,23 +44,31 @@ func markdownGlance(b *bytes.Buffer, c content) {
 	if len(c.glance) == 0 {
 		b.WriteString("Nothing can be compared: no arm has both N = 0 and more policies, and there is no reference arm.\n\n")
 	}
-	for i, l := range c.glance {
-		if i == 0 || c.glance[i-1].Scenario != l.Scenario {
-			fmt.Fprintf(b, "**%s**\n\n", mdEscape(l.Scenario))
+	for _, g := range c.glance {
+		fmt.Fprintf(b, "### %s\n\n", mdEscape(g.Name))
+		if g.Sentence != "" {
+			fmt.Fprintf(b, "%s\n\n", mdEscape(g.Sentence))
 		}
-		var items []string
-		for _, it := range l.Items {
-			s := fmt.Sprintf("`%s` at N = %d **%s**", it.Arm, it.N, it.Word)
-			if it.Ratio != "" {
-				s += " " + it.Ratio
-			}
-			items = append(items, s)
-		}
-		fmt.Fprintf(b, "- %s: %s.\n", mdEscape(l.Lead), strings.Join(items, "; "))
-		if i+1 == len(c.glance) || c.glance[i+1].Scenario != l.Scenario {
-			b.WriteString("\n")
+		for _, t := range g.Tables {
+			markdownGlanceTable(b, t)
 		}
 	}
+}
+
+func markdownGlanceTable(b *bytes.Buffer, g glanceTable) {
+	t := table{Columns: []column{text("arm"), number("N")}}
+	for _, m := range g.Measures {
+		t.Columns = append(t.Columns, text(m))
+	}
+	for _, r := range g.Rows {
+		row := tableRow{Cells: []string{r.Arm, strconv.Itoa(r.N)}}
+		for _, c := range r.Cells {
+			row.Cells = append(row.Cells, strings.TrimSpace(c.Word+" "+c.Ratio))
+		}
+		t.Rows = append(t.Rows, row)
+	}
+	fmt.Fprintf(b, "%s:\n\n", mdEscape(g.Title))
+	markdownTable(b, t)
 }
 
 // headOf and restOf split a warning at its first colon or full stop.

@@ -29,7 +29,7 @@ type Options struct {
 // Result is what Make wrote and found.
 type Result struct {
 	Files    []string // paths, outDir included, in the order written
-	Glance   []string // the verdicts as plain sentences
+	Glance   []string // the verdicts as plain sentences, one a scenario
 	Warnings []string
 }
 
@@ -54,7 +54,7 @@ type Document struct {
 // content is the whole report before it is written in any form.
 type content struct {
 	Document
-	glance   []glanceLine
+	glance   []glanceScenario
 	figures  []figure
 	sections []section
 }
@@ -78,8 +78,10 @@ func Make(runDirs []string, outDir string, opt Options) (Result, error) {
 		return Result{}, err
 	}
 	res := Result{Warnings: c.Warnings}
-	for _, l := range c.glance {
-		res.Glance = append(res.Glance, l.text())
+	for _, g := range c.glance {
+		if g.Sentence != "" {
+			res.Glance = append(res.Glance, g.Sentence)
+		}
 	}
 	if err := os.MkdirAll(filepath.Join(outDir, "figures"), 0o755); err != nil {
 		return Result{}, fmt.Errorf("make report directory: %w", err)
@@ -111,7 +113,7 @@ func compose(d *dataset, opt Options) content {
 		}
 	}
 	c.Verdicts, c.Warnings, c.Problems, c.Summaries = e.verdicts(), e.warnings(head), d.problems(), e.allSummaries()
-	c.glance, c.figures = glance(slices.Clone(c.Verdicts)), e.figures()
+	c.glance, c.figures = e.glance(c.Verdicts), e.figures()
 	c.sections = append(c.sections, d.trouble())
 	c.sections = append(c.sections, e.results()...)
 	c.sections = append(c.sections, e.proof())
@@ -195,6 +197,7 @@ func (c content) reading() []string {
 		"Each number is the median over trials. Its interval lies between two order statistics and has exactly the confidence shown, whatever the distribution; with few trials that is smallest to largest.",
 		fmt.Sprintf("Effects are ratios of medians. From %d trials on either side their interval is a percentile bootstrap at %s; below, it spans the ratios of the extremes and \"at least\" is the confidence it cannot fall short of.",
 			stat.MinRatioBootstrap, percent(c.Confidence)),
+		fmt.Sprintf("Where no confidence is given it is %s.", percent(c.Confidence)),
 		"\"Slower\" and \"faster\" mean that the interval excludes 1, \"seems\" that it does so with less confidence than asked for. \"Not distinguishable\" does not mean equal: read the interval.",
 	}
 	judged := 0

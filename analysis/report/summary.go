@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"unicode"
 
 	"hookbed/analysis/record"
 	"hookbed/analysis/stat"
@@ -195,12 +196,18 @@ func reasonOr(reason string) string {
 	return reason
 }
 
-// shape is a reason with its numbers blanked.
+// shape is a reason with each of its numbers blanked.
 func shape(reason string) string {
-	return strings.Map(func(r rune) rune {
-		if r >= '0' && r <= '9' {
-			return '#'
+	var b strings.Builder
+	last := rune(0)
+	for _, r := range reason {
+		if unicode.IsDigit(r) {
+			r = '#'
 		}
-		return r
-	}, reason)
+		if r != '#' || last != '#' {
+			b.WriteRune(r)
+		}
+		last = r
+	}
+	return b.String()
 }

@@ -14,10 +14,10 @@ import (
 
 // Geometry, in units of the view box.
 const (
-	figWidth   = 760.0
-	figHeight  = 450.0
+	figWidth   = 700.0
+	figHeight  = 460.0
 	figLeft    = 62.0
-	figTop     = 86.0
+	figTop     = 104.0
 	figBottom  = 62.0
 	labelSpace = 19.0 // between lines of labels
 	charWidth  = 7.6  // of a label's average character
@@ -137,6 +137,7 @@ func (c *canvas) open() {
 	c.printf(`<rect class="hb-bg" width="%g" height="%g" rx="6"/>`+"\n", figWidth, figHeight)
 	c.printf(`<text class="hb-text hb-title" x="18" y="30">%s</text>`+"\n", esc(f.Title))
 	c.printf(`<text class="hb-soft hb-small" x="18" y="51">%s</text>`+"\n", esc(f.Subtitle))
+	c.printf(`<text class="hb-soft hb-small" x="18" y="69">%s</text>`+"\n", esc(f.Basis))
 	unit := f.scale.unit
 	if unit == "" {
 		unit = f.measure.metric
@@ -419,7 +420,11 @@ func (c *canvas) label(l label) {
 	x := c.right + 14
 	c.printf(`<g class="%s" stroke="currentColor" fill="currentColor">`, l.s.class())
 	if l.known {
-		c.printf(`<path d="M%.1f %.1fL%.1f %.1fL%.1f %.1f" fill="none" stroke-width="1" opacity="0.45"/>`, l.endX, l.lineY, c.right, l.lineY, x-2, l.y)
+		dash := ""
+		if l.endX < c.rightX-2*labelSpace {
+			dash = ` stroke-dasharray="1 5"` // not to be taken for data
+		}
+		c.printf(`<path d="M%.1f %.1fL%.1f %.1fL%.1f %.1f" fill="none" stroke-width="1" opacity="0.5"%s/>`, l.endX, l.lineY, c.right, l.lineY, x-2, l.y, dash)
 	}
 	switch {
 	case l.s.reference:

@@ -27,44 +27,45 @@ const (
 
 // Spec is an experiment file as written, defaults filled in.
 type Spec struct {
-	Name        string
-	Description string
-	Seed        uint64
-	Lab         Lab
-	Measure     Measure
-	Scenarios   []string
-	Workloads   []string // TCP_STREAM, TCP_RR, TCP_CRR
-	Policies    []int    // numbers of policies N; 0 is "no rule at all"
-	Arms        []Arm
+	Name        string   `json:"name"`
+	Description string   `json:"description"`
+	Seed        uint64   `json:"seed"`
+	Lab         Lab      `json:"lab"`
+	Measure     Measure  `json:"measure"`
+	Scenarios   []string `json:"scenarios"`
+	Workloads   []string `json:"workloads"` // TCP_STREAM, TCP_RR, TCP_CRR
+	Policies    []int    `json:"policies"`  // numbers of policies N; 0 is "no rule at all"
+	Arms        []Arm    `json:"arms"`
 }
 
 // Lab says on what the experiment runs.
 type Lab struct {
-	Provider string
-	Endpoint string
-	Accel    string
-	Kernel   string // name of a kernel lock, "6.12"; ignored by the local provider
-	VCPUs    int    // per VM
-	Memory   int    // MiB per VM
-	Queues   int    // queue pairs of the data NIC
+	Provider string `json:"provider"`
+	Endpoint string `json:"endpoint"`
+	// The rest is about VMs and zero with the local provider.
+	Accel  string `json:"accel,omitempty"`
+	Kernel string `json:"kernel,omitempty"`     // name of a kernel lock, "6.12"
+	VCPUs  int    `json:"vcpus,omitempty"`      // per VM
+	Memory int    `json:"memory_mib,omitempty"` // MiB per VM
+	Queues int    `json:"queues,omitempty"`     // queue pairs of the data NIC
 }
 
 // Measure says how each trial is measured.
 type Measure struct {
-	Blocks     int
-	Trials     int           // per cell and block
-	Duration   time.Duration // of one measured workload
-	Warmup     time.Duration // before it, not counted
-	Congestion string        // TCP congestion control of both endpoints
-	ClientCPU  int           // CPU of its machine that the client is pinned to
-	ServerCPU  int
+	Blocks     int           `json:"blocks"`
+	Trials     int           `json:"trials"`      // per cell and block
+	Duration   time.Duration `json:"duration_ns"` // of one measured workload, whole seconds
+	Warmup     time.Duration `json:"warmup_ns"`   // before it, not counted, whole seconds
+	Congestion string        `json:"congestion"`  // TCP congestion control of both endpoints
+	ClientCPU  int           `json:"client_cpu"`  // CPU of its machine that the client is pinned to
+	ServerCPU  int           `json:"server_cpu"`
 }
 
 // Arm is a datapath with its options, under a name.
 type Arm struct {
-	Name     string
-	Datapath string
-	Options  map[string]string // every option of the datapath, defaults filled in
+	Name     string            `json:"name"`
+	Datapath string            `json:"datapath"`
+	Options  map[string]string `json:"options"` // every option of the datapath, defaults filled in
 }
 
 // Catalog is what the experiment may choose from; the datapath and workload

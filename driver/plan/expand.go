@@ -1,0 +1,189 @@
+package plan
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// PlanSchema is the version of plan.json.
+const PlanSchema = 1
+
+const (
+	kernelOfHost = "host"
+	clockWall    = "wall"
+)
+
+// Expand turns a Spec into its Plan. The result depends on nothing but its
+// arguments. An error means that the Spec does not fit the catalog, which Parse
+// would have found.
+func Expand(s Spec, cat Catalog) (*Plan, error) {
+	p := &Plan{Schema: PlanSchema, Spec: s}
+	for _, arm := range s.Arms {
+		cells, err := cellsOf(s, arm, cat)
+		if err != nil {
+			return nil, fmt.Errorf("expand arm %q: %w", arm.Name, err)
+		}
+		p.Cells = append(p.Cells, cells...)
+	}
+	if len(p.Cells) == 0 {
+		return nil, errors.New("expand: the experiment has no cells")
+	}
+	if err := checkIDs(p.Cells); err != nil {
+		return nil, err
+	}
+	p.Trials = order(p)
+	return p, nil
+}
+
+// policiesOf lists the numbers of policies an arm runs with. One that enforces
+// nothing is the same at every N, so it runs once, at 0.
+func policiesOf(d DatapathEntry, s Spec) []int {
+	if d.NoPolicies {
+		return []int{0}
+	}
+	return s.Policies
+}
+
+func cellsOf(s Spec, arm Arm, cat Catalog) ([]Cell, error) {
+	d, ok := cat.datapath(arm.Datapath)
+	if !ok {
+		return nil, fmt.Errorf("unknown datapath %q", arm.Datapath)
+	}
+	var out []Cell
+	for _, scenario := range s.Scenarios {
+		for _, n := range policiesOf(d, s) {
+			for _, workload := range s.Workloads {
+				f, err := factors(s, arm, d)
+				if err != nil {
+					return nil, err
+				}
+				f[FactorScenario], f[FactorPolicies], f[FactorWorkload] = scenario, strconv.Itoa(n), workload
+				out = append(out, newCell(f))
+			}
+		}
+	}
+	return out, nil
+}
+
+// factors are the levels that all cells of an arm share.
+func factors(s Spec, arm Arm, d DatapathEntry) (map[string]string, error) {
+	kernel := s.Lab.Kernel
+	if s.Lab.Provider == ProviderLocal {
+		kernel = kernelOfHost
+	}
+	f := map[string]string{
+		FactorArm:        arm.Name,
+		FactorDatapath:   d.Name,
+		FactorFabric:     d.Fabric,
+		FactorFilter:     d.Filter,
+		FactorScenario:   "",
+		FactorWorkload:   "",
+		FactorPolicies:   "",
+		FactorProvider:   s.Lab.Provider,
+		FactorEndpoint:   s.Lab.Endpoint,
+		FactorKernel:     kernel,
+		FactorDuration:   s.Measure.Duration.String(),
+		FactorWarmup:     s.Measure.Warmup.String(),
+		FactorCongestion: s.Measure.Congestion,
+		FactorClientCPU:  strconv.Itoa(s.Measure.ClientCPU),
+		FactorServerCPU:  strconv.Itoa(s.Measure.ServerCPU),
+		FactorClock:      clockWall,
+	}
+	for key, level := range arm.Options {
+		if _, taken := f[key]; taken {
+			return nil, fmt.Errorf("option %q has the name of a factor", key)
+		}
+		f[key] = level
+	}
+	return f, nil
+}
+
+func newCell(f map[string]string) Cell {
+	setup := maps.Clone(f)
+	delete(setup, FactorWorkload)
+	return Cell{ID: digest(f), Setup: digest(setup), Factors: f}
+}
+
+// digest is the first 12 hex digits of the SHA-256 of the lines "factor=level",
+// sorted.
+func digest(f map[string]string) string {
+	h := sha256.New()
+	for _, k := range slices.Sorted(maps.Keys(f)) {
+		fmt.Fprintf(h, "%s=%s\n", k, f[k])
+	}
+	return hex.EncodeToString(h.Sum(nil))[:12]
+}
+
+// checkIDs guards against two cells under one ID: the same combination twice,
+// or, once in 2^48 pairs, a collision.
+func checkIDs(cells []Cell) error {
+	seen := map[string]bool{}
+	for _, c := range cells {
+		if seen[c.ID] {
+			return fmt.Errorf("expand: two cells have the ID %s, the second is %s", c.ID, c.Title())
+		}
+		seen[c.ID] = true
+	}
+	return nil
+}
+
+// order lists every trial in the order it runs. Repetition is the outer loop:
+// per block and trial all setups, shuffled, and within a setup its workloads,
+// shuffled, next to each other because they share one apply. All shuffles draw
+// from one PCG stream that starts at the seed.
+func order(p *Plan) []Trial {
+	rng := rand.New(rand.NewPCG(p.Spec.Seed, 0))
+	setups := bySetup(p.Cells)
+	var out []Trial
+	for block := range p.Spec.Measure.Blocks {
+		for trial := range p.Spec.Measure.Trials {
+			rng.Shuffle(len(setups), func(i, j int) { setups[i], setups[j] = setups[j], setups[i] })
+			for _, cells := range setups {
+				rng.Shuffle(len(cells), func(i, j int) { cells[i], cells[j] = cells[j], cells[i] })
+				for _, id := range cells {
+					out = append(out, Trial{Order: len(out) + 1, Block: block + 1, Trial: trial + 1, Cell: id})
+				}
+			}
+		}
+	}
+	return out
+}
+
+// bySetup groups the IDs of cells by setup, both in the order of the cells.
+func bySetup(cells []Cell) [][]string {
+	var out [][]string
+	at := map[string]int{}
+	for _, c := range cells {
+		i, ok := at[c.Setup]
+		if !ok {
+			i = len(out)
+			at[c.Setup] = i
+			out = append(out, nil)
+		}
+		out[i] = append(out[i], c.ID)
+	}
+	return out
+}
+
+// Setups is how many times a setup is applied in the whole plan.
+func (p *Plan) Setups() int {
+	return len(bySetup(p.Cells)) * p.Spec.Measure.Blocks * p.Spec.Measure.Trials
+}
+
+// Measuring is the time spent in workloads, warm-up included.
+func (p *Plan) Measuring() time.Duration {
+	return time.Duration(len(p.Trials)) * (p.Spec.Measure.Duration + p.Spec.Measure.Warmup)
+}
+
+// Estimate is how long the plan takes, given what applying a setup and what
+// running a trial cost beside the workload. Booting the lab comes on top.
+func (p *Plan) Estimate(perSetup, perTrial time.Duration) time.Duration {
+	return p.Measuring() + time.Duration(p.Setups())*perSetup + time.Duration(len(p.Trials))*perTrial
+}

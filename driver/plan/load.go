@@ -1,0 +1,274 @@
+package plan
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"regexp"
+	"time"
+)
+
+// FileSchema is the version of the experiment file. A loader refuses any other.
+const FileSchema = 1
+
+// Bounds of an experiment. They are wide: they catch slips, not ambition.
+const (
+	maxBlocks   = 100
+	maxTrials   = 1000
+	maxPolicies = 100_000
+	maxPlanned  = 1_000_000 // trials in all
+	maxVCPUs    = 64
+	maxQueues   = 64
+	maxCPU      = 1023
+	minMemory   = 512
+	maxMemory   = 256 * 1024
+	maxDuration = time.Hour
+	maxWarmup   = 10 * time.Minute
+)
+
+// Defaults is what an experiment file need not say. Name, matrix and arms have
+// no default. The local provider has no VMs, so its Lab is Provider and
+// Endpoint only, and its endpoint defaults to netns.
+func Defaults() Spec {
+	return Spec{
+		Seed: 1,
+		Lab: Lab{
+			Provider: ProviderLibvirt,
+			Endpoint: EndpointDocker,
+			Accel:    AccelAuto,
+			Kernel:   "6.12",
+			VCPUs:    2,
+			Memory:   2048,
+			Queues:   4, // virtio-net wants 2 x vCPU for native XDP
+		},
+		Measure: Measure{
+			Blocks:     3, // a boot is a source of variance
+			Trials:     5,
+			Duration:   10 * time.Second,
+			Warmup:     time.Second,
+			Congestion: "reno", // allowed in every namespace; bbr without fq hides the filter
+			ClientCPU:  0,
+			ServerCPU:  1,
+		},
+	}
+}
+
+// Load reads an experiment file and checks all of it against the catalog. Its
+// error wraps ErrInvalid and, unless the file cannot be read at all, is
+// *InvalidError with every problem of the file.
+func Load(path string, cat Catalog) (Spec, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return Spec{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return Parse(path, data, cat)
+}
+
+// Parse is Load for the content of a file; file names it in errors.
+func Parse(file string, data []byte, cat Catalog) (Spec, error) {
+	doc, err := parseDocument(file, data)
+	if err != nil {
+		return Spec{}, err
+	}
+	l := loader{cat: cat, doc: doc}
+	root := &table{doc: doc, keys: doc.root}
+	if !l.schema(root) {
+		return Spec{}, invalid(doc.problems)
+	}
+	s := l.spec(root)
+	doc.reportUnknown()
+	return s, invalid(doc.problems)
+}
+
+type loader struct {
+	cat Catalog
+	doc *document
+}
+
+// schema says whether the rest of the file means what this loader thinks.
+func (l *loader) schema(root *table) bool {
+	v, ok := root.get("schema")
+	switch {
+	case !ok:
+		root.problem("schema", "is missing; write schema = %d", FileSchema)
+	case v != int64(FileSchema):
+		root.problem("schema", "is %s, want %d, the only schema this driver reads", kindOf(v), FileSchema)
+		return false
+	}
+	return true
+}
+
+var (
+	wordPattern       = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+	congestionPattern = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,14}$`) // TCP_CA_NAME_MAX is 16
+)
+
+const wordWant = "1 to 63 of a-z, 0-9 and -, not starting with -"
+
+func (l *loader) spec(root *table) Spec {
+	s := Defaults()
+	s.Name = root.name("name", "", wordPattern, wordWant)
+	if !root.has("name") {
+		root.problem("name", "is missing; it names the run directory")
+	}
+	s.Description = root.text("description", "")
+	s.Seed = uint64(root.number("seed", int64(s.Seed), 0, math.MaxInt64))
+	s.Lab = l.lab(root.child("lab"), s.Lab)
+	s.Measure = l.measure(root.child("measure"), s.Measure, s.Lab)
+	l.matrix(root.child("matrix"), &s)
+	s.Arms = l.arms(root, s)
+	root.finish()
+	if n := l.planned(s); n > maxPlanned && len(l.doc.problems) == 0 {
+		l.doc.problem(l.doc.lines["matrix"], "matrix", "makes %d trials, want at most %d", n, maxPlanned)
+	}
+	return s
+}
+
+func (l *loader) lab(t *table, d Lab) Lab {
+	out := Lab{Provider: t.level("provider", d.Provider, []string{ProviderLibvirt, ProviderLocal})}
+	local := out.Provider == ProviderLocal
+	if local {
+		d.Endpoint = EndpointNetns
+	}
+	out.Endpoint = t.level("endpoint", d.Endpoint, []string{EndpointDocker, EndpointNetns})
+	out.Accel = t.level("accel", d.Accel, []string{AccelAuto, AccelKVM, AccelTCG})
+	out.Kernel = t.level("kernel", d.Kernel, l.cat.Kernels)
+	out.VCPUs = int(t.number("vcpus", int64(d.VCPUs), 1, maxVCPUs))
+	out.Memory = t.memory("memory", d.Memory, minMemory, maxMemory)
+	out.Queues = int(t.number("queues", int64(d.Queues), 1, maxQueues))
+	t.finish()
+	if !local {
+		return out
+	}
+	for _, key := range []string{"accel", "kernel", "vcpus", "memory", "queues"} {
+		if t.has(key) {
+			t.problem(key, "is about VMs, and the local provider has none; remove it, or write provider = %q", ProviderLibvirt)
+		}
+	}
+	if out.Endpoint == EndpointDocker {
+		t.problem("endpoint", "%q needs an engine in the node, and local nodes are bare namespaces; write %q, or provider = %q",
+			EndpointDocker, EndpointNetns, ProviderLibvirt)
+	}
+	return Lab{Provider: out.Provider, Endpoint: out.Endpoint}
+}
+
+func (l *loader) measure(t *table, d Measure, lab Lab) Measure {
+	m := Measure{
+		Blocks:     int(t.number("blocks", int64(d.Blocks), 1, maxBlocks)),
+		Trials:     int(t.number("trials", int64(d.Trials), 1, maxTrials)),
+		Duration:   t.duration("duration", d.Duration, time.Second, maxDuration),
+		Warmup:     t.duration("warmup", d.Warmup, 0, maxWarmup),
+		Congestion: t.name("congestion", d.Congestion, congestionPattern, "a TCP congestion control, as in \"reno\" or \"cubic\""),
+		ClientCPU:  l.cpu(t, "client_cpu", d.ClientCPU, lab),
+		ServerCPU:  l.cpu(t, "server_cpu", d.ServerCPU, lab),
+	}
+	t.finish()
+	return m
+}
+
+// cpu is a CPU of a machine of the lab. How many this computer has is not in
+// the file, so with the local provider only the run can tell.
+func (l *loader) cpu(t *table, key string, fallback int, lab Lab) int {
+	cpu := int(t.number(key, int64(fallback), 0, maxCPU))
+	if lab.Provider != ProviderLibvirt || cpu < lab.VCPUs {
+		return cpu
+	}
+	if t.has(key) {
+		t.problem(key, "%d is not a CPU of a VM with vcpus = %d, want 0 to %d", cpu, lab.VCPUs, lab.VCPUs-1)
+	} else {
+		t.problem(key, "is %d where not given, which a VM with vcpus = %d has not; write %s = 0", cpu, lab.VCPUs, key)
+	}
+	return cpu
+}
+
+func (l *loader) matrix(t *table, s *Spec) {
+	if !t.doc.has(t.path) {
+		t.doc.problem(1, t.path, "is missing; write [matrix] with scenarios, workloads and policies")
+		return
+	}
+	s.Scenarios = t.levels("scenarios", []string{Localhost, MultiHost})
+	s.Workloads = t.levels("workloads", l.cat.workloadNames())
+	s.Policies = t.counts("policies", 0, maxPolicies)
+	t.finish()
+}
+
+func (l *loader) arms(root *table, s Spec) []Arm {
+	tables := root.children("arm")
+	if !root.has("arm") {
+		root.problem("arm", "is missing; write at least one [[arm]] with name and datapath")
+	}
+	var out []Arm
+	line := map[string]int{}
+	for _, t := range tables {
+		a := l.arm(t, s)
+		if first := line[a.Name]; first > 0 && a.Name != "" {
+			t.problem("name", "%q is also the arm of line %d; each name once", a.Name, first)
+		}
+		line[a.Name] = t.at("name")
+		out = append(out, a)
+	}
+	return out
+}
+
+func (l *loader) arm(t *table, s Spec) Arm {
+	a := Arm{Name: t.name("name", "", wordPattern, wordWant), Options: map[string]string{}}
+	a.Datapath = t.level("datapath", "", l.cat.datapathNames())
+	for _, key := range []string{"name", "datapath"} {
+		if !t.has(key) {
+			t.problem(key, "is missing")
+		}
+	}
+	entry, ok := l.cat.datapath(a.Datapath)
+	if !ok {
+		t.anyKey()
+		return a
+	}
+	for _, o := range entry.Options {
+		a.Options[o.Key] = t.level(o.Key, o.Allowed[0], o.Allowed)
+	}
+	t.finish()
+	if entry.Refuse == nil {
+		return a
+	}
+	for _, scenario := range s.Scenarios {
+		if why := entry.Refuse(s.Lab, scenario, a.Options); why != "" {
+			t.problem("datapath", "%q cannot run %s: %s", a.Datapath, scenario, why)
+		}
+	}
+	return a
+}
+
+// planned is the number of trials of the experiment.
+func (l *loader) planned(s Spec) int {
+	settings := 0 // of arm and number of policies
+	for _, a := range s.Arms {
+		entry, _ := l.cat.datapath(a.Datapath)
+		settings += len(policiesOf(entry, s))
+	}
+	return settings * len(s.Scenarios) * len(s.Workloads) * s.Measure.Blocks * s.Measure.Trials
+}
+
+func (d *document) has(path string) bool { return d.lines[path] > 0 }
+
+func (c Catalog) datapath(name string) (DatapathEntry, bool) {
+	for _, d := range c.Datapaths {
+		if d.Name == name {
+			return d, true
+		}
+	}
+	return DatapathEntry{}, false
+}
+
+func (c Catalog) datapathNames() (out []string) {
+	for _, d := range c.Datapaths {
+		out = append(out, d.Name)
+	}
+	return out
+}
+
+func (c Catalog) workloadNames() (out []string) {
+	for _, w := range c.Workloads {
+		out = append(out, w.Name)
+	}
+	return out
+}

@@ -1,0 +1,375 @@
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// table reads one TOML table key by key. It notes every problem and goes on
+// with the default, so that all problems of a file are found at once.
+type table struct {
+	doc  *document
+	path string
+	keys map[string]any
+}
+
+// at is the line of a key, or of the table if it lacks the key.
+func (t *table) at(key string) int {
+	if line := t.doc.lines[joinPath(t.path, key)]; line > 0 {
+		return line
+	}
+	return max(t.doc.lines[t.path], 1)
+}
+
+func (t *table) problem(key, format string, args ...any) {
+	t.doc.problem(t.at(key), shown(joinPath(t.path, key)), format, args...)
+}
+
+// get marks a key as known and returns its value if it is there.
+func (t *table) get(key string) (v any, ok bool) {
+	t.doc.known[t.path] = append(t.doc.known[t.path], key)
+	v, ok = t.keys[key]
+	return v, ok
+}
+
+func (t *table) has(key string) bool { _, ok := t.keys[key]; return ok }
+
+// child is a sub-table; empty, so that defaults apply, if it is not there.
+func (t *table) child(key string) *table {
+	c := &table{doc: t.doc, path: joinPath(t.path, key)}
+	if v, ok := t.get(key); ok {
+		if c.keys, ok = v.(map[string]any); !ok {
+			t.problem(key, "is %s, want a table: write [%s]", kindOf(v), key)
+		}
+	}
+	return c
+}
+
+// children are the tables of an array of tables.
+func (t *table) children(key string) []*table {
+	v, ok := t.get(key)
+	list, isList := v.([]any)
+	if ok && !isList {
+		t.problem(key, "is %s, want tables: write [[%s]] before each", kindOf(v), key)
+	}
+	var out []*table
+	for i, e := range list {
+		path := element(joinPath(t.path, key), i)
+		keys, isTable := e.(map[string]any)
+		if !isTable {
+			t.doc.problem(t.doc.lines[path], key, "is a list of %s, want tables: write [[%s]] before each", kindOf(e), key)
+			continue
+		}
+		out = append(out, &table{doc: t.doc, path: path, keys: keys})
+	}
+	return out
+}
+
+// text is a string; what is wrong with its content is for the caller to say.
+func (t *table) text(key, fallback string) string {
+	v, ok := t.get(key)
+	if !ok {
+		return fallback
+	}
+	s, ok := v.(string)
+	if !ok {
+		t.problem(key, "is %s, want text in quotes", kindOf(v))
+		return fallback
+	}
+	return s
+}
+
+// name is text that matches a pattern; want says in words what that is.
+func (t *table) name(key, fallback string, pattern *regexp.Regexp, want string) string {
+	before := len(t.doc.problems)
+	s := t.text(key, fallback)
+	if len(t.doc.problems) == before && t.has(key) && !pattern.MatchString(s) {
+		t.problem(key, "%q is not a name, want %s", s, want)
+		return fallback
+	}
+	return s
+}
+
+// level is one of the allowed words.
+func (t *table) level(key, fallback string, allowed []string) string {
+	v, ok := t.get(key)
+	if !ok {
+		return fallback
+	}
+	if s, ok := t.oneOf(key, t.at(key), v, allowed); ok {
+		return s
+	}
+	return fallback
+}
+
+func (t *table) oneOf(key string, line int, v any, allowed []string) (string, bool) {
+	shownKey := shown(joinPath(t.path, key))
+	s, ok := v.(string)
+	switch {
+	case !ok:
+		t.doc.problem(line, shownKey, "is %s, want %s in quotes", kindOf(v), quoted(allowed))
+	case !slices.Contains(allowed, s):
+		t.doc.problem(line, shownKey, "unknown level %q, want %s%s", s, quoted(allowed), didYouMean(s, allowed))
+		ok = false
+	}
+	return s, ok
+}
+
+// levels is a list without duplicates of allowed words. It may not be empty.
+func (t *table) levels(key string, allowed []string) []string {
+	var out []string
+	t.list(key, fmt.Sprintf("some of %s", quoted(allowed)), func(line int, v any) {
+		s, ok := t.oneOf(key, line, v, allowed)
+		if !ok {
+			return
+		}
+		if slices.Contains(out, s) {
+			t.doc.problem(line, shown(joinPath(t.path, key)), "%q is there twice; each level once", s)
+			return
+		}
+		out = append(out, s)
+	})
+	return out
+}
+
+// counts is a list without duplicates of whole numbers from low to high. It
+// may not be empty.
+func (t *table) counts(key string, low, high int) []int {
+	var out []int
+	t.list(key, "numbers, as in [0, 100]", func(line int, v any) {
+		shownKey := shown(joinPath(t.path, key))
+		n, ok := v.(int64)
+		switch {
+		case !ok:
+			t.doc.problem(line, shownKey, "has %s in it, want whole numbers", kindOf(v))
+		case n < int64(low) || n > int64(high):
+			t.doc.problem(line, shownKey, "%d is out of range, want %d to %d", n, low, high)
+		case slices.Contains(out, int(n)):
+			t.doc.problem(line, shownKey, "%d is there twice; each level once", n)
+		default:
+			out = append(out, int(n))
+		}
+	})
+	return out
+}
+
+// list calls each with the elements of a list that must be there and not empty.
+func (t *table) list(key, want string, each func(line int, v any)) {
+	v, ok := t.get(key)
+	list, isList := v.([]any)
+	switch {
+	case !ok:
+		t.problem(key, "is missing, want a list of %s", want)
+	case !isList:
+		t.problem(key, "is %s, want a list of %s", kindOf(v), want)
+	case len(list) == 0:
+		t.problem(key, "is empty, want %s", want)
+	}
+	path := joinPath(t.path, key)
+	for i, e := range list {
+		each(max(t.doc.lines[element(path, i)], t.at(key)), e)
+	}
+}
+
+// number is a whole number from low to high.
+func (t *table) number(key string, fallback, low, high int64) int64 {
+	v, ok := t.get(key)
+	if !ok {
+		return fallback
+	}
+	n, ok := v.(int64)
+	switch {
+	case !ok:
+		t.problem(key, "is %s, want a whole number without quotes", kindOf(v))
+	case n < low || n > high && high == math.MaxInt64:
+		t.problem(key, "%d is negative", n)
+	case n > high:
+		t.problem(key, "%d is out of range, want %d to %d", n, low, high)
+	default:
+		return n
+	}
+	return fallback
+}
+
+var leadingNumber = regexp.MustCompile(`^\s*(\d{1,9})(?:\.\d*)?\s*([A-Za-z]*)\s*$`)
+
+// duration is whole seconds from low to high: iperf3 and netperf count in
+// seconds, and a fraction would be measured as something else than is written.
+func (t *table) duration(key string, fallback, low, high time.Duration) time.Duration {
+	v, ok := t.get(key)
+	if !ok {
+		return fallback
+	}
+	if n, ok := v.(int64); ok {
+		t.problem(key, "%d has no unit%s", n, writeInstead(strconv.FormatInt(n, 10), "s"))
+		return fallback
+	}
+	s, ok := v.(string)
+	if !ok {
+		t.problem(key, "is %s, want a duration in quotes, as in %q", kindOf(v), fallback)
+		return fallback
+	}
+	d, err := time.ParseDuration(s)
+	switch {
+	case err != nil && leadingNumber.MatchString(s) && leadingNumber.FindStringSubmatch(s)[2] == "":
+		t.problem(key, "%q has no unit%s", s, writeInstead(s, "s"))
+	case err != nil:
+		t.problem(key, "%q is not a duration, want a number and s, m or h%s", s, writeInstead(s, "s"))
+	case d < 0:
+		t.problem(key, "%q is negative", s)
+	case d%time.Second != 0:
+		t.problem(key, "%q is not whole seconds, in which iperf3 and netperf count; write %q", s, upToSecond(d))
+	case d < low || d > high:
+		t.problem(key, "%q is out of range, want %q to %q", s, short(low), short(high))
+	default:
+		return d
+	}
+	return fallback
+}
+
+func upToSecond(d time.Duration) string {
+	return strconv.FormatInt(int64(d/time.Second)+1, 10) + "s"
+}
+
+// short renders a duration without the zero units: "1h", not "1h0m0s".
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return s
+}
+
+// writeInstead suggests the number in text with its right unit, if there is one.
+func writeInstead(text, unit string) string {
+	if m := leadingNumber.FindStringSubmatch(text); m != nil {
+		return fmt.Sprintf("; write %q", m[1]+unit)
+	}
+	return ""
+}
+
+var memoryText = regexp.MustCompile(`^(\d{1,9})(MiB|GiB)$`)
+
+// memory is an amount in whole MiB, written "512MiB" or "2GiB".
+func (t *table) memory(key string, fallback, low, high int) int {
+	v, ok := t.get(key)
+	if !ok {
+		return fallback
+	}
+	if n, ok := v.(int64); ok {
+		t.problem(key, "%d has no unit; write %q", n, memoryWithUnit(strconv.FormatInt(n, 10), "M"))
+		return fallback
+	}
+	s, ok := v.(string)
+	m := memoryText.FindStringSubmatch(s)
+	switch {
+	case !ok:
+		t.problem(key, "is %s, want an amount in quotes, as in \"2GiB\"", kindOf(v))
+		return fallback
+	case m == nil:
+		t.problem(key, "%q is not an amount of memory; write %q", s, suggestMemory(s))
+		return fallback
+	}
+	n, _ := strconv.Atoi(m[1])
+	if m[2] == "GiB" {
+		n *= 1024
+	}
+	if n < low || n > high {
+		t.problem(key, "%q is out of range, want %q to %q", s, fmt.Sprintf("%dMiB", low), fmt.Sprintf("%dMiB", high))
+		return fallback
+	}
+	return n
+}
+
+// suggestMemory guesses what "2G", "2 GB" or "2048" was meant to be.
+func suggestMemory(s string) string {
+	m := leadingNumber.FindStringSubmatch(s)
+	if m == nil {
+		return "2GiB"
+	}
+	return memoryWithUnit(m[1], m[2])
+}
+
+func memoryWithUnit(number, unit string) string {
+	if strings.HasPrefix(strings.ToUpper(unit), "G") {
+		return number + "GiB"
+	}
+	return number + "MiB"
+}
+
+// anyKey accepts whatever else the table holds, where a worse problem makes
+// it impossible to say what belongs there.
+func (t *table) anyKey() {
+	for k := range t.keys {
+		t.get(k)
+	}
+}
+
+// finish notes the keys nobody asked for. Call it after all others.
+func (t *table) finish() {
+	for _, k := range slices.Sorted(maps.Keys(t.keys)) {
+		if !slices.Contains(t.doc.known[t.path], k) {
+			t.doc.unknown = append(t.doc.unknown, unknownKey{t.path, k})
+		}
+	}
+}
+
+// reportUnknown turns unknown keys into problems, once it is known which keys
+// every table has, so that a key in the wrong table can be told where it belongs.
+func (d *document) reportUnknown() {
+	for _, u := range d.unknown {
+		t := table{doc: d, path: u.table}
+		t.problem(u.key, "unknown key%s", d.hint(u))
+	}
+}
+
+func (d *document) hint(u unknownKey) string {
+	known := d.known[u.table]
+	if near := didYouMean(u.key, known); near != "" {
+		return near
+	}
+	for _, path := range slices.Sorted(maps.Keys(d.known)) {
+		if path != u.table && slices.Contains(d.known[path], u.key) {
+			return fmt.Sprintf("; it belongs in %s", tableName(path))
+		}
+	}
+	return fmt.Sprintf(", want %s", quoted(known))
+}
+
+func tableName(path string) string {
+	switch {
+	case path == "":
+		return "the top of the file, before the first table"
+	case strings.HasSuffix(path, "]"):
+		return "[[" + shown(path) + "]]"
+	}
+	return "[" + path + "]"
+}
+
+// kindOf names a TOML value for a person.
+func kindOf(v any) string {
+	switch v := v.(type) {
+	case string:
+		return fmt.Sprintf("the text %q", v)
+	case int64:
+		return fmt.Sprintf("the number %d", v)
+	case float64:
+		return fmt.Sprintf("the fraction %v", v)
+	case bool:
+		return fmt.Sprintf("%v", v)
+	case []any:
+		return "a list"
+	case map[string]any:
+		return "a table"
+	}
+	return "a date or time"
+}

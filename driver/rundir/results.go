@@ -1,0 +1,193 @@
+package rundir
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"hookbed/analysis/record"
+)
+
+// WriteEnv records the environment as JSON, before the first packet: env.json
+// for the process that began the run, env-2.json and so on for those that
+// resumed it.
+func (d *Dir) WriteEnv(env any) error {
+	data, err := json.MarshalIndent(env, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode environment: %w", err)
+	}
+	path := filepath.Join(d.path, "env.json")
+	for n := 2; exists(path); n++ {
+		path = filepath.Join(d.path, fmt.Sprintf("env-%d.json", n))
+	}
+	return writeFile(path, append(data, '\n'))
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// AppendRows records all rows of one trial: one write, then fsync. If the trial
+// failed in an earlier attempt, its old rows move to rows-superseded.csv. After
+// an error rows.csv is as it was before.
+func (d *Dir) AppendRows(rows []record.Row) error {
+	key, err := d.trialOf(rows)
+	if err != nil {
+		return fmt.Errorf("append rows: %w", err)
+	}
+	data, err := record.Encode(d.factors, rows)
+	if err != nil {
+		return fmt.Errorf("append rows: %w", err)
+	}
+	if _, again := d.status[key]; again {
+		err = d.supersede(key, data)
+	} else {
+		err = d.append(data)
+	}
+	if err != nil {
+		return err
+	}
+	d.status[key] = rows[0].Status
+	delete(d.raw, key)
+	return nil
+}
+
+// trialOf checks that rows are those of one trial that may still be recorded.
+func (d *Dir) trialOf(rows []record.Row) (Key, error) {
+	if len(rows) == 0 {
+		return Key{}, errors.New("a trial has at least one row")
+	}
+	first := rows[0]
+	key := Key{first.Cell, first.Block, first.Trial}
+	if !d.trials[key] {
+		return key, fmt.Errorf("cell %s, block %d, trial %d is not in the plan", key.Cell, key.Block, key.Trial)
+	}
+	if s := d.status[key]; final(s) {
+		return key, fmt.Errorf("cell %s, block %d, trial %d is recorded already, as %s", key.Cell, key.Block, key.Trial, s)
+	}
+	for _, r := range rows[1:] {
+		if (Key{r.Cell, r.Block, r.Trial}) != key || r.Status != first.Status || r.Run != first.Run || r.Order != first.Order {
+			return key, errors.New("rows are of more than one trial or status")
+		}
+	}
+	return key, nil
+}
+
+func (d *Dir) append(data []byte) error {
+	_, err := d.rows.Write(data)
+	if err == nil {
+		err = d.rows.Sync()
+	}
+	if err != nil {
+		// Take back what did get written: half a trial must not stay.
+		err = errors.Join(err, d.rows.Truncate(d.size))
+		return storageError("append to", d.rows.Name(), len(data), err)
+	}
+	d.size += int64(len(data))
+	return nil
+}
+
+// supersede replaces the rows of one trial. The old ones are safe in the other
+// file before rows.csv is replaced.
+func (d *Dir) supersede(key Key, data []byte) error {
+	path := filepath.Join(d.path, rowsFile)
+	keep, old, err := split(path, key)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	if err := d.keepSuperseded(old); err != nil {
+		return err
+	}
+	keep = append(keep, data...)
+	if err := writeFile(path, keep); err != nil {
+		return err
+	}
+	return d.reopenRows(int64(len(keep)))
+}
+
+// split parts the lines of one trial from the others, header included.
+func split(path string, key Key) (keep, old []byte, err error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	rows, err := record.Read(bytes.NewReader(data))
+	if err != nil {
+		return nil, nil, err
+	}
+	// A row is always one line (record.Row.Fields), so lines and rows match.
+	lines := bytes.SplitAfter(data, []byte{'\n'})
+	keep = append(keep, lines[0]...)
+	for i, r := range rows {
+		if (Key{r.Cell, r.Block, r.Trial}) == key {
+			old = append(old, lines[i+1]...)
+		} else {
+			keep = append(keep, lines[i+1]...)
+		}
+	}
+	return keep, old, nil
+}
+
+func (d *Dir) keepSuperseded(old []byte) error {
+	path := filepath.Join(d.path, supersededFile)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		data, err = record.EncodeHeader(d.factors), nil
+	}
+	if err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	return writeFile(path, append(data, old...))
+}
+
+// SaveRaw keeps one raw file of a trial, synced, and returns its path relative
+// to the run directory. Save all raw files of a trial before its rows.
+func (d *Dir) SaveRaw(cell string, block, trial int, name string, data []byte) (rel string, err error) {
+	key := Key{cell, block, trial}
+	if !d.trials[key] {
+		return "", fmt.Errorf("save raw file: cell %s, block %d, trial %d is not in the plan", cell, block, trial)
+	}
+	if name != filepath.Base(name) || !filepath.IsLocal(name) || name == "." || isTemporary(name) {
+		return "", fmt.Errorf("save raw file: %q is not a plain file name", name)
+	}
+	dir, err := d.rawOf(key)
+	if err != nil {
+		return "", err
+	}
+	rel = filepath.Join(dir, name)
+	if err := writeFile(filepath.Join(d.path, rel), data); err != nil {
+		return "", err
+	}
+	return rel, nil
+}
+
+// rawOf is the raw directory of the attempt under way. An attempt that left
+// rows keeps its raw files; one that was killed before it did is cleared, so
+// that files of two attempts never mix.
+func (d *Dir) rawOf(key Key) (string, error) {
+	if dir, ok := d.raw[key]; ok {
+		return dir, nil
+	}
+	first := filepath.Join(rawDir, key.Cell, strconv.Itoa(key.Block)+"-"+strconv.Itoa(key.Trial))
+	dir := first
+	if _, again := d.status[key]; again {
+		for n := 2; exists(filepath.Join(d.path, dir)); n++ {
+			dir = fmt.Sprintf("%s-%d", first, n)
+		}
+	}
+	path := filepath.Join(d.path, dir)
+	if err := os.RemoveAll(path); err != nil {
+		return "", storageError("clear", path, 0, err)
+	}
+	if err := makeDir(path); err != nil {
+		return "", err
+	}
+	d.raw[key] = dir
+	return dir, nil
+}

@@ -1,0 +1,277 @@
+// Package rundir is the run directory: everything one run produces, written so
+// that a crash, a kill or a full disk loses nothing that was already recorded.
+//
+//	plan.json            the plan; its presence makes a directory a run directory
+//	env.json             the environment, written before the first packet
+//	env-2.json, ...      the environment of each later process that resumed the run
+//	rows.csv             the rows, each trial's appended in one write and synced
+//	rows-superseded.csv  rows of earlier attempts of trials that were run again
+//	raw/CELL/BLOCK-TRIAL[-ATTEMPT]/  raw files, written before the rows that name them
+//	lock                 held with flock(2) by the driver at work; holds its PID
+//
+// In rows.csv every trial appears once. A trial that ended failed, void or rig
+// may be run again; when its new rows are written, the old ones move to
+// rows-superseded.csv. A kill between the two steps of that move leaves the old
+// rows in both files, never in none.
+package rundir
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+
+	"hookbed/analysis/record"
+	"hookbed/driver/plan"
+)
+
+// Files of a run directory.
+const (
+	planFile       = "plan.json"
+	rowsFile       = "rows.csv"
+	supersededFile = "rows-superseded.csv"
+	lockFile       = "lock"
+	rawDir         = "raw"
+)
+
+// Errors of run directories.
+var (
+	ErrNotEmpty    = errors.New("directory is not empty")
+	ErrNoRun       = errors.New("not a run directory")
+	ErrPlanChanged = errors.New("the plan has changed")
+)
+
+// Key names a trial.
+type Key struct {
+	Cell  string
+	Block int
+	Trial int
+}
+
+// Dir is a run directory that this process holds the lock of. Its methods are
+// not safe for concurrent use.
+type Dir struct {
+	path    string
+	name    string
+	plan    *plan.Plan
+	factors []string
+	trials  map[Key]bool // of the plan
+	lock    *os.File
+	rows    *os.File
+	size    int64          // of rows.csv
+	status  map[Key]string // of the trials in rows.csv
+	raw     map[Key]string // raw directories of trials under way
+}
+
+// Create makes a run directory for a plan. The directory may exist if it is
+// empty; otherwise the error wraps ErrNotEmpty.
+func Create(path string, p *plan.Plan) (_ *Dir, err error) {
+	data, err := p.Encode()
+	if err != nil {
+		return nil, err
+	}
+	if err := makeDir(path); err != nil {
+		return nil, fmt.Errorf("create run directory: %w", err)
+	}
+	if err := checkEmpty(path); err != nil {
+		return nil, fmt.Errorf("create run directory: %w", err)
+	}
+	d, err := hold(path)
+	if err != nil {
+		return nil, fmt.Errorf("create run directory: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.Close())
+		}
+	}()
+	// Once more under the lock: another driver may just have filled it.
+	if err := checkEmpty(path); err != nil {
+		return nil, fmt.Errorf("create run directory: %w", err)
+	}
+	d.setPlan(p)
+	if err := writeFile(filepath.Join(path, planFile), data); err != nil {
+		return nil, err
+	}
+	return d, d.openRows()
+}
+
+// Open opens a run directory to go on with its run. A row that a crash cut
+// short is removed, with the rows of the trial it belonged to. A directory
+// without plan.json wraps ErrNoRun, one that another driver works in ErrInUse.
+func Open(path string) (_ *Dir, err error) {
+	data, err := os.ReadFile(filepath.Join(path, planFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("open run directory: %w: %s has no %s", ErrNoRun, path, planFile)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open run directory: %w", err)
+	}
+	p, err := plan.Decode(data)
+	if err != nil {
+		return nil, fmt.Errorf("open run directory: %s: %w", filepath.Join(path, planFile), err)
+	}
+	d, err := hold(path)
+	if err != nil {
+		return nil, fmt.Errorf("open run directory: %w", err)
+	}
+	d.setPlan(p)
+	if err := d.openRows(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open run directory: %w", err), d.Close())
+	}
+	return d, nil
+}
+
+// checkEmpty passes over what a Create that was killed early leaves.
+func checkEmpty(path string) error {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		switch {
+		case e.Name() == planFile:
+			return fmt.Errorf("%w: %s holds a run already; go on with it by --resume, or choose another directory", ErrNotEmpty, path)
+		case e.Name() != lockFile && !isTemporary(e.Name()):
+			return fmt.Errorf("%w: %s holds %s", ErrNotEmpty, path, e.Name())
+		}
+	}
+	return nil
+}
+
+// hold takes the lock of a directory.
+func hold(path string) (*Dir, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := acquire(filepath.Join(path, lockFile))
+	if err != nil {
+		return nil, err
+	}
+	return &Dir{path: path, name: runID(abs), lock: lock, status: map[Key]string{}, raw: map[Key]string{}}, nil
+}
+
+func (d *Dir) setPlan(p *plan.Plan) {
+	d.plan, d.factors, d.trials = p, p.FactorNames(), map[Key]bool{}
+	for _, t := range p.Trials {
+		d.trials[keyOf(t)] = true
+	}
+}
+
+func keyOf(t plan.Trial) Key { return Key{t.Cell, t.Block, t.Trial} }
+
+var notInID = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
+
+// runID is the ID of the run in its rows: the directory's name, without
+// characters that CSV would have to quote.
+func runID(abs string) string { return notInID.ReplaceAllString(filepath.Base(abs), "-") }
+
+// Path is the directory as it was given.
+func (d *Dir) Path() string { return d.path }
+
+// Name is the ID of the run, the same in every row even if the directory was
+// renamed between two sessions.
+func (d *Dir) Name() string { return d.name }
+
+// Plan is the plan of the run.
+func (d *Dir) Plan() *plan.Plan { return d.plan }
+
+// Done lists the trials that need not run again, with their status: ok, or
+// unsupported, which another attempt would not change.
+func (d *Dir) Done() map[Key]string {
+	out := map[Key]string{}
+	for k, s := range d.status {
+		if final(s) {
+			out[k] = s
+		}
+	}
+	return out
+}
+
+func final(status string) bool {
+	return status == record.StatusOK || status == record.StatusUnsupported
+}
+
+// Pending lists the trials still to run, in order: those without rows, and
+// those that ended failed, void or rig.
+func (d *Dir) Pending() []plan.Trial {
+	return slices.DeleteFunc(slices.Clone(d.plan.Trials), func(t plan.Trial) bool { return final(d.status[keyOf(t)]) })
+}
+
+// Close gives the lock up. What was recorded is on disk already.
+func (d *Dir) Close() error {
+	var err error
+	if d.rows != nil {
+		err = d.rows.Close()
+	}
+	return errors.Join(err, d.lock.Close())
+}
+
+// openRows opens rows.csv for appending, having removed what a crash cut
+// short; it makes the file where it is missing.
+func (d *Dir) openRows() error {
+	path := filepath.Join(d.path, rowsFile)
+	header := record.EncodeHeader(d.factors)
+	data, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	rows, valid, err := record.ReadRecovering(bytes.NewReader(data))
+	if err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	if valid == 0 {
+		data, valid = header, int64(len(header))
+		if err := writeFile(path, header); err != nil {
+			return err
+		}
+	}
+	if !bytes.HasPrefix(data, header) {
+		return fmt.Errorf("read %s: its columns are not those of %s", path, planFile)
+	}
+	if err := d.index(rows); err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	return d.reopenRows(valid)
+}
+
+// reopenRows opens rows.csv, cutting it to its valid length.
+func (d *Dir) reopenRows(valid int64) error {
+	path := filepath.Join(d.path, rowsFile)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return storageError("open", path, 0, err)
+	}
+	if d.rows != nil {
+		err = d.rows.Close()
+	}
+	d.rows, d.size = f, valid
+	if err == nil {
+		err = f.Truncate(valid)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err != nil {
+		return storageError("open", path, 0, err)
+	}
+	return nil
+}
+
+// index notes the status of every trial that has rows.
+func (d *Dir) index(rows []record.Row) error {
+	for _, r := range rows {
+		k := Key{r.Cell, r.Block, r.Trial}
+		if !d.trials[k] {
+			return fmt.Errorf("cell %s, block %d, trial %d is not in %s", k.Cell, k.Block, k.Trial, planFile)
+		}
+		d.status[k] = r.Status
+		d.name = r.Run
+	}
+	return nil
+}

@@ -1,0 +1,131 @@
+package rundir
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrStorage is wrapped by every failure to keep results: a full disk, a
+// quota, an I/O error. The run cannot go on; what was recorded is safe.
+var ErrStorage = errors.New("results cannot be kept")
+
+// StorageError is a write that failed.
+type StorageError struct {
+	Op   string // "append to", "write", ...
+	Path string
+	Want int    // bytes to be written, 0 if unknown
+	Free uint64 // bytes free on the file system of Path
+	Err  error
+}
+
+func (e *StorageError) Error() string {
+	msg := fmt.Sprintf("%s %s: %v", e.Op, e.Path, rootCause(e.Err))
+	if errors.Is(e.Err, unix.ENOSPC) || errors.Is(e.Err, unix.EDQUOT) {
+		msg += fmt.Sprintf(" (%d bytes wanted, %d free): make room, then go on with --resume", e.Want, e.Free)
+	}
+	return msg
+}
+
+// Unwrap makes errors.Is find ErrStorage and the system's error.
+func (e *StorageError) Unwrap() []error { return []error{ErrStorage, e.Err} }
+
+// rootCause drops the path that an os error repeats.
+func rootCause(err error) error {
+	var pathError *os.PathError
+	if errors.As(err, &pathError) {
+		return pathError.Err
+	}
+	return err
+}
+
+func storageError(op, path string, want int, err error) error {
+	return &StorageError{Op: op, Path: path, Want: want, Free: freeSpace(filepath.Dir(path)), Err: err}
+}
+
+// freeSpace is what an ordinary user may still write; 0 if it cannot be told.
+func freeSpace(dir string) uint64 {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0
+	}
+	return st.Bavail * uint64(st.Bsize)
+}
+
+const temporaryPrefix = ".tmp-"
+
+func isTemporary(name string) bool { return strings.HasPrefix(name, temporaryPrefix) }
+
+// writeFile puts a file in place whole or not at all: temporary file, fsync,
+// rename, fsync of the directory.
+func writeFile(path string, data []byte) error {
+	if err := replaceFile(path, data); err != nil {
+		return storageError("write", path, len(data), err)
+	}
+	return nil
+}
+
+func replaceFile(path string, data []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), temporaryPrefix)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	if err := fill(f, data); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func fill(f *os.File, data []byte) error {
+	_, err := f.Write(data)
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// makeDir makes a directory and what is missing above it, and syncs their
+// entries.
+func makeDir(path string) error {
+	if st, err := os.Stat(path); err == nil {
+		if !st.IsDir() {
+			return fmt.Errorf("%s is not a directory", path)
+		}
+		return nil
+	}
+	parent := filepath.Dir(filepath.Clean(path))
+	if err := makeDir(parent); err != nil {
+		return err
+	}
+	err := os.Mkdir(path, 0o755)
+	if err == nil {
+		err = syncDir(parent)
+	}
+	if err != nil && !errors.Is(err, os.ErrExist) {
+		return storageError("make", path, 0, err)
+	}
+	return nil
+}

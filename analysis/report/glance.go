@@ -176,10 +176,7 @@ func (e estimator) cellOf(v Verdict) glanceCell {
 	if v.Ratio == nil {
 		return c
 	}
-	c.Ratio = ratioWithInterval(*v.Ratio)
-	if v.Ratio.Confidence > 0 && v.Ratio.Confidence < e.confidence {
-		c.Ratio = strings.TrimSuffix(c.Ratio, ")") + ", " + stated(*v.Ratio) + ")"
-	}
+	c.Ratio = ratioWithInterval(v.Ratio, e.confidence)
 	return c
 }
 

@@ -118,8 +118,8 @@ func (e estimator) estimate(g *group, metric string) Summary {
 	s.CoV = finite(stat.CoV(x))
 	between, within := stat.Components(g.byBlock(metric))
 	s.Between, s.Within = finite(between/math.Abs(stat.Mean(x))), finite(within/math.Abs(stat.Mean(x)))
-	if !isResult(metric) {
-		return s // ratios of CPU time and the like answer no question
+	if !isResult(metric) || metric == "retransmits" {
+		return s // ratios of CPU time, or of counts near 0, answer no question
 	}
 	if g.policies != 0 {
 		s.VsZero = e.ratioTo(x, point{g.scenario, g.workload, g.arm, 0}, metric)

@@ -96,7 +96,7 @@ func (e estimator) resultTable(scenario, workload, metric string) table {
 	if e.ref != "" {
 		t.Columns = append(t.Columns, text("against "+e.ref))
 	}
-	t.Columns = append(t.Columns, text("not numbers"))
+	t.Columns = append(t.Columns, text("problems"))
 	for _, s := range all {
 		t.Rows = append(t.Rows, e.resultRow(s, sc))
 	}
@@ -115,9 +115,9 @@ func (e estimator) resultRow(s Summary, sc scale) tableRow {
 		}
 		row.Cells = append(row.Cells, sc.format(s.Median.Estimate), interval, confidence, percent(value(s.CoV)), strconv.Itoa(s.N))
 	}
-	row.Cells = append(row.Cells, ratioCell(s.VsZero))
+	row.Cells = append(row.Cells, ratioWithInterval(s.VsZero, e.confidence))
 	if e.ref != "" {
-		row.Cells = append(row.Cells, ratioCell(s.VsReference))
+		row.Cells = append(row.Cells, ratioWithInterval(s.VsReference, e.confidence))
 	}
 	row.Cells = append(row.Cells, missingNote(s))
 	return row
@@ -129,13 +129,6 @@ func missingNote(s Summary) string {
 		return "not measured"
 	}
 	return s.Note
-}
-
-func ratioCell(r *Interval) string {
-	if r == nil {
-		return none
-	}
-	return ratioWithInterval(*r)
 }
 
 func mediansOf(all []Summary) []float64 {

@@ -79,7 +79,7 @@ func percent(v float64) string {
 	}
 	p := v * 100
 	decimals := 0
-	if p < 10 && p != 0 || p > 90 && p != math.Trunc(p) {
+	if p < 10 || p > 90 && p < 100 {
 		decimals = 1
 	}
 	return strings.TrimSuffix(strconv.FormatFloat(p, 'f', decimals, 64), ".0") + " %"
@@ -109,13 +109,18 @@ func stated(e stat.Estimate) string {
 	return percent(e.Confidence)
 }
 
-// ratioWithInterval is "×0.471 (0.455 to 0.490)".
-func ratioWithInterval(e stat.Estimate) string {
-	if math.IsNaN(e.Estimate) {
+// ratioWithInterval is "×0.471 (0.455 to 0.490)", with the confidence behind it
+// where that falls short of the one asked for.
+func ratioWithInterval(r *Interval, confidence float64) string {
+	if r == nil {
 		return none
 	}
-	if e.Confidence == 0 {
-		return "×" + ratio(e.Estimate) + " (no interval)"
+	if r.Confidence == 0 {
+		return "×" + ratio(r.Estimate) + " (no interval)"
 	}
-	return "×" + ratio(e.Estimate) + " (" + ratio(e.Low) + " to " + ratio(e.High) + ")"
+	text := "×" + ratio(r.Estimate) + " (" + ratio(r.Low) + " to " + ratio(r.High)
+	if r.Confidence < confidence {
+		text += ", " + stated(*r)
+	}
+	return text + ")"
 }

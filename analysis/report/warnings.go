@@ -51,15 +51,12 @@ func (d *dataset) accelerators() []string {
 }
 
 // accelerator recognises an entry of env.json that names one: a key with a part
-// that starts with "accel", a value that starts with tcg or kvm.
+// that starts with "accel", and the value tcg or kvm.
 func accelerator(key, value string) (word string, ok bool) {
-	parts := strings.Split(strings.ToLower(key), ".")
-	if !slices.ContainsFunc(parts, func(p string) bool { return strings.HasPrefix(p, "accel") }) {
-		return "", false
-	}
-	for _, word := range []string{"tcg", "kvm"} {
-		if strings.HasPrefix(strings.ToLower(value), word) {
-			return word, true
+	for _, part := range strings.Split(strings.ToLower(key), ".") {
+		if strings.HasPrefix(part, "accel") {
+			word = strings.ToLower(strings.TrimSpace(value))
+			return word, word == "tcg" || word == "kvm"
 		}
 	}
 	return "", false

@@ -272,9 +272,9 @@ func blank(n, size int) reflect.Value {
 // theirs always.
 func countEntries(m *ebpf.Map) (uint64, error) {
 	if !perCPU(m) {
-		n, err := countBatched(m)
-		if !errors.Is(err, ebpf.ErrNotSupported) {
-			return n, err
+		// Errors include "not supported" and a batch too small for a bucket.
+		if n, err := countBatched(m); err == nil {
+			return n, nil
 		}
 	}
 	key, next := []byte(nil), make([]byte, m.KeySize())

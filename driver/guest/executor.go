@@ -153,7 +153,7 @@ func (x *executor) execute(ctx context.Context, step bundle.Step, files map[stri
 	if !ok {
 		return res, fmt.Errorf("unknown step kind %q", res.Kind)
 	}
-	at, err := x.place(x.where(step))
+	at, err := x.place(x.where(step.Node, step.In))
 	if err != nil {
 		return res, err
 	}
@@ -170,13 +170,14 @@ func (x *executor) execute(ctx context.Context, step bundle.Step, files map[stri
 	return res, err
 }
 
-// where is the namespace a step acts in. One helper may hold several nodes as
-// namespaces (the local provider): then a step "on the node" acts in that one.
-func (x *executor) where(step bundle.Step) string {
-	if _, held := x.endpoints[step.Node]; held && step.In == "" {
-		return step.Node
+// where names the namespace that a step of a node means by in. One helper may
+// hold several nodes as namespaces (the local provider): then "on the node" is
+// in that one.
+func (x *executor) where(node, in string) string {
+	if _, held := x.endpoints[node]; held && in == "" {
+		return node
 	}
-	return step.In
+	return in
 }
 
 // undoTo undoes back to a mark within undoLimit. Undoing everything also ends

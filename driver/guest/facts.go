@@ -92,7 +92,9 @@ func cpuFacts(f map[string]string) {
 	files, _ := filepath.Glob("/sys/devices/system/cpu/vulnerabilities/*")
 	var out []string
 	for _, path := range files {
-		out = append(out, filepath.Base(path)+"="+readLine(path))
+		if state := readLine(path); state != "Not affected" {
+			out = append(out, filepath.Base(path)+"="+state)
+		}
 	}
 	set(f, "mitigations", strings.Join(out, "; "))
 }

@@ -59,7 +59,9 @@ func (c *call) peer(epName, inner string) (netlink.Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	if far.ParentIndex == 0 || (far.NetNsID >= 0 && far.NetNsID != nsid) {
+	// Without a namespace ID both ends are in one namespace, the endpoint's.
+	inStep := far.NetNsID >= 0 && far.NetNsID == nsid || far.NetNsID < 0 && ep.same(c.at.namespace)
+	if far.ParentIndex == 0 || !inStep {
 		return nil, errors.New("its other end is not in the step's namespace")
 	}
 	near, err := c.nl.LinkByIndex(far.ParentIndex)
@@ -80,7 +82,7 @@ func parseMAC(s string) (net.HardwareAddr, error) {
 }
 
 func doVeth(c *call, a bundle.Veth) error {
-	far, err := c.x.place(a.PeerIn)
+	far, err := c.x.place(c.x.where(c.step.Node, a.PeerIn))
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ func startNursery() *nursery {
 		defer close(n.done)
 		n.cmd = exec.Command("/proc/self/exe", "nursery")
 		n.cmd.Env = []string{"GOMAXPROCS=1"}
-		n.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID, Pdeathsig: unix.SIGKILL}
+		n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Cloneflags: unix.CLONE_NEWPID, Pdeathsig: unix.SIGKILL}
 		err := n.cmd.Start()
 		started <- err
 		if err == nil {

@@ -216,9 +216,12 @@ func dial(p bundle.Probe, limit time.Duration) (attempt, error) {
 	}
 	t.until = time.Now().Add(limit)
 	err = unix.Connect(fd, &unix.SockaddrInet4{Port: p.Port, Addr: [4]byte(to)})
-	var errno unix.Errno
-	if err != unix.EINPROGRESS && (err == nil || errors.As(err, &errno)) {
-		t.decided, t.got = true, outcomeOf(errno)
+	switch {
+	case err == nil:
+		t.decided, t.got = true, outcomeOf(0)
+	case !errors.Is(err, unix.EINPROGRESS):
+		// Nothing was sent, so nobody denied it: there is no route, say.
+		t.decided, t.got = true, outcome{how: "never sent (" + err.Error() + ")"}
 	}
 	return t, nil
 }

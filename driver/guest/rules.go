@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"hookbed/driver/bundle"
@@ -86,6 +87,8 @@ func runTool(ctx context.Context, argv []string, input []byte) ([]byte, error) {
 	stderr := &tail{limit: 2048}
 	cmd.Stdout, cmd.Stderr = &stdout, stderr
 	cmd.WaitDelay = time.Second
+	// A Ctrl-C at the terminal must not end the tool in the middle of an undo.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	err = cmd.Run()
 	if err == nil {
 		return stdout.Bytes(), nil

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"hookbed/driver/bundle"
+)
+
+// counting compiles the test programs.
+func counting(t *testing.T) string {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "counting.o")
+	for _, clang := range []string{"clang", "clang-19", "clang-18", "clang-17", "clang-16"} {
+		path, err := exec.LookPath(clang)
+		if err != nil {
+			continue
+		}
+		msg, err := exec.Command(path, "-O2", "-g", "-Wall", "-target", "bpf", "-c", "testdata/counting.bpf.c", "-o", out).CombinedOutput()
+		if err != nil {
+			t.Fatalf("compile the test programs: %v\n%s", err, msg)
+		}
+		data, err := os.ReadFile(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	t.Fatal("no clang; install clang to test the BPF steps")
+	return ""
+}
+
+func TestBPF(t *testing.T) {
+	object := counting(t)
+	for _, tc := range []struct{ hook, program, shown string }{
+		{bundle.HookTCIngress, "tc_count", "tc"},
+		{bundle.HookTCEgress, "tc_count", "tc"},
+		{bundle.HookXDPNative, "xdp_count", "xdp"},
+		{bundle.HookXDPGeneric, "xdp_count", "xdp"},
+	} {
+		t.Run(tc.hook, func(t *testing.T) { testAttach(t, object, tc.hook, tc.program) })
+	}
+}
+
+// testAttach puts a dropping program on the server's own link, proves that it
+// drops and counts, and that undoing lets packets through again.
+func testAttach(t *testing.T, object, hook, program string) {
+	r := newRig(t)
+	r.pair()
+	r.file("counting", object)
+	before := r.state(r.x.endpoints["server"].namespace)
+	r.must("server", bundle.Listen{Handle: "probe", Port: 5001})
+	try := func(want string) bundle.Probes {
+		return bundle.Probes{Link: "eth0", Timeout: 0.2, Tries: []bundle.Probe{{What: "client", From: "198.18.1.2", To: "198.18.1.3", Port: 5001, Want: want}}}
+	}
+	r.must("client", try(bundle.Allow))
+	r.x.undo.mark()
+	counter := bundle.Counter{BPF: &bundle.BPFCounter{Handle: "o", Stats: "stats"}}
+	r.must("server",
+		bundle.LoadBPF{Handle: "o", Object: "counting", Programs: []string{program},
+			Vars: map[string]string{"verdict": "01000000", "drop": "01"}, LinkVars: map[string]string{"link_index": "eth0"}},
+		bundle.Read{Name: "before", From: counter},
+		bundle.AttachBPF{Handle: "o", Program: program, Link: "eth0", Hook: hook})
+	r.must("client", try(bundle.Deny))
+	got := r.must("server", bundle.Read{Name: "after", From: counter},
+		bundle.Read{Name: "after", From: counter}).Values
+	if got["dropped"] == 0 || got["packets"] != got["dropped"] || got["accepted"] != 0 {
+		t.Errorf("counters are %v, want drops only", got)
+	}
+	if index := linkOf(t, r.x.endpoints["server"].namespace, "eth0").Index; got["bytes"] != got["packets"]*float64(index) {
+		t.Errorf("counters are %v, want bytes = packets x ifindex %d", got, index)
+	}
+	r.must("server", bundle.Expect{What: "drops", Read: "after", Since: "before", Key: "dropped", Op: bundle.AtLeast, Value: 1})
+	if err := r.x.undoTo(1); err != nil {
+		t.Fatal(err)
+	}
+	r.must("client", try(bundle.Allow))
+	if after := r.state(r.x.endpoints["server"].namespace); after != before {
+		t.Errorf("undo left\n%s\nit was\n%s", after, before)
+	}
+}
+
+func TestAttachKeepsOthersClsact(t *testing.T) {
+	r := newRig(t)
+	r.must("", bundle.Veth{Link: "a0", Peer: "a1"})
+	r.output("", "tc", "qdisc", "add", "dev", "a0", "clsact")
+	r.file("counting", counting(t))
+	r.x.undo.mark()
+	r.must("", bundle.LoadBPF{Handle: "o", Object: "counting", Programs: []string{"tc_count", "tc_lookup"}},
+		bundle.AttachBPF{Handle: "o", Program: "tc_count", Link: "a0", Hook: bundle.HookTCIngress},
+		bundle.AttachBPF{Handle: "o", Program: "tc_lookup", Link: "a0", Hook: bundle.HookTCIngress})
+	if got := r.output("", "tc", "filter", "show", "dev", "a0", "ingress"); strings.Index(got, "tc_count") > strings.Index(got, "tc_lookup") || !strings.Contains(got, "tc_lookup") {
+		t.Errorf("filters are not in the order of their attachment:\n%s", got)
+	}
+	if err := r.x.undoTo(1); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.output("", "tc", "qdisc", "show", "dev", "a0"); !strings.Contains(got, "clsact") {
+		t.Errorf("undo removed a qdisc that was there before: %s", got)
+	}
+	if got := r.output("", "tc", "filter", "show", "dev", "a0", "ingress"); got != "" {
+		t.Errorf("undo left filters: %s", got)
+	}
+}
+
+func TestFillMap(t *testing.T) {
+	r := newRig(t)
+	r.must("", bundle.Veth{Link: "a0", MAC: "02:00:00:00:00:07", Peer: "a1"})
+	r.file("counting", counting(t))
+	r.must("", bundle.LoadBPF{Handle: "o", Object: "counting", Programs: []string{"tc_lookup"}, MaxEntries: map[string]uint32{"policy": 10000}})
+	var hash, tree strings.Builder
+	for i := range 9999 {
+		fmt.Fprintf(&hash, "%08x 0100000000000000\n", i)
+	}
+	hash.WriteString("ffffffff {ifindex:a0}aabb0000\n")
+	for i := range 60 {
+		fmt.Fprintf(&tree, "20000000c613%02x07 0200000000000000\n", i)
+	}
+	tree.WriteString("20000000c6130063 {mac:a0}0000\n")
+	r.file("hash", hash.String())
+	r.file("tree", tree.String())
+	res := r.must("", bundle.FillMap{Handle: "o", Map: "policy", File: "hash"})
+	if res.Values["entries"] != 10000 || res.Values["load_seconds"] <= 0 {
+		t.Errorf("values are %v", res.Values)
+	}
+	r.must("", bundle.FillMap{Handle: "o", Map: "tree", File: "tree"})
+	got := r.must("", bundle.Read{Name: "x", From: bundle.Counter{BPF: &bundle.BPFCounter{Handle: "o", Stats: "stats", Maps: []string{"policy", "tree"}}}}).Values
+	if got["entries.policy"] != 10000 || got["entries.tree"] != 61 {
+		t.Errorf("entries are %v, want 10000 and 61", got)
+	}
+	checkPlaceholders(t, r)
+	r.file("short", "00 0100000000000000\n")
+	r.fails("", bundle.FaultRig, bundle.FillMap{Handle: "o", Map: "policy", File: "short"}, "line 1: key", "want 4")
+	r.file("lost", "00000000 {ifindex:b7}00000000\n")
+	r.fails("", bundle.FaultRig, bundle.FillMap{Handle: "o", Map: "policy", File: "lost"}, "line 1: value", "b7")
+	r.file("full", strings.ReplaceAll(hash.String(), "01000", "02000")+"fffffffe 0100000000000000\nfffffffd 0100000000000000\n")
+	r.fails("", bundle.FaultRig, bundle.FillMap{Handle: "o", Map: "policy", File: "full"}, "fill map policy")
+	r.fails("", bundle.FaultRig, bundle.FillMap{Handle: "o", Map: "nothing", File: "short"}, `no map "nothing"`)
+}
+
+func checkPlaceholders(t *testing.T, r *rig) {
+	t.Helper()
+	index := uint32(linkOf(t, r.x.node.namespace, "a0").Index)
+	var value uint64
+	if err := r.x.objects["o"].Maps["policy"].Lookup(^uint32(0), &value); err != nil || value != 0xbbaa<<32|uint64(index) {
+		t.Errorf("value with ifindex is %#x (%v), ifindex %d", value, err, index)
+	}
+	key := []byte{32, 0, 0, 0, 0xc6, 0x13, 0, 0x63}
+	var mac [8]byte
+	if err := r.x.objects["o"].Maps["tree"].Lookup(key, &mac); err != nil || mac != [8]byte{2, 0, 0, 0, 0, 7} {
+		t.Errorf("value with address is %v (%v)", mac, err)
+	}
+}
+
+func TestLoadBPFErrors(t *testing.T) {
+	r := newRig(t)
+	r.file("counting", counting(t))
+	r.file("text", "not an object")
+	load := func(change func(*bundle.LoadBPF)) bundle.LoadBPF {
+		a := bundle.LoadBPF{Handle: "o", Object: "counting", Programs: []string{"tc_count"}}
+		change(&a)
+		return a
+	}
+	for text, a := range map[string]bundle.LoadBPF{
+		"parse text":            load(func(a *bundle.LoadBPF) { a.Object = "text" }),
+		`no program "warp"`:     load(func(a *bundle.LoadBPF) { a.Programs = []string{"warp"} }),
+		`no variable "warp"`:    load(func(a *bundle.LoadBPF) { a.Vars = map[string]string{"warp": "00"} }),
+		"has 4 bytes, got 1":    load(func(a *bundle.LoadBPF) { a.Vars = map[string]string{"verdict": "00"} }),
+		`no map "warp"`:         load(func(a *bundle.LoadBPF) { a.MaxEntries = map[string]uint32{"warp": 1} }),
+		"find link eth9":        load(func(a *bundle.LoadBPF) { a.LinkVars = map[string]string{"link_index": "eth9"} }),
+		"processed 2 insns":     load(func(a *bundle.LoadBPF) { a.Programs = []string{"tc_broken"} }),
+		`handle "" is taken`:    load(func(a *bundle.LoadBPF) { a.Handle = "" }),
+		`variable "link_index"`: load(func(a *bundle.LoadBPF) { a.Vars = map[string]string{"link_index": "xx"} }),
+	} {
+		r.fails("", bundle.FaultRig, a, text)
+	}
+}
+
+func TestNativeXDPWhereThereIsNone(t *testing.T) {
+	r := newRig(t)
+	r.file("counting", counting(t))
+	r.must("", bundle.LoadBPF{Handle: "o", Object: "counting", Programs: []string{"xdp_count"}})
+	r.fails("", bundle.FaultUnsupported, bundle.AttachBPF{Handle: "o", Program: "xdp_count", Link: "lo", Hook: bundle.HookXDPNative},
+		"native mode", "Underlying driver does not support XDP in native mode")
+	r.fails("", bundle.FaultRig, bundle.AttachBPF{Handle: "o", Program: "tc_count", Link: "lo", Hook: bundle.HookXDPNative}, "no loaded program")
+	r.fails("", bundle.FaultRig, bundle.AttachBPF{Handle: "o", Program: "xdp_count", Link: "lo", Hook: "nowhere"}, "unknown hook")
+}
+
+// TestMapOfTenThousandLoadsFast guards the batched path.
+func TestMapOfTenThousandLoadsFast(t *testing.T) {
+	r := newRig(t)
+	r.file("counting", counting(t))
+	var hash strings.Builder
+	for i := range 10000 {
+		fmt.Fprintf(&hash, "%08x 0100000000000000\n", i)
+	}
+	r.file("hash", hash.String())
+	res := r.must("", bundle.LoadBPF{Handle: "o", Object: "counting", Programs: []string{"tc_lookup"}, MaxEntries: map[string]uint32{"policy": 10000}},
+		bundle.FillMap{Handle: "o", Map: "policy", File: "hash"})
+	if res.Values["load_seconds"] > time.Second.Seconds() {
+		t.Errorf("10 000 entries took %g s", res.Values["load_seconds"])
+	}
+}

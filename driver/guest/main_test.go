@@ -1,0 +1,64 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+
+	"hookbed/driver/bundle"
+)
+
+// TestMain lets the test binary stand in for the helper, which starts itself
+// anew for its namespaces, and for a server.
+func TestMain(m *testing.M) {
+	runtime.LockOSThread() // as main does
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "serve", "exec", "nursery":
+			main()
+		case "test-server":
+			testServer(os.Args[2])
+		}
+	}
+	if os.Getuid() != 0 {
+		fmt.Fprintln(os.Stderr, "the helper's tests make network namespaces and must run as root")
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// testServer accepts and closes until it is ended.
+func testServer(port string) {
+	l, err := net.Listen("tcp4", ":"+port)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	acceptAndClose(l)
+}
+
+func TestUsage(t *testing.T) {
+	for _, args := range [][]string{
+		nil, {"fly"}, {"serve", "now"}, {"serve", "--fast"}, {"exec"}, {"exec", "b.json"}, {"exec", "b.json", "--blobs", "d", "more"},
+	} {
+		err := run(context.Background(), args, strings.NewReader(""), &bytes.Buffer{}, &bytes.Buffer{})
+		if exitCode(err) != 2 {
+			t.Errorf("guest %q: %v, want a usage error", args, err)
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	var out bytes.Buffer
+	if err := run(context.Background(), []string{"version"}, nil, &out, nil); err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("schema %d", bundle.Schema); !strings.Contains(out.String(), want) {
+		t.Errorf("version prints %q without %q", out.String(), want)
+	}
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"hookbed/driver/bundle"
+)
+
+func TestProbesThatMustFail(t *testing.T) {
+	r := newRig(t)
+	r.pair()
+	r.must("server", bundle.Listen{Handle: "l", Port: 5001})
+	before := r.state(r.x.endpoints["client"].namespace)
+	try := func(from, to string, port int, want string) bundle.Probes {
+		return bundle.Probes{Link: "eth0", Timeout: 0.1, Tries: []bundle.Probe{{What: "forbidden source", From: from, To: to, Port: port, Want: want}}}
+	}
+	r.fails("client", bundle.FaultSubject, try("198.19.0.7", "198.18.1.3", 5001, bundle.Deny), "forbidden source: 198.19.0.7 -> 198.18.1.3:5001 was allowed, want deny")
+	r.fails("client", bundle.FaultSubject, try("198.18.1.2", "198.18.1.3", 5002, bundle.Deny), "was let through and reset")
+	r.fails("client", bundle.FaultSubject, try("198.18.1.2", "198.18.1.3", 5002, bundle.Allow), "was let through and reset", "want allow")
+	r.fails("client", bundle.FaultSubject, try("198.18.1.2", "198.18.77.3", 5001, bundle.Deny), "never sent")
+	r.fails("client", bundle.FaultRig, try("here", "198.18.1.3", 5001, bundle.Deny), `source "here"`)
+	r.fails("client", bundle.FaultRig, try("198.18.1.2", "198.18.1.3", 5001, "maybe"), `"maybe"`)
+	if after := r.state(r.x.endpoints["client"].namespace); after != before {
+		t.Errorf("probes left\n%s\nit was\n%s", after, before)
+	}
+}
+
+func TestSilentAllowIsAFailureAfterThreeSeconds(t *testing.T) {
+	r := newRig(t)
+	r.pair()
+	r.file("rules", "*filter\n:INPUT DROP [0:0]\nCOMMIT\n")
+	r.must("server", bundle.Rules{Tool: "iptables-legacy", File: "rules"}, bundle.Listen{Handle: "l", Port: 5001})
+	start := time.Now()
+	r.fails("client", bundle.FaultSubject, bundle.Probes{Link: "eth0", Timeout: 0.1, Tries: []bundle.Probe{
+		{What: "client", From: "198.18.1.2", To: "198.18.1.3", Port: 5001, Want: bundle.Allow},
+		{What: "stranger", From: "198.19.0.7", To: "198.18.1.3", Port: 5001, Want: bundle.Deny},
+	}}, "client: 198.18.1.2 -> 198.18.1.3:5001 was denied (no answer), want allow")
+	if d := time.Since(start); d < allowLimit || d > allowLimit+time.Second {
+		t.Errorf("gave up after %v, want %v", d, allowLimit)
+	}
+}
+
+func TestAdministrativeRefusalIsADenial(t *testing.T) {
+	r := newRig(t)
+	r.pair()
+	r.file("rules", "*filter\n-A INPUT -p tcp -j REJECT --reject-with icmp-admin-prohibited\nCOMMIT\n")
+	r.must("server", bundle.Rules{Tool: "iptables-legacy", File: "rules"}, bundle.Listen{Handle: "l", Port: 5001})
+	r.must("client", bundle.Probes{Link: "eth0", Timeout: 0.1, Tries: []bundle.Probe{{What: "c", From: "198.18.1.2", To: "198.18.1.3", Port: 5001, Want: bundle.Deny}}})
+	r.file("reset", "*filter\n-F INPUT\n-A INPUT -p tcp -j REJECT --reject-with tcp-reset\nCOMMIT\n")
+	r.must("server", bundle.Rules{Tool: "iptables-legacy", File: "reset"})
+	r.fails("client", bundle.FaultSubject, bundle.Probes{Link: "eth0", Timeout: 0.1, Tries: []bundle.Probe{{What: "c", From: "198.18.1.2", To: "198.18.1.3", Port: 5001, Want: bundle.Deny}}}, "reset")
+}
+
+func TestSnapshot(t *testing.T) {
+	r := newRig(t)
+	r.pair()
+	r.must("server", bundle.Listen{Handle: "l", Port: 5001})
+	r.must("client", bundle.Probes{Link: "eth0", Tries: []bundle.Probe{{What: "c", From: "198.18.1.2", To: "198.18.1.3", Port: 5001, Want: bundle.Allow}}})
+	r.must("client", bundle.Snapshot{Out: "s.json"})
+	var act bundle.Activity
+	if err := json.Unmarshal([]byte(r.raw["s.json"]), &act); err != nil {
+		t.Fatal(err)
+	}
+	if act.TCP["ActiveOpens"] != 1 || act.CPU["idle"] <= 0 || len(act.CPU) != 8 || act.Softirqs["NET_RX"] == 0 || act.UnixNano == 0 {
+		t.Errorf("activity is %+v", act)
+	}
+	r.fails("client", bundle.FaultRig, bundle.Snapshot{}, "without a file name")
+}
+
+func TestParseActivity(t *testing.T) {
+	if got := parseCPU("cpu  100 0 50 1000 3 0 7 2 0 0\ncpu0 1 1\n"); got["user"] != 1 || got["idle"] != 10 || got["steal"] != 0.02 {
+		t.Errorf("CPU times are %v", got)
+	}
+	if got := parseSoftirqs("     CPU0 CPU1\n  HI: 1 2\n NET_RX: 30 40\n"); got["NET_RX"] != 70 || got["HI"] != 3 {
+		t.Errorf("softirqs are %v", got)
+	}
+	if got := parseTCP("Ip: A\nIp: 1\nTcp: RtoMin MaxConn OutSegs\nTcp: 200 -1 9\n"); got["OutSegs"] != 9 || len(got) != 2 {
+		t.Errorf("TCP counters are %v", got)
+	}
+}
+
+func TestFacts(t *testing.T) {
+	r := newRig(t)
+	r.must("", bundle.Veth{Link: dataLink, Peer: "far", MTU: 1400})
+	f, err := r.x.facts(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"kernel.release", "kernel.version", "cpu.model", "cpu.count", "clocksource", "bpf_jit_enable",
+		"sysctl.net.ipv4.tcp_congestion_control", "sysctl.net.core.rmem_max", "tool.iptables-legacy", "tool.iptables-nft", "tool.ip"} {
+		if f[key] == "" {
+			t.Errorf("no fact %s", key)
+		}
+	}
+	if f["link.data0.driver"] != "veth" || f["link.data0.mtu"] != "1400" || f["link.data0.queues"] != "1 rx, 1 tx" || !strings.Contains(f["link.data0.offloads"], "tx-tcp-segmentation") {
+		t.Errorf("link facts are %q %q %q %q", f["link.data0.driver"], f["link.data0.mtu"], f["link.data0.queues"], f["link.data0.offloads"])
+	}
+	if v, ok := f["tool.dockerd"]; ok && v == "" {
+		t.Error("an unknown fact is there, and empty")
+	}
+}

@@ -1,0 +1,365 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hookbed/driver/bundle"
+)
+
+func self(t *testing.T) string {
+	t.Helper()
+	path, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// alive reports whether a process runs; a zombie does not.
+func alive(pid int) bool {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, rest, _ := strings.Cut(string(data), ") ")
+	return !strings.HasPrefix(rest, "Z")
+}
+
+// gone waits a while for a process to end.
+func gone(t *testing.T, pid int) {
+	t.Helper()
+	for deadline := time.Now().Add(3 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if !alive(pid) {
+			return
+		}
+	}
+	t.Errorf("process %d still runs", pid)
+}
+
+func TestStartAndStop(t *testing.T) {
+	r := newRig(t)
+	r.pair()
+	start := bundle.Start{Handle: "server", Argv: []string{self(t), "test-server", "5001"}, CPUs: []int{0}, Port: 5001}
+	try := func(want string) bundle.Probes {
+		return bundle.Probes{Link: "eth0", Timeout: 0.1, Tries: []bundle.Probe{{What: "server", From: "198.18.1.2", To: "198.18.1.3", Port: 5001, Want: want}}}
+	}
+	r.must("server", start)
+	r.must("client", try(bundle.Allow))
+	r.fails("server", bundle.FaultRig, start, "is taken")
+	again := start
+	again.Handle = "other"
+	r.fails("server", bundle.FaultRig, again, "port 5001 is listened on already")
+	r.must("server", bundle.Stop{Handle: "server"})
+	// Nothing listens: the packet gets through and is reset.
+	r.fails("client", bundle.FaultSubject, try(bundle.Deny), "server: 198.18.1.2 -> 198.18.1.3:5001 was let through and reset", "want deny")
+	r.fails("server", bundle.FaultRig, bundle.Stop{Handle: "server"}, `no server "server"`)
+	r.must("server", start) // ended by undo
+}
+
+func TestStartFailures(t *testing.T) {
+	r := newRig(t)
+	r.must("", bundle.Netns{Name: "server"})
+	r.fails("server", bundle.FaultSubject, bundle.Start{Handle: "a", Argv: []string{"sh", "-c", "echo no luck >&2; exit 3"}, Port: 5001}, "ended before it listened on port 5001", "exit status 3", "no luck")
+	r.fails("server", bundle.FaultRig, bundle.Start{Handle: "b", Argv: []string{"no-such-server"}, Port: 5001}, `no command "no-such-server"`)
+	r.fails("server", bundle.FaultRig, bundle.Start{Handle: "c", Argv: []string{"sleep", "9"}, CPUs: []int{1000}}, "pin to CPU")
+	r.fails("server", bundle.FaultRig, bundle.Start{Handle: "d"}, "empty argv")
+}
+
+// TestUndoEndsWholeFamilies: a server's children end with it, and so does one
+// that ignores SIGTERM.
+func TestUndoEndsWholeFamilies(t *testing.T) {
+	r := newRig(t)
+	r.must("", bundle.Netns{Name: "server"})
+	file := filepath.Join(t.TempDir(), "pids")
+	r.x.undo.mark()
+	r.must("server", bundle.Start{Handle: "a", Argv: []string{"sh", "-c", "trap '' TERM; sleep 60 & sleep 60"}})
+	r.must("server", bundle.Start{Handle: "b", Argv: []string{"sh", "-c", "sleep 61 & exec sleep 61"}})
+	r.must("server", bundle.Exec{Argv: []string{"setsid", "sh", "-c", "sleep 62 >" + file + " 2>&1 &"}, Timeout: 5})
+	sleepers := func() []int {
+		return append(append(processes(t, "sleep", "60"), processes(t, "sleep", "61")...), processes(t, "sleep", "62")...)
+	}
+	await(t, func() bool { return len(sleepers()) == 5 })
+	start := time.Now()
+	if err := r.x.undoTo(1); err != nil {
+		t.Fatal(err)
+	}
+	if d := time.Since(start); d > 2*time.Second {
+		t.Errorf("undo took %v", d)
+	}
+	await(t, func() bool { return len(sleepers()) == 1 }) // the daemon
+	if err := r.x.undoTo(0); err != nil {
+		t.Fatal(err)
+	}
+	await(t, func() bool { return len(sleepers()) == 0 })
+}
+
+// processes lists the PIDs of processes with exactly these arguments.
+func processes(t *testing.T, argv ...string) []int {
+	t.Helper()
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []int
+	for _, dir := range dirs {
+		data, _ := os.ReadFile(dir + "/cmdline")
+		pid, _ := strconv.Atoi(filepath.Base(dir))
+		if string(data) == strings.Join(argv, "\x00")+"\x00" && alive(pid) {
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+func await(t *testing.T, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(3 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("not so after 3 s")
+		}
+	}
+}
+
+func TestExec(t *testing.T) {
+	r := newRig(t)
+	r.pair()
+	last := r.must("client", bundle.Exec{Argv: []string{"sh", "-c", "ip -4 -br addr show eth0; grep Cpus_allowed_list /proc/self/status; echo talk >&2"}, CPUs: []int{1}, Timeout: 5, Out: "o.txt"})
+	if out := r.raw["o.txt"]; !strings.Contains(out, "198.18.1.2/24") || !strings.Contains(out, "Cpus_allowed_list:\t1\n") || strings.Contains(out, "talk") {
+		t.Errorf("output is %q", out)
+	}
+	if last.Values["exit"] != 0 || last.Values["seconds"] <= 0 || last.Note != "" {
+		t.Errorf("result is %+v", last)
+	}
+	if env := r.env(); env != "HOME=/root\nLC_ALL=C\nPATH="+binDirs+"\nTERM=dumb\n" {
+		t.Errorf("environment is %q", env)
+	}
+	r.fails("client", bundle.FaultRig, bundle.Exec{Argv: []string{"true"}}, "without a timeout")
+	r.fails("client", bundle.FaultRig, bundle.Exec{Argv: []string{"netwarp"}, Timeout: 1}, `no command "netwarp"`)
+}
+
+func (r *rig) env() string {
+	r.t.Helper()
+	r.must("client", bundle.Exec{Argv: []string{"sh", "-c", "env -u PWD | sort"}, Timeout: 5, Out: "env"})
+	return r.raw["env"]
+}
+
+func TestExecFailures(t *testing.T) {
+	r := newRig(t)
+	r.must("", bundle.Netns{Name: "client"})
+	reply := r.steps("client", bundle.Exec{Argv: []string{"sh", "-c", "echo half; echo broken pipe >&2; exit 7"}, Timeout: 5, Out: "o"})
+	if reply.Fault != bundle.FaultSubject || !strings.Contains(reply.Error, "exit status 7: broken pipe") || reply.Raw["o"] != "half\n" || reply.Results[0].Values["exit"] != 7 {
+		t.Errorf("reply is %+v", reply)
+	}
+	start := time.Now()
+	r.fails("client", bundle.FaultSubject, bundle.Exec{Argv: []string{"sh", "-c", "echo waiting >&2; sleep 63"}, Timeout: 0.1}, "not finished after 0.1 s", "waiting")
+	if d := time.Since(start); d > 2*time.Second {
+		t.Errorf("the timeout took %v", d)
+	}
+	if left := processes(t, "sleep", "63"); len(left) > 0 {
+		t.Errorf("processes %v survive the timeout", left)
+	}
+	res := r.must("client", bundle.Exec{Argv: []string{"sh", "-c", "head -c 5000000 /dev/zero"}, Timeout: 5, Out: "big"})
+	if len(r.raw["big"]) != rawLimit || !strings.Contains(res.Note, "cut") {
+		t.Errorf("kept %d bytes with note %q, want %d and a note", len(r.raw["big"]), res.Note, rawLimit)
+	}
+}
+
+func TestExecInterrupted(t *testing.T) {
+	r := newRig(t)
+	r.must("", bundle.Netns{Name: "client"})
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	reply := r.x.steps(ctx, bundle.Steps{Steps: []bundle.Step{{Node: "node1", In: "client", Do: bundle.Exec{Argv: []string{"sleep", "64"}, Timeout: 60}}}})
+	if reply.Fault != bundle.FaultRig || !strings.Contains(reply.Error, "interrupted") {
+		t.Errorf("reply is %+v", reply)
+	}
+	if left := processes(t, "sleep", "64"); len(left) > 0 {
+		t.Errorf("processes %v survive", left)
+	}
+}
+
+// miniRoot makes a root file system with a shell in it.
+func miniRoot(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	files := []string{"/bin/sh", "/bin/cat"}
+	for _, f := range files {
+		out, err := exec.Command("ldd", f).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, word := range strings.Fields(string(out)) {
+			if strings.HasPrefix(word, "/") {
+				files = append(files, word)
+			}
+		}
+	}
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(filepath.Join(root, filepath.Dir(f)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, f), data, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(root, "here"), []byte("inside\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+func TestEndpointRoot(t *testing.T) {
+	r := newRig(t)
+	r.x.root = miniRoot(t)
+	r.must("", bundle.Netns{Name: "client"})
+	r.must("client", bundle.Exec{Argv: []string{"cat", "/here"}, Timeout: 5, Out: "o"})
+	if r.raw["o"] != "inside\n" {
+		t.Errorf("the endpoint sees %q", r.raw["o"])
+	}
+	r.fails("client", bundle.FaultRig, bundle.Exec{Argv: []string{"iperf3"}, Timeout: 5}, `no command "iperf3"`)
+	// On the node itself there is no other root.
+	r.must("", bundle.Exec{Argv: []string{"ip", "link"}, Timeout: 5, Out: "o"})
+}
+
+// container stands for a container: a process with namespaces of its own.
+func container(t *testing.T) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("sleep", "65")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID, Chroot: ""}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	return cmd
+}
+
+func TestBind(t *testing.T) {
+	r := newRig(t)
+	c := container(t)
+	if err := r.x.bind(bundle.Bind{Endpoint: "server", PID: c.Process.Pid}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { delete(r.x.endpoints, "server") })
+	r.must("", bundle.Veth{Link: "s0", Peer: "eth0", PeerIn: "server"})
+	r.must("server", bundle.Addr{Link: "eth0", CIDR: "198.18.1.3/24"}, bundle.Exec{Argv: []string{"ip", "-4", "-br", "addr", "show", "eth0"}, Timeout: 5, Out: "o"})
+	if !strings.Contains(r.raw["o"], "198.18.1.3/24") {
+		t.Errorf("the container has %q", r.raw["o"])
+	}
+	if root := r.x.endpoints["server"].root; root != fmt.Sprintf("/proc/%d/root", c.Process.Pid) {
+		t.Errorf("the container's root is %s", root)
+	}
+	r.must("", bundle.SetLink{Link: "peer:server/eth0", MTU: 1300})
+	if err := r.x.undoTo(0); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.x.bind(bundle.Bind{Endpoint: "server"}); err != nil {
+		t.Fatal(err)
+	}
+	r.fails("server", bundle.FaultRig, bundle.Addr{Link: "eth0", CIDR: "198.18.1.3/24"}, "no endpoint")
+	if err := r.x.bind(bundle.Bind{Endpoint: "server", PID: 1 << 22}); err == nil {
+		t.Error("binding to a process that is not there is no error")
+	}
+}
+
+// TestUndoAfterContainerIsGone: what was in a container's namespace went away
+// with it.
+func TestUndoAfterContainerIsGone(t *testing.T) {
+	r := newRig(t)
+	c := container(t)
+	if err := r.x.bind(bundle.Bind{Endpoint: "server", PID: c.Process.Pid}); err != nil {
+		t.Fatal(err)
+	}
+	r.must("", bundle.Veth{Link: "s0", Peer: "eth0", PeerIn: "server"})
+	r.must("server", bundle.Addr{Link: "eth0", CIDR: "198.18.1.3/24"}, bundle.Sysctl{Key: "net.ipv4.ip_forward", Value: "1"})
+	c.Process.Kill()
+	c.Wait()
+	if err := r.x.bind(bundle.Bind{Endpoint: "server"}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCgroup runs in a mount namespace of its own, where it mounts a cgroup
+// tree for the helper to find.
+func TestCgroup(t *testing.T) {
+	const inside = "HOOKBED_TEST_CGROUP"
+	if os.Getenv(inside) == "" {
+		cmd := exec.Command(self(t), "-test.run=^TestCgroup$")
+		cmd.Env = append(os.Environ(), inside+"=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("cgroup2", dir, "cgroup2", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	group := filepath.Join(dir, fmt.Sprintf("hookbed-test-%d", os.Getpid()))
+	if err := os.Mkdir(group, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.Remove(group); err != nil {
+			t.Error(err)
+		}
+	})
+	r := newRig(t)
+	ns, err := newNamespace(r.x.node.namespace, "client")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.file.Close()
+	defer delete(r.x.endpoints, "client")
+	r.x.endpoints["client"] = &endpoint{namespace: ns, cgroup: group}
+	res := r.must("client", bundle.Exec{Argv: []string{"cat", "/proc/self/cgroup"}, Timeout: 5, Out: "o"})
+	if !strings.Contains(r.raw["o"], "0::/") || !strings.Contains(r.raw["o"], filepath.Base(group)) || res.Note != "" {
+		t.Errorf("the process is in %q (note %q), want %s", r.raw["o"], res.Note, group)
+	}
+	r.x.endpoints["client"].cgroup = group + "/none"
+	if res := r.must("client", bundle.Exec{Argv: []string{"true"}, Timeout: 5}); !strings.Contains(res.Note, "outside the endpoint's cgroup") {
+		t.Errorf("note is %q, want that the cgroup could not be entered", res.Note)
+	}
+}
+
+func TestHasListener(t *testing.T) {
+	const table = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000:1389 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1
+   1: 0100007F:138A 0100007F:0050 01 00000000:00000000 00:00000000 00000000     0        0 2
+`
+	for port, want := range map[int]bool{5001: true, 5002: false, 80: false} {
+		if got := hasListener(table, port); got != want {
+			t.Errorf("hasListener(%d) = %t, want %t", port, got, want)
+		}
+	}
+}
+
+func TestTailAndHead(t *testing.T) {
+	tl, h := &tail{limit: 4}, &head{limit: 4}
+	for _, s := range []string{"ab", "cde", "f"} {
+		fmt.Fprint(tl, s)
+		fmt.Fprint(h, s)
+	}
+	if tl.String() != "cdef" || string(h.data) != "abcd" || !h.cut {
+		t.Errorf("tail %q, head %q, cut %t", tl, h.data, h.cut)
+	}
+}

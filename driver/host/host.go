@@ -17,15 +17,17 @@ var ErrUnreachable = errors.New("host unreachable")
 // Cmd is a command for a host: an argument vector, never a shell string.
 type Cmd struct {
 	Argv   []string
-	Stdin  io.Reader // nil is an empty input
+	Stdin  io.Reader // nil is an empty input; one read of it may outlast Run
 	Stdout io.Writer // nil discards
 	Stderr io.Writer // nil discards; the tail is kept for ExitError either way
 }
 
 // Host is one machine on which commands run and to which files go.
 type Host interface {
-	// Run runs a command until it ends or ctx does. When ctx ends the command is ended
-	// too. A non-zero exit is *ExitError.
+	// Run runs a command until it has ended and its output is closed, or ctx ends. When
+	// ctx ends, or a write to Stdout or Stderr fails, the command and its process group get
+	// SIGTERM and, a little later, SIGKILL. A non-zero exit is *ExitError; a program
+	// that does not exist is one with status 127.
 	Run(ctx context.Context, cmd Cmd) error
 	// Push writes a file by way of a temporary name and rename, then checks
 	// its SHA-256. A file already there with that digest is not sent again.
@@ -40,12 +42,16 @@ type Host interface {
 // ExitError is a command that ran and ended with a non-zero status.
 type ExitError struct {
 	Argv   []string
-	Status int    // exit status; -1 when a signal ended it
+	Status int    // exit status; -1 when a signal ended it; 126 and 127 as a shell gives them
+	Signal string // the signal that ended it, "KILL"; empty otherwise
 	Stderr string // the last 2 KiB
 }
 
 func (e *ExitError) Error() string {
 	msg := fmt.Sprintf("%s: exit status %d", e.Argv[0], e.Status)
+	if e.Signal != "" {
+		msg = fmt.Sprintf("%s: ended by signal %s", e.Argv[0], e.Signal)
+	}
 	if tail := strings.TrimSpace(e.Stderr); tail != "" {
 		msg += ": " + tail
 	}

@@ -1,0 +1,38 @@
+package host
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/pem"
+	"fmt"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// Key is an Ed25519 key pair in OpenSSH's formats, for a machine's host key or
+// a lab's login.
+type Key struct {
+	PrivatePEM    []byte // "OPENSSH PRIVATE KEY", not encrypted
+	AuthorizedKey string // "ssh-ed25519 AAAA...", without comment or newline
+}
+
+// NewKey makes a key pair from the system's randomness.
+func NewKey() (Key, error) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return Key{}, fmt.Errorf("make an ssh key: %w", err)
+	}
+	block, err := ssh.MarshalPrivateKey(private, "")
+	if err != nil {
+		return Key{}, fmt.Errorf("encode an ssh private key: %w", err)
+	}
+	sshPublic, err := ssh.NewPublicKey(public)
+	if err != nil {
+		return Key{}, fmt.Errorf("encode an ssh public key: %w", err)
+	}
+	return Key{
+		PrivatePEM:    pem.EncodeToMemory(block),
+		AuthorizedKey: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(sshPublic))),
+	}, nil
+}

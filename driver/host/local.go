@@ -1,0 +1,246 @@
+package host
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Local is this computer. Its commands get a process group of their own and
+// SIGTERM when this process dies. Safe for concurrent use.
+type Local struct {
+	ctx  context.Context // ends with Close
+	stop context.CancelCauseFunc
+}
+
+var _ Host = (*Local)(nil)
+
+// NewLocal is this computer as a host.
+func NewLocal() *Local {
+	ctx, stop := context.WithCancelCause(context.Background())
+	return &Local{ctx: ctx, stop: stop}
+}
+
+// Close ends the commands that still run; using the host later is ErrUnreachable.
+func (l *Local) Close() error {
+	l.stop(fmt.Errorf("this computer: %w: %w", ErrUnreachable, errClosed))
+	return nil
+}
+
+// usable is an error if the host is closed or ctx has ended.
+func (l *Local) usable(ctx context.Context) error {
+	if err := context.Cause(l.ctx); err != nil {
+		return err
+	}
+	return context.Cause(ctx)
+}
+
+// Run runs a command as a child of this process.
+func (l *Local) Run(ctx context.Context, cmd Cmd) error {
+	if err := checkArgv(cmd.Argv); err != nil {
+		return err
+	}
+	if err := l.usable(ctx); err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	defer context.AfterFunc(l.ctx, func() { stop(context.Cause(l.ctx)) })()
+	// The death signal is sent when the thread that started the child ends, so
+	// that thread has to stay with the child (prctl(2), PR_SET_PDEATHSIG).
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	kept := new(tail)
+	child, err := start(cmd, kept, stop)
+	if err != nil {
+		return startError(cmd, err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- child.Wait() }()
+	select {
+	case err := <-done:
+		return outcome(ctx, cmd, kept, err)
+	case <-ctx.Done():
+	}
+	endGroup(child.Process.Pid)
+	select { // so that nothing is written to Stdout and Stderr after Run
+	case <-done:
+	case <-time.After(lostGrace): // a process that left the group holds them
+	}
+	return fmt.Errorf("run %s: %w", cmd.Argv[0], context.Cause(ctx))
+}
+
+// start starts a child in a process group of its own. A failing Stdout or
+// Stderr calls stop.
+func start(cmd Cmd, kept *tail, stop context.CancelCauseFunc) (*exec.Cmd, error) {
+	child := exec.Command(cmd.Argv[0], cmd.Argv[1:]...)
+	child.Stdout = &guardedWriter{cmd.Stdout, stop}
+	child.Stderr = &guardedWriter{kept.tee(cmd.Stderr), stop}
+	child.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if cmd.Stdin == nil {
+		return child, child.Start()
+	}
+	// Not child.Stdin: Wait would then wait for a reader that has nothing to say.
+	in, err := child.StdinPipe()
+	if err != nil {
+		return nil, fmt.Errorf("open standard input: %w", err)
+	}
+	if err := child.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		_, _ = io.Copy(in, cmd.Stdin) // a command may leave input unread
+		_ = in.Close()
+	}()
+	return child, nil
+}
+
+// endGroup ends a process group: SIGTERM, endGrace, SIGKILL. While it has
+// members the kernel does not use its ID for another.
+func endGroup(id int) {
+	_ = unix.Kill(-id, unix.SIGTERM) // fails only if all are gone
+	for limit := time.Now().Add(endGrace); time.Now().Before(limit); time.Sleep(10 * time.Millisecond) {
+		if unix.Kill(-id, 0) != nil {
+			return
+		}
+	}
+	_ = unix.Kill(-id, unix.SIGKILL)
+}
+
+// startError gives a command that cannot be executed the status of a shell.
+func startError(cmd Cmd, err error) error {
+	status := 0
+	switch {
+	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
+		status = 127
+	case errors.Is(err, fs.ErrPermission):
+		status = 126
+	default:
+		return fmt.Errorf("run %s: %w", cmd.Argv[0], err)
+	}
+	return &ExitError{Argv: cmd.Argv, Status: status, Stderr: err.Error()}
+}
+
+// outcome turns what Wait said into Run's error.
+func outcome(ctx context.Context, cmd Cmd, kept *tail, err error) error {
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil: // a failed write to Stdout or Stderr
+		return fmt.Errorf("run %s: %w", cmd.Argv[0], context.Cause(ctx))
+	case !errors.As(err, &exit):
+		return fmt.Errorf("run %s: %w", cmd.Argv[0], err)
+	}
+	out := &ExitError{Argv: cmd.Argv, Status: exit.ExitCode(), Stderr: kept.String()}
+	if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		out.Signal = strings.TrimPrefix(unix.SignalName(ws.Signal()), "SIG")
+	}
+	return out
+}
+
+// Push writes a file; see Host.
+func (l *Local) Push(ctx context.Context, data []byte, path string, mode uint32) error {
+	if err := l.usable(ctx); err != nil {
+		return err
+	}
+	if !filepath.IsAbs(path) {
+		return fmt.Errorf("push %q: the path is not absolute", path)
+	}
+	perm := fs.FileMode(mode) & fs.ModePerm
+	if same, err := alreadyThere(path, data, perm); same || err != nil {
+		return err
+	}
+	if err := place(path, data, perm); err != nil {
+		return fmt.Errorf("push %d B to %s on this computer: %w", len(data), path, err)
+	}
+	return nil
+}
+
+// alreadyThere compares by digest and sets the mode of a file that is.
+func alreadyThere(path string, data []byte, perm fs.FileMode) (bool, error) {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() || info.Size() != int64(len(data)) {
+		return false, nil // place finds out what is the matter
+	}
+	if same, err := sameContent(path, data); !same || err != nil {
+		return false, nil
+	}
+	if info.Mode().Perm() == perm {
+		return true, nil
+	}
+	return true, os.Chmod(path, perm)
+}
+
+func sameContent(path string, data []byte) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = f.Close() }() // was only read
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return false, err
+	}
+	want := sha256.Sum256(data)
+	return bytes.Equal(h.Sum(nil), want[:]), nil
+}
+
+// place writes a file by way of a temporary one in its directory.
+func place(path string, data []byte, perm fs.FileMode) (err error) {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, tempPrefix)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name()) // the error so far counts more
+		}
+	}()
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Chmod(perm), f.Close())
+	if err != nil {
+		return err
+	}
+	if same, err := sameContent(f.Name(), data); err != nil || !same {
+		return errors.Join(errors.New("its SHA-256 differs after writing"), err)
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// Pull reads a whole file.
+func (l *Local) Pull(ctx context.Context, path string) ([]byte, error) {
+	if err := l.usable(ctx); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
+}
+
+// Forward dials from this process.
+func (l *Local) Forward(ctx context.Context, network, addr string) (net.Conn, error) {
+	if err := l.usable(ctx); err != nil {
+		return nil, err
+	}
+	if network != "unix" && network != "tcp" {
+		return nil, fmt.Errorf("forward to %s: unknown network %q, want unix or tcp", addr, network)
+	}
+	return new(net.Dialer).DialContext(ctx, network, addr)
+}

@@ -1,0 +1,306 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/pkg/sftp"
+	"golang.org/x/crypto/ssh"
+)
+
+const (
+	// maxCommands is how many commands run at once on one connection; sshd
+	// allows 10 sessions (MaxSessions), of which SFTP takes one and the ending
+	// of commands another.
+	maxCommands = 8
+	// endGrace is how long an ended command has between SIGTERM and SIGKILL.
+	endGrace = 2 * time.Second
+	// endLimit bounds the whole ending of a command.
+	endLimit = 5 * time.Second
+	// lostGrace is how long a failed request waits to learn whether the link
+	// is lost: requests fail a moment before the connection's end is known.
+	lostGrace = 500 * time.Millisecond
+)
+
+// errClosed is the cause of a link that was closed on purpose.
+var errClosed = errors.New("connection closed")
+
+// SSH is a machine reached by SSH and SFTP over one connection, whose login
+// shell is a POSIX shell. Safe for concurrent use.
+type SSH struct {
+	addr   string
+	conn   net.Conn
+	client *ssh.Client
+	slots  chan struct{} // one per running command
+
+	once  sync.Once
+	cause error         // why the link ended; read after lost is closed
+	lost  chan struct{} // closed when the link has ended
+
+	sftpMu sync.Mutex
+	sftp   *sftp.Client // opened by the first transfer
+}
+
+var _ Host = (*SSH)(nil)
+
+func newSSH(cfg SSHConfig, conn net.Conn, client *ssh.Client) *SSH {
+	s := &SSH{
+		addr: cfg.Addr, conn: conn, client: client,
+		slots: make(chan struct{}, maxCommands), lost: make(chan struct{}),
+	}
+	go func() { s.cut(client.Wait()) }()
+	go s.keepalive(cfg.Keepalive)
+	return s
+}
+
+// cut ends the link for the given reason; only the first one counts.
+func (s *SSH) cut(cause error) {
+	s.once.Do(func() {
+		s.cause = cause
+		if cause == nil {
+			s.cause = io.EOF
+		}
+		_ = s.conn.Close() // nothing is left to be said on it
+		close(s.lost)
+	})
+}
+
+// Close ends the connection and with it every command and forward on it.
+func (s *SSH) Close() error {
+	s.cut(errClosed)
+	_ = s.client.Wait() // its error is the one just caused
+	return nil
+}
+
+// keepalive asks the machine for a sign of life until the link ends. The
+// request is one that no server knows and every server answers.
+func (s *SSH) keepalive(every time.Duration) {
+	limit := every * 5 / 2
+	for {
+		select {
+		case <-s.lost:
+			return
+		case <-time.After(every):
+		}
+		answer := make(chan error, 1)
+		go func() {
+			_, _, err := s.client.SendRequest("keepalive@openssh.com", true, nil)
+			answer <- err
+		}()
+		select {
+		case <-s.lost:
+			return
+		case err := <-answer:
+			if err != nil {
+				s.cut(err)
+			}
+		case <-time.After(limit):
+			s.cut(fmt.Errorf("no answer to a keepalive for %s", limit))
+		}
+	}
+}
+
+// explain adds to the error of a failed request whether the link is lost.
+func (s *SSH) explain(err error) error {
+	select {
+	case <-s.lost:
+	case <-time.After(lostGrace):
+		return fmt.Errorf("%s: %w", s.addr, err)
+	}
+	return fmt.Errorf("%s: %w: %w", s.addr, ErrUnreachable, s.cause)
+}
+
+// Run runs a command by way of the login shell, its arguments quoted.
+func (s *SSH) Run(ctx context.Context, cmd Cmd) error {
+	if err := checkArgv(cmd.Argv); err != nil {
+		return err
+	}
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	case <-s.lost:
+		return s.explain(s.cause)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return s.run(ctx, cmd)
+}
+
+// run is Run without the limit on commands at once.
+func (s *SSH) run(ctx context.Context, cmd Cmd) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	line, err := s.commandLine(cmd.Argv)
+	if err != nil {
+		return err
+	}
+	session, err := s.client.NewSession()
+	if err != nil {
+		return s.explain(fmt.Errorf("open a session: %w", err))
+	}
+	defer func() { _ = session.Close() }() // EOF if the command has ended
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	kept := new(tail)
+	filter := newPIDFilter(kept.tee(cmd.Stderr))
+	session.Stdout = &guardedWriter{cmd.Stdout, stop}
+	session.Stderr = &guardedWriter{filter, stop}
+	if err := feed(session, cmd.Stdin); err != nil {
+		return s.explain(err)
+	}
+	if err := session.Start(line); err != nil {
+		return s.explain(fmt.Errorf("start %s: %w", cmd.Argv[0], err))
+	}
+	done := make(chan error, 1)
+	go func() { done <- session.Wait() }()
+	select {
+	case err := <-done:
+		_ = filter.flush() // what a shell said that never became the command
+		return s.outcome(ctx, cmd, kept, err)
+	case <-ctx.Done():
+	}
+	s.end(session, filter.found, done)
+	select {
+	case <-s.lost:
+		return s.explain(s.cause)
+	default:
+		return fmt.Errorf("run %s on %s: %w", cmd.Argv[0], s.addr, context.Cause(ctx))
+	}
+}
+
+// commandLine is what the login shell is to run: it tells its process ID and
+// then becomes the command, so that the command's group can be signalled.
+// (sshd refuses the signal request of RFC 4254 for logins of root.)
+func (s *SSH) commandLine(argv []string) (string, error) {
+	line := `echo "` + pidMarker + `$$" >&2; exec ` + shellQuote(argv)
+	if len(line) > maxCommandLine {
+		return "", fmt.Errorf("run %s on %s: its arguments take %d B, at most %d go over ssh", argv[0], s.addr, len(line), maxCommandLine)
+	}
+	return line, nil
+}
+
+// outcome turns what Wait said into Run's error.
+func (s *SSH) outcome(ctx context.Context, cmd Cmd, kept *tail, err error) error {
+	var exit *ssh.ExitError
+	var missing *ssh.ExitMissingError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &exit):
+		out := &ExitError{Argv: cmd.Argv, Status: exit.ExitStatus(), Signal: exit.Signal(), Stderr: kept.String()}
+		if out.Signal != "" {
+			out.Status = -1
+		}
+		return out
+	case errors.As(err, &missing):
+		// sshd always says how a command ended; only a lost link does not.
+		return fmt.Errorf("run %s: %w: %w", cmd.Argv[0], ErrUnreachable, s.explain(err))
+	case context.Cause(ctx) != nil: // a failed write to Stdout or Stderr
+		return fmt.Errorf("run %s on %s: %w", cmd.Argv[0], s.addr, context.Cause(ctx))
+	}
+	return fmt.Errorf("run %s: %w", cmd.Argv[0], s.explain(err))
+}
+
+// endScript ends the process group $1: SIGTERM, up to 2 s of grace, SIGKILL.
+const endScript = `kill -TERM -- "-$1" || exit 0
+i=0
+while [ $i -lt 40 ] && kill -0 -- "-$1" 2>/dev/null; do sleep 0.05; i=$((i+1)); done
+kill -KILL -- "-$1" 2>/dev/null
+exit 0`
+
+// end ends the command of a session in bounded time.
+func (s *SSH) end(session *ssh.Session, found <-chan int, done <-chan error) {
+	limit := time.After(endLimit)
+	select {
+	case pid := <-found:
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			s.signalGroup(pid)
+		}()
+		select {
+		case <-ended:
+		case <-limit:
+		}
+	case <-done:
+		return
+	case <-limit:
+	}
+	_ = session.Close() // EOF if the command has ended
+	select {            // so that nothing is written to Stdout and Stderr after Run
+	case <-done:
+	case <-time.After(lostGrace):
+	}
+}
+
+// signalGroup runs endScript. It fails only when the link is lost, which the
+// caller finds out by itself.
+func (s *SSH) signalGroup(pid int) {
+	session, err := s.client.NewSession()
+	if err != nil {
+		return
+	}
+	defer func() { _ = session.Close() }()
+	_ = session.Run(shellQuote([]string{"sh", "-c", endScript, "sh", strconv.Itoa(pid)}))
+}
+
+// feed copies r to the session's standard input without holding up the end of
+// the command when r has nothing to say.
+func feed(session *ssh.Session, r io.Reader) error {
+	if r == nil {
+		return nil
+	}
+	w, err := session.StdinPipe()
+	if err != nil {
+		return fmt.Errorf("open standard input: %w", err)
+	}
+	go func() {
+		_, _ = io.Copy(w, r) // a command may leave input unread
+		_ = w.Close()
+	}()
+	return nil
+}
+
+// guardedWriter ends a run when its writer fails: nobody drains the command's
+// output any more, so it would hang. A nil writer discards.
+type guardedWriter struct {
+	w    io.Writer
+	stop context.CancelCauseFunc
+}
+
+func (g *guardedWriter) Write(p []byte) (int, error) {
+	if g.w == nil {
+		return len(p), nil
+	}
+	n, err := g.w.Write(p)
+	if err != nil {
+		g.stop(fmt.Errorf("pass on its output: %w", err))
+	}
+	return n, err
+}
+
+// Forward dials from the machine, through the SSH connection. Deadlines on
+// the returned connection are not supported; it has CloseWrite.
+func (s *SSH) Forward(ctx context.Context, network, addr string) (net.Conn, error) {
+	if network != "unix" && network != "tcp" {
+		return nil, fmt.Errorf("forward to %s: unknown network %q, want unix or tcp", addr, network)
+	}
+	conn, err := s.client.DialContext(ctx, network, addr)
+	var refused *ssh.OpenChannelError
+	switch {
+	case err == nil:
+		return conn, nil
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("forward to %s on %s: %w", addr, s.addr, context.Cause(ctx))
+	case errors.As(err, &refused):
+		return nil, fmt.Errorf("forward to %s on %s: %w", addr, s.addr, err)
+	}
+	return nil, fmt.Errorf("forward to %s: %w", addr, s.explain(err))
+}

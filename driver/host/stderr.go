@@ -1,0 +1,117 @@
+package host
+
+import (
+	"bytes"
+	"io"
+	"strconv"
+	"sync"
+)
+
+// tailSize is how much of a command's standard error an ExitError keeps, in bytes.
+const tailSize = 2 << 10
+
+// tail keeps the last tailSize bytes written to it. Safe for concurrent use.
+type tail struct {
+	mu  sync.Mutex
+	buf []byte
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := len(p)
+	if len(p) > tailSize {
+		p = p[len(p)-tailSize:]
+	}
+	t.buf = append(t.buf, p...)
+	if extra := len(t.buf) - tailSize; extra > 0 {
+		t.buf = append(t.buf[:0], t.buf[extra:]...)
+	}
+	return n, nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.buf)
+}
+
+// tee writes to the tail and then to w, if there is one.
+func (t *tail) tee(w io.Writer) io.Writer {
+	if w == nil {
+		return t
+	}
+	return io.MultiWriter(t, w)
+}
+
+// pidMarker begins the line in which a remote shell tells its process ID
+// before it becomes the command.
+const pidMarker = "hookbed-pid "
+
+// pidLimit is how much may precede that line (what a login shell's start-up
+// files say) before the wait for it is given up, in bytes.
+const pidLimit = 16 << 10
+
+// pidFilter takes the first line that begins with pidMarker out of a stream,
+// sends its number to found and passes everything else on.
+type pidFilter struct {
+	next  io.Writer
+	found chan int // capacity 1
+	held  []byte   // what came so far without the line
+	done  bool
+}
+
+func newPIDFilter(next io.Writer) *pidFilter {
+	return &pidFilter{next: next, found: make(chan int, 1)}
+}
+
+func (f *pidFilter) Write(p []byte) (int, error) {
+	if f.done {
+		return f.next.Write(p)
+	}
+	f.held = append(f.held, p...)
+	if rest, pid, ok := cutPID(f.held); ok {
+		f.held, f.done = rest, true
+		f.found <- pid
+	}
+	if f.done || len(f.held) > pidLimit {
+		f.done = true
+		return len(p), f.flush()
+	}
+	return len(p), nil
+}
+
+// flush passes on what is held. To be called once more after the stream's end.
+func (f *pidFilter) flush() error {
+	if len(f.held) == 0 {
+		return nil
+	}
+	held := f.held
+	f.held = nil
+	_, err := f.next.Write(held)
+	return err
+}
+
+// cutPID removes the marker's line from b, if it is there whole.
+func cutPID(b []byte) (rest []byte, pid int, ok bool) {
+	start := bytes.Index(b, []byte(pidMarker))
+	for start > 0 && b[start-1] != '\n' {
+		next := bytes.Index(b[start+1:], []byte(pidMarker))
+		if next < 0 {
+			return nil, 0, false
+		}
+		start += 1 + next
+	}
+	if start < 0 {
+		return nil, 0, false
+	}
+	line, after, whole := bytes.Cut(b[start+len(pidMarker):], []byte("\n"))
+	if !whole {
+		return nil, 0, false
+	}
+	pid, err := strconv.Atoi(string(line))
+	if err != nil {
+		return nil, 0, false
+	}
+	return append(bytes.Clone(b[:start]), after...), pid, true
+}

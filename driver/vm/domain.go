@@ -1,0 +1,199 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/digitalocean/go-libvirt"
+)
+
+// State is what a machine does.
+type State string
+
+// States of a machine. A machine that ended is Gone: libvirt forgets it.
+const (
+	Running State = "running"
+	Paused  State = "paused"
+	Crashed State = "crashed"
+	Gone    State = "gone"
+)
+
+// StartError is a machine that libvirt could not start.
+type StartError struct {
+	Machine string
+	Log     string // the end of QEMU's log; may be empty
+	Err     error
+}
+
+func (e *StartError) Error() string {
+	msg := fmt.Sprintf("start machine %q: %v", e.Machine, e.Err)
+	if e.Log != "" {
+		msg += "; the end of QEMU's log: " + e.Log
+	}
+	return msg
+}
+
+func (e *StartError) Unwrap() error { return e.Err }
+
+// Start defines and starts a machine. It lasts until it ends by itself,
+// Destroy or Close; unless the lab is detached, not longer than this process.
+// What libvirt refuses is a *StartError.
+func (h *Hypervisor) Start(ctx context.Context, m Machine) error {
+	x, err := m.xml(h.models)
+	if err != nil {
+		return fmt.Errorf("describe machine %q: %w", m.Name, err)
+	}
+	text, err := x.Marshal()
+	if err != nil {
+		return fmt.Errorf("describe machine %q: %w", m.Name, err)
+	}
+	if err := h.remember(&h.record.Machines, m.Name); err != nil {
+		return fmt.Errorf("start machine %q: %w", m.Name, err)
+	}
+	var flags libvirt.DomainCreateFlags
+	if !h.cfg.Detached {
+		flags = libvirt.DomainStartAutodestroy // with our connection
+	}
+	err = within(ctx, func() error { _, err := h.lv.DomainCreateXML(text, flags); return err })
+	if err != nil {
+		return &StartError{Machine: m.Name, Log: h.log(m.Name), Err: err}
+	}
+	return nil
+}
+
+// log is the end of QEMU's log of a machine, without the command line at its
+// top, which CommandLine has.
+func (h *Hypervisor) log(name string) string {
+	var said []string
+	for line := range strings.Lines(tail(filepath.Join(h.root(), "var/log/libvirt/qemu", name+".log"))) {
+		if line = strings.TrimSpace(line); strings.Contains(line, "qemu-system") {
+			said = append(said, line)
+		}
+	}
+	return strings.Join(said, "; ")
+}
+
+// Destroy ends a machine at once; one that is not there is no error.
+func (h *Hypervisor) Destroy(ctx context.Context, name string) error {
+	err := within(ctx, func() error {
+		d, err := h.lv.DomainLookupByName(name)
+		if err == nil {
+			err = h.lv.DomainDestroy(d)
+		}
+		return err
+	})
+	// It may have ended by itself between the two calls.
+	if err != nil && !isNotFound(err) && !isCode(err, libvirt.ErrOperationInvalid) {
+		return fmt.Errorf("destroy machine %q: %w", name, err)
+	}
+	return nil
+}
+
+// State asks what a machine does.
+func (h *Hypervisor) State(ctx context.Context, name string) (State, error) {
+	state := Gone
+	err := within(ctx, func() error {
+		d, err := h.lv.DomainLookupByName(name)
+		if err != nil {
+			return err
+		}
+		n, _, err := h.lv.DomainGetState(d, 0)
+		state = stateOf(libvirt.DomainState(n))
+		return err
+	})
+	if isNotFound(err) {
+		return Gone, nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read state of machine %q: %w", name, err)
+	}
+	return state, nil
+}
+
+func stateOf(s libvirt.DomainState) State {
+	switch s {
+	case libvirt.DomainRunning, libvirt.DomainBlocked:
+		return Running
+	case libvirt.DomainPaused, libvirt.DomainPmsuspended:
+		return Paused
+	case libvirt.DomainCrashed:
+		return Crashed
+	default: // shutting down or off
+		return Gone
+	}
+}
+
+// Wait waits until a machine is in a state. Waiting for Gone beside whatever
+// waits for a guest's answer notices at once that there will be none.
+func (h *Hypervisor) Wait(ctx context.Context, name string, want State) error {
+	for {
+		state, err := h.State(ctx, name)
+		if err != nil || state == want {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for machine %q to be %s, it is %s: %w", name, want, state, ctx.Err())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// List names all machines that libvirt has, other labs' too.
+func (h *Hypervisor) List(ctx context.Context) ([]string, error) {
+	var names []string
+	err := within(ctx, func() error {
+		domains, _, err := h.lv.ConnectListAllDomains(1, 0)
+		for _, d := range domains {
+			names = append(names, d.Name)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list machines: %w", err)
+	}
+	return names, nil
+}
+
+// CommandLine is the argument vector of a running machine's QEMU.
+func (h *Hypervisor) CommandLine(_ context.Context, name string) ([]string, error) {
+	fail := func(err error) ([]string, error) {
+		return nil, fmt.Errorf("read QEMU's command line of machine %q: %w", name, err)
+	}
+	// Numbers in a private libvirtd's /run are those of its /proc.
+	pid, err := os.ReadFile(filepath.Join(h.root(), "run/libvirt/qemu", name+".pid"))
+	if err != nil {
+		return fail(err)
+	}
+	line, err := os.ReadFile(filepath.Join(h.root(), "proc", strings.TrimSpace(string(pid)), "cmdline"))
+	if err != nil {
+		return fail(err)
+	}
+	return strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00"), nil
+}
+
+// sweep ends what the record names.
+func (h *Hypervisor) sweep(ctx context.Context) error {
+	var errs []error
+	for _, name := range h.record.Machines {
+		errs = append(errs, h.Destroy(ctx, name))
+	}
+	for _, name := range h.record.Networks {
+		errs = append(errs, h.DestroyNetwork(ctx, name))
+	}
+	return errors.Join(errs...)
+}
+
+func isNotFound(err error) bool {
+	return isCode(err, libvirt.ErrNoDomain) || isCode(err, libvirt.ErrNoNetwork)
+}
+
+func isCode(err error, code libvirt.ErrorNumber) bool {
+	var e libvirt.Error
+	return errors.As(err, &e) && e.Code == uint32(code)
+}

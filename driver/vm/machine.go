@@ -1,0 +1,173 @@
+package vm
+
+import (
+	"errors"
+	"fmt"
+
+	"libvirt.org/go/libvirtxml"
+)
+
+// Accelerators of QEMU.
+const (
+	KVM = "kvm" // the computer's own virtualisation
+	TCG = "tcg" // emulation
+)
+
+// Machine is a virtual machine that boots a kernel directly and keeps nothing.
+type Machine struct {
+	Name       string // "hookbed-LAB-node1"
+	UUID       string
+	VCPUs      int
+	MemoryMiB  int
+	Accel      string // KVM or TCG
+	Kernel     string // path
+	Initramfs  string // path
+	Cmdline    string
+	Disks      []Disk // /dev/vda, vdb, ... in this order
+	NICs       []NIC  // in this order on the PCI bus
+	ConsoleLog string // path of the file that the serial console is written to
+}
+
+// Disk is a raw image file.
+type Disk struct {
+	Path     string
+	ReadOnly bool   // the file may be other machines' too
+	Serial   string // what the guest sees, at most 20 characters; optional
+}
+
+// NIC is a virtio network card.
+type NIC struct {
+	Network string // name of a Network
+	MAC     string
+	Queues  int // receive and transmit queue pairs; 0 is 1. Native XDP wants 2 for each virtual CPU
+}
+
+// xml is the machine as libvirt's domain, on a host with the given security
+// models. Nothing on it but what a lab node uses: no graphics, USB, sound,
+// balloon, firmware for the network cards or boot menu.
+func (m Machine) xml(models []string) (*libvirtxml.Domain, error) {
+	if err := m.check(); err != nil {
+		return nil, err
+	}
+	d := &libvirtxml.Domain{
+		Type: "kvm", Name: m.Name, UUID: m.UUID,
+		Memory: &libvirtxml.DomainMemory{Value: uint(m.MemoryMiB), Unit: "MiB"},
+		VCPU:   &libvirtxml.DomainVCPU{Value: uint(m.VCPUs), Placement: "static"},
+		OS: &libvirtxml.DomainOS{
+			Type:   &libvirtxml.DomainOSType{Arch: "x86_64", Machine: "q35", Type: "hvm"},
+			Kernel: m.Kernel, Initrd: m.Initramfs, Cmdline: m.Cmdline,
+		},
+		Features:   &libvirtxml.DomainFeatureList{ACPI: &libvirtxml.DomainFeature{}, APIC: &libvirtxml.DomainFeatureAPIC{}},
+		CPU:        &libvirtxml.DomainCPU{Mode: "host-passthrough", Check: "none", Migratable: "off"},
+		Clock:      &libvirtxml.DomainClock{Offset: "utc"},
+		OnPoweroff: "destroy", OnReboot: "destroy", OnCrash: "destroy",
+		Devices:  m.devices(),
+		SecLabel: labels(models),
+	}
+	if m.Accel == TCG {
+		// QEMU emulates an x86 guest on an x86 computer with one thread for
+		// each virtual CPU by itself; libvirt has no word for it.
+		d.Type = "qemu"
+		d.CPU = &libvirtxml.DomainCPU{Mode: "maximum", Check: "none"}
+	}
+	return d, nil
+}
+
+func (m Machine) check() error {
+	switch {
+	case m.Accel != KVM && m.Accel != TCG:
+		return fmt.Errorf("accelerator is %q (allowed: %s, %s)", m.Accel, KVM, TCG)
+	case m.VCPUs < 1:
+		return fmt.Errorf("%d virtual CPUs, want at least 1", m.VCPUs)
+	case m.MemoryMiB < 1:
+		return fmt.Errorf("%d MiB of memory, want at least 1", m.MemoryMiB)
+	case m.Kernel == "" || m.Initramfs == "" || m.ConsoleLog == "":
+		return errors.New("kernel, initramfs and console log must be given")
+	case len(m.Disks)+len(m.NICs) > lastSlot-firstSlot:
+		return fmt.Errorf("%d disks and %d network cards, want at most %d together", len(m.Disks), len(m.NICs), lastSlot-firstSlot)
+	}
+	return nil
+}
+
+// Slots of the root bus that q35 leaves free: 0 is the host bridge, 1 libvirt's
+// for a video card, from 0x1a come the chip set's own.
+const firstSlot, lastSlot = 2, 0x19
+
+// slot puts a device on the root bus itself. Behind a root port each, as
+// libvirt would have it for hot plugging, firmware and kernel would look at twice as many devices.
+func slot(n int) *libvirtxml.DomainAddress {
+	domain, bus, function, number := uint(0), uint(0), uint(0), uint(n)
+	return &libvirtxml.DomainAddress{PCI: &libvirtxml.DomainAddressPCI{Domain: &domain, Bus: &bus, Slot: &number, Function: &function}}
+}
+
+func (m Machine) devices() *libvirtxml.DomainDeviceList {
+	port, next := uint(0), firstSlot
+	place := func() *libvirtxml.DomainAddress { next++; return slot(next - 1) }
+	l := &libvirtxml.DomainDeviceList{
+		Controllers: []libvirtxml.DomainController{{Type: "usb", Model: "none"}},
+		Serials: []libvirtxml.DomainSerial{{
+			Source: &libvirtxml.DomainChardevSource{File: &libvirtxml.DomainChardevSourceFile{Path: m.ConsoleLog, Append: "off"}},
+			Target: &libvirtxml.DomainSerialTarget{Type: "isa-serial", Port: &port},
+		}},
+		Videos:     []libvirtxml.DomainVideo{{Model: libvirtxml.DomainVideoModel{Type: "none"}}},
+		MemBalloon: &libvirtxml.DomainMemBalloon{Model: "none"},
+	}
+	for i, d := range m.Disks {
+		l.Disks = append(l.Disks, d.xml(i, place()))
+	}
+	for _, n := range m.NICs {
+		l.Interfaces = append(l.Interfaces, n.xml(place()))
+	}
+	l.RNGs = []libvirtxml.DomainRNG{{
+		Model:   "virtio",
+		Backend: &libvirtxml.DomainRNGBackend{Random: &libvirtxml.DomainRNGBackendRandom{Device: "/dev/urandom"}},
+		Address: place(),
+	}}
+	return l
+}
+
+func (d Disk) xml(i int, at *libvirtxml.DomainAddress) libvirtxml.DomainDisk {
+	x := libvirtxml.DomainDisk{
+		Device:  "disk",
+		Driver:  &libvirtxml.DomainDiskDriver{Name: "qemu", Type: "raw"},
+		Source:  &libvirtxml.DomainDiskSource{File: &libvirtxml.DomainDiskSourceFile{File: d.Path}},
+		Target:  &libvirtxml.DomainDiskTarget{Dev: "vd" + string(rune('a'+i)), Bus: "virtio"},
+		Serial:  d.Serial,
+		Address: at,
+	}
+	if d.ReadOnly {
+		x.ReadOnly, x.Shareable = &libvirtxml.DomainDiskReadOnly{}, &libvirtxml.DomainDiskShareable{}
+	}
+	return x
+}
+
+func (n NIC) xml(at *libvirtxml.DomainAddress) libvirtxml.DomainInterface {
+	x := libvirtxml.DomainInterface{
+		MAC:     &libvirtxml.DomainInterfaceMAC{Address: n.MAC},
+		Source:  &libvirtxml.DomainInterfaceSource{Network: &libvirtxml.DomainInterfaceSourceNetwork{Network: n.Network}},
+		Model:   &libvirtxml.DomainInterfaceModel{Type: "virtio"},
+		ROM:     &libvirtxml.DomainROM{Enabled: "no"},
+		Address: at,
+	}
+	if n.Queues > 1 {
+		x.Driver = &libvirtxml.DomainInterfaceDriver{Queues: uint(n.Queues)}
+	}
+	return x
+}
+
+// labels keeps libvirt from giving image files other owners or labels. Where
+// it would run QEMU as another user, QEMU stays root's, as the images are.
+func labels(models []string) []libvirtxml.DomainSecLabel {
+	var out []libvirtxml.DomainSecLabel
+	for _, model := range models {
+		switch model {
+		case "dac":
+			out = append(out, libvirtxml.DomainSecLabel{Type: "static", Model: model, Relabel: "no", Label: "+0:+0"})
+		case "none":
+			// the placeholder for no security driver takes no label
+		default:
+			out = append(out, libvirtxml.DomainSecLabel{Type: "none", Model: model})
+		}
+	}
+	return out
+}

@@ -1,0 +1,150 @@
+package vm
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"libvirt.org/go/libvirtxml"
+)
+
+// Network is an isolated network of a lab: a bridge to which only its machines
+// are joined, without DHCP, DNS or a way out.
+type Network struct {
+	Name     string // "hookbed-LAB-mgmt"
+	Bridge   string // name of the bridge interface, at most 15 characters
+	HostCIDR string // the driver's address on it, "198.18.0.1/24"; "" is none
+	MTU      int    // bytes; 0 is the kernel's 1500
+}
+
+func (n Network) xml() (*libvirtxml.Network, error) {
+	if n.Bridge == "" || len(n.Bridge) > 15 {
+		return nil, fmt.Errorf("bridge name %q has %d characters, want 1 to 15", n.Bridge, len(n.Bridge))
+	}
+	x := &libvirtxml.Network{
+		Name:   n.Name,
+		Bridge: &libvirtxml.NetworkBridge{Name: n.Bridge, STP: "off", Delay: "0"},
+		// With neither DNS nor DHCP, libvirt starts no dnsmasq.
+		DNS: &libvirtxml.NetworkDNS{Enable: "no"},
+	}
+	if n.MTU > 0 {
+		x.MTU = &libvirtxml.NetworkMTU{Size: uint(n.MTU)}
+	}
+	if n.HostCIDR != "" {
+		p, err := netip.ParsePrefix(n.HostCIDR)
+		if err != nil {
+			return nil, fmt.Errorf("host address: %w", err)
+		}
+		x.IPs = []libvirtxml.NetworkIP{{Address: p.Addr().String(), Prefix: uint(p.Bits())}}
+	}
+	return x, nil
+}
+
+// CreateNetwork makes a network, which lasts until DestroyNetwork, Close or
+// the end of the computer. On the system's libvirtd it refuses an address
+// range that the computer already uses.
+func (h *Hypervisor) CreateNetwork(ctx context.Context, n Network) error {
+	fail := func(err error) error { return fmt.Errorf("create network %q: %w", n.Name, err) }
+	x, err := n.xml()
+	if err != nil {
+		return fail(err)
+	}
+	if n.HostCIDR != "" && h.daemon == nil {
+		if err := free(netip.MustParsePrefix(n.HostCIDR).Masked()); err != nil {
+			return fail(err)
+		}
+	}
+	text, err := x.Marshal()
+	if err != nil {
+		return fail(err)
+	}
+	if err := h.remember(&h.record.Networks, n.Name); err != nil {
+		return fail(err)
+	}
+	err = within(ctx, func() error { _, err := h.lv.NetworkCreateXML(text); return err })
+	if err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+// DestroyNetwork removes a network; one that is not there is no error.
+func (h *Hypervisor) DestroyNetwork(ctx context.Context, name string) error {
+	err := within(ctx, func() error {
+		n, err := h.lv.NetworkLookupByName(name)
+		if err == nil {
+			err = h.lv.NetworkDestroy(n)
+		}
+		return err
+	})
+	if err != nil && !isNotFound(err) {
+		return fmt.Errorf("destroy network %q: %w", name, err)
+	}
+	return nil
+}
+
+// Used is an address range that a computer already uses.
+type Used struct {
+	Prefix netip.Prefix
+	By     string // "the address of eth0"
+}
+
+// Overlap finds the first range in use that shares addresses with p. A default
+// route, which covers everything, is no use of it.
+func Overlap(p netip.Prefix, used []Used) (Used, bool) {
+	for _, u := range used {
+		if u.Prefix.Bits() > 0 && u.Prefix.Overlaps(p) {
+			return u, true
+		}
+	}
+	return Used{}, false
+}
+
+// free says whether this network namespace leaves an address range alone.
+func free(p netip.Prefix) error {
+	used, err := usedRanges()
+	if err != nil {
+		return err
+	}
+	if u, found := Overlap(p, used); found {
+		return fmt.Errorf("address range %s is in use by %s (%s): free it, or stop libvirtd so that a private one with a network namespace of its own is used", p, u.By, u.Prefix)
+	}
+	return nil
+}
+
+// usedRanges reads the IPv4 addresses and routes of this network namespace.
+func usedRanges() ([]Used, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list network interfaces: %w", err)
+	}
+	names := map[int]string{}
+	for _, l := range links {
+		names[l.Attrs().Index] = l.Attrs().Name
+	}
+	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	var used []Used
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.IPNet.String()); err == nil {
+			used = append(used, Used{p.Masked(), "the address of " + names[a.LinkIndex]})
+		}
+	}
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	for _, r := range routes {
+		if r.Dst == nil {
+			continue
+		}
+		if p, err := netip.ParsePrefix(r.Dst.String()); err == nil {
+			used = append(used, Used{p, strings.TrimSpace("a route through " + names[r.LinkIndex])})
+		}
+	}
+	return used, nil
+}

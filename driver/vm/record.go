@@ -1,0 +1,98 @@
+package vm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// recordFile holds, in a lab's state directory, what Attach and Cleanup need.
+const recordFile = "hypervisor.json"
+
+// record is written before what it names exists.
+type record struct {
+	Lab string `json:"lab"`
+	// Process is the first one of a private libvirtd's namespaces.
+	Process *Process `json:"process,omitempty"`
+	// Socket, Machines and Networks are of a lab on the system's libvirtd.
+	Socket   string   `json:"socket,omitempty"`
+	Machines []string `json:"machines,omitempty"`
+	Networks []string `json:"networks,omitempty"`
+}
+
+func (r record) save(dir string) error {
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode hypervisor record: %w", err)
+	}
+	return writeAtomic(filepath.Join(dir, recordFile), append(data, '\n'))
+}
+
+// writeAtomic replaces a file at once, also for readers that come in between.
+func writeAtomic(path string, data []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	_, err = tmp.Write(data)
+	if err = errors.Join(err, tmp.Close()); err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(tmp.Name())
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+func loadRecord(dir string) (record, error) {
+	path := filepath.Join(dir, recordFile)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return record{}, fmt.Errorf("read hypervisor record: %w", err)
+	}
+	var r record
+	if err := json.Unmarshal(data, &r); err != nil {
+		return record{}, fmt.Errorf("read %s: %w", path, err)
+	}
+	return r, nil
+}
+
+func removeRecord(dir string) error {
+	err := os.Remove(filepath.Join(dir, recordFile))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove hypervisor record: %w", err)
+	}
+	return nil
+}
+
+// Cleanup ends whatever a lab left, running or not, by the record in its state
+// directory, and removes that directory. Doing it again does nothing. A lab on
+// a system libvirtd that does not answer any more has no machines left.
+func Cleanup(ctx context.Context, stateDir string) error {
+	r, err := loadRecord(stateDir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	switch {
+	case r.Process != nil:
+		err = r.Process.kill(ctx)
+	case r.Socket != "" && answers(r.Socket):
+		var h *Hypervisor
+		if h, err = Attach(ctx, stateDir); err == nil {
+			err = h.Close(ctx)
+		}
+	default:
+		err = nil
+	}
+	if err != nil {
+		return fmt.Errorf("clean up lab %q: %w", r.Lab, err)
+	}
+	if err := os.RemoveAll(stateDir); err != nil {
+		return fmt.Errorf("remove state of lab %q: %w", r.Lab, err)
+	}
+	return nil
+}

@@ -1,0 +1,277 @@
+// Package vm runs the machines of a lab on libvirt: isolated networks, machines
+// whose memory is all they can write to, and where no libvirtd answers a
+// private one that lives and dies with the lab.
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/digitalocean/go-libvirt"
+	"github.com/digitalocean/go-libvirt/socket/dialers"
+	"libvirt.org/go/libvirtxml"
+)
+
+// SystemSocket is where the system's libvirtd listens.
+const SystemSocket = "/run/libvirt/libvirt-sock"
+
+const (
+	dialLimit   = 5 * time.Second  // to connect to a libvirtd that listens
+	daemonLimit = 30 * time.Second // for a private libvirtd to listen
+	endLimit    = 15 * time.Second // for killed processes to be gone
+)
+
+// Config says which libvirt a lab uses and what becomes of it. The zero value
+// of what is optional is good.
+type Config struct {
+	// StateDir holds the lab's private state and its record for Attach and
+	// Cleanup. Made if missing. Files of machines may lie in it.
+	StateDir string
+	// Lab is the lab's name, for messages and the record.
+	Lab string
+	// Detached machines survive this process; others end with it, even by SIGKILL.
+	Detached bool
+	// CacheDir keeps what a private libvirtd learned about QEMU, which takes it
+	// about 2 s to learn. Optional; may be shared by labs.
+	CacheDir string
+	// Socket of the system's libvirtd, SystemSocket if empty.
+	Socket string
+}
+
+// Hypervisor is a connection to libvirt on which one lab has its networks and
+// machines. Its methods may be called by several goroutines.
+type Hypervisor struct {
+	cfg    Config
+	lv     *libvirt.Libvirt
+	models []string // the host's security models
+	daemon *daemon  // nil with the system's libvirtd
+
+	mu     sync.Mutex
+	record record
+}
+
+// Connect connects to the system's libvirtd if it answers; otherwise it starts
+// a private one, which needs root. Close or Detach it.
+func Connect(ctx context.Context, cfg Config) (*Hypervisor, error) {
+	var err error
+	if cfg.StateDir, err = filepath.Abs(cfg.StateDir); err != nil {
+		return nil, fmt.Errorf("find state directory: %w", err)
+	}
+	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make state directory: %w", err)
+	}
+	if cfg.Socket == "" {
+		cfg.Socket = SystemSocket
+	}
+	h := &Hypervisor{cfg: cfg, record: record{Lab: cfg.Lab}}
+	if answers(cfg.Socket) {
+		h.record.Socket = cfg.Socket
+		if err := h.record.save(cfg.StateDir); err != nil {
+			return nil, err
+		}
+		return opened(h, h.open(ctx, cfg.Socket))
+	}
+	if os.Geteuid() != 0 {
+		return nil, fmt.Errorf("no libvirtd answers at %s, and only root can start a private one: start libvirtd, or run as root", cfg.Socket)
+	}
+	if h.daemon, err = startDaemon(ctx, cfg); err != nil {
+		return nil, fmt.Errorf("start private libvirtd: %w", err)
+	}
+	h.record.Process = &h.daemon.process
+	if err := h.open(ctx, h.daemon.socket()); err != nil {
+		return nil, errors.Join(err, h.daemon.end(context.WithoutCancel(ctx)))
+	}
+	return h, nil
+}
+
+// Attach connects to the libvirt of a detached lab by the record in its state
+// directory. The error wraps os.ErrNotExist when there is none, and
+// os.ErrProcessDone when its private libvirtd is gone.
+func Attach(ctx context.Context, stateDir string) (*Hypervisor, error) {
+	stateDir, err := filepath.Abs(stateDir)
+	if err != nil {
+		return nil, fmt.Errorf("find state directory: %w", err)
+	}
+	r, err := loadRecord(stateDir)
+	if err != nil {
+		return nil, err
+	}
+	h := &Hypervisor{cfg: Config{StateDir: stateDir, Lab: r.Lab, Detached: true, Socket: r.Socket}, record: r}
+	if r.Process == nil {
+		return opened(h, h.open(ctx, r.Socket))
+	}
+	if h.daemon, err = attachDaemon(*r.Process, stateDir); err != nil {
+		return nil, fmt.Errorf("attach to lab %q: %w", r.Lab, err)
+	}
+	if err := h.open(ctx, h.daemon.socket()); err != nil {
+		return nil, errors.Join(err, h.daemon.release())
+	}
+	return h, nil
+}
+
+func opened(h *Hypervisor, err error) (*Hypervisor, error) {
+	if err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+func answers(socket string) bool {
+	c, err := net.DialTimeout("unix", socket, dialLimit)
+	if err != nil {
+		return false
+	}
+	_ = c.Close()
+	return true
+}
+
+// open speaks libvirt's protocol on a socket, and learns what domain XML
+// depends on.
+func (h *Hypervisor) open(ctx context.Context, socket string) error {
+	h.lv = libvirt.NewWithDialer(dialers.NewLocal(dialers.WithSocket(socket), dialers.WithLocalTimeout(dialLimit)))
+	return within(ctx, func() error {
+		if err := h.lv.ConnectToURI(libvirt.QEMUSystem); err != nil {
+			return fmt.Errorf("connect to libvirt at %s: %w", socket, err)
+		}
+		capabilities, err := h.lv.ConnectGetCapabilities()
+		if err != nil {
+			return fmt.Errorf("read libvirt's capabilities: %w", err)
+		}
+		h.models, err = securityModels(capabilities)
+		return err
+	})
+}
+
+// securityModels reads from libvirt's capabilities which security models label
+// the processes and files of its guests.
+func securityModels(capabilities string) ([]string, error) {
+	var caps libvirtxml.Caps
+	if err := caps.Unmarshal(capabilities); err != nil {
+		return nil, fmt.Errorf("parse libvirt's capabilities: %w", err)
+	}
+	var models []string
+	for _, m := range caps.Host.SecModel {
+		models = append(models, m.Name)
+	}
+	return models, nil
+}
+
+// within runs a call that knows no context, and stops waiting for it when ctx ends.
+func within(ctx context.Context, call func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- call() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Close ends the lab's machines and networks, and its private libvirtd. It
+// may be called again.
+func (h *Hypervisor) Close(ctx context.Context) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.daemon != nil {
+		// Killing its first process ends all of the namespaces; a goodbye to
+		// libvirt would only take time.
+		if err := h.daemon.end(ctx); err != nil {
+			return fmt.Errorf("end private libvirtd: %w", err)
+		}
+		return removeRecord(h.cfg.StateDir)
+	}
+	if h.lv.IsConnected() {
+		if err := h.sweep(ctx); err != nil {
+			return err
+		}
+		_ = h.lv.Disconnect() // nothing is left to lose
+	}
+	return removeRecord(h.cfg.StateDir)
+}
+
+// Detach lets go of a detached lab, which goes on. Attach finds it again.
+func (h *Hypervisor) Detach() error {
+	if !h.cfg.Detached {
+		return errors.New("detach from libvirt: this lab's machines end with the driver")
+	}
+	_ = h.lv.Disconnect() // the lab does not depend on it
+	if h.daemon != nil {
+		return h.daemon.release()
+	}
+	return nil
+}
+
+// Version says what runs the machines.
+type Version struct {
+	Libvirt string `json:"libvirt"` // "9.0.0"
+	QEMU    string `json:"qemu"`    // "10.0.2"
+	Private bool   `json:"private_libvirtd"`
+}
+
+// Versions asks libvirt for its own version and QEMU's.
+func (h *Hypervisor) Versions(ctx context.Context) (Version, error) {
+	v := Version{Private: h.daemon != nil}
+	err := within(ctx, func() error {
+		lib, err := h.lv.ConnectGetLibVersion()
+		if err != nil {
+			return fmt.Errorf("read libvirt's version: %w", err)
+		}
+		qemu, err := h.lv.ConnectGetVersion()
+		if err != nil {
+			return fmt.Errorf("read QEMU's version: %w", err)
+		}
+		v.Libvirt, v.QEMU = versionString(lib), versionString(qemu)
+		return nil
+	})
+	return v, err
+}
+
+// versionString undoes libvirt's encoding: major * 1000000 + minor * 1000 + release.
+func versionString(v uint64) string {
+	return fmt.Sprintf("%d.%d.%d", v/1_000_000, v/1_000%1_000, v%1_000)
+}
+
+// root is the directory as libvirtd's files and processes see "/".
+func (h *Hypervisor) root() string {
+	if h.daemon != nil {
+		return h.daemon.process.path("root")
+	}
+	return "/"
+}
+
+// remember writes a name into the record before the thing is made, so that
+// Cleanup knows what may exist. A private libvirtd needs no such list.
+func (h *Hypervisor) remember(names *[]string, name string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if slices.Contains(*names, name) {
+		return nil
+	}
+	*names = append(*names, name)
+	if h.daemon != nil {
+		return nil
+	}
+	return h.record.save(h.cfg.StateDir)
+}
+
+// tail is the end of a file, for messages; empty if it cannot be read.
+func tail(path string) string {
+	const limit = 2 << 10
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	if len(data) > limit {
+		data = data[len(data)-limit:]
+	}
+	return strings.TrimSpace(string(data))
+}

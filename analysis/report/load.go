@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,11 +25,12 @@ const (
 
 // run is one run directory, read.
 type run struct {
-	name string
-	rows []record.Row
-	torn bool              // the last line of rows.csv was cut short
-	env  map[string]string // env.json, flattened to dotted keys; nil without the file
-	plan *runPlan          // nil without the file
+	name   string
+	rows   []record.Row
+	digest [sha256.Size]byte // of rows.csv
+	torn   bool              // the last line of rows.csv was cut short
+	env    map[string]string // env.json, flattened to dotted keys; nil without the file
+	plan   *runPlan          // nil without the file
 }
 
 // runPlan is the part of plan.json that a report uses. The names are matched
@@ -62,7 +64,10 @@ func loadRun(dir string) (run, error) {
 	if err != nil {
 		return run{}, fmt.Errorf("read %s: %w", filepath.Join(dir, rowsFile), err)
 	}
-	r.rows, r.torn = rows, valid != int64(len(data))
+	r.rows, r.torn, r.digest = rows, valid != int64(len(data)), sha256.Sum256(data)
+	if len(rows) > 0 && rows[0].Run != "" {
+		r.name = rows[0].Run // the directory may have been moved or copied
+	}
 	if err := loadOptional(filepath.Join(dir, planFile), &r.plan); err != nil {
 		return run{}, err
 	}
@@ -124,10 +129,19 @@ func loadRuns(dirs []string) ([]run, error) {
 		return nil, fmt.Errorf("no run directory given")
 	}
 	var runs []run
-	for _, d := range dirs {
-		r, err := loadRun(d)
+	names := map[string]int{}
+	for _, dir := range dirs {
+		r, err := loadRun(dir)
 		if err != nil {
 			return nil, err
+		}
+		for i, other := range runs {
+			if len(r.rows) > 0 && r.digest == other.digest {
+				return nil, fmt.Errorf("merge runs: %s and %s hold the same rows", dirs[i], dir)
+			}
+		}
+		if names[r.name]++; names[r.name] > 1 {
+			r.name = fmt.Sprintf("%s (%d)", r.name, names[r.name])
 		}
 		runs = append(runs, r)
 	}

@@ -113,6 +113,8 @@ func compose(d *dataset, opt Options) content {
 		}
 	}
 	c.Verdicts, c.Warnings, c.Problems, c.Summaries = e.verdicts(), e.warnings(head), d.problems(), e.allSummaries()
+	c.Verdicts, c.Warnings, c.Problems = orEmpty(c.Verdicts), orEmpty(c.Warnings), orEmpty(c.Problems)
+	c.Summaries, c.Accelerators = orEmpty(c.Summaries), orEmpty(c.Accelerators)
 	c.glance, c.figures = e.glance(c.Verdicts), e.figures()
 	c.sections = append(c.sections, d.trouble())
 	c.sections = append(c.sections, e.results()...)
@@ -123,6 +125,14 @@ func compose(d *dataset, opt Options) content {
 		}
 	}
 	return c
+}
+
+// orEmpty makes nothing an empty list, so that JSON never says null for a list.
+func orEmpty[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
 }
 
 func titleOf(d *dataset, opt Options) string {

@@ -103,8 +103,8 @@ func TestGolden(t *testing.T) {
 func TestDeterministic(t *testing.T) {
 	dir := t.TempDir()
 	study().write(t, dir)
-	first, _ := makeReport(t, Options{Resamples: 200}, dir)
-	second, _ := makeReport(t, Options{Resamples: 200}, dir)
+	first, _ := makeReport(t, Options{Resamples: 50}, dir)
+	second, _ := makeReport(t, Options{Resamples: 50}, dir)
 	compareTrees(t, first, second)
 }
 
@@ -325,6 +325,9 @@ func TestMerge(t *testing.T) {
 	if !strings.Contains(read(t, out, "figures", "throughput-localhost.csv"), "docker,0,4,") {
 		t.Error("trials of two runs are not merged")
 	}
+	if _, err := Make([]string{a, b, a}, t.TempDir(), Options{}); err == nil || !strings.Contains(err.Error(), "hold the same rows") {
+		t.Errorf("one run given twice: error %v", err)
+	}
 	virtual := strings.ReplaceAll(read(t, b, rowsFile), ",wall,", ",virtual,")
 	writeFile(t, filepath.Join(b, rowsFile), []byte(virtual))
 	if _, err := Make([]string{a, b}, t.TempDir(), Options{}); err == nil || !strings.Contains(err.Error(), "clocks differ") {
@@ -365,6 +368,19 @@ func TestBadInput(t *testing.T) {
 	}
 	if _, err := Make([]string{t.TempDir()}, t.TempDir(), Options{}); err == nil || !strings.Contains(err.Error(), rowsFile) {
 		t.Errorf("directory without rows.csv: error %v", err)
+	}
+}
+
+func TestAccelerator(t *testing.T) {
+	tests := []struct{ key, value, want string }{
+		{"accelerator", "tcg", "tcg"}, {"lab.accel.used", "KVM", "kvm"},
+		{"accelerator_how", "kvm did not boot the probe guest", ""}, {"accelerator", "none (this computer's kernel)", ""}, {"qemu", "tcg", ""},
+	}
+	for _, tt := range tests {
+		got, ok := accelerator(tt.key, tt.value)
+		if ok != (tt.want != "") || ok && got != tt.want {
+			t.Errorf("accelerator(%q, %q) = %q, %v", tt.key, tt.value, got, ok)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"hookbed/bpf"
 	"hookbed/driver/bundle"
 )
 
@@ -132,8 +133,10 @@ func (k counters) add(packets, bytes string, silent bool, target string) error {
 	return nil
 }
 
-// verdictNames are the indices of a stats map (bpf/headers/stats.h).
-func verdictNames() []string { return []string{"accepted", "dropped", "passed"} }
+// verdictNames are the values' names by index of a stats map.
+func verdictNames() map[uint32]string {
+	return map[uint32]string{bpf.StatAccepted: "accepted", bpf.StatDropped: "dropped", bpf.StatPassed: "passed"}
+}
 
 // statValue is one verdict's count on one CPU.
 type statValue struct {
@@ -182,8 +185,8 @@ func (k counters) addStats(m *ebpf.Map) error {
 		}
 		k["packets"] += sum.Packets
 		k["bytes"] += sum.Bytes
-		if int(i) < len(names) {
-			k[names[i]] = sum.Packets
+		if name, ok := names[i]; ok {
+			k[name] = sum.Packets
 		}
 	}
 	return nil

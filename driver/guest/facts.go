@@ -43,8 +43,24 @@ func (x *executor) facts(ctx context.Context) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	x.heldLinkFacts(f)
 	x.toolFacts(ctx, f)
 	return f, nil
+}
+
+// heldLinkFacts describes the data link of the first node that the helper
+// holds as a namespace, if it holds any.
+func (x *executor) heldLinkFacts(f map[string]string) {
+	for _, name := range slices.Sorted(maps.Keys(x.endpoints)) {
+		if f["link."+dataLink+".mtu"] != "" {
+			return
+		}
+		// What cannot be learned is left out.
+		_ = x.endpoints[name].withNetlink(func(h *netlink.Handle) error {
+			linkFacts(f, h)
+			return nil
+		})
+	}
 }
 
 // set records a fact unless it is empty.

@@ -99,6 +99,11 @@ func TestFacts(t *testing.T) {
 	if f["link.data0.driver"] != "veth" || f["link.data0.mtu"] != "1400" || f["link.data0.queues"] != "1 rx, 1 tx" || !strings.Contains(f["link.data0.offloads"], "tx-tcp-segmentation") {
 		t.Errorf("link facts are %q %q %q %q", f["link.data0.driver"], f["link.data0.mtu"], f["link.data0.queues"], f["link.data0.offloads"])
 	}
+	held := newRig(t)
+	held.must("", bundle.Netns{Name: "node1"}, bundle.Veth{Link: dataLink, Peer: "far", MTU: 1300})
+	if f, err := held.x.facts(t.Context()); err != nil || f["link.data0.mtu"] != "1300" {
+		t.Errorf("MTU of a held node's data link is %q (%v), want 1300", f["link.data0.mtu"], err)
+	}
 	if v, ok := f["tool.dockerd"]; ok && v == "" {
 		t.Error("an unknown fact is there, and empty")
 	}

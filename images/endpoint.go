@@ -22,8 +22,13 @@ const (
 )
 
 // endpointPrograms are the programs the image is for; busybox adds a shell.
+// libgcc_s is what the C library opens, without saying so in its headers, when
+// iperf3 cancels a thread.
 func endpointPrograms() []string {
-	return []string{"usr/bin/busybox", "usr/bin/iperf3", "usr/bin/netperf", "usr/bin/netserver"}
+	return []string{
+		"usr/bin/busybox", "usr/bin/iperf3", "usr/bin/netperf", "usr/bin/netserver",
+		"usr/lib/x86_64-linux-gnu/libgcc_s.so.1",
+	}
 }
 
 func endpointRecipe() recipe {
@@ -136,7 +141,16 @@ func elfNeeds(file string) ([]string, error) {
 	return needs, nil
 }
 
+// findLibrary finds a library by its name, and a loader by the path that
+// programs name it by: that is where the kernel looks.
 func findLibrary(dir, name string) (string, error) {
+	if filepath.IsAbs(name) {
+		found := filepath.Join("usr", name)
+		if _, err := os.Stat(filepath.Join(dir, found)); err != nil {
+			return "", fmt.Errorf("loader %s is in none of the packages", name)
+		}
+		return found, nil
+	}
 	for _, d := range []string{"usr/lib/x86_64-linux-gnu", "usr/lib64"} {
 		found := filepath.Join(d, filepath.Base(name))
 		if _, err := os.Stat(filepath.Join(dir, found)); err == nil {
@@ -156,13 +170,16 @@ func copyProgram(from, to string) error {
 	return os.WriteFile(to, data, 0o755)
 }
 
-// linkApplets gives busybox all its names that are not taken.
+// linkApplets gives busybox all its names that no other program has.
 func linkApplets(ctx context.Context, root string) error {
 	out, err := command{argv: []string{filepath.Join(root, "usr/bin/busybox"), "--list"}}.run(ctx)
 	if err != nil {
 		return err
 	}
 	for _, applet := range strings.Fields(out) {
+		if _, err := os.Lstat(filepath.Join(root, "usr/sbin", applet)); err == nil {
+			continue
+		}
 		err := os.Symlink("busybox", filepath.Join(root, "usr/bin", applet))
 		if err != nil && !errors.Is(err, os.ErrExist) {
 			return err

@@ -20,9 +20,8 @@ const (
 	valueRelease = "release"
 )
 
-// bootModules are loaded before there is a root file system, or, as the
-// network card's, because nothing else would load them.
-func bootModules() []string { return []string{"virtio_blk", "squashfs", "overlay", "virtio_net"} }
+// bootModules are loaded before there is a root file system.
+func bootModules() []string { return []string{"virtio_blk", "squashfs", "overlay"} }
 
 func kernelRecipe(name string) recipe {
 	return recipe{name: lockKernelPrefix + name, files: recipeFiles("kernel"), build: buildKernel}

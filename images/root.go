@@ -44,7 +44,7 @@ func buildRoot(ctx context.Context, b *build) error {
 	if err := trimRoot(root); err != nil {
 		return err
 	}
-	if err := installRecipe(root); err != nil {
+	if err := installRecipe(ctx, root); err != nil {
 		return err
 	}
 	return b.squashfs(ctx, root, rootFile)
@@ -64,7 +64,16 @@ func (b *build) localRepo(ctx context.Context, repo string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(repo, "Packages"), []byte(index), 0o644)
+	if err := os.WriteFile(filepath.Join(repo, "Packages"), []byte(index), 0o644); err != nil {
+		return err
+	}
+	// mmdebstrap looks for the essential packages in the suite of this name.
+	codename := "APT::FTPArchive::Release::Codename=" + b.lock.Suite
+	release, err := command{argv: []string{"apt-ftparchive", "-o", codename, "release", "."}, dir: repo}.run(ctx)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(repo, "Release"), []byte(release), 0o644)
 }
 
 // bootstrap installs every locked package, with no network and no choice.
@@ -73,7 +82,7 @@ func (b *build) bootstrap(ctx context.Context, repo, root string) error {
 	for _, p := range b.lock.Packages {
 		names = append(names, p.Name)
 	}
-	argv := []string{"mmdebstrap", "--quiet", "--mode=root", "--variant=essential", "--format=directory", "--include=" + strings.Join(names, ","),
+	argv := []string{"mmdebstrap", "--mode=root", "--variant=essential", "--format=directory", "--include=" + strings.Join(names, ","),
 		"--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/info/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
 		"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/lintian/*", "--dpkgopt=path-exclude=/usr/share/bash-completion/*",
 		// The study's iptables is the legacy one; nft stays available by its own name.
@@ -91,6 +100,7 @@ func trimRoot(root string) error {
 		"etc/ssh/ssh_host_*", "etc/hostname", "etc/resolv.conf", "etc/apt/sources.list*", "etc/machine-id", "var/lib/dbus/machine-id",
 		"var/cache/*", "var/log/*", "var/lib/apt/lists/*", "var/lib/dpkg/*-old", "var/backups/*", "run/*", "tmp/*", "dev/*",
 		"etc/*-", "usr/share/zoneinfo", "usr/share/perl5/Debconf*", "usr/lib/systemd", "etc/systemd",
+		"usr/bin/ctr", "usr/bin/containerd-shim", "usr/bin/containerd-shim-runc-v1", "usr/sbin/docker-proxy", "usr/lib/x86_64-linux-gnu/gconv",
 	} {
 		files, err := filepath.Glob(filepath.Join(root, pattern))
 		if err != nil {
@@ -107,7 +117,7 @@ func trimRoot(root string) error {
 
 // installRecipe puts our own files in place, the directories that init mounts
 // on, and the names under which busybox is called.
-func installRecipe(root string) error {
+func installRecipe(ctx context.Context, root string) error {
 	for _, d := range []string{"dev/pts", "dev/shm", "proc", "sys", "run", "var/lib/docker", "var/lib/containerd", "usr/lib/modules", "var/log"} {
 		if err := makeDir(filepath.Join(root, d)); err != nil {
 			return err
@@ -126,14 +136,5 @@ func installRecipe(root string) error {
 			return err
 		}
 	}
-	for _, applet := range []string{"init", "poweroff", "reboot", "halt", "acpid"} {
-		link := filepath.Join(root, "usr/sbin", applet)
-		if err := os.Remove(link); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		if err := os.Symlink("../bin/busybox", link); err != nil {
-			return err
-		}
-	}
-	return nil
+	return linkApplets(ctx, root)
 }

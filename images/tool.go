@@ -35,6 +35,9 @@ func (e *toolError) Error() string {
 	if len(lines) > 8 {
 		lines = lines[len(lines)-8:]
 	}
+	for i, line := range lines {
+		lines[i] = line[:min(len(line), 300)]
+	}
 	return fmt.Sprintf("run %s: %v: %s", e.Tool, e.Err, strings.Join(lines, "; "))
 }
 

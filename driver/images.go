@@ -41,8 +41,14 @@ func (a *app) imagesCommand() *cobra.Command {
 		},
 	}
 	driftFlag(build, &drift)
-	list := &cobra.Command{
+	cmd.AddCommand(build, a.imagesListCommand(), a.imagesVerifyCommand(), a.imagesGCCommand(), a.imagesLockCommand())
+	return cmd
+}
+
+func (a *app) imagesListCommand() *cobra.Command {
+	return &cobra.Command{
 		Use: "list", Short: "List the images in the cache", Args: exactly(0, "no argument"),
+		Example: "  driver images list",
 		RunE: func(*cobra.Command, []string) error {
 			store, err := a.openStore("")
 			if err != nil {
@@ -50,23 +56,73 @@ func (a *app) imagesCommand() *cobra.Command {
 			}
 			entries, err := store.List()
 			for _, e := range entries {
-				a.emit("image", e, func(w io.Writer) { fmt.Fprintf(w, "%+v\n", e) })
+				a.emit("image", e, func(w io.Writer) {
+					state := "current"
+					if !e.Current {
+						state = "old"
+					}
+					fmt.Fprintf(w, "%-12s %s  %8.1f MiB  %-8s %s\n", e.Name, e.Inputs[:12], float64(e.Size())/(1<<20), state, e.Dir)
+				})
 			}
 			return err
 		},
 	}
-	verify := &cobra.Command{
+}
+
+func (a *app) imagesVerifyCommand() *cobra.Command {
+	return &cobra.Command{
 		Use: "verify", Short: "Hash every cached image and compare with its recorded SHA-256", Args: exactly(0, "no argument"),
+		Example: "  driver images verify",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			store, err := a.openStore("")
 			if err != nil {
 				return err
 			}
-			return store.Verify(cmd.Context())
+			if err := store.Verify(cmd.Context()); err != nil {
+				return err
+			}
+			a.emit("verified", true, func(w io.Writer) { fmt.Fprintln(w, "every cached image has its recorded digest") })
+			return nil
 		},
 	}
-	cmd.AddCommand(build, list, verify)
-	return cmd
+}
+
+func (a *app) imagesGCCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "gc", Short: "Remove images that the current locks no longer name", Args: exactly(0, "no argument"),
+		Example: "  driver images gc",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			store, err := a.openStore("")
+			if err != nil {
+				return err
+			}
+			removed, err := store.GC(cmd.Context())
+			a.emit("removed", removed, func(w io.Writer) {
+				for _, r := range removed {
+					fmt.Fprintln(w, "removed", r)
+				}
+			})
+			return err
+		},
+	}
+}
+
+func (a *app) imagesLockCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "lock [NAME...]", Short: "Pin the packages that the mirror has today, rewriting images/locks of a checkout",
+		Example: "  driver images lock\n  driver images lock kernel-6.12",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			store, err := a.openStore("")
+			if err != nil {
+				return err
+			}
+			changed, err := store.Relock(cmd.Context(), ".", args...)
+			a.emit("locked", changed, func(w io.Writer) {
+				fmt.Fprintf(w, "%d locks changed %v; build again with `make build`\n", len(changed), changed)
+			})
+			return err
+		},
+	}
 }
 
 func driftFlag(cmd *cobra.Command, drift *string) {

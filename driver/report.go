@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -31,7 +32,13 @@ func (a *app) reportCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a.emit("report", result, func(w io.Writer) { fmt.Fprintln(w, result.HTML) })
+			page := filepath.Join(dir, "report.html")
+			a.emit("report", map[string]any{"path": page, "files": result.Files, "glance": result.Glance, "warnings": result.Warnings}, func(w io.Writer) {
+				for _, line := range append(result.Glance, result.Warnings...) {
+					fmt.Fprintln(w, line)
+				}
+				fmt.Fprintln(w, page)
+			})
 			return nil
 		},
 	}

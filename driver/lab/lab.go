@@ -153,15 +153,21 @@ func filesOf(b *bundle.Bundle, steps []bundle.Step) map[string]bundle.File {
 	return out
 }
 
+// Marks are undo positions of the helpers that hold a topology's nodes.
+type Marks map[*session]int
+
 // Mark remembers the undo position of every node of a topology.
-func (l *Lab) Mark(ctx context.Context, t datapath.Topology) (map[string]int, error) {
-	marks := map[string]int{}
+func (l *Lab) Mark(ctx context.Context, t datapath.Topology) (Marks, error) {
+	marks := Marks{}
 	for _, n := range t.Nodes {
 		s, err := l.provider.session(n.Name)
 		if err != nil {
 			return nil, rigFault(err)
 		}
-		if marks[n.Name], err = s.mark(ctx); err != nil {
+		if _, held := marks[s]; held {
+			continue // one helper may hold several nodes
+		}
+		if marks[s], err = s.mark(ctx); err != nil {
 			return nil, rigFault(err)
 		}
 	}
@@ -169,16 +175,12 @@ func (l *Lab) Mark(ctx context.Context, t datapath.Topology) (map[string]int, er
 }
 
 // UndoTo undoes what was done since the marks, on a fresh context.
-func (l *Lab) UndoTo(ctx context.Context, marks map[string]int) error {
+func (l *Lab) UndoTo(ctx context.Context, marks Marks) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownLimit)
 	defer cancel()
 	var errs []error
-	for node, mark := range marks {
-		s, err := l.provider.session(node)
-		if err == nil {
-			err = s.undoTo(ctx, mark)
-		}
-		errs = append(errs, err)
+	for s, mark := range marks {
+		errs = append(errs, s.undoTo(ctx, mark))
 	}
 	return rigFault(errors.Join(errs...))
 }

@@ -117,7 +117,7 @@ func (p *virtual) boot(ctx context.Context) error {
 	if p.login, err = host.NewKey(); err != nil {
 		return err
 	}
-	p.hv, err = vm.Connect(ctx, vm.Config{StateDir: p.cfg.StateDir, Lab: p.cfg.Name, Detached: p.cfg.Detached})
+	p.hv, err = vm.Connect(ctx, vm.Config{StateDir: p.cfg.StateDir, Lab: p.cfg.Name, Detached: p.cfg.Detached, CacheDir: filepath.Join(p.cfg.Store.Dir(), "libvirt")})
 	if err != nil {
 		return err
 	}

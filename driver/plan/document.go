@@ -1,10 +1,10 @@
 package plan
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"regexp"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -13,7 +13,11 @@ import (
 )
 
 // maxFileSize bounds what is parsed: an experiment is a page of text.
-const maxFileSize = 1 << 20
+const maxFileSize = 64 << 10
+
+// maxPath bounds the paths that are noted, in bytes. Paths nested deeper than
+// any key of an experiment would make long keys cost the square of their length.
+const maxPath = 256
 
 // document is a parsed TOML file in which every key knows its line.
 type document struct {
@@ -56,7 +60,12 @@ func (d *document) problem(line int, key, format string, args ...any) {
 
 // locate fills lines from the syntax tree.
 func (d *document) locate(data []byte) {
-	l := locator{data: data, lines: d.lines, tables: map[string]int{}}
+	l := locator{lines: d.lines, tables: map[string]int{}}
+	for i, b := range data {
+		if b == '\n' {
+			l.ends = append(l.ends, i)
+		}
+	}
 	l.parser.Reset(data)
 	prefix := ""
 	for l.parser.NextExpression() {
@@ -73,19 +82,19 @@ func (d *document) locate(data []byte) {
 
 type locator struct {
 	parser unstable.Parser
-	data   []byte
+	ends   []int // offsets of the line breaks
 	lines  map[string]int
 	tables map[string]int // tables seen so far of each [[array]], by path
 }
 
 func (l *locator) line(r unstable.Range) int {
-	return 1 + bytes.Count(l.data[:r.Offset], []byte{'\n'})
+	return 1 + sort.SearchInts(l.ends, int(r.Offset))
 }
 
 // header places the table of a [table] or [[array]] line and returns its path.
 func (l *locator) header(e *unstable.Node, array bool) string {
 	path, line := "", 0
-	for it := e.Key(); it.Next(); {
+	for it := e.Key(); it.Next() && len(path) < maxPath; {
 		path, line = joinPath(path, string(it.Node().Data)), l.line(it.Node().Raw)
 		if array && it.IsLast() {
 			l.tables[path]++
@@ -108,7 +117,7 @@ func (l *locator) note(path string, line int) {
 
 func (l *locator) pair(prefix string, e *unstable.Node) {
 	path, line := prefix, 0
-	for it := e.Key(); it.Next(); {
+	for it := e.Key(); it.Next() && len(path) < maxPath; {
 		path, line = joinPath(path, string(it.Node().Data)), l.line(it.Node().Raw)
 		l.note(path, line)
 	}
@@ -121,6 +130,9 @@ func (l *locator) value(path string, line int, v *unstable.Node) {
 		line = l.line(v.Raw)
 	}
 	l.note(path, line)
+	if len(path) >= maxPath {
+		return
+	}
 	switch v.Kind {
 	case unstable.InlineTable:
 		for it := v.Children(); it.Next(); {

@@ -16,6 +16,7 @@ const (
 	maxBlocks   = 100
 	maxTrials   = 1000
 	maxPolicies = 100_000
+	maxLevels   = 1000      // of one factor
 	maxPlanned  = 1_000_000 // trials in all
 	maxVCPUs    = 64
 	maxQueues   = 64
@@ -81,8 +82,9 @@ func Parse(file string, data []byte, cat Catalog) (Spec, error) {
 }
 
 type loader struct {
-	cat Catalog
-	doc *document
+	cat   Catalog
+	doc   *document
+	labOK bool // what is checked against the lab would mislead otherwise
 }
 
 // schema says whether the rest of the file means what this loader thinks.
@@ -113,7 +115,9 @@ func (l *loader) spec(root *table) Spec {
 	}
 	s.Description = root.text("description", "")
 	s.Seed = uint64(root.number("seed", int64(s.Seed), 0, math.MaxInt64))
+	before := len(l.doc.problems)
 	s.Lab = l.lab(root.child("lab"), s.Lab)
+	l.labOK = len(l.doc.problems) == before
 	s.Measure = l.measure(root.child("measure"), s.Measure, s.Lab)
 	l.matrix(root.child("matrix"), &s)
 	s.Arms = l.arms(root, s)
@@ -170,7 +174,7 @@ func (l *loader) measure(t *table, d Measure, lab Lab) Measure {
 // the file, so with the local provider only the run can tell.
 func (l *loader) cpu(t *table, key string, fallback int, lab Lab) int {
 	cpu := int(t.number(key, int64(fallback), 0, maxCPU))
-	if lab.Provider != ProviderLibvirt || cpu < lab.VCPUs {
+	if !l.labOK || lab.Provider != ProviderLibvirt || cpu < lab.VCPUs {
 		return cpu
 	}
 	if t.has(key) {
@@ -194,8 +198,11 @@ func (l *loader) matrix(t *table, s *Spec) {
 
 func (l *loader) arms(root *table, s Spec) []Arm {
 	tables := root.children("arm")
-	if !root.has("arm") {
-		root.problem("arm", "is missing; write at least one [[arm]] with name and datapath")
+	const write = "write at least one [[arm]] with name and datapath"
+	if list, ok := root.keys["arm"].([]any); !root.has("arm") {
+		root.problem("arm", "is missing; %s", write)
+	} else if ok && len(list) == 0 {
+		root.problem("arm", "is empty; %s", write)
 	}
 	var out []Arm
 	line := map[string]int{}
@@ -211,6 +218,7 @@ func (l *loader) arms(root *table, s Spec) []Arm {
 }
 
 func (l *loader) arm(t *table, s Spec) Arm {
+	before := len(l.doc.problems)
 	a := Arm{Name: t.name("name", "", wordPattern, wordWant), Options: map[string]string{}}
 	a.Datapath = t.level("datapath", "", l.cat.datapathNames())
 	for _, key := range []string{"name", "datapath"} {
@@ -227,7 +235,7 @@ func (l *loader) arm(t *table, s Spec) Arm {
 		a.Options[o.Key] = t.level(o.Key, o.Allowed[0], o.Allowed)
 	}
 	t.finish()
-	if entry.Refuse == nil {
+	if entry.Refuse == nil || !l.labOK || len(l.doc.problems) > before {
 		return a
 	}
 	for _, scenario := range s.Scenarios {

@@ -3,7 +3,6 @@ package plan
 import (
 	"fmt"
 	"maps"
-	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -170,6 +169,9 @@ func (t *table) list(key, want string, each func(line int, v any)) {
 		t.problem(key, "is %s, want a list of %s", kindOf(v), want)
 	case len(list) == 0:
 		t.problem(key, "is empty, want %s", want)
+	case len(list) > maxLevels:
+		t.problem(key, "has %d levels, want at most %d", len(list), maxLevels)
+		return
 	}
 	path := joinPath(t.path, key)
 	for i, e := range list {
@@ -187,9 +189,9 @@ func (t *table) number(key string, fallback, low, high int64) int64 {
 	switch {
 	case !ok:
 		t.problem(key, "is %s, want a whole number without quotes", kindOf(v))
-	case n < low || n > high && high == math.MaxInt64:
-		t.problem(key, "%d is negative", n)
-	case n > high:
+	case n < 0:
+		t.problem(key, "%d is negative, want %d or more", n, low)
+	case n < low || n > high:
 		t.problem(key, "%d is out of range, want %d to %d", n, low, high)
 	default:
 		return n
@@ -222,7 +224,7 @@ func (t *table) duration(key string, fallback, low, high time.Duration) time.Dur
 	case err != nil:
 		t.problem(key, "%q is not a duration, want a number and s, m or h%s", s, writeInstead(s, "s"))
 	case d < 0:
-		t.problem(key, "%q is negative", s)
+		t.problem(key, "%q is negative, want %q or more", s, short(low))
 	case d%time.Second != 0:
 		t.problem(key, "%q is not whole seconds, in which iperf3 and netperf count; write %q", s, upToSecond(d))
 	case d < low || d > high:

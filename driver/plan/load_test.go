@@ -1,0 +1,345 @@
+package plan
+
+import (
+	"errors"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+// testCatalog is small and does not change with the real datapaths.
+func testCatalog() Catalog {
+	return Catalog{
+		Kernels:   []string{"6.1", "6.12"},
+		Workloads: []WorkloadEntry{{Name: "TCP_STREAM"}, {Name: "TCP_RR"}},
+		Datapaths: []DatapathEntry{
+			{Name: "docker", Fabric: "bridge", Filter: "none", NoPolicies: true},
+			{Name: "iptables", Fabric: "bridge", Filter: "iptables-legacy", Options: []Option{
+				{Key: "state", Allowed: []string{"as-study", "established-first"}},
+				{Key: "placement", Allowed: []string{"input", "forward"}},
+			}},
+			{Name: "xdp", Fabric: "bridge", Filter: "xdp-hash", Options: []Option{
+				{Key: "attach", Allowed: []string{"native", "generic"}},
+			}, Refuse: refuseNativeOnOneQueue},
+		},
+	}
+}
+
+func refuseNativeOnOneQueue(lab Lab, scenario string, options map[string]string) string {
+	if lab.Provider == ProviderLibvirt && scenario == MultiHost && options["attach"] == "native" && lab.Queues == 1 {
+		return "native XDP wants queues >= 2"
+	}
+	return ""
+}
+
+const good = `schema = 1
+name = "t"
+description = "test"
+seed = 7
+
+[lab]
+provider = "libvirt"
+endpoint = "netns"
+accel = "tcg"
+kernel = "6.1"
+vcpus = 3
+memory = "512MiB"
+queues = 6
+
+[measure]
+blocks = 2
+trials = 4
+duration = "1m"
+warmup = "0s"
+congestion = "cubic"
+client_cpu = 2
+server_cpu = 0
+
+[matrix]
+scenarios = ["multi-host", "localhost"]
+workloads = ["TCP_RR"]
+policies = [0, 10]
+
+[[arm]]
+name = "a"
+datapath = "iptables"
+state = "established-first"
+
+[[arm]]
+name = "b"
+datapath = "docker"
+`
+
+func TestParseReadsEveryKey(t *testing.T) {
+	got, err := Parse("t.toml", []byte(good), testCatalog())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Spec{
+		Name: "t", Description: "test", Seed: 7,
+		Lab: Lab{Provider: "libvirt", Endpoint: "netns", Accel: "tcg", Kernel: "6.1", VCPUs: 3, Memory: 512, Queues: 6},
+		Measure: Measure{Blocks: 2, Trials: 4, Duration: time.Minute, Warmup: 0, Congestion: "cubic",
+			ClientCPU: 2, ServerCPU: 0},
+		Scenarios: []string{"multi-host", "localhost"}, Workloads: []string{"TCP_RR"}, Policies: []int{0, 10},
+		Arms: []Arm{
+			{Name: "a", Datapath: "iptables", Options: map[string]string{"state": "established-first", "placement": "input"}},
+			{Name: "b", Datapath: "docker", Options: map[string]string{}},
+		},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+const minimal = `schema = 1
+name = "t"
+[matrix]
+scenarios = ["localhost"]
+workloads = ["TCP_RR"]
+policies = [0]
+[[arm]]
+name = "a"
+datapath = "docker"
+`
+
+func TestDefaultsFillWhatIsNotSaid(t *testing.T) {
+	got, err := Parse("t.toml", []byte(minimal), testCatalog())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := Defaults()
+	if got.Seed != 1 || got.Lab != d.Lab || got.Measure != d.Measure {
+		t.Errorf("got %+v, want the defaults %+v", got, d)
+	}
+	local, err := Parse("t.toml", []byte(minimal+"[lab]\nprovider = \"local\"\n"), testCatalog())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (Lab{Provider: ProviderLocal, Endpoint: EndpointNetns}); local.Lab != want {
+		t.Errorf("local lab is %+v, want %+v", local.Lab, want)
+	}
+}
+
+func TestEveryProblemIsNamedWithItsLine(t *testing.T) {
+	for name, c := range map[string]struct {
+		old, new string // edit of good
+		want     string // whole error, line by line
+	}{
+		"misspelt key":        {`seed = 7`, `sed = 7`, `t.toml:4: sed: unknown key (did you mean "seed"?)`},
+		"key elsewhere":       {`[lab]`, "[lab]\ntrials = 4", `t.toml:7: lab.trials: unknown key; it belongs in [measure]`},
+		"key of the top":      {`blocks = 2`, "blocks = 2\ndescription = \"\"", `t.toml:17: measure.description: unknown key; it belongs in the top of the file, before the first table`},
+		"strange key":         {`blocks = 2`, "blocks = 2\nzzzzzzzz = 1", `t.toml:17: measure.zzzzzzzz: unknown key, want "blocks", "trials", "duration", "warmup", "congestion", "client_cpu" or "server_cpu"`},
+		"misspelt table":      {`[measure]`, "[mesure]", `t.toml:15: mesure: unknown key (did you mean "measure"?)`},
+		"quoted number":       {`trials = 4`, `trials = "4"`, `t.toml:17: measure.trials: is the text "4", want a whole number without quotes`},
+		"fraction":            {`trials = 4`, `trials = 4.5`, `t.toml:17: measure.trials: is the fraction 4.5, want a whole number without quotes`},
+		"no trials":           {`trials = 4`, `trials = 0`, `t.toml:17: measure.trials: 0 is out of range, want 1 to 1000`},
+		"many blocks":         {`blocks = 2`, `blocks = 101`, `t.toml:16: measure.blocks: 101 is out of range, want 1 to 100`},
+		"negative seed":       {`seed = 7`, `seed = -7`, `t.toml:4: seed: -7 is negative, want 0 or more`},
+		"no unit":             {`duration = "1m"`, `duration = "60"`, `t.toml:18: measure.duration: "60" has no unit; write "60s"`},
+		"number for duration": {`duration = "1m"`, `duration = 60`, `t.toml:18: measure.duration: 60 has no unit; write "60s"`},
+		"wrong unit":          {`duration = "1m"`, `duration = "60 sec"`, `t.toml:18: measure.duration: "60 sec" is not a duration, want a number and s, m or h; write "60s"`},
+		"part of a second":    {`duration = "1m"`, `duration = "1500ms"`, `t.toml:18: measure.duration: "1500ms" is not whole seconds, in which iperf3 and netperf count; write "2s"`},
+		"negative duration":   {`duration = "1m"`, `duration = "-1m"`, `t.toml:18: measure.duration: "-1m" is negative, want "1s" or more`},
+		"wrong vcpus only":    {`vcpus = 3`, `vcpus = "3"`, `t.toml:11: lab.vcpus: is the text "3", want a whole number without quotes`},
+		"no duration":         {`duration = "1m"`, `duration = "0s"`, `t.toml:18: measure.duration: "0s" is out of range, want "1s" to "1h"`},
+		"long warm-up":        {`warmup = "0s"`, `warmup = "1h"`, `t.toml:19: measure.warmup: "1h" is out of range, want "0s" to "10m"`},
+		"decimal memory":      {`"512MiB"`, `"2G"`, `t.toml:12: lab.memory: "2G" is not an amount of memory; write "2GiB"`},
+		"memory in MB":        {`"512MiB"`, `"2048 MB"`, `t.toml:12: lab.memory: "2048 MB" is not an amount of memory; write "2048MiB"`},
+		"memory as number":    {`"512MiB"`, `2048`, `t.toml:12: lab.memory: 2048 has no unit; write "2048MiB"`},
+		"little memory":       {`"512MiB"`, `"64MiB"`, `t.toml:12: lab.memory: "64MiB" is out of range, want "512MiB" to "262144MiB"`},
+		"unknown provider":    {`"libvirt"`, `"libvrt"`, `t.toml:7: lab.provider: unknown level "libvrt", want "libvirt" or "local" (did you mean "libvirt"?)`},
+		"unknown kernel":      {`"6.1"`, `"5.10"`, `t.toml:10: lab.kernel: unknown level "5.10", want "6.1" or "6.12" (did you mean "6.1"?)`},
+		"unknown scenario":    {`"localhost"]`, `"local"]`, `t.toml:25: matrix.scenarios: unknown level "local", want "localhost" or "multi-host"`},
+		"unknown workload":    {`["TCP_RR"]`, "[\n  # the rate\n  \"TCP_RR\",\n  \"UDP\",\n]", `t.toml:29: matrix.workloads: unknown level "UDP", want "TCP_STREAM" or "TCP_RR"`},
+		"level twice":         {`"multi-host", "localhost"]`, `"localhost", "localhost"]`, `t.toml:25: matrix.scenarios: "localhost" is there twice; each level once`},
+		"count twice":         {`[0, 10]`, `[0, 10, 0]`, `t.toml:27: matrix.policies: 0 is there twice; each level once`},
+		"negative count":      {`[0, 10]`, `[-1]`, `t.toml:27: matrix.policies: -1 is out of range, want 0 to 100000`},
+		"huge count":          {`[0, 10]`, `[100001]`, `t.toml:27: matrix.policies: 100001 is out of range, want 0 to 100000`},
+		"text for count":      {`[0, 10]`, `[0, "10"]`, `t.toml:27: matrix.policies: has the text "10" in it, want whole numbers`},
+		"empty list":          {`["TCP_RR"]`, `[]`, `t.toml:26: matrix.workloads: is empty, want some of "TCP_STREAM" or "TCP_RR"`},
+		"no list":             {`["TCP_RR"]`, `"TCP_RR"`, `t.toml:26: matrix.workloads: is the text "TCP_RR", want a list of some of "TCP_STREAM" or "TCP_RR"`},
+		"missing list":        {`workloads = ["TCP_RR"]`, ``, `t.toml:24: matrix.workloads: is missing, want a list of some of "TCP_STREAM" or "TCP_RR"`},
+		"missing name":        {`name = "t"`, ``, `t.toml:1: name: is missing; it names the run directory`},
+		"bad name":            {`name = "t"`, `name = "../t"`, `t.toml:2: name: "../t" is not a name, want 1 to 63 of a-z, 0-9 and -, not starting with -`},
+		"bad arm name":        {`name = "a"`, `name = "A b"`, `t.toml:30: arm.name: "A b" is not a name, want 1 to 63 of a-z, 0-9 and -, not starting with -`},
+		"arm twice":           {`name = "b"`, `name = "a"`, `t.toml:35: arm.name: "a" is also the arm of line 30; each name once`},
+		"unknown datapath":    {`"docker"`, `"dokcer"`, `t.toml:36: arm.datapath: unknown level "dokcer", want "docker", "iptables" or "xdp" (did you mean "docker"?)`},
+		"unknown option":      {`state = "est`, `sate = "est`, `t.toml:32: arm.sate: unknown key (did you mean "state"?)`},
+		"option of another":   {`datapath = "docker"`, "datapath = \"docker\"\nattach = \"native\"", `t.toml:37: arm.attach: unknown key, want "name" or "datapath"`},
+		"unknown level":       {`"established-first"`, `"as-studi"`, `t.toml:32: arm.state: unknown level "as-studi", want "as-study" or "established-first" (did you mean "as-study"?)`},
+		"option not text":     {`"established-first"`, `true`, `t.toml:32: arm.state: is true, want "as-study" or "established-first" in quotes`},
+		"no such CPU":         {`server_cpu = 0`, `server_cpu = 3`, `t.toml:22: measure.server_cpu: 3 is not a CPU of a VM with vcpus = 3, want 0 to 2`},
+		"bad congestion":      {`"cubic"`, `"Cubic!"`, `t.toml:20: measure.congestion: "Cubic!" is not a name, want a TCP congestion control, as in "reno" or "cubic"`},
+		"one arm table":       {"[[arm]]\nname = \"a\"", "[arm]\nname = \"a\"", "t.toml:34: not valid TOML: "},
+		"arm defined twice":   {"\n[lab]", "\narm = [1, 2]\n[lab]", "t.toml:30: not valid TOML: "},
+		"lab is no table":     {"\n[lab]\nprovider = \"libvirt\"\nendpoint = \"netns\"\naccel = \"tcg\"\nkernel = \"6.1\"\nvcpus = 3\nmemory = \"512MiB\"\nqueues = 6\n", "\nlab = 1\n", "t.toml:6: lab: is the number 1, want a table: write [lab]"},
+		"key twice":           {`seed = 7`, "seed = 7\nseed = 8", "t.toml:5: not valid TOML: "},
+		"syntax":              {`seed = 7`, `seed = `, "t.toml:4: not valid TOML: "},
+		"other schema":        {`schema = 1`, "schema = 2\nsed = 1", `t.toml:1: schema: is the number 2, want 1, the only schema this driver reads`},
+		"missing schema":      {`schema = 1`, ``, `t.toml:1: schema: is missing; write schema = 1`},
+		"table in a table":    {"datapath = \"docker\"", "datapath = \"xdp\"\n[lab.x]", "t.toml:37: lab.x: unknown key, want \"provider\", \"endpoint\", \"accel\", \"kernel\", \"vcpus\", \"memory\" or \"queues\""},
+		"too many trials":     {"blocks = 2\ntrials = 4", "blocks = 100\ntrials = 1000", ""},
+		"no matrix":           {"[matrix]", "[other]", "t.toml:1: matrix: is missing; write [matrix] with scenarios, workloads and policies\nt.toml:24: other: unknown key, want \"schema\", \"name\", \"description\", \"seed\", \"lab\", \"measure\", \"matrix\" or \"arm\""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := strings.Replace(good, c.old, c.new, 1)
+			if text == good {
+				t.Fatalf("edit of %q changes nothing", c.old)
+			}
+			_, err := Parse("t.toml", []byte(text), testCatalog())
+			if c.want == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if !errors.Is(err, ErrInvalid) {
+				t.Fatalf("error %v does not wrap ErrInvalid", err)
+			}
+			if got := err.Error(); got != c.want && !(strings.HasSuffix(c.want, "TOML: ") && strings.HasPrefix(got, c.want)) {
+				t.Errorf("got\n%s\nwant\n%s", got, c.want)
+			}
+		})
+	}
+}
+
+func TestImpossibleCombinations(t *testing.T) {
+	const tail = "[matrix]\nscenarios = [\"localhost\", \"multi-host\"]\nworkloads = [\"TCP_RR\"]\npolicies = [1]\n[[arm]]\nname = \"x\"\ndatapath = \"xdp\"\n"
+	for name, c := range map[string]struct{ lab, want string }{
+		"docker without an engine": {"provider = \"local\"\nendpoint = \"docker\"\n",
+			`t.toml:5: lab.endpoint: "docker" needs an engine in the node, and local nodes are bare namespaces; write "netns", or provider = "libvirt"`},
+		"kernel of no VM": {"provider = \"local\"\nkernel = \"6.12\"\n",
+			`t.toml:5: lab.kernel: is about VMs, and the local provider has none; remove it, or write provider = "libvirt"`},
+		"refused by the datapath": {"queues = 1\n",
+			`t.toml:11: arm.datapath: "xdp" cannot run multi-host: native XDP wants queues >= 2`},
+		"default CPU": {"vcpus = 1\n",
+			`t.toml:1: measure.server_cpu: is 1 where not given, which a VM with vcpus = 1 has not; write server_cpu = 0`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Parse("t.toml", []byte("schema = 1\nname = \"t\"\n[lab]\n"+c.lab+tail), testCatalog())
+			if err == nil || err.Error() != c.want {
+				t.Errorf("got\n%v\nwant\n%s", err, c.want)
+			}
+		})
+	}
+}
+
+func TestAllProblemsAtOnceInOrderOfLines(t *testing.T) {
+	_, err := Load(filepath.Join("testdata", "wrong.toml"), testCatalog())
+	var invalid *InvalidError
+	if !errors.As(err, &invalid) {
+		t.Fatalf("got %v, want *InvalidError", err)
+	}
+	want := []struct {
+		line int
+		key  string
+	}{{3, "sed"}, {6, "lab.provider"}, {9, "measure.trials"}, {10, "measure.duration"}, {12, "matrix.scenarios"},
+		{13, "matrix.workloads"}, {14, "matrix.policies"}, {16, "arm.name"}, {18, "arm.state"}, {20, "arm.datapath"}, {21, "arm.name"}}
+	if len(invalid.Problems) != len(want) {
+		t.Fatalf("%d problems, want %d:\n%v", len(invalid.Problems), len(want), err)
+	}
+	for i, p := range invalid.Problems {
+		if p.Line != want[i].line || p.Key != want[i].key {
+			t.Errorf("problem %d is %q, want line %d, key %s", i, p, want[i].line, want[i].key)
+		}
+		if !strings.HasPrefix(p.String(), "testdata/wrong.toml:") || strings.Contains(p.String(), "\n") {
+			t.Errorf("problem %q is not one line that begins with its file", p)
+		}
+	}
+}
+
+func TestInlineTablesKnowTheirLines(t *testing.T) {
+	text := strings.Replace(minimal, "[[arm]]\nname = \"a\"\ndatapath = \"docker\"\n", "", 1)
+	text = strings.Replace(text, "[matrix]", `arm = [
+  { name = "a", datapath = "docker" },
+  { name = "b", datapath = "dock" },
+]
+lab.provder = "local"
+[matrix]`, 1)
+	_, err := Parse("t.toml", []byte(text), testCatalog())
+	want := `t.toml:5: arm.datapath: unknown level "dock", want "docker", "iptables" or "xdp" (did you mean "docker"?)
+t.toml:7: lab.provder: unknown key (did you mean "provider"?)`
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+}
+
+func TestArmsAreTables(t *testing.T) {
+	head, _, _ := strings.Cut(minimal, "[matrix]")
+	for arm, want := range map[string]string{
+		`arm = [1]`:            `t.toml:3: arm: is a list of the number 1, want tables: write [[arm]] before each`,
+		`arm = 1`:              `t.toml:3: arm: is the number 1, want tables: write [[arm]] before each`,
+		`arm = []`:             `t.toml:3: arm: is empty; write at least one [[arm]] with name and datapath`,
+		``:                     `t.toml:1: arm: is missing; write at least one [[arm]] with name and datapath`,
+		`arm = { name = "a" }`: `t.toml:3: arm: is a table, want tables: write [[arm]] before each`,
+	} {
+		text := head + arm + "\n[matrix]\nscenarios = [\"localhost\"]\nworkloads = [\"TCP_RR\"]\npolicies = [0]\n"
+		if _, err := Parse("t.toml", []byte(text), testCatalog()); err == nil || err.Error() != want {
+			t.Errorf("%s:\ngot  %v\nwant %s", arm, err, want)
+		}
+	}
+}
+
+func TestHugePlansAndFilesAreRefused(t *testing.T) {
+	many := strings.Replace(good, "blocks = 2\ntrials = 4", "blocks = 100\ntrials = 1000", 1)
+	many = strings.Replace(many, "[0, 10]", "[0, 1, 2, 3, 4, 5]", 1)
+	_, err := Parse("t.toml", []byte(many), testCatalog())
+	if want := "t.toml:24: matrix: makes 1400000 trials, want at most 1000000"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	_, err = Parse("t.toml", make([]byte, maxFileSize+1), testCatalog())
+	if want := "t.toml: is 65537 bytes long, want at most 65536"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+func TestHostileFilesCostLittle(t *testing.T) {
+	start := time.Now()
+	for _, s := range []string{
+		"a = " + strings.Repeat("[", 60_000),
+		"a = " + strings.Repeat("{a=", 9_000) + "1" + strings.Repeat("}", 9_000),
+		strings.Repeat("a.", 30_000) + "a = 1",
+		"[" + strings.Repeat("a.", 30_000) + "a]",
+		strings.Repeat("[[a]]\n", 10_000),
+		"policies = [\n" + strings.Repeat("1,\n", 20_000) + "]",
+		strings.Repeat("a", 60_000) + " = 1",
+	} {
+		if _, err := Parse("t.toml", []byte("schema = 1\n"+s), testCatalog()); err == nil {
+			t.Errorf("%.20s... is taken for an experiment", s)
+		}
+	}
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("took %v", took)
+	}
+}
+
+func TestLoadNamesAMissingFile(t *testing.T) {
+	_, err := Load("testdata/none.toml", testCatalog())
+	if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "testdata/none.toml") {
+		t.Errorf("got %v, want ErrInvalid that names the file", err)
+	}
+}
+
+// FuzzParse: whatever the file holds, Parse neither panics nor lets through
+// what Expand refuses.
+func FuzzParse(f *testing.F) {
+	for _, s := range []string{good, minimal, "", "schema = 1", "[[arm]]\n[arm.x]\n[[arm.y]]", "arm = [{}]\nlab = []", "a.\"b c\".d = [[1], {e = [{}]}]"} {
+		f.Add([]byte(s))
+	}
+	cat := testCatalog()
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s, err := Parse("f.toml", data, cat)
+		if err != nil {
+			if !errors.Is(err, ErrInvalid) {
+				t.Fatalf("error %v does not wrap ErrInvalid", err)
+			}
+			return
+		}
+		s.Measure.Blocks, s.Measure.Trials = 1, 1 // keep it small
+		if _, err := Expand(s, cat); err != nil {
+			t.Fatalf("valid file does not expand: %v", err)
+		}
+	})
+}

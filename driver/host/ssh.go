@@ -23,6 +23,8 @@ const (
 	endGrace = 2 * time.Second
 	// endLimit bounds the whole ending of a command.
 	endLimit = 5 * time.Second
+	// sessionLimit is how long a session that the server refuses is tried again.
+	sessionLimit = 2 * time.Second
 	// lostGrace is how long a failed request waits to learn whether the link
 	// is lost: requests fail a moment before the connection's end is known.
 	lostGrace = 500 * time.Millisecond
@@ -141,9 +143,9 @@ func (s *SSH) run(ctx context.Context, cmd Cmd) error {
 	if err != nil {
 		return err
 	}
-	session, err := s.client.NewSession()
+	session, err := s.newSession()
 	if err != nil {
-		return s.explain(fmt.Errorf("open a session: %w", err))
+		return err
 	}
 	defer func() { _ = session.Close() }() // EOF if the command has ended
 	ctx, stop := context.WithCancelCause(ctx)
@@ -172,6 +174,23 @@ func (s *SSH) run(ctx context.Context, cmd Cmd) error {
 		return s.explain(s.cause)
 	default:
 		return fmt.Errorf("run %s on %s: %w", cmd.Argv[0], s.addr, context.Cause(ctx))
+	}
+}
+
+// newSession opens a session. sshd counts a session until it has reaped its
+// process, a little after telling its end, so one too many may be one too early.
+func (s *SSH) newSession() (*ssh.Session, error) {
+	limit := time.Now().Add(sessionLimit)
+	for {
+		session, err := s.client.NewSession()
+		var refused *ssh.OpenChannelError
+		switch {
+		case err == nil:
+			return session, nil
+		case !errors.As(err, &refused) || time.Now().After(limit):
+			return nil, s.explain(fmt.Errorf("open a session: %w", err))
+		}
+		time.Sleep(retryPause)
 	}
 }
 
@@ -209,10 +228,11 @@ func (s *SSH) outcome(ctx context.Context, cmd Cmd, kept *tail, err error) error
 }
 
 // endScript ends the process group $1: SIGTERM, up to 2 s of grace, SIGKILL.
-const endScript = `kill -TERM -- "-$1" || exit 0
+// It is written for dash, whose `kill -TERM` does not take `--`.
+const endScript = `kill -s TERM -- "-$1" || exit 0
 i=0
-while [ $i -lt 40 ] && kill -0 -- "-$1" 2>/dev/null; do sleep 0.05; i=$((i+1)); done
-kill -KILL -- "-$1" 2>/dev/null
+while [ $i -lt 40 ] && kill -s 0 -- "-$1" 2>/dev/null; do sleep 0.05; i=$((i+1)); done
+kill -s KILL -- "-$1" 2>/dev/null
 exit 0`
 
 // end ends the command of a session in bounded time.
@@ -243,7 +263,7 @@ func (s *SSH) end(session *ssh.Session, found <-chan int, done <-chan error) {
 // signalGroup runs endScript. It fails only when the link is lost, which the
 // caller finds out by itself.
 func (s *SSH) signalGroup(pid int) {
-	session, err := s.client.NewSession()
+	session, err := s.newSession()
 	if err != nil {
 		return
 	}

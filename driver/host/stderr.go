@@ -94,24 +94,18 @@ func (f *pidFilter) flush() error {
 
 // cutPID removes the marker's line from b, if it is there whole.
 func cutPID(b []byte) (rest []byte, pid int, ok bool) {
-	start := bytes.Index(b, []byte(pidMarker))
-	for start > 0 && b[start-1] != '\n' {
-		next := bytes.Index(b[start+1:], []byte(pidMarker))
-		if next < 0 {
-			return nil, 0, false
+	for start := 0; start < len(b); {
+		end := bytes.IndexByte(b[start:], '\n')
+		if end < 0 {
+			break
 		}
-		start += 1 + next
+		end += start
+		if number, found := bytes.CutPrefix(b[start:end], []byte(pidMarker)); found {
+			if pid, err := strconv.Atoi(string(number)); err == nil {
+				return append(bytes.Clone(b[:start]), b[end+1:]...), pid, true
+			}
+		}
+		start = end + 1
 	}
-	if start < 0 {
-		return nil, 0, false
-	}
-	line, after, whole := bytes.Cut(b[start+len(pidMarker):], []byte("\n"))
-	if !whole {
-		return nil, 0, false
-	}
-	pid, err := strconv.Atoi(string(line))
-	if err != nil {
-		return nil, 0, false
-	}
-	return append(bytes.Clone(b[:start]), after...), pid, true
+	return nil, 0, false
 }

@@ -1,0 +1,63 @@
+package host_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"hookbed/driver/host"
+)
+
+const (
+	// mountsEnv marks a test process that has a mount namespace of its own, so
+	// that what tests mount is seen by nobody else and goes away with them.
+	mountsEnv = "HOOKBED_TEST_MOUNTS"
+	// childEnv asks the test binary to run `sleep` as a child and to wait.
+	childEnv = "HOOKBED_TEST_CHILD"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(childEnv) != "" {
+		err := host.NewLocal().Run(context.Background(), host.Cmd{Argv: []string{"sh", "-c", "echo $$; exec sleep 100"}, Stdout: os.Stdout})
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	if os.Getenv(mountsEnv) == "" {
+		// Returns only if it fails.
+		err := syscall.Exec("/usr/bin/unshare", append([]string{"unshare", "--mount", "--propagation", "private"}, os.Args...), append(os.Environ(), mountsEnv+"=private"))
+		fmt.Fprintln(os.Stderr, "start the tests in a mount namespace of their own (they need root and util-linux):", err)
+		os.Exit(1)
+	}
+	if err := quietLogin(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// quietLogin hides what bash would run at the start of every command that
+// sshd hands it; it may take long.
+func quietLogin() error {
+	path := filepath.Join("/root", ".bashrc")
+	if _, err := os.Stat(path); err != nil {
+		return nil
+	}
+	if err := syscall.Mount("/dev/null", path, "", syscall.MS_BIND, ""); err != nil {
+		return fmt.Errorf("hide %s (needs root): %w", path, err)
+	}
+	return nil
+}
+
+// smallDisk mounts a tmpfs of 2 MiB for the test.
+func smallDisk(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := syscall.Mount("hookbed-test", dir, "tmpfs", 0, "size=2m"); err != nil {
+		t.Fatalf("mount a small disk (needs root): %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	return dir
+}

@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,6 +20,9 @@ func (c *call) file(name string) ([]byte, error) {
 		return nil, fmt.Errorf("file %q: %q is not a SHA-256", name, f.SHA256)
 	}
 	data, err := os.ReadFile(filepath.Join(c.x.blobs, f.SHA256))
+	if errors.Is(err, os.ErrNotExist) && c.x.named && filepath.IsLocal(name) {
+		data, err = os.ReadFile(filepath.Join(c.x.blobs, name))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read file %q: %w", name, err)
 	}

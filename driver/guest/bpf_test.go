@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"hookbed/driver/bundle"
 )
@@ -189,20 +188,4 @@ func TestNativeXDPWhereThereIsNone(t *testing.T) {
 		"native mode", "Underlying driver does not support XDP in native mode")
 	r.fails("", bundle.FaultRig, bundle.AttachBPF{Handle: "o", Program: "tc_count", Link: "lo", Hook: bundle.HookXDPNative}, "no loaded program")
 	r.fails("", bundle.FaultRig, bundle.AttachBPF{Handle: "o", Program: "xdp_count", Link: "lo", Hook: "nowhere"}, "unknown hook")
-}
-
-// TestMapOfTenThousandLoadsFast guards the batched path.
-func TestMapOfTenThousandLoadsFast(t *testing.T) {
-	r := newRig(t)
-	r.file("counting", counting(t))
-	var hash strings.Builder
-	for i := range 10000 {
-		fmt.Fprintf(&hash, "%08x 0100000000000000\n", i)
-	}
-	r.file("hash", hash.String())
-	res := r.must("", bundle.LoadBPF{Handle: "o", Object: "counting", Programs: []string{"tc_lookup"}, MaxEntries: map[string]uint32{"policy": 10000}},
-		bundle.FillMap{Handle: "o", Map: "policy", File: "hash"})
-	if res.Values["load_seconds"] > time.Second.Seconds() {
-		t.Errorf("10 000 entries took %g s", res.Values["load_seconds"])
-	}
 }

@@ -21,6 +21,7 @@ type executor struct {
 	node      *endpoint
 	root      string // EndpointRoot of Hello
 	blobs     string // directory of files by SHA-256
+	named     bool   // files may also lie there under their own names
 	handlers  map[string]handler
 	endpoints map[string]*endpoint
 	undo      undoStack

@@ -16,7 +16,7 @@ import (
 // handOptions are the flags of `guest exec`.
 type handOptions struct {
 	bundle  string   // file
-	blobs   string   // directory
+	blobs   string   // directory with the files, by SHA-256 or by name; "" is the bundle's own
 	root    string   // endpoint root, "" for none
 	binds   []string // ENDPOINT=PID
 	private bool
@@ -45,7 +45,7 @@ func byHand(ctx context.Context, out io.Writer, o handOptions) (err error) {
 			return err
 		}
 	}
-	x.root, x.blobs = o.root, o.blobs
+	x.root, x.blobs, x.named = o.root, o.blobs, true
 	for _, text := range o.binds {
 		if err := bindByHand(x, text); err != nil {
 			return err

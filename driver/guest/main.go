@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 
@@ -26,8 +27,9 @@ import (
 const usageText = `usage:
   guest serve [--node-netns] [--die-with-parent]
         answers requests (JSON Lines) on standard input until it ends
-  guest exec BUNDLE.json --blobs DIR [--endpoint-root DIR] [--node-netns] [--bind ENDPOINT=PID]...
-        executes one bundle here, prints results as JSON, undoes everything
+  guest exec BUNDLE.json [--blobs DIR] [--endpoint-root DIR] [--node-netns] [--bind ENDPOINT=PID]...
+        executes one bundle here, prints results as JSON, undoes everything;
+        its files lie beside it or in DIR, under their names or SHA-256
   guest version
 `
 
@@ -115,7 +117,7 @@ func runExec(ctx context.Context, args []string, out io.Writer) error {
 	}
 	o := handOptions{bundle: args[0]}
 	flags := newFlags("exec")
-	flags.StringVar(&o.blobs, "blobs", "", "directory with the bundle's files, named by SHA-256")
+	flags.StringVar(&o.blobs, "blobs", "", "directory with the bundle's files")
 	flags.StringVar(&o.root, "endpoint-root", "", "root file system of bare-namespace endpoints")
 	flags.BoolVar(&o.private, "node-netns", false, "run in network and mount namespaces of its own")
 	flags.Func("bind", "ENDPOINT=PID of a container", func(s string) error {
@@ -125,8 +127,11 @@ func runExec(ctx context.Context, args []string, out io.Writer) error {
 	if err := parse(flags, args[1:]); err != nil {
 		return err
 	}
-	if flags.NArg() > 0 || o.blobs == "" {
-		return usage("exec wants one bundle and --blobs\n%s", usageText)
+	if flags.NArg() > 0 {
+		return usage("exec wants one bundle, got %q too", flags.Args())
+	}
+	if o.blobs == "" {
+		o.blobs = filepath.Dir(o.bundle)
 	}
 	if o.private {
 		if err := isolate(); err != nil {

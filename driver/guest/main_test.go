@@ -44,7 +44,7 @@ func testServer(port string) {
 
 func TestUsage(t *testing.T) {
 	for _, args := range [][]string{
-		nil, {"fly"}, {"serve", "now"}, {"serve", "--fast"}, {"exec"}, {"exec", "b.json"}, {"exec", "b.json", "--blobs", "d", "more"},
+		nil, {"fly"}, {"serve", "now"}, {"serve", "--fast"}, {"exec"}, {"exec", "b.json", "--blobs", "d", "more"},
 	} {
 		err := run(context.Background(), args, strings.NewReader(""), &bytes.Buffer{}, &bytes.Buffer{})
 		if exitCode(err) != 2 {

@@ -113,15 +113,15 @@ func chunk(in string, actions ...bundle.Action) bundle.Request {
 }
 
 // wait checks that the helper ends in time with a status.
-func (h *helper) wait(limit time.Duration, status int) {
+func (h *helper) wait(status int) {
 	h.t.Helper()
 	select {
 	case <-h.ended:
 		if got := h.cmd.ProcessState.ExitCode(); got != status {
 			h.t.Errorf("exit status %d, want %d\n%s", got, status, h.stderr.String())
 		}
-	case <-time.After(limit):
-		h.t.Fatalf("the helper still runs after %v\n%s", limit, h.stderr.String())
+	case <-time.After(patience):
+		h.t.Fatalf("the helper still runs after %v\n%s", patience, h.stderr.String())
 	}
 }
 
@@ -204,7 +204,7 @@ func TestSession(t *testing.T) {
 	h.must(chunk("", bundle.Bridge{Link: "br0"}))
 	ns := netnsOf(t, h.cmd.Process.Pid)
 	h.in.Close()
-	h.wait(5*time.Second, 0)
+	h.wait(0)
 	if left := users(ns); len(left) > 0 {
 		t.Errorf("%v are left in the helper's namespace", left)
 	}
@@ -250,7 +250,7 @@ func testEnd(t *testing.T, end func(*helper), status int) {
 	ns := netnsOf(t, h.cmd.Process.Pid)
 	inner := netnsOf(t, processes(t, "sleep", "67")[0])
 	end(h)
-	h.wait(5*time.Second, status)
+	h.wait(status)
 	await(t, func() bool { return sleepers() == 0 && len(users(ns)) == 0 && len(users(inner)) == 0 })
 }
 
@@ -273,7 +273,7 @@ func TestUndoBeforeExit(t *testing.T) {
 		t.Fatalf("the container has %s", got)
 	}
 	h.in.Close()
-	h.wait(5*time.Second, 0)
+	h.wait(0)
 	if got := look(); strings.Contains(got, "br9") || !strings.HasSuffix(got, "\n0\n") {
 		t.Errorf("the container is left with %s", got)
 	}
@@ -328,7 +328,17 @@ func TestByHand(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	out, status := byHandProcess(t, dir, b)
+	out, status := byHandProcess(t, dir, b, "--blobs", dir)
+	// Files under their names, as the driver renders them, do too.
+	if err := os.WriteFile(filepath.Join(dir, "rules"), b.Files["rules"].Data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, b.Files["rules"].SHA256)); err != nil {
+		t.Fatal(err)
+	}
+	if _, status := byHandProcess(t, dir, b); status != 0 {
+		t.Errorf("with files by name the status is %d", status)
+	}
 	var report handReport
 	if err := json.Unmarshal(out, &report); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -346,7 +356,7 @@ func TestByHand(t *testing.T) {
 	}
 }
 
-func byHandProcess(t *testing.T, dir string, b bundle.Bundle) (out []byte, status int) {
+func byHandProcess(t *testing.T, dir string, b bundle.Bundle, args ...string) (out []byte, status int) {
 	t.Helper()
 	data, err := json.Marshal(b)
 	if err != nil {
@@ -356,7 +366,7 @@ func byHandProcess(t *testing.T, dir string, b bundle.Bundle) (out []byte, statu
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(self(t), "exec", path, "--blobs", dir, "--node-netns")
+	cmd := exec.Command(self(t), append([]string{"exec", path, "--node-netns"}, args...)...)
 	out, _ = cmd.Output()
 	return out, cmd.ProcessState.ExitCode()
 }

@@ -86,11 +86,11 @@ func TestUndoEndsWholeFamilies(t *testing.T) {
 	r.must("", bundle.Netns{Name: "server"})
 	file := filepath.Join(t.TempDir(), "pids")
 	r.x.undo.mark()
-	r.must("server", bundle.Start{Handle: "a", Argv: []string{"sh", "-c", "trap '' TERM; sleep 60 & sleep 60"}})
-	r.must("server", bundle.Start{Handle: "b", Argv: []string{"sh", "-c", "sleep 61 & exec sleep 61"}})
-	r.must("server", bundle.Exec{Argv: []string{"setsid", "sh", "-c", "sleep 62 >" + file + " 2>&1 &"}, Timeout: 5})
+	r.must("server", bundle.Start{Handle: "a", Argv: []string{"sh", "-c", "trap '' TERM; sleep 410060 & sleep 410060"}})
+	r.must("server", bundle.Start{Handle: "b", Argv: []string{"sh", "-c", "sleep 410061 & exec sleep 410061"}})
+	r.must("server", bundle.Exec{Argv: []string{"setsid", "sh", "-c", "sleep 410062 >" + file + " 2>&1 &"}, Timeout: 5})
 	sleepers := func() []int {
-		return append(append(processes(t, "sleep", "60"), processes(t, "sleep", "61")...), processes(t, "sleep", "62")...)
+		return append(append(processes(t, "sleep", "410060"), processes(t, "sleep", "410061")...), processes(t, "sleep", "410062")...)
 	}
 	await(t, func() bool { return len(sleepers()) == 5 })
 	start := time.Now()
@@ -165,11 +165,11 @@ func TestExecFailures(t *testing.T) {
 		t.Errorf("reply is %+v", reply)
 	}
 	start := time.Now()
-	r.fails("client", bundle.FaultSubject, bundle.Exec{Argv: []string{"sh", "-c", "echo waiting >&2; sleep 63"}, Timeout: 0.1}, "not finished after 0.1 s", "waiting")
+	r.fails("client", bundle.FaultSubject, bundle.Exec{Argv: []string{"sh", "-c", "echo waiting >&2; sleep 410063"}, Timeout: 0.1}, "not finished after 0.1 s", "waiting")
 	if d := time.Since(start); d > patience {
 		t.Errorf("the timeout took %v", d)
 	}
-	if left := processes(t, "sleep", "63"); len(left) > 0 {
+	if left := processes(t, "sleep", "410063"); len(left) > 0 {
 		t.Errorf("processes %v survive the timeout", left)
 	}
 	res := r.must("client", bundle.Exec{Argv: []string{"sh", "-c", "head -c 5000000 /dev/zero"}, Timeout: 5, Out: "big"})
@@ -183,11 +183,11 @@ func TestExecInterrupted(t *testing.T) {
 	r.must("", bundle.Netns{Name: "client"})
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	reply := r.x.steps(ctx, bundle.Steps{Steps: []bundle.Step{{Node: "node1", In: "client", Do: bundle.Exec{Argv: []string{"sleep", "64"}, Timeout: 60}}}})
+	reply := r.x.steps(ctx, bundle.Steps{Steps: []bundle.Step{{Node: "node1", In: "client", Do: bundle.Exec{Argv: []string{"sleep", "410064"}, Timeout: 60}}}})
 	if reply.Fault != bundle.FaultRig || !strings.Contains(reply.Error, "interrupted") {
 		t.Errorf("reply is %+v", reply)
 	}
-	if left := processes(t, "sleep", "64"); len(left) > 0 {
+	if left := processes(t, "sleep", "410064"); len(left) > 0 {
 		t.Errorf("processes %v survive", left)
 	}
 }
@@ -242,7 +242,7 @@ func TestEndpointRoot(t *testing.T) {
 // container stands for a container: a process with namespaces of its own.
 func container(t *testing.T) *exec.Cmd {
 	t.Helper()
-	cmd := exec.Command("sleep", "65")
+	cmd := exec.Command("sleep", "410065")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID, Chroot: ""}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -237,18 +237,18 @@ func testEnd(t *testing.T, end func(*helper), status int) {
 	h.must(chunk("", bundle.Netns{Name: "server"}, bundle.Bridge{Link: "br0"}))
 	h.must(chunk("server",
 		bundle.Start{Handle: "s", Argv: []string{self(t), "test-server", "5001"}, Port: 5001},
-		bundle.Start{Handle: "d", Argv: []string{"sh", "-c", "setsid sleep 66 & exec sleep 67"}}))
-	data, err := json.Marshal(chunk("server", bundle.Exec{Argv: []string{"sh", "-c", "sleep 68 & wait"}, Timeout: 60}))
+		bundle.Start{Handle: "d", Argv: []string{"sh", "-c", "setsid sleep 410066 & exec sleep 410067"}}))
+	data, err := json.Marshal(chunk("server", bundle.Exec{Argv: []string{"sh", "-c", "sleep 410068 & wait"}, Timeout: 60}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	h.send(string(data))
 	sleepers := func() int {
-		return len(processes(t, "sleep", "66")) + len(processes(t, "sleep", "67")) + len(processes(t, "sleep", "68"))
+		return len(processes(t, "sleep", "410066")) + len(processes(t, "sleep", "410067")) + len(processes(t, "sleep", "410068"))
 	}
 	await(t, func() bool { return sleepers() == 3 })
 	ns := netnsOf(t, h.cmd.Process.Pid)
-	inner := netnsOf(t, processes(t, "sleep", "67")[0])
+	inner := netnsOf(t, processes(t, "sleep", "410067")[0])
 	end(h)
 	h.wait(status)
 	await(t, func() bool { return sleepers() == 0 && len(users(ns)) == 0 && len(users(inner)) == 0 })
@@ -288,7 +288,7 @@ func TestParentDies(t *testing.T) {
 	}
 	defer w.Close()
 	defer r.Close()
-	parent := exec.Command("sh", "-c", self(t)+" serve --node-netns --die-with-parent <&3 & echo $!; sleep 69")
+	parent := exec.Command("sh", "-c", self(t)+" serve --node-netns --die-with-parent <&3 & echo $!; sleep 410069")
 	parent.ExtraFiles = []*os.File{r}
 	stdout, err := parent.StdoutPipe()
 	if err != nil {
@@ -307,7 +307,7 @@ func TestParentDies(t *testing.T) {
 		t.Fatal(err)
 	}
 	parent.Process.Kill()
-	for _, p := range processes(t, "sleep", "69") {
+	for _, p := range processes(t, "sleep", "410069") {
 		unix.Kill(p, unix.SIGKILL)
 	}
 	gone(t, pid)

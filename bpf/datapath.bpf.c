@@ -52,20 +52,26 @@ static __always_inline __u32 identity_of(__be32 addr)
 	return id ? *id : IDENTITY_WORLD;
 }
 
-// read_skb reads the frame's headers. Where the driver left a part of them in
-// page fragments they are first pulled together.
-static __always_inline enum frame read_skb(struct __sk_buff *skb, struct cursor *c, struct packet *p)
+// read_linear reads the headers in the linear part of a frame.
+static __always_inline enum frame read_linear(struct __sk_buff *skb, struct cursor *c, struct packet *p)
 {
-	enum frame f;
-
 	c->pos = (void *)(long)skb->data;
 	c->end = (void *)(long)skb->data_end;
-	if (c->pos + MAX_HEADERS > c->end && skb->len > c->end - c->pos) {
+	return read_frame(c, p);
+}
+
+// read_skb reads the frame's headers. Only where they go on in page fragments
+// it has them pulled together: that copies.
+static __always_inline enum frame read_skb(struct __sk_buff *skb, struct cursor *c, struct packet *p)
+{
+	__u32 linear = skb->data_end - skb->data;
+	enum frame f = read_linear(skb, c, p);
+
+	if (f != FRAME_OTHER && (!p->whole || p->icmp_error) && linear < MAX_HEADERS && linear < skb->len) {
 		bpf_skb_pull_data(skb, skb->len < MAX_HEADERS ? skb->len : MAX_HEADERS);
-		c->pos = (void *)(long)skb->data;
-		c->end = (void *)(long)skb->data_end;
+		*p = (struct packet){};
+		f = read_linear(skb, c, p);
 	}
-	f = read_frame(c, p);
 	// The stack takes the outermost tag out of the frame before this hook.
 	if (skb->vlan_present)
 		p->tags++;

@@ -1,0 +1,498 @@
+package bpf
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/cilium/ebpf"
+)
+
+// Identities of the test's sources in tc policies.
+const (
+	clientID   uint32 = 256
+	strangerID uint32 = 257
+)
+
+// verdict is what a case expects of every program that enforces.
+type verdict int
+
+const (
+	admit verdict = iota
+	drop
+	pass // none of the policy's business
+)
+
+// rule is a policy in the words of both objects. The zero source is any.
+type rule struct {
+	src   netip.Addr
+	port  uint16
+	proto uint8
+	deny  bool
+}
+
+// onlyClient is the policy of most cases: one source, one port, TCP.
+var onlyClient = []rule{{src: client, port: 5001, proto: protoTCP}}
+
+type verdictCase struct {
+	name  string
+	frame []byte
+	rules []rule
+	want  verdict
+}
+
+// verdictCases hold for every program that enforces policy on the server.
+func verdictCases() []verdictCase {
+	tcp := frame{}
+	udp := frame{proto: protoUDP}
+	ping := frame{proto: protoICMP}
+	any := netip.Addr{}
+	return slices.Concat([]verdictCase{
+		{"allowed", tcp.bytes(), onlyClient, admit},
+		{"allowed, opening", frame{flags: tcpSYN}.bytes(), onlyClient, admit},
+		{"allowed UDP", udp.bytes(), []rule{{src: client, port: 5001, proto: protoUDP}}, admit},
+		{"allowed ping", ping.bytes(), []rule{{src: client, proto: protoICMP}}, admit},
+		{"other source", frame{src: stranger}.bytes(), onlyClient, drop},
+		{"other port", frame{dport: 5002}.bytes(), onlyClient, drop},
+		{"other protocol, UDP", udp.bytes(), onlyClient, drop},
+		{"other protocol, ping", ping.bytes(), onlyClient, drop},
+		{"other protocol, ESP", frame{proto: 50}.bytes(), onlyClient, drop},
+		{"no policy at all", tcp.bytes(), nil, drop},
+
+		{"source on any port", frame{dport: 9}.bytes(), []rule{{src: client}}, admit},
+		{"source on any port, other source", frame{src: stranger}.bytes(), []rule{{src: client}}, drop},
+		{"source on any port, ping", ping.bytes(), []rule{{src: client}}, admit},
+		{"any source on port", frame{src: stranger}.bytes(), []rule{{src: any, port: 5001, proto: protoTCP}}, admit},
+		{"any source on port, other port", frame{dport: 9}.bytes(), []rule{{src: any, port: 5001, proto: protoTCP}}, drop},
+		{"any source on port, UDP", udp.bytes(), []rule{{src: any, port: 5001, proto: protoTCP}}, drop},
+		{"any source on any port", frame{src: stranger, dport: 9, proto: protoUDP}.bytes(), []rule{{}}, admit},
+
+		{"denied exactly, any admitted", tcp.bytes(), []rule{{src: client, port: 5001, proto: protoTCP, deny: true}, {}}, drop},
+		{"denied source, any admitted", tcp.bytes(), []rule{{src: client, deny: true}, {}}, drop},
+		{"denied port, source admitted", tcp.bytes(), []rule{{src: client}, {src: any, port: 5001, proto: protoTCP, deny: true}}, admit},
+		{"any denied, admitted exactly", tcp.bytes(), append([]rule{{deny: true}}, onlyClient...), admit},
+		{"any denied", frame{dport: 9}.bytes(), append([]rule{{deny: true}}, onlyClient...), drop},
+
+		{"ARP", ethernet(etherARP, make([]byte, 28)), onlyClient, pass},
+		{"IPv6", ethernet(etherIPv6, append([]byte{0x60}, make([]byte, 59)...)), onlyClient, pass},
+		{"IPv6 in VLAN", ethernet(etherIPv6, append([]byte{0x60}, make([]byte, 59)...), etherVLAN), onlyClient, pass},
+		{"ARP in two VLANs", ethernet(etherARP, make([]byte, 28), etherQinQ, etherVLAN), onlyClient, pass},
+		{"other destination", frame{dst: elsewhere}.bytes(), onlyClient, pass},
+		{"other destination, later fragment", frame{dst: elsewhere, frag: 100}.bytes(), onlyClient, pass},
+		{"other destination in VLAN", frame{dst: elsewhere, tags: []uint16{etherVLAN}}.bytes(), onlyClient, pass},
+
+		{"IP options", frame{options: make([]byte, 12)}.bytes(), onlyClient, admit},
+		{"all IP options", frame{options: make([]byte, 40)}.bytes(), onlyClient, admit},
+		{"IP options, other port", frame{options: make([]byte, 40), dport: 5002}.bytes(), onlyClient, drop},
+		{"first fragment", frame{frag: moreFrags}.bytes(), onlyClient, admit},
+		{"first fragment, other port", frame{frag: moreFrags, dport: 5002}.bytes(), onlyClient, drop},
+		{"middle fragment", frame{frag: moreFrags | 100}.bytes(), onlyClient, drop},
+		{"last fragment", frame{frag: 100}.bytes(), onlyClient, drop},
+		{"last fragment, any admitted", frame{frag: 1}.bytes(), []rule{{}}, drop},
+		{"one VLAN", frame{tags: []uint16{etherVLAN}}.bytes(), onlyClient, drop},
+		{"one service VLAN", frame{tags: []uint16{etherQinQ}}.bytes(), onlyClient, drop},
+		{"two VLANs", frame{tags: []uint16{etherQinQ, etherVLAN}}.bytes(), onlyClient, drop},
+		{"two VLANs, any admitted", frame{tags: []uint16{etherVLAN, etherVLAN}}.bytes(), []rule{{}}, drop},
+		{"three VLANs", frame{tags: []uint16{etherQinQ, etherVLAN, etherVLAN}}.bytes(), []rule{{}}, drop},
+		{"IP version 5", patched(tcp, 0, 5<<4|5), []rule{{}}, drop},
+		{"header length 4 words", patched(tcp, 0, 4<<4|4), []rule{{}}, drop},
+		{"header length beyond the frame", patched(tcp, 0, 4<<4|15), []rule{{}}, drop},
+		{"total length ends in TCP", frame{totLen: 39}.bytes(), onlyClient, drop},
+		{"total length ends in UDP", frame{totLen: 27, proto: protoUDP}.bytes(), []rule{{}}, drop},
+		{"total length below the header", frame{totLen: 10}.bytes(), onlyClient, drop},
+		{"trailing padding", append(tcp.bytes(), make([]byte, 6)...), onlyClient, admit},
+	},
+		cut("TCP", tcp.bytes(), 20),
+		cut("TCP after options", frame{options: make([]byte, 40)}.bytes(), 20),
+		cut("UDP", udp.bytes(), 8),
+		cut("ping", ping.bytes(), 8),
+		cut("one VLAN", frame{tags: []uint16{etherVLAN}}.bytes(), 0),
+		cut("two VLANs", frame{tags: []uint16{etherQinQ, etherVLAN}}.bytes(), 0),
+	)
+}
+
+// patched sets a byte of a frame's IPv4 header.
+func patched(f frame, offset int, value byte) []byte {
+	b := f.bytes()
+	b[etherSize+offset] = value
+	return b
+}
+
+// cut ends a frame at every byte from the end of Ethernet to the last of its
+// headers, of which the one for the transport has a size: all are dropped,
+// though the policy admits anything. The policy admits the whole frame, which
+// shows that the cut is what matters, unless it is dropped for its tags.
+func cut(name string, whole []byte, transport int) []verdictCase {
+	var out []verdictCase
+	for n := etherSize; n < len(whole); n++ {
+		out = append(out, verdictCase{fmt.Sprintf("%s cut at byte %d", name, n), whole[:n], []rule{{}}, drop})
+	}
+	if transport > 0 {
+		out = append(out, verdictCase{name + " uncut", whole, []rule{{}}, admit})
+	}
+	return out
+}
+
+// setRules makes rules the only ones of a rig.
+func (r *rig) setRules(rules []rule) {
+	r.t.Helper()
+	r.clear(MapPolicy)
+	ids := map[netip.Addr]uint32{{}: IdentityAny, client: clientID, stranger: strangerID}
+	for _, p := range rules {
+		key := XDPPolicyKey(p.src, p.port, p.proto)
+		if r.coll.Maps[MapIdentities] != nil {
+			key = PolicyKey(ids[p.src], p.port, p.proto)
+		}
+		r.put(MapPolicy, key, PolicyValue(p.deny))
+	}
+}
+
+func (r *rig) clear(m string) {
+	r.t.Helper()
+	var keys [][]byte
+	var key, value []byte
+	it := r.coll.Maps[m].Iterate()
+	for it.Next(&key, &value) {
+		keys = append(keys, bytes.Clone(key))
+	}
+	for _, k := range keys {
+		r.remove(m, k)
+	}
+}
+
+func TestVerdictsOfXDP(t *testing.T) {
+	r := loadXDP(t, 1)
+	for _, c := range verdictCases() {
+		t.Run(c.name, func(t *testing.T) {
+			r := &rig{t, r.ns, r.coll}
+			r.setRules(c.rules)
+			got := [...]outcome{admit: {ret: xdpPass, stat: int(StatAccepted)}, drop: {ret: xdpDrop, stat: int(StatDropped)}, pass: {ret: xdpPass, stat: int(StatPassed)}}[c.want]
+			out := r.want(ProgXDPHash, c.frame, got.ret, uint32(got.stat))
+			if !bytes.Equal(out.frame, c.frame) {
+				t.Errorf("the frame was changed")
+			}
+		})
+	}
+}
+
+func TestVerdictsOfTC(t *testing.T) {
+	for _, program := range []string{ProgFromEndpoint, ProgFromNetdev} {
+		for newOnly := range uint8(2) {
+			for peer := range uint8(2) {
+				t.Run(fmt.Sprintf("%s/enforce_new_only=%d,use_peer=%d", program, newOnly, peer), func(t *testing.T) {
+					verdictsOfTC(t, loadTC(t, newOnly, peer), program)
+				})
+			}
+		}
+	}
+}
+
+func verdictsOfTC(t *testing.T, r *rig, program string) {
+	r.serverEndpoint(true)
+	for _, c := range verdictCases() {
+		if untestable(c.frame) {
+			continue // TestVerdictsOnTheWire has it
+		}
+		t.Run(c.name, func(t *testing.T) {
+			r := &rig{t, r.ns, r.coll}
+			r.clear(MapConntrack)
+			r.setRules(c.rules)
+			switch c.want {
+			case admit:
+				out := r.want(program, c.frame, actRedirect, StatAccepted)
+				checkForwarded(t, c.frame, out.frame, serverMAC, serverGW)
+				wantEntries(t, r, 1)
+			case drop:
+				out := r.want(program, c.frame, actShot, StatDropped)
+				checkUntouched(t, c.frame, out.frame)
+				wantEntries(t, r, 0)
+			case pass:
+				out := r.want(program, c.frame, actOK, StatPassed)
+				checkUntouched(t, c.frame, out.frame)
+			}
+		})
+	}
+}
+
+func wantEntries(t *testing.T, r *rig, n int) {
+	t.Helper()
+	if got := r.entries(MapConntrack); got != n {
+		t.Errorf("%d conntrack entries, want %d", got, n)
+	}
+}
+
+func checkUntouched(t *testing.T, sent, got []byte) {
+	t.Helper()
+	if !bytes.Equal(got, sent) {
+		t.Errorf("the frame was changed:\n% x\n% x", sent, got)
+	}
+}
+
+// checkForwarded checks that a frame came out as a router sends it on: new
+// MACs, TTL one less, a right checksum, all else as before.
+func checkForwarded(t *testing.T, sent, got []byte, dst, src net.HardwareAddr) {
+	t.Helper()
+	want := bytes.Clone(sent)
+	copy(want, dst)
+	copy(want[6:], src)
+	header := want[etherSize : etherSize+int(want[etherSize]&15)*4]
+	header[8]--
+	header[10], header[11] = 0, 0
+	binary.BigEndian.PutUint16(header[10:], checksum(header))
+	if !bytes.Equal(got, want) {
+		t.Errorf("forwarded frame:\n% x, want\n% x", got, want)
+	}
+}
+
+// TestChecksumOfEveryTTL sends packets of all TTLs and many checksums.
+func TestChecksumOfEveryTTL(t *testing.T) {
+	r := loadTC(t, 0, 0)
+	r.serverEndpoint(false)
+	for ttl := 2; ttl < 256; ttl++ {
+		for _, totLen := range []int{40, 41, 0xfffe} {
+			f := frame{ttl: ttl, totLen: totLen, proto: uint8(ttl * 7), l4: make([]byte, 20)}
+			out := r.want(ProgFromNetdev, f.bytes(), actRedirect, StatPassed)
+			checkForwarded(t, f.bytes(), out.frame, serverMAC, serverGW)
+		}
+	}
+}
+
+// TestTimeIsUp: whether a policy admits it is decided first; then the stack
+// answers for it.
+func TestTimeIsUp(t *testing.T) {
+	r := loadTC(t, 0, 0)
+	r.serverEndpoint(true)
+	r.setRules(onlyClient)
+	for _, program := range []string{ProgFromEndpoint, ProgFromNetdev} {
+		for _, ttl := range []int{-1, 1} {
+			f := frame{ttl: ttl}
+			out := r.want(program, f.bytes(), actOK, StatAccepted)
+			checkUntouched(t, f.bytes(), out.frame)
+			r.want(program, frame{ttl: ttl, dport: 5002}.bytes(), actShot, StatDropped)
+		}
+	}
+	r.want(ProgFromEndpoint, frame{ttl: 1, dst: elsewhere}.bytes(), actOK, StatPassed)
+}
+
+// TestEndpointWithoutPolicy: everything is delivered that can be, and nothing
+// counts as accepted.
+func TestEndpointWithoutPolicy(t *testing.T) {
+	r := loadTC(t, 0, 0)
+	r.serverEndpoint(false)
+	delivered := map[string][]byte{
+		"data":             frame{}.bytes(),
+		"other source":     frame{src: stranger, dport: 9}.bytes(),
+		"ping":             frame{proto: protoICMP}.bytes(),
+		"ICMP error":       frame{proto: protoICMP, l4: icmpError(3, frame{})}.bytes(),
+		"later fragment":   frame{frag: 100}.bytes(),
+		"cut TCP":          frame{}.bytes()[:etherSize+20+5],
+		"cut at TCP":       frame{}.bytes()[:etherSize+20],
+		"IP options":       frame{options: make([]byte, 8)}.bytes(),
+		"wrong total size": frame{totLen: 22}.bytes(),
+	}
+	for _, program := range []string{ProgFromEndpoint, ProgFromNetdev} {
+		for name, f := range delivered {
+			t.Run(program+"/"+name, func(t *testing.T) {
+				r := &rig{t, r.ns, r.coll}
+				out := r.want(program, f, actRedirect, StatPassed)
+				checkForwarded(t, f, out.frame, serverMAC, serverGW)
+			})
+		}
+		r.want(program, frame{tags: []uint16{etherVLAN}}.bytes(), actOK, StatPassed)
+		r.want(program, frame{ttl: 1}.bytes(), actOK, StatPassed)
+	}
+}
+
+// TestWorldIdentity: a source without identity is the world's.
+func TestWorldIdentity(t *testing.T) {
+	r := loadTC(t, 0, 0)
+	r.serverEndpoint(true)
+	r.put(MapPolicy, PolicyKey(IdentityWorld, 5001, protoTCP), PolicyValue(false))
+	r.want(ProgFromNetdev, frame{src: elsewhere}.bytes(), actRedirect, StatAccepted)
+	r.want(ProgFromNetdev, frame{src: stranger}.bytes(), actShot, StatDropped)
+}
+
+// TestReply: what answers an endpoint's own connection needs no policy, be the
+// other end on this node or not; an opening packet is never an answer.
+func TestReply(t *testing.T) {
+	for _, c := range []struct {
+		name, out, back string
+		peer            netip.Addr
+		local           bool
+		first           frame
+	}{
+		{"same node", ProgFromEndpoint, ProgFromEndpoint, client, true, frame{flags: tcpSYN}},
+		{"same node UDP", ProgFromEndpoint, ProgFromEndpoint, client, true, frame{proto: protoUDP}},
+		{"same node ping", ProgFromEndpoint, ProgFromEndpoint, client, true, frame{proto: protoICMP}},
+		{"other node", ProgFromEndpoint, ProgFromNetdev, elsewhere, false, frame{flags: tcpSYN}},
+		{"other node UDP", ProgFromEndpoint, ProgFromNetdev, elsewhere, false, frame{proto: protoUDP}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := loadTC(t, 0, 0)
+			r.serverEndpoint(true) // enforces, and no policy admits anything
+			if c.local {
+				r.endpoint(client, 7, clientMAC.String(), clientGW.String(), false)
+			}
+			out := c.first
+			out.src, out.dst = server, c.peer
+			back := out.reply()
+			back.flags = tcpSYN | tcpACK
+			r.want(c.back, back.bytes(), actShot, StatDropped)
+			r.run(c.out, out.bytes(), 0)
+			wantEntries(t, r, 1)
+			r.want(c.back, back.bytes(), actRedirect, StatAccepted)
+			wantEntries(t, r, 1)
+
+			other := back
+			other.dport, other.proto = 40001, protoTCP
+			r.want(c.back, other.bytes(), actShot, StatDropped)
+			if c.first.proto == 0 {
+				back.flags = tcpSYN
+				r.want(c.back, back.bytes(), actShot, StatDropped)
+			}
+		})
+	}
+}
+
+// TestAnswersOpenNothing: an endpoint's answers are found under the tuple of
+// the connection they belong to, and make no entry that would admit its peer.
+func TestAnswersOpenNothing(t *testing.T) {
+	r := loadTC(t, 0, 0)
+	r.serverEndpoint(true)
+	r.setRules(onlyClient)
+	r.want(ProgFromNetdev, frame{flags: tcpSYN}.bytes(), actRedirect, StatAccepted)
+	answer := frame{flags: tcpSYN | tcpACK}.reply()
+	r.want(ProgFromEndpoint, answer.bytes(), actOK, StatPassed) // no route here
+	wantEntries(t, r, 1)
+	r.setRules(nil)
+	r.want(ProgFromNetdev, frame{}.bytes(), actShot, StatDropped)
+}
+
+// TestPolicyRemoved: what happens to a connection when its policy goes.
+func TestPolicyRemoved(t *testing.T) {
+	for newOnly := range uint8(2) {
+		t.Run(fmt.Sprintf("enforce_new_only=%d", newOnly), func(t *testing.T) {
+			r := loadTC(t, newOnly, 0)
+			r.serverEndpoint(true)
+			r.setRules(onlyClient)
+			r.want(ProgFromEndpoint, frame{flags: tcpSYN}.bytes(), actRedirect, StatAccepted)
+			r.want(ProgFromEndpoint, frame{}.bytes(), actRedirect, StatAccepted)
+			r.setRules(nil)
+			if newOnly == 1 {
+				r.want(ProgFromEndpoint, frame{}.bytes(), actRedirect, StatAccepted)
+			} else {
+				r.want(ProgFromEndpoint, frame{}.bytes(), actShot, StatDropped)
+			}
+			// The next connection is new even if it has the old one's ports.
+			r.want(ProgFromEndpoint, frame{flags: tcpSYN}.bytes(), actShot, StatDropped)
+			r.want(ProgFromEndpoint, frame{sport: 40001}.bytes(), actShot, StatDropped)
+		})
+	}
+}
+
+// TestPolicyAdded: a connection from before there was any policy must be
+// admitted by one when there is, whenever policy is asked.
+func TestPolicyAdded(t *testing.T) {
+	for newOnly := range uint8(2) {
+		t.Run(fmt.Sprintf("enforce_new_only=%d", newOnly), func(t *testing.T) {
+			r := loadTC(t, newOnly, 0)
+			r.serverEndpoint(false)
+			r.want(ProgFromEndpoint, frame{flags: tcpSYN}.bytes(), actRedirect, StatPassed)
+			r.serverEndpoint(true)
+			r.want(ProgFromEndpoint, frame{}.bytes(), actShot, StatDropped)
+			r.setRules(onlyClient)
+			r.want(ProgFromEndpoint, frame{}.bytes(), actRedirect, StatAccepted)
+			r.setRules(nil)
+			want := outcome{ret: actShot, stat: int(StatDropped)}
+			if newOnly == 1 {
+				want = outcome{ret: actRedirect, stat: int(StatAccepted)}
+			}
+			r.want(ProgFromEndpoint, frame{}.bytes(), want.ret, uint32(want.stat))
+		})
+	}
+}
+
+// TestICMPError: an error about a tracked packet of the endpoint passes; one
+// about anything else needs a policy, and none opens a flow.
+func TestICMPError(t *testing.T) {
+	sent := frame{}.reply() // what the server sent to the client
+	for _, c := range []struct {
+		name string
+		kind byte
+		src  netip.Addr
+		l4   func() []byte
+		want verdict
+	}{
+		{"unreachable", 3, elsewhere, func() []byte { return icmpError(3, sent) }, admit},
+		{"source quench", 4, elsewhere, func() []byte { return icmpError(4, sent) }, admit},
+		{"redirect", 5, elsewhere, func() []byte { return icmpError(5, sent) }, admit},
+		{"time exceeded", 11, client, func() []byte { return icmpError(11, sent) }, admit},
+		{"parameter problem", 12, client, func() []byte { return icmpError(12, sent) }, admit},
+		{"about a packet with options", 3, client, func() []byte { f := sent; f.options = make([]byte, 40); return icmpError(3, f) }, admit},
+		{"about another flow", 3, client, func() []byte { f := sent; f.sport++; return icmpError(3, f) }, drop},
+		{"about another's packet", 3, client, func() []byte { return icmpError(3, frame{}) }, drop},
+		{"about a later fragment", 3, client, func() []byte { f := sent; f.frag = 100; return icmpError(3, f) }, drop},
+		{"quotes nothing", 3, client, func() []byte { return icmpError(3, sent)[:8] }, drop},
+		{"quotes half a header", 3, client, func() []byte { return icmpError(3, sent)[:20] }, drop},
+		{"quotes no port", 3, client, func() []byte { return icmpError(3, sent)[:30] }, drop},
+		{"no error", 13, client, func() []byte { return icmpError(13, sent) }, drop},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := loadTC(t, 0, 0)
+			r.serverEndpoint(true)
+			r.setRules(onlyClient)
+			f := frame{src: c.src, proto: protoICMP, l4: c.l4()}.bytes()
+			r.want(ProgFromNetdev, f, actShot, StatDropped)
+			r.want(ProgFromNetdev, frame{flags: tcpSYN}.bytes(), actRedirect, StatAccepted)
+			if c.want == admit {
+				r.want(ProgFromNetdev, f, actRedirect, StatAccepted)
+			} else {
+				r.want(ProgFromNetdev, f, actShot, StatDropped)
+			}
+			wantEntries(t, r, 1)
+			r.setRules([]rule{{proto: protoICMP}})
+			r.want(ProgFromNetdev, f, actRedirect, StatAccepted)
+		})
+	}
+}
+
+// TestXDPWithoutPolicy: enforce = 0 lets everything through.
+func TestXDPWithoutPolicy(t *testing.T) {
+	r := loadXDP(t, 0)
+	r.want(ProgXDPHash, frame{}.bytes(), xdpPass, StatAccepted)
+	r.want(ProgXDPHash, frame{frag: 100}.bytes(), xdpPass, StatAccepted)
+	r.want(ProgXDPHash, frame{tags: []uint16{etherVLAN}}.bytes(), xdpPass, StatAccepted)
+	r.want(ProgXDPHash, frame{}.bytes()[:etherSize+20], xdpPass, StatAccepted)
+	r.want(ProgXDPHash, frame{}.bytes()[:etherSize+19], xdpPass, StatPassed)
+	r.want(ProgXDPHash, frame{dst: client}.bytes(), xdpPass, StatPassed)
+}
+
+// TestXDPPass: the control touches nothing, whatever it gets.
+func TestXDPPass(t *testing.T) {
+	r := loadXDP(t, 1)
+	for _, c := range verdictCases() {
+		t.Run(c.name, func(t *testing.T) {
+			r := &rig{t, r.ns, r.coll}
+			out := r.want(ProgXDPPass, c.frame, xdpPass, StatPassed)
+			checkUntouched(t, c.frame, out.frame)
+		})
+	}
+}
+
+// TestXDPWithFragments: the programs also load for drivers' multi-buffer mode
+// (xdp.frags, Linux 5.18).
+func TestXDPWithFragments(t *testing.T) {
+	const hasFrags = 1 << 5 // BPF_F_XDP_HAS_FRAGS
+	r := load(t, XDPObject(), map[string]any{VarEnforce: uint8(1), VarEndpointIP: [4]byte(IPKey(server))}, func(s *ebpf.CollectionSpec) {
+		for _, p := range s.Programs {
+			p.Flags |= hasFrags
+		}
+	})
+	r.setRules(onlyClient)
+	r.want(ProgXDPHash, frame{}.bytes(), xdpPass, StatAccepted)
+	r.want(ProgXDPHash, frame{dport: 9}.bytes(), xdpDrop, StatDropped)
+}

@@ -1,0 +1,302 @@
+package plan
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func expandText(t *testing.T, text string) *Plan {
+	t.Helper()
+	s, err := Parse("t.toml", []byte(text), testCatalog())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := Expand(s, testCatalog())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// golden compares with a file of testdata. To change one on purpose, write
+// what the failing test prints into it.
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	want, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Errorf("%v; the test made:\n%s", err, got)
+	} else if !bytes.Equal(got, want) {
+		t.Errorf("differs from testdata/%s; the test made:\n%s", name, got)
+	}
+}
+
+// The IDs of this cell were computed with sha256sum.
+func TestIDsAreStable(t *testing.T) {
+	c := newCell(map[string]string{"workload": "TCP_RR", "arm": "a", "policies": "10"})
+	if c.ID != "13cb528679a1" || c.Setup != "ee337fb7f1d9" {
+		t.Errorf("ID %s, setup %s", c.ID, c.Setup)
+	}
+}
+
+// The golden plan holds IDs, factors and order. They are in published rows, so
+// a change of this file is a change of what a plan is.
+func TestGoldenPlan(t *testing.T) {
+	text := strings.Replace(good, "blocks = 2\ntrials = 4", "blocks = 2\ntrials = 1", 1)
+	text = strings.Replace(text, `["TCP_RR"]`, `["TCP_RR", "TCP_STREAM"]`, 1)
+	p := expandText(t, strings.Replace(text, `["multi-host", "localhost"]`, `["localhost"]`, 1))
+	data, err := p.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "plan.json", data)
+	var shown bytes.Buffer
+	Describe(&shown, p)
+	golden(t, "plan.txt", shown.Bytes())
+}
+
+func TestPlanSurvivesItsEncoding(t *testing.T) {
+	p := expandText(t, good)
+	data, err := p.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := Decode(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(p, back) {
+		t.Errorf("got  %+v\nwant %+v", back, p)
+	}
+}
+
+func TestDecodeRefusesWhatDoesNotHangTogether(t *testing.T) {
+	p := expandText(t, minimal)
+	data, err := p.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := p.Trials[0].Cell
+	for name, edit := range map[string][2]string{
+		"other schema":   {`"schema": 1`, `"schema": 2`},
+		"unknown field":  {`"schema": 1`, `"schema": 1, "x": 1`},
+		"edited factor":  {`"policies": "0"`, `"policies": "1"`},
+		"unknown cell":   {`"cell": "` + first, `"cell": "0` + first[1:]},
+		"order":          {`"order": 2`, `"order": 3`},
+		"trial repeated": {`"trial": 2`, `"trial": 1`},
+	} {
+		text := strings.Replace(string(data), edit[0], edit[1], 1)
+		if text == string(data) {
+			t.Fatalf("%s: edit changes nothing", name)
+		}
+		if _, err := Decode([]byte(text)); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestCells(t *testing.T) {
+	p := expandText(t, good)
+	// Arm a with two numbers of policies, b (no policies) with one; two scenarios.
+	if len(p.Cells) != (2+1)*2 {
+		t.Fatalf("%d cells, want 6", len(p.Cells))
+	}
+	id := regexp.MustCompile(`^[0-9a-f]{12}$`)
+	for _, c := range p.Cells {
+		if !id.MatchString(c.ID) || !id.MatchString(c.Setup) || c.ID == c.Setup {
+			t.Errorf("cell has ID %q, setup %q", c.ID, c.Setup)
+		}
+		if c.Get(FactorArm) == "b" && c.Get(FactorPolicies) != "0" {
+			t.Errorf("%s: an arm without policies has some", c.Title())
+		}
+		_, has := c.Factors["state"]
+		if want := c.Get(FactorDatapath) == "iptables"; has != want {
+			t.Errorf("%s: option state is a factor: %v, want %v", c.Title(), has, want)
+		}
+	}
+}
+
+func TestNoPoliciesRunsAtZeroEvenIfTheListLacksIt(t *testing.T) {
+	p := expandText(t, strings.Replace(minimal, "policies = [0]", "policies = [5, 9]", 1))
+	if got := p.Levels(FactorPolicies); !slices.Equal(got, []string{"0"}) {
+		t.Errorf("policies %v, want 0 only", got)
+	}
+}
+
+func TestLocalKernelIsTheHosts(t *testing.T) {
+	p := expandText(t, minimal+"[lab]\nprovider = \"local\"\n")
+	if got := p.Cells[0].Get(FactorKernel); got != "host" {
+		t.Errorf("kernel %q, want host", got)
+	}
+}
+
+const two = `schema = 1
+name = "two"
+[measure]
+blocks = 3
+trials = 4
+duration = "10s"
+warmup = "2s"
+[matrix]
+scenarios = ["localhost", "multi-host"]
+workloads = ["TCP_RR", "TCP_STREAM"]
+policies = [0, 1, 10, 100]
+[[arm]]
+name = "a"
+datapath = "iptables"
+[[arm]]
+name = "a-again"
+datapath = "iptables"
+[[arm]]
+name = "d"
+datapath = "docker"
+`
+
+func TestOrder(t *testing.T) {
+	p := expandText(t, two)
+	type repetition struct{ block, trial int }
+	times := map[Trial]int{}
+	var last repetition
+	for i, tr := range p.Trials {
+		if tr.Order != i+1 {
+			t.Fatalf("trial %d has order %d", i+1, tr.Order)
+		}
+		now := repetition{tr.Block, tr.Trial}
+		if now.block < last.block || now.block == last.block && now.trial < last.trial {
+			t.Fatalf("repetition %v comes after %v: repetition is the outer loop", now, last)
+		}
+		last = now
+		tr.Order = 0
+		times[tr]++
+	}
+	if want := len(p.Cells) * 3 * 4; len(p.Trials) != want || len(times) != want {
+		t.Errorf("%d trials, %d different, want %d of both", len(p.Trials), len(times), want)
+	}
+	checkAdjacent(t, p)
+	checkShuffled(t, p)
+}
+
+// checkAdjacent: the workloads of a setup follow each other, since they share
+// one apply.
+func checkAdjacent(t *testing.T, p *Plan) {
+	t.Helper()
+	for i := 0; i < len(p.Trials); i += 2 {
+		a, _ := p.CellByID(p.Trials[i].Cell)
+		b, _ := p.CellByID(p.Trials[i+1].Cell)
+		if a.Setup != b.Setup || a.ID == b.ID {
+			t.Fatalf("trials %d and %d are of setups %s and %s", i+1, i+2, a.Setup, b.Setup)
+		}
+	}
+}
+
+// checkShuffled: neither setups nor workloads keep one order in every repetition.
+func checkShuffled(t *testing.T, p *Plan) {
+	t.Helper()
+	firsts, firstWorkloads := map[string]bool{}, map[string]bool{}
+	for i := 0; i < len(p.Trials); i += len(p.Cells) {
+		c, _ := p.CellByID(p.Trials[i].Cell)
+		firsts[c.Setup] = true
+		firstWorkloads[c.Get(FactorWorkload)] = true
+	}
+	if len(firsts) < 3 || len(firstWorkloads) < 2 {
+		t.Errorf("12 repetitions begin with %d setups and %d workloads, want variety", len(firsts), len(firstWorkloads))
+	}
+}
+
+func TestOrderDependsOnTheSeedOnly(t *testing.T) {
+	a, b := expandText(t, two), expandText(t, two)
+	if !reflect.DeepEqual(a, b) {
+		t.Error("the same experiment expands to two plans")
+	}
+	other := expandText(t, strings.Replace(two, "schema = 1", "schema = 1\nseed = 2", 1))
+	if reflect.DeepEqual(a.Trials, other.Trials) {
+		t.Error("another seed gives the same order")
+	}
+	if !reflect.DeepEqual(a.Cells, other.Cells) {
+		t.Error("another seed gives other cells")
+	}
+}
+
+func TestEstimate(t *testing.T) {
+	p := expandText(t, two)
+	// 18 setups and 36 cells, 12 times each.
+	if p.Setups() != 216 || p.Measuring() != 432*12*time.Second {
+		t.Errorf("%d setups, measuring %v", p.Setups(), p.Measuring())
+	}
+	want := 432*(12+3)*time.Second + 216*5*time.Second
+	if got := p.Estimate(5*time.Second, 3*time.Second); got != want {
+		t.Errorf("estimate %v, want %v", got, want)
+	}
+}
+
+func TestExpandRefusesASpecThatParseNeverMade(t *testing.T) {
+	s, err := Parse("t.toml", []byte(minimal), testCatalog())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, edit := range map[string]func(*Spec){
+		"unknown datapath": func(s *Spec) { s.Arms = []Arm{{Name: "a", Datapath: "none"}} },
+		"factor's name":    func(s *Spec) { s.Arms = []Arm{{Name: "a", Datapath: "docker", Options: map[string]string{"arm": "x"}}} },
+		"arm twice":        func(s *Spec) { s.Arms = append(slices.Clone(s.Arms), s.Arms...) },
+		"no cells":         func(s *Spec) { s.Workloads = nil },
+	} {
+		bad := s
+		edit(&bad)
+		if _, err := Expand(bad, testCatalog()); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestFilter(t *testing.T) {
+	p := expandText(t, two)
+	for expr, want := range map[string]int{
+		"":      36,
+		"arm=d": 4,
+		"arm=a|d,scenario=localhost, workload = TCP_RR": 5,
+		"arm!=d":           32,
+		"arm!=a|a-again":   4,
+		"policies=1|100":   16,
+		"state=as-study":   32,
+		"state!=as-study":  4, // the arm without that option
+		"arm=a,policies=0": 4,
+	} {
+		match, err := p.Filter(expr)
+		if err != nil {
+			t.Errorf("%q: %v", expr, err)
+			continue
+		}
+		n := 0
+		for _, c := range p.Cells {
+			if match(c) {
+				n++
+			}
+		}
+		if n != want {
+			t.Errorf("%q selects %d cells, want %d", expr, n, want)
+		}
+	}
+}
+
+func TestFilterSaysWhatWouldBeRight(t *testing.T) {
+	p := expandText(t, two)
+	for expr, want := range map[string]string{
+		"arm":             `"arm" is not a condition, want FACTOR=LEVEL or FACTOR!=LEVEL`,
+		"arm=d,":          `"" is not a condition, want FACTOR=LEVEL or FACTOR!=LEVEL`,
+		"amr=d":           `(did you mean "arm"?)`,
+		"scenario=local":  `no cell has scenario "local", want one of localhost, multi-host`,
+		"arm=d|e":         `no cell has arm "e", want one of a, a-again, d`,
+		"arm=d,arm=a":     `selects none of the 36 cells`,
+		"arm=d, policies": `"policies" is not a condition`,
+	} {
+		if _, err := p.Filter(expr); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want %s", expr, err, want)
+		}
+	}
+}

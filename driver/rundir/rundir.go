@@ -69,7 +69,7 @@ type Dir struct {
 
 // Create makes a run directory for a plan. The directory may exist if it is
 // empty; otherwise the error wraps ErrNotEmpty.
-func Create(path string, p *plan.Plan) (_ *Dir, err error) {
+func Create(path string, p *plan.Plan) (*Dir, error) {
 	data, err := p.Encode()
 	if err != nil {
 		return nil, err
@@ -84,26 +84,29 @@ func Create(path string, p *plan.Plan) (_ *Dir, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("create run directory: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, d.Close())
-		}
-	}()
+	if err := d.begin(p, data); err != nil {
+		return nil, errors.Join(fmt.Errorf("create run directory: %w", err), d.Close())
+	}
+	return d, nil
+}
+
+// begin fills a directory that this process holds the lock of.
+func (d *Dir) begin(p *plan.Plan, encoded []byte) error {
 	// Once more under the lock: another driver may just have filled it.
-	if err := checkEmpty(path); err != nil {
-		return nil, fmt.Errorf("create run directory: %w", err)
+	if err := checkEmpty(d.path); err != nil {
+		return err
 	}
 	d.setPlan(p)
-	if err := writeFile(filepath.Join(path, planFile), data); err != nil {
-		return nil, err
+	if err := writeFile(filepath.Join(d.path, planFile), encoded); err != nil {
+		return err
 	}
-	return d, d.openRows()
+	return d.openRows()
 }
 
 // Open opens a run directory to go on with its run. A row that a crash cut
 // short is removed, with the rows of the trial it belonged to. A directory
 // without plan.json wraps ErrNoRun, one that another driver works in ErrInUse.
-func Open(path string) (_ *Dir, err error) {
+func Open(path string) (*Dir, error) {
 	data, err := os.ReadFile(filepath.Join(path, planFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("open run directory: %w: %s has no %s", ErrNoRun, path, planFile)
@@ -120,7 +123,11 @@ func Open(path string) (_ *Dir, err error) {
 		return nil, fmt.Errorf("open run directory: %w", err)
 	}
 	d.setPlan(p)
-	if err := d.openRows(); err != nil {
+	err = d.sweep()
+	if err == nil {
+		err = d.openRows()
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open run directory: %w", err), d.Close())
 	}
 	return d, nil
@@ -210,6 +217,17 @@ func (d *Dir) Close() error {
 		err = d.rows.Close()
 	}
 	return errors.Join(err, d.lock.Close())
+}
+
+// sweep removes what a driver killed in mid-write left beside the files.
+func (d *Dir) sweep() error {
+	entries, err := os.ReadDir(d.path)
+	for _, e := range entries {
+		if isTemporary(e.Name()) {
+			err = errors.Join(err, os.Remove(filepath.Join(d.path, e.Name())))
+		}
+	}
+	return err
 }
 
 // openRows opens rows.csv for appending, having removed what a crash cut

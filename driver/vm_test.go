@@ -21,6 +21,7 @@ seed = 3
 provider = "libvirt"
 endpoint = "docker"
 [measure]
+blocks = 1
 trials = 1
 duration = "1s"
 warmup = "0s"

@@ -207,7 +207,7 @@ func (r *runner) attempt(ctx context.Context, trials []plan.Trial) (left []plan.
 	}
 	defer func() {
 		defer r.clock("teardown")()
-		if err := r.lab.End(ctx); err != nil && fault == nil {
+		if err := r.lab.End(ctx, setup); err != nil && fault == nil {
 			fault = err
 		}
 	}()

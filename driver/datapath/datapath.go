@@ -32,6 +32,17 @@ type Setup struct {
 	JIT bool
 }
 
+// Marks says whether the setup leaves its mark on an endpoint's namespace: a
+// netfilter table, once loaded, stays registered after its rules are gone.
+func (s Setup) Marks(role string) bool {
+	for _, st := range s.Apply {
+		if _, rules := st.Do.(bundle.Rules); rules && st.In == role {
+			return true
+		}
+	}
+	return false
+}
+
 // Hook names the counter of a filter on the node it runs on.
 type Hook struct {
 	Node string
@@ -189,6 +200,8 @@ func (r *renderer) common() {
 // endpointSysctls fixes what must not differ between endpoints.
 func (r *renderer) endpointSysctls(e Endpoint) {
 	r.apply(e.Node, e.Role, bundle.Sysctl{Key: "net.ipv4.tcp_congestion_control", Value: r.cell.Get(plan.FactorCongestion)})
+	// What one connection learned must not help or hurt the next.
+	r.apply(e.Node, e.Role, bundle.Sysctl{Key: "net.ipv4.tcp_no_metrics_save", Value: "1"})
 	// TCP_CRR closes from the client; without reuse its ports run out.
 	r.apply(e.Node, e.Role, bundle.Sysctl{Key: "net.ipv4.tcp_tw_reuse", Value: "1"})
 }

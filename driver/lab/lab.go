@@ -46,12 +46,12 @@ type Lab struct {
 type provider interface {
 	// detach leaves the lab running without this driver.
 	detach() error
-	// begin makes the endpoints of a setup, fresh.
+	// begin makes the endpoints of a setup, in namespaces no rule set has been in.
 	begin(ctx context.Context, s datapath.Setup) error
 	// session is the helper of a node, valid between begin and end.
 	session(node string) (*session, error)
 	// end undoes everything begin and later steps did.
-	end(ctx context.Context) error
+	end(ctx context.Context, s datapath.Setup) error
 	close(ctx context.Context) error
 }
 
@@ -75,16 +75,16 @@ func (l *Lab) Environment() map[string]any { return l.env }
 // Facts are what a node's helper reports of its kernel and tools.
 func (l *Lab) Facts(node string) map[string]string { return l.facts[node] }
 
-// Begin makes fresh endpoints for a setup.
+// Begin makes the endpoints of a setup.
 func (l *Lab) Begin(ctx context.Context, s datapath.Setup) error {
 	return rigFault(l.provider.begin(ctx, s))
 }
 
 // End undoes the setup on a fresh, time-limited context.
-func (l *Lab) End(ctx context.Context) error {
+func (l *Lab) End(ctx context.Context, s datapath.Setup) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownLimit)
 	defer cancel()
-	return rigFault(l.provider.end(ctx))
+	return rigFault(l.provider.end(ctx, s))
 }
 
 // Close takes the lab down on a fresh, time-limited context.

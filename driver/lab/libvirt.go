@@ -54,8 +54,17 @@ type virtualNode struct {
 	engine  *engine
 
 	mu         sync.Mutex
-	containers []string // IDs of this setup
-	bound      []string // endpoints bound in the helper
+	containers map[place]placed // that run
+	used       []place          // by the present setup
+}
+
+// place is what a container was made for.
+type place struct{ role, network string }
+
+// placed is a running container.
+type placed struct {
+	id  string
+	pid int // of its first process, on the node
 }
 
 func upLibvirt(ctx context.Context, cfg Config) (_ *Lab, err error) {
@@ -129,7 +138,7 @@ func (p *virtual) boot(ctx context.Context) error {
 	}
 	group, gctx := errgroup.WithContext(ctx)
 	for i := range p.cfg.Nodes {
-		n := &virtualNode{Node: datapath.NodeAt(i + 1), mgmt: fmt.Sprintf("198.18.0.%d", 11+i), domain: fmt.Sprintf("hookbed-%s-node%d", p.cfg.Name, i+1)}
+		n := &virtualNode{Node: datapath.NodeAt(i + 1), mgmt: fmt.Sprintf("198.18.0.%d", 11+i), domain: fmt.Sprintf("hookbed-%s-node%d", p.cfg.Name, i+1), containers: map[place]placed{}}
 		if n.hostKey, err = host.NewKey(); err != nil {
 			return err
 		}
@@ -277,19 +286,27 @@ func (p *virtual) begin(ctx context.Context, s datapath.Setup) error {
 	return group.Wait()
 }
 
-// place starts an endpoint's container and tells the helper where it lives.
+// place gives an endpoint its container and tells the helper where it lives. A
+// container that no rule set has been in serves again: its namespace is as new.
 func (n *virtualNode) place(ctx context.Context, e datapath.Endpoint, mode string) error {
-	id, pid, err := n.engine.start(ctx, e.Role, e.Addr.String(), mode)
-	if id != "" {
-		n.mu.Lock()
-		n.containers = append(n.containers, id)
-		n.bound = append(n.bound, e.Role)
-		n.mu.Unlock()
+	at := place{e.Role, mode}
+	n.mu.Lock()
+	c, running := n.containers[at]
+	n.used = append(n.used, at)
+	n.mu.Unlock()
+	if !running {
+		var err error
+		c.id, c.pid, err = n.engine.start(ctx, e.Role, e.Addr.String(), mode)
+		if c.id != "" {
+			n.mu.Lock()
+			n.containers[at] = c
+			n.mu.Unlock()
+		}
+		if err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return err
-	}
-	_, err = n.helper.call(ctx, bundle.Request{Bind: &bundle.Bind{Endpoint: e.Role, PID: pid}})
+	_, err := n.helper.call(ctx, bundle.Request{Bind: &bundle.Bind{Endpoint: e.Role, PID: c.pid}})
 	return err
 }
 
@@ -309,25 +326,30 @@ func (p *virtual) session(node string) (*session, error) {
 	return nil, fmt.Errorf("no node %q in this lab", node)
 }
 
-// end undoes the datapath, then removes the containers it was applied to.
-func (p *virtual) end(ctx context.Context) error {
+// end undoes the datapath, then removes the containers that the setup leaves
+// marked: a flushed legacy table stays registered in its namespace and costs.
+func (p *virtual) end(ctx context.Context, s datapath.Setup) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, n := range p.nodes {
-		group.Go(func() error { return n.end(ctx) })
+		group.Go(func() error { return n.end(ctx, s) })
 	}
 	return group.Wait()
 }
 
-func (n *virtualNode) end(ctx context.Context) error {
+func (n *virtualNode) end(ctx context.Context, s datapath.Setup) error {
 	err := n.helper.undoTo(ctx, 0)
-	for _, role := range n.bound {
-		_, unbind := n.helper.call(ctx, bundle.Request{Bind: &bundle.Bind{Endpoint: role}})
+	for _, at := range n.used {
+		_, unbind := n.helper.call(ctx, bundle.Request{Bind: &bundle.Bind{Endpoint: at.role}})
 		err = errors.Join(err, unbind)
+		if err == nil && !s.Marks(at.role) {
+			continue
+		}
+		if c, running := n.containers[at]; running {
+			err = errors.Join(err, n.engine.remove(ctx, c.id))
+			delete(n.containers, at)
+		}
 	}
-	for _, id := range n.containers {
-		err = errors.Join(err, n.engine.remove(ctx, id))
-	}
-	n.bound, n.containers = nil, nil
+	n.used = nil
 	return err
 }
 

@@ -69,7 +69,7 @@ func (l *Lab) describeLocal(ctx context.Context, p *local, set images.Set) error
 		"provider": "local", "accelerator": "none (this computer's kernel)",
 		"endpoint_sha256": set.Endpoint.SHA256, "image_drift": set.Drift, "nodes": l.facts,
 	}
-	return p.end(ctx)
+	return p.shut(ctx)
 }
 
 // open starts a helper and wires the nodes together in it.
@@ -118,7 +118,10 @@ func (p *local) session(node string) (*session, error) {
 	return p.helper, nil
 }
 
-func (p *local) end(ctx context.Context) error {
+func (p *local) end(ctx context.Context, _ datapath.Setup) error { return p.shut(ctx) }
+
+// shut ends the helper and with it every namespace.
+func (p *local) shut(ctx context.Context) error {
 	if p.helper == nil {
 		return nil
 	}
@@ -128,7 +131,7 @@ func (p *local) end(ctx context.Context) error {
 }
 
 func (p *local) close(ctx context.Context) error {
-	err := p.end(ctx)
+	err := p.shut(ctx)
 	if rm := os.RemoveAll(p.cfg.StateDir); err == nil {
 		err = rm
 	}

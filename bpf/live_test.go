@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 )
 
@@ -193,6 +194,20 @@ func (r *rig) forwarded() int {
 	return n
 }
 
+// transmitted is the number of packets that a link of the node sent.
+func (r *rig) transmitted(name string) uint64 {
+	r.t.Helper()
+	var n uint64
+	r.must(func() error {
+		l, err := netlink.LinkByName(name)
+		if err == nil {
+			n = l.Attrs().Statistics.TxPackets
+		}
+		return err
+	})
+	return n
+}
+
 // addSource gives an endpoint another address to speak from.
 func addSource(t *testing.T, ns *namespace, ip netip.Addr) {
 	t.Helper()
@@ -232,6 +247,9 @@ func TestTCPOnOneNode(t *testing.T) {
 			t.Errorf("stats %+v after 6 MB, want no drop and all bytes accepted", s)
 		}
 		wantEntries(t, n, 1)
+		if queued := n.transmitted("hb-server") >= 20; queued == (peer == 1) {
+			t.Errorf("use_peer=%d, and the node's end of the veth transmitted many packets is %v", peer, queued)
+		}
 		checkSilent(t, from, client, netip.AddrPortFrom(server, 5002))
 		checkSilent(t, from, stranger, netip.AddrPortFrom(server, 5001))
 		if s := n.stats(); s[StatDropped].Packets < 2 {
@@ -296,52 +314,100 @@ func (r *rig) joinNetwork(i int) error {
 	)
 }
 
+// network is a node with a client, joined to another, and the links of it.
+func network(t *testing.T) (n *rig, veth, nic netlink.Link) {
+	n = newNode(t, 0, 0)
+	n.addEndpoint("client", client, false)
+	joinNodes(n, newNode(t, 0, 0))
+	n.must(func() (err error) { veth, err = netlink.LinkByName("hb-client"); return err })
+	n.must(func() (err error) { nic, err = netlink.LinkByName("data0"); return err })
+	return n, veth, nic
+}
+
 // TestRoutedFrame: what leaves for the network is rewritten as the kernel's
 // tables say if they know the neighbour, and otherwise but for the MACs.
 func TestRoutedFrame(t *testing.T) {
+	n, veth, nic := network(t)
+	f := frame{flags: tcpSYN, dst: netip.MustParseAddr("198.18.12.20")}.bytes()
+	out := n.wantFrom(veth, f, actRedirect)
+	checkForwarded(t, f, out.frame, clientGW, clientMAC)
+	wantEntries(t, n, 1)
+
+	known := n.learnNeighbour(nic)
+	out = n.wantFrom(veth, f, actRedirect)
+	checkForwarded(t, f, out.frame, known, nic.Attrs().HardwareAddr)
+	wantEntries(t, n, 1)
+}
+
+// learnNeighbour enters the next hop's MAC.
+func (r *rig) learnNeighbour(nic netlink.Link) net.HardwareAddr {
+	r.t.Helper()
+	mac := net.HardwareAddr{2, 0, 0, 0, 9, 9}
+	r.must(func() error {
+		return netlink.NeighAdd(&netlink.Neigh{LinkIndex: nic.Attrs().Index, IP: net.IPv4(198, 18, 1, 12), HardwareAddr: mac, State: netlink.NUD_PERMANENT})
+	})
+	return mac
+}
+
+// TestLeftToTheStack: what the tables do not route, or not like this.
+func TestLeftToTheStack(t *testing.T) {
+	n, veth, nic := network(t)
+	n.learnNeighbour(nic)
+	remote := netip.MustParseAddr("198.18.12.20")
+	left := func(f frame) {
+		t.Helper()
+		checkUntouched(t, f.bytes(), n.wantFrom(veth, f.bytes(), actOK).frame)
+	}
+	left(frame{dst: elsewhere})                          // no route
+	left(frame{dst: netip.MustParseAddr("198.18.1.11")}) // the node's own
+	left(frame{dst: remote, ttl: 1})                     // time is up
+	left(frame{dst: remote, tags: []uint16{etherVLAN}})  // in a VLAN
+	left(frame{dst: remote, l4: make([]byte, 1600)})     // larger than the MTU
+	n.wantFrom(veth, frame{dst: remote}.bytes(), actRedirect)
+	n.must(func() error { return sysctl("net/ipv4/ip_forward", "0") })
+	left(frame{dst: remote}) // the node does not route
+}
+
+// wantFrom runs a frame from an endpoint's link, for the network.
+func (r *rig) wantFrom(l netlink.Link, f []byte, ret uint32) outcome {
+	r.t.Helper()
+	got := r.run(ProgFromEndpoint, f, l.Attrs().Index)
+	if got.ret != ret || got.stat != int(StatPassed) {
+		r.t.Errorf("%v, want return code %d, passed", got, ret)
+	}
+	return got
+}
+
+// TestXDPOnEndpoint: the XDP program at an endpoint's eth0, in native mode.
+func TestXDPOnEndpoint(t *testing.T) {
 	n := newNode(t, 0, 0)
-	n.addEndpoint("client", client, false)
-	other := newNode(t, 0, 0)
-	joinNodes(n, other)
-	known := net.HardwareAddr{2, 0, 0, 0, 9, 9}
-	var veth, nic netlink.Link
-	n.must(func() (err error) {
-		veth, err = netlink.LinkByName("hb-client")
+	from, to := n.addEndpoint("client", client, false), n.addEndpoint("server", server, false)
+	addSource(t, from, stranger)
+	x := loadXDP(t, 1)
+	x.setRules(onlyClient)
+	var attached link.Link
+	err := to.do(func() error {
+		l, err := netlink.LinkByName("eth0")
 		if err != nil {
 			return err
 		}
-		nic, err = netlink.LinkByName("data0")
+		attached, err = link.AttachXDP(link.XDPOptions{Program: x.coll.Programs[ProgXDPHash], Interface: l.Attrs().Index, Flags: link.XDPDriverMode})
 		return err
 	})
-	f := frame{flags: tcpSYN, dst: netip.MustParseAddr("198.18.12.20")}.bytes()
-	run := func(ret uint32) outcome {
-		t.Helper()
-		got := n.run(ProgFromEndpoint, f, veth.Attrs().Index)
-		if got.ret != ret || got.stat != int(StatPassed) {
-			t.Errorf("%v, want return code %d, passed", got, ret)
-		}
-		return got
+	if err != nil {
+		t.Fatalf("attach XDP: %v", err)
 	}
-	checkForwarded(t, f, run(actRedirect).frame, clientGW, clientMAC)
-	wantEntries(t, n, 1)
-	n.must(func() error {
-		return netlink.NeighAdd(&netlink.Neigh{LinkIndex: nic.Attrs().Index, IP: net.IPv4(198, 18, 1, 12), HardwareAddr: known, State: netlink.NUD_PERMANENT})
-	})
-	checkForwarded(t, f, run(actRedirect).frame, known, nic.Attrs().HardwareAddr)
-	wantEntries(t, n, 1)
-
-	for name, g := range map[string]frame{
-		"no route":        {dst: elsewhere},
-		"the node's own":  {dst: netip.MustParseAddr("198.18.1.11")},
-		"TTL 1":           {dst: netip.MustParseAddr("198.18.12.20"), ttl: 1},
-		"in a VLAN":       {dst: netip.MustParseAddr("198.18.12.20"), tags: []uint16{etherVLAN}},
-		"larger than MTU": {dst: netip.MustParseAddr("198.18.12.20"), l4: make([]byte, 1600)},
-	} {
-		t.Logf("case: %s", name)
-		f = g.bytes()
-		checkUntouched(t, f, run(actOK).frame)
+	defer attached.Close()
+	for _, port := range []uint16{5001, 5002} {
+		echo(t, to, netip.AddrPortFrom(server, port))
 	}
-	n.must(func() error { return sysctl("net/ipv4/ip_forward", "0") })
-	f = frame{dst: netip.MustParseAddr("198.18.12.20")}.bytes()
-	checkUntouched(t, f, run(actOK).frame)
+	checkConnects(t, from, client, netip.AddrPortFrom(server, 5001))
+	if s := x.stats(); s[StatDropped].Packets != 0 || s[StatAccepted].Bytes < 3<<20 {
+		t.Errorf("stats %+v after 3 MB", s)
+	}
+	checkSilent(t, from, client, netip.AddrPortFrom(server, 5002))
+	checkSilent(t, from, stranger, netip.AddrPortFrom(server, 5001))
+	if s := x.stats(); s[StatDropped].Packets < 2 {
+		t.Errorf("stats %+v after two denied connections", s)
+	}
 }

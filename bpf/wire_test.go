@@ -14,7 +14,7 @@ import (
 )
 
 // patience bounds every wait for the network of a test.
-const patience = 5 * time.Second
+const patience = 15 * time.Second
 
 // must runs f in the rig's namespace.
 func (r *rig) must(f func() error) {
@@ -106,7 +106,7 @@ func (r *rig) wantOnWire(tap *os.File, stat uint32, parts ...[]byte) {
 func (r *rig) waitStats(want [Stats]stat) {
 	r.t.Helper()
 	var got [Stats]stat
-	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if got = r.stats(); got != want {
 			continue
 		}

@@ -34,34 +34,38 @@ func (h *Hypervisor) Dialer() func(ctx context.Context, network, addr string) (n
 	}
 }
 
-// dialIn dials on a thread that is in a network namespace meanwhile. The
-// goroutine is new, so that a thread which cannot go back ends with it.
-func dialIn(ctx context.Context, ns netns.NsHandle, network, addr string) (net.Conn, error) {
-	type result struct {
-		conn net.Conn
-		err  error
-	}
-	done := make(chan result, 1)
+// dialIn dials from a network namespace. The connection stays of that namespace.
+func dialIn(ctx context.Context, ns netns.NsHandle, network, addr string) (conn net.Conn, err error) {
+	err = inNamespace(ns, func() error {
+		var err error
+		conn, err = new(net.Dialer).DialContext(ctx, network, addr)
+		return err
+	})
+	return conn, err
+}
+
+// inNamespace does something on a thread that is in a network namespace
+// meanwhile. Its goroutine is new, so that a thread that cannot go back ends with it.
+func inNamespace(ns netns.NsHandle, do func() error) error {
+	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
 		home, err := netns.Get()
 		if err != nil {
 			runtime.UnlockOSThread()
-			done <- result{err: fmt.Errorf("open own network namespace: %w", err)}
+			done <- fmt.Errorf("open own network namespace: %w", err)
 			return
 		}
 		defer home.Close()
-		var r result
-		if err := netns.Set(ns); err != nil {
-			r.err = fmt.Errorf("enter the lab's network namespace: %w", err)
+		if err = netns.Set(ns); err != nil {
+			err = fmt.Errorf("enter the lab's network namespace: %w", err)
 		} else {
-			r.conn, r.err = new(net.Dialer).DialContext(ctx, network, addr)
+			err = do()
 		}
 		if netns.Set(home) == nil {
 			runtime.UnlockOSThread()
 		}
-		done <- r
+		done <- err
 	}()
-	r := <-done
-	return r.conn, r.err
+	return <-done
 }

@@ -44,11 +44,7 @@ func (e *StartError) Unwrap() error { return e.Err }
 // Destroy or Close; unless the lab is detached, not longer than this process.
 // What libvirt refuses is a *StartError.
 func (h *Hypervisor) Start(ctx context.Context, m Machine) error {
-	x, err := m.xml(h.models)
-	if err != nil {
-		return fmt.Errorf("describe machine %q: %w", m.Name, err)
-	}
-	text, err := x.Marshal()
+	text, err := h.describe(ctx, m)
 	if err != nil {
 		return fmt.Errorf("describe machine %q: %w", m.Name, err)
 	}
@@ -66,12 +62,30 @@ func (h *Hypervisor) Start(ctx context.Context, m Machine) error {
 	return nil
 }
 
-// log is the end of QEMU's log of a machine, without the command line at its
-// top, which CommandLine has.
+// describe is a machine as text for libvirt, on this host.
+func (h *Hypervisor) describe(ctx context.Context, m Machine) (string, error) {
+	f, err := h.facts(ctx)
+	if err != nil {
+		return "", err
+	}
+	if m.Accel == TCG {
+		if err := supported(f.qemu); err != nil {
+			return "", err
+		}
+	}
+	x, err := m.xml(f.models)
+	if err != nil {
+		return "", err
+	}
+	return x.Marshal()
+}
+
+// log is what QEMU complained of at the end of a machine's log, without the
+// command line that precedes it there.
 func (h *Hypervisor) log(name string) string {
 	var said []string
 	for line := range strings.Lines(tail(filepath.Join(h.root(), "var/log/libvirt/qemu", name+".log"))) {
-		if line = strings.TrimSpace(line); strings.Contains(line, "qemu-system") {
+		if line = strings.TrimSpace(line); strings.Contains(line, qemuBinary+": ") {
 			said = append(said, line)
 		}
 	}

@@ -70,6 +70,8 @@ func (m Machine) xml(models []string) (*libvirtxml.Domain, error) {
 		d.Type = "qemu"
 		d.CPU = &libvirtxml.DomainCPU{Mode: "maximum", Check: "none"}
 	}
+	// One package, or the guest's scheduler would take them for far apart.
+	d.CPU.Topology = &libvirtxml.DomainCPUTopology{Sockets: 1, Cores: m.VCPUs, Threads: 1}
 	return d, nil
 }
 

@@ -51,11 +51,17 @@ type Config struct {
 type Hypervisor struct {
 	cfg    Config
 	lv     *libvirt.Libvirt
-	models []string // the host's security models
-	daemon *daemon  // nil with the system's libvirtd
+	daemon *daemon // nil with the system's libvirtd
 
 	mu     sync.Mutex
 	record record
+	host   *hostFacts // learned by the first Start
+}
+
+// hostFacts is what domain XML depends on.
+type hostFacts struct {
+	models []string // security models that label guests
+	qemu   string   // version
 }
 
 // Connect connects to the system's libvirtd if it answers; otherwise it starts
@@ -133,21 +139,43 @@ func answers(socket string) bool {
 	return true
 }
 
-// open speaks libvirt's protocol on a socket, and learns what domain XML
-// depends on.
+// open speaks libvirt's protocol on a socket.
 func (h *Hypervisor) open(ctx context.Context, socket string) error {
 	h.lv = libvirt.NewWithDialer(dialers.NewLocal(dialers.WithSocket(socket), dialers.WithLocalTimeout(dialLimit)))
-	return within(ctx, func() error {
-		if err := h.lv.ConnectToURI(libvirt.QEMUSystem); err != nil {
-			return fmt.Errorf("connect to libvirt at %s: %w", socket, err)
-		}
+	err := within(ctx, func() error { return h.lv.ConnectToURI(libvirt.QEMUSystem) })
+	if err != nil {
+		return fmt.Errorf("connect to libvirt at %s: %w", socket, err)
+	}
+	return nil
+}
+
+// facts learns about the host once; libvirt may have to look at QEMU first,
+// which takes some seconds.
+func (h *Hypervisor) facts(ctx context.Context) (hostFacts, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.host != nil {
+		return *h.host, nil
+	}
+	var f hostFacts
+	err := within(ctx, func() error {
 		capabilities, err := h.lv.ConnectGetCapabilities()
 		if err != nil {
 			return fmt.Errorf("read libvirt's capabilities: %w", err)
 		}
-		h.models, err = securityModels(capabilities)
+		qemu, err := h.lv.ConnectGetVersion()
+		if err != nil {
+			return fmt.Errorf("read QEMU's version: %w", err)
+		}
+		f.qemu = versionString(qemu)
+		f.models, err = securityModels(capabilities)
 		return err
 	})
+	if err != nil {
+		return hostFacts{}, err
+	}
+	h.host = &f
+	return f, nil
 }
 
 // securityModels reads from libvirt's capabilities which security models label
@@ -219,20 +247,20 @@ type Version struct {
 
 // Versions asks libvirt for its own version and QEMU's.
 func (h *Hypervisor) Versions(ctx context.Context) (Version, error) {
-	v := Version{Private: h.daemon != nil}
-	err := within(ctx, func() error {
+	f, err := h.facts(ctx)
+	if err != nil {
+		return Version{}, err
+	}
+	v := Version{QEMU: f.qemu, Private: h.daemon != nil}
+	err = within(ctx, func() error {
 		lib, err := h.lv.ConnectGetLibVersion()
-		if err != nil {
-			return fmt.Errorf("read libvirt's version: %w", err)
-		}
-		qemu, err := h.lv.ConnectGetVersion()
-		if err != nil {
-			return fmt.Errorf("read QEMU's version: %w", err)
-		}
-		v.Libvirt, v.QEMU = versionString(lib), versionString(qemu)
-		return nil
+		v.Libvirt = versionString(lib)
+		return err
 	})
-	return v, err
+	if err != nil {
+		return Version{}, fmt.Errorf("read libvirt's version: %w", err)
+	}
+	return v, nil
 }
 
 // versionString undoes libvirt's encoding: major * 1000000 + minor * 1000 + release.

@@ -1,0 +1,364 @@
+package vm
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+)
+
+// childDir in the environment makes the test binary a driver that brings up a
+// private libvirtd with its state there, says so, and waits to be killed.
+const childDir, childDetached = "HOOKBED_VM_CHILD_DIR", "HOOKBED_VM_CHILD_DETACHED"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childDir); dir != "" {
+		os.Exit(driverChild(dir))
+	}
+	os.Exit(m.Run())
+}
+
+func driverChild(dir string) int {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	h, err := Connect(ctx, Config{StateDir: dir, Lab: "child", Detached: os.Getenv(childDetached) != "", Socket: filepath.Join(dir, "none")})
+	if err == nil {
+		err = h.CreateNetwork(ctx, mgmt)
+	}
+	if err != nil {
+		fmt.Println("FAILED", err)
+		return 1
+	}
+	fmt.Println("READY")
+	<-ctx.Done()
+	return 0
+}
+
+var mgmt = Network{Name: "hookbed-t-mgmt", Bridge: "hbm-t", HostCIDR: "198.18.0.1/24"}
+
+// connect starts a private libvirtd with its state in dir, whatever the system has.
+func connect(t *testing.T, dir string, detached bool) *Hypervisor {
+	t.Helper()
+	needRoot(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	h, err := Connect(ctx, Config{StateDir: dir, Lab: "t", Detached: detached, Socket: filepath.Join(dir, "none")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := Cleanup(context.Background(), dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return h
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("a private libvirtd needs root: run the tests as root")
+	}
+}
+
+// world is the namespaces of a private libvirtd, by which its remains are found.
+type world []string
+
+func worldOf(t *testing.T, p Process) world {
+	t.Helper()
+	var w world
+	for _, kind := range []string{"net", "mnt", "pid"} {
+		ns, err := os.Readlink(p.path("ns/" + kind))
+		if err != nil {
+			t.Fatal(err)
+		}
+		own, err := os.Readlink("/proc/self/ns/" + kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ns == own {
+			t.Fatalf("%s namespace of the private libvirtd is ours", kind)
+		}
+		w = append(w, ns)
+	}
+	return w
+}
+
+// members are the processes, and the threads of ours, in any of the namespaces.
+// A dead one that its parent, the system's init, has not yet reaped is none.
+func (w world) members() []string {
+	var found []string
+	paths, _ := filepath.Glob("/proc/[0-9]*/ns/*")
+	threads, _ := filepath.Glob("/proc/self/task/*/ns/*")
+	for _, path := range append(paths, threads...) {
+		ns, err := os.Readlink(path)
+		if err != nil || !slices.Contains(w, ns) {
+			continue
+		}
+		stat, _ := os.ReadFile(filepath.Join(filepath.Dir(filepath.Dir(path)), "stat"))
+		if !strings.Contains(string(stat), ") Z ") {
+			found = append(found, path)
+		}
+	}
+	return found
+}
+
+func (w world) wantGone(t *testing.T, dir string) {
+	t.Helper()
+	if left := w.members(); len(left) > 0 {
+		t.Errorf("still in the namespaces: %v", left)
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(mounts), dir) || strings.Contains(string(mounts), "/libvirt") {
+		t.Errorf("mounts remain:\n%s", mounts)
+	}
+	if _, err := netlink.LinkByName(mgmt.Bridge); err == nil {
+		t.Errorf("bridge %s is in our own network namespace", mgmt.Bridge)
+	}
+}
+
+func TestPrivateLibvirtdLeavesNothing(t *testing.T) {
+	dir := t.TempDir()
+	start := time.Now()
+	h := connect(t, dir, false)
+	w := worldOf(t, *h.record.Process)
+	if err := h.CreateNetwork(t.Context(), mgmt); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(w.members()); n < 3 {
+		t.Errorf("%d namespace links of processes found, want those of tini and libvirtd at least", n)
+	}
+	if err := h.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("up and down took %v", took)
+	}
+	w.wantGone(t, dir)
+	if files, err := os.ReadDir(dir); err != nil || len(files) > 0 {
+		t.Errorf("files remain: %v, %v", files, err)
+	}
+	if err := h.Close(t.Context()); err != nil {
+		t.Errorf("second close: %v", err)
+	}
+}
+
+// child runs this binary as a driver until it is up, and returns its libvirtd.
+func child(t *testing.T, dir string, detached bool) (*exec.Cmd, Process) {
+	t.Helper()
+	needRoot(t)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), childDir+"="+dir)
+	if detached {
+		cmd.Env = append(cmd.Env, childDetached+"=1")
+	}
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if err := Cleanup(context.Background(), dir); err != nil {
+			t.Error(err)
+		}
+	})
+	if line, _ := bufio.NewReader(out).ReadString('\n'); line != "READY\n" {
+		t.Fatalf("the child driver said %q", line)
+	}
+	r, err := loadRecord(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cmd, *r.Process
+}
+
+func TestKilledDriverLeavesNothing(t *testing.T) {
+	dir := t.TempDir()
+	cmd, p := child(t, dir, false)
+	w := worldOf(t, p)
+	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Second); len(w.members()) > 0 && time.Now().Before(end); {
+		time.Sleep(20 * time.Millisecond)
+	}
+	w.wantGone(t, dir)
+	if err := Cleanup(t.Context(), dir); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("state directory remains (%v)", err)
+	}
+}
+
+func TestDetachedLabOutlivesItsDriver(t *testing.T) {
+	dir := t.TempDir()
+	cmd, p := child(t, dir, true)
+	w := worldOf(t, p)
+	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	h, err := Attach(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if names, err := h.List(t.Context()); err != nil || len(names) > 0 {
+		t.Errorf("machines are %v, %v", names, err)
+	}
+	if err := h.Detach(); err != nil {
+		t.Error(err)
+	}
+	if len(w.members()) == 0 {
+		t.Error("detaching ended the lab")
+	}
+	for range 2 { // the second finds nothing to do
+		if err := Cleanup(t.Context(), dir); err != nil {
+			t.Error(err)
+		}
+	}
+	w.wantGone(t, dir)
+}
+
+func TestAttachNoticesReuseOfThePID(t *testing.T) {
+	dir := t.TempDir()
+	other := Process{PID: os.Getpid(), Start: "1"}
+	if err := (record{Lab: "t", Process: &other}).save(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Attach(t.Context(), dir); !errors.Is(err, os.ErrProcessDone) {
+		t.Errorf("error is %v, want os.ErrProcessDone", err)
+	}
+	// It would be us whom it kills.
+	if err := Cleanup(t.Context(), dir); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAttachWithoutRecord(t *testing.T) {
+	if _, err := Attach(t.Context(), t.TempDir()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("error is %v, want os.ErrNotExist", err)
+	}
+}
+
+func TestDialerReachesIntoTheNamespace(t *testing.T) {
+	h := connect(t, t.TempDir(), false)
+	if err := h.CreateNetwork(t.Context(), mgmt); err != nil {
+		t.Fatal(err)
+	}
+	// A listener of ours at the lab's address, in the lab's namespace.
+	l := listenIn(t, h, "198.18.0.1:0")
+	c, err := h.Dialer()(t.Context(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
+	if _, err := new(net.Dialer).DialContext(t.Context(), "tcp", l.Addr().String()); err == nil {
+		t.Error("the lab's address is reachable without its namespace")
+	}
+	if _, err := h.Dialer()(t.Context(), "tcp", "localhost:22"); err == nil || !strings.Contains(err.Error(), "localhost") {
+		t.Errorf("a name was dialled: %v", err)
+	}
+	if _, err := os.Stat(h.NetNS()); err != nil {
+		t.Error(err)
+	}
+	w := worldOf(t, *h.record.Process)
+	if err := h.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if left := w.members(); len(left) > 0 {
+		t.Errorf("still in the namespaces: %v", left)
+	}
+}
+
+func listenIn(t *testing.T, h *Hypervisor, addr string) net.Listener {
+	t.Helper()
+	var l net.Listener
+	err := inNamespace(h.daemon.net, func() error {
+		var err error
+		l, err = new(net.ListenConfig).Listen(t.Context(), "tcp", addr)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
+// TestSystemLibvirtd takes the socket of a private libvirtd for the system's.
+func TestSystemLibvirtd(t *testing.T) {
+	private := connect(t, t.TempDir(), false)
+	ctx, dir := t.Context(), t.TempDir()
+	h, err := Connect(ctx, Config{StateDir: dir, Lab: "t", Socket: private.daemon.socket()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.NetNS() != "" {
+		t.Errorf("network namespace is %q, want ours", h.NetNS())
+	}
+	if err := h.CreateNetwork(ctx, mgmt); err != nil {
+		t.Fatal(err)
+	}
+	loopback := Network{Name: "hookbed-t-lo", Bridge: "hbl-t", HostCIDR: "127.1.0.1/16"}
+	if err := h.CreateNetwork(ctx, loopback); err == nil || !strings.Contains(err.Error(), "127.1.0.0/16 is in use by the address of lo") {
+		t.Errorf("error is %v, want the overlap with loopback", err)
+	}
+	if _, err := private.lv.NetworkLookupByName(mgmt.Name); err != nil {
+		t.Errorf("the network is not there: %v", err)
+	}
+	// As after a crash: another process cleans up by the record.
+	if err := Cleanup(ctx, dir); err != nil {
+		t.Error(err)
+	}
+	if _, err := private.lv.NetworkLookupByName(mgmt.Name); !isNotFound(err) {
+		t.Errorf("looking for the network again gives %v, want not found", err)
+	}
+}
+
+func TestDestroyOfNothingIsNoError(t *testing.T) {
+	h := connect(t, t.TempDir(), false)
+	ctx := t.Context()
+	if err := errors.Join(h.Destroy(ctx, "hookbed-t-none"), h.DestroyNetwork(ctx, "hookbed-t-none"), h.Wait(ctx, "hookbed-t-none", Gone)); err != nil {
+		t.Error(err)
+	}
+	if err := h.Detach(); err == nil {
+		t.Error("a lab that is not detached was let go")
+	}
+}
+
+func TestStartReportsQEMU(t *testing.T) {
+	h := connect(t, t.TempDir(), false)
+	m := node()
+	m.NICs, m.Disks, m.ConsoleLog = nil, nil, filepath.Join(t.TempDir(), "console")
+	var fail *StartError
+	if err := h.Start(t.Context(), m); !errors.As(err, &fail) || !strings.Contains(err.Error(), `start machine "hookbed-golden-node1"`) {
+		t.Fatalf("error is %v, want a StartError", err)
+	}
+	if !strings.Contains(fail.Error(), "/images/vmlinuz") {
+		t.Errorf("%q does not say what QEMU missed", fail)
+	}
+}

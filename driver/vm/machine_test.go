@@ -1,0 +1,121 @@
+package vm
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// node is a machine like a lab's.
+func node() Machine {
+	return Machine{
+		Name: "hookbed-golden-node1", UUID: "5f3c1d2e-8a4b-4c6d-9e7f-0123456789ab", VCPUs: 2, MemoryMiB: 2048, Accel: TCG,
+		Kernel: "/images/vmlinuz", Initramfs: "/images/initramfs.cpio", Cmdline: "console=ttyS0 quiet panic=1",
+		Disks: []Disk{
+			{Path: "/images/root.squashfs", ReadOnly: true, Serial: "root"},
+			{Path: "/images/modules.squashfs", ReadOnly: true, Serial: "modules"},
+			{Path: "/images/endpoint.squashfs", ReadOnly: true, Serial: "endpoint"},
+			{Path: "/state/node1.config", ReadOnly: true, Serial: "config"},
+		},
+		NICs: []NIC{
+			{Network: "hookbed-golden-mgmt", MAC: "52:54:00:12:00:0b", Queues: 1},
+			{Network: "hookbed-golden-data", MAC: "52:54:00:12:01:0b", Queues: 4},
+		},
+		ConsoleLog: "/state/node1.console",
+	}
+}
+
+func wantGolden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got = strings.TrimRight(got, "\n") + "\n"; got != string(want) {
+		t.Errorf("differs from %s; got:\n%s", path, got)
+	}
+}
+
+func TestMachineXML(t *testing.T) {
+	for _, c := range []struct {
+		golden, accel string
+		models        []string
+	}{
+		{"machine-tcg.xml", TCG, []string{"none", "dac"}},
+		{"machine-kvm.xml", KVM, []string{"apparmor", "dac"}},
+	} {
+		m := node()
+		m.Accel = c.accel
+		x, err := m.xml(c.models)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := x.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantGolden(t, c.golden, text)
+	}
+}
+
+func TestWritableDiskIsNobodyElses(t *testing.T) {
+	m := node()
+	m.Disks[1].ReadOnly = false
+	x, err := m.xml(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := x.Devices.Disks[1]; d.ReadOnly != nil || d.Shareable != nil {
+		t.Errorf("a writable disk is described as read-only or shareable: %+v", d)
+	}
+	if d := x.Devices.Disks[0]; d.ReadOnly == nil || d.Shareable == nil {
+		t.Errorf("a read-only disk is not described as read-only and shareable: %+v", d)
+	}
+}
+
+func TestMachineIsChecked(t *testing.T) {
+	for want, spoil := range map[string]func(*Machine){
+		"accelerator":      func(m *Machine) { m.Accel = "xen" },
+		"0 virtual CPUs":   func(m *Machine) { m.VCPUs = 0 },
+		"-1 MiB of memory": func(m *Machine) { m.MemoryMiB = -1 },
+		"console log":      func(m *Machine) { m.ConsoleLog = "" },
+		"want at most":     func(m *Machine) { m.Disks = make([]Disk, 22) },
+	} {
+		m := node()
+		spoil(&m)
+		if _, err := m.xml(nil); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error is %v, want one with %q", err, want)
+		}
+	}
+}
+
+func TestNetworkXML(t *testing.T) {
+	for golden, n := range map[string]Network{
+		"network-mgmt.xml": {Name: "hookbed-golden-mgmt", Bridge: "hbm-golden", HostCIDR: "198.18.0.1/24"},
+		"network-data.xml": {Name: "hookbed-golden-data", Bridge: "hbd-golden", MTU: 9000},
+	} {
+		x, err := n.xml()
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := x.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantGolden(t, golden, text)
+	}
+}
+
+func TestNetworkIsChecked(t *testing.T) {
+	for want, n := range map[string]Network{
+		"16 characters": {Name: "n", Bridge: "hbm-a-long-name1"},
+		"0 characters":  {Name: "n"},
+		"host address":  {Name: "n", Bridge: "hbm", HostCIDR: "198.18.0.1"},
+	} {
+		if _, err := n.xml(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: error is %v, want one with %q", n, err, want)
+		}
+	}
+}

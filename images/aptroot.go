@@ -27,7 +27,7 @@ func newAptRoot(ctx context.Context, dir, suite string, m mirrors) (aptRoot, err
 	if err != nil {
 		return aptRoot{}, err
 	}
-	source := fmt.Sprintf("deb [signed-by=%s arch=amd64]", keyring)
+	source := fmt.Sprintf("deb [%s arch=amd64]", m.trust)
 	files := map[string]string{
 		"var/lib/dpkg/status": "",
 		"etc/apt/sources.list": fmt.Sprintf("%[1]s %[2]s %[4]s main\n%[1]s %[2]s %[4]s-updates main\n%[1]s %[3]s %[4]s-security main\n",

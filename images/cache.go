@@ -135,7 +135,7 @@ func readManifest(dir string) (Manifest, error) {
 // ensure returns an artifact's manifest and directory, building it if needed.
 // Of several processes that want the same one, one builds and the others wait.
 func (s *Store) ensure(ctx context.Context, r recipe) (Manifest, string, error) {
-	l, err := readLock(r.name)
+	l, err := s.readLock(r.name)
 	if err != nil {
 		return Manifest{}, "", err
 	}
@@ -213,6 +213,9 @@ func (s *Store) make(ctx context.Context, r recipe, l Lock, drift []Drift) (m Ma
 // makeDir makes a directory that everyone may enter, whatever the umask is.
 func makeDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if st, err := os.Stat(dir); err != nil || st.Mode().Perm() == 0o755 {
 		return err
 	}
 	return os.Chmod(dir, 0o755)
@@ -335,10 +338,7 @@ func (s *Store) fetch(ctx context.Context, l *Lock) ([]Drift, error) {
 	if err != nil {
 		return nil, err
 	}
-	d, err := s.debs(m)
-	if err != nil {
-		return nil, err
-	}
+	d := s.debs(m)
 	err = d.fetch(ctx, *l)
 	var gone *GoneError
 	if !errors.As(err, &gone) || s.options.Drift != "allow" {
@@ -364,6 +364,9 @@ func (s *Store) drift(ctx context.Context, d debs, l *Lock) ([]Drift, error) {
 		now, err := apt.replacement(ctx, l.Name, p)
 		if err != nil {
 			return nil, fmt.Errorf("replace package %s %s: %w", p.Name, p.Version, err)
+		}
+		if now == p {
+			continue // not gone, only not fetched
 		}
 		packages[slices.Index(packages, p)] = now
 		drift = append(drift, Drift{Package: p.Name, Locked: p.Version, Used: now.Version})

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -39,8 +40,8 @@ type debs struct {
 func (d debs) path(p Package) string { return filepath.Join(d.dir, p.SHA256+".deb") }
 
 // fetch makes every package of the lock present: from the cache, the mirror,
-// or the snapshot service. The error joins one *GoneError for each package
-// that none of them has.
+// or, if the mirror has it no more, the snapshot service. The error joins one
+// error for each package; *GoneError if none of them has it.
 func (d debs) fetch(ctx context.Context, l Lock) error {
 	missing := d.missing(l.Packages)
 	if len(missing) == 0 {
@@ -53,21 +54,37 @@ func (d debs) fetch(ctx context.Context, l Lock) error {
 	}
 	missing = d.missing(missing)
 	var older map[string]string
-	if len(missing) > 0 && d.mirrors.snapshot != "" {
-		d.log(fmt.Sprintf("download %d packages from the snapshot service", len(missing)))
-		if older, err = d.download(ctx, missing, func(p Package) string { return d.mirrors.past(p, l) }); err != nil {
+	gone := slices.DeleteFunc(slices.Clone(missing), func(p Package) bool { return !isGone(reasons[d.mirrors.current(p)]) })
+	if len(gone) > 0 && d.mirrors.snapshot != "" {
+		d.log(fmt.Sprintf("download %d packages from the snapshot service", len(gone)))
+		if older, err = d.download(ctx, gone, func(p Package) string { return d.mirrors.past(p, l) }); err != nil {
 			return err
 		}
 	}
-	var gone []error
+	var bad []error
 	for _, p := range d.missing(missing) {
-		e := &GoneError{Lock: l.Name, Package: p, Tried: []string{tried(d.mirrors.current(p), reasons)}}
-		if past := d.mirrors.past(p, l); past != "" {
-			e.Tried = append(e.Tried, tried(past, older))
-		}
-		gone = append(gone, e)
+		bad = append(bad, d.explain(l, p, reasons, older))
 	}
-	return errors.Join(gone...)
+	return errors.Join(bad...)
+}
+
+// explain says why a package is missing: gone from the mirror, or a mirror
+// that cannot be asked or sends something else.
+func (d debs) explain(l Lock, p Package, reasons, older map[string]string) error {
+	url := d.mirrors.current(p)
+	if !isGone(reasons[url]) {
+		return fmt.Errorf("fetch package %s %s: %s: is the mirror reachable?", p.Name, p.Version, tried(url, reasons))
+	}
+	e := &GoneError{Lock: l.Name, Package: p, Tried: []string{tried(url, reasons)}}
+	if past := d.mirrors.past(p, l); past != "" {
+		e.Tried = append(e.Tried, tried(past, older))
+	}
+	return e
+}
+
+// isGone recognises apt's words for a file that a working server does not have.
+func isGone(reason string) bool {
+	return strings.HasPrefix(reason, "404") || strings.HasPrefix(reason, "410") || strings.HasPrefix(reason, "File not found")
 }
 
 func tried(url string, reasons map[string]string) string {

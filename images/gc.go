@@ -69,7 +69,7 @@ func allRecipes() []recipe {
 func (s *Store) current() ([]string, error) {
 	var out []string
 	for _, r := range allRecipes() {
-		l, err := readLock(r.name)
+		l, err := s.readLock(r.name)
 		if err != nil {
 			return nil, err
 		}
@@ -115,7 +115,7 @@ func (s *Store) GC(ctx context.Context, keep ...string) (removed []string, err e
 func (s *Store) lockedDebs() (map[string]bool, error) {
 	used := map[string]bool{}
 	for _, name := range LockNames() {
-		l, err := readLock(name)
+		l, err := s.readLock(name)
 		if err != nil {
 			return nil, err
 		}

@@ -76,8 +76,9 @@ type Options struct {
 type Store struct {
 	dir     string
 	options Options
-	// findMirrors is replaced by tests.
+	// Where packages come from and what is pinned; replaced by tests.
 	findMirrors func(context.Context) (mirrors, error)
+	readLock    func(name string) (Lock, error)
 }
 
 // Open opens the store in dir, which is made if it is missing; "" is the
@@ -102,9 +103,9 @@ func Open(dir string, options Options) (*Store, error) {
 	if options.Log == nil {
 		options.Log = func(string) {}
 	}
-	s := &Store{dir: dir, options: options, findMirrors: findMirrors}
+	s := &Store{dir: dir, options: options, findMirrors: findMirrors, readLock: readLock}
 	for _, d := range []string{dir, s.artifacts(), s.debDir(), s.lockDir(), s.tempDir()} {
-		if err := os.MkdirAll(d, 0o755); err != nil {
+		if err := makeDir(d); err != nil {
 			return nil, fmt.Errorf("open image store: %w", err)
 		}
 	}
@@ -119,8 +120,8 @@ func (s *Store) tempDir() string   { return filepath.Join(s.dir, "temp") }
 // Dir is the directory of the store.
 func (s *Store) Dir() string { return s.dir }
 
-func (s *Store) debs(m mirrors) (debs, error) {
-	return debs{dir: s.debDir(), mirrors: m, log: s.options.Log}, nil
+func (s *Store) debs(m mirrors) debs {
+	return debs{dir: s.debDir(), mirrors: m, log: s.options.Log}
 }
 
 // Ensure makes what is wanted ready: taken from the cache if its files are

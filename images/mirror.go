@@ -23,6 +23,8 @@ type mirrors struct {
 	main     string // base URL of the Debian archive, no slash at the end
 	security string
 	snapshot string // base URL of the snapshot service, "" if none is known
+	// trust is the option of apt's sources that says who signed the archive.
+	trust string
 }
 
 // findMirrors asks apt which mirror of Debian this computer uses, so that no
@@ -37,7 +39,7 @@ func findMirrors(ctx context.Context) (mirrors, error) {
 
 // parseMirrors picks the archives from lines of "Packages URI RELEASE ORIGIN".
 func parseMirrors(targets, snapshot string) (mirrors, error) {
-	m := mirrors{snapshot: strings.TrimRight(snapshot, "/")}
+	m := mirrors{snapshot: strings.TrimRight(snapshot, "/"), trust: "signed-by=" + keyring}
 	for line := range strings.Lines(targets) {
 		f := strings.Fields(line)
 		if len(f) < 3 || f[0] != "Packages" || len(f) > 3 && !strings.HasPrefix(f[3], "Debian") {

@@ -113,10 +113,7 @@ func (a aptRoot) resolveKernel(ctx context.Context, l *Lock, kernel string) erro
 
 // lockKernelFile records the digest of the kernel inside the image package.
 func (s *Store) lockKernelFile(ctx context.Context, m mirrors, l *Lock) error {
-	d, err := s.debs(m)
-	if err != nil {
-		return err
-	}
+	d := s.debs(m)
 	if err := d.fetch(ctx, *l); err != nil {
 		return err
 	}

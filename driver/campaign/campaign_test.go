@@ -1,0 +1,303 @@
+package campaign
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"hookbed/analysis/record"
+	"hookbed/driver/bundle"
+	"hookbed/driver/datapath"
+	"hookbed/driver/lab"
+	"hookbed/driver/plan"
+	"hookbed/driver/rundir"
+	"hookbed/driver/workload"
+	"hookbed/images"
+)
+
+// The faults tested here are hard to cause with the real helper, so this test
+// binary plays the guest helper: it speaks the session protocol and misbehaves
+// as the environment says.
+const (
+	fakeEnv  = "HOOKBED_TEST_FAKE_GUEST" // the way to misbehave
+	countEnv = "HOOKBED_TEST_COUNT"      // file that counts misbehaviours, across helpers
+)
+
+func TestMain(m *testing.M) {
+	if how := os.Getenv(fakeEnv); how != "" && len(os.Args) > 1 && os.Args[1] == "serve" {
+		fakeGuest(how)
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func fakeGuest(how string) {
+	in := bufio.NewScanner(os.Stdin)
+	in.Buffer(nil, 1<<24)
+	marks := 0
+	for in.Scan() {
+		var req bundle.Request
+		if err := json.Unmarshal(in.Bytes(), &req); err != nil {
+			panic(err)
+		}
+		var reply bundle.Reply
+		switch {
+		case req.Mark:
+			marks++
+			reply.Mark = marks
+		case req.Facts:
+			reply.Facts = map[string]string{"bpf_jit_enable": "1", "bpf_jit_harden": "0", "tool.iptables-legacy": "v1"}
+			if how == "no-jit" {
+				reply.Facts["bpf_jit_enable"] = "0"
+			}
+		case req.Exec != nil:
+			reply = fakeExec(how, req.Exec)
+		}
+		line, err := json.Marshal(reply)
+		if err != nil {
+			panic(err)
+		}
+		fmt.Println(string(line))
+	}
+}
+
+// times counts how often it was called with this test, over all helpers.
+func times() int {
+	path := os.Getenv(countEnv)
+	data, _ := os.ReadFile(path)
+	if err := os.WriteFile(path, append(data, 'x'), 0o600); err != nil {
+		panic(err)
+	}
+	return len(data) + 1
+}
+
+func fakeExec(how string, s *bundle.Steps) bundle.Reply {
+	reply := bundle.Reply{Raw: map[string]string{}}
+	for _, step := range s.Steps {
+		result := bundle.StepResult{Kind: step.Do.Kind(), Values: map[string]float64{}}
+		switch do := step.Do.(type) {
+		case bundle.Read:
+			if do.Name == runAfter && how != "bypass" {
+				result.Values["packets"], result.Values["bytes"] = 1e12, 1e15
+			}
+		case bundle.Snapshot:
+			at := 1e9
+			if strings.Contains(do.Out, "after") {
+				at = 2e9
+			}
+			reply.Raw[do.Out] = fmt.Sprintf(`{"unix_nano": %.0f, "cpu_seconds": {}, "softirqs": {}, "tcp": {}}`, at)
+		case bundle.Exec:
+			reply.Raw[do.Out] = "THROUGHPUT=1000\nMEAN_LATENCY=10\nP50_LATENCY=10\nP90_LATENCY=10\nP99_LATENCY=10\n"
+		}
+		if fault := misbehave(how, step); fault != "" {
+			reply.Error, reply.Fault = "fake "+fault, fault
+			return reply
+		}
+		reply.Results = append(reply.Results, result)
+	}
+	return reply
+}
+
+func misbehave(how string, step bundle.Step) string {
+	_, exec := step.Do.(bundle.Exec)
+	_, probes := step.Do.(bundle.Probes)
+	_, load := step.Do.(bundle.LoadBPF)
+	switch {
+	case how == "rig-always" && exec:
+		return bundle.FaultRig
+	case how == "rig-once" && exec && times() == 1:
+		return bundle.FaultRig
+	case how == "die-once" && exec && times() == 1:
+		os.Exit(9)
+	case how == "not-enforced" && probes:
+		return bundle.FaultSubject
+	case how == "unsupported" && load:
+		return bundle.FaultUnsupported
+	}
+	return ""
+}
+
+type quiet struct{ statuses []string }
+
+func (q *quiet) Phase(string) {}
+func (q *quiet) Trial(_ plan.Trial, _ plan.Cell, status string) {
+	q.statuses = append(q.statuses, status)
+}
+
+const experiment = `schema = 1
+name = "fake"
+[lab]
+provider = "local"
+endpoint = "netns"
+[measure]
+blocks = 1
+trials = 2
+duration = "1s"
+warmup = "0s"
+[matrix]
+scenarios = ["localhost"]
+workloads = ["TCP_RR"]
+policies = [1, 2]
+[[arm]]
+name = "cilium-like"
+datapath = "cilium-like"
+`
+
+// campaignOf runs the experiment against a helper that misbehaves, and returns
+// the statuses of its rows in order.
+func campaignOf(t *testing.T, how string) (Result, []record.Row, error) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("the local provider makes network namespaces: run this test as root")
+	}
+	t.Setenv(fakeEnv, how)
+	t.Setenv(countEnv, filepath.Join(t.TempDir(), "count"))
+	catalog := plan.Catalog{Datapaths: datapath.Catalog(), Workloads: workload.Catalog(), Kernels: images.Kernels()}
+	spec, err := plan.Parse("fake.toml", []byte(experiment), catalog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := plan.Expand(spec, catalog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := rundir.Create(filepath.Join(t.TempDir(), "run"), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	store, err := images.Open("", images.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	result, err := Run(t.Context(), Config{
+		Plan: p, Dir: dir, Trials: dir.Pending(), Progress: &quiet{}, Log: slog.New(slog.DiscardHandler),
+		Environment: func(l *lab.Lab) map[string]any { return l.Environment() },
+		Up: func(ctx context.Context, _ int) (*lab.Lab, error) {
+			return lab.Up(ctx, lab.Config{Name: "fake", Lab: spec.Lab, Nodes: 1, Store: store, GuestPath: self,
+				StateDir: filepath.Join(t.TempDir(), "state")})
+		},
+	})
+	return result, rowsOf(t, dir), err
+}
+
+func rowsOf(t *testing.T, dir *rundir.Dir) []record.Row {
+	t.Helper()
+	f, err := os.Open(filepath.Join(dir.Path(), "rows.csv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	rows, err := record.Read(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rows
+}
+
+// trials maps each trial in the rows to its status.
+func trials(rows []record.Row) map[int]string {
+	out := map[int]string{}
+	for _, r := range rows {
+		out[r.Order] = r.Status
+	}
+	return out
+}
+
+func expectTrials(t *testing.T, rows []record.Row, want int, status string) {
+	t.Helper()
+	got := trials(rows)
+	if len(got) != want {
+		t.Errorf("%d trials have rows, want %d", len(got), want)
+	}
+	for order, s := range got {
+		if s != status {
+			t.Errorf("trial %d is %s, want %s", order, s, status)
+		}
+	}
+}
+
+func TestEveryTrialIsARow(t *testing.T) {
+	result, rows, err := campaignOf(t, "behaves")
+	if err != nil {
+		t.Fatal(err)
+	}
+	expectTrials(t, rows, 4, record.StatusOK)
+	if result.Status[record.StatusOK] != 4 || result.Failed() != 0 {
+		t.Errorf("result %+v, want 4 ok", result)
+	}
+}
+
+func TestRigFaultIsTriedAgain(t *testing.T) {
+	for _, how := range []string{"rig-once", "die-once"} {
+		t.Run(how, func(t *testing.T) {
+			_, rows, err := campaignOf(t, how)
+			if err != nil {
+				t.Fatal(err)
+			}
+			expectTrials(t, rows, 4, record.StatusOK)
+		})
+	}
+}
+
+func TestBrokenRigStopsTheRun(t *testing.T) {
+	_, rows, err := campaignOf(t, "rig-always")
+	if !errors.Is(err, ErrRig) {
+		t.Fatalf("error %v, want one wrapping ErrRig", err)
+	}
+	expectTrials(t, rows, maxRigFaults, record.StatusRig)
+}
+
+func TestUnprovenEnforcementGivesNoNumber(t *testing.T) {
+	result, rows, err := campaignOf(t, "not-enforced")
+	if err != nil {
+		t.Fatal(err)
+	}
+	expectTrials(t, rows, 4, record.StatusFailed)
+	for _, r := range rows {
+		if r.Metric != "" || !strings.Contains(r.Reason, "prove enforcement") {
+			t.Errorf("row %+v, want no metric and the proof as reason", r)
+		}
+	}
+	if result.Failed() != 4 {
+		t.Errorf("%d failed, want 4", result.Failed())
+	}
+}
+
+func TestUnsupportedIsARowNotAnError(t *testing.T) {
+	result, rows, err := campaignOf(t, "unsupported")
+	if err != nil || result.Failed() != 0 {
+		t.Fatalf("result %+v, error %v, want neither failure nor error", result, err)
+	}
+	expectTrials(t, rows, 4, record.StatusUnsupported)
+}
+
+func TestTrafficPastTheFilterIsVoid(t *testing.T) {
+	_, rows, err := campaignOf(t, "bypass")
+	if err != nil {
+		t.Fatal(err)
+	}
+	expectTrials(t, rows, 4, record.StatusVoid)
+	if !strings.Contains(rows[0].Reason, "went past it") {
+		t.Errorf("reason %q", rows[0].Reason)
+	}
+}
+
+func TestWithoutTheJITIsVoid(t *testing.T) {
+	_, rows, err := campaignOf(t, "no-jit")
+	if err != nil {
+		t.Fatal(err)
+	}
+	expectTrials(t, rows, 4, record.StatusVoid)
+}

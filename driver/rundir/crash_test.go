@@ -2,6 +2,7 @@ package rundir
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -25,7 +26,7 @@ const victimRows = 3000 // a trial of about 600 KB, so that a kill can tear it
 func TestMain(m *testing.M) {
 	if path := os.Getenv(victimEnv); path != "" {
 		if err := victim(path); err != nil {
-			os.Stderr.WriteString(err.Error() + "\n")
+			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		os.Exit(0)

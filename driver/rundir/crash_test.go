@@ -21,7 +21,7 @@ import (
 // records trials until it is killed.
 const victimEnv = "RUNDIR_TEST_VICTIM"
 
-const victimRows = 3000 // a trial of about 600 KB, so that a kill can tear it
+const victimRows = 1500 // a trial of some 300 KB, so that a kill can tear it
 
 func TestMain(m *testing.M) {
 	if path := os.Getenv(victimEnv); path != "" {
@@ -58,7 +58,7 @@ func TestKilledInMidAppend(t *testing.T) {
 		t.Fatal(err)
 	}
 	kills := 0
-	for growth := int64(1); ; growth += 400_000 {
+	for growth := int64(1); ; growth += 200_000 {
 		killed := runVictim(t, d.Path(), growth)
 		checkWholeTrials(t, d.Path())
 		if !killed {
@@ -111,6 +111,7 @@ func runVictim(t *testing.T, path string, growth int64) (killed bool) {
 			if fileSize(t, path) >= before+growth {
 				_ = cmd.Process.Kill() // it may have ended by itself
 			}
+			time.Sleep(200 * time.Microsecond)
 		}
 	}
 }

@@ -23,9 +23,11 @@ const (
 	cpioChar = 0o020000
 )
 
-func (c *cpioWriter) dir(name string)                         { c.entry(name, cpioDir|0o755, nil, 0, 0) }
-func (c *cpioWriter) link(name, target string)                { c.entry(name, cpioLink|0o777, []byte(target), 0, 0) }
-func (c *cpioWriter) file(name string, mode int, data []byte) { c.entry(name, cpioFile|mode, data, 0, 0) }
+func (c *cpioWriter) dir(name string)          { c.entry(name, cpioDir|0o755, nil, 0, 0) }
+func (c *cpioWriter) link(name, target string) { c.entry(name, cpioLink|0o777, []byte(target), 0, 0) }
+func (c *cpioWriter) file(name string, mode int, data []byte) {
+	c.entry(name, cpioFile|mode, data, 0, 0)
+}
 func (c *cpioWriter) char(name string, mode, major, minor int) {
 	c.entry(name, cpioChar|mode, nil, major, minor)
 }

@@ -69,11 +69,11 @@ find_missing() {
 # add_backports makes Debian's backports known, from the mirror in use here.
 add_backports() {
 	local release=$1 uri
-	if apt-get indextargets --format '$(RELEASE)' | grep -qx "$release-backports"; then
+	if [[ $'\n'$(apt-get indextargets --format '$(RELEASE)')$'\n' == *$'\n'"$release-backports"$'\n'* ]]; then
 		return
 	fi
-	uri=$(apt-get indextargets --format '$(CREATED_BY) $(RELEASE) $(REPO_URI)' |
-		awk -v release="$release" '$1 == "Packages" && $2 == release && $3 ~ /\/debian\/?$/ { print $3; exit }')
+	uri=$(apt-get indextargets --format '$(CREATED_BY) $(RELEASE) $(REPO_URI) $(ORIGIN)' |
+		awk -v release="$release" '$1 == "Packages" && $2 == release && $4 == "Debian" && uri == "" { uri = $3 } END { print uri }')
 	[ -n "$uri" ] || die "no Debian archive for $release in apt's configuration: add one, then run this again"
 	cat >"$backports" <<EOF
 # Written by hookbed's "make deps" for QEMU $qemu_min or newer.
@@ -83,6 +83,7 @@ Suites: $release-backports
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 EOF
+	apt-get update -q >&2 || die "apt-get update failed after adding $backports"
 }
 
 # forbid_daemons keeps package scripts from starting services: a libvirtd of
@@ -97,12 +98,12 @@ forbid_daemons() {
 install_missing() {
 	local release=$1 target=()
 	echo "deps: install ${missing[*]}" >&2
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get update -q >&2 || die "apt-get update failed: is there a network?"
 	if [ "$release" = bookworm ] && [[ " ${missing[*]} " == *" qemu-system-x86 "* ]]; then
 		add_backports "$release"
 		target=(-t "$release-backports")
 	fi
-	export DEBIAN_FRONTEND=noninteractive
-	apt-get update -q >&2 || die "apt-get update failed: is there a network?"
 	forbid_daemons
 	if [ ${#target[@]} -gt 0 ]; then
 		apt-get install -q -y --no-install-recommends "${target[@]}" qemu-system-x86 >&2 || die "installing qemu-system-x86 from backports failed"

@@ -132,6 +132,7 @@ func TestFetchWrongBytes(t *testing.T) {
 }
 
 func TestFetchOffline(t *testing.T) {
+	t.Parallel() // apt waits between its attempts
 	a := newArchive(t)
 	m := a.mirrors()
 	a.Close()

@@ -53,11 +53,11 @@ func TestParseLockErrors(t *testing.T) {
 }
 
 func TestParseMirrors(t *testing.T) {
-	const targets = `Packages https://packages.test/apt cloud Google
-DEP-11 http://mirror.example.test/debian/ bookworm Debian
-Packages http://mirror.example.test/debian/ bookworm Debian
-Packages http://mirror.example.test/debian/ bookworm-backports Debian
-Packages http://safe.example.test/debian-security/ bookworm-security Debian
+	const targets = `Packages https://packages.test/debian bookworm main Google
+DEP-11 http://mirror.example.test/debian/ bookworm main Debian
+Packages http://mirror.example.test/debian/ bookworm main Debian
+Packages http://mirror.example.test/debian/ bookworm-backports main Debian Backports
+Packages http://safe.example.test/debian-security/ bookworm-security main Debian
 `
 	m, err := parseMirrors(targets, "")
 	if err != nil {
@@ -71,13 +71,17 @@ Packages http://safe.example.test/debian-security/ bookworm-security Debian
 	if got, want := m.past(p, l), "http://snapshot.example.test/archive/debian-security/20261123T212833Z/pool/updates/main/g/g++_1.0+b1~2_amd64.deb"; got != want {
 		t.Errorf("past = %s, want %s", got, want)
 	}
-	if m, err = parseMirrors("Packages http://127.0.0.1:80/debian trixie\n", "http://snap.test/"); err != nil || m.snapshot != "http://snap.test" || m.security != "http://127.0.0.1:80/debian-security" {
+	if m, err = parseMirrors("Packages http://127.0.0.1:80/debian trixie main\n", "http://snap.test/"); err != nil || m.snapshot != "http://snap.test" || m.security != "http://127.0.0.1:80/debian-security" {
 		t.Errorf("mirrors are %+v, error %v", m, err)
 	}
-	if m, _ = parseMirrors("Packages http://127.0.0.1:80/debian trixie\n", ""); m.snapshot != "" {
+	if m, _ = parseMirrors("Packages http://127.0.0.1:80/debian trixie main\n", ""); m.snapshot != "" {
 		t.Errorf("snapshot service of an address is %q, want none", m.snapshot)
 	}
-	if _, err = parseMirrors("Packages https://packages.test/apt cloud Google\n", ""); err == nil {
+	const keyrings = "Packages https://packages.test/debian bookworm main /etc/apt/keyrings/other.gpg\nPackages http://mirror.test/debian bookworm main /usr/share/keyrings/debian-archive-keyring.gpg\n"
+	if m, err = parseMirrors(keyrings, ""); err != nil || m.main != "http://mirror.test/debian" {
+		t.Errorf("mirrors by keyring are %+v, error %v", m, err)
+	}
+	if _, err = parseMirrors("Packages https://packages.test/apt cloud main Google\n", ""); err == nil {
 		t.Error("no error although apt knows no Debian archive")
 	}
 }

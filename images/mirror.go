@@ -30,19 +30,29 @@ type mirrors struct {
 // findMirrors asks apt which mirror of Debian this computer uses, so that no
 // host name is built in. It fails where apt knows no Debian archive.
 func findMirrors(ctx context.Context) (mirrors, error) {
-	out, err := command{argv: []string{"apt-get", "indextargets", "--format", "$(CREATED_BY) $(REPO_URI) $(RELEASE) $(ORIGIN)"}}.run(ctx)
+	const format = "$(CREATED_BY) $(REPO_URI) $(RELEASE) $(COMPONENT) "
+	out, err := command{argv: []string{"apt-get", "indextargets", "--format", format + "$(ORIGIN)"}}.run(ctx)
+	if err != nil {
+		return mirrors{}, err
+	}
+	if m, err := parseMirrors(out, os.Getenv(snapshotVariable)); err == nil {
+		return m, nil
+	}
+	// Without downloaded indexes apt knows no origins, but which keys it trusts.
+	out, err = command{argv: []string{"apt-get", "indextargets", "--no-release-info", "--format", format + "$(SIGNED_BY)"}}.run(ctx)
 	if err != nil {
 		return mirrors{}, err
 	}
 	return parseMirrors(out, os.Getenv(snapshotVariable))
 }
 
-// parseMirrors picks the archives from lines of "Packages URI RELEASE ORIGIN".
+// parseMirrors picks the archives from lines of "Packages URI RELEASE COMPONENT
+// WHO", where WHO is the origin, or the keyring, or missing: the default keys.
 func parseMirrors(targets, snapshot string) (mirrors, error) {
 	m := mirrors{snapshot: strings.TrimRight(snapshot, "/"), trust: "signed-by=" + keyring}
 	for line := range strings.Lines(targets) {
 		f := strings.Fields(line)
-		if len(f) < 3 || f[0] != "Packages" || len(f) > 3 && !strings.HasPrefix(f[3], "Debian") {
+		if len(f) < 4 || f[0] != "Packages" || f[3] != "main" || len(f) > 4 && !isDebian(f[4]) {
 			continue
 		}
 		base := strings.TrimRight(f[1], "/")
@@ -50,7 +60,7 @@ func parseMirrors(targets, snapshot string) (mirrors, error) {
 		switch {
 		case security && m.security == "":
 			m.security = base
-		case !security && m.main == "" && path.Base(base) == archiveMain:
+		case !security && m.main == "":
 			m.main = base
 		}
 	}
@@ -64,6 +74,12 @@ func parseMirrors(targets, snapshot string) (mirrors, error) {
 		m.snapshot = deriveSnapshot(m.main)
 	}
 	return m, nil
+}
+
+// isDebian recognises Debian's own archive by its origin or its keyring; an
+// empty format field of apt stays as it is written.
+func isDebian(who string) bool {
+	return strings.HasPrefix(who, "Debian") || strings.Contains(path.Base(who), "debian-archive-") || who == "$(SIGNED_BY)"
 }
 
 // deriveSnapshot guesses the snapshot service next to a mirror: the same

@@ -69,11 +69,15 @@ func (l *Local) Run(ctx context.Context, cmd Cmd) error {
 	if err != nil {
 		return startError(cmd, err)
 	}
-	done := make(chan error, 1)
-	go func() { done <- child.Wait() }()
+	var waitErr error // written before done is closed
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		waitErr = child.Wait()
+	}()
 	select {
-	case err := <-done:
-		return outcome(ctx, cmd, kept, err)
+	case <-done:
+		return outcome(ctx, cmd, kept, waitErr)
 	case <-ctx.Done():
 	}
 	endGroup(child.Process.Pid)
@@ -123,16 +127,13 @@ func endGroup(id int) {
 
 // startError gives a command that cannot be executed the status of a shell.
 func startError(cmd Cmd, err error) error {
-	status := 0
 	switch {
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
-		status = 127
+		return &ExitError{Argv: cmd.Argv, Status: 127, Stderr: err.Error()}
 	case errors.Is(err, fs.ErrPermission):
-		status = 126
-	default:
-		return fmt.Errorf("run %s: %w", cmd.Argv[0], err)
+		return &ExitError{Argv: cmd.Argv, Status: 126, Stderr: err.Error()}
 	}
-	return &ExitError{Argv: cmd.Argv, Status: status, Stderr: err.Error()}
+	return fmt.Errorf("run %s: %w", cmd.Argv[0], err)
 }
 
 // outcome turns what Wait said into Run's error.
@@ -162,8 +163,12 @@ func (l *Local) Push(ctx context.Context, data []byte, path string, mode uint32)
 		return fmt.Errorf("push %q: the path is not absolute", path)
 	}
 	perm := fs.FileMode(mode) & fs.ModePerm
-	if same, err := alreadyThere(path, data, perm); same || err != nil {
-		return err
+	if alreadyThere(path, data) {
+		// Only what differs is changed, for the change is what others notice.
+		if info, err := os.Stat(path); err == nil && info.Mode().Perm() == perm {
+			return nil
+		}
+		return os.Chmod(path, perm)
 	}
 	if err := place(path, data, perm); err != nil {
 		return fmt.Errorf("push %d B to %s on this computer: %w", len(data), path, err)
@@ -171,19 +176,15 @@ func (l *Local) Push(ctx context.Context, data []byte, path string, mode uint32)
 	return nil
 }
 
-// alreadyThere compares by digest and sets the mode of a file that is.
-func alreadyThere(path string, data []byte, perm fs.FileMode) (bool, error) {
+// alreadyThere tells whether a regular file has this content. One that cannot
+// be read has not; writing it finds out what is the matter.
+func alreadyThere(path string, data []byte) bool {
 	info, err := os.Stat(path)
 	if err != nil || !info.Mode().IsRegular() || info.Size() != int64(len(data)) {
-		return false, nil // place finds out what is the matter
+		return false
 	}
-	if same, err := sameContent(path, data); !same || err != nil {
-		return false, nil
-	}
-	if info.Mode().Perm() == perm {
-		return true, nil
-	}
-	return true, os.Chmod(path, perm)
+	same, err := sameContent(path, data)
+	return err == nil && same
 }
 
 func sameContent(path string, data []byte) (bool, error) {

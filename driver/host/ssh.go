@@ -160,12 +160,16 @@ func (s *SSH) run(ctx context.Context, cmd Cmd) error {
 	if err := session.Start(line); err != nil {
 		return s.explain(fmt.Errorf("start %s: %w", cmd.Argv[0], err))
 	}
-	done := make(chan error, 1)
-	go func() { done <- session.Wait() }()
+	var waitErr error // written before done is closed
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		waitErr = session.Wait()
+	}()
 	select {
-	case err := <-done:
+	case <-done:
 		_ = filter.flush() // what a shell said that never became the command
-		return s.outcome(ctx, cmd, kept, err)
+		return s.outcome(ctx, cmd, kept, waitErr)
 	case <-ctx.Done():
 	}
 	s.end(session, filter.found, done)
@@ -236,7 +240,7 @@ kill -s KILL -- "-$1" 2>/dev/null
 exit 0`
 
 // end ends the command of a session in bounded time.
-func (s *SSH) end(session *ssh.Session, found <-chan int, done <-chan error) {
+func (s *SSH) end(session *ssh.Session, found <-chan int, done <-chan struct{}) {
 	limit := time.After(endLimit)
 	select {
 	case pid := <-found:

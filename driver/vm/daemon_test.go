@@ -19,8 +19,14 @@ import (
 )
 
 // childDir in the environment makes the test binary a driver that brings up a
-// private libvirtd with its state there, says so, and waits to be killed.
-const childDir, childDetached = "HOOKBED_VM_CHILD_DIR", "HOOKBED_VM_CHILD_DETACHED"
+// private libvirtd with its state there, says so, and waits to be killed. With
+// a kernel and an initramfs it starts a machine too.
+const (
+	childDir      = "HOOKBED_VM_CHILD_DIR"
+	childDetached = "HOOKBED_VM_CHILD_DETACHED"
+	childKernel   = "HOOKBED_VM_CHILD_KERNEL"
+	childInitrd   = "HOOKBED_VM_CHILD_INITRAMFS"
+)
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {
@@ -36,24 +42,35 @@ func driverChild(dir string) int {
 	if err == nil {
 		err = h.CreateNetwork(ctx, mgmt)
 	}
+	if kernel := os.Getenv(childKernel); err == nil && kernel != "" {
+		err = h.Start(ctx, bare(dir, kernel, os.Getenv(childInitrd)))
+	}
 	if err != nil {
-		fmt.Println("FAILED", err)
+		fmt.Fprintln(os.Stdout, "FAILED", err)
 		return 1
 	}
-	fmt.Println("READY")
+	fmt.Fprintln(os.Stdout, "READY")
 	<-ctx.Done()
 	return 0
 }
 
 var mgmt = Network{Name: "hookbed-t-mgmt", Bridge: "hbm-t", HostCIDR: "198.18.0.1/24"}
 
+// bare is a machine of nothing but a kernel, an initramfs and a network card.
+func bare(dir, kernel, initramfs string) Machine {
+	return Machine{
+		Name: "hookbed-t-bare", VCPUs: 1, MemoryMiB: 256, Accel: TCG, Kernel: kernel, Initramfs: initramfs, Cmdline: probeLine,
+		NICs: []NIC{{Network: mgmt.Name, MAC: "52:54:00:12:00:0b"}}, ConsoleLog: filepath.Join(dir, "bare.console"),
+	}
+}
+
 // connect starts a private libvirtd with its state in dir, whatever the system has.
-func connect(t *testing.T, dir string, detached bool) *Hypervisor {
+func connect(t testing.TB, dir string, cacheDir string) *Hypervisor {
 	t.Helper()
 	needRoot(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	h, err := Connect(ctx, Config{StateDir: dir, Lab: "t", Detached: detached, Socket: filepath.Join(dir, "none")})
+	h, err := Connect(ctx, Config{StateDir: dir, Lab: "t", CacheDir: cacheDir, Socket: filepath.Join(dir, "none")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +82,7 @@ func connect(t *testing.T, dir string, detached bool) *Hypervisor {
 	return h
 }
 
-func needRoot(t *testing.T) {
+func needRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("a private libvirtd needs root: run the tests as root")
@@ -133,8 +150,9 @@ func (w world) wantGone(t *testing.T, dir string) {
 
 func TestPrivateLibvirtdLeavesNothing(t *testing.T) {
 	dir := t.TempDir()
+	files := openFiles(t)
 	start := time.Now()
-	h := connect(t, dir, false)
+	h := connect(t, dir, "")
 	w := worldOf(t, *h.record.Process)
 	if err := h.CreateNetwork(t.Context(), mgmt); err != nil {
 		t.Fatal(err)
@@ -149,16 +167,32 @@ func TestPrivateLibvirtdLeavesNothing(t *testing.T) {
 		t.Errorf("up and down took %v", took)
 	}
 	w.wantGone(t, dir)
-	if files, err := os.ReadDir(dir); err != nil || len(files) > 0 {
-		t.Errorf("files remain: %v, %v", files, err)
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("files remain: %v, %v", left, err)
+	}
+	for end := time.Now().Add(5 * time.Second); openFiles(t) > files && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond) // the connection's reader notices by itself
+	}
+	if n := openFiles(t); n > files {
+		t.Errorf("%d files are open, %d were before", n, files)
 	}
 	if err := h.Close(t.Context()); err != nil {
 		t.Errorf("second close: %v", err)
 	}
 }
 
+// openFiles counts our open descriptors.
+func openFiles(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
 // child runs this binary as a driver until it is up, and returns its libvirtd.
-func child(t *testing.T, dir string, detached bool) (*exec.Cmd, Process) {
+func child(t *testing.T, dir string, env ...string) (*exec.Cmd, Process) {
 	t.Helper()
 	needRoot(t)
 	exe, err := os.Executable()
@@ -166,10 +200,7 @@ func child(t *testing.T, dir string, detached bool) (*exec.Cmd, Process) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(exe)
-	cmd.Env = append(os.Environ(), childDir+"="+dir)
-	if detached {
-		cmd.Env = append(cmd.Env, childDetached+"=1")
-	}
+	cmd.Env = append(append(os.Environ(), childDir+"="+dir), env...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -197,7 +228,7 @@ func child(t *testing.T, dir string, detached bool) (*exec.Cmd, Process) {
 
 func TestKilledDriverLeavesNothing(t *testing.T) {
 	dir := t.TempDir()
-	cmd, p := child(t, dir, false)
+	cmd, p := child(t, dir)
 	w := worldOf(t, p)
 	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -216,7 +247,7 @@ func TestKilledDriverLeavesNothing(t *testing.T) {
 
 func TestDetachedLabOutlivesItsDriver(t *testing.T) {
 	dir := t.TempDir()
-	cmd, p := child(t, dir, true)
+	cmd, p := child(t, dir, childDetached+"=1")
 	w := worldOf(t, p)
 	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -265,7 +296,7 @@ func TestAttachWithoutRecord(t *testing.T) {
 }
 
 func TestDialerReachesIntoTheNamespace(t *testing.T) {
-	h := connect(t, t.TempDir(), false)
+	h := connect(t, t.TempDir(), "")
 	if err := h.CreateNetwork(t.Context(), mgmt); err != nil {
 		t.Fatal(err)
 	}
@@ -311,7 +342,7 @@ func listenIn(t *testing.T, h *Hypervisor, addr string) net.Listener {
 
 // TestSystemLibvirtd takes the socket of a private libvirtd for the system's.
 func TestSystemLibvirtd(t *testing.T) {
-	private := connect(t, t.TempDir(), false)
+	private := connect(t, t.TempDir(), "")
 	ctx, dir := t.Context(), t.TempDir()
 	h, err := Connect(ctx, Config{StateDir: dir, Lab: "t", Socket: private.daemon.socket()})
 	if err != nil {
@@ -340,7 +371,7 @@ func TestSystemLibvirtd(t *testing.T) {
 }
 
 func TestDestroyOfNothingIsNoError(t *testing.T) {
-	h := connect(t, t.TempDir(), false)
+	h := connect(t, t.TempDir(), "")
 	ctx := t.Context()
 	if err := errors.Join(h.Destroy(ctx, "hookbed-t-none"), h.DestroyNetwork(ctx, "hookbed-t-none"), h.Wait(ctx, "hookbed-t-none", Gone)); err != nil {
 		t.Error(err)
@@ -351,7 +382,7 @@ func TestDestroyOfNothingIsNoError(t *testing.T) {
 }
 
 func TestStartReportsQEMU(t *testing.T) {
-	h := connect(t, t.TempDir(), false)
+	h := connect(t, t.TempDir(), "")
 	m := node()
 	m.NICs, m.Disks, m.ConsoleLog = nil, nil, filepath.Join(t.TempDir(), "console")
 	var fail *StartError

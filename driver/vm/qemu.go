@@ -26,7 +26,7 @@ const (
 	probeMarker = "HOOKBED-PROBE-OK" // what the probe guest prints in user space
 	probeLine   = "console=ttyS0 quiet panic=1 tsc=reliable no_timer_check"
 	kvmLimit    = 6 * time.Second // KVM that works is done in one
-	bootLimit   = 60 * time.Second
+	bootLimit   = 120 * time.Second
 
 	accelCache = "accelerator.json"
 )
@@ -200,7 +200,7 @@ func keepAccel(path string, key probeIdentity, a Accel) error {
 
 // BootProbe boots the probe guest under an accelerator, without libvirt, and
 // returns the seconds from starting QEMU to user space: what this computer
-// needs at the least to boot this kernel. It gives up after 60 s.
+// needs at the least to boot this kernel. It gives up after 120 s.
 func BootProbe(ctx context.Context, accel, kernel, initramfs string) (float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, bootLimit)
 	defer cancel()

@@ -106,6 +106,9 @@ func openRun(file string, f runFlags) (*rundir.Dir, *plan.Plan, error) {
 		out = filepath.Join("runs", p.Spec.Name+"-"+time.Now().Format("20060102-150405"))
 	}
 	dir, err := rundir.Create(out, p)
+	if errors.Is(err, rundir.ErrNotEmpty) {
+		err = fmt.Errorf("%w; go on with `driver run --resume %s`, or give another directory with --out", err, out)
+	}
 	return dir, p, err
 }
 

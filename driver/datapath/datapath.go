@@ -106,14 +106,25 @@ func registry() []datapath {
 			},
 		}, bpfFabric, tcFilter},
 		{plan.DatapathEntry{
-			Name: "xdp", Fabric: "bridge", Filter: "xdp-hash", Options: []plan.Option{attach},
+			Name: "xdp", Fabric: "bridge", Filter: "xdp-hash", Options: []plan.Option{attach}, Refuse: refuseXDP,
 			Doc: "bridge and a stateless XDP hash policy: on the server's veth (localhost) or its node's NIC (multi-host)",
 		}, bridgeFabric, xdpFilter},
 		{plan.DatapathEntry{
-			Name: "xdp-pass", Fabric: "bridge", Filter: "xdp-pass", Options: []plan.Option{attach}, NoPolicies: true,
+			Name: "xdp-pass", Fabric: "bridge", Filter: "xdp-pass", Options: []plan.Option{attach}, Refuse: refuseXDP, NoPolicies: true,
 			Doc: "control for xdp: a program at the same place that passes every packet",
 		}, bridgeFabric, xdpFilter},
 	}
+}
+
+// refuseXDP refuses native XDP on a virtio NIC that has no queues to spare: the
+// driver wants a transmit queue for each CPU beside the stack's own, and
+// without them falls back to a locked queue, which is another datapath than
+// the one asked for (virtnet_xdp_set in drivers/net/virtio_net.c).
+func refuseXDP(lab plan.Lab, scenario string, options map[string]string) string {
+	if lab.Provider != plan.ProviderLibvirt || scenario != plan.MultiHost || options[optAttach] != attachNative || lab.Queues >= 2*lab.VCPUs {
+		return ""
+	}
+	return fmt.Sprintf("native XDP on the node's NIC wants lab.queues >= 2 x lab.vcpus = %d, got %d; raise queues, or write attach = %q", 2*lab.VCPUs, lab.Queues, attachGeneric)
 }
 
 // Catalog describes every datapath to the plan's loader.

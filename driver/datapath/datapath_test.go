@@ -211,3 +211,22 @@ func TestCheckNamesTheMissingTool(t *testing.T) {
 		t.Errorf("without the tool: %v, want it named", err)
 	}
 }
+
+func TestNativeXDPWantsQueues(t *testing.T) {
+	for _, tc := range []struct {
+		provider, scenario, attach string
+		queues                     int
+		refused                    bool
+	}{
+		{plan.ProviderLibvirt, plan.MultiHost, attachNative, 3, true},
+		{plan.ProviderLibvirt, plan.MultiHost, attachNative, 4, false},
+		{plan.ProviderLibvirt, plan.MultiHost, attachGeneric, 1, false},
+		{plan.ProviderLibvirt, plan.Localhost, attachNative, 1, false},
+		{plan.ProviderLocal, plan.MultiHost, attachNative, 0, false},
+	} {
+		lab := plan.Lab{Provider: tc.provider, VCPUs: 2, Queues: tc.queues}
+		if got := refuseXDP(lab, tc.scenario, map[string]string{optAttach: tc.attach}); (got != "") != tc.refused {
+			t.Errorf("%+v: %q", tc, got)
+		}
+	}
+}

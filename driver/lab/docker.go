@@ -21,7 +21,7 @@ import (
 const (
 	dockerSocket  = "/run/docker.sock"
 	dockerNetwork = "hookbed"
-	engineStart   = 90 * time.Second
+	engineStart   = 180 * time.Second
 )
 
 // engine is the Docker Engine of one node, reached through its host.

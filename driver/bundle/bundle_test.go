@@ -67,7 +67,7 @@ func TestKindsAreDistinct(t *testing.T) {
 
 func TestUnknownIsRefused(t *testing.T) {
 	for text, want := range map[string]string{
-		`{"node":"n","kind":"explode","args":{}}`:                      "explode",
+		`{"node":"n","kind":"explode","args":{}}`:                       "explode",
 		`{"node":"n","kind":"bridge","args":{"link":"b","colour":"x"}}`: "colour",
 	} {
 		var s Step

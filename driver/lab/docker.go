@@ -21,7 +21,9 @@ import (
 const (
 	dockerSocket  = "/run/docker.sock"
 	dockerNetwork = "hookbed"
-	engineStart   = 180 * time.Second
+	// networkModeNone gives a container loopback only.
+	networkModeNone = "none"
+	engineStart     = 180 * time.Second
 )
 
 // engine is the Docker Engine of one node, reached through its host.

@@ -6,8 +6,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -271,11 +273,33 @@ func (p *virtual) openEngines(ctx context.Context) error {
 	return group.Wait()
 }
 
+// containerFacts asks the tools inside a container of the node for their
+// versions. The container serves as an endpoint afterwards.
+func (n *virtualNode) containerFacts(ctx context.Context) (map[string]string, error) {
+	at := place{datapath.Client, networkModeNone}
+	id, pid, err := n.engine.start(ctx, at.role, "", at.network)
+	if id != "" {
+		n.containers[at] = placed{id, pid}
+	}
+	if err != nil {
+		return nil, err
+	}
+	facts := map[string]string{}
+	for tool, argv := range map[string][]string{"iperf3": {"iperf3", "--version"}, "netperf": {"netperf", "-V"}} {
+		out, err := n.engine.exec(ctx, id, argv...)
+		if err != nil {
+			return nil, err
+		}
+		facts["container."+tool], _, _ = strings.Cut(out, "\n")
+	}
+	return facts, nil
+}
+
 func (p *virtual) begin(ctx context.Context, s datapath.Setup) error {
 	if !p.docker() {
 		return nil
 	}
-	mode := "none"
+	mode := networkModeNone
 	if s.Network == datapath.NetworkBridge {
 		mode = dockerNetwork
 	}
@@ -404,7 +428,7 @@ func (p *virtual) keepState() error {
 func (l *Lab) describeVirtual(ctx context.Context, p *virtual) error {
 	l.facts = map[string]map[string]string{}
 	machines := map[string]any{}
-	for _, n := range p.nodes {
+	for i, n := range p.nodes {
 		reply, err := n.helper.call(ctx, bundle.Request{Facts: true})
 		if err != nil {
 			return err
@@ -422,8 +446,12 @@ func (l *Lab) describeVirtual(ctx context.Context, p *virtual) error {
 		if err != nil {
 			return err
 		}
-		for k, v := range facts {
-			reply.Facts[k] = v
+		maps.Copy(reply.Facts, facts)
+		if i == 0 {
+			if facts, err = n.containerFacts(ctx); err != nil {
+				return err
+			}
+			maps.Copy(reply.Facts, facts)
 		}
 	}
 	artifacts := map[string]string{}

@@ -37,8 +37,6 @@ done
 for switch in /proc/sys/net/bridge/bridge-nf-call-*; do
 	[ ! -e "$switch" ] || echo 0 >"$switch"
 done
-# A guest that just came up is found at the next try, 0.1 s later instead of 1 s.
-echo 100 >/proc/sys/net/ipv4/neigh/default/retrans_time_ms
 
 # Nothing starts before the driver has written down that this process exists;
 # at a driver's death the line does not come.

@@ -232,7 +232,7 @@ func TestVMSystemLibvirtdEndsMachinesWithTheirDriver(t *testing.T) {
 		t.Fatalf("the machine is %s, %v", state, err)
 	}
 	start := time.Now()
-	if err := h.lv.Disconnect(); err != nil {
+	if err := h.conn.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if err := private.Wait(ctx, m.Name, Gone); err != nil || time.Since(start) > 2*time.Second {

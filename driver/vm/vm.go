@@ -50,6 +50,7 @@ type Config struct {
 // machines. Its methods may be called by several goroutines.
 type Hypervisor struct {
 	cfg    Config
+	conn   net.Conn // under lv, which does not close one that the other side left
 	lv     *libvirt.Libvirt
 	daemon *daemon // nil with the system's libvirtd
 
@@ -141,12 +142,27 @@ func answers(socket string) bool {
 
 // open speaks libvirt's protocol on a socket.
 func (h *Hypervisor) open(ctx context.Context, socket string) error {
-	h.lv = libvirt.NewWithDialer(dialers.NewLocal(dialers.WithSocket(socket), dialers.WithLocalTimeout(dialLimit)))
-	err := within(ctx, func() error { return h.lv.ConnectToURI(libvirt.QEMUSystem) })
+	conn, err := (&net.Dialer{Timeout: dialLimit}).DialContext(ctx, "unix", socket)
 	if err != nil {
+		return fmt.Errorf("connect to libvirt: %w", err)
+	}
+	h.conn, h.lv = conn, libvirt.NewWithDialer(dialers.NewAlreadyConnected(conn))
+	err = within(ctx, func() error { return h.lv.ConnectToURI(libvirt.QEMUSystem) })
+	if err != nil {
+		_ = conn.Close() // unblocks what still waits for an answer
 		return fmt.Errorf("connect to libvirt at %s: %w", socket, err)
 	}
 	return nil
+}
+
+// hangUp ends the connection to libvirt; whatever is under way fails.
+func (h *Hypervisor) hangUp() {
+	if h.lv.IsConnected() {
+		ctx, cancel := context.WithTimeout(context.Background(), dialLimit)
+		defer cancel()
+		_ = within(ctx, h.lv.Disconnect) // a goodbye on which nothing depends
+	}
+	_ = h.conn.Close() // closed already, or of no use any more
 }
 
 // facts learns about the host once; libvirt may have to look at QEMU first,
@@ -215,14 +231,15 @@ func (h *Hypervisor) Close(ctx context.Context) error {
 		if err := h.daemon.end(ctx); err != nil {
 			return fmt.Errorf("end private libvirtd: %w", err)
 		}
+		_ = h.conn.Close() // it is dead already
 		return removeRecord(h.cfg.StateDir)
 	}
 	if h.lv.IsConnected() {
 		if err := h.sweep(ctx); err != nil {
 			return err
 		}
-		_ = h.lv.Disconnect() // nothing is left to lose
 	}
+	h.hangUp()
 	return removeRecord(h.cfg.StateDir)
 }
 
@@ -231,7 +248,7 @@ func (h *Hypervisor) Detach() error {
 	if !h.cfg.Detached {
 		return errors.New("detach from libvirt: this lab's machines end with the driver")
 	}
-	_ = h.lv.Disconnect() // the lab does not depend on it
+	h.hangUp()
 	if h.daemon != nil {
 		return h.daemon.release()
 	}

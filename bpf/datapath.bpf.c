@@ -78,15 +78,14 @@ static __always_inline enum frame read_skb(struct __sk_buff *skb, struct cursor 
 	return f;
 }
 
-// checksum_for_ttl updates an IPv4 header checksum for a changed word of TTL
-// and protocol (RFC 1624, equation 3).
-static __always_inline __sum16 checksum_for_ttl(__sum16 check, __u16 old, __u16 new)
+// checksum_after_hop is the IPv4 header checksum once the TTL is one less, by
+// RFC 1624, equation 3. The TTL is the upper byte of its 16-bit word m, so
+// ~m + m' is ~0x0100 whatever else the word holds.
+static __always_inline __sum16 checksum_after_hop(__sum16 check)
 {
-	__u32 sum = (__u16)~check + (__u16)~old + new;
+	__u32 sum = (__u16)~check + bpf_htons(0xfeff);
 
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return (__sum16)~sum;
+	return (__sum16)~((sum & 0xffff) + (sum >> 16));
 }
 
 // decrement_ttl writes TTL - 1 and the checksum of an untagged frame.
@@ -96,10 +95,8 @@ static __always_inline int decrement_ttl(struct __sk_buff *skb, const struct pac
 		__u8 ttl;
 		__u8 proto;
 		__sum16 check;
-	} now = {.ttl = p->ttl - 1, .proto = p->proto};
+	} now = {.ttl = p->ttl - 1, .proto = p->proto, .check = checksum_after_hop(p->check)};
 
-	// In memory the TTL is the first byte of its word.
-	now.check = checksum_for_ttl(p->check, bpf_htons(p->ttl << 8 | p->proto), bpf_htons(now.ttl << 8 | now.proto));
 	return bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct iphdr, ttl), &now, sizeof(now), 0);
 }
 
@@ -157,7 +154,8 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 		return TC_ACT_SHOT;
 	if (!use_peer)
 		return bpf_redirect(e->ifindex, 0);
-	// Nobody looks at the destination MAC again on this way.
+	// Nobody looks at the new MAC on this way. Before Linux 6.15 a packet that
+	// came for another keeps that mark, and the endpoint would drop it.
 	if (skb->pkt_type != PACKET_HOST)
 		bpf_skb_change_type(skb, PACKET_HOST);
 	return bpf_redirect_peer(e->ifindex, 0);

@@ -43,6 +43,9 @@ func newNamespace(t testing.TB) *namespace {
 		// namespace with the thread.
 		runtime.LockOSThread()
 		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil {
+			err = quiet()
+		}
 		made <- err
 		if err != nil {
 			return
@@ -52,10 +55,22 @@ func newNamespace(t testing.TB) *namespace {
 		}
 	}()
 	if err := <-made; err != nil {
-		t.Fatalf("make a network namespace: %v", err)
+		t.Fatalf("make a quiet network namespace: %v", err)
 	}
 	t.Cleanup(func() { close(ns.work) })
 	return ns
+}
+
+// quiet keeps the links of this thread's namespace from speaking IPv6 of their
+// own accord, which would be counted.
+func quiet() error {
+	for _, which := range []string{"all", "default"} {
+		err := os.WriteFile("/proc/sys/net/ipv6/conf/"+which+"/disable_ipv6", []byte("1"), 0o644)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // do runs f in the namespace.

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/features"
 )
 
 // Identities of the test's sources in tc policies.
@@ -256,8 +257,8 @@ func TestChecksumOfEveryTTL(t *testing.T) {
 	r := loadTC(t, 0, 0)
 	r.serverEndpoint(false)
 	for ttl := 2; ttl < 256; ttl++ {
-		for _, totLen := range []int{40, 41, 0xfffe} {
-			f := frame{ttl: ttl, totLen: totLen, proto: uint8(ttl * 7), l4: make([]byte, 20)}
+		for i := range 16 {
+			f := frame{ttl: ttl, totLen: 40 + i*4099, proto: uint8(1 + i*7), l4: make([]byte, 20)}
 			out := r.want(ProgFromNetdev, f.bytes(), actRedirect, StatPassed)
 			checkForwarded(t, f.bytes(), out.frame, serverMAC, serverGW)
 		}
@@ -370,6 +371,8 @@ func TestAnswersOpenNothing(t *testing.T) {
 	r.want(ProgFromNetdev, frame{flags: tcpSYN}.bytes(), actRedirect, StatAccepted)
 	answer := frame{flags: tcpSYN | tcpACK}.reply()
 	r.want(ProgFromEndpoint, answer.bytes(), actOK, StatPassed) // no route here
+	complaint := frame{src: server, dst: client, proto: protoICMP, l4: icmpError(3, frame{})}
+	r.want(ProgFromEndpoint, complaint.bytes(), actOK, StatPassed)
 	wantEntries(t, r, 1)
 	r.setRules(nil)
 	r.want(ProgFromNetdev, frame{}.bytes(), actShot, StatDropped)
@@ -489,6 +492,9 @@ func TestXDPPass(t *testing.T) {
 // TestXDPWithFragments: the programs also load for drivers' multi-buffer mode
 // (xdp.frags, Linux 5.18).
 func TestXDPWithFragments(t *testing.T) {
+	if v, err := features.LinuxVersionCode(); err != nil || v < 5<<16|18<<8 {
+		t.Skipf("this kernel's version is %#x (%v): it has no multi-buffer XDP", v, err)
+	}
 	const hasFrags = 1 << 5 // BPF_F_XDP_HAS_FRAGS
 	r := load(t, XDPObject(), map[string]any{VarEnforce: uint8(1), VarEndpointIP: [4]byte(IPKey(server))}, func(s *ebpf.CollectionSpec) {
 		for _, p := range s.Programs {

@@ -14,14 +14,15 @@ const rootFile = "root.squashfs"
 // rootInstall maps the recipe's files to their places in the root image.
 func rootInstall() map[string]string {
 	return map[string]string{
-		"root/init":           "usr/lib/hookbed/init",
-		"root/services":       "usr/lib/hookbed/services",
-		"root/inittab":        "etc/inittab",
-		"root/fstab":          "etc/fstab",
-		"root/fstab.endpoint": "etc/fstab.endpoint",
-		"root/power":          "etc/acpi/PWRF/00000080",
-		"root/daemon.json":    "etc/docker/daemon.json",
-		"root/sshd_config":    "etc/ssh/sshd_config",
+		"root/containerd.toml": "etc/containerd/config.toml",
+		"root/init":            "usr/lib/hookbed/init",
+		"root/services":        "usr/lib/hookbed/services",
+		"root/inittab":         "etc/inittab",
+		"root/fstab":           "etc/fstab",
+		"root/fstab.endpoint":  "etc/fstab.endpoint",
+		"root/power":           "etc/acpi/PWRF/00000080",
+		"root/daemon.json":     "etc/docker/daemon.json",
+		"root/sshd_config":     "etc/ssh/sshd_config",
 	}
 }
 

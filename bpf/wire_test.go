@@ -119,7 +119,7 @@ func tagged(f []byte) bool {
 }
 
 // untestable says that BPF_PROG_TEST_RUN refuses a frame as a socket buffer
-// (since Linux 6.16 it wants a whole IPv4 header behind that protocol).
+// (Linux 6.18 wants a whole IPv4 header behind that protocol).
 func untestable(f []byte) bool {
 	return binary.BigEndian.Uint16(f[12:]) == etherIPv4 && len(f) < etherSize+20
 }

@@ -169,11 +169,7 @@ func (p *virtual) bootNode(ctx context.Context, n *virtualNode, i int) error {
 	if err := p.hv.Start(ctx, machine); err != nil {
 		return err
 	}
-	n.ssh, err = host.DialSSH(ctx, host.SSHConfig{
-		Addr: n.mgmt + ":22", User: "root", PrivateKey: p.login.PrivatePEM,
-		HostKey: n.hostKey.AuthorizedKey, Dial: p.hv.Dialer(), Retry: bootLimit,
-	})
-	if err != nil {
+	if err := p.dial(ctx, n); err != nil {
 		return fmt.Errorf("reach %s: %w; its console: %s", n.Name, err, consoleTail(machine.ConsoleLog))
 	}
 	helper, err := os.ReadFile(p.cfg.GuestPath)
@@ -188,6 +184,27 @@ func (p *virtual) bootNode(ctx context.Context, n *virtualNode, i int) error {
 		func(ctx context.Context, f bundle.File) error {
 			return n.ssh.Push(ctx, f.Data, guestBlobs+"/"+f.SHA256, 0o600)
 		})
+	return err
+}
+
+// dial logs in to a node that boots, and gives up at once when its machine
+// ends: a guest that panics does.
+func (p *virtual) dial(ctx context.Context, n *virtualNode) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		if p.hv.Wait(ctx, n.domain, vm.Gone) == nil {
+			cancel(errors.New("the machine ended while booting"))
+		}
+	}()
+	var err error
+	n.ssh, err = host.DialSSH(ctx, host.SSHConfig{
+		Addr: n.mgmt + ":22", User: "root", PrivateKey: p.login.PrivatePEM,
+		HostKey: n.hostKey.AuthorizedKey, Dial: p.hv.Dialer(), Retry: bootLimit,
+	})
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return cause
+	}
 	return err
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 // figure is one picture: a measure of a scenario against the number of
-// policies, as data. svg.go draws it.
+// policies, as data. svg.go draws it, arms.go the arms on it.
 type figure struct {
 	Name     string // file name without extension, "throughput-localhost"
 	Title    string
@@ -20,7 +20,9 @@ type figure struct {
 	measure  measure
 	scale    scale
 	series   []series
-	levels   []int // numbers of policies on the axis
+	lines    int     // arms that are not references
+	highest  float64 // value, with its interval
+	levels   []int   // numbers of policies on the axis
 }
 
 // series is one arm.
@@ -86,7 +88,12 @@ func (e estimator) figure(scenario string, m measure) (figure, bool) {
 			f.series = append(f.series, s)
 		}
 	}
-	f.levels = levelsOf(all)
+	f.lines, f.levels = lines, levelsOf(all)
+	for _, p := range all {
+		if p.Median != nil {
+			f.highest = max(f.highest, p.Median.High, p.Median.Estimate)
+		}
+	}
 	return f, true
 }
 

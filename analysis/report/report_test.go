@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -118,7 +119,13 @@ func TestStudySized(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"throughput-localhost", "latency-localhost", "throughput-multi-host", "latency-multi-host", "crr-rate-localhost", "crr-rate-multi-host"} {
-		wellFormed(t, read(t, out, "figures", name+".svg"))
+		svg := read(t, out, "figures", name+".svg")
+		wellFormed(t, svg)
+		for _, want := range []string{"<title>", "<desc>", ">iptables-established</text>", ">1000</text>", "xdp, N = 50: no valid number", "Helvetica,sans-serif"} {
+			if !strings.Contains(svg, want) {
+				t.Errorf("%s.svg lacks %q", name, want)
+			}
+		}
 		if n := strings.Count(read(t, out, "figures", name+".csv"), "\n"); n != 1+4*9+2 {
 			t.Errorf("%s.csv has %d lines, want a header, 4 arms with 9 N and 2 with one", name, n)
 		}
@@ -417,10 +424,17 @@ func TestSpreadKeepsLabelsApart(t *testing.T) {
 	}
 }
 
-func TestNiceStep(t *testing.T) {
-	for in, want := range map[float64]float64{0: 1, 0.9: 1, 1.7: 2, 2.2: 2.5, 3: 5, 7: 10, 0.013: 0.02} {
-		if got := niceStep(in); got < want*(1-1e-9) || got > want*(1+1e-9) {
-			t.Errorf("niceStep(%g) = %g, want %g", in, got, want)
+func TestValueTicks(t *testing.T) {
+	for highest := 0.0123; highest < 1e6; highest *= 1.07 {
+		ticks := figure{highest: highest, scale: scale{divisor: 1}}.valueTicks()
+		last := ticks[len(ticks)-1].Value
+		if ticks[0].Value != 0 || last < highest || last > 1.5*highest || len(ticks) < 4 || len(ticks) > 6 {
+			t.Errorf("ticks up to %g: %v", highest, ticks)
+		}
+		for _, tick := range ticks {
+			if v, err := strconv.ParseFloat(tick.Label, 64); err != nil || v != tick.Value || len(tick.Label) > 8 {
+				t.Errorf("tick %g is labelled %q", tick.Value, tick.Label)
+			}
 		}
 	}
 }

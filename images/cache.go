@@ -298,10 +298,10 @@ func (s *Store) lock(ctx context.Context, name string) (unlock func(), err error
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
-			return func() { f.Close() }, nil
+			return func() { _ = f.Close() }, nil
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			f.Close()
+			_ = f.Close()
 			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 		}
 		if !told {
@@ -310,7 +310,7 @@ func (s *Store) lock(ctx context.Context, name string) (unlock func(), err error
 		}
 		select {
 		case <-ctx.Done():
-			f.Close()
+			_ = f.Close()
 			return nil, fmt.Errorf("lock %s: %w", f.Name(), ctx.Err())
 		case <-time.After(50 * time.Millisecond):
 		}

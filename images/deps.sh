@@ -96,19 +96,26 @@ forbid_daemons() {
 }
 
 install_missing() {
-	local release=$1 target=()
+	local release=$1 name others=()
 	echo "deps: install ${missing[*]}" >&2
 	export DEBIAN_FRONTEND=noninteractive
 	apt-get update -q >&2 || die "apt-get update failed: is there a network?"
+	forbid_daemons
 	if [ "$release" = bookworm ] && [[ " ${missing[*]} " == *" qemu-system-x86 "* ]]; then
 		add_backports "$release"
-		target=(-t "$release-backports")
+		# First all but QEMU, so that only QEMU comes from backports: what it
+		# shares with the others would not fit them from there.
+		for name in "${missing[@]}"; do
+			[ "$name" = qemu-system-x86 ] || others+=("$name")
+		done
+		[ ${#others[@]} = 0 ] || install_packages "${others[@]}"
+		missing=({qemu-system-x86,qemu-system-common,qemu-system-data,seabios}/"$release-backports")
 	fi
-	forbid_daemons
-	if [ ${#target[@]} -gt 0 ]; then
-		apt-get install -q -y --no-install-recommends "${target[@]}" qemu-system-x86 >&2 || die "installing qemu-system-x86 from backports failed"
-	fi
-	apt-get install -q -y --no-install-recommends "${missing[@]}" >&2 || die "installing ${missing[*]} failed"
+	install_packages "${missing[@]}"
+}
+
+install_packages() {
+	apt-get install -q -y --no-install-recommends "$@" >&2 || die "installing $* failed"
 }
 
 main() {

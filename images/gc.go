@@ -166,7 +166,7 @@ func (s *Store) gcTemps() (removed []string, err error) {
 			err = os.RemoveAll(dir)
 			removed = append(removed, dir)
 		}
-		f.Close()
+		_ = f.Close()
 		if err != nil {
 			return removed, err
 		}

@@ -182,7 +182,7 @@ func readTar(t *testing.T, data []byte) map[string][]byte {
 	out := map[string][]byte{}
 	for r := tar.NewReader(bytes.NewReader(data)); ; {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return out
 		}
 		if err != nil {

@@ -3,7 +3,7 @@ GO        ?= go
 REVISION  := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 LDFLAGS   := -s -w -X main.revision=$(REVISION)
 LINT      := .cache/bin/golangci-lint
-LINT_VERSION := v2.5.0
+LINT_VERSION := v2.15.0
 SMOKE_OUT ?= runs/smoke-$(shell date +%Y%m%d-%H%M%S)
 
 .PHONY: all deps build testbed test test-vm bench lint generate clean

@@ -129,7 +129,7 @@ func echo(t *testing.T, ns *namespace, at netip.AddrPort) {
 			go func() {
 				defer c.Close()
 				c.SetDeadline(time.Now().Add(patience))
-				io.Copy(c, c)
+				_, _ = io.Copy(c, c)
 			}()
 		}
 	}()
@@ -154,10 +154,10 @@ func checkConnects(t *testing.T, ns *namespace, from netip.Addr, to netip.AddrPo
 	c.SetDeadline(time.Now().Add(patience))
 	sent := make([]byte, 3<<20)
 	src := rand.NewChaCha8([32]byte{1})
-	src.Read(sent)
+	_, _ = src.Read(sent)
 	go func() {
-		c.Write(sent)
-		c.(*net.TCPConn).CloseWrite()
+		_ = c.Write(sent)
+		_ = c.(*net.TCPConn).CloseWrite()
 	}()
 	got, err := io.ReadAll(c)
 	if err != nil || !bytes.Equal(got, sent) {

@@ -13,7 +13,6 @@ import (
 	"hookbed/analysis/record"
 	"hookbed/driver/bundle"
 	"hookbed/driver/datapath"
-	"hookbed/driver/host"
 	"hookbed/driver/lab"
 	"hookbed/driver/plan"
 	"hookbed/driver/rundir"
@@ -71,7 +70,11 @@ type runner struct {
 // hand; what was measured is kept and the error is ctx's.
 func Run(ctx context.Context, cfg Config) (Result, error) {
 	r := &runner{Config: cfg, result: Result{Status: map[string]int{}, Seconds: map[string]float64{}}}
-	defer r.down(ctx)
+	defer func() {
+		if err := r.down(ctx); err != nil {
+			r.Log.Warn("teardown", "err", err)
+		}
+	}()
 	for _, group := range setups(cfg.Plan, cfg.Trials) {
 		if err := ctx.Err(); err != nil {
 			return r.result, err
@@ -106,7 +109,7 @@ func (r *runner) group(ctx context.Context, trials []plan.Trial) error {
 	left, fault := r.attempt(ctx, trials)
 	if fault != nil && ctx.Err() == nil && !fatal(fault) {
 		r.Log.Warn("rig fault, trying once more", "err", fault)
-		r.recover(ctx, fault)
+		r.recover(ctx)
 		left, fault = r.attempt(ctx, left)
 	}
 	switch {
@@ -121,7 +124,7 @@ func (r *runner) group(ctx context.Context, trials []plan.Trial) error {
 	if err := r.recordAll(left, record.StatusRig, fault.Error()); err != nil {
 		return fmt.Errorf("%w: %w", ErrRig, err)
 	}
-	r.recover(ctx, fault)
+	r.recover(ctx)
 	if r.rigFaults++; r.rigFaults >= maxRigFaults {
 		return fmt.Errorf("%w: %d setups in a row failed, the last: %w", ErrRig, r.rigFaults, fault)
 	}
@@ -142,10 +145,7 @@ func (e *upError) Error() string { return e.err.Error() }
 func (e *upError) Unwrap() error { return e.err }
 
 // recover gets rid of a lab that a fault may have spoiled.
-func (r *runner) recover(ctx context.Context, fault error) {
-	if errors.Is(fault, host.ErrUnreachable) {
-		r.Log.Warn("lost a machine, booting the lab again")
-	}
+func (r *runner) recover(ctx context.Context) {
 	if err := r.down(ctx); err != nil {
 		r.Log.Warn("teardown after a rig fault", "err", err)
 	}

@@ -171,7 +171,7 @@ func refusedXDP(err error, prog *ebpf.Program, name string, index int, mode link
 func xdpExplanation(prog *ebpf.Program, index int, mode link.XDPAttachFlags) string {
 	err := setXDP(index, prog.FD(), uint32(mode))
 	if err == nil {
-		setXDP(index, -1, uint32(mode))
+		_ = setXDP(index, -1, uint32(mode))
 		return ""
 	}
 	return err.Error()

@@ -128,7 +128,7 @@ func newNamespace(from *namespace, name string) (*namespace, error) {
 		return loopbackUp()
 	})
 	if err != nil && ns != nil {
-		ns.file.Close()
+		_ = ns.file.Close()
 	}
 	return ns, err
 }
@@ -175,7 +175,7 @@ func (x *executor) bind(b bundle.Bind) error {
 		if old.root == x.root {
 			return fmt.Errorf("bind %q: a bare namespace has that name", b.Endpoint)
 		}
-		old.file.Close()
+		_ = old.file.Close()
 		delete(x.endpoints, b.Endpoint)
 	}
 	if b.PID == 0 {

@@ -38,7 +38,7 @@ func startNursery() *nursery {
 		err := n.cmd.Start()
 		started <- err
 		if err == nil {
-			n.cmd.Wait()
+			_ = n.cmd.Wait()
 		}
 	}()
 	if err := <-started; err != nil {
@@ -69,14 +69,14 @@ func (n *nursery) enter() error {
 }
 
 func (n *nursery) kill() {
-	n.cmd.Process.Kill()
+	_ = n.cmd.Process.Kill()
 	<-n.done
 }
 
 // close ends every process in the nursery.
 func (n *nursery) close() {
 	if n.works() {
-		n.ns.Close()
+		_ = n.ns.Close()
 		n.kill()
 	}
 }

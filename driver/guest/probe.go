@@ -51,7 +51,7 @@ func acceptAndClose(l net.Listener) {
 			time.Sleep(listenPoll) // out of descriptors, for a moment
 			continue
 		}
-		conn.Close()
+		_ = conn.Close()
 	}
 }
 
@@ -124,7 +124,7 @@ func (c *call) addSources(a bundle.Probes) (remove func(), err error) {
 	var l netlink.Link
 	remove = func() {
 		for _, addr := range added {
-			c.nl.AddrDel(l, addr)
+			_ = c.nl.AddrDel(l, addr)
 		}
 	}
 	have, err := c.nl.AddrList(nil, netlink.FAMILY_V4)
@@ -229,8 +229,8 @@ func dial(p bundle.Probe, limit time.Duration) (attempt, error) {
 // hangUp closes a probe's socket with a reset, which leaves no TIME_WAIT.
 func hangUp(fd int) {
 	if fd >= 0 {
-		unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-		unix.Close(fd)
+		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		_ = unix.Close(fd)
 	}
 }
 

@@ -204,7 +204,7 @@ func (p *process) end(ctx context.Context) error {
 	select {
 	case <-p.done:
 	default:
-		unix.Kill(-p.pid, unix.SIGTERM)
+		_ = unix.Kill(-p.pid, unix.SIGTERM)
 	}
 	select {
 	case <-p.done:
@@ -212,7 +212,7 @@ func (p *process) end(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	// Also when the leader is gone: its children are in the group.
-	unix.Kill(-p.pid, unix.SIGKILL)
+	_ = unix.Kill(-p.pid, unix.SIGKILL)
 	select {
 	case <-p.done:
 		return nil
@@ -246,7 +246,7 @@ func doStart(c *call, a bundle.Start) error {
 	if err == nil || c.ctx.Err() != nil {
 		return err
 	}
-	p.end(c.ctx) // so that its output is complete
+	_ = p.end(c.ctx) // so that its output is complete
 	return subject("start %s: %w: %s", a.Argv[0], err, strings.TrimSpace(out.String()))
 }
 
@@ -281,7 +281,7 @@ func awaitListen(ctx context.Context, p *process, port int) error {
 		select {
 		case <-time.After(listenPoll):
 		case <-p.done:
-			return fmt.Errorf("ended before it listened on port %d (%v)", port, p.err)
+			return fmt.Errorf("ended before it listened on port %d (%v)", port, p.err) //nolint:errorlint // nil where it ended with status 0
 		case <-deadline:
 			return fmt.Errorf("does not listen on port %d after %v", port, listenLimit)
 		case <-ctx.Done():

@@ -116,7 +116,7 @@ func chunk(in string, actions ...bundle.Action) bundle.Request {
 func (h *helper) wait(status int) {
 	h.t.Helper()
 	select {
-	case <-h.ended:
+	case <-h.ended: //nolint:errcheck // the status says it
 		if got := h.cmd.ProcessState.ExitCode(); got != status {
 			h.t.Errorf("exit status %d, want %d\n%s", got, status, h.stderr.String())
 		}

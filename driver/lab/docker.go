@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/client"
@@ -134,7 +135,7 @@ func (e *engine) start(ctx context.Context, role, addr, netMode string) (id stri
 }
 
 func (e *engine) remove(ctx context.Context, id string) error {
-	if err := e.api.ContainerRemove(ctx, id, container.RemoveOptions{Force: true}); err != nil && !client.IsErrNotFound(err) {
+	if err := e.api.ContainerRemove(ctx, id, container.RemoveOptions{Force: true}); err != nil && !cerrdefs.IsNotFound(err) {
 		return fmt.Errorf("remove container on %s: %w", e.node.Name, err)
 	}
 	return nil

@@ -93,7 +93,8 @@ func (l *locator) line(r unstable.Range) int {
 
 // header places the table of a [table] or [[array]] line and returns its path.
 func (l *locator) header(e *unstable.Node, array bool) string {
-	path, line := "", 0
+	var path string
+	var line int
 	for it := e.Key(); it.Next() && len(path) < maxPath; {
 		path, line = joinPath(path, string(it.Node().Data)), l.line(it.Node().Raw)
 		if array && it.IsLast() {

@@ -156,7 +156,7 @@ func checkConnects(t *testing.T, ns *namespace, from netip.Addr, to netip.AddrPo
 	src := rand.NewChaCha8([32]byte{1})
 	_, _ = src.Read(sent)
 	go func() {
-		_ = c.Write(sent)
+		_, _ = c.Write(sent)
 		_ = c.(*net.TCPConn).CloseWrite()
 	}()
 	got, err := io.ReadAll(c)

@@ -261,7 +261,7 @@ func TestGC(t *testing.T) {
 
 func TestDrift(t *testing.T) {
 	a := newArchive(t)
-	gone, stays := pin("gone", "1", "old"), pin("stays", "5", "same")
+	gone, stays := pin("gone", "1+b1", "old"), pin("stays", "5", "same")
 	now := pin("gone", "2", "newer")
 	a.serve(stays, "same")
 	a.serve(now, "newer")
@@ -278,7 +278,7 @@ func TestDrift(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := []Drift{{Package: "gone", Locked: "1", Used: "2"}}; fmt.Sprint(m.Drift) != fmt.Sprint(want) {
+		if want := []Drift{{Package: "gone", Locked: "1+b1", Used: "2"}}; fmt.Sprint(m.Drift) != fmt.Sprint(want) {
 			t.Errorf("drift is %v, want %v", m.Drift, want)
 		}
 		if data, err := os.ReadFile(m.artifact(at, "image").Path); err != nil || string(data) != "newer" {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,7 +55,7 @@ func (d debs) fetch(ctx context.Context, l Lock) error {
 	}
 	missing = d.missing(missing)
 	var older map[string]string
-	gone := slices.DeleteFunc(slices.Clone(missing), func(p Package) bool { return !isGone(reasons[d.mirrors.current(p)]) })
+	gone := slices.DeleteFunc(slices.Clone(missing), func(p Package) bool { return !isGone(reasons[decode(d.mirrors.current(p))]) })
 	if len(gone) > 0 && d.mirrors.snapshot != "" {
 		d.log(fmt.Sprintf("download %d packages from the snapshot service", len(gone)))
 		if older, err = d.download(ctx, gone, func(p Package) string { return d.mirrors.past(p, l) }); err != nil {
@@ -71,11 +72,11 @@ func (d debs) fetch(ctx context.Context, l Lock) error {
 // explain says why a package is missing: gone from the mirror, or a mirror
 // that cannot be asked or sends something else.
 func (d debs) explain(l Lock, p Package, reasons, older map[string]string) error {
-	url := d.mirrors.current(p)
-	if !isGone(reasons[url]) {
-		return fmt.Errorf("fetch package %s %s: %s: is the mirror reachable?", p.Name, p.Version, tried(url, reasons))
+	address := d.mirrors.current(p)
+	if !isGone(reasons[decode(address)]) {
+		return fmt.Errorf("fetch package %s %s: %s: is the mirror reachable?", p.Name, p.Version, tried(address, reasons))
 	}
-	e := &GoneError{Lock: l.Name, Package: p, Tried: []string{tried(url, reasons)}}
+	e := &GoneError{Lock: l.Name, Package: p, Tried: []string{tried(address, reasons)}}
 	if past := d.mirrors.past(p, l); past != "" {
 		e.Tried = append(e.Tried, tried(past, older))
 	}
@@ -87,11 +88,11 @@ func isGone(reason string) bool {
 	return strings.HasPrefix(reason, "404") || strings.HasPrefix(reason, "410") || strings.HasPrefix(reason, "File not found")
 }
 
-func tried(url string, reasons map[string]string) string {
-	if r := reasons[url]; r != "" {
-		return url + " (" + r + ")"
+func tried(address string, reasons map[string]string) string {
+	if r := reasons[decode(address)]; r != "" {
+		return address + " (" + r + ")"
 	}
-	return url + " (failed)"
+	return address + " (failed)"
 }
 
 // missing lists the packages that are not in the cache with the right size.
@@ -108,7 +109,7 @@ func (d debs) missing(packages []Package) []Package {
 
 // download fetches packages in one call of apt-helper. reasons says, by URL,
 // why one is still missing; err is for what concerns no single package.
-func (d debs) download(ctx context.Context, packages []Package, url func(Package) string) (reasons map[string]string, err error) {
+func (d debs) download(ctx context.Context, packages []Package, locate func(Package) string) (reasons map[string]string, err error) {
 	temp, err := os.MkdirTemp(d.dir, "part.")
 	if err != nil {
 		return nil, err
@@ -117,7 +118,7 @@ func (d debs) download(ctx context.Context, packages []Package, url func(Package
 	argv := []string{aptHelper, "-q", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=2", "-o", "Acquire::http::Timeout=20", "download-file"}
 	part := func(p Package) string { return filepath.Join(temp, p.SHA256) }
 	for _, p := range packages {
-		argv = append(argv, url(p), part(p), "SHA256:"+p.SHA256)
+		argv = append(argv, locate(p), part(p), "SHA256:"+p.SHA256)
 	}
 	_, err = command{argv: argv}.run(ctx)
 	var failed *toolError
@@ -150,7 +151,8 @@ func (d debs) keep(p Package, file string) error {
 	return os.Rename(file, d.path(p))
 }
 
-// parseReasons reads "E: Failed to fetch URL  REASON" lines.
+// parseReasons reads "E: Failed to fetch URL  REASON" lines. apt encodes more
+// characters in a URL than it was given, so the keys are decoded.
 func parseReasons(output string) map[string]string {
 	reasons := map[string]string{}
 	for line := range strings.Lines(output) {
@@ -158,11 +160,19 @@ func parseReasons(output string) map[string]string {
 		if !ok {
 			continue
 		}
-		url, reason, _ := strings.Cut(rest, " ")
+		failed, reason, _ := strings.Cut(rest, " ")
 		reason, _, _ = strings.Cut(reason, "[IP:")
-		reasons[url] = strings.Join(strings.Fields(reason), " ")
+		reasons[decode(failed)] = strings.Join(strings.Fields(reason), " ")
 	}
 	return reasons
+}
+
+// decode is a URL with its percent signs resolved, to compare two of them.
+func decode(rawURL string) string {
+	if plain, err := url.PathUnescape(rawURL); err == nil {
+		return plain
+	}
+	return rawURL
 }
 
 // hashFile is the SHA-256 in hex and the size of a file.

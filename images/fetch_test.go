@@ -77,7 +77,7 @@ func debsOf(t *testing.T, m mirrors) debs {
 
 func TestFetch(t *testing.T) {
 	a := newArchive(t)
-	current, old := pin("current", "1.0+b1~x", "new bytes"), pin("old", "1:2", "old bytes")
+	current, old := pin("current", "1.0+b1~x", "new bytes"), pin("old", "2+dfsg~1", "old bytes")
 	a.serve(current, "new bytes")
 	a.files["/snapshot/archive/debian/20261123T000000Z/"+old.Path] = "old bytes"
 	d, l := debsOf(t, a.mirrors()), lockOf(t, current, old)
@@ -97,7 +97,7 @@ func TestFetch(t *testing.T) {
 
 func TestFetchGone(t *testing.T) {
 	a := newArchive(t)
-	gone, there := pin("gone", "1.2-3", "bytes"), pin("there", "1", "other bytes")
+	gone, there := pin("gone", "1.2+dfsg~b-3", "bytes"), pin("there", "1", "other bytes")
 	a.serve(there, "other bytes")
 	d := debsOf(t, a.mirrors())
 	err := d.fetch(context.Background(), lockOf(t, gone, there))
@@ -105,7 +105,7 @@ func TestFetchGone(t *testing.T) {
 	if !errors.As(err, &g) || g.Package != gone {
 		t.Fatalf("error %v, want *GoneError for package gone", err)
 	}
-	for _, want := range []string{"gone 1.2-3", a.URL + "/debian/" + gone.Path + " (404", a.URL + "/snapshot/archive/debian/20261123T000000Z/" + gone.Path + " (404",
+	for _, want := range []string{"gone 1.2+dfsg~b-3", a.URL + "/debian/" + gone.Path + " (404", a.URL + "/snapshot/archive/debian/20261123T000000Z/" + gone.Path + " (404",
 		"driver images lock", "--drift=allow", snapshotVariable} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error %q does not name %q", err, want)

@@ -116,6 +116,5 @@ func (m mirrors) past(p Package, l Lock) string {
 	return fmt.Sprintf("%s/archive/%s/%s/%s", m.snapshot, p.archive(), l.Snapshot.Format(snapshotLayout), escape(p.Path))
 }
 
-// escape keeps "+" as it is and encodes what a URL cannot hold: apt compares
-// and reports the very string.
+// escape encodes what a URL cannot hold.
 func escape(poolPath string) string { return (&url.URL{Path: poolPath}).EscapedPath() }

@@ -64,6 +64,7 @@ func (s *server) start(t *testing.T) *server {
 	}
 	cmd := exec.Command("/usr/sbin/sshd", "-D", "-e", "-f", s.configPath)
 	cmd.Stderr = &s.log
+	cmd.WaitDelay = time.Second // its sessions hold stderr too
 	// No test that uses a server ends threads, which would end it too.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {

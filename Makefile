@@ -40,6 +40,7 @@ bench: deps build
 
 lint: $(LINT)
 	$(LINT) run ./...
+	@LINT=$(abspath $(LINT)) .ci/lint-arrows
 
 $(LINT):
 	GOBIN=$(abspath .cache/bin) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)

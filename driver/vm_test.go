@@ -201,6 +201,19 @@ func trialsStarted(path string) int {
 	return max(0, len(trials)-1) // the header's column is not a trial
 }
 
+// TestVMNetnsEndpoints runs bare namespaces as endpoints in the VMs.
+func TestVMNetnsEndpoints(t *testing.T) {
+	r := newVMRig(t)
+	before := machineState(t)
+	netns := strings.Replace(vmExperiment, `endpoint = "docker"`, `endpoint = "netns"`, 1)
+	if err := os.WriteFile(filepath.Join(r.dir, "netns.toml"), []byte(netns), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Log(r.run("run", "netns.toml", "--out", "run", "--only", "workload=TCP_RR"))
+	r.expectTrials("run/rows.csv", vmTrials/2)
+	r.expectSame(before)
+}
+
 // TestVMUpSSHDown is the interactive lab.
 func TestVMUpSSHDown(t *testing.T) {
 	r := newVMRig(t)

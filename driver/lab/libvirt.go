@@ -172,6 +172,12 @@ func (p *virtual) bootNode(ctx context.Context, n *virtualNode, i int) error {
 	if err := p.dial(ctx, n); err != nil {
 		return fmt.Errorf("reach %s: %w; its console: %s", n.Name, err, consoleTail(machine.ConsoleLog))
 	}
+	if !p.docker() {
+		// The engine would have loaded it; fabric "bridge" sets its sysctl.
+		if err := n.ssh.Run(ctx, host.Cmd{Argv: []string{"modprobe", "br_netfilter"}}); err != nil {
+			return fmt.Errorf("load br_netfilter on %s: %w", n.Name, err)
+		}
+	}
 	helper, err := os.ReadFile(p.cfg.GuestPath)
 	if err != nil {
 		return fmt.Errorf("read the guest helper: %w", err)

@@ -5,14 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"hookbed/analysis/record"
 	"hookbed/driver/campaign"
+	"hookbed/driver/datapath"
 	"hookbed/driver/lab"
 	"hookbed/driver/plan"
 	"hookbed/driver/rundir"
@@ -169,13 +173,53 @@ func environment(p *plan.Plan, l *lab.Lab) map[string]any {
 		"hookbed_revision": revision, "experiment": p.Spec.Name, "seed": p.Spec.Seed, "clock": "wall",
 		"started": time.Now().UTC().Format(time.RFC3339), "lab_seconds": l.Timings,
 	}
-	if load, err := os.ReadFile("/proc/loadavg"); err == nil {
-		env["host_load"] = string(load[:len(load)-1])
+	maps.Copy(env, hostFacts())
+	if digests, err := bundleDigests(p); err == nil {
+		env["bundle_sha256"] = digests
 	}
 	for k, v := range l.Environment() {
 		env[k] = v
 	}
 	return env
+}
+
+// hostFacts describes the computer the driver runs on.
+func hostFacts() map[string]any {
+	out := map[string]any{"host_cpus": runtime.NumCPU()}
+	if load, err := os.ReadFile("/proc/loadavg"); err == nil {
+		out["host_load"] = strings.TrimSpace(string(load))
+	}
+	if release, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
+		out["host_kernel"] = strings.TrimSpace(string(release))
+	}
+	info, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(info)) {
+		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
+			out["host_cpu"] = strings.TrimSpace(value)
+			break
+		}
+	}
+	return out
+}
+
+// bundleDigests is the SHA-256 of every cell's bundle - rule sets, maps, BPF
+// objects and steps - so that a number can be traced to what was applied.
+func bundleDigests(p *plan.Plan) (map[string]string, error) {
+	out := map[string]string{}
+	for _, c := range p.Cells {
+		setup, err := datapath.Render(c)
+		if err != nil {
+			return nil, err
+		}
+		b, err := campaign.Bundle(c, setup)
+		if err != nil {
+			return nil, err
+		}
+		if out[c.ID], err = b.Digest(); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 func printResult(w io.Writer, dir *rundir.Dir, r campaign.Result, total time.Duration) {

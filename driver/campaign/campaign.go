@@ -83,7 +83,10 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 			return r.result, err
 		}
 	}
-	return r.result, r.down(ctx)
+	if err := r.down(ctx); err != nil {
+		return r.result, fmt.Errorf("%w: %w", ErrRig, err)
+	}
+	return r.result, nil
 }
 
 // setups groups consecutive trials that share block, repetition and setup.

@@ -72,6 +72,10 @@ func (a *app) run(ctx context.Context, file string, f runFlags) error {
 	start := time.Now()
 	result, err := a.measure(ctx, p, dir, trials, f.drift)
 	if err != nil {
+		if f.resume == "" && len(result.Status) == 0 && ctx.Err() == nil {
+			// Nothing was measured and nothing can be resumed.
+			err = errors.Join(err, os.RemoveAll(dir.Path()))
+		}
 		return err
 	}
 	a.emit("run", map[string]any{"dir": dir.Path(), "status": result.Status, "seconds": result.Seconds, "total_seconds": time.Since(start).Seconds()}, func(w io.Writer) {

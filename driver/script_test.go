@@ -66,6 +66,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("XDG_CACHE_HOME", cache) // the images, built once a machine
 			env.Setenv("XDG_STATE_HOME", filepath.Join(env.WorkDir, "state"))
 			env.Setenv("EXPERIMENTS", experiments)
+			env.Setenv("BINARIES", binaries)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

@@ -171,8 +171,7 @@ type renderer struct {
 	Setup
 	cell     plan.Cell
 	policies []policy
-	// denied says how many of the prove phase's probes the filter must drop,
-	// accepted how many it must let through.
+	// realised is what the kernel must hold once the policies are applied.
 	realised []bundle.Expect
 }
 

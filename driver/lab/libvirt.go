@@ -187,10 +187,18 @@ func (p *virtual) bootNode(ctx context.Context, n *virtualNode, i int) error {
 	}
 	n.helper, err = openSession(ctx, n.Name, n.ssh, []string{guestPath, "serve"},
 		bundle.Hello{Schema: bundle.Schema, Node: n.Name, Blobs: guestBlobs, EndpointRoot: guestEndpoint},
-		func(ctx context.Context, f bundle.File) error {
-			return n.ssh.Push(ctx, f.Data, guestBlobs+"/"+f.SHA256, 0o600)
-		})
+		n.pushBlobs)
 	return err
+}
+
+// pushBlobs sends files in a few round trips however many they are: each one
+// costs an emulated guest tens of milliseconds.
+func (n *virtualNode) pushBlobs(ctx context.Context, blobs []bundle.File) error {
+	var files []host.File
+	for _, f := range blobs {
+		files = append(files, host.File{Path: guestBlobs + "/" + f.SHA256, Data: f.Data, Mode: 0o600})
+	}
+	return n.ssh.PushAll(ctx, files...)
 }
 
 // dial logs in to a node that boots, and gives up at once when its machine

@@ -76,7 +76,7 @@ func (l *Lab) describeLocal(ctx context.Context, p *local, set images.Set) error
 func (p *local) open(ctx context.Context) error {
 	argv := []string{p.cfg.GuestPath, "serve", "--node-netns", "--die-with-parent"}
 	hello := bundle.Hello{Schema: bundle.Schema, Node: "local", Blobs: p.blobs, EndpointRoot: p.root}
-	s, err := openSession(ctx, "this computer", p.here, argv, hello, p.pushBlob)
+	s, err := openSession(ctx, "this computer", p.here, argv, hello, p.pushBlobs)
 	if err != nil {
 		return err
 	}
@@ -103,10 +103,15 @@ func (p *local) wiring() []bundle.Step {
 	return steps
 }
 
-// pushBlob writes a file where the helper, which shares this file system,
-// reads it.
-func (p *local) pushBlob(ctx context.Context, f bundle.File) error {
-	return p.here.Push(ctx, f.Data, filepath.Join(p.blobs, f.SHA256), 0o600)
+// pushBlobs writes files where the helper, which shares this file system,
+// reads them.
+func (p *local) pushBlobs(ctx context.Context, files []bundle.File) error {
+	for _, f := range files {
+		if err := p.here.Push(ctx, f.Data, filepath.Join(p.blobs, f.SHA256), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (p *local) begin(ctx context.Context, _ datapath.Setup) error { return p.open(ctx) }

@@ -42,12 +42,15 @@ type session struct {
 	stderr tail
 	mu     sync.Mutex // one request at a time
 	pushed map[string]bool
-	push   func(ctx context.Context, f bundle.File) error
+	push   pushFunc
 }
+
+// pushFunc delivers files to where a helper looks for blobs.
+type pushFunc func(context.Context, []bundle.File) error
 
 // openSession starts the helper on h and greets it. push delivers a file to
 // where the helper looks for blobs.
-func openSession(ctx context.Context, where string, h host.Host, argv []string, hello bundle.Hello, push func(context.Context, bundle.File) error) (*session, error) {
+func openSession(ctx context.Context, where string, h host.Host, argv []string, hello bundle.Hello, push pushFunc) (*session, error) {
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
 	s := &session{where: where, in: inW, out: bufio.NewReaderSize(outR, 1<<20), ended: make(chan struct{}), pushed: map[string]bool{}, push: push}
@@ -126,16 +129,32 @@ func (s *session) lost(err error) error {
 
 // exec delivers the chunk's files and executes its steps.
 func (s *session) exec(ctx context.Context, name string, files map[string]bundle.File, steps []bundle.Step) (bundle.Reply, error) {
-	for _, f := range files {
-		if s.pushed[f.SHA256] {
-			continue
-		}
-		if err := s.push(ctx, f); err != nil {
-			return bundle.Reply{}, rigFault(fmt.Errorf("push file to %s: %w", s.where, err))
-		}
-		s.pushed[f.SHA256] = true
+	if err := s.deliver(ctx, files); err != nil {
+		return bundle.Reply{}, rigFault(fmt.Errorf("push files to %s: %w", s.where, err))
 	}
 	return s.call(ctx, bundle.Request{Exec: &bundle.Steps{Name: name, Files: files, Steps: steps}})
+}
+
+// deliver pushes the files that the helper does not have yet, all at once.
+func (s *session) deliver(ctx context.Context, files map[string]bundle.File) error {
+	var missing []bundle.File
+	listed := map[string]bool{}
+	for _, f := range files {
+		if !s.pushed[f.SHA256] && !listed[f.SHA256] {
+			missing = append(missing, f)
+			listed[f.SHA256] = true
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	if err := s.push(ctx, missing); err != nil {
+		return err
+	}
+	for _, f := range missing {
+		s.pushed[f.SHA256] = true
+	}
+	return nil
 }
 
 func (s *session) mark(ctx context.Context) (int, error) {

@@ -14,9 +14,9 @@ import (
 )
 
 // newProgress shows a moving bar on a terminal and plain lines anywhere else.
-func (a *app) newProgress(total int, est time.Duration) (campaign.Progress, func()) {
+func (a *app) newProgress(total int) (campaign.Progress, func()) {
 	if a.noColor || a.json || !isTerminal(a.talk) {
-		p := &lineProgress{app: a, total: total, start: time.Now(), estimate: est}
+		p := &lineProgress{app: a, total: total, start: time.Now()}
 		return p, func() {}
 	}
 	container := mpb.New(mpb.WithOutput(a.talk), mpb.WithWidth(40))
@@ -58,7 +58,6 @@ type lineProgress struct {
 	done     int
 	start    time.Time
 	measured time.Time // when the first lab was up
-	estimate time.Duration
 }
 
 func (p *lineProgress) Phase(what string) {

@@ -156,7 +156,7 @@ func (a *app) measure(ctx context.Context, p *plan.Plan, dir *rundir.Dir, trials
 	if err != nil {
 		return campaign.Result{}, err
 	}
-	progress, stop := a.newProgress(len(trials), estimate(p))
+	progress, stop := a.newProgress(len(trials))
 	defer stop()
 	name := lab.FreshName("r")
 	return campaign.Run(ctx, campaign.Config{

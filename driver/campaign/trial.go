@@ -4,8 +4,9 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
-	"testing/fstest"
 	"time"
 
 	"hookbed/analysis/record"
@@ -112,7 +113,7 @@ func (r *runner) trial(ctx context.Context, t plan.Trial, setup datapath.Setup, 
 	if err != nil {
 		return err
 	}
-	metrics, err := workload.Parse(cell, rawFS(measured.Raw))
+	metrics, err := workload.Parse(cell, os.DirFS(filepath.Join(r.Dir.Path(), filepath.Dir(raw))))
 	if err != nil {
 		return r.record(t, record.StatusFailed, err.Error(), raw, nil)
 	}
@@ -218,14 +219,6 @@ func (r *runner) saveRaw(t plan.Trial, raw map[string]string) (string, error) {
 		}
 	}
 	return rel, nil
-}
-
-func rawFS(raw map[string]string) fstest.MapFS {
-	out := fstest.MapFS{}
-	for name, data := range raw {
-		out[name] = &fstest.MapFile{Data: []byte(data)}
-	}
-	return out
 }
 
 func (r *runner) recordAll(trials []plan.Trial, status, reason string) error {

@@ -15,10 +15,7 @@ import (
 // PlanSchema is the version of plan.json.
 const PlanSchema = 1
 
-const (
-	kernelOfHost = "host"
-	clockWall    = "wall"
-)
+const kernelOfHost = "host"
 
 // Expand turns a Spec into its Plan. The result depends on nothing but its
 // arguments. An error means that the Spec does not fit the catalog, which Parse
@@ -38,6 +35,7 @@ func Expand(s Spec, cat Catalog) (*Plan, error) {
 	if err := checkIDs(p.Cells); err != nil {
 		return nil, err
 	}
+	p.Blocks = blocks(s)
 	p.Trials = order(p)
 	return p, nil
 }
@@ -94,7 +92,7 @@ func factors(s Spec, arm Arm, d DatapathEntry) (map[string]string, error) {
 		FactorCongestion: s.Measure.Congestion,
 		FactorClientCPU:  strconv.Itoa(s.Measure.ClientCPU),
 		FactorServerCPU:  strconv.Itoa(s.Measure.ServerCPU),
-		FactorClock:      clockWall,
+		FactorClock:      s.Lab.Clock,
 	}
 	for key, level := range arm.Options {
 		if _, taken := f[key]; taken {
@@ -134,15 +132,53 @@ func checkIDs(cells []Cell) error {
 	return nil
 }
 
+// blocks lists the boots of virtual time: under each seed one for each scenario.
+func blocks(s Spec) []Block {
+	if s.Lab.Clock != ClockVirtual {
+		return nil
+	}
+	var out []Block
+	for seed := range s.Measure.Seeds {
+		for _, scenario := range s.Scenarios {
+			out = append(out, Block{Number: len(out) + 1, Seed: seed + 1, Scenario: scenario})
+		}
+	}
+	return out
+}
+
+// BlockByNumber finds a block of virtual time.
+func (p *Plan) BlockByNumber(n int) (b Block, ok bool) {
+	if n < 1 || n > len(p.Blocks) {
+		return Block{}, false
+	}
+	return p.Blocks[n-1], true
+}
+
+// cellsIn are the cells that run in a block: in virtual time those of its
+// scenario, otherwise all.
+func (p *Plan) cellsIn(block int) []Cell {
+	b, ok := p.BlockByNumber(block)
+	if !ok {
+		return p.Cells
+	}
+	var out []Cell
+	for _, c := range p.Cells {
+		if c.Get(FactorScenario) == b.Scenario {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
 // order lists every trial in the order it runs. Repetition is the outer loop:
 // per block and trial all setups, shuffled, and within a setup its workloads,
 // shuffled, next to each other because they share one apply. All shuffles draw
 // from one PCG stream that starts at the seed.
 func order(p *Plan) []Trial {
 	rng := rand.New(rand.NewPCG(p.Spec.Seed, 0))
-	setups := bySetup(p.Cells)
 	var out []Trial
 	for block := range p.Spec.Measure.Blocks {
+		setups := bySetup(p.cellsIn(block + 1))
 		for trial := range p.Spec.Measure.Trials {
 			rng.Shuffle(len(setups), func(i, j int) { setups[i], setups[j] = setups[j], setups[i] })
 			for _, cells := range setups {
@@ -174,7 +210,11 @@ func bySetup(cells []Cell) [][]string {
 
 // Setups is how many times a setup is applied in the whole plan.
 func (p *Plan) Setups() int {
-	return len(bySetup(p.Cells)) * p.Spec.Measure.Blocks * p.Spec.Measure.Trials
+	n := 0
+	for block := range p.Spec.Measure.Blocks {
+		n += len(bySetup(p.cellsIn(block+1))) * p.Spec.Measure.Trials
+	}
+	return n
 }
 
 // Measuring is the time spent in workloads, warm-up included.

@@ -36,6 +36,7 @@ func Defaults() Spec {
 		Lab: Lab{
 			Provider: ProviderLibvirt,
 			Endpoint: EndpointDocker,
+			Clock:    ClockWall,
 			Accel:    AccelAuto,
 			Kernel:   "6.12",
 			VCPUs:    2,
@@ -50,6 +51,7 @@ func Defaults() Spec {
 			Congestion: "reno", // allowed in every namespace; bbr without fq hides the filter
 			ClientCPU:  0,
 			ServerCPU:  1,
+			Estimator:  EstimatorMedian,
 		},
 	}
 }
@@ -120,6 +122,9 @@ func (l *loader) spec(root *table) Spec {
 	l.labOK = len(l.doc.problems) == before
 	s.Measure = l.measure(root.child("measure"), s.Measure, s.Lab)
 	l.matrix(root.child("matrix"), &s)
+	if s.Lab.Clock == ClockVirtual {
+		s.Measure.Blocks = s.Measure.Seeds * len(s.Scenarios)
+	}
 	s.Arms = l.arms(root, s)
 	root.finish()
 	if n := l.planned(s); n > maxPlanned && len(l.doc.problems) == 0 {
@@ -130,9 +135,13 @@ func (l *loader) spec(root *table) Spec {
 
 func (l *loader) lab(t *table, d Lab) Lab {
 	out := Lab{Provider: t.level("provider", d.Provider, []string{ProviderLibvirt, ProviderLocal})}
+	out.Clock = t.level("clock", d.Clock, []string{ClockWall, ClockVirtual})
 	local := out.Provider == ProviderLocal
-	if local {
+	if local || out.Clock == ClockVirtual {
 		d.Endpoint = EndpointNetns
+	}
+	if out.Clock == ClockVirtual {
+		d.Accel, d.VCPUs, d.Memory, d.Queues = AccelTCG, 1, 1024, 1
 	}
 	out.Endpoint = t.level("endpoint", d.Endpoint, []string{EndpointDocker, EndpointNetns})
 	out.Accel = t.level("accel", d.Accel, []string{AccelAuto, AccelKVM, AccelTCG})
@@ -153,11 +162,17 @@ func (l *loader) lab(t *table, d Lab) Lab {
 		t.problem("endpoint", "%q needs an engine in the node, and local nodes are bare namespaces; write %q, or provider = %q",
 			EndpointDocker, EndpointNetns, ProviderLibvirt)
 	}
-	return Lab{Provider: out.Provider, Endpoint: out.Endpoint}
+	return Lab{Provider: out.Provider, Endpoint: out.Endpoint, Clock: out.Clock}
 }
 
 func (l *loader) measure(t *table, d Measure, lab Lab) Measure {
+	if lab.Clock == ClockVirtual {
+		d.Trials, d.Duration, d.Warmup, d.ServerCPU = 1, time.Second, 0, 0
+		d.Seeds = int(t.number("seeds", 3, 1, maxBlocks))
+	}
 	m := Measure{
+		Estimator:  t.level("estimator", d.Estimator, []string{EstimatorMedian, EstimatorFasterHalf}),
+		Seeds:      d.Seeds,
 		Blocks:     int(t.number("blocks", int64(d.Blocks), 1, maxBlocks)),
 		Trials:     int(t.number("trials", int64(d.Trials), 1, maxTrials)),
 		Duration:   t.duration("duration", d.Duration, time.Second, maxDuration),
@@ -252,6 +267,9 @@ func (l *loader) planned(s Spec) int {
 	for _, a := range s.Arms {
 		entry, _ := l.cat.datapath(a.Datapath)
 		settings += len(policiesOf(entry, s))
+	}
+	if s.Lab.Clock == ClockVirtual {
+		return settings * len(s.Scenarios) * len(s.Workloads) * s.Measure.Seeds * s.Measure.Trials
 	}
 	return settings * len(s.Scenarios) * len(s.Workloads) * s.Measure.Blocks * s.Measure.Trials
 }

@@ -23,6 +23,12 @@ const (
 	AccelAuto = "auto"
 	AccelKVM  = "kvm"
 	AccelTCG  = "tcg"
+
+	ClockWall    = "wall"    // time as it passes
+	ClockVirtual = "virtual" // time by executed instructions (QEMU -icount)
+
+	EstimatorMedian     = "median"      // of all trials
+	EstimatorFasterHalf = "faster-half" // mean of the faster half: for noise that only ever slows
 )
 
 // Spec is an experiment file as written, defaults filled in.
@@ -42,6 +48,7 @@ type Spec struct {
 type Lab struct {
 	Provider string `json:"provider"`
 	Endpoint string `json:"endpoint"`
+	Clock    string `json:"clock"`
 	// The rest is about VMs and zero with the local provider.
 	Accel  string `json:"accel,omitempty"`
 	Kernel string `json:"kernel,omitempty"`     // name of a kernel lock, "6.12"
@@ -52,13 +59,34 @@ type Lab struct {
 
 // Measure says how each trial is measured.
 type Measure struct {
-	Blocks     int           `json:"blocks"`
-	Trials     int           `json:"trials"`      // per cell and block
+	// Blocks is the number of boots. In virtual time it follows from Seeds: one
+	// block for each seed and scenario.
+	Blocks int `json:"blocks"`
+	Seeds  int `json:"seeds,omitempty"` // virtual time only: boots of each scenario
+	Trials int `json:"trials"`          // per cell and block; with Stop, the most
+	// Stop ends a cell early by a rule fixed beforehand; nil runs every trial.
+	Stop *Stop `json:"stop,omitempty"`
+	// Estimator is how a cell's trials become one number, fixed beforehand.
+	Estimator string `json:"estimator"`
+	// LoadLimit holds a trial back while the load average of this computer
+	// (1 min, at the start of each setup) is above it. 0 is no limit. Wall clock only.
+	LoadLimit float64 `json:"load_limit,omitempty"`
+	// StealLimit voids a trial during which the node's CPUs were stolen for more
+	// than this share of the time. 0 is no limit. Wall clock only.
+	StealLimit float64       `json:"steal_limit,omitempty"`
 	Duration   time.Duration `json:"duration_ns"` // of one measured workload, whole seconds
 	Warmup     time.Duration `json:"warmup_ns"`   // before it, not counted, whole seconds
 	Congestion string        `json:"congestion"`  // TCP congestion control of both endpoints
 	ClientCPU  int           `json:"client_cpu"`  // CPU of its machine that the client is pinned to
 	ServerCPU  int           `json:"server_cpu"`
+}
+
+// Stop is a sequential stopping rule: a cell ends when the 95 % interval of its
+// estimate, half its width over the estimate, is no wider than CI.
+type Stop struct {
+	CI  float64 `json:"ci"`  // relative half width, 0.02 is 2 %
+	Min int     `json:"min"` // trials of a cell before the rule is asked
+	Max int     `json:"max"` // trials of a cell at the most
 }
 
 // Arm is a datapath with its options, under a name.
@@ -118,10 +146,19 @@ type Trial struct {
 	Cell  string `json:"cell"`
 }
 
+// Block is one boot in virtual time: one scenario under one seed. What is
+// compared with each other is so measured in the same boot.
+type Block struct {
+	Number   int    `json:"number"` // 1-based
+	Seed     int    `json:"seed"`   // 1-based; the level of FactorSeed of the block's rows
+	Scenario string `json:"scenario"`
+}
+
 // Plan is an experiment expanded.
 type Plan struct {
 	Schema int     `json:"schema"`
 	Spec   Spec    `json:"spec"`
+	Blocks []Block `json:"blocks,omitempty"` // virtual time only, in order
 	Cells  []Cell  `json:"cells"`
 	Trials []Trial `json:"trials"`
 }
@@ -144,7 +181,10 @@ const (
 	FactorCongestion = "congestion"
 	FactorClientCPU  = "client_cpu"
 	FactorServerCPU  = "server_cpu"
-	FactorClock      = "clock" // always "wall" so far
+	FactorClock      = "clock" // ClockWall or ClockVirtual
+	// FactorSeed is a factor of the block, not of the cell: rows of virtual runs
+	// carry it beside the cell's factors.
+	FactorSeed = "seed"
 )
 
 // Get is the level of a factor, "" if the cell has none.
@@ -171,6 +211,10 @@ func (c Cell) Title() string {
 func (p *Plan) FactorNames() []string {
 	seen := map[string]bool{}
 	var out []string
+	if len(p.Blocks) > 0 {
+		seen[FactorSeed] = true
+		out = append(out, FactorSeed)
+	}
 	for _, c := range p.Cells {
 		for f := range c.Factors {
 			if !seen[f] {

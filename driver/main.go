@@ -33,6 +33,7 @@ const (
 	exitUsage       = 2 // usage, or an invalid experiment
 	exitFailedCells = 3 // finished, but some cells have no valid number
 	exitRig         = 4 // the testbed itself failed
+	exitNotSame     = 5 // compared or verified, and not reproduced
 	exitInterrupted = 130
 )
 
@@ -43,10 +44,12 @@ func main() {
 	os.Exit(exitCode(err))
 }
 
-// errUsage marks a wrong command line, errFailedCells a run with failed cells.
+// errUsage marks a wrong command line, errFailedCells a run with failed cells,
+// errNotReproduced a comparison or verification that does not hold.
 var (
-	errUsage       = errors.New("usage")
-	errFailedCells = errors.New("finished with failed cells")
+	errUsage         = errors.New("usage")
+	errFailedCells   = errors.New("finished with failed cells")
+	errNotReproduced = errors.New("not reproduced")
 )
 
 func exitCode(err error) int {
@@ -64,6 +67,8 @@ func exitCode(err error) int {
 		return exitFailedCells
 	case errors.Is(err, campaign.ErrRig):
 		return exitRig
+	case errors.Is(err, errNotReproduced):
+		return exitNotSame
 	}
 	return exitError
 }
@@ -108,7 +113,7 @@ func (a *app) command() *cobra.Command {
 they enforce, measures them, and writes a report.
 
 Exit codes: 0 ok, 1 error, 2 usage or invalid experiment, 3 finished with failed
-cells, 4 rig fault, 130 interrupted.`,
+cells, 4 rig fault, 5 compared or verified and not reproduced, 130 interrupted.`,
 		Example: `  driver doctor
   driver plan experiments/full.toml
   driver run experiments/smoke.toml --out runs/smoke

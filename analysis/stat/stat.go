@@ -16,6 +16,14 @@ const (
 	MethodPercentile = "percentile bootstrap"
 	MethodBCa        = "BCa bootstrap"
 	MethodExtremes   = "extremes"
+	MethodPaired     = "paired t on logs"
+	MethodWelch      = "Welch's t on logs"
+	MethodLeastSq    = "t of least squares"
+	MethodBlocks     = "t over blocks"
+	MethodFasterHalf = "bootstrap t"
+	MethodMedianBCa  = "smoothed BCa bootstrap"
+
+	MethodClopperPearson = "Clopper-Pearson"
 )
 
 // Estimate is a number with an interval around it.

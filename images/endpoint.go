@@ -50,6 +50,9 @@ func buildEndpoint(ctx context.Context, b *build) error {
 	if err := b.squashfs(ctx, root, endpointFile, "-all-root"); err != nil {
 		return err
 	}
+	if err := writeSealedEndpoint(filepath.Join(b.out, sealedEndpointFile), root); err != nil {
+		return err
+	}
 	layer, err := treeDigest(root, b.epoch())
 	if err != nil {
 		return err

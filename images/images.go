@@ -51,7 +51,10 @@ type Set struct {
 	EndpointDir     string   `json:"endpoint_dir"`     // the same files, unpacked
 	EndpointTag     string   `json:"endpoint_tag"`     // of the image in EndpointArchive
 	EndpointDigest  string   `json:"endpoint_digest"`  // SHA-256 of the files as a tar, the image's only layer
-	Drift           []Drift  `json:"drift,omitempty"`
+	// Sealed are the archives from which Join makes a sealed guest's initramfs:
+	// modules, tools, endpoint.
+	Sealed []Artifact `json:"sealed,omitempty"`
+	Drift  []Drift    `json:"drift,omitempty"`
 }
 
 // Want says what Ensure has to make ready.
@@ -140,6 +143,7 @@ func (s *Store) Ensure(ctx context.Context, want Want) (Set, error) {
 			return Set{}, err
 		}
 		set.Root = m.artifact(dir, rootFile)
+		set.Sealed = append(set.Sealed, m.artifact(dir, sealedToolsFile))
 		set.Drift = append(set.Drift, m.Drift...)
 	}
 	if want.Endpoint || want.EndpointDir {
@@ -160,6 +164,7 @@ func (s *Store) ensureKernel(ctx context.Context, name string, set *Set) error {
 	set.Modules = m.artifact(dir, modulesFile)
 	set.Initramfs = m.artifact(dir, initramfsFile)
 	set.Probe = m.artifact(dir, probeFile)
+	set.Sealed = append(set.Sealed, m.artifact(dir, sealedModulesFile))
 	set.Drift = append(set.Drift, m.Drift...)
 	return nil
 }
@@ -173,6 +178,7 @@ func (s *Store) ensureEndpoint(ctx context.Context, want Want, set *Set) error {
 		set.Endpoint = m.artifact(dir, endpointFile)
 		set.EndpointArchive = m.artifact(dir, archiveFile)
 	}
+	set.Sealed = append(set.Sealed, m.artifact(dir, sealedEndpointFile))
 	if want.EndpointDir {
 		set.EndpointDir = filepath.Join(dir, endpointDir)
 	}

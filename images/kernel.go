@@ -73,6 +73,9 @@ func buildKernel(ctx context.Context, b *build) error {
 	if err := writeInitramfs(filepath.Join(b.out, initramfsFile), k, box); err != nil {
 		return err
 	}
+	if err := writeSealedModules(filepath.Join(b.out, sealedModulesFile), k); err != nil {
+		return err
+	}
 	return writeProbe(filepath.Join(b.out, probeFile), box)
 }
 

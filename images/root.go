@@ -48,6 +48,9 @@ func buildRoot(ctx context.Context, b *build) error {
 	if err := installRecipe(ctx, root); err != nil {
 		return err
 	}
+	if err := writeSealedTools(filepath.Join(b.out, sealedToolsFile), root); err != nil {
+		return err
+	}
 	return b.squashfs(ctx, root, rootFile)
 }
 

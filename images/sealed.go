@@ -1,0 +1,242 @@
+package images
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Files from which the initramfs of a sealed guest is joined. Each is a whole
+// cpio archive; the kernel unpacks one after the other.
+const (
+	sealedModulesFile  = "sealed-modules.cpio"
+	sealedToolsFile    = "sealed-tools.cpio"
+	sealedEndpointFile = "sealed-endpoint.cpio"
+)
+
+// Places in a sealed guest, for whoever adds the last archive.
+const (
+	// SealedModules lists module files, one a line, in the order to load them.
+	SealedModules = "/lib/modules/load"
+	// SealedEndpoint is the root file system of endpoints.
+	SealedEndpoint = "/run/hookbed/endpoint"
+)
+
+// SealedCmdline is the kernel command line of a sealed guest. Everything that
+// would differ from boot to boot is off: the layout of addresses, and
+// randomness that the processor offers. Clocks are trusted, so that no
+// calibration or watchdog runs, and one processor has no timer that wakes it for others.
+const SealedCmdline = "console=ttyS0 quiet panic=-1 net.ifnames=0 nokaslr norandmaps random.trust_cpu=0 " +
+	"tsc=reliable no_timer_check 8250.nr_uarts=2 i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd"
+
+// Join writes an initramfs: the given archives, then one with files of the
+// caller, by absolute path. Files are executable; times and owners are nobody's.
+func Join(w *os.File, archives []Artifact, files map[string][]byte) error {
+	for _, a := range archives {
+		if err := appendFile(w, a.Path); err != nil {
+			return fmt.Errorf("join initramfs: %w", err)
+		}
+	}
+	c := &cpioWriter{w: w}
+	made := map[string]bool{".": true}
+	for _, name := range sortedKeys(files) {
+		name := strings.TrimPrefix(name, "/")
+		c.parents(made, path.Dir(name))
+		c.file(name, 0o755, files["/"+name])
+	}
+	if err := c.close(); err != nil {
+		return fmt.Errorf("join initramfs: %w", err)
+	}
+	return nil
+}
+
+func appendFile(w *os.File, name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = w.ReadFrom(f)
+	return err
+}
+
+// parents writes the directories above a file that are not there yet.
+func (c *cpioWriter) parents(made map[string]bool, dir string) {
+	if made[dir] {
+		return
+	}
+	c.parents(made, path.Dir(dir))
+	made[dir] = true
+	c.dir(dir)
+}
+
+// tree writes everything below dir under prefix, sorted.
+func (c *cpioWriter) tree(prefix, dir string) error {
+	made := map[string]bool{".": true}
+	c.parents(made, prefix)
+	return filepath.WalkDir(dir, func(file string, e os.DirEntry, err error) error {
+		if err != nil || file == dir {
+			return err
+		}
+		rel, err := filepath.Rel(dir, file)
+		if err != nil {
+			return err
+		}
+		return c.node(path.Join(prefix, rel), file, e)
+	})
+}
+
+func (c *cpioWriter) node(name, file string, e os.DirEntry) error {
+	info, err := e.Info()
+	if err != nil {
+		return err
+	}
+	switch {
+	case e.IsDir():
+		c.entry(name, cpioDir|int(info.Mode().Perm()), nil, 0, 0)
+	case e.Type() == os.ModeSymlink:
+		target, err := os.Readlink(file)
+		if err != nil {
+			return err
+		}
+		c.link(name, target)
+	case e.Type().IsRegular():
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		c.file(name, int(info.Mode().Perm()), data)
+	default:
+		return fmt.Errorf("%s is neither file, directory nor link", file)
+	}
+	return c.err
+}
+
+// writeSealedModules packs the modules that sealed guests load, and their order.
+func writeSealedModules(file string, k kernelTree) error {
+	wanted, err := moduleOrder(k.modules(), recipeLines("kernel/sealed"))
+	if err != nil {
+		return err
+	}
+	return writeCPIO(file, func(c *cpioWriter) error {
+		for _, d := range []string{"lib", "lib/modules"} {
+			c.dir(d)
+		}
+		var order []string
+		for _, m := range loadOrder(wanted) {
+			data, err := os.ReadFile(filepath.Join(k.modules(), m.path))
+			if err != nil {
+				return err
+			}
+			name := "lib/modules/" + filepath.Base(m.path)
+			c.file(name, 0o644, data)
+			order = append(order, "/"+name)
+		}
+		c.file(strings.TrimPrefix(SealedModules, "/"), 0o644, []byte(strings.Join(order, "\n")+"\n"))
+		return nil
+	})
+}
+
+// loadOrder puts every module after those that it needs.
+func loadOrder(modules []module) []module {
+	byName := map[string]module{}
+	for _, m := range modules {
+		byName[moduleName(m.path)] = m
+	}
+	var out []module
+	done := map[string]bool{}
+	var visit func(name string)
+	visit = func(name string) {
+		if done[name] {
+			return
+		}
+		done[name] = true
+		m := byName[name]
+		for _, n := range slices.Sorted(slices.Values(m.needs)) {
+			visit(moduleName(n))
+		}
+		out = append(out, m)
+	}
+	for _, name := range sortedKeys(byName) {
+		visit(name)
+	}
+	return out
+}
+
+// sealedPrograms are what the guest helper calls, and what is loaded by name only.
+func sealedPrograms(root string) ([]string, error) {
+	out := []string{"usr/sbin/xtables-legacy-multi", "usr/sbin/xtables-nft-multi", "usr/sbin/nft", "usr/sbin/ipset"}
+	extensions, err := filepath.Glob(filepath.Join(root, "usr/lib/x86_64-linux-gnu/xtables/*.so"))
+	if err == nil && len(extensions) == 0 {
+		err = errors.New("the root image has no extensions of iptables")
+	}
+	for _, e := range extensions {
+		info, serr := os.Lstat(e)
+		if err = errors.Join(err, serr); serr == nil && info.Mode().IsRegular() {
+			out = append(out, strings.TrimPrefix(e, root+"/"))
+		}
+	}
+	return out, err
+}
+
+// writeSealedTools packs netfilter's tools, as they are in the root image, with
+// the libraries they need.
+func writeSealedTools(file, root string) error {
+	programs, err := sealedPrograms(root)
+	if err != nil {
+		return err
+	}
+	files, err := elfClosure(root, programs)
+	if err != nil {
+		return err
+	}
+	return writeCPIO(file, func(c *cpioWriter) error {
+		made := map[string]bool{".": true}
+		for _, name := range files {
+			data, err := os.ReadFile(filepath.Join(root, name))
+			if err != nil {
+				return err
+			}
+			c.parents(made, path.Dir(name))
+			c.file(name, 0o755, data)
+		}
+		for _, l := range []string{"bin", "lib64", "sbin"} {
+			c.link(l, "usr/"+l)
+		}
+		return c.aliases(root, made)
+	})
+}
+
+// aliases writes the links by which the tools are called and extensions are found.
+func (c *cpioWriter) aliases(root string, made map[string]bool) error {
+	for _, dir := range []string{"usr/sbin", "usr/lib/x86_64-linux-gnu/xtables"} {
+		entries, err := os.ReadDir(filepath.Join(root, dir))
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if e.Type() != os.ModeSymlink {
+				continue
+			}
+			target, err := os.Readlink(filepath.Join(root, dir, e.Name()))
+			if err != nil {
+				return err
+			}
+			if strings.HasPrefix(target, "xtables-") || strings.HasPrefix(target, "libxt_") {
+				c.parents(made, dir)
+				c.link(dir+"/"+e.Name(), target)
+			}
+		}
+	}
+	return nil
+}
+
+func writeSealedEndpoint(file, root string) error {
+	return writeCPIO(file, func(c *cpioWriter) error {
+		return c.tree(strings.TrimPrefix(SealedEndpoint, "/"), root)
+	})
+}

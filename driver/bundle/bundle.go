@@ -126,6 +126,28 @@ func containsPhase(phases []Phase, p Phase) bool {
 	return false
 }
 
+// FilesOf picks the files that steps name, so that a node is sent only its own.
+func (b *Bundle) FilesOf(steps []Step) map[string]File {
+	out := map[string]File{}
+	add := func(name string) {
+		if f, ok := b.Files[name]; ok {
+			out[name] = f
+		}
+	}
+	for _, s := range steps {
+		switch do := s.Do.(type) {
+		case Rules:
+			add(do.File)
+			add(do.Undo)
+		case LoadBPF:
+			add(do.Object)
+		case FillMap:
+			add(do.File)
+		}
+	}
+	return out
+}
+
 // FileNames lists the bundle's files in order.
 func (b *Bundle) FileNames() []string {
 	names := make([]string, 0, len(b.Files))

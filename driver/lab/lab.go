@@ -49,10 +49,17 @@ type provider interface {
 	// begin makes the endpoints of a setup, in namespaces no rule set has been in.
 	begin(ctx context.Context, s datapath.Setup) error
 	// session is the helper of a node, valid between begin and end.
-	session(node string) (*session, error)
+	session(node string) (conversation, error)
 	// end undoes everything begin and later steps did.
 	end(ctx context.Context, s datapath.Setup) error
 	close(ctx context.Context) error
+}
+
+// conversation is what a helper is asked between begin and end of a setup.
+type conversation interface {
+	exec(ctx context.Context, name string, files map[string]bundle.File, steps []bundle.Step) (bundle.Reply, error)
+	mark(ctx context.Context) (int, error)
+	undoTo(ctx context.Context, mark int) error
 }
 
 // Up brings a lab up. On error nothing is left behind.
@@ -106,6 +113,15 @@ type Execution struct {
 	Raw   map[string]string
 }
 
+// Seconds is the time that the steps took by their node's clock.
+func (e Execution) Seconds() float64 {
+	total := 0.0
+	for _, s := range e.Steps {
+		total += s.Seconds
+	}
+	return total
+}
+
 // Exec executes the given phases of a bundle in order, each chunk on its node.
 // On an error what was executed before is returned too.
 func (l *Lab) Exec(ctx context.Context, b *bundle.Bundle, phases ...bundle.Phase) (Execution, error) {
@@ -115,7 +131,7 @@ func (l *Lab) Exec(ctx context.Context, b *bundle.Bundle, phases ...bundle.Phase
 		if err != nil {
 			return ex, rigFault(err)
 		}
-		reply, err := s.exec(ctx, b.Name, filesOf(b, c.Steps), c.Steps)
+		reply, err := s.exec(ctx, b.Name, b.FilesOf(c.Steps), c.Steps)
 		for i, r := range reply.Results {
 			if i < len(c.Steps) {
 				ex.Steps = append(ex.Steps, Outcome{c.Steps[i], r})
@@ -131,30 +147,8 @@ func (l *Lab) Exec(ctx context.Context, b *bundle.Bundle, phases ...bundle.Phase
 	return ex, nil
 }
 
-// filesOf picks the files that steps name, so that a node is sent only its own.
-func filesOf(b *bundle.Bundle, steps []bundle.Step) map[string]bundle.File {
-	out := map[string]bundle.File{}
-	add := func(name string) {
-		if f, ok := b.Files[name]; ok {
-			out[name] = f
-		}
-	}
-	for _, s := range steps {
-		switch do := s.Do.(type) {
-		case bundle.Rules:
-			add(do.File)
-			add(do.Undo)
-		case bundle.LoadBPF:
-			add(do.Object)
-		case bundle.FillMap:
-			add(do.File)
-		}
-	}
-	return out
-}
-
 // Marks are undo positions of the helpers that hold a topology's nodes.
-type Marks map[*session]int
+type Marks map[conversation]int
 
 // Mark remembers the undo position of every node of a topology.
 func (l *Lab) Mark(ctx context.Context, t datapath.Topology) (Marks, error) {

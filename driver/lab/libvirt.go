@@ -266,9 +266,14 @@ func randomUUID() (string, error) {
 	if _, err := rand.Read(b[:]); err != nil {
 		return "", err
 	}
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80 // version 4, RFC 9562
+	return formatUUID(b), nil
+}
+
+// formatUUID makes a version 4 UUID (RFC 9562) of 16 bytes.
+func formatUUID(b [16]byte) string {
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
 	h := hex.EncodeToString(b[:])
-	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:], nil
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }
 
 func consoleTail(path string) string {
@@ -374,7 +379,7 @@ func (p *virtual) node(name string) *virtualNode {
 	return nil
 }
 
-func (p *virtual) session(node string) (*session, error) {
+func (p *virtual) session(node string) (conversation, error) {
 	if n := p.node(node); n != nil && n.helper != nil {
 		return n.helper, nil
 	}

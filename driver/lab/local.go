@@ -81,21 +81,22 @@ func (p *local) open(ctx context.Context) error {
 		return err
 	}
 	p.helper = s
-	_, err = s.exec(ctx, "nodes", nil, p.wiring())
+	_, err = s.exec(ctx, "nodes", nil, Wiring(p.nodes))
 	return err
 }
 
-// wiring makes a namespace for each node and one data link between the two.
-func (p *local) wiring() []bundle.Step {
+// Wiring makes a namespace for each node and one data link between the two, in
+// a helper that holds them all.
+func Wiring(nodes []datapath.Node) []bundle.Step {
 	var steps []bundle.Step
 	do := func(node string, a bundle.Action) {
 		steps = append(steps, bundle.Step{Node: node, Phase: bundle.Apply, Do: a})
 	}
-	for _, n := range p.nodes {
+	for _, n := range nodes {
 		do("", bundle.Netns{Name: n.Name})
 	}
-	if len(p.nodes) == 2 {
-		a, b := p.nodes[0], p.nodes[1]
+	if len(nodes) == 2 {
+		a, b := nodes[0], nodes[1]
 		do(a.Name, bundle.Veth{Link: datapath.DataLink, Peer: datapath.DataLink, PeerIn: b.Name})
 		do(a.Name, bundle.Addr{Link: datapath.DataLink, CIDR: a.DataCIDR()})
 		do(b.Name, bundle.Addr{Link: datapath.DataLink, CIDR: b.DataCIDR()})
@@ -116,7 +117,7 @@ func (p *local) pushBlobs(ctx context.Context, files []bundle.File) error {
 
 func (p *local) begin(ctx context.Context, _ datapath.Setup) error { return p.open(ctx) }
 
-func (p *local) session(node string) (*session, error) {
+func (p *local) session(node string) (conversation, error) {
 	if p.helper == nil {
 		return nil, fmt.Errorf("no helper runs for %s", node)
 	}

@@ -1,0 +1,261 @@
+package lab
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"hookbed/driver/bundle"
+	"hookbed/driver/plan"
+	"hookbed/driver/vm"
+	"hookbed/images"
+)
+
+// stallLimit is how long a sealed guest may add nothing to its results. The
+// longest trial takes seconds; an overloaded computer stretches that.
+const stallLimit = 10 * time.Minute
+
+// watchTick is how often results are looked at.
+const watchTick = 200 * time.Millisecond
+
+// Sealer boots sealed guests in virtual time: what they execute is in their
+// initramfs, and what they found comes out when it is over. Its methods may be
+// called by several goroutines.
+type Sealer struct {
+	cfg   Config
+	set   images.Set
+	guest []byte // the helper
+	hv    *vm.Hypervisor
+}
+
+// OpenSealer prepares images and hypervisor. Close it.
+func OpenSealer(ctx context.Context, cfg Config) (*Sealer, error) {
+	s := &Sealer{cfg: cfg}
+	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make state directory: %w", err)
+	}
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(err, s.Close(ctx))
+	}
+	return s, nil
+}
+
+func (s *Sealer) open(ctx context.Context) error {
+	state := State{Name: s.cfg.Name, Provider: plan.ProviderLibvirt, Driver: thisProcess()}
+	if err := saveState(s.cfg.StateDir, state); err != nil {
+		return err
+	}
+	var err error
+	if s.guest, err = os.ReadFile(s.cfg.GuestPath); err != nil {
+		return fmt.Errorf("read the guest helper: %w", err)
+	}
+	if s.set, err = s.cfg.Store.Ensure(ctx, images.Want{Kernel: s.cfg.Lab.Kernel, Root: true, Endpoint: true}); err != nil {
+		return err
+	}
+	s.hv, err = vm.Connect(ctx, vm.Config{StateDir: s.cfg.StateDir, Lab: s.cfg.Name, CacheDir: filepath.Join(s.cfg.Store.Dir(), "libvirt")})
+	return err
+}
+
+// Close ends every guest on a fresh, time-limited context.
+func (s *Sealer) Close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownLimit)
+	defer cancel()
+	var err error
+	if s.hv != nil {
+		err = s.hv.Close(ctx)
+	}
+	return errors.Join(err, os.RemoveAll(s.cfg.StateDir))
+}
+
+// SealedBlock is what one sealed guest is given.
+type SealedBlock struct {
+	Number int
+	UUID   string // seeds the guest's randomness
+	Block  bundle.Sealed
+	Files  map[string]bundle.File // every file of every chunk, by SHA-256
+}
+
+// UUID is the identity of the guests of a seed. A guest's entropy starts from
+// it (it is in the firmware's tables), so it chooses ports, hashes and initial
+// sequence numbers, and nothing else does.
+func UUID(experiment uint64, seed int) string {
+	sum := sha256.Sum256([]byte("hookbed guest " + strconv.FormatUint(experiment, 10) + " " + strconv.Itoa(seed)))
+	return formatUUID([16]byte(sum[:16]))
+}
+
+// initramfs joins the block's archive and returns its digest, from which, with
+// kernel, command line, UUID and QEMU, every byte of the results follows.
+func (s *Sealer) initramfs(path string, b SealedBlock) (digest string, err error) {
+	block, err := json.Marshal(b.Block)
+	if err != nil {
+		return "", fmt.Errorf("encode block: %w", err)
+	}
+	files := map[string][]byte{"/init": s.guest, bundle.SealedBlock: block}
+	for sum, f := range b.Files {
+		files[bundle.SealedBlobs+"/"+sum] = f.Data
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return "", fmt.Errorf("write initramfs: %w", err)
+	}
+	defer f.Close()
+	if err := images.Join(f, s.set.Sealed, files); err != nil {
+		return "", err
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return "", fmt.Errorf("read initramfs: %w", err)
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fmt.Errorf("read initramfs: %w", err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), f.Close()
+}
+
+// Run boots a guest, waits until it has executed its block, and returns its
+// results as it wrote them. onReply is called for each line as it comes; it
+// may be nil. A guest that ends early is an error with the end of its console.
+func (s *Sealer) Run(ctx context.Context, b SealedBlock, onReply func(bundle.SealedReply)) ([]byte, error) {
+	base := filepath.Join(s.cfg.StateDir, "block"+strconv.Itoa(b.Number))
+	m := vm.Machine{
+		Name: fmt.Sprintf("hookbed-%s-block%d", s.cfg.Name, b.Number), UUID: b.UUID, VCPUs: 1, MemoryMiB: s.cfg.Lab.Memory, Accel: vm.TCG,
+		Kernel: s.set.Kernel.Path, Initramfs: base + ".initramfs", Cmdline: images.SealedCmdline,
+		ConsoleLog: base + ".console", Virtual: &vm.Virtual{Results: base + ".results"},
+	}
+	defer func() {
+		for _, f := range []string{m.Initramfs, m.ConsoleLog, m.Virtual.Results} {
+			_ = os.Remove(f)
+		}
+	}()
+	if _, err := s.initramfs(m.Initramfs, b); err != nil {
+		return nil, err
+	}
+	// A file left from an earlier attempt must not be taken for this guest's.
+	if err := os.WriteFile(m.Virtual.Results, nil, 0o600); err != nil {
+		return nil, fmt.Errorf("make results file: %w", err)
+	}
+	if err := s.hv.Start(ctx, m); err != nil {
+		return nil, err
+	}
+	data, err := s.watch(ctx, m, onReply)
+	if derr := s.hv.Destroy(context.WithoutCancel(ctx), m.Name); err == nil {
+		err = derr
+	}
+	if err != nil && ctx.Err() == nil {
+		err = fmt.Errorf("sealed guest of block %d: %w; console: %s", b.Number, err, consoleTail(m.ConsoleLog))
+	}
+	return data, err
+}
+
+// watch follows the results file until its last line, the guest's end, or a stall.
+func (s *Sealer) watch(ctx context.Context, m vm.Machine, onReply func(bundle.SealedReply)) ([]byte, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		if err := s.hv.Wait(ctx, m.Name, vm.Gone); err != nil && ctx.Err() == nil {
+			cancel(err)
+		}
+	}()
+	f := follower{path: m.Virtual.Results, onReply: onReply, fed: time.Now()}
+	for ended := false; ; {
+		done, err := f.poll()
+		switch {
+		case err != nil:
+			return nil, err
+		case done:
+			return f.data, nil
+		case ended:
+			return nil, errors.New("it ended before its last result")
+		case time.Since(f.fed) > stallLimit:
+			return nil, fmt.Errorf("no result for %v", stallLimit)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-gone:
+			ended = ctx.Err() == nil // what it wrote last is read once more
+		case <-time.After(watchTick):
+		}
+	}
+}
+
+// follower reads a file that grows, line by line.
+type follower struct {
+	path    string
+	onReply func(bundle.SealedReply)
+	data    []byte // whole lines
+	fed     time.Time
+}
+
+// poll reads what is new. done says that the guest has said everything.
+func (f *follower) poll() (done bool, err error) {
+	data, err := os.ReadFile(f.path)
+	if err != nil {
+		return false, fmt.Errorf("read results: %w", err)
+	}
+	whole := data[:bytes.LastIndexByte(data, '\n')+1]
+	if len(whole) == len(f.data) {
+		return false, nil
+	}
+	news, err := DecodeReplies(whole[len(f.data):])
+	if err != nil {
+		return false, err
+	}
+	f.data, f.fed = whole, time.Now()
+	for _, r := range news {
+		if f.onReply != nil {
+			f.onReply(r)
+		}
+		done = done || r.Phase == bundle.SealedEnd
+	}
+	return done, nil
+}
+
+// DecodeReplies parses a sealed guest's results.
+func DecodeReplies(data []byte) ([]bundle.SealedReply, error) {
+	var out []bundle.SealedReply
+	r := bufio.NewReader(bytes.NewReader(data))
+	for n := 1; ; n++ {
+		line, err := r.ReadBytes('\n')
+		if len(line) == 0 && err != nil {
+			return out, nil
+		}
+		var reply bundle.SealedReply
+		if err := json.Unmarshal(line, &reply); err != nil {
+			return nil, fmt.Errorf("parse results of the sealed guest, line %d: %.80q: %w", n, line, err)
+		}
+		out = append(out, reply)
+	}
+}
+
+// Environment is what env.json says of sealed guests: with these digests, the
+// experiment's plan and the QEMU version equal, every computer gets equal rows.
+func (s *Sealer) Environment(ctx context.Context) (map[string]any, error) {
+	versions, err := s.hv.Versions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	artifacts := map[string]string{s.set.Kernel.Name: s.set.Kernel.SHA256}
+	for _, a := range s.set.Sealed {
+		artifacts[a.Name] = a.SHA256
+	}
+	sum := sha256.Sum256(s.guest)
+	return map[string]any{
+		"provider": "libvirt", "accelerator": vm.TCG, "accelerator_how": "virtual time counts emulated instructions",
+		"delivery": "sealed", "icount_shift": vm.ICountShift, "hypervisor": versions, "kernel_release": s.set.KernelRelease,
+		"image_sha256": artifacts, "guest_sha256": hex.EncodeToString(sum[:]), "kernel_cmdline": images.SealedCmdline,
+		"image_drift": s.set.Drift, "vcpus": 1, "memory_mib": s.cfg.Lab.Memory,
+	}, nil
+}

@@ -1,60 +1,418 @@
 package stat
 
-import "errors"
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+)
 
-// Points are what was measured of one arm: Y[i] seconds or instructions at N[i] policies.
+// Names of the cost models.
+const (
+	CostFlat      = "flat"      // y = t0
+	CostLinear    = "linear"    // y = t0 + slope n
+	CostHinge     = "hinge"     // y = t0 + slope max(0, n - knot)
+	CostQuadratic = "quadratic" // y = t0 + slope n + curve n²
+)
+
+// Points are what was measured of one arm: Y[i] seconds (or instructions) a
+// transaction at N[i] policies. Give one point for each n and block (its
+// median, say): trials of one block are not independent of each other.
 type Points struct {
 	N, Y  []float64
-	Block []int // the block (boot, seed) of each point; nil = every point is independent of the others
+	Block []int // the block (boot or seed) of each point; nil = all points are independent
 }
 
-// CostOptions say how costs are fitted. The zero value is 95 %, alpha 0.05, a
-// margin of 5 % and least squares without weights.
+// CostOptions say how costs are fitted.
 type CostOptions struct {
-	Confidence float64 // 0 = 0.95
-	Alpha      float64 // of Flat; 0 = 0.05
-	Margin     float64 // of Flat; 0 = 0.05
+	Confidence float64 // of the intervals; 0 = 0.95
+	Alpha      float64 // of CostFit.Flat, each side; 0 = 0.05
+	Margin     float64 // of CostFit.Flat; 0 = 0.05
 	// Relative weighs each point by 1/y², y being the mean at its n: for errors
-	// that grow with the value.
+	// that grow with the value. RSS is then of relative residuals.
 	Relative bool
 }
 
-// CostModel is one model of the cost of n policies.
-type CostModel struct {
-	Name   string  `json:"name"`
-	T0     float64 `json:"t0"`
-	Slope  float64 `json:"slope"`
-	Knot   float64 `json:"knot"`
-	Curve  float64 `json:"curve"`
-	RSS    float64 `json:"rss"`
-	AICc   float64 `json:"aicc"`
-	Weight float64 `json:"weight"` // Akaike weight
-	K      int     `json:"k"`
+func (o CostOptions) withDefaults() CostOptions {
+	for _, f := range []struct {
+		value *float64
+		def   float64
+	}{{&o.Confidence, 0.95}, {&o.Alpha, 0.05}, {&o.Margin, 0.05}} {
+		if *f.value == 0 {
+			*f.value = f.def
+		}
+	}
+	return o
 }
 
-// CostFit is the cost of n policies: the models, and the linear one's parts.
+// CostModel is one model of what n policies cost. What a model does not have is 0.
+type CostModel struct {
+	Name  string  `json:"name"`
+	T0    float64 `json:"t0"`    // at n = 0: the path
+	Slope float64 `json:"slope"` // of each policy, of a hinge beyond its knot
+	// Knot is where a hinge begins to rise. If only the largest n lies beyond,
+	// the knot is the n before it and any between the two fits as well.
+	Knot   float64 `json:"knot"`
+	Curve  float64 `json:"curve"`  // of n²
+	RSS    float64 `json:"rss"`    // weighted residual sum of squares
+	AICc   float64 `json:"aicc"`   // without the terms that all models share
+	Weight float64 `json:"weight"` // Akaike weight, 0..1
+	K      int     `json:"k"`      // parameters, the variance and the knot among them
+}
+
+// At is the model's y at n policies.
+func (m CostModel) At(n float64) float64 {
+	return m.T0 + m.Slope*max(0, n-m.Knot) + m.Curve*n*n
+}
+
+// CostFit is what n policies cost: the models that the points suffice for, and
+// intercept and slope of the linear one apart.
 type CostFit struct {
 	Models []CostModel `json:"models"`
-	Best   CostModel   `json:"best"`
+	Best   CostModel   `json:"best"`  // the one of the least AICc
 	T0     Estimate    `json:"t0"`    // of the linear model: the path
 	Slope  Estimate    `json:"slope"` // of the linear model: each policy
 	Flat   Equivalence `json:"flat"`  // the linear model at the largest n over that at the smallest
 }
 
-// FitCost fits the cost models to the points of one arm.
+// FitCost fits the models of what n policies cost by least squares and weighs
+// them by AICc (Hurvich and Tsai 1989; Burnham and Anderson 2002, section
+// 2.4). The hinge's knot is the exact optimum (Hudson 1966).
+//
+// Intervals are of the linear model. With blocks, each block has its own line
+// and the interval is Student's t over blocks, so that what a boot changes is
+// in it; one block has no confidence. Without, it is that of least squares,
+// which takes errors to be independent and of one size (see Relative).
 func FitCost(p Points, opt CostOptions) (CostFit, error) {
-	return CostFit{}, errors.New("fit cost: not there yet")
+	opt = opt.withDefaults()
+	levels, err := p.check(2)
+	if err != nil {
+		return CostFit{}, fmt.Errorf("fit cost: %w", err)
+	}
+	if len(p.N) < 4 {
+		return CostFit{}, fmt.Errorf("fit cost: %d points, want at least 4", len(p.N))
+	}
+	w := p.weights(opt.Relative)
+	fit := CostFit{Models: costModels(p.N, p.Y, w, levels)}
+	fit.Best = slices.MinFunc(fit.Models, func(a, b CostModel) int { return cmp.Compare(a.AICc, b.AICc) })
+	lines, err := p.lines(w)
+	if err != nil {
+		return CostFit{}, fmt.Errorf("fit cost: %w", err)
+	}
+	l := meanLine(lines)
+	fit.T0, fit.Slope = l.at(0).interval(opt.Confidence), l.slope().interval(opt.Confidence)
+	fit.Flat = endRatio(lines, levels[0], levels[len(levels)-1]).equivalence(opt.Margin, opt.Alpha)
+	return fit, nil
 }
 
-// TurnPoint is the number of policies from which on one arm is slower than another.
-type TurnPoint struct {
-	N    Estimate `json:"n"`    // within 0..NMax; at NMax it means NMax or more
-	None bool     `json:"none"` // the lines do not cross below NMax; N.Low is then what cannot be excluded
-	NMax float64  `json:"nmax"`
+// check returns the distinct n in order, of which there must be some.
+func (p Points) check(atLeast int) (levels []float64, err error) {
+	if len(p.N) != len(p.Y) || p.Block != nil && len(p.Block) != len(p.N) {
+		return nil, fmt.Errorf("%d n, %d y and %d blocks do not match", len(p.N), len(p.Y), len(p.Block))
+	}
+	for i, n := range p.N {
+		if !(n >= 0) || math.IsInf(n, 1) || !(p.Y[i] > 0) || math.IsInf(p.Y[i], 1) {
+			return nil, fmt.Errorf("point (%v, %v): want n >= 0 and y > 0, both finite", n, p.Y[i])
+		}
+	}
+	levels = slices.Compact(ascending(p.N))
+	if len(levels) < atLeast {
+		return nil, fmt.Errorf("%d distinct n, want at least %d", len(levels), atLeast)
+	}
+	return levels, nil
 }
 
-// Crossover finds the smallest n from which on a takes at least as long as b.
-// With blocks, both arms are measured in the same ones.
-func Crossover(a, b Points, nmax float64, opt CostOptions) (TurnPoint, error) {
-	return TurnPoint{}, errors.New("find crossover: not there yet")
+func (p Points) weights(relative bool) []float64 {
+	sum, count, w := map[float64]float64{}, map[float64]float64{}, make([]float64, len(p.N))
+	for i, n := range p.N {
+		sum[n] += p.Y[i]
+		count[n]++
+	}
+	for i, n := range p.N {
+		w[i] = 1
+		if relative {
+			w[i] = math.Pow(count[n]/sum[n], 2)
+		}
+	}
+	return w
+}
+
+// lines fits one line to each block in order, or one to all points.
+func (p Points) lines(w []float64) ([]line, error) {
+	if p.Block == nil {
+		return []line{fitLine(p.N, p.Y, w)}, nil
+	}
+	ids := p.blocks()
+	out := make([]line, 0, len(ids))
+	for _, id := range ids {
+		var n, y, wb []float64
+		for i, b := range p.Block {
+			if b == id {
+				n, y, wb = append(n, p.N[i]), append(y, p.Y[i]), append(wb, w[i])
+			}
+		}
+		l := fitLine(n, y, wb)
+		l.block, l.ofBlock = id, true
+		out = append(out, l)
+	}
+	return out, p.sameLevels(ids)
+}
+
+func (p Points) blocks() []int {
+	ids := slices.Clone(p.Block)
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+// sameLevels refuses blocks of one n beside others of many: their lines have
+// no slope to average.
+func (p Points) sameLevels(ids []int) error {
+	seen := map[int]map[float64]bool{}
+	for i, b := range p.Block {
+		if seen[b] == nil {
+			seen[b] = map[float64]bool{}
+		}
+		seen[b][p.N[i]] = true
+	}
+	all := len(slices.Compact(ascending(p.N)))
+	for _, id := range ids {
+		if all > 1 && len(seen[id]) < 2 {
+			return fmt.Errorf("block %d has one n only", id)
+		}
+	}
+	return nil
+}
+
+// costModels fits every model that has points enough.
+func costModels(n, y, w, levels []float64) []CostModel {
+	models := []CostModel{
+		{Name: CostFlat, K: 2},
+		{Name: CostLinear, K: 3},
+		{Name: CostHinge, K: 4},
+		{Name: CostQuadratic, K: 4},
+	}
+	out, floor := make([]CostModel, 0, len(models)), rounding(y, w)
+	for _, m := range models {
+		if len(n) <= m.K+1 || m.K == 4 && len(levels) < 3 {
+			continue
+		}
+		m = m.fit(n, y, w, levels)
+		m.AICc = aicc(max(m.RSS, floor), len(n), m.K)
+		out = append(out, m)
+	}
+	return weighAkaike(out)
+}
+
+// rounding is a sum of squares below which residuals are no more than the
+// rounding of what was written down, 1e-9 of the value: exact data of virtual
+// time must not fight for the last digit.
+func rounding(y, w []float64) float64 {
+	sum := 0.0
+	for i, v := range y {
+		sum += w[i] * v * v
+	}
+	return sum * 1e-18
+}
+
+func (m CostModel) fit(n, y, w, levels []float64) CostModel {
+	switch m.Name {
+	case CostFlat:
+		m.T0 = fitLine(make([]float64, len(n)), y, w).t0
+	case CostLinear:
+		l := fitLine(n, y, w)
+		m.T0, m.Slope = l.t0, l.c
+	case CostHinge:
+		return m.fitHinge(n, y, w, levels)
+	case CostQuadratic:
+		m.T0, m.Slope, m.Curve = fitParabola(n, y, w)
+	}
+	m.RSS = m.residual(n, y, w)
+	return m
+}
+
+func (m CostModel) residual(n, y, w []float64) float64 {
+	rss := 0.0
+	for i := range n {
+		r := y[i] - m.At(n[i])
+		rss += w[i] * r * r
+	}
+	return rss
+}
+
+// fitHinge tries every knot that can be the optimum (Hudson 1966): each n but
+// the last, and wherever the mean left of a gap meets the line right of it
+// within that gap.
+func (m CostModel) fitHinge(n, y, w, levels []float64) CostModel {
+	best := m
+	best.RSS = math.Inf(1)
+	for _, k := range knots(n, y, w, levels) {
+		h := make([]float64, len(n))
+		for i := range n {
+			h[i] = max(0, n[i]-k)
+		}
+		l := fitLine(h, y, w)
+		m.T0, m.Slope, m.Knot = l.t0, l.c, k
+		if m.RSS = m.residual(n, y, w); m.RSS < best.RSS {
+			best = m
+		}
+	}
+	return best
+}
+
+func knots(n, y, w, levels []float64) []float64 {
+	last := len(levels) - 1
+	out := slices.Clone(levels[:last])
+	for j := 0; j < last-1; j++ {
+		var left, right [3][]float64
+		for i := range n {
+			side := &left
+			if n[i] > levels[j] {
+				side = &right
+			}
+			side[0], side[1], side[2] = append(side[0], n[i]), append(side[1], y[i]), append(side[2], w[i])
+		}
+		flat, rise := fitLine(make([]float64, len(left[0])), left[1], left[2]), fitLine(right[0], right[1], right[2])
+		if k := (flat.t0 - rise.t0) / rise.c; k > levels[j] && k < levels[j+1] {
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
+// fitParabola is weighted least squares of a quadratic, by orthogonal
+// polynomials on the points (Forsythe 1957), so that n and n² do not cancel.
+func fitParabola(n, y, w []float64) (t0, slope, curve float64) {
+	l := fitLine(n, y, w)
+	square := make([]float64, len(n))
+	for i, v := range n {
+		square[i] = v * v
+	}
+	q := fitLine(n, square, w) // n² less this line is orthogonal to 1 and n
+	num, den := 0.0, 0.0
+	for i := range n {
+		z := square[i] - q.t0 - q.c*n[i]
+		num += w[i] * z * (y[i] - l.t0 - l.c*n[i])
+		den += w[i] * z * z
+	}
+	curve = num / den
+	return l.t0 - curve*q.t0, l.c - curve*q.c, curve
+}
+
+// aicc is Akaike's criterion corrected for small samples, for least squares
+// with k parameters, the variance among them (Hurvich and Tsai 1989).
+func aicc(rss float64, n, k int) float64 {
+	fn, fk := float64(n), float64(k)
+	return fn*math.Log(rss/fn) + 2*fk + 2*fk*(fk+1)/(fn-fk-1)
+}
+
+// weighAkaike sets each model's Akaike weight (Burnham and Anderson 2002,
+// section 2.9).
+func weighAkaike(models []CostModel) []CostModel {
+	least, sum := math.Inf(1), 0.0
+	for _, m := range models {
+		least = min(least, m.AICc)
+	}
+	for i := range models {
+		models[i].Weight = math.Exp((least - models[i].AICc) / 2)
+		sum += models[i].Weight
+	}
+	for i := range models {
+		models[i].Weight /= sum
+	}
+	return models
+}
+
+// line is y = t0 + c n with the covariance of its two parts.
+type line struct {
+	t0, c         float64
+	v00, v01, v11 float64
+	df            float64
+	n             int
+	method        string
+	block         int
+	ofBlock       bool
+}
+
+func (l line) at(n float64) student {
+	v := l.v00 + 2*n*l.v01 + n*n*l.v11
+	return student{est: l.t0 + l.c*n, se: math.Sqrt(max(0, v)), df: l.df, n: l.n, method: l.method}
+}
+
+func (l line) slope() student {
+	return student{est: l.c, se: math.Sqrt(l.v11), df: l.df, n: l.n, method: l.method}
+}
+
+// fitLine is weighted least squares of a line; of a constant, if all n are one.
+func fitLine(n, y, w []float64) line {
+	var sw, mn, my float64
+	for i := range n {
+		sw += w[i]
+		mn += w[i] * n[i]
+		my += w[i] * y[i]
+	}
+	mn, my = mn/sw, my/sw
+	var sxx, sxy float64
+	for i := range n {
+		sxx += w[i] * (n[i] - mn) * (n[i] - mn)
+		sxy += w[i] * (n[i] - mn) * (y[i] - my)
+	}
+	l := line{t0: my, df: float64(len(n) - 1), n: len(n), method: MethodLeastSq}
+	if sxx > 0 {
+		l.c, l.df = sxy/sxx, l.df-1
+		l.t0 = my - l.c*mn
+	}
+	rss := CostModel{T0: l.t0, Slope: l.c}.residual(n, y, w)
+	if l.df <= 0 || rss <= rounding(y, w)*1e-6 {
+		return l
+	}
+	s2 := rss / l.df
+	l.v00 = s2 / sw
+	if sxx > 0 {
+		l.v00, l.v01, l.v11 = s2*(1/sw+mn*mn/sxx), -mn*s2/sxx, s2/sxx
+	}
+	return l
+}
+
+// meanLine is one line as it is, or the mean of the blocks' lines with the
+// covariance between blocks.
+func meanLine(lines []line) line {
+	if !lines[0].ofBlock {
+		return lines[0]
+	}
+	m := line{df: float64(len(lines) - 1), n: len(lines), method: MethodBlocks}
+	t0, c := make([]float64, len(lines)), make([]float64, len(lines))
+	for i, l := range lines {
+		t0[i], c[i] = l.t0, l.c
+	}
+	m.t0, m.c = Mean(t0), Mean(c)
+	if len(lines) < 2 {
+		return m
+	}
+	scale := 1 / (m.df * float64(len(lines)))
+	for i := range lines {
+		m.v00 += scale * (t0[i] - m.t0) * (t0[i] - m.t0)
+		m.v01 += scale * (t0[i] - m.t0) * (c[i] - m.c)
+		m.v11 += scale * (c[i] - m.c) * (c[i] - m.c)
+	}
+	return m
+}
+
+// endRatio is the log of y(to) over y(from), by blocks or by the delta method.
+func endRatio(lines []line, from, to float64) student {
+	var d []float64
+	for _, l := range lines {
+		a, b := l.at(to).est, l.at(from).est
+		if !(a > 0 && b > 0) {
+			return student{est: math.NaN(), n: len(lines)}
+		}
+		d = append(d, math.Log(a/b))
+	}
+	l := lines[0]
+	if l.ofBlock {
+		return logDifference(d, MethodBlocks)
+	}
+	a, b := l.at(to).est, l.at(from).est
+	g0, g1 := 1/a-1/b, to/a-from/b
+	v := g0*g0*l.v00 + 2*g0*g1*l.v01 + g1*g1*l.v11
+	return student{est: d[0], se: math.Sqrt(max(0, v)), df: l.df, n: l.n, method: l.method}
 }

@@ -146,9 +146,14 @@ func welch(num, den []float64) student {
 		return s
 	}
 	va, vb := a.se*a.se, b.se*b.se
-	s.se, s.df = math.Sqrt(va+vb), float64(a.n+b.n-2)
-	if va+vb > 0 {
-		s.df = (va + vb) * (va + vb) / (va*va/a.df + vb*vb/b.df)
-	}
+	s.se, s.df = math.Sqrt(va+vb), satterthwaite(va, a.df, vb, b.df)
 	return s
+}
+
+// satterthwaite is the degrees of freedom of a sum of two variances.
+func satterthwaite(va, dfa, vb, dfb float64) float64 {
+	if va+vb == 0 {
+		return dfa + dfb
+	}
+	return (va + vb) * (va + vb) / (va*va/dfa + vb*vb/dfb)
 }

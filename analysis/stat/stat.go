@@ -19,6 +19,7 @@ const (
 	MethodPaired     = "paired t on logs"
 	MethodWelch      = "Welch's t on logs"
 	MethodLeastSq    = "t of least squares"
+	MethodFieller    = "Fieller's t"
 	MethodBlocks     = "t over blocks"
 	MethodFasterHalf = "bootstrap t"
 	MethodMedianBCa  = "smoothed BCa bootstrap"

@@ -17,7 +17,7 @@ deps:
 
 build:
 	@$(GO) build -ldflags '$(LDFLAGS)' -o bin/driver ./driver
-	@CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o bin/guest ./driver/guest
+	@CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -buildid=" -o bin/guest ./driver/guest
 
 # Two VMs, real containers, real filters, a report: the whole product at once.
 testbed: deps build

@@ -22,7 +22,10 @@ import (
 	"hookbed/driver/rundir"
 )
 
-type runFlags struct{ out, resume, only, drift string }
+type runFlags struct {
+	out, resume, only, drift string
+	jobs                     int
+}
 
 func (a *app) runCommand() *cobra.Command {
 	var f runFlags
@@ -53,6 +56,7 @@ that was interrupted or killed goes on with --resume: every trial once, none los
 	cmd.Flags().StringVarP(&f.out, "out", "o", "", "run directory to make (default runs/NAME-TIME)")
 	cmd.Flags().StringVar(&f.resume, "resume", "", "go on with this run directory")
 	cmd.Flags().StringVar(&f.only, "only", "", "run only the cells that match, as in 'arm=docker|xdp,scenario!=multi-host'")
+	cmd.Flags().IntVarP(&f.jobs, "jobs", "j", 0, "in virtual time, guests at once (default: one a CPU, as memory permits); numbers do not depend on it")
 	driftFlag(cmd, &f.drift)
 	return cmd
 }
@@ -63,6 +67,9 @@ func (a *app) run(ctx context.Context, file string, f runFlags) error {
 		return err
 	}
 	defer dir.Close()
+	if err := checkClockFlags(p, f); err != nil {
+		return err
+	}
 	trials, err := pending(dir, p, f.only)
 	if err != nil {
 		return err
@@ -70,7 +77,7 @@ func (a *app) run(ctx context.Context, file string, f runFlags) error {
 	a.interruptHint = fmt.Sprintf("nothing is left running; go on with `driver run --resume %s`", dir.Path())
 	a.say("run directory %s: %d of %d trials to run, about %s", dir.Path(), len(trials), len(p.Trials), estimate(p).Round(time.Second))
 	start := time.Now()
-	result, err := a.measure(ctx, p, dir, trials, f.drift)
+	result, err := a.measure(ctx, p, dir, trials, f)
 	if err != nil {
 		if f.resume == "" && len(result.Status) == 0 && ctx.Err() == nil {
 			// Nothing was measured and nothing can be resumed.
@@ -135,55 +142,107 @@ func pending(dir *rundir.Dir, p *plan.Plan, only string) ([]plan.Trial, error) {
 	return out, nil
 }
 
-func (a *app) measure(ctx context.Context, p *plan.Plan, dir *rundir.Dir, trials []plan.Trial, drift string) (campaign.Result, error) {
+// checkClockFlags refuses flags that the experiment's clock makes meaningless.
+func checkClockFlags(p *plan.Plan, f runFlags) error {
+	virtual := p.Spec.Lab.Clock == plan.ClockVirtual
+	switch {
+	case f.jobs < 0:
+		return fmt.Errorf("%w: --jobs is %d, want 1 or more", errUsage, f.jobs)
+	case !virtual && f.jobs > 1:
+		return fmt.Errorf("%w: --jobs is for virtual time; trials on the wall clock never run side by side", errUsage)
+	case virtual && f.only != "":
+		return fmt.Errorf("%w: --only would change what runs before what within a boot, and with it every number in virtual time; write an experiment with the cells you want", errUsage)
+	}
+	return nil
+}
+
+func (a *app) measure(ctx context.Context, p *plan.Plan, dir *rundir.Dir, trials []plan.Trial, f runFlags) (campaign.Result, error) {
 	if len(trials) == 0 {
 		return campaign.Result{}, nil
 	}
-	root, err := stateRoot()
-	if err != nil {
-		return campaign.Result{}, err
-	}
-	if swept, err := lab.Sweep(ctx, root); err != nil {
-		return campaign.Result{}, err
-	} else if len(swept) > 0 {
-		a.say("cleared what killed runs left: %v", swept)
-	}
-	store, err := a.openStore(drift)
-	if err != nil {
-		return campaign.Result{}, err
-	}
-	guest, err := guestHelper()
+	cfg, err := a.labConfig(ctx, p, f.drift)
 	if err != nil {
 		return campaign.Result{}, err
 	}
 	progress, stop := a.newProgress(len(trials))
 	defer stop()
+	run := campaign.Config{Plan: p, Dir: dir, Trials: trials, Progress: progress, Log: a.logger()}
+	if p.Spec.Lab.Clock == plan.ClockVirtual {
+		return a.measureSealed(ctx, run, cfg, f.jobs)
+	}
+	run.Up = func(ctx context.Context, _ int) (*lab.Lab, error) { return lab.Up(ctx, cfg) }
+	run.Environment = func(l *lab.Lab) map[string]any {
+		env := environment(p, l.Environment())
+		env["lab_seconds"] = l.Timings
+		return env
+	}
+	return campaign.Run(ctx, run)
+}
+
+// labConfig prepares what labs of an experiment have in common, and clears
+// what killed runs left.
+func (a *app) labConfig(ctx context.Context, p *plan.Plan, drift string) (lab.Config, error) {
+	root, err := stateRoot()
+	if err != nil {
+		return lab.Config{}, err
+	}
+	if swept, err := lab.Sweep(ctx, root); err != nil {
+		return lab.Config{}, err
+	} else if len(swept) > 0 {
+		a.say("cleared what killed runs left: %v", swept)
+	}
+	store, err := a.openStore(drift)
+	if err != nil {
+		return lab.Config{}, err
+	}
+	guest, err := guestHelper()
+	if err != nil {
+		return lab.Config{}, err
+	}
 	name := lab.FreshName("r")
-	return campaign.Run(ctx, campaign.Config{
-		Plan: p, Dir: dir, Trials: trials, Progress: progress, Log: a.logger(),
-		Up: func(ctx context.Context, _ int) (*lab.Lab, error) {
-			return lab.Up(ctx, lab.Config{
-				Name: name, Lab: p.Spec.Lab, Nodes: nodesOf(p), Store: store,
-				StateDir: filepath.Join(root, name), GuestPath: guest, Log: a.logger(),
-			})
-		},
-		Environment: func(l *lab.Lab) map[string]any { return environment(p, l) },
-	})
+	return lab.Config{
+		Name: name, Lab: p.Spec.Lab, Nodes: nodesOf(p), Store: store,
+		StateDir: filepath.Join(root, name), GuestPath: guest, Log: a.logger(),
+	}, nil
+}
+
+// measureSealed runs blocks in sealed guests, several at once.
+func (a *app) measureSealed(ctx context.Context, run campaign.Config, cfg lab.Config, jobs int) (campaign.Result, error) {
+	sealer, err := lab.OpenSealer(ctx, cfg)
+	if err != nil {
+		return campaign.Result{}, fmt.Errorf("%w: %w", campaign.ErrRig, err)
+	}
+	defer func() {
+		if err := sealer.Close(ctx); err != nil {
+			run.Log.Warn("teardown", "err", err)
+		}
+	}()
+	facts, err := sealer.Environment(ctx)
+	if err != nil {
+		return campaign.Result{}, fmt.Errorf("%w: %w", campaign.ErrRig, err)
+	}
+	if jobs == 0 {
+		jobs = lab.Jobs(cfg.Lab.Memory)
+	}
+	env := environment(run.Plan, facts)
+	env["jobs"] = jobs
+	return campaign.RunSealed(ctx, campaign.SealedConfig{Config: run, Jobs: jobs, Boot: sealer.Run, Facts: env})
 }
 
 // environment is env.json: what the lab says and what only the driver knows.
-func environment(p *plan.Plan, l *lab.Lab) map[string]any {
+func environment(p *plan.Plan, lab map[string]any) map[string]any {
 	env := map[string]any{
-		"hookbed_revision": revision, "experiment": p.Spec.Name, "seed": p.Spec.Seed, "clock": "wall",
-		"started": time.Now().UTC().Format(time.RFC3339), "lab_seconds": l.Timings,
+		"hookbed_revision": revision, "experiment": p.Spec.Name, "seed": p.Spec.Seed, "clock": p.Spec.Lab.Clock,
+		"started": time.Now().UTC().Format(time.RFC3339),
+	}
+	if digest, err := p.Digest(); err == nil {
+		env["plan_sha256"] = digest
 	}
 	maps.Copy(env, hostFacts())
 	if digests, err := bundleDigests(p); err == nil {
 		env["bundle_sha256"] = digests
 	}
-	for k, v := range l.Environment() {
-		env[k] = v
-	}
+	maps.Copy(env, lab)
 	return env
 }
 

@@ -64,6 +64,11 @@ type runner struct {
 	block     int
 	wroteEnv  bool
 	rigFaults int // in a row
+
+	// Of a run in virtual time: trials are over and only recorded, but for those
+	// that an earlier process recorded.
+	replay bool
+	done   map[rundir.Key]string
 }
 
 // Run measures the trials. Cancelling ctx ends it cleanly after the step at

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 
 	"hookbed/analysis/record"
@@ -14,6 +15,7 @@ import (
 	"hookbed/driver/datapath"
 	"hookbed/driver/lab"
 	"hookbed/driver/plan"
+	"hookbed/driver/rundir"
 	"hookbed/driver/workload"
 )
 
@@ -48,6 +50,9 @@ func (r *runner) applySetup(ctx context.Context, setup datapath.Setup) (applied,
 		{Name: "endpoints_seconds", Unit: "s", Value: endpoints},
 		{Name: "apply_seconds", Unit: "s", Value: time.Since(start).Seconds()},
 	}}
+	if r.replay {
+		a.metrics = []workload.Metric{{Name: "apply_seconds", Unit: "s", Value: ex.Seconds()}}
+	}
 	load := 0.0
 	for _, o := range ex.Steps {
 		load += o.Values["load_seconds"]
@@ -109,6 +114,9 @@ func (r *runner) trial(ctx context.Context, t plan.Trial, setup datapath.Setup, 
 		}
 		return r.record(t, statusOf(err), err.Error(), "", nil)
 	}
+	if _, recorded := r.done[rundir.Key{Cell: t.Cell, Block: t.Block, Trial: t.Trial}]; recorded {
+		return nil
+	}
 	raw, err := r.saveRaw(t, measured.Raw)
 	if err != nil {
 		return err
@@ -124,8 +132,10 @@ func (r *runner) trial(ctx context.Context, t plan.Trial, setup datapath.Setup, 
 	}
 	metrics = append(metrics, a.metrics...)
 	metrics = append(metrics, proofMetrics(cell, proof, measured)...)
-	metrics = append(metrics, workload.Metric{Name: "overhead_seconds", Unit: "s",
-		Value: time.Since(start).Seconds() - (cell.Duration(plan.FactorDuration) + cell.Duration(plan.FactorWarmup)).Seconds()})
+	if !r.replay {
+		metrics = append(metrics, workload.Metric{Name: "overhead_seconds", Unit: "s",
+			Value: time.Since(start).Seconds() - (cell.Duration(plan.FactorDuration) + cell.Duration(plan.FactorWarmup)).Seconds()})
+	}
 	return r.record(t, status, reason, raw, metrics)
 }
 
@@ -232,10 +242,13 @@ func (r *runner) recordAll(trials []plan.Trial, status, reason string) error {
 
 // record appends one row a metric, or a single row where there is none.
 func (r *runner) record(t plan.Trial, status, reason, raw string, metrics []workload.Metric) error {
+	if _, recorded := r.done[rundir.Key{Cell: t.Cell, Block: t.Block, Trial: t.Trial}]; recorded {
+		return nil
+	}
 	cell, _ := r.Plan.CellByID(t.Cell)
 	row := record.Row{
 		Run: r.Dir.Name(), Cell: t.Cell, Block: t.Block, Trial: t.Trial, Order: t.Order,
-		Status: status, Reason: reason, Raw: raw, Factors: cell.Factors,
+		Status: status, Reason: reason, Raw: raw, Factors: r.levels(t, cell),
 	}
 	rows := []record.Row{row}
 	if len(metrics) > 0 {
@@ -252,6 +265,20 @@ func (r *runner) record(t plan.Trial, status, reason, raw string, metrics []work
 	if status != record.StatusOK {
 		r.Log.Warn("trial "+status, "order", t.Order, "cell", cell.Title(), "reason", reason)
 	}
-	r.Progress.Trial(t, cell, status)
+	if !r.replay {
+		r.Progress.Trial(t, cell, status)
+	}
 	return nil
+}
+
+// levels are the factors of a trial's rows: the cell's, and the seed of its
+// block in virtual time.
+func (r *runner) levels(t plan.Trial, cell plan.Cell) map[string]string {
+	b, ok := r.Plan.BlockByNumber(t.Block)
+	if !ok {
+		return cell.Factors
+	}
+	out := maps.Clone(cell.Factors)
+	out[plan.FactorSeed] = strconv.Itoa(b.Seed)
+	return out
 }

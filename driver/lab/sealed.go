@@ -12,7 +12,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
+	"strings"
 	"time"
 
 	"hookbed/driver/bundle"
@@ -75,6 +77,35 @@ func (s *Sealer) Close(ctx context.Context) error {
 		err = s.hv.Close(ctx)
 	}
 	return errors.Join(err, os.RemoveAll(s.cfg.StateDir))
+}
+
+// Jobs is how many sealed guests this computer runs at once: one a CPU, as far
+// as the memory that is free now goes round; at least one. memory is MiB a guest.
+func Jobs(memory int) int {
+	jobs := runtime.NumCPU()
+	if free, ok := availableMiB(); ok {
+		jobs = min(jobs, free/(memory+guestOverhead))
+	}
+	return max(1, jobs)
+}
+
+// guestOverhead is what QEMU takes beside the guest's memory, in MiB: mostly
+// its cache of translated code and the initramfs.
+const guestOverhead = 512
+
+// availableMiB reads MemAvailable (proc(5)).
+func availableMiB() (int, bool) {
+	data, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, false
+	}
+	for line := range strings.Lines(string(data)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "MemAvailable:" {
+			kib, err := strconv.Atoi(f[1])
+			return kib / 1024, err == nil
+		}
+	}
+	return 0, false
 }
 
 // SealedBlock is what one sealed guest is given.

@@ -1,0 +1,323 @@
+package campaign
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"hookbed/analysis/record"
+	"hookbed/driver/bundle"
+	"hookbed/driver/datapath"
+	"hookbed/driver/lab"
+	"hookbed/driver/plan"
+	"hookbed/driver/rundir"
+)
+
+// SealedConfig is what a run in virtual time needs beside Config. Its Up is not
+// used: the lab of a block answers from what a sealed guest wrote.
+type SealedConfig struct {
+	Config
+	Jobs int // sealed guests at once
+	// Boot runs one block in a sealed guest and returns its results.
+	Boot func(ctx context.Context, b lab.SealedBlock, onReply func(bundle.SealedReply)) ([]byte, error)
+	// Facts completes env.json.
+	Facts map[string]any
+}
+
+// Compose makes a block of the plan, and nothing but the plan, into what a
+// sealed guest executes. The first setup is there twice: its first trial, at
+// the beginning, warms the guest up and is not used.
+func Compose(p *plan.Plan, number int) (lab.SealedBlock, error) {
+	block, ok := p.BlockByNumber(number)
+	if !ok {
+		return lab.SealedBlock{}, fmt.Errorf("compose block %d: the plan has no such block", number)
+	}
+	out := lab.SealedBlock{
+		Number: number, UUID: lab.UUID(p.Spec.Seed, block.Seed),
+		Block: bundle.Sealed{Schema: bundle.Schema}, Files: map[string]bundle.File{},
+	}
+	for i, group := range setups(p, trialsOf(p, number)) {
+		setup, err := composeSetup(p, group, out.Files)
+		if err != nil {
+			return lab.SealedBlock{}, fmt.Errorf("compose block %d: %w", number, err)
+		}
+		if i == 0 {
+			warm := setup
+			warm.Name, warm.Trials = warmUp, setup.Trials[:1]
+			out.Block.Setups = append(out.Block.Setups, warm)
+		}
+		out.Block.Setups = append(out.Block.Setups, setup)
+	}
+	return out, nil
+}
+
+// warmUp is the name of the setup whose trial is not used.
+const warmUp = "warm-up"
+
+func trialsOf(p *plan.Plan, block int) []plan.Trial {
+	return slices.DeleteFunc(slices.Clone(p.Trials), func(t plan.Trial) bool { return t.Block != block })
+}
+
+func composeSetup(p *plan.Plan, trials []plan.Trial, files map[string]bundle.File) (bundle.SealedSetup, error) {
+	cell, _ := p.CellByID(trials[0].Cell)
+	setup, err := datapath.Render(cell)
+	if err != nil {
+		return bundle.SealedSetup{}, err
+	}
+	var out bundle.SealedSetup
+	if out.Name, err = lab.SetupName(setup); err != nil {
+		return out, err
+	}
+	apply := &bundle.Bundle{Schema: bundle.Schema, Name: "setup", Files: setup.Files, Steps: setup.Apply}
+	out.Apply = append([]bundle.Steps{{Name: "nodes", Steps: lab.Wiring(setup.Topology.Nodes)}}, chunks(apply, files, bundle.Apply)...)
+	for _, t := range trials {
+		cell, _ := p.CellByID(t.Cell)
+		b, err := Bundle(cell, setup)
+		if err != nil {
+			return out, err
+		}
+		out.Trials = append(out.Trials, bundle.SealedTrial{
+			Name: t.Cell, Prove: chunks(b, files, bundle.Prove), Run: chunks(b, files, bundle.Run, bundle.Collect),
+		})
+	}
+	return out, nil
+}
+
+// chunks are the requests that executing phases of a bundle comes to; their
+// files are added to files by digest.
+func chunks(b *bundle.Bundle, files map[string]bundle.File, phases ...bundle.Phase) []bundle.Steps {
+	var out []bundle.Steps
+	for _, c := range b.Chunks(phases...) {
+		named := b.FilesOf(c.Steps)
+		for _, f := range named {
+			files[f.SHA256] = f
+		}
+		out = append(out, bundle.Steps{Name: b.Name, Files: named, Steps: c.Steps})
+	}
+	return out
+}
+
+// booted is what became of a block.
+type booted struct {
+	number int
+	data   []byte
+	err    error
+}
+
+// RunSealed measures the blocks that have trials to run, Jobs of them at once,
+// and records them in the order of the plan: rows.csv does not depend on which
+// guest was ready first. A block that was executed is kept at once; one that
+// was not is executed again by a resumed run, as a whole.
+func RunSealed(ctx context.Context, cfg SealedConfig) (Result, error) {
+	r := &runner{Config: cfg.Config, result: Result{Status: map[string]int{}, Seconds: map[string]float64{}}, replay: true, wroteEnv: true}
+	r.done = r.Dir.Done()
+	cfg.Progress = &oneAtATime{Progress: cfg.Progress}
+	if err := r.Dir.WriteEnv(cfg.Facts); err != nil {
+		return r.result, err
+	}
+	blocks := blocksOf(cfg.Trials)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s := &guests{cfg: cfg, wake: make(chan struct{}, 1), ready: map[int]booted{}}
+	defer s.wait.Wait()
+	defer cancel()
+	s.start(ctx, blocks)
+	for _, number := range blocks {
+		b, err := s.take(ctx, number)
+		if err != nil {
+			return r.result, err
+		}
+		if err := r.recordBlock(ctx, b); err != nil {
+			return r.result, err
+		}
+	}
+	return r.result, nil
+}
+
+// blocksOf lists the blocks that trials belong to, in order.
+func blocksOf(trials []plan.Trial) []int {
+	seen := map[int]bool{}
+	for _, t := range trials {
+		seen[t.Block] = true
+	}
+	return slices.Sorted(maps.Keys(seen))
+}
+
+// oneAtATime lets guests that run side by side tell their progress.
+type oneAtATime struct {
+	Progress
+	mu sync.Mutex
+}
+
+func (p *oneAtATime) Phase(what string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.Progress.Phase(what)
+}
+
+func (p *oneAtATime) Trial(t plan.Trial, c plan.Cell, status string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.Progress.Trial(t, c, status)
+}
+
+// guests boots blocks side by side.
+type guests struct {
+	cfg  SealedConfig
+	wait sync.WaitGroup
+
+	mu    sync.Mutex
+	ready map[int]booted
+	wake  chan struct{}
+}
+
+// start hands the blocks out to Jobs workers, in order.
+func (s *guests) start(ctx context.Context, blocks []int) {
+	queue := make(chan int, len(blocks))
+	for _, n := range blocks {
+		queue <- n
+	}
+	close(queue)
+	for range max(1, min(s.cfg.Jobs, len(blocks))) {
+		s.wait.Go(func() {
+			for number := range queue {
+				b := s.boot(ctx, number)
+				s.mu.Lock()
+				s.ready[number] = b
+				s.mu.Unlock()
+				select {
+				case s.wake <- struct{}{}:
+				default:
+				}
+				if b.err != nil {
+					return // what follows would fail as well, or is not wanted
+				}
+			}
+		})
+	}
+}
+
+// boot executes a block, once more if the guest did not come to its end.
+func (s *guests) boot(ctx context.Context, number int) booted {
+	progress := s.follow(number)
+	data, saved, err := s.cfg.Dir.LoadBlock(number)
+	if saved || err != nil {
+		if err == nil {
+			progress.all("kept")
+		}
+		return booted{number, data, err}
+	}
+	b, err := Compose(s.cfg.Plan, number)
+	if err != nil {
+		return booted{number, nil, err}
+	}
+	for range 2 {
+		s.cfg.Progress.Phase(fmt.Sprintf("boot block %d of %d", number, len(s.cfg.Plan.Blocks)))
+		data, err = s.cfg.Boot(ctx, b, progress.onReply)
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+		s.cfg.Log.Warn("sealed guest failed", "block", number, "err", err)
+	}
+	if err == nil {
+		err = s.cfg.Dir.SaveBlock(number, data)
+	}
+	return booted{number, data, err}
+}
+
+// following tells the progress of one block as its guest executes it; its rows
+// come when it has ended.
+type following struct {
+	p      *plan.Plan
+	tell   Progress
+	trials []plan.Trial
+	told   int
+}
+
+func (s *guests) follow(number int) *following {
+	return &following{p: s.cfg.Plan, tell: s.cfg.Progress, trials: trialsOf(s.cfg.Plan, number)}
+}
+
+func (f *following) next(status string) {
+	if f.told < len(f.trials) {
+		t := f.trials[f.told]
+		f.told++
+		cell, _ := f.p.CellByID(t.Cell)
+		f.tell.Trial(t, cell, status)
+	}
+}
+
+func (f *following) all(status string) {
+	for range f.trials {
+		f.next(status)
+	}
+}
+
+// onReply counts a trial at its end, but not the one that warms up.
+func (f *following) onReply(r bundle.SealedReply) {
+	if r.Phase == bundle.SealedUndo && r.Setup > 0 {
+		f.next("executed")
+	}
+}
+
+// take waits for a block.
+func (s *guests) take(ctx context.Context, number int) (booted, error) {
+	for {
+		s.mu.Lock()
+		b, ok := s.ready[number]
+		delete(s.ready, number)
+		s.mu.Unlock()
+		if ok && ctx.Err() != nil {
+			return b, ctx.Err()
+		}
+		if ok && b.err != nil {
+			return b, fmt.Errorf("%w: %w", ErrRig, b.err)
+		}
+		if ok {
+			return b, nil
+		}
+		select {
+		case <-s.wake:
+		case <-ctx.Done():
+			return b, ctx.Err()
+		}
+	}
+}
+
+// recordBlock records the trials of an executed block, by running them on a lab that
+// answers from its results.
+func (r *runner) recordBlock(ctx context.Context, b booted) error {
+	composed, err := Compose(r.Plan, b.number)
+	if err != nil {
+		return err
+	}
+	replies, err := lab.DecodeReplies(b.data)
+	if err != nil {
+		return fmt.Errorf("%w: block %d: %w", ErrRig, b.number, err)
+	}
+	if r.lab, err = lab.Replay(composed.Block, replies, nil); err != nil {
+		return fmt.Errorf("%w: block %d: %w", ErrRig, b.number, err)
+	}
+	r.block = b.number
+	for _, group := range setups(r.Plan, trialsOf(r.Plan, b.number)) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		left, fault := r.attempt(ctx, group)
+		if fault == nil {
+			continue
+		}
+		if errors.Is(fault, rundir.ErrStorage) {
+			return fmt.Errorf("%w: %w", ErrRig, fault)
+		}
+		// The same guest would do the same again.
+		if err := r.recordAll(left, record.StatusRig, fault.Error()); err != nil {
+			return fmt.Errorf("%w: %w", ErrRig, err)
+		}
+	}
+	r.lab = nil
+	return nil
+}

@@ -36,7 +36,7 @@ func Compose(p *plan.Plan, number int) (lab.SealedBlock, error) {
 		return lab.SealedBlock{}, fmt.Errorf("compose block %d: the plan has no such block", number)
 	}
 	out := lab.SealedBlock{
-		Number: number, UUID: lab.UUID(p.Spec.Seed, block.Seed),
+		Number: number, Seed: lab.Seed(p.Spec.Seed, block.Seed),
 		Block: bundle.Sealed{Schema: bundle.Schema}, Files: map[string]bundle.File{},
 	}
 	for i, group := range setups(p, trialsOf(p, number)) {

@@ -111,21 +111,21 @@ func availableMiB() (int, bool) {
 // SealedBlock is what one sealed guest is given.
 type SealedBlock struct {
 	Number int
-	UUID   string // seeds the guest's randomness
+	Seed   string // a UUID: the guest's randomness starts from it
 	Block  bundle.Sealed
 	Files  map[string]bundle.File // every file of every chunk, by SHA-256
 }
 
-// UUID is the identity of the guests of a seed. A guest's entropy starts from
-// it (it is in the firmware's tables), so it chooses ports, hashes and initial
-// sequence numbers, and nothing else does.
-func UUID(experiment uint64, seed int) string {
+// Seed is what the guests of a seed get as their machine's UUID. A guest's
+// entropy starts from it, so it chooses ports, hashes and initial sequence
+// numbers, and nothing else does.
+func Seed(experiment uint64, seed int) string {
 	sum := sha256.Sum256([]byte("hookbed guest " + strconv.FormatUint(experiment, 10) + " " + strconv.Itoa(seed)))
 	return formatUUID([16]byte(sum[:16]))
 }
 
 // initramfs joins the block's archive and returns its digest, from which, with
-// kernel, command line, UUID and QEMU, every byte of the results follows.
+// kernel, command line, seed and QEMU, every byte of the results follows.
 func (s *Sealer) initramfs(path string, b SealedBlock) (digest string, err error) {
 	block, err := json.Marshal(b.Block)
 	if err != nil {
@@ -158,10 +158,14 @@ func (s *Sealer) initramfs(path string, b SealedBlock) (digest string, err error
 // may be nil. A guest that ends early is an error with the end of its console.
 func (s *Sealer) Run(ctx context.Context, b SealedBlock, onReply func(bundle.SealedReply)) ([]byte, error) {
 	base := filepath.Join(s.cfg.StateDir, "block"+strconv.Itoa(b.Number))
+	uuid, err := randomUUID()
+	if err != nil {
+		return nil, err
+	}
 	m := vm.Machine{
-		Name: fmt.Sprintf("hookbed-%s-block%d", s.cfg.Name, b.Number), UUID: b.UUID, VCPUs: 1, MemoryMiB: s.cfg.Lab.Memory, Accel: vm.TCG,
+		Name: fmt.Sprintf("hookbed-%s-block%d", s.cfg.Name, b.Number), UUID: uuid, VCPUs: 1, MemoryMiB: s.cfg.Lab.Memory, Accel: vm.TCG,
 		Kernel: s.set.Kernel.Path, Initramfs: base + ".initramfs", Cmdline: images.SealedCmdline,
-		ConsoleLog: base + ".console", Virtual: &vm.Virtual{Results: base + ".results"},
+		ConsoleLog: base + ".console", Virtual: &vm.Virtual{Seed: b.Seed, Results: base + ".results"},
 	}
 	defer func() {
 		for _, f := range []string{m.Initramfs, m.ConsoleLog, m.Virtual.Results} {

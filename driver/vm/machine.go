@@ -33,9 +33,13 @@ type Machine struct {
 
 // Virtual is a machine in virtual time (QEMU: docs/devel/tcg-icount.rst). It
 // has nothing that answers in the host's time: no disk, no network card, no
-// source of randomness. Booted twice with equal files, command line and UUID it
+// source of randomness. Booted twice with equal files, command line and Seed it
 // does the same to the last instruction.
 type Virtual struct {
+	// Seed is a UUID that the guest sees as the machine's own, in the firmware's
+	// tables: its kernel's randomness starts from it. The domain has another, since
+	// libvirt wants those of machines that run at once to differ.
+	Seed    string
 	Results string // path of the file that the second serial port is written to
 }
 
@@ -112,13 +116,14 @@ func (m Machine) virtual(d *libvirtxml.Domain) {
 	})
 	d.QEMUCommandline = &libvirtxml.DomainQEMUCommandline{Args: []libvirtxml.DomainQEMUCommandlineArg{
 		{Value: "-icount"}, {Value: fmt.Sprintf("shift=%d,sleep=off", ICountShift)},
+		{Value: "-smbios"}, {Value: "type=1,uuid=" + m.Virtual.Seed},
 	}}
 }
 
 func (m Machine) check() error {
 	switch {
-	case m.Virtual != nil && (m.Accel != TCG || m.VCPUs != 1 || len(m.Disks)+len(m.NICs) > 0 || m.Virtual.Results == "" || m.UUID == ""):
-		return errors.New("a machine in virtual time is emulated, has one CPU, a given UUID and a results file, and neither disks nor network cards")
+	case m.Virtual != nil && (m.Accel != TCG || m.VCPUs != 1 || len(m.Disks)+len(m.NICs) > 0 || m.Virtual.Results == "" || m.Virtual.Seed == ""):
+		return errors.New("a machine in virtual time is emulated, has one CPU, a seed and a results file, and neither disks nor network cards")
 	case m.Accel != KVM && m.Accel != TCG:
 		return fmt.Errorf("accelerator is %q (allowed: %s, %s)", m.Accel, KVM, TCG)
 	case m.VCPUs < 1:

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
 )
 
@@ -64,11 +65,11 @@ type content struct {
 // outDir, which is made if need be. Several runs are merged; it refuses runs
 // on different clocks.
 func Make(runDirs []string, outDir string, opt Options) (Result, error) {
-	runs, err := loadRuns(runDirs)
+	all, err := runs.Load(runDirs...)
 	if err != nil {
 		return Result{}, err
 	}
-	d, err := arrange(runs)
+	d, err := arrange(all)
 	if err != nil {
 		return Result{}, err
 	}
@@ -105,11 +106,11 @@ func compose(d *dataset, opt Options) content {
 	head := e.headlineSummaries()
 	c := content{Document: Document{Schema: Schema, Title: titleOf(d, opt), Clock: d.clock(), Accelerators: d.accelerators(),
 		Confidence: e.confidence, Reference: e.ref, Environment: map[string]map[string]string{}}}
-	for _, r := range d.runs {
-		c.Runs = append(c.Runs, r.name)
-		c.Environment[r.name] = r.env
-		if c.Description == "" && r.plan != nil {
-			c.Description = r.plan.Spec.Description
+	for _, r := range d.Runs {
+		c.Runs = append(c.Runs, r.Name)
+		c.Environment[r.Name] = r.Env
+		if c.Description == "" && r.Plan != nil {
+			c.Description = r.Plan.Spec.Description
 		}
 	}
 	c.Verdicts, c.Warnings, c.Problems, c.Summaries = e.verdicts(), e.warnings(head), d.problems(), e.allSummaries()
@@ -140,10 +141,10 @@ func titleOf(d *dataset, opt Options) string {
 		return opt.Title
 	}
 	var names []string
-	for _, r := range d.runs {
-		name := r.name
-		if r.plan != nil && r.plan.Spec.Name != "" {
-			name = r.plan.Spec.Name
+	for _, r := range d.Runs {
+		name := r.Name
+		if r.Plan != nil && r.Plan.Spec.Name != "" {
+			name = r.Plan.Spec.Name
 		}
 		if !slices.Contains(names, name) {
 			names = append(names, name)

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"hookbed/analysis/record"
+	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
 )
 
@@ -254,8 +255,8 @@ func TestOneTrial(t *testing.T) {
 func TestTornAndIncomplete(t *testing.T) {
 	dir := t.TempDir()
 	small().write(t, dir)
-	whole := read(t, dir, rowsFile)
-	writeFile(t, filepath.Join(dir, rowsFile), []byte(whole[:len(whole)-len(whole)/4]))
+	whole := read(t, dir, runs.RowsFile)
+	writeFile(t, filepath.Join(dir, runs.RowsFile), []byte(whole[:len(whole)-len(whole)/4]))
 	_, res := makeReport(t, Options{}, dir)
 	w := strings.Join(res.Warnings, "\n")
 	for _, want := range []string{"ends in a line cut short", "The run is not complete: ", "planned but never recorded"} {
@@ -268,8 +269,8 @@ func TestTornAndIncomplete(t *testing.T) {
 func TestEmptyRun(t *testing.T) {
 	dir := t.TempDir()
 	small().write(t, dir)
-	whole := read(t, dir, rowsFile)
-	writeFile(t, filepath.Join(dir, rowsFile), []byte(whole[:strings.IndexByte(whole, '\n')+1]))
+	whole := read(t, dir, runs.RowsFile)
+	writeFile(t, filepath.Join(dir, runs.RowsFile), []byte(whole[:strings.IndexByte(whole, '\n')+1]))
 	out, _ := makeReport(t, Options{}, dir)
 	if md := read(t, out, "report.md"); !strings.Contains(md, "2 of 2 planned not run") {
 		t.Error("cells that were never run are a gap")
@@ -335,8 +336,8 @@ func TestMerge(t *testing.T) {
 	if _, err := Make([]string{a, b, a}, t.TempDir(), Options{}); err == nil || !strings.Contains(err.Error(), "hold the same rows") {
 		t.Errorf("one run given twice: error %v", err)
 	}
-	virtual := strings.ReplaceAll(read(t, b, rowsFile), ",wall,", ",virtual,")
-	writeFile(t, filepath.Join(b, rowsFile), []byte(virtual))
+	virtual := strings.ReplaceAll(read(t, b, runs.RowsFile), ",wall,", ",virtual,")
+	writeFile(t, filepath.Join(b, runs.RowsFile), []byte(virtual))
 	if _, err := Make([]string{a, b}, t.TempDir(), Options{}); err == nil || !strings.Contains(err.Error(), "clocks differ") {
 		t.Errorf("runs on two clocks: error %v", err)
 	}
@@ -345,13 +346,13 @@ func TestMerge(t *testing.T) {
 func TestBadInput(t *testing.T) {
 	dir := t.TempDir()
 	small().write(t, dir)
-	rows := read(t, dir, rowsFile)
+	rows := read(t, dir, runs.RowsFile)
 	tests := []struct{ name, file, content, want string }{
-		{"no rows", rowsFile, "", ""},
-		{"bad plan", planFile, "{", "parse"},
-		{"bad status", rowsFile, strings.Replace(rows, ",ok,", ",fine,", 1), `line 2: unknown status "fine"`},
-		{"unit", rowsFile, strings.Replace(rows, "cpu.client_node,1,", "cpu.client_node,s,", 1), "metric cpu.client_node is in"},
-		{"policies", planFile, strings.Replace(read(t, dir, planFile), `"policies": "100"`, `"policies": "many"`, 1), `"many", want a count`},
+		{"no rows", runs.RowsFile, "", ""},
+		{"bad plan", runs.PlanFile, "{", "parse"},
+		{"bad status", runs.RowsFile, strings.Replace(rows, ",ok,", ",fine,", 1), `line 2: unknown status "fine"`},
+		{"unit", runs.RowsFile, strings.Replace(rows, "cpu.client_node,1,", "cpu.client_node,s,", 1), "metric cpu.client_node is in"},
+		{"policies", runs.PlanFile, strings.Replace(read(t, dir, runs.PlanFile), `"policies": "100"`, `"policies": "many"`, 1), `"many", want a count`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -373,7 +374,7 @@ func TestBadInput(t *testing.T) {
 	if _, err := Make(nil, t.TempDir(), Options{}); err == nil {
 		t.Error("no run directory is accepted")
 	}
-	if _, err := Make([]string{t.TempDir()}, t.TempDir(), Options{}); err == nil || !strings.Contains(err.Error(), rowsFile) {
+	if _, err := Make([]string{t.TempDir()}, t.TempDir(), Options{}); err == nil || !strings.Contains(err.Error(), runs.RowsFile) {
 		t.Errorf("directory without rows.csv: error %v", err)
 	}
 }

@@ -108,8 +108,8 @@ func (e estimator) summary(g *group, metric string) Summary {
 }
 
 func (e estimator) estimate(g *group, metric string) Summary {
-	x := g.samples(metric)
-	s := Summary{Scenario: g.scenario, Workload: g.workload, Metric: metric, Unit: e.units[metric],
+	x := g.Samples(metric)
+	s := Summary{Scenario: g.scenario, Workload: g.workload, Metric: metric, Unit: e.Units[metric],
 		Arm: g.arm, Policies: g.policies, N: len(x), Note: note(g)}
 	if len(x) == 0 {
 		return s
@@ -135,7 +135,7 @@ func (e estimator) ratioTo(x []float64, base point, metric string) *Interval {
 	if g == nil {
 		return nil
 	}
-	return known(e.boot.Ratio(x, g.samples(metric), e.confidence))
+	return known(e.boot.Ratio(x, g.Samples(metric), e.confidence))
 }
 
 // summaries are those of every point of a scenario and workload.
@@ -165,12 +165,12 @@ func finite(v float64) *float64 {
 func note(g *group) string {
 	var parts []string
 	for _, status := range record.Statuses()[1:] {
-		if n := g.count(status); n > 0 {
+		if n := g.Count(status); n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s: %s", n, status, strings.Join(g.reasons(status), "; ")))
 		}
 	}
-	if n := g.missing(); n > 0 {
-		parts = append(parts, fmt.Sprintf("%d of %d planned not run", n, g.planned))
+	if n := g.Missing(); n > 0 {
+		parts = append(parts, fmt.Sprintf("%d of %d planned not run", n, g.Planned))
 	}
 	return strings.Join(parts, "; ")
 }
@@ -180,10 +180,10 @@ func note(g *group) string {
 func (g *group) reasons(status string) []string {
 	seen := map[string]bool{}
 	var out []string
-	for _, a := range g.attempts {
-		if a.status == status && !a.superseded && !seen[shape(a.reason)] {
-			seen[shape(a.reason)] = true
-			out = append(out, reasonOr(a.reason))
+	for _, a := range g.Trials {
+		if a.Status == status && !a.Superseded && !seen[shape(a.Reason)] {
+			seen[shape(a.Reason)] = true
+			out = append(out, reasonOr(a.Reason))
 		}
 	}
 	return out

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"hookbed/analysis/record"
+	"hookbed/analysis/runs"
 )
 
 // synthetic makes run directories of invented numbers. They resemble nothing
@@ -126,10 +127,10 @@ func (s synthetic) write(t *testing.T, dir string) {
 			}
 		}
 	}
-	writeFile(t, filepath.Join(dir, rowsFile), data)
-	writeJSON(t, filepath.Join(dir, planFile), s.plan(cells, trials))
+	writeFile(t, filepath.Join(dir, runs.RowsFile), data)
+	writeJSON(t, filepath.Join(dir, runs.PlanFile), s.plan(cells, trials))
 	if s.env != nil {
-		writeJSON(t, filepath.Join(dir, envFile), s.env)
+		writeJSON(t, filepath.Join(dir, runs.EnvFile), s.env)
 	}
 }
 

@@ -90,7 +90,7 @@ func isResult(metric string) bool {
 
 func (e estimator) resultTable(scenario, workload, metric string) table {
 	all := e.summaries(scenario, workload, metric)
-	sc := scaleFor(e.units[metric], mediansOf(all))
+	sc := scaleFor(e.Units[metric], mediansOf(all))
 	t := table{ID: slug(scenario + "-" + workload + "-" + metric), Title: workload + " " + metric + ", " + scenario}
 	t.Columns = []column{text("arm"), number("N"), number(sc.titled("median")), text("interval"), number("confidence"), number("CoV"), number("n"), text("against N = 0")}
 	if e.ref != "" {
@@ -166,9 +166,9 @@ func (e estimator) proof() section {
 		row := tableRow{Cells: []string{scenario, arm, strconv.Itoa(policies)}}
 		ok, tried := 0, 0
 		for _, g := range groups {
-			ok += g.count(record.StatusOK)
+			ok += g.Count(record.StatusOK)
 			for _, status := range record.Statuses() {
-				tried += g.count(status)
+				tried += g.Count(status)
 			}
 		}
 		if ok < tried || tried == 0 {
@@ -208,7 +208,7 @@ func (e estimator) eachSetup(visit func(scenario, arm string, policies int, grou
 func rangeOf(groups []*group, metric string) string {
 	var all []float64
 	for _, g := range groups {
-		all = append(all, g.samples(metric)...)
+		all = append(all, g.Samples(metric)...)
 	}
 	if len(all) == 0 {
 		return none
@@ -233,16 +233,16 @@ func (d *dataset) problems() []Problem {
 	var out []Problem
 	for _, g := range d.all() {
 		cell := fmt.Sprintf("%s %s %s N=%d", g.scenario, g.workload, g.arm, g.policies)
-		for _, a := range g.attempts {
-			if a.status == record.StatusOK || a.superseded {
+		for _, a := range g.Trials {
+			if a.Status == record.StatusOK || a.Superseded {
 				continue
 			}
-			key := a.status + "\x00" + shape(a.reason)
+			key := a.Status + "\x00" + shape(a.Reason)
 			i, ok := index[key]
 			if !ok {
 				i = len(out)
 				index[key] = i
-				out = append(out, Problem{Status: a.status, Reason: reasonOr(a.reason)})
+				out = append(out, Problem{Status: a.Status, Reason: reasonOr(a.Reason)})
 			}
 			out[i].Trials++
 			if !slices.Contains(out[i].Cells, cell) {
@@ -333,17 +333,17 @@ func (e estimator) mediansTable(id, title string, groups []*group, cols []string
 	for i, m := range cols {
 		var meds []float64
 		for _, g := range groups {
-			meds = append(meds, stat.Median(g.samples(m)))
+			meds = append(meds, stat.Median(g.Samples(m)))
 		}
-		scales[i] = scaleFor(e.units[m], meds)
+		scales[i] = scaleFor(e.Units[m], meds)
 		t.Columns = append(t.Columns, number(scales[i].titled(m)))
 	}
 	for _, g := range groups {
 		row := tableRow{Cells: []string{g.arm, strconv.Itoa(g.policies)}}
 		for i, m := range cols {
-			row.Cells = append(row.Cells, scales[i].format(stat.Median(g.samples(m))))
+			row.Cells = append(row.Cells, scales[i].format(stat.Median(g.Samples(m))))
 		}
-		if g.count(record.StatusOK) == 0 {
+		if g.Count(record.StatusOK) == 0 {
 			row.Class = "failed"
 		}
 		t.Rows = append(t.Rows, row)

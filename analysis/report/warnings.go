@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"hookbed/analysis/record"
+	"hookbed/analysis/runs"
 )
 
 // noisy is the CoV above which a cell is called noisy.
@@ -35,15 +36,15 @@ func (e estimator) warnings(all []Summary) []string {
 // accelerators are the accelerators of all runs, by env.json or else by plan.
 func (d *dataset) accelerators() []string {
 	seen := map[string]bool{}
-	for _, r := range d.runs {
+	for _, r := range d.Runs {
 		found := false
-		for key, v := range r.env {
+		for key, v := range r.Env {
 			if word, ok := accelerator(key, v); ok {
 				seen[word], found = true, true
 			}
 		}
-		if !found && r.plan != nil && r.plan.Spec.Lab.Provider == "libvirt" {
-			seen[r.plan.Spec.Lab.Accel] = true
+		if !found && r.Plan != nil && r.Plan.Spec.Lab.Provider == "libvirt" {
+			seen[r.Plan.Spec.Lab.Accel] = true
 		}
 	}
 	delete(seen, "")
@@ -108,16 +109,16 @@ func (d *dataset) statusWarnings() []string {
 	for _, status := range record.Statuses()[1:] {
 		n := 0
 		for _, g := range d.all() {
-			n += g.count(status)
+			n += g.Count(status)
 		}
 		if n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, status))
 		}
 	}
 	for _, g := range d.all() {
-		missing += g.missing()
-		for _, a := range g.attempts {
-			if a.superseded {
+		missing += g.Missing()
+		for _, a := range g.Trials {
+			if a.Superseded {
 				superseded++
 			}
 		}
@@ -137,16 +138,16 @@ func (d *dataset) statusWarnings() []string {
 
 func (d *dataset) integrity() []string {
 	var out []string
-	for _, r := range d.runs {
-		if r.torn {
-			out = append(out, fmt.Sprintf("%s of %s ends in a line cut short; that trial is left out.", rowsFile, r.name))
+	for _, r := range d.Runs {
+		if r.Torn {
+			out = append(out, fmt.Sprintf("%s of %s ends in a line cut short; that trial is left out.", runs.RowsFile, r.Name))
 		}
-		if r.env == nil {
-			out = append(out, fmt.Sprintf("%s has no %s: nothing is known of its environment.", r.name, envFile))
+		if r.Env == nil {
+			out = append(out, fmt.Sprintf("%s has no %s: nothing is known of its environment.", r.Name, runs.EnvFile))
 		}
 	}
-	if d.repeated > 0 {
-		out = append(out, fmt.Sprintf("%s in the rows more than once; the first was used.", plural(d.repeated, "measurement")))
+	if d.Repeated > 0 {
+		out = append(out, fmt.Sprintf("%s in the rows more than once; the first was used.", plural(d.Repeated, "measurement")))
 	}
 	return out
 }
@@ -155,8 +156,8 @@ func (d *dataset) integrity() []string {
 func (d *dataset) oneBlock() []string {
 	blocks := map[string]bool{}
 	for _, g := range d.all() {
-		for _, a := range g.attempts {
-			blocks[fmt.Sprint(a.run, a.block)] = true
+		for _, a := range g.Trials {
+			blocks[fmt.Sprint(a.Run, a.Block)] = true
 		}
 	}
 	if len(blocks) != 1 {
@@ -180,11 +181,12 @@ func (e estimator) noise(all []Summary) []string {
 
 // residues names factors that vary inside one line of a table.
 func (d *dataset) residues() []string {
-	grouped := []string{factorScenario, factorWorkload, factorArm, factorPolicies}
+	// The seed is the block's: a line mixes seeds on purpose.
+	grouped := []string{runs.FactorScenario, runs.FactorWorkload, runs.FactorArm, runs.FactorPolicies, runs.FactorSeed}
 	where := map[string][]string{}
 	levels := map[string]map[string]bool{}
 	for _, g := range d.all() {
-		for f, seen := range g.levels {
+		for f, seen := range g.Levels {
 			if len(seen) < 2 || slices.Contains(grouped, f) {
 				continue
 			}
@@ -207,7 +209,7 @@ func (d *dataset) residues() []string {
 func (d *dataset) realisedWarnings() []string {
 	var cells []string
 	for _, g := range d.all() {
-		x := g.samples("policies_realised")
+		x := g.Samples("policies_realised")
 		if len(x) > 0 && slices.Min(x) < float64(g.policies) {
 			cells = append(cells, fmt.Sprintf("%s %s %s N=%d (%g)", g.scenario, g.workload, g.arm, g.policies, slices.Min(x)))
 		}
@@ -221,14 +223,14 @@ func (d *dataset) realisedWarnings() []string {
 // environmentDiffers names what differs between merged runs.
 func (d *dataset) environmentDiffers() []string {
 	differ := map[string]bool{}
-	for _, r := range d.runs[1:] {
-		for key, v := range r.env {
-			if old, ok := d.runs[0].env[key]; !ok || old != v {
+	for _, r := range d.Runs[1:] {
+		for key, v := range r.Env {
+			if old, ok := d.Runs[0].Env[key]; !ok || old != v {
 				differ[key] = true
 			}
 		}
-		for key := range d.runs[0].env {
-			if _, ok := r.env[key]; !ok {
+		for key := range d.Runs[0].Env {
+			if _, ok := r.Env[key]; !ok {
 				differ[key] = true
 			}
 		}

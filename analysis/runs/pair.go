@@ -1,0 +1,89 @@
+package runs
+
+import "strings"
+
+// MinBlocks is the number of shared blocks from which cells are paired by
+// block: fewer give a spread that no interval can be built on.
+const MinBlocks = 3
+
+// BlockID names a block.
+type BlockID struct {
+	Run    string
+	Number int
+	Seed   string // "" on wall clocks
+}
+
+// Block is the usable values of a metric that one block gave.
+type Block struct {
+	ID     BlockID
+	Values []float64
+}
+
+// Blocks are the usable values of a metric by block, in order.
+func (c *Cell) Blocks(metric string) []Block {
+	index := map[BlockID]int{}
+	var out []Block
+	for _, t := range c.Trials {
+		v, ok := t.Values[metric]
+		if !ok || !t.OK() {
+			continue
+		}
+		id := BlockID{t.Run, t.Block, t.Seed}
+		i, known := index[id]
+		if !known {
+			i = len(out)
+			index[id] = i
+			out = append(out, Block{ID: id})
+		}
+		out[i].Values = append(out[i].Values, v)
+	}
+	return out
+}
+
+// Pairs are two samples to be compared.
+type Pairs struct {
+	A, B []float64
+	// Paired: A[i] and B[i] are one block's estimates. Otherwise the values are
+	// single trials, and the samples independent.
+	Paired bool
+	Blocks int // that give A and B, or, unpaired, the fewer of theirs
+}
+
+// Pair arranges a metric of two cells for comparison: by block, each block's
+// trials reduced by estimate, if they share MinBlocks blocks or more, so that
+// what blocks differ by cancels; else trial by trial.
+func Pair(a, b *Cell, metric string, estimate func([]float64) float64) Pairs {
+	return PairBlocks(a.Blocks(metric), b.Blocks(metric), estimate)
+}
+
+// PairBlocks is Pair for blocks that the caller chose.
+func PairBlocks(a, b []Block, estimate func([]float64) float64) Pairs {
+	of := map[BlockID][]float64{}
+	for _, blk := range b {
+		of[blk.ID] = blk.Values
+	}
+	p := Pairs{Paired: true}
+	for _, blk := range a {
+		if other := of[blk.ID]; other != nil {
+			p.A, p.B = append(p.A, estimate(blk.Values)), append(p.B, estimate(other))
+		}
+	}
+	if p.Blocks = len(p.A); p.Blocks >= MinBlocks {
+		return p
+	}
+	return Pairs{A: values(a), B: values(b), Blocks: min(len(a), len(b))}
+}
+
+func values(blocks []Block) []float64 {
+	var out []float64
+	for _, b := range blocks {
+		out = append(out, b.Values...)
+	}
+	return out
+}
+
+// HigherIsBetter says which way a metric points: rates and throughput up,
+// everything that is time, instructions or loss down.
+func HigherIsBetter(metric string) bool {
+	return metric == "throughput" || metric == "rate" || strings.HasSuffix(metric, "_rate")
+}

@@ -1,0 +1,231 @@
+// Package runs reads run directories: the rows, the environment and the part of
+// the plan that an analysis needs, and arranges the rows by cell. It knows no
+// statistics and never writes.
+package runs
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"hookbed/analysis/record"
+)
+
+// Files of a run directory.
+const (
+	RowsFile = "rows.csv"
+	EnvFile  = "env.json"
+	PlanFile = "plan.json"
+)
+
+// Clocks of a run: levels of FactorClock.
+const (
+	ClockWall    = "wall"
+	ClockVirtual = "virtual"
+)
+
+// Run is one run directory, read.
+type Run struct {
+	Name   string // ID of the run in its rows, made unique among the runs loaded
+	Dir    string
+	Rows   []record.Row
+	Digest [sha256.Size]byte // of rows.csv
+	Torn   bool              // the last line of rows.csv was cut short
+	Env    map[string]string // env.json, flattened to dotted keys; nil without the file
+	Plan   *Plan             // nil without the file
+}
+
+// Plan is the part of plan.json that an analysis uses. Names are matched
+// without regard to case.
+type Plan struct {
+	Spec struct {
+		Name        string
+		Description string
+		Seed        uint64
+		Lab         struct{ Provider, Endpoint, Clock, Accel, Kernel string }
+		Measure     struct {
+			Blocks, Seeds, Trials int
+			Stop                  *Stop
+			Estimator             string // EstimatorMedian, EstimatorFasterHalf; "" is the former
+		}
+		Arms      []struct{ Name, Datapath string }
+		Scenarios []string
+		Workloads []string
+	}
+	Cells []struct {
+		ID      string
+		Factors map[string]string
+	}
+	Trials []struct {
+		Block, Trial int
+		Cell         string
+	}
+}
+
+// Stop is the rule that ends a cell early: at half an interval's width of CI,
+// relative, between Min and Max trials.
+type Stop struct {
+	CI       float64
+	Min, Max int
+}
+
+// Estimators that a plan may fix.
+const (
+	EstimatorMedian     = "median"
+	EstimatorFasterHalf = "faster-half"
+)
+
+// Load reads run directories. It refuses the same rows twice, and runs on
+// different clocks, because time measured and instructions counted do not
+// belong into one table; the error names the runs.
+func Load(dirs ...string) ([]Run, error) {
+	if len(dirs) == 0 {
+		return nil, errors.New("no run directory given")
+	}
+	var out []Run
+	names := map[string]int{}
+	for _, dir := range dirs {
+		r, err := read(dir)
+		if err != nil {
+			return nil, err
+		}
+		for _, other := range out {
+			if len(r.Rows) > 0 && r.Digest == other.Digest {
+				return nil, fmt.Errorf("merge runs: %s and %s hold the same rows", other.Dir, dir)
+			}
+		}
+		if names[r.Name]++; names[r.Name] > 1 {
+			r.Name = fmt.Sprintf("%s (%d)", r.Name, names[r.Name])
+		}
+		out = append(out, r)
+	}
+	if err := checkClocks(out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func read(dir string) (Run, error) {
+	r := Run{Name: filepath.Base(filepath.Clean(dir)), Dir: dir}
+	data, err := os.ReadFile(filepath.Join(dir, RowsFile))
+	if err != nil {
+		return Run{}, fmt.Errorf("read rows: %w", err)
+	}
+	rows, valid, err := record.ReadRecovering(bytes.NewReader(data))
+	if err != nil {
+		return Run{}, fmt.Errorf("read %s: %w", filepath.Join(dir, RowsFile), err)
+	}
+	r.Rows, r.Torn, r.Digest = rows, valid != int64(len(data)), sha256.Sum256(data)
+	if len(rows) > 0 && rows[0].Run != "" {
+		r.Name = rows[0].Run // the directory may have been moved or copied
+	}
+	if err := readOptional(filepath.Join(dir, PlanFile), &r.Plan); err != nil {
+		return Run{}, err
+	}
+	var env any
+	if err := readOptional(filepath.Join(dir, EnvFile), &env); err != nil {
+		return Run{}, err
+	}
+	if env != nil {
+		r.Env = map[string]string{}
+		flatten("", env, r.Env)
+	}
+	return r, nil
+}
+
+// readOptional decodes a JSON file into v, which stays as it is if there is no
+// such file. Numbers in an any keep their text.
+func readOptional(path string, v any) error {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read %s: %w", filepath.Base(path), err)
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	if err := dec.Decode(v); err != nil {
+		return fmt.Errorf("parse %s: %w", path, err)
+	}
+	return nil
+}
+
+// flatten turns nested JSON into dotted keys.
+func flatten(prefix string, v any, out map[string]string) {
+	join := func(key string) string {
+		if prefix == "" {
+			return key
+		}
+		return prefix + "." + key
+	}
+	switch v := v.(type) {
+	case map[string]any:
+		for k, e := range v {
+			flatten(join(k), e, out)
+		}
+	case []any:
+		for i, e := range v {
+			flatten(join(strconv.Itoa(i+1)), e, out)
+		}
+	case nil:
+		out[prefix] = ""
+	default:
+		out[prefix] = fmt.Sprint(v)
+	}
+}
+
+func checkClocks(all []Run) error {
+	seen := map[string]string{}
+	for _, r := range all {
+		for _, clock := range r.clocks() {
+			if seen[clock] == "" {
+				seen[clock] = r.Name
+			}
+		}
+	}
+	if len(seen) < 2 {
+		return nil
+	}
+	clocks := slices.Sorted(maps.Keys(seen))
+	return fmt.Errorf("merge runs: clocks differ, %s in %s but %s in %s: report them apart",
+		clocks[0], seen[clocks[0]], clocks[1], seen[clocks[1]])
+}
+
+// clocks lists the clocks of a run's rows; of its plan, if it has no rows.
+func (r Run) clocks() []string {
+	seen := map[string]bool{}
+	for _, row := range r.Rows {
+		if clock := row.Factors[FactorClock]; clock != "" {
+			seen[clock] = true
+		}
+	}
+	if len(seen) == 0 && r.Plan != nil && r.Plan.Spec.Lab.Clock != "" {
+		seen[r.Plan.Spec.Lab.Clock] = true
+	}
+	return slices.Sorted(maps.Keys(seen))
+}
+
+// Clock is ClockWall or ClockVirtual; "" if neither rows nor plan say.
+func (r Run) Clock() string {
+	if clocks := r.clocks(); len(clocks) > 0 {
+		return clocks[0]
+	}
+	return ""
+}
+
+// Estimator is how the plan makes one number of a cell's trials.
+func (r Run) Estimator() string {
+	if r.Plan == nil || r.Plan.Spec.Measure.Estimator == "" {
+		return EstimatorMedian
+	}
+	return r.Plan.Spec.Measure.Estimator
+}

@@ -1,0 +1,263 @@
+package runs
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"hookbed/analysis/record"
+)
+
+// Factors that analyses read by name.
+const (
+	FactorScenario = "scenario"
+	FactorWorkload = "workload"
+	FactorArm      = "arm"
+	FactorPolicies = "policies"
+	FactorDatapath = "datapath"
+	FactorClock    = "clock"
+	// FactorSeed belongs to the block, not to the cell.
+	FactorSeed = "seed"
+)
+
+// Trial is one attempt at one trial.
+type Trial struct {
+	Run          string // name of the run
+	Cell         string
+	Block, Trial int
+	Seed         string // level of FactorSeed, "" on wall clocks
+	Status       string
+	Reason       string
+	Values       map[string]float64 // by metric
+	Superseded   bool               // a later attempt at the same trial was ok
+}
+
+// OK says whether the trial's numbers may be used.
+func (t *Trial) OK() bool { return t.Status == record.StatusOK }
+
+type trialKey struct {
+	run, cell    string
+	block, trial int
+}
+
+func (t *Trial) key() trialKey { return trialKey{t.Run, t.Cell, t.Block, t.Trial} }
+
+// Cell is everything known of one cell, over all runs loaded.
+type Cell struct {
+	ID       string
+	Factors  map[string]string          // without the block's
+	Policies int                        // level of FactorPolicies, 0 without
+	Planned  int                        // trials in the plans; 0 if there is no plan
+	Trials   []*Trial                   // by run, block, trial
+	Levels   map[string]map[string]bool // levels that ok rows have, by factor, the block's included
+}
+
+// Get is the level of a factor, "" if the cell has none.
+func (c *Cell) Get(factor string) string { return c.Factors[factor] }
+
+// Title names the cell for people.
+func (c *Cell) Title() string {
+	return strings.TrimSpace(fmt.Sprintf("%s %s %s N=%d", c.Get(FactorScenario), c.Get(FactorWorkload), c.Get(FactorArm), c.Policies))
+}
+
+// Set is the cells of one or more runs.
+type Set struct {
+	Runs     []Run
+	Cells    []*Cell           // in the order of the plans, then of the rows
+	Units    map[string]string // by metric
+	Repeated int               // measurements that were there twice; the first was taken
+}
+
+// Arrange sorts the rows of runs into cells. It refuses a metric in two units
+// and a number of policies that is none.
+func Arrange(all []Run) (*Set, error) {
+	s := &Set{Runs: all, Units: map[string]string{}}
+	byID := map[string]*Cell{}
+	for _, r := range all {
+		if err := s.addPlan(r, byID); err != nil {
+			return nil, fmt.Errorf("read plan of %s: %w", r.Name, err)
+		}
+	}
+	for _, r := range all {
+		if err := s.addRows(r, byID); err != nil {
+			return nil, fmt.Errorf("read rows of %s: %w", r.Name, err)
+		}
+	}
+	for _, c := range s.Cells {
+		c.finish()
+	}
+	return s, nil
+}
+
+func (s *Set) cell(byID map[string]*Cell, id string, factors map[string]string) (*Cell, error) {
+	if c := byID[id]; c != nil {
+		return c, nil
+	}
+	c := &Cell{ID: id, Factors: maps.Clone(factors), Levels: map[string]map[string]bool{}}
+	delete(c.Factors, FactorSeed)
+	if text := factors[FactorPolicies]; text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 0 {
+			return nil, fmt.Errorf("cell %s: factor policies is %q, want a count", id, text)
+		}
+		c.Policies = n
+	}
+	byID[id] = c
+	s.Cells = append(s.Cells, c)
+	return c, nil
+}
+
+func (s *Set) addPlan(r Run, byID map[string]*Cell) error {
+	if r.Plan == nil {
+		return nil
+	}
+	for _, planned := range r.Plan.Cells {
+		if _, err := s.cell(byID, planned.ID, planned.Factors); err != nil {
+			return err
+		}
+	}
+	for _, t := range r.Plan.Trials {
+		if c := byID[t.Cell]; c != nil {
+			c.Planned++
+		}
+	}
+	return nil
+}
+
+func (s *Set) addRows(r Run, byID map[string]*Cell) error {
+	type attempt struct {
+		trialKey
+		status, reason string
+	}
+	seen := map[attempt]*Trial{}
+	for _, row := range r.Rows {
+		c, err := s.cell(byID, row.Cell, row.Factors)
+		if err != nil {
+			return err
+		}
+		key := attempt{trialKey{r.Name, row.Cell, row.Block, row.Trial}, row.Status, row.Reason}
+		t := seen[key]
+		if t == nil {
+			t = &Trial{Run: r.Name, Cell: row.Cell, Block: row.Block, Trial: row.Trial, Seed: row.Factors[FactorSeed],
+				Status: row.Status, Reason: row.Reason, Values: map[string]float64{}}
+			seen[key] = t
+			c.Trials = append(c.Trials, t)
+		}
+		if err := s.addRow(c, t, row); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Set) addRow(c *Cell, t *Trial, row record.Row) error {
+	if t.OK() {
+		for f, level := range row.Factors {
+			if c.Levels[f] == nil {
+				c.Levels[f] = map[string]bool{}
+			}
+			c.Levels[f][level] = true
+		}
+	}
+	if row.Metric == "" {
+		return nil
+	}
+	if unit, ok := s.Units[row.Metric]; ok && unit != row.Unit {
+		return fmt.Errorf("metric %s is in %q and in %q", row.Metric, unit, row.Unit)
+	}
+	s.Units[row.Metric] = row.Unit
+	if _, ok := t.Values[row.Metric]; ok {
+		s.Repeated++
+		return nil
+	}
+	t.Values[row.Metric] = row.Value
+	return nil
+}
+
+// finish sorts the trials, so that equal input gives equal output, and marks
+// attempts at trials that were ok in the end.
+func (c *Cell) finish() {
+	ok := map[trialKey]bool{}
+	for _, t := range c.Trials {
+		if t.OK() {
+			ok[t.key()] = true
+		}
+	}
+	for _, t := range c.Trials {
+		t.Superseded = !t.OK() && ok[t.key()]
+	}
+	slices.SortStableFunc(c.Trials, func(a, b *Trial) int {
+		return cmp.Or(cmp.Compare(a.Run, b.Run), cmp.Compare(a.Block, b.Block), cmp.Compare(a.Trial, b.Trial), cmp.Compare(a.Cell, b.Cell))
+	})
+}
+
+// Merge puts cells that are to be looked at as one together. ID and factors are
+// the first one's.
+func Merge(cells ...*Cell) *Cell {
+	out := &Cell{ID: cells[0].ID, Factors: cells[0].Factors, Policies: cells[0].Policies, Levels: map[string]map[string]bool{}}
+	for _, c := range cells {
+		out.Planned += c.Planned
+		out.Trials = append(out.Trials, c.Trials...)
+		for f, levels := range c.Levels {
+			if out.Levels[f] == nil {
+				out.Levels[f] = map[string]bool{}
+			}
+			maps.Copy(out.Levels[f], levels)
+		}
+	}
+	out.finish()
+	return out
+}
+
+// Samples are the usable values of a metric.
+func (c *Cell) Samples(metric string) []float64 {
+	var out []float64
+	for _, t := range c.Trials {
+		if v, ok := t.Values[metric]; ok && t.OK() {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// Metrics lists the metrics that usable trials of these cells have, sorted.
+func Metrics(cells ...*Cell) []string {
+	seen := map[string]bool{}
+	for _, c := range cells {
+		for _, t := range c.Trials {
+			if !t.OK() {
+				continue
+			}
+			for m := range t.Values {
+				seen[m] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(seen))
+}
+
+// Count is the number of trials with a status that nothing made good.
+func (c *Cell) Count(status string) int {
+	n := 0
+	for _, t := range c.Trials {
+		if t.Status == status && !t.Superseded {
+			n++
+		}
+	}
+	return n
+}
+
+// Tried is the number of different trials that have any row.
+func (c *Cell) Tried() int {
+	seen := map[trialKey]bool{}
+	for _, t := range c.Trials {
+		seen[t.key()] = true
+	}
+	return len(seen)
+}
+
+// Missing is the number of planned trials without any row.
+func (c *Cell) Missing() int { return max(0, c.Planned-c.Tried()) }

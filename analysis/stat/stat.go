@@ -21,7 +21,7 @@ const (
 	MethodLeastSq    = "t of least squares"
 	MethodFieller    = "Fieller's t"
 	MethodBlocks     = "t over blocks"
-	MethodFasterHalf = "bootstrap t"
+	MethodBootstrapT = "bootstrap t"
 	MethodMedianBCa  = "smoothed BCa bootstrap"
 
 	MethodClopperPearson = "Clopper-Pearson"

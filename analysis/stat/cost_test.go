@@ -1,0 +1,303 @@
+package stat
+
+import (
+	"math"
+	"math/rand/v2"
+	"strings"
+	"testing"
+)
+
+// cars is R's data set of that name (Ezekiel 1930): stopping distance over speed.
+func cars() Points {
+	return Points{
+		N: []float64{4, 4, 7, 7, 8, 9, 10, 10, 10, 11, 11, 12, 12, 12, 12, 13, 13, 13, 13, 14, 14, 14, 14, 15, 15,
+			15, 16, 16, 17, 17, 17, 18, 18, 18, 18, 19, 19, 19, 20, 20, 20, 20, 20, 22, 23, 24, 24, 24, 24, 25},
+		Y: []float64{2, 10, 4, 22, 16, 10, 18, 26, 34, 17, 28, 14, 20, 24, 28, 26, 34, 34, 46, 26, 36, 60, 80, 20, 26,
+			54, 32, 40, 32, 40, 50, 42, 56, 76, 84, 36, 46, 68, 32, 48, 52, 56, 64, 66, 54, 70, 92, 93, 120, 85},
+	}
+}
+
+func model(t *testing.T, f CostFit, name string) CostModel {
+	t.Helper()
+	for _, m := range f.Models {
+		if m.Name == name {
+			return m
+		}
+	}
+	t.Fatalf("no model %s in %+v", name, f.Models)
+	return CostModel{}
+}
+
+// R: m <- lm(dist ~ speed, cars); confint(m); deviance(m); AIC(m), and
+// lm(dist ~ speed + I(speed^2), cars).
+func TestFitCostPublishedExample(t *testing.T) {
+	f, err := FitCost(cars(), CostOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	near(t, "intercept", f.T0.Estimate, -17.579095, 1e-6)
+	near(t, "intercept, low", f.T0.Low, -31.167850, 1e-6)
+	near(t, "intercept, high", f.T0.High, -3.990340, 1e-6)
+	near(t, "slope", f.Slope.Estimate, 3.932409, 1e-6)
+	near(t, "slope, low", f.Slope.Low, 3.096964, 1e-6)
+	near(t, "slope, high", f.Slope.High, 4.767853, 1e-6)
+	m1, m3 := model(t, f, CostLinear), model(t, f, CostQuadratic)
+	near(t, "RSS", m1.RSS, 11353.52, 0.005)
+	// AIC(m) = 419.1569, with n (1 + log 2 pi), without 2 k (k + 1) / (n - k - 1).
+	near(t, "AICc", m1.AICc+50*(1+math.Log(2*math.Pi))-24.0/46, 419.1569, 5e-5)
+	near(t, "quadratic, intercept", m3.T0, 2.47014, 5e-6)
+	near(t, "quadratic, slope", m3.Slope, 0.91329, 5e-6)
+	near(t, "quadratic, curve", m3.Curve, 0.09996, 5e-6)
+	if f.T0.Method != MethodLeastSq || f.T0.N != 50 {
+		t.Errorf("%+v", f.T0)
+	}
+}
+
+// Models of Hald's cement data (n = 13; Burnham and Anderson 2002, section
+// 3.2) as the R package MuMIn tabulates them by dredge: parameters, log
+// likelihood, AICc, Akaike weight.
+func TestAICcPublishedExample(t *testing.T) {
+	table := []struct {
+		k                    int
+		logLik, aicc, weight float64
+	}{
+		{4, -28.156, 69.3, 0.566}, {5, -26.933, 72.4, 0.119}, {5, -26.952, 72.5, 0.116},
+		{4, -29.817, 72.6, 0.107}, {5, -27.310, 73.2, 0.081}, {5, -29.734, 78.0, 0.007},
+		{6, -26.918, 79.8, 0.003}, {4, -35.372, 83.7, 0}, {3, -45.872, 100.4, 0},
+	}
+	constant := 13 * (1 + math.Log(2*math.Pi))
+	models := make([]CostModel, len(table))
+	for i, row := range table {
+		rss := 13 * math.Exp((-2*row.logLik-constant)/13)
+		models[i] = CostModel{AICc: aicc(rss, 13, row.k)}
+		near(t, "AICc", models[i].AICc+constant, row.aicc, 0.06)
+	}
+	for i, m := range weighAkaike(models) {
+		near(t, "Akaike weight", m.Weight, table[i].weight, 0.001)
+	}
+}
+
+// studyLevels are the numbers of policies of the study.
+func studyLevels() []float64 { return []float64{0, 1, 5, 10, 25, 50, 100, 200, 1000} }
+
+// exact are points of a model without any noise.
+func exact(m CostModel, times int) Points {
+	var p Points
+	for range times {
+		for _, n := range studyLevels() {
+			p.N, p.Y = append(p.N, n), append(p.Y, m.At(n))
+		}
+	}
+	return p
+}
+
+func TestFitCostFindsExactModels(t *testing.T) {
+	for _, want := range []CostModel{
+		{Name: CostFlat, T0: 20e-6},
+		{Name: CostLinear, T0: 20e-6, Slope: 3e-8},
+		{Name: CostHinge, T0: 20e-6, Slope: 3e-8, Knot: 50},
+		{Name: CostHinge, T0: 20e-6, Slope: 3e-8, Knot: 70},
+		{Name: CostHinge, T0: 20e-6, Slope: 3e-8, Knot: 12.5},
+		{Name: CostQuadratic, T0: 20e-6, Slope: 3e-8, Curve: 2e-11},
+	} {
+		for _, relative := range []bool{false, true} {
+			f, err := FitCost(exact(want, 2), CostOptions{Relative: relative})
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := f.Best
+			if b.Name != want.Name {
+				t.Errorf("%+v taken for %+v", want, b)
+				continue
+			}
+			near(t, want.Name+" t0", b.T0, want.T0, 1e-12)
+			near(t, want.Name+" slope", b.Slope, want.Slope, 1e-14)
+			near(t, want.Name+" knot", b.Knot, want.Knot, 1e-4)
+			near(t, want.Name+" curve", b.Curve, want.Curve, 1e-17)
+			sum := 0.0
+			for _, m := range f.Models {
+				sum += m.Weight
+			}
+			near(t, "sum of weights", sum, 1, 1e-9)
+		}
+	}
+}
+
+// Costs that show at the largest n only have their knot somewhere in the last
+// gap; the model says the n before.
+func TestHingeInTheLastGap(t *testing.T) {
+	p := exact(CostModel{T0: 1, Slope: 0.01, Knot: 600}, 2)
+	f, err := FitCost(p, CostOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.Best.Name != CostHinge || f.Best.Knot != 200 {
+		t.Errorf("%+v", f.Best)
+	}
+	near(t, "at 1000", f.Best.At(1000), 5, 1e-9)
+	near(t, "at 200", f.Best.At(200), 1, 1e-9)
+}
+
+// With noise, AICc picks the model that made the data most of the time.
+func TestAICcPicksTheModel(t *testing.T) {
+	rng := rand.New(rand.NewPCG(21, 22))
+	for _, want := range []CostModel{
+		{Name: CostFlat, T0: 20}, {Name: CostLinear, T0: 20, Slope: 0.02},
+		{Name: CostHinge, T0: 20, Slope: 0.02, Knot: 100}, {Name: CostQuadratic, T0: 20, Slope: 0.02, Curve: 0.00002}} {
+		picked := 0
+		for range 200 {
+			p := exact(want, 3)
+			for i := range p.Y {
+				p.Y[i] *= 1 + 0.01*rng.NormFloat64()
+			}
+			f, err := FitCost(p, CostOptions{Relative: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f.Best.Name == want.Name {
+				picked++
+			}
+		}
+		t.Logf("%s picked %d times of 200", want.Name, picked)
+		if picked < 140 {
+			t.Errorf("%s picked %d times of 200", want.Name, picked)
+		}
+	}
+}
+
+// Blocks that each lie exactly on a line of their own: the interval is Student's t over
+// their slopes 1, 2, 3: 2 ± t(0.975, 2) / sqrt(3).
+func TestFitCostOverBlocks(t *testing.T) {
+	var p Points
+	for b, slope := range []float64{1, 2, 3} {
+		for _, n := range []float64{0, 10, 20} {
+			p.N, p.Y, p.Block = append(p.N, n), append(p.Y, 100+slope*n), append(p.Block, b+1)
+		}
+	}
+	f, err := FitCost(p, CostOptions{Margin: 0.5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	near(t, "slope", f.Slope.Estimate, 2, 1e-9)
+	near(t, "slope, low", f.Slope.Low, 2-4.302653/math.Sqrt(3), 1e-6)
+	near(t, "t0", f.T0.Estimate, 100, 1e-9)
+	near(t, "flat", f.Flat.Ratio.Estimate, math.Cbrt(1.2*1.4*1.6), 1e-9)
+	if f.Slope.Method != MethodBlocks || f.Slope.N != 3 || f.Flat.Ratio.Method != MethodBlocks {
+		t.Errorf("%+v", f.Slope)
+	}
+	one := Points{N: p.N[:3], Y: p.Y[:3], Block: p.Block[:3]}
+	one.N, one.Y, one.Block = append(one.N, 30), append(one.Y, 130), append(one.Block, 1)
+	f, err = FitCost(one, CostOptions{})
+	if err != nil || f.Slope.Confidence != 0 || f.Flat.Equivalent || f.Flat.Different {
+		t.Errorf("one block: %+v, %v", f, err)
+	}
+}
+
+func TestFitCostRefusals(t *testing.T) {
+	for name, p := range map[string]Points{
+		"3 points":      {N: []float64{0, 1, 2}, Y: []float64{1, 1, 1}},
+		"1 distinct n":  {N: []float64{5, 5, 5, 5}, Y: []float64{1, 2, 3, 4}},
+		"n >= 0":        {N: []float64{-1, 1, 2, 3}, Y: []float64{1, 1, 1, 1}},
+		"y > 0":         {N: []float64{0, 1, 2, 3}, Y: []float64{1, 1, math.NaN(), 1}},
+		"do not match":  {N: []float64{0, 1, 2, 3}, Y: []float64{1}},
+		"one n only":    {N: []float64{0, 1, 2, 3}, Y: []float64{1, 1, 1, 1}, Block: []int{1, 1, 1, 2}},
+		"and 2 blocks ": {N: []float64{0, 1}, Y: []float64{1, 1}, Block: []int{1, 2}},
+	} {
+		_, err := FitCost(p, CostOptions{})
+		if name == "and 2 blocks " {
+			name = "fit cost"
+		}
+		if err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Fieller's interval solved by hand as a quadratic: one arm's line against an
+// exact constant.
+func TestCrossoverMatchesFieller(t *testing.T) {
+	rng := rand.New(rand.NewPCG(31, 32))
+	a := exact(CostModel{T0: 20, Slope: 0.02}, 5)
+	for i := range a.Y {
+		a.Y[i] += 0.3 * rng.NormFloat64()
+	}
+	b := Points{N: []float64{0, 0, 0}, Y: []float64{28, 28, 28}}
+	tp, err := Crossover(a, b, 1000, CostOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := fitLine(a.N, a.Y, a.weights(false))
+	q := l.at(0).quantile(0.975)
+	d := l.t0 - 28
+	qa, qb, qc := l.c*l.c-q*q*l.v11, d*l.c-q*q*l.v01, d*d-q*q*l.v00
+	root := math.Sqrt(qb*qb - qa*qc)
+	near(t, "turn point", tp.N.Estimate, -d/l.c, 1e-9)
+	near(t, "low", tp.N.Low, (-qb-root)/qa, 1e-6)
+	near(t, "high", tp.N.High, (-qb+root)/qa, 1e-6)
+	if tp.None || tp.N.Confidence != 0.95 || tp.NMax != 1000 {
+		t.Errorf("%+v", tp)
+	}
+}
+
+func TestCrossoverAtItsEnds(t *testing.T) {
+	rising := CostModel{T0: 20, Slope: 0.02}
+	at := func(y float64) Points { return exact(CostModel{T0: y}, 2) }
+	tests := []struct {
+		name      string
+		b         Points
+		n         float64
+		low, high float64
+		none      bool
+	}{
+		{"crosses", at(30), 500, 500, 500, false},
+		{"slower from the start", at(10), 0, 0, 0, false},
+		{"never", at(50), 1000, 1000, 1000, true},
+		{"parallel below", exact(CostModel{T0: 21, Slope: 0.02}, 2), 1000, 1000, 1000, true},
+		{"falls behind", exact(CostModel{T0: 21, Slope: 0.03}, 2), 1000, 1000, 1000, true},
+	}
+	for _, tt := range tests {
+		tp, err := Crossover(exact(rising, 2), tt.b, 1000, CostOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		near(t, tt.name, tp.N.Estimate, tt.n, 1e-6)
+		near(t, tt.name+", low", tp.N.Low, tt.low, 1e-6)
+		near(t, tt.name+", high", tp.N.High, tt.high, 1e-6)
+		if tp.None != tt.none {
+			t.Errorf("%s: %+v", tt.name, tp)
+		}
+	}
+}
+
+// Blocks may each be slow or fast; within a block the arms cross at the same n.
+func TestCrossoverWithinBlocks(t *testing.T) {
+	var a, b Points
+	for block, speed := range []float64{1, 1.5, 2, 3} {
+		for _, n := range studyLevels() {
+			a.N, a.Y, a.Block = append(a.N, n), append(a.Y, speed*(20+0.02*n)), append(a.Block, block)
+			b.N, b.Y, b.Block = append(b.N, n), append(b.Y, speed*25), append(b.Block, block)
+		}
+	}
+	tp, err := Crossover(a, b, 1000, CostOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	near(t, "turn point", tp.N.Estimate, 250, 1e-6)
+	near(t, "low", tp.N.Low, 250, 1e-3)
+	near(t, "high", tp.N.High, 250, 1e-3)
+	if tp.N.Method != MethodBlocks || tp.N.N != 4 {
+		t.Errorf("%+v", tp)
+	}
+	for i := range b.Block {
+		b.Block[i] += 10
+	}
+	if _, err := Crossover(a, b, 1000, CostOptions{}); err == nil || !strings.Contains(err.Error(), "no block in common") {
+		t.Errorf("strange blocks: %v", err)
+	}
+	if _, err := Crossover(a, b, 0, CostOptions{}); err == nil {
+		t.Error("largest n 0 accepted")
+	}
+	if _, err := Crossover(Points{}, b, 1, CostOptions{}); err == nil {
+		t.Error("no points accepted")
+	}
+}

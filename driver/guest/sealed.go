@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -60,7 +61,7 @@ func seal(ctx context.Context) error {
 		return err
 	}
 	defer out.Close()
-	s := sealedRun{ctx: ctx, out: out, start: startChild}
+	s := sealedRun{ctx: ctx, out: out, start: startChild, settle: settleDown}
 	return s.block(block)
 }
 
@@ -201,10 +202,11 @@ func (h *childHelper) close() error {
 
 // sealedRun executes a block and writes what came of it.
 type sealedRun struct {
-	ctx   context.Context
-	out   io.Writer
-	start func() (*childHelper, error)
-	at    bundle.SealedReply // of the next line
+	ctx    context.Context
+	out    io.Writer
+	start  func() (*childHelper, error)
+	settle func()             // waits until the machine is quiet
+	at     bundle.SealedReply // of the next line
 }
 
 func (s *sealedRun) block(b bundle.Sealed) error {
@@ -277,6 +279,7 @@ func (s *sealedRun) trial(h *childHelper, t bundle.SealedTrial) error {
 	}
 	ok, err := s.chunks(h, string(bundle.Prove), t.Prove)
 	if ok && err == nil {
+		s.settle()
 		_, err = s.chunks(h, string(bundle.Run), t.Run)
 	}
 	undo := h.call(bundle.Request{UndoTo: &mark.Mark})
@@ -295,4 +298,43 @@ func (s *sealedRun) chunks(h *childHelper, phase string, chunks []bundle.Steps) 
 		}
 	}
 	return true, nil
+}
+
+// Settling: the machine is quiet when for this many looks in a row no more than
+// one tick of the clock found it at work. Looks are bounded.
+const (
+	quietLooks = 5
+	mostLooks  = 100
+	lookEvery  = 200 * time.Millisecond
+)
+
+// settleDown waits until what the kernel still does of its own - freeing maps,
+// namespaces and sockets of what was before - is over, because it would take its
+// time from whatever is measured next. Waiting is free in virtual time.
+func settleDown() {
+	before := busySeconds()
+	for quiet, looks := 0, 0; quiet < quietLooks && looks < mostLooks; looks++ {
+		time.Sleep(lookEvery)
+		now := busySeconds()
+		quiet++
+		if now > before+1.5/userHZ {
+			quiet = 0
+		}
+		before = now
+	}
+}
+
+// busySeconds is how long the machine's CPU has not been idle.
+func busySeconds() float64 {
+	data, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0
+	}
+	busy := 0.0
+	for state, s := range parseCPU(string(data)) {
+		if state != "idle" && state != "iowait" {
+			busy += s
+		}
+	}
+	return busy
 }

@@ -8,9 +8,10 @@ import (
 	"gonum.org/v1/gonum/stat/distuv"
 )
 
-// MinBootstrap is the smallest sample that a one-sample bootstrap takes; below
-// it the resamples are too few to have tails.
-const MinBootstrap = 6
+// MinBootstrap is the smallest sample that Percentile and BCa take: from it on
+// their nominal 95 % intervals of a mean hold it 93 to 97 times in a hundred
+// even if the values are skewed or bimodal (docs/statistics.md).
+const MinBootstrap = 30
 
 // MinRatioBootstrap is the smallest sample on either side for which Ratio
 // bootstraps.
@@ -32,36 +33,54 @@ func (b Bootstrap) resamples() int {
 func (b Bootstrap) rand() *rand.Rand { return rand.New(rand.NewPCG(b.Seed, 0x686f6f6b626564)) }
 
 // Percentile is a statistic with the percentile interval of its bootstrap
-// distribution (Efron and Tibshirani 1993, chapter 13). ok is false below
-// MinBootstrap samples.
+// distribution (Efron and Tibshirani 1993, chapter 13), expanded as Student's t
+// is (Hesterberg 2015). ok is false below MinBootstrap samples.
 func (b Bootstrap) Percentile(x []float64, statistic func([]float64) float64, confidence float64) (e Estimate, ok bool) {
 	if len(x) < MinBootstrap {
 		return Estimate{}, false
 	}
+	e = b.percentile(x, statistic, expanded((1-confidence)/2, len(x)))
+	e.Confidence = confidence
+	return e, true
+}
+
+func (b Bootstrap) percentile(x []float64, statistic func([]float64) float64, tail float64) Estimate {
 	reps := b.replicates(x, statistic)
-	tail := (1 - confidence) / 2
-	return Estimate{Estimate: statistic(x), Low: quantile(reps, tail), High: quantile(reps, 1-tail),
-		Confidence: confidence, N: len(x), Method: MethodPercentile}, true
+	return Estimate{Estimate: statistic(x), Low: quantile(reps, tail), High: quantile(reps, 1-tail), N: len(x), Method: MethodPercentile}
+}
+
+// expanded is the tail of a bootstrap distribution that makes up for its being
+// narrower by sqrt((n-1)/n) and for the quantiles of t being wider than normal
+// ones (Hesterberg 2015, The American Statistician 69:371).
+func expanded(tail float64, n int) float64 {
+	df := float64(n - 1)
+	t := distuv.StudentsT{Mu: 0, Sigma: 1, Nu: df}.Quantile(tail)
+	return distuv.UnitNormal.CDF(t * math.Sqrt(float64(n)/df))
 }
 
 // BCa is a statistic with its bias-corrected and accelerated bootstrap interval
 // (Efron 1987; Efron and Tibshirani 1993, chapter 14), the acceleration
-// by jackknife. It suits smooth statistics; a median's jackknife is not
-// consistent, so medians are better served by MedianInterval. ok is false
-// below MinBootstrap samples.
+// by jackknife, expanded as in Percentile. It suits smooth statistics; a
+// median's jackknife is not consistent, see MedianBCa. ok is false below
+// MinBootstrap samples.
 func (b Bootstrap) BCa(x []float64, statistic func([]float64) float64, confidence float64) (e Estimate, ok bool) {
 	if len(x) < MinBootstrap {
 		return Estimate{}, false
 	}
+	e = b.bca(x, statistic, expanded((1-confidence)/2, len(x)))
+	e.Confidence = confidence
+	return e, true
+}
+
+func (b Bootstrap) bca(x []float64, statistic func([]float64) float64, tail float64) Estimate {
 	est, reps := statistic(x), b.replicates(x, statistic)
-	e = Estimate{Estimate: est, Low: est, High: est, Confidence: confidence, N: len(x), Method: MethodBCa}
+	e := Estimate{Estimate: est, Low: est, High: est, N: len(x), Method: MethodBCa}
 	if reps[0] == reps[len(reps)-1] {
-		return e, true // no spread: the interval is the point
+		return e // no spread: the interval is the point
 	}
-	tail := (1 - confidence) / 2
 	z0, a := biasCorrection(reps, est), acceleration(x, statistic)
 	e.Low, e.High = quantile(reps, adjusted(tail, z0, a)), quantile(reps, adjusted(1-tail, z0, a))
-	return e, true
+	return e
 }
 
 func (b Bootstrap) replicates(x []float64, statistic func([]float64) float64) []float64 {

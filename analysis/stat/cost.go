@@ -7,6 +7,14 @@ import (
 	"slices"
 )
 
+// MinCostPoints and MinBlocks are the fewest points and the fewest blocks from
+// which on intervals of cost models hold the truth as often as they say
+// whatever the shape of the values. Below, they are Rough.
+const (
+	MinCostPoints = 45
+	MinBlocks     = 30
+)
+
 // Names of the cost models.
 const (
 	CostFlat      = "flat"      // y = t0
@@ -30,7 +38,8 @@ type CostOptions struct {
 	Margin     float64 // of CostFit.Flat; 0 = 0.05
 	// Relative weighs each point by 1/y², y being the mean at its n: for errors
 	// that grow with the value. RSS is then of relative residuals.
-	Relative bool
+	Relative  bool
+	Bootstrap Bootstrap // of T0 and Slope of points without blocks
 }
 
 func (o CostOptions) withDefaults() CostOptions {
@@ -76,13 +85,14 @@ type CostFit struct {
 }
 
 // FitCost fits the models of what n policies cost by least squares and weighs
-// them by AICc (Hurvich and Tsai 1989; Burnham and Anderson 2002, section
-// 2.4). The hinge's knot is the exact optimum (Hudson 1966).
+// them by AICc (Hurvich and Tsai 1989; Burnham and Anderson 2002). The hinge's
+// knot is the exact optimum (Hudson 1966).
 //
 // Intervals are of the linear model. With blocks, each block has its own line
 // and the interval is Student's t over blocks, so that what a boot changes is
-// in it; one block has no confidence. Without, it is that of least squares,
-// which takes errors to be independent and of one size (see Relative).
+// in it; one block has no confidence. Without, errors are taken to be
+// independent and of one size (see Relative), and the interval is a bootstrap t
+// of residuals from MinCostPoints points on, below that of least squares.
 func FitCost(p Points, opt CostOptions) (CostFit, error) {
 	opt = opt.withDefaults()
 	levels, err := p.check(2)
@@ -100,7 +110,11 @@ func FitCost(p Points, opt CostOptions) (CostFit, error) {
 		return CostFit{}, fmt.Errorf("fit cost: %w", err)
 	}
 	l := meanLine(lines)
-	fit.T0, fit.Slope = l.at(0).interval(opt.Confidence), l.slope().interval(opt.Confidence)
+	if p.Block == nil && len(p.N) >= MinCostPoints {
+		fit.T0, fit.Slope = opt.Bootstrap.line(p, w, l, opt.Confidence)
+	} else {
+		fit.T0, fit.Slope = l.at(0).interval(opt.Confidence), l.slope().interval(opt.Confidence)
+	}
 	fit.Flat = endRatio(lines, levels[0], levels[len(levels)-1]).equivalence(opt.Margin, opt.Alpha)
 	return fit, nil
 }
@@ -305,8 +319,7 @@ func aicc(rss float64, n, k int) float64 {
 	return fn*math.Log(rss/fn) + 2*fk + 2*fk*(fk+1)/(fn-fk-1)
 }
 
-// weighAkaike sets each model's Akaike weight (Burnham and Anderson 2002,
-// section 2.9).
+// weighAkaike sets each model's Akaike weight (Burnham and Anderson 2002).
 func weighAkaike(models []CostModel) []CostModel {
 	least, sum := math.Inf(1), 0.0
 	for _, m := range models {
@@ -371,6 +384,54 @@ func fitLine(n, y, w []float64) line {
 		l.v00, l.v01, l.v11 = s2*(1/sw+mn*mn/sxx), -mn*s2/sxx, s2/sxx
 	}
 	return l
+}
+
+// line has the intervals of a line's two parts by a bootstrap t of residuals,
+// each freed of its leverage (Davison and Hinkley 1997, sections 5.2 and
+// 6.2).
+func (b Bootstrap) line(p Points, w []float64, l line, confidence float64) (t0, slope Estimate) {
+	t0, slope = l.at(0).interval(confidence), l.slope().interval(confidence)
+	if l.v00 == 0 {
+		return t0, slope // no spread: the intervals are points
+	}
+	rng, residuals, y := b.rand(), l.residuals(p, w), make([]float64, len(w))
+	at0, rise := make([]float64, b.resamples()), make([]float64, b.resamples())
+	for k := range at0 {
+		for i, n := range p.N {
+			y[i] = l.t0 + l.c*n + residuals[rng.IntN(len(residuals))]/math.Sqrt(w[i])
+		}
+		r := fitLine(p.N, y, w)
+		at0[k], rise[k] = (r.t0-l.t0)/math.Sqrt(r.v00), (r.c-l.c)/math.Sqrt(r.v11)
+	}
+	return studentised(t0, at0, math.Sqrt(l.v00)), studentised(slope, rise, math.Sqrt(l.v11))
+}
+
+func studentised(e Estimate, reps []float64, se float64) Estimate {
+	slices.Sort(reps)
+	tail := (1 - e.Confidence) / 2
+	e.Low, e.High = e.Estimate-quantile(reps, 1-tail)*se, e.Estimate-quantile(reps, tail)*se
+	e.Method = MethodBootstrapT
+	return e
+}
+
+// residuals are the weighted residuals of a line, of one variance, with mean 0.
+func (l line) residuals(p Points, w []float64) []float64 {
+	s2 := l.v00 - l.v01*l.v01/l.v11 // of all points, over the sum of their weights
+	sw := 0.0
+	for _, v := range w {
+		sw += v
+	}
+	s2 *= sw
+	out := make([]float64, len(w))
+	for i, n := range p.N {
+		leverage := w[i] * math.Pow(l.at(n).se, 2) / s2
+		out[i] = math.Sqrt(w[i]) * (p.Y[i] - l.t0 - l.c*n) / math.Sqrt(max(1e-6, 1-leverage))
+	}
+	m := Mean(out)
+	for i := range out {
+		out[i] -= m
+	}
+	return out
 }
 
 // meanLine is one line as it is, or the mean of the blocks' lines with the

@@ -31,16 +31,19 @@ func model(t *testing.T, f CostFit, name string) CostModel {
 // R: m <- lm(dist ~ speed, cars); confint(m); deviance(m); AIC(m), and
 // lm(dist ~ speed + I(speed^2), cars).
 func TestFitCostPublishedExample(t *testing.T) {
-	f, err := FitCost(cars(), CostOptions{})
+	p := cars()
+	l := fitLine(p.N, p.Y, p.weights(false))
+	t0, slope := l.at(0).interval(0.95), l.slope().interval(0.95)
+	near(t, "intercept", t0.Estimate, -17.579095, 1e-6)
+	near(t, "intercept, low", t0.Low, -31.167850, 1e-6)
+	near(t, "intercept, high", t0.High, -3.990340, 1e-6)
+	near(t, "slope", slope.Estimate, 3.932409, 1e-6)
+	near(t, "slope, low", slope.Low, 3.096964, 1e-6)
+	near(t, "slope, high", slope.High, 4.767853, 1e-6)
+	f, err := FitCost(p, CostOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	near(t, "intercept", f.T0.Estimate, -17.579095, 1e-6)
-	near(t, "intercept, low", f.T0.Low, -31.167850, 1e-6)
-	near(t, "intercept, high", f.T0.High, -3.990340, 1e-6)
-	near(t, "slope", f.Slope.Estimate, 3.932409, 1e-6)
-	near(t, "slope, low", f.Slope.Low, 3.096964, 1e-6)
-	near(t, "slope, high", f.Slope.High, 4.767853, 1e-6)
 	m1, m3 := model(t, f, CostLinear), model(t, f, CostQuadratic)
 	near(t, "RSS", m1.RSS, 11353.52, 0.005)
 	// AIC(m) = 419.1569, with n (1 + log 2 pi), without 2 k (k + 1) / (n - k - 1).
@@ -48,8 +51,31 @@ func TestFitCostPublishedExample(t *testing.T) {
 	near(t, "quadratic, intercept", m3.T0, 2.47014, 5e-6)
 	near(t, "quadratic, slope", m3.Slope, 0.91329, 5e-6)
 	near(t, "quadratic, curve", m3.Curve, 0.09996, 5e-6)
-	if f.T0.Method != MethodLeastSq || f.T0.N != 50 {
+	// The bootstrap t differs from t by the skewness of the residuals only.
+	near(t, "bootstrapped slope, low", f.Slope.Low, slope.Low, 0.25)
+	near(t, "bootstrapped slope, high", f.Slope.High, slope.High, 0.25)
+	if f.T0.Method != MethodBootstrapT || f.T0.N != 50 || f.T0.Rough || f.T0.Confidence != 0.95 {
 		t.Errorf("%+v", f.T0)
+	}
+	f, err = FitCost(Points{N: p.N[:20], Y: p.Y[:20]}, CostOptions{})
+	if err != nil || f.T0.Method != MethodLeastSq || !f.T0.Rough {
+		t.Errorf("20 points: %+v, %v", f.T0, err)
+	}
+}
+
+// Residuals over sqrt(1 - leverage), against the leverages worked out by hand
+// for n = 0, 1, 2, 3: 1/4 + (n - 1.5)^2 / 5.
+func TestResidualsAreFreedOfLeverage(t *testing.T) {
+	p := Points{N: []float64{0, 1, 2, 3}, Y: []float64{1, 3, 2, 5}}
+	w := p.weights(false)
+	l := fitLine(p.N, p.Y, w)
+	got, want := l.residuals(p, w), make([]float64, 4)
+	for i, n := range p.N {
+		want[i] = (p.Y[i] - l.t0 - l.c*n) / math.Sqrt(1-0.25-(n-1.5)*(n-1.5)/5)
+	}
+	m := Mean(want)
+	for i := range want {
+		near(t, "residual", got[i], want[i]-m, 1e-9)
 	}
 }
 

@@ -94,7 +94,7 @@ func (l line) root(nmax float64) (n float64, none bool) {
 // below 0, and bisection finds it.
 func (l line) turn(nmax, confidence float64) TurnPoint {
 	n, none := l.root(nmax)
-	tp := TurnPoint{N: Estimate{Estimate: n, Low: n, High: n, N: l.n, Method: l.method}, None: none, NMax: nmax}
+	tp := TurnPoint{N: Estimate{Estimate: n, Low: n, High: n, N: l.n, Method: l.method, Rough: l.at(0).rough()}, None: none, NMax: nmax}
 	if !l.at(0).known() && !l.at(nmax).known() {
 		return tp
 	}

@@ -7,6 +7,11 @@ import (
 	"gonum.org/v1/gonum/stat/distuv"
 )
 
+// MinPairs is the fewest pairs from which on PairedRatio and TOST hold the
+// truth as often as they say whatever the shape of the values. Below, their
+// intervals are Rough, unless both arms have the same shape.
+const MinPairs = 10
+
 // PairedRatio is the ratio of two arms measured in the same blocks or seeds:
 // num[i] and den[i] are the same block. The estimate is the geometric mean of
 // the ratios, exp(mean log ratio); its interval is Student's t on the logs. A
@@ -52,13 +57,26 @@ type student struct {
 
 // interval is est ± t se; without degrees of freedom, est without confidence.
 func (s student) interval(confidence float64) Estimate {
-	e := Estimate{Estimate: s.est, Low: s.est, High: s.est, N: s.n, Method: s.method}
+	e := Estimate{Estimate: s.est, Low: s.est, High: s.est, N: s.n, Method: s.method, Rough: s.rough()}
 	if !s.known() {
 		return e
 	}
 	half := s.quantile((1+confidence)/2) * s.se
 	e.Low, e.High, e.Confidence = s.est-half, s.est+half, confidence
 	return e
+}
+
+// rough says whether there are fewer points than were seen to do for every shape.
+func (s student) rough() bool {
+	switch s.method {
+	case MethodPaired:
+		return s.n < MinPairs
+	case MethodBlocks:
+		return s.n < MinBlocks
+	case MethodLeastSq, MethodFieller:
+		return s.n < MinCostPoints
+	}
+	return false
 }
 
 // known says whether the spread is known: two equal values are no evidence

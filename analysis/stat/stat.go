@@ -35,6 +35,10 @@ type Estimate struct {
 	Confidence float64 `json:"confidence"` // the confidence the interval really has, 0..1; 0 = none can be given
 	N          int     `json:"n"`          // samples; of a ratio, of the smaller sample
 	Method     string  `json:"method"`
+	// Rough says that there are too few points for the interval to hold the truth
+	// as often as it says whatever the shape of the values: it does if they are
+	// normal, and falls short if they are skewed or bimodal (docs/statistics.md).
+	Rough bool `json:"rough,omitempty"`
 }
 
 // Excludes says whether x lies outside the interval. An interval without any

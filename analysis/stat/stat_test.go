@@ -2,7 +2,6 @@ package stat
 
 import (
 	"math"
-	"math/rand/v2"
 	"testing"
 )
 
@@ -92,32 +91,48 @@ func plugInVariance(x []float64) float64 {
 // percentile (100.8, 233.9), BCa (115.8, 259.6); acceleration 0.061.
 func TestBootstrapPublishedExample(t *testing.T) {
 	b := Bootstrap{Seed: 1, Resamples: 20000}
-	p, ok := b.Percentile(spatial(), plugInVariance, 0.90)
-	if !ok {
-		t.Fatal("26 samples refused")
-	}
+	p := b.percentile(spatial(), plugInVariance, 0.05)
 	near(t, "variance", p.Estimate, 171.5, 0.05)
 	near(t, "percentile low", p.Low, 100.8, 3)
 	near(t, "percentile high", p.High, 233.9, 3)
-	c, _ := b.BCa(spatial(), plugInVariance, 0.90)
+	c := b.bca(spatial(), plugInVariance, 0.05)
 	near(t, "BCa low", c.Low, 115.8, 3)
 	near(t, "BCa high", c.High, 259.6, 5)
 	near(t, "acceleration", acceleration(spatial(), plugInVariance), 0.061, 0.0006)
 }
 
 func TestBootstrapRefusesSmallSamples(t *testing.T) {
-	x := []float64{1, 2, 3, 4, 5}
-	if _, ok := (Bootstrap{}).Percentile(x, Median, 0.95); ok {
-		t.Error("percentile bootstrap took 5 samples")
+	if _, ok := (Bootstrap{}).Percentile(spatial(), Mean, 0.95); ok {
+		t.Error("percentile bootstrap took 26 samples")
 	}
-	if _, ok := (Bootstrap{}).BCa(x, Median, 0.95); ok {
-		t.Error("BCa bootstrap took 5 samples")
+	if _, ok := (Bootstrap{}).BCa(spatial(), Mean, 0.95); ok {
+		t.Error("BCa bootstrap took 26 samples")
 	}
+}
+
+// twice is a sample large enough for Percentile and BCa.
+func twice(x []float64) []float64 { return append(append([]float64{}, x...), x...) }
+
+// Of a mean, both expanded intervals come close to Student's t.
+func TestExpandedBootstrap(t *testing.T) {
+	x := twice(spatial())
+	b := Bootstrap{Seed: 1, Resamples: 20000}
+	want := logDifference(x, "").interval(0.95)
+	p, okP := b.Percentile(x, Mean, 0.95)
+	c, okC := b.BCa(x, Mean, 0.95)
+	if !okP || !okC {
+		t.Fatal("52 samples refused")
+	}
+	near(t, "percentile low", p.Low, want.Low, 0.15)
+	near(t, "percentile high", p.High, want.High, 0.15)
+	near(t, "BCa width", c.High-c.Low, want.High-want.Low, 0.3)
+	// z = t(0.025, 9) sqrt(10/9) = -2.262157 * 1.054093 = -2.384523.
+	near(t, "tail", expanded(0.025, 10), 0.00855064, 1e-7)
 }
 
 func TestBootstrapIsSeeded(t *testing.T) {
 	run := func(seed uint64) Estimate {
-		e, _ := Bootstrap{Seed: seed}.BCa(spatial(), Mean, 0.95)
+		e, _ := Bootstrap{Seed: seed}.BCa(twice(spatial()), Mean, 0.95)
 		return e
 	}
 	if run(7) != run(7) {
@@ -129,8 +144,8 @@ func TestBootstrapIsSeeded(t *testing.T) {
 }
 
 func TestBCaWithoutSpread(t *testing.T) {
-	e, ok := Bootstrap{}.BCa([]float64{3, 3, 3, 3, 3, 3}, Mean, 0.95)
-	if !ok || e.Low != 3 || e.High != 3 {
+	e, ok := Bootstrap{}.BCa(make([]float64, MinBootstrap), Mean, 0.95)
+	if !ok || e.Low != 0 || e.High != 0 {
 		t.Errorf("constant sample: %+v", e)
 	}
 }
@@ -177,53 +192,5 @@ func TestComponents(t *testing.T) {
 	near(t, "between alike groups", between, 0, 0)
 	if b, _ := Components([][]float64{{1, 2}}); !math.IsNaN(b) {
 		t.Errorf("one group: %v, want NaN", b)
-	}
-}
-
-// covered counts how often an interval holds the truth, over samples of a
-// skewed distribution (log-normal, median 1).
-func covered(n, rounds int, holds func(rng *rand.Rand, draw func() []float64) bool) float64 {
-	rng, hits := rand.New(rand.NewPCG(11, 12)), 0
-	draw := func() []float64 {
-		x := make([]float64, n)
-		for i := range x {
-			x[i] = math.Exp(rng.NormFloat64() * 0.3)
-		}
-		return x
-	}
-	for range rounds {
-		if holds(rng, draw) {
-			hits++
-		}
-	}
-	return float64(hits) / float64(rounds)
-}
-
-func TestMedianIntervalCoverage(t *testing.T) {
-	for _, n := range []int{2, 3, 5, 10, 20} {
-		var stated float64
-		got := covered(n, 8000, func(_ *rand.Rand, draw func() []float64) bool {
-			e := MedianInterval(draw(), 0.95)
-			stated = e.Confidence
-			return !e.Excludes(1)
-		})
-		near(t, "coverage", got, stated, 0.015)
-	}
-}
-
-// The ratio's interval must cover at least as often as it says, whether by
-// extremes (3) or by bootstrap (5, 10).
-func TestRatioCoverage(t *testing.T) {
-	for _, n := range []int{2, 3, 4, 5, 10} {
-		var stated float64
-		got := covered(n, 600, func(rng *rand.Rand, draw func() []float64) bool {
-			e := Bootstrap{Seed: rng.Uint64(), Resamples: 400}.Ratio(draw(), draw(), 0.95)
-			stated = e.Confidence
-			return !e.Excludes(1)
-		})
-		if got < stated-0.02 {
-			t.Errorf("n=%d: covers %.3f, says %.3f", n, got, stated)
-		}
-		t.Logf("n=%d: covers %.3f, says %.3f", n, got, stated)
 	}
 }

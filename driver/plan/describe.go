@@ -56,7 +56,7 @@ func optionText(options map[string]string) string {
 
 // describeFactors leaves out what the table of arms has shown.
 func describeFactors(w io.Writer, p *Plan) {
-	shown := []string{FactorArm, FactorDatapath, FactorFabric, FactorFilter}
+	shown := []string{FactorArm, FactorDatapath, FactorFabric, FactorFilter, FactorSeed}
 	for _, a := range p.Spec.Arms {
 		shown = slices.AppendSeq(shown, maps.Keys(a.Options))
 	}
@@ -71,8 +71,24 @@ func describeFactors(w io.Writer, p *Plan) {
 func describeSum(w io.Writer, p *Plan) {
 	m := p.Spec.Measure
 	fmt.Fprintf(w, "\ncells\t%d\n", len(p.Cells))
-	fmt.Fprintf(w, "trials\t%d\t(a cell: blocks x trials = %d x %d)\n", len(p.Trials), m.Blocks, m.Trials)
+	switch {
+	case len(p.Blocks) > 0:
+		fmt.Fprintf(w, "blocks\t%d\t(a boot each: seeds x scenarios = %d x %d)\n", m.Blocks, m.Seeds, len(p.Spec.Scenarios))
+		fmt.Fprintf(w, "trials\t%d\t(a cell: seeds x trials = %d x %d)\n", len(p.Trials), m.Seeds, m.Trials)
+	case m.Stop != nil:
+		fmt.Fprintf(w, "trials\tat most %d\t(a cell: %d to %d in %d blocks, until the interval of its %s is within %.3g %%)\n",
+			len(p.Trials), m.Stop.Min, m.Stop.Max, m.Blocks, m.Estimator, 100*m.Stop.CI)
+	default:
+		fmt.Fprintf(w, "trials\t%d\t(a cell: blocks x trials = %d x %d)\n", len(p.Trials), m.Blocks, m.Trials)
+	}
+	fmt.Fprintf(w, "estimator\t%s\t(of a cell's trials)\n", m.Estimator)
+	if m.LoadLimit > 0 {
+		fmt.Fprintf(w, "load limit\t%v\t(load average above which a trial waits)\n", m.LoadLimit)
+	}
+	if m.StealLimit > 0 {
+		fmt.Fprintf(w, "steal limit\t%.3g %%\t(of the CPUs' time, above which a trial is void)\n", 100*m.StealLimit)
+	}
 	fmt.Fprintf(w, "setups\t%d\t(applied once for all their workloads)\n", p.Setups())
 	fmt.Fprintf(w, "seed\t%d\n", p.Spec.Seed)
-	fmt.Fprintf(w, "measuring\t%s\t(warm-up included, setting up not)\n", p.Measuring())
+	fmt.Fprintf(w, "measuring\t%s\t(%s clock, warm-up included, setting up not)\n", p.Measuring(), p.Spec.Lab.Clock)
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Encode is plan.json. The same plan always gives the same bytes.
@@ -29,7 +30,8 @@ func (p *Plan) Digest() (string, error) {
 }
 
 // Decode reads plan.json and checks that it hangs together: known fields,
-// IDs that match their factors, trials of known cells, each once and in order.
+// IDs that match their factors, blocks that follow from the experiment, trials
+// of known cells in their blocks, each once and in order.
 func Decode(data []byte) (*Plan, error) {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
@@ -50,22 +52,39 @@ func (p *Plan) check() error {
 	if len(p.Trials) == 0 {
 		return errors.New("no trials")
 	}
-	cells := map[string]bool{}
+	if !slices.Equal(p.Blocks, blocks(p.Spec)) {
+		return fmt.Errorf("%d blocks that are not those of %d seeds and the scenarios %v", len(p.Blocks), p.Spec.Measure.Seeds, p.Spec.Scenarios)
+	}
+	if n := p.Spec.Measure.Blocks; len(p.Blocks) > 0 && n != len(p.Blocks) {
+		return fmt.Errorf("%d blocks, want %d", len(p.Blocks), n)
+	}
+	cells := map[string]Cell{}
 	for _, c := range p.Cells {
 		want := newCell(c.Factors)
 		if c.ID != want.ID || c.Setup != want.Setup {
 			return fmt.Errorf("cell %s of setup %s has the factors of cell %s of setup %s", c.ID, c.Setup, want.ID, want.Setup)
 		}
-		cells[c.ID] = true
+		cells[c.ID] = c
 	}
+	return p.checkTrials(cells)
+}
+
+func (p *Plan) checkTrials(cells map[string]Cell) error {
 	seen := map[Trial]bool{}
 	for i, t := range p.Trials {
 		if t.Order != i+1 {
 			return fmt.Errorf("trial %d has order %d", i+1, t.Order)
 		}
 		t.Order = 0
-		if !cells[t.Cell] || seen[t] {
+		cell, known := cells[t.Cell]
+		if !known || seen[t] {
 			return fmt.Errorf("trial %d: cell %s, block %d, trial %d is unknown or there twice", i+1, t.Cell, t.Block, t.Trial)
+		}
+		if t.Block < 1 || t.Block > p.Spec.Measure.Blocks {
+			return fmt.Errorf("trial %d is in block %d of %d", i+1, t.Block, p.Spec.Measure.Blocks)
+		}
+		if b, ok := p.BlockByNumber(t.Block); ok && b.Scenario != cell.Get(FactorScenario) {
+			return fmt.Errorf("trial %d is %s in block %d, which is %s", i+1, cell.Get(FactorScenario), t.Block, b.Scenario)
 		}
 		seen[t] = true
 	}

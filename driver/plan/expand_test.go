@@ -61,6 +61,74 @@ func TestGoldenPlan(t *testing.T) {
 	golden(t, "plan.txt", shown.Bytes())
 }
 
+func TestGoldenPlanInVirtualTime(t *testing.T) {
+	p := expandText(t, strings.Replace(virtual, "seeds = 2", "seeds = 1", 1))
+	data, err := p.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "virtual.json", data)
+	var shown bytes.Buffer
+	Describe(&shown, p)
+	golden(t, "virtual.txt", shown.Bytes())
+}
+
+func TestDescribeSaysTheStoppingRule(t *testing.T) {
+	var shown bytes.Buffer
+	Describe(&shown, expandText(t, minimal+"[measure]\nblocks = 2\nstop = { ci = 0.025, min = 5, max = 30 }\n"))
+	want := "trials     at most 30  (a cell: 5 to 30 in 2 blocks, until the interval of its median is within 2.5 %)\n"
+	if !strings.Contains(shown.String(), want) {
+		t.Errorf("got\n%swant %s", shown.String(), want)
+	}
+}
+
+// A block of virtual time is one boot under one seed: every cell of its
+// scenario, and no other, in an order of its own.
+func TestBlocksOfVirtualTime(t *testing.T) {
+	p := expandText(t, virtual)
+	want := []Block{{1, 1, Localhost}, {2, 1, MultiHost}, {3, 2, Localhost}, {4, 2, MultiHost}}
+	if !slices.Equal(p.Blocks, want) {
+		t.Fatalf("blocks %+v, want %+v", p.Blocks, want)
+	}
+	cells := map[int]map[string]bool{}
+	orders := map[string]bool{}
+	for _, b := range want {
+		cells[b.Number] = map[string]bool{}
+		order := ""
+		for _, tr := range p.Trials {
+			if tr.Block != b.Number {
+				continue
+			}
+			c, _ := p.CellByID(tr.Cell)
+			if c.Get(FactorScenario) != b.Scenario {
+				t.Errorf("%s runs in block %d, which is %s", c.Title(), b.Number, b.Scenario)
+			}
+			cells[b.Number][c.ID] = true
+			order += c.ID
+		}
+		orders[order] = true
+		// Two numbers of policies and docker's one, two workloads each.
+		if len(cells[b.Number]) != 6 {
+			t.Errorf("block %d has %d cells, want 6", b.Number, len(cells[b.Number]))
+		}
+	}
+	if !reflect.DeepEqual(cells[1], cells[3]) || !reflect.DeepEqual(cells[2], cells[4]) {
+		t.Error("the blocks of a scenario do not have the same cells")
+	}
+	if len(orders) != 4 {
+		t.Errorf("%d orders in 4 blocks, want each its own", len(orders))
+	}
+	checkAdjacent(t, p)
+	for _, c := range p.Cells {
+		if _, has := c.Factors[FactorSeed]; has {
+			t.Errorf("%s has a seed: then its ID would differ from seed to seed", c.Title())
+		}
+	}
+	if !slices.Contains(p.FactorNames(), FactorSeed) {
+		t.Error("rows of virtual time have no column for the seed")
+	}
+}
+
 func TestPlanSurvivesItsEncoding(t *testing.T) {
 	p := expandText(t, good)
 	data, err := p.Encode()
@@ -90,6 +158,33 @@ func TestDecodeRefusesWhatDoesNotHangTogether(t *testing.T) {
 		"unknown cell":   {`"cell": "` + first, `"cell": "0` + first[1:]},
 		"order":          {`"order": 2`, `"order": 3`},
 		"trial repeated": {`"trial": 2`, `"trial": 1`},
+	} {
+		text := strings.Replace(string(data), edit[0], edit[1], 1)
+		if text == string(data) {
+			t.Fatalf("%s: edit changes nothing", name)
+		}
+		if _, err := Decode([]byte(text)); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestDecodeChecksBlocks(t *testing.T) {
+	p := expandText(t, virtual)
+	data, err := p.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if back, err := Decode(data); err != nil || !reflect.DeepEqual(p, back) {
+		t.Fatalf("got %+v, %v", back, err)
+	}
+	for name, edit := range map[string][2]string{
+		"other seed":       {"\"number\": 2,\n      \"seed\": 1", "\"number\": 2,\n      \"seed\": 2"},
+		"other number":     {`"number": 2`, `"number": 3`},
+		"other scenario":   {"\"seed\": 1,\n      \"scenario\": \"localhost\"", "\"seed\": 1,\n      \"scenario\": \"multi-host\""},
+		"fewer blocks":     {`"blocks": 4`, `"blocks": 3`},
+		"trial elsewhere":  {"\"order\": 1,\n      \"block\": 1", "\"order\": 1,\n      \"block\": 2"},
+		"trial in block 5": {"\"order\": 1,\n      \"block\": 1", "\"order\": 1,\n      \"block\": 5"},
 	} {
 		text := strings.Replace(string(data), edit[0], edit[1], 1)
 		if text == string(data) {

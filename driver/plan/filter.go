@@ -51,7 +51,8 @@ func (p *Plan) condition(part string) (condition, error) {
 	}
 	factor, not := strings.CutSuffix(strings.TrimSpace(factor), "!")
 	c := condition{factor: strings.TrimSpace(factor), not: not}
-	if names := p.FactorNames(); !slices.Contains(names, c.factor) {
+	// A seed is a factor of blocks, not of cells.
+	if names := slices.DeleteFunc(p.FactorNames(), func(f string) bool { return f == FactorSeed }); !slices.Contains(names, c.factor) {
 		return condition{}, fmt.Errorf("unknown factor %q, want one of %s%s", c.factor, strings.Join(names, ", "), didYouMean(c.factor, names))
 	}
 	known := p.Levels(c.factor)

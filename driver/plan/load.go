@@ -25,7 +25,11 @@ const (
 	maxMemory   = 256 * 1024
 	maxDuration = time.Hour
 	maxWarmup   = 10 * time.Minute
+	maxSeeds    = 100
+	maxLoad     = 1000
 )
+
+const defaultSeeds = 3 // of virtual time: the least that shows whether a seed matters
 
 // Defaults is what an experiment file need not say. Name, matrix and arms have
 // no default. The local provider has no VMs, so its Lab is Provider and
@@ -136,12 +140,12 @@ func (l *loader) spec(root *table) Spec {
 func (l *loader) lab(t *table, d Lab) Lab {
 	out := Lab{Provider: t.level("provider", d.Provider, []string{ProviderLibvirt, ProviderLocal})}
 	out.Clock = t.level("clock", d.Clock, []string{ClockWall, ClockVirtual})
-	local := out.Provider == ProviderLocal
-	if local || out.Clock == ClockVirtual {
+	local, virtual := out.Provider == ProviderLocal, out.Clock == ClockVirtual
+	if local || virtual {
 		d.Endpoint = EndpointNetns
 	}
-	if out.Clock == ClockVirtual {
-		d.Accel, d.VCPUs, d.Memory, d.Queues = AccelTCG, 1, 1024, 1
+	if virtual {
+		d.Accel, d.VCPUs, d.Memory, d.Queues = AccelTCG, 1, 1024, 0
 	}
 	out.Endpoint = t.level("endpoint", d.Endpoint, []string{EndpointDocker, EndpointNetns})
 	out.Accel = t.level("accel", d.Accel, []string{AccelAuto, AccelKVM, AccelTCG})
@@ -150,31 +154,62 @@ func (l *loader) lab(t *table, d Lab) Lab {
 	out.Memory = t.memory("memory", d.Memory, minMemory, maxMemory)
 	out.Queues = int(t.number("queues", int64(d.Queues), 1, maxQueues))
 	t.finish()
-	if !local {
-		return out
+	switch {
+	case local && virtual:
+		t.problem("clock", "%q needs provider = %q: only the clock of a VM can be made to count instructions; write that, or clock = %q",
+			ClockVirtual, ProviderLibvirt, ClockWall)
+	case local:
+		return l.localLab(t, out)
+	case virtual:
+		l.virtualLab(t, out)
 	}
+	return out
+}
+
+// localLab is a Lab without VMs.
+func (l *loader) localLab(t *table, lab Lab) Lab {
 	for _, key := range []string{"accel", "kernel", "vcpus", "memory", "queues"} {
 		if t.has(key) {
 			t.problem(key, "is about VMs, and the local provider has none; remove it, or write provider = %q", ProviderLibvirt)
 		}
 	}
-	if out.Endpoint == EndpointDocker {
+	if lab.Endpoint == EndpointDocker {
 		t.problem("endpoint", "%q needs an engine in the node, and local nodes are bare namespaces; write %q, or provider = %q",
 			EndpointDocker, EndpointNetns, ProviderLibvirt)
 	}
-	return Lab{Provider: out.Provider, Endpoint: out.Endpoint, Clock: out.Clock}
+	return Lab{Provider: lab.Provider, Endpoint: lab.Endpoint, Clock: lab.Clock}
+}
+
+// virtualLab refuses what a sealed guest whose clock counts instructions cannot have.
+func (l *loader) virtualLab(t *table, lab Lab) {
+	if lab.Endpoint != EndpointNetns {
+		t.problem("endpoint", "%q needs an engine and disks, and a guest in virtual time is sealed; write %q, or clock = %q",
+			lab.Endpoint, EndpointNetns, ClockWall)
+	}
+	if lab.Accel != AccelTCG {
+		t.problem("accel", "is %q, and virtual time counts instructions, which only emulation can; remove it, or write %q", lab.Accel, AccelTCG)
+	}
+	if lab.VCPUs != 1 {
+		t.problem("vcpus", "is %d, and instructions have one order on one CPU only; remove it, or write 1", lab.VCPUs)
+	}
+	if t.has("queues") {
+		t.problem("queues", "is about a NIC, and a guest in virtual time has none; remove it, or write clock = %q", ClockWall)
+	}
 }
 
 func (l *loader) measure(t *table, d Measure, lab Lab) Measure {
-	if lab.Clock == ClockVirtual {
+	virtual := lab.Clock == ClockVirtual
+	if virtual {
 		d.Trials, d.Duration, d.Warmup, d.ServerCPU = 1, time.Second, 0, 0
-		d.Seeds = int(t.number("seeds", 3, 1, maxBlocks))
 	}
 	m := Measure{
-		Estimator:  t.level("estimator", d.Estimator, []string{EstimatorMedian, EstimatorFasterHalf}),
-		Seeds:      d.Seeds,
 		Blocks:     int(t.number("blocks", int64(d.Blocks), 1, maxBlocks)),
+		Seeds:      int(t.number("seeds", defaultSeeds, 1, maxSeeds)),
 		Trials:     int(t.number("trials", int64(d.Trials), 1, maxTrials)),
+		Stop:       l.stop(t),
+		Estimator:  t.level("estimator", d.Estimator, []string{EstimatorMedian, EstimatorFasterHalf}),
+		LoadLimit:  t.fraction("load_limit", 0, maxLoad),
+		StealLimit: t.fraction("steal_limit", 0, 1),
 		Duration:   t.duration("duration", d.Duration, time.Second, maxDuration),
 		Warmup:     t.duration("warmup", d.Warmup, 0, maxWarmup),
 		Congestion: t.name("congestion", d.Congestion, congestionPattern, "a TCP congestion control, as in \"reno\" or \"cubic\""),
@@ -182,7 +217,61 @@ func (l *loader) measure(t *table, d Measure, lab Lab) Measure {
 		ServerCPU:  l.cpu(t, "server_cpu", d.ServerCPU, lab),
 	}
 	t.finish()
+	if l.labOK && virtual {
+		virtualMeasure(t)
+	}
+	if virtual {
+		return m // Blocks follow from the scenarios, which are not read yet
+	}
+	if l.labOK && t.has("seeds") {
+		t.problem("seeds", "is about clock = %q, where a seed is all that differs between boots; write blocks", ClockVirtual)
+	}
+	m.Seeds = 0
+	if m.Stop != nil {
+		if t.has("trials") {
+			t.problem("trials", "is there beside stop, which says how many trials; remove one of them")
+		}
+		m.Trials = (m.Stop.Max + m.Blocks - 1) / m.Blocks
+	}
 	return m
+}
+
+// virtualMeasure refuses what makes no sense where nothing is noisy.
+func virtualMeasure(t *table) {
+	if t.has("blocks") {
+		t.problem("blocks", "follows from seeds in virtual time, one for each seed and scenario; write seeds")
+	}
+	for _, key := range []string{"stop", "load_limit", "steal_limit"} {
+		if t.has(key) {
+			t.problem(key, "is against noise, and virtual time has none; remove it, or write clock = %q", ClockWall)
+		}
+	}
+}
+
+// stop is the inline table of a stopping rule, nil if there is none.
+func (l *loader) stop(t *table) *Stop {
+	const write = "write stop = { ci = 0.02, min = 5, max = 30 }"
+	v, ok := t.get("stop")
+	if !ok {
+		return nil
+	}
+	keys, ok := v.(map[string]any)
+	if !ok {
+		t.problem("stop", "is %s, want a table: %s", kindOf(v), write)
+		return nil
+	}
+	in := &table{doc: t.doc, path: joinPath(t.path, "stop"), keys: keys}
+	for _, key := range []string{"ci", "min", "max"} {
+		if !in.has(key) {
+			in.problem(key, "is missing; %s", write)
+		}
+	}
+	s := &Stop{CI: in.fraction("ci", 0, 1), Min: int(in.number("min", 2, 2, maxTrials)), Max: int(in.number("max", maxTrials, 2, maxTrials))}
+	in.finish()
+	if s.Max < s.Min {
+		in.problem("max", "%d is less than min = %d; write %d or more", s.Max, s.Min, s.Min)
+	}
+	return s
 }
 
 // cpu is a CPU of a machine of the lab. How many this computer has is not in
@@ -268,10 +357,11 @@ func (l *loader) planned(s Spec) int {
 		entry, _ := l.cat.datapath(a.Datapath)
 		settings += len(policiesOf(entry, s))
 	}
+	boots := s.Measure.Blocks // that a cell is measured in
 	if s.Lab.Clock == ClockVirtual {
-		return settings * len(s.Scenarios) * len(s.Workloads) * s.Measure.Seeds * s.Measure.Trials
+		boots = s.Measure.Seeds
 	}
-	return settings * len(s.Scenarios) * len(s.Workloads) * s.Measure.Blocks * s.Measure.Trials
+	return settings * len(s.Scenarios) * len(s.Workloads) * boots * s.Measure.Trials
 }
 
 func (d *document) has(path string) bool { return d.lines[path] > 0 }

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -56,6 +57,9 @@ warmup = "0s"
 congestion = "cubic"
 client_cpu = 2
 server_cpu = 0
+estimator = "faster-half"
+load_limit = 1.5
+steal_limit = 0.05
 
 [matrix]
 scenarios = ["multi-host", "localhost"]
@@ -79,9 +83,9 @@ func TestParseReadsEveryKey(t *testing.T) {
 	}
 	want := Spec{
 		Name: "t", Description: "test", Seed: 7,
-		Lab: Lab{Provider: "libvirt", Endpoint: "netns", Accel: "tcg", Kernel: "6.1", VCPUs: 3, Memory: 512, Queues: 6},
+		Lab: Lab{Provider: "libvirt", Endpoint: "netns", Clock: "wall", Accel: "tcg", Kernel: "6.1", VCPUs: 3, Memory: 512, Queues: 6},
 		Measure: Measure{Blocks: 2, Trials: 4, Duration: time.Minute, Warmup: 0, Congestion: "cubic",
-			ClientCPU: 2, ServerCPU: 0},
+			ClientCPU: 2, ServerCPU: 0, Estimator: "faster-half", LoadLimit: 1.5, StealLimit: 0.05},
 		Scenarios: []string{"multi-host", "localhost"}, Workloads: []string{"TCP_RR"}, Policies: []int{0, 10},
 		Arms: []Arm{
 			{Name: "a", Datapath: "iptables", Options: map[string]string{"state": "established-first", "placement": "input"}},
@@ -117,7 +121,7 @@ func TestDefaultsFillWhatIsNotSaid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (Lab{Provider: ProviderLocal, Endpoint: EndpointNetns}); local.Lab != want {
+	if want := (Lab{Provider: ProviderLocal, Endpoint: EndpointNetns, Clock: ClockWall}); local.Lab != want {
 		t.Errorf("local lab is %+v, want %+v", local.Lab, want)
 	}
 }
@@ -127,61 +131,75 @@ func TestEveryProblemIsNamedWithItsLine(t *testing.T) {
 		old, new string // edit of good
 		want     string // whole error, line by line
 	}{
-		"misspelt key":        {`seed = 7`, `sed = 7`, `t.toml:4: sed: unknown key (did you mean "seed"?)`},
-		"key elsewhere":       {`[lab]`, "[lab]\ntrials = 4", `t.toml:7: lab.trials: unknown key; it belongs in [measure]`},
-		"key of the top":      {`blocks = 2`, "blocks = 2\ndescription = \"\"", `t.toml:17: measure.description: unknown key; it belongs in the top of the file, before the first table`},
-		"strange key":         {`blocks = 2`, "blocks = 2\nzzzzzzzz = 1", `t.toml:17: measure.zzzzzzzz: unknown key, want "blocks", "trials", "duration", "warmup", "congestion", "client_cpu" or "server_cpu"`},
-		"misspelt table":      {`[measure]`, "[mesure]", `t.toml:15: mesure: unknown key (did you mean "measure"?)`},
-		"quoted number":       {`trials = 4`, `trials = "4"`, `t.toml:17: measure.trials: is the text "4", want a whole number without quotes`},
-		"fraction":            {`trials = 4`, `trials = 4.5`, `t.toml:17: measure.trials: is the fraction 4.5, want a whole number without quotes`},
-		"no trials":           {`trials = 4`, `trials = 0`, `t.toml:17: measure.trials: 0 is out of range, want 1 to 1000`},
-		"many blocks":         {`blocks = 2`, `blocks = 101`, `t.toml:16: measure.blocks: 101 is out of range, want 1 to 100`},
-		"negative seed":       {`seed = 7`, `seed = -7`, `t.toml:4: seed: -7 is negative, want 0 or more`},
-		"no unit":             {`duration = "1m"`, `duration = "60"`, `t.toml:18: measure.duration: "60" has no unit; write "60s"`},
-		"number for duration": {`duration = "1m"`, `duration = 60`, `t.toml:18: measure.duration: 60 has no unit; write "60s"`},
-		"wrong unit":          {`duration = "1m"`, `duration = "60 sec"`, `t.toml:18: measure.duration: "60 sec" is not a duration, want a number and s, m or h; write "60s"`},
-		"part of a second":    {`duration = "1m"`, `duration = "1500ms"`, `t.toml:18: measure.duration: "1500ms" is not whole seconds, in which iperf3 and netperf count; write "2s"`},
-		"negative duration":   {`duration = "1m"`, `duration = "-1m"`, `t.toml:18: measure.duration: "-1m" is negative, want "1s" or more`},
-		"wrong vcpus only":    {`vcpus = 3`, `vcpus = "3"`, `t.toml:11: lab.vcpus: is the text "3", want a whole number without quotes`},
-		"no duration":         {`duration = "1m"`, `duration = "0s"`, `t.toml:18: measure.duration: "0s" is out of range, want "1s" to "1h"`},
-		"long warm-up":        {`warmup = "0s"`, `warmup = "1h"`, `t.toml:19: measure.warmup: "1h" is out of range, want "0s" to "10m"`},
-		"decimal memory":      {`"512MiB"`, `"2G"`, `t.toml:12: lab.memory: "2G" is not an amount of memory; write "2GiB"`},
-		"memory in MB":        {`"512MiB"`, `"2048 MB"`, `t.toml:12: lab.memory: "2048 MB" is not an amount of memory; write "2048MiB"`},
-		"memory as number":    {`"512MiB"`, `2048`, `t.toml:12: lab.memory: 2048 has no unit; write "2048MiB"`},
-		"little memory":       {`"512MiB"`, `"64MiB"`, `t.toml:12: lab.memory: "64MiB" is out of range, want "512MiB" to "262144MiB"`},
-		"unknown provider":    {`"libvirt"`, `"libvrt"`, `t.toml:7: lab.provider: unknown level "libvrt", want "libvirt" or "local" (did you mean "libvirt"?)`},
-		"unknown kernel":      {`"6.1"`, `"5.10"`, `t.toml:10: lab.kernel: unknown level "5.10", want "6.1" or "6.12" (did you mean "6.1"?)`},
-		"unknown scenario":    {`"localhost"]`, `"local"]`, `t.toml:25: matrix.scenarios: unknown level "local", want "localhost" or "multi-host"`},
-		"unknown workload":    {`["TCP_RR"]`, "[\n  # the rate\n  \"TCP_RR\",\n  \"UDP\",\n]", `t.toml:29: matrix.workloads: unknown level "UDP", want "TCP_STREAM" or "TCP_RR"`},
-		"level twice":         {`"multi-host", "localhost"]`, `"localhost", "localhost"]`, `t.toml:25: matrix.scenarios: "localhost" is there twice; each level once`},
-		"count twice":         {`[0, 10]`, `[0, 10, 0]`, `t.toml:27: matrix.policies: 0 is there twice; each level once`},
-		"negative count":      {`[0, 10]`, `[-1]`, `t.toml:27: matrix.policies: -1 is out of range, want 0 to 100000`},
-		"huge count":          {`[0, 10]`, `[100001]`, `t.toml:27: matrix.policies: 100001 is out of range, want 0 to 100000`},
-		"text for count":      {`[0, 10]`, `[0, "10"]`, `t.toml:27: matrix.policies: has the text "10" in it, want whole numbers`},
-		"empty list":          {`["TCP_RR"]`, `[]`, `t.toml:26: matrix.workloads: is empty, want some of "TCP_STREAM" or "TCP_RR"`},
-		"no list":             {`["TCP_RR"]`, `"TCP_RR"`, `t.toml:26: matrix.workloads: is the text "TCP_RR", want a list of some of "TCP_STREAM" or "TCP_RR"`},
-		"missing list":        {`workloads = ["TCP_RR"]`, ``, `t.toml:24: matrix.workloads: is missing, want a list of some of "TCP_STREAM" or "TCP_RR"`},
-		"missing name":        {`name = "t"`, ``, `t.toml:1: name: is missing; it names the run directory`},
-		"bad name":            {`name = "t"`, `name = "../t"`, `t.toml:2: name: "../t" is not a name, want 1 to 63 of a-z, 0-9 and -, not starting with -`},
-		"bad arm name":        {`name = "a"`, `name = "A b"`, `t.toml:30: arm.name: "A b" is not a name, want 1 to 63 of a-z, 0-9 and -, not starting with -`},
-		"arm twice":           {`name = "b"`, `name = "a"`, `t.toml:35: arm.name: "a" is also the arm of line 30; each name once`},
-		"unknown datapath":    {`"docker"`, `"dokcer"`, `t.toml:36: arm.datapath: unknown level "dokcer", want "docker", "iptables" or "xdp" (did you mean "docker"?)`},
-		"unknown option":      {`state = "est`, `sate = "est`, `t.toml:32: arm.sate: unknown key (did you mean "state"?)`},
-		"option of another":   {`datapath = "docker"`, "datapath = \"docker\"\nattach = \"native\"", `t.toml:37: arm.attach: unknown key, want "name" or "datapath"`},
-		"unknown level":       {`"established-first"`, `"as-studi"`, `t.toml:32: arm.state: unknown level "as-studi", want "as-study" or "established-first" (did you mean "as-study"?)`},
-		"option not text":     {`"established-first"`, `true`, `t.toml:32: arm.state: is true, want "as-study" or "established-first" in quotes`},
-		"no such CPU":         {`server_cpu = 0`, `server_cpu = 3`, `t.toml:22: measure.server_cpu: 3 is not a CPU of a VM with vcpus = 3, want 0 to 2`},
-		"bad congestion":      {`"cubic"`, `"Cubic!"`, `t.toml:20: measure.congestion: "Cubic!" is not a name, want a TCP congestion control, as in "reno" or "cubic"`},
-		"one arm table":       {"[[arm]]\nname = \"a\"", "[arm]\nname = \"a\"", "t.toml:34: not valid TOML: "},
-		"arm defined twice":   {"\n[lab]", "\narm = [1, 2]\n[lab]", "t.toml:30: not valid TOML: "},
-		"lab is no table":     {"\n[lab]\nprovider = \"libvirt\"\nendpoint = \"netns\"\naccel = \"tcg\"\nkernel = \"6.1\"\nvcpus = 3\nmemory = \"512MiB\"\nqueues = 6\n", "\nlab = 1\n", "t.toml:6: lab: is the number 1, want a table: write [lab]"},
-		"key twice":           {`seed = 7`, "seed = 7\nseed = 8", "t.toml:5: not valid TOML: "},
-		"syntax":              {`seed = 7`, `seed = `, "t.toml:4: not valid TOML: "},
-		"other schema":        {`schema = 1`, "schema = 2\nsed = 1", `t.toml:1: schema: is the number 2, want 1, the only schema this driver reads`},
-		"missing schema":      {`schema = 1`, ``, `t.toml:1: schema: is missing; write schema = 1`},
-		"table in a table":    {"datapath = \"docker\"", "datapath = \"xdp\"\n[lab.x]", "t.toml:37: lab.x: unknown key, want \"provider\", \"endpoint\", \"accel\", \"kernel\", \"vcpus\", \"memory\" or \"queues\""},
-		"too many trials":     {"blocks = 2\ntrials = 4", "blocks = 100\ntrials = 1000", ""},
-		"no matrix":           {"[matrix]", "[other]", "t.toml:1: matrix: is missing; write [matrix] with scenarios, workloads and policies\nt.toml:24: other: unknown key, want \"schema\", \"name\", \"description\", \"seed\", \"lab\", \"measure\", \"matrix\" or \"arm\""},
+		"misspelt key":         {`seed = 7`, `sed = 7`, `t.toml:4: sed: unknown key (did you mean "seed"?)`},
+		"key elsewhere":        {`[lab]`, "[lab]\ntrials = 4", `t.toml:7: lab.trials: unknown key; it belongs in [measure]`},
+		"key of the top":       {`blocks = 2`, "blocks = 2\ndescription = \"\"", `t.toml:17: measure.description: unknown key; it belongs in the top of the file, before the first table`},
+		"strange key":          {`blocks = 2`, "blocks = 2\nzzzzzzzz = 1", `t.toml:17: measure.zzzzzzzz: unknown key, want "blocks", "seeds", "trials", "stop", "estimator", "load_limit", "steal_limit", "duration", "warmup", "congestion", "client_cpu" or "server_cpu"`},
+		"misspelt table":       {`[measure]`, "[mesure]", `t.toml:15: mesure: unknown key (did you mean "measure"?)`},
+		"quoted number":        {`trials = 4`, `trials = "4"`, `t.toml:17: measure.trials: is the text "4", want a whole number without quotes`},
+		"fraction":             {`trials = 4`, `trials = 4.5`, `t.toml:17: measure.trials: is the fraction 4.5, want a whole number without quotes`},
+		"no trials":            {`trials = 4`, `trials = 0`, `t.toml:17: measure.trials: 0 is out of range, want 1 to 1000`},
+		"many blocks":          {`blocks = 2`, `blocks = 101`, `t.toml:16: measure.blocks: 101 is out of range, want 1 to 100`},
+		"negative seed":        {`seed = 7`, `seed = -7`, `t.toml:4: seed: -7 is negative, want 0 or more`},
+		"no unit":              {`duration = "1m"`, `duration = "60"`, `t.toml:18: measure.duration: "60" has no unit; write "60s"`},
+		"number for duration":  {`duration = "1m"`, `duration = 60`, `t.toml:18: measure.duration: 60 has no unit; write "60s"`},
+		"wrong unit":           {`duration = "1m"`, `duration = "60 sec"`, `t.toml:18: measure.duration: "60 sec" is not a duration, want a number and s, m or h; write "60s"`},
+		"part of a second":     {`duration = "1m"`, `duration = "1500ms"`, `t.toml:18: measure.duration: "1500ms" is not whole seconds, in which iperf3 and netperf count; write "2s"`},
+		"negative duration":    {`duration = "1m"`, `duration = "-1m"`, `t.toml:18: measure.duration: "-1m" is negative, want "1s" or more`},
+		"wrong vcpus only":     {`vcpus = 3`, `vcpus = "3"`, `t.toml:11: lab.vcpus: is the text "3", want a whole number without quotes`},
+		"no duration":          {`duration = "1m"`, `duration = "0s"`, `t.toml:18: measure.duration: "0s" is out of range, want "1s" to "1h"`},
+		"long warm-up":         {`warmup = "0s"`, `warmup = "1h"`, `t.toml:19: measure.warmup: "1h" is out of range, want "0s" to "10m"`},
+		"decimal memory":       {`"512MiB"`, `"2G"`, `t.toml:12: lab.memory: "2G" is not an amount of memory; write "2GiB"`},
+		"memory in MB":         {`"512MiB"`, `"2048 MB"`, `t.toml:12: lab.memory: "2048 MB" is not an amount of memory; write "2048MiB"`},
+		"memory as number":     {`"512MiB"`, `2048`, `t.toml:12: lab.memory: 2048 has no unit; write "2048MiB"`},
+		"little memory":        {`"512MiB"`, `"64MiB"`, `t.toml:12: lab.memory: "64MiB" is out of range, want "512MiB" to "262144MiB"`},
+		"unknown provider":     {`"libvirt"`, `"libvrt"`, `t.toml:7: lab.provider: unknown level "libvrt", want "libvirt" or "local" (did you mean "libvirt"?)`},
+		"unknown kernel":       {`"6.1"`, `"5.10"`, `t.toml:10: lab.kernel: unknown level "5.10", want "6.1" or "6.12" (did you mean "6.1"?)`},
+		"unknown scenario":     {`"localhost"]`, `"local"]`, `t.toml:28: matrix.scenarios: unknown level "local", want "localhost" or "multi-host"`},
+		"unknown workload":     {`["TCP_RR"]`, "[\n  # the rate\n  \"TCP_RR\",\n  \"UDP\",\n]", `t.toml:32: matrix.workloads: unknown level "UDP", want "TCP_STREAM" or "TCP_RR"`},
+		"level twice":          {`"multi-host", "localhost"]`, `"localhost", "localhost"]`, `t.toml:28: matrix.scenarios: "localhost" is there twice; each level once`},
+		"count twice":          {`[0, 10]`, `[0, 10, 0]`, `t.toml:30: matrix.policies: 0 is there twice; each level once`},
+		"negative count":       {`[0, 10]`, `[-1]`, `t.toml:30: matrix.policies: -1 is out of range, want 0 to 100000`},
+		"huge count":           {`[0, 10]`, `[100001]`, `t.toml:30: matrix.policies: 100001 is out of range, want 0 to 100000`},
+		"text for count":       {`[0, 10]`, `[0, "10"]`, `t.toml:30: matrix.policies: has the text "10" in it, want whole numbers`},
+		"empty list":           {`["TCP_RR"]`, `[]`, `t.toml:29: matrix.workloads: is empty, want some of "TCP_STREAM" or "TCP_RR"`},
+		"no list":              {`["TCP_RR"]`, `"TCP_RR"`, `t.toml:29: matrix.workloads: is the text "TCP_RR", want a list of some of "TCP_STREAM" or "TCP_RR"`},
+		"missing list":         {`workloads = ["TCP_RR"]`, ``, `t.toml:27: matrix.workloads: is missing, want a list of some of "TCP_STREAM" or "TCP_RR"`},
+		"missing name":         {`name = "t"`, ``, `t.toml:1: name: is missing; it names the run directory`},
+		"bad name":             {`name = "t"`, `name = "../t"`, `t.toml:2: name: "../t" is not a name, want 1 to 63 of a-z, 0-9 and -, not starting with -`},
+		"bad arm name":         {`name = "a"`, `name = "A b"`, `t.toml:33: arm.name: "A b" is not a name, want 1 to 63 of a-z, 0-9 and -, not starting with -`},
+		"arm twice":            {`name = "b"`, `name = "a"`, `t.toml:38: arm.name: "a" is also the arm of line 33; each name once`},
+		"unknown datapath":     {`"docker"`, `"dokcer"`, `t.toml:39: arm.datapath: unknown level "dokcer", want "docker", "iptables" or "xdp" (did you mean "docker"?)`},
+		"unknown option":       {`state = "est`, `sate = "est`, `t.toml:35: arm.sate: unknown key (did you mean "state"?)`},
+		"option of another":    {`datapath = "docker"`, "datapath = \"docker\"\nattach = \"native\"", `t.toml:40: arm.attach: unknown key, want "name" or "datapath"`},
+		"unknown level":        {`"established-first"`, `"as-studi"`, `t.toml:35: arm.state: unknown level "as-studi", want "as-study" or "established-first" (did you mean "as-study"?)`},
+		"option not text":      {`"established-first"`, `true`, `t.toml:35: arm.state: is true, want "as-study" or "established-first" in quotes`},
+		"no such CPU":          {`server_cpu = 0`, `server_cpu = 3`, `t.toml:22: measure.server_cpu: 3 is not a CPU of a VM with vcpus = 3, want 0 to 2`},
+		"bad congestion":       {`"cubic"`, `"Cubic!"`, `t.toml:20: measure.congestion: "Cubic!" is not a name, want a TCP congestion control, as in "reno" or "cubic"`},
+		"one arm table":        {"[[arm]]\nname = \"a\"", "[arm]\nname = \"a\"", "t.toml:37: not valid TOML: "},
+		"arm defined twice":    {"\n[lab]", "\narm = [1, 2]\n[lab]", "t.toml:33: not valid TOML: "},
+		"lab is no table":      {"\n[lab]\nprovider = \"libvirt\"\nendpoint = \"netns\"\naccel = \"tcg\"\nkernel = \"6.1\"\nvcpus = 3\nmemory = \"512MiB\"\nqueues = 6\n", "\nlab = 1\n", "t.toml:6: lab: is the number 1, want a table: write [lab]"},
+		"key twice":            {`seed = 7`, "seed = 7\nseed = 8", "t.toml:5: not valid TOML: "},
+		"syntax":               {`seed = 7`, `seed = `, "t.toml:4: not valid TOML: "},
+		"other schema":         {`schema = 1`, "schema = 2\nsed = 1", `t.toml:1: schema: is the number 2, want 1, the only schema this driver reads`},
+		"missing schema":       {`schema = 1`, ``, `t.toml:1: schema: is missing; write schema = 1`},
+		"table in a table":     {"datapath = \"docker\"", "datapath = \"xdp\"\n[lab.x]", "t.toml:40: lab.x: unknown key, want \"provider\", \"clock\", \"endpoint\", \"accel\", \"kernel\", \"vcpus\", \"memory\" or \"queues\""},
+		"too many trials":      {"blocks = 2\ntrials = 4", "blocks = 100\ntrials = 1000", ""},
+		"seeds on the wall":    {"blocks = 2", "blocks = 2\nseeds = 3", `t.toml:17: measure.seeds: is about clock = "virtual", where a seed is all that differs between boots; write blocks`},
+		"stop beside trials":   {"trials = 4", "trials = 4\nstop = { ci = 0.02, min = 5, max = 30 }", `t.toml:17: measure.trials: is there beside stop, which says how many trials; remove one of them`},
+		"stop is no table":     {"trials = 4", "stop = 0.02", `t.toml:17: measure.stop: is the fraction 0.02, want a table: write stop = { ci = 0.02, min = 5, max = 30 }`},
+		"stop without max":     {"trials = 4", "stop = { ci = 0.02, min = 5 }", `t.toml:17: measure.stop.max: is missing; write stop = { ci = 0.02, min = 5, max = 30 }`},
+		"stop min above max":   {"trials = 4", "stop = { ci = 0.02, min = 5, max = 4 }", `t.toml:17: measure.stop.max: 4 is less than min = 5; write 5 or more`},
+		"stop of one trial":    {"trials = 4", "stop = { ci = 0.02, min = 1, max = 4 }", `t.toml:17: measure.stop.min: 1 is out of range, want 2 to 1000`},
+		"stop ci of zero":      {"trials = 4", "stop = { ci = 0, min = 2, max = 4 }", `t.toml:17: measure.stop.ci: 0 is out of range, want above 0 and at most 1`},
+		"stop misspelt":        {"trials = 4", "stop = { ci = 0.02, min = 2, max = 4, mx = 4 }", `t.toml:17: measure.stop.mx: unknown key (did you mean "max"?)`},
+		"unknown estimator":    {`"faster-half"`, `"mean"`, `t.toml:23: measure.estimator: unknown level "mean", want "median" or "faster-half" (did you mean "median"?)`},
+		"load limit of zero":   {"load_limit = 1.5", "load_limit = 0.0", `t.toml:24: measure.load_limit: 0 is out of range, want above 0 and at most 1000`},
+		"load limit not there": {"load_limit = 1.5", "load_limit = nan", `t.toml:24: measure.load_limit: NaN is out of range, want above 0 and at most 1000`},
+		"steal in percent":     {"steal_limit = 0.05", "steal_limit = 5", `t.toml:25: measure.steal_limit: 5 is out of range, want above 0 and at most 1`},
+		"quoted limit":         {"steal_limit = 0.05", `steal_limit = "5 %"`, `t.toml:25: measure.steal_limit: is the text "5 %", want a number without quotes, as in 0.05`},
+		"unknown clock":        {`provider = "libvirt"`, "provider = \"libvirt\"\nclock = \"virtal\"", `t.toml:8: lab.clock: unknown level "virtal", want "wall" or "virtual" (did you mean "virtual"?)`},
+		"no matrix":            {"[matrix]", "[other]", "t.toml:1: matrix: is missing; write [matrix] with scenarios, workloads and policies\nt.toml:27: other: unknown key, want \"schema\", \"name\", \"description\", \"seed\", \"lab\", \"measure\", \"matrix\" or \"arm\""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text := strings.Replace(good, c.old, c.new, 1)
@@ -223,6 +241,77 @@ func TestImpossibleCombinations(t *testing.T) {
 				t.Errorf("got\n%v\nwant\n%s", err, c.want)
 			}
 		})
+	}
+}
+
+// virtual is an experiment in virtual time that says as little as it can.
+const virtual = `schema = 1
+name = "v"
+[lab]
+clock = "virtual"
+[measure]
+seeds = 2
+[matrix]
+scenarios = ["localhost", "multi-host"]
+workloads = ["TCP_RR", "TCP_STREAM"]
+policies = [0, 10]
+[[arm]]
+name = "a"
+datapath = "iptables"
+[[arm]]
+name = "b"
+datapath = "docker"
+`
+
+func TestDefaultsOfVirtualTime(t *testing.T) {
+	got, err := Parse("t.toml", []byte(virtual), testCatalog())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (Lab{Provider: "libvirt", Endpoint: "netns", Clock: "virtual", Accel: "tcg", Kernel: "6.12", VCPUs: 1, Memory: 1024}); got.Lab != want {
+		t.Errorf("lab is %+v, want %+v", got.Lab, want)
+	}
+	if want := (Measure{Blocks: 4, Seeds: 2, Trials: 1, Estimator: "median", Duration: time.Second, Congestion: "reno"}); got.Measure != want {
+		t.Errorf("measure is %+v, want %+v", got.Measure, want)
+	}
+	got, err = Parse("t.toml", []byte(strings.Replace(virtual, "seeds = 2", "", 1)), testCatalog())
+	if err != nil || got.Measure.Seeds != 3 {
+		t.Errorf("%d seeds where not said, error %v, want 3", got.Measure.Seeds, err)
+	}
+}
+
+func TestVirtualTimeRefusesWhatItCannotHave(t *testing.T) {
+	for name, c := range map[string]struct{ after, add, want string }{
+		"local provider": {"[lab]", `provider = "local"`, `t.toml:5: lab.clock: "virtual" needs provider = "libvirt": only the clock of a VM can be made to count instructions; write that, or clock = "wall"`},
+		"docker":         {"[lab]", `endpoint = "docker"`, `t.toml:4: lab.endpoint: "docker" needs an engine and disks, and a guest in virtual time is sealed; write "netns", or clock = "wall"`},
+		"kvm":            {"[lab]", `accel = "kvm"`, `t.toml:4: lab.accel: is "kvm", and virtual time counts instructions, which only emulation can; remove it, or write "tcg"`},
+		"auto":           {"[lab]", `accel = "auto"`, `t.toml:4: lab.accel: is "auto", and virtual time counts instructions, which only emulation can; remove it, or write "tcg"`},
+		"tcg":            {"[lab]", `accel = "tcg"`, ""},
+		"two vcpus":      {"[lab]", `vcpus = 2`, `t.toml:4: lab.vcpus: is 2, and instructions have one order on one CPU only; remove it, or write 1`},
+		"queues":         {"[lab]", `queues = 4`, `t.toml:4: lab.queues: is about a NIC, and a guest in virtual time has none; remove it, or write clock = "wall"`},
+		"blocks":         {"[measure]", `blocks = 3`, `t.toml:6: measure.blocks: follows from seeds in virtual time, one for each seed and scenario; write seeds`},
+		"stop":           {"[measure]", `stop = { ci = 0.02, min = 5, max = 30 }`, `t.toml:6: measure.stop: is against noise, and virtual time has none; remove it, or write clock = "wall"`},
+		"load limit":     {"[measure]", `load_limit = 2`, `t.toml:6: measure.load_limit: is against noise, and virtual time has none; remove it, or write clock = "wall"`},
+		"steal limit":    {"[measure]", `steal_limit = 0.1`, `t.toml:6: measure.steal_limit: is against noise, and virtual time has none; remove it, or write clock = "wall"`},
+		"second CPU":     {"[measure]", `server_cpu = 1`, `t.toml:6: measure.server_cpu: 1 is not a CPU of a VM with vcpus = 1, want 0 to 0`},
+		"many seeds":     {"[measure]", `trials = 1001`, `t.toml:6: measure.trials: 1001 is out of range, want 1 to 1000`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Parse("t.toml", []byte(strings.Replace(virtual, c.after, c.after+"\n"+c.add, 1)), testCatalog())
+			if got := fmt.Sprint(err); got != c.want && !(err == nil && c.want == "") {
+				t.Errorf("got\n%s\nwant\n%s", got, c.want)
+			}
+		})
+	}
+}
+
+func TestStopSaysHowManyTrials(t *testing.T) {
+	s, err := Parse("t.toml", []byte(minimal+"[measure]\nblocks = 4\nstop = { ci = 0.05, min = 5, max = 30 }\n"), testCatalog())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Measure.Stop == nil || *s.Measure.Stop != (Stop{CI: 0.05, Min: 5, Max: 30}) || s.Measure.Trials != 8 {
+		t.Errorf("stop %+v, %d trials a block, want the rule and 30/4 = 8", s.Measure.Stop, s.Measure.Trials)
 	}
 }
 
@@ -286,7 +375,7 @@ func TestHugePlansAndFilesAreRefused(t *testing.T) {
 	many := strings.Replace(good, "blocks = 2\ntrials = 4", "blocks = 100\ntrials = 1000", 1)
 	many = strings.Replace(many, "[0, 10]", "[0, 1, 2, 3, 4, 5]", 1)
 	_, err := Parse("t.toml", []byte(many), testCatalog())
-	if want := "t.toml:24: matrix: makes 1400000 trials, want at most 1000000"; err == nil || err.Error() != want {
+	if want := "t.toml:27: matrix: makes 1400000 trials, want at most 1000000"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 	_, err = Parse("t.toml", make([]byte, maxFileSize+1), testCatalog())
@@ -325,7 +414,7 @@ func TestLoadNamesAMissingFile(t *testing.T) {
 // FuzzParse: whatever the file holds, Parse neither panics nor lets through
 // what Expand refuses.
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{good, minimal, "", "schema = 1", "[[arm]]\n[arm.x]\n[[arm.y]]", "arm = [{}]\nlab = []", "a.\"b c\".d = [[1], {e = [{}]}]"} {
+	for _, s := range []string{good, minimal, virtual, minimal + "[measure]\nstop = { ci = 0.02, min = 5, max = 30 }\n", "", "schema = 1", "[[arm]]\n[arm.x]\n[[arm.y]]", "arm = [{}]\nlab = []", "a.\"b c\".d = [[1], {e = [{}]}]"} {
 		f.Add([]byte(s))
 	}
 	cat := testCatalog()

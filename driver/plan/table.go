@@ -199,6 +199,27 @@ func (t *table) number(key string, fallback, low, high int64) int64 {
 	return fallback
 }
 
+// fraction is a number above low and at most high, 0 if it is not there.
+func (t *table) fraction(key string, low, high float64) float64 {
+	v, ok := t.get(key)
+	if !ok {
+		return 0
+	}
+	x, ok := v.(float64)
+	if n, whole := v.(int64); whole {
+		x, ok = float64(n), true
+	}
+	switch {
+	case !ok:
+		t.problem(key, "is %s, want a number without quotes, as in 0.05", kindOf(v))
+	case !(x > low && x <= high): // so that NaN is refused
+		t.problem(key, "%v is out of range, want above %v and at most %v", x, low, high)
+	default:
+		return x
+	}
+	return 0
+}
+
 var leadingNumber = regexp.MustCompile(`^\s*(\d{1,9})(?:\.\d*)?\s*([A-Za-z]*)\s*$`)
 
 // duration is whole seconds from low to high: iperf3 and netperf count in

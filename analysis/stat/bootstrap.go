@@ -138,11 +138,16 @@ func adjusted(p, z0, a float64) float64 {
 	return distuv.UnitNormal.CDF(z0 + z/(1-a*z))
 }
 
-// quantile of a sorted sample, linear between order statistics.
+// quantile of a sorted sample: the value of rank (n+1) p, linear between order
+// statistics, so that a next value lies below it with probability p (Davison
+// and Hinkley 1997, section 2.4). Beyond the ranks it is the nearest value.
 func quantile(sorted []float64, p float64) float64 {
-	h := p * float64(len(sorted)-1)
+	h := p*float64(len(sorted)+1) - 1
 	i := int(math.Floor(h))
-	if i >= len(sorted)-1 {
+	switch {
+	case i < 0:
+		return sorted[0]
+	case i >= len(sorted)-1:
 		return sorted[len(sorted)-1]
 	}
 	return sorted[i] + (h-float64(i))*(sorted[i+1]-sorted[i])

@@ -395,13 +395,17 @@ func (b Bootstrap) line(p Points, w []float64, l line, confidence float64) (t0, 
 		return t0, slope // no spread: the intervals are points
 	}
 	rng, residuals, y := b.rand(), l.residuals(p, w), make([]float64, len(w))
-	at0, rise := make([]float64, b.resamples()), make([]float64, b.resamples())
-	for k := range at0 {
+	at0, rise := make([]float64, 0, b.resamples()), make([]float64, 0, b.resamples())
+	for range b.resamples() {
 		for i, n := range p.N {
 			y[i] = l.t0 + l.c*n + residuals[rng.IntN(len(residuals))]/math.Sqrt(w[i])
 		}
-		r := fitLine(p.N, y, w)
-		at0[k], rise[k] = (r.t0-l.t0)/math.Sqrt(r.v00), (r.c-l.c)/math.Sqrt(r.v11)
+		if r := fitLine(p.N, y, w); r.v00 > 0 {
+			at0, rise = append(at0, (r.t0-l.t0)/math.Sqrt(r.v00)), append(rise, (r.c-l.c)/math.Sqrt(r.v11))
+		}
+	}
+	if len(at0) == 0 {
+		return t0, slope
 	}
 	return studentised(t0, at0, math.Sqrt(l.v00)), studentised(slope, rise, math.Sqrt(l.v11))
 }

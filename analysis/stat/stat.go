@@ -1,6 +1,7 @@
-// Package stat has the estimators of hookbed: medians and ratios of medians
-// with intervals that state their true confidence. It is pure: the same
-// samples and seed give the same numbers.
+// Package stat has the estimators of hookbed: cells, ratios, equivalence and
+// cost models, with intervals that state their true confidence. It is pure:
+// the same samples and seed give the same numbers. What is used for what, and
+// how well it covers, is in docs/statistics.md.
 package stat
 
 import (

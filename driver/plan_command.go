@@ -13,6 +13,7 @@ import (
 	"hookbed/driver/bundle"
 	"hookbed/driver/campaign"
 	"hookbed/driver/datapath"
+	"hookbed/driver/lab"
 	"hookbed/driver/plan"
 )
 
@@ -25,8 +26,28 @@ const (
 	localTrialOverhead = 600 * time.Millisecond
 )
 
-func estimate(p *plan.Plan) time.Duration {
-	if p.Spec.Lab.Provider == plan.ProviderLocal {
+// Costs of virtual time. A guest executes sealedPace seconds of its own time in
+// a second of ours; its overheads are in its own time, the boot in ours.
+const (
+	sealedPace          = 1.5 // wall seconds for a virtual second
+	sealedBoot          = 15 * time.Second
+	sealedSetupOverhead = time.Second
+	sealedTrialOverhead = time.Second
+)
+
+// estimate is how long an experiment takes with as many guests at once as this
+// computer has room for.
+func estimate(p *plan.Plan) time.Duration { return estimateJobs(p, lab.Jobs(p.Spec.Lab.Memory)) }
+
+// estimateJobs is estimate for a number of guests at once, which only matters
+// in virtual time. With a stopping rule it is the most.
+func estimateJobs(p *plan.Plan, jobs int) time.Duration {
+	switch {
+	case len(p.Blocks) > 0:
+		virtual := p.Estimate(sealedSetupOverhead, sealedTrialOverhead)
+		block := sealedBoot + time.Duration(sealedPace*float64(virtual)/float64(len(p.Blocks)))
+		return time.Duration((len(p.Blocks)+jobs-1)/jobs) * block
+	case p.Spec.Lab.Provider == plan.ProviderLocal:
 		return p.Estimate(localSetupOverhead, localTrialOverhead)
 	}
 	return p.Estimate(setupOverhead, trialOverhead)
@@ -44,11 +65,13 @@ func loadPlan(file string) (*plan.Plan, error) {
 
 func (a *app) planCommand() *cobra.Command {
 	var render string
+	var jobs int
 	cmd := &cobra.Command{
 		Use:   "plan FILE",
 		Short: "Show every cell, the number of trials and the estimated time; touches no host",
 		Example: `  driver plan experiments/full.toml
   driver plan experiments/smoke.toml --render /tmp/bundles
+  driver plan experiments/nightly.toml --jobs 8
   driver plan experiments/full.toml --json | jq .plan.cells[0]`,
 		Args: exactly(1, "one experiment file"),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -56,23 +79,41 @@ func (a *app) planCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			switch {
+			case jobs < 0:
+				return fmt.Errorf("%w: --jobs is %d, want 1 or more", errUsage, jobs)
+			case jobs == 0:
+				jobs = lab.Jobs(p.Spec.Lab.Memory)
+			}
 			if render != "" {
 				if err := renderBundles(p, render); err != nil {
 					return err
 				}
 				a.say("bundles written to %s", render)
 			}
-			est := estimate(p)
+			est := estimateJobs(p, jobs)
 			summary := map[string]any{"plan": p, "cells": len(p.Cells), "trials": len(p.Trials), "estimated_seconds": est.Seconds()}
 			a.emit("plan", summary, func(w io.Writer) {
 				plan.Describe(w, p)
-				fmt.Fprintf(w, "estimated time  %s (%.1f hours)\n", est.Round(time.Second), est.Hours())
+				fmt.Fprintf(w, "estimated time  %s (%.1f hours%s)\n", est.Round(time.Second), est.Hours(), estimateNote(p, jobs))
 			})
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&render, "render", "", "write the bundle of every cell - rule sets, maps, objects, steps - into this directory")
+	cmd.Flags().IntVarP(&jobs, "jobs", "j", 0, "in virtual time, estimate for so many guests at once (default: what this computer has room for)")
 	return cmd
+}
+
+// estimateNote says what the estimate depends on.
+func estimateNote(p *plan.Plan, jobs int) string {
+	switch {
+	case len(p.Blocks) > 0:
+		return fmt.Sprintf(", %d guests at once", min(jobs, len(p.Blocks)))
+	case p.Spec.Measure.Stop != nil:
+		return " at most: the rule may end cells early"
+	}
+	return ""
 }
 
 // renderBundles writes each cell's bundle as a node would get it: bundle.json

@@ -146,6 +146,9 @@ type Trial struct {
 	Cell  string `json:"cell"`
 }
 
+// InstructionNanoseconds is what an instruction takes in virtual time.
+const InstructionNanoseconds = 8
+
 // Block is one boot in virtual time: one scenario under one seed. What is
 // compared with each other is so measured in the same boot.
 type Block struct {

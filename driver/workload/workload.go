@@ -5,6 +5,7 @@ package workload
 import (
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 
 	"hookbed/driver/bundle"
@@ -138,7 +139,11 @@ func Parse(cell plan.Cell, raw fs.FS) ([]Metric, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(metrics, activity...), nil
+	counted, err := instructions(cell, raw, metrics)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(metrics, counted, activity), nil
 }
 
 // Traffic is the least a filter must have seen of a trial: packets, and bytes

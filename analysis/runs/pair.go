@@ -87,3 +87,28 @@ func values(blocks []Block) []float64 {
 func HigherIsBetter(metric string) bool {
 	return metric == "throughput" || metric == "rate" || strings.HasSuffix(metric, "_rate")
 }
+
+// Headline lists the metrics that stand for a workload, the best first: the
+// first that was measured counts.
+func Headline(workload string) []string {
+	switch workload {
+	case "TCP_STREAM":
+		return []string{"throughput"}
+	case "TCP_RR":
+		return []string{"latency_mean", "latency_p50", "rate"}
+	case "TCP_CRR":
+		return []string{"rate"}
+	}
+	return []string{"throughput", "latency_mean", "rate"}
+}
+
+// HeadlineOf is the headline metric that a cell of one of the two has; "" if
+// neither has any.
+func HeadlineOf(a, b *Cell) string {
+	for _, m := range Headline(a.Get(FactorWorkload)) {
+		if len(a.Samples(m)) > 0 || len(b.Samples(m)) > 0 {
+			return m
+		}
+	}
+	return ""
+}

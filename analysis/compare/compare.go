@@ -1,0 +1,313 @@
+// Package compare says whether one run reproduces another: per cell the ratio
+// of the headline metric with its interval and a test of equivalence; in
+// virtual time first whether the rows are the same, byte for byte. It is pure.
+package compare
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+
+	"hookbed/analysis/record"
+	"hookbed/analysis/runs"
+	"hookbed/analysis/stat"
+)
+
+// Words of a cell's verdict.
+const (
+	Same      = "same"      // the interval lies within the margin
+	Different = "different" // it lies outside
+	Undecided = "undecided" // neither
+	Missing   = "missing"   // one of the runs does not have the cell
+)
+
+// DefaultMargin is how far apart results may be and still be the same: 2 %.
+const DefaultMargin = 0.02
+
+// alpha is the size of each of the two one-sided tests.
+const alpha = 0.05
+
+// maxRows is how many rows that differ are listed.
+const maxRows = 10
+
+// Options say how to compare. The zero value is a margin of DefaultMargin and
+// no comparison across environments.
+type Options struct {
+	Margin float64 // relative; 0 = DefaultMargin
+	// Across compares runs from unlike environments, too, and matches cells
+	// although kernel, provider and endpoint differ.
+	Across bool
+}
+
+// Cell is the verdict on one cell. Ratio is that of the new run over the old.
+type Cell struct {
+	ID        string         `json:"cell"` // of the new run, if it has the cell
+	Title     string         `json:"title"`
+	Metric    string         `json:"metric"`
+	Ratio     *stat.Estimate `json:"ratio"` // null without one
+	Paired    bool           `json:"paired"`
+	Blocks    int            `json:"blocks"` // of the run with fewer
+	OldTrials int            `json:"old_trials"`
+	NewTrials int            `json:"new_trials"`
+	Verdict   string         `json:"verdict"`
+	Reason    string         `json:"why,omitempty"`
+}
+
+// Row is a measurement that differs between two runs in virtual time.
+type Row struct {
+	Cell   string `json:"cell"`
+	Title  string `json:"title"`
+	Block  int    `json:"block"`
+	Trial  int    `json:"trial"`
+	Metric string `json:"metric"`
+	Old    string `json:"old"`
+	New    string `json:"new"`
+}
+
+// Result is a comparison of two runs.
+type Result struct {
+	Old         string       `json:"old"`
+	New         string       `json:"new"`
+	Clock       string       `json:"clock"`
+	Margin      float64      `json:"margin"`
+	Environment []Difference `json:"environment"` // what differs, with Across
+	// Identical: virtual time, and the rows are the same byte for byte, the name
+	// of the run apart.
+	Identical     bool   `json:"identical"`
+	RowsDiffering int    `json:"rows_differing"` // virtual time: how many
+	Rows          []Row  `json:"rows"`           // virtual time: the first that differ
+	Cells         []Cell `json:"cells"`
+}
+
+// Reproduced says whether every cell is the same.
+func (r Result) Reproduced() bool {
+	return r.Identical || len(r.Cells) > 0 && !slices.ContainsFunc(r.Cells, func(c Cell) bool { return c.Verdict != Same })
+}
+
+// Runs compares two runs. It refuses unlike environments with *UnlikeError
+// unless opt.Across; two clocks it always refuses.
+func Runs(before, after runs.Run, opt Options) (Result, error) {
+	if opt.Margin == 0 {
+		opt.Margin = DefaultMargin
+	}
+	res := Result{Old: before.Name, New: after.Name, Clock: before.Clock(), Margin: opt.Margin, Environment: []Difference{}, Rows: []Row{}, Cells: []Cell{}}
+	if a, b := before.Clock(), after.Clock(); a != b {
+		return res, fmt.Errorf("compare %s with %s: %w", before.Name, after.Name, &UnlikeError{[]Difference{{"clock", orNone(a), orNone(b)}}})
+	}
+	if differ := environmentDiffers(before, after); len(differ) > 0 {
+		if !opt.Across {
+			return res, fmt.Errorf("compare %s with %s: %w", before.Name, after.Name, &UnlikeError{differ})
+		}
+		res.Environment = differ
+	}
+	if res.Clock == runs.ClockVirtual {
+		res.rows(before, after)
+	}
+	return res, res.cells(before, after, opt)
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return notRecorded
+	}
+	return s
+}
+
+// rows compares the rows of virtual time.
+func (r *Result) rows(before, after runs.Run) {
+	a, b := lines(before.Rows), lines(after.Rows)
+	r.Identical = len(a) > 0 && slices.EqualFunc(a, b, slices.Equal[[]string]) && !before.Torn && !after.Torn
+	if r.Identical {
+		return
+	}
+	was := map[Row]record.Row{}
+	for _, row := range before.Rows {
+		was[keyOf(row)] = row
+	}
+	for _, row := range after.Rows {
+		key := keyOf(row)
+		old, ok := was[key]
+		delete(was, key)
+		if was, is := told(old, ok), told(row, true); was != is {
+			r.differ(key, row, was, is)
+		}
+	}
+	for _, row := range before.Rows {
+		if _, left := was[keyOf(row)]; left {
+			r.differ(keyOf(row), row, told(row, true), told(row, false))
+		}
+	}
+}
+
+func keyOf(r record.Row) Row {
+	return Row{Cell: r.Cell, Block: r.Block, Trial: r.Trial, Metric: r.Metric}
+}
+
+// told is what a row says, in words.
+func told(r record.Row, ok bool) string {
+	switch {
+	case !ok:
+		return "no such row"
+	case r.Status != record.StatusOK:
+		return r.Status + ": " + r.Reason
+	}
+	return fmt.Sprintf("%v %s", r.Value, r.Unit)
+}
+
+func (r *Result) differ(key Row, row record.Row, old, now string) {
+	if r.RowsDiffering++; len(r.Rows) < maxRows {
+		f := row.Factors
+		key.Title = fmt.Sprintf("%s %s %s N=%s", f[runs.FactorScenario], f[runs.FactorWorkload], f[runs.FactorArm], f[runs.FactorPolicies])
+		key.Old, key.New = old, now
+		r.Rows = append(r.Rows, key)
+	}
+}
+
+// lines are rows as in rows.csv, without the name of the run.
+func lines(rows []record.Row) [][]string {
+	seen := map[string]bool{}
+	for _, r := range rows {
+		for f := range r.Factors {
+			seen[f] = true
+		}
+	}
+	factors := slices.Sorted(maps.Keys(seen))
+	out := make([][]string, 0, len(rows))
+	for _, r := range rows {
+		r.Run = ""
+		out = append(out, r.Fields(factors))
+	}
+	return out
+}
+
+// match names a cell across runs.
+func match(c *runs.Cell, across bool) string {
+	if !across {
+		return c.ID
+	}
+	f := maps.Clone(c.Factors)
+	for _, rig := range []string{"kernel", "provider", "endpoint"} {
+		delete(f, rig)
+	}
+	return fmt.Sprint(f) // maps print sorted
+}
+
+func (r *Result) cells(before, after runs.Run, opt Options) error {
+	old, err := runs.Arrange([]runs.Run{before})
+	if err != nil {
+		return err
+	}
+	now, err := runs.Arrange([]runs.Run{after})
+	if err != nil {
+		return err
+	}
+	was := map[string]*runs.Cell{}
+	for _, c := range old.Cells {
+		was[match(c, opt.Across)] = c
+	}
+	for _, c := range now.Cells {
+		key := match(c, opt.Across)
+		r.Cells = append(r.Cells, r.cell(was[key], c, estimatorOf(after)))
+		delete(was, key)
+	}
+	for _, c := range old.Cells {
+		if was[match(c, opt.Across)] == c {
+			r.Cells = append(r.Cells, r.cell(c, nil, estimatorOf(after)))
+		}
+	}
+	return nil
+}
+
+// estimatorOf makes one number of a block's trials, as the plan says.
+func estimatorOf(r runs.Run) func(metric string) func([]float64) float64 {
+	return func(metric string) func([]float64) float64 {
+		if r.Estimator() == runs.EstimatorFasterHalf {
+			return func(x []float64) float64 { return stat.FasterHalf(x, runs.HigherIsBetter(metric)) }
+		}
+		return stat.Median
+	}
+}
+
+func (r *Result) cell(old, now *runs.Cell, estimate func(string) func([]float64) float64) Cell {
+	if old == nil || now == nil {
+		name, c := r.Old, now
+		if now == nil {
+			name, c = r.New, old
+		}
+		return Cell{ID: c.ID, Title: c.Title(), Verdict: Missing, Reason: "not in " + name}
+	}
+	m := runs.HeadlineOf(old, now)
+	out := Cell{ID: now.ID, Title: now.Title(), Metric: m, OldTrials: len(old.Samples(m)), NewTrials: len(now.Samples(m)), Verdict: Undecided}
+	if out.OldTrials == 0 || out.NewTrials == 0 {
+		out.Reason = fmt.Sprintf("no usable number in %s", map[bool]string{true: r.Old, false: r.New}[out.OldTrials == 0])
+		if onlyUnsupported(old) && onlyUnsupported(now) {
+			out.Verdict, out.Reason = Same, "unsupported in both"
+		}
+		return out
+	}
+	if r.Clock == runs.ClockVirtual && slices.Equal(now.Samples(m), old.Samples(m)) {
+		out.Verdict, out.Reason = Same, "equal in every trial"
+		out.Ratio = &stat.Estimate{Estimate: 1, Low: 1, High: 1, Confidence: 1, N: out.NewTrials, Method: "equality"}
+		return out
+	}
+	return r.test(out, old, now, estimate(m))
+}
+
+// test judges a cell that both runs have numbers of.
+func (r *Result) test(out Cell, old, now *runs.Cell, estimate func([]float64) float64) Cell {
+	p := r.samples(now.Blocks(out.Metric), old.Blocks(out.Metric), estimate)
+	tost := stat.TOSTUnpaired
+	if p.Paired {
+		tost = stat.TOST
+	}
+	eq := tost(p.A, p.B, r.Margin, alpha)
+	out.Paired, out.Blocks = p.Paired, p.Blocks
+	switch {
+	case math.IsNaN(eq.Ratio.Estimate) || math.IsInf(eq.Ratio.High, 0):
+		out.Reason = "no ratio"
+		return out
+	case eq.Ratio.Confidence == 0:
+		out.Reason = "too few trials for an interval"
+	case eq.Equivalent:
+		out.Verdict = Same
+	case eq.Different:
+		out.Verdict = Different
+	}
+	out.Ratio = &eq.Ratio
+	return out
+}
+
+// samples of two runs. In virtual time the same block of both has the same
+// seed, so they pair. On wall clocks boots have nothing to do with each other;
+// where both runs have blocks enough, each boot counts as one value, because
+// its trials are no independent ones.
+func (r *Result) samples(now, old []runs.Block, estimate func([]float64) float64) runs.Pairs {
+	if r.Clock == runs.ClockVirtual {
+		return runs.PairBlocks(anonymous(now), anonymous(old), estimate)
+	}
+	if min(len(now), len(old)) < runs.MinBlocks {
+		return runs.PairBlocks(now, old, estimate)
+	}
+	p := runs.Pairs{Blocks: min(len(now), len(old))}
+	for _, b := range now {
+		p.A = append(p.A, estimate(b.Values))
+	}
+	for _, b := range old {
+		p.B = append(p.B, estimate(b.Values))
+	}
+	return p
+}
+
+// anonymous blocks of two runs have equal IDs.
+func anonymous(blocks []runs.Block) []runs.Block {
+	out := slices.Clone(blocks)
+	for i := range out {
+		out[i].ID.Run = ""
+	}
+	return out
+}
+
+func onlyUnsupported(c *runs.Cell) bool {
+	return len(c.Trials) > 0 && c.Count(record.StatusUnsupported) == c.Tried()
+}

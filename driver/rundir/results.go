@@ -54,6 +54,9 @@ func (d *Dir) AppendRows(rows []record.Row) error {
 		return err
 	}
 	d.status[key] = rows[0].Status
+	for _, r := range rows {
+		d.note(r)
+	}
 	delete(d.raw, key)
 	return nil
 }

@@ -4,6 +4,7 @@
 //	plan.json            the plan; its presence makes a directory a run directory
 //	env.json             the environment, written before the first packet
 //	env-2.json, ...      the environment of each later process that resumed the run
+//	shard.json           which shard of the plan this is; absent in a whole run
 //	rows.csv             the rows, each trial's appended in one write and synced
 //	rows-superseded.csv  rows of earlier attempts of trials that were run again
 //	raw/CELL/BLOCK-TRIAL[-ATTEMPT]/  raw files, written before the rows that name them
@@ -65,11 +66,21 @@ type Dir struct {
 	size    int64          // of rows.csv
 	status  map[Key]string // of the trials in rows.csv
 	raw     map[Key]string // raw directories of trials under way
+	shard   Shard
+	samples map[string][]sample // by cell, for the stopping rule
 }
 
 // Create makes a run directory for a plan. The directory may exist if it is
 // empty; otherwise the error wraps ErrNotEmpty.
-func Create(path string, p *plan.Plan) (*Dir, error) {
+func Create(path string, p *plan.Plan) (*Dir, error) { return CreateShard(path, p, Shard{}) }
+
+// CreateShard is Create for one shard of a plan: Pending lists the trials of
+// its blocks only, also when the run is resumed. A shard the plan cannot have
+// wraps ErrShard.
+func CreateShard(path string, p *plan.Plan, s Shard) (*Dir, error) {
+	if err := s.Check(p); err != nil {
+		return nil, err
+	}
 	data, err := p.Encode()
 	if err != nil {
 		return nil, err
@@ -84,6 +95,7 @@ func Create(path string, p *plan.Plan) (*Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create run directory: %w", err)
 	}
+	d.shard = s
 	if err := d.begin(p, data); err != nil {
 		return nil, errors.Join(fmt.Errorf("create run directory: %w", err), d.Close())
 	}
@@ -97,6 +109,9 @@ func (d *Dir) begin(p *plan.Plan, encoded []byte) error {
 		return err
 	}
 	d.setPlan(p)
+	if err := writeShard(d.path, d.shard); err != nil {
+		return err
+	}
 	if err := writeFile(filepath.Join(d.path, planFile), encoded); err != nil {
 		return err
 	}
@@ -123,7 +138,9 @@ func Open(path string) (*Dir, error) {
 		return nil, fmt.Errorf("open run directory: %w", err)
 	}
 	d.setPlan(p)
-	err = d.sweep()
+	if d.shard, err = readShard(path); err == nil {
+		err = d.sweep()
+	}
 	if err == nil {
 		err = d.openRows()
 	}
@@ -143,7 +160,7 @@ func checkEmpty(path string) error {
 		switch {
 		case e.Name() == planFile:
 			return fmt.Errorf("%w: %s holds a run already; go on with it by --resume, or choose another directory", ErrNotEmpty, path)
-		case e.Name() != lockFile && !isTemporary(e.Name()):
+		case e.Name() != lockFile && e.Name() != shardFile && !isTemporary(e.Name()):
 			return fmt.Errorf("%w: %s holds %s", ErrNotEmpty, path, e.Name())
 		}
 	}
@@ -160,7 +177,7 @@ func hold(path string) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Dir{path: path, name: runID(abs), lock: lock, status: map[Key]string{}, raw: map[Key]string{}}, nil
+	return &Dir{path: path, name: runID(abs), lock: lock, status: map[Key]string{}, raw: map[Key]string{}, samples: map[string][]sample{}}, nil
 }
 
 func (d *Dir) setPlan(p *plan.Plan) {
@@ -204,10 +221,16 @@ func final(status string) bool {
 	return status == record.StatusOK || status == record.StatusUnsupported
 }
 
-// Pending lists the trials still to run, in order: those without rows, and
-// those that ended failed, void or rig.
+// Shard is the part of the plan that the directory holds.
+func (d *Dir) Shard() Shard { return d.shard }
+
+// Pending lists the trials of the shard still to run, in order: those without
+// rows that the stopping rule does not pass over, and those that ended failed,
+// void or rig.
 func (d *Dir) Pending() []plan.Trial {
-	return slices.DeleteFunc(slices.Clone(d.plan.Trials), func(t plan.Trial) bool { return final(d.status[keyOf(t)]) })
+	return slices.DeleteFunc(slices.Clone(d.plan.Trials), func(t plan.Trial) bool {
+		return !d.shard.Has(t.Block) || final(d.status[keyOf(t)]) || d.Stopped(t)
+	})
 }
 
 // Close gives the lock up. What was recorded is on disk already.
@@ -289,6 +312,7 @@ func (d *Dir) index(rows []record.Row) error {
 			return fmt.Errorf("cell %s, block %d, trial %d is not in %s", k.Cell, k.Block, k.Trial, planFile)
 		}
 		d.status[k] = r.Status
+		d.note(r)
 		d.name = r.Run
 	}
 	return nil

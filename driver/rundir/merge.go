@@ -1,0 +1,379 @@
+package rundir
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"hookbed/analysis/record"
+	"hookbed/driver/plan"
+)
+
+// Errors of Merge beside those of run directories.
+var (
+	ErrUnlike     = errors.New("these are not shards of one run")
+	ErrIncomplete = errors.New("the run is not complete")
+)
+
+// Merged says what Merge put together.
+type Merged struct {
+	Trials   int      `json:"trials"`
+	Rows     int      `json:"rows"`
+	Missing  []string `json:"missing"`  // what a partial merge lacks, for a person
+	Warnings []string `json:"warnings"` // what differs between the environments
+}
+
+// Merge joins run directories of one plan into a new one, whole or not at all.
+// Its rows are in the order of the plan, so that they are those of a run that
+// was never parted, but for the name of the run. Directories of different
+// plans, and trials that two of them have with different rows, wrap ErrUnlike;
+// a shard or trial that none of them has wraps ErrIncomplete unless partial.
+func Merge(out string, dirs []string, partial bool) (m Merged, err error) {
+	abs, err := filepath.Abs(out)
+	if err != nil {
+		return m, fmt.Errorf("merge: %w", err)
+	}
+	parts := merger{name: runID(abs), rows: map[Key][]record.Row{}, from: map[Key]string{}}
+	defer func() { err = errors.Join(err, parts.close()) }()
+	for _, dir := range dirs {
+		if err := parts.add(dir); err != nil {
+			return m, fmt.Errorf("merge %s: %w", dir, err)
+		}
+	}
+	if len(parts.dirs) == 0 {
+		return m, errors.New("merge: no run directories")
+	}
+	m.Missing = parts.missing()
+	if len(m.Missing) > 0 && !partial {
+		return m, fmt.Errorf("merge: %w: %s", ErrIncomplete, strings.Join(m.Missing, "; "))
+	}
+	if m.Warnings, err = parts.compareEnvironments(); err != nil {
+		return m, fmt.Errorf("merge: %w", err)
+	}
+	m.Trials, m.Rows, err = parts.write(abs)
+	if err != nil {
+		return m, fmt.Errorf("merge into %s: %w", out, err)
+	}
+	return m, nil
+}
+
+// merger holds the run directories that are merged, each under its lock.
+type merger struct {
+	name       string
+	dirs       []*Dir
+	rows       map[Key][]record.Row
+	from       map[Key]string // directory of each trial
+	superseded []record.Row
+}
+
+func (m *merger) close() (err error) {
+	for _, d := range m.dirs {
+		err = errors.Join(err, d.Close())
+	}
+	return err
+}
+
+func (m *merger) plan() *plan.Plan { return m.dirs[0].plan }
+
+func (m *merger) add(path string) error {
+	d, err := Open(path)
+	if err != nil {
+		return err
+	}
+	m.dirs = append(m.dirs, d)
+	if d != m.dirs[0] {
+		was, err := m.plan().Digest()
+		if err != nil {
+			return err
+		}
+		is, err := d.plan.Digest()
+		if err != nil {
+			return err
+		}
+		if was != is {
+			diff, err := differences(m.plan(), d.plan)
+			if err != nil {
+				return err
+			}
+			return fmt.Errorf("%w: its plan is not that of %s: %s", ErrUnlike, m.dirs[0].path, strings.Join(diff, "; "))
+		}
+	}
+	if err := m.addRows(d); err != nil {
+		return err
+	}
+	old, err := rowsIn(filepath.Join(path, supersededFile))
+	m.superseded = append(m.superseded, m.renamed(old)...)
+	return err
+}
+
+// addRows takes the trials of a directory. A trial that is there already must
+// have the same rows: in virtual time it may well.
+func (m *merger) addRows(d *Dir) error {
+	rows, err := rowsIn(filepath.Join(d.path, rowsFile))
+	if err != nil {
+		return err
+	}
+	own := map[Key][]record.Row{}
+	for _, r := range m.renamed(rows) {
+		k := Key{r.Cell, r.Block, r.Trial}
+		own[k] = append(own[k], r)
+	}
+	for k, rows := range own {
+		have, twice := m.rows[k]
+		if twice && !slices.EqualFunc(have, rows, sameRow) {
+			return fmt.Errorf("%w: %s has other rows of cell %s, block %d, trial %d", ErrUnlike, m.from[k], k.Cell, k.Block, k.Trial)
+		}
+		if !twice {
+			m.rows[k], m.from[k] = rows, d.path
+		}
+	}
+	return nil
+}
+
+func (m *merger) renamed(rows []record.Row) []record.Row {
+	for i := range rows {
+		rows[i].Run = m.name
+	}
+	return rows
+}
+
+func sameRow(a, b record.Row) bool {
+	if !maps.Equal(a.Factors, b.Factors) {
+		return false
+	}
+	a.Factors, b.Factors = nil, nil
+	return fmt.Sprint(a) == fmt.Sprint(b)
+}
+
+func rowsIn(path string) ([]record.Row, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	rows, err := record.Read(f)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return rows, nil
+}
+
+// missing names the shards and trials that no directory has.
+func (m *merger) missing() []string {
+	var out []string
+	lost := map[int]int{} // trials, by block
+	for _, t := range m.plan().Trials {
+		if _, ok := m.rows[keyOf(t)]; !ok && !m.dirs[0].Stopped(t) {
+			lost[t.Block]++
+		}
+	}
+	for _, s := range m.absentShards() {
+		whole := 0
+		for block := range lost {
+			if s.Has(block) {
+				whole += lost[block]
+				delete(lost, block)
+			}
+		}
+		if whole > 0 {
+			out = append(out, fmt.Sprintf("%s is missing (%d trials)", s, whole))
+		}
+	}
+	for _, block := range slices.Sorted(maps.Keys(lost)) {
+		out = append(out, fmt.Sprintf("block %d lacks %d trials; finish it with `driver run --resume`", block, lost[block]))
+	}
+	return out
+}
+
+// absentShards lists the shards that belong to those given, where all given
+// are parts of the same whole.
+func (m *merger) absentShards() (out []Shard) {
+	n, have := m.dirs[0].shard.N, map[int]bool{}
+	for _, d := range m.dirs {
+		if d.shard.N != n {
+			return nil
+		}
+		have[d.shard.I] = true
+	}
+	for i := range n {
+		if !have[i+1] {
+			out = append(out, Shard{I: i + 1, N: n})
+		}
+	}
+	return out
+}
+
+// mattering are the parts of env.json that decide what a number means.
+func mattering() []string {
+	return []string{"hookbed_revision", "bundle_sha256", "guest_sha256", "image_sha256", "endpoint_sha256", "kernel_release",
+		"kernel_cmdline", "icount_shift", "accelerator", "hypervisor", "cpu_model", "vcpus", "memory_mib", "data_nic_queues"}
+}
+
+// compareEnvironments says what that matters differs from the first environment.
+func (m *merger) compareEnvironments() (warnings []string, err error) {
+	var first map[string]json.RawMessage
+	for _, d := range m.dirs {
+		for _, name := range environmentFiles(d.path) {
+			data, err := os.ReadFile(filepath.Join(d.path, name))
+			if err != nil {
+				return nil, err
+			}
+			var env map[string]json.RawMessage
+			if err := json.Unmarshal(data, &env); err != nil {
+				return nil, fmt.Errorf("read %s: %w", filepath.Join(d.path, name), err)
+			}
+			if first == nil {
+				first = env
+			}
+			for _, key := range mattering() {
+				if string(first[key]) != string(env[key]) {
+					warnings = append(warnings, fmt.Sprintf("%s: %s differs from that of %s", filepath.Join(d.path, name), key, m.dirs[0].path))
+				}
+			}
+		}
+	}
+	return warnings, nil
+}
+
+// environmentFiles lists env.json, env-2.json, ... in order.
+func environmentFiles(dir string) (out []string) {
+	for n := 1; ; n++ {
+		name := environmentName(n)
+		if !exists(filepath.Join(dir, name)) {
+			return out
+		}
+		out = append(out, name)
+	}
+}
+
+func environmentName(n int) string {
+	if n == 1 {
+		return "env.json"
+	}
+	return fmt.Sprintf("env-%d.json", n)
+}
+
+// write makes the merged run beside its place and puts it there when whole.
+func (m *merger) write(out string) (trials, rows int, err error) {
+	if err := makeDir(filepath.Dir(out)); err != nil {
+		return 0, 0, err
+	}
+	if entries, err := os.ReadDir(out); err == nil && len(entries) > 0 {
+		return 0, 0, fmt.Errorf("%w: %s", ErrNotEmpty, out)
+	}
+	temp, err := os.MkdirTemp(filepath.Dir(out), temporaryPrefix)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer os.RemoveAll(temp)
+	if trials, rows, err = m.fill(temp); err != nil {
+		return 0, 0, err
+	}
+	if err := os.Chmod(temp, 0o755); err != nil {
+		return 0, 0, err
+	}
+	if err := os.Rename(temp, out); err != nil {
+		return 0, 0, err
+	}
+	return trials, rows, syncDir(filepath.Dir(out))
+}
+
+func (m *merger) fill(dir string) (trials, rows int, err error) {
+	factors := m.plan().FactorNames()
+	data := record.EncodeHeader(factors)
+	for _, t := range m.plan().Trials {
+		own := m.rows[keyOf(t)]
+		if len(own) == 0 {
+			continue
+		}
+		lines, err := record.Encode(factors, own)
+		if err != nil {
+			return 0, 0, err
+		}
+		data, trials, rows = append(data, lines...), trials+1, rows+len(own)
+	}
+	if err := writeFile(filepath.Join(dir, rowsFile), data); err != nil {
+		return 0, 0, err
+	}
+	if len(m.superseded) > 0 {
+		lines, err := record.Encode(factors, m.superseded)
+		if err == nil {
+			err = writeFile(filepath.Join(dir, supersededFile), append(record.EncodeHeader(factors), lines...))
+		}
+		if err != nil {
+			return 0, 0, err
+		}
+	}
+	if err := m.copyFiles(dir); err != nil {
+		return 0, 0, err
+	}
+	encoded, err := m.plan().Encode()
+	if err != nil {
+		return 0, 0, err
+	}
+	return trials, rows, writeFile(filepath.Join(dir, planFile), encoded)
+}
+
+// copyFiles brings environments, raw files and what sealed guests wrote.
+func (m *merger) copyFiles(to string) error {
+	envs := 0
+	for _, d := range m.dirs {
+		for _, name := range environmentFiles(d.path) {
+			envs++
+			if err := copyFile(filepath.Join(d.path, name), filepath.Join(to, environmentName(envs))); err != nil {
+				return err
+			}
+		}
+		for _, tree := range []string{rawDir, blocksDir} {
+			if err := copyTree(filepath.Join(d.path, tree), filepath.Join(to, tree)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func copyFile(from, to string) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return writeFile(to, data)
+}
+
+// copyTree copies what is not there yet: the files of a trial that two
+// directories have come, like its rows, from the first.
+func copyTree(from, to string) error {
+	err := filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || isTemporary(e.Name()) {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(to, rel)
+		switch {
+		case e.IsDir():
+			return makeDir(target)
+		case !e.Type().IsRegular():
+			return fmt.Errorf("%s is not a regular file", path)
+		case exists(target):
+			return nil
+		}
+		return copyFile(path, target)
+	})
+	if errors.Is(err, fs.ErrNotExist) && !exists(from) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,82 @@
+package rundir
+
+import (
+	"slices"
+
+	"hookbed/analysis/record"
+	"hookbed/analysis/stat"
+	"hookbed/driver/plan"
+)
+
+// stopConfidence is that of the interval the stopping rule looks at.
+const stopConfidence = 0.95
+
+// sample is the number of one ok trial that the stopping rule looks at.
+type sample struct {
+	order int
+	value float64
+}
+
+// headline is the metric of a workload that decides when its cells end.
+func headline(workload string) string {
+	if workload == "TCP_STREAM" {
+		return "throughput"
+	}
+	return "rate"
+}
+
+// note keeps the number that a row holds for the stopping rule.
+func (d *Dir) note(r record.Row) {
+	if d.plan.Spec.Measure.Stop == nil || r.Status != record.StatusOK || r.Metric != headline(r.Factors[plan.FactorWorkload]) {
+		return
+	}
+	d.samples[r.Cell] = append(d.samples[r.Cell], sample{r.Order, r.Value})
+}
+
+// Stopped says whether the plan's stopping rule passes a trial over. It is a
+// pure function of the plan and the rows of trials that come before it, so that
+// a resumed run decides the same, and rows.csv alone shows why.
+//
+// A cell has ceil(min/blocks) trials in every block, so that it visits all of
+// them. Any further one is passed over once the cell has min ok trials and the
+// 95 % interval of its estimate - of throughput for TCP_STREAM, of rate
+// for other workloads - is narrow enough, or it has max.
+func (d *Dir) Stopped(t plan.Trial) bool {
+	m := d.plan.Spec.Measure
+	if m.Stop == nil || t.Trial <= (m.Stop.Min+m.Blocks-1)/m.Blocks {
+		return false
+	}
+	if _, ran := d.status[keyOf(t)]; ran {
+		return false
+	}
+	before := d.before(t)
+	switch {
+	case len(before) < m.Stop.Min:
+		return false
+	case len(before) >= m.Stop.Max:
+		return true
+	}
+	return narrowEnough(m, d.plan.Spec.Seed, before)
+}
+
+// before are the numbers of a trial's cell from trials earlier in the plan.
+func (d *Dir) before(t plan.Trial) []float64 {
+	own := slices.Clone(d.samples[t.Cell])
+	slices.SortFunc(own, func(a, b sample) int { return a.order - b.order })
+	var out []float64
+	for _, s := range own {
+		if s.order < t.Order {
+			out = append(out, s.value)
+		}
+	}
+	return out
+}
+
+func narrowEnough(m plan.Measure, seed uint64, values []float64) bool {
+	if m.Estimator == plan.EstimatorMedian {
+		return stat.NarrowEnough(stat.MedianInterval(values, stopConfidence), stopConfidence, m.Stop.CI)
+	}
+	const higherIsFaster = true // both headline metrics are rates
+	e, ok := stat.Bootstrap{Seed: seed}.FasterHalfInterval(values, higherIsFaster, stopConfidence)
+	return ok && stat.NarrowEnough(e, stopConfidence, m.Stop.CI)
+}

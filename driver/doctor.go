@@ -26,7 +26,7 @@ type check struct {
 func (a *app) doctorCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
-		Short: "Check tools, versions and privileges, and whether KVM really works; print the fix for each failure",
+		Short: "Check tools, versions and privileges, whether KVM really works, and that virtual time is exact; print the fix for each failure",
 		Example: `  driver doctor
   driver doctor --json`,
 		Args: exactly(0, "no argument"),
@@ -36,7 +36,7 @@ func (a *app) doctorCommand() *cobra.Command {
 
 func (a *app) doctor(ctx context.Context) error {
 	failed := 0
-	for _, look := range []func(context.Context) []check{a.checkTools, checkRoom, a.checkImages, a.checkAccel} {
+	for _, look := range []func(context.Context) []check{a.checkTools, checkRoom, a.checkImages, a.checkAccel, a.checkExact} {
 		for _, c := range look(ctx) {
 			if !c.OK {
 				failed++

@@ -7,10 +7,11 @@ import (
 	"gonum.org/v1/gonum/stat/distuv"
 )
 
-// MinPairs is the fewest pairs from which on PairedRatio and TOST hold the
-// truth as often as they say whatever the shape of the values. Below, their
-// intervals are Rough, unless both arms have the same shape.
-const MinPairs = 10
+// MinPairs is the fewest pairs (of TOSTUnpaired, values on either side) from
+// which on PairedRatio and TOST hold the truth as often as they say whatever
+// the shape of the values. Below, their intervals are Rough: right if the logs
+// are normal or both arms have the same shape.
+const MinPairs = 20
 
 // PairedRatio is the ratio of two arms measured in the same blocks or seeds:
 // num[i] and den[i] are the same block. The estimate is the geometric mean of
@@ -69,7 +70,7 @@ func (s student) interval(confidence float64) Estimate {
 // rough says whether there are fewer points than were seen to do for every shape.
 func (s student) rough() bool {
 	switch s.method {
-	case MethodPaired:
+	case MethodPaired, MethodWelch:
 		return s.n < MinPairs
 	case MethodBlocks:
 		return s.n < MinBlocks

@@ -20,7 +20,7 @@ func (a *app) newProgress(total int) (campaign.Progress, func()) {
 		return p, func() {}
 	}
 	container := mpb.New(mpb.WithOutput(a.talk), mpb.WithWidth(40))
-	p := &barProgress{phase: "start"}
+	p := &barProgress{phase: "start", total: int64(total)}
 	p.bar = container.AddBar(int64(total),
 		mpb.PrependDecorators(decor.CountersNoUnit("%d/%d trials "), decor.Percentage()),
 		mpb.AppendDecorators(decor.OnComplete(decor.AverageETA(decor.ET_STYLE_GO), "done"), decor.Any(func(decor.Statistics) string { return "  " + p.phase })),
@@ -42,6 +42,7 @@ func isTerminal(w io.Writer) bool {
 
 type barProgress struct {
 	bar   *mpb.Bar
+	total int64 // the most that may run
 	phase string
 }
 
@@ -50,6 +51,12 @@ func (p *barProgress) Phase(what string) { p.phase = what }
 func (p *barProgress) Trial(_ plan.Trial, c plan.Cell, status string) {
 	p.phase = c.Title() + " " + status
 	p.bar.Increment()
+}
+
+// Passed takes trials that a stopping rule passed over out of the total.
+func (p *barProgress) Passed(trials int) {
+	p.total -= int64(trials)
+	p.bar.SetTotal(p.total, false)
 }
 
 type lineProgress struct {
@@ -75,6 +82,9 @@ func (p *lineProgress) Trial(t plan.Trial, c plan.Cell, status string) {
 		p.app.line(map[string]any{"type": "trial", "order": t.Order, "block": t.Block, "trial": t.Trial, "cell": t.Cell, "status": status})
 	}
 }
+
+// Passed takes trials that a stopping rule passed over out of the total.
+func (p *lineProgress) Passed(trials int) { p.total -= trials }
 
 // left extrapolates from the pace so far.
 func (p *lineProgress) left() time.Duration {

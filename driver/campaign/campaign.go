@@ -65,6 +65,11 @@ type runner struct {
 	wroteEnv  bool
 	rigFaults int // in a row
 
+	// The load gate; loud is why the trials at hand are void, or "".
+	load               func() (float64, error)
+	loadWait, loadPoll time.Duration
+	loud               string
+
 	// Of a run in virtual time: trials are over and only recorded, but for those
 	// that an earlier process recorded.
 	replay bool
@@ -74,15 +79,26 @@ type runner struct {
 // Run measures the trials. Cancelling ctx ends it cleanly after the step at
 // hand; what was measured is kept and the error is ctx's.
 func Run(ctx context.Context, cfg Config) (Result, error) {
-	r := &runner{Config: cfg, result: Result{Status: map[string]int{}, Seconds: map[string]float64{}}}
+	return newRunner(cfg).run(ctx)
+}
+
+func newRunner(cfg Config) *runner {
+	return &runner{Config: cfg, result: Result{Status: map[string]int{}, Seconds: map[string]float64{}},
+		load: loadAverage, loadWait: loadWait, loadPoll: loadPoll}
+}
+
+func (r *runner) run(ctx context.Context) (Result, error) {
 	defer func() {
 		if err := r.down(ctx); err != nil {
 			r.Log.Warn("teardown", "err", err)
 		}
 	}()
-	for _, group := range setups(cfg.Plan, cfg.Trials) {
+	for _, group := range setups(r.Plan, r.Trials) {
 		if err := ctx.Err(); err != nil {
 			return r.result, err
+		}
+		if group = r.due(group); len(group) == 0 {
+			continue
 		}
 		if err := r.group(ctx, group); err != nil {
 			return r.result, err
@@ -180,6 +196,11 @@ func (r *runner) ensureLab(ctx context.Context, block int) error {
 	if err := r.down(ctx); err != nil {
 		return err
 	}
+	if r.Plan.Spec.Lab.Provider != plan.ProviderLocal {
+		if err := r.awaitQuiet(ctx); err != nil {
+			return err
+		}
+	}
 	r.Progress.Phase(fmt.Sprintf("bring up the lab for block %d", block))
 	l, err := r.Up(ctx, block)
 	if err != nil {
@@ -219,6 +240,11 @@ func (r *runner) attempt(ctx context.Context, trials []plan.Trial) (left []plan.
 			fault = err
 		}
 	}()
+	if r.Plan.Spec.Lab.Provider == plan.ProviderLocal {
+		if err := r.awaitQuiet(ctx); err != nil {
+			return trials, err
+		}
+	}
 	applied, err := r.applySetup(ctx, setup)
 	if err != nil {
 		return r.settle(ctx, trials, fmt.Errorf("apply: %w", err))

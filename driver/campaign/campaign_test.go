@@ -92,7 +92,11 @@ func fakeExec(how string, s *bundle.Steps) bundle.Reply {
 			if strings.Contains(do.Out, "after") {
 				at = 2e9
 			}
-			reply.Raw[do.Out] = fmt.Sprintf(`{"unix_nano": %.0f, "cpu_seconds": {}, "softirqs": {}, "tcp": {}}`, at)
+			cpu := "{}"
+			if how == "steal" { // of the second between the snapshots a tenth
+				cpu = fmt.Sprintf(`{"idle": %.1f, "steal": %.1f}`, at/1e9*0.9, at/1e9*0.1)
+			}
+			reply.Raw[do.Out] = fmt.Sprintf(`{"unix_nano": %.0f, "cpu_seconds": %s, "softirqs": {}, "tcp": {}}`, at, cpu)
 		case bundle.Exec:
 			reply.Raw[do.Out] = "THROUGHPUT=1000\nMEAN_LATENCY=10\nP50_LATENCY=10\nP90_LATENCY=10\nP99_LATENCY=10\n"
 		}
@@ -124,7 +128,12 @@ func misbehave(how string, step bundle.Step) string {
 	return ""
 }
 
-type quiet struct{ statuses []string }
+type quiet struct {
+	statuses []string
+	passed   int
+}
+
+func (q *quiet) Passed(trials int) { q.passed += trials }
 
 func (q *quiet) Phase(string) {}
 func (q *quiet) Trial(_ plan.Trial, _ plan.Cell, status string) {
@@ -154,6 +163,14 @@ datapath = "cilium-like"
 // the statuses of its rows in order.
 func campaignOf(t *testing.T, how string) (Result, []record.Row, error) {
 	t.Helper()
+	r := runnerOf(t, how, experiment)
+	result, err := r.run(t.Context())
+	return result, rowsOf(t, r.Dir), err
+}
+
+// runnerOf prepares a run of an experiment against a helper that misbehaves.
+func runnerOf(t *testing.T, how, experiment string) *runner {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("the local provider makes network namespaces: run this test as root")
 	}
@@ -172,7 +189,7 @@ func campaignOf(t *testing.T, how string) (Result, []record.Row, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer dir.Close()
+	t.Cleanup(func() { _ = dir.Close() })
 	store, err := images.Open("", images.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -181,7 +198,7 @@ func campaignOf(t *testing.T, how string) (Result, []record.Row, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	result, err := Run(t.Context(), Config{
+	return newRunner(Config{
 		Plan: p, Dir: dir, Trials: dir.Pending(), Progress: &quiet{}, Log: slog.New(slog.DiscardHandler),
 		Environment: func(l *lab.Lab) map[string]any { return l.Environment() },
 		Up: func(ctx context.Context, _ int) (*lab.Lab, error) {
@@ -189,7 +206,6 @@ func campaignOf(t *testing.T, how string) (Result, []record.Row, error) {
 				StateDir: filepath.Join(t.TempDir(), "state")})
 		},
 	})
-	return result, rowsOf(t, dir), err
 }
 
 func rowsOf(t *testing.T, dir *rundir.Dir) []record.Row {
@@ -300,4 +316,83 @@ func TestWithoutTheJITIsVoid(t *testing.T) {
 		t.Fatal(err)
 	}
 	expectTrials(t, rows, 4, record.StatusVoid)
+}
+
+const measureLines = "blocks = 1\ntrials = 2\n"
+
+// The fake helper always measures the same, so each cell ends once the
+// interval of its median exists, which takes six trials.
+func TestStoppingRuleEndsCells(t *testing.T) {
+	r := runnerOf(t, "behaves", strings.Replace(experiment, measureLines, "blocks = 1\nstop = { ci = 0.02, min = 5, max = 9 }\n", 1))
+	if _, err := r.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	expectTrials(t, rowsOf(t, r.Dir), 2*6, record.StatusOK)
+	if n := len(r.Dir.Pending()); n != 0 {
+		t.Errorf("%d trials pending after a run that ended by its rule", n)
+	}
+	if q := r.Progress.(*quiet); q.passed != 2*3 || len(q.statuses) != 2*6 {
+		t.Errorf("told of %d trials passed over and %d run, want 6 and 12", q.passed, len(q.statuses))
+	}
+}
+
+func TestStolenTimeIsVoid(t *testing.T) {
+	for limit, want := range map[string]string{"0.05": record.StatusVoid, "0.2": record.StatusOK} {
+		r := runnerOf(t, "steal", strings.Replace(experiment, measureLines, measureLines+"steal_limit = "+limit+"\n", 1))
+		if _, err := r.run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		rows := rowsOf(t, r.Dir)
+		expectTrials(t, rows, 4, want)
+		if want == record.StatusVoid && !strings.Contains(rows[0].Reason, "10 % of the CPUs' time was stolen") {
+			t.Errorf("reason %q", rows[0].Reason)
+		}
+	}
+}
+
+func TestLoadGateWaits(t *testing.T) {
+	loads := []float64{9, 8, 1, 1}
+	r := runnerOf(t, "behaves", strings.Replace(experiment, measureLines, measureLines+"load_limit = 2\n", 1))
+	asked := 0
+	r.loadPoll = 0
+	r.load = func() (float64, error) {
+		asked++
+		return loads[min(asked, len(loads))-1], nil
+	}
+	if _, err := r.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	expectTrials(t, rowsOf(t, r.Dir), 4, record.StatusOK)
+	if asked != 4+2 {
+		t.Errorf("asked for the load %d times, want once for each of 4 setups and twice more for the first", asked)
+	}
+}
+
+func TestLoadPastTheBoundIsVoid(t *testing.T) {
+	r := runnerOf(t, "behaves", strings.Replace(experiment, measureLines, measureLines+"load_limit = 2\n", 1))
+	r.loadWait = 0
+	r.load = func() (float64, error) { return 9, nil }
+	if _, err := r.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	rows := rowsOf(t, r.Dir)
+	expectTrials(t, rows, 4, record.StatusVoid)
+	if !strings.Contains(rows[0].Reason, "load average was 9.00") {
+		t.Errorf("reason %q", rows[0].Reason)
+	}
+}
+
+func TestLoadGateEndsWithTheRun(t *testing.T) {
+	r := runnerOf(t, "behaves", strings.Replace(experiment, measureLines, measureLines+"load_limit = 2\n", 1))
+	ctx, cancel := context.WithCancel(t.Context())
+	r.load = func() (float64, error) {
+		cancel()
+		return 9, nil
+	}
+	if _, err := r.run(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, want the context's", err)
+	}
+	if n := len(rowsOf(t, r.Dir)); n != 0 {
+		t.Errorf("%d rows of trials that were held back", n)
+	}
 }

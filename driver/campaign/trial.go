@@ -126,6 +126,9 @@ func (r *runner) trial(ctx context.Context, t plan.Trial, setup datapath.Setup, 
 		return r.record(t, record.StatusFailed, err.Error(), raw, nil)
 	}
 	reason := r.guard(cell, setup, metrics, measured)
+	if reason == "" {
+		reason = r.disturbed(metrics)
+	}
 	status := record.StatusOK
 	if reason != "" {
 		status = record.StatusVoid

@@ -9,8 +9,8 @@ import (
 )
 
 // parseActivity turns the snapshots around the client into busy CPUs, softirq
-// and steal time of both nodes (CPU seconds a wall second), and into softirq
-// counts. iperf3's own CPU figure misses the work done in softirq.
+// and steal time of both nodes (CPU seconds a wall second), the share of all CPU
+// time that was stolen, and softirq counts. iperf3's own CPU figure misses the work done in softirq.
 func parseActivity(raw fs.FS) ([]Metric, error) {
 	var out []Metric
 	for _, side := range []struct{ name, before, after string }{
@@ -40,10 +40,19 @@ func activityMetrics(side string, a, b bundle.Activity) []Metric {
 	for _, state := range []string{"user", "nice", "system", "irq", "softirq"} {
 		busy += delta(state)
 	}
+	all := 0.0 // CPU seconds of every kind, added up in one order so that sums are equal to the last bit
+	for _, state := range []string{"user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"} {
+		all += b.CPU[state] - a.CPU[state]
+	}
+	share := 0.0
+	if all > 0 {
+		share = (b.CPU["steal"] - a.CPU["steal"]) / all
+	}
 	out := []Metric{
 		{"cpu." + side, "1", busy},
 		{"cpu_softirq." + side, "1", delta("softirq")},
 		{"cpu_steal." + side, "1", delta("steal")},
+		{"steal_share." + side, "1", share},
 		{"load1." + side, "1", b.Load1},
 	}
 	for _, irq := range []string{"NET_RX", "NET_TX"} {

@@ -1,0 +1,120 @@
+package export
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"hookbed/analysis/runs"
+)
+
+// Bench writes Go benchmark format (golang.org/design/14313-benchmark-format):
+// a line for each usable trial, named by its factors, so that benchstat
+// compares arms, policies or runs. What all cells share becomes configuration.
+func Bench(w io.Writer, set *runs.Set) error {
+	var b strings.Builder
+	common := shared(set)
+	for _, f := range slices.Sorted(maps.Keys(common)) {
+		config(&b, f, common[f])
+	}
+	run := ""
+	for _, r := range set.Runs {
+		for _, c := range set.Cells {
+			for _, t := range c.Trials {
+				if t.Run != r.Name || !t.OK() || len(t.Values) == 0 {
+					continue
+				}
+				if run != r.Name {
+					run = r.Name
+					config(&b, "run", run)
+					config(&b, "kernel-release", r.Env["kernel_release"])
+					config(&b, "accelerator", r.Env["accelerator"])
+				}
+				b.WriteString(benchLine(set, c, t, common))
+			}
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// config writes a configuration line; an empty value would delete the key.
+func config(b *strings.Builder, key, value string) {
+	if value != "" {
+		fmt.Fprintf(b, "%s: %s\n", strings.ReplaceAll(strings.ToLower(key), "_", "-"), value)
+	}
+}
+
+// shared are the factors that have one level in all cells and do not name one.
+func shared(set *runs.Set) map[string]string {
+	out := map[string]string{}
+	for _, f := range factorsOf(set) {
+		if slices.Contains(named(), f) {
+			continue
+		}
+		levels := map[string]bool{}
+		for _, c := range set.Cells {
+			levels[c.Get(f)] = true
+		}
+		if len(levels) == 1 {
+			out[f] = set.Cells[0].Get(f)
+		}
+	}
+	return out
+}
+
+// named are the factors that every name has, in order.
+func named() []string {
+	return []string{runs.FactorScenario, runs.FactorWorkload, runs.FactorArm, runs.FactorPolicies}
+}
+
+func benchLine(set *runs.Set, c *runs.Cell, t *runs.Trial, common map[string]string) string {
+	name := "BenchmarkHookbed"
+	for _, f := range named() {
+		name += "/" + f + "=" + word(c.Get(f))
+	}
+	for _, f := range slices.Sorted(maps.Keys(c.Factors)) {
+		if _, same := common[f]; !same && !slices.Contains(named(), f) && c.Get(f) != "" {
+			name += "/" + f + "=" + word(c.Get(f))
+		}
+	}
+	if t.Seed != "" {
+		name += "/seed=" + word(t.Seed)
+	}
+	line := name + " 1"
+	for _, m := range slices.Sorted(maps.Keys(t.Values)) {
+		line += " " + strconv.FormatFloat(t.Values[m], 'g', -1, 64) + " " + benchUnit(m, set.Units[m], c.Get(runs.FactorClock))
+	}
+	return line + "\n"
+}
+
+// benchUnit names a metric with its unit; a line cannot hold one unit twice, so
+// the metric is always part of it. Seconds of virtual time say so.
+func benchUnit(metric, unit, clock string) string {
+	seconds := unit == "s" || strings.HasSuffix(unit, "/s")
+	if seconds && clock == runs.ClockVirtual {
+		unit = strings.TrimSuffix(unit, "s") + "virtual-s"
+	}
+	switch {
+	case unit == "1":
+		return word(metric)
+	case strings.HasPrefix(unit, "1/"):
+		return word(metric) + "-per-" + strings.TrimPrefix(unit, "1/")
+	}
+	return word(metric) + "-" + unit
+}
+
+// word is a level as part of a name: without spaces, which would end it, and
+// slashes, which would start another part.
+func word(level string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsSpace(r) || r == '/' || r == '=' {
+			return '_'
+		}
+		return r
+	}, level)
+}

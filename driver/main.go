@@ -127,7 +127,7 @@ cells, 4 rig fault, 5 compared or verified and not reproduced, 130 interrupted.`
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w: %w; see `%s --help`", errUsage, err, cmd.CommandPath())
 	})
-	root.AddCommand(a.doctorCommand(), a.planCommand(), a.runCommand(), a.reportCommand(),
+	root.AddCommand(a.doctorCommand(), a.planCommand(), a.runCommand(), a.reportCommand(), a.compareCommand(), a.verifyCommand(),
 		a.upCommand(), a.sshCommand(), a.downCommand(), a.imagesCommand())
 	return root
 }

@@ -1,5 +1,5 @@
-// Package bpf holds the eBPF programs of the tc and XDP datapaths as compiled
-// objects, and writes the entries of their maps. It loads nothing itself.
+// Package bpf holds the eBPF programs of the tc and XDP datapaths, and of the
+// positive control, as compiled objects, and writes the entries of their maps. It loads nothing itself.
 package bpf
 
 import "bytes"
@@ -8,6 +8,7 @@ import "bytes"
 // information, so that the same compiler and headers give the same bytes.
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types datapath datapath.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3 -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types xdp xdp.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3 -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types control control.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3 -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
 
 // Programs of DatapathObject.
 const (
@@ -24,7 +25,11 @@ const (
 	ProgXDPPass = "xdp_pass" // the control: only counts
 )
 
-// Maps. Stats and policy are in both objects, the rest in DatapathObject.
+// ProgControl is the program of ControlObject. It belongs on tc ingress.
+const ProgControl = "tc_control"
+
+// Maps. Stats is in every object, policy in DatapathObject and XDPObject, the
+// rest in DatapathObject.
 const (
 	MapStats      = "stats"
 	MapPolicy     = "policy"
@@ -44,6 +49,9 @@ const (
 	VarEndpointIP = "endpoint_ip"
 	// VarEnforce (1 byte, XDP): 0 means that there is no policy.
 	VarEnforce = "enforce"
+	// VarSpin (4 bytes, little endian, control) is how often the program's loop
+	// goes round for each packet, at most 10 000. 0 leaves it out.
+	VarSpin = "spin"
 )
 
 // Indices of MapStats. Its values are {packets, bytes uint64} for each CPU;
@@ -61,8 +69,28 @@ const (
 	IdentityWorld uint32 = 2 // of a source that MapIdentities lacks
 )
 
+// Machine instructions that the kernel's compiler makes on x86-64 (do_jit in
+// arch/x86/net/bpf_jit_comp.c). A test counts them.
+const (
+	controlIteration = 3 // add, test, jne: once round the loop
+	controlEntry     = 2 // test, je: the branch around it, absent with spin = 0
+)
+
+// ControlInstructions is how many x86-64 machine instructions ProgControl
+// executes for each packet more than with a spin of 0. With 0 the verifier sees
+// that the loop is dead, and removes it with the branch around it.
+func ControlInstructions(spin int) float64 {
+	if spin == 0 {
+		return 0
+	}
+	return controlEntry + controlIteration*float64(spin)
+}
+
 // DatapathObject returns the ELF object of the tc programs.
 func DatapathObject() []byte { return bytes.Clone(_DatapathBytes) }
 
 // XDPObject returns the ELF object of the XDP programs.
 func XDPObject() []byte { return bytes.Clone(_XdpBytes) }
+
+// ControlObject returns the ELF object of the positive control.
+func ControlObject() []byte { return bytes.Clone(_ControlBytes) }

@@ -77,6 +77,10 @@ func TestObjectsAreAsPromised(t *testing.T) {
 			map[string]ebpf.ProgramType{ProgXDPHash: ebpf.XDP, ProgXDPPass: ebpf.XDP},
 			map[string]table{MapStats: stats, MapPolicy: policy},
 			map[string]uint32{VarEndpointIP: 4, VarEnforce: 1}},
+		{"control", ControlObject(),
+			map[string]ebpf.ProgramType{ProgControl: ebpf.SchedCLS},
+			map[string]table{MapStats: stats},
+			map[string]uint32{VarSpin: 4}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(c.object))

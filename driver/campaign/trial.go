@@ -135,6 +135,9 @@ func (r *runner) trial(ctx context.Context, t plan.Trial, setup datapath.Setup, 
 	}
 	metrics = append(metrics, a.metrics...)
 	metrics = append(metrics, proofMetrics(cell, proof, measured)...)
+	if setup.KnownInstructions != nil {
+		metrics = append(metrics, workload.Metric{Name: "known_added_instructions", Unit: "1", Value: *setup.KnownInstructions})
+	}
 	if !r.replay {
 		metrics = append(metrics, workload.Metric{Name: "overhead_seconds", Unit: "s",
 			Value: time.Since(start).Seconds() - (cell.Duration(plan.FactorDuration) + cell.Duration(plan.FactorWarmup)).Seconds()})

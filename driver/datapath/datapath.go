@@ -30,6 +30,10 @@ type Setup struct {
 	Hook *Hook
 	// JIT: the filter is eBPF, so a trial without the JIT is void.
 	JIT bool
+	// KnownInstructions is what the filter is known to cost more than itself
+	// without its load, in x86-64 instructions for each packet that the hook
+	// counts; nil where that is not known.
+	KnownInstructions *float64
 }
 
 // Marks says whether the setup leaves its mark on an endpoint's namespace: a
@@ -69,6 +73,7 @@ const (
 	optEnforce   = "enforce"
 	optDelivery  = "delivery"
 	optAttach    = "attach"
+	optSpin      = "spin"
 
 	stateAsStudy     = "as-study"
 	stateEstablished = "established-first"
@@ -113,6 +118,11 @@ func registry() []datapath {
 			Name: "xdp-pass", Fabric: "bridge", Filter: "xdp-pass", Options: []plan.Option{attach}, Refuse: refuseXDP, NoPolicies: true,
 			Doc: "control for xdp: a program at the same place that passes every packet",
 		}, bridgeFabric, xdpFilter},
+		{plan.DatapathEntry{
+			Name: "control", Fabric: "bridge", Filter: "tc-control", NoPolicies: true,
+			Doc:     "positive control: bridge and a tc program at the server's eth0 whose cost in instructions is known",
+			Options: []plan.Option{{Key: optSpin, Allowed: []string{"0", "100", "1000", "10000"}, Doc: "iterations of the program's loop for each packet"}},
+		}, bridgeFabric, controlFilter},
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"hookbed/bpf"
 	"hookbed/driver/bundle"
 	"hookbed/driver/plan"
 )
@@ -227,6 +228,34 @@ func TestNativeXDPWantsQueues(t *testing.T) {
 		lab := plan.Lab{Provider: tc.provider, VCPUs: 2, Queues: tc.queues}
 		if got := refuseXDP(lab, tc.scenario, map[string]string{optAttach: tc.attach}); (got != "") != tc.refused {
 			t.Errorf("%+v: %q", tc, got)
+		}
+	}
+}
+
+// TestControlKnowsItsCost: what the kernel is told to spin is what the setup
+// says it costs, and no other datapath claims to know.
+func TestControlKnowsItsCost(t *testing.T) {
+	for spin, want := range map[string]struct {
+		bytes string
+		cost  float64
+	}{"0": {"00000000", 0}, "100": {"64000000", 302}, "1000": {"e8030000", 3002}, "10000": {"10270000", 30002}} {
+		s := render(t, cellOf(t, "control", plan.MultiHost, plan.EndpointNetns, 0, map[string]string{optSpin: spin}))
+		if s.KnownInstructions == nil || *s.KnownInstructions != want.cost {
+			t.Errorf("spin %s: known cost %v, want %v", spin, s.KnownInstructions, want.cost)
+		}
+		loaded := ""
+		for _, st := range s.Apply {
+			if l, ok := st.Do.(bundle.LoadBPF); ok {
+				loaded = l.Vars[bpf.VarSpin]
+			}
+		}
+		if loaded != want.bytes {
+			t.Errorf("spin %s: the program is told %q, want %q", spin, loaded, want.bytes)
+		}
+	}
+	for _, d := range Catalog() {
+		if s := render(t, cellOf(t, d.Name, plan.Localhost, plan.EndpointNetns, 0, nil)); (s.KnownInstructions != nil) != (d.Name == "control") {
+			t.Errorf("%s: known cost %v", d.Name, s.KnownInstructions)
 		}
 	}
 }

@@ -61,7 +61,8 @@ func seal(ctx context.Context) error {
 		return err
 	}
 	defer out.Close()
-	s := sealedRun{ctx: ctx, out: out, start: startChild, settle: settleDown}
+	hello := bundle.Hello{Schema: bundle.Schema, Node: "sealed", Blobs: bundle.SealedBlobs, EndpointRoot: sealedRoot}
+	s := sealedRun{ctx: ctx, out: out, start: func() (*childHelper, error) { return startChild(hello) }, settle: settleDown}
 	return s.block(block)
 }
 
@@ -150,7 +151,7 @@ type childHelper struct {
 
 // startChild starts this very program as the helper of one setup, as the
 // local provider does.
-func startChild() (*childHelper, error) {
+func startChild(hello bundle.Hello) (*childHelper, error) {
 	cmd := exec.Command("/proc/self/exe", "serve", "--node-netns")
 	cmd.Stderr = io.Discard
 	in, err := cmd.StdinPipe()
@@ -165,7 +166,6 @@ func startChild() (*childHelper, error) {
 		return nil, fmt.Errorf("start helper: %w", err)
 	}
 	h := &childHelper{cmd: cmd, in: in, out: bufio.NewReader(out)}
-	hello := bundle.Hello{Schema: bundle.Schema, Node: "sealed", Blobs: bundle.SealedBlobs, EndpointRoot: sealedRoot}
 	if r := h.call(bundle.Request{Hello: &hello}); r.Error != "" {
 		return nil, errors.Join(fmt.Errorf("greet helper: %s", r.Error), h.close())
 	}

@@ -60,6 +60,33 @@ func TestMachineXML(t *testing.T) {
 	}
 }
 
+// TestVirtualMachineXML: nothing in it answers in the host's time.
+func TestVirtualMachineXML(t *testing.T) {
+	m := node()
+	m.VCPUs, m.Disks, m.NICs = 1, nil, nil
+	m.Virtual = &Virtual{Seed: "0f1e2d3c-4b5a-4978-8796-a5b4c3d2e1f0", Results: "/state/block1.results"}
+	x, err := m.xml([]string{"none", "dac"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := x.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantGolden(t, "machine-virtual.xml", text)
+	for what, spoil := range map[string]func(*Machine){
+		"two CPUs": func(m *Machine) { m.VCPUs = 2 }, "a disk": func(m *Machine) { m.Disks = node().Disks[:1] },
+		"a network card": func(m *Machine) { m.NICs = node().NICs[:1] }, "KVM": func(m *Machine) { m.Accel = KVM },
+		"no seed": func(m *Machine) { m.Virtual = &Virtual{Results: "/r"} }, "no results": func(m *Machine) { m.Virtual = &Virtual{Seed: "s"} },
+	} {
+		bad := m
+		spoil(&bad)
+		if _, err := bad.xml(nil); err == nil {
+			t.Errorf("a machine in virtual time with %s is let through", what)
+		}
+	}
+}
+
 func TestWritableDiskIsNobodyElses(t *testing.T) {
 	m := node()
 	m.Disks[1].ReadOnly = false

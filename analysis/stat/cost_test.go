@@ -103,6 +103,35 @@ func TestAICcPublishedExample(t *testing.T) {
 	}
 }
 
+// The variance of log a - log b is Va/a² + Vb/b² - 2 Cov/(a b).
+func TestFlatWithoutBlocks(t *testing.T) {
+	p := cars()
+	f, err := FitCost(p, CostOptions{Alpha: 0.1, Margin: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Of the line at speeds 4 and 25, which is -1.85 at 4: there is no ratio.
+	if !math.IsNaN(f.Flat.Ratio.Estimate) || f.Flat.P != 1 || f.Flat.Equivalent || f.Flat.Different {
+		t.Errorf("ratio to a negative time: %+v", f.Flat)
+	}
+	for i := range p.Y {
+		p.Y[i] += 100
+	}
+	if f, err = FitCost(p, CostOptions{Alpha: 0.1, Margin: 3}); err != nil {
+		t.Fatal(err)
+	}
+	l := fitLine(p.N, p.Y, p.weights(false))
+	a, b := l.at(25), l.at(4)
+	cov := l.v00 + 29*l.v01 + 100*l.v11
+	se := math.Sqrt(a.se*a.se/(a.est*a.est) + b.se*b.se/(b.est*b.est) - 2*cov/(a.est*b.est))
+	mid := math.Log(a.est / b.est)
+	half := a.quantile(0.9) * se
+	nearLog(t, "ratio", f.Flat.Ratio, mid, mid-half, mid+half, 1e-12)
+	if !f.Flat.Equivalent || f.Flat.Margin != 3 || math.Abs(f.Flat.Ratio.Confidence-0.8) > 1e-12 {
+		t.Errorf("%+v", f.Flat)
+	}
+}
+
 // studyLevels are the numbers of policies of the study.
 func studyLevels() []float64 { return []float64{0, 1, 5, 10, 25, 50, 100, 200, 1000} }
 
@@ -261,6 +290,34 @@ func TestCrossoverMatchesFieller(t *testing.T) {
 	near(t, "low", tp.N.Low, (-qb-root)/qa, 1e-6)
 	near(t, "high", tp.N.High, (-qb+root)/qa, 1e-6)
 	if tp.None || tp.N.Confidence != 0.95 || tp.NMax != 1000 {
+		t.Errorf("%+v", tp)
+	}
+}
+
+// Two noisy lines: variances and covariances add up.
+func TestCrossoverOfTwoNoisyArms(t *testing.T) {
+	rng := rand.New(rand.NewPCG(33, 34))
+	a, b := exact(CostModel{T0: 20, Slope: 0.02}, 3), exact(CostModel{T0: 22, Slope: 0.01}, 5)
+	for _, p := range []Points{a, b} {
+		for i := range p.Y {
+			p.Y[i] += 0.3 * rng.NormFloat64()
+		}
+	}
+	tp, err := Crossover(a, b, 1000, CostOptions{Confidence: 0.9})
+	if err != nil {
+		t.Fatal(err)
+	}
+	la, lb := fitLine(a.N, a.Y, a.weights(false)), fitLine(b.N, b.Y, b.weights(false))
+	n := (lb.t0 - la.t0) / (la.c - lb.c)
+	va, vb := math.Pow(la.at(n).se, 2), math.Pow(lb.at(n).se, 2)
+	df := (va + vb) * (va + vb) / (va*va/la.df + vb*vb/lb.df)
+	q := student{df: df}.quantile(0.95)
+	for _, edge := range []float64{tp.N.Low, tp.N.High} {
+		ea, eb := la.at(edge), lb.at(edge)
+		near(t, "distance at the edge, in standard errors", math.Abs(ea.est-eb.est)/math.Hypot(ea.se, eb.se), q, 1e-6)
+	}
+	near(t, "turn point", tp.N.Estimate, n, 1e-9)
+	if !(tp.N.Low < n && n < tp.N.High) || tp.N.Method != MethodFieller || !tp.N.Rough || tp.N.N != 27 {
 		t.Errorf("%+v", tp)
 	}
 }

@@ -64,18 +64,24 @@ func TestFitCostPublishedExample(t *testing.T) {
 }
 
 // Residuals over sqrt(1 - leverage), against the leverages worked out by hand
-// for n = 0, 1, 2, 3: 1/4 + (n - 1.5)^2 / 5.
+// for n = 0, 1, 2, 3: without weights 1/4 + (n - 1.5)² / 5; with weights 1, 4,
+// 1, 2 (sum 8, mean n 1.5, sum of squares 1*2.25 + 4*0.25 + 1*0.25 + 2*2.25 = 8)
+// w/8 + w (n - 1.5)² / 8.
 func TestResidualsAreFreedOfLeverage(t *testing.T) {
 	p := Points{N: []float64{0, 1, 2, 3}, Y: []float64{1, 3, 2, 5}}
-	w := p.weights(false)
-	l := fitLine(p.N, p.Y, w)
-	got, want := l.residuals(p, w), make([]float64, 4)
-	for i, n := range p.N {
-		want[i] = (p.Y[i] - l.t0 - l.c*n) / math.Sqrt(1-0.25-(n-1.5)*(n-1.5)/5)
-	}
-	m := Mean(want)
-	for i := range want {
-		near(t, "residual", got[i], want[i]-m, 1e-9)
+	for _, tt := range []struct{ w, leverage []float64 }{
+		{[]float64{1, 1, 1, 1}, []float64{0.7, 0.3, 0.3, 0.7}},
+		{[]float64{1, 4, 1, 2}, []float64{3.25 / 8, 5.0 / 8, 1.25 / 8, 6.5 / 8}},
+	} {
+		l := fitLine(p.N, p.Y, tt.w)
+		got, want := l.residuals(p, tt.w), make([]float64, 4)
+		for i, n := range p.N {
+			want[i] = math.Sqrt(tt.w[i]/(1-tt.leverage[i])) * (p.Y[i] - l.t0 - l.c*n)
+		}
+		m := Mean(want)
+		for i := range want {
+			near(t, "residual", got[i], want[i]-m, 1e-9)
+		}
 	}
 }
 

@@ -21,7 +21,7 @@ const manifestFile = "manifest.json"
 
 // format is part of every inputs digest: raise it when the code builds
 // something else from the same recipe.
-const format = 3
+const format = 4
 
 // recipe is one artifact directory: what goes in, and how it is made.
 type recipe struct {

@@ -105,18 +105,26 @@ func FitCost(p Points, opt CostOptions) (CostFit, error) {
 	w := p.weights(opt.Relative)
 	fit := CostFit{Models: costModels(p.N, p.Y, w, levels)}
 	fit.Best = slices.MinFunc(fit.Models, func(a, b CostModel) int { return cmp.Compare(a.AICc, b.AICc) })
+	if err := fit.linear(p, w, levels, opt); err != nil {
+		return CostFit{}, fmt.Errorf("fit cost: %w", err)
+	}
+	return fit, nil
+}
+
+// linear sets what is of the linear model.
+func (f *CostFit) linear(p Points, w, levels []float64, opt CostOptions) error {
 	lines, err := p.lines(w)
 	if err != nil {
-		return CostFit{}, fmt.Errorf("fit cost: %w", err)
+		return err
 	}
 	l := meanLine(lines)
 	if p.Block == nil && len(p.N) >= MinCostPoints {
-		fit.T0, fit.Slope = opt.Bootstrap.line(p, w, l, opt.Confidence)
+		f.T0, f.Slope = opt.Bootstrap.line(p, w, l, opt.Confidence)
 	} else {
-		fit.T0, fit.Slope = l.at(0).interval(opt.Confidence), l.slope().interval(opt.Confidence)
+		f.T0, f.Slope = l.at(0).interval(opt.Confidence), l.slope().interval(opt.Confidence)
 	}
-	fit.Flat = endRatio(lines, levels[0], levels[len(levels)-1]).equivalence(opt.Margin, opt.Alpha)
-	return fit, nil
+	f.Flat = endRatio(lines, levels[0], levels[len(levels)-1]).equivalence(opt.Margin, opt.Alpha)
+	return nil
 }
 
 // check returns the distinct n in order, of which there must be some.

@@ -291,10 +291,10 @@ func (k costNoise) outcomes(s shape, r *rand.Rand, reps int) []outcome {
 		speeds[i] = 1 + 0.1*s.noise(r)
 	}
 	a, b := k.points(s, r, CostModel{T0: 20, Slope: 0.02}, speeds), k.points(steady(), r, CostModel{T0: 28}, speeds)
-	opt := k.opt
+	opt := k.opt.withDefaults()
 	opt.Bootstrap = quick(r)
-	f, err := FitCost(a, opt)
-	if err != nil {
+	var f CostFit // without the models, which would take most of the time
+	if err := f.linear(a, a.weights(opt.Relative), studyLevels(), opt); err != nil {
 		panic(err)
 	}
 	tp, err := Crossover(a, b, 1000, opt)

@@ -54,11 +54,6 @@ claim at all fits the run.`,
 	return cmd
 }
 
-// verifyPack is where a published pack, one file, is verified.
-func (a *app) verifyPack(path string, _ verifyFlags) error {
-	return fmt.Errorf("%w: %s is a file; `driver verify` takes run directories", errUsage, path)
-}
-
 func (a *app) verifyRuns(dirs []string, f verifyFlags) error {
 	list, err := loadClaims(f.claims)
 	if err != nil {

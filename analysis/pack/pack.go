@@ -1,0 +1,228 @@
+// Package pack makes one file of a run that others can check: the plan, the
+// environments, every row, every raw file and the report, with the digest of
+// each. Equal runs make equal packs, byte for byte.
+package pack
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"hookbed/analysis/report"
+	"hookbed/analysis/runs"
+)
+
+// Schema is the version of the manifest. Open refuses any other.
+const Schema = 1
+
+// Extension is how the name of a pack ends.
+const Extension = ".hookbed.tar.gz"
+
+const (
+	manifestFile = "manifest.json"
+	reportFile   = "report.json"
+)
+
+// Manifest is the first file of a pack and says what is in it.
+type Manifest struct {
+	Schema     int    `json:"schema"`
+	Run        string `json:"run"`                   // ID of the run in its rows
+	PlanSHA256 string `json:"plan_sha256,omitempty"` // of plan.json
+	RowsSHA256 string `json:"rows_sha256"`           // of rows.csv
+	Clock      string `json:"clock"`                 // wall or virtual
+	Files      []File `json:"files"`                 // sorted by path, the manifest left out
+}
+
+// File is one file of a pack.
+type File struct {
+	Path   string `json:"path"` // relative, with slashes
+	Size   int64  `json:"size"` // bytes
+	SHA256 string `json:"sha256"`
+}
+
+// source is a file to be packed.
+type source struct {
+	File
+	from string // path on disk
+}
+
+// Write makes a pack of a run directory, whole or not at all. The report in it
+// is made anew, from the rows that are packed.
+func Write(dir, out string) (Manifest, error) {
+	m, err := write(dir, out)
+	if err != nil {
+		return m, fmt.Errorf("pack %s: %w", dir, err)
+	}
+	return m, nil
+}
+
+func write(dir, out string) (m Manifest, err error) {
+	loaded, err := runs.Load(dir)
+	if err != nil {
+		return m, err
+	}
+	fresh, err := os.MkdirTemp("", "hookbed-pack-")
+	if err != nil {
+		return m, err
+	}
+	defer os.RemoveAll(fresh)
+	if _, err := report.Make([]string{dir}, fresh, report.Options{}); err != nil {
+		return m, err
+	}
+	all, err := collect(dir, belongs)
+	if err != nil {
+		return m, err
+	}
+	made, err := collect(fresh, func(string) bool { return true })
+	if err != nil {
+		return m, err
+	}
+	all = append(all, made...)
+	slices.SortFunc(all, func(a, b source) int { return strings.Compare(a.Path, b.Path) })
+	m = Manifest{Schema: Schema, Run: loaded[0].Name, Clock: loaded[0].Clock()}
+	for _, s := range all {
+		m.Files = append(m.Files, s.File)
+		switch s.Path {
+		case runs.PlanFile:
+			m.PlanSHA256 = s.SHA256
+		case runs.RowsFile:
+			m.RowsSHA256 = s.SHA256
+		}
+	}
+	return m, place(out, m, all)
+}
+
+// belongs says whether a file of a run directory is part of the run; its
+// report is made anew, and its lock is nobody's.
+func belongs(name string) bool {
+	top, _, deep := strings.Cut(name, "/")
+	switch {
+	case deep:
+		return top == "raw" || top == "blocks"
+	case strings.HasPrefix(name, "env") && strings.HasSuffix(name, ".json"):
+		return true
+	}
+	return slices.Contains([]string{runs.PlanFile, runs.RowsFile, "rows-superseded.csv", "shard.json"}, name)
+}
+
+// collect digests the files below a directory that are wanted.
+func collect(dir string, wanted func(string) bool) (out []source, err error) {
+	err = filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		rel, err := filepath.Rel(dir, p)
+		if err != nil {
+			return err
+		}
+		name := filepath.ToSlash(rel)
+		if strings.HasPrefix(e.Name(), ".tmp-") || !wanted(name) {
+			return nil
+		}
+		if !e.Type().IsRegular() {
+			return fmt.Errorf("%s is not a regular file", p)
+		}
+		f := File{Path: name}
+		if f.Size, f.SHA256, err = digest(p); err != nil {
+			return err
+		}
+		out = append(out, source{f, p})
+		return nil
+	})
+	return out, err
+}
+
+func digest(name string) (size int64, sum string, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return 0, "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	size, err = io.Copy(h, f)
+	return size, hex.EncodeToString(h.Sum(nil)), err
+}
+
+// place writes the archive beside its place and puts it there when whole.
+func place(out string, m Manifest, all []source) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(out), ".tmp-")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	err = archive(f, m, all)
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), out)
+}
+
+func archive(w io.Writer, m Manifest, all []source) error {
+	zip, err := gzip.NewWriterLevel(w, gzip.BestCompression)
+	if err != nil {
+		return err
+	}
+	tw := tar.NewWriter(zip)
+	data, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return err
+	}
+	data = append(data, '\n')
+	if err := entry(tw, manifestFile, int64(len(data)), bytes.NewReader(data)); err != nil {
+		return err
+	}
+	for _, s := range all {
+		if err := entryFrom(tw, s); err != nil {
+			return fmt.Errorf("%s: %w", s.Path, err)
+		}
+	}
+	return errors.Join(tw.Close(), zip.Close())
+}
+
+// entry has no time, no owner and one mode, so that only content counts.
+func entry(tw *tar.Writer, name string, size int64, r io.Reader) error {
+	h := &tar.Header{Typeflag: tar.TypeReg, Name: path.Clean(name), Size: size, Mode: 0o644, Format: tar.FormatPAX}
+	if err := tw.WriteHeader(h); err != nil {
+		return err
+	}
+	_, err := io.Copy(tw, r)
+	return err
+}
+
+func entryFrom(tw *tar.Writer, s source) error {
+	f, err := os.Open(s.from)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if err := entry(tw, s.Path, s.Size, io.TeeReader(f, h)); err != nil {
+		return err
+	}
+	if hex.EncodeToString(h.Sum(nil)) != s.SHA256 {
+		return errors.New("changed while it was packed")
+	}
+	return nil
+}

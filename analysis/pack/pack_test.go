@@ -1,0 +1,272 @@
+package pack
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"hookbed/analysis/record"
+)
+
+// makeRun is a small run directory under a path of its own.
+func makeRun(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "r")
+	factors := []string{"arm", "clock", "policies", "scenario", "workload"}
+	var rows []record.Row
+	for arm := range 2 {
+		for n := range 8 {
+			rows = append(rows, record.Row{Run: "r", Cell: fmt.Sprintf("c%d", arm), Block: n/4 + 1, Trial: n%4 + 1, Order: len(rows) + 1,
+				Status: record.StatusOK, Metric: "rate", Unit: "1/s", Value: 1000 + 100*float64(arm) + float64(n*n), Raw: fmt.Sprintf("raw/c%d/%d/x", arm, n),
+				Factors: map[string]string{"arm": fmt.Sprintf("a%d", arm), "clock": "wall", "policies": "0", "scenario": "localhost", "workload": "TCP_RR"}})
+		}
+	}
+	data, err := record.Encode(factors, rows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, dir, "rows.csv", string(record.EncodeHeader(factors))+string(data))
+	put(t, dir, "env.json", `{"kernel_release": "6.12"}`)
+	put(t, dir, "plan.json", `{"spec": {"name": "t", "lab": {"clock": "wall"}}}`)
+	put(t, dir, "raw/c0/1/x", "raw")
+	put(t, dir, "lock", "1\n")
+	put(t, dir, "report.json", "stale")
+	return dir
+}
+
+func put(t *testing.T, dir, name, content string) {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func packed(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "r"+Extension)
+	if _, err := Write(makeRun(t), file); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestPackSurvives(t *testing.T) {
+	file := packed(t)
+	dir := filepath.Join(t.TempDir(), "out")
+	m, err := Open(file, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Run != "r" || m.Clock != "wall" || len(m.PlanSHA256) != 64 || len(m.RowsSHA256) != 64 {
+		t.Errorf("manifest %+v", m)
+	}
+	var names []string
+	for _, f := range m.Files {
+		names = append(names, f.Path)
+	}
+	for _, want := range []string{"env.json", "plan.json", "raw/c0/1/x", "report.json", "report.md", "rows.csv"} {
+		if !slices.Contains(names, want) {
+			t.Errorf("%s is not in the pack of %v", want, names)
+		}
+	}
+	if slices.Contains(names, "lock") {
+		t.Error("the lock is in the pack")
+	}
+	if diff, err := Recheck(dir); err != nil || len(diff) != 0 {
+		t.Errorf("recomputed %v, %v", diff, err)
+	}
+}
+
+func TestEqualRunsMakeEqualPacks(t *testing.T) {
+	a, errA := os.ReadFile(packed(t))
+	b, errB := os.ReadFile(packed(t))
+	if errA != nil || errB != nil || !bytes.Equal(a, b) {
+		t.Errorf("two packs of the same run, in two places, differ: %v %v", errA, errB)
+	}
+}
+
+// item is one entry of an archive.
+type item struct {
+	name string
+	data []byte
+	kind byte
+}
+
+// rewrite changes the entries of a pack.
+func rewrite(t *testing.T, file string, edit func([]item) []item) string {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	zip, err := gzip.NewReader(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := tar.NewReader(zip)
+	var items []item
+	for {
+		h, err := tr.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(tr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		items = append(items, item{h.Name, data, h.Typeflag})
+	}
+	var buf bytes.Buffer
+	out := gzip.NewWriter(&buf)
+	tw := tar.NewWriter(out)
+	for _, it := range edit(items) {
+		h := &tar.Header{Name: it.name, Size: int64(len(it.data)), Mode: 0o644, Typeflag: it.kind}
+		if it.kind == tar.TypeSymlink {
+			h.Linkname, h.Size = "/etc", 0
+		}
+		if err := tw.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if h.Size > 0 {
+			if _, err := tw.Write(it.data); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := errors.Join(tw.Close(), out.Close()); err != nil {
+		t.Fatal(err)
+	}
+	changed := filepath.Join(t.TempDir(), "changed"+Extension)
+	if err := os.WriteFile(changed, buf.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return changed
+}
+
+func find(items []item, name string) *item {
+	return &items[slices.IndexFunc(items, func(i item) bool { return i.name == name })]
+}
+
+// remake edits the manifest, as a forger would.
+func remake(items []item, edit func(*Manifest)) {
+	var m Manifest
+	if err := json.Unmarshal(items[0].data, &m); err != nil {
+		panic(err)
+	}
+	edit(&m)
+	items[0].data, _ = json.Marshal(m)
+}
+
+func TestDamageIsNamed(t *testing.T) {
+	for name, c := range map[string]struct {
+		edit func([]item) []item
+		want string
+	}{
+		"flipped byte": {func(i []item) []item { find(i, "rows.csv").data[700] ^= 1; return i }, "rows.csv has another digest"},
+		"two bad files": {func(i []item) []item {
+			find(i, "rows.csv").data[700] ^= 1
+			find(i, "env.json").data[2] ^= 1
+			return i
+		}, "env.json has another digest; rows.csv has another digest"},
+		"extra file": {func(i []item) []item { return append(i, item{"extra", []byte("x"), tar.TypeReg}) }, "extra is not in the manifest"},
+		"missing file": {func(i []item) []item { return slices.DeleteFunc(i, func(i item) bool { return i.name == "plan.json" }) },
+			"plan.json is missing"},
+		"file twice":      {func(i []item) []item { return append(i, *find(i, "env.json")) }, "env.json is not in the manifest, or there twice"},
+		"shorter file":    {func(i []item) []item { f := find(i, "env.json"); f.data = f.data[1:]; return i }, "env.json is 25 bytes, want 26"},
+		"path escapes":    {func(i []item) []item { return append(i, item{"../evil", []byte("x"), tar.TypeReg}) }, `"../evil" is not a file inside the run`},
+		"absolute path":   {func(i []item) []item { return append(i, item{"/tmp/evil", []byte("x"), tar.TypeReg}) }, `"/tmp/evil" is not a file inside the run`},
+		"symbolic link":   {func(i []item) []item { return append(i, item{"raw2", nil, tar.TypeSymlink}) }, `"raw2" is not a file inside the run`},
+		"no manifest":     {func(i []item) []item { return i[1:] }, "want manifest.json"},
+		"manifest escape": {func(i []item) []item { remake(i, func(m *Manifest) { m.Files[0].Path = "../evil" }); return i }, `"../evil" is not a path inside the run`},
+		"huge file":       {func(i []item) []item { remake(i, func(m *Manifest) { m.Files[0].Size = 1 << 40 }); return i }, "want at most"},
+		"other schema":    {func(i []item) []item { remake(i, func(m *Manifest) { m.Schema = 2 }); return i }, "schema 2"},
+		"two digests":     {func(i []item) []item { remake(i, func(m *Manifest) { m.RowsSHA256 = "x" }); return i }, "rows.csv has two digests"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			base := t.TempDir()
+			_, err := Open(rewrite(t, packed(t), c.edit), filepath.Join(base, "a", "out"))
+			if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want ErrDamaged that says %s", err, c.want)
+			}
+			if _, err := os.Lstat(filepath.Join(base, "a", "evil")); err == nil {
+				t.Error("a file was written outside the directory")
+			}
+		})
+	}
+}
+
+func TestTruncatedAndExtendedPacks(t *testing.T) {
+	whole, err := os.ReadFile(packed(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "cut")
+	for _, n := range []int{0, 5, 100, len(whole) / 2, len(whole) - 9, len(whole) - 1} {
+		if err := os.WriteFile(file, whole[:n], 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(file, filepath.Join(t.TempDir(), "out")); !errors.Is(err, ErrDamaged) {
+			t.Errorf("cut at %d of %d: error %v, want ErrDamaged", n, len(whole), err)
+		}
+	}
+	if err := os.WriteFile(file, append(whole, 'x'), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(file, filepath.Join(t.TempDir(), "out")); !errors.Is(err, ErrDamaged) {
+		t.Errorf("with a byte behind: error %v, want ErrDamaged", err)
+	}
+}
+
+// A forger who changes a number of the report, and the manifest with it, is
+// found by the rows.
+func TestChangedNumberIsFound(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "out")
+	if _, err := Open(packed(t), dir); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, reportFile)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc map[string]any
+	if err := json.Unmarshal(data, &doc); err != nil {
+		t.Fatal(err)
+	}
+	doc["summaries"].([]any)[0].(map[string]any)["n"] = 9
+	data, err = json.Marshal(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	diff, err := Recheck(dir)
+	if err != nil || len(diff) != 1 || diff[0] != (Difference{"summaries[0].n", "9", "8"}) {
+		t.Errorf("got %v, %v, want the one number", diff, err)
+	}
+}
+
+func TestOpenKeepsWhatIsThere(t *testing.T) {
+	dir := t.TempDir()
+	put(t, dir, "mine", "x")
+	if _, err := Open(packed(t), dir); err == nil || errors.Is(err, ErrDamaged) {
+		t.Errorf("error %v, want one about the directory", err)
+	}
+}

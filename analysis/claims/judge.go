@@ -322,11 +322,12 @@ func (x expectation) word(eq stat.Equivalence, higherIsBetter bool) string {
 }
 
 // Deciding is the comparison that says most about the verdict: one of the
-// verdict's own word, of these the one farthest from no effect; nil without any.
+// verdict's own word, of these the one farthest from no effect; nil if none
+// has a number.
 func (v Verdict) Deciding() *Comparison {
 	var own []*Comparison
 	for i := range v.Comparisons {
-		if c := &v.Comparisons[i]; c.Word == v.Verdict {
+		if c := &v.Comparisons[i]; c.Word == v.Verdict && c.Ratio.Estimate > 0 {
 			own = append(own, c)
 		}
 	}
@@ -338,8 +339,5 @@ func (v Verdict) Deciding() *Comparison {
 
 // effect is how far a ratio is from 1, on either side alike.
 func effect(r stat.Estimate) float64 {
-	if r.Estimate <= 0 {
-		return 0
-	}
 	return max(r.Estimate, 1/r.Estimate)
 }

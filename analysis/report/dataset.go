@@ -18,6 +18,7 @@ type point struct {
 type group struct {
 	point
 	*runs.Cell
+	ranIntoMax bool // of the stopping rule
 }
 
 // dataset is the cells of all runs, arranged for tables.
@@ -27,6 +28,7 @@ type dataset struct {
 	scenarios []string // in the order of the study, then of the plan
 	workloads []string
 	arms      []string // in the order of the plan
+	ofClock   string
 }
 
 func arrange(all []runs.Run) (*dataset, error) {
@@ -34,14 +36,15 @@ func arrange(all []runs.Run) (*dataset, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &dataset{Set: set, groups: map[point]*group{}}
+	d := &dataset{Set: set, groups: map[point]*group{}, ofClock: clockOf(all)}
 	of := map[point][]*runs.Cell{}
 	for _, c := range set.Cells {
 		p := point{c.Get(runs.FactorScenario), c.Get(runs.FactorWorkload), c.Get(runs.FactorArm), c.Policies}
 		of[p] = append(of[p], c)
 	}
 	for p, cells := range of {
-		d.groups[p] = &group{p, runs.Merge(cells...)}
+		d.groups[p] = &group{point: p, Cell: runs.Merge(cells...)}
+		d.applyStop(d.groups[p])
 	}
 	d.order()
 	return d, nil
@@ -167,8 +170,10 @@ func (d *dataset) reference(named string) string {
 }
 
 // clock is "wall" or "virtual"; "" if the runs do not say.
-func (d *dataset) clock() string {
-	for _, r := range d.Runs {
+func (d *dataset) clock() string { return d.ofClock }
+
+func clockOf(all []runs.Run) string {
+	for _, r := range all {
 		if clock := r.Clock(); clock != "" {
 			return clock
 		}

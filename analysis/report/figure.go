@@ -66,7 +66,7 @@ func (e estimator) figure(scenario string, m measure) (figure, bool) {
 		return figure{}, false
 	}
 	name := map[string]string{"TCP_STREAM": "throughput", "TCP_RR": "latency", "TCP_CRR": "crr-rate"}[m.workload]
-	f := figure{Name: name + "-" + slug(scenario), Scenario: scenario, measure: m, scale: scaleFor(e.Units[m.metric], mediansOf(all))}
+	f := figure{Name: name + "-" + slug(scenario), Scenario: scenario, measure: m, scale: e.scale(e.Units[m.metric], mediansOf(all))}
 	f.Title = fmt.Sprintf("%s, %s", sentenceCase(m.name), scenario)
 	f.Subtitle, f.Basis = subtitle(m), e.basis(all)
 	f.Caption = caption(m, scenario)
@@ -116,9 +116,9 @@ func subtitle(m measure) string {
 }
 
 func (e estimator) basis(all []Summary) string {
-	s := "median of " + trialsText(all)
+	s := e.center() + " of " + trialsText(all)
 	if e.clock() == "virtual" {
-		s += " · virtual clock"
+		s += " over seeds · virtual clock"
 	}
 	if e.emulated() {
 		s += " · TCG: shapes, not speeds"

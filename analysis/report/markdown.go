@@ -98,6 +98,9 @@ func markdownSection(b *bytes.Buffer, s section) {
 		} else if t.Title != "" {
 			fmt.Fprintf(b, "### %s\n\n", mdEscape(t.Title))
 		}
+		if t.Note != "" {
+			fmt.Fprintf(b, "%s\n\n", mdEscape(t.Note))
+		}
 		markdownTable(b, t)
 		if t.Folded {
 			b.WriteString("</details>\n\n")

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"hookbed/analysis/claims"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
 )
@@ -44,11 +45,14 @@ type Document struct {
 	Clock        string                       `json:"clock"`
 	Accelerators []string                     `json:"accelerators"`
 	Confidence   float64                      `json:"confidence"`
+	Estimator    string                       `json:"estimator"`
 	Reference    string                       `json:"reference"`
 	Verdicts     []Verdict                    `json:"verdicts"`
 	Warnings     []string                     `json:"warnings"`
 	Problems     []Problem                    `json:"problems"`
 	Summaries    []Summary                    `json:"summaries"`
+	Claims       []claims.Verdict             `json:"claims"`
+	Costs        []Cost                       `json:"costs"`
 	Environment  map[string]map[string]string `json:"environment"`
 }
 
@@ -73,7 +77,10 @@ func Make(runDirs []string, outDir string, opt Options) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	c := compose(d, opt)
+	c, err := compose(d, opt)
+	if err != nil {
+		return Result{}, err
+	}
 	files, err := render(c)
 	if err != nil {
 		return Result{}, err
@@ -98,7 +105,7 @@ func Make(runDirs []string, outDir string, opt Options) (Result, error) {
 }
 
 // compose works everything out; nothing is written yet.
-func compose(d *dataset, opt Options) content {
+func compose(d *dataset, opt Options) (content, error) {
 	e := estimator{dataset: d, confidence: opt.Confidence, boot: stat.Bootstrap{Seed: opt.Seed, Resamples: opt.Resamples}, ref: d.reference(opt.Reference), made: map[summaryKey]Summary{}}
 	if e.confidence <= 0 || e.confidence >= 1 {
 		e.confidence = 0.95
@@ -116,16 +123,24 @@ func compose(d *dataset, opt Options) content {
 	c.Verdicts, c.Warnings, c.Problems, c.Summaries = e.verdicts(), e.warnings(head), d.problems(), e.allSummaries()
 	c.Verdicts, c.Warnings, c.Problems = orEmpty(c.Verdicts), orEmpty(c.Warnings), orEmpty(c.Problems)
 	c.Summaries, c.Accelerators = orEmpty(c.Summaries), orEmpty(c.Accelerators)
+	judged, err := d.claimsOf()
+	if err != nil {
+		return content{}, err
+	}
+	costs := e.costs()
+	c.Claims, c.Costs, c.Estimator = orEmpty(judged), orEmpty(finiteCosts(costs)), e.center()
 	c.glance, c.figures = e.glance(c.Verdicts), e.figures()
+	if s := claimSection(judged); len(s.Tables) > 0 {
+		c.sections = append(c.sections, s)
+	}
 	c.sections = append(c.sections, d.trouble())
 	c.sections = append(c.sections, e.results()...)
-	c.sections = append(c.sections, e.proof())
-	for _, s := range []section{e.activity(), variance(head), e.others()} {
+	for _, s := range []section{e.costSection(costs), e.controls(), e.proof(), e.activity(), e.variance(head), e.others()} {
 		if len(s.Tables) > 0 {
 			c.sections = append(c.sections, s)
 		}
 	}
-	return c
+	return c, nil
 }
 
 // orEmpty makes nothing an empty list, so that JSON never says null for a list.
@@ -206,10 +221,17 @@ func render(c content) ([]outFile, error) {
 func (c content) reading() []string {
 	out := []string{
 		"Each number is the median over trials. Its interval lies between two order statistics and has exactly the confidence shown, whatever the distribution; with few trials that is smallest to largest.",
-		fmt.Sprintf("Effects are ratios of medians. From %d trials on either side their interval is a percentile bootstrap at %s; below, it spans the ratios of the extremes and \"at least\" is the confidence it cannot fall short of.",
-			stat.MinRatioBootstrap, percent(c.Confidence)),
+		fmt.Sprintf("Effects are ratios of medians. From %d trials on either side their interval is a percentile bootstrap at %s; below, it spans the ratios of the extremes and \"at least\" is the confidence it cannot fall short of. Arms that share %d blocks or more are compared within each block, by Student's t on the logs of the blocks' ratios.",
+			stat.MinRatioBootstrap, percent(c.Confidence), runs.MinBlocks),
 		fmt.Sprintf("Where a ratio has no confidence beside it, it is %s.", percent(c.Confidence)),
 		"\"Slower\" and \"faster\" mean that the interval excludes 1, \"seems\" that it does so with less confidence than asked for. \"Not distinguishable\" does not mean equal: read the interval.",
+	}
+	if c.Estimator != "median" {
+		out[0] = "Each number is the mean of the faster half of the trials, which the plan fixed beforehand, for noise that only ever slows; its interval is a bootstrap t."
+		out[1] = strings.Replace(out[1], "ratios of medians", "ratios of faster halves", 1)
+	}
+	if c.Clock == runs.ClockVirtual {
+		out = append(out, "The clock is virtual: a second is a fixed number of instructions, so rates and times count instructions. Each number is the median over seeds, and intervals describe variation over seeds, nothing else: the same seed gives the same number, always.")
 	}
 	judged := 0
 	for _, v := range c.Verdicts {

@@ -454,3 +454,113 @@ func TestFigureWithoutAnyNumber(t *testing.T) {
 		t.Error("figure has coordinates that are no numbers")
 	}
 }
+
+// virtual is a run in virtual time: three seeds, a control pair, and arms whose
+// costs cross.
+func virtual() synthetic {
+	s := small()
+	s.spoil, s.env = nil, map[string]any{"accelerator": "tcg"}
+	s.scenarios, s.policies, s.blocks, s.trials, s.clock = []string{"localhost"}, []int{0, 10, 100, 1000}, 3, 2, runs.ClockVirtual
+	s.arms = []string{"docker", "iptables", "xdp", "xdp-again"}
+	return s
+}
+
+func TestVirtual(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "virtual")
+	virtual().write(t, dir)
+	out, res := makeReport(t, Options{}, dir)
+	if w := strings.Join(res.Warnings, "\n"); strings.Contains(w, `"seed"`) || !strings.Contains(w, "Virtual clock") {
+		t.Errorf("warnings: %s", w)
+	}
+	md := strings.ReplaceAll(read(t, out, "report.md"), `\`, "")
+	for _, want := range []string{
+		"Gbit per virtual second", "virtual µs", "intervals describe variation over seeds", "Variation between and within seeds",
+		"### Instructions per transaction, TCP_RR, localhost", "| iptables | 12 | linear", "### Turn points", "| iptables | docker |",
+		"### A/A: the same datapath under two names", "xdp over xdp-again", "False positives: ",
+	} {
+		if !strings.Contains(md, want) {
+			t.Errorf("report.md lacks %q", want)
+		}
+	}
+	for _, wall := range []string{"median, Gbit/s", "median, µs", "per s |"} {
+		if strings.Contains(md, wall) {
+			t.Errorf("report.md has %q, a unit of wall clocks", wall)
+		}
+	}
+	if svg := read(t, out, "figures", "throughput-localhost.svg"); !strings.Contains(svg, "Gbit per virtual second") || !strings.Contains(svg, "3 seeds") && !strings.Contains(svg, "over seeds") {
+		t.Error("the figure does not name its clock")
+	}
+	var doc Document
+	if err := json.Unmarshal([]byte(read(t, out, "report.json")), &doc); err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(doc.Costs, func(c Cost) bool { return c.Arm == "iptables" && c.Of == "instructions per transaction" })
+	if i < 0 {
+		t.Fatal("no cost of iptables in instructions")
+	}
+	// 20 ns a policy at 1e9 invented instructions a second.
+	if s := doc.Costs[i].Fit.Slope; s.Low > 20 || s.High < 20 || s.Confidence != 0.95 || doc.Costs[i].Fit.Best.Name != stat.CostLinear {
+		t.Errorf("slope %+v of the %s model, want 20 instructions a policy", s, doc.Costs[i].Fit.Best.Name)
+	}
+	for _, s := range doc.Summaries {
+		if s.Metric == "throughput" && (s.Blocks != 3 || s.Median.N != 3 || s.SeedCoV == nil || s.VsZero != nil && s.VsZero.Method != stat.MethodPaired) {
+			t.Errorf("summary %+v: three seeds, paired", s)
+		}
+	}
+}
+
+func TestPositiveControl(t *testing.T) {
+	s := virtual()
+	s.policies, s.arms = []int{0}, []string{"control-0", "control-500"}
+	dir := t.TempDir()
+	s.write(t, dir)
+	out, _ := makeReport(t, Options{}, dir)
+	md := read(t, out, "report.md")
+	if !regexp.MustCompile(`\| localhost \| TCP\\_RR \| 0 \| control-500 \| control-0 \| 500 \| (49\d|50\d)[.\d]* \| .* \| ×(0\.99|1\.00)\d \|`).MatchString(md) {
+		t.Errorf("the positive control is not judged:\n%s", md[strings.Index(md, "## Controls"):][:900])
+	}
+}
+
+func TestFasterHalf(t *testing.T) {
+	s := small()
+	s.spoil, s.trials, s.estimator = nil, 8, runs.EstimatorFasterHalf
+	dir := t.TempDir()
+	s.write(t, dir)
+	out, _ := makeReport(t, Options{}, dir)
+	md := read(t, out, "report.md")
+	if !strings.Contains(md, "faster half, Gbit/s") || strings.Contains(md, "median, Gbit/s") || !strings.Contains(md, "mean of the faster half") {
+		t.Error("the plan's estimator is not honoured")
+	}
+}
+
+func TestStoppingRule(t *testing.T) {
+	s := small()
+	s.spoil, s.trials = nil, 12
+	s.stop = &runs.Stop{CI: 0.05, Min: 6, Max: 12}
+	s.policies = []int{0}
+	s.arms = []string{"docker", "xdp"}
+	s.spoil = func(rows []record.Row, f map[string]string) []record.Row {
+		if f["arm"] == "docker" && rows[0].Trial > 8 {
+			return nil // passed over
+		}
+		for i := range rows {
+			if f["arm"] == "xdp" && rows[i].Trial%2 == 0 {
+				rows[i].Value *= 2
+			}
+		}
+		return rows
+	}
+	dir := t.TempDir()
+	s.write(t, dir)
+	_, res := makeReport(t, Options{}, dir)
+	w := strings.Join(res.Warnings, "\n")
+	if strings.Contains(w, "not complete") || !strings.Contains(w, "Ran into the most trials: 4 cells had 12 trials") || !strings.Contains(w, "localhost TCP_STREAM xdp N=0") {
+		t.Errorf("warnings: %s", w)
+	}
+	s.stop.CI = 1e-6 // not narrow, so docker's cells were interrupted
+	dir = t.TempDir()
+	s.write(t, dir)
+	if _, res := makeReport(t, Options{}, dir); !strings.Contains(strings.Join(res.Warnings, "\n"), "16 trials planned but never recorded") {
+		t.Errorf("warnings: %v", res.Warnings)
+	}
+}

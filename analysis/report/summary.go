@@ -8,6 +8,7 @@ import (
 	"unicode"
 
 	"hookbed/analysis/record"
+	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
 )
 
@@ -73,6 +74,9 @@ type Summary struct {
 	// Between and Within split the CoV into what boots differ by and what
 	// trials of one boot differ by.
 	Between *float64 `json:"cov_between_blocks"`
+	// SeedCoV is the CoV of the seeds' numbers, in virtual time.
+	SeedCoV *float64 `json:"cov_between_seeds,omitempty"`
+	Blocks  int      `json:"blocks"`
 	Within  *float64 `json:"cov_within_blocks"`
 	// VsZero is the ratio to N = 0 of the same arm, VsReference that to the
 	// reference arm at N = 0.
@@ -114,7 +118,11 @@ func (e estimator) estimate(g *group, metric string) Summary {
 	if len(x) == 0 {
 		return s
 	}
-	s.Median = known(stat.MedianInterval(x, e.confidence))
+	perBlock := e.perBlock(g, metric)
+	s.Median, s.Blocks = known(e.centre(perBlock, x, metric)), len(perBlock)
+	if e.clock() == runs.ClockVirtual {
+		s.SeedCoV = finite(stat.CoV(perBlock))
+	}
 	s.CoV = finite(stat.CoV(x))
 	between, within := stat.Components(g.byBlock(metric))
 	s.Between, s.Within = finite(between/math.Abs(stat.Mean(x))), finite(within/math.Abs(stat.Mean(x)))
@@ -122,20 +130,89 @@ func (e estimator) estimate(g *group, metric string) Summary {
 		return s // ratios of CPU time, or of counts near 0, answer no question
 	}
 	if g.policies != 0 {
-		s.VsZero = e.ratioTo(x, point{g.scenario, g.workload, g.arm, 0}, metric)
+		s.VsZero = e.ratioTo(g, point{g.scenario, g.workload, g.arm, 0}, metric)
 	}
 	if e.ref != "" && (g.arm != e.ref || g.policies != 0) {
-		s.VsReference = e.ratioTo(x, point{g.scenario, g.workload, e.ref, 0}, metric)
+		s.VsReference = e.ratioTo(g, point{g.scenario, g.workload, e.ref, 0}, metric)
 	}
 	return s
 }
 
-func (e estimator) ratioTo(x []float64, base point, metric string) *Interval {
-	g := e.groups[base]
-	if g == nil {
+func (e estimator) ratioTo(g *group, base point, metric string) *Interval {
+	if e.groups[base] == nil {
 		return nil
 	}
-	return known(e.boot.Ratio(x, g.Samples(metric), e.confidence))
+	return e.ratio(g, e.groups[base], metric)
+}
+
+// ratio of two groups: by block where they share enough blocks, else of all
+// their trials.
+func (e estimator) ratio(a, b *group, metric string) *Interval {
+	p := runs.Pair(a.Cell, b.Cell, metric, e.reduce(metric))
+	switch {
+	case p.Paired:
+		return known(stat.PairedRatio(p.A, p.B, e.confidence))
+	case e.estimatorName() == runs.EstimatorFasterHalf:
+		return known(e.halvesRatio(p.A, p.B, metric))
+	}
+	return known(e.boot.Ratio(p.A, p.B, e.confidence))
+}
+
+// halvesRatio is the ratio of two faster halves. Its interval spans the ratios
+// of the ends of theirs, so both hold with at least the confidence squared.
+func (e estimator) halvesRatio(a, b []float64, metric string) Interval {
+	up := runs.HigherIsBetter(metric)
+	r := Interval{Estimate: stat.FasterHalf(a, up) / stat.FasterHalf(b, up), N: min(len(a), len(b)), Method: stat.MethodExtremes}
+	r.Low, r.High = r.Estimate, r.Estimate
+	x, okX := e.boot.FasterHalfInterval(a, up, e.confidence)
+	y, okY := e.boot.FasterHalfInterval(b, up, e.confidence)
+	if okX && okY && x.Low > 0 && y.Low > 0 {
+		r.Low, r.High, r.Confidence = x.Low/y.High, x.High/y.Low, e.confidence*e.confidence
+	}
+	return r
+}
+
+// estimatorName is the estimator that the plan fixed.
+func (e estimator) estimatorName() string { return e.Runs[0].Estimator() }
+
+// center names what stands for a cell.
+func (e estimator) center() string {
+	if e.estimatorName() == runs.EstimatorFasterHalf {
+		return "faster half"
+	}
+	return "median"
+}
+
+// reduce makes one number of a block's trials.
+func (e estimator) reduce(metric string) func([]float64) float64 {
+	if e.estimatorName() == runs.EstimatorFasterHalf {
+		return func(x []float64) float64 { return stat.FasterHalf(x, runs.HigherIsBetter(metric)) }
+	}
+	return stat.Median
+}
+
+func (e estimator) perBlock(g *group, metric string) []float64 {
+	var out []float64
+	for _, values := range g.byBlock(metric) {
+		out = append(out, e.reduce(metric)(values))
+	}
+	return out
+}
+
+// centre estimates a cell. In virtual time each seed counts once, because only
+// seeds vary.
+func (e estimator) centre(perBlock, x []float64, metric string) Interval {
+	if e.clock() == runs.ClockVirtual {
+		return stat.MedianInterval(perBlock, e.confidence)
+	}
+	if e.estimatorName() != runs.EstimatorFasterHalf {
+		return stat.MedianInterval(x, e.confidence)
+	}
+	if out, ok := e.boot.FasterHalfInterval(x, runs.HigherIsBetter(metric), e.confidence); ok {
+		return out
+	}
+	v := e.reduce(metric)(x)
+	return Interval{Estimate: v, Low: v, High: v, N: len(x), Method: stat.MethodBootstrapT}
 }
 
 // summaries are those of every point of a scenario and workload.

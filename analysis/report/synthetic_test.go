@@ -1,13 +1,16 @@
 package report
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"hookbed/analysis/record"
@@ -25,8 +28,11 @@ type synthetic struct {
 	blocks    int
 	trials    int // a block
 	// spoil may change the rows of a trial before they are written.
-	spoil func(trial []record.Row, factors map[string]string) []record.Row
-	env   map[string]any
+	spoil     func(trial []record.Row, factors map[string]string) []record.Row
+	env       map[string]any
+	clock     string // "" is wall
+	estimator string
+	stop      *runs.Stop
 }
 
 type syntheticCell struct {
@@ -44,7 +50,10 @@ func (s synthetic) cells() []syntheticCell {
 						continue
 					}
 					f := map[string]string{"scenario": sc, "workload": w, "arm": arm, "policies": strconv.Itoa(n),
-						"datapath": arm, "provider": "libvirt", "clock": "wall", "kernel": "invented"}
+						"datapath": strings.TrimSuffix(arm, "-again"), "provider": "libvirt", "clock": cmp.Or(s.clock, "wall"), "kernel": "invented"}
+					if spin, ok := strings.CutPrefix(arm, "control-"); ok {
+						f["datapath"], f["spin"], f["duration"] = "control", spin, "2s"
+					}
 					out = append(out, syntheticCell{fmt.Sprintf("%012x", len(out)+1), f})
 				}
 			}
@@ -55,9 +64,12 @@ func (s synthetic) cells() []syntheticCell {
 
 // path is an invented cost of the arm's path and of each policy, in seconds.
 func path(f map[string]string) (fixed, each float64) {
-	fixed = map[string]float64{"docker": 30e-6, "iptables": 32e-6, "iptables-established": 32.5e-6, "cilium-like": 25e-6, "xdp": 27e-6, "xdp-pass": 26e-6}[f["arm"]]
+	fixed = map[string]float64{"docker": 30e-6, "iptables": 32e-6, "iptables-established": 32.5e-6, "cilium-like": 25e-6, "xdp": 27e-6, "xdp-again": 27e-6, "control-0": 30e-6, "control-500": 31e-6, "xdp-pass": 26e-6}[f["arm"]]
 	if f["arm"] == "iptables" {
 		each = 20e-9
+		if f["clock"] == runs.ClockVirtual {
+			fixed = 29e-6 // crosses docker's 30 at N = 50
+		}
 	}
 	if f["scenario"] == "multi-host" {
 		fixed *= 2
@@ -81,6 +93,13 @@ func (s synthetic) measure(rng *rand.Rand, f map[string]string) []record.Row {
 	if n > 0 {
 		rows = append(rows, m("probes_denied", "1", 3), m("hook_packets", "1", math.Round(1e5/t/1e4)))
 	}
+	if f["clock"] == runs.ClockVirtual { // a transaction is two packets, an instruction 1 ns
+		rows = append(rows, m("instructions_per_transaction", "1", (fixed+each*float64(n))*1e9*(1+rng.NormFloat64()*1e-5)))
+	}
+	if spin := f["spin"]; spin != "" {
+		known, _ := strconv.ParseFloat(spin, 64)
+		rows = append(rows, m("known_added_instructions", "1", known), m("hook_packets", "1", 2*2/t))
+	}
 	switch f["workload"] {
 	case "TCP_STREAM":
 		return append(rows, m("throughput", "bit/s", 2.4e5/t), m("retransmits", "1", float64(rng.IntN(4))))
@@ -102,7 +121,10 @@ func (s synthetic) write(t *testing.T, dir string) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(s.seed, 1))
 	cells := s.cells()
-	factors := []string{"scenario", "workload", "arm", "policies", "datapath", "provider", "clock", "kernel"}
+	factors := []string{"scenario", "workload", "arm", "policies", "datapath", "provider", "clock", "kernel", "seed", "spin", "duration"}
+	if s.clock != runs.ClockVirtual {
+		factors = factors[:8]
+	}
 	data, order := record.EncodeHeader(factors), 0
 	var trials []map[string]any
 	for block := 1; block <= s.blocks; block++ {
@@ -115,6 +137,10 @@ func (s synthetic) write(t *testing.T, dir string) {
 				for i := range rows {
 					rows[i].Run, rows[i].Cell, rows[i].Block, rows[i].Trial, rows[i].Order = "synthetic", c.id, block, trial, order
 					rows[i].Factors = c.factors
+					if s.clock == runs.ClockVirtual {
+						rows[i].Factors = maps.Clone(c.factors)
+						rows[i].Factors["seed"] = strconv.Itoa(block)
+					}
 				}
 				if s.spoil != nil {
 					rows = s.spoil(rows, c.factors)
@@ -142,9 +168,13 @@ func (s synthetic) plan(cells []syntheticCell, trials []map[string]any) map[stri
 	for _, c := range cells {
 		planned = append(planned, map[string]any{"id": c.id, "factors": c.factors})
 	}
-	return map[string]any{"schema": 1, "cells": planned, "trials": trials, "spec": map[string]any{
+	spec := map[string]any{
 		"Name": "synthetic", "Description": "Invented numbers, made by a test from a seed. Nothing was measured.",
-		"Arms": arms, "Scenarios": s.scenarios, "Workloads": s.workloads, "Lab": map[string]any{"Provider": "libvirt", "Accel": "auto"}}}
+		"Arms": arms, "Scenarios": s.scenarios, "Workloads": s.workloads, "Lab": map[string]any{"Provider": "libvirt", "Accel": "auto"}}
+	if s.estimator != "" || s.stop != nil {
+		spec["measure"] = map[string]any{"estimator": s.estimator, "stop": s.stop}
+	}
+	return map[string]any{"schema": 1, "cells": planned, "trials": trials, "spec": spec}
 }
 
 func writeJSON(t *testing.T, path string, v any) {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"hookbed/analysis/record"
+	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
 )
 
@@ -77,7 +78,7 @@ func (e estimator) workloadTables(scenario, workload string, groups []*group) []
 	var out []table
 	for _, m := range shown {
 		t := e.resultTable(scenario, workload, m)
-		t.Folded = !slices.Contains(main, m)
+		t.Folded = !slices.Contains(main, m) && !isInstructions(m)
 		out = append(out, t)
 	}
 	return out
@@ -85,14 +86,17 @@ func (e estimator) workloadTables(scenario, workload string, groups []*group) []
 
 // isResult says whether a metric is what the workload itself reported.
 func isResult(metric string) bool {
-	return metric == "throughput" || metric == "retransmits" || metric == "rate" || strings.HasPrefix(metric, "latency_") || metric == "rtt_mean"
+	return metric == "throughput" || metric == "retransmits" || metric == "rate" || strings.HasPrefix(metric, "latency_") || metric == "rtt_mean" || isInstructions(metric)
 }
+
+// isInstructions says whether a metric counts instructions per unit of work.
+func isInstructions(metric string) bool { return strings.HasPrefix(metric, "instructions_per_") }
 
 func (e estimator) resultTable(scenario, workload, metric string) table {
 	all := e.summaries(scenario, workload, metric)
-	sc := scaleFor(e.Units[metric], mediansOf(all))
+	sc := e.scale(e.Units[metric], mediansOf(all))
 	t := table{ID: slug(scenario + "-" + workload + "-" + metric), Title: workload + " " + metric + ", " + scenario}
-	t.Columns = []column{text("arm"), number("N"), number(sc.titled("median")), text("interval"), number("confidence"), number("CoV"), number("n"), text("against N = 0")}
+	t.Columns = []column{text("arm"), number("N"), number(sc.titled(e.center())), text("interval"), number("confidence"), number("CoV"), number("n"), text("against N = 0")}
 	if e.ref != "" {
 		t.Columns = append(t.Columns, text("against "+e.ref))
 	}
@@ -335,7 +339,7 @@ func (e estimator) mediansTable(id, title string, groups []*group, cols []string
 		for _, g := range groups {
 			meds = append(meds, stat.Median(g.Samples(m)))
 		}
-		scales[i] = scaleFor(e.Units[m], meds)
+		scales[i] = e.scale(e.Units[m], meds)
 		t.Columns = append(t.Columns, number(scales[i].titled(m)))
 	}
 	for _, g := range groups {
@@ -352,15 +356,25 @@ func (e estimator) mediansTable(id, title string, groups []*group, cols []string
 }
 
 // variance is the section that splits the spread between boots and trials.
-func variance(all []Summary) section {
+func (e estimator) variance(all []Summary) section {
 	sec := section{ID: "blocks", Title: "Variation between and within blocks",
 		Note: "A block is one boot of the lab. Both columns are coefficients of variation (one-way analysis of variance); a large first one means that boots differ and more blocks, not more trials, would narrow the intervals."}
 	t := table{ID: "blocks", Folded: true, Columns: []column{text("scenario"), text("workload"), text("metric"), text("arm"), number("N"), number("between blocks"), number("within a block")}}
+	if e.clock() == runs.ClockVirtual {
+		sec.Title = "Variation between and within seeds"
+		sec.Note = "A block is one boot under one seed. The spread is the coefficient of variation of the seeds' numbers; between and within split it by one-way analysis of variance, where seeds have several trials."
+		t.Columns = slices.Insert(t.Columns, 5, number("seeds"), number("spread between seeds"))
+	}
 	for _, s := range all {
-		if s.Between == nil || s.Within == nil {
+		row := tableRow{Cells: []string{s.Scenario, s.Workload, s.Metric, s.Arm, strconv.Itoa(s.Policies)}}
+		switch {
+		case e.clock() == runs.ClockVirtual && s.SeedCoV != nil:
+			row.Cells = append(row.Cells, strconv.Itoa(s.Blocks), percent(*s.SeedCoV))
+		case e.clock() == runs.ClockVirtual || s.Between == nil || s.Within == nil:
 			continue
 		}
-		t.Rows = append(t.Rows, tableRow{Cells: []string{s.Scenario, s.Workload, s.Metric, s.Arm, strconv.Itoa(s.Policies), percent(*s.Between), percent(*s.Within)}})
+		row.Cells = append(row.Cells, percent(value(s.Between)), percent(value(s.Within)))
+		t.Rows = append(t.Rows, row)
 	}
 	if len(t.Rows) > 0 {
 		sec.Tables = []table{t}

@@ -20,11 +20,12 @@ const listed = 6
 func (e estimator) warnings(all []Summary) []string {
 	var out []string
 	out = append(out, e.acceleratorWarning()...)
-	if e.clock() == "virtual" {
+	if e.clock() == runs.ClockVirtual {
 		out = append(out, "Virtual clock: guest time advances with executed instructions. The numbers count instructions, not caches or parallelism; intervals describe variation over seeds. Never compare them with wall-clock numbers.")
 	}
 	out = append(out, e.fewTrials(all)...)
 	out = append(out, e.statusWarnings()...)
+	out = append(out, e.maxWarning()...)
 	out = append(out, e.integrity()...)
 	out = append(out, e.oneBlock()...)
 	out = append(out, e.noise(all)...)

@@ -1,0 +1,173 @@
+package report
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"hookbed/analysis/claims"
+	"hookbed/analysis/runs"
+	"hookbed/analysis/stat"
+)
+
+// controls is the section of what says how far the other numbers can be
+// believed; it is empty if the run has no controls.
+func (e estimator) controls() section {
+	sec := section{ID: "controls", Title: "Controls",
+		Note: "The same datapath under two names must not differ (A/A), and a program of known cost must be seen to cost that (positive control)."}
+	for _, t := range []table{e.sameArms(), e.knownCost()} {
+		if len(t.Rows) > 0 {
+			sec.Tables = append(sec.Tables, t)
+		}
+	}
+	return sec
+}
+
+// sameArms compares arms that differ in nothing but the name.
+func (e estimator) sameArms() table {
+	t := table{ID: "aa", Title: "A/A: the same datapath under two names",
+		Columns: []column{text("scenario"), text("workload"), number("N"), text("arms"), text("metric"), text("ratio"), text("excludes 1")}}
+	excluding, total := 0, 0
+	for _, s := range e.scenarios {
+		for _, m := range e.measures() {
+			groups := e.sorted(s, m.workload)
+			for i, a := range groups {
+				for _, b := range groups[i+1:] {
+					if !twins(a, b) {
+						continue
+					}
+					r := e.ratio(a, b, m.metric)
+					word := "no interval"
+					if r != nil && r.Confidence > 0 {
+						total++
+						word = "no"
+						if r.Excludes(1) {
+							excluding++
+							word = "yes"
+						}
+					}
+					t.Rows = append(t.Rows, tableRow{Cells: []string{s, m.workload, strconv.Itoa(a.policies), a.arm + " over " + b.arm, m.metric, ratioWithInterval(r, e.confidence), word}})
+				}
+			}
+		}
+	}
+	if total > 0 {
+		rate := stat.FalsePositives(excluding, total, e.confidence)
+		t.Note = fmt.Sprintf("False positives: %d of %d comparisons exclude 1, %s (%s to %s); at %s intervals %s are to be expected.", excluding, total,
+			percent(rate.Estimate), percent(rate.Low), percent(rate.High), percent(e.confidence), percent(1-e.confidence))
+	}
+	return t
+}
+
+// twins are groups of one N whose factors differ in the arm's name alone.
+func twins(a, b *group) bool {
+	x, y := maps.Clone(a.Factors), maps.Clone(b.Factors)
+	delete(x, runs.FactorArm)
+	delete(y, runs.FactorArm)
+	return a.arm != b.arm && maps.Equal(x, y)
+}
+
+// Names of the positive control's datapath, its option and its metrics.
+const (
+	controlDatapath = "control"
+	controlOption   = "spin"
+	controlKnown    = "known_added_instructions" // per packet through the hook
+	hookPackets     = "hook_packets"
+)
+
+// knownCost compares what the control program adds, in instructions per packet
+// through its hook, with what it is known to add. The base is the control with
+// the lowest known cost in the same scenario and workload.
+func (e estimator) knownCost() table {
+	t := table{ID: "positive-control", Title: "Positive control: instructions that the program adds to each packet",
+		Note:    "Measured: instructions per unit of work beyond those of the base, over packets per unit of work. Packets are those the hook saw while the workload ran.",
+		Columns: []column{text("scenario"), text("workload"), number("N"), text("arm"), text("base"), number("known"), number("measured"), text("interval"), number("measured over known")}}
+	for _, s := range e.scenarios {
+		for _, w := range e.workloads {
+			var controls []*group
+			for _, g := range e.sorted(s, w) {
+				if g.Get(runs.FactorDatapath) == controlDatapath && g.Get(controlOption) != "" && len(g.Samples(controlKnown)) > 0 {
+					controls = append(controls, g)
+				}
+			}
+			if len(controls) < 2 {
+				continue
+			}
+			base := slices.MinFunc(controls, func(a, b *group) int {
+				return int(stat.Median(a.Samples(controlKnown)) - stat.Median(b.Samples(controlKnown)))
+			})
+			for _, g := range controls {
+				if row, ok := e.knownRow(g, base); ok && g != base {
+					t.Rows = append(t.Rows, row)
+				}
+			}
+		}
+	}
+	return t
+}
+
+func (e estimator) knownRow(g, base *group) (tableRow, bool) {
+	metric, work := "instructions_per_transaction", "rate"
+	if g.workload == "TCP_STREAM" {
+		metric, work = "instructions_per_mib", "throughput"
+	}
+	seconds, err := time.ParseDuration(g.Get("duration"))
+	p := runs.Pair(g.Cell, base.Cell, metric, e.reduce(metric))
+	packets, done := stat.Median(g.Samples(hookPackets)), stat.Median(g.Samples(work))*seconds.Seconds()
+	if g.workload == "TCP_STREAM" {
+		done /= mebibit
+	}
+	if err != nil || len(p.A) == 0 || len(p.B) == 0 || !(packets > 0) || !(done > 0) {
+		return tableRow{}, false
+	}
+	var added []float64
+	for i, v := range p.A {
+		other := stat.Median(p.B)
+		if p.Paired {
+			other = p.B[i]
+		}
+		added = append(added, (v-other)*done/packets)
+	}
+	known := stat.Median(g.Samples(controlKnown)) - stat.Median(base.Samples(controlKnown))
+	measured, sc := stat.MedianInterval(added, e.confidence), scaleFor("1", append(slices.Clone(added), known))
+	return tableRow{Cells: []string{g.scenario, g.workload, strconv.Itoa(g.policies), g.arm, base.arm, sc.format(known), sc.format(measured.Estimate),
+		e.interval(measured, sc), "×" + ratio(measured.Estimate/known)}}, true
+}
+
+// claimSection shows the claims that the run's arms fit.
+func claimSection(verdicts []claims.Verdict) section {
+	sec := section{ID: "claims", Title: "Claims",
+		Note: "Sentences of the 2017 study, and hookbed's, with margins fixed beforehand. Directions are judged by 90 % intervals, sameness by two one-sided tests. Claims about arms that this run does not have are left out."}
+	t := table{ID: "claims", Columns: []column{text("claim"), text("source"), text("verdict"), text("decided by"), text("ratio"), number("margin"), text("rests on")}}
+	for _, v := range verdicts {
+		row := tableRow{Cells: []string{v.Sentence, v.Source + ", " + v.Scenario, v.Verdict, none, none, percent(v.Margin), v.Claim.Reason}}
+		if v.Verdict != claims.Reproduced {
+			row.Class = "failed"
+		}
+		row.Cells[6] = v.Reason
+		if c := v.Deciding(); c != nil {
+			row.Cells[3] = fmt.Sprintf("%s, %s N=%d over %s N=%d", c.Metric, c.Arm, c.Policies, c.Against, c.AgainstPolicies)
+			row.Cells[4] = ratioWithInterval(&c.Ratio, 1-2*claims.Alpha)
+			row.Cells[6] += fmt.Sprintf(": %d and %d trials", c.Trials, c.AgainstTrials)
+			if c.Paired {
+				row.Cells[6] += fmt.Sprintf(", paired in %d blocks", c.Blocks)
+			}
+		}
+		t.Rows = append(t.Rows, row)
+	}
+	if len(t.Rows) > 0 {
+		sec.Tables = []table{t}
+	}
+	return sec
+}
+
+// claimsOf judges the study's claims, without those that the runs do not fit.
+func (d *dataset) claimsOf() ([]claims.Verdict, error) {
+	list, err := claims.Study()
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(claims.Judge(d.Set, list), func(v claims.Verdict) bool { return v.Missing }), nil
+}

@@ -1,0 +1,242 @@
+package report
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"hookbed/analysis/runs"
+	"hookbed/analysis/stat"
+)
+
+// Cost is what policies cost an arm: intercept and slope apart.
+type Cost struct {
+	Scenario string       `json:"scenario"`
+	Workload string       `json:"workload"`
+	Of       string       `json:"of"` // "time per transaction"
+	Unit     string       `json:"unit"`
+	Arm      string       `json:"arm"`
+	Fit      stat.CostFit `json:"fit"`
+	points   stat.Points
+}
+
+// costMeasure is a metric as a cost per unit of work.
+type costMeasure struct {
+	workload, metric, of, unit string
+	cost                       func(float64) float64
+}
+
+const mebibit = 8 << 20
+
+func costMeasures() []costMeasure {
+	same := func(v float64) float64 { return v }
+	out := []costMeasure{
+		{"TCP_STREAM", "throughput", "time per MiB", "s", func(v float64) float64 { return mebibit / v }},
+		{"TCP_RR", "latency_mean", "time per transaction", "s", same},
+		{"TCP_CRR", "rate", "time per connection", "s", func(v float64) float64 { return 1 / v }},
+		{"TCP_STREAM", "instructions_per_mib", "instructions per MiB", "1", same},
+	}
+	for _, w := range []string{"TCP_RR", "TCP_CRR"} {
+		out = append(out, costMeasure{w, "instructions_per_transaction", "instructions per transaction", "1", same})
+	}
+	return out
+}
+
+// costs fits what policies cost each arm that was measured at three or more N.
+func (e estimator) costs() []Cost {
+	var out []Cost
+	for _, s := range e.scenarios {
+		for _, m := range costMeasures() {
+			for _, arm := range e.arms {
+				p := e.points(s, arm, m)
+				if len(levelsIn(p)) < 3 {
+					continue
+				}
+				fit, err := stat.FitCost(p, e.costOptions())
+				if err != nil {
+					continue // too few points, or blocks that do not match: nothing to say
+				}
+				out = append(out, Cost{s, m.workload, m.of, m.unit, arm, fit, p})
+			}
+		}
+	}
+	return out
+}
+
+func (e estimator) costOptions() stat.CostOptions {
+	return stat.CostOptions{Confidence: e.confidence, Relative: true, Bootstrap: e.boot}
+}
+
+// points are an arm's costs: with two blocks or more one a block and N, of the
+// blocks that have every N; else all trials.
+func (e estimator) points(scenario, arm string, m costMeasure) stat.Points {
+	var cells []*group
+	for _, g := range e.sorted(scenario, m.workload) {
+		if g.arm == arm && len(g.Samples(m.metric)) > 0 {
+			cells = append(cells, g)
+		}
+	}
+	seen := map[runs.BlockID]int{}
+	var order []runs.BlockID
+	for _, g := range cells {
+		for _, b := range g.Blocks(m.metric) {
+			if seen[b.ID]++; seen[b.ID] == 1 {
+				order = append(order, b.ID)
+			}
+		}
+	}
+	order = slices.DeleteFunc(order, func(id runs.BlockID) bool { return seen[id] < len(cells) })
+	var p stat.Points
+	add := func(g *group, v float64, block int) {
+		p.N, p.Y = append(p.N, float64(g.policies)), append(p.Y, m.cost(v))
+		if block >= 0 {
+			p.Block = append(p.Block, block)
+		}
+	}
+	for _, g := range cells {
+		for _, b := range g.Blocks(m.metric) {
+			i := slices.Index(order, b.ID)
+			switch {
+			case len(order) < 2:
+				for _, v := range b.Values {
+					add(g, v, -1)
+				}
+			case i >= 0:
+				add(g, e.reduce(m.metric)(b.Values), i)
+			}
+		}
+	}
+	return p
+}
+
+func levelsIn(p stat.Points) []float64 {
+	return slices.Compact(slices.Sorted(slices.Values(p.N)))
+}
+
+// costSection shows the fits, and where arms cross.
+func (e estimator) costSection(costs []Cost) section {
+	sec := section{ID: "costs", Title: "What each policy costs",
+		Note: "Least squares per arm. The path is the linear model's intercept, the cost of N = 0; the slope what each policy adds. The model is the one of the least AICc among flat, linear, hinge and quadratic, with its Akaike weight. Flat: whether the linear model at the most policies is within 5 % of that at the fewest (two one-sided tests). " +
+			"An interval marked ~ rests on few points and holds if errors are about normal."}
+	for _, s := range e.scenarios {
+		for _, m := range costMeasures() {
+			of := slices.DeleteFunc(slices.Clone(costs), func(c Cost) bool {
+				return c.Scenario != s || c.Workload != m.workload || c.Of != m.of
+			})
+			if len(of) > 0 {
+				sec.Tables = append(sec.Tables, e.costTable(of))
+			}
+		}
+	}
+	if t := e.turnTable(costs); len(t.Rows) > 0 {
+		sec.Tables = append(sec.Tables, t)
+	}
+	return sec
+}
+
+func (e estimator) costTable(costs []Cost) table {
+	c := costs[0]
+	var paths, slopes []float64
+	for _, c := range costs {
+		paths, slopes = append(paths, c.Fit.T0.Estimate), append(slopes, c.Fit.Slope.Estimate)
+	}
+	path, slope := e.scale(c.Unit, paths), e.scale(c.Unit, slopes)
+	t := table{ID: slug("cost-" + c.Scenario + "-" + c.Workload + "-" + c.Of), Title: sentenceCase(c.Of) + ", " + c.Workload + ", " + c.Scenario}
+	t.Columns = []column{text("arm"), number("points"), text("model"), number(path.titled("path")), text("interval"), number(slope.titled("each policy")), text("interval"), text("flat")}
+	for _, c := range costs {
+		t.Rows = append(t.Rows, tableRow{Cells: []string{c.Arm, strconv.Itoa(len(c.points.N)), fmt.Sprintf("%s (%.2f)", c.Fit.Best.Name, c.Fit.Best.Weight),
+			path.format(c.Fit.T0.Estimate), e.interval(c.Fit.T0, path), slope.format(c.Fit.Slope.Estimate), e.interval(c.Fit.Slope, slope), flatWord(c.Fit.Flat)}})
+	}
+	return t
+}
+
+func (e estimator) interval(v stat.Estimate, sc scale) string {
+	if v.Confidence == 0 {
+		return none
+	}
+	text := sc.format(v.Low) + " to " + sc.format(v.High)
+	if v.Confidence < e.confidence {
+		text += ", " + stated(v)
+	}
+	if v.Rough {
+		text += " ~"
+	}
+	return text
+}
+
+func flatWord(q stat.Equivalence) string {
+	switch {
+	case q.Equivalent:
+		return "flat"
+	case q.Different:
+		return "not flat"
+	}
+	return "undecided"
+}
+
+// turnTable lists the arms whose lines cross.
+func (e estimator) turnTable(costs []Cost) table {
+	t := table{ID: "turn-points", Title: "Turn points",
+		Note:    "The number of policies from which on one arm costs more than another, where the two lines cross within what was measured.",
+		Columns: []column{text("scenario"), text("workload"), text("cost"), text("arm"), text("costs more than"), number("from N"), text("interval")}}
+	count := scale{divisor: 1}
+	for _, a := range costs {
+		most := slices.Max(a.points.N)
+		m := measureOf(a)
+		for _, arm := range e.arms {
+			b := e.points(a.Scenario, arm, m)
+			if arm == a.Arm || len(b.N) == 0 {
+				continue
+			}
+			turn, err := stat.Crossover(a.points, b, most, e.costOptions())
+			if err != nil || turn.None || turn.N.Estimate <= 0 || turn.N.Estimate >= most {
+				continue
+			}
+			t.Rows = append(t.Rows, tableRow{Cells: []string{a.Scenario, a.Workload, a.Of, a.Arm, arm, count.format(math.Ceil(turn.N.Estimate)), e.interval(turn.N, count)}})
+		}
+	}
+	return t
+}
+
+func measureOf(c Cost) costMeasure {
+	all := costMeasures()
+	return all[slices.IndexFunc(all, func(m costMeasure) bool { return m.workload == c.Workload && m.of == c.Of })]
+}
+
+// finiteCosts leaves out of report.json what it cannot hold.
+func finiteCosts(costs []Cost) []Cost {
+	return slices.DeleteFunc(slices.Clone(costs), func(c Cost) bool {
+		for _, v := range []stat.Estimate{c.Fit.T0, c.Fit.Slope, c.Fit.Flat.Ratio} {
+			for _, x := range []float64{v.Estimate, v.Low, v.High} {
+				if math.IsNaN(x) || math.IsInf(x, 0) {
+					return true
+				}
+			}
+		}
+		return slices.ContainsFunc(c.Fit.Models, func(m stat.CostModel) bool { return math.IsNaN(m.AICc) || math.IsInf(m.AICc, 0) })
+	})
+}
+
+// virtualUnit says in a unit that its seconds are virtual.
+func virtualUnit(unit string) string {
+	switch {
+	case strings.HasSuffix(unit, "/s"):
+		return strings.TrimSuffix(unit, "/s") + " per virtual second"
+	case unit == "per s":
+		return "per virtual second"
+	case unit == "s" || unit == "ms" || unit == "µs" || unit == "ns":
+		return "virtual " + unit
+	}
+	return unit
+}
+
+// scale is scaleFor with the clock in the unit.
+func (d *dataset) scale(unit string, values []float64) scale {
+	s := scaleFor(unit, values)
+	if d.clock() == runs.ClockVirtual {
+		s.unit = virtualUnit(s.unit)
+	}
+	return s
+}

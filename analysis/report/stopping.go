@@ -1,0 +1,58 @@
+package report
+
+import (
+	"fmt"
+
+	"hookbed/analysis/record"
+	"hookbed/analysis/runs"
+	"hookbed/analysis/stat"
+)
+
+// stopConfidence is that of the interval which ends a cell.
+const stopConfidence = 0.95
+
+// applyStop makes trials that the stopping rule passed over planned no more,
+// and notes the cells that ran into its max. With several runs, whose cells
+// ended each for itself, it leaves all as it is.
+func (d *dataset) applyStop(g *group) {
+	if len(d.Runs) != 1 || d.Runs[0].Plan == nil || d.Runs[0].Plan.Spec.Measure.Stop == nil {
+		return
+	}
+	stop := d.Runs[0].Plan.Spec.Measure.Stop
+	metric := "rate"
+	if g.workload == "TCP_STREAM" {
+		metric = "throughput"
+	}
+	ok, narrow := g.Count(record.StatusOK), d.narrow(g.Samples(metric), stop.CI)
+	g.ranIntoMax = ok >= stop.Max && !narrow
+	switch {
+	case ok >= stop.Max || ok >= stop.Min && narrow:
+		g.Planned = g.Tried()
+	default:
+		g.Planned = min(g.Planned, max(stop.Max, g.Tried()))
+	}
+}
+
+// narrow asks as the rule did: of rates, which higher is better for.
+func (d *dataset) narrow(x []float64, ci float64) bool {
+	if d.Runs[0].Estimator() == runs.EstimatorMedian {
+		return stat.NarrowEnough(stat.MedianInterval(x, stopConfidence), stopConfidence, ci)
+	}
+	e, ok := stat.Bootstrap{Seed: d.Runs[0].Plan.Spec.Seed}.FasterHalfInterval(x, true, stopConfidence)
+	return ok && stat.NarrowEnough(e, stopConfidence, ci)
+}
+
+// maxWarning names the cells that the rule did not end.
+func (d *dataset) maxWarning() []string {
+	var cells []string
+	for _, g := range d.all() {
+		if g.ranIntoMax {
+			cells = append(cells, fmt.Sprintf("%s %s %s N=%d", g.scenario, g.workload, g.arm, g.policies))
+		}
+	}
+	if len(cells) == 0 {
+		return nil
+	}
+	stop := d.Runs[0].Plan.Spec.Measure.Stop
+	return []string{fmt.Sprintf("Ran into the most trials: %s had %d trials and still an interval wider than ±%s: %s.", plural(len(cells), "cell"), stop.Max, percent(stop.CI), some(cells))}
+}

@@ -23,7 +23,7 @@ import (
 )
 
 type runFlags struct {
-	out, resume, only, drift string
+	out, resume, only, drift, shard string
 	jobs                     int
 }
 
@@ -38,7 +38,9 @@ that was interrupted or killed goes on with --resume: every trial once, none los
 		Example: `  driver run experiments/smoke.toml
   driver run experiments/full.toml --out runs/full
   driver run --resume runs/full
-  driver run experiments/full.toml --only 'arm=cilium-like,scenario=localhost'`,
+  driver run experiments/full.toml --only 'arm=cilium-like,scenario=localhost'
+  driver run experiments/virtual.toml --jobs 8
+  driver run experiments/virtual.toml --shard 1/3`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 || len(args) == 0 && f.resume != "" {
 				return nil
@@ -57,6 +59,7 @@ that was interrupted or killed goes on with --resume: every trial once, none los
 	cmd.Flags().StringVar(&f.resume, "resume", "", "go on with this run directory")
 	cmd.Flags().StringVar(&f.only, "only", "", "run only the cells that match, as in 'arm=docker|xdp,scenario!=multi-host'")
 	cmd.Flags().IntVarP(&f.jobs, "jobs", "j", 0, "in virtual time, guests at once (default: one a CPU, as memory permits); numbers do not depend on it")
+	cmd.Flags().StringVar(&f.shard, "shard", "", "run only the i-th of n shares of the blocks, as in 2/3; `driver merge` joins them")
 	driftFlag(cmd, &f.drift)
 	return cmd
 }
@@ -96,6 +99,9 @@ func (a *app) run(ctx context.Context, file string, f runFlags) error {
 
 func openRun(file string, f runFlags) (*rundir.Dir, *plan.Plan, error) {
 	if f.resume != "" {
+		if f.shard != "" {
+			return nil, nil, fmt.Errorf("%w: --shard cannot change on --resume; the run directory knows its share", errUsage)
+		}
 		dir, err := rundir.Open(f.resume)
 		if err != nil {
 			return nil, nil, err
@@ -116,11 +122,20 @@ func openRun(file string, f runFlags) (*rundir.Dir, *plan.Plan, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	var shard rundir.Shard
+	if f.shard != "" {
+		if shard, err = rundir.ParseShard(f.shard); err == nil {
+			err = shard.Check(p)
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("%w: --shard: %w", errUsage, err)
+		}
+	}
 	out := f.out
 	if out == "" {
 		out = filepath.Join("runs", p.Spec.Name+"-"+time.Now().Format("20060102-150405"))
 	}
-	dir, err := rundir.Create(out, p)
+	dir, err := rundir.CreateShard(out, p, shard)
 	if errors.Is(err, rundir.ErrNotEmpty) {
 		err = fmt.Errorf("%w; go on with `driver run --resume %s`, or give another directory with --out", err, out)
 	}

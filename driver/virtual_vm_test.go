@@ -1,0 +1,182 @@
+//go:build vm
+
+package main
+
+import (
+	"bytes"
+	"encoding/csv"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const virtualExperiment = `schema = 1
+name = "exact"
+seed = 11
+[lab]
+clock = "virtual"
+[measure]
+seeds = 2
+[matrix]
+scenarios = ["localhost", "multi-host"]
+workloads = ["TCP_RR", "TCP_STREAM"]
+policies = [50]
+[[arm]]
+name = "iptables"
+datapath = "iptables"
+[[arm]]
+name = "xdp"
+datapath = "xdp"
+`
+
+// withoutRun are the rows of a run without the column that names it.
+func (r *vmRig) withoutRun(run string) string {
+	r.t.Helper()
+	data, err := os.ReadFile(filepath.Join(r.dir, run, "rows.csv"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	rows, err := csv.NewReader(bytes.NewReader(data)).ReadAll()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	at := slices.Index(rows[0], "run")
+	var out strings.Builder
+	for _, row := range rows {
+		fmt.Fprintln(&out, strings.Join(slices.Delete(row, at, at+1), ","))
+	}
+	return out.String()
+}
+
+func (r *vmRig) expectSameRows(a, b string) {
+	r.t.Helper()
+	x, y := strings.Split(r.withoutRun(a), "\n"), strings.Split(r.withoutRun(b), "\n")
+	if len(x) != len(y) {
+		r.t.Errorf("%s has %d rows, %s has %d", a, len(x), b, len(y))
+	}
+	differ := 0
+	for i := range min(len(x), len(y)) {
+		if x[i] != y[i] {
+			if differ++; differ <= 5 {
+				r.t.Errorf("%s and %s differ:\n%s\n%s", a, b, x[i], y[i])
+			}
+		}
+	}
+	if differ > 5 {
+		r.t.Errorf("%s and %s differ in %d rows", a, b, differ)
+	}
+}
+
+// hog loads CPUs and disk until the test or the returned function ends it.
+func (r *vmRig) hog() (stop func()) {
+	r.t.Helper()
+	var hogs []*exec.Cmd
+	disk := filepath.Join(r.dir, "hog")
+	for _, script := range []string{
+		"while :; do :; done", "while :; do :; done", "while :; do :; done", "while :; do :; done",
+		"while :; do dd if=/dev/zero of=" + disk + " bs=1M count=200 conv=fsync 2>/dev/null; done",
+	} {
+		cmd := exec.Command("timeout", "600", "sh", "-c", script)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+		if err := cmd.Start(); err != nil {
+			r.t.Fatal(err)
+		}
+		hogs = append(hogs, cmd)
+	}
+	stop = func() {
+		for _, cmd := range hogs {
+			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+			_ = cmd.Wait()
+		}
+		hogs = nil
+		_ = os.Remove(disk)
+	}
+	r.t.Cleanup(stop)
+	return stop
+}
+
+// TestVMVirtualExact is the promise of virtual time: one experiment gives the
+// same rows to the last byte with one job on a computer left alone, with three on
+// one that is overloaded, killed and resumed, and as two shards that are merged.
+func TestVMVirtualExact(t *testing.T) {
+	r := newVMRig(t)
+	if err := os.WriteFile(filepath.Join(r.dir, "exact.toml"), []byte(virtualExperiment), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	before := machineState(t)
+	r.run("run", "exact.toml", "--out", "alone", "--jobs", "1")
+	r.expectTrials("alone/rows.csv", 16)
+	r.expectSame(before)
+
+	stop := r.hog()
+	r.run("run", "exact.toml", "--out", "crowded", "--jobs", "3")
+	stop()
+	r.expectSameRows("alone", "crowded")
+
+	r.killAfterABlock("killed")
+	r.run("down")
+	r.expectSame(before)
+	r.run("run", "--resume", "killed", "--jobs", "3")
+	r.expectSameRows("alone", "killed")
+
+	r.shards("exact.toml", "merged")
+	r.expectSameRows("alone", "merged")
+	r.expectSame(before)
+
+	if out := r.run("compare", "alone", "crowded"); !strings.Contains(out, "identical") {
+		t.Errorf("compare says %q of identical runs", out)
+	}
+	r.run("report", "crowded")
+}
+
+// killAfterABlock starts a run and kills it when one block is finished and
+// another has begun.
+func (r *vmRig) killAfterABlock(out string) {
+	r.t.Helper()
+	cmd, said := r.command("run", "exact.toml", "--out", out, "--jobs", "1")
+	if err := cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	first := filepath.Join(r.dir, out, "blocks", "1.jsonl")
+	for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if _, err := os.Stat(first); err == nil {
+			break
+		}
+	}
+	time.Sleep(5 * time.Second) // well into the second block
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	blocks, _ := filepath.Glob(filepath.Join(r.dir, out, "blocks", "*.jsonl"))
+	if len(blocks) == 0 || len(blocks) == 4 {
+		r.t.Fatalf("killed with %d blocks of 4 finished, want some but not all\n%s", len(blocks), said)
+	}
+}
+
+// shards runs an experiment as two shards at once and merges them.
+func (r *vmRig) shards(file, out string) {
+	r.t.Helper()
+	type shard struct {
+		cmd  *exec.Cmd
+		said *bytes.Buffer
+	}
+	var running []shard
+	for i := 1; i <= 2; i++ {
+		cmd, said := r.command("run", file, "--shard", fmt.Sprintf("%d/2", i), "--out", fmt.Sprintf("shard%d", i), "--jobs", "1")
+		if err := cmd.Start(); err != nil {
+			r.t.Fatal(err)
+		}
+		running = append(running, shard{cmd, said})
+	}
+	for i, s := range running {
+		if err := s.cmd.Wait(); err != nil {
+			r.t.Fatalf("shard %d: %v\n%s", i+1, err, s.said)
+		}
+	}
+	r.run("merge", "shard1", "shard2", "-o", out)
+}

@@ -4,9 +4,10 @@ REVISION  := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || ec
 LDFLAGS   := -s -w -X main.revision=$(REVISION)
 LINT      := .cache/bin/golangci-lint
 LINT_VERSION := v2.15.0
+REPRODUCE_OUT ?= runs/virtual-$(shell date +%Y%m%d-%H%M%S)
 SMOKE_OUT ?= runs/smoke-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: all deps build testbed test test-vm bench lint generate clean
+.PHONY: all deps build testbed reproduce nightly test test-vm bench lint generate clean
 
 all: build
 
@@ -24,6 +25,20 @@ testbed: deps build
 	@bin/driver images build
 	@bin/driver run experiments/smoke.toml --out $(SMOKE_OUT)
 	@bin/driver report $(SMOKE_OUT)
+
+# A small matrix in virtual time, compared with the stored baseline: exit code 5
+# when something did not reproduce (docs/nightly.md).
+nightly: deps build
+	@bin/driver images build
+	@.ci/nightly
+
+# The study's matrix in virtual time, and what becomes of its claims. Exit code 5
+# when one is contradicted.
+reproduce: deps build
+	@bin/driver images build
+	@bin/driver run experiments/virtual.toml --out $(REPRODUCE_OUT)
+	@bin/driver report $(REPRODUCE_OUT)
+	@bin/driver verify $(REPRODUCE_OUT)
 
 # Unit, golden, command-line, BPF verdict and local-provider end-to-end tests.
 test: deps build

@@ -24,7 +24,7 @@ import (
 
 type runFlags struct {
 	out, resume, only, drift, shard string
-	jobs                     int
+	jobs                            int
 }
 
 func (a *app) runCommand() *cobra.Command {

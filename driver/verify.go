@@ -124,8 +124,12 @@ func (a *app) showVerdicts(verdicts []claims.Verdict, format string) error {
 	}
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "claim\tverdict\tnumbers")
-	for _, v := range verdicts {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", v.ID, v.Verdict, numbersOf(v))
+	for _, missing := range []bool{false, true} { // what the run can say comes first
+		for _, v := range verdicts {
+			if v.Missing == missing {
+				fmt.Fprintf(w, "%s\t%s\t%s\n", v.ID, v.Verdict, numbersOf(v))
+			}
+		}
 	}
 	return w.Flush()
 }

@@ -13,8 +13,10 @@ import (
 )
 
 // Bench writes Go benchmark format (golang.org/design/14313-benchmark-format):
-// a line for each usable trial, named by its factors, so that benchstat
-// compares arms, policies or runs. What all cells share becomes configuration.
+// a line for each usable trial, named by what tells its cell apart, so that
+// benchstat compares arms, policies or files. What all cells share becomes
+// configuration. The run is named only where there are several, and the seed
+// never: benchstat shows what differs in it apart, instead of comparing it.
 func Bench(w io.Writer, set *runs.Set) error {
 	var b strings.Builder
 	common := shared(set)
@@ -30,7 +32,9 @@ func Bench(w io.Writer, set *runs.Set) error {
 				}
 				if run != r.Name {
 					run = r.Name
-					config(&b, "run", run)
+					if len(set.Runs) > 1 {
+						config(&b, "run", run)
+					}
 					config(&b, "kernel-release", r.Env["kernel_release"])
 					config(&b, "accelerator", r.Env["accelerator"])
 				}
@@ -78,12 +82,9 @@ func benchLine(set *runs.Set, c *runs.Cell, t *runs.Trial, common map[string]str
 		name += "/" + f + "=" + word(c.Get(f))
 	}
 	for _, f := range slices.Sorted(maps.Keys(c.Factors)) {
-		if _, same := common[f]; !same && !slices.Contains(named(), f) && c.Get(f) != "" {
+		if _, same := common[f]; !same && !slices.Contains(named(), f) && c.Get(f) != "" && !follows(set, f) {
 			name += "/" + f + "=" + word(c.Get(f))
 		}
-	}
-	if t.Seed != "" {
-		name += "/seed=" + word(t.Seed)
 	}
 	line := name + " 1"
 	for _, m := range slices.Sorted(maps.Keys(t.Values)) {
@@ -106,6 +107,20 @@ func benchUnit(metric, unit, clock string) string {
 		return word(metric) + "-per-" + strings.TrimPrefix(unit, "1/")
 	}
 	return word(metric) + "-" + unit
+}
+
+// follows says whether a factor has one level in every arm, so that the arm's
+// name says it.
+func follows(set *runs.Set, factor string) bool {
+	of := map[string]string{}
+	for _, c := range set.Cells {
+		arm := c.Get(runs.FactorArm)
+		if level, ok := of[arm]; ok && level != c.Get(factor) {
+			return false
+		}
+		of[arm] = c.Get(factor)
+	}
+	return true
 }
 
 // word is a level as part of a name: without spaces, which would end it, and

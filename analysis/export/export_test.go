@@ -29,7 +29,7 @@ func invented(t *testing.T, clock, status string) *runs.Set {
 	for block := 1; block <= 3; block++ {
 		for trial := 1; trial <= 2; trial++ {
 			for i, arm := range []string{"docker", "iptables as study", "xdp"} {
-				f := map[string]string{"scenario": "localhost", "workload": "TCP_RR", "arm": arm, "policies": fmt.Sprint(10 * i), "clock": clock, "congestion": "reno", "attach": ""}
+				f := map[string]string{"scenario": "localhost", "workload": "TCP_RR", "arm": arm, "policies": fmt.Sprint(10 * i), "clock": clock, "congestion": "reno", "filter": "of " + arm}
 				if clock == runs.ClockVirtual {
 					f["seed"] = fmt.Sprint(block)
 				}
@@ -124,7 +124,7 @@ func TestBenchReader(t *testing.T) {
 			case *benchfmt.Result:
 				n++
 				_, parts := rec.Name.Parts()
-				if len(rec.Values) != 2 || string(parts[0]) != "/scenario=localhost" || rec.GetConfig("kernel-release") != "6.12.1" || rec.GetConfig("clock") != clock || rec.GetConfig("run") != "invented" {
+				if len(rec.Values) != 2 || string(parts[0]) != "/scenario=localhost" || rec.GetConfig("kernel-release") != "6.12.1" || rec.GetConfig("clock") != clock || rec.GetConfig("run") != "" || len(parts) != 4 {
 					t.Fatalf("result %q with %v", rec.Name, rec.Values)
 				}
 				latency := map[string]string{"wall": "latency_mean-s", "virtual": "latency_mean-virtual-s"}[clock]

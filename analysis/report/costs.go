@@ -179,7 +179,7 @@ func flatWord(q stat.Equivalence) string {
 // turnTable lists the arms whose lines cross.
 func (e estimator) turnTable(costs []Cost) table {
 	t := table{ID: "turn-points", Title: "Turn points",
-		Note:    "The number of policies from which on one arm costs more than another, where the two lines cross within what was measured.",
+		Note:    "The number of policies from which on one arm costs more than another, where the two lines cross and the data bound where. An end of the interval at 0 or at the most policies is no bound.",
 		Columns: []column{text("scenario"), text("workload"), text("cost"), text("arm"), text("costs more than"), number("from N"), text("interval")}}
 	count := scale{divisor: 1}
 	for _, a := range costs {
@@ -191,7 +191,7 @@ func (e estimator) turnTable(costs []Cost) table {
 				continue
 			}
 			turn, err := stat.Crossover(a.points, b, most, e.costOptions())
-			if err != nil || turn.None || turn.N.Estimate <= 0 || turn.N.Estimate >= most {
+			if err != nil || turn.None || turn.N.Low <= 0 && turn.N.High >= most {
 				continue
 			}
 			t.Rows = append(t.Rows, tableRow{Cells: []string{a.Scenario, a.Workload, a.Of, a.Arm, arm, count.format(math.Ceil(turn.N.Estimate)), e.interval(turn.N, count)}})

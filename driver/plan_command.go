@@ -35,13 +35,9 @@ const (
 	sealedTrialOverhead = time.Second
 )
 
-// estimate is how long an experiment takes with as many guests at once as this
-// computer has room for.
-func estimate(p *plan.Plan) time.Duration { return estimateJobs(p, lab.Jobs(p.Spec.Lab.Memory)) }
-
-// estimateJobs is estimate for a number of guests at once, which only matters
-// in virtual time. With a stopping rule it is the most.
-func estimateJobs(p *plan.Plan, jobs int) time.Duration {
+// estimate is how long an experiment takes with a number of guests at once,
+// which only matters in virtual time. With a stopping rule it is the most.
+func estimate(p *plan.Plan, jobs int) time.Duration {
 	switch {
 	case len(p.Blocks) > 0:
 		virtual := p.Estimate(sealedSetupOverhead, sealedTrialOverhead)
@@ -91,7 +87,7 @@ func (a *app) planCommand() *cobra.Command {
 				}
 				a.say("bundles written to %s", render)
 			}
-			est := estimateJobs(p, jobs)
+			est := estimate(p, jobs)
 			summary := map[string]any{"plan": p, "cells": len(p.Cells), "trials": len(p.Trials), "estimated_seconds": est.Seconds()}
 			a.emit("plan", summary, func(w io.Writer) {
 				plan.Describe(w, p)

@@ -78,7 +78,7 @@ func (a *app) run(ctx context.Context, file string, f runFlags) error {
 		return err
 	}
 	a.interruptHint = fmt.Sprintf("nothing is left running; go on with `driver run --resume %s`", dir.Path())
-	a.say("run directory %s: %d of %d trials to run, about %s", dir.Path(), len(trials), len(p.Trials), estimate(p).Round(time.Second))
+	a.say("run directory %s: %d of %d trials to run, about %s", dir.Path(), len(trials), len(p.Trials), f.remaining(p, len(trials)).Round(time.Second))
 	start := time.Now()
 	result, err := a.measure(ctx, p, dir, trials, f)
 	if err != nil {
@@ -95,6 +95,15 @@ func (a *app) run(ctx context.Context, file string, f runFlags) error {
 		return fmt.Errorf("%w: %d of %d trials; reasons are in %s", errFailedCells, n, len(trials), filepath.Join(dir.Path(), "rows.csv"))
 	}
 	return nil
+}
+
+// remaining is the estimated time of the trials that are left to run.
+func (f runFlags) remaining(p *plan.Plan, trials int) time.Duration {
+	jobs := f.jobs
+	if jobs == 0 {
+		jobs = lab.Jobs(p.Spec.Lab.Memory)
+	}
+	return time.Duration(float64(estimate(p, jobs)) * float64(trials) / float64(len(p.Trials)))
 }
 
 func openRun(file string, f runFlags) (*rundir.Dir, *plan.Plan, error) {

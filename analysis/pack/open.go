@@ -156,7 +156,7 @@ type unpacking struct {
 func (u *unpacking) all(tr *tar.Reader) error {
 	for {
 		h, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err == nil {

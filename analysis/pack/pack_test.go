@@ -120,7 +120,7 @@ func rewrite(t *testing.T, file string, edit func([]item) []item) string {
 	var items []item
 	for {
 		h, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -294,7 +294,7 @@ func (s *sealedRun) chunks(h *childHelper, phase string, chunks []bundle.Steps) 
 			return false, err
 		}
 		if reply.Error != "" || s.ctx.Err() != nil {
-			return false, nil
+			return false, nil //nolint:nilerr // the failure is in the reply that was just written
 		}
 	}
 	return true, nil

@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -261,18 +260,14 @@ func (f *follower) poll() (done bool, err error) {
 // DecodeReplies parses a sealed guest's results.
 func DecodeReplies(data []byte) ([]bundle.SealedReply, error) {
 	var out []bundle.SealedReply
-	r := bufio.NewReader(bytes.NewReader(data))
-	for n := 1; ; n++ {
-		line, err := r.ReadBytes('\n')
-		if len(line) == 0 && err != nil {
-			return out, nil
-		}
+	for line := range bytes.Lines(data) {
 		var reply bundle.SealedReply
 		if err := json.Unmarshal(line, &reply); err != nil {
-			return nil, fmt.Errorf("parse results of the sealed guest, line %d: %.80q: %w", n, line, err)
+			return nil, fmt.Errorf("parse results of the sealed guest, line %d: %.80q: %w", len(out)+1, line, err)
 		}
 		out = append(out, reply)
 	}
+	return out, nil
 }
 
 // Environment is what env.json says of sealed guests: with these digests, the

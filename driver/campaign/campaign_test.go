@@ -159,6 +159,21 @@ name = "cilium-like"
 datapath = "cilium-like"
 `
 
+// planOf expands an experiment with everything that it may choose from.
+func planOf(t *testing.T, text string) *plan.Plan {
+	t.Helper()
+	catalog := plan.Catalog{Datapaths: datapath.Catalog(), Workloads: workload.Catalog(), Kernels: images.Kernels()}
+	spec, err := plan.Parse("test.toml", []byte(text), catalog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := plan.Expand(spec, catalog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 // campaignOf runs the experiment against a helper that misbehaves, and returns
 // the statuses of its rows in order.
 func campaignOf(t *testing.T, how string) (Result, []record.Row, error) {
@@ -176,15 +191,7 @@ func runnerOf(t *testing.T, how, experiment string) *runner {
 	}
 	t.Setenv(fakeEnv, how)
 	t.Setenv(countEnv, filepath.Join(t.TempDir(), "count"))
-	catalog := plan.Catalog{Datapaths: datapath.Catalog(), Workloads: workload.Catalog(), Kernels: images.Kernels()}
-	spec, err := plan.Parse("fake.toml", []byte(experiment), catalog)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := plan.Expand(spec, catalog)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := planOf(t, experiment)
 	dir, err := rundir.Create(filepath.Join(t.TempDir(), "run"), p)
 	if err != nil {
 		t.Fatal(err)
@@ -202,7 +209,7 @@ func runnerOf(t *testing.T, how, experiment string) *runner {
 		Plan: p, Dir: dir, Trials: dir.Pending(), Progress: &quiet{}, Log: slog.New(slog.DiscardHandler),
 		Environment: func(l *lab.Lab) map[string]any { return l.Environment() },
 		Up: func(ctx context.Context, _ int) (*lab.Lab, error) {
-			return lab.Up(ctx, lab.Config{Name: "fake", Lab: spec.Lab, Nodes: 1, Store: store, GuestPath: self,
+			return lab.Up(ctx, lab.Config{Name: "fake", Lab: p.Spec.Lab, Nodes: 1, Store: store, GuestPath: self,
 				StateDir: filepath.Join(t.TempDir(), "state")})
 		},
 	})

@@ -84,6 +84,9 @@ func handlers() map[string]handler {
 	on(t, doExpect)
 	on(t, doExec)
 	on(t, doSnapshot)
+	on(t, doTestRuns)
+	on(t, doPeer)
+	on(t, doGenerate)
 	return t
 }
 

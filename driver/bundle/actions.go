@@ -86,14 +86,24 @@ type Offload struct {
 }
 
 // Rules loads one rule-set file in one atomic call of Tool:
-// "iptables-legacy" and "iptables-nft" mean `TOOL-restore --noflush -w`,
-// "nft" means `nft -f`. Undo: the Undo file, loaded the same way; if it is
-// empty nothing is undone (the namespace goes away). The step's value
-// "load_seconds" is the wall time of the call.
+// "iptables-legacy", "iptables-nft", "ip6tables-legacy" and "ip6tables-nft"
+// mean `TOOL-restore --noflush -w`, "nft" means `nft -f`, "ipset" means
+// `ipset restore` (atomic per line only). Undo: the Undo file, loaded the same
+// way; if it is empty nothing is undone (the namespace goes away).
+//
+// In a file for nft the text "{handle:FAMILY TABLE CHAIN COMMENT}" stands for
+// the handle of the chain's rule with that comment; it is looked up before the
+// call is timed.
+//
+// The step's values: Metric is the wall time of the call in seconds, and
+// "memory_bytes" what the kernel keeps of what the call loaded, where that can
+// be told; the step's note says how.
 type Rules struct {
 	Tool string `json:"tool"`
 	File string `json:"file"`
 	Undo string `json:"undo,omitempty"`
+	// Metric names the value of the wall time, "" is "load_seconds".
+	Metric string `json:"metric,omitempty"`
 }
 
 // LoadBPF loads a BPF object under a handle.
@@ -197,10 +207,7 @@ type Read struct {
 
 // Counter says what Read reads. Exactly one of Rules and BPF is set.
 type Counter struct {
-	// Rules: tool and chain ("iptables-legacy", table "filter", "INPUT").
-	// Values: rules (in the chain), rules_hook (in the whole table), packets
-	// and bytes (of all the chain's rules with a target, plus its policy),
-	// dropped (packets of DROP rules), accepted (packets of ACCEPT rules).
+	// Rules: a netfilter rule set; see RuleCounter for the values.
 	Rules *RuleCounter `json:"rules,omitempty"`
 	// BPF: a per-CPU array of {packets u64, bytes u64} indexed by verdict
 	// (bpf/headers/stats.h) and the maps whose realised entries count.
@@ -208,11 +215,24 @@ type Counter struct {
 	BPF *BPFCounter `json:"bpf,omitempty"`
 }
 
-// RuleCounter names a chain of a netfilter rule set.
+// RuleCounter names a chain of a netfilter rule set. Its values: rules (in the
+// chain), rules_hook (in the whole table), packets and bytes (that the chain
+// decided, or let pass), dropped (packets that met a rule that drops), accepted
+// (packets that met a rule that accepts), passed (packets that met no such
+// rule), elements.SET (of each set).
+//
+// With iptables, packets are those of all the chain's rules with a target, plus
+// its policy; passed ones are those of RETURN rules and of a policy ACCEPT.
+// With nft, packets are the sum over the table of all rules that count, and
+// passed ones are those of rules that count and have no verdict; a rule set
+// made for this has every packet meet one counter.
 type RuleCounter struct {
-	Tool  string `json:"tool"`
-	Table string `json:"table"`
+	Tool  string `json:"tool"`  // of Rules, but not "ipset"
+	Table string `json:"table"` // "filter"; of nft the family and name, "ip hookbed"
 	Chain string `json:"chain"`
+	// Sets are ipsets that the rules match. Those of an nft table are read
+	// with it.
+	Sets []string `json:"sets,omitempty"`
 }
 
 // BPFCounter names the counters of a loaded object.

@@ -101,7 +101,7 @@ func registry() []datapath {
 				{Key: optState, Allowed: []string{stateAsStudy, stateEstablished}, Doc: "every rule asks for NEW, or established connections are accepted first"},
 				{Key: optPlacement, Allowed: []string{placementInput, placementForward}, Doc: "INPUT of the server's namespace, or DOCKER-USER on its node"},
 			},
-		}, bridgeFabric, iptablesFilter},
+		}, bridgeFabric, netfilterFilter},
 		{plan.DatapathEntry{
 			Name: "cilium-like", Fabric: "bpf", Filter: "tc-hash",
 			Doc: "tc programs at the veths: conntrack, identity hash policy, redirect; no bridge, no netfilter",

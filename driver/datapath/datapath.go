@@ -98,7 +98,7 @@ func Catalog() []plan.DatapathEntry {
 	var named, crossed []plan.DatapathEntry
 	for _, fa := range fabrics() {
 		for _, fi := range filters() {
-			e := entry(fa, fi)
+			e := combined(fa, fi)
 			crossed = append(crossed, e)
 			for _, p := range presets() {
 				if p.fabric != fa.name || p.filter != fi.name {
@@ -117,7 +117,7 @@ func presetRank(name string) int {
 	return slices.IndexFunc(presets(), func(p preset) bool { return p.name == name })
 }
 
-func entry(fa fabric, fi filter) plan.DatapathEntry {
+func combined(fa fabric, fi filter) plan.DatapathEntry {
 	e := plan.DatapathEntry{
 		Name: crossName(fa.name, fi.name), Doc: fa.doc + "; " + fi.doc, Fabric: fa.name, Filter: fi.name,
 		Crossed: true, NoPolicies: fi.noPolicies,
@@ -186,6 +186,8 @@ type renderer struct {
 	// realised is what the kernel must hold once the policies are applied.
 	realised []bundle.Expect
 	joined   bool // the programs of fabric bpf are there
+	// admits is the value of the filter's counters that grows with what it admits.
+	admits string
 }
 
 func newRenderer(cell plan.Cell) *renderer {
@@ -194,6 +196,7 @@ func newRenderer(cell plan.Cell) *renderer {
 		Setup:    Setup{Topology: t, Network: NetworkBridge, Files: map[string]bundle.File{}},
 		cell:     cell,
 		policies: policiesOf(cell, t.Client.Addr),
+		admits:   "accepted",
 	}
 }
 

@@ -136,24 +136,49 @@ struct {
 	__type(value, struct rule);
 } list SEC(".maps");
 
-static __always_inline int rule_matches(const struct rule *r, const struct packet *p)
+#define LIST_PART 128
+
+enum part {
+	PART_NO_MATCH,
+	PART_END, // of the list
+	PART_ADMIT,
+	PART_DENY,
+};
+
+// list_part walks a part of the list. It is a function of its own, so that the
+// verifier goes through it once: within one program it keeps every way out of a
+// loop in mind, and gives up after some thousand.
+__noinline int list_part(__u32 first, __be32 saddr, __u16 dport, __u8 proto, __u32 bytes)
 {
-	if ((p->saddr ^ r->addr) & ~r->ignored)
-		return 0;
-	return (!r->proto || r->proto == p->proto) && (!r->dport || r->dport == p->dport);
+	// 64 bits wide, so that the verifier knows its value when it is kept on the
+	// stack; the key is a copy.
+	for (__u64 i = 0; i < LIST_PART; i++) {
+		__u32 key = first + i;
+		struct rule *r = bpf_map_lookup_elem(&list, &key);
+
+		if (!r || !(r->flags & RULE_USED))
+			return PART_END;
+		if ((saddr ^ r->addr) & ~r->ignored)
+			continue;
+		if ((r->proto && r->proto != proto) || (r->dport && r->dport != dport))
+			continue;
+		account(r->index, bytes);
+		return r->flags & RULE_DENY ? PART_DENY : PART_ADMIT;
+	}
+	return PART_NO_MATCH;
 }
 
 static __always_inline int list_admits(const struct packet *p, __u32 bytes)
 {
-	for (__u32 i = 0; i < list_capacity; i++) {
-		struct rule *r = bpf_map_lookup_elem(&list, &i);
+	for (__u64 first = 0; first < list_capacity; first += LIST_PART) {
+		int found = list_part(first, p->saddr, p->dport, p->proto, bytes);
 
-		if (!r || !(r->flags & RULE_USED))
+		if (found == PART_ADMIT)
+			return 1;
+		if (found == PART_DENY)
+			return 0;
+		if (found != PART_NO_MATCH)
 			break;
-		if (!rule_matches(r, p))
-			continue;
-		account(r->index, bytes);
-		return !(r->flags & RULE_DENY);
 	}
 	return default_admit;
 }

@@ -31,6 +31,17 @@ type Veth struct {
 	Queues  int    `json:"queues,omitempty"` // rx and tx queues of both ends, 0 = 1
 }
 
+// Netkit makes a netkit pair in layer 2 mode (Linux 6.7): Link, the primary, in
+// the step's namespace, Peer in PeerIn ("" is the node). Both are set up. Undo:
+// deleted (a no-op if already gone).
+type Netkit struct {
+	Link    string `json:"link"`
+	MAC     string `json:"mac,omitempty"`
+	Peer    string `json:"peer"`
+	PeerIn  string `json:"peer_in"`
+	PeerMAC string `json:"peer_mac,omitempty"`
+}
+
 // Bridge makes a Linux bridge, without STP, and sets it up. Undo: deleted.
 type Bridge struct {
 	Link string `json:"link"`
@@ -45,13 +56,14 @@ type SetLink struct {
 	Up     bool   `json:"up,omitempty"`
 }
 
-// Addr adds an address in CIDR form. Undo: removed.
+// Addr adds an address in CIDR form. One of IPv6 is usable at once: nobody is
+// asked whether it is taken. Undo: removed.
 type Addr struct {
 	Link string `json:"link"`
 	CIDR string `json:"cidr"`
 }
 
-// Route adds a route; Dst "default" or CIDR, Via may be empty for a link
+// Route adds a route; Dst "default" (IPv4) or CIDR, Via may be empty for a link
 // route. Undo: removed.
 type Route struct {
 	Dst    string `json:"dst"`
@@ -86,14 +98,24 @@ type Offload struct {
 }
 
 // Rules loads one rule-set file in one atomic call of Tool:
-// "iptables-legacy" and "iptables-nft" mean `TOOL-restore --noflush -w`,
-// "nft" means `nft -f`. Undo: the Undo file, loaded the same way; if it is
-// empty nothing is undone (the namespace goes away). The step's value
-// "load_seconds" is the wall time of the call.
+// "iptables-legacy", "iptables-nft", "ip6tables-legacy" and "ip6tables-nft"
+// mean `TOOL-restore --noflush -w`, "nft" means `nft -f`, "ipset" means
+// `ipset restore` (atomic per line only). Undo: the Undo file, loaded the same
+// way; if it is empty nothing is undone (the namespace goes away).
+//
+// In a file for nft the text "{handle:FAMILY TABLE CHAIN COMMENT}" stands for
+// the handle of the chain's rule with that comment; it is looked up before the
+// call is timed.
+//
+// The step's values: Metric is the wall time of the call in seconds, and
+// "memory_bytes" what the kernel keeps of what the call loaded, where that can
+// be told; the step's note says how.
 type Rules struct {
 	Tool string `json:"tool"`
 	File string `json:"file"`
 	Undo string `json:"undo,omitempty"`
+	// Metric names the value of the wall time, "" is "load_seconds".
+	Metric string `json:"metric,omitempty"`
 }
 
 // LoadBPF loads a BPF object under a handle.
@@ -113,8 +135,9 @@ type LoadBPF struct {
 }
 
 // FillMap updates a map of a loaded object, in batches where the kernel can,
-// from a file of lines "KEYHEX VALUEHEX". The step's value "load_seconds" is
-// the wall time, "entries" the number of lines.
+// from a file of lines "KEYHEX VALUEHEX", or with Delete takes their keys out.
+// The step's value Metric is the wall time in seconds, "entries" the number of
+// lines.
 // In VALUEHEX the text "{ifindex:LINK}" and "{mac:LINK}" stand for the 4-byte
 // little-endian ifindex and the 6-byte address of a link in the step's
 // namespace ("peer:" names allowed).
@@ -122,12 +145,18 @@ type FillMap struct {
 	Handle string `json:"handle"`
 	Map    string `json:"map"`
 	File   string `json:"file"`
+	Delete bool   `json:"delete,omitempty"`
+	// Metric names the value of the wall time, "" is "load_seconds".
+	Metric string `json:"metric,omitempty"`
 }
 
 // Hooks for AttachBPF.
 const (
 	HookTCIngress  = "tc-ingress"  // clsact, direct action
 	HookTCEgress   = "tc-egress"   // clsact, direct action
+	HookTCXIngress = "tcx-ingress" // by a link, Linux 6.6
+	HookTCXEgress  = "tcx-egress"  // by a link, Linux 6.6
+	HookNetkitPeer = "netkit-peer" // what the peer of a netkit pair sends, Linux 6.7; Link is the primary
 	HookXDPNative  = "xdp-native"  // driver mode; fails rather than fall back
 	HookXDPGeneric = "xdp-generic" // skb mode
 )
@@ -142,7 +171,8 @@ type AttachBPF struct {
 	Hook    string `json:"hook"`
 }
 
-// Listen opens a TCP listener of the helper's own that accepts and closes.
+// Listen opens a TCP listener of the helper's own, for both address families,
+// that accepts and closes.
 // It proves reachability before the real server runs. Undo: closed.
 type Listen struct {
 	Handle string `json:"handle"`
@@ -197,10 +227,7 @@ type Read struct {
 
 // Counter says what Read reads. Exactly one of Rules and BPF is set.
 type Counter struct {
-	// Rules: tool and chain ("iptables-legacy", table "filter", "INPUT").
-	// Values: rules (in the chain), rules_hook (in the whole table), packets
-	// and bytes (of all the chain's rules with a target, plus its policy),
-	// dropped (packets of DROP rules), accepted (packets of ACCEPT rules).
+	// Rules: a netfilter rule set; see RuleCounter for the values.
 	Rules *RuleCounter `json:"rules,omitempty"`
 	// BPF: a per-CPU array of {packets u64, bytes u64} indexed by verdict
 	// (bpf/headers/stats.h) and the maps whose realised entries count.
@@ -208,11 +235,24 @@ type Counter struct {
 	BPF *BPFCounter `json:"bpf,omitempty"`
 }
 
-// RuleCounter names a chain of a netfilter rule set.
+// RuleCounter names a chain of a netfilter rule set. Its values: rules (in the
+// chain), rules_hook (in the whole table), packets and bytes (that the chain
+// decided, or let pass), dropped (packets that met a rule that drops), accepted
+// (packets that met a rule that accepts), passed (packets that met no such
+// rule), elements.SET (of each set).
+//
+// With iptables, packets are those of all the chain's rules with a target, plus
+// its policy; passed ones are those of RETURN rules and of a policy ACCEPT.
+// With nft, packets are the sum over the table of all rules that count, and
+// passed ones are those of rules that count and have no verdict; a rule set
+// made for this has every packet meet one counter.
 type RuleCounter struct {
-	Tool  string `json:"tool"`
-	Table string `json:"table"`
+	Tool  string `json:"tool"`  // of Rules, but not "ipset"
+	Table string `json:"table"` // "filter"; of nft the family and name, "ip hookbed"
 	Chain string `json:"chain"`
+	// Sets are ipsets that the rules match. Those of an nft table are read
+	// with it.
+	Sets []string `json:"sets,omitempty"`
 }
 
 // BPFCounter names the counters of a loaded object.
@@ -326,6 +366,7 @@ type Generate struct {
 
 func (Netns) Kind() string     { return "netns" }
 func (Veth) Kind() string      { return "veth" }
+func (Netkit) Kind() string    { return "netkit" }
 func (Bridge) Kind() string    { return "bridge" }
 func (SetLink) Kind() string   { return "set-link" }
 func (Addr) Kind() string      { return "addr" }
@@ -352,7 +393,7 @@ func (Generate) Kind() string  { return "generate" }
 // actions lists every action once; decoding goes by it.
 func actions() []Action {
 	return []Action{
-		Netns{}, Veth{}, Bridge{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
+		Netns{}, Veth{}, Netkit{}, Bridge{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
 		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Stop{}, Probes{},
 		Read{}, Expect{}, Exec{}, Snapshot{},
 		TestRuns{}, Peer{}, Generate{},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -139,11 +140,26 @@ func doFillMap(c *call, a bundle.FillMap) error {
 		return fmt.Errorf("file %q: %w", a.File, err)
 	}
 	start := time.Now()
-	if err := fill(m, keys, values); err != nil {
+	if a.Delete {
+		err = takeOut(m, keys)
+	} else {
+		err = fill(m, keys, values)
+	}
+	if err != nil {
 		return fmt.Errorf("fill map %s: %w", a.Map, err)
 	}
-	c.value("load_seconds", time.Since(start).Seconds())
+	c.value(cmp.Or(a.Metric, "load_seconds"), time.Since(start).Seconds())
 	c.value("entries", float64(len(keys)))
+	return nil
+}
+
+// takeOut deletes keys, each of which must be there.
+func takeOut(m *ebpf.Map, keys [][]byte) error {
+	for i, k := range keys {
+		if err := m.Delete(k); err != nil {
+			return fmt.Errorf("delete entry %d: %w", i, err)
+		}
+	}
 	return nil
 }
 
@@ -268,9 +284,12 @@ func blank(n, size int) reflect.Value {
 	return reflect.MakeSlice(reflect.SliceOf(reflect.ArrayOf(size, reflect.TypeFor[byte]())), n, n)
 }
 
-// countEntries counts the keys that a map really holds. Arrays hold all of
-// theirs always.
+// countEntries counts the keys that a map really holds. An array holds all of
+// its always: there it counts the values that are not zero.
 func countEntries(m *ebpf.Map) (uint64, error) {
+	if m.Type() == ebpf.Array {
+		return countUsed(m)
+	}
 	if !perCPU(m) {
 		// Errors include "not supported" and a batch too small for a bucket.
 		if n, err := countBatched(m); err == nil {
@@ -294,6 +313,19 @@ func countEntries(m *ebpf.Map) (uint64, error) {
 		key = append(key[:0], next...)
 	}
 	return 0, errors.New("the map changes too fast to count")
+}
+
+func countUsed(m *ebpf.Map) (uint64, error) {
+	n, value, zero := uint64(0), make([]byte, m.ValueSize()), make([]byte, m.ValueSize())
+	for i := range m.MaxEntries() {
+		if err := m.Lookup(i, &value); err != nil {
+			return n, fmt.Errorf("read element %d: %w", i, err)
+		}
+		if !bytes.Equal(value, zero) {
+			n++
+		}
+	}
+	return n, nil
 }
 
 func countBatched(m *ebpf.Map) (uint64, error) {

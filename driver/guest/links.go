@@ -93,24 +93,68 @@ func doVeth(c *call, a bundle.Veth) error {
 	if err := c.nl.LinkAdd(veth); err != nil {
 		return fmt.Errorf("make veth %s to %s: %w", a.Link, a.Peer, err)
 	}
-	near, err := c.nl.LinkByName(a.Link)
+	return c.raisePair(a.Link, a.Peer, far)
+}
+
+// raisePair registers the undo of a pair of links that was made, and sets both up.
+func (c *call) raisePair(name, peer string, far *endpoint) error {
+	near, err := c.nl.LinkByName(name)
 	if err != nil {
-		return fmt.Errorf("find %s after making it: %w", a.Link, err)
+		return fmt.Errorf("find %s after making it: %w", name, err)
 	}
 	c.undoDelete(near)
 	if err := c.nl.LinkSetUp(near); err != nil {
-		return fmt.Errorf("set %s up: %w", a.Link, err)
+		return fmt.Errorf("set %s up: %w", name, err)
 	}
 	return far.withNetlink(func(h *netlink.Handle) error {
-		l, err := h.LinkByName(a.Peer)
+		l, err := h.LinkByName(peer)
 		if err != nil {
-			return fmt.Errorf("find %s after making it: %w", a.Peer, err)
+			return fmt.Errorf("find %s after making it: %w", peer, err)
 		}
 		if err := h.LinkSetUp(l); err != nil {
-			return fmt.Errorf("set %s up: %w", a.Peer, err)
+			return fmt.Errorf("set %s up: %w", peer, err)
 		}
 		return nil
 	})
+}
+
+func doNetkit(c *call, a bundle.Netkit) error {
+	far, err := c.x.place(c.x.where(c.step.Node, a.PeerIn))
+	if err != nil {
+		return err
+	}
+	pair, err := netkitSpec(a, far)
+	if err != nil {
+		return err
+	}
+	err = c.nl.LinkAdd(pair)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return unsupported("make netkit pair %s, which needs Linux 6.7 and its driver: %w", a.Link, err)
+	}
+	if err != nil {
+		return fmt.Errorf("make netkit pair %s to %s: %w", a.Link, a.Peer, err)
+	}
+	return c.raisePair(a.Link, a.Peer, far)
+}
+
+func netkitSpec(a bundle.Netkit, far *endpoint) (*netlink.Netkit, error) {
+	attrs, peer := netlink.NewLinkAttrs(), netlink.NewLinkAttrs()
+	attrs.Name, peer.Name = a.Link, a.Peer
+	var err error
+	if attrs.HardwareAddr, err = parseMAC(a.MAC); err != nil {
+		return nil, err
+	}
+	if peer.HardwareAddr, err = parseMAC(a.PeerMAC); err != nil {
+		return nil, err
+	}
+	fd, err := far.fd()
+	if err != nil {
+		return nil, err
+	}
+	peer.Namespace = netlink.NsFd(fd)
+	n := &netlink.Netkit{LinkAttrs: attrs, Mode: netlink.NETKIT_MODE_L2, Policy: netlink.NETKIT_POLICY_FORWARD, PeerPolicy: netlink.NETKIT_POLICY_FORWARD}
+	n.SetPeerAttrs(&peer)
+	return n, nil
 }
 
 func vethSpec(a bundle.Veth, far *endpoint) (*netlink.Veth, error) {
@@ -213,6 +257,9 @@ func doAddr(c *call, a bundle.Addr) error {
 	addr, err := netlink.ParseAddr(a.CIDR)
 	if err != nil {
 		return fmt.Errorf("address %q: %w", a.CIDR, err)
+	}
+	if addr.IP.To4() == nil {
+		addr.Flags |= unix.IFA_F_NODAD
 	}
 	err = c.nl.AddrAdd(l, addr)
 	if errors.Is(err, unix.EEXIST) {

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"hookbed/driver/bundle"
 )
 
@@ -19,13 +21,36 @@ import (
 // iptables-nft take a few seconds under emulation.
 const ruleToolLimit = 120 * time.Second
 
+// Tools that load rule sets, besides the variants of iptables.
+const (
+	toolNft   = "nft"
+	toolIPSet = "ipset"
+)
+
+// defaultMetric names the wall time of a load.
+const defaultMetric = "load_seconds"
+
+func isIPTables(tool string) bool {
+	switch tool {
+	case "iptables-legacy", "iptables-nft", "ip6tables-legacy", "ip6tables-nft":
+		return true
+	default:
+		return false
+	}
+}
+
+// quoteLimit bounds what is quoted of an offending line, in bytes.
+const quoteLimit = 200
+
 // restoreArgv is the command that loads a rule set from its standard input.
 func restoreArgv(tool string) ([]string, error) {
-	switch tool {
-	case "iptables-legacy", "iptables-nft":
+	switch {
+	case isIPTables(tool):
 		return []string{tool + "-restore", "--noflush", "-w", "5"}, nil
-	case "nft":
-		return []string{"nft", "-f", "-"}, nil
+	case tool == toolNft:
+		return []string{toolNft, "-f", "-"}, nil
+	case tool == toolIPSet:
+		return []string{toolIPSet, "restore"}, nil
 	default:
 		return nil, fmt.Errorf("unknown rule-set tool %q", tool)
 	}
@@ -46,9 +71,18 @@ func doRules(c *call, a bundle.Rules) error {
 	if err != nil {
 		return err
 	}
+	if a.Tool == toolNft {
+		if data, err = fillHandles(c.ctx, data); err != nil {
+			return fmt.Errorf("load %s: %w", a.File, err)
+		}
+	}
 	start := time.Now()
 	err = restore(c.ctx, argv, data)
-	c.value("load_seconds", time.Since(start).Seconds())
+	metric := a.Metric
+	if metric == "" {
+		metric = defaultMetric
+	}
+	c.value(metric, time.Since(start).Seconds())
 	if err != nil {
 		return fmt.Errorf("load %s: %w", a.File, err)
 	}
@@ -56,6 +90,45 @@ func doRules(c *call, a bundle.Rules) error {
 		c.undoHere("rules of "+a.File, func(u undoing) error { return restore(u.ctx, argv, undo) })
 	}
 	return nil
+}
+
+// handlePlace is the text that stands for a rule's handle: family, table and
+// chain, and the rule's comment.
+var handlePlace = regexp.MustCompile(`\{handle:(\w+) (\w+) (\w+) ([^{}]+)\}`)
+
+// fillHandles puts the handles of rules, as the kernel numbers them now, in
+// the places of a file for nft.
+func fillHandles(ctx context.Context, data []byte) ([]byte, error) {
+	var failed error
+	out := handlePlace.ReplaceAllFunc(data, func(place []byte) []byte {
+		m := handlePlace.FindStringSubmatch(string(place))
+		handle, err := findHandle(ctx, m[1], m[2], m[3], m[4])
+		failed = errors.Join(failed, err)
+		return strconv.AppendUint(nil, handle, 10)
+	})
+	return out, failed
+}
+
+// findHandle finds the one rule of a chain with a comment.
+func findHandle(ctx context.Context, family, table, chain, comment string) (uint64, error) {
+	out, err := runTool(ctx, []string{toolNft, "-j", "list", "chain", family, table, chain}, nil)
+	if err != nil {
+		return 0, err
+	}
+	objects, err := parseNftObjects(out)
+	if err != nil {
+		return 0, err
+	}
+	var handles []uint64
+	for _, o := range objects {
+		if o.Rule != nil && o.Rule.Comment == comment {
+			handles = append(handles, o.Rule.Handle)
+		}
+	}
+	if len(handles) != 1 {
+		return 0, fmt.Errorf("chain %s %s %s has %d rules with the comment %q, want one", family, table, chain, len(handles), comment)
+	}
+	return handles[0], nil
 }
 
 // restore runs a rule-set tool in the thread's namespace.
@@ -97,21 +170,50 @@ func runTool(ctx context.Context, argv []string, input []byte) ([]byte, error) {
 		err = errors.Join(ctx.Err(), err)
 	}
 	err = fmt.Errorf("%s: %w: %s", argv[0], err, strings.TrimSpace(stderr.String()))
-	if lacksKernel(stderr.String()) {
-		return nil, unsupported("%w", err)
+	if feature := lackedFeature(stderr.String()); feature != "" {
+		return nil, unsupported("kernel %s lacks %s: %w", kernelRelease(), feature, err)
 	}
 	return nil, err
 }
 
-// lacksKernel recognises what iptables and nft print when the kernel has no
-// support for a table or an expression.
-func lacksKernel(stderr string) bool {
-	for _, s := range []string{"Table does not exist", "table does not exist", "do you need to insmod", "Protocol not supported", "Operation not supported"} {
-		if strings.Contains(stderr, s) {
-			return true
+// lack is what a tool prints when the kernel lacks what it needs.
+type lack struct{ says, feature string }
+
+// lacks lists what iptables, nft and ipset print when the kernel has no support
+// for a table, an expression or a type of set.
+func lacks() []lack {
+	return []lack{
+		{"Table does not exist", "the table (modules ip_tables, ip6_tables, iptable_filter, ip6table_filter)"},
+		{"table does not exist", "the table (modules ip_tables, ip6_tables, iptable_filter, ip6table_filter)"},
+		{"do you need to insmod", "the table (modules ip_tables, ip6_tables, iptable_filter, ip6table_filter)"},
+		{"missing kernel module", "a match or target (modules xt_*)"},
+		{"Protocol error", "connection tracking of bridged packets (nf_conntrack_bridge, since Linux 5.3)"},
+		{"Protocol not supported", "nf_tables, or a family of it"},
+		{"Operation not supported", "a set, map or expression of nf_tables (concatenated ranges: since Linux 5.6)"},
+		{"Cannot open session to kernel", "IP sets (module ip_set)"},
+		{"open socket to ipset", "IP sets (module ip_set)"},
+		{"set type not supported", "the type of IP set (modules ip_set_*)"},
+	}
+}
+
+// lackedFeature names the feature that the kernel lacks according to a tool's
+// message, "" if the message is about something else.
+func lackedFeature(stderr string) string {
+	for _, l := range lacks() {
+		if strings.Contains(stderr, l.says) {
+			return l.feature
 		}
 	}
-	return false
+	return ""
+}
+
+// kernelRelease is that of uname -r.
+func kernelRelease() string {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "of unknown version"
+	}
+	return unix.ByteSliceToString(u.Release[:])
 }
 
 // offendingLine quotes the line of the input that a message names, like
@@ -126,5 +228,9 @@ func offendingLine(msg string, input []byte) string {
 	if err != nil || n < 1 || n > len(lines) {
 		return ""
 	}
-	return fmt.Sprintf("line %d is %q", n, lines[n-1])
+	line := lines[n-1]
+	if len(line) > quoteLimit {
+		line = line[:quoteLimit] + "..."
+	}
+	return fmt.Sprintf("line %d is %q", n, line)
 }

@@ -23,6 +23,7 @@ type Frame struct {
 	// FromMAC and ToMAC are written with colons; "" is all zeros.
 	FromMAC string `json:"from_mac,omitempty"`
 	ToMAC   string `json:"to_mac,omitempty"`
+	TTL     uint8  `json:"ttl,omitempty"` // IPv6: hop limit; 0 is 64
 	// BadSum makes the TCP checksum wrong: the receiver's TCP counts the segment
 	// as InCsumErrors and drops it without an answer.
 	BadSum bool `json:"bad_sum,omitempty"`
@@ -30,7 +31,7 @@ type Frame struct {
 
 const (
 	etherIPv4, etherIPv6 = 0x0800, 0x86dd
-	frameTTL             = 64
+	defaultTTL           = 64
 	protocolTCP          = 6
 	tcpHeader, flagACK   = 20, 0x10
 )
@@ -72,11 +73,18 @@ func macBytes(mac string) ([]byte, error) {
 	return b, nil
 }
 
+func (f Frame) ttl() byte {
+	if f.TTL == 0 {
+		return defaultTTL
+	}
+	return f.TTL
+}
+
 func (f Frame) header4(payload int) []byte {
 	h := make([]byte, 20)
 	h[0] = 4<<4 | 5
 	binary.BigEndian.PutUint16(h[2:], uint16(len(h)+payload))
-	h[8], h[9] = frameTTL, protocolTCP
+	h[8], h[9] = f.ttl(), protocolTCP
 	copy(h[12:], f.From.AsSlice())
 	copy(h[16:], f.To.AsSlice())
 	binary.BigEndian.PutUint16(h[10:], ^sum16(h))
@@ -87,7 +95,7 @@ func (f Frame) header6(payload int) []byte {
 	h := make([]byte, 8, 40)
 	h[0] = 6 << 4
 	binary.BigEndian.PutUint16(h[4:], uint16(payload))
-	h[6], h[7] = protocolTCP, frameTTL
+	h[6], h[7] = protocolTCP, f.ttl()
 	return append(append(h, f.From.AsSlice()...), f.To.AsSlice()...)
 }
 

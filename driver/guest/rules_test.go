@@ -71,7 +71,8 @@ func TestRulesErrors(t *testing.T) {
 		r.fails("server", bundle.FaultRig, bundle.Rules{Tool: tool, File: "bad"}, "line", "NOWHERE")
 	}
 	r.fails("server", bundle.FaultRig, bundle.Rules{Tool: "pf", File: "bad"}, `unknown rule-set tool "pf"`)
-	r.fails("server", bundle.FaultUnsupported, bundle.Read{Name: "x", From: bundle.Counter{Rules: &bundle.RuleCounter{Tool: "nft"}}}, "nft")
+	r.fails("server", bundle.FaultRig, bundle.Read{Name: "x", From: bundle.Counter{Rules: &bundle.RuleCounter{Tool: "nft", Table: "ip none", Chain: "c"}}}, "nft", "No such file")
+	r.fails("server", bundle.FaultRig, bundle.Read{Name: "x", From: bundle.Counter{Rules: &bundle.RuleCounter{Tool: "pf"}}}, `unknown rule-set tool "pf"`)
 	r.fails("server", bundle.FaultRig, bundle.Read{Name: "x"}, "exactly one of")
 }
 

@@ -10,6 +10,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // What the kernel keeps of a rule set is read where it is charged: the tool
@@ -70,26 +73,53 @@ func newMemoryCgroup() (*memoryCgroup, error) {
 	return &memoryCgroup{dir, v1}, nil
 }
 
+// emptyLimit is how long a process or thread that has ended may still be in its
+// cgroup.
+const emptyLimit = 2 * time.Second
+
+// awaitEmpty waits until nothing runs in the cgroup: what ended leaves it, and
+// frees its own kernel memory, a moment later.
+func (g *memoryCgroup) awaitEmpty() error {
+	name := "cgroup.procs"
+	if g.v1 {
+		name = "tasks"
+	}
+	for deadline := time.Now().Add(emptyLimit); ; time.Sleep(time.Millisecond) {
+		data, err := os.ReadFile(filepath.Join(g.dir, name))
+		if err != nil || len(data) == 0 {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("something still runs in %s", g.dir)
+		}
+	}
+}
+
 // remove removes the cgroup. What is charged to it stays allocated; the kernel
 // charges it to the parent from then on.
-func (g *memoryCgroup) remove() error { return os.Remove(g.dir) }
+func (g *memoryCgroup) remove() error {
+	for deadline := time.Now().Add(emptyLimit); ; time.Sleep(time.Millisecond) {
+		err := os.Remove(g.dir)
+		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
 
 // run runs fn on a thread of its own in the cgroup and the namespace, so that
 // the processes it starts are charged to the cgroup. The thread ends with it.
-func (g *memoryCgroup) run(at *namespace, fn func() error) error {
-	done := make(chan error, 1)
+// Where the thread cannot get there fn is not run.
+func (g *memoryCgroup) run(at *namespace, fn func() error) (ran bool, err error) {
+	done := make(chan struct{})
 	go func() {
+		defer close(done)
 		runtime.LockOSThread() // for good
-		err := g.join()
-		if err == nil {
-			err = at.enter()
+		if err = errors.Join(g.join(), at.enter()); err == nil {
+			ran, err = true, fn()
 		}
-		if err == nil {
-			err = fn()
-		}
-		done <- err
 	}()
-	return <-done
+	<-done
+	return ran, err
 }
 
 // join moves the calling thread into a version 1 cgroup. In version 2 the
@@ -124,6 +154,30 @@ func (g *memoryCgroup) kernelBytes() (uint64, error) {
 	}
 	all, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64)
 	return all - min(all, stat["anon"]+stat["file"]), err
+}
+
+// What a process held is given back after a grace period of RCU or two. It is
+// over when readings have not changed for settleQuiet; settleLimit bounds it.
+const (
+	settleQuiet = 40 * time.Millisecond
+	settlePoll  = 5 * time.Millisecond
+	settleLimit = time.Second
+)
+
+// settledBytes is kernelBytes once nothing is given back any more.
+func (g *memoryCgroup) settledBytes() (uint64, error) {
+	start := time.Now()
+	last, since := uint64(0), start
+	for {
+		n, err := g.kernelBytes()
+		if n != last {
+			last, since = n, time.Now()
+		}
+		if err != nil || time.Since(since) >= settleQuiet || time.Since(start) >= settleLimit {
+			return n, err
+		}
+		time.Sleep(settlePoll)
+	}
 }
 
 // parseStat reads lines of a name and a number: memory.stat.
@@ -170,9 +224,13 @@ func (c *call) weigh(load func(*memoryCgroup) error) error {
 	if err != nil {
 		return c.weighMachine(load, err)
 	}
-	err = group.run(c.at.namespace, func() error { return load(group) })
-	bytes, failed := group.kernelBytes()
-	if failed = errors.Join(failed, group.remove()); failed != nil {
+	ran, err := group.run(c.at.namespace, func() error { return load(group) })
+	failed := group.awaitEmpty()
+	if !ran {
+		return c.weighMachine(load, errors.Join(err, failed, group.remove()))
+	}
+	bytes, failed2 := group.settledBytes()
+	if failed = errors.Join(failed, failed2, group.remove()); failed != nil {
 		c.note("memory: %v", failed)
 	} else if err == nil {
 		c.value("memory_bytes", float64(bytes))

@@ -112,13 +112,14 @@ func (r *rig) load(s section) []bundle.StepResult {
 }
 
 // change loads the update or its revert.
-func (r *rig) change(s section, f sectionFile) {
+func (r *rig) change(s section, f sectionFile) (seconds float64) {
 	r.t.Helper()
 	r.file("change", f.text)
 	res := r.must(s.in(), bundle.Rules{Tool: f.tool, File: "change", Metric: "update_seconds"})
 	if _, ok := res.Values["update_seconds"]; !ok || len(res.Values) != 1 {
 		r.t.Errorf("%s: an update has values %v", s.name, res.Values)
 	}
+	return res.Values["update_seconds"]
 }
 
 func (r *rig) counters(s section) map[string]float64 {
@@ -470,14 +471,14 @@ func testSize(t *testing.T, filter string, n int) (weight float64) {
 	r.testRealised(s, 0)
 	read := time.Since(start)
 	r.tryAll(s, tries(s))
-	r.change(s, s.update)
+	updated := r.change(s, s.update)
 	r.testRealised(s, 1)
 	r.change(s, s.revert)
 	start = time.Now()
 	if err := r.x.undoTo(mark); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d more policies: loaded in %.3f s, %.0f bytes; read in %v, undone in %v", n, seconds, weight, read, time.Since(start))
+	t.Logf("%d more policies: loaded in %.3f s, one more in %.3f s, %.0f bytes; read in %v, undone in %v", n, seconds, updated, weight, read, time.Since(start))
 	if got := r.rules(s.in()); got != before {
 		t.Errorf("%d: the undo left %s", n, got[:min(len(got), 1000)])
 	}

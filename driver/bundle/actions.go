@@ -185,8 +185,11 @@ type AttachBPF struct {
 	Hook    string `json:"hook"`
 }
 
-// Listen opens a TCP listener of the helper's own that accepts and closes.
-// It proves reachability before the real server runs. Undo: closed.
+// Listen opens a listener of the helper's own, for TCP and UDP over IPv4 and,
+// where the kernel has it, IPv6. It proves reachability before the real server
+// runs. Whatever it is sent it sends back; a TCP connection on which nothing
+// comes for a second after it was accepted is closed. Undo: closed, with every
+// connection.
 type Listen struct {
 	Handle string `json:"handle"`
 	Port   int    `json:"port"`
@@ -213,9 +216,18 @@ const (
 	Deny  = "deny"  // no answer at all within the timeout; a reset is not a denial
 )
 
-// Probes tries TCP connections from the step's namespace, all at once, and
-// fails unless every outcome is as wanted. Source addresses that the namespace
-// lacks are added to Link for the time of the probe.
+// Protocols of Probes.
+const (
+	TCP  = "tcp"  // a connection; what "" means
+	UDP  = "udp"  // a datagram that comes back
+	ICMP = "icmp" // an echo request that is answered, ICMPv6 in IPv6
+)
+
+// Probes tries connections and datagrams from the step's namespace, all at
+// once, and fails unless every outcome is as wanted. Source addresses that the
+// namespace lacks are added to Link for the time of the probe. A datagram that
+// is wanted to get through is repeated while it is not answered, because
+// nobody else does that.
 type Probes struct {
 	Link    string  `json:"link"`
 	Timeout float64 `json:"timeout"` // seconds a denial must stay silent
@@ -225,10 +237,45 @@ type Probes struct {
 // Probe is one attempt.
 type Probe struct {
 	What string `json:"what"` // for messages: "forbidden source"
-	From string `json:"from"` // source address
+	From string `json:"from"` // source address; its family is the try's
 	To   string `json:"to"`
-	Port int    `json:"port"`
+	Port int    `json:"port"` // of TCP and UDP
 	Want string `json:"want"`
+	// Proto is TCP, UDP or ICMP.
+	Proto string `json:"proto,omitempty"`
+	// Size is the payload of a datagram in bytes, at most 65000; 0 is a small
+	// one. One that does not fit the link's MTU goes, and comes back, in
+	// fragments.
+	Size int `json:"size,omitempty"`
+}
+
+// What a Flow step does.
+const (
+	FlowOpen  = "open"  // connects from From to To, and checks once
+	FlowCheck = "check" // sends bytes and waits for them to come back
+	FlowClose = "close" // resets
+)
+
+// Flow opens, checks or closes a long-lived TCP connection from the step's
+// namespace to a Listen. Source addresses are added as for Probes, for as long
+// as the flow is open. A connection that cannot be opened, or does not do what
+// Want says, is the subject's fault. The value of open and check that got
+// through is "echo_seconds", the time until the bytes were back. Undo of open:
+// closed.
+type Flow struct {
+	Handle string `json:"handle"`
+	Op     string `json:"op"`
+	// Of FlowOpen.
+	Link string `json:"link,omitempty"`
+	From string `json:"from,omitempty"`
+	To   string `json:"to,omitempty"`
+	Port int    `json:"port,omitempty"`
+	// Of FlowOpen and FlowCheck: seconds in which it has to happen.
+	Timeout float64 `json:"timeout,omitempty"`
+	// Of FlowCheck: Allow, which "" means, or Deny - nothing comes back within
+	// Timeout. Denied bytes stay in the connection, and a later check that gets
+	// through finds them before its own.
+	Want string `json:"want,omitempty"`
 }
 
 // Read takes a snapshot of counters under a name. The values also return as
@@ -326,6 +373,7 @@ func (Listen) Kind() string    { return "listen" }
 func (Start) Kind() string     { return "start" }
 func (Stop) Kind() string      { return "stop" }
 func (Probes) Kind() string    { return "probes" }
+func (Flow) Kind() string      { return "flow" }
 func (Read) Kind() string      { return "read" }
 func (Expect) Kind() string    { return "expect" }
 func (Exec) Kind() string      { return "exec" }
@@ -335,7 +383,7 @@ func (Snapshot) Kind() string  { return "snapshot" }
 func actions() []Action {
 	return []Action{
 		Netns{}, Veth{}, Netkit{}, Bridge{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
-		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Stop{}, Probes{},
+		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Stop{}, Probes{}, Flow{},
 		Read{}, Expect{}, Exec{}, Snapshot{},
 	}
 }

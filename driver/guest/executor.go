@@ -27,6 +27,7 @@ type executor struct {
 	undo      undoStack
 	objects   map[string]*ebpf.Collection
 	servers   map[string]func(context.Context) error // ends a Start or Listen
+	flows     map[string]*flow
 	snapshots map[string]counters
 	nursery   *nursery
 }
@@ -42,6 +43,7 @@ func newExecutor() (*executor, error) {
 		endpoints: map[string]*endpoint{},
 		objects:   map[string]*ebpf.Collection{},
 		servers:   map[string]func(context.Context) error{},
+		flows:     map[string]*flow{},
 		snapshots: map[string]counters{},
 	}, nil
 }
@@ -81,6 +83,7 @@ func handlers() map[string]handler {
 	on(t, doStart)
 	on(t, doStop)
 	on(t, doProbes)
+	on(t, doFlow)
 	on(t, doRead)
 	on(t, doExpect)
 	on(t, doExec)

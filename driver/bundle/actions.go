@@ -330,6 +330,39 @@ type Expect struct {
 	Value uint64 `json:"value"`
 }
 
+// Modes of XDP on a link, for Guard.
+const (
+	XDPNone    = "none"
+	XDPNative  = "native"
+	XDPGeneric = "generic"
+)
+
+// Guard looks at what could spoil a measurement without a filter's counters
+// showing it, as it is now, and fails with FaultVoid and all that is wrong. What
+// it looked at returns as values: xdp_program, jit_enable, jit_harden,
+// conntrack_count, conntrack_max, entries.MAP, max_entries.MAP.
+type Guard struct {
+	// Link is looked at for XDP and Offloads ("peer:" names allowed).
+	Link string `json:"link,omitempty"`
+	// XDP is the mode that must be in force, "" is not looked at; with Program,
+	// which is one of Handle, it must be that program's.
+	XDP     string `json:"xdp,omitempty"`
+	Program string `json:"program,omitempty"`
+	// Offloads must read as stated, by their names as for Offload.
+	Offloads map[string]bool `json:"offloads,omitempty"`
+	// JIT must be on (net.core.bpf_jit_enable = 1) and not hardened
+	// (net.core.bpf_jit_harden = 0) on the machine, and every program of Handle,
+	// if given, be machine code.
+	JIT bool `json:"jit,omitempty"`
+	// Conntrack is the largest share of nf_conntrack_max that the connections of
+	// the step's namespace may take, 0 is not looked at. A namespace that tracks
+	// none passes.
+	Conntrack float64 `json:"conntrack,omitempty"`
+	// Maps of Handle may be filled to these shares of their max_entries.
+	Maps   map[string]float64 `json:"maps,omitempty"`
+	Handle string             `json:"handle,omitempty"`
+}
+
 // Exec runs the workload's client in an endpoint to completion and keeps its
 // standard output as raw file Out. A non-zero exit fails the step with the
 // tail of stderr.
@@ -376,6 +409,7 @@ func (Probes) Kind() string    { return "probes" }
 func (Flow) Kind() string      { return "flow" }
 func (Read) Kind() string      { return "read" }
 func (Expect) Kind() string    { return "expect" }
+func (Guard) Kind() string     { return "guard" }
 func (Exec) Kind() string      { return "exec" }
 func (Snapshot) Kind() string  { return "snapshot" }
 
@@ -384,7 +418,7 @@ func actions() []Action {
 	return []Action{
 		Netns{}, Veth{}, Netkit{}, Bridge{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
 		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Stop{}, Probes{}, Flow{},
-		Read{}, Expect{}, Exec{}, Snapshot{},
+		Read{}, Expect{}, Guard{}, Exec{}, Snapshot{},
 	}
 }
 

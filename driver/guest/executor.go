@@ -30,6 +30,7 @@ type executor struct {
 	flows     map[string]*flow
 	snapshots map[string]counters
 	nursery   *nursery
+	jit       func() (map[string]string, error) // reads the machine's state of the JIT compiler
 }
 
 func newExecutor() (*executor, error) {
@@ -45,6 +46,7 @@ func newExecutor() (*executor, error) {
 		servers:   map[string]func(context.Context) error{},
 		flows:     map[string]*flow{},
 		snapshots: map[string]counters{},
+		jit:       readJIT,
 	}, nil
 }
 
@@ -86,6 +88,7 @@ func handlers() map[string]handler {
 	on(t, doFlow)
 	on(t, doRead)
 	on(t, doExpect)
+	on(t, doGuard)
 	on(t, doExec)
 	on(t, doSnapshot)
 	return t

@@ -161,7 +161,7 @@ func (a *app) cost(ctx context.Context, f costFlags) error {
 		return rigFault(ctx, err)
 	}
 	cells, err := cost.Measure(ctx, cost.Config{
-		Lab: l, Facts: l.Facts(datapath.NodeAt(1).Name), Subjects: f.subjects(), Policies: f.policies, Rounds: f.rounds,
+		Lab: l, Subjects: f.subjects(), Policies: f.policies, Rounds: f.rounds,
 		Seed: f.seed, CPU: f.cpu, Peers: cost.Environment{PeersDir: absolute(f.peersDir)}, Progress: a.costProgress(), Sample: out.Sample,
 	})
 	if err = errors.Join(err, l.End(ctx, datapath.Setup{})); err != nil {
@@ -229,7 +229,6 @@ func (a *app) costLab(ctx context.Context, p *plan.Plan) (*lab.Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.Nodes = 1
 	return lab.Up(ctx, cfg)
 }
 
@@ -240,6 +239,19 @@ func (a *app) costEnvironment(l *lab.Lab, f costFlags) map[string]any {
 	}
 	env["seed"], env["rounds"], env["cpu"], env["command"] = f.seed, f.rounds, f.cpu, os.Args
 	return env
+}
+
+// rateProgress says what is measured, and how long the rest takes at this pace.
+func (a *app) rateProgress() func(done, total int, what string) {
+	start := time.Now()
+	return func(done, total int, what string) {
+		left := time.Duration(float64(time.Since(start)) / float64(max(done-1, 1)) * float64(total-done+1))
+		if done == 1 {
+			a.say("%6.1fs  %d/%d  %s", time.Since(start).Seconds(), done, total, what)
+			return
+		}
+		a.say("%6.1fs  %d/%d  %s  about %s left", time.Since(start).Seconds(), done, total, what, left.Round(time.Second))
+	}
 }
 
 // costProgress shows where a run is: lines that say what is new.

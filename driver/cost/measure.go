@@ -23,7 +23,6 @@ type Executor interface {
 // Config says what to measure. It must have a lab that is up, with a setup begun.
 type Config struct {
 	Lab      Executor
-	Facts    map[string]string // of the lab's node, for the guards
 	Subjects []Subject
 	Policies []int // numbers of policies N
 	Rounds   int
@@ -93,12 +92,6 @@ func Measure(ctx context.Context, cfg Config) ([]*Cell, error) {
 			}
 		}
 	}
-	if reason := guard(cfg.Facts); reason != "" {
-		for _, c := range m.live() {
-			c.end(record.StatusVoid, reason)
-		}
-		return m.cells, nil
-	}
 	if err := m.calibrate(ctx); err != nil {
 		return m.cells, err
 	}
@@ -116,17 +109,6 @@ func levelsOf(s Subject, policies []int) []int {
 		return []int{0}
 	}
 	return slices.DeleteFunc(slices.Clone(policies), func(n int) bool { return n < 1 })
-}
-
-// guard says why no number could be used, or "".
-func guard(facts map[string]string) string {
-	if v := facts["bpf_jit_enable"]; v != "1" {
-		return fmt.Sprintf("BPF JIT is %q, want 1", v)
-	}
-	if v := facts["bpf_jit_harden"]; v != "0" {
-		return fmt.Sprintf("BPF JIT hardening is %q, want 0", v)
-	}
-	return ""
 }
 
 // stage makes the endpoints' links, whose indices entries of maps name.
@@ -171,6 +153,9 @@ func (m *measurer) load(ctx context.Context, s Subject, n int) ([]*Cell, error) 
 			refuse(cells)
 		}
 		return cells, err
+	}
+	if err := m.exec(ctx, i.handle, bundle.Guard{JIT: true, Handle: i.handle}); err != nil {
+		return m.blame(ctx, cells, err)
 	}
 	load := loadSeconds(ex)
 	for _, c := range cells {
@@ -221,6 +206,8 @@ func (m *measurer) blame(ctx context.Context, cells []*Cell, err error) ([]*Cell
 		return settle(cells, record.StatusFailed, err), nil
 	case errors.As(err, &f) && f.Kind == bundle.FaultUnsupported:
 		return settle(cells, record.StatusUnsupported, err), nil
+	case errors.As(err, &f) && f.Kind == bundle.FaultVoid:
+		return settle(cells, record.StatusVoid, err), nil
 	case tooLarge(err):
 		return settle(cells, record.StatusUnsupported, err), nil
 	}

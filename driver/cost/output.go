@@ -127,3 +127,33 @@ func (c *Cell) Summary() CellSummary {
 	}
 	return s
 }
+
+// RateSample appends one measurement of a rate.
+func (o *Output) RateSample(s RateSample) error {
+	return o.row([]string{"round", "arm", "scenario", "policies", "sent", "frames", "counted", "seconds", "thread_seconds", "softirqd_seconds"},
+		s.Round, s.Rate.Arm, s.Rate.Scenario, s.Rate.Policies, s.Rate.Sent, s.Frames, s.Counted, s.Seconds, s.Thread, s.Softirq)
+}
+
+// Rates writes rates.csv, rates.md and rates.svg.
+func (o *Output) Rates(rates []*Rate, rounds int) error {
+	return o.results("rates", func(w io.Writer) error { return WriteRatesCSV(w, rates) }, []Table{RateTable(rates, rounds)}, RateFigure(rates))
+}
+
+// RateSummary is a rate with its estimates.
+type RateSummary struct {
+	*Rate
+	Samples   int            `json:"samples"`
+	PerSecond *stat.Estimate `json:"per_second,omitempty"` // packets
+	PerCore   *stat.Estimate `json:"per_core,omitempty"`   // packets in a second of CPU time
+	Loss      float64        `json:"loss"`
+}
+
+// Summary is the rate for JSON.
+func (r *Rate) Summary() RateSummary {
+	s := RateSummary{Rate: r, Samples: len(r.Samples)}
+	if len(r.Samples) > 0 {
+		perSecond, perCore := estimate(r.values(RateSample.PerSecond), true), estimate(r.values(RateSample.PerCore), true)
+		s.PerSecond, s.PerCore, s.Loss = &perSecond, &perCore, r.loss()
+	}
+	return s
+}

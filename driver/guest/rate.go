@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -44,6 +45,13 @@ func doGenerate(c *call, a bundle.Generate) error {
 		}
 		a.Frame.ToMAC = hop.String()
 	}
+	if a.Flow != "" {
+		f := c.x.flows[a.Flow]
+		if f == nil {
+			return fmt.Errorf("no flow %q is open", a.Flow)
+		}
+		a.Frame.FromPort = uint16(f.conn.LocalAddr().(*net.TCPAddr).Port)
+	}
 	frame, err := a.Frame.Bytes()
 	if err != nil {
 		return err
@@ -53,6 +61,11 @@ func doGenerate(c *call, a bundle.Generate) error {
 		return err
 	}
 	defer g.coll.Close()
+	put, err := c.enlist(g.coll.Programs[bpf.ProgGenerate])
+	if err != nil {
+		return err
+	}
+	defer put()
 	return pinned(a.CPU, func() error { return c.generate(g, a) })
 }
 
@@ -104,6 +117,34 @@ func loadGenerator(frame []byte, index int) (*generator, error) {
 		return nil, fmt.Errorf("load the generator: %w", withVerifierLog(err))
 	}
 	return &generator{coll, frame}, nil
+}
+
+// enlist attaches a program to a link that nothing uses, for the time until the
+// returned function is called. Without it each test run of the program would
+// rewrite the kernel's XDP dispatcher and wait for all CPUs, which takes
+// milliseconds (bpf_prog_change_xdp in net/core/filter.c).
+func (c *call) enlist(prog *ebpf.Program) (put func(), err error) {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "hbgen0"
+	scratch := &netlink.Veth{LinkAttrs: attrs, PeerName: "hbgen1"}
+	if err := c.nl.LinkAdd(scratch); err != nil {
+		return nil, fmt.Errorf("make a link for the generator: %w", err)
+	}
+	drop := func() { _ = c.nl.LinkDel(scratch) } // it goes with the namespace at the latest
+	l, err := c.nl.LinkByName(attrs.Name)
+	if err != nil {
+		drop()
+		return nil, fmt.Errorf("find the generator's link: %w", err)
+	}
+	attached, err := link.AttachXDP(link.XDPOptions{Program: prog, Interface: l.Attrs().Index, Flags: link.XDPDriverMode})
+	if err != nil {
+		drop()
+		return nil, fmt.Errorf("attach the generator: %w", err)
+	}
+	return func() {
+		_ = attached.Close()
+		drop()
+	}, nil
 }
 
 // send hands n frames to the link.

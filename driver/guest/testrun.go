@@ -88,18 +88,6 @@ func (c *call) testRun(r bundle.TestRun) (float64, error) {
 	return float64(took.Nanoseconds()) / float64(max(r.Repeat, 1)), nil
 }
 
-// loadedProgram finds a program of a loaded object.
-func (x *executor) loadedProgram(handle, name string) (*ebpf.Program, error) {
-	coll := x.objects[handle]
-	if coll == nil {
-		return nil, fmt.Errorf("no BPF object %q is loaded", handle)
-	}
-	if coll.Programs[name] == nil {
-		return nil, fmt.Errorf("object %q has no loaded program %q", handle, name)
-	}
-	return coll.Programs[name], nil
-}
-
 func doPeer(c *call, a bundle.Peer) error {
 	if _, ok := c.x.objects[a.Handle]; ok || a.Handle == "" {
 		return fmt.Errorf("object handle %q is taken", a.Handle)

@@ -64,9 +64,9 @@ func TestGenerateFails(t *testing.T) {
 func TestTestRuns(t *testing.T) {
 	r := newRig(t)
 	r.file("counting", counting(t))
-	r.must("", bundle.LoadBPF{Handle: "o", Object: "counting", Programs: []string{"xdp_count"}, Vars: map[string]string{"verdict": "01000000", "drop": "01"}})
+	r.must("", bundle.LoadBPF{Handle: "o", Object: "counting", Programs: []string{"tc_count"}, Vars: map[string]string{"verdict": "01000000", "drop": "01"}})
 	counter := bundle.Counter{BPF: &bundle.BPFCounter{Handle: "o", Stats: "stats"}}
-	run := bundle.TestRun{Name: "drop", Handle: "o", Program: "xdp_count", Frame: badFrame(), Want: 1, Repeat: 1000}
+	run := bundle.TestRun{Name: "drop", Handle: "o", Program: "tc_count", Frame: badFrame(), Want: 2, Repeat: 1000}
 	once := run
 	once.Name, once.Repeat = "once", 1
 	got := r.must("", bundle.TestRuns{Runs: []bundle.TestRun{run, once}})
@@ -76,8 +76,8 @@ func TestTestRuns(t *testing.T) {
 	if seen := r.must("", bundle.Read{Name: "after", From: counter}); seen.Values["packets"] != 1001 {
 		t.Errorf("the program counted %v packets, want 1001", seen.Values["packets"])
 	}
-	run.Want = 2
-	r.fails("", bundle.FaultSubject, bundle.TestRuns{Runs: []bundle.TestRun{run}}, "returned 1, want 2")
+	run.Want = 0
+	r.fails("", bundle.FaultSubject, bundle.TestRuns{Runs: []bundle.TestRun{run}}, "returned 2, want 0")
 }
 
 // TestPeer holds a program that a script attached, with its maps, after the

@@ -161,7 +161,7 @@ func (c *call) startPeer(dir string, a bundle.Peer) (end func() error, err error
 	}
 	// The shell is the first process of its PID namespace: with it all end. It
 	// ends with the calling thread, which is locked, and so with the helper.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID, Pdeathsig: unix.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Cloneflags: unix.CLONE_NEWPID, Unshareflags: unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
 	said := &tail{limit: tailLimit}
 	cmd.Stderr = said
 	in, err := cmd.StdinPipe()

@@ -84,7 +84,7 @@ const scriptHead = `
 if [ -z "${PEERS:-}" ]; then
 	peer() { "$@"; }
 elif [ -e "$PEERS/lib64" ]; then
-	for dir in proc run dev sys/fs/bpf; do mount --bind "/$dir" "$PEERS/$dir"; done
+	for dir in proc run dev sys; do mount --rbind "/$dir" "$PEERS/$dir"; done
 	unset LIBXDP_OBJECT_PATH
 	peer() { program=$1; shift; chroot "$PEERS" "/usr/sbin/$program" "$@"; }
 else

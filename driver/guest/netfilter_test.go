@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -132,7 +133,7 @@ func (r *rig) rules(in string) string {
 	r.t.Helper()
 	out := r.output(in, "nft", "-s", "list", "ruleset") + r.output(in, "ipset", "save")
 	for _, tool := range []string{"iptables-legacy", "ip6tables-legacy"} {
-		out += r.output(in, tool, "-S")
+		out += r.output(in, tool, "-w", "60", "-S") // other tests hold the lock
 	}
 	return out
 }
@@ -273,10 +274,12 @@ func (r *rig) unsupportedHere(s section) bool {
 	return s.has("bridge") && !s.has("stateless") && !bridgeConntrack()
 }
 
-// bridgeConntrack asks the kernel's list of symbols.
+// bridgeConntrack asks the kernel's list of symbols, after a module that may be
+// there was loaded.
 func bridgeConntrack() bool {
+	_ = exec.Command("modprobe", "-q", "nf_conntrack_bridge").Run()
 	data, err := os.ReadFile("/proc/kallsyms")
-	return err == nil && strings.Contains(string(data), " nf_ct_bridge_pre\n")
+	return err == nil && strings.Contains(string(data), " nf_ct_bridge_pre")
 }
 
 // TestNetfilter loads every rule set of the golden files into this kernel: it
@@ -337,14 +340,14 @@ func (r *rig) dockerChain(there bool) {
 	r.t.Helper()
 	for _, tool := range []string{"iptables-legacy", "iptables-nft"} {
 		if there {
-			r.output("", tool, "-N", "DOCKER-USER")
-			r.output("", tool, "-A", "DOCKER-USER", "-j", "RETURN")
-			r.output("", tool, "-I", "FORWARD", "-j", "DOCKER-USER")
+			r.output("", tool, "-w", "60", "-N", "DOCKER-USER")
+			r.output("", tool, "-w", "60", "-A", "DOCKER-USER", "-j", "RETURN")
+			r.output("", tool, "-w", "60", "-I", "FORWARD", "-j", "DOCKER-USER")
 			continue
 		}
-		r.output("", tool, "-D", "FORWARD", "-j", "DOCKER-USER")
-		r.output("", tool, "-F", "DOCKER-USER")
-		r.output("", tool, "-X", "DOCKER-USER")
+		r.output("", tool, "-w", "60", "-D", "FORWARD", "-j", "DOCKER-USER")
+		r.output("", tool, "-w", "60", "-F", "DOCKER-USER")
+		r.output("", tool, "-w", "60", "-X", "DOCKER-USER")
 	}
 	if !there {
 		r.output("", "nft", "delete", "table", "ip", "filter")

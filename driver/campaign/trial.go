@@ -53,14 +53,24 @@ func (r *runner) applySetup(ctx context.Context, setup datapath.Setup) (applied,
 	if r.replay {
 		a.metrics = []workload.Metric{{Name: "apply_seconds", Unit: "s", Value: ex.Seconds()}}
 	}
-	load := 0.0
-	for _, o := range ex.Steps {
-		load += o.Values["load_seconds"]
-	}
-	if load > 0 {
-		a.metrics = append(a.metrics, workload.Metric{Name: "load_seconds", Unit: "s", Value: load})
-	}
+	a.metrics = append(a.metrics, stepMetrics(ex)...)
 	return a, nil
+}
+
+// stepMetrics sums what the steps of a setup measured: loading the policies,
+// adding one and taking it out again, and the kernel memory that all of it takes.
+func stepMetrics(ex lab.Execution) []workload.Metric {
+	var out []workload.Metric
+	for _, m := range []struct{ name, unit string }{{"load_seconds", "s"}, {"update_seconds", "s"}, {"memory_bytes", "By"}} {
+		sum := 0.0
+		for _, o := range ex.Steps {
+			sum += o.Values[m.name]
+		}
+		if sum > 0 {
+			out = append(out, workload.Metric{Name: m.name, Unit: m.unit, Value: sum})
+		}
+	}
+	return out
 }
 
 // Bundle renders the trial of a cell: proof, then the workload between two

@@ -10,6 +10,8 @@ import (
 	"hookbed/driver/bundle"
 )
 
+func controlHandle(n Node) string { return "control@" + n.Name }
+
 // controlFilter attaches the positive control where packets enter the server,
 // inside its namespace in either scenario: it passes every packet and costs a
 // known number of instructions.
@@ -20,12 +22,12 @@ func controlFilter(r *renderer) error {
 	}
 	node := r.Topology.Server.Node
 	r.apply(node, "", bundle.LoadBPF{
-		Handle: handle(node), Object: r.file("control.bpf.o", bpf.ControlObject()), Programs: []string{bpf.ProgControl},
+		Handle: controlHandle(node), Object: r.file("control.bpf.o", bpf.ControlObject()), Programs: []string{bpf.ProgControl},
 		Vars: map[string]string{bpf.VarSpin: hex.EncodeToString(binary.LittleEndian.AppendUint32(nil, uint32(spin)))},
 	})
-	r.apply(node, Server, bundle.AttachBPF{Handle: handle(node), Program: bpf.ProgControl, Link: endpointLink, Hook: bundle.HookTCIngress})
+	r.apply(node, Server, bundle.AttachBPF{Handle: controlHandle(node), Program: bpf.ProgControl, Link: endpointLink, Hook: bundle.HookTCIngress})
 	r.JIT = true
-	r.Hook = &Hook{Node: node.Name, From: bundle.Counter{BPF: &bundle.BPFCounter{Handle: handle(node), Stats: bpf.MapStats}}}
+	r.Hook = &Hook{Node: node.Name, From: bundle.Counter{BPF: &bundle.BPFCounter{Handle: controlHandle(node), Stats: bpf.MapStats}}}
 	known := bpf.ControlInstructions(int(spin))
 	r.KnownInstructions = &known
 	return nil

@@ -3,7 +3,9 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"slices"
 
+	"hookbed/bpf"
 	"hookbed/driver/bundle"
 	"hookbed/driver/plan"
 )
@@ -26,6 +28,9 @@ type Setup struct {
 	Files    map[string]bundle.File
 	Apply    []bundle.Step
 	Prove    []bundle.Step
+	// Update adds one policy more, about a source that none names (Updated), and
+	// Revert takes it out again; both while packets flow. None without policies.
+	Update, Revert []bundle.Step
 	// Hook is where the filter counts packets; nil if nothing filters.
 	Hook *Hook
 	// JIT: the filter is eBPF, so a trial without the JIT is void.
@@ -59,111 +64,107 @@ func (h Hook) Read(phase bundle.Phase, name string) bundle.Step {
 	return bundle.Step{Node: h.Node, Phase: phase, In: h.In, Do: bundle.Read{Name: name, From: h.From}}
 }
 
-// datapath is one entry of the registry.
-type datapath struct {
-	plan.DatapathEntry
-	fabric func(*renderer)
-	filter func(*renderer) error
+// filter is one way to enforce policies, on whatever fabric can carry it.
+type filter struct {
+	name, doc  string
+	noPolicies bool
+	options    []plan.Option
+	// inside: it needs nothing of a node, only the endpoints' namespaces.
+	inside bool
+	refuse refusal // nil: nothing
+	render func(*renderer) error
 }
 
-// Option keys.
-const (
-	optState     = "state"
-	optPlacement = "placement"
-	optEnforce   = "enforce"
-	optDelivery  = "delivery"
-	optAttach    = "attach"
-	optSpin      = "spin"
+// preset is a combination with a name of its own.
+type preset struct{ name, fabric, filter, doc string }
 
-	stateAsStudy     = "as-study"
-	stateEstablished = "established-first"
-	placementInput   = "input"
-	placementForward = "forward"
-	enforceAll       = "all"
-	enforceNew       = "new"
-	deliverRedirect  = "redirect"
-	deliverPeer      = "peer"
-	attachNative     = "native"
-	attachGeneric    = "generic"
-)
-
-func registry() []datapath {
-	attach := plan.Option{Key: optAttach, Allowed: []string{attachNative, attachGeneric}, Doc: "XDP mode: in the driver, or generic on the sk_buff"}
-	return []datapath{
-		{plan.DatapathEntry{
-			Name: "docker", Fabric: "bridge", Filter: "none", NoPolicies: true,
-			Doc: "Docker's bridge (or a plain one for namespaces), no policy",
-		}, bridgeFabric, noFilter},
-		{plan.DatapathEntry{
-			Name: "iptables", Fabric: "bridge", Filter: "iptables-legacy",
-			Doc: "bridge and a linear list of iptables-legacy rules",
-			Options: []plan.Option{
-				{Key: optState, Allowed: []string{stateAsStudy, stateEstablished}, Doc: "every rule asks for NEW, or established connections are accepted first"},
-				{Key: optPlacement, Allowed: []string{placementInput, placementForward}, Doc: "INPUT of the server's namespace, or DOCKER-USER on its node"},
-			},
-		}, bridgeFabric, netfilterFilter},
-		{plan.DatapathEntry{
-			Name: "cilium-like", Fabric: "bpf", Filter: "tc-hash",
-			Doc: "tc programs at the veths: conntrack, identity hash policy, redirect; no bridge, no netfilter",
-			Options: []plan.Option{
-				{Key: optEnforce, Allowed: []string{enforceAll, enforceNew}, Doc: "look the policy up for every forward packet, or for new connections only"},
-				{Key: optDelivery, Allowed: []string{deliverRedirect, deliverPeer}, Doc: "bpf_redirect to the veth, or bpf_redirect_peer into the endpoint"},
-			},
-		}, bpfFabric, tcFilter},
-		{plan.DatapathEntry{
-			Name: "xdp", Fabric: "bridge", Filter: "xdp-hash", Options: []plan.Option{attach}, Refuse: refuseXDP,
-			Doc: "bridge and a stateless XDP hash policy: on the server's veth (localhost) or its node's NIC (multi-host)",
-		}, bridgeFabric, xdpFilter},
-		{plan.DatapathEntry{
-			Name: "xdp-pass", Fabric: "bridge", Filter: "xdp-pass", Options: []plan.Option{attach}, Refuse: refuseXDP, NoPolicies: true,
-			Doc: "control for xdp: a program at the same place that passes every packet",
-		}, bridgeFabric, xdpFilter},
-		{plan.DatapathEntry{
-			Name: "control", Fabric: "bridge", Filter: "tc-control", NoPolicies: true,
-			Doc:     "positive control: bridge and a tc program at the server's eth0 whose cost in instructions is known",
-			Options: []plan.Option{{Key: optSpin, Allowed: []string{"0", "100", "1000", "10000"}, Doc: "iterations of the program's loop for each packet"}},
-		}, bridgeFabric, controlFilter},
+func presets() []preset {
+	return []preset{
+		{"docker", fabricBridge, "none", "Docker's bridge (or a plain one for namespaces), no policy"},
+		{"iptables", fabricBridge, "iptables-legacy", "the study's: bridge and a linear list of iptables-legacy rules"},
+		{"cilium-like", fabricBPF, "tc-hash", "tc programs at the veths: conntrack, identity hash policy, redirect; no bridge, no netfilter"},
+		{"xdp", fabricBridge, "xdp-hash", "bridge and a stateless XDP hash policy: on the server's veth (localhost) or its node's NIC (multi-host)"},
+		{"xdp-pass", fabricBridge, "xdp-pass", "control for xdp: a program at the same place that passes every packet"},
+		{"control", fabricBridge, "tc-control", "positive control: bridge and a tc program at the server's eth0 whose cost in instructions is known"},
 	}
 }
 
-// refuseXDP refuses native XDP on a virtio NIC that has no queues to spare: the
-// driver wants a transmit queue for each CPU beside the stack's own, and
-// without them falls back to a locked queue, which is another datapath than
-// the one asked for (virtnet_xdp_set in drivers/net/virtio_net.c).
-func refuseXDP(lab plan.Lab, scenario string, options map[string]string) string {
-	// Nodes in virtual time are namespaces, and their NIC is a veth.
-	if lab.Provider != plan.ProviderLibvirt || lab.Clock == plan.ClockVirtual || scenario != plan.MultiHost || options[optAttach] != attachNative || lab.Queues >= 2*lab.VCPUs {
-		return ""
-	}
-	return fmt.Sprintf("native XDP on the node's NIC wants lab.queues >= 2 x lab.vcpus = %d, got %d; raise queues, or write attach = %q", 2*lab.VCPUs, lab.Queues, attachGeneric)
-}
+// crossName is the name of a filter on a fabric.
+func crossName(fabric, filter string) string { return fabric + "+" + filter }
 
-// Catalog describes every datapath to the plan's loader.
+// Catalog describes every datapath to the plan's loader: the presets, then the
+// whole cross, impossible combinations with their reason.
 func Catalog() []plan.DatapathEntry {
-	var out []plan.DatapathEntry
-	for _, d := range registry() {
-		out = append(out, d.DatapathEntry)
+	var named, crossed []plan.DatapathEntry
+	for _, fa := range fabrics() {
+		for _, fi := range filters() {
+			e := combined(fa, fi)
+			crossed = append(crossed, e)
+			for _, p := range presets() {
+				if p.fabric != fa.name || p.filter != fi.name {
+					continue
+				}
+				e.Name, e.Doc, e.Crossed = p.name, p.doc, false
+				named = append(named, e)
+			}
+		}
 	}
-	return out
+	slices.SortStableFunc(named, func(a, b plan.DatapathEntry) int { return presetRank(a.Name) - presetRank(b.Name) })
+	return append(named, crossed...)
+}
+
+func presetRank(name string) int {
+	return slices.IndexFunc(presets(), func(p preset) bool { return p.name == name })
+}
+
+func combined(fa fabric, fi filter) plan.DatapathEntry {
+	e := plan.DatapathEntry{
+		Name: crossName(fa.name, fi.name), Doc: fa.doc + "; " + fi.doc, Fabric: fa.name, Filter: fi.name,
+		Crossed: true, NoPolicies: fi.noPolicies,
+		Options: slices.Concat([]plan.Option{familyOption()}, fa.options, fi.options),
+	}
+	if fa.name == fabricVeth && !fi.inside {
+		e.Impossible = "it belongs at the node's end of an endpoint's link, and here both ends are endpoints"
+	}
+	var refuse refusal = refuseBare
+	if fi.refuse != nil {
+		refuse = refuseFirst(refuseBare, fi.refuse)
+	}
+	e.Refuse = func(lab plan.Lab, scenario string, options map[string]string) string {
+		return refuse(lab, fa.name, scenario, options)
+	}
+	return e
 }
 
 // Render renders the setup of a cell. It is pure and touches nothing.
 func Render(cell plan.Cell) (Setup, error) {
-	name := cell.Get(plan.FactorDatapath)
-	for _, d := range registry() {
-		if d.Name != name {
-			continue
-		}
-		r := newRenderer(cell)
-		r.common()
-		d.fabric(r)
-		if err := d.filter(r); err != nil {
-			return Setup{}, fmt.Errorf("render datapath %q: %w", name, err)
-		}
-		r.prove()
-		return r.Setup, nil
+	fa, fi, err := combination(cell)
+	if err != nil {
+		return Setup{}, fmt.Errorf("render cell %s: %w", cell.ID, err)
 	}
-	return Setup{}, fmt.Errorf("render cell %s: unknown datapath %q", cell.ID, name)
+	r := newRenderer(cell)
+	r.common()
+	fa.build(r)
+	if err := fi.render(r); err != nil {
+		return Setup{}, fmt.Errorf("render filter %q on fabric %q: %w", fi.name, fa.name, err)
+	}
+	if fa.name == fabricBPF && !r.joined {
+		if err := r.joinByTC(bpf.StructurePass, nil); err != nil {
+			return Setup{}, fmt.Errorf("render fabric %q: %w", fa.name, err)
+		}
+	}
+	r.Apply = append(r.Apply, r.updateOnce()...)
+	r.prove()
+	return r.Setup, nil
+}
+
+func combination(cell plan.Cell) (fa fabric, fi filter, err error) {
+	i := slices.IndexFunc(fabrics(), func(f fabric) bool { return f.name == cell.Get(plan.FactorFabric) })
+	k := slices.IndexFunc(filters(), func(f filter) bool { return f.name == cell.Get(plan.FactorFilter) })
+	if i < 0 || k < 0 {
+		return fa, fi, fmt.Errorf("unknown fabric %q or filter %q", cell.Get(plan.FactorFabric), cell.Get(plan.FactorFilter))
+	}
+	return fabrics()[i], filters()[k], nil
 }
 
 // Check says whether a node with these facts (bundle session facts) can carry
@@ -181,9 +182,12 @@ func Check(s Setup, facts map[string]string) error {
 type renderer struct {
 	Setup
 	cell     plan.Cell
-	policies []policy
+	policies policies
 	// realised is what the kernel must hold once the policies are applied.
 	realised []bundle.Expect
+	joined   bool // the programs of fabric bpf are there
+	// admits is the value of the filter's counters that grows with what it admits.
+	admits string
 }
 
 func newRenderer(cell plan.Cell) *renderer {
@@ -191,13 +195,26 @@ func newRenderer(cell plan.Cell) *renderer {
 	return &renderer{
 		Setup:    Setup{Topology: t, Network: NetworkBridge, Files: map[string]bundle.File{}},
 		cell:     cell,
-		policies: policies(cell, t.Client.Addr),
+		policies: policiesOf(cell, t.Client.Addr),
+		admits:   "accepted",
 	}
 }
 
 func (r *renderer) apply(node Node, in string, do bundle.Action) {
 	r.Apply = append(r.Apply, bundle.Step{Node: node.Name, Phase: bundle.Apply, In: in, Do: do})
 }
+
+// update and revert add steps to the two halves of updating by one policy.
+func (r *renderer) update(node Node, in string, do bundle.Action) {
+	r.Update = append(r.Update, bundle.Step{Node: node.Name, Phase: bundle.Apply, In: in, Do: do})
+}
+
+func (r *renderer) revert(node Node, in string, do bundle.Action) {
+	r.Revert = append(r.Revert, bundle.Step{Node: node.Name, Phase: bundle.Apply, In: in, Do: do})
+}
+
+// updateOnce adds one policy and takes it out again, to measure how long that takes.
+func (r *renderer) updateOnce() []bundle.Step { return slices.Concat(r.Update, r.Revert) }
 
 func (r *renderer) file(name string, data []byte) string {
 	r.Files[name] = bundle.NewFile(data)
@@ -211,6 +228,11 @@ func (r *renderer) endpoints() []Endpoint { return []Endpoint{r.Topology.Client,
 // otherwise drop before any policy sees them.
 func (r *renderer) common() {
 	for _, n := range r.Topology.Nodes {
+		if r.Topology.IPv6 {
+			r.enableIPv6(n, "")
+			r.apply(n, "", bundle.Sysctl{Key: "net.ipv6.conf.all.forwarding", Value: "1"})
+			continue
+		}
 		r.apply(n, "", bundle.Sysctl{Key: "net.ipv4.ip_forward", Value: "1"})
 		for _, conf := range []string{"all", "default", DataLink} {
 			r.apply(n, "", bundle.Sysctl{Key: "net/ipv4/conf/" + conf + "/rp_filter", Value: "0", Optional: conf == DataLink})
@@ -218,7 +240,15 @@ func (r *renderer) common() {
 	}
 }
 
-// endpointSysctls fixes what must not differ between endpoints.
+// enableIPv6 switches IPv6 on, which engines switch off in containers.
+func (r *renderer) enableIPv6(n Node, in string) {
+	for _, conf := range []string{"all", "default"} {
+		r.apply(n, in, bundle.Sysctl{Key: "net.ipv6.conf." + conf + ".disable_ipv6", Value: "0"})
+	}
+}
+
+// endpointSysctls fixes what must not differ between endpoints. The keys are
+// those of TCP over either family.
 func (r *renderer) endpointSysctls(e Endpoint) {
 	r.apply(e.Node, e.Role, bundle.Sysctl{Key: "net.ipv4.tcp_congestion_control", Value: r.cell.Get(plan.FactorCongestion)})
 	// What one connection learned must not help or hurt the next.

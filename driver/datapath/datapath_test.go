@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,25 +18,42 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
+func entryOf(t *testing.T, name string) plan.DatapathEntry {
+	t.Helper()
+	for _, d := range Catalog() {
+		if d.Name == name {
+			return d
+		}
+	}
+	t.Fatalf("no datapath %q", name)
+	return plan.DatapathEntry{}
+}
+
 func cellOf(t *testing.T, name, scenario, endpoint string, n int, options map[string]string) plan.Cell {
 	t.Helper()
+	d := entryOf(t, name)
 	factors := map[string]string{
 		plan.FactorDatapath: name, plan.FactorScenario: scenario, plan.FactorEndpoint: endpoint,
 		plan.FactorPolicies: fmt.Sprint(n), plan.FactorCongestion: "reno",
+		plan.FactorFabric: d.Fabric, plan.FactorFilter: d.Filter,
 	}
-	for _, d := range Catalog() {
-		if d.Name != name {
-			continue
-		}
-		factors[plan.FactorFilter] = d.Filter
-		for _, o := range d.Options {
-			factors[o.Key] = o.Allowed[0]
-		}
+	for _, o := range d.Options {
+		factors[o.Key] = o.Allowed[0]
 	}
 	for k, v := range options {
 		factors[k] = v
 	}
 	return plan.Cell{ID: "test", Factors: factors}
+}
+
+// possible are the datapaths that an arm can have: presets, or the cross.
+func possible(crossed bool) (out []plan.DatapathEntry) {
+	for _, d := range Catalog() {
+		if d.Crossed == crossed && d.Impossible == "" {
+			out = append(out, d)
+		}
+	}
+	return out
 }
 
 func render(t *testing.T, c plan.Cell) Setup {
@@ -47,38 +65,65 @@ func render(t *testing.T, c plan.Cell) Setup {
 	return s
 }
 
-// TestGolden fixes every arm's steps and text files as a node gets them.
+// TestGolden fixes the steps and text files of every preset as a node gets them.
 func TestGolden(t *testing.T) {
-	for _, d := range Catalog() {
+	for _, d := range possible(false) {
 		for _, scenario := range []string{plan.Localhost, plan.MultiHost} {
 			for _, endpoint := range []string{plan.EndpointDocker, plan.EndpointNetns} {
-				n := 3
-				if d.NoPolicies {
-					n = 0
-				}
 				name := strings.Join([]string{d.Name, scenario, endpoint}, "-")
 				t.Run(name, func(t *testing.T) {
-					golden(t, name, render(t, cellOf(t, d.Name, scenario, endpoint, n, nil)))
+					golden(t, name, written(t, render(t, cellOf(t, d.Name, scenario, endpoint, some(d), nil))))
 				})
 			}
 		}
 	}
 	t.Run("forward", func(t *testing.T) {
 		options := map[string]string{optPlacement: placementForward, optState: stateEstablished}
-		golden(t, "iptables-forward", render(t, cellOf(t, "iptables", plan.Localhost, plan.EndpointNetns, 3, options)))
+		golden(t, "iptables-forward", written(t, render(t, cellOf(t, "iptables", plan.Localhost, plan.EndpointNetns, 3, options))))
 	})
 }
 
-func golden(t *testing.T, name string, s Setup) {
+// TestGoldenOfEveryFilter fixes what each filter does on each fabric, beside the
+// fabric's own steps.
+func TestGoldenOfEveryFilter(t *testing.T) {
+	text := map[string]string{}
+	for _, d := range possible(true) {
+		bare := map[string]bool{}
+		for _, st := range render(t, cellOf(t, crossName(d.Fabric, "none"), plan.Localhost, plan.EndpointNetns, 0, nil)).Apply {
+			bare[stepLine(t, st)] = d.Filter != "none"
+		}
+		s := render(t, cellOf(t, d.Name, plan.Localhost, plan.EndpointNetns, some(d), nil))
+		s.Apply = slices.DeleteFunc(s.Apply, func(st bundle.Step) bool { return bare[stepLine(t, st)] })
+		text[d.Filter] += "=== " + d.Name + "\n" + written(t, s)
+	}
+	for name, got := range text {
+		golden(t, "filter-"+name, got)
+	}
+}
+
+// some is a number of policies that shows what a datapath does with them.
+func some(d plan.DatapathEntry) int {
+	if d.NoPolicies {
+		return 0
+	}
+	return 3
+}
+
+func stepLine(t *testing.T, st bundle.Step) string {
+	t.Helper()
+	line, err := json.Marshal(st)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(line)
+}
+
+// written is a setup as text: its steps, then its text files.
+func written(t *testing.T, s Setup) string {
 	t.Helper()
 	var b strings.Builder
 	for _, step := range append(s.Apply, s.Prove...) {
-		line, err := json.Marshal(step)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.Write(line)
-		b.WriteByte('\n')
+		b.WriteString(stepLine(t, step) + "\n")
 	}
 	for _, f := range (&bundle.Bundle{Files: s.Files}).FileNames() {
 		if strings.HasSuffix(f, ".o") {
@@ -86,9 +131,14 @@ func golden(t *testing.T, name string, s Setup) {
 		}
 		fmt.Fprintf(&b, "--- %s\n%s", f, s.Files[f].Data)
 	}
+	return b.String()
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
 	path := filepath.Join("testdata", name+".golden")
 	if *update {
-		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -96,31 +146,105 @@ func golden(t *testing.T, name string, s Setup) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b.String() != string(want) {
-		t.Errorf("%s differs from what is rendered (go test ./driver/datapath -update rewrites it):\n%s", path, b.String())
+	if got != string(want) {
+		t.Errorf("%s differs from what is rendered (go test ./driver/datapath -update rewrites it):\n%s", path, got)
 	}
 }
 
-func TestPoliciesAreDistinctSeededAndLast(t *testing.T) {
-	client := netip.MustParseAddr("198.18.11.10")
-	for _, n := range []int{0, 1, 5, 1000, 10000} {
-		c := cellOf(t, "iptables", plan.Localhost, plan.EndpointNetns, n, nil)
-		ps := policies(c, client)
-		if len(ps) != n {
-			t.Fatalf("%d policies, want %d", len(ps), n)
-		}
-		seen := map[netip.Addr]bool{}
-		for i, p := range ps {
-			if seen[p.source] || p.source == unlistedSource() {
-				t.Fatalf("policy %d repeats or names the unlisted source: %s", i, p.source)
-			}
-			seen[p.source] = true
-			if i < n-1 && !netip.MustParsePrefix(otherSources).Contains(p.source) {
-				t.Fatalf("policy %d names %s, outside %s", i, p.source, otherSources)
+func TestPoliciesAreDistinctSeededAndInPlace(t *testing.T) {
+	for _, family := range []string{familyIPv4, familyIPv6} {
+		for _, kind := range []string{policyL3, policyL4, policyCIDR} {
+			for _, n := range []int{1, 2, 5, 1000, 10000} {
+				o := map[string]string{optFamily: family, optPolicy: kind}
+				for match, at := range map[string]int{matchLast: n - 1, matchFirst: 0} {
+					o[optMatch], o[optAction] = match, actionAllow
+					checkPolicies(t, cellOf(t, "iptables", plan.Localhost, plan.EndpointNetns, n, o), n, at)
+				}
+				o[optMatch], o[optAction] = matchLast, actionDeny
+				checkPolicies(t, cellOf(t, "iptables", plan.Localhost, plan.EndpointNetns, n, o), n, -1)
 			}
 		}
-		if n > 0 && ps[n-1].source != client {
-			t.Fatalf("last policy names %s, want the client", ps[n-1].source)
+	}
+	if ps := policiesOf(cellOf(t, "iptables", plan.Localhost, plan.EndpointNetns, 0, nil), netip.MustParseAddr("198.18.11.10")); ps.size() != 0 {
+		t.Errorf("%d policies at N = 0", ps.size())
+	}
+}
+
+// checkPolicies: no two policies are about one address, only that at the place
+// at names the client, and none names a source that must stay unnamed.
+func checkPolicies(t *testing.T, c plan.Cell, n, at int) {
+	t.Helper()
+	client := Layout(c).Client.Addr
+	ps := policiesOf(c, client)
+	if ps.size() != n || ps.client != at {
+		t.Fatalf("%v: %d policies, the client's at %d, want %d and %d", c.Factors, ps.size(), ps.client, n, at)
+	}
+	type span struct{ first, last netip.Addr }
+	var spans []span
+	for i, p := range ps.list {
+		if p.Source != p.Source.Masked() {
+			t.Fatalf("policy %d: %s has bits beyond its prefix", i, p.Source)
+		}
+		if p.Source.Contains(client) != (i == at) {
+			t.Fatalf("policy %d of %d names %s, the client %s is at %d", i, n, p.Source, client, at)
+		}
+		if i != at && !otherSources(client.Is6()).Contains(p.Source.Addr()) {
+			t.Fatalf("policy %d names %s, outside %s", i, p.Source, otherSources(client.Is6()))
+		}
+		for _, host := range []uint16{unlistedHost, updateHost} {
+			if p.Source.Contains(otherHost(host, client.Is6())) {
+				t.Fatalf("policy %d names %s, which must stay unnamed", i, p.Source)
+			}
+		}
+		spans = append(spans, span{p.Source.Addr(), lastAddr(p)})
+	}
+	slices.SortFunc(spans, func(a, b span) int { return a.first.Compare(b.first) })
+	for i := 1; i < len(spans); i++ {
+		if spans[i].first.Compare(spans[i-1].last) <= 0 {
+			t.Fatalf("policies overlap: %v and %v", spans[i-1], spans[i])
+		}
+	}
+}
+
+func TestPrefixesAreOfMixedLengths(t *testing.T) {
+	for n, want := range map[int]int{100: 4, 1000: 4, 10000: 2} {
+		lengths := map[int]bool{}
+		for _, p := range policiesOf(cellOf(t, "iptables", plan.Localhost, plan.EndpointNetns, n, map[string]string{optPolicy: policyCIDR}), netip.MustParseAddr("198.18.11.10")).list {
+			lengths[p.Source.Bits()] = true
+		}
+		if len(lengths) < want {
+			t.Errorf("N = %d: lengths %v, want at least %d", n, lengths, want)
+		}
+	}
+}
+
+// TestVerdicts: what each kind of policy says of the tuples that are probed.
+func TestVerdicts(t *testing.T) {
+	for _, tc := range []struct {
+		kind, action string
+		n            int
+		// client, unlisted source, client on another port, middle source, the same on another port
+		want []string
+	}{
+		{policyL4, actionAllow, 3, []string{"allow", "deny", "deny", "allow", "deny"}},
+		{policyCIDR, actionAllow, 3, []string{"allow", "deny", "deny", "allow", "deny"}},
+		{policyL3, actionAllow, 3, []string{"allow", "deny", "allow", "allow", "allow"}},
+		{policyL4, actionDeny, 3, []string{"allow", "allow", "allow", "deny", "allow"}},
+		{policyL3, actionDeny, 1, []string{"allow", "allow", "allow", "deny", "deny"}},
+		{policyL4, actionAllow, 1, []string{"allow", "deny", "deny"}},
+		{policyL3, actionAllow, 0, []string{"allow", "allow", "allow"}},
+	} {
+		s := render(t, cellOf(t, "iptables", plan.Localhost, plan.EndpointNetns, tc.n, map[string]string{optPolicy: tc.kind, optAction: tc.action}))
+		var got []string
+		for _, st := range s.Prove {
+			if p, ok := st.Do.(bundle.Probes); ok {
+				for _, try := range p.Tries {
+					got = append(got, try.Want)
+				}
+			}
+		}
+		if !slices.Equal(got, tc.want) {
+			t.Errorf("%s %s N = %d: %v, want %v", tc.kind, tc.action, tc.n, got, tc.want)
 		}
 	}
 }
@@ -161,7 +285,7 @@ func expected(s Setup, key string) uint64 {
 // TestNoPolicyNoFilter: N = 0 has no rule, no drop and no denial, and the same
 // tuples that policies deny must get through.
 func TestNoPolicyNoFilter(t *testing.T) {
-	for _, d := range Catalog() {
+	for _, d := range possible(true) {
 		s := render(t, cellOf(t, d.Name, plan.Localhost, plan.EndpointNetns, 0, nil))
 		for _, st := range append(s.Apply, s.Prove...) {
 			if _, ok := st.Do.(bundle.Rules); ok {
@@ -179,7 +303,7 @@ func TestNoPolicyNoFilter(t *testing.T) {
 }
 
 func TestEveryFileIsUsedAndPresent(t *testing.T) {
-	for _, d := range Catalog() {
+	for _, d := range possible(true) {
 		s := render(t, cellOf(t, d.Name, plan.MultiHost, plan.EndpointDocker, 2, nil))
 		used := map[string]bool{}
 		for _, st := range s.Apply {
@@ -226,7 +350,7 @@ func TestNativeXDPWantsQueues(t *testing.T) {
 		{plan.ProviderLocal, plan.MultiHost, attachNative, 0, false},
 	} {
 		lab := plan.Lab{Provider: tc.provider, VCPUs: 2, Queues: tc.queues}
-		if got := refuseXDP(lab, tc.scenario, map[string]string{optAttach: tc.attach}); (got != "") != tc.refused {
+		if got := refuseXDP(lab, fabricBridge, tc.scenario, map[string]string{optAttach: tc.attach, optWhere: whereEdge}); (got != "") != tc.refused {
 			t.Errorf("%+v: %q", tc, got)
 		}
 	}
@@ -253,9 +377,39 @@ func TestControlKnowsItsCost(t *testing.T) {
 			t.Errorf("spin %s: the program is told %q, want %q", spin, loaded, want.bytes)
 		}
 	}
-	for _, d := range Catalog() {
-		if s := render(t, cellOf(t, d.Name, plan.Localhost, plan.EndpointNetns, 0, nil)); (s.KnownInstructions != nil) != (d.Name == "control") {
+	for _, d := range possible(true) {
+		if s := render(t, cellOf(t, d.Name, plan.Localhost, plan.EndpointNetns, 0, nil)); (s.KnownInstructions != nil) != (d.Filter == "tc-control") {
 			t.Errorf("%s: known cost %v", d.Name, s.KnownInstructions)
+		}
+	}
+}
+
+// TestRefusals: what cannot work is refused before anything runs, with a reason.
+func TestRefusals(t *testing.T) {
+	lab := plan.Lab{Provider: plan.ProviderLocal}
+	for _, tc := range []struct {
+		fabric, filter, scenario string
+		options                  map[string]string
+		want                     string
+	}{
+		{fabricBridge, "tc-hash", plan.Localhost, map[string]string{optPolicy: policyCIDR}, `no prefixes; write filter = "tc-lpm"`},
+		{fabricBridge, "xdp-hash", plan.Localhost, map[string]string{optPolicy: policyCIDR}, `no prefixes; write filter = "xdp-lpm"`},
+		{fabricBridge, "tc-cilium09", plan.Localhost, map[string]string{optAction: actionDeny}, "could only admit"},
+		{fabricBridge, "iptables-legacy", plan.Localhost, map[string]string{optAction: actionDeny, optMatch: matchFirst}, "a deny list has none"},
+		{fabricBPF, "iptables-legacy", plan.Localhost, map[string]string{optPlacement: placementForward}, "past the node's netfilter"},
+		{fabricBridge, "xdp-hash", plan.Localhost, map[string]string{optWhere: whereNIC}, "do not meet its NIC"},
+		{fabricBPF, "xdp-hash", plan.Localhost, map[string]string{optDelivery: deliverPeer}, "does not see what bpf_redirect_peer delivers"},
+		{fabricBPF, "xdp-hash", plan.Localhost, map[string]string{optDelivery: deliverNetkit}, "netkit has no native XDP"},
+		{fabricBPF, "tc-hash", plan.Localhost, map[string]string{optDelivery: deliverNetkit, optAttach: attachTCX}, "hooks"},
+		{fabricBPF, "xdp-hash", plan.MultiHost, map[string]string{optDelivery: deliverPeer}, ""},
+		{fabricBPF, "xdp-hash", plan.Localhost, map[string]string{optDelivery: deliverPeer, optAttach: attachGeneric}, ""},
+		{fabricBridge, "tc-lpm", plan.Localhost, map[string]string{optPolicy: policyCIDR}, ""},
+	} {
+		d := entryOf(t, crossName(tc.fabric, tc.filter))
+		options := cellOf(t, d.Name, tc.scenario, plan.EndpointNetns, 3, tc.options).Factors
+		got := d.Refuse(lab, tc.scenario, options)
+		if tc.want == "" && got != "" || !strings.Contains(got, tc.want) {
+			t.Errorf("%s %s %v: %q, want %q", d.Name, tc.scenario, tc.options, got, tc.want)
 		}
 	}
 }

@@ -1,43 +1,112 @@
 package datapath
 
 import (
-	"net/netip"
-
 	"hookbed/driver/bundle"
+	"hookbed/driver/plan"
 )
 
-// bridgeFabric joins the endpoints of a node by a bridge and routes between
-// nodes. With Docker endpoints the engine has made bridge and links already.
+// fabric is one way in which endpoints of a node are joined.
+type fabric struct {
+	name, doc string
+	options   []plan.Option
+	build     func(*renderer)
+}
+
+func fabrics() []fabric {
+	return []fabric{
+		{name: fabricBridge, doc: "Docker's bridge, or a plain one for namespaces", build: bridgeFabric},
+		{name: fabricRouted, doc: "a route for each endpoint's veth, no bridge", build: routedFabric},
+		{name: fabricBPF, doc: "tc programs that redirect between the endpoints' links; no bridge, no netfilter on the node", build: bpfFabric,
+			options: []plan.Option{{Key: optDelivery, Allowed: []string{deliverRedirect, deliverPeer, deliverNetkit},
+				Doc: "bpf_redirect to the veth, bpf_redirect_peer into the endpoint (Linux 5.10), or netkit pairs in the place of veths (6.7)"}}},
+		{name: fabricVeth, doc: "reference: one veth pair between the endpoints, no node", build: vethFabric},
+	}
+}
+
+// vethFabric is the shortest path there is: the two endpoints are the ends of
+// one link.
+func vethFabric(r *renderer) {
+	t := r.Topology
+	r.Network = NetworkNone
+	for _, e := range r.endpoints() {
+		if !t.Docker {
+			r.apply(e.Node, "", bundle.Netns{Name: e.Role})
+		}
+	}
+	r.apply(t.Client.Node, t.Client.Role, bundle.Veth{Link: endpointLink, MAC: t.Client.MAC, Peer: endpointLink, PeerIn: t.Server.Role, PeerMAC: t.Server.MAC})
+	for _, e := range r.endpoints() {
+		r.apply(e.Node, e.Role, bundle.Addr{Link: endpointLink, CIDR: cidr(e.Addr, e.Node.Subnet.Bits())})
+		r.endpointSysctls(e)
+	}
+	r.apply(t.Server.Node, t.Server.Role, bundle.Route{Dst: r.otherSources(), Via: t.Client.Addr.String(), Link: endpointLink})
+}
+
+// bridgeFabric joins the endpoints of a node by a Linux bridge. With Docker
+// endpoints the engine has made bridge and links already.
 func bridgeFabric(r *renderer) {
 	t := r.Topology
-	if !t.Docker {
-		for _, n := range t.Nodes {
+	for _, n := range t.Nodes {
+		if !t.Docker {
 			r.apply(n, "", bundle.Bridge{Link: BridgeLink})
-			r.apply(n, "", bundle.Addr{Link: BridgeLink, CIDR: cidr(n.Gateway, 24)})
 		}
-		for _, e := range r.endpoints() {
+		if !t.Docker || t.IPv6 {
+			r.apply(n, "", bundle.Addr{Link: BridgeLink, CIDR: cidr(n.Gateway, n.Subnet.Bits())})
+		}
+	}
+	for _, e := range r.endpoints() {
+		if !t.Docker {
 			r.apply(e.Node, "", bundle.Netns{Name: e.Role})
 			r.apply(e.Node, "", bundle.Veth{Link: e.HostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC})
 			r.apply(e.Node, "", bundle.SetLink{Link: e.HostLink(), Master: BridgeLink, Up: true})
-			r.apply(e.Node, e.Role, bundle.Addr{Link: endpointLink, CIDR: cidr(e.Addr, 24)})
-			r.apply(e.Node, e.Role, bundle.Route{Dst: "default", Via: e.Node.Gateway.String(), Link: endpointLink})
+		}
+		if !t.Docker || t.IPv6 {
+			r.apply(e.Node, e.Role, bundle.Addr{Link: endpointLink, CIDR: cidr(e.Addr, e.Node.Subnet.Bits())})
+			r.apply(e.Node, e.Role, bundle.Route{Dst: r.anywhere(), Via: e.Node.Gateway.String(), Link: endpointLink})
 		}
 	}
 	for _, n := range t.Nodes {
 		// Docker asks for br_netfilter only sometimes; whether bridged packets
 		// meet iptables must not depend on it.
-		r.apply(n, "", bundle.Sysctl{Key: "net.bridge.bridge-nf-call-iptables", Value: "1"})
+		r.apply(n, "", bundle.Sysctl{Key: "net.bridge.bridge-nf-call-ip" + r.six("", "6") + "tables", Value: "1"})
 	}
 	for _, e := range r.endpoints() {
 		r.endpointSysctls(e)
 	}
 	r.routesBetweenNodes()
-	r.apply(t.Client.Node, "", bundle.Route{Dst: otherSources, Via: t.Client.Addr.String(), Link: BridgeLink})
+	r.apply(t.Client.Node, "", bundle.Route{Dst: r.otherSources(), Via: t.Client.Addr.String(), Link: BridgeLink})
 }
 
-// bpfFabric joins endpoints by tc programs at the node's end of their veths:
-// no bridge, no netfilter, /32 addresses and a static gateway neighbour.
+// routedFabric gives each endpoint a link of its own and the node a route to
+// it, as Calico does. The gateway is an address of the node itself.
+func routedFabric(r *renderer) {
+	t := r.Topology
+	for _, n := range t.Nodes {
+		r.apply(n, "", bundle.Addr{Link: "lo", CIDR: hostCIDR(n.Gateway)})
+	}
+	r.pointToPoint(func(e Endpoint) bundle.Action {
+		return bundle.Veth{Link: e.HostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC}
+	})
+	for _, e := range r.endpoints() {
+		if !t.IPv6 {
+			r.apply(e.Node, "", bundle.Sysctl{Key: "net/ipv4/conf/" + e.HostLink() + "/proxy_arp", Value: "1"})
+		}
+	}
+}
+
+// bpfFabric joins endpoints by tc programs at the node's end of their links:
+// no bridge, no netfilter.
 func bpfFabric(r *renderer) {
+	r.pointToPoint(func(e Endpoint) bundle.Action {
+		if r.cell.Get(optDelivery) == deliverNetkit {
+			return bundle.Netkit{Link: e.HostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC}
+		}
+		return bundle.Veth{Link: e.HostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC}
+	})
+}
+
+// pointToPoint joins each endpoint to its node by a link of its own: an address
+// without a subnet, and neighbours that nobody has to ask for.
+func (r *renderer) pointToPoint(join func(Endpoint) bundle.Action) {
 	t := r.Topology
 	r.Network = NetworkNone
 	for _, e := range r.endpoints() {
@@ -45,17 +114,17 @@ func bpfFabric(r *renderer) {
 			r.apply(e.Node, "", bundle.Netns{Name: e.Role})
 		}
 		gw := e.Node.Gateway
-		r.apply(e.Node, "", bundle.Veth{Link: e.HostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC})
-		r.apply(e.Node, e.Role, bundle.Addr{Link: endpointLink, CIDR: cidr(e.Addr, 32)})
-		r.apply(e.Node, e.Role, bundle.Route{Dst: cidr(gw, 32), Link: endpointLink})
+		r.apply(e.Node, "", join(e))
+		r.apply(e.Node, e.Role, bundle.Addr{Link: endpointLink, CIDR: hostCIDR(e.Addr)})
+		r.apply(e.Node, e.Role, bundle.Route{Dst: hostCIDR(gw), Link: endpointLink})
 		r.apply(e.Node, e.Role, bundle.Neigh{Link: endpointLink, IP: gw.String(), MAC: e.HostMAC})
-		r.apply(e.Node, e.Role, bundle.Route{Dst: "default", Via: gw.String(), Link: endpointLink})
-		r.apply(e.Node, "", bundle.Route{Dst: cidr(e.Addr, 32), Link: e.HostLink()})
+		r.apply(e.Node, e.Role, bundle.Route{Dst: r.anywhere(), Via: gw.String(), Link: endpointLink})
+		r.apply(e.Node, "", bundle.Route{Dst: hostCIDR(e.Addr), Link: e.HostLink()})
 		r.apply(e.Node, "", bundle.Neigh{Link: e.HostLink(), IP: e.Addr.String(), MAC: e.MAC})
 		r.endpointSysctls(e)
 	}
 	r.routesBetweenNodes()
-	r.apply(t.Client.Node, "", bundle.Route{Dst: otherSources, Via: t.Client.Addr.String(), Link: t.Client.HostLink(), OnLink: true})
+	r.apply(t.Client.Node, "", bundle.Route{Dst: r.otherSources(), Via: t.Client.Addr.String(), Link: t.Client.HostLink(), OnLink: true})
 }
 
 // routesBetweenNodes routes each node's endpoints through the other, and the
@@ -67,11 +136,25 @@ func (r *renderer) routesBetweenNodes() {
 		return
 	}
 	a, b := t.Client.Node, t.Server.Node
+	if t.IPv6 {
+		// Nodes have an IPv4 address already.
+		r.apply(a, "", bundle.Addr{Link: DataLink, CIDR: a.DataCIDR()})
+		r.apply(b, "", bundle.Addr{Link: DataLink, CIDR: b.DataCIDR()})
+	}
 	r.apply(a, "", bundle.Route{Dst: b.Subnet.String(), Via: b.Data.String(), Link: DataLink})
 	r.apply(b, "", bundle.Route{Dst: a.Subnet.String(), Via: a.Data.String(), Link: DataLink})
-	r.apply(b, "", bundle.Route{Dst: otherSources, Via: a.Data.String(), Link: DataLink})
+	r.apply(b, "", bundle.Route{Dst: r.otherSources(), Via: a.Data.String(), Link: DataLink})
 }
 
-func cidr(a netip.Addr, bits int) string { return netip.PrefixFrom(a, bits).String() }
+// six is one of two words by the family of the cell.
+func (r *renderer) six(v4, v6 string) string {
+	if r.Topology.IPv6 {
+		return v6
+	}
+	return v4
+}
 
-func noFilter(*renderer) error { return nil }
+// anywhere is the destination of a default route.
+func (r *renderer) anywhere() string { return r.six("default", "::/0") }
+
+func (r *renderer) otherSources() string { return otherSources(r.Topology.IPv6).String() }

@@ -1,5 +1,3 @@
-// Package datapath renders every fabric and filter into bundle steps: pure
-// functions from a cell to the very rules, maps and links that a node gets.
 package datapath
 
 import (
@@ -9,12 +7,14 @@ import (
 	"hookbed/driver/plan"
 )
 
-// Addresses all lie in 198.18.0.0/15, which RFC 2544 reserves for benchmarks.
+// Addresses all lie in the blocks that are reserved for benchmarks: 198.18.0.0/15
+// (RFC 2544) and 2001:2::/48 (RFC 5180).
 const (
 	DataLink      = "data0" // the node's NIC towards other nodes
 	BridgeLink    = "hb0"   // the bridge of fabric "bridge", Docker's or ours
 	endpointLink  = "eth0"  // the endpoint's only link
-	otherSources  = "198.19.0.0/16"
+	otherSources4 = "198.19.0.0/16"
+	otherSources6 = "2001:2:0:1319::/112"
 	ServicePort   = 5001 // the measured workload's port, the one policies name
 	ControlPort   = 12865
 	ForbiddenPort = 5002
@@ -29,6 +29,7 @@ const (
 // Node is a container host in a topology.
 type Node struct {
 	Name string // "node1"
+	// Data is the node's address on the data network, of the cell's family.
 	Data netip.Addr
 	// Subnet holds the node's endpoints; Gateway is its first address.
 	Subnet  netip.Prefix
@@ -55,12 +56,14 @@ type Topology struct {
 	Nodes          []Node
 	Client, Server Endpoint
 	Docker         bool // endpoints are Docker containers
+	IPv6           bool // the addresses are IPv6
 }
 
 // MultiHost says whether client and server sit on different nodes.
 func (t Topology) MultiHost() bool { return t.Client.Node.Name != t.Server.Node.Name }
 
-// NodeAt describes node i, counting from 1.
+// NodeAt describes node i, counting from 1, with its IPv4 addresses, which every
+// node has.
 func NodeAt(i int) Node {
 	sub := netip.MustParsePrefix(fmt.Sprintf("198.18.%d.0/24", 10+i))
 	return Node{
@@ -71,16 +74,32 @@ func NodeAt(i int) Node {
 	}
 }
 
+// node6At is node i with the IPv6 addresses that a bundle gives it.
+func node6At(i int) Node {
+	sub := netip.MustParsePrefix(fmt.Sprintf("2001:2:0:%d::/64", 10+i))
+	return Node{
+		Name:    fmt.Sprintf("node%d", i),
+		Data:    netip.MustParseAddr(fmt.Sprintf("2001:2:0:1::%d", 10+i)),
+		Subnet:  sub,
+		Gateway: sub.Addr().Next(),
+	}
+}
+
 // DataCIDR is the node's address on the data network in CIDR form.
-func (n Node) DataCIDR() string { return n.Data.String() + "/24" }
+func (n Node) DataCIDR() string { return cidr(n.Data, n.Subnet.Bits()) }
 
 // Layout places the endpoints of a cell: the client always on node1, the
 // server beside it (localhost) or on node2 (multi-host).
 func Layout(cell plan.Cell) Topology {
-	first, last := NodeAt(1), NodeAt(1)
+	at := NodeAt
+	v6 := cell.Get(optFamily) == familyIPv6
+	if v6 {
+		at = node6At
+	}
+	first, last := at(1), at(1)
 	nodes := []Node{first}
 	if cell.Get(plan.FactorScenario) == plan.MultiHost {
-		last = NodeAt(2)
+		last = at(2)
 		nodes = append(nodes, last)
 	}
 	return Topology{
@@ -88,15 +107,26 @@ func Layout(cell plan.Cell) Topology {
 		Client: endpointAt(Client, first, 10),
 		Server: endpointAt(Server, last, 20),
 		Docker: cell.Get(plan.FactorEndpoint) == plan.EndpointDocker,
+		IPv6:   v6,
 	}
 }
 
 func endpointAt(role string, n Node, host byte) Endpoint {
-	b := n.Subnet.Addr().As4()
-	b[3] = host
+	b := n.Subnet.Addr().AsSlice()
+	b[len(b)-1] = host
+	addr, _ := netip.AddrFromSlice(b)
+	third := n.Gateway.As16()[14] // what tells nodes apart in an IPv4 address
+	if addr.Is6() {
+		third = byte(n.Data.As16()[15])
+	}
 	return Endpoint{
-		Role: role, Node: n, Addr: netip.AddrFrom4(b),
-		MAC:     fmt.Sprintf("02:12:%02x:%02x:00:01", b[2], host),
-		HostMAC: fmt.Sprintf("02:12:%02x:%02x:00:02", b[2], host),
+		Role: role, Node: n, Addr: addr,
+		MAC:     fmt.Sprintf("02:12:%02x:%02x:00:01", third, host),
+		HostMAC: fmt.Sprintf("02:12:%02x:%02x:00:02", third, host),
 	}
 }
+
+func cidr(a netip.Addr, bits int) string { return netip.PrefixFrom(a, bits).String() }
+
+// hostCIDR is the prefix of one address.
+func hostCIDR(a netip.Addr) string { return cidr(a, a.BitLen()) }

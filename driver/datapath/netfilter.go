@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/plan"
 )
 
 // Filters of netfilter.
@@ -20,17 +21,6 @@ const (
 	filterNftSet         = "nft-set"
 	filterNftVmap        = "nft-vmap"
 	filterNftInterval    = "nft-interval"
-)
-
-// Levels of a rule set's options.
-const (
-	nfPolicyL4        = "l4"
-	nfPolicyL3        = "l3"
-	nfPolicyCIDR      = "cidr"
-	nfStateless       = "stateless"
-	nfPlacementBridge = "bridge"
-	nfIPv4            = "ipv4"
-	nfIPv6            = "ipv6"
 )
 
 // Values of a rule set's counters under which an admitted packet that began a
@@ -123,10 +113,10 @@ func (rs ruleset) check() error {
 		allowed  []string
 	}{
 		{"filter", rs.Filter, []string{filterIptablesLegacy, filterIptablesNft, filterIpset, filterNftLinear, filterNftSet, filterNftVmap, filterNftInterval}},
-		{optState, rs.State, []string{stateAsStudy, stateEstablished, nfStateless}},
-		{optPlacement, rs.Placement, []string{placementInput, placementForward, nfPlacementBridge}},
-		{"family", rs.Family, []string{nfIPv4, nfIPv6}},
-		{"policy", rs.Policy, []string{nfPolicyL4, nfPolicyL3, nfPolicyCIDR}},
+		{optState, rs.State, []string{stateAsStudy, stateEstablished, stateStateless}},
+		{optPlacement, rs.Placement, []string{placementInput, placementForward, placementBridge}},
+		{"family", rs.Family, []string{familyIPv4, familyIPv6}},
+		{"policy", rs.Policy, []string{policyL4, policyL3, policyCIDR}},
 	} {
 		if !slices.Contains(level.allowed, level.got) {
 			return fmt.Errorf("%s %q, want one of %s", level.key, level.got, strings.Join(level.allowed, ", "))
@@ -135,7 +125,7 @@ func (rs ruleset) check() error {
 	if why := netfilterRefuses(rs.Filter, rs.Policy, rs.Placement); why != "" {
 		return errors.New(why)
 	}
-	if rs.Server.Is4() != (rs.Family == nfIPv4) {
+	if rs.Server.Is4() != (rs.Family == familyIPv4) {
 		return fmt.Errorf("server %s is not of family %s", rs.Server, rs.Family)
 	}
 	all := rs.Policies
@@ -145,13 +135,20 @@ func (rs ruleset) check() error {
 	return rs.checkEntries(all)
 }
 
+// refuseNetfilter is netfilterRefuses for the plan's loader.
+func refuseNetfilter(filter string) refusal {
+	return func(_ plan.Lab, _, _ string, o map[string]string) string {
+		return netfilterRefuses(filter, o[optPolicy], o[optPlacement])
+	}
+}
+
 // netfilterRefuses says why a filter cannot carry a kind of policy or a
 // placement, "" if it can.
 func netfilterRefuses(filter, policy, placement string) string {
 	switch {
-	case placement == nfPlacementBridge && !strings.HasPrefix(filter, "nft-"):
+	case placement == placementBridge && !strings.HasPrefix(filter, "nft-"):
 		return fmt.Sprintf("placement %q is a hook of nft's bridge family, which filter %q has no access to; write placement = %q, or an nft filter", placement, filter, placementForward)
-	case policy == nfPolicyCIDR && (filter == filterNftSet || filter == filterNftVmap):
+	case policy == policyCIDR && (filter == filterNftSet || filter == filterNftVmap):
 		return fmt.Sprintf("filter %q looks up whole addresses and cannot hold prefixes (policy = %q); write filter = %q", filter, policy, filterNftInterval)
 	default:
 		return ""
@@ -180,13 +177,13 @@ func (rs ruleset) checkEntry(e entry) error {
 	switch {
 	case !e.Source.IsValid() || e.Source != e.Source.Masked():
 		return errors.New("the source is no prefix, or has bits set behind it")
-	case e.Source.Addr().Is4() != (rs.Family == nfIPv4):
+	case e.Source.Addr().Is4() != (rs.Family == familyIPv4):
 		return fmt.Errorf("the source is not of family %s", rs.Family)
-	case rs.Policy != nfPolicyCIDR && !host:
+	case rs.Policy != policyCIDR && !host:
 		return fmt.Errorf("policy = %q is of single addresses", rs.Policy)
-	case rs.Policy == nfPolicyL3 && (e.Port != 0 || e.Proto != 0):
+	case rs.Policy == policyL3 && (e.Port != 0 || e.Proto != 0):
 		return fmt.Errorf("policy = %q names no port and no protocol", rs.Policy)
-	case rs.Policy != nfPolicyL3 && (e.Port == 0 || e.Proto != nfTCP):
+	case rs.Policy != policyL3 && (e.Port == 0 || e.Proto != protoTCP):
 		return fmt.Errorf("policy = %q names a port and TCP", rs.Policy)
 	case rs.Filter == filterIpset && e.Source.Bits() == 0:
 		return errors.New("ipset's hash types hold no prefix of length 0")
@@ -194,9 +191,6 @@ func (rs ruleset) checkEntry(e entry) error {
 		return nil
 	}
 }
-
-// nfTCP is TCP in IANA's protocol registry.
-const nfTCP = 6
 
 // checkDisjoint refuses entries of which one contains another at the same
 // port: an interval set holds no two elements that overlap (the kernel's
@@ -224,6 +218,7 @@ func netfilterFilter(r *renderer) error {
 	if err != nil || len(out.Steps) == 0 {
 		return err
 	}
+	r.admits = out.Admits
 	node, in := r.Topology.Server.Node, ""
 	if rs.Placement == placementInput {
 		in = Server
@@ -236,7 +231,9 @@ func netfilterFilter(r *renderer) error {
 		r.apply(node, in, load)
 	}
 	r.Hook = &Hook{Node: node.Name, In: in, From: bundle.Counter{Rules: &out.Counter}}
-	r.realised = append(r.realised, out.realised(len(r.policies))...)
+	r.realised = append(r.realised, out.realised(r.policies.size())...)
+	r.update(node, in, bundle.Rules{Tool: out.Update.Tool, File: r.file(out.Update.Name, out.Update.Data), Metric: metricUpdate})
+	r.revert(node, in, bundle.Rules{Tool: out.Revert.Tool, File: r.file(out.Revert.Name, out.Revert.Data), Metric: metricUpdate})
 	return nil
 }
 
@@ -258,18 +255,20 @@ func (out renderedRules) realised(n int) []bundle.Expect {
 
 // rulesetOf maps a cell's renderer to the rule set it asks for.
 func rulesetOf(r *renderer) ruleset {
+	filter := r.cell.Get(plan.FactorFilter)
 	rs := ruleset{
-		Filter: filterIptablesLegacy, State: r.cell.Get(optState), Placement: r.cell.Get(optPlacement), Family: nfIPv4,
-		Policy: nfPolicyL4, Server: r.Topology.Server.Addr, Docker: r.Topology.Docker,
+		Filter: filter, State: r.cell.Get(optState), Placement: r.cell.Get(optPlacement), Family: r.cell.Get(optFamily),
+		Policy: r.policies.kind, Deny: r.policies.deny, Server: r.Topology.Server.Addr,
+		// The engine of the guest image keeps its chains in iptables-legacy, and of
+		// IPv4 only.
+		Docker: r.Topology.Docker && !r.Topology.IPv6 && (filter == filterIptablesLegacy || filter == filterIpset),
 	}
-	add := func(source netip.Addr, port uint16) {
-		rs.Policies = append(rs.Policies, entry{netip.PrefixFrom(source, source.BitLen()), port, nfTCP})
+	for _, p := range r.policies.installed(r.Topology.Client.Addr) {
+		rs.Policies = append(rs.Policies, entry{p.Source, p.Port, p.Proto})
 	}
-	for _, p := range r.policies {
-		add(p.source, ServicePort)
-	}
-	if len(r.policies) > 0 {
-		add(r.Topology.Client.Addr, ControlPort)
+	if len(rs.Policies) > 0 {
+		extra := r.policies.extra(r.Topology.IPv6)
+		rs.Update = &entry{extra.Source, extra.Port, extra.Proto}
 	}
 	return rs
 }

@@ -50,7 +50,7 @@ func (rs ruleset) iptablesTool() string {
 	if tool == filterIpset {
 		tool = filterIptablesLegacy
 	}
-	if rs.Family == nfIPv6 {
+	if rs.Family == familyIPv6 {
 		return "ip6" + strings.TrimPrefix(tool, "ip")
 	}
 	return tool
@@ -80,7 +80,7 @@ func (rs ruleset) iptablesVerdict() string {
 
 // iptablesNew asks that a packet begin a connection, as the study's rules do.
 func (rs ruleset) iptablesNew() string {
-	if rs.State == nfStateless {
+	if rs.State == stateStateless {
 		return ""
 	}
 	return ruleNew
@@ -123,7 +123,7 @@ func (rs ruleset) iptablesFrame(policies []string) renderedRules {
 // state: without it no IPv6 address is found. Conntrack calls it untracked,
 // so that a drop of what is NEW lets it through by itself.
 func (rs ruleset) iptablesDiscovery() []string {
-	if rs.Family != nfIPv6 || rs.State != nfStateless {
+	if rs.Family != familyIPv6 || rs.State != stateStateless {
 		return nil
 	}
 	var out []string
@@ -171,7 +171,7 @@ func (rs ruleset) restoreUndo() []byte {
 // matches it. The set is there before its rule and goes after it.
 func (rs ruleset) ipset() renderedRules {
 	match := "src,dst"
-	if rs.Policy == nfPolicyL3 {
+	if rs.Policy == policyL3 {
 		match = "src"
 	}
 	rule := rs.iptablesTo() + " -m set --match-set " + ipsetName + " " + match + rs.iptablesNew() + rs.iptablesVerdict()
@@ -191,9 +191,9 @@ func (rs ruleset) ipset() renderedRules {
 }
 
 func (rs ruleset) ipsetFile() []byte {
-	kind := map[string]string{nfPolicyL4: "hash:ip,port", nfPolicyL3: "hash:ip", nfPolicyCIDR: "hash:net,port"}[rs.Policy]
+	kind := map[string]string{policyL4: "hash:ip,port", policyL3: "hash:ip", policyCIDR: "hash:net,port"}[rs.Policy]
 	family := "inet"
-	if rs.Family == nfIPv6 {
+	if rs.Family == familyIPv6 {
 		family = "inet6"
 	}
 	var b strings.Builder

@@ -53,9 +53,9 @@ func nftBlock(head string, lines []string) string {
 
 func (rs ruleset) nftFamily() string {
 	switch {
-	case rs.Placement == nfPlacementBridge:
+	case rs.Placement == placementBridge:
 		return "bridge"
-	case rs.Family == nfIPv6:
+	case rs.Family == familyIPv6:
 		return "ip6"
 	default:
 		return "ip"
@@ -74,7 +74,7 @@ func (rs ruleset) nftChain() string { return rs.nftHook() }
 
 // nftIP is the protocol whose header holds the addresses.
 func (rs ruleset) nftIP() string {
-	if rs.Family == nfIPv6 {
+	if rs.Family == familyIPv6 {
 		return "ip6"
 	}
 	return "ip"
@@ -89,7 +89,7 @@ func (rs ruleset) nftTo() string {
 }
 
 func (rs ruleset) nftNew() string {
-	if rs.State == nfStateless {
+	if rs.State == stateStateless {
 		return ""
 	}
 	return "ct state new "
@@ -138,7 +138,7 @@ func (rs ruleset) nftRule(e entry) string {
 // list.
 func (rs ruleset) nftLookup() string {
 	key := rs.nftIP() + " saddr"
-	if rs.Policy != nfPolicyL3 {
+	if rs.Policy != policyL3 {
 		key += " . tcp dport"
 	}
 	if rs.Filter == filterNftVmap {
@@ -157,7 +157,7 @@ func (rs ruleset) nftRules(policies []string) []string {
 	if !rs.Deny {
 		// A drop that knows no state would drop neighbour discovery too;
 		// conntrack calls that untracked and not new.
-		if rs.Family == nfIPv6 && rs.State == nfStateless {
+		if rs.Family == familyIPv6 && rs.State == stateStateless {
 			rules = append(rules, "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } counter accept")
 		}
 		rules = append(rules, rs.nftTo()+rs.nftNew()+"counter drop")
@@ -169,11 +169,11 @@ func (rs ruleset) nftRules(policies []string) []string {
 // change do in practice: the kernel then takes its resizable hash.
 func (rs ruleset) nftSet() string {
 	kind, addr := "set", "ipv4_addr"
-	if rs.Family == nfIPv6 {
+	if rs.Family == familyIPv6 {
 		addr = "ipv6_addr"
 	}
 	head := "type " + addr
-	if rs.Policy != nfPolicyL3 {
+	if rs.Policy != policyL3 {
 		head += " . inet_service"
 	}
 	if rs.Filter == filterNftVmap {

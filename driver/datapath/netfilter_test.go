@@ -32,26 +32,26 @@ func (c nfCase) String() string {
 // that meet in the text of a rule.
 func nfCases() []nfCase {
 	var out []nfCase
-	for _, state := range []string{stateAsStudy, stateEstablished, nfStateless} {
-		for _, placement := range []string{placementInput, placementForward, nfPlacementBridge} {
+	for _, state := range []string{stateAsStudy, stateEstablished, stateStateless} {
+		for _, placement := range []string{placementInput, placementForward, placementBridge} {
 			out = append(out,
-				nfCase{state, placement, nfIPv4, nfPolicyL4, false, false},
-				nfCase{state, placement, nfIPv6, nfPolicyL4, false, false})
+				nfCase{state, placement, familyIPv4, policyL4, false, false},
+				nfCase{state, placement, familyIPv6, policyL4, false, false})
 		}
 		out = append(out,
-			nfCase{state, placementInput, nfIPv4, nfPolicyL4, true, false},
-			nfCase{state, placementForward, nfIPv4, nfPolicyL3, true, false})
+			nfCase{state, placementInput, familyIPv4, policyL4, true, false},
+			nfCase{state, placementForward, familyIPv4, policyL3, true, false})
 	}
 	return append(out,
-		nfCase{stateAsStudy, placementInput, nfIPv4, nfPolicyL3, false, false},
-		nfCase{stateAsStudy, placementInput, nfIPv4, nfPolicyCIDR, false, false},
-		nfCase{nfStateless, placementInput, nfIPv4, nfPolicyCIDR, true, false},
-		nfCase{nfStateless, nfPlacementBridge, nfIPv4, nfPolicyL3, true, false},
-		nfCase{nfStateless, nfPlacementBridge, nfIPv6, nfPolicyCIDR, false, false},
-		nfCase{stateEstablished, placementInput, nfIPv6, nfPolicyL3, false, false},
-		nfCase{nfStateless, placementForward, nfIPv6, nfPolicyCIDR, false, false},
-		nfCase{stateAsStudy, placementForward, nfIPv4, nfPolicyL4, false, true},
-		nfCase{nfStateless, placementForward, nfIPv4, nfPolicyL4, true, true})
+		nfCase{stateAsStudy, placementInput, familyIPv4, policyL3, false, false},
+		nfCase{stateAsStudy, placementInput, familyIPv4, policyCIDR, false, false},
+		nfCase{stateStateless, placementInput, familyIPv4, policyCIDR, true, false},
+		nfCase{stateStateless, placementBridge, familyIPv4, policyL3, true, false},
+		nfCase{stateStateless, placementBridge, familyIPv6, policyCIDR, false, false},
+		nfCase{stateEstablished, placementInput, familyIPv6, policyL3, false, false},
+		nfCase{stateStateless, placementForward, familyIPv6, policyCIDR, false, false},
+		nfCase{stateAsStudy, placementForward, familyIPv4, policyL4, false, true},
+		nfCase{stateStateless, placementForward, familyIPv4, policyL4, true, true})
 }
 
 // nfEndpoints are the addresses of the golden files, by family: the server, the
@@ -64,7 +64,7 @@ type nfEndpoints struct {
 }
 
 func nfAddresses(family string) nfEndpoints {
-	if family == nfIPv6 {
+	if family == familyIPv6 {
 		return nfEndpoints{"2001:2::1:3",
 			[4]string{"2001:2::1:2", "2001:2:0:1::1", "2001:2:0:11::1", "2001:2:0:21::1"},
 			[4]string{"2001:2::1:2/127", "2001:2:0:1::/64", "2001:2:0:10::/60", "2001:2:0:20::/62"}}
@@ -81,12 +81,12 @@ func (c nfCase) ruleset(filter string) ruleset {
 	entryOf := func(i int, port uint16) entry {
 		source := netip.PrefixFrom(netip.MustParseAddr(at.sources[i]), netip.MustParseAddr(at.sources[i]).BitLen())
 		switch c.policy {
-		case nfPolicyL3:
+		case policyL3:
 			return entry{Source: source}
-		case nfPolicyCIDR:
+		case policyCIDR:
 			source = netip.MustParsePrefix(at.prefixes[i])
 		}
-		return entry{source, port, nfTCP}
+		return entry{source, port, protoTCP}
 	}
 	extra := entryOf(3, ServicePort)
 	rs := ruleset{
@@ -95,7 +95,7 @@ func (c nfCase) ruleset(filter string) ruleset {
 	}
 	if !c.deny {
 		rs.Policies = append(rs.Policies, entryOf(0, ServicePort))
-		if c.policy != nfPolicyL3 {
+		if c.policy != policyL3 {
 			rs.Policies = append(rs.Policies, entryOf(0, ControlPort))
 		}
 	}
@@ -168,10 +168,10 @@ func TestNetfilterSizes(t *testing.T) {
 	frames := map[string]uint64{filterNftLinear: 2, filterNftSet: 3, filterNftVmap: 3, filterNftInterval: 3, filterIpset: 2, filterIptablesLegacy: 1, filterIptablesNft: 1}
 	for _, filter := range nfFilters() {
 		for _, n := range []int{1, 100, 10000} {
-			rs := nfCase{stateAsStudy, placementInput, nfIPv4, nfPolicyL4, false, false}.ruleset(filter)
+			rs := nfCase{stateAsStudy, placementInput, familyIPv4, policyL4, false, false}.ruleset(filter)
 			rs.Policies = nil
 			for i := range n {
-				rs.Policies = append(rs.Policies, entry{netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 19, byte(i >> 8), byte(i)}), 32), ServicePort, nfTCP})
+				rs.Policies = append(rs.Policies, entry{netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 19, byte(i >> 8), byte(i)}), 32), ServicePort, protoTCP})
 			}
 			rs.Update = nil
 			out, err := rs.render()
@@ -206,7 +206,7 @@ func sumOf(m map[string]uint64) (sum uint64) {
 // TestNetfilterOfNothing: no policy, no rule, no table.
 func TestNetfilterOfNothing(t *testing.T) {
 	for _, filter := range nfFilters() {
-		rs := nfCase{stateAsStudy, placementInput, nfIPv4, nfPolicyL4, false, false}.ruleset(filter)
+		rs := nfCase{stateAsStudy, placementInput, familyIPv4, policyL4, false, false}.ruleset(filter)
 		rs.Policies, rs.Update = nil, nil
 		out, err := rs.render()
 		if err != nil || len(out.Steps) != 0 {
@@ -228,7 +228,7 @@ func TestStatelessHasNoState(t *testing.T) {
 				all += string(s.Load.Data)
 			}
 			tracked := strings.Contains(all, "conntrack") || strings.Contains(all, "ct state")
-			if tracked != (c.state != nfStateless) {
+			if tracked != (c.state != stateStateless) {
 				t.Errorf("%s, %s: asks for a connection's state: %v", filter, c, tracked)
 			}
 		}
@@ -237,10 +237,10 @@ func TestStatelessHasNoState(t *testing.T) {
 
 func TestNetfilterRefuses(t *testing.T) {
 	base := func(filter string) ruleset {
-		return nfCase{stateAsStudy, placementInput, nfIPv4, nfPolicyL4, false, false}.ruleset(filter)
+		return nfCase{stateAsStudy, placementInput, familyIPv4, policyL4, false, false}.ruleset(filter)
 	}
 	cidrOf := func(filter string) ruleset {
-		return nfCase{stateAsStudy, placementInput, nfIPv4, nfPolicyCIDR, false, false}.ruleset(filter)
+		return nfCase{stateAsStudy, placementInput, familyIPv4, policyCIDR, false, false}.ruleset(filter)
 	}
 	with := func(rs ruleset, change func(*ruleset)) ruleset {
 		change(&rs)
@@ -254,19 +254,19 @@ func TestNetfilterRefuses(t *testing.T) {
 	}{
 		{"prefixes in a set", cidrOf(filterNftSet), `write filter = "nft-interval"`},
 		{"prefixes in a map", cidrOf(filterNftVmap), `write filter = "nft-interval"`},
-		{"iptables at the bridge", with(base(filterIptablesLegacy), func(rs *ruleset) { rs.Placement = nfPlacementBridge }), `write placement = "forward"`},
-		{"ipset at the bridge", with(base(filterIpset), func(rs *ruleset) { rs.Placement = nfPlacementBridge }), "bridge family"},
+		{"iptables at the bridge", with(base(filterIptablesLegacy), func(rs *ruleset) { rs.Placement = placementBridge }), `write placement = "forward"`},
+		{"ipset at the bridge", with(base(filterIpset), func(rs *ruleset) { rs.Placement = placementBridge }), "bridge family"},
 		{"overlap in ranges", with(cidrOf(filterNftInterval), func(rs *ruleset) {
-			rs.Policies = append(rs.Policies, entry{host("198.19.0.0/16"), ServicePort, nfTCP})
+			rs.Policies = append(rs.Policies, entry{host("198.19.0.0/16"), ServicePort, protoTCP})
 		}), "198.19.0.0/16 contains"},
 		{"length 0 in an ipset", with(cidrOf(filterIpset), func(rs *ruleset) { rs.Policies[0].Source = host("0.0.0.0/0") }), "length 0"},
 		{"a prefix where hosts are", with(base(filterIpset), func(rs *ruleset) { rs.Policies[0].Source = host("198.19.0.0/24") }), "single addresses"},
 		{"bits behind the prefix", with(cidrOf(filterIpset), func(rs *ruleset) { rs.Policies[0].Source = host("198.19.0.1/24") }), "bits set behind"},
 		{"another family", with(base(filterIpset), func(rs *ruleset) { rs.Policies[0].Source = host("2001:2::1/128") }), "family ipv4"},
-		{"a server of another family", with(base(filterIpset), func(rs *ruleset) { rs.Family = nfIPv6 }), "server 198.18.1.3"},
+		{"a server of another family", with(base(filterIpset), func(rs *ruleset) { rs.Family = familyIPv6 }), "server 198.18.1.3"},
 		{"no port", with(base(filterIpset), func(rs *ruleset) { rs.Policies[0].Port = 0 }), "a port and TCP"},
 		{"UDP", with(base(filterNftSet), func(rs *ruleset) { rs.Policies[0].Proto = 17 }), "a port and TCP"},
-		{"a port in l3", with(base(filterNftSet), func(rs *ruleset) { rs.Policy = nfPolicyL3 }), "no port"},
+		{"a port in l3", with(base(filterNftSet), func(rs *ruleset) { rs.Policy = policyL3 }), "no port"},
 		{"the update twice", with(base(filterNftSet), func(rs *ruleset) { rs.Update = &rs.Policies[1] }), "twice"},
 		{"no such filter", base("nft-tree"), `filter "nft-tree", want one of iptables-legacy`},
 		{"no such state", with(base(filterNftSet), func(rs *ruleset) { rs.State = "new" }), `state "new"`},
@@ -279,8 +279,8 @@ func TestNetfilterRefuses(t *testing.T) {
 
 // TestOverlapAtAnotherPortIsNone: ranges of different ports are apart.
 func TestOverlapAtAnotherPortIsNone(t *testing.T) {
-	rs := nfCase{stateAsStudy, placementInput, nfIPv4, nfPolicyCIDR, false, false}.ruleset(filterNftInterval)
-	rs.Policies = append(rs.Policies, entry{netip.MustParsePrefix("198.19.0.0/16"), 80, nfTCP})
+	rs := nfCase{stateAsStudy, placementInput, familyIPv4, policyCIDR, false, false}.ruleset(filterNftInterval)
+	rs.Policies = append(rs.Policies, entry{netip.MustParsePrefix("198.19.0.0/16"), 80, protoTCP})
 	if _, err := rs.render(); err != nil {
 		t.Error(err)
 	}

@@ -1,8 +1,10 @@
 package datapath
 
 import (
-	"strconv"
+	"fmt"
+	"net/netip"
 
+	"hookbed/bpf"
 	"hookbed/driver/bundle"
 )
 
@@ -12,9 +14,9 @@ import (
 const probeSilence = 0.4
 
 // prove renders the proof that goes before every trial. The same tuples are
-// tried whatever N is: with policies the unlisted source and the unnamed port
-// must be denied and seen by the filter's drop counter; with none they must
-// get through, which shows that nothing but the policy stops them.
+// tried whatever N is: with policies those that no policy admits must be denied
+// and seen by the filter's drop counter; with none they must get through, which
+// shows that nothing but the policy stops them.
 func (r *renderer) prove() {
 	t := r.Topology
 	server, client := t.Server.Node.Name, t.Client.Node.Name
@@ -37,24 +39,45 @@ func (r *renderer) proveStep(node, in string, do bundle.Action) {
 	r.Prove = append(r.Prove, bundle.Step{Node: node, Phase: bundle.Prove, In: in, Do: do})
 }
 
+// verdict is what the policies say of a source that they do or do not name, on
+// a port that they do or do not name.
+func (ps policies) verdict(named, servicePort bool) string {
+	hit := named && (servicePort || ps.kind == policyL3)
+	if ps.size() == 0 || hit != ps.deny {
+		return bundle.Allow
+	}
+	return bundle.Deny
+}
+
 func (r *renderer) tries() []bundle.Probe {
-	to := r.Topology.Server.Addr.String()
-	verdict := bundle.Deny
-	if len(r.policies) == 0 {
-		verdict = bundle.Allow
+	ps, t := r.policies, r.Topology
+	try := func(what, from string, port int, named bool) bundle.Probe {
+		return bundle.Probe{What: what, From: from, To: t.Server.Addr.String(), Port: port, Want: ps.verdict(named, port == ServicePort)}
 	}
+	client, unlisted := t.Client.Addr.String(), unlistedSource(t.IPv6).String()
 	tries := []bundle.Probe{
-		{What: "client", From: r.Topology.Client.Addr.String(), To: to, Port: ServicePort, Want: bundle.Allow},
-		{What: "source no policy names", From: unlistedSource().String(), To: to, Port: ServicePort, Want: verdict},
-		{What: "port no policy names", From: r.Topology.Client.Addr.String(), To: to, Port: ForbiddenPort, Want: verdict},
+		try("client", client, ServicePort, ps.client >= 0),
+		try("source no policy names", unlisted, ServicePort, false),
+		try("port no policy names", client, ForbiddenPort, ps.client >= 0),
 	}
-	if n := len(r.policies); n > 1 {
-		mid := r.policies[(n-1)/2].source.String()
+	if p, number, ok := ps.middle(); ok {
+		from := lastAddr(p).String()
 		tries = append(tries,
-			bundle.Probe{What: "policy " + strconv.Itoa((n-1)/2+1) + "'s source", From: mid, To: to, Port: ServicePort, Want: bundle.Allow},
-			bundle.Probe{What: "policy " + strconv.Itoa((n-1)/2+1) + "'s source, other port", From: mid, To: to, Port: ForbiddenPort, Want: bundle.Deny})
+			try(fmt.Sprintf("policy %d's source", number), from, ServicePort, true),
+			try(fmt.Sprintf("policy %d's source, other port", number), from, ForbiddenPort, true))
 	}
 	return tries
+}
+
+// lastAddr is the last address of a policy's source: of a prefix not the one
+// that a filter of whole addresses would find.
+func lastAddr(p bpf.Policy) netip.Addr {
+	b := p.Source.Addr().AsSlice()
+	for i := p.Source.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 1 << (7 - i%8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
 }
 
 // expectCounters asks the filter's own counters to agree with the probes, and
@@ -68,15 +91,19 @@ func (r *renderer) expectCounters(tries []bundle.Probe) {
 			denied++
 		}
 	}
-	expect := func(e bundle.Expect) { r.proveStep(r.Hook.Node, "", e) }
+	expect := func(what, key string, least uint64) {
+		r.proveStep(r.Hook.Node, "", bundle.Expect{What: what, Read: "prove-after", Since: "prove-before", Key: key, Op: bundle.AtLeast, Value: least})
+	}
 	if denied > 0 {
-		expect(bundle.Expect{What: "denied probes are dropped by the filter", Read: "prove-after", Since: "prove-before", Key: "dropped", Op: bundle.AtLeast, Value: denied})
-		expect(bundle.Expect{What: "allowed probes pass the filter", Read: "prove-after", Since: "prove-before", Key: "accepted", Op: bundle.AtLeast, Value: allowed})
+		expect("denied probes are dropped by the filter", "dropped", denied)
+	}
+	if r.policies.size() > 0 {
+		expect("allowed probes pass the filter", r.admits, allowed)
 	} else {
-		expect(bundle.Expect{What: "probes pass the hook", Read: "prove-after", Since: "prove-before", Key: "packets", Op: bundle.AtLeast, Value: allowed})
+		expect("probes pass the hook", "packets", allowed+denied)
 	}
 	for _, e := range r.realised {
 		e.Read = "prove-after"
-		expect(e)
+		r.proveStep(r.Hook.Node, "", e)
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,9 +28,6 @@ const (
 	toolNft   = "nft"
 	toolIPSet = "ipset"
 )
-
-// defaultMetric names the wall time of a load.
-const defaultMetric = "load_seconds"
 
 func isIPTables(tool string) bool {
 	switch tool {
@@ -84,7 +82,7 @@ func doRules(c *call, a bundle.Rules) error {
 			return fmt.Errorf("load %s: %w", a.File, err)
 		}
 	}
-	if a.Metric == "" {
+	if a.Metric == "" || a.Metric == bundle.MetricLoad {
 		err = c.weigh(load)
 	} else {
 		err = load(nil)
@@ -107,11 +105,7 @@ func doRules(c *call, a bundle.Rules) error {
 func (c *call) timedLoad(a bundle.Rules, in *memoryCgroup, argv []string, data []byte) error {
 	start := time.Now()
 	err := restore(c.ctx, in, argv, data)
-	metric := a.Metric
-	if metric == "" {
-		metric = defaultMetric
-	}
-	c.value(metric, time.Since(start).Seconds())
+	c.value(cmp.Or(a.Metric, bundle.MetricLoad), time.Since(start).Seconds())
 	return err
 }
 

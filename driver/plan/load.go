@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -28,6 +29,8 @@ const (
 	maxSeeds    = 100
 	maxLoad     = 1000
 )
+
+const defaultFabric = "bridge" // of an arm that names a filter only
 
 const defaultSeeds = 3 // of virtual time: the least that shows whether a seed matters
 
@@ -324,17 +327,15 @@ func (l *loader) arms(root *table, s Spec) []Arm {
 func (l *loader) arm(t *table, s Spec) Arm {
 	before := len(l.doc.problems)
 	a := Arm{Name: t.name("name", "", wordPattern, wordWant), Options: map[string]string{}}
-	a.Datapath = t.level("datapath", "", l.cat.datapathNames())
-	for _, key := range []string{"name", "datapath"} {
-		if !t.has(key) {
-			t.problem(key, "is missing")
-		}
+	if !t.has("name") {
+		t.problem("name", "is missing")
 	}
-	entry, ok := l.cat.datapath(a.Datapath)
+	entry, key, ok := l.chosen(t)
 	if !ok {
 		t.anyKey()
 		return a
 	}
+	a.Datapath = entry.Name
 	for _, o := range entry.Options {
 		a.Options[o.Key] = t.level(o.Key, o.Allowed[0], o.Allowed)
 	}
@@ -344,10 +345,49 @@ func (l *loader) arm(t *table, s Spec) Arm {
 	}
 	for _, scenario := range s.Scenarios {
 		if why := entry.Refuse(s.Lab, scenario, a.Options); why != "" {
-			t.problem("datapath", "%q cannot run %s: %s", a.Datapath, scenario, why)
+			t.problem(key, "%q cannot run %s: %s", t.keys[key], scenario, why)
 		}
 	}
 	return a
+}
+
+// chosen is what an arm measures: a datapath by its name, or a filter on a
+// fabric. key is the key to blame for what is wrong with the combination.
+func (l *loader) chosen(t *table) (entry DatapathEntry, key string, ok bool) {
+	fabrics, filters := l.cat.axes()
+	if t.has("filter") || t.has("fabric") {
+		return l.crossed(t, fabrics, filters)
+	}
+	name := t.level("datapath", "", l.cat.datapathNames())
+	t.get("filter")
+	t.get("fabric")
+	if !t.has("datapath") {
+		t.problem("datapath", "is missing; write one of %s, or a filter, one of %s", quoted(l.cat.datapathNames()), quoted(filters))
+	}
+	entry, ok = l.cat.datapath(name)
+	return entry, "datapath", ok
+}
+
+// crossed is the datapath of a filter on a fabric.
+func (l *loader) crossed(t *table, fabrics, filters []string) (entry DatapathEntry, key string, ok bool) {
+	if t.has("datapath") {
+		t.problem("datapath", "is there beside filter or fabric, and says both; remove one of them")
+	}
+	if !t.has("filter") {
+		t.problem("filter", "is missing beside fabric; write one of %s", quoted(filters))
+	}
+	filter := t.level("filter", "", filters)
+	fabric := t.level("fabric", defaultFabric, fabrics)
+	for _, d := range l.cat.Datapaths {
+		if !d.Crossed || d.Filter != filter || d.Fabric != fabric {
+			continue
+		}
+		if d.Impossible != "" {
+			t.problem("filter", "%q cannot work on fabric %q: %s", filter, fabric, d.Impossible)
+		}
+		return d, "filter", d.Impossible == "" && !t.has("datapath")
+	}
+	return DatapathEntry{}, "filter", false
 }
 
 // planned is the number of trials of the experiment.
@@ -375,11 +415,30 @@ func (c Catalog) datapath(name string) (DatapathEntry, bool) {
 	return DatapathEntry{}, false
 }
 
+// datapathNames lists the datapaths that have a name of their own.
 func (c Catalog) datapathNames() (out []string) {
 	for _, d := range c.Datapaths {
-		out = append(out, d.Name)
+		if !d.Crossed {
+			out = append(out, d.Name)
+		}
 	}
 	return out
+}
+
+// axes lists the fabrics and filters of the crossed datapaths.
+func (c Catalog) axes() (fabrics, filters []string) {
+	for _, d := range c.Datapaths {
+		if !d.Crossed {
+			continue
+		}
+		if !slices.Contains(fabrics, d.Fabric) {
+			fabrics = append(fabrics, d.Fabric)
+		}
+		if !slices.Contains(filters, d.Filter) {
+			filters = append(filters, d.Filter)
+		}
+	}
+	return fabrics, filters
 }
 
 func (c Catalog) workloadNames() (out []string) {

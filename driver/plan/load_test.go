@@ -171,7 +171,7 @@ func TestEveryProblemIsNamedWithItsLine(t *testing.T) {
 		"arm twice":            {`name = "b"`, `name = "a"`, `t.toml:38: arm.name: "a" is also the arm of line 33; each name once`},
 		"unknown datapath":     {`"docker"`, `"dokcer"`, `t.toml:39: arm.datapath: unknown level "dokcer", want "docker", "iptables" or "xdp" (did you mean "docker"?)`},
 		"unknown option":       {`state = "est`, `sate = "est`, `t.toml:35: arm.sate: unknown key (did you mean "state"?)`},
-		"option of another":    {`datapath = "docker"`, "datapath = \"docker\"\nattach = \"native\"", `t.toml:40: arm.attach: unknown key, want "name" or "datapath"`},
+		"option of another":    {`datapath = "docker"`, "datapath = \"docker\"\nattach = \"native\"", `t.toml:40: arm.attach: unknown key, want "name", "datapath", "filter" or "fabric"`},
 		"unknown level":        {`"established-first"`, `"as-studi"`, `t.toml:35: arm.state: unknown level "as-studi", want "as-study" or "established-first" (did you mean "as-study"?)`},
 		"option not text":      {`"established-first"`, `true`, `t.toml:35: arm.state: is true, want "as-study" or "established-first" in quotes`},
 		"no such CPU":          {`server_cpu = 0`, `server_cpu = 3`, `t.toml:22: measure.server_cpu: 3 is not a CPU of a VM with vcpus = 3, want 0 to 2`},

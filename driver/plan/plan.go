@@ -104,13 +104,18 @@ type Catalog struct {
 	Kernels   []string // names of the kernel locks
 }
 
-// DatapathEntry describes one datapath to the loader.
+// DatapathEntry describes one datapath to the loader: a filter on a fabric,
+// by a name of its own ("cilium-like") or as one of the cross ("bridge+nft-set").
 type DatapathEntry struct {
 	Name    string
 	Doc     string // one line
-	Fabric  string // bridge, bpf
-	Filter  string // none, iptables-legacy, tc-hash, xdp-hash, xdp-pass
+	Fabric  string // bridge, routed, bpf
+	Filter  string // none, iptables-legacy, tc-hash, xdp-hash, xdp-pass, ...
 	Options []Option
+	// Crossed: an arm names it by fabric and filter, not by its name.
+	Crossed bool
+	// Impossible is why this filter cannot work on this fabric; "" if it can.
+	Impossible string
 	// NoPolicies: enforces nothing, so only N = 0 exists.
 	NoPolicies bool
 	// Refuse returns why this combination is impossible, or "". It sees the

@@ -10,13 +10,13 @@ import (
 )
 
 func iperfServer(t Target) []string {
-	return []string{"iperf3", "-s", "-4", "-p", strconv.Itoa(t.ServicePort)}
+	return []string{"iperf3", "-s", t.family(), "-p", strconv.Itoa(t.ServicePort)}
 }
 
 // iperfClient omits the warm-up from its own figures (-O).
 func iperfClient(t Target, cell plan.Cell) []string {
 	argv := []string{
-		"iperf3", "-4", "-c", t.ServerAddr, "-p", strconv.Itoa(t.ServicePort), "-J",
+		"iperf3", t.family(), "-c", t.ServerAddr, "-p", strconv.Itoa(t.ServicePort), "-J",
 		"-C", cell.Get(plan.FactorCongestion), "-t", wholeSeconds(cell, plan.FactorDuration),
 	}
 	if omit := wholeSeconds(cell, plan.FactorWarmup); omit != "0" {

@@ -30,7 +30,7 @@ func netperf(test, doc string) workload {
 	return workload{
 		WorkloadEntry: plan.WorkloadEntry{Name: test, Doc: doc},
 		server: func(t Target) []string {
-			return []string{"netserver", "-D", "-4", "-p", strconv.Itoa(t.ControlPort)}
+			return []string{"netserver", "-D", t.family(), "-p", strconv.Itoa(t.ControlPort)}
 		},
 		port: func(t Target) int { return t.ControlPort },
 		warmup: func(t Target, cell plan.Cell) []string {
@@ -49,7 +49,7 @@ func netperfClient(test string, t Target, seconds string) []string {
 		keys = append(keys, s.key)
 	}
 	return []string{
-		"netperf", "-4", "-H", t.ServerAddr, "-p", strconv.Itoa(t.ControlPort), "-t", test, "-l", seconds, "-j",
+		"netperf", t.family(), "-H", t.ServerAddr, "-p", strconv.Itoa(t.ControlPort), "-t", test, "-l", seconds, "-j",
 		"--", "-P", "," + strconv.Itoa(t.ServicePort), "-k", strings.Join(keys, ","),
 	}
 }

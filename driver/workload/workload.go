@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"slices"
 	"strconv"
+	"strings"
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/plan"
@@ -168,6 +169,14 @@ func LeastTraffic(cell plan.Cell, metrics []Metric) Traffic {
 }
 
 func servicePort(t Target) int { return t.ServicePort }
+
+// family is the option by which both tools keep to one address family.
+func (t Target) family() string {
+	if strings.Contains(t.ServerAddr, ":") {
+		return "-6"
+	}
+	return "-4"
+}
 
 // wholeSeconds renders a duration for tools that count in seconds; the loader
 // has refused any other.

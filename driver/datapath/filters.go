@@ -1,0 +1,138 @@
+package datapath
+
+import (
+	"fmt"
+	"slices"
+
+	"hookbed/bpf"
+	"hookbed/driver/bundle"
+	"hookbed/driver/plan"
+)
+
+// filters lists every filter, by mechanism and within it by structure.
+func filters() []filter {
+	none := filter{name: "none", doc: "no policy", noPolicies: true, inside: true, render: func(*renderer) error { return nil }}
+	return slices.Concat([]filter{none}, netfilterFilters(), tcFilters(), xdpFilters())
+}
+
+func netfilterFilters() []filter {
+	one := func(name, doc string, placements ...string) filter {
+		return filter{
+			name: name, doc: doc, inside: true, render: netfilterFilter,
+			options: slices.Concat(policyOptions(), netfilterOptions(placements...)),
+			refuse:  refuseFirst(refuseMatch, refusePlacement, refuseNetfilter(name)),
+		}
+	}
+	iptables := []string{placementInput, placementForward}
+	nft := []string{placementInput, placementForward, placementBridge}
+	return []filter{
+		one(filterIptablesLegacy, "a linear list of iptables-legacy rules", iptables...),
+		one(filterIptablesNft, "a linear list of iptables rules, kept in nftables", iptables...),
+		one(filterIpset, "one iptables-legacy rule that asks an ipset", iptables...),
+		one(filterNftLinear, "a linear list of nftables rules", nft...),
+		one(filterNftSet, "one nftables rule that asks a set", nft...),
+		one(filterNftVmap, "one nftables rule that takes its verdict from a map", nft...),
+		one(filterNftInterval, "one nftables rule that asks a set of intervals", nft...),
+	}
+}
+
+// tcFilters are the programs of the tc object: on fabric bpf those that join the
+// endpoints, elsewhere at the node's end of the server's link.
+func tcFilters() []filter {
+	one := func(name, doc string, s bpf.Structure, rs ...refusal) filter {
+		return filter{
+			name: name, doc: doc, options: slices.Concat(policyOptions(), tcOptions()),
+			refuse: refuseFirst(append(rs, refuseMatch, refuseNetkitAttach)...), render: func(r *renderer) error { return r.tcFilter(s) },
+		}
+	}
+	pass := one("tc-pass", "control for tc: a program at the same place that admits every packet", bpf.StructurePass, refuseNetkitAttach)
+	pass.noPolicies, pass.options = true, tcOptions()
+	return []filter{
+		pass,
+		one("tc-linear", "tc eBPF, a list of policies asked in order", bpf.StructureLinear),
+		one("tc-hash", "tc eBPF, a hash of source identity, port and protocol", bpf.StructureHash, refuseCIDR("tc-lpm")),
+		one("tc-lpm", "tc eBPF, a trie of source prefixes for each port and protocol", bpf.StructureLPM),
+		one("tc-cilium09", "tc eBPF as Cilium 0.9 had it: a hash of source identities, and a list of ports asked for new connections", bpf.StructureCilium09,
+			refuseCIDR("tc-lpm"), refuseDenyOf2017),
+		{
+			name: "tc-control", doc: "a tc program at the server's eth0 whose cost in instructions is known", noPolicies: true, render: controlFilter,
+			options: []plan.Option{{Key: optSpin, Allowed: []string{"0", "100", "1000", "10000"}, Doc: "iterations of the program's loop for each packet"}},
+		},
+	}
+}
+
+func refuseDenyOf2017(_ plan.Lab, _, _ string, o map[string]string) string {
+	if o[optAction] == actionDeny {
+		return fmt.Sprintf("Cilium's policy of 2017 could only admit; write action = %q, or filter = %q", actionAllow, "tc-hash")
+	}
+	return ""
+}
+
+// refuseNetkitAttach: a netkit pair has hooks of its own.
+func refuseNetkitAttach(_ plan.Lab, _, _ string, o map[string]string) string {
+	if o[optDelivery] == deliverNetkit && o[optAttach] == attachTCX {
+		return fmt.Sprintf("programs are attached to a netkit pair by its own hooks; remove attach, or write delivery = %q", deliverRedirect)
+	}
+	return ""
+}
+
+func xdpFilters() []filter {
+	one := func(name, doc string, s bpf.Structure, rs ...refusal) filter {
+		return filter{
+			name: name, doc: doc, inside: true, options: slices.Concat(policyOptions(), xdpOptions(), []plan.Option{accountingOption()}),
+			refuse: refuseFirst(append(rs, refuseMatch, refuseXDP)...), render: func(r *renderer) error { return r.xdpFilter(s) },
+		}
+	}
+	return []filter{
+		{
+			name: "offloads-off", doc: "control for native XDP: no program, but the offloads that it takes away switched off", noPolicies: true,
+			options: []plan.Option{whereOption()}, refuse: refuseXDP, render: offloadsOff,
+		},
+		{
+			name: "xdp-pass", doc: "control for XDP: a program that reads nothing and passes every packet", noPolicies: true, inside: true,
+			options: xdpOptions(), refuse: refuseXDP, render: func(r *renderer) error { return r.xdpFilter(bpf.StructurePass) },
+		},
+		one("xdp-linear", "XDP, a stateless list of policies asked in order", bpf.StructureLinear),
+		one("xdp-hash", "XDP, a stateless hash of source, port and protocol", bpf.StructureHash, refuseCIDR("xdp-lpm")),
+		one("xdp-lpm", "XDP, a stateless trie of source prefixes for each port and protocol", bpf.StructureLPM),
+	}
+}
+
+// place is where on a node a filter of the server's traffic is attached.
+type place struct {
+	node Node
+	in   string // role of an endpoint, "" for the node itself
+	link string
+}
+
+// edge is the place that the option "where" names.
+func (r *renderer) edge() place {
+	t := r.Topology
+	where := r.cell.Get(optWhere)
+	if where == whereNIC || where != whereEndpoint && t.MultiHost() {
+		return place{node: t.Server.Node, link: DataLink}
+	}
+	return place{node: t.Server.Node, in: Server, link: endpointLink}
+}
+
+// offloadsOff takes away what native XDP takes away at the same place, and
+// nothing else. A veth's peer may no longer hand over what is to be segmented
+// (veth_xdp_set in drivers/net/veth.c clears NETIF_F_GSO_SOFTWARE); a virtio NIC
+// no longer merges what it receives (virtnet_xdp_set clears the guest offloads).
+func offloadsOff(r *renderer) error {
+	at := r.edge()
+	virtio := at.in == "" && r.cell.Get(plan.FactorProvider) == plan.ProviderLibvirt && r.cell.Get(plan.FactorClock) != plan.ClockVirtual
+	if virtio {
+		r.apply(at.node, "", bundle.Offload{Link: at.link, Features: map[string]bool{"rx-gro-hw": false}})
+		return nil
+	}
+	sender := place{node: at.node, link: r.Topology.Server.PeerLink()}
+	if at.in == "" {
+		sender = place{node: r.Topology.Client.Node, link: DataLink}
+	}
+	r.apply(sender.node, "", bundle.Offload{Link: sender.link, Features: map[string]bool{
+		"tx-tcp-segmentation": false, "tx-tcp-ecn-segmentation": false, "tx-tcp-mangleid-segmentation": false, "tx-tcp6-segmentation": false,
+		"tx-udp-segmentation": false, "tx-sctp-segmentation": false, "tx-gso-list": false,
+	}})
+	return nil
+}

@@ -1,0 +1,180 @@
+package datapath
+
+import (
+	"fmt"
+
+	"hookbed/driver/plan"
+)
+
+// Fabrics, option keys and their levels.
+const (
+	fabricBridge = "bridge"
+	fabricRouted = "routed"
+	fabricBPF    = "bpf"
+	fabricVeth   = "veth"
+
+	optPolicy     = "policy"
+	optAction     = "action"
+	optFamily     = "family"
+	optMatch      = "match"
+	optState      = "state"
+	optPlacement  = "placement"
+	optEnforce    = "enforce"
+	optAccounting = "accounting"
+	optDelivery   = "delivery"
+	optAttach     = "attach"
+	optWhere      = "where"
+	optSpin       = "spin"
+
+	policyL4     = "l4"
+	policyL3     = "l3"
+	policyCIDR   = "cidr"
+	actionAllow  = "allow"
+	actionDeny   = "deny"
+	familyIPv4   = "ipv4"
+	familyIPv6   = "ipv6"
+	matchLast    = "last"
+	matchFirst   = "first"
+	matchUniform = "uniform"
+
+	stateAsStudy     = "as-study"
+	stateEstablished = "established-first"
+	stateStateless   = "stateless"
+	placementInput   = "input"
+	placementForward = "forward"
+	placementBridge  = "bridge"
+
+	enforceAll       = "all"
+	enforceNew       = "new"
+	accountingOff    = "off"
+	accountingPerCPU = "per-cpu"
+	accountingAtomic = "atomic"
+	deliverRedirect  = "redirect"
+	deliverPeer      = "peer"
+	deliverNetkit    = "netkit"
+	attachClsact     = "clsact"
+	attachTCX        = "tcx"
+	attachNative     = "native"
+	attachGeneric    = "generic"
+	whereEdge        = "edge"
+	whereEndpoint    = "endpoint"
+	whereNIC         = "nic"
+)
+
+func familyOption() plan.Option {
+	return plan.Option{Key: optFamily, Allowed: []string{familyIPv4, familyIPv6}, Doc: "addresses of endpoints and policies"}
+}
+
+// policyOptions are those of every filter that has policies.
+func policyOptions() []plan.Option {
+	return []plan.Option{
+		{Key: optPolicy, Allowed: []string{policyL4, policyL3, policyCIDR}, Doc: "policies name source, port and protocol; the source alone; or a source prefix of mixed length, port and protocol"},
+		{Key: optAction, Allowed: []string{actionAllow, actionDeny}, Doc: "N policies admit and the rest is dropped, or N policies drop and the rest is admitted"},
+		{Key: optMatch, Allowed: []string{matchLast, matchFirst, matchUniform}, Doc: "place of the policy that admits the client"},
+	}
+}
+
+func accountingOption() plan.Option {
+	return plan.Option{Key: optAccounting, Allowed: []string{accountingOff, accountingPerCPU, accountingAtomic}, Doc: "count packets and bytes of each policy: not, per CPU, or in one shared counter"}
+}
+
+func netfilterOptions(placements ...string) []plan.Option {
+	return []plan.Option{
+		{Key: optState, Allowed: []string{stateAsStudy, stateEstablished, stateStateless}, Doc: "every rule asks for NEW; established connections are accepted first; or no connection tracking"},
+		{Key: optPlacement, Allowed: placements, Doc: "hook: INPUT of the server's namespace, forward on its node (DOCKER-USER), or forward of nftables' bridge family"},
+	}
+}
+
+func tcOptions() []plan.Option {
+	return []plan.Option{
+		{Key: optEnforce, Allowed: []string{enforceAll, enforceNew}, Doc: "look the policy up for every forward packet, or for new connections only"},
+		accountingOption(),
+		{Key: optAttach, Allowed: []string{attachClsact, attachTCX}, Doc: "a filter of the clsact qdisc, or a tcx link (Linux 6.6)"},
+	}
+}
+
+func xdpOptions() []plan.Option {
+	return []plan.Option{
+		{Key: optAttach, Allowed: []string{attachNative, attachGeneric}, Doc: "XDP mode: in the driver, or generic on the sk_buff"},
+		whereOption(),
+	}
+}
+
+func whereOption() plan.Option {
+	return plan.Option{Key: optWhere, Allowed: []string{whereEdge, whereEndpoint, whereNIC},
+		Doc: "where the packet can first be met (the node's NIC between hosts, else the endpoint), the server's eth0, or the NIC of its node"}
+}
+
+// refusal says why options are impossible together, "" if they are not.
+type refusal func(lab plan.Lab, fabric, scenario string, options map[string]string) string
+
+// refuseFirst is the first refusal of several.
+func refuseFirst(rs ...refusal) refusal {
+	return func(lab plan.Lab, fabric, scenario string, options map[string]string) string {
+		for _, r := range rs {
+			if why := r(lab, fabric, scenario, options); why != "" {
+				return why
+			}
+		}
+		return ""
+	}
+}
+
+// refuseMatch: nothing admits the client in a deny list.
+func refuseMatch(_ plan.Lab, _, _ string, o map[string]string) string {
+	if o[optAction] == actionDeny && o[optMatch] != matchLast {
+		return fmt.Sprintf("match = %q places the policy that admits the client, and a deny list has none; remove match, or write action = %q", o[optMatch], actionAllow)
+	}
+	return ""
+}
+
+// refuseCIDR is for filters that find whole addresses only.
+func refuseCIDR(instead string) refusal {
+	return func(_ plan.Lab, _, _ string, o map[string]string) string {
+		if o[optPolicy] == policyCIDR {
+			return fmt.Sprintf("a hash finds whole addresses, no prefixes; write filter = %q, or policy = %q", instead, policyL4)
+		}
+		return ""
+	}
+}
+
+// refuseBare: two ends of one link are on one host.
+func refuseBare(_ plan.Lab, fabric, scenario string, _ map[string]string) string {
+	if fabric == fabricVeth && scenario == plan.MultiHost {
+		return fmt.Sprintf("fabric %q is one link between two endpoints of one host; write scenarios = [%q], or another fabric", fabricVeth, plan.Localhost)
+	}
+	return ""
+}
+
+// refusePlacement: what a fabric's packets do not pass.
+func refusePlacement(_ plan.Lab, fabric, _ string, o map[string]string) string {
+	switch {
+	case o[optPlacement] == placementForward && (fabric == fabricBPF || fabric == fabricVeth):
+		return fmt.Sprintf("fabric %q takes packets past the node's netfilter; write placement = %q", fabric, placementInput)
+	case o[optPlacement] == placementBridge && fabric != fabricBridge:
+		return fmt.Sprintf("fabric %q has no bridge; write placement = %q", fabric, placementInput)
+	}
+	return ""
+}
+
+// refuseXDP refuses what XDP cannot see, and native XDP on a virtio NIC that has
+// no queues to spare: the driver wants a transmit queue for each CPU beside the
+// stack's own, and without them falls back to a locked queue, which is another
+// datapath than the one asked for (virtnet_xdp_set in drivers/net/virtio_net.c).
+func refuseXDP(lab plan.Lab, fabric, scenario string, o map[string]string) string {
+	nic := o[optWhere] == whereNIC || o[optWhere] == whereEdge && scenario == plan.MultiHost
+	native := o[optAttach] == attachNative
+	switch {
+	case nic && scenario == plan.Localhost:
+		return fmt.Sprintf("packets within a host do not meet its NIC; write where = %q", whereEdge)
+	case !nic && native && o[optDelivery] == deliverPeer:
+		return fmt.Sprintf("native XDP on eth0 does not see what bpf_redirect_peer delivers; write attach = %q, or delivery = %q", attachGeneric, deliverRedirect)
+	case !nic && native && o[optDelivery] == deliverNetkit:
+		return fmt.Sprintf("netkit has no native XDP; write attach = %q, or delivery = %q", attachGeneric, deliverRedirect)
+	// Nodes in virtual time are namespaces, and their NIC is a veth.
+	case nic && native && lab.Provider == plan.ProviderLibvirt && lab.Clock != plan.ClockVirtual && lab.Queues < 2*lab.VCPUs:
+		return fmt.Sprintf("native XDP on the node's NIC wants lab.queues >= 2 x lab.vcpus = %d, got %d; raise queues, or write attach = %q",
+			2*lab.VCPUs, lab.Queues, attachGeneric)
+	}
+	return ""
+}

@@ -1,0 +1,238 @@
+package datapath
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"strings"
+
+	"hookbed/bpf"
+	"hookbed/driver/bundle"
+)
+
+// Handles of loaded objects: one helper may hold several nodes, and a node two
+// objects.
+func tcHandle(n Node) string  { return "tc@" + n.Name }
+func xdpHandle(n Node) string { return "xdp@" + n.Name }
+
+// tcFilter enforces by the tc object: within the programs that join endpoints
+// on fabric bpf, elsewhere by one at the node's end of the server's link, and one
+// beside it that remembers what the server sends.
+func (r *renderer) tcFilter(s bpf.Structure) error {
+	fill := func(n Node) error { return r.fillPolicies(n, tcHandle(n), s, tcTables()) }
+	if r.fabric() == fabricBPF {
+		return r.joinByTC(s, fill)
+	}
+	n, link := r.Topology.Server.Node, r.Topology.Server.PeerLink()
+	vars, err := r.tcVars(s)
+	if err != nil {
+		return err
+	}
+	vars[bpf.VarEnforce] = onOff(r.policies.size() > 0)
+	r.endpointVars(vars)
+	programs := []string{bpf.ProgToEndpoint}
+	if s != bpf.StructurePass {
+		programs = append(programs, bpf.ProgTrack)
+	}
+	object := r.file("datapath.bpf.o", bpf.DatapathObject())
+	r.apply(n, "", bundle.LoadBPF{Handle: tcHandle(n), Object: object, Programs: programs, Vars: vars, MaxEntries: r.mapSizes(bpf.TCTables(s))})
+	if err := fill(n); err != nil {
+		return err
+	}
+	egress, ingress := r.tcHooks()
+	if s != bpf.StructurePass {
+		r.apply(n, "", bundle.AttachBPF{Handle: tcHandle(n), Program: bpf.ProgTrack, Link: link, Hook: ingress})
+	}
+	r.apply(n, "", bundle.AttachBPF{Handle: tcHandle(n), Program: bpf.ProgToEndpoint, Link: link, Hook: egress})
+	return nil
+}
+
+// joinByTC loads the tc object on every node, fills endpoints, and attaches it
+// to the endpoints' links and the NIC. fill adds the policies on the server's
+// node; nil if something else enforces them, or nothing.
+func (r *renderer) joinByTC(s bpf.Structure, fill func(Node) error) error {
+	r.joined = true
+	t := r.Topology
+	object := r.file("datapath.bpf.o", bpf.DatapathObject())
+	vars, err := r.tcVars(s)
+	if err != nil {
+		return err
+	}
+	for _, n := range t.Nodes {
+		programs := []string{bpf.ProgFromEndpoint}
+		if t.MultiHost() {
+			programs = append(programs, bpf.ProgFromNetdev)
+		}
+		r.apply(n, "", bundle.LoadBPF{Handle: tcHandle(n), Object: object, Programs: programs, Vars: vars, MaxEntries: r.mapSizes(bpf.TCTables(s))})
+		r.fillEndpoints(n, fill != nil && r.policies.size() > 0)
+	}
+	if fill != nil {
+		if err := fill(t.Server.Node); err != nil {
+			return err
+		}
+	}
+	_, ingress := r.tcHooks()
+	fromEndpoint := ingress
+	if r.cell.Get(optDelivery) == deliverNetkit {
+		fromEndpoint = bundle.HookNetkitPeer // what the endpoint sends
+	}
+	for _, e := range r.endpoints() {
+		r.apply(e.Node, "", bundle.AttachBPF{Handle: tcHandle(e.Node), Program: bpf.ProgFromEndpoint, Link: e.HostLink(), Hook: fromEndpoint})
+	}
+	if t.MultiHost() {
+		for _, n := range t.Nodes {
+			r.apply(n, "", bundle.AttachBPF{Handle: tcHandle(n), Program: bpf.ProgFromNetdev, Link: DataLink, Hook: ingress})
+		}
+	}
+	return nil
+}
+
+func (r *renderer) tcHooks() (egress, ingress string) {
+	if r.cell.Get(optAttach) == attachTCX {
+		return bundle.HookTCXEgress, bundle.HookTCXIngress
+	}
+	return bundle.HookTCEgress, bundle.HookTCIngress
+}
+
+func (r *renderer) tcVars(s bpf.Structure) (map[string]string, error) {
+	vars := r.policyVars(s)
+	vars[bpf.VarEnforceNewOnly] = onOff(r.cell.Get(optEnforce) == enforceNew)
+	vars[bpf.VarUsePeer] = onOff(r.cell.Get(optDelivery) == deliverPeer)
+	if s == bpf.StructureCilium09 {
+		ports, err := bpf.L4Ports(r.policies.installed(r.Topology.Client.Addr))
+		if err != nil {
+			return nil, err
+		}
+		vars[bpf.VarL4Ports] = hex.EncodeToString(ports)
+	}
+	return vars, nil
+}
+
+// policyVars are the variables that tc and XDP share.
+func (r *renderer) policyVars(s bpf.Structure) map[string]string {
+	accounting := map[string]byte{accountingPerCPU: 1, accountingAtomic: 2}[r.cell.Get(optAccounting)]
+	vars := map[string]string{
+		bpf.VarStructure:    hex.EncodeToString([]byte{byte(s)}),
+		bpf.VarDefaultAdmit: onOff(r.policies.deny),
+		bpf.VarAccounting:   hex.EncodeToString([]byte{accounting}),
+	}
+	if s == bpf.StructureLinear {
+		vars[bpf.VarListCapacity] = hex.EncodeToString(binary.LittleEndian.AppendUint32(nil, r.listCapacity()))
+	}
+	return vars
+}
+
+// listCapacity has room for the policies, the control connection's and an
+// update's, and ends on a power of two, so that few programs differ.
+func (r *renderer) listCapacity() uint32 {
+	size := uint32(16)
+	for uint32(r.policies.size())+2 > size {
+		size *= 2
+	}
+	return size
+}
+
+// endpointVars tells a program that guards one endpoint which.
+func (r *renderer) endpointVars(vars map[string]string) {
+	vars[bpf.VarEndpointIP] = hex.EncodeToString(r.Topology.Server.Addr.AsSlice())
+}
+
+// fillEndpoints tells a node's programs which endpoints it has.
+func (r *renderer) fillEndpoints(n Node, enforce bool) {
+	var lines strings.Builder
+	for i, e := range r.endpoints() {
+		if e.Node.Name != n.Name {
+			continue
+		}
+		lines.WriteString(bpf.EndpointLine(e.Addr, e.HostLink(), uint32(i+1), e.MAC, e.HostMAC, enforce && e.Role == Server) + "\n")
+	}
+	r.apply(n, "", bundle.FillMap{Handle: tcHandle(n), Map: bpf.MapEndpoints, File: r.file(n.Name+".endpoints", []byte(lines.String()))})
+}
+
+// tables writes policies as entries of maps: those of tc, or those of XDP.
+type tables struct {
+	fills  func(bpf.Structure, []bpf.Policy) ([]bpf.Fill, error)
+	update func(bpf.Structure, []bpf.Policy, bpf.Policy) (add, remove []bpf.Fill, err error)
+}
+
+func tcTables() tables  { return tables{bpf.TCFills, bpf.TCUpdate} }
+func xdpTables() tables { return tables{bpf.XDPFills, bpf.XDPUpdate} }
+
+// fillPolicies fills the maps of a node's object, says what they must then hold
+// and where their packets are counted, and renders the update by one policy.
+func (r *renderer) fillPolicies(n Node, handle string, s bpf.Structure, to tables) error {
+	r.JIT = true
+	counter := &bundle.BPFCounter{Handle: handle, Stats: bpf.MapStats}
+	r.Hook = &Hook{Node: n.Name, From: bundle.Counter{BPF: counter}}
+	if r.policies.size() == 0 {
+		return nil
+	}
+	all := r.policies.installed(r.Topology.Client.Addr)
+	fills, err := to.fills(s, all)
+	if err != nil {
+		return err
+	}
+	for _, f := range fills {
+		r.apply(n, "", r.fillMap(handle, f, "", ""))
+		counter.Maps = append(counter.Maps, f.Map)
+		r.expectEntries(f.Map, f.Entries)
+	}
+	add, remove, err := to.update(s, all, r.policies.extra(r.Topology.IPv6))
+	if err != nil {
+		return err
+	}
+	for _, f := range add {
+		r.update(n, "", r.fillMap(handle, f, "add.", metricUpdate))
+	}
+	for _, f := range remove {
+		r.revert(n, "", r.fillMap(handle, f, "remove.", metricUpdate))
+	}
+	return nil
+}
+
+func (r *renderer) fillMap(handle string, f bpf.Fill, prefix, metric string) bundle.FillMap {
+	return bundle.FillMap{Handle: handle, Map: f.Map, File: r.file(prefix+f.Map, []byte(f.Lines)), Delete: f.Delete, Metric: metric}
+}
+
+// metricUpdate is the value of a step that updates by one policy, in seconds.
+const metricUpdate = "update_seconds"
+
+func (r *renderer) expectEntries(m string, n int) {
+	r.realised = append(r.realised, bundle.Expect{
+		What: fmt.Sprintf("entries of map %s for %d policies", m, r.policies.size()),
+		Key:  "entries." + m, Op: bundle.Equal, Value: uint64(n),
+	})
+}
+
+// mapSizes gives tables room for the policies, and the same room whatever N is
+// up to 16 384, so that hash density is not what differs between cells. A list is
+// as long as it must be: all of it is verified.
+func (r *renderer) mapSizes(tables []string) map[string]uint32 {
+	size := uint32(16384)
+	for uint32(r.policies.size())+2 > size {
+		size *= 2
+	}
+	out := map[string]uint32{}
+	for _, m := range tables {
+		out[m] = size
+		if m == bpf.MapList {
+			out[m] = r.listCapacity()
+		}
+	}
+	switch r.cell.Get(optAccounting) {
+	case accountingPerCPU:
+		out[bpf.MapHits] = size
+	case accountingAtomic:
+		out[bpf.MapHitsShared] = size
+	}
+	return out
+}
+
+func onOff(on bool) string {
+	if on {
+		return "01"
+	}
+	return "00"
+}
+
+func (r *renderer) fabric() string { return r.cell.Get("fabric") }

@@ -640,3 +640,25 @@ func cgroupLines(t *testing.T) string {
 	}
 	return string(data)
 }
+
+// TestWeighWithoutCgroup: where there is no memory controller the machine's
+// memory is read, the load runs once, and the note says what the value is.
+func TestWeighWithoutCgroup(t *testing.T) {
+	c := &call{result: &bundle.StepResult{}}
+	runs := 0
+	err := c.weighMachine(func(in *memoryCgroup) error {
+		runs++
+		if in != nil {
+			t.Error("it is in a cgroup")
+		}
+		return nil
+	}, errors.New("no controller"))
+	_, weighed := c.result.Values["memory_bytes"]
+	if err != nil || runs != 1 || !weighed || !strings.Contains(c.result.Note, "no controller") {
+		t.Errorf("%d loads, values %v, note %q, %v", runs, c.result.Values, c.result.Note, err)
+	}
+	c = &call{result: &bundle.StepResult{}}
+	if err := c.weighMachine(func(*memoryCgroup) error { return os.ErrInvalid }, nil); !errors.Is(err, os.ErrInvalid) || len(c.result.Values) != 0 {
+		t.Errorf("a load that fails gives %v and %v", err, c.result.Values)
+	}
+}

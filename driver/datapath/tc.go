@@ -20,6 +20,7 @@ func xdpHandle(n Node) string { return "xdp@" + n.Name }
 // beside it that remembers what the server sends.
 func (r *renderer) tcFilter(s bpf.Structure) error {
 	fill := func(n Node) error { return r.fillPolicies(n, tcHandle(n), s, tcTables()) }
+	r.guardConntrack(s)
 	if r.fabric() == fabricBPF {
 		return r.joinByTC(s, fill)
 	}
@@ -45,6 +46,15 @@ func (r *renderer) tcFilter(s bpf.Structure) error {
 	}
 	r.apply(n, "", bundle.AttachBPF{Handle: tcHandle(n), Program: bpf.ProgToEndpoint, Link: link, Hook: egress})
 	return nil
+}
+
+// guardConntrack looks at the programs' own table of connections.
+func (r *renderer) guardConntrack(s bpf.Structure) {
+	if s == bpf.StructurePass && r.fabric() != fabricBPF {
+		return // keeps none
+	}
+	n := r.Topology.Server.Node
+	r.guard(n, "", bundle.Guard{Handle: tcHandle(n), Maps: map[string]float64{bpf.MapConntrack: tableShare}})
 }
 
 // joinByTC loads the tc object on every node, fills endpoints, and attaches it
@@ -161,7 +171,7 @@ func xdpTables() tables { return tables{bpf.XDPFills, bpf.XDPUpdate} }
 // fillPolicies fills the maps of a node's object, says what they must then hold
 // and where their packets are counted, and renders the update by one policy.
 func (r *renderer) fillPolicies(n Node, handle string, s bpf.Structure, to tables) error {
-	r.JIT = true
+	r.guard(n, "", bundle.Guard{Handle: handle, JIT: true})
 	counter := &bundle.BPFCounter{Handle: handle, Stats: bpf.MapStats}
 	r.Hook = &Hook{Node: n.Name, From: bundle.Counter{BPF: counter}}
 	if r.policies.size() == 0 {

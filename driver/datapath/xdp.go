@@ -25,5 +25,10 @@ func (r *renderer) xdpFilter(s bpf.Structure) error {
 		hook = bundle.HookXDPGeneric
 	}
 	r.apply(at.node, at.in, bundle.AttachBPF{Handle: load.Handle, Program: program, Link: at.link, Hook: hook})
+	mode := bundle.XDPNative
+	if hook == bundle.HookXDPGeneric {
+		mode = bundle.XDPGeneric
+	}
+	r.guard(at.node, at.in, bundle.Guard{Link: at.link, XDP: mode, Program: program, Handle: load.Handle})
 	return nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -81,7 +82,7 @@ func doRules(c *call, a bundle.Rules) error {
 			return fmt.Errorf("load %s: %w", a.File, err)
 		}
 	}
-	if a.Metric == "" {
+	if a.Metric == "" || a.Metric == bundle.MetricLoad {
 		err = c.weigh(load)
 	} else {
 		err = load(nil)
@@ -104,11 +105,7 @@ func doRules(c *call, a bundle.Rules) error {
 func (c *call) timedLoad(a bundle.Rules, in *memoryCgroup, argv []string, data []byte) error {
 	start := time.Now()
 	err := restore(c.ctx, in, argv, data)
-	metric := a.Metric
-	if metric == "" {
-		metric = bundle.MetricLoad
-	}
-	c.value(metric, time.Since(start).Seconds())
+	c.value(cmp.Or(a.Metric, bundle.MetricLoad), time.Since(start).Seconds())
 	return err
 }
 

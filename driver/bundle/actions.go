@@ -31,15 +31,17 @@ type Veth struct {
 	Queues  int    `json:"queues,omitempty"` // rx and tx queues of both ends, 0 = 1
 }
 
-// Netkit makes a netkit pair in layer 2 mode (Linux 6.7): Link, the primary, in
-// the step's namespace, Peer in PeerIn ("" is the node). Both are set up. Undo:
-// deleted (a no-op if already gone).
+// Netkit makes a netkit pair in L2 mode (kernel 6.7): the primary Link in the
+// step's namespace, Peer in PeerIn ("" is the node). Both are set up, and let
+// packets through while no program is attached. Undo: deleted (a no-op if
+// already gone).
 type Netkit struct {
 	Link    string `json:"link"`
 	MAC     string `json:"mac,omitempty"`
 	Peer    string `json:"peer"`
 	PeerIn  string `json:"peer_in"`
 	PeerMAC string `json:"peer_mac,omitempty"`
+	MTU     int    `json:"mtu,omitempty"` // bytes, of both ends, 0 = kernel default
 }
 
 // Bridge makes a Linux bridge, without STP, and sets it up. Undo: deleted.
@@ -56,20 +58,28 @@ type SetLink struct {
 	Up     bool   `json:"up,omitempty"`
 }
 
-// Addr adds an address in CIDR form. One of IPv6 is usable at once: nobody is
-// asked whether it is taken. Undo: removed.
+// Addr adds an address in CIDR form. An IPv6 one is added without duplicate
+// address detection, so that it can be used at once. Undo: removed.
 type Addr struct {
 	Link string `json:"link"`
 	CIDR string `json:"cidr"`
 }
 
-// Route adds a route; Dst "default" (IPv4) or CIDR, Via may be empty for a link
+// Address families.
+const (
+	IPv4 = "ipv4"
+	IPv6 = "ipv6"
+)
+
+// Route adds a route; Dst "default" or CIDR, Via may be empty for a link
 // route. Undo: removed.
 type Route struct {
 	Dst    string `json:"dst"`
 	Via    string `json:"via,omitempty"`
 	Link   string `json:"link"`
 	OnLink bool   `json:"onlink,omitempty"`
+	// Family is of the default route; "" is the family of Via, or IPv4 without.
+	Family string `json:"family,omitempty"`
 }
 
 // Neigh adds a permanent neighbour entry. Undo: removed.
@@ -118,7 +128,16 @@ type Rules struct {
 	Metric string `json:"metric,omitempty"`
 }
 
-// LoadBPF loads a BPF object under a handle.
+// Names of the values in which Rules and FillMap tell how long they took.
+const (
+	MetricLoad   = "load_seconds"
+	MetricUpdate = "update_seconds" // of one policy, in a set that is in force
+)
+
+// LoadBPF loads a BPF object under a handle. The step's value "memory_bytes" is
+// the kernel memory of its maps and programs (fdinfo's memlock: exact for maps
+// from kernel 6.4, for programs without the machine code; left out where the
+// kernel does not tell).
 type LoadBPF struct {
 	Handle string `json:"handle"`
 	Object string `json:"object"` // file name in the bundle
@@ -134,10 +153,10 @@ type LoadBPF struct {
 	Programs []string `json:"programs"`
 }
 
-// FillMap updates a map of a loaded object, in batches where the kernel can,
-// from a file of lines "KEYHEX VALUEHEX", or with Delete takes their keys out.
-// The step's value Metric is the wall time in seconds, "entries" the number of
-// lines.
+// FillMap updates a map of a loaded object, in batches where the kernel can
+// (5.6; LPM tries 5.13), from a file of lines "KEYHEX VALUEHEX". An entry that
+// is there is overwritten. The step's value Metric is the wall time in seconds,
+// "entries" the number of lines, "memory_bytes" as for LoadBPF.
 // In VALUEHEX the text "{ifindex:LINK}" and "{mac:LINK}" stand for the 4-byte
 // little-endian ifindex and the 6-byte address of a link in the step's
 // namespace ("peer:" names allowed).
@@ -145,20 +164,24 @@ type FillMap struct {
 	Handle string `json:"handle"`
 	Map    string `json:"map"`
 	File   string `json:"file"`
+	// Delete removes the keys instead; values in the file are ignored. A key
+	// that is not there is the rig's fault.
 	Delete bool   `json:"delete,omitempty"`
-	// Metric names the value of the wall time, "" is "load_seconds".
-	Metric string `json:"metric,omitempty"`
+	Metric string `json:"metric,omitempty"` // "" = MetricLoad
 }
 
 // Hooks for AttachBPF.
 const (
 	HookTCIngress  = "tc-ingress"  // clsact, direct action
 	HookTCEgress   = "tc-egress"   // clsact, direct action
-	HookTCXIngress = "tcx-ingress" // by a link, Linux 6.6
-	HookTCXEgress  = "tcx-egress"  // by a link, Linux 6.6
-	HookNetkitPeer = "netkit-peer" // what the peer of a netkit pair sends, Linux 6.7; Link is the primary
 	HookXDPNative  = "xdp-native"  // driver mode; fails rather than fall back
 	HookXDPGeneric = "xdp-generic" // skb mode
+	HookTCXIngress = "tcx-ingress" // kernel 6.6; after the programs that are there
+	HookTCXEgress  = "tcx-egress"  // kernel 6.6
+	// Of a Netkit pair (kernel 6.7), Link being the primary for both: what the
+	// primary sends, and what the peer sends.
+	HookNetkitPrimary = "netkit-primary"
+	HookNetkitPeer    = "netkit-peer"
 )
 
 // AttachBPF attaches one program of a loaded object to a link in the step's
@@ -171,9 +194,11 @@ type AttachBPF struct {
 	Hook    string `json:"hook"`
 }
 
-// Listen opens a TCP listener of the helper's own, for both address families,
-// that accepts and closes.
-// It proves reachability before the real server runs. Undo: closed.
+// Listen opens a listener of the helper's own, for TCP and UDP over IPv4 and,
+// where the kernel has it, IPv6. It proves reachability before the real server
+// runs. Whatever it is sent it sends back; a TCP connection on which nothing
+// comes for a second after it was accepted is closed. Undo: closed, with every
+// connection.
 type Listen struct {
 	Handle string `json:"handle"`
 	Port   int    `json:"port"`
@@ -200,9 +225,18 @@ const (
 	Deny  = "deny"  // no answer at all within the timeout; a reset is not a denial
 )
 
-// Probes tries TCP connections from the step's namespace, all at once, and
-// fails unless every outcome is as wanted. Source addresses that the namespace
-// lacks are added to Link for the time of the probe.
+// Protocols of Probes.
+const (
+	TCP  = "tcp"  // a connection; what "" means
+	UDP  = "udp"  // a datagram that comes back
+	ICMP = "icmp" // an echo request that is answered, ICMPv6 in IPv6
+)
+
+// Probes tries connections and datagrams from the step's namespace, all at
+// once, and fails unless every outcome is as wanted. Source addresses that the
+// namespace lacks are added to Link for the time of the probe. A datagram that
+// is wanted to get through is repeated while it is not answered, because
+// nobody else does that.
 type Probes struct {
 	Link    string  `json:"link"`
 	Timeout float64 `json:"timeout"` // seconds a denial must stay silent
@@ -212,10 +246,45 @@ type Probes struct {
 // Probe is one attempt.
 type Probe struct {
 	What string `json:"what"` // for messages: "forbidden source"
-	From string `json:"from"` // source address
+	From string `json:"from"` // source address; its family is the try's
 	To   string `json:"to"`
-	Port int    `json:"port"`
+	Port int    `json:"port"` // of TCP and UDP
 	Want string `json:"want"`
+	// Proto is TCP, UDP or ICMP.
+	Proto string `json:"proto,omitempty"`
+	// Size is the payload of a datagram in bytes, at most 65000; 0 is a small
+	// one. One that does not fit the link's MTU goes, and comes back, in
+	// fragments.
+	Size int `json:"size,omitempty"`
+}
+
+// What a Flow step does.
+const (
+	FlowOpen  = "open"  // connects from From to To, and checks once
+	FlowCheck = "check" // sends bytes and waits for them to come back
+	FlowClose = "close" // resets
+)
+
+// Flow opens, checks or closes a long-lived TCP connection from the step's
+// namespace to a Listen. Source addresses are added as for Probes, for as long
+// as the flow is open. A connection that cannot be opened, or does not do what
+// Want says, is the subject's fault. The value of open and check that got
+// through is "echo_seconds", the time until the bytes were back. Undo of open:
+// closed.
+type Flow struct {
+	Handle string `json:"handle"`
+	Op     string `json:"op"`
+	// Of FlowOpen.
+	Link string `json:"link,omitempty"`
+	From string `json:"from,omitempty"`
+	To   string `json:"to,omitempty"`
+	Port int    `json:"port,omitempty"`
+	// Of FlowOpen and FlowCheck: seconds in which it has to happen.
+	Timeout float64 `json:"timeout,omitempty"`
+	// Of FlowCheck: Allow, which "" means, or Deny - nothing comes back within
+	// Timeout. Denied bytes stay in the connection, and a later check that gets
+	// through finds them before its own.
+	Want string `json:"want,omitempty"`
 }
 
 // Read takes a snapshot of counters under a name. The values also return as
@@ -231,7 +300,8 @@ type Counter struct {
 	Rules *RuleCounter `json:"rules,omitempty"`
 	// BPF: a per-CPU array of {packets u64, bytes u64} indexed by verdict
 	// (bpf/headers/stats.h) and the maps whose realised entries count.
-	// Values: packets, bytes, dropped, accepted, and entries.MAP per map.
+	// Values: packets, bytes, dropped, accepted, entries.MAP per map, and
+	// memory: the object's memory_bytes now (see LoadBPF).
 	BPF *BPFCounter `json:"bpf,omitempty"`
 }
 
@@ -279,6 +349,39 @@ type Expect struct {
 	Value uint64 `json:"value"`
 }
 
+// Modes of XDP on a link, for Guard.
+const (
+	XDPNone    = "none"
+	XDPNative  = "native"
+	XDPGeneric = "generic"
+)
+
+// Guard looks at what could spoil a measurement without a filter's counters
+// showing it, as it is now, and fails with FaultVoid and all that is wrong. What
+// it looked at returns as values: xdp_program, jit_enable, jit_harden,
+// conntrack_count, conntrack_max, entries.MAP, max_entries.MAP.
+type Guard struct {
+	// Link is looked at for XDP and Offloads ("peer:" names allowed).
+	Link string `json:"link,omitempty"`
+	// XDP is the mode that must be in force, "" is not looked at; with Program,
+	// which is one of Handle, it must be that program's.
+	XDP     string `json:"xdp,omitempty"`
+	Program string `json:"program,omitempty"`
+	// Offloads must read as stated, by their names as for Offload.
+	Offloads map[string]bool `json:"offloads,omitempty"`
+	// JIT must be on (net.core.bpf_jit_enable = 1) and not hardened
+	// (net.core.bpf_jit_harden = 0) on the machine, and every program of Handle,
+	// if given, be machine code.
+	JIT bool `json:"jit,omitempty"`
+	// Conntrack is the largest share of nf_conntrack_max that the connections of
+	// the step's namespace may take, 0 is not looked at. A namespace that tracks
+	// none passes.
+	Conntrack float64 `json:"conntrack,omitempty"`
+	// Maps of Handle may be filled to these shares of their max_entries.
+	Maps   map[string]float64 `json:"maps,omitempty"`
+	Handle string             `json:"handle,omitempty"`
+}
+
 // Exec runs the workload's client in an endpoint to completion and keeps its
 // standard output as raw file Out. A non-zero exit fails the step with the
 // tail of stderr.
@@ -322,8 +425,10 @@ func (Listen) Kind() string    { return "listen" }
 func (Start) Kind() string     { return "start" }
 func (Stop) Kind() string      { return "stop" }
 func (Probes) Kind() string    { return "probes" }
+func (Flow) Kind() string      { return "flow" }
 func (Read) Kind() string      { return "read" }
 func (Expect) Kind() string    { return "expect" }
+func (Guard) Kind() string     { return "guard" }
 func (Exec) Kind() string      { return "exec" }
 func (Snapshot) Kind() string  { return "snapshot" }
 
@@ -331,8 +436,8 @@ func (Snapshot) Kind() string  { return "snapshot" }
 func actions() []Action {
 	return []Action{
 		Netns{}, Veth{}, Netkit{}, Bridge{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
-		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Stop{}, Probes{},
-		Read{}, Expect{}, Exec{}, Snapshot{},
+		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Stop{}, Probes{}, Flow{},
+		Read{}, Expect{}, Guard{}, Exec{}, Snapshot{},
 	}
 }
 

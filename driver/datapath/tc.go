@@ -190,10 +190,10 @@ func (r *renderer) fillPolicies(n Node, handle string, s bpf.Structure, to table
 		return err
 	}
 	for _, f := range add {
-		r.update(n, "", r.fillMap(handle, f, "add.", metricUpdate))
+		r.update(n, "", r.fillMap(handle, f, "add.", MetricUpdate))
 	}
 	for _, f := range remove {
-		r.revert(n, "", r.fillMap(handle, f, "remove.", metricUpdate))
+		r.revert(n, "", r.fillMap(handle, f, "remove.", MetricUpdate))
 	}
 	return nil
 }
@@ -202,8 +202,8 @@ func (r *renderer) fillMap(handle string, f bpf.Fill, prefix, metric string) bun
 	return bundle.FillMap{Handle: handle, Map: f.Map, File: r.file(prefix+f.Map, []byte(f.Lines)), Delete: f.Delete, Metric: metric}
 }
 
-// metricUpdate is the value of a step that updates by one policy, in seconds.
-const metricUpdate = "update_seconds"
+// MetricUpdate is the value of a step that updates by one policy, in seconds.
+const MetricUpdate = "update_seconds"
 
 func (r *renderer) expectEntries(m string, n int) {
 	r.realised = append(r.realised, bundle.Expect{

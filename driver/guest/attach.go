@@ -17,13 +17,9 @@ import (
 )
 
 func doAttachBPF(c *call, a bundle.AttachBPF) error {
-	coll := c.x.objects[a.Handle]
-	if coll == nil {
-		return fmt.Errorf("no BPF object %q is loaded", a.Handle)
-	}
-	prog := coll.Programs[a.Program]
-	if prog == nil {
-		return fmt.Errorf("object %q has no loaded program %q, only %q", a.Handle, a.Program, slices.Sorted(maps.Keys(coll.Programs)))
+	prog, err := c.x.loadedProgram(a.Handle, a.Program)
+	if err != nil {
+		return err
 	}
 	l, err := c.link(a.Link)
 	if err != nil {
@@ -34,19 +30,28 @@ func doAttachBPF(c *call, a bundle.AttachBPF) error {
 		return c.attachTC(prog, a.Program, l, netlink.HANDLE_MIN_INGRESS)
 	case bundle.HookTCEgress:
 		return c.attachTC(prog, a.Program, l, netlink.HANDLE_MIN_EGRESS)
-	case bundle.HookTCXIngress:
-		return c.attachTCX(prog, l, ebpf.AttachTCXIngress)
-	case bundle.HookTCXEgress:
-		return c.attachTCX(prog, l, ebpf.AttachTCXEgress)
-	case bundle.HookNetkitPeer:
-		return c.attachNetkit(prog, l)
 	case bundle.HookXDPNative:
 		return c.attachXDP(prog, l, link.XDPDriverMode)
 	case bundle.HookXDPGeneric:
 		return c.attachXDP(prog, l, link.XDPGenericMode)
+	case bundle.HookTCXIngress, bundle.HookTCXEgress, bundle.HookNetkitPrimary, bundle.HookNetkitPeer:
+		return c.attachMulti(prog, l, multiHooks()[a.Hook])
 	default:
 		return fmt.Errorf("unknown hook %q", a.Hook)
 	}
+}
+
+// loadedProgram finds a program of a loaded object.
+func (x *executor) loadedProgram(handle, name string) (*ebpf.Program, error) {
+	coll := x.objects[handle]
+	if coll == nil {
+		return nil, fmt.Errorf("no BPF object %q is loaded", handle)
+	}
+	prog := coll.Programs[name]
+	if prog == nil {
+		return nil, fmt.Errorf("object %q has no loaded program %q, only %q", handle, name, slices.Sorted(maps.Keys(coll.Programs)))
+	}
+	return prog, nil
 }
 
 // attachTC attaches a program by a direct-action filter of the link's clsact
@@ -136,46 +141,6 @@ func programID(prog *ebpf.Program) (int, error) {
 		return 0, unsupported("this kernel does not tell program IDs")
 	}
 	return int(id), nil
-}
-
-// attachTCX attaches by a tcx link (Linux 6.6), which the kernel detaches when the
-// helper ends, however that happens. Programs run in the order of attachment.
-func (c *call) attachTCX(prog *ebpf.Program, l netlink.Link, at ebpf.AttachType) error {
-	attached, err := link.AttachTCX(link.TCXOptions{Program: prog, Interface: l.Attrs().Index, Attach: at})
-	return c.keepLink(attached, err, prog, l, at, "tcx", "6.6")
-}
-
-// attachNetkit attaches to what the peer of a netkit pair sends (Linux 6.7).
-func (c *call) attachNetkit(prog *ebpf.Program, l netlink.Link) error {
-	attached, err := link.AttachNetkit(link.NetkitOptions{Program: prog, Interface: l.Attrs().Index, Attach: ebpf.AttachNetkitPeer})
-	return c.keepLink(attached, err, prog, l, ebpf.AttachNetkitPeer, "netkit", "6.7")
-}
-
-// keepLink registers the undo of an attachment and checks by asking the kernel
-// that the program is there. feature and since are what an old kernel lacks.
-func (c *call) keepLink(attached link.Link, err error, prog *ebpf.Program, l netlink.Link, at ebpf.AttachType, feature, since string) error {
-	name := l.Attrs().Name
-	if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.EINVAL) {
-		return unsupported("attach to %s by %s, which needs Linux %s: %w", name, feature, since, err)
-	}
-	if err != nil {
-		return fmt.Errorf("attach to %s by %s: %w", name, feature, err)
-	}
-	c.undoHere(feature+" of "+name, func(undoing) error { return attached.Close() })
-	id, err := programID(prog)
-	if err != nil {
-		return err
-	}
-	got, err := link.QueryPrograms(link.QueryOptions{Target: l.Attrs().Index, Attach: at})
-	if err != nil {
-		return fmt.Errorf("read back programs of %s: %w", name, err)
-	}
-	for _, p := range got.Programs {
-		if int(p.ID) == id {
-			return nil
-		}
-	}
-	return fmt.Errorf("program %d is not on %s after attaching it by %s", id, name, feature)
 }
 
 // attachXDP attaches by a BPF link (5.9), which the kernel detaches when the

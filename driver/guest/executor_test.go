@@ -12,7 +12,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
 )
@@ -58,7 +60,7 @@ func (r *rig) close() {
 	if last := r.state(r.x.node.namespace); last != r.first {
 		r.t.Errorf("undo left the node as\n%s\nit was\n%s", last, r.first)
 	}
-	for what, n := range map[string]int{"endpoints": len(r.x.endpoints), "objects": len(r.x.objects), "servers": len(r.x.servers), "snapshots": len(r.x.snapshots)} {
+	for what, n := range map[string]int{"endpoints": len(r.x.endpoints), "objects": len(r.x.objects), "servers": len(r.x.servers), "flows": len(r.x.flows), "snapshots": len(r.x.snapshots)} {
 		if n != 0 {
 			r.t.Errorf("undo left %d %s", n, what)
 		}
@@ -120,6 +122,14 @@ func (r *rig) pair() {
 	r.must("server", bundle.Addr{Link: "eth0", CIDR: "198.18.1.3/24"}, bundle.Route{Dst: "198.19.0.0/16", Link: "eth0"})
 }
 
+// pair6 gives the endpoints of pair IPv6 addresses too.
+func (r *rig) pair6() {
+	r.t.Helper()
+	r.pair()
+	r.must("client", bundle.Addr{Link: "eth0", CIDR: "2001:2:0:1::2/64"})
+	r.must("server", bundle.Addr{Link: "eth0", CIDR: "2001:2:0:1::3/64"}, bundle.Route{Dst: "2001:2:0:2::/64", Link: "eth0"})
+}
+
 // state describes everything the helper's steps can change in a namespace.
 func (r *rig) state(ns *namespace) string {
 	r.t.Helper()
@@ -133,6 +143,11 @@ func (r *rig) state(ns *namespace) string {
 		for _, l := range links {
 			a := l.Attrs()
 			add("link %s mtu %d up %t master %d %s xdp %+v", a.Name, a.MTU, a.Flags&net.FlagUp != 0, a.MasterIndex, a.HardwareAddr, a.Xdp)
+			for _, at := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
+				if ids, err := attachedPrograms(a.Index, at); err != nil || len(ids) > 0 {
+					add("programs of %v on %s: %v %v", at, a.Name, ids, err)
+				}
+			}
 			for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
 				filters, _ := h.FilterList(l, parent)
 				add("filters on %s: %d", a.Name, len(filters))
@@ -145,21 +160,25 @@ func (r *rig) state(ns *namespace) string {
 		for _, q := range qdiscs {
 			add("qdisc %s", q)
 		}
-		addrs, err := h.AddrList(nil, netlink.FAMILY_V4)
+		addrs, err := h.AddrList(nil, netlink.FAMILY_ALL)
 		if err != nil {
 			return err
 		}
 		for _, a := range addrs {
-			add("address %s", a)
+			if a.IP.To4() != nil || !a.IP.IsLinkLocalUnicast() { // the kernel's own come and go
+				add("address %s", a)
+			}
 		}
-		routes, err := h.RouteList(nil, netlink.FAMILY_V4)
+		routes, err := h.RouteList(nil, netlink.FAMILY_ALL)
 		if err != nil {
 			return err
 		}
 		for _, rt := range routes {
-			add("route %s", rt)
+			if rt.Family == netlink.FAMILY_V4 || rt.Protocol != unix.RTPROT_KERNEL {
+				add("route %s", rt)
+			}
 		}
-		neighs, err := h.NeighList(0, netlink.FAMILY_V4)
+		neighs, err := h.NeighList(0, netlink.FAMILY_ALL)
 		if err != nil {
 			return err
 		}

@@ -93,18 +93,19 @@ func doVeth(c *call, a bundle.Veth) error {
 	if err := c.nl.LinkAdd(veth); err != nil {
 		return fmt.Errorf("make veth %s to %s: %w", a.Link, a.Peer, err)
 	}
-	return c.raisePair(a.Link, a.Peer, far)
+	return c.bringUp(a.Link, a.Peer, far)
 }
 
-// raisePair registers the undo of a pair of links that was made, and sets both up.
-func (c *call) raisePair(name, peer string, far *endpoint) error {
-	near, err := c.nl.LinkByName(name)
+// bringUp registers the deletion of a pair that was just made, by its end in
+// the step's namespace, and sets both ends up.
+func (c *call) bringUp(link, peer string, far *endpoint) error {
+	near, err := c.nl.LinkByName(link)
 	if err != nil {
-		return fmt.Errorf("find %s after making it: %w", name, err)
+		return fmt.Errorf("find %s after making it: %w", link, err)
 	}
 	c.undoDelete(near)
 	if err := c.nl.LinkSetUp(near); err != nil {
-		return fmt.Errorf("set %s up: %w", name, err)
+		return fmt.Errorf("set %s up: %w", link, err)
 	}
 	return far.withNetlink(func(h *netlink.Handle) error {
 		l, err := h.LinkByName(peer)
@@ -116,45 +117,6 @@ func (c *call) raisePair(name, peer string, far *endpoint) error {
 		}
 		return nil
 	})
-}
-
-func doNetkit(c *call, a bundle.Netkit) error {
-	far, err := c.x.place(c.x.where(c.step.Node, a.PeerIn))
-	if err != nil {
-		return err
-	}
-	pair, err := netkitSpec(a, far)
-	if err != nil {
-		return err
-	}
-	err = c.nl.LinkAdd(pair)
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		return unsupported("make netkit pair %s, which needs Linux 6.7 and its driver: %w", a.Link, err)
-	}
-	if err != nil {
-		return fmt.Errorf("make netkit pair %s to %s: %w", a.Link, a.Peer, err)
-	}
-	return c.raisePair(a.Link, a.Peer, far)
-}
-
-func netkitSpec(a bundle.Netkit, far *endpoint) (*netlink.Netkit, error) {
-	attrs, peer := netlink.NewLinkAttrs(), netlink.NewLinkAttrs()
-	attrs.Name, peer.Name = a.Link, a.Peer
-	var err error
-	if attrs.HardwareAddr, err = parseMAC(a.MAC); err != nil {
-		return nil, err
-	}
-	if peer.HardwareAddr, err = parseMAC(a.PeerMAC); err != nil {
-		return nil, err
-	}
-	fd, err := far.fd()
-	if err != nil {
-		return nil, err
-	}
-	peer.Namespace = netlink.NsFd(fd)
-	n := &netlink.Netkit{LinkAttrs: attrs, Mode: netlink.NETKIT_MODE_L2, Policy: netlink.NETKIT_POLICY_FORWARD, PeerPolicy: netlink.NETKIT_POLICY_FORWARD}
-	n.SetPeerAttrs(&peer)
-	return n, nil
 }
 
 func vethSpec(a bundle.Veth, far *endpoint) (*netlink.Veth, error) {
@@ -254,12 +216,9 @@ func doAddr(c *call, a bundle.Addr) error {
 	if err != nil {
 		return err
 	}
-	addr, err := netlink.ParseAddr(a.CIDR)
+	addr, err := parseAddr(a.CIDR)
 	if err != nil {
 		return fmt.Errorf("address %q: %w", a.CIDR, err)
-	}
-	if addr.IP.To4() == nil {
-		addr.Flags |= unix.IFA_F_NODAD
 	}
 	err = c.nl.AddrAdd(l, addr)
 	if errors.Is(err, unix.EEXIST) {
@@ -271,6 +230,20 @@ func doAddr(c *call, a bundle.Addr) error {
 	}
 	c.undoHere("address "+a.CIDR, func(u undoing) error { return u.nl.AddrDel(l, addr) })
 	return nil
+}
+
+// parseAddr reads an address in CIDR form, to be usable as soon as it is added:
+// IPv6 would otherwise first listen for a second or two whether somebody else
+// has it.
+func parseAddr(cidr string) (*netlink.Addr, error) {
+	addr, err := netlink.ParseAddr(cidr)
+	if err != nil {
+		return nil, err
+	}
+	if addr.IP.To4() == nil {
+		addr.Flags |= unix.IFA_F_NODAD
+	}
+	return addr, nil
 }
 
 func doRoute(c *call, a bundle.Route) error {
@@ -290,11 +263,7 @@ func doRoute(c *call, a bundle.Route) error {
 }
 
 func routeSpec(a bundle.Route, index int) (*netlink.Route, error) {
-	dst := a.Dst
-	if dst == "default" {
-		dst = "0.0.0.0/0"
-	}
-	_, prefix, err := net.ParseCIDR(dst)
+	prefix, err := routeDst(a)
 	if err != nil {
 		return nil, fmt.Errorf("route to %q: %w", a.Dst, err)
 	}
@@ -309,6 +278,24 @@ func routeSpec(a bundle.Route, index int) (*netlink.Route, error) {
 		r.Flags = int(netlink.FLAG_ONLINK)
 	}
 	return r, nil
+}
+
+// routeDst is the destination as a prefix, the default route's of its family.
+func routeDst(a bundle.Route) (*net.IPNet, error) {
+	dst := a.Dst
+	if dst == "default" {
+		via := net.ParseIP(a.Via)
+		switch {
+		case a.Family == bundle.IPv6, a.Family == "" && via != nil && via.To4() == nil:
+			dst = "::/0"
+		case a.Family == bundle.IPv4, a.Family == "":
+			dst = "0.0.0.0/0"
+		default:
+			return nil, fmt.Errorf("unknown family %q, want %s or %s", a.Family, bundle.IPv4, bundle.IPv6)
+		}
+	}
+	_, prefix, err := net.ParseCIDR(dst)
+	return prefix, err
 }
 
 func doNeigh(c *call, a bundle.Neigh) error {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"regexp"
 	"strconv"
@@ -26,9 +27,6 @@ const (
 	toolNft   = "nft"
 	toolIPSet = "ipset"
 )
-
-// defaultMetric names the wall time of a load.
-const defaultMetric = "load_seconds"
 
 func isIPTables(tool string) bool {
 	switch tool {
@@ -76,20 +74,42 @@ func doRules(c *call, a bundle.Rules) error {
 			return fmt.Errorf("load %s: %w", a.File, err)
 		}
 	}
-	start := time.Now()
-	err = restore(c.ctx, argv, data)
-	metric := a.Metric
-	if metric == "" {
-		metric = defaultMetric
+	load := func(in *memoryCgroup) error { return c.timedLoad(a, in, argv, data) }
+	var left xtChains
+	if a.Undo != "" {
+		if left, err = c.noteXTChains(a.Tool); err != nil {
+			return fmt.Errorf("load %s: %w", a.File, err)
+		}
 	}
-	c.value(metric, time.Since(start).Seconds())
+	if a.Metric == "" {
+		err = c.weigh(load)
+	} else {
+		err = load(nil)
+	}
 	if err != nil {
 		return fmt.Errorf("load %s: %w", a.File, err)
 	}
 	if a.Undo != "" {
-		c.undoHere("rules of "+a.File, func(u undoing) error { return restore(u.ctx, argv, undo) })
+		c.undoHere("rules of "+a.File, func(u undoing) error {
+			return errors.Join(restore(u.ctx, nil, argv, undo), left.clear(u.ctx))
+		})
+	}
+	if a.Tool == toolIPSet {
+		return c.addIPSets(data)
 	}
 	return nil
+}
+
+// timedLoad loads a rule set and records how long the tool took.
+func (c *call) timedLoad(a bundle.Rules, in *memoryCgroup, argv []string, data []byte) error {
+	start := time.Now()
+	err := restore(c.ctx, in, argv, data)
+	metric := a.Metric
+	if metric == "" {
+		metric = bundle.MetricLoad
+	}
+	c.value(metric, time.Since(start).Seconds())
+	return err
 }
 
 // handlePlace is the text that stands for a rule's handle: family, table and
@@ -111,11 +131,7 @@ func fillHandles(ctx context.Context, data []byte) ([]byte, error) {
 
 // findHandle finds the one rule of a chain with a comment.
 func findHandle(ctx context.Context, family, table, chain, comment string) (uint64, error) {
-	out, err := runTool(ctx, []string{toolNft, "-j", "list", "chain", family, table, chain}, nil)
-	if err != nil {
-		return 0, err
-	}
-	objects, err := parseNftObjects(out)
+	objects, err := listNft(ctx, "chain", family, table, chain)
 	if err != nil {
 		return 0, err
 	}
@@ -131,9 +147,10 @@ func findHandle(ctx context.Context, family, table, chain, comment string) (uint
 	return handles[0], nil
 }
 
-// restore runs a rule-set tool in the thread's namespace.
-func restore(ctx context.Context, argv []string, input []byte) error {
-	_, err := runTool(ctx, argv, input)
+// restore runs a rule-set tool in the thread's namespace, in a cgroup if one is
+// given.
+func restore(ctx context.Context, in *memoryCgroup, argv []string, input []byte) error {
+	_, err := runToolIn(ctx, in, argv, input)
 	if err == nil {
 		return nil
 	}
@@ -147,6 +164,12 @@ func restore(ctx context.Context, argv []string, input []byte) error {
 // standard output. A missing tool, or one that says that the kernel lacks what
 // it needs, is an unsupported fault.
 func runTool(ctx context.Context, argv []string, input []byte) ([]byte, error) {
+	return runToolIn(ctx, nil, argv, input)
+}
+
+// runToolIn is runTool in a memory cgroup. Of version 1 the calling thread is
+// in it already.
+func runToolIn(ctx context.Context, in *memoryCgroup, argv []string, input []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, ruleToolLimit)
 	defer cancel()
 	path, err := lookIn("", argv[0])
@@ -162,6 +185,14 @@ func runTool(ctx context.Context, argv []string, input []byte) ([]byte, error) {
 	cmd.WaitDelay = time.Second
 	// A Ctrl-C at the terminal must not end the tool in the middle of an undo.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if in != nil && !in.v1 {
+		dir, err := os.Open(in.dir)
+		if err != nil {
+			return nil, err
+		}
+		defer dir.Close()
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
+	}
 	err = cmd.Run()
 	if err == nil {
 		return stdout.Bytes(), nil

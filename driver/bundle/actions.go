@@ -194,9 +194,11 @@ type AttachBPF struct {
 	Hook    string `json:"hook"`
 }
 
-// Listen opens a TCP listener of the helper's own, for both address families,
-// that accepts and closes.
-// It proves reachability before the real server runs. Undo: closed.
+// Listen opens a listener of the helper's own, for TCP and UDP over IPv4 and,
+// where the kernel has it, IPv6. It proves reachability before the real server
+// runs. Whatever it is sent it sends back; a TCP connection on which nothing
+// comes for a second after it was accepted is closed. Undo: closed, with every
+// connection.
 type Listen struct {
 	Handle string `json:"handle"`
 	Port   int    `json:"port"`
@@ -223,9 +225,18 @@ const (
 	Deny  = "deny"  // no answer at all within the timeout; a reset is not a denial
 )
 
-// Probes tries TCP connections from the step's namespace, all at once, and
-// fails unless every outcome is as wanted. Source addresses that the namespace
-// lacks are added to Link for the time of the probe.
+// Protocols of Probes.
+const (
+	TCP  = "tcp"  // a connection; what "" means
+	UDP  = "udp"  // a datagram that comes back
+	ICMP = "icmp" // an echo request that is answered, ICMPv6 in IPv6
+)
+
+// Probes tries connections and datagrams from the step's namespace, all at
+// once, and fails unless every outcome is as wanted. Source addresses that the
+// namespace lacks are added to Link for the time of the probe. A datagram that
+// is wanted to get through is repeated while it is not answered, because
+// nobody else does that.
 type Probes struct {
 	Link    string  `json:"link"`
 	Timeout float64 `json:"timeout"` // seconds a denial must stay silent
@@ -235,10 +246,45 @@ type Probes struct {
 // Probe is one attempt.
 type Probe struct {
 	What string `json:"what"` // for messages: "forbidden source"
-	From string `json:"from"` // source address
+	From string `json:"from"` // source address; its family is the try's
 	To   string `json:"to"`
-	Port int    `json:"port"`
+	Port int    `json:"port"` // of TCP and UDP
 	Want string `json:"want"`
+	// Proto is TCP, UDP or ICMP.
+	Proto string `json:"proto,omitempty"`
+	// Size is the payload of a datagram in bytes, at most 65000; 0 is a small
+	// one. One that does not fit the link's MTU goes, and comes back, in
+	// fragments.
+	Size int `json:"size,omitempty"`
+}
+
+// What a Flow step does.
+const (
+	FlowOpen  = "open"  // connects from From to To, and checks once
+	FlowCheck = "check" // sends bytes and waits for them to come back
+	FlowClose = "close" // resets
+)
+
+// Flow opens, checks or closes a long-lived TCP connection from the step's
+// namespace to a Listen. Source addresses are added as for Probes, for as long
+// as the flow is open. A connection that cannot be opened, or does not do what
+// Want says, is the subject's fault. The value of open and check that got
+// through is "echo_seconds", the time until the bytes were back. Undo of open:
+// closed.
+type Flow struct {
+	Handle string `json:"handle"`
+	Op     string `json:"op"`
+	// Of FlowOpen.
+	Link string `json:"link,omitempty"`
+	From string `json:"from,omitempty"`
+	To   string `json:"to,omitempty"`
+	Port int    `json:"port,omitempty"`
+	// Of FlowOpen and FlowCheck: seconds in which it has to happen.
+	Timeout float64 `json:"timeout,omitempty"`
+	// Of FlowCheck: Allow, which "" means, or Deny - nothing comes back within
+	// Timeout. Denied bytes stay in the connection, and a later check that gets
+	// through finds them before its own.
+	Want string `json:"want,omitempty"`
 }
 
 // Read takes a snapshot of counters under a name. The values also return as
@@ -303,6 +349,39 @@ type Expect struct {
 	Value uint64 `json:"value"`
 }
 
+// Modes of XDP on a link, for Guard.
+const (
+	XDPNone    = "none"
+	XDPNative  = "native"
+	XDPGeneric = "generic"
+)
+
+// Guard looks at what could spoil a measurement without a filter's counters
+// showing it, as it is now, and fails with FaultVoid and all that is wrong. What
+// it looked at returns as values: xdp_program, jit_enable, jit_harden,
+// conntrack_count, conntrack_max, entries.MAP, max_entries.MAP.
+type Guard struct {
+	// Link is looked at for XDP and Offloads ("peer:" names allowed).
+	Link string `json:"link,omitempty"`
+	// XDP is the mode that must be in force, "" is not looked at; with Program,
+	// which is one of Handle, it must be that program's.
+	XDP     string `json:"xdp,omitempty"`
+	Program string `json:"program,omitempty"`
+	// Offloads must read as stated, by their names as for Offload.
+	Offloads map[string]bool `json:"offloads,omitempty"`
+	// JIT must be on (net.core.bpf_jit_enable = 1) and not hardened
+	// (net.core.bpf_jit_harden = 0) on the machine, and every program of Handle,
+	// if given, be machine code.
+	JIT bool `json:"jit,omitempty"`
+	// Conntrack is the largest share of nf_conntrack_max that the connections of
+	// the step's namespace may take, 0 is not looked at. A namespace that tracks
+	// none passes.
+	Conntrack float64 `json:"conntrack,omitempty"`
+	// Maps of Handle may be filled to these shares of their max_entries.
+	Maps   map[string]float64 `json:"maps,omitempty"`
+	Handle string             `json:"handle,omitempty"`
+}
+
 // Exec runs the workload's client in an endpoint to completion and keeps its
 // standard output as raw file Out. A non-zero exit fails the step with the
 // tail of stderr.
@@ -346,8 +425,10 @@ func (Listen) Kind() string    { return "listen" }
 func (Start) Kind() string     { return "start" }
 func (Stop) Kind() string      { return "stop" }
 func (Probes) Kind() string    { return "probes" }
+func (Flow) Kind() string      { return "flow" }
 func (Read) Kind() string      { return "read" }
 func (Expect) Kind() string    { return "expect" }
+func (Guard) Kind() string     { return "guard" }
 func (Exec) Kind() string      { return "exec" }
 func (Snapshot) Kind() string  { return "snapshot" }
 
@@ -355,8 +436,8 @@ func (Snapshot) Kind() string  { return "snapshot" }
 func actions() []Action {
 	return []Action{
 		Netns{}, Veth{}, Netkit{}, Bridge{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
-		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Stop{}, Probes{},
-		Read{}, Expect{}, Exec{}, Snapshot{},
+		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Stop{}, Probes{}, Flow{},
+		Read{}, Expect{}, Guard{}, Exec{}, Snapshot{},
 	}
 }
 

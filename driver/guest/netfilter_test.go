@@ -184,7 +184,7 @@ func (r *rig) serve(port string) {
 	err = at.do(func() error {
 		l, err := net.Listen("tcp", ":"+port)
 		if err == nil {
-			go acceptAndClose(l)
+			go acceptAll(l)
 			r.t.Cleanup(func() { l.Close() })
 		}
 		return err
@@ -194,11 +194,22 @@ func (r *rig) serve(port string) {
 	}
 }
 
+// acceptAll closes every connection as it comes, until the listener is closed.
+func acceptAll(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		_ = c.Close()
+	}
+}
+
 // awaitPath waits until the client reaches the server: links need a moment.
 func (r *rig) awaitPath(a address) {
 	r.t.Helper()
 	for range 50 {
-		if r.connect(a.client, a.server, "5001", time.Second) == nil {
+		if r.reach(a.client, a.server, "5001", time.Second) == nil {
 			return
 		}
 		time.Sleep(20 * time.Millisecond)
@@ -206,8 +217,8 @@ func (r *rig) awaitPath(a address) {
 	r.t.Fatalf("%s does not reach %s", a.client, a.server)
 }
 
-// connect opens and closes a connection from an address of the client's.
-func (r *rig) connect(from, to, port string, limit time.Duration) error {
+// reach opens and closes a connection from an address of the client's.
+func (r *rig) reach(from, to, port string, limit time.Duration) error {
 	at, err := r.x.place("client")
 	if err != nil {
 		return err
@@ -254,7 +265,7 @@ func (r *rig) tryAllFor(s section, tries []try, silence time.Duration) (allowed,
 		} else {
 			denied++
 		}
-		all.Go(func() { errs[i] = r.connect(p.from, addresses(s).server, p.port, limit) })
+		all.Go(func() { errs[i] = r.reach(p.from, addresses(s).server, p.port, limit) })
 	}
 	all.Wait()
 	for i, p := range tries {

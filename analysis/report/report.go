@@ -53,6 +53,7 @@ type Document struct {
 	Summaries    []Summary                    `json:"summaries"`
 	Claims       []claims.Verdict             `json:"claims"`
 	Costs        []Cost                       `json:"costs"`
+	Explanations []Explanation                `json:"explanations,omitempty"`
 	Environment  map[string]map[string]string `json:"environment"`
 }
 
@@ -62,6 +63,8 @@ type content struct {
 	glance   []glanceScenario
 	figures  []figure
 	sections []section
+	explain  []section // before everything else, with its pictures
+	bars     []bars
 }
 
 // Make reads run directories (rows.csv; env.json and plan.json where they are
@@ -86,6 +89,9 @@ func Make(runDirs []string, outDir string, opt Options) (Result, error) {
 		return Result{}, err
 	}
 	res := Result{Warnings: c.Warnings}
+	for _, x := range c.Explanations {
+		res.Glance = append(res.Glance, x.title()+": "+x.Sentence)
+	}
 	for _, g := range c.glance {
 		if g.Sentence != "" {
 			res.Glance = append(res.Glance, g.Sentence)
@@ -130,6 +136,9 @@ func compose(d *dataset, opt Options) (content, error) {
 	costs := e.costs()
 	c.Claims, c.Costs, c.Estimator = orEmpty(judged), orEmpty(finiteCosts(costs)), e.center()
 	c.glance, c.figures = e.glance(c.Verdicts), e.figures()
+	if c.Explanations = e.explanations(); len(c.Explanations) > 0 {
+		c.explain, c.bars = []section{e.explainSection(c.Explanations)}, e.explainFigures(c.Explanations)
+	}
 	if s := claimSection(judged); len(s.Tables) > 0 {
 		c.sections = append(c.sections, s)
 	}
@@ -213,6 +222,9 @@ func render(c content) ([]outFile, error) {
 	files := []outFile{{"report.md", markdown(c)}, {"report.html", page}, {"report.json", append(doc, '\n')}}
 	for _, f := range c.figures {
 		files = append(files, outFile{filepath.Join("figures", f.Name+".svg"), f.svg()}, outFile{filepath.Join("figures", f.Name+".csv"), f.csv()})
+	}
+	for _, b := range c.bars {
+		files = append(files, outFile{filepath.Join("figures", b.Name+".svg"), b.svg()}, outFile{filepath.Join("figures", b.Name+".csv"), b.csv()})
 	}
 	return files, nil
 }

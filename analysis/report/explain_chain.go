@@ -240,13 +240,14 @@ func rough(v *Interval) string {
 // orderMatters says whether two orders give a kind of step shares whose
 // intervals do not meet; "" if no two can be compared.
 func orderMatters(orders []Decomposition) string {
-	compared := false
+	compared, all := false, true
 	var apart []string
 	for i, a := range orders {
 		for _, b := range orders[i+1:] {
 			for _, s := range a.Steps {
 				o := b.Steps[slices.IndexFunc(b.Steps, func(o Step) bool { return o.Kind == s.Kind })]
 				if s.Share == nil || o.Share == nil || s.Share.Confidence == 0 || o.Share.Confidence == 0 {
+					all = false
 					continue
 				}
 				compared = true
@@ -257,10 +258,10 @@ func orderMatters(orders []Decomposition) string {
 		}
 	}
 	switch {
-	case !compared:
-		return ""
 	case len(apart) > 0:
 		return "The order matters: the shares of " + list(apart) + " differ between orders beyond their intervals."
+	case !compared || !all:
+		return ""
 	}
 	return "The order of steps makes no difference beyond the intervals."
 }

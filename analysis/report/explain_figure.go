@@ -216,9 +216,21 @@ func (b bars) number(r bar) string {
 	case r.value == nil:
 		return r.why
 	case r.value.Confidence == 0:
-		return strings.TrimSpace(b.scale.format(r.value.Estimate)+" "+b.scale.unit) + ", no interval"
+		return strings.TrimSpace(signed(b.scale, r.value.Estimate)+" "+b.scale.unit) + ", no interval"
 	}
-	return fmt.Sprintf("%s (%s to %s)", b.scale.format(r.value.Estimate), b.scale.format(r.value.Low), b.scale.format(r.value.High))
+	return fmt.Sprintf("%s (%s to %s)", signed(b.scale, r.value.Estimate), signed(b.scale, r.value.Low), signed(b.scale, r.value.High))
+}
+
+// signed writes a number that may be negative, but no negative zero.
+func signed(sc scale, v float64) string {
+	text := sc.format(v)
+	if digits, ok := strings.CutPrefix(text, "-"); ok {
+		if strings.Trim(digits, "0.") == "" {
+			return digits
+		}
+		return "−" + digits
+	}
+	return text
 }
 
 // describe is the picture in words.

@@ -1,7 +1,6 @@
 package report
 
 import (
-	"math"
 	"slices"
 
 	"hookbed/analysis/runs"
@@ -63,10 +62,7 @@ func (s sample) gain(from, to int) *Interval {
 		return known(stat.PairedRatio(num, den, s.e.confidence))
 	}
 	if s.halves {
-		each := s.e
-		each.confidence = math.Sqrt(s.e.confidence) // of both together: that asked for
-		if r := each.halvesRatio(num, den, s.metric); r.Confidence > 0 {
-			r.Confidence = s.e.confidence
+		if r, ok := s.e.boot.FasterHalfRatio(num, den, runs.HigherIsBetter(s.metric), s.e.confidence); ok {
 			return known(r)
 		}
 	}
@@ -79,19 +75,12 @@ func (s sample) share(from, to int) *Interval {
 	if s.paired {
 		return known(stat.PairedShare(s.values, from, to, s.e.confidence))
 	}
-	each := math.Pow(s.e.confidence, 1/float64(len(s.values)))
-	arms := make([]stat.Estimate, 0, len(s.values))
-	for _, x := range s.values {
-		if len(x) == 0 {
-			return nil
+	if s.halves {
+		if r, ok := s.e.boot.FasterHalfShare(s.values, from, to, runs.HigherIsBetter(s.metric), s.e.confidence); ok {
+			return known(r)
 		}
-		a := stat.MedianInterval(x, each)
-		if s.halves {
-			a, _ = s.e.boot.FasterHalfInterval(x, runs.HigherIsBetter(s.metric), each)
-		}
-		arms = append(arms, a)
 	}
-	return known(stat.Share(arms, from, to))
+	return known(s.e.boot.Share(s.values, from, to, s.e.confidence))
 }
 
 // Slope is what each policy costs an arm between N = 0 and its most.

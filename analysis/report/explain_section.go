@@ -37,7 +37,9 @@ func (x Explanation) title() string {
 	return out
 }
 
-func (x Explanation) id() string { return slug(x.Scenario + "-" + x.Workload + "-" + x.Where) }
+func (x Explanation) id() string {
+	return slug(strings.TrimSuffix(x.Scenario+"-"+x.Workload+"-"+x.Where, "-"))
+}
 
 func (e estimator) orderTable(x Explanation) table {
 	t := table{ID: "explain-" + x.id(), Title: x.title(), Note: x.Sentence,
@@ -88,7 +90,7 @@ func (e estimator) slopeTable(x Explanation) table {
 		Note:    sentenceCase(x.Slopes[0].Of) + ", at the most policies against N = 0, over N.",
 		Columns: []column{text("arm"), text("what"), number("N"), number(sc.titled("each policy")), text("interval"), text("verdict")}}
 	for _, s := range x.Slopes {
-		t.Rows = append(t.Rows, tableRow{Cells: []string{s.Arm, s.What, strconv.Itoa(s.Policies), sc.format(s.Each.Estimate), e.interval(s.Each, sc), s.word()}})
+		t.Rows = append(t.Rows, tableRow{Cells: []string{s.Arm, s.What, strconv.Itoa(s.Policies), signed(sc, s.Each.Estimate), e.interval(s.Each, sc), s.word()}})
 	}
 	return t
 }

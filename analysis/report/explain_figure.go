@@ -40,6 +40,7 @@ const (
 	barsHead  = 84
 	barStep   = 21
 	barThick  = 13
+	barGap    = 7 // above a heading
 	barsFoot  = 34
 	barsRight = 150 // for the number behind each bar
 )
@@ -114,7 +115,7 @@ func (b bars) height() vg.Length {
 	for _, r := range b.rows {
 		h += barStep
 		if r.head != "" {
-			h += barStep
+			h += barStep + barGap
 		}
 	}
 	return h
@@ -152,7 +153,7 @@ func (b bars) left() vg.Length {
 	for _, r := range b.rows {
 		width = max(width, nameStyle().Width(r.label))
 	}
-	return 18 + width + 12
+	return 18 + width*1.1 + 12 // the page's font may be wider than the one measured with
 }
 
 func (b bars) drawRows(c draw.Canvas) {
@@ -166,18 +167,24 @@ func (b bars) drawRows(c draw.Canvas) {
 	tick.XAlign = draw.XCenter
 	for i := math.Ceil(low/step - 1e-9); i*step <= high*(1+1e-9); i++ {
 		c.StrokeLine2(draw.LineStyle{Color: grid, Width: 1}, x(i*step), bottom, x(i*step), top)
-		c.FillText(tick, vg.Point{X: x(i * step), Y: bottom - 15}, strings.TrimSpace(strconv.FormatFloat(math.Round(i*step*1e9)/1e9, 'f', -1, 64)+" "+b.scale.unit))
+		c.FillText(tick, vg.Point{X: x(i * step), Y: bottom - 15}, strings.TrimSpace(tickLabel(i*step)+" "+b.scale.unit))
 	}
 	y := b.height() - barsHead
 	for _, r := range b.rows {
 		if r.head != "" {
+			y -= barGap
 			c.FillText(textStyle(13, soft), vg.Point{X: 18, Y: y - 10}, r.head)
 			y -= barStep
 		}
 		b.drawRow(c, r, y, x)
+		c.StrokeLine2(draw.LineStyle{Color: axis, Width: 1}, x(0), y-barStep+4, x(0), y+4)
 		y -= barStep
 	}
-	c.StrokeLine2(draw.LineStyle{Color: axis, Width: 1}, x(0), bottom, x(0), top)
+}
+
+// tickLabel is a value without the noise of its arithmetic, and no negative zero.
+func tickLabel(v float64) string {
+	return strings.Replace(strconv.FormatFloat(math.Round(v*1e9)/1e9+0, 'f', -1, 64), "-", "−", 1)
 }
 
 func (b bars) drawRow(c draw.Canvas, r bar, y vg.Length, x func(float64) vg.Length) {

@@ -2,10 +2,7 @@ package report
 
 import (
 	"encoding/json"
-	"encoding/xml"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math"
 	"math/rand/v2"
@@ -182,7 +179,15 @@ func contrastOf(x Explanation, kind, arm, over string) *Contrast {
 
 // TestExplainGolden holds the section as a reader sees it.
 func TestExplainGolden(t *testing.T) {
-	out, res := makeReport(t, Options{}, structural().write(t))
+	dir := structural().write(t)
+	out, res := makeReport(t, Options{}, dir)
+	again, _ := makeReport(t, Options{}, dir)
+	compareTrees(t, again, out)
+	if *keep != "" {
+		if _, err := Make([]string{dir}, filepath.Join(*keep, "explain"), Options{}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	text := read(t, out, "report.md")
 	from, to := strings.Index(text, "## What explains it"), strings.Index(text, "## At a glance")
 	if from < 0 || to < from {
@@ -207,14 +212,7 @@ func TestExplainGolden(t *testing.T) {
 		if !strings.Contains(page, "f-"+name) || !strings.Contains(text, name+".svg") || strings.Count(csv, "\n") < 8 {
 			t.Errorf("figure %s is not shown, or %q", name, csv)
 		}
-		d := xml.NewDecoder(strings.NewReader(svg))
-		for {
-			if _, err := d.Token(); errors.Is(err, io.EOF) {
-				break
-			} else if err != nil {
-				t.Fatalf("%s: %v", name, err)
-			}
-		}
+		wellFormed(t, svg)
 	}
 }
 

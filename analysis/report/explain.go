@@ -45,7 +45,6 @@ type subject struct {
 // context is the arms that are like for like but for what they are: one rig,
 // one kind of policies.
 type context struct {
-	label    string // what tells it from the others
 	factors  map[string]string
 	subjects []*subject
 }
@@ -88,15 +87,25 @@ func (e estimator) explanations() []Explanation {
 	var out []Explanation
 	for _, s := range e.scenarios {
 		for _, m := range e.measures() {
-			for _, c := range e.contexts(s, m.workload) {
-				x := Explanation{Scenario: s, Workload: m.workload, Metric: m.metric, Where: c.label}
-				x.Contrasts, x.Slopes = orEmpty(e.contrasts(c, m.metric)), orEmpty(e.slopes(c, m.workload))
-				e.decompose(c, &x)
-				if len(x.Contrasts) > 0 || len(x.Orders) > 0 {
-					out = append(out, x)
-				}
-			}
+			out = append(out, e.explainWorkload(s, m)...)
 		}
+	}
+	return out
+}
+
+func (e estimator) explainWorkload(scenario string, m measure) []Explanation {
+	var out []Explanation
+	var shown []*context
+	for _, c := range e.contexts(scenario, m.workload) {
+		x := Explanation{Scenario: scenario, Workload: m.workload, Metric: m.metric}
+		x.Contrasts, x.Slopes = orEmpty(e.contrasts(c, m.metric)), orEmpty(e.slopes(c, m.workload))
+		e.decompose(c, &x)
+		if len(x.Contrasts) > 0 || len(x.Orders) > 0 {
+			out, shown = append(out, x), append(shown, c)
+		}
+	}
+	for i, label := range labels(shown) {
+		out[i].Where = label
 	}
 	return out
 }
@@ -171,7 +180,6 @@ func (s sorter) sort(cells []*runs.Cell) []*context {
 			s.add(find(s.place(c)), c)
 		}
 	}
-	name(out)
 	return out
 }
 
@@ -247,8 +255,9 @@ func (s sorter) regime(c *runs.Cell) string {
 	return s.level(c, "state")
 }
 
-// name labels contexts by what they differ by.
-func name(all []*context) {
+// labels name what contexts differ by.
+func labels(all []*context) []string {
+	var out []string
 	for _, c := range all {
 		var parts []string
 		for _, f := range slices.Sorted(maps.Keys(c.factors)) {
@@ -256,8 +265,9 @@ func name(all []*context) {
 				parts = append(parts, f+"="+c.factors[f])
 			}
 		}
-		c.label = strings.Join(parts, " ")
+		out = append(out, strings.Join(parts, " "))
 	}
+	return out
 }
 
 // find is the first arm, in the plan's order, of a fabric, filter and regime

@@ -87,6 +87,9 @@ func (e estimator) follow(c *context, ch chain, metric string, n int) Decomposit
 	for i, a := range ch.arms {
 		x := c.find(a[0], a[1], "as-study", nil)
 		title, name := a[0]+"+"+a[1], ""
+		if mechanism, _ := nature(a[1]); mechanism == "netfilter" {
+			title += " (as-study)"
+		}
 		switch {
 		case x == nil:
 			lacks[i] = title + " is not in this run"
@@ -127,7 +130,7 @@ func (e estimator) follow(c *context, ch chain, metric string, n int) Decomposit
 // sentence says in words what the decompositions say in numbers.
 func (e estimator) sentence(x Explanation) string {
 	first := x.Orders[0]
-	head := fmt.Sprintf("From %s (as-study) to %s at N = %d", first.Arms[0], first.Arms[3], x.Policies)
+	head := fmt.Sprintf("From %s to %s at N = %d", first.Arms[0], first.Arms[3], x.Policies)
 	switch t := first.Total; {
 	case t == nil:
 		return "The study's contrast cannot be said: " + list(first.lacking()) + "."
@@ -141,13 +144,35 @@ func (e estimator) sentence(x Explanation) string {
 		verb = "seems"
 	}
 	out := []string{fmt.Sprintf("%s the gain %s %s%s.", head, verb, ratioWithInterval(first.Total, e.confidence), rough(first.Total))}
-	for _, d := range x.Orders {
+	verdict, said := orderMatters(x.Orders), x.Orders
+	if why := lackingEverywhere(x.Orders); len(why) > 0 {
+		return out[0] + " What explains it cannot be said: " + list(why) + "."
+	}
+	if verdict == orderIndifferent {
+		said = said[:1] // the table has the others
+	}
+	for _, d := range said {
 		out = append(out, sentenceCase(d.Order)+": "+e.explains(d)+".")
 	}
-	if verdict := orderMatters(x.Orders); verdict != "" {
+	if verdict != "" {
 		out = append(out, verdict)
 	}
 	return strings.Join(out, " ")
+}
+
+// lackingEverywhere is what all orders lack, if none has a single step.
+func lackingEverywhere(orders []Decomposition) []string {
+	var out []string
+	for _, d := range orders {
+		for _, s := range d.Steps {
+			if len(s.Missing) == 0 {
+				return nil
+			}
+		}
+		out = append(out, d.lacking()...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // lacking lists every arm without which something cannot be said, with why.
@@ -237,6 +262,8 @@ func rough(v *Interval) string {
 	return ""
 }
 
+const orderIndifferent = "Taken in another order, no share differs beyond the intervals."
+
 // orderMatters says whether two orders give a kind of step shares whose
 // intervals do not meet; "" if no two can be compared.
 func orderMatters(orders []Decomposition) string {
@@ -263,5 +290,5 @@ func orderMatters(orders []Decomposition) string {
 	case !compared || !all:
 		return ""
 	}
-	return "The order of steps makes no difference beyond the intervals."
+	return orderIndifferent
 }

@@ -90,6 +90,9 @@ func Make(runDirs []string, outDir string, opt Options) (Result, error) {
 	}
 	res := Result{Warnings: c.Warnings}
 	for _, x := range c.Explanations {
+		if len(x.Orders) == 0 || x.Orders[0].Total == nil {
+			continue // of interest where the study's contrast was run
+		}
 		res.Glance = append(res.Glance, x.title()+": "+x.Sentence)
 	}
 	for _, g := range c.glance {

@@ -46,13 +46,13 @@ func shareClaims() []claim {
 			}), within(ratio, 5))
 		}})
 	}
-	for _, n := range []int{5, 8} {
+	for _, n := range []int{5} {
 		out = append(out, claim{n, shareLines("share, medians", 0.93), func(s shape, r *rand.Rand) []outcome {
 			arms, b := chainOf(s, r, n), quick(r)
 			return steps(func(from, to int) Estimate { return b.Share(arms, from, to, 0.95) })
 		}})
 	}
-	for _, n := range []int{4, 8, 20} {
+	for _, n := range []int{4, 20} {
 		out = append(out, claim{n, shareLines("share, paired", 0.93), func(s shape, r *rand.Rand) []outcome {
 			arms := chainOf(s, r, n)
 			for i := range n { // what a block changes

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"hookbed/analysis/runs"
+	"hookbed/analysis/stat"
 )
 
 // Decomposition is the study's contrast as steps, each of which changes one
@@ -143,7 +144,7 @@ func (e estimator) sentence(x Explanation) string {
 	if first.Total.Confidence < e.confidence {
 		verb = "seems"
 	}
-	out := []string{fmt.Sprintf("%s the gain %s %s%s.", head, verb, ratioWithInterval(first.Total, e.confidence), rough(first.Total))}
+	out := []string{fmt.Sprintf("%s the gain %s %s.", head, verb, ratioWithInterval(first.Total, e.confidence))}
 	verdict, said := orderMatters(x.Orders), x.Orders
 	if why := lackingEverywhere(x.Orders); len(why) > 0 {
 		return out[0] + " What explains it cannot be said: " + list(why) + "."
@@ -244,7 +245,11 @@ func (e estimator) shareWithInterval(s *Interval) string {
 	if s.Confidence < e.confidence {
 		text += ", " + stated(*s)
 	}
-	return text + ")" + rough(s)
+	text += ")"
+	if s.Rough {
+		text += " " + stat.RoughMark
+	}
+	return text
 }
 
 // wholePercent is a share without decimals: none of its digits would mean
@@ -252,14 +257,6 @@ func (e estimator) shareWithInterval(s *Interval) string {
 func wholePercent(v float64) string {
 	text := fmt.Sprintf("%.0f %%", v*100)
 	return strings.Replace(strings.Replace(text, "-0 %", "0 %", 1), "-", "−", 1)
-}
-
-// rough marks an interval that rests on few points.
-func rough(v *Interval) string {
-	if v != nil && v.Rough && v.Confidence > 0 {
-		return " ~"
-	}
-	return ""
 }
 
 const orderIndifferent = "Taken in another order, no share differs beyond the intervals."

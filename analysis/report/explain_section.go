@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"hookbed/analysis/runs"
+	"hookbed/analysis/stat"
 )
 
 // explainSection is what a reader of the cross should see first: a sentence and
@@ -13,7 +14,7 @@ import (
 func (e estimator) explainSection(all []Explanation) section {
 	sec := section{ID: "explain", Title: "What explains it",
 		Note: "The study compared a linear iptables list on Docker's bridge with a hash in tc eBPF on a path of redirects: mechanism, structure and path at once. Here one thing changes a step. " +
-			"Ratios are gains: ×2 is twice as fast. The gains of the steps multiply to the whole, so a step's share is its part on a logarithmic scale. ~: rests on few points, and holds if errors are about normal."}
+			"Ratios are gains: ×2 is twice as fast. The gains of the steps multiply to the whole, so a step's share is its part on a logarithmic scale. " + stat.RoughNote}
 	if e.clock() == runs.ClockVirtual {
 		sec.Note += " The clock is virtual: gains are in instructions, not in time."
 	}
@@ -46,7 +47,7 @@ func (e estimator) orderTable(x Explanation) table {
 		Columns: []column{text("steps"), text("structure"), text("path"), text("mechanism"), text("the whole"), text("arms")}}
 	for _, d := range x.Orders {
 		row := tableRow{Cells: []string{d.Order, e.stepCell(d, kindStructure), e.stepCell(d, kindPath), e.stepCell(d, kindMechanism),
-			e.gainCell(d.Total), strings.Join(d.Arms, " → ")}}
+			ratioWithInterval(d.Total, e.confidence), strings.Join(d.Arms, " → ")}}
 		if len(d.lacking()) > 0 {
 			row.Class = "failed"
 		}
@@ -55,12 +56,10 @@ func (e estimator) orderTable(x Explanation) table {
 	return t
 }
 
-func (e estimator) gainCell(r *Interval) string { return ratioWithInterval(r, e.confidence) + rough(r) }
-
 func (e estimator) stepCell(d Decomposition, kind string) string {
 	for _, s := range d.Steps {
 		if s.Kind == kind && s.Gain != nil {
-			return e.gainCell(s.Gain) + ": " + e.shareWithInterval(s.Share)
+			return ratioWithInterval(s.Gain, e.confidence) + ": " + e.shareWithInterval(s.Share)
 		}
 	}
 	return none
@@ -73,7 +72,7 @@ func (e estimator) contrastTable(x Explanation) table {
 	for _, kind := range kinds() {
 		for _, c := range x.Contrasts {
 			if c.Kind == kind {
-				t.Rows = append(t.Rows, tableRow{Cells: []string{kind, c.What, c.OverWhat, strconv.Itoa(c.Policies), e.gainCell(c.Gain), c.Word, c.Note}})
+				t.Rows = append(t.Rows, tableRow{Cells: []string{kind, c.What, c.OverWhat, strconv.Itoa(c.Policies), ratioWithInterval(c.Gain, e.confidence), c.Word, c.Note}})
 			}
 		}
 	}

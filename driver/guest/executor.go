@@ -91,6 +91,9 @@ func handlers() map[string]handler {
 	on(t, doGuard)
 	on(t, doExec)
 	on(t, doSnapshot)
+	on(t, doTestRuns)
+	on(t, doPeer)
+	on(t, doGenerate)
 	return t
 }
 

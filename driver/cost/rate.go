@@ -248,9 +248,7 @@ func (s rateSetup) prepare() []bundle.Step {
 		do(at[0], at[1], bundle.Sysctl{Key: "net.netfilter.nf_conntrack_checksum", Value: "0", Optional: true})
 		do(at[0], at[1], bundle.Sysctl{Key: "net.netfilter.nf_conntrack_tcp_be_liberal", Value: "1", Optional: true})
 	}
-	if s.setup.JIT {
-		do(server, "", bundle.Guard{JIT: true})
-	}
+	out = append(out, s.setup.Guards(bundle.Run)...)
 	// The other end of the client's link takes XDP frames only with GRO.
 	if peer, in := s.peer(); peer != "" {
 		do(client, in, bundle.Offload{Link: peer, Features: map[string]bool{"rx-gro": true}})

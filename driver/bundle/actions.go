@@ -31,6 +31,19 @@ type Veth struct {
 	Queues  int    `json:"queues,omitempty"` // rx and tx queues of both ends, 0 = 1
 }
 
+// Netkit makes a netkit pair in L2 mode (kernel 6.7): the primary Link in the
+// step's namespace, Peer in PeerIn ("" is the node). Both are set up, and let
+// packets through while no program is attached. Undo: deleted (a no-op if
+// already gone).
+type Netkit struct {
+	Link    string `json:"link"`
+	MAC     string `json:"mac,omitempty"`
+	Peer    string `json:"peer"`
+	PeerIn  string `json:"peer_in"`
+	PeerMAC string `json:"peer_mac,omitempty"`
+	MTU     int    `json:"mtu,omitempty"` // bytes, of both ends, 0 = kernel default
+}
+
 // Bridge makes a Linux bridge, without STP, and sets it up. Undo: deleted.
 type Bridge struct {
 	Link string `json:"link"`
@@ -45,11 +58,18 @@ type SetLink struct {
 	Up     bool   `json:"up,omitempty"`
 }
 
-// Addr adds an address in CIDR form. Undo: removed.
+// Addr adds an address in CIDR form. An IPv6 one is added without duplicate
+// address detection, so that it can be used at once. Undo: removed.
 type Addr struct {
 	Link string `json:"link"`
 	CIDR string `json:"cidr"`
 }
+
+// Address families.
+const (
+	IPv4 = "ipv4"
+	IPv6 = "ipv6"
+)
 
 // Route adds a route; Dst "default" or CIDR, Via may be empty for a link
 // route. Undo: removed.
@@ -58,6 +78,8 @@ type Route struct {
 	Via    string `json:"via,omitempty"`
 	Link   string `json:"link"`
 	OnLink bool   `json:"onlink,omitempty"`
+	// Family is of the default route; "" is the family of Via, or IPv4 without.
+	Family string `json:"family,omitempty"`
 }
 
 // Neigh adds a permanent neighbour entry. Undo: removed.
@@ -88,15 +110,25 @@ type Offload struct {
 // Rules loads one rule-set file in one atomic call of Tool:
 // "iptables-legacy" and "iptables-nft" mean `TOOL-restore --noflush -w`,
 // "nft" means `nft -f`. Undo: the Undo file, loaded the same way; if it is
-// empty nothing is undone (the namespace goes away). The step's value
-// "load_seconds" is the wall time of the call.
+// empty nothing is undone (the namespace goes away). The step's value Metric
+// is the wall time of the call in seconds.
 type Rules struct {
-	Tool string `json:"tool"`
-	File string `json:"file"`
-	Undo string `json:"undo,omitempty"`
+	Tool   string `json:"tool"`
+	File   string `json:"file"`
+	Undo   string `json:"undo,omitempty"`
+	Metric string `json:"metric,omitempty"` // "" = MetricLoad
 }
 
-// LoadBPF loads a BPF object under a handle.
+// Names of the values in which Rules and FillMap tell how long they took.
+const (
+	MetricLoad   = "load_seconds"
+	MetricUpdate = "update_seconds" // of one policy, in a set that is in force
+)
+
+// LoadBPF loads a BPF object under a handle. The step's value "memory_bytes" is
+// the kernel memory of its maps and programs (fdinfo's memlock: exact for maps
+// from kernel 6.4, for programs without the machine code; left out where the
+// kernel does not tell).
 type LoadBPF struct {
 	Handle string `json:"handle"`
 	Object string `json:"object"` // file name in the bundle
@@ -112,9 +144,10 @@ type LoadBPF struct {
 	Programs []string `json:"programs"`
 }
 
-// FillMap updates a map of a loaded object, in batches where the kernel can,
-// from a file of lines "KEYHEX VALUEHEX". The step's value "load_seconds" is
-// the wall time, "entries" the number of lines.
+// FillMap updates a map of a loaded object, in batches where the kernel can
+// (5.6; LPM tries 5.13), from a file of lines "KEYHEX VALUEHEX". An entry that
+// is there is overwritten. The step's value Metric is the wall time in seconds,
+// "entries" the number of lines, "memory_bytes" as for LoadBPF.
 // In VALUEHEX the text "{ifindex:LINK}" and "{mac:LINK}" stand for the 4-byte
 // little-endian ifindex and the 6-byte address of a link in the step's
 // namespace ("peer:" names allowed).
@@ -122,6 +155,10 @@ type FillMap struct {
 	Handle string `json:"handle"`
 	Map    string `json:"map"`
 	File   string `json:"file"`
+	// Delete removes the keys instead; values in the file are ignored. A key
+	// that is not there is the rig's fault.
+	Delete bool   `json:"delete,omitempty"`
+	Metric string `json:"metric,omitempty"` // "" = MetricLoad
 }
 
 // Hooks for AttachBPF.
@@ -130,6 +167,12 @@ const (
 	HookTCEgress   = "tc-egress"   // clsact, direct action
 	HookXDPNative  = "xdp-native"  // driver mode; fails rather than fall back
 	HookXDPGeneric = "xdp-generic" // skb mode
+	HookTCXIngress = "tcx-ingress" // kernel 6.6; after the programs that are there
+	HookTCXEgress  = "tcx-egress"  // kernel 6.6
+	// Of a Netkit pair (kernel 6.7), Link being the primary for both: what the
+	// primary sends, and what the peer sends.
+	HookNetkitPrimary = "netkit-primary"
+	HookNetkitPeer    = "netkit-peer"
 )
 
 // AttachBPF attaches one program of a loaded object to a link in the step's
@@ -204,7 +247,8 @@ type Counter struct {
 	Rules *RuleCounter `json:"rules,omitempty"`
 	// BPF: a per-CPU array of {packets u64, bytes u64} indexed by verdict
 	// (bpf/headers/stats.h) and the maps whose realised entries count.
-	// Values: packets, bytes, dropped, accepted, and entries.MAP per map.
+	// Values: packets, bytes, dropped, accepted, entries.MAP per map, and
+	// memory: the object's memory_bytes now (see LoadBPF).
 	BPF *BPFCounter `json:"bpf,omitempty"`
 }
 
@@ -266,6 +310,7 @@ type Activity struct {
 
 func (Netns) Kind() string     { return "netns" }
 func (Veth) Kind() string      { return "veth" }
+func (Netkit) Kind() string    { return "netkit" }
 func (Bridge) Kind() string    { return "bridge" }
 func (SetLink) Kind() string   { return "set-link" }
 func (Addr) Kind() string      { return "addr" }
@@ -289,7 +334,7 @@ func (Snapshot) Kind() string  { return "snapshot" }
 // actions lists every action once; decoding goes by it.
 func actions() []Action {
 	return []Action{
-		Netns{}, Veth{}, Bridge{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
+		Netns{}, Veth{}, Netkit{}, Bridge{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
 		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Stop{}, Probes{},
 		Read{}, Expect{}, Exec{}, Snapshot{},
 	}

@@ -38,6 +38,8 @@ func doAttachBPF(c *call, a bundle.AttachBPF) error {
 		return c.attachXDP(prog, l, link.XDPDriverMode)
 	case bundle.HookXDPGeneric:
 		return c.attachXDP(prog, l, link.XDPGenericMode)
+	case bundle.HookTCXIngress, bundle.HookTCXEgress, bundle.HookNetkitPrimary, bundle.HookNetkitPeer:
+		return c.attachMulti(prog, l, multiHooks()[a.Hook])
 	default:
 		return fmt.Errorf("unknown hook %q", a.Hook)
 	}

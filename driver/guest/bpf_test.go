@@ -1,19 +1,31 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
 
 	"hookbed/driver/bundle"
 )
 
+// builtObject is where a machine without a compiler has the test programs.
+const builtObject = "/hookbed/counting.o"
+
 // counting compiles the test programs.
 func counting(t *testing.T) string {
 	t.Helper()
+	if data, err := os.ReadFile(builtObject); err == nil {
+		return string(data)
+	}
 	out := filepath.Join(t.TempDir(), "counting.o")
 	for _, clang := range []string{"clang", "clang-19", "clang-18", "clang-17", "clang-16"} {
 		path, err := exec.LookPath(clang)
@@ -39,6 +51,8 @@ func TestBPF(t *testing.T) {
 	for _, tc := range []struct{ hook, program, shown string }{
 		{bundle.HookTCIngress, "tc_count", "tc"},
 		{bundle.HookTCEgress, "tc_count", "tc"},
+		{bundle.HookTCXIngress, "tc_count", "tcx"},
+		{bundle.HookTCXEgress, "tc_count", "tcx"},
 		{bundle.HookXDPNative, "xdp_count", "xdp"},
 		{bundle.HookXDPGeneric, "xdp_count", "xdp"},
 	} {
@@ -140,6 +154,149 @@ func TestFillMap(t *testing.T) {
 	r.file("full", strings.ReplaceAll(hash.String(), "01000", "02000")+"fffffffe 0100000000000000\nfffffffd 0100000000000000\n")
 	r.fails("", bundle.FaultRig, bundle.FillMap{Handle: "o", Map: "policy", File: "full"}, "fill map policy")
 	r.fails("", bundle.FaultRig, bundle.FillMap{Handle: "o", Map: "nothing", File: "short"}, `no map "nothing"`)
+}
+
+// held reads the values of some keys of the hash map "policy", 0 for none.
+func held(t *testing.T, r *rig, keys ...uint32) []uint64 {
+	t.Helper()
+	out := make([]uint64, len(keys))
+	for i, k := range keys {
+		err := r.x.objects["o"].Maps["policy"].Lookup(k, &out[i])
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			t.Fatal(err)
+		}
+	}
+	return out
+}
+
+func TestFillMapChanges(t *testing.T) {
+	r := newRig(t)
+	r.file("counting", counting(t))
+	r.must("", bundle.LoadBPF{Handle: "o", Object: "counting", Programs: []string{"tc_lookup"}, MaxEntries: map[string]uint32{"policy": 10000, "tree": 10000}})
+	r.file("three", "00000001 0100000000000000\n00000002 0200000000000000\n00000003 0300000000000000\n")
+	r.must("", bundle.FillMap{Handle: "o", Map: "policy", File: "three"})
+	r.file("change", "00000002 0900000000000000\n")
+	res := r.must("", bundle.FillMap{Handle: "o", Map: "policy", File: "change", Metric: bundle.MetricUpdate})
+	if _, other := res.Values[bundle.MetricLoad]; other || res.Values[bundle.MetricUpdate] <= 0 || res.Values["entries"] != 1 {
+		t.Errorf("values of an update are %v", res.Values)
+	}
+	// Keys are bytes as they lie in memory.
+	keys := []uint32{1 << 24, 2 << 24, 3 << 24}
+	if got := held(t, r, keys...); !slices.Equal(got, []uint64{1, 9, 3}) {
+		t.Errorf("the map holds %v, want 1 9 3", got)
+	}
+	r.file("gone", "00000001\n00000003 0300000000000000\n")
+	res = r.must("", bundle.FillMap{Handle: "o", Map: "policy", File: "gone", Delete: true})
+	if got := held(t, r, keys...); !slices.Equal(got, []uint64{0, 9, 0}) || res.Values["entries"] != 2 || res.Values[bundle.MetricLoad] <= 0 {
+		t.Errorf("the map holds %v, want 0 9 0; values are %v", got, res.Values)
+	}
+	r.fails("", bundle.FaultRig, bundle.FillMap{Handle: "o", Map: "policy", File: "gone", Delete: true}, "delete from map policy", "key does not exist")
+	r.file("short", "0001\n")
+	r.fails("", bundle.FaultRig, bundle.FillMap{Handle: "o", Map: "policy", File: "short", Delete: true}, "line 1: key", "want 4")
+	testTreeChanges(t, r)
+}
+
+// testTreeChanges fills an LPM trie with more than a batch and empties it.
+func testTreeChanges(t *testing.T, r *rig) {
+	t.Helper()
+	var prefixes strings.Builder
+	for i := range 9000 {
+		fmt.Fprintf(&prefixes, "18000000%06x00 0100000000000000\n", i)
+	}
+	r.file("prefixes", prefixes.String())
+	read := bundle.Read{Name: "x", From: bundle.Counter{BPF: &bundle.BPFCounter{Handle: "o", Stats: "stats", Maps: []string{"tree"}}}}
+	empty := r.must("", read).Values["memory"]
+	full := r.must("", bundle.FillMap{Handle: "o", Map: "tree", File: "prefixes"}).Values["memory_bytes"]
+	if got := r.must("", read).Values; got["entries.tree"] != 9000 || got["memory"] != full {
+		t.Errorf("values are %v, want 9000 entries and %.0f bytes", got, full)
+	}
+	// 16 bytes of prefix, address and value each, and what the tree adds.
+	if full < empty+9000*16 {
+		t.Errorf("9000 prefixes took the object from %.0f to %.0f bytes", empty, full)
+	}
+	r.must("", bundle.FillMap{Handle: "o", Map: "tree", File: "prefixes", Delete: true})
+	if got := r.must("", read).Values; got["entries.tree"] != 0 {
+		t.Errorf("values are %v, want no entries", got)
+	}
+}
+
+func TestLoadBPFTellsMemory(t *testing.T) {
+	r := newRig(t)
+	r.file("counting", counting(t))
+	load := func(handle string, entries uint32) float64 {
+		return r.must("", bundle.LoadBPF{Handle: handle, Object: "counting", Programs: []string{"tc_lookup"}, MaxEntries: map[string]uint32{"policy": entries}}).Values["memory_bytes"]
+	}
+	// A hash map has all of its entries from the start: key, value and links.
+	small, large := load("small", 16), load("large", 10016)
+	if small <= 0 || large-small < 10000*(4+8) || large-small > 10000*200 {
+		t.Errorf("%.0f bytes with 16 entries, %.0f with 10016", small, large)
+	}
+}
+
+func TestTCXRunsInOrderOfAttachment(t *testing.T) {
+	r := newRig(t)
+	r.file("counting", counting(t))
+	r.must("", bundle.Veth{Link: "a0", Peer: "a1"}, bundle.LoadBPF{Handle: "o", Object: "counting", Programs: []string{"tc_count", "tc_lookup"}})
+	r.x.undo.mark()
+	r.must("", bundle.AttachBPF{Handle: "o", Program: "tc_count", Link: "a0", Hook: bundle.HookTCXIngress},
+		bundle.AttachBPF{Handle: "o", Program: "tc_lookup", Link: "a0", Hook: bundle.HookTCXIngress})
+	var want []int
+	for _, name := range []string{"tc_count", "tc_lookup"} {
+		id, err := programID(r.x.objects["o"].Programs[name])
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, id)
+	}
+	if got := r.tcx("a0"); !slices.Equal(got, want) {
+		t.Errorf("programs at tcx are %v, want %v", got, want)
+	}
+	if err := r.x.undoTo(1); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.tcx("a0"); len(got) != 0 {
+		t.Errorf("undo left programs %v at tcx", got)
+	}
+}
+
+// tcx lists the programs at the tcx ingress of a link of the node.
+func (r *rig) tcx(name string) []int {
+	r.t.Helper()
+	var ids []int
+	index := linkOf(r.t, r.x.node.namespace, name).Index
+	err := r.x.node.do(func() (err error) {
+		ids, err = attachedPrograms(index, ebpf.AttachTCXIngress)
+		return err
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return ids
+}
+
+// TestHooksOfNewerKernels stands in for a kernel that lacks them.
+func TestHooksOfNewerKernels(t *testing.T) {
+	r := newRig(t)
+	r.file("counting", counting(t))
+	r.must("", bundle.Veth{Link: "a0", Peer: "a1"}, bundle.LoadBPF{Handle: "o", Object: "counting", Programs: []string{"tc_count"}})
+	for name, want := range map[string]string{
+		bundle.HookTCXIngress: "attach to a0: tcx needs Linux 6.6", bundle.HookTCXEgress: "attach to a0: tcx needs Linux 6.6",
+		bundle.HookNetkitPrimary: "attach to a0: netkit needs Linux 6.7", bundle.HookNetkitPeer: "attach to a0: netkit needs Linux 6.7",
+	} {
+		hook := multiHooks()[name]
+		hook.attach = func(*ebpf.Program, int, ebpf.AttachType) (link.Link, error) { return nil, ebpf.ErrNotSupported }
+		err := r.x.node.withNetlink(func(h *netlink.Handle) error {
+			c := &call{x: r.x, at: r.x.node, nl: h}
+			l, err := c.link("a0")
+			if err != nil {
+				return err
+			}
+			return c.attachMulti(r.x.objects["o"].Programs["tc_count"], l, hook)
+		})
+		if faultOf(err) != bundle.FaultUnsupported || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want an unsupported fault with %q", name, err, want)
+		}
+	}
 }
 
 func checkPlaceholders(t *testing.T, r *rig) {

@@ -146,6 +146,9 @@ type statValue struct {
 
 func (x *executor) readBPF(b bundle.BPFCounter) (counters, error) {
 	got := counters{"packets": 0, "bytes": 0}
+	if x.objects[b.Handle] == nil {
+		return nil, fmt.Errorf("no BPF object %q is loaded", b.Handle)
+	}
 	if b.Stats != "" {
 		m, err := x.loadedMap(b.Handle, b.Stats)
 		if err != nil {
@@ -163,6 +166,9 @@ func (x *executor) readBPF(b bundle.BPFCounter) (counters, error) {
 		if got["entries."+name], err = countEntries(m); err != nil {
 			return nil, fmt.Errorf("count map %s: %w", name, err)
 		}
+	}
+	if n, ok := memoryOf(x.objects[b.Handle]); ok {
+		got["memory"] = n
 	}
 	return got, nil
 }

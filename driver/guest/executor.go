@@ -65,6 +65,7 @@ func handlers() map[string]handler {
 	t := map[string]handler{}
 	on(t, doNetns)
 	on(t, doVeth)
+	on(t, doNetkit)
 	on(t, doBridge)
 	on(t, doSetLink)
 	on(t, doAddr)

@@ -12,7 +12,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
 )
@@ -133,6 +135,11 @@ func (r *rig) state(ns *namespace) string {
 		for _, l := range links {
 			a := l.Attrs()
 			add("link %s mtu %d up %t master %d %s xdp %+v", a.Name, a.MTU, a.Flags&net.FlagUp != 0, a.MasterIndex, a.HardwareAddr, a.Xdp)
+			for _, at := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
+				if ids, err := attachedPrograms(a.Index, at); err != nil || len(ids) > 0 {
+					add("programs of %v on %s: %v %v", at, a.Name, ids, err)
+				}
+			}
 			for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
 				filters, _ := h.FilterList(l, parent)
 				add("filters on %s: %d", a.Name, len(filters))
@@ -145,21 +152,25 @@ func (r *rig) state(ns *namespace) string {
 		for _, q := range qdiscs {
 			add("qdisc %s", q)
 		}
-		addrs, err := h.AddrList(nil, netlink.FAMILY_V4)
+		addrs, err := h.AddrList(nil, netlink.FAMILY_ALL)
 		if err != nil {
 			return err
 		}
 		for _, a := range addrs {
-			add("address %s", a)
+			if a.IP.To4() != nil || !a.IP.IsLinkLocalUnicast() { // the kernel's own come and go
+				add("address %s", a)
+			}
 		}
-		routes, err := h.RouteList(nil, netlink.FAMILY_V4)
+		routes, err := h.RouteList(nil, netlink.FAMILY_ALL)
 		if err != nil {
 			return err
 		}
 		for _, rt := range routes {
-			add("route %s", rt)
+			if rt.Family == netlink.FAMILY_V4 || rt.Protocol != unix.RTPROT_KERNEL {
+				add("route %s", rt)
+			}
 		}
-		neighs, err := h.NeighList(0, netlink.FAMILY_V4)
+		neighs, err := h.NeighList(0, netlink.FAMILY_ALL)
 		if err != nil {
 			return err
 		}

@@ -30,6 +30,14 @@ func unsupported(format string, args ...any) error {
 	return &faultError{bundle.FaultUnsupported, fmt.Errorf(format, args...)}
 }
 
+// lacksFeature words that this kernel does not have a feature; needs is the
+// first version that can have it.
+func lacksFeature(what, feature, needs string, err error) error {
+	var u unix.Utsname
+	_ = unix.Uname(&u) // never fails with a valid pointer
+	return unsupported("%s: %s needs Linux %s and its configuration, this is Linux %s: %w", what, feature, needs, unix.ByteSliceToString(u.Release[:]), err)
+}
+
 // faultOf classifies an error for a Reply.
 func faultOf(err error) string {
 	var fe *faultError

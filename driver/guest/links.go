@@ -93,21 +93,27 @@ func doVeth(c *call, a bundle.Veth) error {
 	if err := c.nl.LinkAdd(veth); err != nil {
 		return fmt.Errorf("make veth %s to %s: %w", a.Link, a.Peer, err)
 	}
-	near, err := c.nl.LinkByName(a.Link)
+	return c.bringUp(a.Link, a.Peer, far)
+}
+
+// bringUp registers the deletion of a pair that was just made, by its end in
+// the step's namespace, and sets both ends up.
+func (c *call) bringUp(link, peer string, far *endpoint) error {
+	near, err := c.nl.LinkByName(link)
 	if err != nil {
-		return fmt.Errorf("find %s after making it: %w", a.Link, err)
+		return fmt.Errorf("find %s after making it: %w", link, err)
 	}
 	c.undoDelete(near)
 	if err := c.nl.LinkSetUp(near); err != nil {
-		return fmt.Errorf("set %s up: %w", a.Link, err)
+		return fmt.Errorf("set %s up: %w", link, err)
 	}
 	return far.withNetlink(func(h *netlink.Handle) error {
-		l, err := h.LinkByName(a.Peer)
+		l, err := h.LinkByName(peer)
 		if err != nil {
-			return fmt.Errorf("find %s after making it: %w", a.Peer, err)
+			return fmt.Errorf("find %s after making it: %w", peer, err)
 		}
 		if err := h.LinkSetUp(l); err != nil {
-			return fmt.Errorf("set %s up: %w", a.Peer, err)
+			return fmt.Errorf("set %s up: %w", peer, err)
 		}
 		return nil
 	})
@@ -210,7 +216,7 @@ func doAddr(c *call, a bundle.Addr) error {
 	if err != nil {
 		return err
 	}
-	addr, err := netlink.ParseAddr(a.CIDR)
+	addr, err := parseAddr(a.CIDR)
 	if err != nil {
 		return fmt.Errorf("address %q: %w", a.CIDR, err)
 	}
@@ -224,6 +230,20 @@ func doAddr(c *call, a bundle.Addr) error {
 	}
 	c.undoHere("address "+a.CIDR, func(u undoing) error { return u.nl.AddrDel(l, addr) })
 	return nil
+}
+
+// parseAddr reads an address in CIDR form, to be usable as soon as it is added:
+// IPv6 would otherwise first listen for a second or two whether somebody else
+// has it.
+func parseAddr(cidr string) (*netlink.Addr, error) {
+	addr, err := netlink.ParseAddr(cidr)
+	if err != nil {
+		return nil, err
+	}
+	if addr.IP.To4() == nil {
+		addr.Flags |= unix.IFA_F_NODAD
+	}
+	return addr, nil
 }
 
 func doRoute(c *call, a bundle.Route) error {
@@ -243,11 +263,7 @@ func doRoute(c *call, a bundle.Route) error {
 }
 
 func routeSpec(a bundle.Route, index int) (*netlink.Route, error) {
-	dst := a.Dst
-	if dst == "default" {
-		dst = "0.0.0.0/0"
-	}
-	_, prefix, err := net.ParseCIDR(dst)
+	prefix, err := routeDst(a)
 	if err != nil {
 		return nil, fmt.Errorf("route to %q: %w", a.Dst, err)
 	}
@@ -262,6 +278,24 @@ func routeSpec(a bundle.Route, index int) (*netlink.Route, error) {
 		r.Flags = int(netlink.FLAG_ONLINK)
 	}
 	return r, nil
+}
+
+// routeDst is the destination as a prefix, the default route's of its family.
+func routeDst(a bundle.Route) (*net.IPNet, error) {
+	dst := a.Dst
+	if dst == "default" {
+		via := net.ParseIP(a.Via)
+		switch {
+		case a.Family == bundle.IPv6, a.Family == "" && via != nil && via.To4() == nil:
+			dst = "::/0"
+		case a.Family == bundle.IPv4, a.Family == "":
+			dst = "0.0.0.0/0"
+		default:
+			return nil, fmt.Errorf("unknown family %q, want %s or %s", a.Family, bundle.IPv4, bundle.IPv6)
+		}
+	}
+	_, prefix, err := net.ParseCIDR(dst)
+	return prefix, err
 }
 
 func doNeigh(c *call, a bundle.Neigh) error {

@@ -125,6 +125,56 @@ func TestAddressing(t *testing.T) {
 	}
 }
 
+func TestIPv6Addressing(t *testing.T) {
+	r := newRig(t)
+	r.must("", bundle.Veth{Link: "a0", Peer: "a1"})
+	before := r.state(r.x.node.namespace)
+	r.x.undo.mark()
+	res := r.must("", bundle.Addr{Link: "a0", CIDR: "2001:2:0:5::1/64"},
+		bundle.Route{Dst: "2001:2:0:7::/64", Link: "a0"},
+		bundle.Route{Dst: "default", Via: "2001:2:0:5::2", Link: "a0"},
+		bundle.Route{Dst: "2001:2:0:8::/64", Via: "2001:2:0:200::1", Link: "a1", OnLink: true},
+		bundle.Neigh{Link: "a0", IP: "2001:2:0:5::2", MAC: "02:00:00:00:00:09"},
+		bundle.Addr{Link: "a0", CIDR: "2001:2:0:5::1/64"})
+	if !strings.Contains(res.Note, "was there before") {
+		t.Errorf("note %q of an address that was there", res.Note)
+	}
+	got := r.output("", "ip", "-6", "addr", "show", "dev", "a0") + r.output("", "ip", "-6", "route") + r.output("", "ip", "-6", "neigh")
+	for _, want := range []string{"inet6 2001:2:0:5::1/64 scope global nodad", "default via 2001:2:0:5::2 dev a0", "2001:2:0:7::/64 dev a0", "2001:2:0:8::/64 via 2001:2:0:200::1 dev a1", "2001:2:0:5::2 dev a0 lladdr 02:00:00:00:00:09 PERMANENT"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	if err := r.x.undoTo(1); err != nil {
+		t.Fatal(err)
+	}
+	if after := r.state(r.x.node.namespace); after != before {
+		t.Errorf("undo left\n%s\nit was\n%s", after, before)
+	}
+}
+
+// TestDefaultRouteFamily: without a gateway, the default route's family has to
+// be told.
+func TestDefaultRouteFamily(t *testing.T) {
+	r := newRig(t)
+	r.must("", bundle.Veth{Link: "a0", Peer: "a1"}, bundle.Route{Dst: "default", Link: "a0", Family: bundle.IPv6})
+	if got := r.output("", "ip", "-6", "route", "show", "default"); !strings.Contains(got, "default dev a0") {
+		t.Errorf("IPv6 default route is %q", got)
+	}
+	if got := r.output("", "ip", "-4", "route", "show", "default"); got != "" {
+		t.Errorf("IPv4 default route is %q, want none", got)
+	}
+	r.must("", bundle.Route{Dst: "default", Link: "a0"})
+	if got := r.output("", "ip", "-4", "route", "show", "default"); !strings.Contains(got, "default dev a0") {
+		t.Errorf("IPv4 default route is %q", got)
+	}
+	r.fails("", bundle.FaultRig, bundle.Route{Dst: "default", Link: "a0", Family: "ipx"}, `unknown family "ipx"`)
+	r.must("", bundle.Sysctl{Key: "net/ipv6/conf/a0/forwarding", Value: "1"})
+	if got := r.output("", "cat", "/proc/sys/net/ipv6/conf/a0/forwarding"); got != "1\n" {
+		t.Errorf("IPv6 forwarding is %q", got)
+	}
+}
+
 func TestSysctl(t *testing.T) {
 	r := newRig(t)
 	r.must("", bundle.Netns{Name: "server"})

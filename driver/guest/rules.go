@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,7 +49,7 @@ func doRules(c *call, a bundle.Rules) error {
 	}
 	start := time.Now()
 	err = restore(c.ctx, argv, data)
-	c.value("load_seconds", time.Since(start).Seconds())
+	c.value(cmp.Or(a.Metric, bundle.MetricLoad), time.Since(start).Seconds())
 	if err != nil {
 		return fmt.Errorf("load %s: %w", a.File, err)
 	}

@@ -29,6 +29,10 @@ func testRules(t *testing.T, tool string) {
 	if res.Values["load_seconds"] <= 0 {
 		t.Errorf("values %v without load_seconds", res.Values)
 	}
+	r.file("nothing", "*filter\nCOMMIT\n")
+	if got := r.must("server", bundle.Rules{Tool: tool, File: "nothing", Metric: bundle.MetricUpdate}).Values; len(got) != 1 || got[bundle.MetricUpdate] <= 0 {
+		t.Errorf("values of an update are %v", got)
+	}
 	counter := bundle.Counter{Rules: &bundle.RuleCounter{Tool: tool, Table: "filter", Chain: "INPUT"}}
 	before := r.must("server", bundle.Listen{Handle: "probe", Port: 5001}, bundle.Read{Name: "before", From: counter}).Values
 	if before["rules"] != 2 || before["rules_hook"] != 2 || before["packets"] != 0 {

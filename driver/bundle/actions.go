@@ -238,7 +238,7 @@ type Read struct {
 	From Counter `json:"from"`
 }
 
-// Counter says what Read reads. Exactly one of Rules and BPF is set.
+// Counter says what Read reads. Exactly one field is set.
 type Counter struct {
 	// Rules: tool and chain ("iptables-legacy", table "filter", "INPUT").
 	// Values: rules (in the chain), rules_hook (in the whole table), packets
@@ -250,6 +250,9 @@ type Counter struct {
 	// Values: packets, bytes, dropped, accepted, entries.MAP per map, and
 	// memory: the object's memory_bytes now (see LoadBPF).
 	BPF *BPFCounter `json:"bpf,omitempty"`
+	// Script prints its counters as one JSON object of whole numbers, by these
+	// keys: packets, bytes, dropped, accepted, entries, and what else it has.
+	Script *Program `json:"script,omitempty"`
 }
 
 // RuleCounter names a chain of a netfilter rule set.
@@ -264,6 +267,9 @@ type BPFCounter struct {
 	Handle string   `json:"handle"`
 	Stats  string   `json:"stats"`          // map name
 	Maps   []string `json:"maps,omitempty"` // maps whose entries are counted
+	// Ranges say what the indices of Stats mean where it is not the convention;
+	// packets and bytes are of those in some range.
+	Ranges []StatRange `json:"ranges,omitempty"`
 }
 
 // Comparisons for Expect.
@@ -330,13 +336,16 @@ func (Read) Kind() string      { return "read" }
 func (Expect) Kind() string    { return "expect" }
 func (Exec) Kind() string      { return "exec" }
 func (Snapshot) Kind() string  { return "snapshot" }
+func (Tool) Kind() string      { return "tool" }
+func (Daemon) Kind() string    { return "daemon" }
+func (AdoptBPF) Kind() string  { return "adopt-bpf" }
 
 // actions lists every action once; decoding goes by it.
 func actions() []Action {
 	return []Action{
 		Netns{}, Veth{}, Netkit{}, Bridge{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
 		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Stop{}, Probes{},
-		Read{}, Expect{}, Exec{}, Snapshot{},
+		Read{}, Expect{}, Exec{}, Snapshot{}, Tool{}, Daemon{}, AdoptBPF{},
 	}
 }
 

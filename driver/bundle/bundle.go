@@ -143,6 +143,14 @@ func (b *Bundle) FilesOf(steps []Step) map[string]File {
 			add(do.Object)
 		case FillMap:
 			add(do.File)
+		case Tool:
+			for _, name := range append(do.Do.FileNames(), do.Undo.FileNames()...) {
+				add(name)
+			}
+		case Read:
+			for _, name := range do.From.Script.FileNames() {
+				add(name)
+			}
 		}
 	}
 	return out

@@ -29,6 +29,7 @@ type executor struct {
 	servers   map[string]func(context.Context) error // ends a Start or Listen
 	snapshots map[string]counters
 	nursery   *nursery
+	peers     peers
 }
 
 func newExecutor() (*executor, error) {
@@ -85,6 +86,9 @@ func handlers() map[string]handler {
 	on(t, doExpect)
 	on(t, doExec)
 	on(t, doSnapshot)
+	on(t, doTool)
+	on(t, doDaemon)
+	on(t, doAdoptBPF)
 	return t
 }
 

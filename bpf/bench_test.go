@@ -43,8 +43,8 @@ func BenchmarkVerdict(b *testing.B) {
 		{ProgFromNetdev, "tracked", tc(1), data, actOK},
 		{ProgFromNetdev, "open", tc(0), syn, actOK},
 		{ProgFromNetdev, "deny", tc(0), deny, actShot},
-		{ProgXDPHash, "data", xdp, data, xdpPass},
-		{ProgXDPHash, "deny", xdp, deny, xdpDrop},
+		{ProgXDP, "data", xdp, data, xdpPass},
+		{ProgXDP, "deny", xdp, deny, xdpDrop},
 		{ProgXDPPass, "data", xdp, data, xdpPass},
 	} {
 		for _, n := range []int{1, 100, 1000, 10000} {
@@ -66,11 +66,11 @@ func (r *rig) fillPolicies(n int) {
 			src, id = client, clientID
 		}
 		if m := r.coll.Maps[MapIdentities]; m == nil {
-			r.put(MapPolicy, XDPPolicyKey(src, 5001, protoTCP), PolicyValue(false))
+			r.put(MapPolicy, XDPPolicyKey(src, 5001, protoTCP), PolicyValue(false, 0))
 			continue
 		}
 		r.put(MapIdentities, IPKey(src), IdentityValue(id))
-		r.put(MapPolicy, PolicyKey(id, 5001, protoTCP), PolicyValue(false))
+		r.put(MapPolicy, PolicyKey(id, 5001, protoTCP), PolicyValue(false, 0))
 	}
 }
 

@@ -17,25 +17,51 @@ const (
 	ProgFromEndpoint = "tc_from_endpoint"
 	// ProgFromNetdev belongs on tc ingress of the node's NIC.
 	ProgFromNetdev = "tc_from_netdev"
+	// ProgToEndpoint belongs on tc egress of the node's end of an endpoint's link
+	// that something else joins: it guards VarEndpointIP, and redirects nothing.
+	ProgToEndpoint = "tc_to_endpoint"
+	// ProgTrack belongs on tc ingress of the same link: it remembers what the
+	// endpoint starts, so that answers pass ProgToEndpoint.
+	ProgTrack = "tc_track"
 )
 
 // Programs of XDPObject.
 const (
-	ProgXDPHash = "xdp_hash" // enforces policy
-	ProgXDPPass = "xdp_pass" // the control: only counts
+	ProgXDP     = "xdp_policy" // enforces policy
+	ProgXDPPass = "xdp_pass"   // the control: only counts
 )
 
 // ProgControl is the program of ControlObject. It belongs on tc ingress.
 const ProgControl = "tc_control"
 
-// Maps. Stats is in every object, policy in DatapathObject and XDPObject, the
-// rest in DatapathObject.
+// Maps. Stats is in every object; the tables of policies and their counters in
+// DatapathObject and XDPObject; the rest, and MapAllowed, in DatapathObject.
 const (
 	MapStats      = "stats"
-	MapPolicy     = "policy"
 	MapEndpoints  = "endpoints"
 	MapIdentities = "identities"
 	MapConntrack  = "conntrack"
+	// MapPolicy is the table of StructureHash, MapList of StructureLinear, MapTrie
+	// of StructureLPM, MapAllowed of StructureCilium09.
+	MapPolicy  = "policy"
+	MapList    = "list"
+	MapTrie    = "trie"
+	MapAllowed = "allowed"
+	// MapHits counts what met each policy per CPU, MapHitsShared for all CPUs:
+	// {packets, bytes uint64} by the index of the policy, from 0.
+	MapHits       = "hits"
+	MapHitsShared = "hits_shared"
+)
+
+// Structure is how policies are kept and found.
+type Structure uint8
+
+const (
+	StructurePass     Structure = iota // there is no policy
+	StructureLinear                    // a list, the first entry that matches decides
+	StructureHash                      // whole addresses (XDP) or identities (tc)
+	StructureLPM                       // a trie of source prefixes, the longest decides
+	StructureCilium09                  // identities in a hash, ports in an array; tc only
 )
 
 // Variables that may be set before an object is loaded.
@@ -45,10 +71,24 @@ const (
 	VarEnforceNewOnly = "enforce_new_only"
 	// VarUsePeer (1 byte, tc): 1 delivers by bpf_redirect_peer, 0 by bpf_redirect.
 	VarUsePeer = "use_peer"
-	// VarEndpointIP (4 bytes, XDP) is the endpoint's address, as IPKey writes it.
+	// VarEndpointIP (4 bytes; XDP, ProgToEndpoint) is the endpoint's address, as
+	// IPKey writes it.
 	VarEndpointIP = "endpoint_ip"
-	// VarEnforce (1 byte, XDP): 0 means that there is no policy.
+	// VarEnforce (1 byte; XDP, ProgToEndpoint): 0 means that there is no policy.
 	VarEnforce = "enforce"
+	// VarStructure (1 byte) is a Structure.
+	VarStructure = "structure"
+	// VarDefaultAdmit (1 byte): 1 admits what no policy names, which makes a deny
+	// list of them.
+	VarDefaultAdmit = "default_admit"
+	// VarAccounting (1 byte) counts what meets each policy: 0 not, 1 in MapHits,
+	// 2 by atomic additions in MapHitsShared.
+	VarAccounting = "accounting"
+	// VarListCapacity (4 bytes, little endian) is how many entries of MapList are
+	// looked at. The verifier walks them all, so it should be no more than needed.
+	VarListCapacity = "list_capacity"
+	// VarL4Ports (64 bytes, tc) are the ports of StructureCilium09, by L4Ports.
+	VarL4Ports = "l4_ports"
 	// VarSpin (4 bytes, little endian, control) is how often the program's loop
 	// goes round for each packet, at most 10 000. 0 leaves it out.
 	VarSpin = "spin"

@@ -2,8 +2,9 @@
 //go:build ignore
 
 // The tc datapath: joins the endpoints of a node with each other and with the
-// network by redirects, and enforces policy on what enters an endpoint. No
-// bridge, no netfilter. Linux 5.10 or later (bpf_redirect_peer, _neigh).
+// network by redirects, and enforces policy on what enters an endpoint; no
+// bridge, no netfilter. And the same policy alone, for one endpoint that something
+// else joins. Linux 5.10 or later (bpf_redirect_peer, _neigh).
 #include "headers/parse.h"
 #include "headers/stats.h"
 #include "headers/policy.h"
@@ -21,6 +22,15 @@ const volatile __u8 enforce_new_only = 0;
 // Deliver straight into the endpoint's namespace (1), or through the queue of
 // the node's end of its veth (0).
 const volatile __u8 use_peer = 0;
+
+// Of the programs that only guard: the endpoint's address as on the wire, and
+// whether it has policies at all.
+const volatile __be32 endpoint_ip = 0;
+const volatile __u8 enforce = 0;
+// Ports of the endpoint with structure CILIUM09: protocol << 16 | port as on the
+// wire. 0 ends them; none means any port.
+#define L4_PORTS 16
+const volatile __u32 l4_ports[L4_PORTS] = {};
 
 struct endpoint {
 	__u32 ifindex; // the node's end of the veth
@@ -50,6 +60,50 @@ static __always_inline __u32 identity_of(__be32 addr)
 	__u32 *id = bpf_map_lookup_elem(&identities, &addr);
 
 	return id ? *id : IDENTITY_WORLD;
+}
+
+// Source identities that are admitted, with structure CILIUM09.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, struct policy_value);
+} allowed SEC(".maps");
+
+// l4_admits scans the ports, as programs of 2017 did, with the ports compiled in.
+static __always_inline int l4_admits(const struct packet *p)
+{
+	__u32 port = (__u32)p->proto << 16 | p->dport;
+
+	if (!l4_ports[0])
+		return 1;
+#pragma unroll
+	for (int i = 0; i < L4_PORTS; i++) {
+		if (!l4_ports[i])
+			return 0;
+		if (l4_ports[i] == port)
+			return 1;
+	}
+	return 0;
+}
+
+// admits asks the policies. With CILIUM09 the source is asked about every time,
+// and ports only when a connection is opened.
+static __always_inline int admits(const struct packet *p, int opens, __u32 bytes)
+{
+	__u32 id;
+
+	switch (structure) {
+	case STRUCTURE_LINEAR:
+		return list_admits(p, bytes);
+	case STRUCTURE_LPM:
+		return trie_admits(p, bytes);
+	case STRUCTURE_CILIUM09:
+		id = identity_of(p->saddr);
+		return decided(bpf_map_lookup_elem(&allowed, &id), bytes) && (!opens || l4_admits(p));
+	default:
+		return hash_admits(p, identity_of(p->saddr), bytes);
+	}
 }
 
 // read_linear reads the headers in the linear part of a frame.
@@ -110,38 +164,38 @@ static __always_inline int readdress(struct __sk_buff *skb, const __u8 *dst, con
 	return bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0);
 }
 
-// judge_new decides on a packet that is no reply, and remembers its flow.
-static __always_inline enum verdict judge_new(const struct packet *p, const struct flow_key *k, int enforced)
+// is_answer says whether a packet belongs to what its receiver began.
+static __always_inline int is_answer(struct cursor *c, const struct packet *p, const struct flow_key *k)
 {
-	struct flow *f = flow_find(p, k);
-	__u32 admitted = enforced ? FLOW_ADMITTED : 0;
+	struct flow_key reversed = reverse_key(k);
 
-	if (enforced && !(enforce_new_only && f && f->flags & FLOW_ADMITTED) &&
-	    !policy_admits(identity_of(p->saddr), p->dport, p->proto))
-		return DROPPED;
-	if (!f)
-		flow_open(k, admitted);
-	else if (admitted && !(f->flags & FLOW_ADMITTED))
-		f->flags |= FLOW_ADMITTED;
-	return enforced ? ACCEPTED : PASSED;
+	return p->icmp_error ? flow_quoted(c, p) : !!flow_find(p, &reversed);
 }
 
-// judge decides whether a packet may enter an endpoint.
-static __always_inline enum verdict judge(struct cursor *c, const struct packet *p, int enforced)
+// judge decides whether a packet may enter an endpoint, and remembers its flow.
+static __always_inline enum verdict judge(struct cursor *c, const struct packet *p, int enforced, __u32 bytes)
 {
 	enum verdict admitted = enforced ? ACCEPTED : PASSED;
-	struct flow_key k = forward_key(p), reversed = reverse_key(&k);
+	struct flow_key k = forward_key(p);
+	struct flow *f = 0;
+	int known;
 
 	if (!p->whole)
 		return enforced ? DROPPED : PASSED;
-	if (p->icmp_error) {
-		if (!enforced || flow_quoted(c, p) || policy_admits(identity_of(p->saddr), 0, p->proto))
-			return admitted;
-		return DROPPED;
-	}
-	if (flow_find(p, &reversed))
+	if (is_answer(c, p, &k))
 		return admitted;
-	return judge_new(p, &k, enforced);
+	if (!p->icmp_error)
+		f = flow_find(p, &k);
+	known = f && f->flags & FLOW_ADMITTED;
+	if (enforced && !(enforce_new_only && known) && !admits(p, !known, bytes))
+		return DROPPED;
+	if (p->icmp_error)
+		return admitted;
+	if (!f)
+		flow_open(&k, enforced ? FLOW_ADMITTED : 0);
+	else if (enforced && !known)
+		f->flags |= FLOW_ADMITTED;
+	return admitted;
 }
 
 // deliver hands a packet to its endpoint. To the eyes of the endpoint the node
@@ -172,7 +226,7 @@ static __always_inline int to_endpoint(struct __sk_buff *skb, struct cursor *c, 
 		count(enforced ? DROPPED : PASSED, skb->len);
 		return enforced ? TC_ACT_SHOT : TC_ACT_OK;
 	}
-	v = judge(c, p, enforced);
+	v = judge(c, p, enforced, skb->len);
 	count(v, skb->len);
 	return v == DROPPED ? TC_ACT_SHOT : deliver(skb, p, e);
 }
@@ -256,6 +310,40 @@ int tc_from_netdev(struct __sk_buff *skb)
 		return leave(skb, f == FRAME_BROKEN ? DROPPED : PASSED);
 	e = bpf_map_lookup_elem(&endpoints, &p.daddr);
 	return e ? to_endpoint(skb, &c, &p, e) : leave(skb, PASSED);
+}
+
+// tc_to_endpoint runs at tc egress of the node's end of an endpoint's link, on
+// what is about to enter it. It leaves packets as they are.
+SEC("tc")
+int tc_to_endpoint(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	struct cursor c;
+	enum frame f;
+
+	if (structure == STRUCTURE_PASS)
+		return leave(skb, PASSED);
+	f = read_skb(skb, &c, &p);
+	if (f == FRAME_BROKEN)
+		return leave(skb, enforce ? DROPPED : PASSED);
+	if (f == FRAME_OTHER || p.daddr != endpoint_ip)
+		return leave(skb, PASSED);
+	if (p.tags)
+		return leave(skb, enforce ? DROPPED : PASSED);
+	return leave(skb, judge(&c, &p, enforce, skb->len));
+}
+
+// tc_track runs at tc ingress of the same link, on what the endpoint sends. It
+// remembers what the endpoint starts, and counts nothing.
+SEC("tc")
+int tc_track(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	struct cursor c;
+
+	if (read_skb(skb, &c, &p) == FRAME_IPV4 && !p.tags)
+		track_outgoing(&p);
+	return TC_ACT_OK;
 }
 
 char LICENSE[] SEC("license") = "GPL";

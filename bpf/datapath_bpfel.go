@@ -16,14 +16,28 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	datapathMapAllowed         = "allowed"
 	datapathMapConntrack       = "conntrack"
 	datapathMapEndpoints       = "endpoints"
+	datapathMapHits            = "hits"
+	datapathMapHitsShared      = "hits_shared"
 	datapathMapIdentities      = "identities"
+	datapathMapList            = "list"
 	datapathMapPolicy          = "policy"
 	datapathMapStats           = "stats"
+	datapathMapTrie            = "trie"
 	datapathProgTcFromEndpoint = "tc_from_endpoint"
 	datapathProgTcFromNetdev   = "tc_from_netdev"
+	datapathProgTcToEndpoint   = "tc_to_endpoint"
+	datapathProgTcTrack        = "tc_track"
+	datapathVarAccounting      = "accounting"
+	datapathVarDefaultAdmit    = "default_admit"
+	datapathVarEndpointIp      = "endpoint_ip"
+	datapathVarEnforce         = "enforce"
 	datapathVarEnforceNewOnly  = "enforce_new_only"
+	datapathVarL4Ports         = "l4_ports"
+	datapathVarListCapacity    = "list_capacity"
+	datapathVarStructure       = "structure"
 	datapathVarUsePeer         = "use_peer"
 )
 
@@ -71,24 +85,38 @@ type datapathSpecs struct {
 type datapathProgramSpecs struct {
 	TcFromEndpoint *ebpf.ProgramSpec `ebpf:"tc_from_endpoint"`
 	TcFromNetdev   *ebpf.ProgramSpec `ebpf:"tc_from_netdev"`
+	TcToEndpoint   *ebpf.ProgramSpec `ebpf:"tc_to_endpoint"`
+	TcTrack        *ebpf.ProgramSpec `ebpf:"tc_track"`
 }
 
 // datapathMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type datapathMapSpecs struct {
+	Allowed    *ebpf.MapSpec `ebpf:"allowed"`
 	Conntrack  *ebpf.MapSpec `ebpf:"conntrack"`
 	Endpoints  *ebpf.MapSpec `ebpf:"endpoints"`
+	Hits       *ebpf.MapSpec `ebpf:"hits"`
+	HitsShared *ebpf.MapSpec `ebpf:"hits_shared"`
 	Identities *ebpf.MapSpec `ebpf:"identities"`
+	List       *ebpf.MapSpec `ebpf:"list"`
 	Policy     *ebpf.MapSpec `ebpf:"policy"`
 	Stats      *ebpf.MapSpec `ebpf:"stats"`
+	Trie       *ebpf.MapSpec `ebpf:"trie"`
 }
 
 // datapathVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type datapathVariableSpecs struct {
+	Accounting     *ebpf.VariableSpec `ebpf:"accounting"`
+	DefaultAdmit   *ebpf.VariableSpec `ebpf:"default_admit"`
+	EndpointIp     *ebpf.VariableSpec `ebpf:"endpoint_ip"`
+	Enforce        *ebpf.VariableSpec `ebpf:"enforce"`
 	EnforceNewOnly *ebpf.VariableSpec `ebpf:"enforce_new_only"`
+	L4Ports        *ebpf.VariableSpec `ebpf:"l4_ports"`
+	ListCapacity   *ebpf.VariableSpec `ebpf:"list_capacity"`
+	Structure      *ebpf.VariableSpec `ebpf:"structure"`
 	UsePeer        *ebpf.VariableSpec `ebpf:"use_peer"`
 }
 
@@ -112,20 +140,30 @@ func (o *datapathObjects) Close() error {
 //
 // It can be passed to loadDatapathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type datapathMaps struct {
+	Allowed    *ebpf.Map `ebpf:"allowed"`
 	Conntrack  *ebpf.Map `ebpf:"conntrack"`
 	Endpoints  *ebpf.Map `ebpf:"endpoints"`
+	Hits       *ebpf.Map `ebpf:"hits"`
+	HitsShared *ebpf.Map `ebpf:"hits_shared"`
 	Identities *ebpf.Map `ebpf:"identities"`
+	List       *ebpf.Map `ebpf:"list"`
 	Policy     *ebpf.Map `ebpf:"policy"`
 	Stats      *ebpf.Map `ebpf:"stats"`
+	Trie       *ebpf.Map `ebpf:"trie"`
 }
 
 func (m *datapathMaps) Close() error {
 	return _DatapathClose(
+		m.Allowed,
 		m.Conntrack,
 		m.Endpoints,
+		m.Hits,
+		m.HitsShared,
 		m.Identities,
+		m.List,
 		m.Policy,
 		m.Stats,
+		m.Trie,
 	)
 }
 
@@ -133,7 +171,14 @@ func (m *datapathMaps) Close() error {
 //
 // It can be passed to loadDatapathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type datapathVariables struct {
+	Accounting     *ebpf.Variable `ebpf:"accounting"`
+	DefaultAdmit   *ebpf.Variable `ebpf:"default_admit"`
+	EndpointIp     *ebpf.Variable `ebpf:"endpoint_ip"`
+	Enforce        *ebpf.Variable `ebpf:"enforce"`
 	EnforceNewOnly *ebpf.Variable `ebpf:"enforce_new_only"`
+	L4Ports        *ebpf.Variable `ebpf:"l4_ports"`
+	ListCapacity   *ebpf.Variable `ebpf:"list_capacity"`
+	Structure      *ebpf.Variable `ebpf:"structure"`
 	UsePeer        *ebpf.Variable `ebpf:"use_peer"`
 }
 
@@ -143,12 +188,16 @@ type datapathVariables struct {
 type datapathPrograms struct {
 	TcFromEndpoint *ebpf.Program `ebpf:"tc_from_endpoint"`
 	TcFromNetdev   *ebpf.Program `ebpf:"tc_from_netdev"`
+	TcToEndpoint   *ebpf.Program `ebpf:"tc_to_endpoint"`
+	TcTrack        *ebpf.Program `ebpf:"tc_track"`
 }
 
 func (p *datapathPrograms) Close() error {
 	return _DatapathClose(
 		p.TcFromEndpoint,
 		p.TcFromNetdev,
+		p.TcToEndpoint,
+		p.TcTrack,
 	)
 }
 

@@ -46,12 +46,14 @@ func policyKey(peer []byte, port uint16, proto uint8) []byte {
 	return append(key, proto, ingress)
 }
 
-// PolicyValue is a value of MapPolicy in both objects.
-func PolicyValue(deny bool) []byte {
+// PolicyValue is a value of MapPolicy in both objects. index is the policy's place
+// in MapHits and MapHitsShared.
+func PolicyValue(deny bool, index uint32) []byte {
 	value := make([]byte, 8)
 	if deny {
 		value[0] = 1
 	}
+	binary.LittleEndian.PutUint32(value[4:], index)
 	return value
 }
 

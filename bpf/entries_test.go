@@ -23,8 +23,8 @@ func TestEntries(t *testing.T) {
 		{"PolicyKey any", PolicyKey(IdentityAny, 0, 0), "0000000000000000"},
 		{"XDPPolicyKey", XDPPolicyKey(addr("198.18.11.10"), 5001, 17), "c6120b0a13891100"},
 		{"XDPPolicyKey any", XDPPolicyKey(netip.Addr{}, 0, 0), "0000000000000000"},
-		{"PolicyValue", PolicyValue(false), "0000000000000000"},
-		{"PolicyValue deny", PolicyValue(true), "0100000000000000"},
+		{"PolicyValue", PolicyValue(false, 0), "0000000000000000"},
+		{"PolicyValue deny", PolicyValue(true, 0), "0100000000000000"},
 	} {
 		if got := hex.EncodeToString(c.got); got != c.want {
 			t.Errorf("%s = %s, want %s", c.name, got, c.want)
@@ -74,7 +74,7 @@ func TestObjectsAreAsPromised(t *testing.T) {
 			},
 			map[string]uint32{VarEnforceNewOnly: 1, VarUsePeer: 1}},
 		{"xdp", XDPObject(),
-			map[string]ebpf.ProgramType{ProgXDPHash: ebpf.XDP, ProgXDPPass: ebpf.XDP},
+			map[string]ebpf.ProgramType{ProgXDP: ebpf.XDP, ProgXDPPass: ebpf.XDP},
 			map[string]table{MapStats: stats, MapPolicy: policy},
 			map[string]uint32{VarEndpointIP: 4, VarEnforce: 1}},
 		{"control", ControlObject(),

@@ -37,7 +37,7 @@ func TestGeneratedFilesAreCurrent(t *testing.T) {
 // to dir and runs go generate there.
 func generate(t *testing.T, dir string) {
 	t.Helper()
-	for _, pattern := range []string{"../go.mod", "../go.sum", "bpf.go", "entries.go", "*.bpf.c", "headers/*.h"} {
+	for _, pattern := range []string{"../go.mod", "../go.sum", "bpf.go", "entries.go", "policies.go", "*.bpf.c", "headers/*.h"} {
 		names, err := filepath.Glob(pattern)
 		if err != nil || len(names) == 0 {
 			t.Fatalf("no files %s: %v", pattern, err)

@@ -391,7 +391,7 @@ func TestXDPOnEndpoint(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		attached, err = link.AttachXDP(link.XDPOptions{Program: x.coll.Programs[ProgXDPHash], Interface: l.Attrs().Index, Flags: link.XDPDriverMode})
+		attached, err = link.AttachXDP(link.XDPOptions{Program: x.coll.Programs[ProgXDP], Interface: l.Attrs().Index, Flags: link.XDPDriverMode})
 		return err
 	})
 	if err != nil {

@@ -148,7 +148,7 @@ func (r *rig) setRules(rules []rule) {
 		if r.coll.Maps[MapIdentities] != nil {
 			key = PolicyKey(ids[p.src], p.port, p.proto)
 		}
-		r.put(MapPolicy, key, PolicyValue(p.deny))
+		r.put(MapPolicy, key, PolicyValue(p.deny, 0))
 	}
 }
 
@@ -172,7 +172,7 @@ func TestVerdictsOfXDP(t *testing.T) {
 			r := &rig{t, r.ns, r.coll}
 			r.setRules(c.rules)
 			got := [...]outcome{admit: {ret: xdpPass, stat: int(StatAccepted)}, drop: {ret: xdpDrop, stat: int(StatDropped)}, pass: {ret: xdpPass, stat: int(StatPassed)}}[c.want]
-			out := r.want(ProgXDPHash, c.frame, got.ret, uint32(got.stat))
+			out := r.want(ProgXDP, c.frame, got.ret, uint32(got.stat))
 			if !bytes.Equal(out.frame, c.frame) {
 				t.Errorf("the frame was changed")
 			}
@@ -315,7 +315,7 @@ func TestEndpointWithoutPolicy(t *testing.T) {
 func TestWorldIdentity(t *testing.T) {
 	r := loadTC(t, 0, 0)
 	r.serverEndpoint(true)
-	r.put(MapPolicy, PolicyKey(IdentityWorld, 5001, protoTCP), PolicyValue(false))
+	r.put(MapPolicy, PolicyKey(IdentityWorld, 5001, protoTCP), PolicyValue(false, 0))
 	r.want(ProgFromNetdev, frame{src: elsewhere}.bytes(), actRedirect, StatAccepted)
 	r.want(ProgFromNetdev, frame{src: stranger}.bytes(), actShot, StatDropped)
 }
@@ -469,12 +469,12 @@ func TestICMPError(t *testing.T) {
 // TestXDPWithoutPolicy: enforce = 0 lets everything through.
 func TestXDPWithoutPolicy(t *testing.T) {
 	r := loadXDP(t, 0)
-	r.want(ProgXDPHash, frame{}.bytes(), xdpPass, StatAccepted)
-	r.want(ProgXDPHash, frame{frag: 100}.bytes(), xdpPass, StatAccepted)
-	r.want(ProgXDPHash, frame{tags: []uint16{etherVLAN}}.bytes(), xdpPass, StatAccepted)
-	r.want(ProgXDPHash, frame{}.bytes()[:etherSize+20], xdpPass, StatAccepted)
-	r.want(ProgXDPHash, frame{}.bytes()[:etherSize+19], xdpPass, StatPassed)
-	r.want(ProgXDPHash, frame{dst: client}.bytes(), xdpPass, StatPassed)
+	r.want(ProgXDP, frame{}.bytes(), xdpPass, StatAccepted)
+	r.want(ProgXDP, frame{frag: 100}.bytes(), xdpPass, StatAccepted)
+	r.want(ProgXDP, frame{tags: []uint16{etherVLAN}}.bytes(), xdpPass, StatAccepted)
+	r.want(ProgXDP, frame{}.bytes()[:etherSize+20], xdpPass, StatAccepted)
+	r.want(ProgXDP, frame{}.bytes()[:etherSize+19], xdpPass, StatPassed)
+	r.want(ProgXDP, frame{dst: client}.bytes(), xdpPass, StatPassed)
 }
 
 // TestXDPPass: the control touches nothing, whatever it gets.
@@ -502,6 +502,6 @@ func TestXDPWithFragments(t *testing.T) {
 		}
 	})
 	r.setRules(onlyClient)
-	r.want(ProgXDPHash, frame{}.bytes(), xdpPass, StatAccepted)
-	r.want(ProgXDPHash, frame{dport: 9}.bytes(), xdpDrop, StatDropped)
+	r.want(ProgXDP, frame{}.bytes(), xdpPass, StatAccepted)
+	r.want(ProgXDP, frame{dport: 9}.bytes(), xdpDrop, StatDropped)
 }

@@ -10,6 +10,18 @@
 const volatile __be32 endpoint_ip = 0; // the endpoint's address as on the wire
 const volatile __u8 enforce = 0;       // 0: there is no policy
 
+static __always_inline int admits(const struct packet *p, __u32 bytes)
+{
+	switch (structure) {
+	case STRUCTURE_LINEAR:
+		return list_admits(p, bytes);
+	case STRUCTURE_LPM:
+		return trie_admits(p, bytes);
+	default:
+		return hash_admits(p, p->saddr, bytes);
+	}
+}
+
 static __always_inline enum verdict judge(struct xdp_md *ctx)
 {
 	struct cursor c = {(void *)(long)ctx->data, (void *)(long)ctx->data_end};
@@ -24,7 +36,7 @@ static __always_inline enum verdict judge(struct xdp_md *ctx)
 		return ACCEPTED;
 	if (p.tags || !p.whole)
 		return DROPPED;
-	return policy_admits(p.saddr, p.dport, p.proto) ? ACCEPTED : DROPPED;
+	return admits(&p, ctx->data_end - ctx->data) ? ACCEPTED : DROPPED;
 }
 
 static __always_inline int leave(struct xdp_md *ctx, enum verdict v)
@@ -33,9 +45,9 @@ static __always_inline int leave(struct xdp_md *ctx, enum verdict v)
 	return v == DROPPED ? XDP_DROP : XDP_PASS;
 }
 
-// xdp_hash admits to the endpoint only what has an entry in the policy table.
+// xdp_policy admits to the endpoint what the policies admit.
 SEC("xdp")
-int xdp_hash(struct xdp_md *ctx)
+int xdp_policy(struct xdp_md *ctx)
 {
 	return leave(ctx, judge(ctx));
 }

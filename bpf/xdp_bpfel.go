@@ -16,12 +16,20 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	xdpMapPolicy     = "policy"
-	xdpMapStats      = "stats"
-	xdpProgXdpHash   = "xdp_hash"
-	xdpProgXdpPass   = "xdp_pass"
-	xdpVarEndpointIp = "endpoint_ip"
-	xdpVarEnforce    = "enforce"
+	xdpMapHits         = "hits"
+	xdpMapHitsShared   = "hits_shared"
+	xdpMapList         = "list"
+	xdpMapPolicy       = "policy"
+	xdpMapStats        = "stats"
+	xdpMapTrie         = "trie"
+	xdpProgXdpPass     = "xdp_pass"
+	xdpProgXdpPolicy   = "xdp_policy"
+	xdpVarAccounting   = "accounting"
+	xdpVarDefaultAdmit = "default_admit"
+	xdpVarEndpointIp   = "endpoint_ip"
+	xdpVarEnforce      = "enforce"
+	xdpVarListCapacity = "list_capacity"
+	xdpVarStructure    = "structure"
 )
 
 // loadXdp returns the embedded CollectionSpec for xdp.
@@ -66,24 +74,32 @@ type xdpSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type xdpProgramSpecs struct {
-	XdpHash *ebpf.ProgramSpec `ebpf:"xdp_hash"`
-	XdpPass *ebpf.ProgramSpec `ebpf:"xdp_pass"`
+	XdpPass   *ebpf.ProgramSpec `ebpf:"xdp_pass"`
+	XdpPolicy *ebpf.ProgramSpec `ebpf:"xdp_policy"`
 }
 
 // xdpMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type xdpMapSpecs struct {
-	Policy *ebpf.MapSpec `ebpf:"policy"`
-	Stats  *ebpf.MapSpec `ebpf:"stats"`
+	Hits       *ebpf.MapSpec `ebpf:"hits"`
+	HitsShared *ebpf.MapSpec `ebpf:"hits_shared"`
+	List       *ebpf.MapSpec `ebpf:"list"`
+	Policy     *ebpf.MapSpec `ebpf:"policy"`
+	Stats      *ebpf.MapSpec `ebpf:"stats"`
+	Trie       *ebpf.MapSpec `ebpf:"trie"`
 }
 
 // xdpVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type xdpVariableSpecs struct {
-	EndpointIp *ebpf.VariableSpec `ebpf:"endpoint_ip"`
-	Enforce    *ebpf.VariableSpec `ebpf:"enforce"`
+	Accounting   *ebpf.VariableSpec `ebpf:"accounting"`
+	DefaultAdmit *ebpf.VariableSpec `ebpf:"default_admit"`
+	EndpointIp   *ebpf.VariableSpec `ebpf:"endpoint_ip"`
+	Enforce      *ebpf.VariableSpec `ebpf:"enforce"`
+	ListCapacity *ebpf.VariableSpec `ebpf:"list_capacity"`
+	Structure    *ebpf.VariableSpec `ebpf:"structure"`
 }
 
 // xdpObjects contains all objects after they have been loaded into the kernel.
@@ -106,14 +122,22 @@ func (o *xdpObjects) Close() error {
 //
 // It can be passed to loadXdpObjects or ebpf.CollectionSpec.LoadAndAssign.
 type xdpMaps struct {
-	Policy *ebpf.Map `ebpf:"policy"`
-	Stats  *ebpf.Map `ebpf:"stats"`
+	Hits       *ebpf.Map `ebpf:"hits"`
+	HitsShared *ebpf.Map `ebpf:"hits_shared"`
+	List       *ebpf.Map `ebpf:"list"`
+	Policy     *ebpf.Map `ebpf:"policy"`
+	Stats      *ebpf.Map `ebpf:"stats"`
+	Trie       *ebpf.Map `ebpf:"trie"`
 }
 
 func (m *xdpMaps) Close() error {
 	return _XdpClose(
+		m.Hits,
+		m.HitsShared,
+		m.List,
 		m.Policy,
 		m.Stats,
+		m.Trie,
 	)
 }
 
@@ -121,22 +145,26 @@ func (m *xdpMaps) Close() error {
 //
 // It can be passed to loadXdpObjects or ebpf.CollectionSpec.LoadAndAssign.
 type xdpVariables struct {
-	EndpointIp *ebpf.Variable `ebpf:"endpoint_ip"`
-	Enforce    *ebpf.Variable `ebpf:"enforce"`
+	Accounting   *ebpf.Variable `ebpf:"accounting"`
+	DefaultAdmit *ebpf.Variable `ebpf:"default_admit"`
+	EndpointIp   *ebpf.Variable `ebpf:"endpoint_ip"`
+	Enforce      *ebpf.Variable `ebpf:"enforce"`
+	ListCapacity *ebpf.Variable `ebpf:"list_capacity"`
+	Structure    *ebpf.Variable `ebpf:"structure"`
 }
 
 // xdpPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadXdpObjects or ebpf.CollectionSpec.LoadAndAssign.
 type xdpPrograms struct {
-	XdpHash *ebpf.Program `ebpf:"xdp_hash"`
-	XdpPass *ebpf.Program `ebpf:"xdp_pass"`
+	XdpPass   *ebpf.Program `ebpf:"xdp_pass"`
+	XdpPolicy *ebpf.Program `ebpf:"xdp_policy"`
 }
 
 func (p *xdpPrograms) Close() error {
 	return _XdpClose(
-		p.XdpHash,
 		p.XdpPass,
+		p.XdpPolicy,
 	)
 }
 

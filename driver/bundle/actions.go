@@ -108,15 +108,24 @@ type Offload struct {
 }
 
 // Rules loads one rule-set file in one atomic call of Tool:
-// "iptables-legacy" and "iptables-nft" mean `TOOL-restore --noflush -w`,
-// "nft" means `nft -f`. Undo: the Undo file, loaded the same way; if it is
-// empty nothing is undone (the namespace goes away). The step's value Metric
-// is the wall time of the call in seconds.
+// "iptables-legacy", "iptables-nft", "ip6tables-legacy" and "ip6tables-nft"
+// mean `TOOL-restore --noflush -w`, "nft" means `nft -f`, "ipset" means
+// `ipset restore` (atomic per line only). Undo: the Undo file, loaded the same
+// way; if it is empty nothing is undone (the namespace goes away).
+//
+// In a file for nft the text "{handle:FAMILY TABLE CHAIN COMMENT}" stands for
+// the handle of the chain's rule with that comment; it is looked up before the
+// call is timed.
+//
+// The step's values: Metric is the wall time of the call in seconds, and
+// "memory_bytes" what the kernel keeps of what the call loaded, where that can
+// be told; the step's note says how.
 type Rules struct {
-	Tool   string `json:"tool"`
-	File   string `json:"file"`
-	Undo   string `json:"undo,omitempty"`
-	Metric string `json:"metric,omitempty"` // "" = MetricLoad
+	Tool string `json:"tool"`
+	File string `json:"file"`
+	Undo string `json:"undo,omitempty"`
+	// Metric names the value of the wall time, "" is "load_seconds".
+	Metric string `json:"metric,omitempty"`
 }
 
 // Names of the values in which Rules and FillMap tell how long they took.
@@ -185,8 +194,11 @@ type AttachBPF struct {
 	Hook    string `json:"hook"`
 }
 
-// Listen opens a TCP listener of the helper's own that accepts and closes.
-// It proves reachability before the real server runs. Undo: closed.
+// Listen opens a listener of the helper's own, for TCP and UDP over IPv4 and,
+// where the kernel has it, IPv6. It proves reachability before the real server
+// runs. Whatever it is sent it sends back; a TCP connection on which nothing
+// comes for a second after it was accepted is closed. Undo: closed, with every
+// connection.
 type Listen struct {
 	Handle string `json:"handle"`
 	Port   int    `json:"port"`
@@ -213,9 +225,18 @@ const (
 	Deny  = "deny"  // no answer at all within the timeout; a reset is not a denial
 )
 
-// Probes tries TCP connections from the step's namespace, all at once, and
-// fails unless every outcome is as wanted. Source addresses that the namespace
-// lacks are added to Link for the time of the probe.
+// Protocols of Probes.
+const (
+	TCP  = "tcp"  // a connection; what "" means
+	UDP  = "udp"  // a datagram that comes back
+	ICMP = "icmp" // an echo request that is answered, ICMPv6 in IPv6
+)
+
+// Probes tries connections and datagrams from the step's namespace, all at
+// once, and fails unless every outcome is as wanted. Source addresses that the
+// namespace lacks are added to Link for the time of the probe. A datagram that
+// is wanted to get through is repeated while it is not answered, because
+// nobody else does that.
 type Probes struct {
 	Link    string  `json:"link"`
 	Timeout float64 `json:"timeout"` // seconds a denial must stay silent
@@ -225,10 +246,45 @@ type Probes struct {
 // Probe is one attempt.
 type Probe struct {
 	What string `json:"what"` // for messages: "forbidden source"
-	From string `json:"from"` // source address
+	From string `json:"from"` // source address; its family is the try's
 	To   string `json:"to"`
-	Port int    `json:"port"`
+	Port int    `json:"port"` // of TCP and UDP
 	Want string `json:"want"`
+	// Proto is TCP, UDP or ICMP.
+	Proto string `json:"proto,omitempty"`
+	// Size is the payload of a datagram in bytes, at most 65000; 0 is a small
+	// one. One that does not fit the link's MTU goes, and comes back, in
+	// fragments.
+	Size int `json:"size,omitempty"`
+}
+
+// What a Flow step does.
+const (
+	FlowOpen  = "open"  // connects from From to To, and checks once
+	FlowCheck = "check" // sends bytes and waits for them to come back
+	FlowClose = "close" // resets
+)
+
+// Flow opens, checks or closes a long-lived TCP connection from the step's
+// namespace to a Listen. Source addresses are added as for Probes, for as long
+// as the flow is open. A connection that cannot be opened, or does not do what
+// Want says, is the subject's fault. The value of open and check that got
+// through is "echo_seconds", the time until the bytes were back. Undo of open:
+// closed.
+type Flow struct {
+	Handle string `json:"handle"`
+	Op     string `json:"op"`
+	// Of FlowOpen.
+	Link string `json:"link,omitempty"`
+	From string `json:"from,omitempty"`
+	To   string `json:"to,omitempty"`
+	Port int    `json:"port,omitempty"`
+	// Of FlowOpen and FlowCheck: seconds in which it has to happen.
+	Timeout float64 `json:"timeout,omitempty"`
+	// Of FlowCheck: Allow, which "" means, or Deny - nothing comes back within
+	// Timeout. Denied bytes stay in the connection, and a later check that gets
+	// through finds them before its own.
+	Want string `json:"want,omitempty"`
 }
 
 // Read takes a snapshot of counters under a name. The values also return as
@@ -240,10 +296,7 @@ type Read struct {
 
 // Counter says what Read reads. Exactly one field is set.
 type Counter struct {
-	// Rules: tool and chain ("iptables-legacy", table "filter", "INPUT").
-	// Values: rules (in the chain), rules_hook (in the whole table), packets
-	// and bytes (of all the chain's rules with a target, plus its policy),
-	// dropped (packets of DROP rules), accepted (packets of ACCEPT rules).
+	// Rules: a netfilter rule set; see RuleCounter for the values.
 	Rules *RuleCounter `json:"rules,omitempty"`
 	// BPF: a per-CPU array of {packets u64, bytes u64} indexed by verdict
 	// (bpf/headers/stats.h) and the maps whose realised entries count.
@@ -255,11 +308,24 @@ type Counter struct {
 	Script *Program `json:"script,omitempty"`
 }
 
-// RuleCounter names a chain of a netfilter rule set.
+// RuleCounter names a chain of a netfilter rule set. Its values: rules (in the
+// chain), rules_hook (in the whole table), packets and bytes (that the chain
+// decided, or let pass), dropped (packets that met a rule that drops), accepted
+// (packets that met a rule that accepts), passed (packets that met no such
+// rule), elements.SET (of each set).
+//
+// With iptables, packets are those of all the chain's rules with a target, plus
+// its policy; passed ones are those of RETURN rules and of a policy ACCEPT.
+// With nft, packets are the sum over the table of all rules that count, and
+// passed ones are those of rules that count and have no verdict; a rule set
+// made for this has every packet meet one counter.
 type RuleCounter struct {
-	Tool  string `json:"tool"`
-	Table string `json:"table"`
+	Tool  string `json:"tool"`  // of Rules, but not "ipset"
+	Table string `json:"table"` // "filter"; of nft the family and name, "ip hookbed"
 	Chain string `json:"chain"`
+	// Sets are ipsets that the rules match. Those of an nft table are read
+	// with it.
+	Sets []string `json:"sets,omitempty"`
 }
 
 // BPFCounter names the counters of a loaded object.
@@ -287,6 +353,39 @@ type Expect struct {
 	Key   string `json:"key"`
 	Op    string `json:"op"`
 	Value uint64 `json:"value"`
+}
+
+// Modes of XDP on a link, for Guard.
+const (
+	XDPNone    = "none"
+	XDPNative  = "native"
+	XDPGeneric = "generic"
+)
+
+// Guard looks at what could spoil a measurement without a filter's counters
+// showing it, as it is now, and fails with FaultVoid and all that is wrong. What
+// it looked at returns as values: xdp_program, jit_enable, jit_harden,
+// conntrack_count, conntrack_max, entries.MAP, max_entries.MAP.
+type Guard struct {
+	// Link is looked at for XDP and Offloads ("peer:" names allowed).
+	Link string `json:"link,omitempty"`
+	// XDP is the mode that must be in force, "" is not looked at; with Program,
+	// which is one of Handle, it must be that program's.
+	XDP     string `json:"xdp,omitempty"`
+	Program string `json:"program,omitempty"`
+	// Offloads must read as stated, by their names as for Offload.
+	Offloads map[string]bool `json:"offloads,omitempty"`
+	// JIT must be on (net.core.bpf_jit_enable = 1) and not hardened
+	// (net.core.bpf_jit_harden = 0) on the machine, and every program of Handle,
+	// if given, be machine code.
+	JIT bool `json:"jit,omitempty"`
+	// Conntrack is the largest share of nf_conntrack_max that the connections of
+	// the step's namespace may take, 0 is not looked at. A namespace that tracks
+	// none passes.
+	Conntrack float64 `json:"conntrack,omitempty"`
+	// Maps of Handle may be filled to these shares of their max_entries.
+	Maps   map[string]float64 `json:"maps,omitempty"`
+	Handle string             `json:"handle,omitempty"`
 }
 
 // Exec runs the workload's client in an endpoint to completion and keeps its
@@ -332,8 +431,10 @@ func (Listen) Kind() string    { return "listen" }
 func (Start) Kind() string     { return "start" }
 func (Stop) Kind() string      { return "stop" }
 func (Probes) Kind() string    { return "probes" }
+func (Flow) Kind() string      { return "flow" }
 func (Read) Kind() string      { return "read" }
 func (Expect) Kind() string    { return "expect" }
+func (Guard) Kind() string     { return "guard" }
 func (Exec) Kind() string      { return "exec" }
 func (Snapshot) Kind() string  { return "snapshot" }
 func (Tool) Kind() string      { return "tool" }
@@ -344,8 +445,9 @@ func (AdoptBPF) Kind() string  { return "adopt-bpf" }
 func actions() []Action {
 	return []Action{
 		Netns{}, Veth{}, Netkit{}, Bridge{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
-		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Stop{}, Probes{},
-		Read{}, Expect{}, Exec{}, Snapshot{}, Tool{}, Daemon{}, AdoptBPF{},
+		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Stop{}, Probes{}, Flow{},
+		Read{}, Expect{}, Guard{}, Exec{}, Snapshot{},
+		Tool{}, Daemon{}, AdoptBPF{},
 	}
 }
 

@@ -124,6 +124,8 @@ func misbehave(how string, step bundle.Step) string {
 		return bundle.FaultSubject
 	case how == "unsupported" && load:
 		return bundle.FaultUnsupported
+	case how == "guard-trips" && step.Phase == bundle.Collect:
+		return bundle.FaultVoid
 	}
 	return ""
 }
@@ -313,6 +315,17 @@ func TestTrafficPastTheFilterIsVoid(t *testing.T) {
 	}
 	expectTrials(t, rows, 4, record.StatusVoid)
 	if !strings.Contains(rows[0].Reason, "went past it") {
+		t.Errorf("reason %q", rows[0].Reason)
+	}
+}
+
+func TestGuardThatTripsIsVoid(t *testing.T) {
+	_, rows, err := campaignOf(t, "guard-trips")
+	if err != nil {
+		t.Fatal(err)
+	}
+	expectTrials(t, rows, 4, record.StatusVoid)
+	if !strings.Contains(rows[0].Reason, "fake void") {
 		t.Errorf("reason %q", rows[0].Reason)
 	}
 }

@@ -230,7 +230,7 @@ func TestSealedResume(t *testing.T) {
 
 func TestSealedFaultsAreRows(t *testing.T) {
 	for how, status := range map[string]string{
-		"not-enforced": record.StatusFailed, "unsupported": record.StatusUnsupported, "bypass": record.StatusVoid, "rig-always": record.StatusRig,
+		"not-enforced": record.StatusFailed, "unsupported": record.StatusUnsupported, "bypass": record.StatusVoid, "guard-trips": record.StatusVoid, "rig-always": record.StatusRig,
 	} {
 		dir := newSealedDir(t)
 		_, err := sealedIn(t, t.Context(), dir, 2, &quiet{}, pretender(func(setup int) string {

@@ -53,14 +53,47 @@ func (r *runner) applySetup(ctx context.Context, setup datapath.Setup) (applied,
 	if r.replay {
 		a.metrics = []workload.Metric{{Name: "apply_seconds", Unit: "s", Value: ex.Seconds()}}
 	}
-	load := 0.0
-	for _, o := range ex.Steps {
-		load += o.Values["load_seconds"]
-	}
-	if load > 0 {
-		a.metrics = append(a.metrics, workload.Metric{Name: "load_seconds", Unit: "s", Value: load})
-	}
+	a.metrics = append(a.metrics, stepMetrics(ex)...)
 	return a, nil
+}
+
+// stepMetrics sums what the steps of a setup measured: loading the policies,
+// adding one and taking it out again, and the kernel memory that all of it takes.
+func stepMetrics(ex lab.Execution) []workload.Metric {
+	var out []workload.Metric
+	add := func(name, unit string, v float64) {
+		if v > 0 {
+			out = append(out, workload.Metric{Name: name, Unit: unit, Value: v})
+		}
+	}
+	load, update, memory := 0.0, 0.0, map[string]float64{}
+	for i, o := range ex.Steps {
+		load += o.Values[bundle.MetricLoad]
+		update += o.Values[datapath.MetricUpdate]
+		if bytes, ok := o.Values["memory_bytes"]; ok {
+			memory[holder(i, o.Step)] = bytes
+		}
+	}
+	total := 0.0
+	for _, bytes := range memory {
+		total += bytes
+	}
+	add(bundle.MetricLoad, "s", load)
+	add(datapath.MetricUpdate, "s", update)
+	add("memory_bytes", "By", total)
+	return out
+}
+
+// holder names what a step's memory is of: steps about a BPF object say what all
+// of it holds by then, others what they added.
+func holder(i int, s bundle.Step) string {
+	switch do := s.Do.(type) {
+	case bundle.LoadBPF:
+		return s.Node + " " + do.Handle
+	case bundle.FillMap:
+		return s.Node + " " + do.Handle
+	}
+	return strconv.Itoa(i)
 }
 
 // Bundle renders the trial of a cell: proof, then the workload between two

@@ -39,6 +39,8 @@ type Setup struct {
 	// without its load, in x86-64 instructions for each packet that the hook
 	// counts; nil where that is not known.
 	KnownInstructions *float64
+	// Unsupported is why the filter cannot hold this cell's policies; "" if it can.
+	Unsupported string
 }
 
 // Marks says whether the setup leaves its mark on an endpoint's namespace: a
@@ -98,7 +100,7 @@ func Catalog() []plan.DatapathEntry {
 	var named, crossed []plan.DatapathEntry
 	for _, fa := range fabrics() {
 		for _, fi := range filters() {
-			e := entry(fa, fi)
+			e := combined(fa, fi)
 			crossed = append(crossed, e)
 			for _, p := range presets() {
 				if p.fabric != fa.name || p.filter != fi.name {
@@ -117,7 +119,7 @@ func presetRank(name string) int {
 	return slices.IndexFunc(presets(), func(p preset) bool { return p.name == name })
 }
 
-func entry(fa fabric, fi filter) plan.DatapathEntry {
+func combined(fa fabric, fi filter) plan.DatapathEntry {
 	e := plan.DatapathEntry{
 		Name: crossName(fa.name, fi.name), Doc: fa.doc + "; " + fi.doc, Fabric: fa.name, Filter: fi.name,
 		Crossed: true, NoPolicies: fi.noPolicies,
@@ -170,6 +172,9 @@ func combination(cell plan.Cell) (fa fabric, fi filter, err error) {
 // Check says whether a node with these facts (bundle session facts) can carry
 // the setup; an error wraps ErrNotSupported.
 func Check(s Setup, facts map[string]string) error {
+	if s.Unsupported != "" {
+		return fmt.Errorf("%w: %s", ErrNotSupported, s.Unsupported)
+	}
 	for _, st := range s.Apply {
 		if r, ok := st.Do.(bundle.Rules); ok && facts["tool."+r.Tool] == "" {
 			return fmt.Errorf("%w: the node has no %s", ErrNotSupported, r.Tool)
@@ -186,6 +191,8 @@ type renderer struct {
 	// realised is what the kernel must hold once the policies are applied.
 	realised []bundle.Expect
 	joined   bool // the programs of fabric bpf are there
+	// admits is the value of the filter's counters that grows with what it admits.
+	admits string
 }
 
 func newRenderer(cell plan.Cell) *renderer {
@@ -194,6 +201,7 @@ func newRenderer(cell plan.Cell) *renderer {
 		Setup:    Setup{Topology: t, Network: NetworkBridge, Files: map[string]bundle.File{}},
 		cell:     cell,
 		policies: policiesOf(cell, t.Client.Addr),
+		admits:   "accepted",
 	}
 }
 

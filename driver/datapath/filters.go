@@ -12,15 +12,28 @@ import (
 // filters lists every filter, by mechanism and within it by structure.
 func filters() []filter {
 	none := filter{name: "none", doc: "no policy", noPolicies: true, inside: true, render: func(*renderer) error { return nil }}
-	return slices.Concat([]filter{none}, netfilterFilters(), tcFilters(), xdpFilters())
+	return slices.Concat([]filter{none}, netfilterFilters(), tcFilters(), xdpFilters(), peerFilters())
 }
 
 func netfilterFilters() []filter {
-	return []filter{{
-		name: "iptables-legacy", doc: "a linear list of iptables-legacy rules", inside: true, render: iptablesFilter,
-		options: slices.Concat(policyOptions(), netfilterOptions(placementInput, placementForward)),
-		refuse:  refuseFirst(refuseMatch, refusePlacement),
-	}}
+	one := func(name, doc string, placements ...string) filter {
+		return filter{
+			name: name, doc: doc, inside: true, render: netfilterFilter,
+			options: slices.Concat(policyOptions(), netfilterOptions(placements...)),
+			refuse:  refuseFirst(refuseMatch, refusePlacement, refuseNetfilter(name)),
+		}
+	}
+	iptables := []string{placementInput, placementForward}
+	nft := []string{placementInput, placementForward, placementBridge}
+	return []filter{
+		one(filterIptablesLegacy, "a linear list of iptables-legacy rules", iptables...),
+		one(filterIptablesNft, "a linear list of iptables rules, kept in nftables", iptables...),
+		one(filterIpset, "one iptables-legacy rule that asks an ipset", iptables...),
+		one(filterNftLinear, "a linear list of nftables rules", nft...),
+		one(filterNftSet, "one nftables rule that asks a set", nft...),
+		one(filterNftVmap, "one nftables rule that takes its verdict from a map", nft...),
+		one(filterNftInterval, "one nftables rule that asks a set of intervals", nft...),
+	}
 }
 
 // tcFilters are the programs of the tc object: on fabric bpf those that join the

@@ -97,8 +97,8 @@ func (r *renderer) expectCounters(tries []bundle.Probe) {
 	if denied > 0 {
 		expect("denied probes are dropped by the filter", "dropped", denied)
 	}
-	if denied > 0 && !r.policies.deny {
-		expect("allowed probes pass the filter", "accepted", allowed)
+	if r.policies.size() > 0 {
+		expect("allowed probes pass the filter", r.admits, allowed)
 	} else {
 		expect("probes pass the hook", "packets", allowed+denied)
 	}

@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"strings"
@@ -23,16 +24,25 @@ func (r *renderer) tcFilter(s bpf.Structure) error {
 		return r.joinByTC(s, fill)
 	}
 	n, link := r.Topology.Server.Node, r.Topology.Server.PeerLink()
-	vars := r.tcVars(s)
+	vars, err := r.tcVars(s)
+	if err != nil {
+		return err
+	}
 	vars[bpf.VarEnforce] = onOff(r.policies.size() > 0)
 	r.endpointVars(vars)
+	programs := []string{bpf.ProgToEndpoint}
+	if s != bpf.StructurePass {
+		programs = append(programs, bpf.ProgTrack)
+	}
 	object := r.file("datapath.bpf.o", bpf.DatapathObject())
-	r.apply(n, "", bundle.LoadBPF{Handle: tcHandle(n), Object: object, Programs: []string{bpf.ProgToEndpoint, bpf.ProgTrack}, Vars: vars, MaxEntries: r.mapSizes(s)})
+	r.apply(n, "", bundle.LoadBPF{Handle: tcHandle(n), Object: object, Programs: programs, Vars: vars, MaxEntries: r.mapSizes(bpf.TCTables(s))})
 	if err := fill(n); err != nil {
 		return err
 	}
 	egress, ingress := r.tcHooks()
-	r.apply(n, "", bundle.AttachBPF{Handle: tcHandle(n), Program: bpf.ProgTrack, Link: link, Hook: ingress})
+	if s != bpf.StructurePass {
+		r.apply(n, "", bundle.AttachBPF{Handle: tcHandle(n), Program: bpf.ProgTrack, Link: link, Hook: ingress})
+	}
 	r.apply(n, "", bundle.AttachBPF{Handle: tcHandle(n), Program: bpf.ProgToEndpoint, Link: link, Hook: egress})
 	return nil
 }
@@ -44,12 +54,16 @@ func (r *renderer) joinByTC(s bpf.Structure, fill func(Node) error) error {
 	r.joined = true
 	t := r.Topology
 	object := r.file("datapath.bpf.o", bpf.DatapathObject())
+	vars, err := r.tcVars(s)
+	if err != nil {
+		return err
+	}
 	for _, n := range t.Nodes {
 		programs := []string{bpf.ProgFromEndpoint}
 		if t.MultiHost() {
 			programs = append(programs, bpf.ProgFromNetdev)
 		}
-		r.apply(n, "", bundle.LoadBPF{Handle: tcHandle(n), Object: object, Programs: programs, Vars: r.tcVars(s), MaxEntries: r.mapSizes(s)})
+		r.apply(n, "", bundle.LoadBPF{Handle: tcHandle(n), Object: object, Programs: programs, Vars: vars, MaxEntries: r.mapSizes(bpf.TCTables(s))})
 		r.fillEndpoints(n, fill != nil && r.policies.size() > 0)
 	}
 	if fill != nil {
@@ -80,30 +94,47 @@ func (r *renderer) tcHooks() (egress, ingress string) {
 	return bundle.HookTCEgress, bundle.HookTCIngress
 }
 
-func (r *renderer) tcVars(s bpf.Structure) map[string]string {
+func (r *renderer) tcVars(s bpf.Structure) (map[string]string, error) {
 	vars := r.policyVars(s)
 	vars[bpf.VarEnforceNewOnly] = onOff(r.cell.Get(optEnforce) == enforceNew)
 	vars[bpf.VarUsePeer] = onOff(r.cell.Get(optDelivery) == deliverPeer)
-	return vars
+	if s == bpf.StructureCilium09 {
+		ports, err := bpf.L4Ports(r.policies.installed(r.Topology.Client.Addr))
+		if err != nil {
+			return nil, err
+		}
+		vars[bpf.VarL4Ports] = hex.EncodeToString(ports)
+	}
+	return vars, nil
 }
 
 // policyVars are the variables that tc and XDP share.
 func (r *renderer) policyVars(s bpf.Structure) map[string]string {
 	accounting := map[string]byte{accountingPerCPU: 1, accountingAtomic: 2}[r.cell.Get(optAccounting)]
-	return map[string]string{
+	vars := map[string]string{
 		bpf.VarStructure:    hex.EncodeToString([]byte{byte(s)}),
 		bpf.VarDefaultAdmit: onOff(r.policies.deny),
 		bpf.VarAccounting:   hex.EncodeToString([]byte{accounting}),
 	}
+	if s == bpf.StructureLinear {
+		vars[bpf.VarListCapacity] = hex.EncodeToString(binary.LittleEndian.AppendUint32(nil, r.listCapacity()))
+	}
+	return vars
+}
+
+// listCapacity has room for the policies, the control connection's and an
+// update's, and ends on a power of two, so that few programs differ.
+func (r *renderer) listCapacity() uint32 {
+	size := uint32(16)
+	for uint32(r.policies.size())+2 > size {
+		size *= 2
+	}
+	return size
 }
 
 // endpointVars tells a program that guards one endpoint which.
 func (r *renderer) endpointVars(vars map[string]string) {
-	name := bpf.VarEndpointIP
-	if r.Topology.IPv6 {
-		name = bpf.VarEndpointIP6
-	}
-	vars[name] = hex.EncodeToString(r.Topology.Server.Addr.AsSlice())
+	vars[bpf.VarEndpointIP] = hex.EncodeToString(r.Topology.Server.Addr.AsSlice())
 }
 
 // fillEndpoints tells a node's programs which endpoints it has.
@@ -115,7 +146,7 @@ func (r *renderer) fillEndpoints(n Node, enforce bool) {
 		}
 		lines.WriteString(bpf.EndpointLine(e.Addr, e.HostLink(), uint32(i+1), e.MAC, e.HostMAC, enforce && e.Role == Server) + "\n")
 	}
-	r.apply(n, "", bundle.FillMap{Handle: tcHandle(n), Map: r.six(bpf.MapEndpoints, bpf.MapEndpoints6), File: r.file(n.Name+".endpoints", []byte(lines.String()))})
+	r.apply(n, "", bundle.FillMap{Handle: tcHandle(n), Map: bpf.MapEndpoints, File: r.file(n.Name+".endpoints", []byte(lines.String()))})
 }
 
 // tables writes policies as entries of maps: those of tc, or those of XDP.
@@ -151,10 +182,10 @@ func (r *renderer) fillPolicies(n Node, handle string, s bpf.Structure, to table
 		return err
 	}
 	for _, f := range add {
-		r.update(n, "", r.fillMap(handle, f, "add.", metricUpdate))
+		r.update(n, "", r.fillMap(handle, f, "add.", MetricUpdate))
 	}
 	for _, f := range remove {
-		r.revert(n, "", r.fillMap(handle, f, "remove.", metricUpdate))
+		r.revert(n, "", r.fillMap(handle, f, "remove.", MetricUpdate))
 	}
 	return nil
 }
@@ -163,8 +194,8 @@ func (r *renderer) fillMap(handle string, f bpf.Fill, prefix, metric string) bun
 	return bundle.FillMap{Handle: handle, Map: f.Map, File: r.file(prefix+f.Map, []byte(f.Lines)), Delete: f.Delete, Metric: metric}
 }
 
-// metricUpdate is the value of a step that updates by one policy, in seconds.
-const metricUpdate = "update_seconds"
+// MetricUpdate is the value of a step that updates by one policy, in seconds.
+const MetricUpdate = "update_seconds"
 
 func (r *renderer) expectEntries(m string, n int) {
 	r.realised = append(r.realised, bundle.Expect{
@@ -173,16 +204,26 @@ func (r *renderer) expectEntries(m string, n int) {
 	})
 }
 
-// mapSizes gives maps room for the policies, and the same room whatever N is
-// up to 16 384, so that hash density is not what differs between cells.
-func (r *renderer) mapSizes(s bpf.Structure) map[string]uint32 {
+// mapSizes gives tables room for the policies, and the same room whatever N is
+// up to 16 384, so that hash density is not what differs between cells. A list is
+// as long as it must be: all of it is verified.
+func (r *renderer) mapSizes(tables []string) map[string]uint32 {
 	size := uint32(16384)
 	for uint32(r.policies.size())+2 > size {
 		size *= 2
 	}
 	out := map[string]uint32{}
-	for _, m := range bpf.SizedMaps(s, r.Topology.IPv6) {
+	for _, m := range tables {
 		out[m] = size
+		if m == bpf.MapList {
+			out[m] = r.listCapacity()
+		}
+	}
+	switch r.cell.Get(optAccounting) {
+	case accountingPerCPU:
+		out[bpf.MapHits] = size
+	case accountingAtomic:
+		out[bpf.MapHitsShared] = size
 	}
 	return out
 }

@@ -375,9 +375,12 @@ func blank(n, size int) reflect.Value {
 	return reflect.MakeSlice(reflect.SliceOf(reflect.ArrayOf(size, reflect.TypeFor[byte]())), n, n)
 }
 
-// countEntries counts the keys that a map really holds. Arrays hold all of
-// theirs always.
+// countEntries counts the keys that a map really holds. An array holds all of
+// its always: there it counts the values that are not zero.
 func countEntries(m *ebpf.Map) (uint64, error) {
+	if m.Type() == ebpf.Array {
+		return countUsed(m)
+	}
 	if !perCPU(m) {
 		// Errors include "not supported" and a batch too small for a bucket.
 		if n, err := countBatched(m); err == nil {
@@ -401,6 +404,19 @@ func countEntries(m *ebpf.Map) (uint64, error) {
 		key = append(key[:0], next...)
 	}
 	return 0, errors.New("the map changes too fast to count")
+}
+
+func countUsed(m *ebpf.Map) (uint64, error) {
+	n, value, zero := uint64(0), make([]byte, m.ValueSize()), make([]byte, m.ValueSize())
+	for i := range m.MaxEntries() {
+		if err := m.Lookup(i, &value); err != nil {
+			return n, fmt.Errorf("read element %d: %w", i, err)
+		}
+		if !bytes.Equal(value, zero) {
+			n++
+		}
+	}
+	return n, nil
 }
 
 func countBatched(m *ebpf.Map) (uint64, error) {

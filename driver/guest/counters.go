@@ -4,9 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"regexp"
-	"strconv"
-	"strings"
 
 	"github.com/cilium/ebpf"
 
@@ -45,92 +42,6 @@ func doRead(c *call, a bundle.Read) error {
 	})
 	for k, v := range got {
 		c.value(k, float64(v))
-	}
-	return nil
-}
-
-func (c *call) readRules(r bundle.RuleCounter) (counters, error) {
-	switch r.Tool {
-	case "iptables-legacy", "iptables-nft":
-	case "nft":
-		return nil, unsupported("counters of nft rule sets cannot be read")
-	default:
-		return nil, fmt.Errorf("unknown rule-set tool %q", r.Tool)
-	}
-	out, err := runTool(c.ctx, []string{r.Tool + "-save", "-c", "-t", r.Table}, nil)
-	if err != nil {
-		return nil, err
-	}
-	return parseRules(string(out), r.Chain)
-}
-
-// savedRule is a rule line of iptables-save -c: counters, chain, the rest.
-var savedRule = regexp.MustCompile(`^\[(\d+):(\d+)\] -A (\S+)(.*)$`)
-
-// savedChain is a chain line: name, policy, counters.
-var savedChain = regexp.MustCompile(`^:(\S+) (\S+) \[(\d+):(\d+)\]$`)
-
-// savedTarget is the target in the rest of a rule line.
-var savedTarget = regexp.MustCompile(` -[jg] (\S+)`)
-
-// parseRules reads the output of iptables-save -c for one table. See
-// bundle.Counter for the values. A chain that is not there is an error, but a
-// table that is not holds no rules: its built-in chains are simply not
-// registered yet, which counts as zero of everything.
-func parseRules(text, chain string) (counters, error) {
-	got := counters{"rules": 0, "rules_hook": 0, "packets": 0, "bytes": 0, "dropped": 0, "accepted": 0}
-	found, any := false, false
-	for _, line := range strings.Split(text, "\n") {
-		if m := savedChain.FindStringSubmatch(line); m != nil {
-			any = true
-			if m[1] == chain {
-				found = true
-				if err := got.add(m[3], m[4], m[2] == "-", ""); err != nil {
-					return nil, err
-				}
-			}
-		}
-		m := savedRule.FindStringSubmatch(line)
-		if m == nil {
-			continue
-		}
-		got["rules_hook"]++
-		if m[3] != chain {
-			continue
-		}
-		got["rules"]++
-		target := savedTarget.FindStringSubmatch(m[4])
-		name := ""
-		if target != nil {
-			name = target[1]
-		}
-		if err := got.add(m[1], m[2], target == nil, name); err != nil {
-			return nil, err
-		}
-	}
-	if any && !found {
-		return nil, fmt.Errorf("no chain %q in the table", chain)
-	}
-	return got, nil
-}
-
-// add counts a rule or a policy, unless it has no verdict.
-func (k counters) add(packets, bytes string, silent bool, target string) error {
-	p, err := strconv.ParseUint(packets, 10, 64)
-	b, err2 := strconv.ParseUint(bytes, 10, 64)
-	if err := errors.Join(err, err2); err != nil {
-		return fmt.Errorf("parse counters [%s:%s]: %w", packets, bytes, err)
-	}
-	if silent {
-		return nil
-	}
-	k["packets"] += p
-	k["bytes"] += b
-	switch target {
-	case "DROP":
-		k["dropped"] += p
-	case "ACCEPT":
-		k["accepted"] += p
 	}
 	return nil
 }

@@ -27,9 +27,11 @@ type executor struct {
 	undo      undoStack
 	objects   map[string]*ebpf.Collection
 	servers   map[string]func(context.Context) error // ends a Start or Listen
+	flows     map[string]*flow
 	snapshots map[string]counters
 	nursery   *nursery
 	peers     peers
+	jit       func() (map[string]string, error) // reads the machine's state of the JIT compiler
 }
 
 func newExecutor() (*executor, error) {
@@ -43,7 +45,9 @@ func newExecutor() (*executor, error) {
 		endpoints: map[string]*endpoint{},
 		objects:   map[string]*ebpf.Collection{},
 		servers:   map[string]func(context.Context) error{},
+		flows:     map[string]*flow{},
 		snapshots: map[string]counters{},
+		jit:       readJIT,
 	}, nil
 }
 
@@ -82,8 +86,10 @@ func handlers() map[string]handler {
 	on(t, doStart)
 	on(t, doStop)
 	on(t, doProbes)
+	on(t, doFlow)
 	on(t, doRead)
 	on(t, doExpect)
+	on(t, doGuard)
 	on(t, doExec)
 	on(t, doSnapshot)
 	on(t, doTool)

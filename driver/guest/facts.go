@@ -204,6 +204,7 @@ func linkFacts(f map[string]string, h *netlink.Handle) {
 func (x *executor) toolFacts(ctx context.Context, f map[string]string) {
 	flags := map[string]string{
 		"iptables-legacy": "--version", "iptables-nft": "--version", "nft": "--version",
+		"ip6tables-legacy": "--version", "ip6tables-nft": "--version",
 		"ipset": "--version", "ip": "-Version", "ethtool": "--version", "dockerd": "--version",
 	}
 	for _, tool := range slices.Sorted(maps.Keys(flags)) {

@@ -22,7 +22,9 @@ func TestMain(m *testing.M) {
 		case "serve", "exec", "nursery":
 			main()
 		case "test-server":
-			testServer(os.Args[2])
+			testServer("tcp4", os.Args[2])
+		case "test-server6":
+			testServer("tcp6", os.Args[2])
 		}
 	}
 	if os.Getuid() != 0 {
@@ -33,13 +35,20 @@ func TestMain(m *testing.M) {
 }
 
 // testServer accepts and closes until it is ended.
-func testServer(port string) {
-	l, err := net.Listen("tcp4", ":"+port)
+func testServer(network, port string) {
+	l, err := net.Listen(network, ":"+port)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	acceptAndClose(l)
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		conn.Close()
+	}
 }
 
 func TestUsage(t *testing.T) {

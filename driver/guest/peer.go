@@ -228,8 +228,8 @@ func (c *call) run(ctx context.Context, p bundle.Program) (string, error) {
 		return "", subject("%s: not finished after %g s: %s", p, limit, said)
 	case proc.err == nil:
 		return string(out.data), nil
-	case lacksKernel(said):
-		return "", unsupported("%s: %w: %s", p, proc.err, said)
+	case lackedFeature(said) != "":
+		return "", unsupported("kernel %s lacks %s: %s: %w: %s", kernelRelease(), lackedFeature(said), p, proc.err, said)
 	}
 	return "", subject("%s: %w: %s", p, proc.err, said)
 }

@@ -156,6 +156,7 @@ type Start struct {
 	Handle string   `json:"handle"`
 	Argv   []string `json:"argv"`
 	CPUs   []int    `json:"cpus,omitempty"`
+	Batch  bool     `json:"batch,omitempty"` // as in Exec
 	Port   int      `json:"port,omitempty"` // TCP; 0 = do not wait
 }
 
@@ -245,6 +246,7 @@ type Expect struct {
 type Exec struct {
 	Argv    []string `json:"argv"`
 	CPUs    []int    `json:"cpus,omitempty"`
+	Batch   bool     `json:"batch,omitempty"` // schedule it as SCHED_BATCH: when woken, it never preempts
 	Timeout float64  `json:"timeout"` // seconds
 	Out     string   `json:"out,omitempty"`
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -45,6 +46,8 @@ func seal(ctx context.Context) error {
 	if err := furnishSealed(); err != nil {
 		return err
 	}
+	// Garbage is collected between workloads only (settleDown).
+	debug.SetGCPercent(-1)
 	data, err := os.ReadFile(bundle.SealedBlock)
 	if err != nil {
 		return fmt.Errorf("read block: %w", err)
@@ -152,7 +155,7 @@ type childHelper struct {
 // startChild starts this very program as the helper of one setup, as the
 // local provider does.
 func startChild(hello bundle.Hello) (*childHelper, error) {
-	cmd := exec.Command("/proc/self/exe", "serve", "--node-netns")
+	cmd := exec.Command("/proc/self/exe", "serve", "--node-netns", "--quiet")
 	cmd.Stderr = io.Discard
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -308,10 +311,12 @@ const (
 	lookEvery  = 200 * time.Millisecond
 )
 
-// settleDown waits until what the kernel still does of its own - freeing maps,
-// namespaces and sockets of what was before - is over, because it would take its
-// time from whatever is measured next. Waiting is free in virtual time.
+// settleDown collects this process's garbage and waits until what the kernel still
+// does of its own - freeing maps, namespaces and sockets of what was before - is
+// over, because either would take its time from whatever is measured next. Waiting
+// is free in virtual time.
 func settleDown() {
+	debug.FreeOSMemory()
 	before := busySeconds()
 	for quiet, looks := 0, 0; quiet < quietLooks && looks < mostLooks; looks++ {
 		time.Sleep(lookEvery)

@@ -156,7 +156,7 @@ type Start struct {
 	Handle string   `json:"handle"`
 	Argv   []string `json:"argv"`
 	CPUs   []int    `json:"cpus,omitempty"`
-	Batch  bool     `json:"batch,omitempty"` // as in Exec
+	FIFO   bool     `json:"fifo,omitempty"` // as in Exec
 	Port   int      `json:"port,omitempty"` // TCP; 0 = do not wait
 }
 
@@ -246,8 +246,8 @@ type Expect struct {
 type Exec struct {
 	Argv    []string `json:"argv"`
 	CPUs    []int    `json:"cpus,omitempty"`
-	Batch   bool     `json:"batch,omitempty"` // schedule it as SCHED_BATCH: when woken, it never preempts
-	Timeout float64  `json:"timeout"` // seconds
+	FIFO    bool     `json:"fifo,omitempty"` // schedule it as SCHED_FIFO: it runs until it sleeps
+	Timeout float64  `json:"timeout"`        // seconds
 	Out     string   `json:"out,omitempty"`
 }
 

@@ -48,6 +48,7 @@ func seal(ctx context.Context) error {
 	}
 	// Garbage is collected between workloads only (settleDown).
 	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(quietLimit)
 	data, err := os.ReadFile(bundle.SealedBlock)
 	if err != nil {
 		return fmt.Errorf("read block: %w", err)
@@ -89,6 +90,9 @@ func furnishSealed() error {
 	if err := os.MkdirAll("/run", 0o755); err != nil {
 		return fmt.Errorf("make /run: %w", err)
 	}
+	if err := noHugePages(); err != nil {
+		return err
+	}
 	// All modules are loaded here; asking for one later would start a program
 	// that does not exist.
 	if err := loadModules(); err != nil {
@@ -98,6 +102,16 @@ func furnishSealed() error {
 		return fmt.Errorf("turn module requests off: %w", err)
 	}
 	return loopbackUp()
+}
+
+// noHugePages stops khugepaged, which every few seconds joins pages of whoever runs:
+// 20 ms of a workload, if it falls into one. A kernel without it has nothing to stop.
+func noHugePages() error {
+	err := os.WriteFile("/sys/kernel/mm/transparent_hugepage/enabled", []byte("never"), 0)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("turn transparent huge pages off: %w", err)
+	}
+	return nil
 }
 
 // loadModules loads the listed modules in their order.

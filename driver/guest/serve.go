@@ -24,6 +24,10 @@ type session struct {
 	open    bool // Hello was said
 }
 
+// quietLimit is what a quiet helper may keep, garbage included. Past it the
+// collector runs after all: better late than out of memory.
+const quietLimit = 256 << 20
+
 // manners are what a helper's command line asks of it.
 type manners struct {
 	private bool // it has namespaces of its own (--node-netns)
@@ -40,6 +44,7 @@ func serve(ctx context.Context, in io.Reader, out io.Writer, log *slog.Logger, h
 	s := &session{x: x, log: log, private: how.private, quiet: how.quiet}
 	if how.quiet {
 		defer debug.SetGCPercent(debug.SetGCPercent(-1))
+		defer debug.SetMemoryLimit(debug.SetMemoryLimit(quietLimit))
 	}
 	defer func() {
 		if uerr := x.undoTo(0); uerr != nil {

@@ -337,6 +337,14 @@ func (v Verdict) Deciding() *Comparison {
 	return slices.MaxFunc(own, func(a, b *Comparison) int { return cmp.Compare(effect(a.Ratio), effect(b.Ratio)) })
 }
 
+// Rough says whether any verdict rests on an interval that holds for values of
+// some shapes only (stat.RoughNote).
+func Rough(verdicts []Verdict) bool {
+	return slices.ContainsFunc(verdicts, func(v Verdict) bool {
+		return slices.ContainsFunc(v.Comparisons, func(c Comparison) bool { return c.Ratio.Rough })
+	})
+}
+
 // effect is how far a ratio is from 1, on either side alike.
 func effect(r stat.Estimate) float64 {
 	return max(r.Estimate, 1/r.Estimate)

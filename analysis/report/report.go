@@ -221,8 +221,8 @@ func render(c content) ([]outFile, error) {
 func (c content) reading() []string {
 	out := []string{
 		"Each number is the median over trials. Its interval lies between two order statistics and has exactly the confidence shown, whatever the distribution; with few trials that is smallest to largest.",
-		fmt.Sprintf("Effects are ratios of medians. From %d trials on either side their interval is a percentile bootstrap at %s; below, it spans the ratios of the extremes and \"at least\" is the confidence it cannot fall short of. Arms that share %d blocks or more are compared within each block, by Student's t on the logs of the blocks' ratios; with fewer than %d blocks that interval holds if these are about normal.",
-			stat.MinRatioBootstrap, percent(c.Confidence), runs.MinBlocks, stat.MinPairs),
+		fmt.Sprintf("Effects are ratios of medians. From %d trials on either side their interval is a percentile bootstrap at %s; below, it spans the ratios of the extremes and \"at least\" is the confidence it cannot fall short of. Arms that share %d blocks or more are compared within each block, by Student's t on the logs of the blocks' ratios; with fewer than %d blocks that interval is marked %s. %s",
+			stat.MinRatioBootstrap, percent(c.Confidence), runs.MinBlocks, stat.MinPairs, stat.RoughMark, stat.RoughNote),
 		fmt.Sprintf("Where a ratio has no confidence beside it, it is %s.", percent(c.Confidence)),
 		"\"Slower\" and \"faster\" mean that the interval excludes 1, \"seems\" that it does so with less confidence than asked for. \"Not distinguishable\" does not mean equal: read the interval.",
 	}

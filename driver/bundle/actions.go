@@ -211,6 +211,7 @@ type Start struct {
 	Handle string   `json:"handle"`
 	Argv   []string `json:"argv"`
 	CPUs   []int    `json:"cpus,omitempty"`
+	FIFO   bool     `json:"fifo,omitempty"` // as in Exec
 	Port   int      `json:"port,omitempty"` // TCP; 0 = do not wait
 }
 
@@ -394,7 +395,8 @@ type Guard struct {
 type Exec struct {
 	Argv    []string `json:"argv"`
 	CPUs    []int    `json:"cpus,omitempty"`
-	Timeout float64  `json:"timeout"` // seconds
+	FIFO    bool     `json:"fifo,omitempty"` // schedule it as SCHED_FIFO: it runs until it sleeps
+	Timeout float64  `json:"timeout"`        // seconds
 	Out     string   `json:"out,omitempty"`
 }
 

@@ -211,6 +211,7 @@ type Start struct {
 	Handle string   `json:"handle"`
 	Argv   []string `json:"argv"`
 	CPUs   []int    `json:"cpus,omitempty"`
+	FIFO   bool     `json:"fifo,omitempty"` // as in Exec
 	Port   int      `json:"port,omitempty"` // TCP; 0 = do not wait
 }
 
@@ -294,7 +295,7 @@ type Read struct {
 	From Counter `json:"from"`
 }
 
-// Counter says what Read reads. Exactly one of Rules and BPF is set.
+// Counter says what Read reads. Exactly one field is set.
 type Counter struct {
 	// Rules: a netfilter rule set; see RuleCounter for the values.
 	Rules *RuleCounter `json:"rules,omitempty"`
@@ -303,6 +304,9 @@ type Counter struct {
 	// Values: packets, bytes, dropped, accepted, entries.MAP per map, and
 	// memory: the object's memory_bytes now (see LoadBPF).
 	BPF *BPFCounter `json:"bpf,omitempty"`
+	// Script prints its counters as one JSON object of whole numbers, by these
+	// keys: packets, bytes, dropped, accepted, entries, and what else it has.
+	Script *Program `json:"script,omitempty"`
 }
 
 // RuleCounter names a chain of a netfilter rule set. Its values: rules (in the
@@ -330,6 +334,9 @@ type BPFCounter struct {
 	Handle string   `json:"handle"`
 	Stats  string   `json:"stats"`          // map name
 	Maps   []string `json:"maps,omitempty"` // maps whose entries are counted
+	// Ranges say what the indices of Stats mean where it is not the convention;
+	// packets and bytes are of those in some range.
+	Ranges []StatRange `json:"ranges,omitempty"`
 }
 
 // Comparisons for Expect.
@@ -388,7 +395,8 @@ type Guard struct {
 type Exec struct {
 	Argv    []string `json:"argv"`
 	CPUs    []int    `json:"cpus,omitempty"`
-	Timeout float64  `json:"timeout"` // seconds
+	FIFO    bool     `json:"fifo,omitempty"` // schedule it as SCHED_FIFO: it runs until it sleeps
+	Timeout float64  `json:"timeout"`        // seconds
 	Out     string   `json:"out,omitempty"`
 }
 
@@ -497,6 +505,9 @@ func (Snapshot) Kind() string  { return "snapshot" }
 func (TestRuns) Kind() string  { return "test-runs" }
 func (Peer) Kind() string      { return "peer" }
 func (Generate) Kind() string  { return "generate" }
+func (Tool) Kind() string      { return "tool" }
+func (Daemon) Kind() string    { return "daemon" }
+func (AdoptBPF) Kind() string  { return "adopt-bpf" }
 
 // actions lists every action once; decoding goes by it.
 func actions() []Action {
@@ -507,6 +518,7 @@ func actions() []Action {
 		TestRuns{}, Peer{}, Generate{},
 		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Stop{}, Probes{}, Flow{},
 		Read{}, Expect{}, Guard{}, Exec{}, Snapshot{},
+		Tool{}, Daemon{}, AdoptBPF{},
 	}
 }
 

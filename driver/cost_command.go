@@ -20,6 +20,7 @@ import (
 	"hookbed/driver/datapath"
 	"hookbed/driver/lab"
 	"hookbed/driver/plan"
+	"hookbed/images"
 )
 
 type costFlags struct {
@@ -70,7 +71,7 @@ drops them with it.`,
 	fl.StringSliceVar(&f.programs, "programs", []string{"all"}, "programs to time")
 	fl.IntSliceVar(&f.policies, "policies", []int{1, 10, 100, 1000, 10000}, "numbers of policies N")
 	fl.StringSliceVar(&f.peers, "peers", cost.Peers(), "projects whose programs to time beside ours; none for ours alone")
-	fl.StringVar(&f.peersDir, "peers-dir", "", "directory with the peers' files, as their packages unpack (default: PATH)")
+	fl.StringVar(&f.peersDir, "peers-dir", "", "root file system, or unpacked packages, with the peers (default: the pinned image, or else PATH)")
 	fl.IntVar(&f.rounds, "rounds", 0, "rounds of interleaved measurements (default 40; with an experiment 7)")
 	fl.IntVar(&f.cpu, "cpu", runtime.NumCPU()-1, "CPU to measure on")
 	fl.Uint64Var(&f.seed, "seed", 1, "seed of the order within rounds")
@@ -154,7 +155,13 @@ func (a *app) cost(ctx context.Context, f costFlags) error {
 		return err
 	}
 	defer func() { _ = l.Close(ctx) }() // namespaces end with the helper
-	if err := out.Environment(a.costEnvironment(l, f)); err != nil {
+	peers, digest, err := a.peersOf(ctx, f)
+	if err != nil {
+		return err
+	}
+	env := a.costEnvironment(l, f)
+	env["peers_dir"], env["peers_sha256"] = peers.PeersDir, digest
+	if err := out.Environment(env); err != nil {
 		return err
 	}
 	if err := l.Begin(ctx, datapath.Setup{}); err != nil {
@@ -162,7 +169,7 @@ func (a *app) cost(ctx context.Context, f costFlags) error {
 	}
 	cells, err := cost.Measure(ctx, cost.Config{
 		Lab: l, Subjects: f.subjects(), Policies: f.policies, Rounds: f.rounds,
-		Seed: f.seed, CPU: f.cpu, Peers: cost.Environment{PeersDir: absolute(f.peersDir)}, Progress: a.costProgress(), Sample: out.Sample,
+		Seed: f.seed, CPU: f.cpu, Peers: peers, Progress: a.costProgress(), Sample: out.Sample,
 	})
 	if err = errors.Join(err, l.End(ctx, datapath.Setup{})); err != nil {
 		return rigFault(ctx, err)
@@ -177,6 +184,28 @@ func (a *app) cost(ctx context.Context, f costFlags) error {
 	}
 	a.emit("cost", map[string]any{"dir": out.Dir(), "ratios": cost.Ratios(cells)}, func(w io.Writer) { printTables(w, cost.Tables(cells, f.rounds), out.Dir()) })
 	return failedCells(cells, out.Dir())
+}
+
+// peersOf finds the programs of other projects: where the flag says, in the pinned
+// image, which is built if it can be, or else on PATH.
+func (a *app) peersOf(ctx context.Context, f costFlags) (env cost.Environment, digest string, err error) {
+	foreign := func(s cost.Subject) bool { return s.Foreign != "" }
+	if f.peersDir != "" || !slices.ContainsFunc(f.subjects(), foreign) {
+		return cost.Environment{PeersDir: absolute(f.peersDir)}, "", nil
+	}
+	store, err := a.openStore("")
+	if err != nil {
+		return env, "", err
+	}
+	set, err := store.Ensure(ctx, images.Want{Peers: true})
+	if ctx.Err() != nil {
+		return env, "", ctx.Err()
+	}
+	if err != nil {
+		a.say("the image of peers cannot be built, looking for them on PATH: %v", err)
+		return env, "", nil
+	}
+	return cost.Environment{PeersDir: set.PeersDir}, set.PeersDigest, nil
 }
 
 func printTables(w io.Writer, tables []cost.Table, dir string) {

@@ -47,6 +47,22 @@ func TestGenerateDelivers(t *testing.T) {
 	}
 }
 
+// TestGenerateInFlow: the frame takes the port of an open connection.
+func TestGenerateInFlow(t *testing.T) {
+	r := newRig(t)
+	r.pair()
+	r.must("server", bundle.Listen{Handle: "service", Port: 5001})
+	r.must("client", bundle.Flow{Handle: "f", Op: bundle.FlowOpen, Link: "eth0", From: "198.18.1.2", To: "198.18.1.3", Port: 5001, Timeout: 1})
+	r.must("", bundle.Offload{Link: "c0", Features: map[string]bool{"rx-gro": true}})
+	before := r.discarded()
+	r.must("client", bundle.Generate{Link: "eth0", Frame: badFrame(), Frames: 1000, Flow: "f"})
+	if got := r.discarded() - before; got != 1000 {
+		t.Errorf("%d of 1000 frames arrived", got)
+	}
+	r.must("client", bundle.Flow{Handle: "f", Op: bundle.FlowCheck, Timeout: 1})
+	r.fails("client", bundle.FaultRig, bundle.Generate{Link: "eth0", Frame: badFrame(), Frames: 1, Flow: "g"}, "no flow")
+}
+
 func TestGenerateFails(t *testing.T) {
 	r := newRig(t)
 	r.pair()

@@ -513,8 +513,6 @@ func (AdoptBPF) Kind() string  { return "adopt-bpf" }
 func actions() []Action {
 	return []Action{
 		Netns{}, Veth{}, Netkit{}, Bridge{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
-		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Stop{}, Probes{},
-		Read{}, Expect{}, Exec{}, Snapshot{},
 		TestRuns{}, Peer{}, Generate{},
 		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Stop{}, Probes{}, Flow{},
 		Read{}, Expect{}, Guard{}, Exec{}, Snapshot{},

@@ -36,13 +36,13 @@ func BenchmarkCost(b *testing.B) {
 		"tc-hash: 10000 policies over 1":                   "tc-hash-10000/1",
 		"xdp-hash: 10000 policies over 1":                  "xdp-hash-10000/1",
 		"xdp-hash over xdp-filter at 10000 policies":       "xdp-hash/xdp-filter",
-		"xdp-hash over xdp-filter-ip at 10000 policies":    "xdp-hash/xdp-filter-ip",
+		"xdp-hash over xdp-filter-all at 10000 policies":    "xdp-hash/xdp-filter-all",
 		"xdp-hash over bpfilter-set-xdp at 10000 policies": "xdp-hash/bpfilter-set-xdp",
 		"tc-hash over bpfilter-set at 10000 policies":      "tc-hash/bpfilter-set",
 	}
 	for range b.N {
 		out := benchDriver(b, "cost", "--json", "--policies", "1,10000", "--rounds", "100", "--out", filepath.Join(b.TempDir(), "cost"),
-			"--programs", "tc-hash,xdp-hash,xdp-filter,xdp-filter-ip,bpfilter-set,bpfilter-set-xdp")
+			"--programs", "tc-hash,xdp-hash,xdp-filter,xdp-filter-all,bpfilter-set,bpfilter-set-xdp")
 		found := 0
 		for _, line := range bytes.Split(out, []byte("\n")) {
 			var v struct{ Cost struct{ Ratios []cost.Ratio } }

@@ -173,34 +173,47 @@ func onKind(kind string, err error) func(bundle.Step) error {
 	}
 }
 
-// TestPeers: what is not installed is unsupported, and what is there and refuses
+// TestPeers: what is not to be had is unsupported, and what is there and refuses
 // to load a policy set too.
 func TestPeers(t *testing.T) {
-	dir := t.TempDir()
-	f := &fake{t: t, cost: linear, fail: onKind("peer", fault(bundle.FaultSubject, "rule too long"))}
-	run := func() []*Cell {
-		cells, err := Measure(t.Context(), Config{Lab: f, Subjects: pick(t, "xdp-filter", "bpfilter-set"), Policies: []int{2}, Rounds: 1, Peers: Environment{PeersDir: dir}})
+	f := &fake{t: t, cost: linear, fail: onKind("tool", fault(bundle.FaultSubject, "rule too long"))}
+	for env, want := range map[Environment]string{{NoPeers: "no network"}: "no network", {}: "rule too long"} {
+		cells, err := Measure(t.Context(), Config{Lab: f, Subjects: pick(t, "xdp-filter", "bpfilter-set"), Policies: []int{2}, Rounds: 1, Peers: env})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return cells
-	}
-	for _, c := range run() {
-		if c.Status != record.StatusUnsupported || !strings.Contains(c.Reason, "no usr/sbin/") {
-			t.Errorf("%s: %s (%s), want unsupported because it is not there", c.title(), c.Status, c.Reason)
+		for _, c := range cells {
+			if c.Status != record.StatusUnsupported || !strings.Contains(c.Reason, want) {
+				t.Errorf("%s: %s (%s), want unsupported because of %q", c.title(), c.Status, c.Reason, want)
+			}
 		}
 	}
-	if err := os.MkdirAll(filepath.Join(dir, "usr/sbin"), 0o755); err != nil {
-		t.Fatal(err)
+	big, err := Measure(t.Context(), Config{Lab: f, Subjects: pick(t, "xdp-filter"), Policies: []int{10_001}, Rounds: 1})
+	if err != nil || big[0].Status != record.StatusUnsupported || !strings.Contains(big[0].Reason, "room for 10000") {
+		t.Errorf("%+v, %v; want more addresses than there is room for to be unsupported", big[0], err)
 	}
-	for _, name := range []string{"xdp-filter", "bpfilter", "bfcli"} {
-		if err := os.WriteFile(filepath.Join(dir, "usr/sbin", name), nil, 0o755); err != nil {
+}
+
+// TestPeersAreEnded: whatever loaded a foreign program is ended once the program
+// is held, so that the next finds the link free.
+func TestPeersAreEnded(t *testing.T) {
+	for _, name := range []string{"xdp-filter", "bpfilter-set", "bpfilter-linear-xdp"} {
+		s := pick(t, name)[0]
+		i, err := s.render(s, 3, Environment{})
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	for _, c := range run() {
-		if c.Status != record.StatusUnsupported || !strings.Contains(c.Reason, "rule too long") {
-			t.Errorf("%s: %s (%s), want unsupported with the project's own word", c.title(), c.Status, c.Reason)
+		var kinds []string
+		for _, st := range i.bundle.Steps {
+			kinds = append(kinds, st.Do.Kind())
+		}
+		want := map[string]string{
+			"xdp-filter":          "tool adopt-bpf fill-map tool veth attach-bpf",
+			"bpfilter-set":        "daemon tool adopt-bpf tool stop",
+			"bpfilter-linear-xdp": "daemon tool adopt-bpf tool stop veth attach-bpf",
+		}[name]
+		if got := strings.Join(kinds, " "); got != want {
+			t.Errorf("%s: steps %s, want %s", name, got, want)
 		}
 	}
 }
@@ -211,9 +224,6 @@ func TestEverySubject(t *testing.T) {
 	handles, links := map[string]bool{}, map[string]bool{}
 	for _, s := range Subjects() {
 		for _, n := range levelsOf(s, []int{1, 10, 10_000}) {
-			if s.Foreign != "" {
-				continue
-			}
 			i, err := s.render(s, n, Environment{})
 			if err != nil {
 				t.Errorf("%s with %d policies: %v", s.Name, n, err)
@@ -232,7 +242,7 @@ func TestEverySubject(t *testing.T) {
 			}
 		}
 	}
-	if len(handles) < 20 {
+	if len(handles) < 40 {
 		t.Errorf("only %d instances", len(handles))
 	}
 }
@@ -245,12 +255,6 @@ func TestSender(t *testing.T) {
 			t.Errorf("the frame that meets the %s policy comes from %s, want %s", match, got, want)
 		}
 	}
-}
-
-func TestChain(t *testing.T) {
-	sources := []netip.Addr{netip.MustParseAddr("198.19.0.1"), netip.MustParseAddr("198.18.11.10")}
-	got := chain("BF_HOOK_XDP", sources, false) + chain("BF_HOOK_TC_INGRESS", sources, true)
-	checkGolden(t, "chains.golden", []byte(got))
 }
 
 // synthetic are cells of a made-up run.

@@ -95,31 +95,3 @@ func TestTestRuns(t *testing.T) {
 	run.Want = 0
 	r.fails("", bundle.FaultSubject, bundle.TestRuns{Runs: []bundle.TestRun{run}}, "returned 2, want 0")
 }
-
-// TestPeer holds a program that a script attached, with its maps, after the
-// script and all that it mounted are gone.
-func TestPeer(t *testing.T) {
-	r := newRig(t)
-	r.file("counting", counting(t))
-	r.file("attach", `test "$(cat greeting)" = hello
-sleep 1000 &
-ip link set v0 xdpgeneric obj counting section xdp >&2
-echo ready
-read line
-`)
-	r.file("greeting", "hello")
-	r.must("", bundle.Netns{Name: "other"}, bundle.Veth{Link: "v0", Peer: "v1", PeerIn: "other"})
-	peer := bundle.Peer{Handle: "p", Script: "attach", Files: []string{"counting", "greeting"}, Link: "v0", Hook: bundle.HookXDPGeneric, Timeout: 10}
-	got := r.must("", peer)
-	if got.Values["load_seconds"] <= 0 {
-		t.Errorf("values %v, want the time to load", got.Values)
-	}
-	r.must("", bundle.TestRuns{Runs: []bundle.TestRun{{Name: "x", Handle: "p", Program: bundle.PeerProgram, Frame: badFrame(), Want: 2, Repeat: 10}}})
-	r.fails("", bundle.FaultRig, peer, "taken")
-	r.file("attach", "echo no such thing >&2; exit 3\n")
-	peer.Handle = "q"
-	r.fails("", bundle.FaultSubject, peer, "ended before it was ready", "no such thing")
-	r.file("attach", "sleep 1000\n")
-	peer.Timeout = 0.2
-	r.fails("", bundle.FaultSubject, peer, "not ready")
-}

@@ -301,8 +301,9 @@ type Counter struct {
 	Rules *RuleCounter `json:"rules,omitempty"`
 	// BPF: a per-CPU array of {packets u64, bytes u64} indexed by verdict
 	// (bpf/headers/stats.h) and the maps whose realised entries count.
-	// Values: packets, bytes, dropped, accepted, entries.MAP per map, and
-	// memory: the object's memory_bytes now (see LoadBPF).
+	// Values: packets, bytes, dropped, accepted, entries.MAP and size.MAP (what it
+	// has room for) per map, and memory: the object's memory_bytes now (see
+	// LoadBPF).
 	BPF *BPFCounter `json:"bpf,omitempty"`
 	// Script prints its counters as one JSON object of whole numbers, by these
 	// keys: packets, bytes, dropped, accepted, entries, and what else it has.

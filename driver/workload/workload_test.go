@@ -74,12 +74,12 @@ func TestTakingTurns(t *testing.T) {
 				got := want
 				switch do := s.Do.(type) {
 				case bundle.Start:
-					got, programs = do.FIFO, programs+1
+					got, programs = do.RoundRobin, programs+1
 				case bundle.Exec:
-					got, programs = do.FIFO, programs+1
+					got, programs = do.RoundRobin, programs+1
 				}
 				if got != want {
-					t.Errorf("%s on clock %s: %+v, want FIFO %v", workload, clock, s.Do, want)
+					t.Errorf("%s on clock %s: %+v, want RoundRobin %v", workload, clock, s.Do, want)
 				}
 			}
 			if programs < 2 {

@@ -149,15 +149,24 @@ type Listen struct {
 	Port   int    `json:"port"`
 }
 
+// Scheduling policies of a program and its children (sched(7)).
+const (
+	// SchedBatch: woken, it waits until the one that runs sleeps or has had its slice.
+	SchedBatch = "batch"
+	// SchedRR: real time, lowest priority. It runs until it sleeps, or has had 100 ms
+	// while another one of that policy waits. It must not spin.
+	SchedRR = "rr"
+)
+
 // Start starts a server process in an endpoint (the step's In), in the
 // endpoint's root file system and cgroup, and waits until Port listens there.
 // Undo: terminated, then killed.
 type Start struct {
-	Handle     string   `json:"handle"`
-	Argv       []string `json:"argv"`
-	CPUs       []int    `json:"cpus,omitempty"`
-	RoundRobin bool     `json:"round_robin,omitempty"` // as in Exec
-	Port       int      `json:"port,omitempty"`        // TCP; 0 = do not wait
+	Handle string   `json:"handle"`
+	Argv   []string `json:"argv"`
+	CPUs   []int    `json:"cpus,omitempty"`
+	Sched  string   `json:"sched,omitempty"` // as in Exec
+	Port   int      `json:"port,omitempty"`  // TCP; 0 = do not wait
 }
 
 // Stop ends a Start or Listen before its undo would.
@@ -244,13 +253,11 @@ type Expect struct {
 // standard output as raw file Out. A non-zero exit fails the step with the
 // tail of stderr.
 type Exec struct {
-	Argv []string `json:"argv"`
-	CPUs []int    `json:"cpus,omitempty"`
-	// RoundRobin schedules it as SCHED_RR: it runs until it sleeps, or has had 100 ms
-	// while another one of that kind waits.
-	RoundRobin bool    `json:"round_robin,omitempty"`
-	Timeout    float64 `json:"timeout"` // seconds
-	Out        string  `json:"out,omitempty"`
+	Argv    []string `json:"argv"`
+	CPUs    []int    `json:"cpus,omitempty"`
+	Sched   string   `json:"sched,omitempty"` // scheduling policy; "" = the kernel's usual one
+	Timeout float64  `json:"timeout"`         // seconds
+	Out     string   `json:"out,omitempty"`
 }
 
 // Snapshot keeps /proc/stat CPU times, /proc/softirqs sums, /proc/net/snmp

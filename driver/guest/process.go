@@ -91,7 +91,7 @@ func (h *head) Write(p []byte) (int, error) {
 type program struct {
 	argv           []string
 	cpus           []int
-	roundRobin     bool // SCHED_RR
+	sched          string // of bundle.SchedBatch, bundle.SchedRR; "" = as it is
 	stdout, stderr io.Writer
 }
 
@@ -145,10 +145,8 @@ func (x *executor) launch(ep *endpoint, p program, path string, proc *process) (
 	if err := pin(p.cpus); err != nil {
 		return nil, err
 	}
-	if p.roundRobin {
-		if err := roundRobin(); err != nil {
-			return nil, err
-		}
+	if err := schedule(p.sched); err != nil {
+		return nil, err
 	}
 	if err := x.nursery.enter(); err != nil {
 		return nil, err
@@ -207,23 +205,32 @@ func pin(cpus []int) error {
 	return nil
 }
 
-// roundRobin puts the calling thread, and what it starts, under SCHED_RR at the lowest
-// priority (sched(7)). Such a process runs until it sleeps: one that it wakes waits
-// until then, and the scheduler keeps no account of either that could make one
-// switch cost more than another. Only one that does not sleep for 100 ms gives way, as
-// iperf3's threads must, some of which spin until another one is done. What is not
-// of that policy still gets 50 ms a second (the fair server, Linux 6.12;
-// real-time throttling before).
-func roundRobin() error {
-	if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: 1}, 0); err != nil {
-		return fmt.Errorf("schedule as SCHED_RR: %w", err)
+// schedule puts the calling thread, and what it starts, under a scheduling policy.
+// Neither lets a program preempt the one that wakes it (of SCHED_BATCH see
+// check_preempt_wakeup_fair in kernel/sched/fair.c). SCHED_RR also keeps no account
+// that could make one switch cost more than another; what is not of that policy
+// still gets 50 ms a second (the fair server, Linux 6.12; real-time throttling before).
+func schedule(policy string) error {
+	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr}
+	switch policy {
+	case "":
+		return nil
+	case bundle.SchedBatch:
+		attr.Policy = unix.SCHED_BATCH
+	case bundle.SchedRR:
+		attr.Policy, attr.Priority = unix.SCHED_RR, 1
+	default:
+		return fmt.Errorf("schedule as %q: no such policy", policy)
+	}
+	if err := unix.SchedSetAttr(0, &attr, 0); err != nil {
+		return fmt.Errorf("schedule as %q: %w", policy, err)
 	}
 	got, err := unix.SchedGetAttr(0, 0)
 	if err != nil {
 		return fmt.Errorf("read back the scheduling policy: %w", err)
 	}
-	if got.Policy != unix.SCHED_RR {
-		return fmt.Errorf("schedule as SCHED_RR: the policy is still %d", got.Policy)
+	if got.Policy != attr.Policy {
+		return fmt.Errorf("schedule as %q: the policy is still %d", policy, got.Policy)
 	}
 	return nil
 }
@@ -260,7 +267,7 @@ func doStart(c *call, a bundle.Start) error {
 		}
 	}
 	out := &tail{limit: tailLimit}
-	p, err := c.x.spawn(c.at, program{argv: a.Argv, cpus: a.CPUs, roundRobin: a.RoundRobin, stdout: out, stderr: out})
+	p, err := c.x.spawn(c.at, program{argv: a.Argv, cpus: a.CPUs, sched: a.Sched, stdout: out, stderr: out})
 	if err != nil {
 		return err
 	}
@@ -358,7 +365,7 @@ func doExec(c *call, a bundle.Exec) error {
 	}
 	out, errTail := &head{limit: rawLimit}, &tail{limit: tailLimit}
 	start := time.Now()
-	p, err := c.x.spawn(c.at, program{argv: a.Argv, cpus: a.CPUs, roundRobin: a.RoundRobin, stdout: out, stderr: errTail})
+	p, err := c.x.spawn(c.at, program{argv: a.Argv, cpus: a.CPUs, sched: a.Sched, stdout: out, stderr: errTail})
 	if err != nil {
 		return err
 	}

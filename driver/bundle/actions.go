@@ -334,7 +334,8 @@ type BPFCounter struct {
 	Stats  string   `json:"stats"`          // map name
 	Maps   []string `json:"maps,omitempty"` // maps whose entries are counted
 	// Ranges say what the indices of Stats mean where it is not the convention;
-	// packets and bytes are of those in some range.
+	// packets and bytes are of those in some range. Then slots is how many
+	// indices there are.
 	Ranges []StatRange `json:"ranges,omitempty"`
 }
 

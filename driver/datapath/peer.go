@@ -219,10 +219,13 @@ func bpfilterPeer(r *renderer) error {
 		adopt.Link, adopt.Hook = endpointLink, bundle.HookXDPGeneric
 	}
 	r.apply(node, in, adopt)
-	counter := &bundle.BPFCounter{Handle: handle, Stats: bpfilterStats, Maps: []string{bpfilterStats}, Ranges: chain.ranges(r.policies.deny)}
+	counter := &bundle.BPFCounter{Handle: handle, Stats: bpfilterStats, Ranges: chain.ranges(r.policies.deny)}
 	r.Hook = &Hook{Node: node.Name, From: bundle.Counter{BPF: counter}}
 	r.JIT = true
-	r.expectEntries(bpfilterStats, chain.frame+chain.rules+2)
+	r.realised = append(r.realised, bundle.Expect{
+		What: fmt.Sprintf("counters of bpfilter's %d rules, its policy and its errors", chain.frame+chain.rules),
+		Key:  "slots", Op: bundle.Equal, Value: uint64(chain.frame + chain.rules + 2),
+	})
 	if chain.elements > 0 {
 		counter.Maps = append(counter.Maps, bpfilterSet)
 		r.expectEntries(bpfilterSet, chain.elements)

@@ -54,6 +54,7 @@ func peerFilters() []filter {
 			}),
 			refuse: refuseFirst(refuseMatch, refuseBPFilter),
 		},
+		customFilter(),
 	}
 }
 

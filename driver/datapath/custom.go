@@ -62,7 +62,7 @@ func refuseCustom(_ plan.Lab, fabric, _ string, o map[string]string) string {
 	case o[keyApply] != "" && o[keyCounters] == "":
 		return fmt.Sprintf("a filter whose packets nobody counts proves nothing; write %s = \"FILE\"", keyCounters)
 	case o[keyApply] != "" && o[optIn] == inNode && o[keyRemove] == "":
-		return fmt.Sprintf("the node outlives the setup, and keeps what %s does to it; write %s = \"FILE\"", o[keyApply], keyRemove)
+		return fmt.Sprintf("the node outlives the setup, and keeps what a script did to it; write %s = \"FILE\"", keyRemove)
 	case o[keyApply] != "" && o[keyProgram]+strings.TrimPrefix(o[optEntries], entriesNone) != "":
 		return fmt.Sprintf("%s and %s are about an object; remove them", keyProgram, optEntries)
 	case o[keyObject] != "" && o[keyProgram] == "":

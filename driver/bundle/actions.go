@@ -211,6 +211,7 @@ type Start struct {
 	Handle string   `json:"handle"`
 	Argv   []string `json:"argv"`
 	CPUs   []int    `json:"cpus,omitempty"`
+	FIFO   bool     `json:"fifo,omitempty"` // as in Exec
 	Port   int      `json:"port,omitempty"` // TCP; 0 = do not wait
 }
 
@@ -395,7 +396,8 @@ type Guard struct {
 type Exec struct {
 	Argv    []string `json:"argv"`
 	CPUs    []int    `json:"cpus,omitempty"`
-	Timeout float64  `json:"timeout"` // seconds
+	FIFO    bool     `json:"fifo,omitempty"` // schedule it as SCHED_FIFO: it runs until it sleeps
+	Timeout float64  `json:"timeout"`        // seconds
 	Out     string   `json:"out,omitempty"`
 }
 
@@ -412,6 +414,69 @@ type Activity struct {
 	Softirqs map[string]uint64  `json:"softirqs"`
 	TCP      map[string]uint64  `json:"tcp"` // of the step's namespace
 	Load1    float64            `json:"load1"`
+}
+
+// TestRuns runs loaded programs over frames by BPF_PROG_TEST_RUN (tc: 4.12,
+// XDP: 4.12), each Repeat times in one system call, and times that call on the
+// monotonic clock, because the kernel's own figure is in whole nanoseconds. The
+// thread is pinned to CPU meanwhile. A return code other than Want is the
+// subject's fault. Values: the nanoseconds of one run under each run's Name,
+// the mean of its Repeat.
+type TestRuns struct {
+	CPU  int       `json:"cpu"`
+	Runs []TestRun `json:"runs"`
+}
+
+// TestRun is one timed system call.
+type TestRun struct {
+	Name    string `json:"name"`
+	Handle  string `json:"handle"`
+	Program string `json:"program"`
+	Frame   Frame  `json:"frame"`
+	Want    uint32 `json:"want"` // the program's return code
+	Repeat  uint32 `json:"repeat"`
+}
+
+// Peer lets a foreign program load its BPF program onto a link of the step's
+// namespace, and holds that very program and its maps, found by their IDs
+// (BPF_PROG_GET_FD_BY_ID), under Handle as LoadBPF would. Script is a shell
+// script of the bundle; it runs with Env in the step's network namespace and in
+// mount and PID namespaces of its own, with an empty /run and a bpffs of its
+// own, prints "ready" when its program is attached, and ends when its standard
+// input does. It is ended as soon as the program is held. The program's name
+// under Handle is PeerProgram. Value "load_seconds" is the time until ready.
+// Undo: the program is let go.
+type Peer struct {
+	Handle  string            `json:"handle"`
+	Script  string            `json:"script"` // file name in the bundle
+	Env     map[string]string `json:"env,omitempty"`
+	Files   []string          `json:"files,omitempty"` // of the bundle, to be found in the script's working directory
+	Link    string            `json:"link"`
+	Hook    string            `json:"hook"`    // HookXDPNative or HookXDPGeneric: any XDP; HookTCIngress: tcx or clsact
+	Timeout float64           `json:"timeout"` // seconds until ready
+}
+
+// PeerProgram is the name of the program that Peer holds.
+const PeerProgram = "peer"
+
+// Generate sends copies of a frame out of a link of the step's namespace as
+// fast as one CPU can, for Seconds, by BPF_PROG_TEST_RUN in its live-frames mode
+// (5.18) with a program that redirects to the link. A veth takes such frames
+// only if its other end has GRO or an XDP program. ToMAC and FromMAC of the
+// frame are filled in: the next hop's as the namespace's neighbour table knows
+// it, and the link's own. Values: sent (frames handed to the link), seconds,
+// thread_seconds (CPU time of the sending thread, with the softirq work done on
+// it), softirqd_seconds (of that CPU's ksoftirqd).
+type Generate struct {
+	Link    string  `json:"link"`
+	Frame   Frame   `json:"frame"`
+	CPU     int     `json:"cpu"`
+	Seconds float64 `json:"seconds"`
+	// Frames sends exactly so many instead.
+	Frames uint64 `json:"frames,omitempty"`
+	// Flow is the handle of an open Flow of the namespace whose port the frame
+	// takes, so that filters take it for a part of that connection.
+	Flow string `json:"flow,omitempty"`
 }
 
 func (Netns) Kind() string     { return "netns" }
@@ -438,6 +503,9 @@ func (Expect) Kind() string    { return "expect" }
 func (Guard) Kind() string     { return "guard" }
 func (Exec) Kind() string      { return "exec" }
 func (Snapshot) Kind() string  { return "snapshot" }
+func (TestRuns) Kind() string  { return "test-runs" }
+func (Peer) Kind() string      { return "peer" }
+func (Generate) Kind() string  { return "generate" }
 func (Tool) Kind() string      { return "tool" }
 func (Daemon) Kind() string    { return "daemon" }
 func (AdoptBPF) Kind() string  { return "adopt-bpf" }
@@ -446,6 +514,9 @@ func (AdoptBPF) Kind() string  { return "adopt-bpf" }
 func actions() []Action {
 	return []Action{
 		Netns{}, Veth{}, Netkit{}, Bridge{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
+		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Stop{}, Probes{},
+		Read{}, Expect{}, Exec{}, Snapshot{},
+		TestRuns{}, Peer{}, Generate{},
 		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Stop{}, Probes{}, Flow{},
 		Read{}, Expect{}, Guard{}, Exec{}, Snapshot{},
 		Tool{}, Daemon{}, AdoptBPF{},

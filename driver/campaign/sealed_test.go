@@ -66,7 +66,7 @@ func pretend(b lab.SealedBlock, how func(setup int) string) []byte {
 		}
 		return true
 	}
-	say(bundle.SealedFacts, 0, bundle.Reply{Facts: map[string]string{"bpf_jit_enable": "1", "bpf_jit_harden": "0", "tool.iptables-legacy": "v1"}})
+	say(bundle.SealedFacts, 0, bundle.Reply{Facts: map[string]string{"tool.iptables-legacy": "v1"}})
 	for i, s := range b.Block.Setups {
 		at = bundle.SealedReply{Setup: i, Trial: -1}
 		ok := chunks(how(i), string(bundle.Apply), s.Apply)

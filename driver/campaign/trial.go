@@ -118,6 +118,7 @@ func Bundle(cell plan.Cell, setup datapath.Setup) (*bundle.Bundle, error) {
 	if setup.Hook != nil {
 		b.Steps = append(b.Steps, setup.Hook.Read(bundle.Collect, runAfter))
 	}
+	b.Steps = append(b.Steps, setup.Guards(bundle.Collect)...)
 	return b, nil
 }
 
@@ -195,13 +196,6 @@ func (r *runner) proveAndRun(ctx context.Context, b *bundle.Bundle) (proof, meas
 
 // guard returns why the trial's number must not be used, or "".
 func (r *runner) guard(cell plan.Cell, setup datapath.Setup, metrics []workload.Metric, ex lab.Execution) string {
-	facts := r.lab.Facts(setup.Topology.Server.Node.Name)
-	if setup.JIT && facts["bpf_jit_enable"] != "1" {
-		return fmt.Sprintf("BPF JIT is %q, want 1", facts["bpf_jit_enable"])
-	}
-	if setup.JIT && facts["bpf_jit_harden"] != "0" {
-		return fmt.Sprintf("BPF JIT hardening is %q, want 0", facts["bpf_jit_harden"])
-	}
 	if setup.Hook == nil {
 		return ""
 	}

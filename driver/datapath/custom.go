@@ -176,7 +176,7 @@ func (c custom) object() error {
 			return err
 		}
 	}
-	r.JIT = true
+	r.guard(c.node, "", bundle.Guard{Handle: handle, JIT: true})
 	if r.Hook == nil {
 		r.Hook = &Hook{Node: c.node.Name, From: bundle.Counter{BPF: &bundle.BPFCounter{Handle: handle, Stats: bpf.MapStats}}}
 	}

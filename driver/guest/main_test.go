@@ -3,12 +3,15 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"runtime"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
 )
@@ -17,6 +20,9 @@ import (
 // anew for its namespaces, and for a server.
 func TestMain(m *testing.M) {
 	runtime.LockOSThread() // as main does
+	if os.Getpid() == 1 {
+		inMachine(m)
+	}
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case "serve", "exec", "nursery":
@@ -48,6 +54,26 @@ func testServer(network, port string) {
 			os.Exit(1)
 		}
 		conn.Close()
+	}
+}
+
+// testsEnded is the last line that a machine of the test's own prints, before
+// the exit code.
+const testsEnded = "HOOKBED-TESTS-ENDED "
+
+// inMachine runs the tests as the only program of a virtual machine, which ends
+// with them.
+func inMachine(m *testing.M) {
+	code := 1
+	err := errors.Join(os.Setenv("PATH", binDirs), furnishSealed())
+	if err != nil {
+		fmt.Println(err)
+	} else {
+		code = m.Run()
+	}
+	fmt.Printf("%s%d\n", testsEnded, code)
+	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
+		panic(err) // the end of the first process is the kernel's too
 	}
 }
 

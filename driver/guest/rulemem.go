@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -129,6 +130,20 @@ func (g *memoryCgroup) join() error {
 		return nil
 	}
 	return os.WriteFile(filepath.Join(g.dir, "tasks"), []byte("0"), 0)
+}
+
+// startInside has a process start in a version 2 cgroup, if there is one. The
+// caller calls done once it has started.
+func (g *memoryCgroup) startInside(attr *syscall.SysProcAttr) (done func(), err error) {
+	if g == nil || g.v1 {
+		return func() {}, nil
+	}
+	dir, err := os.Open(g.dir)
+	if err != nil {
+		return nil, err
+	}
+	attr.UseCgroupFD, attr.CgroupFD = true, int(dir.Fd())
+	return func() { _ = dir.Close() }, nil
 }
 
 // kernelBytes is the kernel memory charged to the cgroup.

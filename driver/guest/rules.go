@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"regexp"
@@ -81,7 +83,7 @@ func doRules(c *call, a bundle.Rules) error {
 			return fmt.Errorf("load %s: %w", a.File, err)
 		}
 	}
-	if a.Metric == "" {
+	if a.Metric == "" || a.Metric == bundle.MetricLoad {
 		err = c.weigh(load)
 	} else {
 		err = load(nil)
@@ -104,11 +106,7 @@ func doRules(c *call, a bundle.Rules) error {
 func (c *call) timedLoad(a bundle.Rules, in *memoryCgroup, argv []string, data []byte) error {
 	start := time.Now()
 	err := restore(c.ctx, in, argv, data)
-	metric := a.Metric
-	if metric == "" {
-		metric = bundle.MetricLoad
-	}
-	c.value(metric, time.Since(start).Seconds())
+	c.value(cmp.Or(a.Metric, bundle.MetricLoad), time.Since(start).Seconds())
 	return err
 }
 
@@ -176,26 +174,26 @@ func runToolIn(ctx context.Context, in *memoryCgroup, argv []string, input []byt
 	if err != nil {
 		return nil, unsupported("%w", err)
 	}
+	stdout, err := memoryFile()
+	if err != nil {
+		return nil, err
+	}
+	defer stdout.Close()
+	stderr := &tail{limit: 2048}
 	cmd := exec.CommandContext(ctx, path, argv[1:]...)
 	cmd.Env = processEnv()
-	cmd.Stdin = bytes.NewReader(input)
-	var stdout bytes.Buffer
-	stderr := &tail{limit: 2048}
-	cmd.Stdout, cmd.Stderr = &stdout, stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), stdout, stderr
 	cmd.WaitDelay = time.Second
 	// A Ctrl-C at the terminal must not end the tool in the middle of an undo.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if in != nil && !in.v1 {
-		dir, err := os.Open(in.dir)
-		if err != nil {
-			return nil, err
-		}
-		defer dir.Close()
-		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
+	leave, err := in.startInside(cmd.SysProcAttr)
+	if err != nil {
+		return nil, err
 	}
+	defer leave()
 	err = cmd.Run()
 	if err == nil {
-		return stdout.Bytes(), nil
+		return readFrom(stdout)
 	}
 	if ctx.Err() != nil {
 		err = errors.Join(ctx.Err(), err)
@@ -205,6 +203,25 @@ func runToolIn(ctx context.Context, in *memoryCgroup, argv []string, input []byt
 		return nil, unsupported("kernel %s lacks %s: %w", kernelRelease(), feature, err)
 	}
 	return nil, err
+}
+
+// memoryFile makes a file in memory for what a tool prints. nft writes every few
+// bytes, and through a pipe each of 10 000 rules would wake the reader many
+// times over.
+func memoryFile() (*os.File, error) {
+	fd, err := unix.MemfdCreate("output", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	return os.NewFile(uintptr(fd), "output"), nil
+}
+
+// readFrom reads a file from its beginning.
+func readFrom(f *os.File) ([]byte, error) {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	return io.ReadAll(f)
 }
 
 // lack is what a tool prints when the kernel lacks what it needs.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -153,7 +154,7 @@ func TestListenEchoes(t *testing.T) {
 		}
 	}
 	say("early")
-	if n, err := silent.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+	if n, err := silent.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("the silent connection gives %d bytes, %v, want its end", n, err)
 	}
 	say("later, after that second")

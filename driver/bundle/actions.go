@@ -310,9 +310,8 @@ type Counter struct {
 	Rules *RuleCounter `json:"rules,omitempty"`
 	// BPF: a per-CPU array of {packets u64, bytes u64} indexed by verdict
 	// (bpf/headers/stats.h) and the maps whose realised entries count.
-	// Values: packets, bytes, dropped, accepted, entries.MAP and size.MAP (what it
-	// has room for) per map, and memory: the object's memory_bytes now (see
-	// LoadBPF).
+	// Values: packets, bytes, dropped, accepted, entries.MAP per map, and
+	// memory: the object's memory_bytes now (see LoadBPF).
 	BPF *BPFCounter `json:"bpf,omitempty"`
 	// Script prints its counters as one JSON object of whole numbers, by these
 	// keys: packets, bytes, dropped, accepted, entries, and what else it has.
@@ -345,7 +344,8 @@ type BPFCounter struct {
 	Stats  string   `json:"stats"`          // map name
 	Maps   []string `json:"maps,omitempty"` // maps whose entries are counted
 	// Ranges say what the indices of Stats mean where it is not the convention;
-	// packets and bytes are of those in some range.
+	// packets and bytes are of those in some range. Then slots is how many
+	// indices there are.
 	Ranges []StatRange `json:"ranges,omitempty"`
 }
 

@@ -446,28 +446,6 @@ type TestRun struct {
 	Repeat  uint32 `json:"repeat"`
 }
 
-// Peer lets a foreign program load its BPF program onto a link of the step's
-// namespace, and holds that very program and its maps, found by their IDs
-// (BPF_PROG_GET_FD_BY_ID), under Handle as LoadBPF would. Script is a shell
-// script of the bundle; it runs with Env in the step's network namespace and in
-// mount and PID namespaces of its own, with an empty /run and a bpffs of its
-// own, prints "ready" when its program is attached, and ends when its standard
-// input does. It is ended as soon as the program is held. The program's name
-// under Handle is PeerProgram. Value "load_seconds" is the time until ready.
-// Undo: the program is let go.
-type Peer struct {
-	Handle  string            `json:"handle"`
-	Script  string            `json:"script"` // file name in the bundle
-	Env     map[string]string `json:"env,omitempty"`
-	Files   []string          `json:"files,omitempty"` // of the bundle, to be found in the script's working directory
-	Link    string            `json:"link"`
-	Hook    string            `json:"hook"`    // HookXDPNative or HookXDPGeneric: any XDP; HookTCIngress: tcx or clsact
-	Timeout float64           `json:"timeout"` // seconds until ready
-}
-
-// PeerProgram is the name of the program that Peer holds.
-const PeerProgram = "peer"
-
 // Generate sends copies of a frame out of a link of the step's namespace as
 // fast as one CPU can, for Seconds, by BPF_PROG_TEST_RUN in its live-frames mode
 // (5.18) with a program that redirects to the link. A veth takes such frames
@@ -513,7 +491,6 @@ func (Guard) Kind() string     { return "guard" }
 func (Exec) Kind() string      { return "exec" }
 func (Snapshot) Kind() string  { return "snapshot" }
 func (TestRuns) Kind() string  { return "test-runs" }
-func (Peer) Kind() string      { return "peer" }
 func (Generate) Kind() string  { return "generate" }
 func (Tool) Kind() string      { return "tool" }
 func (Daemon) Kind() string    { return "daemon" }
@@ -523,7 +500,7 @@ func (AdoptBPF) Kind() string  { return "adopt-bpf" }
 func actions() []Action {
 	return []Action{
 		Netns{}, Veth{}, Netkit{}, Bridge{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
-		TestRuns{}, Peer{}, Generate{},
+		TestRuns{}, Generate{},
 		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Stop{}, Probes{}, Flow{},
 		Read{}, Expect{}, Guard{}, Exec{}, Snapshot{},
 		Tool{}, Daemon{}, AdoptBPF{},

@@ -122,6 +122,9 @@ func (c *call) shape(spec *ebpf.CollectionSpec, a bundle.LoadBPF) error {
 			return err
 		}
 	}
+	// Of variables that it knows package ebpf maps the memory, and a mapping keeps
+	// its map until the garbage collector comes by: long after the undo.
+	clear(spec.Variables)
 	return nil
 }
 

@@ -46,7 +46,7 @@ test: deps build
 
 # End to end on libvirt VMs, under emulation where there is no KVM.
 test-vm: deps build
-	$(GO) test -tags vm -count=1 -timeout 40m -p 1 -run 'VM' ./images ./driver/vm ./driver
+	$(GO) test -tags vm -count=1 -timeout 40m -p 1 -run 'VM' ./images ./driver/vm ./driver/guest ./driver
 
 # Ratios within one run: boot against the bare kernel, the driver's overhead,
 # BPF programs against an empty one.

@@ -35,20 +35,33 @@ const (
 const ProgControl = "tc_control"
 
 // Maps. Stats is in every object; the tables of policies and their counters in
-// DatapathObject and XDPObject; the rest, and MapAllowed, in DatapathObject.
+// DatapathObject and XDPObject; the rest, and MapAllowed, in DatapathObject. The
+// policies of IPv6 are in tables of their own wherever the key has an address.
 const (
-	MapStats      = "stats"
-	MapEndpoints  = "endpoints"
-	MapIdentities = "identities"
-	MapConntrack  = "conntrack"
-	// MapPolicy is the table of StructureHash, MapList of StructureLinear, MapTrie
-	// of StructureLPM, MapAllowed of StructureCilium09.
+	MapStats       = "stats"
+	MapEndpoints   = "endpoints"
+	MapEndpoints6  = "endpoints6"
+	MapIdentities  = "identities"
+	MapIdentities6 = "identities6"
+	MapConntrack   = "conntrack"
+	MapConntrack6  = "conntrack6"
+	// MapPolicy is the table of StructureHash: in DatapathObject by identity, for
+	// both families; in XDPObject by address, and MapPolicy6 that of IPv6.
 	MapPolicy  = "policy"
-	MapList    = "list"
+	MapPolicy6 = "policy6"
+	// MapList holds the rules of StructureLinear, an element each; MapListMatch
+	// what they match, ListBlock rules in an element.
+	MapList       = "list"
+	MapList6      = "list6"
+	MapListMatch  = "list_match"
+	MapListMatch6 = "list_match6"
+	// MapTrie is the table of StructureLPM, MapAllowed of StructureCilium09.
 	MapTrie    = "trie"
+	MapTrie6   = "trie6"
 	MapAllowed = "allowed"
 	// MapHits counts what met each policy per CPU, MapHitsShared for all CPUs:
-	// {packets, bytes uint64} by the index of the policy, from 0.
+	// {packets, bytes uint64} by the index of the policy, from 0. They have room
+	// for one policy unless the loader gives them more.
 	MapHits       = "hits"
 	MapHitsShared = "hits_shared"
 )
@@ -74,6 +87,8 @@ const (
 	// VarEndpointIP (4 bytes; XDP, ProgToEndpoint) is the endpoint's address, as
 	// IPKey writes it.
 	VarEndpointIP = "endpoint_ip"
+	// VarEndpointIP6 (16 bytes) is the same of IPv6.
+	VarEndpointIP6 = "endpoint_ip6"
 	// VarEnforce (1 byte; XDP, ProgToEndpoint): 0 means that there is no policy.
 	VarEnforce = "enforce"
 	// VarStructure (1 byte) is a Structure.
@@ -84,9 +99,9 @@ const (
 	// VarAccounting (1 byte) counts what meets each policy: 0 not, 1 in MapHits,
 	// 2 by atomic additions in MapHitsShared.
 	VarAccounting = "accounting"
-	// VarListCapacity (4 bytes, little endian) is how many entries of MapList are
-	// looked at. The verifier walks them all, so it should be no more than needed.
-	VarListCapacity = "list_capacity"
+	// VarWildcards (1 byte), by Wildcards, is which kinds of policies there may be.
+	// Others are not looked for. Unless set, all are.
+	VarWildcards = "wildcards"
 	// VarL4Ports (64 bytes, tc) are the ports of StructureCilium09, by L4Ports.
 	VarL4Ports = "l4_ports"
 	// VarSpin (4 bytes, little endian, control) is how often the program's loop
@@ -106,7 +121,7 @@ const (
 // Identities with a meaning of their own in policies.
 const (
 	IdentityAny   uint32 = 0 // matches every source
-	IdentityWorld uint32 = 2 // of a source that MapIdentities lacks
+	IdentityWorld uint32 = 2 // of a source that MapIdentities and MapIdentities6 lack
 )
 
 // Machine instructions that the kernel's compiler makes on x86-64 (do_jit in

@@ -5,27 +5,33 @@
 // network by redirects, and enforces policy on what enters an endpoint; no
 // bridge, no netfilter. And the same policy alone, for one endpoint that something
 // else joins. Linux 5.10 or later (bpf_redirect_peer, _neigh).
+#include <linux/bpf.h>
+
+#define CONTEXT struct __sk_buff
 #include "headers/parse.h"
 #include "headers/stats.h"
 #include "headers/policy.h"
+#include "headers/list.h"
 #include "headers/conntrack.h"
 #include <linux/if_packet.h>
 #include <linux/pkt_cls.h>
 
 #define IDENTITY_WORLD 2 // of a source that the map identities lacks
 #define ENDPOINT_ENFORCE 1
-#define FAMILY_INET 2 // AF_INET
+#define FAMILY_INET 2   // AF_INET
+#define FAMILY_INET6 10 // AF_INET6
 
 // Policy is asked once per connection (1), or for every packet that is not a
 // reply (0).
 const volatile __u8 enforce_new_only = 0;
 // Deliver straight into the endpoint's namespace (1), or through the queue of
-// the node's end of its veth (0).
+// the node's end of its link (0).
 const volatile __u8 use_peer = 0;
 
-// Of the programs that only guard: the endpoint's address as on the wire, and
+// Of the programs that only guard: the endpoint's addresses as on the wire, and
 // whether it has policies at all.
 const volatile __be32 endpoint_ip = 0;
+const volatile struct addr6 endpoint_ip6 = {};
 const volatile __u8 enforce = 0;
 // Ports of the endpoint with structure CILIUM09: protocol << 16 | port as on the
 // wire. 0 ends them; none means any port.
@@ -33,7 +39,7 @@ const volatile __u8 enforce = 0;
 const volatile __u32 l4_ports[L4_PORTS] = {};
 
 struct endpoint {
-	__u32 ifindex; // the node's end of the veth
+	__u32 ifindex; // the node's end of the link
 	__u32 id;
 	__u8 mac[ETH_ALEN];    // the endpoint's eth0
 	__u8 gw_mac[ETH_ALEN]; // the node's end, the source of what is delivered
@@ -50,25 +56,49 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 1024);
+	__type(key, struct addr6);
+	__type(value, struct endpoint);
+} endpoints6 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __be32);
 	__type(value, __u32);
 } identities SEC(".maps");
 
-static __always_inline __u32 identity_of(__be32 addr)
-{
-	__u32 *id = bpf_map_lookup_elem(&identities, &addr);
-
-	return id ? *id : IDENTITY_WORLD;
-}
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct addr6);
+	__type(value, __u32);
+} identities6 SEC(".maps");
 
 // Source identities that are admitted, with structure CILIUM09.
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u32);
 	__type(value, struct policy_value);
 } allowed SEC(".maps");
+
+static __always_inline __u32 identity_of(const struct packet *p, int six)
+{
+	__u32 *id = six ? bpf_map_lookup_elem(&identities6, &p->saddr6) : bpf_map_lookup_elem(&identities, &p->saddr);
+
+	return id ? *id : IDENTITY_WORLD;
+}
+
+static __always_inline int allowed_admits(const struct packet *p, __u64 bytes, int six)
+{
+	__u32 id = identity_of(p, six);
+
+	return decided(bpf_map_lookup_elem(&allowed, &id), bytes);
+}
 
 // l4_admits scans the ports, as programs of 2017 did, with the ports compiled in.
 static __always_inline int l4_admits(const struct packet *p)
@@ -89,20 +119,17 @@ static __always_inline int l4_admits(const struct packet *p)
 
 // admits asks the policies. With CILIUM09 the source is asked about every time,
 // and ports only when a connection is opened.
-static __always_inline int admits(const struct packet *p, int opens, __u32 bytes)
+static __always_inline int admits(const struct packet *p, __u64 bytes, int opens, int six)
 {
-	__u32 id;
-
 	switch (structure) {
 	case STRUCTURE_LINEAR:
-		return list_admits(p, bytes);
+		return list_admits(p, bytes, six);
 	case STRUCTURE_LPM:
-		return trie_admits(p, bytes);
+		return decided(trie_find(p, six), bytes);
 	case STRUCTURE_CILIUM09:
-		id = identity_of(p->saddr);
-		return decided(bpf_map_lookup_elem(&allowed, &id), bytes) && (!opens || l4_admits(p));
+		return allowed_admits(p, bytes, six) && (!opens || l4_admits(p));
 	default:
-		return hash_admits(p, identity_of(p->saddr), bytes);
+		return decided(hash_find(identity_of(p, six), p->dport, p->proto), bytes);
 	}
 }
 
@@ -111,7 +138,7 @@ static __always_inline enum frame read_linear(struct __sk_buff *skb, struct curs
 {
 	c->pos = (void *)(long)skb->data;
 	c->end = (void *)(long)skb->data_end;
-	return read_frame(c, p);
+	return read_frame(skb, c, p);
 }
 
 // read_skb reads the frame's headers. Only where they go on in page fragments
@@ -142,8 +169,8 @@ static __always_inline __sum16 checksum_after_hop(__sum16 check)
 	return (__sum16)~((sum & 0xffff) + (sum >> 16));
 }
 
-// decrement_ttl writes TTL - 1 and the checksum of an untagged frame.
-static __always_inline int decrement_ttl(struct __sk_buff *skb, const struct packet *p)
+// decrement_ttl writes TTL - 1, and IPv4's checksum, of an untagged frame.
+static __always_inline int decrement_ttl(struct __sk_buff *skb, const struct packet *p, int six)
 {
 	struct {
 		__u8 ttl;
@@ -151,6 +178,8 @@ static __always_inline int decrement_ttl(struct __sk_buff *skb, const struct pac
 		__sum16 check;
 	} now = {.ttl = p->ttl - 1, .proto = p->proto, .check = checksum_after_hop(p->check)};
 
+	if (six)
+		return bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, hop_limit), &now.ttl, 1, 0);
 	return bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct iphdr, ttl), &now, sizeof(now), 0);
 }
 
@@ -165,48 +194,64 @@ static __always_inline int readdress(struct __sk_buff *skb, const __u8 *dst, con
 }
 
 // is_answer says whether a packet belongs to what its receiver began.
-static __always_inline int is_answer(struct cursor *c, const struct packet *p, const struct flow_key *k)
+static __always_inline int is_answer(struct __sk_buff *skb, struct cursor *c, const struct packet *p, int six)
 {
-	struct flow_key reversed = reverse_key(k);
+	return p->icmp_error ? flow_quoted(skb, c, p, six) : !!flow_find(p, REVERSE, six);
+}
 
-	return p->icmp_error ? flow_quoted(c, p) : !!flow_find(p, &reversed);
+// spared says whether a packet of a connection that a policy admitted needs none.
+// Cilium 0.9 looked it up all the same, and counted it.
+static __always_inline int spared(const struct packet *p, __u64 bytes, int six)
+{
+	if (enforce_new_only && structure == STRUCTURE_CILIUM09)
+		allowed_admits(p, bytes, six);
+	return enforce_new_only;
 }
 
 // judge decides whether a packet may enter an endpoint, and remembers its flow.
-static __always_inline enum verdict judge(struct cursor *c, const struct packet *p, int enforced, __u32 bytes)
+static __always_inline enum verdict judge(struct __sk_buff *skb, struct cursor *c, const struct packet *p, int enforced, int six)
 {
 	enum verdict admitted = enforced ? ACCEPTED : PASSED;
-	struct flow_key k = forward_key(p);
+	__u64 bytes = skb->len;
 	struct flow *f = 0;
 	int known;
 
 	if (!p->whole)
 		return enforced ? DROPPED : PASSED;
-	if (is_answer(c, p, &k))
+	if (is_answer(skb, c, p, six))
 		return admitted;
 	if (!p->icmp_error)
-		f = flow_find(p, &k);
+		f = flow_find(p, FORWARD, six);
 	known = f && f->flags & FLOW_ADMITTED;
-	if (enforced && !(enforce_new_only && known) && !admits(p, !known, bytes))
+	if (enforced && !(known && spared(p, bytes, six)) && !admits(p, bytes, !known, six))
 		return DROPPED;
 	if (p->icmp_error)
 		return admitted;
 	if (!f)
-		flow_open(&k, enforced ? FLOW_ADMITTED : 0);
+		flow_open(p, enforced ? FLOW_ADMITTED : 0, six);
 	else if (enforced && !known)
 		f->flags |= FLOW_ADMITTED;
 	return admitted;
 }
 
+static __always_inline int leave(struct __sk_buff *skb, enum verdict v)
+{
+	count(v, skb->len);
+	return v == DROPPED ? TC_ACT_SHOT : TC_ACT_OK;
+}
+
 // deliver hands a packet to its endpoint. To the eyes of the endpoint the node
 // is a router, so one whose time is up is left to the stack to answer.
-static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p, const struct endpoint *e)
+static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p, const struct endpoint *e, int six)
 {
 	if (p->ttl <= 1)
 		return TC_ACT_OK;
-	if (decrement_ttl(skb, p) || readdress(skb, e->mac, e->gw_mac))
+	if (decrement_ttl(skb, p, six) || readdress(skb, e->mac, e->gw_mac))
 		return TC_ACT_SHOT;
-	if (!use_peer)
+	// bpf_redirect_peer is for what comes in (veth; netkit, Linux 6.7). A packet
+	// on its way out of a netkit came in nowhere, and from there a redirect to the
+	// node's end of the next is as short.
+	if (!use_peer || !skb->ingress_ifindex)
 		return bpf_redirect(e->ifindex, 0);
 	// Nobody looks at the new MAC on this way. Before Linux 6.15 a packet that
 	// came for another keeps that mark, and the endpoint would drop it.
@@ -216,54 +261,73 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 }
 
 static __always_inline int to_endpoint(struct __sk_buff *skb, struct cursor *c, const struct packet *p,
-				       const struct endpoint *e)
+				       const struct endpoint *e, int six)
 {
-	int enforced = e->flags & ENDPOINT_ENFORCE;
-	enum verdict v;
+	int enforced = structure != STRUCTURE_PASS && e->flags & ENDPOINT_ENFORCE;
+	enum verdict v = PASSED;
 
 	// Endpoints are reached without tags; who sends some wants to get around.
-	if (p->tags) {
-		count(enforced ? DROPPED : PASSED, skb->len);
-		return enforced ? TC_ACT_SHOT : TC_ACT_OK;
-	}
-	v = judge(c, p, enforced, skb->len);
+	if (p->tags)
+		return leave(skb, enforced ? DROPPED : PASSED);
+	// Neighbours and routers speak to the next one only: here, the stack.
+	if (six && p->discovery)
+		return leave(skb, PASSED);
+	if (structure != STRUCTURE_PASS)
+		v = judge(skb, c, p, enforced, six);
 	count(v, skb->len);
-	return v == DROPPED ? TC_ACT_SHOT : deliver(skb, p, e);
+	return v == DROPPED ? TC_ACT_SHOT : deliver(skb, p, e, six);
 }
 
 // track_outgoing remembers what an endpoint starts, so that the answers pass.
-static __always_inline void track_outgoing(const struct packet *p)
+static __always_inline void track_outgoing(const struct packet *p, int six)
 {
-	struct flow_key k = forward_key(p), reversed = reverse_key(&k);
-
-	if (!p->whole || p->icmp_error || flow_find(p, &reversed) || flow_find(p, &k))
+	if (structure == STRUCTURE_PASS || !p->whole || p->icmp_error || (six && p->discovery))
 		return;
-	flow_open(&k, 0);
+	if (!flow_find(p, REVERSE, six) && !flow_find(p, FORWARD, six))
+		flow_open(p, 0, six);
+}
+
+// is_link_local: multicast, or what no router passes on.
+static __always_inline int is_link_local(const struct addr6 *a)
+{
+	const __u8 *b = (const __u8 *)a;
+
+	return b[0] == 0xff || (b[0] == 0xfe && (b[1] & 0xc0) == 0x80);
+}
+
+static __always_inline void describe(struct bpf_fib_lookup *fib, const struct packet *p, int six)
+{
+	fib->l4_protocol = p->proto;
+	fib->sport = p->sport;
+	fib->dport = p->dport;
+	if (six) {
+		fib->family = FAMILY_INET6;
+		fib->flowinfo = bpf_htonl((__u32)p->tos << 20);
+		__builtin_memcpy(fib->ipv6_src, &p->saddr6, sizeof(p->saddr6));
+		__builtin_memcpy(fib->ipv6_dst, &p->daddr6, sizeof(p->daddr6));
+		return;
+	}
+	fib->family = FAMILY_INET;
+	fib->tos = p->tos;
+	fib->ipv4_src = p->saddr;
+	fib->ipv4_dst = p->daddr;
 }
 
 // to_network routes a packet out of the node as the kernel's tables say, and
 // leaves to the stack what they do not say.
-static __always_inline int to_network(struct __sk_buff *skb, const struct packet *p)
+static __always_inline int to_network(struct __sk_buff *skb, const struct packet *p, int six)
 {
-	struct bpf_fib_lookup fib = {
-		.family = FAMILY_INET,
-		.tos = p->tos,
-		.l4_protocol = p->proto,
-		.sport = p->sport,
-		.dport = p->dport,
-		.ipv4_src = p->saddr,
-		.ipv4_dst = p->daddr,
-		.ifindex = skb->ifindex,
-	};
+	struct bpf_fib_lookup fib = {.ifindex = skb->ifindex};
 	long found;
 
-	track_outgoing(p);
-	if (p->ttl <= 1)
+	track_outgoing(p, six);
+	if (p->ttl <= 1 || (six && is_link_local(&p->daddr6)))
 		return TC_ACT_OK;
+	describe(&fib, p, six);
 	found = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
 	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return TC_ACT_OK;
-	if (decrement_ttl(skb, p))
+	if (decrement_ttl(skb, p, six))
 		return TC_ACT_SHOT;
 	if (found == BPF_FIB_LKUP_RET_NO_NEIGH)
 		return bpf_redirect_neigh(fib.ifindex, 0, 0, 0);
@@ -272,13 +336,28 @@ static __always_inline int to_network(struct __sk_buff *skb, const struct packet
 	return bpf_redirect(fib.ifindex, 0);
 }
 
-static __always_inline int leave(struct __sk_buff *skb, enum verdict v)
+static __always_inline struct endpoint *endpoint_of(const struct packet *p, int six)
 {
-	count(v, skb->len);
-	return v == DROPPED ? TC_ACT_SHOT : TC_ACT_OK;
+	return six ? bpf_map_lookup_elem(&endpoints6, &p->daddr6) : bpf_map_lookup_elem(&endpoints, &p->daddr);
 }
 
-// tc_from_endpoint runs at the node's end of an endpoint's veth, on what the
+// unread is what becomes of a frame that says no destination.
+static __always_inline int unread(struct __sk_buff *skb, enum frame f)
+{
+	return leave(skb, structure != STRUCTURE_PASS && f == FRAME_BROKEN ? DROPPED : PASSED);
+}
+
+static __always_inline int from_endpoint(struct __sk_buff *skb, struct cursor *c, const struct packet *p, int six)
+{
+	struct endpoint *e = endpoint_of(p, six);
+
+	if (e)
+		return to_endpoint(skb, c, p, e, six);
+	count(PASSED, skb->len);
+	return p->tags ? TC_ACT_OK : to_network(skb, p, six);
+}
+
+// tc_from_endpoint runs at the node's end of an endpoint's link, on what the
 // endpoint sends.
 SEC("tc")
 int tc_from_endpoint(struct __sk_buff *skb)
@@ -286,15 +365,19 @@ int tc_from_endpoint(struct __sk_buff *skb)
 	struct packet p = {};
 	struct cursor c;
 	enum frame f = read_skb(skb, &c, &p);
-	struct endpoint *e;
 
-	if (f != FRAME_IPV4)
-		return leave(skb, f == FRAME_BROKEN ? DROPPED : PASSED);
-	e = bpf_map_lookup_elem(&endpoints, &p.daddr);
-	if (e)
-		return to_endpoint(skb, &c, &p, e);
-	count(PASSED, skb->len);
-	return p.tags ? TC_ACT_OK : to_network(skb, &p);
+	if (f == FRAME_IPV4)
+		return from_endpoint(skb, &c, &p, 0);
+	if (f == FRAME_IPV6)
+		return from_endpoint(skb, &c, &p, 1);
+	return unread(skb, f);
+}
+
+static __always_inline int from_netdev(struct __sk_buff *skb, struct cursor *c, const struct packet *p, int six)
+{
+	struct endpoint *e = endpoint_of(p, six);
+
+	return e ? to_endpoint(skb, c, p, e, six) : leave(skb, PASSED);
 }
 
 // tc_from_netdev runs at the node's NIC, on what the network sends.
@@ -304,12 +387,28 @@ int tc_from_netdev(struct __sk_buff *skb)
 	struct packet p = {};
 	struct cursor c;
 	enum frame f = read_skb(skb, &c, &p);
-	struct endpoint *e;
 
-	if (f != FRAME_IPV4)
-		return leave(skb, f == FRAME_BROKEN ? DROPPED : PASSED);
-	e = bpf_map_lookup_elem(&endpoints, &p.daddr);
-	return e ? to_endpoint(skb, &c, &p, e) : leave(skb, PASSED);
+	if (f == FRAME_IPV4)
+		return from_netdev(skb, &c, &p, 0);
+	if (f == FRAME_IPV6)
+		return from_netdev(skb, &c, &p, 1);
+	return unread(skb, f);
+}
+
+static __always_inline int is_guarded6(const struct addr6 *a)
+{
+	struct addr6 guarded = endpoint_ip6;
+
+	return same6(a, &guarded);
+}
+
+static __always_inline enum verdict guard(struct __sk_buff *skb, struct cursor *c, const struct packet *p, int six)
+{
+	if (p->tags)
+		return enforce ? DROPPED : PASSED;
+	if (six && p->discovery)
+		return PASSED;
+	return judge(skb, c, p, enforce != 0, six);
 }
 
 // tc_to_endpoint runs at tc egress of the node's end of an endpoint's link, on
@@ -324,13 +423,11 @@ int tc_to_endpoint(struct __sk_buff *skb)
 	if (structure == STRUCTURE_PASS)
 		return leave(skb, PASSED);
 	f = read_skb(skb, &c, &p);
-	if (f == FRAME_BROKEN)
-		return leave(skb, enforce ? DROPPED : PASSED);
-	if (f == FRAME_OTHER || p.daddr != endpoint_ip)
-		return leave(skb, PASSED);
-	if (p.tags)
-		return leave(skb, enforce ? DROPPED : PASSED);
-	return leave(skb, judge(&c, &p, enforce, skb->len));
+	if (f == FRAME_IPV4 && p.daddr == endpoint_ip)
+		return leave(skb, guard(skb, &c, &p, 0));
+	if (f == FRAME_IPV6 && is_guarded6(&p.daddr6))
+		return leave(skb, guard(skb, &c, &p, 1));
+	return leave(skb, f == FRAME_BROKEN && enforce ? DROPPED : PASSED);
 }
 
 // tc_track runs at tc ingress of the same link, on what the endpoint sends. It
@@ -340,9 +437,17 @@ int tc_track(struct __sk_buff *skb)
 {
 	struct packet p = {};
 	struct cursor c;
+	enum frame f;
 
-	if (read_skb(skb, &c, &p) == FRAME_IPV4 && !p.tags)
-		track_outgoing(&p);
+	if (structure == STRUCTURE_PASS)
+		return TC_ACT_OK;
+	f = read_skb(skb, &c, &p);
+	if (p.tags)
+		return TC_ACT_OK;
+	if (f == FRAME_IPV4)
+		track_outgoing(&p, 0);
+	else if (f == FRAME_IPV6)
+		track_outgoing(&p, 1);
 	return TC_ACT_OK;
 }
 

@@ -18,14 +18,21 @@ import (
 const (
 	datapathMapAllowed         = "allowed"
 	datapathMapConntrack       = "conntrack"
+	datapathMapConntrack6      = "conntrack6"
 	datapathMapEndpoints       = "endpoints"
+	datapathMapEndpoints6      = "endpoints6"
 	datapathMapHits            = "hits"
 	datapathMapHitsShared      = "hits_shared"
 	datapathMapIdentities      = "identities"
+	datapathMapIdentities6     = "identities6"
 	datapathMapList            = "list"
+	datapathMapList6           = "list6"
+	datapathMapListMatch       = "list_match"
+	datapathMapListMatch6      = "list_match6"
 	datapathMapPolicy          = "policy"
 	datapathMapStats           = "stats"
 	datapathMapTrie            = "trie"
+	datapathMapTrie6           = "trie6"
 	datapathProgTcFromEndpoint = "tc_from_endpoint"
 	datapathProgTcFromNetdev   = "tc_from_netdev"
 	datapathProgTcToEndpoint   = "tc_to_endpoint"
@@ -33,12 +40,13 @@ const (
 	datapathVarAccounting      = "accounting"
 	datapathVarDefaultAdmit    = "default_admit"
 	datapathVarEndpointIp      = "endpoint_ip"
+	datapathVarEndpointIp6     = "endpoint_ip6"
 	datapathVarEnforce         = "enforce"
 	datapathVarEnforceNewOnly  = "enforce_new_only"
 	datapathVarL4Ports         = "l4_ports"
-	datapathVarListCapacity    = "list_capacity"
 	datapathVarStructure       = "structure"
 	datapathVarUsePeer         = "use_peer"
+	datapathVarWildcards       = "wildcards"
 )
 
 // loadDatapath returns the embedded CollectionSpec for datapath.
@@ -93,16 +101,23 @@ type datapathProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type datapathMapSpecs struct {
-	Allowed    *ebpf.MapSpec `ebpf:"allowed"`
-	Conntrack  *ebpf.MapSpec `ebpf:"conntrack"`
-	Endpoints  *ebpf.MapSpec `ebpf:"endpoints"`
-	Hits       *ebpf.MapSpec `ebpf:"hits"`
-	HitsShared *ebpf.MapSpec `ebpf:"hits_shared"`
-	Identities *ebpf.MapSpec `ebpf:"identities"`
-	List       *ebpf.MapSpec `ebpf:"list"`
-	Policy     *ebpf.MapSpec `ebpf:"policy"`
-	Stats      *ebpf.MapSpec `ebpf:"stats"`
-	Trie       *ebpf.MapSpec `ebpf:"trie"`
+	Allowed     *ebpf.MapSpec `ebpf:"allowed"`
+	Conntrack   *ebpf.MapSpec `ebpf:"conntrack"`
+	Conntrack6  *ebpf.MapSpec `ebpf:"conntrack6"`
+	Endpoints   *ebpf.MapSpec `ebpf:"endpoints"`
+	Endpoints6  *ebpf.MapSpec `ebpf:"endpoints6"`
+	Hits        *ebpf.MapSpec `ebpf:"hits"`
+	HitsShared  *ebpf.MapSpec `ebpf:"hits_shared"`
+	Identities  *ebpf.MapSpec `ebpf:"identities"`
+	Identities6 *ebpf.MapSpec `ebpf:"identities6"`
+	List        *ebpf.MapSpec `ebpf:"list"`
+	List6       *ebpf.MapSpec `ebpf:"list6"`
+	ListMatch   *ebpf.MapSpec `ebpf:"list_match"`
+	ListMatch6  *ebpf.MapSpec `ebpf:"list_match6"`
+	Policy      *ebpf.MapSpec `ebpf:"policy"`
+	Stats       *ebpf.MapSpec `ebpf:"stats"`
+	Trie        *ebpf.MapSpec `ebpf:"trie"`
+	Trie6       *ebpf.MapSpec `ebpf:"trie6"`
 }
 
 // datapathVariableSpecs contains global variables before they are loaded into the kernel.
@@ -112,12 +127,13 @@ type datapathVariableSpecs struct {
 	Accounting     *ebpf.VariableSpec `ebpf:"accounting"`
 	DefaultAdmit   *ebpf.VariableSpec `ebpf:"default_admit"`
 	EndpointIp     *ebpf.VariableSpec `ebpf:"endpoint_ip"`
+	EndpointIp6    *ebpf.VariableSpec `ebpf:"endpoint_ip6"`
 	Enforce        *ebpf.VariableSpec `ebpf:"enforce"`
 	EnforceNewOnly *ebpf.VariableSpec `ebpf:"enforce_new_only"`
 	L4Ports        *ebpf.VariableSpec `ebpf:"l4_ports"`
-	ListCapacity   *ebpf.VariableSpec `ebpf:"list_capacity"`
 	Structure      *ebpf.VariableSpec `ebpf:"structure"`
 	UsePeer        *ebpf.VariableSpec `ebpf:"use_peer"`
+	Wildcards      *ebpf.VariableSpec `ebpf:"wildcards"`
 }
 
 // datapathObjects contains all objects after they have been loaded into the kernel.
@@ -140,30 +156,44 @@ func (o *datapathObjects) Close() error {
 //
 // It can be passed to loadDatapathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type datapathMaps struct {
-	Allowed    *ebpf.Map `ebpf:"allowed"`
-	Conntrack  *ebpf.Map `ebpf:"conntrack"`
-	Endpoints  *ebpf.Map `ebpf:"endpoints"`
-	Hits       *ebpf.Map `ebpf:"hits"`
-	HitsShared *ebpf.Map `ebpf:"hits_shared"`
-	Identities *ebpf.Map `ebpf:"identities"`
-	List       *ebpf.Map `ebpf:"list"`
-	Policy     *ebpf.Map `ebpf:"policy"`
-	Stats      *ebpf.Map `ebpf:"stats"`
-	Trie       *ebpf.Map `ebpf:"trie"`
+	Allowed     *ebpf.Map `ebpf:"allowed"`
+	Conntrack   *ebpf.Map `ebpf:"conntrack"`
+	Conntrack6  *ebpf.Map `ebpf:"conntrack6"`
+	Endpoints   *ebpf.Map `ebpf:"endpoints"`
+	Endpoints6  *ebpf.Map `ebpf:"endpoints6"`
+	Hits        *ebpf.Map `ebpf:"hits"`
+	HitsShared  *ebpf.Map `ebpf:"hits_shared"`
+	Identities  *ebpf.Map `ebpf:"identities"`
+	Identities6 *ebpf.Map `ebpf:"identities6"`
+	List        *ebpf.Map `ebpf:"list"`
+	List6       *ebpf.Map `ebpf:"list6"`
+	ListMatch   *ebpf.Map `ebpf:"list_match"`
+	ListMatch6  *ebpf.Map `ebpf:"list_match6"`
+	Policy      *ebpf.Map `ebpf:"policy"`
+	Stats       *ebpf.Map `ebpf:"stats"`
+	Trie        *ebpf.Map `ebpf:"trie"`
+	Trie6       *ebpf.Map `ebpf:"trie6"`
 }
 
 func (m *datapathMaps) Close() error {
 	return _DatapathClose(
 		m.Allowed,
 		m.Conntrack,
+		m.Conntrack6,
 		m.Endpoints,
+		m.Endpoints6,
 		m.Hits,
 		m.HitsShared,
 		m.Identities,
+		m.Identities6,
 		m.List,
+		m.List6,
+		m.ListMatch,
+		m.ListMatch6,
 		m.Policy,
 		m.Stats,
 		m.Trie,
+		m.Trie6,
 	)
 }
 
@@ -174,12 +204,13 @@ type datapathVariables struct {
 	Accounting     *ebpf.Variable `ebpf:"accounting"`
 	DefaultAdmit   *ebpf.Variable `ebpf:"default_admit"`
 	EndpointIp     *ebpf.Variable `ebpf:"endpoint_ip"`
+	EndpointIp6    *ebpf.Variable `ebpf:"endpoint_ip6"`
 	Enforce        *ebpf.Variable `ebpf:"enforce"`
 	EnforceNewOnly *ebpf.Variable `ebpf:"enforce_new_only"`
 	L4Ports        *ebpf.Variable `ebpf:"l4_ports"`
-	ListCapacity   *ebpf.Variable `ebpf:"list_capacity"`
 	Structure      *ebpf.Variable `ebpf:"structure"`
 	UsePeer        *ebpf.Variable `ebpf:"use_peer"`
+	Wildcards      *ebpf.Variable `ebpf:"wildcards"`
 }
 
 // datapathPrograms contains all programs after they have been loaded into the kernel.

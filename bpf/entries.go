@@ -11,12 +11,14 @@ import (
 // endpointEnforce is the flag of an endpoint that has policies.
 const endpointEnforce = 1
 
-// IPKey is the key of MapEndpoints and MapIdentities, and the value of
-// VarEndpointIP: the 4 bytes of an IPv4 address as on the wire. It panics if
-// the address is not IPv4.
+// IPKey is the key of MapEndpoints and MapIdentities, or of their like for IPv6,
+// and the value of VarEndpointIP or VarEndpointIP6: the 4 or 16 bytes of an
+// address as on the wire. It panics if there is none.
 func IPKey(ip netip.Addr) []byte {
-	b := ip.Unmap().As4()
-	return b[:]
+	if !ip.IsValid() {
+		panic("bpf: key of no address")
+	}
+	return ip.Unmap().AsSlice()
 }
 
 // IdentityValue is a value of MapIdentities.
@@ -30,14 +32,18 @@ func PolicyKey(identity uint32, port uint16, proto uint8) []byte {
 	return policyKey(binary.LittleEndian.AppendUint32(nil, identity), port, proto)
 }
 
-// XDPPolicyKey is a key of the XDP object's MapPolicy. The zero Addr, like
-// 0.0.0.0, matches every source; port 0 with protocol 0 every port of every
-// protocol. It panics if src is an IPv6 address.
+// XDPPolicyKey is a key of the XDP object's MapPolicy, or of MapPolicy6 if src is
+// an IPv6 address. The zero Addr, like 0.0.0.0, matches every source of IPv4, and
+// :: every one of IPv6; port 0 with protocol 0 every port of every protocol.
 func XDPPolicyKey(src netip.Addr, port uint16, proto uint8) []byte {
 	if !src.IsValid() {
 		src = netip.IPv4Unspecified()
 	}
-	return policyKey(IPKey(src), port, proto)
+	key := policyKey(IPKey(src), port, proto)
+	if src.Unmap().Is6() {
+		key = append(key, 0, 0, 0, 0) // an address is aligned to 8 bytes, and so is the key
+	}
+	return key
 }
 
 func policyKey(peer []byte, port uint16, proto uint8) []byte {
@@ -46,7 +52,7 @@ func policyKey(peer []byte, port uint16, proto uint8) []byte {
 	return append(key, proto, ingress)
 }
 
-// PolicyValue is a value of MapPolicy in both objects. index is the policy's place
+// PolicyValue is a value of MapPolicy in both objects, and of MapPolicy6. index is the policy's place
 // in MapHits and MapHitsShared.
 func PolicyValue(deny bool, index uint32) []byte {
 	value := make([]byte, 8)
@@ -57,7 +63,7 @@ func PolicyValue(deny bool, index uint32) []byte {
 	return value
 }
 
-// EndpointLine is an entry of MapEndpoints as text: key and value in hex, with
+// EndpointLine is an entry of MapEndpoints, or of MapEndpoints6, as text: key and value in hex, with
 // a space between and "{ifindex:LINK}" where whoever fills the map puts the
 // 4 little-endian bytes of that link's index. link is the node's end of the
 // endpoint's veth, mac the address of the endpoint's end, gwMAC that of the

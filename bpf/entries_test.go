@@ -3,7 +3,9 @@ package bpf
 import (
 	"bytes"
 	"encoding/hex"
+	"maps"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -23,6 +25,9 @@ func TestEntries(t *testing.T) {
 		{"PolicyKey any", PolicyKey(IdentityAny, 0, 0), "0000000000000000"},
 		{"XDPPolicyKey", XDPPolicyKey(addr("198.18.11.10"), 5001, 17), "c6120b0a13891100"},
 		{"XDPPolicyKey any", XDPPolicyKey(netip.Addr{}, 0, 0), "0000000000000000"},
+		{"IPKey of IPv6", IPKey(addr("2001:2::1")), "20010002000000000000000000000001"},
+		{"XDPPolicyKey of IPv6", XDPPolicyKey(addr("2001:2::1"), 5001, 17), "200100020000000000000000000000011389110000000000"},
+		{"PolicyValue index", PolicyValue(true, 0x0102), "0100000002010000"},
 		{"PolicyValue", PolicyValue(false, 0), "0000000000000000"},
 		{"PolicyValue deny", PolicyValue(true, 0), "0100000000000000"},
 	} {
@@ -41,6 +46,8 @@ func TestEndpointLine(t *testing.T) {
 			"c6120b14 {ifindex:peer:server/eth0}03020100{mac:eth0}{mac:peer:server/eth0}00000000"},
 		{EndpointLine(ip, "l", 0, "02-12-0B-14-00-01", "nonsense", false),
 			"c6120b14 {ifindex:l}0000000002120b140001nonsense00000000"},
+		{EndpointLine(as6(ip), "l", 0, "02-12-0B-14-00-01", "02-12-0B-14-00-02", true),
+			"200100020000000000000000c6120b14 {ifindex:l}0000000002120b14000102120b14000201000000"},
 	} {
 		if c.got != c.want {
 			t.Errorf("got  %s\nwant %s", c.got, c.want)
@@ -56,7 +63,26 @@ func TestObjectsAreAsPromised(t *testing.T) {
 		key, value uint32
 		entries    uint32
 	}
-	policy, stats := table{ebpf.Hash, 8, 8, 16384}, table{ebpf.PerCPUArray, 4, 16, Stats}
+	array := func(value, entries uint32) table { return table{ebpf.Array, 4, value, entries} }
+	hash := func(key, value uint32) table { return table{ebpf.Hash, key, value, 65536} }
+	stats := table{ebpf.PerCPUArray, 4, 16, Stats}
+	tables := func(more map[string]table) map[string]table {
+		all := map[string]table{
+			MapStats: stats, MapPolicy: hash(8, 8),
+			MapTrie: {ebpf.LPMTrie, 12, 8, 65536}, MapTrie6: {ebpf.LPMTrie, 24, 8, 65536},
+			MapList: array(8, 16384), MapList6: array(8, 16384),
+			MapListMatch: array(16*ListBlock, 16384/ListBlock), MapListMatch6: array(40*ListBlock, 16384/ListBlock),
+			MapHits: {ebpf.PerCPUArray, 4, 16, 1}, MapHitsShared: array(16, 1),
+		}
+		maps.Copy(all, more)
+		return all
+	}
+	policyVars := map[string]uint32{
+		VarStructure: 1, VarDefaultAdmit: 1, VarAccounting: 1, VarWildcards: 1,
+		VarEndpointIP: 4, VarEndpointIP6: 16, VarEnforce: 1,
+	}
+	tcVars := map[string]uint32{VarEnforceNewOnly: 1, VarUsePeer: 1, VarL4Ports: 4 * MaxL4Ports}
+	maps.Copy(tcVars, policyVars)
 	for _, c := range []struct {
 		name     string
 		object   []byte
@@ -65,18 +91,19 @@ func TestObjectsAreAsPromised(t *testing.T) {
 		vars     map[string]uint32
 	}{
 		{"datapath", DatapathObject(),
-			map[string]ebpf.ProgramType{ProgFromEndpoint: ebpf.SchedCLS, ProgFromNetdev: ebpf.SchedCLS},
-			map[string]table{
-				MapStats: stats, MapPolicy: policy,
-				MapEndpoints:  {ebpf.Hash, 4, 24, 1024},
-				MapIdentities: {ebpf.Hash, 4, 4, 16384},
-				MapConntrack:  {ebpf.LRUHash, 16, 16, 262144},
+			map[string]ebpf.ProgramType{
+				ProgFromEndpoint: ebpf.SchedCLS, ProgFromNetdev: ebpf.SchedCLS, ProgToEndpoint: ebpf.SchedCLS, ProgTrack: ebpf.SchedCLS,
 			},
-			map[string]uint32{VarEnforceNewOnly: 1, VarUsePeer: 1}},
+			tables(map[string]table{
+				MapEndpoints: {ebpf.Hash, 4, 24, 1024}, MapEndpoints6: {ebpf.Hash, 16, 24, 1024},
+				MapIdentities: hash(4, 4), MapIdentities6: hash(16, 4), MapAllowed: hash(4, 8),
+				MapConntrack: {ebpf.LRUHash, 16, 16, 262144}, MapConntrack6: {ebpf.LRUHash, 40, 16, 262144},
+			}),
+			tcVars},
 		{"xdp", XDPObject(),
 			map[string]ebpf.ProgramType{ProgXDP: ebpf.XDP, ProgXDPPass: ebpf.XDP},
-			map[string]table{MapStats: stats, MapPolicy: policy},
-			map[string]uint32{VarEndpointIP: 4, VarEnforce: 1}},
+			tables(map[string]table{MapPolicy6: hash(24, 8)}),
+			policyVars},
 		{"control", ControlObject(),
 			map[string]ebpf.ProgramType{ProgControl: ebpf.SchedCLS},
 			map[string]table{MapStats: stats},
@@ -93,6 +120,11 @@ func TestObjectsAreAsPromised(t *testing.T) {
 			for name, kind := range c.programs {
 				if p := spec.Programs[name]; p == nil || p.Type != kind {
 					t.Errorf("program %s is %v, want a %v", name, p, kind)
+				}
+			}
+			for name := range spec.Maps {
+				if _, want := c.maps[name]; !want && !strings.HasPrefix(name, ".") {
+					t.Errorf("map %s is not promised", name)
 				}
 			}
 			for name, want := range c.maps {

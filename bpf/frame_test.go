@@ -8,9 +8,10 @@ import (
 )
 
 const (
-	protoICMP = 1
-	protoTCP  = 6
-	protoUDP  = 17
+	protoICMP   = 1
+	protoTCP    = 6
+	protoUDP    = 17
+	protoICMPv6 = 58
 
 	etherIPv4  = 0x0800
 	etherARP   = 0x0806
@@ -22,11 +23,18 @@ const (
 	tcpACK     = 0x10
 	moreFrags  = 0x2000
 	defaultTTL = 64
+
+	protoHopByHop    = 0
+	protoRouting     = 43
+	protoFragment    = 44
+	protoAH          = 51
+	protoDestination = 60
 )
 
-// frame describes an Ethernet frame with an IPv4 packet. Zero fields get what
-// an ordinary TCP data segment from client to server has.
+// frame describes an Ethernet frame with an IP packet. Zero fields get what an
+// ordinary TCP data segment from client to server has.
 type frame struct {
+	six          bool // IPv6: addresses are turned into its like, and ICMP into ICMPv6
 	src, dst     netip.Addr
 	sport, dport uint16
 	proto        uint8
@@ -34,6 +42,7 @@ type frame struct {
 	ttl          int   // -1 for 0
 	frag         uint16
 	options      []byte // IPv4's, a multiple of 4 bytes
+	extensions   []extension
 	tags         []uint16
 	l4           []byte // replaces the transport header and payload
 	totLen       int    // replaces the true one
@@ -44,6 +53,8 @@ var (
 	server    = netip.MustParseAddr("198.18.11.20")
 	stranger  = netip.MustParseAddr("198.19.7.7")
 	elsewhere = netip.MustParseAddr("198.18.99.1")
+
+	client6, server6 = as6(client), as6(server)
 
 	clientMAC = net.HardwareAddr{2, 0x12, 11, 10, 0, 1}
 	serverMAC = net.HardwareAddr{2, 0x12, 11, 20, 0, 1}
@@ -59,13 +70,74 @@ func (f frame) bytes() []byte {
 		b = binary.BigEndian.AppendUint16(b, tag)
 		b = binary.BigEndian.AppendUint16(b, 42)
 	}
-	b = binary.BigEndian.AppendUint16(b, etherIPv4)
+	if f.six {
+		b = binary.BigEndian.AppendUint16(b, etherIPv6)
+	} else {
+		b = binary.BigEndian.AppendUint16(b, etherIPv4)
+	}
 	return append(b, f.packet()...)
 }
 
-// packet builds the IPv4 packet alone.
+// as6 is the IPv6 address that stands for one of IPv4 here.
+func as6(a netip.Addr) netip.Addr {
+	if !a.Is4() {
+		return a
+	}
+	four, b := a.As4(), netip.MustParseAddr("2001:2::").As16()
+	copy(b[12:], four[:])
+	return netip.AddrFrom16(b)
+}
+
+// extension is an IPv6 extension header: its protocol, and what it holds but for
+// the protocol of the next one.
+type extension struct {
+	proto uint8
+	rest  []byte
+}
+
+// options6 is a header of hop-by-hop or destination options, or of routing, of
+// 8 x (1 + n) bytes.
+func options6(proto uint8, n int) extension {
+	return extension{proto, append([]byte{byte(n)}, make([]byte, 6+8*n)...)}
+}
+
+// auth is an authentication header of 4 x (2 + n) bytes.
+func auth(n int) extension {
+	return extension{protoAH, append([]byte{byte(n)}, make([]byte, 6+4*n)...)}
+}
+
+// fragment6 is a fragment header; offset in units of 8 bytes.
+func fragment6(offset uint16, more bool) extension {
+	word := offset << 3
+	if more {
+		word |= 1
+	}
+	return extension{protoFragment, append(binary.BigEndian.AppendUint16([]byte{0}, word), 0, 0, 0, 1)}
+}
+
+// packet6 builds the IPv6 packet alone.
+func (f frame) packet6() []byte {
+	l4, next := f.transport(), f.proto
+	var chain []byte
+	for _, x := range slices.Backward(f.extensions) {
+		chain = slices.Concat([]byte{next}, x.rest, chain)
+		next = x.proto
+	}
+	total := len(chain) + len(l4)
+	if f.totLen != 0 {
+		total = f.totLen
+	}
+	ip := binary.BigEndian.AppendUint16([]byte{6 << 4, 0, 0, 0}, uint16(total))
+	ip = append(ip, next, byte(max(f.ttl, 0)))
+	return slices.Concat(ip, IPKey(f.src), IPKey(f.dst), chain, l4)
+}
+
+// packet builds the IP packet alone.
 func (f frame) packet() []byte {
 	f.fill()
+	if f.six {
+		return f.packet6()
+	}
 	l4 := f.transport()
 	ip := make([]byte, 20, 20+len(f.options)+len(l4))
 	ip[0] = 4<<4 | byte(5+len(f.options)/4)
@@ -90,6 +162,12 @@ func (f *frame) fill() {
 	}
 	if !f.dst.IsValid() {
 		f.dst = server
+	}
+	if f.six {
+		f.src, f.dst = as6(f.src), as6(f.dst)
+		if f.proto == protoICMP {
+			f.proto = protoICMPv6
+		}
 	}
 	if f.proto == 0 {
 		f.proto = protoTCP
@@ -121,6 +199,8 @@ func (f frame) transport() []byte {
 		return append(ports, 0, 8, 0, 0)
 	case protoICMP:
 		return []byte{8, 0, 0, 0, 0, 1, 0, 1} // echo request
+	case protoICMPv6:
+		return []byte{128, 0, 0, 0, 0, 1, 0, 1}
 	}
 	return make([]byte, 8)
 }

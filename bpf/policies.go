@@ -5,12 +5,13 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
 // Policy is one policy of an endpoint.
 type Policy struct {
-	Source netip.Prefix // one address is a prefix of its full length
+	Source netip.Prefix // one address is a prefix of its full length; of length 0: any of that family
 	Port   uint16       // destination port, 0 any
 	Proto  uint8        // IANA's protocol number, 0 any
 	Deny   bool
@@ -30,107 +31,216 @@ type Fill struct {
 // others follow, as Cilium allocates identities above its reserved ones.
 const FirstIdentity uint32 = 256
 
-// entryWriter collects lines.
-type entryWriter struct {
-	lines   strings.Builder
-	entries int
-}
-
-func (w *entryWriter) put(key, value []byte) {
-	fmt.Fprintf(&w.lines, "%s %s\n", hex.EncodeToString(key), hex.EncodeToString(value))
-	w.entries++
-}
-
-func (w *entryWriter) fill(m string) Fill {
-	return Fill{Map: m, Lines: w.lines.String(), Entries: w.entries}
-}
-
-// TCFills writes policies as entries of DatapathObject's maps. An error says what
-// the structure cannot express.
+// TCFills writes policies as entries of DatapathObject's maps, those of IPv4 and
+// those of IPv6. An error says what the structure cannot express. Maps are to be
+// filled in this order, so that policies begin to count when they are whole.
 func TCFills(s Structure, ps []Policy) ([]Fill, error) {
+	w := writer{structure: s}
 	switch s {
 	case StructureHash:
-		return identityFills(ps, hashEntries)
+		return w.each(ps, w.byIdentity)
 	case StructureCilium09:
-		return identityFills(ps, allowedEntries)
+		return w.each(ps, w.allowed)
 	default:
 		return XDPFills(s, ps)
 	}
 }
 
-// XDPFills writes policies as entries of XDPObject's maps. An error says what the
-// structure cannot express.
+// XDPFills writes policies as entries of XDPObject's maps, as TCFills does.
 func XDPFills(s Structure, ps []Policy) ([]Fill, error) {
-	var w entryWriter
+	w := writer{structure: s}
 	switch s {
 	case StructurePass:
 		return nil, nil
 	case StructureLinear:
-		for i, p := range ps {
-			w.put(listKey(i), listRule(p, i))
-		}
-		return []Fill{w.fill(MapList)}, nil
-	case StructureLPM:
-		for i, p := range ps {
-			w.put(trieKey(p), PolicyValue(p.Deny, uint32(i)))
-		}
-		return []Fill{w.fill(MapTrie)}, nil
+		return w.list(ps), nil
 	case StructureHash:
-		for i, p := range ps {
-			if !p.Source.IsSingleIP() {
-				return nil, fmt.Errorf("a hash finds whole addresses, not the prefix %s", p.Source)
-			}
-			w.put(XDPPolicyKey(p.Source.Addr(), p.Port, p.Proto), PolicyValue(p.Deny, uint32(i)))
-		}
-		return []Fill{w.fill(MapPolicy)}, nil
+		return w.each(ps, w.byAddress)
+	case StructureLPM:
+		return w.each(ps, w.byPrefix)
 	}
 	return nil, fmt.Errorf("XDP has no structure %d", s)
 }
 
-// identityFills gives each source an identity, and writes policies by identity.
-func identityFills(ps []Policy, write func(w *entryWriter, i int, s source, p Policy) (m string, err error)) ([]Fill, error) {
-	var ids, w entryWriter
-	known := map[netip.Addr]uint32{}
-	m := ""
+// ofFamily is one of two map names.
+func ofFamily(p netip.Prefix, v4, v6 string) string {
+	if p.Addr().Is4() {
+		return v4
+	}
+	return v6
+}
+
+// table is what one map is given.
+type table struct {
+	name   string
+	keys   []string
+	values map[string]string
+}
+
+func (t *table) fill() Fill {
+	f := Fill{Map: t.name}
+	var lines strings.Builder
+	for _, k := range t.keys {
+		v := t.values[k]
+		lines.WriteString(k + " " + v + "\n")
+		if !isArray(t.name) || strings.Trim(v, "0") != "" {
+			f.Entries++
+		}
+	}
+	f.Lines = lines.String()
+	return f
+}
+
+// isArray says that a map's elements are always there, and free if they are zero.
+func isArray(name string) bool {
+	return slices.Contains([]string{MapList, MapList6, MapListMatch, MapListMatch6}, name)
+}
+
+// writer collects entries of maps.
+type writer struct {
+	structure  Structure
+	tables     []*table // in the order of their first entries
+	identities map[netip.Addr]uint32
+}
+
+func (w *writer) table(name string) *table {
+	for _, t := range w.tables {
+		if t.name == name {
+			return t
+		}
+	}
+	t := &table{name: name, values: map[string]string{}}
+	w.tables = append(w.tables, t)
+	return t
+}
+
+// put adds an entry. ok is false if there is one of that key.
+func (w *writer) put(name string, key, value []byte) (ok bool) {
+	t, k := w.table(name), hex.EncodeToString(key)
+	if _, taken := t.values[k]; taken {
+		return false
+	}
+	t.keys = append(t.keys, k)
+	t.values[k] = hex.EncodeToString(value)
+	return true
+}
+
+func (w *writer) fills() []Fill {
+	var out []Fill
+	for _, t := range w.tables {
+		out = append(out, t.fill())
+	}
+	return out
+}
+
+// each writes policies one by one.
+func (w *writer) each(ps []Policy, write func(i int, p Policy) (ok bool, err error)) ([]Fill, error) {
 	for i, p := range ps {
-		if !p.Source.IsSingleIP() {
-			return nil, fmt.Errorf("identities are of whole addresses, not of the prefix %s", p.Source)
+		if err := expressible(p); err != nil {
+			return nil, fmt.Errorf("policy %d: %w", i+1, err)
 		}
-		id, old := known[p.Source.Addr()]
-		if !old {
-			id = FirstIdentity + uint32(len(known))
-			known[p.Source.Addr()] = id
-			ids.put(IPKey(p.Source.Addr()), IdentityValue(id))
+		ok, err := write(i, p)
+		if err != nil {
+			return nil, fmt.Errorf("policy %d: %w", i+1, err)
 		}
-		var err error
-		if m, err = write(&w, i, source{id, !old}, p); err != nil {
-			return nil, err
+		if !ok {
+			return nil, fmt.Errorf("policy %d is about what another is about already", i+1)
 		}
 	}
-	return []Fill{ids.fill(MapIdentities), w.fill(m)}, nil
+	return w.fills(), nil
 }
 
-// source is who a policy is about.
-type source struct {
-	identity uint32
-	first    bool // no policy before was about it
+// expressible refuses what only a list can: one of port and protocol, but any of
+// the other. Protocols without ports have port 0.
+func expressible(p Policy) error {
+	const tcp, udp = 6, 17
+	switch {
+	case !p.Source.IsValid():
+		return fmt.Errorf("it has no source; any is a prefix of length 0")
+	case p.Port != 0 && p.Proto == 0:
+		return fmt.Errorf("a table finds ports of a protocol, not port %d of any", p.Port)
+	case p.Port == 0 && (p.Proto == tcp || p.Proto == udp):
+		return fmt.Errorf("a table finds whole pairs of port and protocol, not any port of protocol %d", p.Proto)
+	}
+	return nil
 }
 
-func hashEntries(w *entryWriter, i int, s source, p Policy) (string, error) {
-	w.put(PolicyKey(s.identity, p.Port, p.Proto), PolicyValue(p.Deny, uint32(i)))
-	return MapPolicy, nil
+// isAny says that a policy is about every source of a family.
+func isAny(p netip.Prefix) bool { return p.Bits() == 0 }
+
+// whole is the address of a policy's source, which must be one or any.
+func whole(p netip.Prefix) (netip.Addr, error) {
+	if !p.IsSingleIP() && !isAny(p) {
+		return netip.Addr{}, fmt.Errorf("a hash finds whole addresses, not the prefix %s", p)
+	}
+	return p.Masked().Addr(), nil
 }
 
-// allowedEntries writes an identity once, whatever ports its policies name: those
-// are in VarL4Ports.
-func allowedEntries(w *entryWriter, i int, s source, p Policy) (string, error) {
+// identity is that of a policy's source. A new one is entered.
+func (w *writer) identity(p netip.Prefix) (id uint32, known bool, err error) {
+	addr, err := whole(p)
+	if err != nil || isAny(p) {
+		return IdentityAny, false, err
+	}
+	if id, known = w.identities[addr]; known {
+		return id, true, nil
+	}
+	if w.identities == nil {
+		w.identities = map[netip.Addr]uint32{}
+	}
+	id = FirstIdentity + uint32(len(w.identities))
+	w.identities[addr] = id
+	w.put(ofFamily(p, MapIdentities, MapIdentities6), IPKey(addr), IdentityValue(id))
+	return id, false, nil
+}
+
+func (w *writer) byIdentity(i int, p Policy) (bool, error) {
+	id, _, err := w.identity(p.Source)
+	if err != nil {
+		return false, err
+	}
+	return w.put(MapPolicy, PolicyKey(id, p.Port, p.Proto), PolicyValue(p.Deny, uint32(i))), nil
+}
+
+// allowed writes an identity once, whatever ports its policies name: those are in
+// VarL4Ports.
+func (w *writer) allowed(i int, p Policy) (bool, error) {
 	if p.Deny {
-		return "", fmt.Errorf("the policy of 2017 could only admit, not deny %s", p.Source)
+		return false, fmt.Errorf("the policy of 2017 could only admit, not deny %s", p.Source)
 	}
-	if s.first {
-		w.put(IdentityValue(s.identity), PolicyValue(false, uint32(i)))
+	if isAny(p.Source) {
+		return false, fmt.Errorf("the policy of 2017 names identities, not any source")
 	}
-	return MapAllowed, nil
+	id, known, err := w.identity(p.Source)
+	if err != nil || known {
+		return known, err
+	}
+	return w.put(MapAllowed, IdentityValue(id), PolicyValue(false, uint32(i))), nil
+}
+
+func (w *writer) byAddress(i int, p Policy) (bool, error) {
+	addr, err := whole(p.Source)
+	if err != nil {
+		return false, err
+	}
+	return w.put(ofFamily(p.Source, MapPolicy, MapPolicy6), XDPPolicyKey(addr, p.Port, p.Proto), PolicyValue(p.Deny, uint32(i))), nil
+}
+
+func (w *writer) byPrefix(i int, p Policy) (bool, error) {
+	value := PolicyValue(p.Deny, uint32(i))
+	value[1] = byte(p.Source.Bits())
+	return w.put(ofFamily(p.Source, MapTrie, MapTrie6), trieKey(p), value), nil
+}
+
+// trieFixed are the bits of a trie's key before the address: port, protocol and
+// a byte of padding, which always count.
+const trieFixed = 32
+
+func trieKey(p Policy) []byte {
+	key := binary.LittleEndian.AppendUint32(nil, uint32(trieFixed+p.Source.Bits()))
+	key = binary.BigEndian.AppendUint16(key, p.Port)
+	key = append(key, p.Proto, 0)
+	return append(key, p.Source.Masked().Addr().AsSlice()...)
 }
 
 // MaxL4Ports is how many ports StructureCilium09 holds.
@@ -159,47 +269,38 @@ func L4Ports(ps []Policy) ([]byte, error) {
 	return out, nil
 }
 
-func listKey(i int) []byte { return binary.LittleEndian.AppendUint32(nil, uint32(i)) }
-
+// Kinds of policies, of which VarWildcards has a bit each.
 const (
-	ruleUsed = 1
-	ruleDeny = 2
+	kindExact   = 1 // a source on a port
+	kindAnyPort = 2 // a source on any port
+	kindAnyPeer = 4 // any source on a port
+	kindAny     = 8 // any source on any port
 )
 
-func listRule(p Policy, index int) []byte {
-	flags := byte(ruleUsed)
-	if p.Deny {
-		flags |= ruleDeny
+// Wildcards is the value of VarWildcards for policies: which kinds there are. It
+// must be given those as well that are to be added while the program runs.
+func Wildcards(ps ...Policy) byte {
+	var kinds byte
+	for _, p := range ps {
+		anyPort := p.Port == 0 && p.Proto == 0
+		switch {
+		case isAny(p.Source) && anyPort:
+			kinds |= kindAny
+		case isAny(p.Source):
+			kinds |= kindAnyPeer
+		case anyPort:
+			kinds |= kindAnyPort
+		default:
+			kinds |= kindExact
+		}
 	}
-	rule := append(IPKey(p.Source.Addr()), ignoredBits(p.Source)...)
-	rule = binary.BigEndian.AppendUint16(rule, p.Port)
-	rule = append(rule, p.Proto, flags)
-	return binary.LittleEndian.AppendUint32(rule, uint32(index))
-}
-
-// ignoredBits is the inverse of a prefix's mask.
-func ignoredBits(p netip.Prefix) []byte {
-	out := make([]byte, p.Addr().BitLen()/8)
-	for i := p.Bits(); i < len(out)*8; i++ {
-		out[i/8] |= 1 << (7 - i%8)
-	}
-	return out
-}
-
-// trieFixed are the bits of a trie's key before the address: port, protocol and
-// a byte of padding, which always count.
-const trieFixed = 32
-
-func trieKey(p Policy) []byte {
-	key := binary.LittleEndian.AppendUint32(nil, uint32(trieFixed+p.Source.Bits()))
-	key = binary.BigEndian.AppendUint16(key, p.Port)
-	key = append(key, p.Proto, 0)
-	return append(key, IPKey(p.Source.Addr())...)
+	return kinds
 }
 
 // TCUpdate adds one policy to those that TCFills wrote, and removes it again,
-// while packets are judged: each is one entry of a table, written at once; a source
-// that is new gets its identity first. The list takes it at its end.
+// while packets are judged: each step begins or ends with the one write that
+// makes the policy count. The list takes it at its end. Entries are those of the
+// whole map afterwards.
 func TCUpdate(s Structure, ps []Policy, extra Policy) (add, remove []Fill, err error) {
 	return update(TCFills, s, ps, extra)
 }
@@ -210,7 +311,7 @@ func XDPUpdate(s Structure, ps []Policy, extra Policy) (add, remove []Fill, err 
 }
 
 // update compares the entries with and without the policy. Tables are added to
-// in the order in which they are asked, and taken from in the reverse one.
+// in the order in which they are filled, and taken from in the reverse one.
 func update(fills func(Structure, []Policy) ([]Fill, error), s Structure, ps []Policy, extra Policy) (add, remove []Fill, err error) {
 	before, err := fills(s, ps)
 	if err != nil {
@@ -220,52 +321,87 @@ func update(fills func(Structure, []Policy) ([]Fill, error), s Structure, ps []P
 	if err != nil {
 		return nil, nil, err
 	}
-	for i, f := range after {
-		lines := strings.TrimPrefix(f.Lines, before[i].Lines)
-		if lines == "" {
-			continue
+	if s == StructureCilium09 {
+		if err := samePorts(ps, extra); err != nil {
+			return nil, nil, err
 		}
-		n := strings.Count(lines, "\n")
-		add = append(add, Fill{Map: f.Map, Lines: lines, Entries: n})
-		gone := Fill{Map: f.Map, Lines: lines, Entries: n, Delete: true}
-		if f.Map == MapList { // an array has no keys to take out
-			gone = Fill{Map: f.Map, Lines: zeroed(lines), Entries: 0}
+	}
+	for _, f := range after {
+		i := slices.IndexFunc(before, func(b Fill) bool { return b.Map == f.Map })
+		if i < 0 {
+			before, i = append(before, Fill{Map: f.Map}), len(before)
 		}
-		remove = append([]Fill{gone}, remove...)
+		if to, back := difference(before[i], f); to.Lines != "" {
+			add, remove = append(add, to), slices.Insert(remove, 0, back)
+		}
 	}
 	return add, remove, nil
 }
 
-// zeroed writes zeros for every value.
-func zeroed(lines string) string {
-	var out strings.Builder
-	for line := range strings.Lines(lines) {
-		key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-		out.WriteString(key + " " + strings.Repeat("0", len(value)) + "\n")
+// samePorts refuses a policy whose port is not among the endpoint's: those are
+// part of the program.
+func samePorts(ps []Policy, extra Policy) error {
+	for _, p := range ps {
+		if p.Port == extra.Port && p.Proto == extra.Proto {
+			return nil
+		}
 	}
-	return out.String()
+	if len(ps) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the policy of 2017 has its ports in the program, and port %d is not among them", extra.Port)
 }
 
-// TCTables are the maps that TCFills fills.
-func TCTables(s Structure) []string {
-	switch s {
-	case StructureCilium09:
+// difference is what makes one content of a map of the other, and back. Both
+// change the same keys: some that are new, or one block of a list.
+func difference(before, after Fill) (to, back Fill) {
+	old := map[string]string{}
+	for line := range strings.Lines(before.Lines) {
+		key, value, _ := strings.Cut(line, " ")
+		old[key] = value
+	}
+	to, back = Fill{Map: after.Map, Entries: after.Entries}, Fill{Map: after.Map, Entries: before.Entries}
+	for line := range strings.Lines(after.Lines) {
+		key, value, _ := strings.Cut(line, " ")
+		was, known := old[key]
+		if known && was == value {
+			continue
+		}
+		if !known && isArray(after.Map) {
+			was = strings.Repeat("0", len(value)-1) + "\n"
+		} else if !known {
+			was, back.Delete = value, true
+		}
+		to.Lines += key + " " + value
+		back.Lines += key + " " + was
+	}
+	return to, back
+}
+
+// TCTables are the maps that TCFills fills for policies of IPv4, or of IPv6.
+func TCTables(s Structure, v6 bool) []string {
+	switch {
+	case s == StructureCilium09 && v6:
+		return []string{MapIdentities6, MapAllowed}
+	case s == StructureCilium09:
 		return []string{MapIdentities, MapAllowed}
-	case StructureHash:
+	case s == StructureHash && v6:
+		return []string{MapIdentities6, MapPolicy}
+	case s == StructureHash:
 		return []string{MapIdentities, MapPolicy}
 	}
-	return XDPTables(s)
+	return XDPTables(s, v6)
 }
 
 // XDPTables are the maps that XDPFills fills.
-func XDPTables(s Structure) []string {
-	switch s {
-	case StructureLinear:
-		return []string{MapList}
-	case StructureLPM:
-		return []string{MapTrie}
-	case StructureHash:
-		return []string{MapPolicy}
+func XDPTables(s Structure, v6 bool) []string {
+	tables := map[Structure][2][]string{
+		StructureLinear: {{MapListMatch, MapList}, {MapListMatch6, MapList6}},
+		StructureLPM:    {{MapTrie}, {MapTrie6}},
+		StructureHash:   {{MapPolicy}, {MapPolicy6}},
+	}[s]
+	if v6 {
+		return tables[1]
 	}
-	return nil
+	return tables[0]
 }

@@ -120,9 +120,7 @@ func load(t testing.TB, object []byte, vars map[string]any, shape ...func(*ebpf.
 
 func loadTC(t testing.TB, newOnly, peer uint8) *rig {
 	t.Helper()
-	r := load(t, DatapathObject(), map[string]any{VarEnforceNewOnly: newOnly, VarUsePeer: peer}, func(s *ebpf.CollectionSpec) {
-		s.Maps[MapConntrack].MaxEntries = 8192
-	})
+	r := load(t, DatapathObject(), map[string]any{VarEnforceNewOnly: newOnly, VarUsePeer: peer}, smallConntrack)
 	r.put(MapIdentities, IPKey(client), IdentityValue(clientID))
 	r.put(MapIdentities, IPKey(stranger), IdentityValue(strangerID))
 	return r

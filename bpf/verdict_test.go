@@ -79,8 +79,8 @@ func verdictCases() []verdictCase {
 		{"any denied", frame{dport: 9}.bytes(), append([]rule{{deny: true}}, onlyClient...), drop},
 
 		{"ARP", ethernet(etherARP, make([]byte, 28)), onlyClient, pass},
-		{"IPv6", ethernet(etherIPv6, append([]byte{0x60}, make([]byte, 59)...)), onlyClient, pass},
-		{"IPv6 in VLAN", ethernet(etherIPv6, append([]byte{0x60}, make([]byte, 59)...), etherVLAN), onlyClient, pass},
+		{"the other family", otherFamily(), onlyClient, pass},
+		{"the other family in VLAN", otherFamily(etherVLAN), onlyClient, pass},
 		{"ARP in two VLANs", ethernet(etherARP, make([]byte, 28), etherQinQ, etherVLAN), onlyClient, pass},
 		{"other destination", frame{dst: elsewhere}.bytes(), onlyClient, pass},
 		{"other destination, later fragment", frame{dst: elsewhere, frag: 100}.bytes(), onlyClient, pass},
@@ -115,6 +115,9 @@ func verdictCases() []verdictCase {
 		cut("two VLANs", frame{tags: []uint16{etherQinQ, etherVLAN}}.bytes(), 0),
 	)
 }
+
+// otherFamily is an IPv6 packet to nobody here.
+func otherFamily(tags ...uint16) []byte { return frame{six: true, dst: elsewhere, tags: tags}.bytes() }
 
 // patched sets a byte of a frame's IPv4 header.
 func patched(f frame, offset int, value byte) []byte {

@@ -19,17 +19,23 @@ const (
 	xdpMapHits         = "hits"
 	xdpMapHitsShared   = "hits_shared"
 	xdpMapList         = "list"
+	xdpMapList6        = "list6"
+	xdpMapListMatch    = "list_match"
+	xdpMapListMatch6   = "list_match6"
 	xdpMapPolicy       = "policy"
+	xdpMapPolicy6      = "policy6"
 	xdpMapStats        = "stats"
 	xdpMapTrie         = "trie"
+	xdpMapTrie6        = "trie6"
 	xdpProgXdpPass     = "xdp_pass"
 	xdpProgXdpPolicy   = "xdp_policy"
 	xdpVarAccounting   = "accounting"
 	xdpVarDefaultAdmit = "default_admit"
 	xdpVarEndpointIp   = "endpoint_ip"
+	xdpVarEndpointIp6  = "endpoint_ip6"
 	xdpVarEnforce      = "enforce"
-	xdpVarListCapacity = "list_capacity"
 	xdpVarStructure    = "structure"
+	xdpVarWildcards    = "wildcards"
 )
 
 // loadXdp returns the embedded CollectionSpec for xdp.
@@ -85,9 +91,14 @@ type xdpMapSpecs struct {
 	Hits       *ebpf.MapSpec `ebpf:"hits"`
 	HitsShared *ebpf.MapSpec `ebpf:"hits_shared"`
 	List       *ebpf.MapSpec `ebpf:"list"`
+	List6      *ebpf.MapSpec `ebpf:"list6"`
+	ListMatch  *ebpf.MapSpec `ebpf:"list_match"`
+	ListMatch6 *ebpf.MapSpec `ebpf:"list_match6"`
 	Policy     *ebpf.MapSpec `ebpf:"policy"`
+	Policy6    *ebpf.MapSpec `ebpf:"policy6"`
 	Stats      *ebpf.MapSpec `ebpf:"stats"`
 	Trie       *ebpf.MapSpec `ebpf:"trie"`
+	Trie6      *ebpf.MapSpec `ebpf:"trie6"`
 }
 
 // xdpVariableSpecs contains global variables before they are loaded into the kernel.
@@ -97,9 +108,10 @@ type xdpVariableSpecs struct {
 	Accounting   *ebpf.VariableSpec `ebpf:"accounting"`
 	DefaultAdmit *ebpf.VariableSpec `ebpf:"default_admit"`
 	EndpointIp   *ebpf.VariableSpec `ebpf:"endpoint_ip"`
+	EndpointIp6  *ebpf.VariableSpec `ebpf:"endpoint_ip6"`
 	Enforce      *ebpf.VariableSpec `ebpf:"enforce"`
-	ListCapacity *ebpf.VariableSpec `ebpf:"list_capacity"`
 	Structure    *ebpf.VariableSpec `ebpf:"structure"`
+	Wildcards    *ebpf.VariableSpec `ebpf:"wildcards"`
 }
 
 // xdpObjects contains all objects after they have been loaded into the kernel.
@@ -125,9 +137,14 @@ type xdpMaps struct {
 	Hits       *ebpf.Map `ebpf:"hits"`
 	HitsShared *ebpf.Map `ebpf:"hits_shared"`
 	List       *ebpf.Map `ebpf:"list"`
+	List6      *ebpf.Map `ebpf:"list6"`
+	ListMatch  *ebpf.Map `ebpf:"list_match"`
+	ListMatch6 *ebpf.Map `ebpf:"list_match6"`
 	Policy     *ebpf.Map `ebpf:"policy"`
+	Policy6    *ebpf.Map `ebpf:"policy6"`
 	Stats      *ebpf.Map `ebpf:"stats"`
 	Trie       *ebpf.Map `ebpf:"trie"`
+	Trie6      *ebpf.Map `ebpf:"trie6"`
 }
 
 func (m *xdpMaps) Close() error {
@@ -135,9 +152,14 @@ func (m *xdpMaps) Close() error {
 		m.Hits,
 		m.HitsShared,
 		m.List,
+		m.List6,
+		m.ListMatch,
+		m.ListMatch6,
 		m.Policy,
+		m.Policy6,
 		m.Stats,
 		m.Trie,
+		m.Trie6,
 	)
 }
 
@@ -148,9 +170,10 @@ type xdpVariables struct {
 	Accounting   *ebpf.Variable `ebpf:"accounting"`
 	DefaultAdmit *ebpf.Variable `ebpf:"default_admit"`
 	EndpointIp   *ebpf.Variable `ebpf:"endpoint_ip"`
+	EndpointIp6  *ebpf.Variable `ebpf:"endpoint_ip6"`
 	Enforce      *ebpf.Variable `ebpf:"enforce"`
-	ListCapacity *ebpf.Variable `ebpf:"list_capacity"`
 	Structure    *ebpf.Variable `ebpf:"structure"`
+	Wildcards    *ebpf.Variable `ebpf:"wildcards"`
 }
 
 // xdpPrograms contains all programs after they have been loaded into the kernel.

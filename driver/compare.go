@@ -109,10 +109,13 @@ func printComparison(w io.Writer, r compare.Result) {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", c.Title, c.Metric, ratioText(c.Ratio), c.Verdict, c.Reason)
 	}
 	_ = t.Flush() // it writes to where emit writes
+	if r.Note != "" {
+		fmt.Fprintln(w, r.Note)
+	}
 }
 
 func comparisonLines(r compare.Result) [][]string {
-	out := [][]string{{"cell", "title", "metric", "ratio", "low", "high", "confidence", "margin", "paired", "blocks", "old_trials", "new_trials", "verdict", "why"}}
+	out := [][]string{{"cell", "title", "metric", "ratio", "low", "high", "confidence", "rough", "margin", "paired", "blocks", "old_trials", "new_trials", "verdict", "why"}}
 	number := func(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
 	for _, c := range r.Cells {
 		line := []string{c.ID, c.Title, c.Metric}
@@ -120,7 +123,7 @@ func comparisonLines(r compare.Result) [][]string {
 		if e == nil {
 			e = &stat.Estimate{}
 		}
-		line = append(line, number(e.Estimate), number(e.Low), number(e.High), number(e.Confidence), number(r.Margin), strconv.FormatBool(c.Paired),
+		line = append(line, number(e.Estimate), number(e.Low), number(e.High), number(e.Confidence), strconv.FormatBool(e.Rough), number(r.Margin), strconv.FormatBool(c.Paired),
 			strconv.Itoa(c.Blocks), strconv.Itoa(c.OldTrials), strconv.Itoa(c.NewTrials), c.Verdict, c.Reason)
 		out = append(out, line)
 	}

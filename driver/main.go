@@ -128,7 +128,7 @@ cells, 4 rig fault, 5 compared or verified and not reproduced, 130 interrupted.`
 		return fmt.Errorf("%w: %w; see `%s --help`", errUsage, err, cmd.CommandPath())
 	})
 	root.AddCommand(a.doctorCommand(), a.planCommand(), a.runCommand(), a.reportCommand(), a.compareCommand(), a.verifyCommand(),
-		a.mergeCommand(), a.packCommand(), a.upCommand(), a.sshCommand(), a.downCommand(), a.imagesCommand())
+		a.costCommand(), a.mergeCommand(), a.packCommand(), a.upCommand(), a.sshCommand(), a.downCommand(), a.imagesCommand())
 	return root
 }
 

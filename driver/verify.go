@@ -110,7 +110,11 @@ func verified(verdicts []claims.Verdict) error {
 func (a *app) showVerdicts(verdicts []claims.Verdict, format string) error {
 	switch format {
 	case export.FormatJSON:
-		return writeDocument(a.out, map[string]any{"claims": verdicts})
+		doc := map[string]any{"claims": verdicts}
+		if claims.Rough(verdicts) {
+			doc["note"] = stat.RoughNote
+		}
+		return writeDocument(a.out, doc)
 	case export.FormatCSV:
 		return writeLines(a.out, verdictLines(verdicts))
 	case export.FormatJUnit:
@@ -131,7 +135,13 @@ func (a *app) showVerdicts(verdicts []claims.Verdict, format string) error {
 			}
 		}
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return fmt.Errorf("write verdicts: %w", err)
+	}
+	if claims.Rough(verdicts) {
+		fmt.Fprintln(a.out, stat.RoughNote)
+	}
+	return nil
 }
 
 // numbersOf is what a verdict rests on, in one line.
@@ -151,7 +161,11 @@ func ratioText(r *stat.Estimate) string {
 	case r.Confidence == 0:
 		return fmt.Sprintf("x%.3f, no interval", r.Estimate)
 	}
-	return fmt.Sprintf("x%.3f (%.3f to %.3f)", r.Estimate, r.Low, r.High)
+	text := fmt.Sprintf("x%.3f (%.3f to %.3f)", r.Estimate, r.Low, r.High)
+	if r.Rough {
+		text += " " + stat.RoughMark
+	}
+	return text
 }
 
 func percentText(share float64) string { return strconv.FormatFloat(share*100, 'g', 3, 64) + " %" }
@@ -165,7 +179,7 @@ func trialsText(paired bool, blocks, trials, against int) string {
 
 func verdictLines(verdicts []claims.Verdict) [][]string {
 	out := [][]string{{"claim", "sentence", "source", "verdict", "missing", "margin", "metric", "arm", "policies", "against", "against_policies",
-		"ratio", "low", "high", "confidence", "paired", "blocks", "trials", "against_trials", "word"}}
+		"ratio", "low", "high", "confidence", "rough", "paired", "blocks", "trials", "against_trials", "word"}}
 	number := func(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
 	for _, v := range verdicts {
 		head := []string{v.ID, v.Sentence, v.Source, v.Verdict, strconv.FormatBool(v.Missing), number(v.Margin)}
@@ -174,7 +188,7 @@ func verdictLines(verdicts []claims.Verdict) [][]string {
 		}
 		for _, c := range v.Comparisons {
 			out = append(out, append(slices.Clone(head), c.Metric, c.Arm, strconv.Itoa(c.Policies), c.Against, strconv.Itoa(c.AgainstPolicies),
-				number(c.Ratio.Estimate), number(c.Ratio.Low), number(c.Ratio.High), number(c.Ratio.Confidence), strconv.FormatBool(c.Paired),
+				number(c.Ratio.Estimate), number(c.Ratio.Low), number(c.Ratio.High), number(c.Ratio.Confidence), strconv.FormatBool(c.Ratio.Rough), strconv.FormatBool(c.Paired),
 				strconv.Itoa(c.Blocks), strconv.Itoa(c.Trials), strconv.Itoa(c.AgainstTrials), c.Word))
 		}
 	}

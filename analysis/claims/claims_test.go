@@ -3,6 +3,7 @@ package claims
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"strconv"
@@ -179,6 +180,68 @@ func TestReferenceAndRig(t *testing.T) {
 	other.factors["kernel"] = "another"
 	if v := verdictOf(t, claim(Same, 0.05), rows(1, 8, 0.005, hash(linear(1, 0)), other)); !v.Missing || len(v.Comparisons) > 0 {
 		t.Errorf("arms on two kernels are compared: %+v", v)
+	}
+}
+
+// Arms of the cross are found by what they are, presets too where rows do not
+// have the factors, and options that a claim does not name are at their default.
+func TestSelectors(t *testing.T) {
+	crossed := map[string]string{"datapath": "bpf+tc-hash", "fabric": "bpf", "filter": "tc-hash", "policy": "l4", "action": "allow", "delivery": "redirect"}
+	with := func(f, level string) map[string]string {
+		out := maps.Clone(crossed)
+		out[f] = level
+		return out
+	}
+	cilium := map[string]string{"fabric": "bpf", "filter": "tc-hash"}
+	for _, tt := range []struct {
+		cell, selector map[string]string
+		want           bool
+	}{
+		{crossed, cilium, true},
+		{map[string]string{"datapath": "cilium-like"}, cilium, true},
+		{map[string]string{"datapath": "xdp", "attach": "generic"}, map[string]string{"fabric": "bridge", "filter": "xdp-hash"}, true},
+		{map[string]string{"datapath": "iptables", "state": "as-study"}, map[string]string{"filter": "iptables-legacy", "state": "as-study", "placement": "input"}, true},
+		{map[string]string{"datapath": "iptables", "state": "as-study"}, cilium, false},
+		{with("fabric", "bridge"), cilium, false},
+		{with("delivery", "peer"), cilium, false},
+		{with("delivery", "peer"), map[string]string{"filter": "tc-hash", "delivery": "peer"}, true},
+		{with("policy", "cidr"), cilium, false},
+		{with("family", "ipv6"), cilium, false},
+		{with("attach", "tcx"), cilium, true},
+	} {
+		if got := matches(&runs.Cell{Factors: tt.cell}, tt.selector); got != tt.want {
+			t.Errorf("%v by %v: %v, want %v", tt.cell, tt.selector, got, tt.want)
+		}
+	}
+}
+
+// Every claim of the study, and every one on a host that the cross has arms
+// for, is judged on rows of the cross by what they are.
+func TestStudyFindsTheCross(t *testing.T) {
+	on := func(fabric, filter string, options map[string]string) arm {
+		f := map[string]string{"datapath": fabric + "+" + filter, "fabric": fabric, "filter": filter}
+		maps.Copy(f, options)
+		return arm{fabric + "+" + filter + fmt.Sprint(options), f, []int{0, 100, 1000}, linear(1, 0)}
+	}
+	study := map[string]string{"state": "as-study", "placement": "input"}
+	native := map[string]string{"attach": "native", "where": "edge"}
+	all := rows(1, 8, 0.005, on("bridge", "iptables-legacy", study), on("bridge", "iptables-legacy", map[string]string{"state": "established-first"}),
+		on("bridge", "iptables-legacy", map[string]string{"state": "stateless"}), on("bridge", "iptables-nft", study), on("bridge", "ipset", study), on("bridge", "nft-set", study),
+		on("bridge", "nft-vmap", study), on("bridge", "nft-interval", study), on("bridge", "nft-linear", study), on("bridge", "nft-linear", map[string]string{"state": "established-first"}),
+		on("bridge", "tc-linear", nil), on("bridge", "tc-hash", nil), on("bridge", "tc-lpm", nil), on("bridge", "tc-lpm", map[string]string{"policy": "cidr"}), on("bridge", "tc-cilium09", nil),
+		on("bridge", "xdp-hash", native), on("bridge", "xdp-linear", native), on("bridge", "xdp-lpm", native), on("bpf", "tc-hash", nil), on("bpf", "tc-pass", nil), on("bridge", "none", nil))
+	set, err := runs.Arrange([]runs.Run{{Name: "r", Rows: all}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := Study()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range Judge(set, list) {
+		if v.Scenario == "localhost" && v.Workload == "TCP_RR" && v.Missing {
+			t.Errorf("%s: %s", v.ID, v.Reason)
+		}
 	}
 }
 

@@ -95,13 +95,45 @@ func families(set *runs.Set, c Claim, selector map[string]string) []family {
 	return out
 }
 
+// matches says whether a cell is of an arm that a selector means. What policies
+// are, and how they are put in place, is at its default unless the selector says
+// otherwise, so that an arm added to an experiment does not change what a claim
+// is about. Other options that the selector does not name are free.
 func matches(cell *runs.Cell, selector map[string]string) bool {
 	for f, level := range selector {
-		if cell.Get(f) != level {
+		if levelOf(cell, f) != level {
+			return false
+		}
+	}
+	for f, normal := range defaults() {
+		if _, named := selector[f]; !named && cell.Get(f) != "" && cell.Get(f) != normal {
 			return false
 		}
 	}
 	return true
+}
+
+// defaults are the levels of options that a claim is about unless it says
+// otherwise, and that arms without these options have.
+func defaults() map[string]string {
+	return map[string]string{"policy": "l4", "action": "allow", "match": "last", "family": "ipv4", "placement": "input", "enforce": "all", "accounting": "off", "delivery": "redirect"}
+}
+
+// levelOf is a factor's level: where rows do not have it, that of the preset
+// that the arm is, or the default.
+func levelOf(cell *runs.Cell, factor string) string {
+	if level := cell.Get(factor); level != "" {
+		return level
+	}
+	presets := map[string][2]string{"docker": {"bridge", "none"}, "iptables": {"bridge", "iptables-legacy"}, "cilium-like": {"bpf", "tc-hash"},
+		"xdp": {"bridge", "xdp-hash"}, "xdp-pass": {"bridge", "xdp-pass"}, "control": {"bridge", "tc-control"}}
+	switch p := presets[cell.Get(runs.FactorDatapath)]; factor {
+	case "fabric":
+		return p[0]
+	case "filter":
+		return p[1]
+	}
+	return defaults()[factor]
 }
 
 func (f family) levels() []int { return slices.Sorted(maps.Keys(f.cells)) }
@@ -335,6 +367,14 @@ func (v Verdict) Deciding() *Comparison {
 		return nil
 	}
 	return slices.MaxFunc(own, func(a, b *Comparison) int { return cmp.Compare(effect(a.Ratio), effect(b.Ratio)) })
+}
+
+// Rough says whether any verdict rests on an interval that holds for values of
+// some shapes only (stat.RoughNote).
+func Rough(verdicts []Verdict) bool {
+	return slices.ContainsFunc(verdicts, func(v Verdict) bool {
+		return slices.ContainsFunc(v.Comparisons, func(c Comparison) bool { return c.Ratio.Rough })
+	})
 }
 
 // effect is how far a ratio is from 1, on either side alike.

@@ -78,6 +78,7 @@ type Result struct {
 	RowsDiffering int    `json:"rows_differing"` // virtual time: how many
 	Rows          []Row  `json:"rows"`           // virtual time: the first that differ
 	Cells         []Cell `json:"cells"`
+	Note          string `json:"note,omitempty"` // stat.RoughNote, if a ratio is rough
 }
 
 // Reproduced says whether every cell is the same.
@@ -104,7 +105,11 @@ func Runs(before, after runs.Run, opt Options) (Result, error) {
 	if res.Clock == runs.ClockVirtual {
 		res.rows(before, after)
 	}
-	return res, res.cells(before, after, opt)
+	err := res.cells(before, after, opt)
+	if slices.ContainsFunc(res.Cells, func(c Cell) bool { return c.Ratio != nil && c.Ratio.Rough }) {
+		res.Note = stat.RoughNote
+	}
+	return res, err
 }
 
 func orNone(s string) string {

@@ -157,6 +157,9 @@ func claimSection(verdicts []claims.Verdict) section {
 		}
 		t.Rows = append(t.Rows, row)
 	}
+	if claims.Rough(verdicts) {
+		sec.Note += " " + stat.RoughNote
+	}
 	if len(t.Rows) > 0 {
 		sec.Tables = []table{t}
 	}

@@ -119,7 +119,7 @@ func levelsIn(p stat.Points) []float64 {
 func (e estimator) costSection(costs []Cost) section {
 	sec := section{ID: "costs", Title: "What each policy costs",
 		Note: "Least squares per arm. The path is the linear model's intercept, the cost of N = 0; the slope what each policy adds. The model is the one of the least AICc among flat, linear, hinge and quadratic, with its Akaike weight. Flat: whether the linear model at the most policies is within 5 % of that at the fewest (two one-sided tests). " +
-			"An interval marked ~ rests on few points and holds if errors are about normal."}
+			stat.RoughNote}
 	for _, s := range e.scenarios {
 		for _, m := range costMeasures() {
 			of := slices.DeleteFunc(slices.Clone(costs), func(c Cost) bool {
@@ -161,7 +161,7 @@ func (e estimator) interval(v stat.Estimate, sc scale) string {
 		text += ", " + stated(v)
 	}
 	if v.Rough {
-		text += " ~"
+		text += " " + stat.RoughMark
 	}
 	return text
 }

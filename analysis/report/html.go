@@ -18,6 +18,8 @@ type page struct {
 	Glance   []glanceScenario
 	Figures  []pageFigure
 	Sections []section
+	Explain  []section // first, with its pictures
+	Bars     []pageFigure
 	Runs     []pageRun
 	Reading  []string
 }
@@ -48,10 +50,13 @@ func htmlPage(c content) ([]byte, error) {
 }
 
 func pageOf(c content) page {
-	p := page{content: c, Glance: c.glance, Sections: c.sections, Reading: c.reading()}
+	p := page{content: c, Glance: c.glance, Sections: c.sections, Explain: c.explain, Reading: c.reading()}
 	for _, f := range c.figures {
 		// The SVG is made by this package, which escapes every text in it.
 		p.Figures = append(p.Figures, pageFigure{f.Name, f.Caption, template.HTML(f.svg())})
+	}
+	for _, b := range c.bars {
+		p.Bars = append(p.Bars, pageFigure{b.Name, b.Caption, template.HTML(b.svg())})
 	}
 	for _, name := range c.Document.Runs {
 		r := pageRun{Name: name}

@@ -16,6 +16,12 @@ func markdown(c content) []byte {
 		fmt.Fprintf(&b, "%s\n\n", mdEscape(c.Description))
 	}
 	fmt.Fprintf(&b, "Runs: %s.\n\n", strings.Join(c.Runs, ", "))
+	for _, s := range c.explain {
+		markdownSection(&b, s)
+	}
+	for _, f := range c.bars {
+		fmt.Fprintf(&b, "![%s](figures/%s.svg)\n\n*%s Data: [CSV](figures/%s.csv).*\n\n", mdEscape(f.describe()), f.Name, mdEscape(f.Caption), f.Name)
+	}
 	markdownGlance(&b, c)
 	if len(c.Warnings) > 0 {
 		b.WriteString("## Warnings\n\n")

@@ -53,6 +53,7 @@ type Document struct {
 	Summaries    []Summary                    `json:"summaries"`
 	Claims       []claims.Verdict             `json:"claims"`
 	Costs        []Cost                       `json:"costs"`
+	Explanations []Explanation                `json:"explanations,omitempty"`
 	Environment  map[string]map[string]string `json:"environment"`
 }
 
@@ -62,6 +63,8 @@ type content struct {
 	glance   []glanceScenario
 	figures  []figure
 	sections []section
+	explain  []section // before everything else, with its pictures
+	bars     []bars
 }
 
 // Make reads run directories (rows.csv; env.json and plan.json where they are
@@ -86,6 +89,12 @@ func Make(runDirs []string, outDir string, opt Options) (Result, error) {
 		return Result{}, err
 	}
 	res := Result{Warnings: c.Warnings}
+	for _, x := range c.Explanations {
+		if len(x.Orders) == 0 || x.Orders[0].Total == nil {
+			continue // of interest where the study's contrast was run
+		}
+		res.Glance = append(res.Glance, x.title()+": "+x.Sentence)
+	}
 	for _, g := range c.glance {
 		if g.Sentence != "" {
 			res.Glance = append(res.Glance, g.Sentence)
@@ -130,6 +139,9 @@ func compose(d *dataset, opt Options) (content, error) {
 	costs := e.costs()
 	c.Claims, c.Costs, c.Estimator = orEmpty(judged), orEmpty(finiteCosts(costs)), e.center()
 	c.glance, c.figures = e.glance(c.Verdicts), e.figures()
+	if c.Explanations = e.explanations(); len(c.Explanations) > 0 {
+		c.explain, c.bars = []section{e.explainSection(c.Explanations)}, e.explainFigures(c.Explanations)
+	}
 	if s := claimSection(judged); len(s.Tables) > 0 {
 		c.sections = append(c.sections, s)
 	}
@@ -214,6 +226,9 @@ func render(c content) ([]outFile, error) {
 	for _, f := range c.figures {
 		files = append(files, outFile{filepath.Join("figures", f.Name+".svg"), f.svg()}, outFile{filepath.Join("figures", f.Name+".csv"), f.csv()})
 	}
+	for _, b := range c.bars {
+		files = append(files, outFile{filepath.Join("figures", b.Name+".svg"), b.svg()}, outFile{filepath.Join("figures", b.Name+".csv"), b.csv()})
+	}
 	return files, nil
 }
 
@@ -221,8 +236,8 @@ func render(c content) ([]outFile, error) {
 func (c content) reading() []string {
 	out := []string{
 		"Each number is the median over trials. Its interval lies between two order statistics and has exactly the confidence shown, whatever the distribution; with few trials that is smallest to largest.",
-		fmt.Sprintf("Effects are ratios of medians. From %d trials on either side their interval is a percentile bootstrap at %s; below, it spans the ratios of the extremes and \"at least\" is the confidence it cannot fall short of. Arms that share %d blocks or more are compared within each block, by Student's t on the logs of the blocks' ratios; with fewer than %d blocks that interval holds if these are about normal.",
-			stat.MinRatioBootstrap, percent(c.Confidence), runs.MinBlocks, stat.MinPairs),
+		fmt.Sprintf("Effects are ratios of medians. From %d trials on either side their interval is a percentile bootstrap at %s; below, it spans the ratios of the extremes and \"at least\" is the confidence it cannot fall short of. Arms that share %d blocks or more are compared within each block, by Student's t on the logs of the blocks' ratios; with fewer than %d blocks that interval is marked %s. %s",
+			stat.MinRatioBootstrap, percent(c.Confidence), runs.MinBlocks, stat.MinPairs, stat.RoughMark, stat.RoughNote),
 		fmt.Sprintf("Where a ratio has no confidence beside it, it is %s.", percent(c.Confidence)),
 		"\"Slower\" and \"faster\" mean that the interval excludes 1, \"seems\" that it does so with less confidence than asked for. \"Not distinguishable\" does not mean equal: read the interval.",
 	}

@@ -44,7 +44,7 @@ func (f figure) svg() []byte {
 	f.heading(all)
 	p, area := f.plot(), draw.Crop(all, 18, -12, 14, -figHead)
 	p.Draw(area)
-	return f.document(c, f.tips(p, p.DataCanvas(area)))
+	return svgDocument(c, figHeight, f.Title, f.describe(), f.tips(p, p.DataCanvas(area)))
 }
 
 func textStyle(size vg.Length, c color.Color) draw.TextStyle {
@@ -212,20 +212,20 @@ func (f figure) tip(p Summary) string {
 	return text + ", " + plural(p.N, "trial")
 }
 
-// document puts names for those who cannot see it and a card that is white
+// svgDocument puts names for those who cannot see it and a card that is white
 // whatever is around it under the drawing, and lets it grow with the page.
-func (f figure) document(c *vgsvg.Canvas, tips string) []byte {
+func svgDocument(c *vgsvg.Canvas, height vg.Length, title, description, tips string) []byte {
 	var b bytes.Buffer
 	_, _ = c.WriteTo(&b) // a bytes.Buffer takes every write
 	_, drawing, _ := strings.Cut(b.String(), "<g ")
 	drawing = strings.ReplaceAll(drawing, "font-family:Liberation Sans;", "font-family:'Liberation Sans',Arial,Helvetica,sans-serif;")
-	title := esc(f.Title)
-	return fmt.Appendf(nil, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img" aria-label="%s">
+	title = esc(title)
+	return fmt.Appendf(nil, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %.0f" role="img" aria-label="%s">
 <title>%s</title>
 <desc>%s</desc>
 <rect width="100%%" height="100%%" rx="6" fill="#fff"/>
 <g %s%s</svg>
-`, figWidth, figHeight, title, title, esc(f.describe()), strings.TrimSuffix(drawing, "</svg>\n"), tips)
+`, figWidth, height, title, title, esc(description), strings.TrimSuffix(drawing, "</svg>\n"), tips)
 }
 
 func esc(s string) string { return html.EscapeString(s) }

@@ -110,7 +110,7 @@ func stated(e stat.Estimate) string {
 }
 
 // ratioWithInterval is "×0.471 (0.455 to 0.490)", with the confidence behind it
-// where that falls short of the one asked for.
+// where that falls short of the one asked for, and marked if it is rough.
 func ratioWithInterval(r *Interval, confidence float64) string {
 	if r == nil {
 		return none
@@ -122,5 +122,9 @@ func ratioWithInterval(r *Interval, confidence float64) string {
 	if r.Confidence < confidence {
 		text += ", " + stated(*r)
 	}
-	return text + ")"
+	text += ")"
+	if r.Rough {
+		text += " " + stat.RoughMark
+	}
+	return text
 }

@@ -42,6 +42,13 @@ type Estimate struct {
 	Rough bool `json:"rough,omitempty"`
 }
 
+// RoughMark stands behind an interval that is Rough, wherever one is shown, and
+// RoughNote says once beside it what that means.
+const (
+	RoughMark = "~"
+	RoughNote = "An interval marked ~ rests on too few values to hold for any shape: it has its stated confidence if they are about normal, and less if they are skewed or have two modes."
+)
+
 // Excludes says whether x lies outside the interval. An interval without any
 // confidence excludes nothing.
 func (e Estimate) Excludes(x float64) bool {

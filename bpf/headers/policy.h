@@ -1,32 +1,34 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
-// The policy tables, one for each structure, and how they are asked. Which one is
-// used is known before loading, so the verifier removes the others.
+// The structures that a policy may be kept in, and how each is asked.
 #pragma once
 
 #include "parse.h"
 
 enum structure {
-	STRUCTURE_PASS,     // no policy
-	STRUCTURE_LINEAR,   // a list, the first entry that matches decides
-	STRUCTURE_HASH,     // whole addresses or identities
-	STRUCTURE_LPM,      // source prefixes, the longest decides
+	STRUCTURE_PASS,   // there is no policy
+	STRUCTURE_LINEAR, // a list; the first match decides (list.h)
+	STRUCTURE_HASH,
+	STRUCTURE_LPM,      // a trie of source prefixes; the longest decides
 	STRUCTURE_CILIUM09, // identities in a hash, ports in an array (tc)
 };
+
+// One object serves all: the verifier knows these values when a program is
+// loaded, and takes out what cannot be reached.
+const volatile __u8 structure = STRUCTURE_HASH;
+const volatile __u8 default_admit = 0; // what no policy names is admitted
+const volatile __u8 accounting = 0;    // enum accounting
+// Which kinds of entries there may be at all; others are not looked for.
+const volatile __u8 wildcards = 15;
+
+#define KIND_EXACT 1    // a source and a port
+#define KIND_ANY_PORT 2 // a source on any port
+#define KIND_ANY_PEER 4 // any source on a port
+#define KIND_ANY 8      // any source on any port
 
 enum accounting {
 	ACCOUNT_OFF,
 	ACCOUNT_PER_CPU,
 	ACCOUNT_ATOMIC, // one counter for all CPUs
-};
-
-const volatile __u8 structure = STRUCTURE_HASH;
-const volatile __u8 default_admit = 0; // what no policy names is admitted: a deny list
-const volatile __u8 accounting = ACCOUNT_OFF;
-const volatile __u32 list_capacity = 64; // entries of the list that are looked at, at most
-
-struct policy_value {
-	__u32 deny;  // 0: admit
-	__u32 index; // of the policy's counters
 };
 
 // hit counts what met a policy.
@@ -50,7 +52,8 @@ struct {
 	__type(value, struct hit);
 } hits_shared SEC(".maps");
 
-static __always_inline void account(__u32 index, __u32 bytes)
+// account adds one frame to what met a policy.
+static __always_inline void account(__u32 index, __u64 bytes)
 {
 	struct hit *h;
 
@@ -69,14 +72,13 @@ static __always_inline void account(__u32 index, __u32 bytes)
 	}
 }
 
-// decided is what a table's answer means, 0 being no answer.
-static __always_inline int decided(const struct policy_value *v, __u32 bytes)
-{
-	if (!v)
-		return default_admit;
-	account(v->index, bytes);
-	return !v->deny;
-}
+// policy_value is what a table says of a policy.
+struct policy_value {
+	__u8 deny;
+	__u8 bits; // of the source's prefix, in the trie
+	__u16 pad;
+	__u32 index; // of the policy's counters
+};
 
 // policy_key names a peer by its identity (tc) or by its IPv4 address (XDP);
 // 0 stands for any. Port 0 with protocol 0 stands for any of both.
@@ -89,102 +91,35 @@ struct policy_key {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct policy_key);
 	__type(value, struct policy_value);
 } policy SEC(".maps");
 
-// hash_admits asks for the peer and port, the peer on any port, anyone on
-// the port, anyone on any port. The first entry found decides.
-static __always_inline int hash_admits(const struct packet *p, __u32 peer, __u32 bytes)
+// hash_find asks for the peer and port, the peer on any port, anyone on the
+// port, anyone on any port. The first entry found decides.
+static __always_inline struct policy_value *hash_find(__u32 peer, __be16 dport, __u8 proto)
 {
-	struct policy_key exact = {.peer = peer, .dport = p->dport, .proto = p->proto};
+	struct policy_key exact = {.peer = peer, .dport = dport, .proto = proto};
 	struct policy_key any_port = {.peer = peer};
-	struct policy_key any_peer = {.dport = p->dport, .proto = p->proto};
+	struct policy_key any_peer = {.dport = dport, .proto = proto};
 	struct policy_key any = {};
-	struct policy_value *v;
+	struct policy_value *v = 0;
 
-	v = bpf_map_lookup_elem(&policy, &exact);
-	if (!v)
+	if (wildcards & KIND_EXACT)
+		v = bpf_map_lookup_elem(&policy, &exact);
+	if (!v && wildcards & KIND_ANY_PORT)
 		v = bpf_map_lookup_elem(&policy, &any_port);
-	if (!v)
+	if (!v && wildcards & KIND_ANY_PEER)
 		v = bpf_map_lookup_elem(&policy, &any_peer);
-	if (!v)
+	if (!v && wildcards & KIND_ANY)
 		v = bpf_map_lookup_elem(&policy, &any);
-	return decided(v, bytes);
+	return v;
 }
 
-#define RULE_USED 1 // an entry without it is the end of the list
-#define RULE_DENY 2
-
-// rule is an entry of the list, of two words: an entry that has just one of them
-// yet, while it is written, matches nobody or ends the list. (An address of 0 of
-// which no bit is ignored is nobody's.)
-struct rule {
-	__be32 addr;
-	__be32 ignored; // bits of the address that do not matter
-	__be16 dport;   // 0: any
-	__u8 proto;     // 0: any
-	__u8 flags;
-	__u32 index; // of the policy's counters
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 64);
-	__type(key, __u32);
-	__type(value, struct rule);
-} list SEC(".maps");
-
-#define LIST_PART 128
-
-enum part {
-	PART_NO_MATCH,
-	PART_END, // of the list
-	PART_ADMIT,
-	PART_DENY,
-};
-
-// list_part walks a part of the list. It is a function of its own, so that the
-// verifier goes through it once: within one program it keeps every way out of a
-// loop in mind, and gives up after some thousand.
-__noinline int list_part(__u32 first, __be32 saddr, __u16 dport, __u8 proto, __u32 bytes)
-{
-	// 64 bits wide, so that the verifier knows its value when it is kept on the
-	// stack; the key is a copy.
-	for (__u64 i = 0; i < LIST_PART; i++) {
-		__u32 key = first + i;
-		struct rule *r = bpf_map_lookup_elem(&list, &key);
-
-		if (!r || !(r->flags & RULE_USED))
-			return PART_END;
-		if ((saddr ^ r->addr) & ~r->ignored)
-			continue;
-		if ((r->proto && r->proto != proto) || (r->dport && r->dport != dport))
-			continue;
-		account(r->index, bytes);
-		return r->flags & RULE_DENY ? PART_DENY : PART_ADMIT;
-	}
-	return PART_NO_MATCH;
-}
-
-static __always_inline int list_admits(const struct packet *p, __u32 bytes)
-{
-	for (__u64 first = 0; first < list_capacity; first += LIST_PART) {
-		int found = list_part(first, p->saddr, p->dport, p->proto, bytes);
-
-		if (found == PART_ADMIT)
-			return 1;
-		if (found == PART_DENY)
-			return 0;
-		if (found != PART_NO_MATCH)
-			break;
-	}
-	return default_admit;
-}
-
-// trie_key finds the longest prefix of the source under a port and protocol; both
-// 0 for policies about any.
+// trie_key finds the longest prefix of the source under a port and protocol;
+// both 0 for policies about any.
 struct trie_key {
 	__u32 prefixlen; // TRIE_FIXED and bits of the address
 	__be16 dport;
@@ -193,25 +128,64 @@ struct trie_key {
 	__be32 addr;
 };
 
+struct trie_key6 {
+	__u32 prefixlen;
+	__be16 dport;
+	__u8 proto;
+	__u8 pad;
+	struct addr6 addr;
+} __attribute__((packed));
+
 #define TRIE_FIXED 32
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 65536);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct trie_key);
 	__type(value, struct policy_value);
 } trie SEC(".maps");
 
-static __always_inline int trie_admits(const struct packet *p, __u32 bytes)
-{
-	struct trie_key k = {.prefixlen = TRIE_FIXED + 32, .dport = p->dport, .proto = p->proto, .addr = p->saddr};
-	struct policy_value *v = bpf_map_lookup_elem(&trie, &k);
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct trie_key6);
+	__type(value, struct policy_value);
+} trie6 SEC(".maps");
 
-	if (!v) {
-		k.dport = 0;
-		k.proto = 0;
-		v = bpf_map_lookup_elem(&trie, &k);
+static __always_inline struct policy_value *trie_lookup(const struct packet *p, __be16 dport, __u8 proto, int six)
+{
+	if (six) {
+		struct trie_key6 k = {.prefixlen = TRIE_FIXED + 128, .dport = dport, .proto = proto, .addr = p->saddr6};
+
+		return bpf_map_lookup_elem(&trie6, &k);
 	}
-	return decided(v, bytes);
+	struct trie_key k = {.prefixlen = TRIE_FIXED + 32, .dport = dport, .proto = proto, .addr = p->saddr};
+
+	return bpf_map_lookup_elem(&trie, &k);
+}
+
+// trie_find asks for the longest prefix of the source on the port, and on any
+// port. The longer of the two decides, the one on the port if both are alike:
+// among whole addresses, the order of hash_find.
+static __always_inline struct policy_value *trie_find(const struct packet *p, int six)
+{
+	struct policy_value *v = 0, *w;
+
+	if (wildcards & (KIND_EXACT | KIND_ANY_PEER))
+		v = trie_lookup(p, p->dport, p->proto, six);
+	if (!(wildcards & (KIND_ANY_PORT | KIND_ANY)) || (v && v->bits == (six ? 128 : 32)))
+		return v;
+	w = trie_lookup(p, 0, 0, six);
+	return v && (!w || w->bits <= v->bits) ? v : w;
+}
+
+// decided is what a table's answer means, 0 being no answer.
+static __always_inline int decided(const struct policy_value *v, __u64 bytes)
+{
+	if (!v)
+		return default_admit;
+	account(v->index, bytes);
+	return !v->deny;
 }

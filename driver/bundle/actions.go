@@ -194,9 +194,11 @@ type AttachBPF struct {
 	Hook    string `json:"hook"`
 }
 
-// Listen opens a TCP listener of the helper's own, for both address families,
-// that accepts and closes.
-// It proves reachability before the real server runs. Undo: closed.
+// Listen opens a listener of the helper's own, for TCP and UDP over IPv4 and,
+// where the kernel has it, IPv6. It proves reachability before the real server
+// runs. Whatever it is sent it sends back; a TCP connection on which nothing
+// comes for a second after it was accepted is closed. Undo: closed, with every
+// connection.
 type Listen struct {
 	Handle string `json:"handle"`
 	Port   int    `json:"port"`
@@ -223,9 +225,18 @@ const (
 	Deny  = "deny"  // no answer at all within the timeout; a reset is not a denial
 )
 
-// Probes tries TCP connections from the step's namespace, all at once, and
-// fails unless every outcome is as wanted. Source addresses that the namespace
-// lacks are added to Link for the time of the probe.
+// Protocols of Probes.
+const (
+	TCP  = "tcp"  // a connection; what "" means
+	UDP  = "udp"  // a datagram that comes back
+	ICMP = "icmp" // an echo request that is answered, ICMPv6 in IPv6
+)
+
+// Probes tries connections and datagrams from the step's namespace, all at
+// once, and fails unless every outcome is as wanted. Source addresses that the
+// namespace lacks are added to Link for the time of the probe. A datagram that
+// is wanted to get through is repeated while it is not answered, because
+// nobody else does that.
 type Probes struct {
 	Link    string  `json:"link"`
 	Timeout float64 `json:"timeout"` // seconds a denial must stay silent
@@ -235,10 +246,45 @@ type Probes struct {
 // Probe is one attempt.
 type Probe struct {
 	What string `json:"what"` // for messages: "forbidden source"
-	From string `json:"from"` // source address
+	From string `json:"from"` // source address; its family is the try's
 	To   string `json:"to"`
-	Port int    `json:"port"`
+	Port int    `json:"port"` // of TCP and UDP
 	Want string `json:"want"`
+	// Proto is TCP, UDP or ICMP.
+	Proto string `json:"proto,omitempty"`
+	// Size is the payload of a datagram in bytes, at most 65000; 0 is a small
+	// one. One that does not fit the link's MTU goes, and comes back, in
+	// fragments.
+	Size int `json:"size,omitempty"`
+}
+
+// What a Flow step does.
+const (
+	FlowOpen  = "open"  // connects from From to To, and checks once
+	FlowCheck = "check" // sends bytes and waits for them to come back
+	FlowClose = "close" // resets
+)
+
+// Flow opens, checks or closes a long-lived TCP connection from the step's
+// namespace to a Listen. Source addresses are added as for Probes, for as long
+// as the flow is open. A connection that cannot be opened, or does not do what
+// Want says, is the subject's fault. The value of open and check that got
+// through is "echo_seconds", the time until the bytes were back. Undo of open:
+// closed.
+type Flow struct {
+	Handle string `json:"handle"`
+	Op     string `json:"op"`
+	// Of FlowOpen.
+	Link string `json:"link,omitempty"`
+	From string `json:"from,omitempty"`
+	To   string `json:"to,omitempty"`
+	Port int    `json:"port,omitempty"`
+	// Of FlowOpen and FlowCheck: seconds in which it has to happen.
+	Timeout float64 `json:"timeout,omitempty"`
+	// Of FlowCheck: Allow, which "" means, or Deny - nothing comes back within
+	// Timeout. Denied bytes stay in the connection, and a later check that gets
+	// through finds them before its own.
+	Want string `json:"want,omitempty"`
 }
 
 // Read takes a snapshot of counters under a name. The values also return as
@@ -303,6 +349,39 @@ type Expect struct {
 	Value uint64 `json:"value"`
 }
 
+// Modes of XDP on a link, for Guard.
+const (
+	XDPNone    = "none"
+	XDPNative  = "native"
+	XDPGeneric = "generic"
+)
+
+// Guard looks at what could spoil a measurement without a filter's counters
+// showing it, as it is now, and fails with FaultVoid and all that is wrong. What
+// it looked at returns as values: xdp_program, jit_enable, jit_harden,
+// conntrack_count, conntrack_max, entries.MAP, max_entries.MAP.
+type Guard struct {
+	// Link is looked at for XDP and Offloads ("peer:" names allowed).
+	Link string `json:"link,omitempty"`
+	// XDP is the mode that must be in force, "" is not looked at; with Program,
+	// which is one of Handle, it must be that program's.
+	XDP     string `json:"xdp,omitempty"`
+	Program string `json:"program,omitempty"`
+	// Offloads must read as stated, by their names as for Offload.
+	Offloads map[string]bool `json:"offloads,omitempty"`
+	// JIT must be on (net.core.bpf_jit_enable = 1) and not hardened
+	// (net.core.bpf_jit_harden = 0) on the machine, and every program of Handle,
+	// if given, be machine code.
+	JIT bool `json:"jit,omitempty"`
+	// Conntrack is the largest share of nf_conntrack_max that the connections of
+	// the step's namespace may take, 0 is not looked at. A namespace that tracks
+	// none passes.
+	Conntrack float64 `json:"conntrack,omitempty"`
+	// Maps of Handle may be filled to these shares of their max_entries.
+	Maps   map[string]float64 `json:"maps,omitempty"`
+	Handle string             `json:"handle,omitempty"`
+}
+
 // Exec runs the workload's client in an endpoint to completion and keeps its
 // standard output as raw file Out. A non-zero exit fails the step with the
 // tail of stderr.
@@ -328,6 +407,69 @@ type Activity struct {
 	Load1    float64            `json:"load1"`
 }
 
+// TestRuns runs loaded programs over frames by BPF_PROG_TEST_RUN (tc: 4.12,
+// XDP: 4.12), each Repeat times in one system call, and times that call on the
+// monotonic clock, because the kernel's own figure is in whole nanoseconds. The
+// thread is pinned to CPU meanwhile. A return code other than Want is the
+// subject's fault. Values: the nanoseconds of one run under each run's Name,
+// the mean of its Repeat.
+type TestRuns struct {
+	CPU  int       `json:"cpu"`
+	Runs []TestRun `json:"runs"`
+}
+
+// TestRun is one timed system call.
+type TestRun struct {
+	Name    string `json:"name"`
+	Handle  string `json:"handle"`
+	Program string `json:"program"`
+	Frame   Frame  `json:"frame"`
+	Want    uint32 `json:"want"` // the program's return code
+	Repeat  uint32 `json:"repeat"`
+}
+
+// Peer lets a foreign program load its BPF program onto a link of the step's
+// namespace, and holds that very program and its maps, found by their IDs
+// (BPF_PROG_GET_FD_BY_ID), under Handle as LoadBPF would. Script is a shell
+// script of the bundle; it runs with Env in the step's network namespace and in
+// mount and PID namespaces of its own, with an empty /run and a bpffs of its
+// own, prints "ready" when its program is attached, and ends when its standard
+// input does. It is ended as soon as the program is held. The program's name
+// under Handle is PeerProgram. Value "load_seconds" is the time until ready.
+// Undo: the program is let go.
+type Peer struct {
+	Handle  string            `json:"handle"`
+	Script  string            `json:"script"` // file name in the bundle
+	Env     map[string]string `json:"env,omitempty"`
+	Files   []string          `json:"files,omitempty"` // of the bundle, to be found in the script's working directory
+	Link    string            `json:"link"`
+	Hook    string            `json:"hook"`    // HookXDPNative or HookXDPGeneric: any XDP; HookTCIngress: tcx or clsact
+	Timeout float64           `json:"timeout"` // seconds until ready
+}
+
+// PeerProgram is the name of the program that Peer holds.
+const PeerProgram = "peer"
+
+// Generate sends copies of a frame out of a link of the step's namespace as
+// fast as one CPU can, for Seconds, by BPF_PROG_TEST_RUN in its live-frames mode
+// (5.18) with a program that redirects to the link. A veth takes such frames
+// only if its other end has GRO or an XDP program. ToMAC and FromMAC of the
+// frame are filled in: the next hop's as the namespace's neighbour table knows
+// it, and the link's own. Values: sent (frames handed to the link), seconds,
+// thread_seconds (CPU time of the sending thread, with the softirq work done on
+// it), softirqd_seconds (of that CPU's ksoftirqd).
+type Generate struct {
+	Link    string  `json:"link"`
+	Frame   Frame   `json:"frame"`
+	CPU     int     `json:"cpu"`
+	Seconds float64 `json:"seconds"`
+	// Frames sends exactly so many instead.
+	Frames uint64 `json:"frames,omitempty"`
+	// Flow is the handle of an open Flow of the namespace whose port the frame
+	// takes, so that filters take it for a part of that connection.
+	Flow string `json:"flow,omitempty"`
+}
+
 func (Netns) Kind() string     { return "netns" }
 func (Veth) Kind() string      { return "veth" }
 func (Netkit) Kind() string    { return "netkit" }
@@ -346,10 +488,15 @@ func (Listen) Kind() string    { return "listen" }
 func (Start) Kind() string     { return "start" }
 func (Stop) Kind() string      { return "stop" }
 func (Probes) Kind() string    { return "probes" }
+func (Flow) Kind() string      { return "flow" }
 func (Read) Kind() string      { return "read" }
 func (Expect) Kind() string    { return "expect" }
+func (Guard) Kind() string     { return "guard" }
 func (Exec) Kind() string      { return "exec" }
 func (Snapshot) Kind() string  { return "snapshot" }
+func (TestRuns) Kind() string  { return "test-runs" }
+func (Peer) Kind() string      { return "peer" }
+func (Generate) Kind() string  { return "generate" }
 
 // actions lists every action once; decoding goes by it.
 func actions() []Action {
@@ -357,6 +504,9 @@ func actions() []Action {
 		Netns{}, Veth{}, Netkit{}, Bridge{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
 		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Stop{}, Probes{},
 		Read{}, Expect{}, Exec{}, Snapshot{},
+		TestRuns{}, Peer{}, Generate{},
+		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Stop{}, Probes{}, Flow{},
+		Read{}, Expect{}, Guard{}, Exec{}, Snapshot{},
 	}
 }
 

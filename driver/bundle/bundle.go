@@ -143,6 +143,11 @@ func (b *Bundle) FilesOf(steps []Step) map[string]File {
 			add(do.Object)
 		case FillMap:
 			add(do.File)
+		case Peer:
+			add(do.Script)
+			for _, name := range do.Files {
+				add(name)
+			}
 		}
 	}
 	return out

@@ -46,6 +46,7 @@ const (
 	FaultSubject     = "subject"     // the datapath or workload did not do what it should
 	FaultRig         = "rig"         // the testbed failed
 	FaultUnsupported = "unsupported" // this kernel or tool cannot do it
+	FaultVoid        = "void"        // a Guard failed: what was measured must not be used
 )
 
 // Reply answers one Request.

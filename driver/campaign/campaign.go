@@ -276,6 +276,8 @@ func statusOf(err error) string {
 			return record.StatusFailed
 		case bundle.FaultUnsupported:
 			return record.StatusUnsupported
+		case bundle.FaultVoid:
+			return record.StatusVoid
 		}
 	}
 	return record.StatusRig

@@ -53,10 +53,7 @@ func fakeGuest(how string) {
 			marks++
 			reply.Mark = marks
 		case req.Facts:
-			reply.Facts = map[string]string{"bpf_jit_enable": "1", "bpf_jit_harden": "0", "tool.iptables-legacy": "v1"}
-			if how == "no-jit" {
-				reply.Facts["bpf_jit_enable"] = "0"
-			}
+			reply.Facts = map[string]string{"tool.iptables-legacy": "v1"}
 		case req.Exec != nil:
 			reply = fakeExec(how, req.Exec)
 		}
@@ -124,6 +121,8 @@ func misbehave(how string, step bundle.Step) string {
 		return bundle.FaultSubject
 	case how == "unsupported" && load:
 		return bundle.FaultUnsupported
+	case how == "guard-trips" && step.Phase == bundle.Collect:
+		return bundle.FaultVoid
 	}
 	return ""
 }
@@ -317,12 +316,15 @@ func TestTrafficPastTheFilterIsVoid(t *testing.T) {
 	}
 }
 
-func TestWithoutTheJITIsVoid(t *testing.T) {
-	_, rows, err := campaignOf(t, "no-jit")
+func TestGuardThatTripsIsVoid(t *testing.T) {
+	_, rows, err := campaignOf(t, "guard-trips")
 	if err != nil {
 		t.Fatal(err)
 	}
 	expectTrials(t, rows, 4, record.StatusVoid)
+	if !strings.Contains(rows[0].Reason, "fake void") {
+		t.Errorf("reason %q", rows[0].Reason)
+	}
 }
 
 const measureLines = "blocks = 1\ntrials = 2\n"

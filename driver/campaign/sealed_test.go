@@ -66,7 +66,7 @@ func pretend(b lab.SealedBlock, how func(setup int) string) []byte {
 		}
 		return true
 	}
-	say(bundle.SealedFacts, 0, bundle.Reply{Facts: map[string]string{"bpf_jit_enable": "1", "bpf_jit_harden": "0", "tool.iptables-legacy": "v1"}})
+	say(bundle.SealedFacts, 0, bundle.Reply{Facts: map[string]string{"tool.iptables-legacy": "v1"}})
 	for i, s := range b.Block.Setups {
 		at = bundle.SealedReply{Setup: i, Trial: -1}
 		ok := chunks(how(i), string(bundle.Apply), s.Apply)
@@ -230,7 +230,7 @@ func TestSealedResume(t *testing.T) {
 
 func TestSealedFaultsAreRows(t *testing.T) {
 	for how, status := range map[string]string{
-		"not-enforced": record.StatusFailed, "unsupported": record.StatusUnsupported, "bypass": record.StatusVoid, "rig-always": record.StatusRig,
+		"not-enforced": record.StatusFailed, "unsupported": record.StatusUnsupported, "bypass": record.StatusVoid, "guard-trips": record.StatusVoid, "rig-always": record.StatusRig,
 	} {
 		dir := newSealedDir(t)
 		_, err := sealedIn(t, t.Context(), dir, 2, &quiet{}, pretender(func(setup int) string {

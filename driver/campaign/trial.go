@@ -61,16 +61,39 @@ func (r *runner) applySetup(ctx context.Context, setup datapath.Setup) (applied,
 // adding one and taking it out again, and the kernel memory that all of it takes.
 func stepMetrics(ex lab.Execution) []workload.Metric {
 	var out []workload.Metric
-	for _, m := range []struct{ name, unit string }{{"load_seconds", "s"}, {"update_seconds", "s"}, {"memory_bytes", "By"}} {
-		sum := 0.0
-		for _, o := range ex.Steps {
-			sum += o.Values[m.name]
-		}
-		if sum > 0 {
-			out = append(out, workload.Metric{Name: m.name, Unit: m.unit, Value: sum})
+	add := func(name, unit string, v float64) {
+		if v > 0 {
+			out = append(out, workload.Metric{Name: name, Unit: unit, Value: v})
 		}
 	}
+	load, update, memory := 0.0, 0.0, map[string]float64{}
+	for i, o := range ex.Steps {
+		load += o.Values[bundle.MetricLoad]
+		update += o.Values[datapath.MetricUpdate]
+		if bytes, ok := o.Values["memory_bytes"]; ok {
+			memory[holder(i, o.Step)] = bytes
+		}
+	}
+	total := 0.0
+	for _, bytes := range memory {
+		total += bytes
+	}
+	add(bundle.MetricLoad, "s", load)
+	add(datapath.MetricUpdate, "s", update)
+	add("memory_bytes", "By", total)
 	return out
+}
+
+// holder names what a step's memory is of: steps about a BPF object say what all
+// of it holds by then, others what they added.
+func holder(i int, s bundle.Step) string {
+	switch do := s.Do.(type) {
+	case bundle.LoadBPF:
+		return s.Node + " " + do.Handle
+	case bundle.FillMap:
+		return s.Node + " " + do.Handle
+	}
+	return strconv.Itoa(i)
 }
 
 // Bundle renders the trial of a cell: proof, then the workload between two
@@ -95,6 +118,7 @@ func Bundle(cell plan.Cell, setup datapath.Setup) (*bundle.Bundle, error) {
 	if setup.Hook != nil {
 		b.Steps = append(b.Steps, setup.Hook.Read(bundle.Collect, runAfter))
 	}
+	b.Steps = append(b.Steps, setup.Guards(bundle.Collect)...)
 	return b, nil
 }
 
@@ -172,13 +196,6 @@ func (r *runner) proveAndRun(ctx context.Context, b *bundle.Bundle) (proof, meas
 
 // guard returns why the trial's number must not be used, or "".
 func (r *runner) guard(cell plan.Cell, setup datapath.Setup, metrics []workload.Metric, ex lab.Execution) string {
-	facts := r.lab.Facts(setup.Topology.Server.Node.Name)
-	if setup.JIT && facts["bpf_jit_enable"] != "1" {
-		return fmt.Sprintf("BPF JIT is %q, want 1", facts["bpf_jit_enable"])
-	}
-	if setup.JIT && facts["bpf_jit_harden"] != "0" {
-		return fmt.Sprintf("BPF JIT hardening is %q, want 0", facts["bpf_jit_harden"])
-	}
 	if setup.Hook == nil {
 		return ""
 	}

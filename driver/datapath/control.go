@@ -26,7 +26,7 @@ func controlFilter(r *renderer) error {
 		Vars: map[string]string{bpf.VarSpin: hex.EncodeToString(binary.LittleEndian.AppendUint32(nil, uint32(spin)))},
 	})
 	r.apply(node, Server, bundle.AttachBPF{Handle: controlHandle(node), Program: bpf.ProgControl, Link: endpointLink, Hook: bundle.HookTCIngress})
-	r.JIT = true
+	r.guard(node, "", bundle.Guard{Handle: controlHandle(node), JIT: true})
 	r.Hook = &Hook{Node: node.Name, From: bundle.Counter{BPF: &bundle.BPFCounter{Handle: controlHandle(node), Stats: bpf.MapStats}}}
 	known := bpf.ControlInstructions(int(spin))
 	r.KnownInstructions = &known

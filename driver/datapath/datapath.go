@@ -33,8 +33,8 @@ type Setup struct {
 	Update, Revert []bundle.Step
 	// Hook is where the filter counts packets; nil if nothing filters.
 	Hook *Hook
-	// JIT: the filter is eBPF, so a trial without the JIT is void.
-	JIT bool
+	// guards say what would spoil a trial without its counters showing it.
+	guards []bundle.Step
 	// KnownInstructions is what the filter is known to cost more than itself
 	// without its load, in x86-64 instructions for each packet that the hook
 	// counts; nil where that is not known.
@@ -62,6 +62,16 @@ type Hook struct {
 // Read renders a snapshot of the hook's counters.
 func (h Hook) Read(phase bundle.Phase, name string) bundle.Step {
 	return bundle.Step{Node: h.Node, Phase: phase, In: h.In, Do: bundle.Read{Name: name, From: h.From}}
+}
+
+// Guards render what is looked at before and after the workload; a guard that
+// fails voids the trial.
+func (s Setup) Guards(phase bundle.Phase) []bundle.Step {
+	out := slices.Clone(s.guards)
+	for i := range out {
+		out[i].Phase = phase
+	}
+	return out
 }
 
 // filter is one way to enforce policies, on whatever fabric can carry it.
@@ -212,6 +222,15 @@ func (r *renderer) update(node Node, in string, do bundle.Action) {
 func (r *renderer) revert(node Node, in string, do bundle.Action) {
 	r.Revert = append(r.Revert, bundle.Step{Node: node.Name, Phase: bundle.Apply, In: in, Do: do})
 }
+
+// guard looks at what a filter's counters do not show.
+func (r *renderer) guard(node Node, in string, g bundle.Guard) {
+	r.guards = append(r.guards, bundle.Step{Node: node.Name, In: in, Do: g})
+}
+
+// tableShare is how full a table of connections may be. Beyond it new ones are
+// dropped, or old ones fall out, and that is measured instead of the filter.
+const tableShare = 0.9
 
 // updateOnce adds one policy and takes it out again, to measure how long that takes.
 func (r *renderer) updateOnce() []bundle.Step { return slices.Concat(r.Update, r.Revert) }

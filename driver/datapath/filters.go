@@ -121,18 +121,19 @@ func (r *renderer) edge() place {
 // no longer merges what it receives (virtnet_xdp_set clears the guest offloads).
 func offloadsOff(r *renderer) error {
 	at := r.edge()
-	virtio := at.in == "" && r.cell.Get(plan.FactorProvider) == plan.ProviderLibvirt && r.cell.Get(plan.FactorClock) != plan.ClockVirtual
-	if virtio {
-		r.apply(at.node, "", bundle.Offload{Link: at.link, Features: map[string]bool{"rx-gro-hw": false}})
-		return nil
+	off := map[string]bool{"rx-gro-hw": false}
+	if virtio := at.in == "" && r.cell.Get(plan.FactorProvider) == plan.ProviderLibvirt && r.cell.Get(plan.FactorClock) != plan.ClockVirtual; !virtio {
+		off = map[string]bool{
+			"tx-tcp-segmentation": false, "tx-tcp-ecn-segmentation": false, "tx-tcp-mangleid-segmentation": false, "tx-tcp6-segmentation": false,
+			"tx-udp-segmentation": false, "tx-sctp-segmentation": false, "tx-gso-list": false,
+		}
+		sender := place{node: at.node, link: r.Topology.Server.PeerLink()}
+		if at.in == "" {
+			sender = place{node: r.Topology.Client.Node, link: DataLink}
+		}
+		at = sender
 	}
-	sender := place{node: at.node, link: r.Topology.Server.PeerLink()}
-	if at.in == "" {
-		sender = place{node: r.Topology.Client.Node, link: DataLink}
-	}
-	r.apply(sender.node, "", bundle.Offload{Link: sender.link, Features: map[string]bool{
-		"tx-tcp-segmentation": false, "tx-tcp-ecn-segmentation": false, "tx-tcp-mangleid-segmentation": false, "tx-tcp6-segmentation": false,
-		"tx-udp-segmentation": false, "tx-sctp-segmentation": false, "tx-gso-list": false,
-	}})
+	r.apply(at.node, at.in, bundle.Offload{Link: at.link, Features: off})
+	r.guard(at.node, at.in, bundle.Guard{Link: at.link, Offloads: off})
 	return nil
 }

@@ -232,8 +232,11 @@ func netfilterFilter(r *renderer) error {
 	}
 	r.Hook = &Hook{Node: node.Name, In: in, From: bundle.Counter{Rules: &out.Counter}}
 	r.realised = append(r.realised, out.realised(r.policies.size())...)
-	r.update(node, in, bundle.Rules{Tool: out.Update.Tool, File: r.file(out.Update.Name, out.Update.Data), Metric: metricUpdate})
-	r.revert(node, in, bundle.Rules{Tool: out.Revert.Tool, File: r.file(out.Revert.Name, out.Revert.Data), Metric: metricUpdate})
+	if rs.State != stateStateless {
+		r.guard(node, in, bundle.Guard{Conntrack: tableShare})
+	}
+	r.update(node, in, bundle.Rules{Tool: out.Update.Tool, File: r.file(out.Update.Name, out.Update.Data), Metric: MetricUpdate})
+	r.revert(node, in, bundle.Rules{Tool: out.Revert.Tool, File: r.file(out.Revert.Name, out.Revert.Data), Metric: MetricUpdate})
 	return nil
 }
 

@@ -35,14 +35,10 @@ func (rs ruleset) iptables() renderedRules {
 		return out
 	}
 	rule := rs.iptablesRule(*rs.Update)
-	at := len(rs.Policies) + 1
-	if rs.State == stateEstablished {
-		at++
-	}
 	line := func(name, format string, args ...any) ruleFile {
 		return ruleFile{name, rs.iptablesTool(), fmt.Appendf(nil, "*filter\n"+format+"\nCOMMIT\n", args...)}
 	}
-	out.Update = line("update.rules", "-I %s %d %s", rs.iptablesChain(), at, rule)
+	out.Update = line("update.rules", "-I %s %s", rs.iptablesChain(), rule)
 	out.Revert = line("revert.rules", "-D %s %s", rs.iptablesChain(), rule)
 	return out
 }

@@ -12,9 +12,7 @@ const (
 	nftTool  = "nft"
 	nftTable = "hookbed"
 	nftSet   = "policies"
-	// nftAnchor is the comment of the rule that follows the policies: a policy
-	// added to a list goes in before it. nftUpdated is that of the added rule.
-	nftAnchor  = "after policies"
+	// nftUpdated is the comment by which a rule put in later is found again.
 	nftUpdated = "update"
 )
 
@@ -156,7 +154,6 @@ func (rs ruleset) nftRules(policies []string) []string {
 		rules = append(rules, "ct state established,related counter accept")
 	}
 	rules = append(rules, policies...)
-	after := len(rules)
 	if !rs.Deny {
 		// A drop that knows no state would drop neighbour discovery too;
 		// conntrack calls that untracked and not new.
@@ -165,9 +162,7 @@ func (rs ruleset) nftRules(policies []string) []string {
 		}
 		rules = append(rules, rs.nftTo()+rs.nftNew()+"counter drop")
 	}
-	rules = append(rules, "counter")
-	rules[after] += fmt.Sprintf(" comment %q", nftAnchor)
-	return rules
+	return append(rules, "counter")
 }
 
 // nftSet is the set or map of the policies. It names no size, as sets that
@@ -210,13 +205,15 @@ func (rs ruleset) nftElement(e entry) string {
 	return nftKey(e)
 }
 
-// nftUpdate puts one policy in and takes it out. A rule of a list is named by
-// its handle, which the guest looks up by the rule's comment beforehand.
+// nftUpdate puts one policy in and takes it out. In a list it goes to the head:
+// policies of one verdict may stand in any order, and for a place in between
+// nft would first list the chain. The rule is taken out by its handle, which
+// the guest looks up by the rule's comment beforehand.
 func (rs ruleset) nftUpdate(table string) (add, revert ruleFile) {
 	var put, take string
 	if rs.Filter == filterNftLinear {
 		chain := table + " " + rs.nftChain()
-		put = fmt.Sprintf("insert rule %s handle {handle:%s %s} %s comment %q", chain, chain, nftAnchor, rs.nftRule(*rs.Update), nftUpdated)
+		put = fmt.Sprintf("insert rule %s %s comment %q", chain, rs.nftRule(*rs.Update), nftUpdated)
 		take = fmt.Sprintf("delete rule %s handle {handle:%s %s}", chain, chain, nftUpdated)
 	} else {
 		put = fmt.Sprintf("add element %s %s { %s }", table, nftSet, rs.nftElement(*rs.Update))

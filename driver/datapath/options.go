@@ -147,8 +147,10 @@ func refuseBare(_ plan.Lab, fabric, scenario string, _ map[string]string) string
 }
 
 // refusePlacement: what a fabric's packets do not pass.
-func refusePlacement(_ plan.Lab, fabric, _ string, o map[string]string) string {
+func refusePlacement(_ plan.Lab, fabric, scenario string, o map[string]string) string {
 	switch {
+	case o[optPlacement] == placementBridge && scenario == plan.MultiHost:
+		return fmt.Sprintf("packets of another host are routed into the bridge, past its forward hook; write placement = %q, or scenarios = [%q]", placementForward, plan.Localhost)
 	case o[optPlacement] == placementForward && (fabric == fabricBPF || fabric == fabricVeth):
 		return fmt.Sprintf("fabric %q takes packets past the node's netfilter; write placement = %q", fabric, placementInput)
 	case o[optPlacement] == placementBridge && fabric != fabricBridge:

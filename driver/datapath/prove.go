@@ -33,6 +33,7 @@ func (r *renderer) prove() {
 	}
 	r.proveStep(server, Server, bundle.Stop{Handle: "probe-service"})
 	r.proveStep(server, Server, bundle.Stop{Handle: "probe-other"})
+	r.Prove = append(r.Prove, r.Guards(bundle.Prove)...)
 }
 
 func (r *renderer) proveStep(node, in string, do bundle.Action) {

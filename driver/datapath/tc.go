@@ -1,7 +1,6 @@
 package datapath
 
 import (
-	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"strings"
@@ -20,6 +19,7 @@ func xdpHandle(n Node) string { return "xdp@" + n.Name }
 // beside it that remembers what the server sends.
 func (r *renderer) tcFilter(s bpf.Structure) error {
 	fill := func(n Node) error { return r.fillPolicies(n, tcHandle(n), s, tcTables()) }
+	r.guardConntrack(s)
 	if r.fabric() == fabricBPF {
 		return r.joinByTC(s, fill)
 	}
@@ -35,7 +35,7 @@ func (r *renderer) tcFilter(s bpf.Structure) error {
 		programs = append(programs, bpf.ProgTrack)
 	}
 	object := r.file("datapath.bpf.o", bpf.DatapathObject())
-	r.apply(n, "", bundle.LoadBPF{Handle: tcHandle(n), Object: object, Programs: programs, Vars: vars, MaxEntries: r.mapSizes(bpf.TCTables(s))})
+	r.apply(n, "", bundle.LoadBPF{Handle: tcHandle(n), Object: object, Programs: programs, Vars: vars, MaxEntries: r.mapSizes(bpf.TCTables(s, r.Topology.IPv6))})
 	if err := fill(n); err != nil {
 		return err
 	}
@@ -45,6 +45,15 @@ func (r *renderer) tcFilter(s bpf.Structure) error {
 	}
 	r.apply(n, "", bundle.AttachBPF{Handle: tcHandle(n), Program: bpf.ProgToEndpoint, Link: link, Hook: egress})
 	return nil
+}
+
+// guardConntrack looks at the programs' own table of connections.
+func (r *renderer) guardConntrack(s bpf.Structure) {
+	if s == bpf.StructurePass && r.fabric() != fabricBPF {
+		return // keeps none
+	}
+	n := r.Topology.Server.Node
+	r.guard(n, "", bundle.Guard{Handle: tcHandle(n), Maps: map[string]float64{bpf.MapConntrack: tableShare}})
 }
 
 // joinByTC loads the tc object on every node, fills endpoints, and attaches it
@@ -63,7 +72,7 @@ func (r *renderer) joinByTC(s bpf.Structure, fill func(Node) error) error {
 		if t.MultiHost() {
 			programs = append(programs, bpf.ProgFromNetdev)
 		}
-		r.apply(n, "", bundle.LoadBPF{Handle: tcHandle(n), Object: object, Programs: programs, Vars: vars, MaxEntries: r.mapSizes(bpf.TCTables(s))})
+		r.apply(n, "", bundle.LoadBPF{Handle: tcHandle(n), Object: object, Programs: programs, Vars: vars, MaxEntries: r.mapSizes(bpf.TCTables(s, r.Topology.IPv6))})
 		r.fillEndpoints(n, fill != nil && r.policies.size() > 0)
 	}
 	if fill != nil {
@@ -116,8 +125,9 @@ func (r *renderer) policyVars(s bpf.Structure) map[string]string {
 		bpf.VarDefaultAdmit: onOff(r.policies.deny),
 		bpf.VarAccounting:   hex.EncodeToString([]byte{accounting}),
 	}
-	if s == bpf.StructureLinear {
-		vars[bpf.VarListCapacity] = hex.EncodeToString(binary.LittleEndian.AppendUint32(nil, r.listCapacity()))
+	if s != bpf.StructurePass && r.policies.size() > 0 {
+		all := append(r.policies.installed(r.Topology.Client.Addr), r.policies.extra(r.Topology.IPv6))
+		vars[bpf.VarWildcards] = hex.EncodeToString([]byte{bpf.Wildcards(all...)})
 	}
 	return vars
 }
@@ -134,11 +144,19 @@ func (r *renderer) listCapacity() uint32 {
 
 // endpointVars tells a program that guards one endpoint which.
 func (r *renderer) endpointVars(vars map[string]string) {
-	vars[bpf.VarEndpointIP] = hex.EncodeToString(r.Topology.Server.Addr.AsSlice())
+	name := bpf.VarEndpointIP
+	if r.Topology.IPv6 {
+		name = bpf.VarEndpointIP6
+	}
+	vars[name] = hex.EncodeToString(bpf.IPKey(r.Topology.Server.Addr))
 }
 
 // fillEndpoints tells a node's programs which endpoints it has.
 func (r *renderer) fillEndpoints(n Node, enforce bool) {
+	name := bpf.MapEndpoints
+	if r.Topology.IPv6 {
+		name = bpf.MapEndpoints6
+	}
 	var lines strings.Builder
 	for i, e := range r.endpoints() {
 		if e.Node.Name != n.Name {
@@ -146,7 +164,7 @@ func (r *renderer) fillEndpoints(n Node, enforce bool) {
 		}
 		lines.WriteString(bpf.EndpointLine(e.Addr, e.HostLink(), uint32(i+1), e.MAC, e.HostMAC, enforce && e.Role == Server) + "\n")
 	}
-	r.apply(n, "", bundle.FillMap{Handle: tcHandle(n), Map: bpf.MapEndpoints, File: r.file(n.Name+".endpoints", []byte(lines.String()))})
+	r.apply(n, "", bundle.FillMap{Handle: tcHandle(n), Map: name, File: r.file(n.Name+".endpoints", []byte(lines.String()))})
 }
 
 // tables writes policies as entries of maps: those of tc, or those of XDP.
@@ -161,7 +179,7 @@ func xdpTables() tables { return tables{bpf.XDPFills, bpf.XDPUpdate} }
 // fillPolicies fills the maps of a node's object, says what they must then hold
 // and where their packets are counted, and renders the update by one policy.
 func (r *renderer) fillPolicies(n Node, handle string, s bpf.Structure, to tables) error {
-	r.JIT = true
+	r.guard(n, "", bundle.Guard{Handle: handle, JIT: true})
 	counter := &bundle.BPFCounter{Handle: handle, Stats: bpf.MapStats}
 	r.Hook = &Hook{Node: n.Name, From: bundle.Counter{BPF: counter}}
 	if r.policies.size() == 0 {
@@ -182,10 +200,10 @@ func (r *renderer) fillPolicies(n Node, handle string, s bpf.Structure, to table
 		return err
 	}
 	for _, f := range add {
-		r.update(n, "", r.fillMap(handle, f, "add.", metricUpdate))
+		r.update(n, "", r.fillMap(handle, f, "add.", MetricUpdate))
 	}
 	for _, f := range remove {
-		r.revert(n, "", r.fillMap(handle, f, "remove.", metricUpdate))
+		r.revert(n, "", r.fillMap(handle, f, "remove.", MetricUpdate))
 	}
 	return nil
 }
@@ -194,8 +212,8 @@ func (r *renderer) fillMap(handle string, f bpf.Fill, prefix, metric string) bun
 	return bundle.FillMap{Handle: handle, Map: f.Map, File: r.file(prefix+f.Map, []byte(f.Lines)), Delete: f.Delete, Metric: metric}
 }
 
-// metricUpdate is the value of a step that updates by one policy, in seconds.
-const metricUpdate = "update_seconds"
+// MetricUpdate is the value of a step that updates by one policy, in seconds.
+const MetricUpdate = "update_seconds"
 
 func (r *renderer) expectEntries(m string, n int) {
 	r.realised = append(r.realised, bundle.Expect{
@@ -204,19 +222,23 @@ func (r *renderer) expectEntries(m string, n int) {
 	})
 }
 
-// mapSizes gives tables room for the policies, and the same room whatever N is
-// up to 16 384, so that hash density is not what differs between cells. A list is
-// as long as it must be: all of it is verified.
+// mapSizes gives tables room for the policies, and the same room whatever N is,
+// so that how full hashes are is hardly what differs between cells. A list is as
+// long as it must be: the proof reads all of it.
 func (r *renderer) mapSizes(tables []string) map[string]uint32 {
-	size := uint32(16384)
+	size := uint32(65536)
 	for uint32(r.policies.size())+2 > size {
 		size *= 2
 	}
 	out := map[string]uint32{}
 	for _, m := range tables {
-		out[m] = size
-		if m == bpf.MapList {
+		switch m {
+		case bpf.MapList, bpf.MapList6:
 			out[m] = r.listCapacity()
+		case bpf.MapListMatch, bpf.MapListMatch6:
+			out[m] = r.listCapacity() / bpf.ListBlock
+		default:
+			out[m] = size
 		}
 	}
 	switch r.cell.Get(optAccounting) {

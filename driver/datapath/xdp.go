@@ -15,7 +15,7 @@ func (r *renderer) xdpFilter(s bpf.Structure) error {
 		vars[bpf.VarEnforce] = onOff(r.policies.size() > 0)
 		r.endpointVars(vars)
 	}
-	load := bundle.LoadBPF{Handle: xdpHandle(at.node), Object: r.file("xdp.bpf.o", bpf.XDPObject()), Programs: []string{program}, Vars: vars, MaxEntries: r.mapSizes(bpf.XDPTables(s))}
+	load := bundle.LoadBPF{Handle: xdpHandle(at.node), Object: r.file("xdp.bpf.o", bpf.XDPObject()), Programs: []string{program}, Vars: vars, MaxEntries: r.mapSizes(bpf.XDPTables(s, r.Topology.IPv6))}
 	r.apply(at.node, "", load)
 	if err := r.fillPolicies(at.node, load.Handle, s, xdpTables()); err != nil {
 		return err
@@ -25,5 +25,10 @@ func (r *renderer) xdpFilter(s bpf.Structure) error {
 		hook = bundle.HookXDPGeneric
 	}
 	r.apply(at.node, at.in, bundle.AttachBPF{Handle: load.Handle, Program: program, Link: at.link, Hook: hook})
+	mode := bundle.XDPNative
+	if hook == bundle.HookXDPGeneric {
+		mode = bundle.XDPGeneric
+	}
+	r.guard(at.node, at.in, bundle.Guard{Link: at.link, XDP: mode, Program: program, Handle: load.Handle})
 	return nil
 }

@@ -17,13 +17,9 @@ import (
 )
 
 func doAttachBPF(c *call, a bundle.AttachBPF) error {
-	coll := c.x.objects[a.Handle]
-	if coll == nil {
-		return fmt.Errorf("no BPF object %q is loaded", a.Handle)
-	}
-	prog := coll.Programs[a.Program]
-	if prog == nil {
-		return fmt.Errorf("object %q has no loaded program %q, only %q", a.Handle, a.Program, slices.Sorted(maps.Keys(coll.Programs)))
+	prog, err := c.x.loadedProgram(a.Handle, a.Program)
+	if err != nil {
+		return err
 	}
 	l, err := c.link(a.Link)
 	if err != nil {
@@ -43,6 +39,19 @@ func doAttachBPF(c *call, a bundle.AttachBPF) error {
 	default:
 		return fmt.Errorf("unknown hook %q", a.Hook)
 	}
+}
+
+// loadedProgram finds a program of a loaded object.
+func (x *executor) loadedProgram(handle, name string) (*ebpf.Program, error) {
+	coll := x.objects[handle]
+	if coll == nil {
+		return nil, fmt.Errorf("no BPF object %q is loaded", handle)
+	}
+	prog := coll.Programs[name]
+	if prog == nil {
+		return nil, fmt.Errorf("object %q has no loaded program %q, only %q", handle, name, slices.Sorted(maps.Keys(coll.Programs)))
+	}
+	return prog, nil
 }
 
 // attachTC attaches a program by a direct-action filter of the link's clsact

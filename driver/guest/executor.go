@@ -27,8 +27,10 @@ type executor struct {
 	undo      undoStack
 	objects   map[string]*ebpf.Collection
 	servers   map[string]func(context.Context) error // ends a Start or Listen
+	flows     map[string]*flow
 	snapshots map[string]counters
 	nursery   *nursery
+	jit       func() (map[string]string, error) // reads the machine's state of the JIT compiler
 }
 
 func newExecutor() (*executor, error) {
@@ -42,7 +44,9 @@ func newExecutor() (*executor, error) {
 		endpoints: map[string]*endpoint{},
 		objects:   map[string]*ebpf.Collection{},
 		servers:   map[string]func(context.Context) error{},
+		flows:     map[string]*flow{},
 		snapshots: map[string]counters{},
+		jit:       readJIT,
 	}, nil
 }
 
@@ -81,10 +85,15 @@ func handlers() map[string]handler {
 	on(t, doStart)
 	on(t, doStop)
 	on(t, doProbes)
+	on(t, doFlow)
 	on(t, doRead)
 	on(t, doExpect)
+	on(t, doGuard)
 	on(t, doExec)
 	on(t, doSnapshot)
+	on(t, doTestRuns)
+	on(t, doPeer)
+	on(t, doGenerate)
 	return t
 }
 

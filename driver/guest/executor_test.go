@@ -60,7 +60,7 @@ func (r *rig) close() {
 	if last := r.state(r.x.node.namespace); last != r.first {
 		r.t.Errorf("undo left the node as\n%s\nit was\n%s", last, r.first)
 	}
-	for what, n := range map[string]int{"endpoints": len(r.x.endpoints), "objects": len(r.x.objects), "servers": len(r.x.servers), "snapshots": len(r.x.snapshots)} {
+	for what, n := range map[string]int{"endpoints": len(r.x.endpoints), "objects": len(r.x.objects), "servers": len(r.x.servers), "flows": len(r.x.flows), "snapshots": len(r.x.snapshots)} {
 		if n != 0 {
 			r.t.Errorf("undo left %d %s", n, what)
 		}
@@ -120,6 +120,14 @@ func (r *rig) pair() {
 		bundle.Netns{Name: "server"}, bundle.Veth{Link: "s0", Peer: "eth0", PeerIn: "server"}, bundle.SetLink{Link: "s0", Master: "br0"})
 	r.must("client", bundle.Addr{Link: "eth0", CIDR: "198.18.1.2/24"})
 	r.must("server", bundle.Addr{Link: "eth0", CIDR: "198.18.1.3/24"}, bundle.Route{Dst: "198.19.0.0/16", Link: "eth0"})
+}
+
+// pair6 gives the endpoints of pair IPv6 addresses too.
+func (r *rig) pair6() {
+	r.t.Helper()
+	r.pair()
+	r.must("client", bundle.Addr{Link: "eth0", CIDR: "2001:2:0:1::2/64"})
+	r.must("server", bundle.Addr{Link: "eth0", CIDR: "2001:2:0:1::3/64"}, bundle.Route{Dst: "2001:2:0:2::/64", Link: "eth0"})
 }
 
 // state describes everything the helper's steps can change in a namespace.

@@ -30,6 +30,10 @@ func unsupported(format string, args ...any) error {
 	return &faultError{bundle.FaultUnsupported, fmt.Errorf(format, args...)}
 }
 
+func void(format string, args ...any) error {
+	return &faultError{bundle.FaultVoid, fmt.Errorf(format, args...)}
+}
+
 // lacksFeature words that this kernel does not have a feature; needs is the
 // first version that can have it.
 func lacksFeature(what, feature, needs string, err error) error {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -15,6 +16,10 @@ import (
 // hostFactsEnv hands the machine's global sysctls from the process outside to
 // the same process inside its namespaces; its presence says "inside".
 const hostFactsEnv = "HOOKBED_HOST_SYSCTLS"
+
+// hostNetEnv hands down the descriptor of the network namespace outside, in
+// which global sysctls can still be read when they count.
+const hostNetEnv = "HOOKBED_HOST_NETNS"
 
 // isolate puts the whole process into network and mount namespaces of its own.
 // Go cannot move all threads of a process, so the calling thread is moved and
@@ -31,6 +36,10 @@ func isolate() error {
 	if err != nil {
 		return fmt.Errorf("encode sysctls: %w", err)
 	}
+	outside, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY, 0) // not closed on exec
+	if err != nil {
+		return fmt.Errorf("open network namespace outside: %w", err)
+	}
 	if err := unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("make the node's namespaces: %w", err)
 	}
@@ -38,12 +47,15 @@ func isolate() error {
 	if err != nil {
 		return fmt.Errorf("find own program: %w", err)
 	}
-	err = unix.Exec(self, os.Args, append(os.Environ(), hostFactsEnv+"="+string(data)))
+	err = unix.Exec(self, os.Args, append(os.Environ(), hostFactsEnv+"="+string(data), fmt.Sprintf("%s=%d", hostNetEnv, outside)))
 	return fmt.Errorf("start %s anew: %w", self, err)
 }
 
 // furnish makes the namespaces usable: mounts stay inside, loopback is up.
 func furnish() error {
+	if fd, ok := outsideFD(); ok {
+		unix.CloseOnExec(fd) // not for what the helper starts
+	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
@@ -61,6 +73,32 @@ func hostSysctls() map[string]string {
 	}
 	sysctlFacts(f, globalSysctls())
 	return f
+}
+
+// outsideFD is the descriptor in hostNetEnv, if the process is isolated.
+func outsideFD() (int, bool) {
+	fd, err := strconv.Atoi(os.Getenv(hostNetEnv))
+	return fd, err == nil
+}
+
+// readJIT reads the sysctls of the BPF JIT compiler as they are now, under the
+// names of the facts. The kernel shows them in the machine's first network
+// namespace only; where the helper was not started in that, they are missing.
+func readJIT() (map[string]string, error) {
+	path := "/proc/self/ns/net"
+	if fd, ok := outsideFD(); ok {
+		path = fmt.Sprintf("/proc/self/fd/%d", fd)
+	}
+	ns, err := openNamespace("of the machine", path)
+	if err != nil {
+		return nil, err
+	}
+	defer ns.file.Close()
+	got := map[string]string{}
+	return got, ns.do(func() error {
+		sysctlFacts(got, []string{"net.core.bpf_jit_enable", "net.core.bpf_jit_harden"})
+		return nil
+	})
 }
 
 // mountRoot mounts in an endpoint root file system what processes expect

@@ -3,12 +3,15 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"runtime"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
 )
@@ -17,12 +20,17 @@ import (
 // anew for its namespaces, and for a server.
 func TestMain(m *testing.M) {
 	runtime.LockOSThread() // as main does
+	if os.Getpid() == 1 {
+		inMachine(m)
+	}
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case "serve", "exec", "nursery":
 			main()
 		case "test-server":
-			testServer(os.Args[2])
+			testServer("tcp4", os.Args[2])
+		case "test-server6":
+			testServer("tcp6", os.Args[2])
 		}
 	}
 	if os.Getuid() != 0 {
@@ -33,13 +41,40 @@ func TestMain(m *testing.M) {
 }
 
 // testServer accepts and closes until it is ended.
-func testServer(port string) {
-	l, err := net.Listen("tcp4", ":"+port)
+func testServer(network, port string) {
+	l, err := net.Listen(network, ":"+port)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	acceptAndClose(l)
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		conn.Close()
+	}
+}
+
+// testsEnded is the last line that a machine of the test's own prints, before
+// the exit code.
+const testsEnded = "HOOKBED-TESTS-ENDED "
+
+// inMachine runs the tests as the only program of a virtual machine, which ends
+// with them.
+func inMachine(m *testing.M) {
+	code := 1
+	err := errors.Join(os.Setenv("PATH", binDirs), furnishSealed())
+	if err != nil {
+		fmt.Println(err)
+	} else {
+		code = m.Run()
+	}
+	fmt.Printf("%s%d\n", testsEnded, code)
+	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
+		panic(err) // the end of the first process is the kernel's too
+	}
 }
 
 func TestUsage(t *testing.T) {

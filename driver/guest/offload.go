@@ -122,10 +122,19 @@ func checkOffloads(et *ethtool.Ethtool, dev string, want map[string]bool) error 
 	if err != nil {
 		return fmt.Errorf("read offloads of %s: %w", dev, err)
 	}
-	for _, name := range slices.Sorted(maps.Keys(want)) {
-		if !offloadIs(name, want[name], after) {
-			return unsupported("%s did not take offload %s=%t", dev, name, want[name])
-		}
+	if wrong := offloadsNotAs(want, after); len(wrong) > 0 {
+		return unsupported("%s did not take offload %s=%t", dev, wrong[0], want[wrong[0]])
 	}
 	return nil
+}
+
+// offloadsNotAs lists the names that do not read as wanted, sorted.
+func offloadsNotAs(want map[string]bool, have map[string]ethtool.FeatureState) []string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		if !offloadIs(name, want[name], have) {
+			out = append(out, name)
+		}
+	}
+	return out
 }

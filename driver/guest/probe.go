@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
+	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -20,40 +21,6 @@ const (
 	allowLimit = 3 * time.Second       // the least an allowed connection is given: two SYN retransmissions
 	probeTick  = 50 * time.Millisecond // between looks at the context
 )
-
-func doListen(c *call, a bundle.Listen) error {
-	if _, ok := c.x.servers[a.Handle]; ok || a.Handle == "" {
-		return fmt.Errorf("server handle %q is taken", a.Handle)
-	}
-	var lc net.ListenConfig
-	lc.SetMultipathTCP(false) // Go's default for listeners is not plain TCP
-	l, err := lc.Listen(c.ctx, "tcp4", fmt.Sprintf("0.0.0.0:%d", a.Port))
-	if err != nil {
-		return fmt.Errorf("listen: %w", err)
-	}
-	var accepting sync.WaitGroup
-	accepting.Go(func() { acceptAndClose(l) })
-	c.keepServer(a.Handle, func(context.Context) error {
-		err := l.Close()
-		accepting.Wait()
-		return err
-	})
-	return nil
-}
-
-func acceptAndClose(l net.Listener) {
-	for {
-		conn, err := l.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			time.Sleep(listenPoll) // out of descriptors, for a moment
-			continue
-		}
-		_ = conn.Close()
-	}
-}
 
 // outcome of a probe.
 type outcome struct {
@@ -77,21 +44,38 @@ func outcomeOf(errno unix.Errno) outcome {
 }
 
 func doProbes(c *call, a bundle.Probes) error {
+	var sources []string
 	for _, p := range a.Tries {
 		if p.Want != bundle.Allow && p.Want != bundle.Deny {
 			return fmt.Errorf("probe %q wants %q, not %s or %s", p.What, p.Want, bundle.Allow, bundle.Deny)
 		}
+		sources = append(sources, p.From)
 	}
-	remove, err := c.addSources(a)
-	defer remove()
+	remove, err := c.addSources(a.Link, sources)
+	defer func() { remove(c.nl) }()
 	if err != nil {
 		return err
 	}
-	got, err := c.connectAll(a)
+	got, err := c.tryAll(a)
 	if err != nil {
 		return err
 	}
 	return c.judgeProbes(a.Tries, got)
+}
+
+// route words where a probe goes.
+func route(p bundle.Probe) string {
+	to := net.JoinHostPort(p.To, strconv.Itoa(p.Port))
+	switch p.Proto {
+	case bundle.UDP:
+		to = "udp " + to
+	case bundle.ICMP:
+		to = "icmp " + p.To
+	}
+	if p.Size > 0 {
+		to += fmt.Sprintf(" (%d bytes)", p.Size)
+	}
+	return p.From + " -> " + to
 }
 
 // judgeProbes counts outcomes, and names every probe that went wrong.
@@ -106,7 +90,7 @@ func (c *call) judgeProbes(tries []bundle.Probe, got []outcome) error {
 			denied++
 		}
 		if ok := p.Want == bundle.Allow && got[i].established || p.Want == bundle.Deny && got[i].denied; !ok {
-			wrong = append(wrong, fmt.Sprintf("%s: %s -> %s:%d was %s, want %s", p.What, p.From, p.To, p.Port, got[i].how, p.Want))
+			wrong = append(wrong, fmt.Sprintf("%s: %s was %s, want %s", p.What, route(p), got[i].how, p.Want))
 		}
 	}
 	c.value("allowed", float64(allowed))
@@ -117,57 +101,65 @@ func (c *call) judgeProbes(tries []bundle.Probe, got []outcome) error {
 	return nil
 }
 
-// addSources gives the step's link the source addresses that the namespace
-// lacks. remove takes them away again and is never nil.
-func (c *call) addSources(a bundle.Probes) (remove func(), err error) {
+// addSources gives a link the source addresses that the step's namespace
+// lacks. remove takes them away again, by a handle in the namespace, and is
+// never nil.
+func (c *call) addSources(link string, sources []string) (remove func(*netlink.Handle), err error) {
 	var added []*netlink.Addr
 	var l netlink.Link
-	remove = func() {
+	remove = func(h *netlink.Handle) {
 		for _, addr := range added {
-			_ = c.nl.AddrDel(l, addr)
+			_ = h.AddrDel(l, addr)
 		}
 	}
-	have, err := c.nl.AddrList(nil, netlink.FAMILY_V4)
+	have, err := c.nl.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil {
 		return remove, fmt.Errorf("list addresses: %w", err)
 	}
-	present := map[string]bool{}
+	present := map[netip.Addr]bool{}
 	for _, addr := range have {
-		present[addr.IP.String()] = true
+		if ip, ok := netip.AddrFromSlice(addr.IP); ok {
+			present[ip.Unmap()] = true
+		}
 	}
-	for _, p := range a.Tries {
-		if present[p.From] {
+	for _, from := range sources {
+		ip, err := netip.ParseAddr(from)
+		if err != nil {
+			return remove, fmt.Errorf("source %q: %w", from, err)
+		}
+		if present[ip] {
 			continue
 		}
 		if l == nil {
-			if l, err = c.link(a.Link); err != nil {
+			if l, err = c.link(link); err != nil {
 				return remove, err
 			}
 		}
-		addr, err := netlink.ParseAddr(p.From + "/32")
+		addr, err := parseAddr(netip.PrefixFrom(ip, ip.BitLen()).String())
 		if err != nil {
-			return remove, fmt.Errorf("source %q: %w", p.From, err)
+			return remove, fmt.Errorf("source %q: %w", from, err)
 		}
 		if err := c.nl.AddrAdd(l, addr); err != nil {
-			return remove, fmt.Errorf("add source %s to %s: %w", p.From, a.Link, err)
+			return remove, fmt.Errorf("add source %s to %s: %w", from, link, err)
 		}
-		present[p.From] = true
+		present[ip] = true
 		added = append(added, addr)
 	}
 	return remove, nil
 }
 
-// attempt is a connection being tried.
+// attempt is a connection being tried, or a datagram waiting for its answer.
 type attempt struct {
-	fd      int
-	until   time.Time
-	decided bool
-	got     outcome
+	fd       int
+	until    time.Time
+	datagram *datagram // nil for TCP
+	decided  bool
+	got      outcome
 }
 
-// connectAll tries every probe at once on non-blocking sockets and waits until
-// each is decided: by an answer, or by silence.
-func (c *call) connectAll(a bundle.Probes) ([]outcome, error) {
+// tryAll tries every probe at once on non-blocking sockets and waits until each
+// is decided: by an answer, or by silence.
+func (c *call) tryAll(a bundle.Probes) ([]outcome, error) {
 	tries := make([]attempt, len(a.Tries))
 	for i := range tries {
 		tries[i].fd = -1
@@ -199,27 +191,62 @@ func (c *call) connectAll(a bundle.Probes) ([]outcome, error) {
 	return out, nil
 }
 
-// dial starts one connection attempt in the thread's namespace.
+// ends are the addresses of a probe, of one family.
+func ends(p bundle.Probe) (from, to netip.Addr, err error) {
+	from, err = netip.ParseAddr(p.From)
+	to, err2 := netip.ParseAddr(p.To)
+	if err := errors.Join(err, err2); err != nil {
+		return from, to, err
+	}
+	if from.Is4() != to.Is4() {
+		return from, to, fmt.Errorf("%s and %s are of two families", from, to)
+	}
+	return from, to, nil
+}
+
+func sockaddr(a netip.Addr, port int) unix.Sockaddr {
+	if a.Is4() {
+		return &unix.SockaddrInet4{Port: port, Addr: a.As4()}
+	}
+	return &unix.SockaddrInet6{Port: port, Addr: a.As16()}
+}
+
+// dial starts one attempt in the thread's namespace.
 func dial(p bundle.Probe, limit time.Duration) (attempt, error) {
 	t := attempt{fd: -1}
-	from, to := net.ParseIP(p.From).To4(), net.ParseIP(p.To).To4()
-	if from == nil || to == nil {
-		return t, fmt.Errorf("%q or %q is no IPv4 address", p.From, p.To)
-	}
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	from, to, err := ends(p)
 	if err != nil {
-		return t, os.NewSyscallError("socket", err)
+		return t, err
 	}
-	t.fd = fd
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte(from)}); err != nil {
+	if t.datagram, err = datagramOf(p, to); err != nil {
+		return t, err
+	}
+	family, kind, proto := unix.AF_INET, unix.SOCK_STREAM, 0
+	if to.Is6() {
+		family = unix.AF_INET6
+	}
+	if t.datagram != nil {
+		kind, proto = t.datagram.kind, t.datagram.proto
+	}
+	if t.fd, err = unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, proto); err != nil {
+		return attempt{fd: -1}, os.NewSyscallError("socket", err)
+	}
+	if err := unix.Bind(t.fd, sockaddr(from, 0)); err != nil {
 		return t, os.NewSyscallError("bind", err)
 	}
 	t.until = time.Now().Add(limit)
-	err = unix.Connect(fd, &unix.SockaddrInet4{Port: p.Port, Addr: [4]byte(to)})
+	port := p.Port
+	if p.Proto == bundle.ICMP {
+		port = 0
+	}
+	err = unix.Connect(t.fd, sockaddr(to, port))
+	if t.datagram != nil && err == nil {
+		err = t.datagram.first(t.fd, to)
+	}
 	switch {
-	case err == nil:
+	case err == nil && t.datagram == nil:
 		t.decided, t.got = true, outcomeOf(0)
-	case !errors.Is(err, unix.EINPROGRESS):
+	case err != nil && !errors.Is(err, unix.EINPROGRESS):
 		// Nothing was sent, so nobody denied it: there is no route, say.
 		t.decided, t.got = true, outcome{how: "never sent (" + err.Error() + ")"}
 	}
@@ -242,11 +269,9 @@ func settle(ctx context.Context, tries []attempt) error {
 		now := time.Now()
 		for i := range tries {
 			t := &tries[i]
-			if !t.decided && now.After(t.until) {
-				t.decided, t.got = true, outcome{denied: true, how: "denied (no answer)"}
-			}
+			t.pass(now)
 			if !t.decided {
-				fds, which = append(fds, unix.PollFd{Fd: int32(t.fd), Events: unix.POLLOUT}), append(which, i)
+				fds, which = append(fds, unix.PollFd{Fd: int32(t.fd), Events: t.events()}), append(which, i)
 			}
 		}
 		if len(fds) == 0 {
@@ -262,12 +287,43 @@ func settle(ctx context.Context, tries []attempt) error {
 			if p.Revents == 0 {
 				continue
 			}
-			t := &tries[which[k]]
-			errno, err := unix.GetsockoptInt(t.fd, unix.SOL_SOCKET, unix.SO_ERROR)
-			if err != nil {
-				return os.NewSyscallError("getsockopt", err)
+			if err := tries[which[k]].wake(); err != nil {
+				return err
 			}
-			t.decided, t.got = true, outcomeOf(unix.Errno(errno))
 		}
 	}
+}
+
+func (t *attempt) events() int16 {
+	if t.datagram != nil {
+		return unix.POLLIN
+	}
+	return unix.POLLOUT
+}
+
+// pass decides what time decides, and repeats a datagram that is due.
+func (t *attempt) pass(now time.Time) {
+	switch {
+	case t.decided:
+	case now.After(t.until):
+		t.decided, t.got = true, outcome{denied: true, how: "denied (no answer)"}
+	case t.datagram != nil:
+		if errno := t.datagram.repeat(t.fd, now); errno != 0 {
+			t.decided, t.got = true, outcomeOf(errno)
+		}
+	}
+}
+
+// wake looks at what happened to a socket.
+func (t *attempt) wake() error {
+	if t.datagram != nil {
+		t.decided, t.got = t.datagram.answered(t.fd)
+		return nil
+	}
+	errno, err := unix.GetsockoptInt(t.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err != nil {
+		return os.NewSyscallError("getsockopt", err)
+	}
+	t.decided, t.got = true, outcomeOf(unix.Errno(errno))
+	return nil
 }

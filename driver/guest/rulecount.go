@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -47,11 +48,11 @@ func (c *call) readIPTables(r bundle.RuleCounter) (counters, error) {
 }
 
 func (c *call) readNft(r bundle.RuleCounter) (counters, error) {
-	out, err := runTool(c.ctx, append([]string{toolNft, "-j", "list", "table"}, strings.Fields(r.Table)...), nil)
+	objects, err := listNft(c.ctx, append([]string{"table"}, strings.Fields(r.Table)...)...)
 	if err != nil {
 		return nil, err
 	}
-	return parseNft(out, r.Chain)
+	return countNft(objects, r.Chain)
 }
 
 // countIPSet reads the number of elements that the kernel says a set holds.
@@ -82,7 +83,8 @@ func parseIPSet(text, key string) (uint64, error) {
 // nftObject is one object of the JSON that nft lists (libnftables-json(5));
 // exactly one field is set.
 type nftObject struct {
-	Chain *struct{ Name string }
+	Table *struct{ Name string }
+	Chain *struct{ Name, Table string }
 	Rule  *nftRule
 	Set   *nftSet
 	Map   *nftSet
@@ -100,6 +102,15 @@ type nftRule struct {
 	Expr    []map[string]json.RawMessage
 }
 
+// listNft lists objects of the thread's namespace.
+func listNft(ctx context.Context, what ...string) ([]nftObject, error) {
+	out, err := runTool(ctx, append([]string{toolNft, "-j", "list"}, what...), nil)
+	if err != nil {
+		return nil, err
+	}
+	return parseNftObjects(out)
+}
+
 // parseNftObjects reads what "nft -j list" prints.
 func parseNftObjects(data []byte) ([]nftObject, error) {
 	var list struct{ Nftables []nftObject }
@@ -109,12 +120,9 @@ func parseNftObjects(data []byte) ([]nftObject, error) {
 	return list.Nftables, nil
 }
 
-// parseNft reads one table. See bundle.RuleCounter for the values.
-func parseNft(data []byte, chain string) (counters, error) {
-	objects, err := parseNftObjects(data)
-	if err != nil {
-		return nil, err
-	}
+// countNft counts in the objects of one table. See bundle.RuleCounter for the
+// values.
+func countNft(objects []nftObject, chain string) (counters, error) {
 	got := newRuleCounters()
 	found := false
 	for _, o := range objects {

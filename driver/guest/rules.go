@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"os/exec"
 	"regexp"
 	"strconv"
@@ -27,9 +29,6 @@ const (
 	toolNft   = "nft"
 	toolIPSet = "ipset"
 )
-
-// defaultMetric names the wall time of a load.
-const defaultMetric = "load_seconds"
 
 func isIPTables(tool string) bool {
 	switch tool {
@@ -77,16 +76,38 @@ func doRules(c *call, a bundle.Rules) error {
 			return fmt.Errorf("load %s: %w", a.File, err)
 		}
 	}
-	start := time.Now()
-	err = restore(c.ctx, argv, data)
-	c.value(cmp.Or(a.Metric, bundle.MetricLoad), time.Since(start).Seconds())
+	load := func(in *memoryCgroup) error { return c.timedLoad(a, in, argv, data) }
+	var left xtChains
+	if a.Undo != "" {
+		if left, err = c.noteXTChains(a.Tool); err != nil {
+			return fmt.Errorf("load %s: %w", a.File, err)
+		}
+	}
+	if a.Metric == "" || a.Metric == bundle.MetricLoad {
+		err = c.weigh(load)
+	} else {
+		err = load(nil)
+	}
 	if err != nil {
 		return fmt.Errorf("load %s: %w", a.File, err)
 	}
 	if a.Undo != "" {
-		c.undoHere("rules of "+a.File, func(u undoing) error { return restore(u.ctx, argv, undo) })
+		c.undoHere("rules of "+a.File, func(u undoing) error {
+			return errors.Join(restore(u.ctx, nil, argv, undo), left.clear(u.ctx))
+		})
+	}
+	if a.Tool == toolIPSet {
+		return c.addIPSets(data)
 	}
 	return nil
+}
+
+// timedLoad loads a rule set and records how long the tool took.
+func (c *call) timedLoad(a bundle.Rules, in *memoryCgroup, argv []string, data []byte) error {
+	start := time.Now()
+	err := restore(c.ctx, in, argv, data)
+	c.value(cmp.Or(a.Metric, bundle.MetricLoad), time.Since(start).Seconds())
+	return err
 }
 
 // handlePlace is the text that stands for a rule's handle: family, table and
@@ -108,11 +129,7 @@ func fillHandles(ctx context.Context, data []byte) ([]byte, error) {
 
 // findHandle finds the one rule of a chain with a comment.
 func findHandle(ctx context.Context, family, table, chain, comment string) (uint64, error) {
-	out, err := runTool(ctx, []string{toolNft, "-j", "list", "chain", family, table, chain}, nil)
-	if err != nil {
-		return 0, err
-	}
-	objects, err := parseNftObjects(out)
+	objects, err := listNft(ctx, "chain", family, table, chain)
 	if err != nil {
 		return 0, err
 	}
@@ -128,9 +145,10 @@ func findHandle(ctx context.Context, family, table, chain, comment string) (uint
 	return handles[0], nil
 }
 
-// restore runs a rule-set tool in the thread's namespace.
-func restore(ctx context.Context, argv []string, input []byte) error {
-	_, err := runTool(ctx, argv, input)
+// restore runs a rule-set tool in the thread's namespace, in a cgroup if one is
+// given.
+func restore(ctx context.Context, in *memoryCgroup, argv []string, input []byte) error {
+	_, err := runToolIn(ctx, in, argv, input)
 	if err == nil {
 		return nil
 	}
@@ -144,24 +162,38 @@ func restore(ctx context.Context, argv []string, input []byte) error {
 // standard output. A missing tool, or one that says that the kernel lacks what
 // it needs, is an unsupported fault.
 func runTool(ctx context.Context, argv []string, input []byte) ([]byte, error) {
+	return runToolIn(ctx, nil, argv, input)
+}
+
+// runToolIn is runTool in a memory cgroup. Of version 1 the calling thread is
+// in it already.
+func runToolIn(ctx context.Context, in *memoryCgroup, argv []string, input []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, ruleToolLimit)
 	defer cancel()
 	path, err := lookIn("", argv[0])
 	if err != nil {
 		return nil, unsupported("%w", err)
 	}
+	stdout, err := memoryFile()
+	if err != nil {
+		return nil, err
+	}
+	defer stdout.Close()
+	stderr := &tail{limit: 2048}
 	cmd := exec.CommandContext(ctx, path, argv[1:]...)
 	cmd.Env = processEnv()
-	cmd.Stdin = bytes.NewReader(input)
-	var stdout bytes.Buffer
-	stderr := &tail{limit: 2048}
-	cmd.Stdout, cmd.Stderr = &stdout, stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), stdout, stderr
 	cmd.WaitDelay = time.Second
 	// A Ctrl-C at the terminal must not end the tool in the middle of an undo.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	leave, err := in.startInside(cmd.SysProcAttr)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	err = cmd.Run()
 	if err == nil {
-		return stdout.Bytes(), nil
+		return readFrom(stdout)
 	}
 	if ctx.Err() != nil {
 		err = errors.Join(ctx.Err(), err)
@@ -171,6 +203,25 @@ func runTool(ctx context.Context, argv []string, input []byte) ([]byte, error) {
 		return nil, unsupported("kernel %s lacks %s: %w", kernelRelease(), feature, err)
 	}
 	return nil, err
+}
+
+// memoryFile makes a file in memory for what a tool prints. nft writes every few
+// bytes, and through a pipe each of 10 000 rules would wake the reader many
+// times over.
+func memoryFile() (*os.File, error) {
+	fd, err := unix.MemfdCreate("output", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	return os.NewFile(uintptr(fd), "output"), nil
+}
+
+// readFrom reads a file from its beginning.
+func readFrom(f *os.File) ([]byte, error) {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	return io.ReadAll(f)
 }
 
 // lack is what a tool prints when the kernel lacks what it needs.

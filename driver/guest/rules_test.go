@@ -1,6 +1,9 @@
 package main
 
 import (
+	"maps"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -75,7 +78,8 @@ func TestRulesErrors(t *testing.T) {
 		r.fails("server", bundle.FaultRig, bundle.Rules{Tool: tool, File: "bad"}, "line", "NOWHERE")
 	}
 	r.fails("server", bundle.FaultRig, bundle.Rules{Tool: "pf", File: "bad"}, `unknown rule-set tool "pf"`)
-	r.fails("server", bundle.FaultUnsupported, bundle.Read{Name: "x", From: bundle.Counter{Rules: &bundle.RuleCounter{Tool: "nft"}}}, "nft")
+	r.fails("server", bundle.FaultRig, bundle.Read{Name: "x", From: bundle.Counter{Rules: &bundle.RuleCounter{Tool: "nft", Table: "ip none", Chain: "c"}}}, "nft", "No such file")
+	r.fails("server", bundle.FaultRig, bundle.Read{Name: "x", From: bundle.Counter{Rules: &bundle.RuleCounter{Tool: "pf"}}}, `unknown rule-set tool "pf"`)
 	r.fails("server", bundle.FaultRig, bundle.Read{Name: "x"}, "exactly one of")
 }
 
@@ -120,9 +124,9 @@ func TestParseRules(t *testing.T) {
 COMMIT
 `
 	for chain, want := range map[string]counters{
-		"INPUT":   {"rules": 4, "rules_hook": 6, "packets": 77, "bytes": 7700, "accepted": 10, "dropped": 20},
-		"MINE":    {"rules": 2, "rules_hook": 6, "packets": 110, "bytes": 11000, "accepted": 50, "dropped": 0},
-		"FORWARD": {"rules": 0, "rules_hook": 6, "packets": 1, "bytes": 100, "accepted": 0, "dropped": 0},
+		"INPUT":   {"rules": 4, "rules_hook": 6, "packets": 77, "bytes": 7700, "accepted": 10, "dropped": 20, "passed": 0},
+		"MINE":    {"rules": 2, "rules_hook": 6, "packets": 110, "bytes": 11000, "accepted": 50, "dropped": 0, "passed": 60},
+		"FORWARD": {"rules": 0, "rules_hook": 6, "packets": 1, "bytes": 100, "accepted": 0, "dropped": 0, "passed": 1},
 	} {
 		got, err := parseRules(saved, chain)
 		if err != nil {
@@ -142,12 +146,58 @@ COMMIT
 	}
 }
 
+// TestCountNft reads what nft printed of rule sets that had seen packets.
+func TestCountNft(t *testing.T) {
+	for _, tc := range []struct {
+		file, chain string
+		want        counters
+	}{
+		{"nft-interval.json", "forward", counters{"rules": 4, "rules_hook": 4, "packets": 55, "bytes": 5180, "accepted": 43, "dropped": 5, "passed": 7, "elements.policies": 3}},
+		{"nft-vmap.json", "input", counters{"rules": 3, "rules_hook": 5, "packets": 5, "bytes": 280, "accepted": 1, "dropped": 3, "passed": 1, "elements.policies": 5}},
+		{"nft-vmap.json", "admitted", counters{"rules": 2, "rules_hook": 5, "packets": 5, "bytes": 280, "accepted": 1, "dropped": 3, "passed": 1, "elements.policies": 5}},
+	} {
+		data, err := os.ReadFile(filepath.Join("testdata", tc.file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		objects, err := parseNftObjects(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := countNft(objects, tc.chain); err != nil || !maps.Equal(got, tc.want) {
+			t.Errorf("%s, %s: %v (%v), want %v", tc.file, tc.chain, got, err, tc.want)
+		}
+		if _, err := countNft(objects, "output"); err == nil {
+			t.Errorf("%s: a chain that is not there is no error", tc.file)
+		}
+	}
+	if _, err := parseNftObjects([]byte("table ip t {")); err == nil {
+		t.Error("text that is no JSON is no error")
+	}
+}
+
+func TestParseIPSet(t *testing.T) {
+	const header = "Name: hookbed\nType: hash:ip,port\nRevision: 7\nHeader: family inet hashsize 16384 maxelem 65536 bucketsize 12 initval 0xc8935afd\n" +
+		"Size in memory: 378816\nReferences: 1\nNumber of entries: 10000\n"
+	for key, want := range map[string]uint64{"Number of entries": 10000, "Size in memory": 378816} {
+		if got, err := parseIPSet(header, key); err != nil || got != want {
+			t.Errorf("%s is %d (%v), want %d", key, got, err, want)
+		}
+	}
+	for _, key := range []string{"Comment", "Type"} {
+		if n, err := parseIPSet(header, key); err == nil {
+			t.Errorf("%s is %d", key, n)
+		}
+	}
+}
+
 func TestOffendingLine(t *testing.T) {
 	input := []byte("one\ntwo\nthree\n")
 	for msg, want := range map[string]string{
-		"iptables-restore: line 2 failed":        `line 2 is "two"`,
-		"Error occurred at line: 3":              `line 3 is "three"`,
-		"/dev/stdin:1:5-9: Error: syntax error":  `line 1 is "one"`,
+		"iptables-restore: line 2 failed":       `line 2 is "two"`,
+		"Error occurred at line: 3":             `line 3 is "three"`,
+		"/dev/stdin:1:5-9: Error: syntax error": `line 1 is "one"`,
+		"ipset v7.17: Error in line 2: Element cannot be added to the set: it's already added": `line 2 is "two"`,
 		"line 77 failed":                         "",
 		"could not open socket to kernel, sorry": "",
 	} {

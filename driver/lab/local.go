@@ -39,6 +39,10 @@ func upLocal(ctx context.Context, cfg Config) (*Lab, error) {
 	if err := os.MkdirAll(p.blobs, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
+	// Another driver must not take the directory for one that a killed run left.
+	if err := saveState(cfg.StateDir, State{Name: cfg.Name, Provider: cfg.Lab.Provider, Driver: thisProcess()}); err != nil {
+		return nil, err
+	}
 	for i := range cfg.Nodes {
 		p.nodes = append(p.nodes, datapath.NodeAt(i+1))
 	}

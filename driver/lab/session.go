@@ -16,7 +16,7 @@ import (
 
 // Fault is a failed request to a guest helper with the party it blames.
 type Fault struct {
-	Kind string // bundle.FaultSubject, FaultRig or FaultUnsupported
+	Kind string // bundle.FaultSubject, FaultRig, FaultUnsupported or FaultVoid
 	Err  error
 }
 

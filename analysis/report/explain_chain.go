@@ -1,0 +1,291 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"hookbed/analysis/runs"
+	"hookbed/analysis/stat"
+)
+
+// Decomposition is the study's contrast as steps, each of which changes one
+// thing.
+type Decomposition struct {
+	Order string    `json:"order"` // "mechanism first"
+	Arms  []string  `json:"arms"`  // what they are, the missing ones too
+	Names []string  `json:"names"` // what they are called, "" if missing
+	Total *Interval `json:"total"` // how many times as fast the last is as the first
+	Word  string    `json:"word"`
+	Steps []Step    `json:"steps"`
+}
+
+// Step is one step of a decomposition.
+type Step struct {
+	Kind    string    `json:"kind"`
+	Gain    *Interval `json:"gain"`
+	Share   *Interval `json:"share"` // of the total, on a logarithmic scale
+	Word    string    `json:"word"`
+	Missing []string  `json:"missing,omitempty"` // arms without which it cannot be said, with why
+}
+
+// chain is a decomposition to be made: four arms, and what is between them.
+type chain struct {
+	order string
+	arms  [4][2]string // fabric and filter
+	kinds [3]string
+}
+
+// chains lead from the study's iptables arm to its Cilium arm.
+func chains() []chain {
+	from, to, inPlace := [2]string{"bridge", "iptables-legacy"}, [2]string{"bpf", "tc-hash"}, [2]string{"bridge", "tc-hash"}
+	netfilter := func(set string) chain {
+		return chain{"structure first, by " + set, [4][2]string{from, {"bridge", set}, inPlace, to}, [3]string{kindStructure, kindMechanism, kindPath}}
+	}
+	return []chain{
+		{"mechanism first", [4][2]string{from, {"bridge", "tc-linear"}, inPlace, to}, [3]string{kindMechanism, kindStructure, kindPath}},
+		netfilter("nft-set"), netfilter("ipset"),
+	}
+}
+
+// decompose takes the contrast apart in every order that the run has arms for;
+// where it has them for none, the first two say what is missing.
+func (e estimator) decompose(c *context, x *Explanation) {
+	var found [2]*subject
+	for i, end := range [][2]string{{"bridge", "iptables-legacy"}, {"bpf", "tc-hash"}} {
+		found[i] = c.find(end[0], end[1], "as-study", nil)
+	}
+	x.Orders = []Decomposition{}
+	if found[0] == nil && found[1] == nil {
+		x.Sentence = "The study's contrast cannot be said: this run lacks bridge+iptables-legacy (as-study) and bpf+tc-hash."
+		return
+	}
+	if found[0] != nil && found[1] != nil {
+		x.Policies = max(0, most(found[0], found[1]))
+	} else if lone := cmp.Or(found[0], found[1]); lone != nil {
+		x.Policies = max(0, most(lone, lone))
+	}
+	for i, ch := range chains() {
+		if i == 2 && c.find("bridge", "ipset", "as-study", nil) == nil {
+			continue // nft-set has said that there is no hash
+		}
+		if i == 1 && c.find("bridge", "nft-set", "as-study", nil) == nil && c.find("bridge", "ipset", "as-study", nil) != nil {
+			continue
+		}
+		x.Orders = append(x.Orders, e.follow(c, ch, x.Metric, x.Policies))
+	}
+	x.Sentence = e.sentence(*x)
+}
+
+// follow takes the contrast apart along one chain at n policies.
+func (e estimator) follow(c *context, ch chain, metric string, n int) Decomposition {
+	d := Decomposition{Order: ch.order}
+	var cells []*runs.Cell
+	var lacks [4]string // why an arm has no number
+	var at [4]int       // its place among those that have
+	for i, a := range ch.arms {
+		x := c.find(a[0], a[1], "as-study", nil)
+		title, name := a[0]+"+"+a[1], ""
+		if mechanism, _ := nature(a[1]); mechanism == "netfilter" {
+			title += " (as-study)"
+		}
+		switch {
+		case x == nil:
+			lacks[i] = title + " is not in this run"
+		case x.cells[n] == nil:
+			name, lacks[i] = x.arm, fmt.Sprintf("%s was not run at N = %d", title, n)
+		case len(x.cells[n].Samples(metric)) == 0:
+			name, lacks[i] = x.arm, title+" has no valid number"
+		default:
+			name, at[i] = x.arm, len(cells)
+			cells = append(cells, x.cells[n])
+		}
+		d.Arms, d.Names = append(d.Arms, title), append(d.Names, name)
+	}
+	s, whole := e.sample(metric, cells...), lacks[0] == "" && lacks[3] == ""
+	if whole {
+		d.Total = s.gain(0, len(cells)-1)
+	}
+	d.Word = word(d.Total, true, e.confidence)
+	for i, kind := range ch.kinds {
+		step := Step{Kind: kind}
+		for _, why := range lacks[i : i+2] {
+			if why != "" {
+				step.Missing = append(step.Missing, why)
+			}
+		}
+		if len(step.Missing) == 0 {
+			step.Gain = s.gain(at[i], at[i+1])
+			if whole && d.Total != nil && d.Total.Excludes(1) {
+				step.Share = s.share(at[i], at[i+1])
+			}
+		}
+		step.Word = word(step.Gain, true, e.confidence)
+		d.Steps = append(d.Steps, step)
+	}
+	return d
+}
+
+// sentence says in words what the decompositions say in numbers.
+func (e estimator) sentence(x Explanation) string {
+	first := x.Orders[0]
+	head := fmt.Sprintf("From %s to %s at N = %d", first.Arms[0], first.Arms[3], x.Policies)
+	switch t := first.Total; {
+	case t == nil:
+		return "The study's contrast cannot be said: " + list(first.lacking()) + "."
+	case t.Confidence == 0:
+		return fmt.Sprintf("%s the gain is ×%s, of one trial: what explains it cannot be said.", head, ratio(t.Estimate))
+	case !t.Excludes(1):
+		return fmt.Sprintf("%s the gain is not distinguishable from none: %s. There is nothing to explain.", head, ratioWithInterval(t, e.confidence))
+	}
+	verb := "is"
+	if first.Total.Confidence < e.confidence {
+		verb = "seems"
+	}
+	out := []string{fmt.Sprintf("%s the gain %s %s.", head, verb, ratioWithInterval(first.Total, e.confidence))}
+	verdict, said := orderMatters(x.Orders), x.Orders
+	if why := lackingEverywhere(x.Orders); len(why) > 0 {
+		return out[0] + " What explains it cannot be said: " + list(why) + "."
+	}
+	if verdict == orderIndifferent {
+		said = said[:1] // the table has the others
+	}
+	for _, d := range said {
+		out = append(out, sentenceCase(d.Order)+": "+e.explains(d)+".")
+	}
+	if verdict != "" {
+		out = append(out, verdict)
+	}
+	return strings.Join(out, " ")
+}
+
+// lackingEverywhere is what all orders lack, if none has a single step.
+func lackingEverywhere(orders []Decomposition) []string {
+	var out []string
+	for _, d := range orders {
+		for _, s := range d.Steps {
+			if len(s.Missing) == 0 {
+				return nil
+			}
+		}
+		out = append(out, d.lacking()...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// lacking lists every arm without which something cannot be said, with why.
+func (d Decomposition) lacking() []string {
+	var out []string
+	for _, s := range d.Steps {
+		for _, why := range s.Missing {
+			if !slices.Contains(out, why) {
+				out = append(out, why)
+			}
+		}
+	}
+	return out
+}
+
+// explains says what each step of a decomposition makes, the most first.
+func (e estimator) explains(d Decomposition) string {
+	steps := slices.Clone(d.Steps)
+	slices.SortStableFunc(steps, func(a, b Step) int { return cmp.Compare(shareOr(b, math.Inf(-1)), shareOr(a, math.Inf(-1))) })
+	var parts, missing []string
+	for _, s := range steps {
+		if len(s.Missing) > 0 {
+			missing = append(missing, s.Kind)
+			continue
+		}
+		parts = append(parts, e.makes(s))
+	}
+	if len(missing) > 0 {
+		parts = append(parts, fmt.Sprintf("%s cannot be said: %s", list(missing), list(d.lacking())))
+	}
+	return strings.Join(parts, "; ")
+}
+
+func shareOr(s Step, otherwise float64) float64 {
+	if s.Share == nil {
+		return otherwise
+	}
+	return s.Share.Estimate
+}
+
+// makes says what one step makes of the whole.
+func (e estimator) makes(s Step) string {
+	share := e.shareWithInterval(s.Share)
+	switch {
+	case s.Gain == nil || s.Share == nil:
+		return s.Kind + " cannot be said"
+	case s.Gain.Confidence == 0:
+		return fmt.Sprintf("%s makes %s, of one trial", s.Kind, share)
+	case !s.Gain.Excludes(1):
+		return fmt.Sprintf("%s is not distinguishable from none, %s", s.Kind, share)
+	}
+	verb := map[bool]string{true: "explains", false: "works against it,"}[s.Share.Estimate > 0]
+	if s.Gain.Confidence < e.confidence {
+		verb = map[bool]string{true: "seems to explain", false: "seems to work against it,"}[s.Share.Estimate > 0]
+	}
+	return fmt.Sprintf("%s %s %s", s.Kind, verb, share)
+}
+
+// shareWithInterval is "91 % (88 % to 94 %)", its confidence behind it where that
+// is less than asked for, and ~ where it holds for normal logs only.
+func (e estimator) shareWithInterval(s *Interval) string {
+	switch {
+	case s == nil:
+		return none
+	case s.Confidence == 0:
+		return wholePercent(s.Estimate) + " (no interval)"
+	}
+	text := wholePercent(s.Estimate) + " (" + wholePercent(s.Low) + " to " + wholePercent(s.High)
+	if s.Confidence < e.confidence {
+		text += ", " + stated(*s)
+	}
+	text += ")"
+	if s.Rough {
+		text += " " + stat.RoughMark
+	}
+	return text
+}
+
+// wholePercent is a share without decimals: none of its digits would mean
+// anything.
+func wholePercent(v float64) string {
+	text := fmt.Sprintf("%.0f %%", v*100)
+	return strings.Replace(strings.Replace(text, "-0 %", "0 %", 1), "-", "−", 1)
+}
+
+const orderIndifferent = "Taken in another order, no share differs beyond the intervals."
+
+// orderMatters says whether two orders give a kind of step shares whose
+// intervals do not meet; "" if no two can be compared.
+func orderMatters(orders []Decomposition) string {
+	compared, all := false, true
+	var apart []string
+	for i, a := range orders {
+		for _, b := range orders[i+1:] {
+			for _, s := range a.Steps {
+				o := b.Steps[slices.IndexFunc(b.Steps, func(o Step) bool { return o.Kind == s.Kind })]
+				if s.Share == nil || o.Share == nil || s.Share.Confidence == 0 || o.Share.Confidence == 0 {
+					all = false
+					continue
+				}
+				compared = true
+				if (s.Share.Low > o.Share.High || o.Share.Low > s.Share.High) && !slices.Contains(apart, s.Kind) {
+					apart = append(apart, s.Kind)
+				}
+			}
+		}
+	}
+	switch {
+	case len(apart) > 0:
+		return "The order matters: the shares of " + list(apart) + " differ between orders beyond their intervals."
+	case !compared || !all:
+		return ""
+	}
+	return orderIndifferent
+}

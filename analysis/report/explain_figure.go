@@ -1,0 +1,276 @@
+package report
+
+import (
+	"bytes"
+	"encoding/csv"
+	"fmt"
+	"image/color"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	xfont "golang.org/x/image/font"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgsvg"
+)
+
+// bars is a picture of lying bars with intervals, a row each.
+type bars struct {
+	Name     string
+	Title    string
+	Subtitle string
+	Caption  string
+	scale    scale
+	rows     []bar
+}
+
+// bar is one row.
+type bar struct {
+	label string
+	head  string // a heading above the row, "" for none
+	color int    // of the palette
+	value *Interval
+	why   string // there is no value
+}
+
+// Geometry of bars, in points.
+const (
+	barsHead  = 84
+	barStep   = 21
+	barThick  = 13
+	barGap    = 7 // above a heading
+	barsFoot  = 34
+	barsRight = 150 // for the number behind each bar
+)
+
+// explainFigures are the shares of a scenario, and each policy's cost by arm of
+// every workload.
+func (e estimator) explainFigures(all []Explanation) []bars {
+	var out []bars
+	for _, x := range all {
+		if b := e.shareFigure(x); len(b.rows) > 0 {
+			out = append(out, b)
+		}
+		if len(x.Slopes) > 0 {
+			out = append(out, e.slopeFigure(x))
+		}
+	}
+	return out
+}
+
+func (e estimator) shareFigure(x Explanation) bars {
+	b := bars{Name: "explain-" + x.id(), Title: "What explains it: " + x.title(), scale: scale{unit: "%", divisor: 0.01},
+		Subtitle: fmt.Sprintf("share of the logarithm of the whole gain, N = %d", x.Policies),
+		Caption:  "Shares of structure, path and mechanism in the study's contrast, " + x.title() + "."}
+	for _, d := range x.Orders {
+		if d.Total == nil || !d.Total.Excludes(1) {
+			continue
+		}
+		for i, kind := range []string{kindStructure, kindPath, kindMechanism} {
+			s := d.Steps[slices.IndexFunc(d.Steps, func(s Step) bool { return s.Kind == kind })]
+			row := bar{label: kind, color: i, value: s.Share, why: "cannot be said"}
+			if i == 0 {
+				row.head = fmt.Sprintf("%s, ×%s in all", d.Order, ratio(d.Total.Estimate))
+			}
+			b.rows = append(b.rows, row)
+		}
+	}
+	return b
+}
+
+func (e estimator) slopeFigure(x Explanation) bars {
+	b := bars{Name: "each-policy-" + x.id(), Title: "What each policy costs: " + x.title(), scale: e.slopeScale(x),
+		Subtitle: x.Slopes[0].Of + ", per policy, lower is better",
+		Caption:  "Cost of each policy by arm, " + x.title() + "."}
+	for _, kind := range []string{"linear", "hash", "prefixes", "hash and list", ""} {
+		for _, s := range x.Slopes {
+			_, structure := nature(filterOf(s.What))
+			if structure != kind {
+				continue
+			}
+			row := bar{label: s.What, color: slices.Index([]string{"hash", "linear", "prefixes", "hash and list", ""}, kind), value: &s.Each}
+			if len(b.rows) == 0 || b.rows[len(b.rows)-1].color != row.color {
+				row.head = map[string]string{"linear": "lists", "": "others"}[kind]
+				if row.head == "" {
+					row.head = kind
+				}
+			}
+			b.rows = append(b.rows, row)
+		}
+	}
+	return b
+}
+
+// filterOf is the filter in "bridge+tc-hash (peer)".
+func filterOf(what string) string {
+	_, after, _ := strings.Cut(what, "+")
+	filter, _, _ := strings.Cut(after, " ")
+	return filter
+}
+
+func (b bars) height() vg.Length {
+	h := vg.Length(barsHead + barsFoot)
+	for _, r := range b.rows {
+		h += barStep
+		if r.head != "" {
+			h += barStep + barGap
+		}
+	}
+	return h
+}
+
+// span is the range of the axis: 0 and everything that is drawn.
+func (b bars) span() (low, high float64) {
+	for _, r := range b.rows {
+		if r.value != nil {
+			low, high = min(low, r.value.Low, r.value.Estimate), max(high, r.value.High, r.value.Estimate)
+		}
+	}
+	if low == high {
+		high = b.scale.divisor
+	}
+	return low / b.scale.divisor, high / b.scale.divisor
+}
+
+func (b bars) svg() []byte {
+	height := b.height()
+	canvas := vgsvg.New(figWidth, height)
+	c := draw.New(canvas)
+	dark, grey, _, _ := ink()
+	title, soft := textStyle(17, dark), textStyle(13, grey)
+	title.Font.Weight = xfont.WeightBold
+	c.FillText(title, vg.Point{X: 18, Y: height - 31}, b.Title)
+	c.FillText(soft, vg.Point{X: 18, Y: height - 51}, b.Subtitle)
+	b.drawRows(c)
+	return svgDocument(canvas, height, b.Title, b.describe(), "")
+}
+
+// left is where the axis begins: behind the longest label.
+func (b bars) left() vg.Length {
+	var width vg.Length
+	for _, r := range b.rows {
+		width = max(width, nameStyle().Width(r.label))
+	}
+	return 18 + width*1.1 + 12 // the page's font may be wider than the one measured with
+}
+
+func (b bars) drawRows(c draw.Canvas) {
+	_, soft, axis, grid := ink()
+	left, right := b.left(), vg.Length(figWidth-barsRight)
+	low, high := b.span()
+	x := func(v float64) vg.Length { return left + (right-left)*vg.Length((v-low)/(high-low)) }
+	top, bottom := b.height()-barsHead+8, vg.Length(barsFoot-6)
+	step := niceStep((high - low) / 4)
+	tick := textStyle(12, soft)
+	tick.XAlign = draw.XCenter
+	for i := math.Ceil(low/step - 1e-9); i*step <= high*(1+1e-9); i++ {
+		c.StrokeLine2(draw.LineStyle{Color: grid, Width: 1}, x(i*step), bottom, x(i*step), top)
+		c.FillText(tick, vg.Point{X: x(i * step), Y: bottom - 15}, strings.TrimSpace(tickLabel(i*step)+" "+b.scale.unit))
+	}
+	y := b.height() - barsHead
+	for _, r := range b.rows {
+		if r.head != "" {
+			y -= barGap
+			c.FillText(textStyle(13, soft), vg.Point{X: 18, Y: y - 10}, r.head)
+			y -= barStep
+		}
+		b.drawRow(c, r, y, x)
+		c.StrokeLine2(draw.LineStyle{Color: axis, Width: 1}, x(0), y-barStep+4, x(0), y+4)
+		y -= barStep
+	}
+}
+
+// tickLabel is a value without the noise of its arithmetic, and no negative zero.
+func tickLabel(v float64) string {
+	return strings.Replace(strconv.FormatFloat(math.Round(v*1e9)/1e9+0, 'f', -1, 64), "-", "−", 1)
+}
+
+func (b bars) drawRow(c draw.Canvas, r bar, y vg.Length, x func(float64) vg.Length) {
+	name, middle := nameStyle(), y-barThick/2
+	c.FillText(name, vg.Point{X: 18, Y: middle}, r.label)
+	end := x(0)
+	if v := r.value; v != nil {
+		d := b.scale.divisor
+		fill := palette()[r.color%len(palette())]
+		fill.A = 0xb0
+		from, to := min(x(0), x(v.Estimate/d)), max(x(0), x(v.Estimate/d))
+		c.SetColor(fill)
+		c.Fill(vg.Rectangle{Min: vg.Point{X: from, Y: y - barThick}, Max: vg.Point{X: to, Y: y}}.Path())
+		end = to
+		if v.Confidence > 0 {
+			whisker(c, x(v.Low/d), x(v.High/d), middle)
+			end = max(end, x(v.High/d))
+		}
+	}
+	name.Font.Size = 12
+	c.FillText(name, vg.Point{X: end + 6, Y: middle}, b.number(r))
+}
+
+// whisker is an interval with its ends.
+func whisker(c draw.Canvas, low, high, y vg.Length) {
+	style := draw.LineStyle{Color: color.RGBA{0x1c, 0x21, 0x28, 255}, Width: 1.3}
+	c.StrokeLine2(style, low, y, high, y)
+	for _, at := range []vg.Length{low, high} {
+		c.StrokeLine2(style, at, y-4, at, y+4)
+	}
+}
+
+// number is a row's value in words.
+func (b bars) number(r bar) string {
+	switch {
+	case r.value == nil:
+		return r.why
+	case r.value.Confidence == 0:
+		return strings.TrimSpace(signed(b.scale, r.value.Estimate)+" "+b.scale.unit) + ", no interval"
+	}
+	return fmt.Sprintf("%s (%s to %s)", signed(b.scale, r.value.Estimate), signed(b.scale, r.value.Low), signed(b.scale, r.value.High))
+}
+
+// signed writes a number that may be negative, but no negative zero.
+func signed(sc scale, v float64) string {
+	text := sc.format(v)
+	if digits, ok := strings.CutPrefix(text, "-"); ok {
+		if strings.Trim(digits, "0.") == "" {
+			return digits
+		}
+		return "−" + digits
+	}
+	return text
+}
+
+// describe is the picture in words.
+func (b bars) describe() string {
+	var parts []string
+	for _, r := range b.rows {
+		head := ""
+		if r.head != "" {
+			head = r.head + ": "
+		}
+		parts = append(parts, head+r.label+" "+b.number(r))
+	}
+	return b.Caption + " In " + b.scale.unit + ": " + strings.Join(parts, "; ") + "."
+}
+
+// csv is the picture's data, in base units; shares are of 1.
+func (b bars) csv() []byte {
+	lines, head := [][]string{{"group", "label", "estimate", "low", "high", "confidence", "n"}}, ""
+	for _, r := range b.rows {
+		if r.head != "" {
+			head = r.head
+		}
+		line := []string{head, r.label, "", "", "", "", ""}
+		if v := r.value; v != nil {
+			for i, x := range []float64{v.Estimate, v.Low, v.High, v.Confidence} {
+				line[2+i] = strconv.FormatFloat(x, 'g', 10, 64)
+			}
+			line[6] = strconv.Itoa(v.N)
+		}
+		lines = append(lines, line)
+	}
+	var out bytes.Buffer
+	// A bytes.Buffer takes every write, so there is no error to see.
+	_ = csv.NewWriter(&out).WriteAll(lines)
+	return out.Bytes()
+}

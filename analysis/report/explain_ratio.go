@@ -1,0 +1,134 @@
+package report
+
+import (
+	"slices"
+
+	"hookbed/analysis/runs"
+	"hookbed/analysis/stat"
+)
+
+// sample is one metric of several cells, arranged so that any two of them may
+// be compared and ratios along them multiply to that of the ends.
+type sample struct {
+	values [][]float64 // a slice a cell
+	paired bool        // values[k][i] is block i
+	halves bool        // the faster half stands for a cell, not the median
+	metric string
+	e      estimator
+}
+
+// sample pairs cells by the blocks that all share, if these are enough.
+func (e estimator) sample(metric string, cells ...*runs.Cell) sample {
+	s := sample{metric: metric, e: e, paired: true}
+	seen := map[runs.BlockID]int{}
+	for _, c := range cells {
+		for _, b := range c.Blocks(metric) {
+			seen[b.ID]++
+		}
+	}
+	shared := 0
+	for _, n := range seen {
+		if n == len(cells) {
+			shared++
+		}
+	}
+	s.paired = shared >= runs.MinBlocks
+	for _, c := range cells {
+		var values []float64
+		for _, b := range c.Blocks(metric) {
+			switch {
+			case s.paired && seen[b.ID] == len(cells):
+				values = append(values, e.reduce(metric)(b.Values))
+			case !s.paired && e.clock() == runs.ClockVirtual: // only seeds vary
+				values = append(values, e.reduce(metric)(b.Values))
+			case !s.paired:
+				values = append(values, b.Values...)
+			}
+		}
+		s.values = append(s.values, values)
+	}
+	few := func(x []float64) bool { return len(x) < stat.MinFasterHalf }
+	s.halves = !s.paired && e.estimatorName() == runs.EstimatorFasterHalf && !slices.ContainsFunc(s.values, few)
+	return s
+}
+
+// gain is how many times as fast cell to is as cell from.
+func (s sample) gain(from, to int) *Interval {
+	num, den := s.values[from], s.values[to]
+	if runs.HigherIsBetter(s.metric) {
+		num, den = den, num
+	}
+	if s.paired {
+		return known(stat.PairedRatio(num, den, s.e.confidence))
+	}
+	if s.halves {
+		if r, ok := s.e.boot.FasterHalfRatio(num, den, runs.HigherIsBetter(s.metric), s.e.confidence); ok {
+			return known(r)
+		}
+	}
+	return known(s.e.boot.Ratio(num, den, s.e.confidence))
+}
+
+// share is the part of the way from the first cell to the last that the step
+// between two makes.
+func (s sample) share(from, to int) *Interval {
+	if s.paired {
+		return known(stat.PairedShare(s.values, from, to, s.e.confidence))
+	}
+	if s.halves {
+		if r, ok := s.e.boot.FasterHalfShare(s.values, from, to, runs.HigherIsBetter(s.metric), s.e.confidence); ok {
+			return known(r)
+		}
+	}
+	return known(s.e.boot.Share(s.values, from, to, s.e.confidence))
+}
+
+// Slope is what each policy costs an arm between N = 0 and its most.
+type Slope struct {
+	Arm      string   `json:"arm"`
+	What     string   `json:"what"` // "bridge+tc-hash"
+	Policies int      `json:"policies"`
+	Of       string   `json:"of"` // "time per transaction"
+	Unit     string   `json:"unit"`
+	Each     Interval `json:"each"`
+}
+
+// slopes are those of all arms that have N = 0 and more.
+func (e estimator) slopes(c *context, workload string) []Slope {
+	all := costMeasures()
+	m := all[slices.IndexFunc(all, func(m costMeasure) bool { return m.workload == workload })]
+	var out []Slope
+	for _, x := range c.subjects {
+		n := most(x, x)
+		if x.cells[0] == nil || n < 0 {
+			continue
+		}
+		if each, ok := e.slope(x.cells[0], x.cells[n], m, float64(n)); ok {
+			out = append(out, Slope{x.arm, x.title(), n, m.of, m.unit, each})
+		}
+	}
+	return out
+}
+
+// slope is the difference of two cells over n. Of one trial each it has no
+// interval.
+func (e estimator) slope(zero, at *runs.Cell, m costMeasure, n float64) (Interval, bool) {
+	s := e.sample(m.metric, zero, at)
+	if len(s.values[0]) == 0 || len(s.values[1]) == 0 {
+		return Interval{}, false
+	}
+	var p stat.Points
+	for k, values := range s.values {
+		for i, v := range values {
+			p.N, p.Y = append(p.N, float64(k)*n), append(p.Y, m.cost(v))
+			if s.paired {
+				p.Block = append(p.Block, i)
+			}
+		}
+	}
+	if fit, err := stat.FitCost(p, e.costOptions()); err == nil {
+		return fit.Slope, finite(fit.Slope.Low) != nil && finite(fit.Slope.High) != nil
+	}
+	d := (stat.Median(p.Y[len(s.values[0]):]) - stat.Median(p.Y[:len(s.values[0])])) / n
+	return Interval{Estimate: d, Low: d, High: d, N: 1}, finite(d) != nil
+}

@@ -1,0 +1,116 @@
+package report
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"hookbed/analysis/runs"
+	"hookbed/analysis/stat"
+)
+
+// explainSection is what a reader of the cross should see first: a sentence and
+// a small table a workload, and what they rest on folded away.
+func (e estimator) explainSection(all []Explanation) section {
+	sec := section{ID: "explain", Title: "What explains it",
+		Note: "The study compared a linear iptables list on Docker's bridge with a hash in tc eBPF on a path of redirects: mechanism, structure and path at once. Here one thing changes a step. " +
+			"Ratios are gains: ×2 is twice as fast. The gains of the steps multiply to the whole, so a step's share is its part on a logarithmic scale. " + stat.RoughNote}
+	if e.clock() == runs.ClockVirtual {
+		sec.Note += " The clock is virtual: gains are in instructions, not in time."
+	}
+	for _, x := range all {
+		sec.Tables = append(sec.Tables, e.orderTable(x))
+		for _, t := range []table{e.contrastTable(x), e.slopeTable(x)} {
+			if len(t.Rows) > 0 {
+				sec.Tables = append(sec.Tables, t)
+			}
+		}
+	}
+	return sec
+}
+
+// title is "TCP_RR, localhost", and what tells it from others.
+func (x Explanation) title() string {
+	out := x.Workload + ", " + x.Scenario
+	if x.Where != "" {
+		out += ", " + x.Where
+	}
+	return out
+}
+
+func (x Explanation) id() string {
+	return slug(strings.TrimSuffix(x.Scenario+"-"+x.Workload+"-"+x.Where, "-"))
+}
+
+func (e estimator) orderTable(x Explanation) table {
+	t := table{ID: "explain-" + x.id(), Title: x.title(), Note: x.Sentence,
+		Columns: []column{text("steps"), text("structure"), text("path"), text("mechanism"), text("the whole"), text("arms")}}
+	for _, d := range x.Orders {
+		row := tableRow{Cells: []string{d.Order, e.stepCell(d, kindStructure), e.stepCell(d, kindPath), e.stepCell(d, kindMechanism),
+			ratioWithInterval(d.Total, e.confidence), strings.Join(d.Arms, " → ")}}
+		if len(d.lacking()) > 0 {
+			row.Class = "failed"
+		}
+		t.Rows = append(t.Rows, row)
+	}
+	return t
+}
+
+func (e estimator) stepCell(d Decomposition, kind string) string {
+	for _, s := range d.Steps {
+		if s.Kind == kind && s.Gain != nil {
+			return ratioWithInterval(s.Gain, e.confidence) + ": " + e.shareWithInterval(s.Share)
+		}
+	}
+	return none
+}
+
+// contrastTable lists every pair of arms that differ in one thing.
+func (e estimator) contrastTable(x Explanation) table {
+	t := table{ID: "contrasts-" + x.id(), Title: "One thing at a time: " + x.title(), Folded: true,
+		Columns: []column{text("contrast"), text("arm"), text("over"), number("N"), text("gain"), text("verdict"), text("note")}}
+	for _, kind := range kinds() {
+		for _, c := range x.Contrasts {
+			if c.Kind == kind {
+				t.Rows = append(t.Rows, tableRow{Cells: []string{kind, c.What, c.OverWhat, strconv.Itoa(c.Policies), ratioWithInterval(c.Gain, e.confidence), c.Word, c.Note}})
+			}
+		}
+	}
+	return t
+}
+
+// slopeTable lists what each policy costs every arm.
+func (e estimator) slopeTable(x Explanation) table {
+	if len(x.Slopes) == 0 {
+		return table{}
+	}
+	sc := e.slopeScale(x)
+	t := table{ID: "slopes-" + x.id(), Title: "What each policy costs: " + x.title(), Folded: true,
+		Note:    sentenceCase(x.Slopes[0].Of) + ", at the most policies against N = 0, over N.",
+		Columns: []column{text("arm"), text("what"), number("N"), number(sc.titled("each policy")), text("interval"), text("verdict")}}
+	for _, s := range x.Slopes {
+		t.Rows = append(t.Rows, tableRow{Cells: []string{s.Arm, s.What, strconv.Itoa(s.Policies), signed(sc, s.Each.Estimate), e.interval(s.Each, sc), s.word()}})
+	}
+	return t
+}
+
+func (e estimator) slopeScale(x Explanation) scale {
+	var values []float64
+	for _, s := range x.Slopes {
+		values = append(values, s.Each.Estimate)
+	}
+	return e.scale(x.Slopes[0].Unit, values)
+}
+
+// word says whether policies cost anything that can be told from nothing.
+func (s Slope) word() string {
+	switch {
+	case s.Each.Confidence == 0:
+		return "no interval"
+	case !s.Each.Excludes(0):
+		return "not distinguishable from 0"
+	case s.Each.Estimate < 0:
+		return fmt.Sprintf("faster at N = %d", s.Policies)
+	}
+	return "grows"
+}

@@ -1,0 +1,140 @@
+package cost
+
+import (
+	"bytes"
+	"fmt"
+	"html"
+	"image/color"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgsvg"
+
+	"hookbed/analysis/record"
+)
+
+// line is one series of a figure.
+type line struct {
+	name   string
+	dashed bool
+	x, y   []float64
+}
+
+// figure is lines over the number of policies, both axes logarithmic.
+type figure struct {
+	title, value string
+	lines        []line
+}
+
+const figureWidth, figureHeight = 900, 560 // points
+
+// Figure draws nanoseconds per packet over the number of policies, of packets
+// that meet the last one; nil if there is nothing to draw.
+func Figure(cells []*Cell) []byte {
+	f := figure{title: "Cost of a packet by BPF_PROG_TEST_RUN", value: "nanoseconds per packet"}
+	for _, c := range cells {
+		if c.Status != record.StatusOK || !c.measured() {
+			continue
+		}
+		f.add(c.Program, c.Project != "hookbed", float64(c.Policies), estimate(c.NS, false).Estimate)
+	}
+	return f.svg()
+}
+
+func (f *figure) add(name string, dashed bool, x, y float64) {
+	i := slices.IndexFunc(f.lines, func(l line) bool { return l.name == name })
+	if i < 0 {
+		i, f.lines = len(f.lines), append(f.lines, line{name: name, dashed: dashed})
+	}
+	f.lines[i].x, f.lines[i].y = append(f.lines[i].x, x), append(f.lines[i].y, y)
+}
+
+// palette are colours that people who do not see all of them tell apart (Okabe
+// and Ito 2008), and grey.
+func palette() []color.Color {
+	return []color.Color{
+		color.RGBA{0x00, 0x72, 0xb2, 255}, color.RGBA{0xd5, 0x5e, 0x00, 255}, color.RGBA{0x00, 0x9e, 0x73, 255}, color.RGBA{0xcc, 0x79, 0xa7, 255},
+		color.RGBA{0xe6, 0x9f, 0x00, 255}, color.RGBA{0x56, 0xb4, 0xe9, 255}, color.RGBA{0x57, 0x60, 0x6a, 255},
+	}
+}
+
+// svg is the figure as a stand-alone document.
+func (f figure) svg() []byte {
+	if len(f.lines) == 0 {
+		return nil
+	}
+	p := plot.New()
+	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = f.title, "number of policies N (0 drawn at 1)", f.value
+	p.X.Scale, p.Y.Scale = plot.LogScale{}, plot.LogScale{}
+	p.X.Tick.Marker, p.Y.Tick.Marker = decades{}, decades{}
+	p.Legend.Left, p.Legend.Top = true, true
+	p.Add(plotter.NewGrid())
+	for i, l := range f.lines {
+		l.draw(p, i)
+	}
+	p.X.Min, p.X.Max = 0.9, max(p.X.Max*1.1, 1.1)
+	p.Y.Min, p.Y.Max = p.Y.Min/1.3, p.Y.Max*1.3
+	c := vgsvg.New(vg.Length(figureWidth), vg.Length(figureHeight))
+	p.Draw(draw.Crop(draw.New(c), 10, -10, 10, -10))
+	return f.document(c)
+}
+
+// draw adds the line, its points and its name.
+func (l line) draw(p *plot.Plot, i int) {
+	points := make(plotter.XYs, len(l.x))
+	for k := range l.x {
+		points[k] = plotter.XY{X: max(l.x[k], 1), Y: l.y[k]}
+	}
+	drawn, dots, err := plotter.NewLinePoints(points)
+	if err != nil {
+		return // no number: nothing to draw
+	}
+	drawn.Color = palette()[i%len(palette())]
+	drawn.Width, dots.Color, dots.Radius, dots.Shape = 1.6, drawn.Color, 3, shapes()[i/len(palette())%len(shapes())]
+	if l.dashed {
+		drawn.Dashes = []vg.Length{6, 3}
+	}
+	p.Add(drawn, dots)
+	p.Legend.Add(l.name, drawn, dots)
+}
+
+func shapes() []draw.GlyphDrawer {
+	return []draw.GlyphDrawer{draw.CircleGlyph{}, draw.SquareGlyph{}, draw.TriangleGlyph{}, draw.RingGlyph{}}
+}
+
+// decades ticks an axis at 1, 2 and 5 times the powers of ten.
+type decades struct{}
+
+func (decades) Ticks(low, high float64) []plot.Tick {
+	var out []plot.Tick
+	for e := math.Floor(math.Log10(low)); e <= math.Ceil(math.Log10(high)); e++ {
+		for _, m := range []float64{1, 2, 5} {
+			v := m * math.Pow(10, e)
+			if v >= low && v <= high {
+				out = append(out, plot.Tick{Value: v, Label: strconv.FormatFloat(v, 'f', -1, 64)})
+			}
+		}
+	}
+	return out
+}
+
+// document names the drawing for those who cannot see it, and puts it on white.
+func (f figure) document(c *vgsvg.Canvas) []byte {
+	var b bytes.Buffer
+	_, _ = c.WriteTo(&b) // a bytes.Buffer takes every write
+	_, drawing, _ := strings.Cut(b.String(), "<g ")
+	var said []string
+	for _, l := range f.lines {
+		n := len(l.x) - 1
+		said = append(said, fmt.Sprintf("%s: %.4g at N = %g, %.4g at N = %g", l.name, l.y[0], l.x[0], l.y[n], l.x[n]))
+	}
+	title := html.EscapeString(f.title)
+	return fmt.Appendf(nil, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"%s\">\n<title>%s</title>\n<desc>%s, %s.</desc>\n<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n<g %s",
+		figureWidth, figureHeight, title, title, html.EscapeString(strings.Join(said, "; ")), html.EscapeString(f.value), drawing)
+}

@@ -1,0 +1,253 @@
+// Package cost measures what a packet costs: each tc and XDP program by
+// BPF_PROG_TEST_RUN beside those of other projects, and the packet rate of every
+// arm of an experiment by an own generator. What the numbers mean is in
+// docs/cost.md.
+package cost
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"hookbed/bpf"
+	"hookbed/driver/bundle"
+	"hookbed/driver/datapath"
+	"hookbed/driver/plan"
+)
+
+// Hooks at which a subject's program belongs.
+const (
+	HookTC  = "tc"
+	HookXDP = "xdp"
+)
+
+// Return codes by which programs of a hook let a packet pass and drop it
+// (include/uapi/linux/pkt_cls.h, bpf.h).
+const (
+	tcOK    = 0
+	tcShot  = 2
+	xdpDrop = 1
+	xdpPass = 2
+)
+
+// Subject is one program with one way to keep policies.
+type Subject struct {
+	Name string
+	Hook string
+	Doc  string
+	// Foreign names the project whose own program it is; "" is hookbed.
+	Foreign string
+	// NoPolicies: the program has none and is measured once, as N = 0.
+	NoPolicies bool
+	// Accept is the return code of a packet that passes; a drop is the hook's.
+	Accept uint32
+	ttl    uint8
+	render func(s Subject, n int, env Environment) (instance, error)
+}
+
+// drop is the return code of a packet that is dropped.
+func (s Subject) drop() uint32 {
+	if s.Hook == HookXDP {
+		return xdpDrop
+	}
+	return tcShot
+}
+
+// instance is a subject with N policies, rendered: how to load it, and whom its
+// policies name.
+type instance struct {
+	bundle  *bundle.Bundle
+	handle  string
+	program string
+	named   []netip.Addr // the policies' sources in their order
+	unnamed netip.Addr
+	to      netip.Addr
+}
+
+// Subjects lists every program that can be measured. A new one is a line here.
+func Subjects() []Subject {
+	tc := func(name, doc string) Subject {
+		return Subject{Name: name, Hook: HookTC, Doc: doc, Accept: tcOK, render: ours("bridge", bpf.ProgToEndpoint)}
+	}
+	xdp := func(name, doc string) Subject {
+		return Subject{Name: name, Hook: HookXDP, Doc: doc, Accept: xdpPass, render: ours("bridge", bpf.ProgXDP)}
+	}
+	tcPass, xdpPassing := tc("tc-pass", "reads nothing and passes every packet"), xdp("xdp-pass", "reads nothing and passes every packet")
+	tcPass.NoPolicies, xdpPassing.NoPolicies = true, true
+	xdpPassing.render = ours("bridge", bpf.ProgXDPPass)
+	return slices.Concat([]Subject{
+		tcPass,
+		tc("tc-linear", "conntrack, then a list asked in order"),
+		tc("tc-hash", "conntrack, identity, then a hash of identity, port and protocol"),
+		tc("tc-lpm", "conntrack, then a trie of source prefixes"),
+		tc("tc-cilium09", "conntrack, then a hash of identities; ports only for new connections"),
+		// With a TTL of 1 the verdict is reached but nothing rewritten or redirected,
+		// so that every run sees the same frame.
+		{Name: "cilium-like", Hook: HookTC, Doc: "tc-hash within the program that joins endpoints", Accept: tcOK, ttl: 1, render: oursAs("tc-hash", "bpf", bpf.ProgFromEndpoint)},
+		xdpPassing,
+		xdp("xdp-linear", "a stateless list asked in order"),
+		xdp("xdp-hash", "a stateless hash of source, port and protocol"),
+		xdp("xdp-lpm", "a stateless trie of source prefixes"),
+	}, peers())
+}
+
+// ours renders a subject named like the filter of an arm.
+func ours(fabric, program string) func(Subject, int, Environment) (instance, error) {
+	return func(s Subject, n int, env Environment) (instance, error) {
+		return oursAs(s.Name, fabric, program)(s, n, env)
+	}
+}
+
+// oursAs renders the very object, variables and map entries of an arm's filter;
+// what of it makes links is left out.
+func oursAs(filter, fabric, program string) func(Subject, int, Environment) (instance, error) {
+	return func(s Subject, n int, _ Environment) (instance, error) {
+		cell, err := cellOf(fabric, filter, n)
+		if err != nil {
+			return instance{}, err
+		}
+		setup, err := datapath.Render(cell)
+		if err != nil {
+			return instance{}, err
+		}
+		i := newInstance(s, n, cell)
+		i.program = program
+		for _, st := range setup.Apply {
+			if st.Do = relabel(st.Do, i.handle); st.Do != nil {
+				i.bundle.Steps = append(i.bundle.Steps, st)
+			}
+		}
+		i.bundle.Files = setup.Files
+		if s.Hook == HookXDP {
+			i.attachNative(s, n)
+		}
+		return i, nil
+	}
+}
+
+// relabel gives an action that loads or fills another handle; nil for others and
+// for those that only time an update.
+func relabel(do bundle.Action, handle string) bundle.Action {
+	switch a := do.(type) {
+	case bundle.LoadBPF:
+		a.Handle = handle
+		if slices.Contains(a.Programs, bpf.ProgToEndpoint) || slices.Contains(a.Programs, bpf.ProgFromEndpoint) {
+			// Dozens are loaded at once, and one flow is all that they see.
+			a.MaxEntries = maps.Clone(a.MaxEntries)
+			a.MaxEntries[bpf.MapConntrack] = conntrackEntries
+		}
+		return a
+	case bundle.FillMap:
+		if a.Metric != "" {
+			return nil
+		}
+		a.Handle = handle
+		return a
+	}
+	return nil
+}
+
+// conntrackEntries is the room for flows in a program under test; an arm has
+// more.
+const conntrackEntries = 65536
+
+func newInstance(s Subject, n int, cell plan.Cell) instance {
+	handle := fmt.Sprintf("%s/%d", s.Name, n)
+	named, unnamed := datapath.PolicySources(cell)
+	return instance{
+		bundle: &bundle.Bundle{Schema: bundle.Schema, Name: handle, Files: map[string]bundle.File{}},
+		handle: handle, named: named, unnamed: unnamed, to: datapath.Layout(cell).Server.Addr,
+	}
+}
+
+// cellOf is the cell of an arm on this computer with every option at its default.
+func cellOf(fabric, filter string, n int) (plan.Cell, error) {
+	catalog := datapath.Catalog()
+	i := slices.IndexFunc(catalog, func(e plan.DatapathEntry) bool { return e.Fabric == fabric && e.Filter == filter })
+	if i < 0 {
+		return plan.Cell{}, fmt.Errorf("no filter %q on fabric %q", filter, fabric)
+	}
+	f := map[string]string{
+		plan.FactorDatapath: catalog[i].Name, plan.FactorFabric: fabric, plan.FactorFilter: filter, plan.FactorPolicies: strconv.Itoa(n),
+		plan.FactorScenario: plan.Localhost, plan.FactorEndpoint: plan.EndpointNetns, plan.FactorProvider: plan.ProviderLocal,
+		plan.FactorClock: plan.ClockWall, plan.FactorCongestion: "reno",
+	}
+	for _, o := range catalog[i].Options {
+		f[o.Key] = o.Allowed[0]
+	}
+	return plan.Cell{ID: fmt.Sprintf("%s-%d", filter, n), Factors: f}, nil
+}
+
+// Positions of the policy that a frame meets, and of a frame that meets none.
+const (
+	MatchFirst  = "first"
+	MatchMiddle = "middle"
+	MatchLast   = "last"
+	MatchNone   = "none"
+)
+
+// Matches lists the positions in the order of tables.
+func Matches() []string { return []string{MatchFirst, MatchMiddle, MatchLast, MatchNone} }
+
+// sender is the source whose policy is at a position.
+func (i instance) sender(match string) netip.Addr {
+	switch n := len(i.named); {
+	case match == MatchNone || n == 0:
+		return i.unnamed
+	case match == MatchFirst:
+		return i.named[0]
+	case match == MatchMiddle:
+		return i.named[(n-1)/2]
+	default:
+		return i.named[n-1]
+	}
+}
+
+// attachNative attaches an XDP program to a link of its own, where nothing comes
+// by. The kernel calls the programs that are attached to drivers by a dispatcher
+// that it rewrites when one is added (kernel/bpf/dispatcher.c, 48 at once); a test
+// run of another adds it for the time of the system call, which takes milliseconds.
+func (i *instance) attachNative(s Subject, n int) {
+	link := linkName(s, n) + "n"
+	i.step(bundle.Veth{Link: link, Peer: link + "p", PeerIn: ""})
+	i.step(bundle.AttachBPF{Handle: i.handle, Program: i.program, Link: link, Hook: bundle.HookXDPNative})
+}
+
+func (i *instance) step(do bundle.Action) {
+	i.bundle.Steps = append(i.bundle.Steps, bundle.Step{Node: datapath.NodeAt(1).Name, Phase: bundle.Apply, Do: do})
+}
+
+// linkName is short enough for an interface and unique among instances.
+func linkName(s Subject, n int) string {
+	index := slices.IndexFunc(Subjects(), func(o Subject) bool { return o.Name == s.Name })
+	return fmt.Sprintf("s%d-%d", index, n)
+}
+
+// frame is the segment that meets the policy at a position.
+func (i instance) frame(match string, ttl uint8) bundle.Frame {
+	return bundle.Frame{From: i.sender(match), To: i.to, FromPort: 40000, ToPort: datapath.ServicePort, TTL: ttl}
+}
+
+// Select picks subjects by name; "" or "all" is all of them.
+func Select(names []string) ([]Subject, error) {
+	all := Subjects()
+	if len(names) == 0 || len(names) == 1 && names[0] == "all" {
+		return all, nil
+	}
+	var known []string
+	for _, s := range all {
+		known = append(known, s.Name)
+	}
+	var out []Subject
+	for _, name := range names {
+		i := slices.Index(known, name)
+		if i < 0 {
+			return nil, fmt.Errorf("no program %q, want some of %s", name, strings.Join(known, ", "))
+		}
+		out = append(out, all[i])
+	}
+	return out, nil
+}

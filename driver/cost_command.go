@@ -1,0 +1,270 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"hookbed/analysis/record"
+	"hookbed/driver/campaign"
+	"hookbed/driver/cost"
+	"hookbed/driver/datapath"
+	"hookbed/driver/lab"
+	"hookbed/driver/plan"
+)
+
+type costFlags struct {
+	programs, peers []string
+	policies        []int
+	rounds, cpu     int
+	seed            uint64
+	seconds         float64
+	out, peersDir   string
+}
+
+func (a *app) costCommand() *cobra.Command {
+	var f costFlags
+	cmd := &cobra.Command{
+		Use:   "cost [FILE]",
+		Short: "Measure the cost of a packet: every program by BPF_PROG_TEST_RUN, or the packet rate of every arm of an experiment",
+		Long: `Without a file, cost times every tc and XDP program by BPF_PROG_TEST_RUN, with
+each number of policies and with a packet that meets the first, the middle, the
+last or no policy, beside the loaded programs of other projects, in rounds of
+shuffled order, after proving every verdict.
+
+With an experiment, cost measures the packet rate of each of its arms on this
+computer, netfilter included: how many packets a second a core drops, and how many it
+accepts. The arm is applied and proven as in a trial; a generator sends from the
+client's side.
+
+It needs root. What it makes, it makes in namespaces of its own, and the kernel
+drops them with it.`,
+		Example: `  driver cost
+  driver cost --programs tc-hash,xdp-hash --policies 1,10000 --rounds 100
+  driver cost --peers-dir /srv/peers --out runs/cost
+  driver cost experiments/arms.toml --rounds 7 --out runs/rate`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return fmt.Errorf("%w: `driver cost` takes at most one experiment file, got %d; see `driver cost --help`", errUsage, len(args))
+			}
+			return f.check(cmd, len(args) == 1)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			a.interruptHint = "nothing is left running"
+			if len(args) == 1 {
+				return a.rates(cmd.Context(), args[0], f)
+			}
+			return a.cost(cmd.Context(), f)
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringSliceVar(&f.programs, "programs", []string{"all"}, "programs to time")
+	fl.IntSliceVar(&f.policies, "policies", []int{1, 10, 100, 1000, 10000}, "numbers of policies N")
+	fl.StringSliceVar(&f.peers, "peers", cost.Peers(), "projects whose programs to time beside ours; none for ours alone")
+	fl.StringVar(&f.peersDir, "peers-dir", "", "directory with the peers' files, as their packages unpack (default: PATH)")
+	fl.IntVar(&f.rounds, "rounds", 0, "rounds of interleaved measurements (default 40; with an experiment 7)")
+	fl.IntVar(&f.cpu, "cpu", runtime.NumCPU()-1, "CPU to measure on")
+	fl.Uint64Var(&f.seed, "seed", 1, "seed of the order within rounds")
+	fl.Float64Var(&f.seconds, "seconds", 0.2, "with an experiment, how long to send for each number")
+	fl.StringVarP(&f.out, "out", "o", "", "directory to make (default runs/cost-TIME, runs/rate-TIME)")
+	return cmd
+}
+
+// Rounds by default, and the most CPUs that a machine numbers.
+const (
+	defaultCostRounds = 40
+	defaultRateRounds = 7
+)
+
+// check finds what is wrong with the flags, and fills in defaults.
+func (f *costFlags) check(cmd *cobra.Command, rates bool) error {
+	wrong := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %w; see `driver cost --help`", errUsage, fmt.Errorf(format, args...))
+	}
+	for _, name := range []string{"programs", "policies", "peers", "peers-dir"} {
+		if rates && cmd.Flags().Changed(name) {
+			return wrong("--%s is not for an experiment, which names its arms itself", name)
+		}
+	}
+	if !rates && cmd.Flags().Changed("seconds") {
+		return wrong("--seconds is for an experiment")
+	}
+	if !cmd.Flags().Changed("rounds") {
+		f.rounds = defaultCostRounds
+		if rates {
+			f.rounds = defaultRateRounds
+		}
+	}
+	if _, err := cost.Select(f.programs); err != nil {
+		return wrong("--programs: %w", err)
+	}
+	for _, p := range f.peers {
+		if p != "none" && !slices.Contains(cost.Peers(), p) {
+			return wrong("--peers: no project %q, want some of %s, or none", p, strings.Join(cost.Peers(), ", "))
+		}
+	}
+	for _, n := range f.policies {
+		if n < 1 || n > cost.MaxPolicies {
+			return wrong("--policies: %d is not between 1 and %d", n, cost.MaxPolicies)
+		}
+	}
+	switch {
+	case f.rounds < 1:
+		return wrong("--rounds is %d, want 1 or more", f.rounds)
+	case f.cpu < 0 || f.cpu >= runtime.NumCPU():
+		return wrong("--cpu is %d, and this computer has CPUs 0 to %d", f.cpu, runtime.NumCPU()-1)
+	case !(f.seconds > 0 && f.seconds <= 10):
+		return wrong("--seconds is %g, want more than 0 and at most 10", f.seconds)
+	}
+	return nil
+}
+
+// subjects are the programs that the flags leave.
+func (f costFlags) subjects() []cost.Subject {
+	all, _ := cost.Select(f.programs) // checked
+	return slices.DeleteFunc(all, func(s cost.Subject) bool { return s.Foreign != "" && !slices.Contains(f.peers, s.Foreign) })
+}
+
+// output makes the directory of results.
+func (f costFlags) output(kind string) (*cost.Output, error) {
+	out := f.out
+	if out == "" {
+		out = filepath.Join("runs", kind+"-"+time.Now().Format("20060102-150405"))
+	}
+	return cost.NewOutput(out)
+}
+
+func (a *app) cost(ctx context.Context, f costFlags) error {
+	out, err := f.output("cost")
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	l, err := a.costLab(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = l.Close(ctx) }() // namespaces end with the helper
+	if err := out.Environment(a.costEnvironment(l, f)); err != nil {
+		return err
+	}
+	if err := l.Begin(ctx, datapath.Setup{}); err != nil {
+		return rigFault(ctx, err)
+	}
+	cells, err := cost.Measure(ctx, cost.Config{
+		Lab: l, Subjects: f.subjects(), Policies: f.policies, Rounds: f.rounds,
+		Seed: f.seed, CPU: f.cpu, Peers: cost.Environment{PeersDir: absolute(f.peersDir)}, Progress: a.costProgress(), Sample: out.Sample,
+	})
+	if err = errors.Join(err, l.End(ctx, datapath.Setup{})); err != nil {
+		return rigFault(ctx, err)
+	}
+	if err := out.Cells(cells, f.rounds); err != nil {
+		return err
+	}
+	for _, c := range cells {
+		if a.json {
+			a.line(map[string]any{"type": "cell", "cell": c.Summary()})
+		}
+	}
+	a.emit("cost", map[string]any{"dir": out.Dir(), "ratios": cost.Ratios(cells)}, func(w io.Writer) { printTables(w, cost.Tables(cells, f.rounds), out.Dir()) })
+	return failedCells(cells, out.Dir())
+}
+
+func printTables(w io.Writer, tables []cost.Table, dir string) {
+	for _, t := range tables {
+		t.Text(w)
+		fmt.Fprintln(w)
+	}
+	fmt.Fprintf(w, "written to %s\n", dir)
+}
+
+func failedCells(cells []*cost.Cell, dir string) error {
+	n := 0
+	for _, c := range cells {
+		if c.Status == record.StatusFailed || c.Status == record.StatusVoid {
+			n++
+		}
+	}
+	if n > 0 {
+		return fmt.Errorf("%w: %d of %d; reasons are in %s", errFailedCells, n, len(cells), filepath.Join(dir, "cost.csv"))
+	}
+	return nil
+}
+
+// rigFault marks an error as the testbed's, unless the run was interrupted.
+func rigFault(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("%w: %w", campaign.ErrRig, err)
+}
+
+func absolute(dir string) string {
+	if dir == "" {
+		return ""
+	}
+	path, err := filepath.Abs(dir)
+	if err != nil {
+		return dir
+	}
+	return path
+}
+
+// costLab brings up the local provider for a plan, or for none.
+func (a *app) costLab(ctx context.Context, p *plan.Plan) (*lab.Lab, error) {
+	if p == nil {
+		p = &plan.Plan{}
+	}
+	p.Spec.Lab = plan.Lab{Provider: plan.ProviderLocal, Endpoint: plan.EndpointNetns, Clock: plan.ClockWall}
+	cfg, err := a.labConfig(ctx, p, "")
+	if err != nil {
+		return nil, err
+	}
+	return lab.Up(ctx, cfg)
+}
+
+func (a *app) costEnvironment(l *lab.Lab, f costFlags) map[string]any {
+	env := environment(&plan.Plan{}, l.Environment())
+	for _, key := range []string{"experiment", "clock", "plan_sha256"} {
+		delete(env, key)
+	}
+	env["seed"], env["rounds"], env["cpu"], env["command"] = f.seed, f.rounds, f.cpu, os.Args
+	return env
+}
+
+// rateProgress says what is measured, and how long the rest takes at this pace.
+func (a *app) rateProgress() func(done, total int, what string) {
+	start := time.Now()
+	return func(done, total int, what string) {
+		left := time.Duration(float64(time.Since(start)) / float64(max(done-1, 1)) * float64(total-done+1))
+		if done == 1 {
+			a.say("%6.1fs  %d/%d  %s", time.Since(start).Seconds(), done, total, what)
+			return
+		}
+		a.say("%6.1fs  %d/%d  %s  about %s left", time.Since(start).Seconds(), done, total, what, left.Round(time.Second))
+	}
+}
+
+// costProgress shows where a run is: lines that say what is new.
+func (a *app) costProgress() func(done, total int, what string) {
+	start, last := time.Now(), ""
+	return func(done, total int, what string) {
+		if what == last && done%10 != 0 && done != total {
+			return
+		}
+		last = what
+		if done > 0 {
+			what = fmt.Sprintf("%s, round %d of %d", what, done, total)
+		}
+		a.say("%6.1fs  %s", time.Since(start).Seconds(), what)
+	}
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hookbed/driver/bundle"
+)
+
+const (
+	silentLimit = time.Second // for the first bytes on an accepted connection
+	maxDatagram = 1 << 16     // bytes
+)
+
+func doListen(c *call, a bundle.Listen) error {
+	if _, ok := c.x.servers[a.Handle]; ok || a.Handle == "" {
+		return fmt.Errorf("server handle %q is taken", a.Handle)
+	}
+	e := &echoServer{open: map[closer]bool{}}
+	if err := e.listen(c.ctx, a.Port); err != nil {
+		e.close()
+		return fmt.Errorf("listen: %w", err)
+	}
+	c.keepServer(a.Handle, func(context.Context) error {
+		e.close()
+		return nil
+	})
+	return nil
+}
+
+type closer interface{ Close() error }
+
+// echoServer sends back whatever it is sent.
+type echoServer struct {
+	busy sync.WaitGroup
+
+	mu     sync.Mutex
+	open   map[closer]bool // listeners and connections
+	closed bool
+}
+
+// listen opens the port in the thread's namespace: for TCP and UDP, of IPv4 and
+// of IPv6 unless the kernel is without.
+func (e *echoServer) listen(ctx context.Context, port int) error {
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false) // Go's default for listeners is not plain TCP
+	for _, family := range []string{"4", "6"} {
+		addr := net.JoinHostPort(map[string]string{"4": "0.0.0.0", "6": "::"}[family], fmt.Sprint(port))
+		l, err := lc.Listen(ctx, "tcp"+family, addr)
+		if family == "6" && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		e.keep(l)
+		e.busy.Go(func() { e.accept(l) })
+		p, err := lc.ListenPacket(ctx, "udp"+family, addr)
+		if err != nil {
+			return err
+		}
+		e.keep(p)
+		e.busy.Go(func() { echoDatagrams(p) })
+	}
+	return nil
+}
+
+// keep files what close has to close; it is closed at once if it comes too late.
+func (e *echoServer) keep(c closer) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		_ = c.Close()
+		return
+	}
+	e.open[c] = true
+}
+
+func (e *echoServer) drop(c closer) {
+	_ = c.Close()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.open, c)
+}
+
+// close ends everything and waits for it.
+func (e *echoServer) close() {
+	e.mu.Lock()
+	e.closed = true
+	for c := range e.open {
+		_ = c.Close()
+	}
+	e.mu.Unlock()
+	e.busy.Wait()
+}
+
+func (e *echoServer) accept(l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			time.Sleep(listenPoll) // out of descriptors, for a moment
+			continue
+		}
+		e.keep(conn)
+		e.busy.Go(func() {
+			defer e.drop(conn)
+			echoBytes(conn)
+		})
+	}
+}
+
+// echoBytes serves one connection until its other end is done with it.
+func echoBytes(conn net.Conn) {
+	buf := make([]byte, maxDatagram)
+	_ = conn.SetReadDeadline(time.Now().Add(silentLimit))
+	for {
+		n, err := conn.Read(buf)
+		if n > 0 {
+			_ = conn.SetReadDeadline(time.Time{})
+			if _, err := conn.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func echoDatagrams(p net.PacketConn) {
+	buf := make([]byte, maxDatagram)
+	for {
+		n, from, err := p.ReadFrom(buf)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			time.Sleep(listenPoll) // an ICMP error about an earlier answer
+			continue
+		}
+		_, _ = p.WriteTo(buf[:n], from) // a lost answer is what probes look for
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"reflect"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -51,6 +52,10 @@ func doLoadBPF(c *call, a bundle.LoadBPF) error {
 	c.undoHere("object "+a.Handle, func(undoing) error {
 		delete(c.x.objects, a.Handle)
 		coll.Close()
+		coll = nil
+		// Package ebpf maps the memory of variables, and only the collector ends
+		// that mapping, which keeps its map in the kernel.
+		runtime.GC()
 		return nil
 	})
 	c.reportMemory(a.Handle)
@@ -122,9 +127,6 @@ func (c *call) shape(spec *ebpf.CollectionSpec, a bundle.LoadBPF) error {
 			return err
 		}
 	}
-	// Of variables that it knows package ebpf maps the memory, and a mapping keeps
-	// its map until the garbage collector comes by: long after the undo.
-	clear(spec.Variables)
 	return nil
 }
 

@@ -112,7 +112,7 @@ func build(ds []plan.DatapathEntry, levels map[string]string) (a Arm, ok bool) {
 		for _, o := range d.Options {
 			a.defaults[o.Key] = o.Allowed[0]
 			a.Options[o.Key] = o.Allowed[0]
-			if l, set := levels[o.Key]; set {
+			if l := levels[o.Key]; l != "" {
 				a.Options[o.Key] = l
 			}
 		}

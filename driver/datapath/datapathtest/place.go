@@ -39,11 +39,13 @@ func openPlace(h *helper, name string) (*place, error) {
 		return nil, fmt.Errorf("find namespace %s: %w", name, err)
 	}
 	id := strings.TrimSpace(reply.Raw[out])
-	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", h.pid()))
+	dir := fmt.Sprintf("/proc/%d/fd", h.pid())
+	fds, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("find namespace %s: %w", name, err)
 	}
-	for _, fd := range fds {
+	for _, e := range fds {
+		fd := filepath.Join(dir, e.Name())
 		if target, err := os.Readlink(fd); err == nil && target == id {
 			f, err := os.Open(fd)
 			return &place{name, f, id}, err

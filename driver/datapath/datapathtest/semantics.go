@@ -19,8 +19,8 @@ const (
 	levelDeny      = "deny"
 	levelIPv6      = "ipv6"
 	levelStateless = "stateless"
+	levelInput     = "input"
 	levelForward   = "forward"
-	levelBridge    = "bridge"
 	levelAll       = "all"
 )
 
@@ -83,9 +83,9 @@ func admitsByDefault(a Arm) bool { return a.NoPolicies || a.Is(optAction, levelD
 // exceptions is the one table of what arms do not promise.
 func exceptions() []exception {
 	return []exception{
-		{promiseReplies, func(a Arm) bool { return isXDP(a) && !admitsByDefault(a) },
+		{promiseReplies, func(a Arm) bool { return isXDP(a) && !a.Is(optPolicy, levelL3) && !admitsByDefault(a) },
 			"XDP knows no connections: an answer needs a policy of its own"},
-		{promiseReplies, func(a Arm) bool { return netfilterStateless(a) && !admitsByDefault(a) },
+		{promiseReplies, func(a Arm) bool { return netfilterStateless(a) && !a.Is(optPolicy, levelL3) && !admitsByDefault(a) },
 			"without connection tracking an answer needs a rule of its own"},
 
 		{promiseFragments, func(a Arm) bool { return mechanism(a) == mechTC },
@@ -93,8 +93,11 @@ func exceptions() []exception {
 		{promiseFragments, isXDP,
 			"a later fragment has no ports to judge, and XDP runs before reassembly: dropped towards an endpoint with policies"},
 		{promiseFragments, func(a Arm) bool {
-			return netfilterStateless(a) && !a.Is(optPlacement, "input") && !a.Is(optPolicy, levelL3) && !admitsByDefault(a)
+			return netfilterStateless(a) && !a.Is(optPlacement, levelInput) && !a.Is(optPolicy, levelL3) && !admitsByDefault(a)
 		}, "on a node without connection tracking nobody reassembles: a later fragment has no port to match"},
+		{promiseFragments, func(a Arm) bool {
+			return netfilterStateless(a) && a.Is(optPlacement, levelInput) && a.Is(optFamily, levelIPv6) && !a.Is(optPolicy, levelL3) && !admitsByDefault(a)
+		}, "IPv6 is reassembled after the hook INPUT: without connection tracking a later fragment has no port to match"},
 
 		{promiseErrors, func(a Arm) bool { return isXDP(a) && !a.Is(optPolicy, levelL3) && !admitsByDefault(a) },
 			"XDP knows no connections: an error needs a policy that names its sender"},

@@ -70,7 +70,7 @@ func (p *place) try(f flow, to netip.Addr, limit time.Duration) (answer, error) 
 	case udp:
 		return p.tryUDP(f, to, limit)
 	default:
-		return p.tryPing(f.from, to, limit)
+		return patiently(limit, func(limit time.Duration) (answer, error) { return p.tryPing(f.from, to, limit) })
 	}
 }
 
@@ -117,7 +117,17 @@ func (p *place) tryUDP(f flow, to netip.Addr, limit time.Duration) (answer, erro
 		return "", err
 	}
 	defer c.Close()
-	return exchange(c, 16, limit)
+	return patiently(limit, func(limit time.Duration) (answer, error) { return exchange(c, 16, limit) })
+}
+
+// patiently tries until there is an answer or the limit is over.
+func patiently(limit time.Duration, try func(time.Duration) (answer, error)) (answer, error) {
+	for end := time.Now().Add(limit); ; {
+		got, err := try(min(again, time.Until(end)))
+		if err != nil || got != silent || !time.Now().Before(end) {
+			return got, err
+		}
+	}
 }
 
 func (p *place) udpTo(from netip.Addr, to netip.AddrPort) (c *net.UDPConn, err error) {
@@ -140,6 +150,11 @@ func exchange(c net.Conn, n int, limit time.Duration) (answer, error) {
 	_, err := io.ReadAtLeast(c, make([]byte, n), 1)
 	return answerOf(err)
 }
+
+// again is after how long what nobody sends again by itself, a datagram or a
+// ping, is sent once more: one may get lost while addresses are resolved. What
+// must be dropped is sent once.
+const again = time.Second
 
 // services are what the server answers by: echoes over TCP and UDP.
 type services struct {

@@ -19,10 +19,12 @@ func (a *app) imagesCommand() *cobra.Command {
 		Use:   "images",
 		Short: "Build, list, check and prune the pinned images and kernels",
 		Example: `  driver images build
+  driver images build --peers
   driver images list --json
   driver images verify`,
 	}
 	var drift string
+	var peers bool
 	build := &cobra.Command{
 		Use: "build", Short: "Build or fetch every image the locks name, by digest", Args: exactly(0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -31,7 +33,7 @@ func (a *app) imagesCommand() *cobra.Command {
 				return err
 			}
 			for _, k := range images.Kernels() {
-				set, err := store.Ensure(cmd.Context(), images.Want{Kernel: k, Root: true, Endpoint: true, EndpointDir: true})
+				set, err := store.Ensure(cmd.Context(), images.Want{Kernel: k, Root: true, Endpoint: true, EndpointDir: true, Peers: peers})
 				if err != nil {
 					return err
 				}
@@ -41,6 +43,7 @@ func (a *app) imagesCommand() *cobra.Command {
 		},
 	}
 	driftFlag(build, &drift)
+	build.Flags().BoolVar(&peers, "peers", false, "also the filters that others wrote (xdp-filter, bpfilter), which an experiment with such an arm builds by itself")
 	cmd.AddCommand(build, a.imagesListCommand(), a.imagesVerifyCommand(), a.imagesGCCommand(), a.imagesLockCommand())
 	return cmd
 }
@@ -131,6 +134,13 @@ func driftFlag(cmd *cobra.Command, drift *string) {
 
 func printSet(w io.Writer, s images.Set) {
 	for _, a := range []images.Artifact{s.Root, s.Endpoint, s.EndpointArchive, s.Kernel, s.Modules, s.Initramfs, s.Probe} {
-		fmt.Fprintf(w, "%-20s %s  %8.1f MiB  %s\n", a.Name, a.SHA256[:12], float64(a.Size)/(1<<20), a.Path)
+		printArtifact(w, a)
 	}
+	if s.Peers != nil {
+		printArtifact(w, *s.Peers)
+	}
+}
+
+func printArtifact(w io.Writer, a images.Artifact) {
+	fmt.Fprintf(w, "%-20s %s  %8.1f MiB  %s\n", a.Name, a.SHA256[:12], float64(a.Size)/(1<<20), a.Path)
 }

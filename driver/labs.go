@@ -8,10 +8,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"hookbed/driver/datapath"
 	"hookbed/driver/lab"
 	"hookbed/driver/plan"
 )
@@ -197,7 +199,7 @@ func (a *app) upLab(ctx context.Context, p *plan.Plan, dir, name string, detache
 	}
 	return lab.Up(ctx, lab.Config{
 		Name: name, Lab: p.Spec.Lab, Nodes: nodesOf(p), Store: store, StateDir: dir,
-		GuestPath: guest, Detached: detached, Log: a.logger(),
+		GuestPath: guest, Peers: needsPeers(p), Detached: detached, Log: a.logger(),
 	})
 }
 
@@ -210,6 +212,9 @@ func nodesOf(p *plan.Plan) int {
 	}
 	return 1
 }
+
+// needsPeers says whether some arm is a filter that others wrote.
+func needsPeers(p *plan.Plan) bool { return slices.ContainsFunc(p.Cells, datapath.NeedsPeers) }
 
 // guestHelper finds the static helper beside the driver.
 func guestHelper() (string, error) {

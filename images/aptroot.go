@@ -27,11 +27,9 @@ func newAptRoot(ctx context.Context, dir, suite string, m mirrors) (aptRoot, err
 	if err != nil {
 		return aptRoot{}, err
 	}
-	source := fmt.Sprintf("deb [%s arch=amd64]", m.trust)
 	files := map[string]string{
-		"var/lib/dpkg/status": "",
-		"etc/apt/sources.list": fmt.Sprintf("%[1]s %[2]s %[4]s main\n%[1]s %[2]s %[4]s-updates main\n%[1]s %[3]s %[4]s-security main\n",
-			source, m.main, m.security, suite),
+		"var/lib/dpkg/status":  "",
+		"etc/apt/sources.list": m.sources(suite),
 		"apt.conf": fmt.Sprintf("Dir %q;\nDir::State::status %q;\nAPT::Architecture \"amd64\";\nAPT::Architectures \"amd64\";\n"+
 			"APT::Install-Recommends \"false\";\nAPT::Sandbox::User \"root\";\nAcquire::Languages \"none\";\nAcquire::Retries \"3\";\n",
 			dir, filepath.Join(dir, "var/lib/dpkg/status")) + proxies,
@@ -44,6 +42,17 @@ func newAptRoot(ctx context.Context, dir, suite string, m mirrors) (aptRoot, err
 	a := aptRoot{dir: dir}
 	_, err = a.run(ctx, "apt-get", "-q", "-o", "APT::Update::Error-Mode=any", "update")
 	return a, err
+}
+
+// sources is apt's list of the archives that make up a suite. Unstable is one
+// archive; its index says that it is valid for a week only, and mirrors may lag
+// longer. Who signed it is checked all the same, and what is used is pinned.
+func (m mirrors) sources(suite string) string {
+	if suite == peersSuite {
+		return fmt.Sprintf("deb [%s arch=amd64 check-valid-until=no] %s %s main\n", m.trust, m.main, suite)
+	}
+	source := fmt.Sprintf("deb [%s arch=amd64]", m.trust)
+	return fmt.Sprintf("%[1]s %[2]s %[4]s main\n%[1]s %[2]s %[4]s-updates main\n%[1]s %[3]s %[4]s-security main\n", source, m.main, m.security, suite)
 }
 
 func (a aptRoot) run(ctx context.Context, argv ...string) (string, error) {

@@ -51,6 +51,11 @@ type Set struct {
 	EndpointDir     string   `json:"endpoint_dir"`     // the same files, unpacked
 	EndpointTag     string   `json:"endpoint_tag"`     // of the image in EndpointArchive
 	EndpointDigest  string   `json:"endpoint_digest"`  // SHA-256 of the files as a tar, the image's only layer
+	// Peers are filters by others (xdp-filter, bpfilter) with their libraries, as
+	// squashfs and unpacked; nil or "" where no experiment wants them.
+	Peers       *Artifact `json:"peers,omitempty"`
+	PeersDir    string    `json:"peers_dir,omitempty"`
+	PeersDigest string    `json:"peers_digest,omitempty"` // SHA-256 of the files as a tar
 	// Sealed are the archives from which Join makes a sealed guest's initramfs:
 	// modules, tools, endpoint.
 	Sealed []Artifact `json:"sealed,omitempty"`
@@ -63,6 +68,8 @@ type Want struct {
 	Root        bool
 	Endpoint    bool // squashfs and docker archive
 	EndpointDir bool
+	// Peers wants the filters by others, packed and unpacked.
+	Peers bool
 }
 
 // Options of a Store; the zero value is good.
@@ -151,7 +158,24 @@ func (s *Store) Ensure(ctx context.Context, want Want) (Set, error) {
 			return Set{}, err
 		}
 	}
+	if want.Peers {
+		if err := s.ensurePeers(ctx, &set); err != nil {
+			return Set{}, err
+		}
+	}
 	return set, nil
+}
+
+func (s *Store) ensurePeers(ctx context.Context, set *Set) error {
+	m, dir, err := s.ensure(ctx, peersRecipe())
+	if err != nil {
+		return err
+	}
+	squash := m.artifact(dir, peersFile)
+	set.Peers, set.PeersDir, set.PeersDigest = &squash, filepath.Join(dir, endpointDir), m.Values[valueLayer]
+	set.Sealed = append(set.Sealed, m.artifact(dir, sealedPeersFile))
+	set.Drift = append(set.Drift, m.Drift...)
+	return nil
 }
 
 func (s *Store) ensureKernel(ctx context.Context, name string, set *Set) error {

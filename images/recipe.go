@@ -10,12 +10,13 @@ import (
 
 // recipes holds the lock files and every file that goes into an image.
 //
-//go:embed locks root kernel endpoint/packages endpoint/etc
+//go:embed locks root kernel endpoint/packages endpoint/etc peers/packages
 var recipes embed.FS
 
 const (
 	lockRoot         = "root"
 	lockEndpoint     = "endpoint"
+	lockPeers        = "peers"
 	lockKernelPrefix = "kernel-"
 )
 
@@ -24,7 +25,7 @@ func Kernels() []string { return sortedKeys(kernelPackages()) }
 
 // LockNames lists every lock file, without its extension.
 func LockNames() []string {
-	names := []string{lockRoot, lockEndpoint}
+	names := []string{lockRoot, lockEndpoint, lockPeers}
 	for _, k := range Kernels() {
 		names = append(names, lockKernelPrefix+k)
 	}

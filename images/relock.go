@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// suite is the Debian release all images are made of.
+// suite is the Debian release that images are made of, but for the peers.
 const suite = "trixie"
 
-// Relock resolves the named locks ("root", "endpoint", "kernel-6.12"; none
+// Relock resolves the named locks ("root", "endpoint", "peers", "kernel-6.12"; none
 // means all) against the mirror as it is now, and rewrites images/locks in the
 // checkout at dir. A lock whose packages did not change keeps its snapshot
 // time, and with it every digest. It returns the names that changed.
@@ -29,14 +29,19 @@ func (s *Store) Relock(ctx context.Context, dir string, names ...string) (change
 		return nil, err
 	}
 	defer os.RemoveAll(temp)
-	apt, err := newAptRoot(ctx, temp, suite, m)
-	if err != nil {
-		return nil, fmt.Errorf("read the mirror's index: %w", err)
-	}
 	if len(names) == 0 {
 		names = LockNames()
 	}
+	roots := map[string]aptRoot{} // by suite
 	for _, name := range names {
+		in := suiteOf(name)
+		apt, ok := roots[in]
+		if !ok {
+			if apt, err = newAptRoot(ctx, filepath.Join(temp, in), in, m); err != nil {
+				return changed, fmt.Errorf("read the mirror's index: %w", err)
+			}
+			roots[in] = apt
+		}
 		did, err := s.relockOne(ctx, apt, m, filepath.Join(dir, "images", "locks", name+".lock"), name)
 		if err != nil {
 			return changed, fmt.Errorf("lock %s: %w", name, err)
@@ -78,7 +83,7 @@ func (l Lock) same(o Lock) bool {
 
 // resolve picks the packages of a lock, without its time and file digests.
 func (a aptRoot) resolve(ctx context.Context, name string) (Lock, error) {
-	l := Lock{Name: name, Suite: suite, Files: map[string]string{}}
+	l := Lock{Name: name, Suite: suiteOf(name), Files: map[string]string{}}
 	var err error
 	switch kernel := kernelOf(name); {
 	case name == lockRoot:
@@ -86,6 +91,9 @@ func (a aptRoot) resolve(ctx context.Context, name string) (Lock, error) {
 		l.Packages, err = a.closure(ctx, l.Want)
 	case name == lockEndpoint:
 		l.Want = recipePackages("endpoint/packages")
+		l.Packages, err = a.candidates(ctx, l.Want...)
+	case name == lockPeers:
+		l.Want = recipePackages("peers/packages")
 		l.Packages, err = a.candidates(ctx, l.Want...)
 	case kernel != "":
 		err = a.resolveKernel(ctx, &l, kernel)

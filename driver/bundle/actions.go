@@ -294,7 +294,7 @@ type Read struct {
 	From Counter `json:"from"`
 }
 
-// Counter says what Read reads. Exactly one of Rules and BPF is set.
+// Counter says what Read reads. Exactly one field is set.
 type Counter struct {
 	// Rules: a netfilter rule set; see RuleCounter for the values.
 	Rules *RuleCounter `json:"rules,omitempty"`
@@ -303,6 +303,9 @@ type Counter struct {
 	// Values: packets, bytes, dropped, accepted, entries.MAP per map, and
 	// memory: the object's memory_bytes now (see LoadBPF).
 	BPF *BPFCounter `json:"bpf,omitempty"`
+	// Script prints its counters as one JSON object of whole numbers, by these
+	// keys: packets, bytes, dropped, accepted, entries, and what else it has.
+	Script *Program `json:"script,omitempty"`
 }
 
 // RuleCounter names a chain of a netfilter rule set. Its values: rules (in the
@@ -330,6 +333,9 @@ type BPFCounter struct {
 	Handle string   `json:"handle"`
 	Stats  string   `json:"stats"`          // map name
 	Maps   []string `json:"maps,omitempty"` // maps whose entries are counted
+	// Ranges say what the indices of Stats mean where it is not the convention;
+	// packets and bytes are of those in some range.
+	Ranges []StatRange `json:"ranges,omitempty"`
 }
 
 // Comparisons for Expect.
@@ -497,6 +503,9 @@ func (Snapshot) Kind() string  { return "snapshot" }
 func (TestRuns) Kind() string  { return "test-runs" }
 func (Peer) Kind() string      { return "peer" }
 func (Generate) Kind() string  { return "generate" }
+func (Tool) Kind() string      { return "tool" }
+func (Daemon) Kind() string    { return "daemon" }
+func (AdoptBPF) Kind() string  { return "adopt-bpf" }
 
 // actions lists every action once; decoding goes by it.
 func actions() []Action {
@@ -507,6 +516,7 @@ func actions() []Action {
 		TestRuns{}, Peer{}, Generate{},
 		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Stop{}, Probes{}, Flow{},
 		Read{}, Expect{}, Guard{}, Exec{}, Snapshot{},
+		Tool{}, Daemon{}, AdoptBPF{},
 	}
 }
 

@@ -148,6 +148,14 @@ func (b *Bundle) FilesOf(steps []Step) map[string]File {
 			for _, name := range do.Files {
 				add(name)
 			}
+		case Tool:
+			for _, name := range append(do.Do.FileNames(), do.Undo.FileNames()...) {
+				add(name)
+			}
+		case Read:
+			for _, name := range do.From.Script.FileNames() {
+				add(name)
+			}
 		}
 	}
 	return out

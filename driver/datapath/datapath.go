@@ -39,6 +39,8 @@ type Setup struct {
 	// without its load, in x86-64 instructions for each packet that the hook
 	// counts; nil where that is not known.
 	KnownInstructions *float64
+	// Unsupported is why the filter cannot hold this cell's policies; "" if it can.
+	Unsupported string
 }
 
 // Marks says whether the setup leaves its mark on an endpoint's namespace: a
@@ -180,6 +182,9 @@ func combination(cell plan.Cell) (fa fabric, fi filter, err error) {
 // Check says whether a node with these facts (bundle session facts) can carry
 // the setup; an error wraps ErrNotSupported.
 func Check(s Setup, facts map[string]string) error {
+	if s.Unsupported != "" {
+		return fmt.Errorf("%w: %s", ErrNotSupported, s.Unsupported)
+	}
 	for _, st := range s.Apply {
 		if r, ok := st.Do.(bundle.Rules); ok && facts["tool."+r.Tool] == "" {
 			return fmt.Errorf("%w: the node has no %s", ErrNotSupported, r.Tool)

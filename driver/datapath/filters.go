@@ -12,7 +12,7 @@ import (
 // filters lists every filter, by mechanism and within it by structure.
 func filters() []filter {
 	none := filter{name: "none", doc: "no policy", noPolicies: true, inside: true, render: func(*renderer) error { return nil }}
-	return slices.Concat([]filter{none}, netfilterFilters(), tcFilters(), xdpFilters())
+	return slices.Concat([]filter{none}, netfilterFilters(), tcFilters(), xdpFilters(), peerFilters())
 }
 
 func netfilterFilters() []filter {

@@ -18,12 +18,14 @@ func doRead(c *call, a bundle.Read) error {
 	var got counters
 	var err error
 	switch {
-	case a.From.Rules != nil && a.From.BPF == nil:
+	case a.From.Rules != nil && a.From.BPF == nil && a.From.Script == nil:
 		got, err = c.readRules(*a.From.Rules)
-	case a.From.BPF != nil && a.From.Rules == nil:
+	case a.From.BPF != nil && a.From.Rules == nil && a.From.Script == nil:
 		got, err = c.x.readBPF(*a.From.BPF)
+	case a.From.Script != nil && a.From.Rules == nil && a.From.BPF == nil:
+		got, err = c.readScript(*a.From.Script)
 	default:
-		err = errors.New("exactly one of rules and bpf must be set")
+		err = errors.New("exactly one of rules, bpf and script must be set")
 	}
 	if err != nil {
 		return fmt.Errorf("read %s: %w", a.Name, err)
@@ -65,7 +67,11 @@ func (x *executor) readBPF(b bundle.BPFCounter) (counters, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := got.addStats(m); err != nil {
+		add := got.addStats
+		if len(b.Ranges) > 0 {
+			add = func(m *ebpf.Map) error { return got.addRanges(m, b.Ranges) }
+		}
+		if err := add(m); err != nil {
 			return nil, fmt.Errorf("map %s: %w", b.Stats, err)
 		}
 	}
@@ -91,19 +97,52 @@ func (k counters) addStats(m *ebpf.Map) error {
 	}
 	names := verdictNames()
 	for i := range m.MaxEntries() {
-		var perCPU []statValue
-		if err := m.Lookup(i, &perCPU); err != nil {
-			return fmt.Errorf("read index %d: %w", i, err)
-		}
-		var sum statValue
-		for _, v := range perCPU {
-			sum.Packets += v.Packets
-			sum.Bytes += v.Bytes
+		sum, err := statAt(m, i)
+		if err != nil {
+			return err
 		}
 		k["packets"] += sum.Packets
 		k["bytes"] += sum.Bytes
 		if name, ok := names[i]; ok {
 			k[name] = sum.Packets
+		}
+	}
+	return nil
+}
+
+// statAt is one index of a stats map, summed over CPUs if each has its own.
+func statAt(m *ebpf.Map, i uint32) (sum statValue, err error) {
+	if !perCPU(m) {
+		err = m.Lookup(i, &sum)
+	} else {
+		var each []statValue
+		err = m.Lookup(i, &each)
+		for _, v := range each {
+			sum.Packets += v.Packets
+			sum.Bytes += v.Bytes
+		}
+	}
+	if err != nil {
+		return sum, fmt.Errorf("read index %d: %w", i, err)
+	}
+	return sum, nil
+}
+
+// addRanges sums indices of a map of {packets, bytes} whose meaning is not ours.
+func (k counters) addRanges(m *ebpf.Map, ranges []bundle.StatRange) error {
+	if t := m.Type(); t != ebpf.Array && t != ebpf.PerCPUArray || m.ValueSize() != 16 {
+		return fmt.Errorf("is a %v with values of %d bytes, not an array of {packets, bytes}", t, m.ValueSize())
+	}
+	for _, r := range ranges {
+		k[r.Key] += 0
+		for i := r.First; i < r.First+r.Count; i++ {
+			v, err := statAt(m, i)
+			if err != nil {
+				return err
+			}
+			k[r.Key] += v.Packets
+			k["packets"] += v.Packets
+			k["bytes"] += v.Bytes
 		}
 	}
 	return nil

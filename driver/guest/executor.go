@@ -30,6 +30,7 @@ type executor struct {
 	flows     map[string]*flow
 	snapshots map[string]counters
 	nursery   *nursery
+	peers     peers
 	jit       func() (map[string]string, error) // reads the machine's state of the JIT compiler
 }
 
@@ -94,6 +95,9 @@ func handlers() map[string]handler {
 	on(t, doTestRuns)
 	on(t, doPeer)
 	on(t, doGenerate)
+	on(t, doTool)
+	on(t, doDaemon)
+	on(t, doAdoptBPF)
 	return t
 }
 

@@ -83,7 +83,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	case "version":
 		return printVersion(out)
 	case "nursery":
-		return nurse()
+		return nurse(args[1:])
 	default:
 		return usage("unknown command %q\n%s", args[0], usageText)
 	}

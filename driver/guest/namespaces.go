@@ -28,6 +28,7 @@ type endpoint struct {
 	*namespace
 	root   string // directory to chroot into, "" for none
 	cgroup string // directory in cgroup v2, "" for the helper's own
+	room   *room  // whose root the above is, nil for none
 }
 
 // currentNamespace opens the network namespace of the calling thread.

@@ -82,10 +82,21 @@ func (n *nursery) close() {
 }
 
 // nurse is the first process of a nursery: it reaps orphans until it is
-// killed.
-func nurse() error {
-	if os.Getpid() != 1 {
+// killed. Of a room, whose root is its argument, it is the furnisher first.
+func nurse(args []string) error {
+	if os.Getpid() != 1 || len(args) > 1 {
 		return usage("nursery is started by the helper itself")
+	}
+	if len(args) == 1 {
+		if err := furnishRoom(args[0]); err != nil {
+			return err
+		}
+		if _, err := os.Stdout.WriteString(roomReady); err != nil {
+			return err
+		}
+		if err := os.Stdout.Close(); err != nil {
+			return err
+		}
 	}
 	dead := make(chan os.Signal, 1)
 	signal.Notify(dead, unix.SIGCHLD)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -91,7 +92,10 @@ func (h *head) Write(p []byte) (int, error) {
 type program struct {
 	argv           []string
 	cpus           []int
+	stdin          io.Reader // nil is empty
 	stdout, stderr io.Writer
+	env            []string // added to processEnv
+	dir            string   // "" is "/"
 }
 
 // process is one that runs, or ran.
@@ -113,9 +117,7 @@ func (x *executor) spawn(ep *endpoint, p program) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if x.nursery == nil {
-		x.nursery = startNursery()
-	}
+	x.needNursery()
 	proc := &process{done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
@@ -134,6 +136,13 @@ func (x *executor) spawn(ep *endpoint, p program) (*process, error) {
 	return proc, nil
 }
 
+// needNursery starts the nursery unless there is one.
+func (x *executor) needNursery() {
+	if x.nursery == nil {
+		x.nursery = startNursery()
+	}
+}
+
 // launch prepares the calling thread and starts the program on it.
 func (x *executor) launch(ep *endpoint, p program, path string, proc *process) (*exec.Cmd, error) {
 	if err := ep.enter(); err != nil {
@@ -142,16 +151,20 @@ func (x *executor) launch(ep *endpoint, p program, path string, proc *process) (
 	if err := pin(p.cpus); err != nil {
 		return nil, err
 	}
-	if err := x.nursery.enter(); err != nil {
+	attr := syscall.SysProcAttr{Setpgid: true, Chroot: ep.root}
+	enter := x.nursery.enter
+	if ep.room != nil {
+		attr.Chroot, enter = "", ep.room.enter
+	}
+	if err := enter(); err != nil {
 		return nil, err
 	}
-	attr := syscall.SysProcAttr{Setpgid: true, Chroot: ep.root}
 	if !x.nursery.works() {
 		proc.note = "no PID namespace: " + x.nursery.why
 		attr.Pdeathsig = syscall.SIGKILL
 	}
 	start := func(attr syscall.SysProcAttr) (*exec.Cmd, error) {
-		cmd := &exec.Cmd{Path: path, Args: p.argv, Env: processEnv(), Dir: "/", Stdout: p.stdout, Stderr: p.stderr, SysProcAttr: &attr, WaitDelay: drainDelay}
+		cmd := &exec.Cmd{Path: path, Args: p.argv, Env: append(processEnv(), p.env...), Dir: cmp.Or(p.dir, "/"), Stdin: p.stdin, Stdout: p.stdout, Stderr: p.stderr, SysProcAttr: &attr, WaitDelay: drainDelay}
 		err := cmd.Start()
 		if err == nil {
 			proc.pid = cmd.Process.Pid

@@ -24,6 +24,7 @@ import (
 const (
 	sealedModules = "/lib/modules/load"
 	sealedRoot    = "/run/hookbed/endpoint"
+	sealedPeers   = "/run/hookbed/peers" // there only where a block needs it
 	sealedOut     = "/dev/ttyS1"
 )
 
@@ -61,7 +62,7 @@ func seal(ctx context.Context) error {
 		return err
 	}
 	defer out.Close()
-	hello := bundle.Hello{Schema: bundle.Schema, Node: "sealed", Blobs: bundle.SealedBlobs, EndpointRoot: sealedRoot}
+	hello := bundle.Hello{Schema: bundle.Schema, Node: "sealed", Blobs: bundle.SealedBlobs, EndpointRoot: sealedRoot, PeersRoot: sealedPeers}
 	s := sealedRun{ctx: ctx, out: out, start: func() (*childHelper, error) { return startChild(hello) }, settle: settleDown}
 	return s.block(block)
 }

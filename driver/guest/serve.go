@@ -164,6 +164,7 @@ func (s *session) hello(h bundle.Hello) bundle.Reply {
 		}
 	}
 	s.x.root, s.x.blobs, s.open = h.EndpointRoot, h.Blobs, true
+	s.x.peers.root = h.PeersRoot
 	s.log.Info("session", "node", h.Node, "pid", os.Getpid())
 	return bundle.Reply{PID: os.Getpid()}
 }

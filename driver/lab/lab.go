@@ -29,8 +29,10 @@ type Config struct {
 	Store     *images.Store
 	StateDir  string // directory of this lab's state, made and removed by it
 	GuestPath string // the static guest helper on this computer
-	Detached  bool   // the lab survives the driver (`driver up`)
-	Log       *slog.Logger
+	// Peers: the nodes need the filters that others wrote.
+	Peers    bool
+	Detached bool // the lab survives the driver (`driver up`)
+	Log      *slog.Logger
 }
 
 // Lab is a running lab.

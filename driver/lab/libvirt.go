@@ -103,7 +103,7 @@ func upLibvirt(ctx context.Context, cfg Config) (_ *Lab, err error) {
 // prepare gets the images and learns which accelerator works.
 func (p *virtual) prepare(ctx context.Context) error {
 	var err error
-	if p.set, err = p.cfg.Store.Ensure(ctx, images.Want{Kernel: p.cfg.Lab.Kernel, Root: true, Endpoint: true}); err != nil {
+	if p.set, err = p.cfg.Store.Ensure(ctx, images.Want{Kernel: p.cfg.Lab.Kernel, Root: true, Endpoint: true, Peers: p.cfg.Peers}); err != nil {
 		return err
 	}
 	switch p.cfg.Lab.Accel {
@@ -178,6 +178,11 @@ func (p *virtual) bootNode(ctx context.Context, n *virtualNode, i int) error {
 			return fmt.Errorf("load br_netfilter on %s: %w", n.Name, err)
 		}
 	}
+	if p.cfg.Peers {
+		if err := n.ssh.Run(ctx, host.Cmd{Argv: []string{"sh", "-c", mountPeers, "sh", images.SealedPeers}}); err != nil {
+			return fmt.Errorf("mount the peers on %s: %w", n.Name, err)
+		}
+	}
 	helper, err := os.ReadFile(p.cfg.GuestPath)
 	if err != nil {
 		return fmt.Errorf("read the guest helper: %w", err)
@@ -186,10 +191,17 @@ func (p *virtual) bootNode(ctx context.Context, n *virtualNode, i int) error {
 		return err
 	}
 	n.helper, err = openSession(ctx, n.Name, n.ssh, []string{guestPath, "serve"},
-		bundle.Hello{Schema: bundle.Schema, Node: n.Name, Blobs: guestBlobs, EndpointRoot: guestEndpoint},
+		bundle.Hello{Schema: bundle.Schema, Node: n.Name, Blobs: guestBlobs, EndpointRoot: guestEndpoint, PeersRoot: images.SealedPeers},
 		n.pushBlobs)
 	return err
 }
+
+// mountPeers finds the peers' disk by its serial and mounts it at $1.
+const mountPeers = `mkdir -p "$1" && for disk in /sys/block/vd*; do
+	if [ "$(cat "$disk/serial")" = ` + peersSerial + ` ]; then exec mount -t squashfs -o ro "/dev/${disk##*/}" "$1"; fi
+done; echo "no disk has the serial ` + peersSerial + `" >&2; exit 1`
+
+const peersSerial = "peers"
 
 // pushBlobs sends files in a few round trips however many they are: each one
 // costs an emulated guest tens of milliseconds.
@@ -247,15 +259,18 @@ func (p *virtual) machine(n *virtualNode, i int) (vm.Machine, error) {
 	if err != nil {
 		return vm.Machine{}, fmt.Errorf("write config disk of %s: %w", n.Name, err)
 	}
+	disks := []vm.Disk{
+		{Path: p.set.Root.Path, ReadOnly: true, Serial: "root"}, {Path: p.set.Modules.Path, ReadOnly: true, Serial: "modules"},
+		{Path: p.set.Endpoint.Path, ReadOnly: true, Serial: "endpoint"}, {Path: disk, ReadOnly: true, Serial: "config"},
+	}
+	if p.set.Peers != nil {
+		disks = append(disks, vm.Disk{Path: p.set.Peers.Path, ReadOnly: true, Serial: peersSerial})
+	}
 	uuid, err := randomUUID()
 	return vm.Machine{
 		Name: n.domain, UUID: uuid, VCPUs: p.cfg.Lab.VCPUs, MemoryMiB: p.cfg.Lab.Memory, Accel: p.accel.Name,
 		Kernel: p.set.Kernel.Path, Initramfs: p.set.Initramfs.Path, Cmdline: images.Cmdline,
-		Disks: []vm.Disk{
-			{Path: p.set.Root.Path, ReadOnly: true, Serial: "root"}, {Path: p.set.Modules.Path, ReadOnly: true, Serial: "modules"},
-			{Path: p.set.Endpoint.Path, ReadOnly: true, Serial: "endpoint"}, {Path: disk, ReadOnly: true, Serial: "config"},
-		},
-		NICs: nics, ConsoleLog: filepath.Join(p.cfg.StateDir, n.Name+".console"),
+		Disks: disks, NICs: nics, ConsoleLog: filepath.Join(p.cfg.StateDir, n.Name+".console"),
 	}, err
 }
 
@@ -493,6 +508,9 @@ func (l *Lab) describeVirtual(ctx context.Context, p *virtual) error {
 	artifacts := map[string]string{}
 	for _, a := range []images.Artifact{p.set.Kernel, p.set.Modules, p.set.Initramfs, p.set.Root, p.set.Endpoint, p.set.EndpointArchive} {
 		artifacts[a.Name] = a.SHA256
+	}
+	if p.set.Peers != nil {
+		artifacts[p.set.Peers.Name] = p.set.Peers.SHA256
 	}
 	versions, err := p.hv.Versions(ctx)
 	l.env = map[string]any{

@@ -21,6 +21,7 @@ type local struct {
 	cfg    Config
 	here   host.Host
 	root   string // endpoint root file system
+	peers  string // root file system of the peers, "" for none
 	blobs  string
 	nodes  []datapath.Node
 	helper *session
@@ -31,11 +32,11 @@ func upLocal(ctx context.Context, cfg Config) (*Lab, error) {
 		return nil, fmt.Errorf("the local provider makes network namespaces: run it as root")
 	}
 	start := time.Now()
-	set, err := cfg.Store.Ensure(ctx, images.Want{EndpointDir: true})
+	set, err := cfg.Store.Ensure(ctx, images.Want{EndpointDir: true, Peers: cfg.Peers})
 	if err != nil {
 		return nil, err
 	}
-	p := &local{cfg: cfg, here: host.NewLocal(), root: set.EndpointDir, blobs: filepath.Join(cfg.StateDir, "blobs")}
+	p := &local{cfg: cfg, here: host.NewLocal(), root: set.EndpointDir, peers: set.PeersDir, blobs: filepath.Join(cfg.StateDir, "blobs")}
 	if err := os.MkdirAll(p.blobs, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
@@ -73,13 +74,16 @@ func (l *Lab) describeLocal(ctx context.Context, p *local, set images.Set) error
 		"provider": "local", "accelerator": "none (this computer's kernel)",
 		"endpoint_sha256": set.Endpoint.SHA256, "image_drift": set.Drift, "nodes": l.facts,
 	}
+	if set.Peers != nil {
+		l.env["peers_sha256"] = set.PeersDigest
+	}
 	return p.shut(ctx)
 }
 
 // open starts a helper and wires the nodes together in it.
 func (p *local) open(ctx context.Context) error {
 	argv := []string{p.cfg.GuestPath, "serve", "--node-netns", "--die-with-parent"}
-	hello := bundle.Hello{Schema: bundle.Schema, Node: "local", Blobs: p.blobs, EndpointRoot: p.root}
+	hello := bundle.Hello{Schema: bundle.Schema, Node: "local", Blobs: p.blobs, EndpointRoot: p.root, PeersRoot: p.peers}
 	s, err := openSession(ctx, "this computer", p.here, argv, hello, p.pushBlobs)
 	if err != nil {
 		return err

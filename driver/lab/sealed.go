@@ -60,7 +60,7 @@ func (s *Sealer) open(ctx context.Context) error {
 	if s.guest, err = os.ReadFile(s.cfg.GuestPath); err != nil {
 		return fmt.Errorf("read the guest helper: %w", err)
 	}
-	if s.set, err = s.cfg.Store.Ensure(ctx, images.Want{Kernel: s.cfg.Lab.Kernel, Root: true, Endpoint: true}); err != nil {
+	if s.set, err = s.cfg.Store.Ensure(ctx, images.Want{Kernel: s.cfg.Lab.Kernel, Root: true, Endpoint: true, Peers: s.cfg.Peers}); err != nil {
 		return err
 	}
 	s.hv, err = vm.Connect(ctx, vm.Config{StateDir: s.cfg.StateDir, Lab: s.cfg.Name, CacheDir: filepath.Join(s.cfg.Store.Dir(), "libvirt")})

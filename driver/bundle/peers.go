@@ -1,0 +1,87 @@
+package bundle
+
+import "strings"
+
+// The steps of filters that others wrote. They run as they come, from a root
+// file system of their own (Hello.PeersRoot), or as the user's own scripts.
+
+// Program is something to run that is not the helper's own.
+//
+// In Argv, Stdin and Env the text "{index:LINK}" stands for the ifindex and
+// "{name:LINK}" for the name of a link in the step's namespace ("peer:" names
+// allowed), in Argv and Env "{dir}" for the script's working directory.
+type Program struct {
+	// Argv is the command, in the peers' root file system. It sees processes,
+	// /run, /tmp and the BPF file system of that root only, which begin empty
+	// with a setup's first Program and end with the setup. With Script: the
+	// script's arguments.
+	Argv []string `json:"argv,omitempty"`
+	// Script is a file of the bundle that runs on the node itself instead, with
+	// the node's tools, in the step's network namespace.
+	Script string `json:"script,omitempty"`
+	// Files of the bundle that lie in the script's working directory.
+	Files []string `json:"files,omitempty"`
+	// Env is added to the script's environment.
+	Env   map[string]string `json:"env,omitempty"`
+	Stdin string            `json:"stdin,omitempty"` // file of the bundle
+	// Timeout is in seconds; 0 means 120.
+	Timeout float64 `json:"timeout,omitempty"`
+}
+
+// String names the program in messages.
+func (p Program) String() string {
+	if p.Script != "" {
+		return "script " + p.Script
+	}
+	return strings.Join(p.Argv, " ")
+}
+
+// FileNames lists the files of the bundle that the program needs.
+func (p *Program) FileNames() []string {
+	if p == nil {
+		return nil
+	}
+	return append([]string{p.Script, p.Stdin}, p.Files...)
+}
+
+// Tool runs a program to its end. One that fails is the subject's fault. The
+// step's value Metric is the wall time in seconds. Undo: the Undo program.
+type Tool struct {
+	Do     Program  `json:"do"`
+	Undo   *Program `json:"undo,omitempty"`
+	Metric string   `json:"metric,omitempty"` // "" = MetricLoad
+}
+
+// Daemon starts a program of the peers' root that stays, in the step's network
+// namespace, and waits until it listens on a Unix socket. Undo: terminated, then
+// killed; Stop ends it too.
+type Daemon struct {
+	Handle string   `json:"handle"`
+	Argv   []string `json:"argv"`
+	Socket string   `json:"socket"` // path in the peers' root
+}
+
+// AdoptBPF finds programs and maps that a Program or Daemon loaded, and files
+// them under a handle as LoadBPF does, so that FillMap and Read can use them.
+// Maps and programs go by the names that the kernel knows; of several of one
+// name the second is NAME#2. An adopted object of that handle is replaced. The
+// step's value is "memory_bytes", as for LoadBPF. Undo: let go, not unloaded.
+type AdoptBPF struct {
+	Handle string `json:"handle"`
+	// Exactly one of: the Daemon whose process holds them, and the directory of
+	// the peers' root below which they are pinned.
+	Daemon string `json:"daemon,omitempty"`
+	Pins   string `json:"pins,omitempty"`
+	// Maps must be among them.
+	Maps []string `json:"maps,omitempty"`
+	// Link must carry an XDP program in the mode of Hook; "" checks nothing.
+	Link string `json:"link,omitempty"`
+	Hook string `json:"hook,omitempty"`
+}
+
+// StatRange sums consecutive indices of a stats map under a key.
+type StatRange struct {
+	Key   string `json:"key"`
+	First uint32 `json:"first"`
+	Count uint32 `json:"count"`
+}

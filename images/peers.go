@@ -1,0 +1,119 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Files of a peers artifact; the unpacked tree is in endpointDir, as that of
+// the endpoint image is.
+const (
+	peersFile       = "peers.squashfs"
+	sealedPeersFile = "sealed-peers.cpio"
+)
+
+// SealedPeers is where a sealed guest has the peers' root file system.
+const SealedPeers = "/run/hookbed/peers"
+
+// peersSuite has bpfilter, which no stable release has.
+const peersSuite = "sid"
+
+// suiteOf is the Debian suite that a lock is resolved in.
+func suiteOf(lock string) string {
+	if lock == lockPeers {
+		return peersSuite
+	}
+	return suite
+}
+
+// peersPrograms are the peers themselves, and the loader that takes away what a
+// killed xdp-filter left. libxdp is loaded by none of them, they hold it
+// themselves.
+func peersPrograms() []string {
+	return []string{"usr/sbin/bfcli", "usr/sbin/bpfilter", "usr/sbin/xdp-filter", "usr/sbin/xdp-loader"}
+}
+
+// peersObjects are the BPF objects that xdp-filter and libxdp look for by path.
+func peersObjects() []string { return []string{"xdp-dispatcher.o", "xdpfilt_*.o"} }
+
+func peersRecipe() recipe {
+	return recipe{name: lockPeers, files: []string{"peers/packages"}, build: buildPeers}
+}
+
+// buildPeers makes one tree, used unpacked on this computer, and packs it for
+// machines and sealed guests.
+func buildPeers(ctx context.Context, b *build) error {
+	from := filepath.Join(b.work, "packages")
+	for _, p := range b.lock.Packages {
+		if err := b.unpack(ctx, p.Name, from); err != nil {
+			return err
+		}
+	}
+	root := filepath.Join(b.out, endpointDir)
+	if err := fillPeers(from, root); err != nil {
+		return err
+	}
+	if err := b.squashfs(ctx, root, peersFile, "-all-root"); err != nil {
+		return err
+	}
+	err := writeCPIO(filepath.Join(b.out, sealedPeersFile), func(c *cpioWriter) error { return c.tree(strings.TrimPrefix(SealedPeers, "/"), root) })
+	if err != nil {
+		return err
+	}
+	layer, err := treeDigest(root, b.epoch())
+	b.manifest.Values[valueLayer] = layer
+	return err
+}
+
+// fillPeers copies programs, objects and exactly the libraries that are needed,
+// and makes the directories that a guest helper mounts on.
+func fillPeers(from, root string) error {
+	for _, d := range []string{"dev", "proc", "run", "sys/fs/bpf", "tmp", "usr/lib/x86_64-linux-gnu/bpf", "usr/lib64", "usr/sbin"} {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+			return err
+		}
+	}
+	for _, l := range []string{"lib", "lib64", "sbin"} {
+		if err := os.Symlink("usr/"+l, filepath.Join(root, l)); err != nil {
+			return err
+		}
+	}
+	files, err := elfClosure(from, peersPrograms())
+	if err != nil {
+		return err
+	}
+	objects, err := findObjects(from, peersObjects())
+	if err != nil {
+		return err
+	}
+	for _, f := range slices.Concat(files, objects) {
+		if err := copyProgram(filepath.Join(from, f), filepath.Join(root, f)); err != nil {
+			return err
+		}
+	}
+	return normalModes(root)
+}
+
+// findObjects lists the BPF objects that match the patterns, as paths below dir.
+func findObjects(dir string, patterns []string) ([]string, error) {
+	const where = "usr/lib/x86_64-linux-gnu/bpf"
+	var out []string
+	for _, p := range patterns {
+		found, err := filepath.Glob(filepath.Join(dir, where, p))
+		if err == nil && len(found) == 0 {
+			err = errors.New("BPF object " + p + " is in none of the packages")
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range found {
+			out = append(out, path.Join(where, filepath.Base(f)))
+		}
+	}
+	return out, nil
+}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -350,6 +351,44 @@ func TestCgroup(t *testing.T) {
 	r.x.endpoints["client"].cgroup = group + "/none"
 	if res := r.must("client", bundle.Exec{Argv: []string{"true"}, Timeout: 5}); !strings.Contains(res.Note, "outside the endpoint's cgroup") {
 		t.Errorf("note is %q, want that the cgroup could not be entered", res.Note)
+	}
+}
+
+// TestNurseryMountsNothing: the tests stand in for a machine's first process
+// and for a nursery's, and must not take one for the other. It runs in a mount
+// namespace of its own, because the mistake would hide this computer's /proc.
+func TestNurseryMountsNothing(t *testing.T) {
+	const inside = "HOOKBED_TEST_NURSERY"
+	if os.Getenv(inside) == "" {
+		cmd := exec.Command(self(t), "-test.run=^TestNurseryMountsNothing$")
+		cmd.Env = append(os.Environ(), inside+"=1", mustHaveNetkit+"=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
+	mounts, err := os.Open("/proc/self/mountinfo") // works whatever is mounted over it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mounts.Close()
+	read := func() string {
+		data, err := io.ReadAll(io.NewSectionReader(mounts, 0, 1<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	before := read()
+	r := newRig(t)
+	r.must("", bundle.Netns{Name: "client"}, bundle.Netns{Name: "other"})
+	r.must("client", bundle.Exec{Argv: []string{"true"}, Timeout: 5})
+	if !r.x.nursery.works() {
+		t.Fatalf("no nursery: %s", r.x.nursery.why)
+	}
+	if after := read(); after != before {
+		t.Errorf("a nursery left mounts\n%s\nthey were\n%s", after, before)
 	}
 }
 

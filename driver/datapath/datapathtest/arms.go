@@ -91,7 +91,7 @@ func Arms() []Arm {
 // Defaults are the arms of Arms in which every option is at its default.
 func Defaults(arms []Arm) (out []Arm) {
 	for _, a := range arms {
-		if maps.Equal(a.Options, a.defaults) {
+		if a.plain() {
 			out = append(out, a)
 		}
 	}

@@ -82,42 +82,45 @@ func (b *bench) allowLeft(p *place, diff []string) ([]string, error) {
 	return diff, nil
 }
 
-// applyAgain applies the removed arm once more in the same namespaces.
-func (b *bench) applyAgain(n int) error {
+// applyAgain applies the removed arm once more in the same namespaces, with as
+// many policies as the update begins from, and leaves it there.
+func (b *bench) applyAgain() error {
+	n := updatePolicies
+	if b.arm.NoPolicies {
+		n = 0
+	}
 	if err := b.apply(b.arm, n); err != nil {
 		return fmt.Errorf("apply again: %w", err)
 	}
-	err := b.populate()
+	if err := b.populate(); err != nil {
+		return err
+	}
+	b.record(n)
+	return b.quick()
+}
+
+// record notes what the kernel holds of n policies, and whether it is what the
+// arm itself expects.
+func (b *bench) record(n int) {
+	if b.set.Hook == nil || n == 0 {
+		return
+	}
+	values, err := b.reading()
 	if err == nil {
-		err = b.quick()
+		b.held[n] = values
+		err = b.realised(n, values)
 	}
-	if err == nil && n > 0 {
-		err = b.realised(n)
+	if err != nil {
+		b.sizes = append(b.sizes, fmt.Errorf("%d policies: %w", n, err))
 	}
-	b.depopulate()
-	return errors.Join(err, b.undo())
 }
 
 // realised compares what the kernel holds with N, by the arm's own expectation
 // and beside it: some value counts the policies one by one.
-func (b *bench) realised(n int) error {
-	if b.set.Hook == nil {
-		return none("enforces nothing")
-	}
-	values, err := b.reading()
-	if err != nil {
-		return err
-	}
-	if n == 0 {
-		return nil
-	}
+func (b *bench) realised(n int, values map[string]float64) error {
 	const frame = 8 // rules or entries at most that are no policy
-	counted := false
-	for _, v := range values {
-		counted = counted || v >= float64(n) && v <= float64(n+frame)
-	}
-	if !counted {
-		return fmt.Errorf("nothing in the kernel counts %d policies: %v", n, values)
+	if !slices.ContainsFunc(slices.Collect(maps.Values(values)), func(v float64) bool { return v >= float64(n) && v <= float64(n+frame) }) {
+		return fmt.Errorf("nothing in the kernel counts them: %v", values)
 	}
 	for _, st := range b.set.Prove {
 		e, ok := st.Do.(bundle.Expect)
@@ -131,30 +134,35 @@ func (b *bench) realised(n int) error {
 	return nil
 }
 
-// size applies the arm at each size. Between any two, some value grows by
-// exactly the policies that came.
+// size compares what the kernel held of each number of policies. Between any
+// two, some value grew by exactly the policies that came.
 func (b *bench) size() error {
 	if b.arm.NoPolicies {
 		return none("has no policies")
 	}
-	var last map[string]float64
-	was := 0
-	for _, n := range sizes() {
-		if err := b.apply(b.arm, n); err != nil {
-			return fmt.Errorf("apply %d policies: %w", n, err)
+	if b.arm.plain() {
+		for _, n := range []int{1, 1000} {
+			if err := b.apply(b.arm, n); err != nil {
+				return fmt.Errorf("apply %d policies: %w", n, err)
+			}
+			b.record(n)
+			if err := b.undo(); err != nil {
+				return err
+			}
 		}
-		err := b.realised(n)
-		values, rerr := b.reading()
-		if err = errors.Join(err, rerr, b.undo()); err != nil {
-			return fmt.Errorf("%d policies: %w", n, err)
-		}
-		grew := slices.ContainsFunc(slices.Collect(maps.Keys(values)), func(k string) bool { return values[k]-last[k] == float64(n-was) })
-		if last != nil && !grew {
-			return fmt.Errorf("nothing in the kernel grew by %d from %d to %d policies: %v, %v", n-was, was, n, last, values)
-		}
-		last, was = values, n
 	}
-	return nil
+	errs := b.sizes
+	ns := slices.Sorted(maps.Keys(b.held))
+	if len(ns) < 2 {
+		errs = append(errs, fmt.Errorf("the kernel was seen only with %v policies", ns))
+	}
+	for i := 1; i < len(ns); i++ {
+		was, now, more := b.held[ns[i-1]], b.held[ns[i]], float64(ns[i]-ns[i-1])
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(now)), func(k string) bool { return now[k]-was[k] == more }) {
+			errs = append(errs, fmt.Errorf("nothing in the kernel grew by %.0f from %d to %d policies: %v, %v", more, ns[i-1], ns[i], was, now))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // background is traffic beside an update.
@@ -203,19 +211,21 @@ const (
 )
 
 // update adds and removes one policy under traffic.
-func (b *bench) update() error {
-	if b.arm.NoPolicies {
-		return none("has no policies")
-	}
-	if err := b.apply(b.arm, updatePolicies); err != nil {
-		return err
-	}
-	err := b.populate()
-	if err == nil {
+func (b *bench) update(applied bool) error {
+	var err error
+	switch {
+	case b.arm.NoPolicies:
+		err = none("has no policies")
+	case !applied && b.echo == nil:
+		err = none("not reached")
+	default:
 		err = b.updateUnderTraffic()
 	}
 	b.depopulate()
-	return errors.Join(err, b.undo(), b.asFound())
+	if left := errors.Join(b.undo(), b.asFound()); left != nil {
+		return errors.Join(err, left)
+	}
+	return err
 }
 
 func (b *bench) updateUnderTraffic() error {
@@ -240,7 +250,11 @@ func (b *bench) updateUnderTraffic() error {
 	if got := b.echo.received(datapath.ServicePort) - before; got > 0 && !b.policies.admits(b.blast()) {
 		return fmt.Errorf("%d forbidden datagrams reached the server", got)
 	}
-	return b.realised(updatePolicies)
+	values, err := b.reading()
+	if err == nil {
+		err = b.realised(updatePolicies, values)
+	}
+	return err
 }
 
 // blast is the flow of forbidden datagrams.
@@ -409,8 +423,8 @@ func (b *bench) kept(c *net.TCPConn) error {
 // other puts another arm in the same namespaces afterwards.
 func (b *bench) other() error {
 	o := b.rig.Other
-	if o.Datapath == "" {
-		return none("no other arm was given")
+	if !b.arm.plain() || o.Datapath == "" {
+		return none("only of arms with all options at their defaults")
 	}
 	n := mainPolicies
 	if o.NoPolicies {
@@ -449,6 +463,9 @@ func fresh(values map[string]float64) error {
 // crash kills the helper in the middle of applying, and once all is applied
 // and a server runs.
 func (b *bench) crash() error {
+	if !b.arm.plain() {
+		return none("only of arms with all options at their defaults")
+	}
 	b.end()
 	n := mainPolicies
 	if b.arm.NoPolicies {

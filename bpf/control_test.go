@@ -19,7 +19,7 @@ func TestControlPasses(t *testing.T) {
 	for _, spin := range spins {
 		t.Run(fmt.Sprintf("spin=%d", spin), func(t *testing.T) {
 			r := loadSpinning(t, spin)
-			for _, c := range verdictCases() {
+			for _, c := range append(verdictCases(false), verdictCases(true)...) {
 				if untestable(c.frame) {
 					continue // a header cut short is none of a test run's frames
 				}

@@ -212,10 +212,14 @@ func (f frame) reply() frame {
 	return f
 }
 
-// icmpError is the ICMP message of a type about a packet.
+// icmpError is the ICMP message of a type about a packet: as little of it as
+// RFC 792 asks for, or, in IPv6, all.
 func icmpError(kind byte, about frame) []byte {
 	quoted := about.packet()
-	return append([]byte{kind, 0, 0, 0, 0, 0, 0, 0}, quoted[:min(len(quoted), 20+len(about.options)+8)]...)
+	if !about.six {
+		quoted = quoted[:min(len(quoted), 20+len(about.options)+8)]
+	}
+	return append([]byte{kind, 0, 0, 0, 0, 0, 0, 0}, quoted...)
 }
 
 // ethernet builds a frame of another protocol.

@@ -82,9 +82,18 @@ func (ns *namespace) do(f func() error) error {
 
 // rig is a loaded object and where its programs run.
 type rig struct {
-	t    testing.TB
-	ns   *namespace
-	coll *ebpf.Collection
+	t         testing.TB
+	ns        *namespace
+	coll      *ebpf.Collection
+	structure Structure // what policies go into
+	six       bool      // the family of rules
+}
+
+// with is the rig for a subtest.
+func (r *rig) with(t testing.TB) *rig {
+	sub := *r
+	sub.t = t
+	return &sub
 }
 
 // load loads an object with one-byte variables set.
@@ -115,7 +124,11 @@ func load(t testing.TB, object []byte, vars map[string]any, shape ...func(*ebpf.
 		t.Fatal(err)
 	}
 	t.Cleanup(coll.Close)
-	return &rig{t, ns, coll}
+	structure := StructureHash
+	if s, ok := vars[VarStructure].(uint8); ok {
+		structure = Structure(s)
+	}
+	return &rig{t: t, ns: ns, coll: coll, structure: structure}
 }
 
 func loadTC(t testing.TB, newOnly, peer uint8) *rig {
@@ -128,7 +141,7 @@ func loadTC(t testing.TB, newOnly, peer uint8) *rig {
 
 func loadXDP(t testing.TB, enforce uint8) *rig {
 	t.Helper()
-	return load(t, XDPObject(), map[string]any{VarEnforce: enforce, VarEndpointIP: [4]byte(IPKey(server))})
+	return load(t, XDPObject(), map[string]any{VarEnforce: enforce, VarEndpointIP: [4]byte(IPKey(server)), VarEndpointIP6: [16]byte(IPKey(server6))})
 }
 
 func (r *rig) put(m string, key, value []byte) {
@@ -151,12 +164,19 @@ func (r *rig) endpoint(ip netip.Addr, ifindex int, mac, gwMAC string, enforce bo
 	line := EndpointLine(ip, "veth0", 1, mac, gwMAC, enforce)
 	index := hex.EncodeToString(binary.LittleEndian.AppendUint32(nil, uint32(ifindex)))
 	key, value, _ := strings.Cut(strings.ReplaceAll(line, "{ifindex:veth0}", index), " ")
-	r.put(MapEndpoints, unhex(r.t, key), unhex(r.t, value))
+	m := MapEndpoints
+	if ip.Is6() {
+		m = MapEndpoints6
+	}
+	r.put(m, unhex(r.t, key), unhex(r.t, value))
 }
 
+// serverEndpoint enters the server, with both addresses.
 func (r *rig) serverEndpoint(enforce bool) {
 	r.t.Helper()
-	r.endpoint(server, serverLink, serverMAC.String(), serverGW.String(), enforce)
+	for _, ip := range []netip.Addr{server, server6} {
+		r.endpoint(ip, serverLink, serverMAC.String(), serverGW.String(), enforce)
+	}
 }
 
 func unhex(t testing.TB, s string) []byte {

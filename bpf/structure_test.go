@@ -32,7 +32,7 @@ func (r *rig) apply(fills []Fill) {
 		keys, values := entriesOf(r.t, f, m)
 		if f.Delete {
 			for i := range keys.Len() {
-				r.remove(f.Map, keys.Index(i).Interface().([]byte))
+				r.remove(f.Map, keys.Index(i).Bytes())
 			}
 			continue
 		}
@@ -171,7 +171,19 @@ func guardVars(s Structure, ps []Policy, more map[string]any) map[string]any {
 	for k, v := range more {
 		vars[k] = v
 	}
+	delete(vars, roomForHits)
 	return vars
+}
+
+// roomForHits is no variable, but how many policies are counted.
+const roomForHits = "room for hits"
+
+func room(more map[string]any) func(*ebpf.CollectionSpec) {
+	return func(s *ebpf.CollectionSpec) {
+		if n, ok := more[roomForHits].(uint32); ok {
+			s.Maps[MapHits].MaxEntries, s.Maps[MapHitsShared].MaxEntries = n, n
+		}
+	}
 }
 
 func loadGuard(t testing.TB, s Structure, ps []Policy, more map[string]any) *rig {
@@ -184,12 +196,12 @@ func loadGuard(t testing.TB, s Structure, ps []Policy, more map[string]any) *rig
 		}
 		vars[VarL4Ports] = [4 * MaxL4Ports]byte(ports)
 	}
-	return load(t, DatapathObject(), vars, smallConntrack)
+	return load(t, DatapathObject(), vars, smallConntrack, room(more))
 }
 
 func loadXDPStructure(t testing.TB, s Structure, ps []Policy, more map[string]any) *rig {
 	t.Helper()
-	return load(t, XDPObject(), guardVars(s, ps, more), func(spec *ebpf.CollectionSpec) {})
+	return load(t, XDPObject(), guardVars(s, ps, more), room(more))
 }
 
 func smallConntrack(s *ebpf.CollectionSpec) {

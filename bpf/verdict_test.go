@@ -46,46 +46,72 @@ type verdictCase struct {
 	want  verdict
 }
 
-// verdictCases hold for every program that enforces policy on the server.
-func verdictCases() []verdictCase {
-	tcp := frame{}
-	udp := frame{proto: protoUDP}
-	ping := frame{proto: protoICMP}
+// verdictCases hold for every program that enforces policy on the server, with
+// every structure that can express the rules.
+func verdictCases(six bool) []verdictCase {
+	tcp, udp, ping := frame{six: six}, frame{six: six, proto: protoUDP}, frame{six: six, proto: protoICMP}
+	from := func(src netip.Addr) frame { return frame{six: six, src: src} }
+	to := func(port uint16) frame { return frame{six: six, dport: port} }
+	tags := func(tags ...uint16) frame { return frame{six: six, tags: tags} }
 	any := netip.Addr{}
-	return slices.Concat([]verdictCase{
+	arp := make([]byte, 28)
+	common := slices.Concat([]verdictCase{
 		{"allowed", tcp.bytes(), onlyClient, admit},
-		{"allowed, opening", frame{flags: tcpSYN}.bytes(), onlyClient, admit},
+		{"allowed, opening", frame{six: six, flags: tcpSYN}.bytes(), onlyClient, admit},
 		{"allowed UDP", udp.bytes(), []rule{{src: client, port: 5001, proto: protoUDP}}, admit},
 		{"allowed ping", ping.bytes(), []rule{{src: client, proto: protoICMP}}, admit},
-		{"other source", frame{src: stranger}.bytes(), onlyClient, drop},
-		{"other port", frame{dport: 5002}.bytes(), onlyClient, drop},
+		{"other source", from(stranger).bytes(), onlyClient, drop},
+		{"other port", to(5002).bytes(), onlyClient, drop},
 		{"other protocol, UDP", udp.bytes(), onlyClient, drop},
 		{"other protocol, ping", ping.bytes(), onlyClient, drop},
-		{"other protocol, ESP", frame{proto: 50}.bytes(), onlyClient, drop},
+		{"other protocol, ESP", frame{six: six, proto: 50}.bytes(), onlyClient, drop},
 		{"no policy at all", tcp.bytes(), nil, drop},
 
-		{"source on any port", frame{dport: 9}.bytes(), []rule{{src: client}}, admit},
-		{"source on any port, other source", frame{src: stranger}.bytes(), []rule{{src: client}}, drop},
+		{"source on any port", to(9).bytes(), []rule{{src: client}}, admit},
+		{"source on any port, other source", from(stranger).bytes(), []rule{{src: client}}, drop},
 		{"source on any port, ping", ping.bytes(), []rule{{src: client}}, admit},
-		{"any source on port", frame{src: stranger}.bytes(), []rule{{src: any, port: 5001, proto: protoTCP}}, admit},
-		{"any source on port, other port", frame{dport: 9}.bytes(), []rule{{src: any, port: 5001, proto: protoTCP}}, drop},
+		{"any source on port", from(stranger).bytes(), []rule{{src: any, port: 5001, proto: protoTCP}}, admit},
+		{"any source on port, other port", to(9).bytes(), []rule{{src: any, port: 5001, proto: protoTCP}}, drop},
 		{"any source on port, UDP", udp.bytes(), []rule{{src: any, port: 5001, proto: protoTCP}}, drop},
-		{"any source on any port", frame{src: stranger, dport: 9, proto: protoUDP}.bytes(), []rule{{}}, admit},
+		{"any source on any port", frame{six: six, src: stranger, dport: 9, proto: protoUDP}.bytes(), []rule{{}}, admit},
 
 		{"denied exactly, any admitted", tcp.bytes(), []rule{{src: client, port: 5001, proto: protoTCP, deny: true}, {}}, drop},
 		{"denied source, any admitted", tcp.bytes(), []rule{{src: client, deny: true}, {}}, drop},
 		{"denied port, source admitted", tcp.bytes(), []rule{{src: client}, {src: any, port: 5001, proto: protoTCP, deny: true}}, admit},
 		{"any denied, admitted exactly", tcp.bytes(), append([]rule{{deny: true}}, onlyClient...), admit},
-		{"any denied", frame{dport: 9}.bytes(), append([]rule{{deny: true}}, onlyClient...), drop},
+		{"any denied", to(9).bytes(), append([]rule{{deny: true}}, onlyClient...), drop},
 
-		{"ARP", ethernet(etherARP, make([]byte, 28)), onlyClient, pass},
-		{"the other family", otherFamily(), onlyClient, pass},
-		{"the other family in VLAN", otherFamily(etherVLAN), onlyClient, pass},
-		{"ARP in two VLANs", ethernet(etherARP, make([]byte, 28), etherQinQ, etherVLAN), onlyClient, pass},
-		{"other destination", frame{dst: elsewhere}.bytes(), onlyClient, pass},
-		{"other destination, later fragment", frame{dst: elsewhere, frag: 100}.bytes(), onlyClient, pass},
-		{"other destination in VLAN", frame{dst: elsewhere, tags: []uint16{etherVLAN}}.bytes(), onlyClient, pass},
+		{"ARP", ethernet(etherARP, arp), onlyClient, pass},
+		{"ARP in two VLANs", ethernet(etherARP, arp, etherQinQ, etherVLAN), onlyClient, pass},
+		{"the other family", otherFamily(six).bytes(), onlyClient, pass},
+		{"the other family in VLAN", otherFamily(six, etherVLAN).bytes(), onlyClient, pass},
+		{"other destination", frame{six: six, dst: elsewhere}.bytes(), onlyClient, pass},
+		{"other destination in VLAN", frame{six: six, dst: elsewhere, tags: []uint16{etherVLAN}}.bytes(), onlyClient, pass},
 
+		{"one VLAN", tags(etherVLAN).bytes(), onlyClient, drop},
+		{"one service VLAN", tags(etherQinQ).bytes(), onlyClient, drop},
+		{"two VLANs", tags(etherQinQ, etherVLAN).bytes(), onlyClient, drop},
+		{"two VLANs, any admitted", tags(etherVLAN, etherVLAN).bytes(), []rule{{}}, drop},
+		{"three VLANs", tags(etherQinQ, etherVLAN, etherVLAN).bytes(), []rule{{}}, drop},
+		{"IP version 5", patched(tcp, 0, 5<<4|5), []rule{{}}, drop},
+		{"trailing padding", append(tcp.bytes(), make([]byte, 6)...), onlyClient, admit},
+	},
+		cut("TCP", tcp.bytes(), 20),
+		cut("UDP", udp.bytes(), 8),
+		cut("ping", ping.bytes(), 8),
+		cut("one VLAN", tags(etherVLAN).bytes(), 0),
+		cut("two VLANs", tags(etherQinQ, etherVLAN).bytes(), 0),
+	)
+	if six {
+		return append(common, verdictCases6()...)
+	}
+	return append(common, verdictCases4()...)
+}
+
+// verdictCases4 are about what only IPv4 has.
+func verdictCases4() []verdictCase {
+	tcp := frame{}
+	return slices.Concat([]verdictCase{
 		{"IP options", frame{options: make([]byte, 12)}.bytes(), onlyClient, admit},
 		{"all IP options", frame{options: make([]byte, 40)}.bytes(), onlyClient, admit},
 		{"IP options, other port", frame{options: make([]byte, 40), dport: 5002}.bytes(), onlyClient, drop},
@@ -94,32 +120,68 @@ func verdictCases() []verdictCase {
 		{"middle fragment", frame{frag: moreFrags | 100}.bytes(), onlyClient, drop},
 		{"last fragment", frame{frag: 100}.bytes(), onlyClient, drop},
 		{"last fragment, any admitted", frame{frag: 1}.bytes(), []rule{{}}, drop},
-		{"one VLAN", frame{tags: []uint16{etherVLAN}}.bytes(), onlyClient, drop},
-		{"one service VLAN", frame{tags: []uint16{etherQinQ}}.bytes(), onlyClient, drop},
-		{"two VLANs", frame{tags: []uint16{etherQinQ, etherVLAN}}.bytes(), onlyClient, drop},
-		{"two VLANs, any admitted", frame{tags: []uint16{etherVLAN, etherVLAN}}.bytes(), []rule{{}}, drop},
-		{"three VLANs", frame{tags: []uint16{etherQinQ, etherVLAN, etherVLAN}}.bytes(), []rule{{}}, drop},
-		{"IP version 5", patched(tcp, 0, 5<<4|5), []rule{{}}, drop},
+		{"other destination, later fragment", frame{dst: elsewhere, frag: 100}.bytes(), onlyClient, pass},
 		{"header length 4 words", patched(tcp, 0, 4<<4|4), []rule{{}}, drop},
 		{"header length beyond the frame", patched(tcp, 0, 4<<4|15), []rule{{}}, drop},
 		{"total length ends in TCP", frame{totLen: 39}.bytes(), onlyClient, drop},
 		{"total length ends in UDP", frame{totLen: 27, proto: protoUDP}.bytes(), []rule{{}}, drop},
 		{"total length below the header", frame{totLen: 10}.bytes(), onlyClient, drop},
-		{"trailing padding", append(tcp.bytes(), make([]byte, 6)...), onlyClient, admit},
-	},
-		cut("TCP", tcp.bytes(), 20),
-		cut("TCP after options", frame{options: make([]byte, 40)}.bytes(), 20),
-		cut("UDP", udp.bytes(), 8),
-		cut("ping", ping.bytes(), 8),
-		cut("one VLAN", frame{tags: []uint16{etherVLAN}}.bytes(), 0),
-		cut("two VLANs", frame{tags: []uint16{etherQinQ, etherVLAN}}.bytes(), 0),
-	)
+		{"ICMPv6 is none here", frame{proto: protoICMPv6, l4: []byte{135, 0, 0, 0, 0, 0, 0, 0}}.bytes(), onlyClient, drop},
+	}, cut("TCP after options", frame{options: make([]byte, 40)}.bytes(), 20))
 }
 
-// otherFamily is an IPv6 packet to nobody here.
-func otherFamily(tags ...uint16) []byte { return frame{six: true, dst: elsewhere, tags: tags}.bytes() }
+// verdictCases6 are about what only IPv6 has.
+func verdictCases6() []verdictCase {
+	with := func(x ...extension) frame { return frame{six: true, extensions: x} }
+	other := func(x ...extension) frame { return frame{six: true, extensions: x, dport: 5002} }
+	icmp := func(kind byte) frame {
+		return frame{six: true, src: stranger, proto: protoICMP, l4: []byte{kind, 0, 0, 0, 0, 0, 0, 0}}
+	}
+	hop, route, dest := options6(protoHopByHop, 0), options6(protoRouting, 2), options6(protoDestination, 0)
+	whole := fragment6(0, false)
+	cases := []verdictCase{
+		{"four extension headers", with(hop, dest, route, auth(4)).bytes(), onlyClient, admit},
+		{"four extension headers, other port", other(hop, dest, route, auth(4)).bytes(), onlyClient, drop},
+		{"five extension headers", with(hop, dest, route, auth(4), dest).bytes(), []rule{{}}, drop},
+		{"the longest extension header", with(options6(protoHopByHop, 20)).bytes(), onlyClient, admit},
+		{"the longest extension header, other port", other(options6(protoHopByHop, 20)).bytes(), onlyClient, drop},
+		{"length ends in an extension header", frame{six: true, extensions: []extension{dest}, totLen: 20}.bytes(), onlyClient, drop},
+		{"length ends in TCP", frame{six: true, totLen: 19}.bytes(), onlyClient, drop},
+		{"length ends in TCP behind an extension header", frame{six: true, extensions: []extension{dest}, totLen: 27}.bytes(), onlyClient, drop},
+		{"no length", frame{six: true, totLen: -65536}.bytes(), onlyClient, admit},
+		{"whole in a fragment header", with(whole).bytes(), onlyClient, admit},
+		{"first fragment", with(fragment6(0, true)).bytes(), onlyClient, admit},
+		{"first fragment, other port", other(fragment6(0, true)).bytes(), onlyClient, drop},
+		{"middle fragment", with(fragment6(100, true)).bytes(), onlyClient, drop},
+		{"last fragment, any admitted", with(fragment6(1, false)).bytes(), []rule{{}}, drop},
+		{"later fragment behind another header", with(hop, fragment6(1, false)).bytes(), []rule{{}}, drop},
+		{"other destination, later fragment", frame{six: true, dst: elsewhere, extensions: []extension{fragment6(1, true)}}.bytes(), onlyClient, pass},
+		{"nothing follows", frame{six: true, proto: 59}.bytes(), onlyClient, drop},
+		{"ICMP of IPv4 is none here", frame{six: true, proto: protoICMPv6, l4: []byte{3, 0, 0, 0, 0, 0, 0, 0}}.bytes(), onlyClient, drop},
+		{"neighbour solicitation, cut", icmp(135).bytes()[:etherSize+40+7], []rule{{}}, drop},
+		{"neighbour solicitation in VLAN", frame{six: true, tags: []uint16{etherVLAN}, proto: protoICMP, l4: icmp(135).l4}.bytes(), []rule{{}}, drop},
+		{"below discovery", icmp(132).bytes(), onlyClient, drop},
+		{"above discovery", icmp(138).bytes(), onlyClient, drop},
+	}
+	for kind := byte(133); kind <= 137; kind++ {
+		cases = append(cases, verdictCase{fmt.Sprintf("discovery %d", kind), icmp(kind).bytes(), nil, pass})
+	}
+	for _, x := range []extension{hop, route, dest, whole, auth(1)} {
+		cases = append(cases,
+			verdictCase{fmt.Sprintf("extension header %d", x.proto), with(x).bytes(), onlyClient, admit},
+			verdictCase{fmt.Sprintf("extension header %d, other port", x.proto), other(x).bytes(), onlyClient, drop})
+	}
+	return slices.Concat(cases,
+		cut("TCP after extension headers", with(hop, auth(4)).bytes(), 20),
+		cut("unknown protocol after extension headers", frame{six: true, extensions: []extension{dest}, proto: 50, l4: []byte{}}.bytes(), 0))
+}
 
-// patched sets a byte of a frame's IPv4 header.
+// otherFamily is a packet of the other family to nobody here.
+func otherFamily(six bool, tags ...uint16) frame {
+	return frame{six: !six, dst: elsewhere, tags: tags}
+}
+
+// patched sets a byte of a frame's IP header.
 func patched(f frame, offset int, value byte) []byte {
 	b := f.bytes()
 	b[etherSize+offset] = value
@@ -141,22 +203,65 @@ func cut(name string, whole []byte, transport int) []verdictCase {
 	return out
 }
 
-// setRules makes rules the only ones of a rig.
+// setRules makes rules the only ones of a rig, whatever it keeps them in.
 func (r *rig) setRules(rules []rule) {
 	r.t.Helper()
-	r.clear(MapPolicy)
-	ids := map[netip.Addr]uint32{{}: IdentityAny, client: clientID, stranger: strangerID}
-	for _, p := range rules {
-		key := XDPPolicyKey(p.src, p.port, p.proto)
-		if r.coll.Maps[MapIdentities] != nil {
-			key = PolicyKey(ids[p.src], p.port, p.proto)
-		}
-		r.put(MapPolicy, key, PolicyValue(p.deny, 0))
+	fills, tables := XDPFills, XDPTables
+	if r.coll.Maps[MapIdentities] != nil {
+		fills, tables = TCFills, TCTables
 	}
+	for _, m := range tables(r.structure, r.six) {
+		r.clear(m)
+	}
+	fs, err := fills(r.structure, policiesOf(rules, r.structure, r.six))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.apply(fs)
 }
 
+// policiesOf says rules in the words of the package. A list gets them in the
+// order in which a hash asks for them.
+func policiesOf(rules []rule, s Structure, six bool) []Policy {
+	var ps []Policy
+	for _, x := range rules {
+		ps = append(ps, x.policy(six))
+	}
+	if s == StructureLinear {
+		slices.SortStableFunc(ps, func(a, b Policy) int { return int(Wildcards(a)) - int(Wildcards(b)) })
+	}
+	return ps
+}
+
+func (x rule) policy(six bool) Policy {
+	p := Policy{Port: x.port, Proto: x.proto, Deny: x.deny}
+	if six && p.Proto == protoICMP {
+		p.Proto = protoICMPv6
+	}
+	source, any := x.src, !x.src.IsValid()
+	if any {
+		source = netip.IPv4Unspecified()
+	}
+	if six {
+		source = as6(source)
+	}
+	p.Source = netip.PrefixFrom(source, source.BitLen())
+	if any {
+		p.Source = netip.PrefixFrom(source, 0)
+	}
+	return p
+}
+
+// clear empties a map. Elements of an array become zero.
 func (r *rig) clear(m string) {
 	r.t.Helper()
+	if isArray(m) {
+		zero := make([]byte, r.coll.Maps[m].ValueSize())
+		for i := range 4 { // no test here fills more
+			r.put(m, listKey(i), zero)
+		}
+		return
+	}
 	var keys [][]byte
 	var key, value []byte
 	it := r.coll.Maps[m].Iterate()
@@ -168,27 +273,45 @@ func (r *rig) clear(m string) {
 	}
 }
 
+func eachFamily(t *testing.T, r *rig, f func(t *testing.T, r *rig, c verdictCase)) {
+	for _, six := range []bool{false, true} {
+		for _, c := range verdictCases(six) {
+			t.Run(fmt.Sprintf("v6=%v/%s", six, c.name), func(t *testing.T) {
+				r := r.with(t)
+				r.six = six
+				r.setRules(c.rules)
+				f(t, r, c)
+			})
+		}
+	}
+}
+
+// TestVerdictsOfXDP: every structure, every case.
 func TestVerdictsOfXDP(t *testing.T) {
-	r := loadXDP(t, 1)
-	for _, c := range verdictCases() {
-		t.Run(c.name, func(t *testing.T) {
-			r := &rig{t, r.ns, r.coll}
-			r.setRules(c.rules)
-			got := [...]outcome{admit: {ret: xdpPass, stat: int(StatAccepted)}, drop: {ret: xdpDrop, stat: int(StatDropped)}, pass: {ret: xdpPass, stat: int(StatPassed)}}[c.want]
-			out := r.want(ProgXDP, c.frame, got.ret, uint32(got.stat))
-			if !bytes.Equal(out.frame, c.frame) {
-				t.Errorf("the frame was changed")
-			}
+	wants := map[verdict]outcome{admit: {ret: xdpPass, stat: int(StatAccepted)}, drop: {ret: xdpDrop, stat: int(StatDropped)}, pass: {ret: xdpPass, stat: int(StatPassed)}}
+	for _, s := range xdpStructures() {
+		t.Run(s.name(), func(t *testing.T) {
+			r := loadXDPStructure(t, s, nil, map[string]any{VarWildcards: uint8(15)})
+			eachFamily(t, r, func(t *testing.T, r *rig, c verdictCase) {
+				want := wants[c.want]
+				checkUntouched(t, c.frame, r.want(ProgXDP, c.frame, want.ret, uint32(want.stat)).frame)
+			})
 		})
 	}
 }
 
+// TestVerdictsOfTC: every structure that can express all cases, every case, and
+// every program that joins endpoints.
 func TestVerdictsOfTC(t *testing.T) {
-	for _, program := range []string{ProgFromEndpoint, ProgFromNetdev} {
+	for _, s := range xdpStructures() {
 		for newOnly := range uint8(2) {
 			for peer := range uint8(2) {
-				t.Run(fmt.Sprintf("%s/enforce_new_only=%d,use_peer=%d", program, newOnly, peer), func(t *testing.T) {
-					verdictsOfTC(t, loadTC(t, newOnly, peer), program)
+				t.Run(fmt.Sprintf("%s/enforce_new_only=%d,use_peer=%d", s.name(), newOnly, peer), func(t *testing.T) {
+					r := load(t, DatapathObject(), map[string]any{VarStructure: uint8(s), VarEnforceNewOnly: newOnly, VarUsePeer: peer}, smallConntrack)
+					r.serverEndpoint(true)
+					for _, program := range []string{ProgFromEndpoint, ProgFromNetdev} {
+						t.Run(program, func(t *testing.T) { verdictsOfTC(t, r, program) })
+					}
 				})
 			}
 		}
@@ -196,35 +319,58 @@ func TestVerdictsOfTC(t *testing.T) {
 }
 
 func verdictsOfTC(t *testing.T, r *rig, program string) {
-	r.serverEndpoint(true)
-	for _, c := range verdictCases() {
+	eachFamily(t, r, func(t *testing.T, r *rig, c verdictCase) {
 		if untestable(c.frame) {
-			continue // TestVerdictsOnTheWire has it
+			return // TestVerdictsOnTheWire has it
 		}
-		t.Run(c.name, func(t *testing.T) {
-			r := &rig{t, r.ns, r.coll}
-			r.clear(MapConntrack)
-			r.setRules(c.rules)
-			switch c.want {
-			case admit:
-				out := r.want(program, c.frame, actRedirect, StatAccepted)
-				checkForwarded(t, c.frame, out.frame, serverMAC, serverGW)
-				wantEntries(t, r, 1)
-			case drop:
-				out := r.want(program, c.frame, actShot, StatDropped)
-				checkUntouched(t, c.frame, out.frame)
-				wantEntries(t, r, 0)
-			case pass:
-				out := r.want(program, c.frame, actOK, StatPassed)
-				checkUntouched(t, c.frame, out.frame)
-			}
-		})
+		r.forget()
+		switch c.want {
+		case admit:
+			out := r.want(program, c.frame, actRedirect, StatAccepted)
+			checkForwarded(t, c.frame, out.frame, serverMAC, serverGW)
+			wantEntries(t, r, 1)
+		case drop:
+			out := r.want(program, c.frame, actShot, StatDropped)
+			checkUntouched(t, c.frame, out.frame)
+			wantEntries(t, r, 0)
+		case pass:
+			out := r.want(program, c.frame, actOK, StatPassed)
+			checkUntouched(t, c.frame, out.frame)
+		}
+	})
+}
+
+// TestVerdictsOfGuard: the program that redirects nothing decides alike, and
+// leaves every packet as it was.
+func TestVerdictsOfGuard(t *testing.T) {
+	wants := map[verdict]outcome{admit: {ret: actOK, stat: int(StatAccepted)}, drop: {ret: actShot, stat: int(StatDropped)}, pass: {ret: actOK, stat: int(StatPassed)}}
+	for _, s := range xdpStructures() {
+		for newOnly := range uint8(2) {
+			t.Run(fmt.Sprintf("%s/enforce_new_only=%d", s.name(), newOnly), func(t *testing.T) {
+				r := loadGuard(t, s, nil, map[string]any{VarWildcards: uint8(15), VarEnforceNewOnly: newOnly})
+				eachFamily(t, r, func(t *testing.T, r *rig, c verdictCase) {
+					if untestable(c.frame) {
+						return
+					}
+					r.forget()
+					want := wants[c.want]
+					checkUntouched(t, c.frame, r.want(ProgToEndpoint, c.frame, want.ret, uint32(want.stat)).frame)
+				})
+			})
+		}
 	}
+}
+
+// forget empties the connections.
+func (r *rig) forget() {
+	r.t.Helper()
+	r.clear(MapConntrack)
+	r.clear(MapConntrack6)
 }
 
 func wantEntries(t *testing.T, r *rig, n int) {
 	t.Helper()
-	if got := r.entries(MapConntrack); got != n {
+	if got := r.entries(MapConntrack) + r.entries(MapConntrack6); got != n {
 		t.Errorf("%d conntrack entries, want %d", got, n)
 	}
 }
@@ -243,10 +389,14 @@ func checkForwarded(t *testing.T, sent, got []byte, dst, src net.HardwareAddr) {
 	want := bytes.Clone(sent)
 	copy(want, dst)
 	copy(want[6:], src)
-	header := want[etherSize : etherSize+int(want[etherSize]&15)*4]
-	header[8]--
-	header[10], header[11] = 0, 0
-	binary.BigEndian.PutUint16(header[10:], checksum(header))
+	if want[etherSize]>>4 == 6 {
+		want[etherSize+7]--
+	} else {
+		header := want[etherSize : etherSize+int(want[etherSize]&15)*4]
+		header[8]--
+		header[10], header[11] = 0, 0
+		binary.BigEndian.PutUint16(header[10:], checksum(header))
+	}
 	if !bytes.Equal(got, want) {
 		t.Errorf("forwarded frame:\n% x, want\n% x", start(got), start(want))
 	}
@@ -304,7 +454,7 @@ func TestEndpointWithoutPolicy(t *testing.T) {
 	for _, program := range []string{ProgFromEndpoint, ProgFromNetdev} {
 		for name, f := range delivered {
 			t.Run(program+"/"+name, func(t *testing.T) {
-				r := &rig{t, r.ns, r.coll}
+				r := r.with(t)
 				out := r.want(program, f, actRedirect, StatPassed)
 				checkForwarded(t, f, out.frame, serverMAC, serverGW)
 			})
@@ -483,9 +633,9 @@ func TestXDPWithoutPolicy(t *testing.T) {
 // TestXDPPass: the control touches nothing, whatever it gets.
 func TestXDPPass(t *testing.T) {
 	r := loadXDP(t, 1)
-	for _, c := range verdictCases() {
+	for _, c := range slices.Concat(verdictCases(false), verdictCases(true)) {
 		t.Run(c.name, func(t *testing.T) {
-			r := &rig{t, r.ns, r.coll}
+			r := r.with(t)
 			out := r.want(ProgXDPPass, c.frame, xdpPass, StatPassed)
 			checkUntouched(t, c.frame, out.frame)
 		})
@@ -499,7 +649,7 @@ func TestXDPWithFragments(t *testing.T) {
 		t.Skipf("this kernel's version is %#x (%v): it has no multi-buffer XDP", v, err)
 	}
 	const hasFrags = 1 << 5 // BPF_F_XDP_HAS_FRAGS
-	r := load(t, XDPObject(), map[string]any{VarEnforce: uint8(1), VarEndpointIP: [4]byte(IPKey(server))}, func(s *ebpf.CollectionSpec) {
+	r := load(t, XDPObject(), map[string]any{VarEnforce: uint8(1), VarEndpointIP: [4]byte(IPKey(server)), VarEndpointIP6: [16]byte(IPKey(server6))}, func(s *ebpf.CollectionSpec) {
 		for _, p := range s.Programs {
 			p.Flags |= hasFrags
 		}

@@ -119,32 +119,40 @@ func tagged(f []byte) bool {
 }
 
 // untestable says that BPF_PROG_TEST_RUN refuses a frame as a socket buffer
-// (Linux 6.18 wants a whole IPv4 header behind that protocol).
+// (Linux 6.18 wants a whole IP header behind those protocols).
 func untestable(f []byte) bool {
-	return binary.BigEndian.Uint16(f[12:]) == etherIPv4 && len(f) < etherSize+20
+	switch binary.BigEndian.Uint16(f[12:]) {
+	case etherIPv4:
+		return len(f) < etherSize+20
+	case etherIPv6:
+		return len(f) < etherSize+40
+	}
+	return false
 }
 
 // TestVerdictsOnTheWire sends the cases through a real link, the ones that
 // BPF_PROG_TEST_RUN refuses among them. Tags leave the frame before tc here.
 func TestVerdictsOnTheWire(t *testing.T) {
 	for _, program := range []string{ProgFromEndpoint, ProgFromNetdev} {
-		t.Run(program, func(t *testing.T) {
-			r := loadTC(t, 0, 0)
-			r.serverEndpoint(true)
-			tap := r.tap(program)
-			for _, c := range verdictCases() {
+		r := loadTC(t, 0, 0)
+		r.serverEndpoint(true)
+		tap := r.tap(program)
+		for _, six := range []bool{false, true} {
+			for _, c := range verdictCases(six) {
 				if tagged(c.frame) && len(c.frame) < etherSize+6 {
 					continue // the stack wants a tag and a bit more, or drops it itself
 				}
-				t.Run(c.name, func(t *testing.T) {
-					r := &rig{t, r.ns, r.coll}
+				t.Run(fmt.Sprintf("%s/v6=%v/%s", program, six, c.name), func(t *testing.T) {
+					r := r.with(t)
+					r.six = six
 					r.setRules(c.rules)
 					r.clear(MapConntrack)
+					r.clear(MapConntrack6)
 					stat := map[verdict]uint32{admit: StatAccepted, drop: StatDropped, pass: StatPassed}[c.want]
 					r.wantOnWire(tap, stat, c.frame)
 				})
 			}
-		})
+		}
 	}
 }
 
@@ -168,7 +176,7 @@ func TestScatteredHeaders(t *testing.T) {
 		{"later fragment", frame{frag: 100}, StatDropped},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := &rig{t, r.ns, r.coll}
+			r := r.with(t)
 			whole := c.f.bytes()
 			for at := etherSize; at < min(len(whole), 100); at++ {
 				r.wantOnWire(tap, c.stat, whole[:at], whole[at:])

@@ -373,7 +373,7 @@ func (v Verdict) Deciding() *Comparison {
 // some shapes only (stat.RoughNote).
 func Rough(verdicts []Verdict) bool {
 	return slices.ContainsFunc(verdicts, func(v Verdict) bool {
-		return slices.ContainsFunc(v.Comparisons, func(c Comparison) bool { return c.Ratio.Rough })
+		return slices.ContainsFunc(v.Comparisons, func(c Comparison) bool { return c.Ratio.Rough && c.Ratio.Confidence > 0 })
 	})
 }
 

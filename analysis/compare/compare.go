@@ -106,7 +106,7 @@ func Runs(before, after runs.Run, opt Options) (Result, error) {
 		res.rows(before, after)
 	}
 	err := res.cells(before, after, opt)
-	if slices.ContainsFunc(res.Cells, func(c Cell) bool { return c.Ratio != nil && c.Ratio.Rough }) {
+	if slices.ContainsFunc(res.Cells, func(c Cell) bool { return c.Ratio != nil && c.Ratio.Rough && c.Ratio.Confidence > 0 }) {
 		res.Note = stat.RoughNote
 	}
 	return res, err

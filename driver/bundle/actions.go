@@ -211,6 +211,7 @@ type Start struct {
 	Handle string   `json:"handle"`
 	Argv   []string `json:"argv"`
 	CPUs   []int    `json:"cpus,omitempty"`
+	FIFO   bool     `json:"fifo,omitempty"` // as in Exec
 	Port   int      `json:"port,omitempty"` // TCP; 0 = do not wait
 }
 
@@ -300,8 +301,9 @@ type Counter struct {
 	Rules *RuleCounter `json:"rules,omitempty"`
 	// BPF: a per-CPU array of {packets u64, bytes u64} indexed by verdict
 	// (bpf/headers/stats.h) and the maps whose realised entries count.
-	// Values: packets, bytes, dropped, accepted, entries.MAP per map, and
-	// memory: the object's memory_bytes now (see LoadBPF).
+	// Values: packets, bytes, dropped, accepted, entries.MAP and size.MAP (what it
+	// has room for) per map, and memory: the object's memory_bytes now (see
+	// LoadBPF).
 	BPF *BPFCounter `json:"bpf,omitempty"`
 	// Script prints its counters as one JSON object of whole numbers, by these
 	// keys: packets, bytes, dropped, accepted, entries, and what else it has.
@@ -394,7 +396,8 @@ type Guard struct {
 type Exec struct {
 	Argv    []string `json:"argv"`
 	CPUs    []int    `json:"cpus,omitempty"`
-	Timeout float64  `json:"timeout"` // seconds
+	FIFO    bool     `json:"fifo,omitempty"` // schedule it as SCHED_FIFO: it runs until it sleeps
+	Timeout float64  `json:"timeout"`        // seconds
 	Out     string   `json:"out,omitempty"`
 }
 
@@ -511,8 +514,6 @@ func (AdoptBPF) Kind() string  { return "adopt-bpf" }
 func actions() []Action {
 	return []Action{
 		Netns{}, Veth{}, Netkit{}, Bridge{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
-		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Stop{}, Probes{},
-		Read{}, Expect{}, Exec{}, Snapshot{},
 		TestRuns{}, Peer{}, Generate{},
 		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Stop{}, Probes{}, Flow{},
 		Read{}, Expect{}, Guard{}, Exec{}, Snapshot{},

@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"encoding/json"
+	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
@@ -11,6 +12,9 @@ import (
 // lost on the wire shows.
 func filled(typ reflect.Type) reflect.Value {
 	v := reflect.New(typ).Elem()
+	if typ == reflect.TypeFor[netip.Addr]() {
+		return reflect.ValueOf(netip.MustParseAddr("198.18.1.7"))
+	}
 	switch typ.Kind() {
 	case reflect.String:
 		v.SetString("s")

@@ -305,17 +305,7 @@ func TestNoPolicyNoFilter(t *testing.T) {
 func TestEveryFileIsUsedAndPresent(t *testing.T) {
 	for _, d := range possible(true) {
 		s := render(t, cellOf(t, d.Name, plan.MultiHost, plan.EndpointDocker, 2, nil))
-		used := map[string]bool{}
-		for _, st := range s.Apply {
-			switch do := st.Do.(type) {
-			case bundle.Rules:
-				used[do.File] = true
-			case bundle.LoadBPF:
-				used[do.Object] = true
-			case bundle.FillMap:
-				used[do.File] = true
-			}
-		}
+		used := (&bundle.Bundle{Files: s.Files}).FilesOf(s.Apply)
 		if len(used) != len(s.Files) {
 			t.Errorf("%s: steps use files %v, bundle has %d", d.Name, used, len(s.Files))
 		}

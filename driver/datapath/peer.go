@@ -222,7 +222,10 @@ func bpfilterPeer(r *renderer) error {
 	counter := &bundle.BPFCounter{Handle: handle, Stats: bpfilterStats, Maps: []string{bpfilterStats}, Ranges: chain.ranges(r.policies.deny)}
 	r.Hook = &Hook{Node: node.Name, From: bundle.Counter{BPF: counter}}
 	r.guard(node, "", bundle.Guard{Handle: handle, JIT: true})
-	r.expectEntries(bpfilterStats, chain.frame+chain.rules+2)
+	r.realised = append(r.realised, bundle.Expect{
+		What: fmt.Sprintf("counters of %d rules, the policy's and the errors'", chain.frame+chain.rules),
+		Key:  "size." + bpfilterStats, Op: bundle.Equal, Value: uint64(chain.frame + chain.rules + 2),
+	})
 	if chain.elements > 0 {
 		counter.Maps = append(counter.Maps, bpfilterSet)
 		r.expectEntries(bpfilterSet, chain.elements)

@@ -83,6 +83,7 @@ func (x *executor) readBPF(b bundle.BPFCounter) (counters, error) {
 		if got["entries."+name], err = countEntries(m); err != nil {
 			return nil, fmt.Errorf("count map %s: %w", name, err)
 		}
+		got["size."+name] = uint64(m.MaxEntries())
 	}
 	if n, ok := memoryOf(x.objects[b.Handle]); ok {
 		got["memory"] = n

@@ -25,7 +25,7 @@ import (
 )
 
 const usageText = `usage:
-  guest serve [--node-netns] [--die-with-parent]
+  guest serve [--node-netns] [--die-with-parent] [--quiet]
         answers requests (JSON Lines) on standard input until it ends
   guest exec BUNDLE.json [--blobs DIR] [--endpoint-root DIR] [--node-netns] [--bind ENDPOINT=PID]...
         executes one bundle here, prints results as JSON, undoes everything;
@@ -93,6 +93,7 @@ func runServe(ctx context.Context, args []string, in io.Reader, out, errOut io.W
 	flags := newFlags("serve")
 	private := flags.Bool("node-netns", false, "be a node: network and mount namespaces of its own")
 	die := flags.Bool("die-with-parent", false, "undo and exit when the parent ends")
+	quiet := flags.Bool("quiet", false, "collect garbage only when a mark is set, never while a workload runs")
 	if err := parse(flags, args); err != nil {
 		return err
 	}
@@ -111,7 +112,7 @@ func runServe(ctx context.Context, args []string, in io.Reader, out, errOut io.W
 		}
 	}
 	log := slog.New(slog.NewTextHandler(errOut, nil))
-	return serve(ctx, in, out, log, *private)
+	return serve(ctx, in, out, log, manners{private: *private, quiet: *quiet})
 }
 
 func runExec(ctx context.Context, args []string, out io.Writer) error {

@@ -218,7 +218,7 @@ func testBPFilter(t *testing.T, hook, form, action string, n int) {
 	}
 	r.must("client", bundle.Probes{Link: "eth0", Timeout: 0.3, Tries: tries})
 	got := r.must("server", bundle.Read{Name: "after", From: counter},
-		bundle.Expect{What: "size", Read: "after", Key: "entries.counters_map", Op: bundle.Equal, Value: uint64(rules + 2)},
+		bundle.Expect{What: "size", Read: "after", Key: "size.counters_map", Op: bundle.Equal, Value: uint64(rules + 2)},
 		bundle.Expect{What: "drops", Read: "after", Since: "before", Key: "dropped", Op: bundle.AtLeast, Value: 1},
 		bundle.Expect{What: "passes", Read: "after", Since: "before", Key: "accepted", Op: bundle.AtLeast, Value: 3},
 		bundle.Read{Name: "after", From: counter}).Values

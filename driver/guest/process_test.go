@@ -71,6 +71,37 @@ func TestStartAndStop(t *testing.T) {
 	r.must("server", start) // ended by undo
 }
 
+// policyOf reads a process's scheduling policy.
+func policyOf(t *testing.T, pid int) uint32 {
+	t.Helper()
+	attr, err := unix.SchedGetAttr(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return attr.Policy
+}
+
+// TestFIFO: a program runs under the policy that was asked for, and so do its
+// children; others are left alone.
+func TestFIFO(t *testing.T) {
+	r := newRig(t)
+	r.pair()
+	r.must("server", bundle.Start{Handle: "yes", Argv: []string{"sh", "-c", "sleep 410070; true"}, FIFO: true})
+	r.must("server", bundle.Start{Handle: "no", Argv: []string{"sh", "-c", "sleep 410071; true"}})
+	for arg, want := range map[string]uint32{"410070": unix.SCHED_FIFO, "410071": unix.SCHED_NORMAL} {
+		await(t, func() bool { return len(processes(t, "sleep", arg)) == 1 })
+		if got := policyOf(t, processes(t, "sleep", arg)[0]); got != want {
+			t.Errorf("child of the server runs under policy %d, want %d", got, want)
+		}
+	}
+	policy := []string{"sh", "-c", "cut -d' ' -f41 /proc/self/stat"}
+	for fifo, want := range map[bool]string{true: "1\n", false: "0\n"} {
+		if r.must("client", bundle.Exec{Argv: policy, Timeout: 5, Out: "o.txt", FIFO: fifo}); r.raw["o.txt"] != want {
+			t.Errorf("FIFO %v: the client ran under policy %q, want %q", fifo, r.raw["o.txt"], want)
+		}
+	}
+}
+
 func TestStartFailures(t *testing.T) {
 	r := newRig(t)
 	r.must("", bundle.Netns{Name: "server"})
@@ -153,6 +184,9 @@ func TestExec(t *testing.T) {
 	}
 	if last.Values["exit"] != 0 || last.Values["seconds"] <= 0 || last.Note != "" {
 		t.Errorf("result is %+v", last)
+	}
+	if v := last.Values["switches_voluntary"]; v < 2 { // it waited for two children
+		t.Errorf("the process slept %v times", v)
 	}
 	if env := r.env(); env != "HOME=/root\nLC_ALL=C\nPATH="+binDirs+"\nTERM=dumb\n" {
 		t.Errorf("environment is %q", env)

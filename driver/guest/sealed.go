@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -46,6 +47,9 @@ func seal(ctx context.Context) error {
 	if err := furnishSealed(); err != nil {
 		return err
 	}
+	// Garbage is collected between workloads only (settleDown).
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(quietLimit)
 	data, err := os.ReadFile(bundle.SealedBlock)
 	if err != nil {
 		return fmt.Errorf("read block: %w", err)
@@ -87,6 +91,9 @@ func furnishSealed() error {
 	if err := os.MkdirAll("/run", 0o755); err != nil {
 		return fmt.Errorf("make /run: %w", err)
 	}
+	if err := noHugePages(); err != nil {
+		return err
+	}
 	// All modules are loaded here; asking for one later would start a program
 	// that does not exist.
 	if err := loadModules(); err != nil {
@@ -96,6 +103,16 @@ func furnishSealed() error {
 		return fmt.Errorf("turn module requests off: %w", err)
 	}
 	return loopbackUp()
+}
+
+// noHugePages stops khugepaged, which every few seconds joins pages of whoever runs:
+// 20 ms of a workload, if it falls into one. A kernel without it has nothing to stop.
+func noHugePages() error {
+	err := os.WriteFile("/sys/kernel/mm/transparent_hugepage/enabled", []byte("never"), 0)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("turn transparent huge pages off: %w", err)
+	}
+	return nil
 }
 
 // loadModules loads the listed modules in their order.
@@ -153,7 +170,7 @@ type childHelper struct {
 // startChild starts this very program as the helper of one setup, as the
 // local provider does.
 func startChild(hello bundle.Hello) (*childHelper, error) {
-	cmd := exec.Command("/proc/self/exe", "serve", "--node-netns")
+	cmd := exec.Command("/proc/self/exe", "serve", "--node-netns", "--quiet")
 	cmd.Stderr = io.Discard
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -309,10 +326,12 @@ const (
 	lookEvery  = 200 * time.Millisecond
 )
 
-// settleDown waits until what the kernel still does of its own - freeing maps,
-// namespaces and sockets of what was before - is over, because it would take its
-// time from whatever is measured next. Waiting is free in virtual time.
+// settleDown collects this process's garbage and waits until what the kernel still
+// does of its own - freeing maps, namespaces and sockets of what was before - is
+// over, because either would take its time from whatever is measured next. Waiting
+// is free in virtual time.
 func settleDown() {
+	debug.FreeOSMemory()
 	before := busySeconds()
 	for quiet, looks := 0, 0; quiet < quietLooks && looks < mostLooks; looks++ {
 		time.Sleep(lookEvery)

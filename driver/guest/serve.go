@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime/debug"
 
 	"hookbed/driver/bundle"
 )
@@ -19,17 +20,32 @@ type session struct {
 	x       *executor
 	log     *slog.Logger
 	private bool // in a mount namespace of its own
+	quiet   bool // clears up only when a mark is set
 	open    bool // Hello was said
+}
+
+// quietLimit is what a quiet helper may keep, garbage included. Past it the
+// collector runs after all: better late than out of memory.
+const quietLimit = 256 << 20
+
+// manners are what a helper's command line asks of it.
+type manners struct {
+	private bool // it has namespaces of its own (--node-netns)
+	quiet   bool // it collects garbage when a mark is set, and at no other time
 }
 
 // serve answers requests until the input ends or ctx does, and then undoes
 // everything. A request in progress is interrupted by either.
-func serve(ctx context.Context, in io.Reader, out io.Writer, log *slog.Logger, private bool) (err error) {
+func serve(ctx context.Context, in io.Reader, out io.Writer, log *slog.Logger, how manners) (err error) {
 	x, err := newExecutor()
 	if err != nil {
 		return err
 	}
-	s := &session{x: x, log: log, private: private}
+	s := &session{x: x, log: log, private: how.private, quiet: how.quiet}
+	if how.quiet {
+		defer debug.SetGCPercent(debug.SetGCPercent(-1))
+		defer debug.SetMemoryLimit(debug.SetMemoryLimit(quietLimit))
+	}
 	defer func() {
 		if uerr := x.undoTo(0); uerr != nil {
 			log.Error("undo", "error", uerr)
@@ -112,6 +128,9 @@ func (s *session) answer(ctx context.Context, line []byte) bundle.Reply {
 	case req.Exec != nil:
 		return s.x.steps(ctx, *req.Exec)
 	case req.Mark:
+		if s.quiet {
+			debug.FreeOSMemory()
+		}
 		return bundle.Reply{Mark: s.x.undo.mark()}
 	case req.UndoTo != nil:
 		return failed(s.x.undoTo(*req.UndoTo))

@@ -95,16 +95,19 @@ func Render(cell plan.Cell, t Target) ([]bundle.Step, error) {
 		return bundle.Step{Node: t.ClientNode, Phase: bundle.Run, In: t.Client, Do: do}
 	}
 	clientCPU := []int{cell.Int(plan.FactorClientCPU)}
-	steps := []bundle.Step{server(bundle.Start{Handle: serverHandle, Argv: w.server(t), CPUs: []int{cell.Int(plan.FactorServerCPU)}, Port: w.port(t)})}
+	// On the one CPU of virtual time, client and server would else take turns as
+	// chance has it (docs/virtual-time.md).
+	fifo := cell.Get(plan.FactorClock) == plan.ClockVirtual
+	steps := []bundle.Step{server(bundle.Start{Handle: serverHandle, Argv: w.server(t), CPUs: []int{cell.Int(plan.FactorServerCPU)}, FIFO: fifo, Port: w.port(t)})}
 	limit := func(s float64) float64 { return s + 30 }
 	if warmup := cell.Duration(plan.FactorWarmup); w.warmup != nil && warmup > 0 {
-		steps = append(steps, client(bundle.Exec{Argv: w.warmup(t, cell), CPUs: clientCPU, Timeout: limit(warmup.Seconds())}))
+		steps = append(steps, client(bundle.Exec{Argv: w.warmup(t, cell), CPUs: clientCPU, FIFO: fifo, Timeout: limit(warmup.Seconds())}))
 	}
 	total := cell.Duration(plan.FactorWarmup) + cell.Duration(plan.FactorDuration)
 	steps = append(steps,
 		server(bundle.Snapshot{Out: rawServerBefore}),
 		client(bundle.Snapshot{Out: rawClientBefore}),
-		client(bundle.Exec{Argv: w.client(t, cell), CPUs: clientCPU, Timeout: limit(total.Seconds()), Out: rawResult + rawSuffix(w.Name)}),
+		client(bundle.Exec{Argv: w.client(t, cell), CPUs: clientCPU, FIFO: fifo, Timeout: limit(total.Seconds()), Out: rawResult + rawSuffix(w.Name)}),
 		client(bundle.Snapshot{Out: rawClientAfter}),
 		server(bundle.Snapshot{Out: rawServerAfter}),
 		server(bundle.Stop{Handle: serverHandle}),

@@ -58,6 +58,37 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// TestTakingTurns: programs of virtual time run until they sleep, others as the
+// kernel has it.
+func TestTakingTurns(t *testing.T) {
+	for clock, want := range map[string]bool{plan.ClockVirtual: true, plan.ClockWall: false} {
+		for _, workload := range []string{"TCP_STREAM", "TCP_RR", "TCP_CRR"} {
+			cell := cellOf(workload)
+			cell.Factors[plan.FactorClock] = clock
+			steps, err := Render(cell, target)
+			if err != nil {
+				t.Fatal(err)
+			}
+			programs := 0
+			for _, s := range steps {
+				got := want
+				switch do := s.Do.(type) {
+				case bundle.Start:
+					got, programs = do.FIFO, programs+1
+				case bundle.Exec:
+					got, programs = do.FIFO, programs+1
+				}
+				if got != want {
+					t.Errorf("%s on clock %s: %+v, want FIFO %v", workload, clock, s.Do, want)
+				}
+			}
+			if programs < 2 {
+				t.Errorf("%s starts %d programs", workload, programs)
+			}
+		}
+	}
+}
+
 const activity = `{"unix_nano": %s, "cpu_seconds": {"user": %s, "softirq": 0.5}, "softirqs": {"NET_RX": 10}, "tcp": {"RetransSegs": 2}, "load1": 0.5}`
 
 func rawOf(name, result string) fstest.MapFS {

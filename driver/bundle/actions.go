@@ -204,6 +204,15 @@ type Listen struct {
 	Port   int    `json:"port"`
 }
 
+// Scheduling policies of a program and its children (sched(7)).
+const (
+	// SchedBatch: woken, it waits until the one that runs sleeps or has had its slice.
+	SchedBatch = "batch"
+	// SchedRR: real time, lowest priority. It runs until it sleeps, or has had 100 ms
+	// while another one of that policy waits. It must not spin.
+	SchedRR = "rr"
+)
+
 // Start starts a server process in an endpoint (the step's In), in the
 // endpoint's root file system and cgroup, and waits until Port listens there.
 // Undo: terminated, then killed.
@@ -211,8 +220,8 @@ type Start struct {
 	Handle string   `json:"handle"`
 	Argv   []string `json:"argv"`
 	CPUs   []int    `json:"cpus,omitempty"`
-	FIFO   bool     `json:"fifo,omitempty"` // as in Exec
-	Port   int      `json:"port,omitempty"` // TCP; 0 = do not wait
+	Sched  string   `json:"sched,omitempty"` // as in Exec
+	Port   int      `json:"port,omitempty"`  // TCP; 0 = do not wait
 }
 
 // Stop ends a Start or Listen before its undo would.
@@ -335,7 +344,8 @@ type BPFCounter struct {
 	Stats  string   `json:"stats"`          // map name
 	Maps   []string `json:"maps,omitempty"` // maps whose entries are counted
 	// Ranges say what the indices of Stats mean where it is not the convention;
-	// packets and bytes are of those in some range.
+	// packets and bytes are of those in some range. Then slots is how many
+	// indices there are.
 	Ranges []StatRange `json:"ranges,omitempty"`
 }
 
@@ -395,8 +405,8 @@ type Guard struct {
 type Exec struct {
 	Argv    []string `json:"argv"`
 	CPUs    []int    `json:"cpus,omitempty"`
-	FIFO    bool     `json:"fifo,omitempty"` // schedule it as SCHED_FIFO: it runs until it sleeps
-	Timeout float64  `json:"timeout"`        // seconds
+	Sched   string   `json:"sched,omitempty"` // scheduling policy; "" = the kernel's usual one
+	Timeout float64  `json:"timeout"`         // seconds
 	Out     string   `json:"out,omitempty"`
 }
 

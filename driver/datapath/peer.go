@@ -54,6 +54,7 @@ func peerFilters() []filter {
 			}),
 			refuse: refuseFirst(refuseMatch, refuseBPFilter),
 		},
+		customFilter(),
 	}
 }
 
@@ -109,9 +110,9 @@ func xdpFilterPeer(r *renderer) error {
 	if r.policies.size() > 0 && !r.policies.deny {
 		otherwise = "deny"
 	}
-	mode, hook := "native", bundle.HookXDPNative
+	mode, hook, guarded := "native", bundle.HookXDPNative, bundle.XDPNative
 	if r.cell.Get(optAttach) == attachGeneric {
-		mode, hook = "skb", bundle.HookXDPGeneric
+		mode, hook, guarded = "skb", bundle.HookXDPGeneric, bundle.XDPGeneric
 	}
 	r.apply(at.node, at.in, bundle.Tool{
 		Do:     bundle.Program{Argv: []string{"xdp-filter", "load", "{name:" + at.link + "}", "-m", mode, "-f", r.six(familyIPv4, familyIPv6), "-p", otherwise}},
@@ -124,6 +125,7 @@ func xdpFilterPeer(r *renderer) error {
 	}}
 	r.Hook = &Hook{Node: at.node.Name, From: bundle.Counter{BPF: counter}}
 	r.guard(at.node, "", bundle.Guard{Handle: handle, JIT: true})
+	r.guard(at.node, at.in, bundle.Guard{Link: at.link, XDP: guarded})
 	if r.policies.size() == 0 {
 		return nil
 	}
@@ -219,10 +221,13 @@ func bpfilterPeer(r *renderer) error {
 		adopt.Link, adopt.Hook = endpointLink, bundle.HookXDPGeneric
 	}
 	r.apply(node, in, adopt)
-	counter := &bundle.BPFCounter{Handle: handle, Stats: bpfilterStats, Maps: []string{bpfilterStats}, Ranges: chain.ranges(r.policies.deny)}
+	counter := &bundle.BPFCounter{Handle: handle, Stats: bpfilterStats, Ranges: chain.ranges(r.policies.deny)}
 	r.Hook = &Hook{Node: node.Name, From: bundle.Counter{BPF: counter}}
 	r.guard(node, "", bundle.Guard{Handle: handle, JIT: true})
-	r.expectEntries(bpfilterStats, chain.frame+chain.rules+2)
+	r.realised = append(r.realised, bundle.Expect{
+		What: fmt.Sprintf("counters of bpfilter's %d rules, its policy and its errors", chain.frame+chain.rules),
+		Key:  "slots", Op: bundle.Equal, Value: uint64(chain.frame + chain.rules + 2),
+	})
 	if chain.elements > 0 {
 		counter.Maps = append(counter.Maps, bpfilterSet)
 		r.expectEntries(bpfilterSet, chain.elements)

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"reflect"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -51,6 +52,10 @@ func doLoadBPF(c *call, a bundle.LoadBPF) error {
 	c.undoHere("object "+a.Handle, func(undoing) error {
 		delete(c.x.objects, a.Handle)
 		coll.Close()
+		coll = nil
+		// Package ebpf maps the memory of variables, and only the collector ends
+		// that mapping, which keeps its map in the kernel.
+		runtime.GC()
 		return nil
 	})
 	c.reportMemory(a.Handle)

@@ -54,7 +54,7 @@ var (
 	stranger  = netip.MustParseAddr("198.19.7.7")
 	elsewhere = netip.MustParseAddr("198.18.99.1")
 
-	client6, server6 = as6(client), as6(server)
+	server6 = as6(server)
 
 	clientMAC = net.HardwareAddr{2, 0x12, 11, 10, 0, 1}
 	serverMAC = net.HardwareAddr{2, 0x12, 11, 20, 0, 1}

@@ -10,7 +10,7 @@ import (
 const digest = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
 func TestEmbeddedLocks(t *testing.T) {
-	wants := map[string][]string{lockRoot: recipePackages("root/packages"), lockEndpoint: recipePackages("endpoint/packages")}
+	wants := map[string][]string{lockRoot: recipePackages("root/packages"), lockEndpoint: recipePackages("endpoint/packages"), lockPeers: recipePackages("peers/packages")}
 	for _, k := range Kernels() {
 		wants[lockKernelPrefix+k] = []string{kernelPackages()[k]}
 	}

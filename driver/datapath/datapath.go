@@ -1,3 +1,5 @@
+// Package datapath renders every fabric and filter into bundle steps: pure
+// functions from a cell to the very rules, maps and links that a node gets.
 package datapath
 
 import (

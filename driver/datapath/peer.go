@@ -213,7 +213,7 @@ func bpfilterPeer(r *renderer) error {
 	text := r.file("bpfilter.chain", []byte(chain.text))
 	r.apply(node, in, bundle.Daemon{Handle: handle, Argv: []string{"bpfilter", "--transient", "--no-iptables", "--no-nftables"}, Socket: bpfilterSocket})
 	r.apply(node, in, bundle.Tool{
-		Do:   bundle.Program{Argv: []string{"bfcli", "chain", "set", "--from-file", "/dev/stdin"}, Stdin: text, Timeout: bpfilterLimit},
+		Do:   bundle.Program{Argv: []string{"bfcli", "chain", "set", "--from-file", "/proc/self/fd/0"}, Stdin: text, Timeout: bpfilterLimit},
 		Undo: &bundle.Program{Argv: []string{"bfcli", "ruleset", "flush"}},
 	})
 	adopt := bundle.AdoptBPF{Handle: handle, Daemon: handle, Maps: []string{bpfilterStats}}
@@ -236,7 +236,7 @@ func bpfilterPeer(r *renderer) error {
 		extra := r.policies.extra(r.Topology.IPv6)
 		swap := func(stdin string) bundle.Tool {
 			return bundle.Tool{Metric: MetricUpdate, Do: bundle.Program{
-				Argv: []string{"bfcli", "chain", "update", "--name", bpfilterChain, "--from-file", "/dev/stdin"}, Stdin: stdin, Timeout: bpfilterLimit,
+				Argv: []string{"bfcli", "chain", "update", "--name", bpfilterChain, "--from-file", "/proc/self/fd/0"}, Stdin: stdin, Timeout: bpfilterLimit,
 			}}
 		}
 		r.update(node, in, swap(r.file("bpfilter.update", []byte(r.bpfilterChain(&extra).text))))

@@ -192,7 +192,7 @@ func testBPFilter(t *testing.T, hook, form, action string, n int) {
 	counter := bundle.Counter{BPF: &bundle.BPFCounter{Handle: "peer", Stats: "counters_map", Ranges: []bundle.StatRange{
 		{Key: "unjudged", Count: 1}, {Key: hits, First: 1, Count: uint32(rules) - 1}, {Key: misses, First: uint32(rules), Count: 1}, {Key: "errors", First: uint32(rules) + 1, Count: 1},
 	}}}
-	set := bundle.Tool{Do: bundle.Program{Argv: []string{"bfcli", "chain", "set", "--from-file", "/dev/stdin"}, Stdin: "chain"},
+	set := bundle.Tool{Do: bundle.Program{Argv: []string{"bfcli", "chain", "set", "--from-file", "/proc/self/fd/0"}, Stdin: "chain"},
 		Undo: &bundle.Program{Argv: []string{"bfcli", "ruleset", "flush"}}}
 	var names []string
 	for range 2 {

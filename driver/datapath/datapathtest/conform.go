@@ -25,6 +25,7 @@ import (
 type Rig struct {
 	Guest string // the guest helper's binary
 	Dir   string // a directory for files of bundles
+	Peers string // root file system of the filters that others wrote
 	// Silence is how long nothing may come back of a packet that is dropped. It
 	// must be many times what an admitted one takes.
 	Silence time.Duration
@@ -194,16 +195,16 @@ func resultOf(err error) Result {
 
 // bench is one arm being tested: a helper with two nodes, and what is applied.
 type bench struct {
-	t       *testing.T
-	rig     Rig
-	arm     Arm
-	h       *helper
-	fact    map[string]string
-	nodes   []*place
-	before  []state // of the nodes, wired and otherwise untouched
-	start   int     // undo mark after the wiring
-	held    map[int]map[string]float64 // counters by number of policies
-	sizes   []error                    // what they do not agree with
+	t      *testing.T
+	rig    Rig
+	arm    Arm
+	h      *helper
+	fact   map[string]string
+	nodes  []*place
+	before []state                    // of the nodes, wired and otherwise untouched
+	start  int                        // undo mark after the wiring
+	held   map[int]map[string]float64 // counters by number of policies
+	sizes  []error                    // what they do not agree with
 
 	// What is applied.
 	set            datapath.Setup
@@ -292,10 +293,14 @@ func render(cell plan.Cell) (set datapath.Setup, err error) {
 // undo undoes everything but the wiring.
 func (b *bench) undo() error { return b.h.undoTo(b.start) }
 
-// verify runs the arm's own proof.
+// verify runs the arm's own proof, and undoes what that did.
 func (b *bench) verify() error {
-	_, err := b.h.exec(b.set.Files, b.set.Prove)
-	return err
+	mark, err := b.h.mark()
+	if err != nil {
+		return err
+	}
+	_, err = b.h.exec(b.set.Files, b.set.Prove)
+	return errors.Join(err, b.h.undoTo(mark))
 }
 
 // populate opens the endpoints' namespaces and has both answer.

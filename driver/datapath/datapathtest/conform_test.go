@@ -10,6 +10,8 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"hookbed/images"
 )
 
 var (
@@ -17,6 +19,7 @@ var (
 	tableFlag   = flag.String("table", os.Getenv("HOOKBED_CONFORMANCE_TABLE"), "file to write the conformance table to")
 	armsFlag    = flag.String("arms", "", "regular expression of the arms to test")
 	subsetFlag  = flag.Bool("subset", false, "only arms with all options at their defaults")
+	peersFlag   = flag.String("peers", "", "root file system of the filters that others wrote; empty takes the image's")
 	silenceFlag = flag.Duration("silence", 150*time.Millisecond, "how long a dropped packet must stay unanswered")
 )
 
@@ -44,6 +47,23 @@ func guestBinary(t *testing.T) string {
 	return path
 }
 
+// peersRoot is the root file system of the filters that others wrote.
+func peersRoot(t *testing.T) string {
+	t.Helper()
+	if *peersFlag != "" {
+		return *peersFlag
+	}
+	store, err := images.Open("", images.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := store.Ensure(t.Context(), images.Want{Peers: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set.PeersDir
+}
+
 // TestConform puts every arm to the test on this kernel.
 func TestConform(t *testing.T) {
 	arms := Arms()
@@ -52,7 +72,7 @@ func TestConform(t *testing.T) {
 	}
 	plain := Defaults(Arms())
 	only := regexp.MustCompile(*armsFlag)
-	rig := Rig{Guest: guestBinary(t), Dir: t.TempDir(), Silence: *silenceFlag, Report: &Report{}}
+	rig := Rig{Guest: guestBinary(t), Dir: t.TempDir(), Peers: peersRoot(t), Silence: *silenceFlag, Report: &Report{}}
 	start := time.Now()
 	t.Run("arms", func(t *testing.T) {
 		for i, a := range arms {

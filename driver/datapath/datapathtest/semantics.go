@@ -24,12 +24,14 @@ const (
 	levelAll       = "all"
 )
 
-// Mechanisms.
+// Kinds of filters, as far as promises go.
 const (
-	mechNone      = "none"
-	mechNetfilter = "netfilter"
-	mechTC        = "tc"
-	mechXDP       = "xdp"
+	kindNone      = "none"      // no policy
+	kindNetfilter = "netfilter" // ours
+	kindTC        = "tc"        // ours
+	kindXDP       = "xdp"       // ours
+	kindXDPFilter = "xdp-filter"
+	kindBPFilter  = "bpfilter"
 )
 
 // promise is something on which arms differ. What an arm does not promise is
@@ -58,23 +60,35 @@ type exception struct {
 	reason  string
 }
 
-func mechanism(a Arm) string {
+// kind is what sort of filter an arm has.
+func (a Arm) kind() string {
 	switch a.Filter {
 	case "iptables-legacy", "iptables-nft", "ipset", "nft-linear", "nft-set", "nft-vmap", "nft-interval":
-		return mechNetfilter
+		return kindNetfilter
 	case "tc-linear", "tc-hash", "tc-lpm", "tc-cilium09":
-		return mechTC
+		return kindTC
 	case "xdp-linear", "xdp-hash", "xdp-lpm":
-		return mechXDP
+		return kindXDP
+	case kindXDPFilter, kindBPFilter:
+		return a.Filter
 	}
-	return mechNone
+	return kindNone
 }
 
-func netfilterStateless(a Arm) bool {
-	return mechanism(a) == mechNetfilter && a.Is(optState, levelStateless)
+// stateless: a filter that knows no connections.
+func (a Arm) stateless() bool {
+	switch a.kind() {
+	case kindNetfilter:
+		return a.Is(optState, levelStateless)
+	case kindXDP, kindXDPFilter, kindBPFilter:
+		return true
+	}
+	return false
 }
 
-func isXDP(a Arm) bool { return mechanism(a) == mechXDP }
+// namesPorts: the arm's policies admit some ports and protocols of a source,
+// and by default nothing.
+func (a Arm) namesPorts() bool { return !a.Is(optPolicy, levelL3) && !admitsByDefault(a) }
 
 // admitsByDefault: what no policy names is admitted, so most promises come true
 // without anybody's doing.
@@ -83,31 +97,24 @@ func admitsByDefault(a Arm) bool { return a.NoPolicies || a.Is(optAction, levelD
 // exceptions is the one table of what arms do not promise.
 func exceptions() []exception {
 	return []exception{
-		{promiseReplies, func(a Arm) bool { return isXDP(a) && !a.Is(optPolicy, levelL3) && !admitsByDefault(a) },
-			"XDP knows no connections: an answer needs a policy of its own"},
-		{promiseReplies, func(a Arm) bool { return netfilterStateless(a) && !a.Is(optPolicy, levelL3) && !admitsByDefault(a) },
-			"without connection tracking an answer needs a rule of its own"},
+		{promiseReplies, func(a Arm) bool { return a.stateless() && a.namesPorts() },
+			"the filter knows no connections: an answer needs a policy of its own"},
 
-		{promiseFragments, func(a Arm) bool { return mechanism(a) == mechTC },
+		{promiseErrors, func(a Arm) bool { return a.stateless() && a.namesPorts() },
+			"the filter knows no connections: an error needs a policy that names its sender"},
+
+		{promiseKept, Arm.stateless, "the filter knows no connections: every packet needs a policy"},
+		{promiseKept, func(a Arm) bool { return a.kind() == kindTC && a.Is(optEnforce, levelAll) },
+			"policy is asked for every packet that is no reply (enforce = all)"},
+
+		{promiseFragments, func(a Arm) bool { return a.kind() == kindTC || a.kind() == kindXDP },
 			"a later fragment has no ports to judge, and the programs reassemble nothing: dropped towards an endpoint with policies"},
-		{promiseFragments, isXDP,
-			"a later fragment has no ports to judge, and XDP runs before reassembly: dropped towards an endpoint with policies"},
 		{promiseFragments, func(a Arm) bool {
-			return netfilterStateless(a) && !a.Is(optPlacement, levelInput) && !a.Is(optPolicy, levelL3) && !admitsByDefault(a)
+			return a.kind() == kindNetfilter && a.stateless() && a.namesPorts() && !a.Is(optPlacement, levelInput)
 		}, "on a node without connection tracking nobody reassembles: a later fragment has no port to match"},
 		{promiseFragments, func(a Arm) bool {
-			return netfilterStateless(a) && a.Is(optPlacement, levelInput) && a.Is(optFamily, levelIPv6) && !a.Is(optPolicy, levelL3) && !admitsByDefault(a)
+			return a.kind() == kindNetfilter && a.stateless() && a.namesPorts() && a.Is(optPlacement, levelInput) && a.Is(optFamily, levelIPv6)
 		}, "IPv6 is reassembled after the hook INPUT: without connection tracking a later fragment has no port to match"},
-
-		{promiseErrors, func(a Arm) bool { return isXDP(a) && !a.Is(optPolicy, levelL3) && !admitsByDefault(a) },
-			"XDP knows no connections: an error needs a policy that names its sender"},
-		{promiseErrors, func(a Arm) bool { return netfilterStateless(a) && !a.Is(optPolicy, levelL3) && !admitsByDefault(a) },
-			"without connection tracking an error needs a rule of its own"},
-
-		{promiseKept, func(a Arm) bool { return netfilterStateless(a) }, "every packet needs a rule"},
-		{promiseKept, isXDP, "every packet needs a policy"},
-		{promiseKept, func(a Arm) bool { return mechanism(a) == mechTC && a.Is(optEnforce, levelAll) },
-			"policy is asked for every packet that is no reply (enforce = all)"},
 
 		{promiseUnregistered, func(a Arm) bool {
 			return (a.Filter == "iptables-legacy" || a.Filter == "ipset") && a.Is(optPlacement, levelForward)

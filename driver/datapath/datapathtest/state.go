@@ -103,12 +103,12 @@ func differences(before, after state) []string {
 	for _, v := range views() {
 		was, is := strings.Split(before[v.name], "\n"), strings.Split(after[v.name], "\n")
 		for _, line := range is {
-			if !slices.Contains(was, line) {
+			if line != "" && !slices.Contains(was, line) {
 				out = append(out, v.name+": + "+line)
 			}
 		}
 		for _, line := range was {
-			if !slices.Contains(is, line) {
+			if line != "" && !slices.Contains(is, line) {
 				out = append(out, v.name+": - "+line)
 			}
 		}

@@ -113,7 +113,7 @@ func TestRates(t *testing.T) {
 	RateTable(rates, 2).Markdown(&md)
 	checkGolden(t, "rates.csv", csv.Bytes())
 	checkGolden(t, "rates.md", md.Bytes())
-	if svg := string(RateFigure(rates)); !strings.Contains(svg, "iptables-legacy, drop") {
+	if svg := string(RateFigure(rates)); !strings.Contains(svg, "iptables-legacy: 0.004 at N = 3") {
 		t.Error("the figure lacks an arm")
 	}
 }

@@ -205,10 +205,16 @@ func (f frame) transport() []byte {
 	return make([]byte, 8)
 }
 
-// reply turns the frame's direction round.
+// reply turns the frame's direction round, and an echo request into its answer.
 func (f frame) reply() frame {
 	f.fill()
 	f.src, f.dst, f.sport, f.dport = f.dst, f.src, f.dport, f.sport
+	switch f.proto {
+	case protoICMP:
+		f.l4 = []byte{0, 0, 0, 0, 0, 1, 0, 1}
+	case protoICMPv6:
+		f.l4 = []byte{129, 0, 0, 0, 0, 1, 0, 1}
+	}
 	return f
 }
 

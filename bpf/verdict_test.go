@@ -504,8 +504,12 @@ func TestReply(t *testing.T) {
 			wantEntries(t, r, 1)
 
 			other := back
-			other.dport, other.proto = 40001, protoTCP
+			other.dport, other.proto, other.l4 = 40001, protoTCP, nil
 			r.want(c.back, other.bytes(), actShot, StatDropped)
+			if c.first.proto == protoICMP {
+				back.l4 = nil // a request of the other end's own
+				r.want(c.back, back.bytes(), actShot, StatDropped)
+			}
 			if c.first.proto == 0 {
 				back.flags = tcpSYN
 				r.want(c.back, back.bytes(), actShot, StatDropped)

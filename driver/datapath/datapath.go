@@ -1,3 +1,5 @@
+// Package datapath renders every fabric and filter into bundle steps: pure
+// functions from a cell to the very rules, maps and links that a node gets.
 package datapath
 
 import (
@@ -44,10 +46,13 @@ type Setup struct {
 }
 
 // Marks says whether the setup leaves its mark on an endpoint's namespace: a
-// netfilter table, once loaded, stays registered after its rules are gone.
+// netfilter table, once loaded, stays registered after its rules are gone, and
+// nobody knows what the user's scripts do.
 func (s Setup) Marks(role string) bool {
 	for _, st := range s.Apply {
-		if _, rules := st.Do.(bundle.Rules); rules && st.In == role {
+		_, rules := st.Do.(bundle.Rules)
+		tool, ran := st.Do.(bundle.Tool)
+		if st.In == role && (rules || ran && tool.Do.Script != "") {
 			return true
 		}
 	}
@@ -81,6 +86,7 @@ type filter struct {
 	name, doc  string
 	noPolicies bool
 	options    []plan.Option
+	keys       []plan.FreeKey
 	// inside: it needs nothing of a node, only the endpoints' namespaces.
 	inside bool
 	refuse refusal // nil: nothing
@@ -132,7 +138,7 @@ func presetRank(name string) int {
 func combined(fa fabric, fi filter) plan.DatapathEntry {
 	e := plan.DatapathEntry{
 		Name: crossName(fa.name, fi.name), Doc: fa.doc + "; " + fi.doc, Fabric: fa.name, Filter: fi.name,
-		Crossed: true, NoPolicies: fi.noPolicies,
+		Crossed: true, NoPolicies: fi.noPolicies, Keys: fi.keys,
 		Options: slices.Concat([]plan.Option{familyOption()}, fa.options, fi.options),
 	}
 	if fa.name == fabricVeth && !fi.inside {

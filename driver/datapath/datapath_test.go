@@ -43,7 +43,13 @@ func cellOf(t *testing.T, name, scenario, endpoint string, n int, options map[st
 	for k, v := range options {
 		factors[k] = v
 	}
-	return plan.Cell{ID: "test", Factors: factors}
+	files := map[string]plan.File{}
+	if len(d.Keys) > 0 { // of the user's own filter
+		for _, key := range []string{keyApply, keyRemove, keyCounters} {
+			files[key] = plan.File{Path: key + ".sh", Data: []byte("#!/bin/sh\n")}
+		}
+	}
+	return plan.Cell{ID: "test", Factors: factors, Files: files}
 }
 
 // possible are the datapaths that an arm can have: presets, or the cross.
@@ -305,7 +311,11 @@ func TestNoPolicyNoFilter(t *testing.T) {
 func TestEveryFileIsUsedAndPresent(t *testing.T) {
 	for _, d := range possible(true) {
 		s := render(t, cellOf(t, d.Name, plan.MultiHost, plan.EndpointDocker, 2, nil))
-		used := (&bundle.Bundle{Files: s.Files}).FilesOf(s.Apply)
+		used := map[string]bool{}
+		b := bundle.Bundle{Files: s.Files}
+		for f := range b.FilesOf(slices.Concat(s.Apply, s.Prove)) {
+			used[f] = true
+		}
 		if len(used) != len(s.Files) {
 			t.Errorf("%s: steps use files %v, bundle has %d", d.Name, used, len(s.Files))
 		}
@@ -395,7 +405,8 @@ func TestRefusals(t *testing.T) {
 		{fabricBPF, "xdp-hash", plan.Localhost, map[string]string{optDelivery: deliverNetkit}, "netkit has no native XDP"},
 		{fabricBPF, "tc-hash", plan.Localhost, map[string]string{optDelivery: deliverNetkit, optAttach: attachTCX}, "hooks"},
 		{fabricBPF, "xdp-hash", plan.MultiHost, map[string]string{optDelivery: deliverPeer}, ""},
-		{fabricBPF, "xdp-hash", plan.Localhost, map[string]string{optDelivery: deliverPeer, optAttach: attachGeneric}, ""},
+		{fabricBPF, "xdp-hash", plan.Localhost, map[string]string{optAttach: attachGeneric}, "does not see what was redirected"},
+		{fabricBPF, "xdp-hash", plan.MultiHost, map[string]string{optAttach: attachGeneric}, "does not see what was redirected"},
 		{fabricBridge, "tc-lpm", plan.Localhost, map[string]string{optPolicy: policyCIDR}, ""},
 	} {
 		d := entryOf(t, crossName(tc.fabric, tc.filter))

@@ -117,7 +117,7 @@ func endpointAt(role string, n Node, host byte) Endpoint {
 	addr, _ := netip.AddrFromSlice(b)
 	third := n.Gateway.As16()[14] // what tells nodes apart in an IPv4 address
 	if addr.Is6() {
-		third = byte(n.Data.As16()[15])
+		third = n.Data.As16()[15]
 	}
 	return Endpoint{
 		Role: role, Node: n, Addr: addr,

@@ -54,6 +54,7 @@ func peerFilters() []filter {
 			}),
 			refuse: refuseFirst(refuseMatch, refuseBPFilter),
 		},
+		customFilter(),
 	}
 }
 
@@ -109,9 +110,9 @@ func xdpFilterPeer(r *renderer) error {
 	if r.policies.size() > 0 && !r.policies.deny {
 		otherwise = "deny"
 	}
-	mode, hook := "native", bundle.HookXDPNative
+	mode, hook, guarded := "native", bundle.HookXDPNative, bundle.XDPNative
 	if r.cell.Get(optAttach) == attachGeneric {
-		mode, hook = "skb", bundle.HookXDPGeneric
+		mode, hook, guarded = "skb", bundle.HookXDPGeneric, bundle.XDPGeneric
 	}
 	r.apply(at.node, at.in, bundle.Tool{
 		Do:     bundle.Program{Argv: []string{"xdp-filter", "load", "{name:" + at.link + "}", "-m", mode, "-f", r.six(familyIPv4, familyIPv6), "-p", otherwise}},
@@ -124,6 +125,7 @@ func xdpFilterPeer(r *renderer) error {
 	}}
 	r.Hook = &Hook{Node: at.node.Name, From: bundle.Counter{BPF: counter}}
 	r.guard(at.node, "", bundle.Guard{Handle: handle, JIT: true})
+	r.guard(at.node, at.in, bundle.Guard{Link: at.link, XDP: guarded})
 	if r.policies.size() == 0 {
 		return nil
 	}
@@ -211,7 +213,7 @@ func bpfilterPeer(r *renderer) error {
 	text := r.file("bpfilter.chain", []byte(chain.text))
 	r.apply(node, in, bundle.Daemon{Handle: handle, Argv: []string{"bpfilter", "--transient", "--no-iptables", "--no-nftables"}, Socket: bpfilterSocket})
 	r.apply(node, in, bundle.Tool{
-		Do:   bundle.Program{Argv: []string{"bfcli", "chain", "set", "--from-file", "/dev/stdin"}, Stdin: text, Timeout: bpfilterLimit},
+		Do:   bundle.Program{Argv: []string{"bfcli", "chain", "set", "--from-file", "/proc/self/fd/0"}, Stdin: text, Timeout: bpfilterLimit},
 		Undo: &bundle.Program{Argv: []string{"bfcli", "ruleset", "flush"}},
 	})
 	adopt := bundle.AdoptBPF{Handle: handle, Daemon: handle, Maps: []string{bpfilterStats}}
@@ -219,12 +221,12 @@ func bpfilterPeer(r *renderer) error {
 		adopt.Link, adopt.Hook = endpointLink, bundle.HookXDPGeneric
 	}
 	r.apply(node, in, adopt)
-	counter := &bundle.BPFCounter{Handle: handle, Stats: bpfilterStats, Maps: []string{bpfilterStats}, Ranges: chain.ranges(r.policies.deny)}
+	counter := &bundle.BPFCounter{Handle: handle, Stats: bpfilterStats, Ranges: chain.ranges(r.policies.deny)}
 	r.Hook = &Hook{Node: node.Name, From: bundle.Counter{BPF: counter}}
 	r.guard(node, "", bundle.Guard{Handle: handle, JIT: true})
 	r.realised = append(r.realised, bundle.Expect{
-		What: fmt.Sprintf("counters of %d rules, the policy's and the errors'", chain.frame+chain.rules),
-		Key:  "size." + bpfilterStats, Op: bundle.Equal, Value: uint64(chain.frame + chain.rules + 2),
+		What: fmt.Sprintf("counters of bpfilter's %d rules, its policy and its errors", chain.frame+chain.rules),
+		Key:  "slots", Op: bundle.Equal, Value: uint64(chain.frame + chain.rules + 2),
 	})
 	if chain.elements > 0 {
 		counter.Maps = append(counter.Maps, bpfilterSet)
@@ -234,7 +236,7 @@ func bpfilterPeer(r *renderer) error {
 		extra := r.policies.extra(r.Topology.IPv6)
 		swap := func(stdin string) bundle.Tool {
 			return bundle.Tool{Metric: MetricUpdate, Do: bundle.Program{
-				Argv: []string{"bfcli", "chain", "update", "--name", bpfilterChain, "--from-file", "/dev/stdin"}, Stdin: stdin, Timeout: bpfilterLimit,
+				Argv: []string{"bfcli", "chain", "update", "--name", bpfilterChain, "--from-file", "/proc/self/fd/0"}, Stdin: stdin, Timeout: bpfilterLimit,
 			}}
 		}
 		r.update(node, in, swap(r.file("bpfilter.update", []byte(r.bpfilterChain(&extra).text))))

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
 )
@@ -40,6 +41,13 @@ func doLoadBPF(c *call, a bundle.LoadBPF) error {
 	}
 	if err := c.shape(spec, a); err != nil {
 		return fmt.Errorf("prepare %s: %w", a.Object, err)
+	}
+	// Variables are set by now. Were their map shared with this process, it would
+	// live until the garbage collector finds that nobody looks at it.
+	for name, m := range spec.Maps {
+		if strings.HasPrefix(name, ".") {
+			m.Flags &^= unix.BPF_F_MMAPABLE
+		}
 	}
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return fmt.Errorf("lift the memory lock limit: %w", err)

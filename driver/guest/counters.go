@@ -83,7 +83,6 @@ func (x *executor) readBPF(b bundle.BPFCounter) (counters, error) {
 		if got["entries."+name], err = countEntries(m); err != nil {
 			return nil, fmt.Errorf("count map %s: %w", name, err)
 		}
-		got["size."+name] = uint64(m.MaxEntries())
 	}
 	if n, ok := memoryOf(x.objects[b.Handle]); ok {
 		got["memory"] = n
@@ -134,6 +133,7 @@ func (k counters) addRanges(m *ebpf.Map, ranges []bundle.StatRange) error {
 	if t := m.Type(); t != ebpf.Array && t != ebpf.PerCPUArray || m.ValueSize() != 16 {
 		return fmt.Errorf("is a %v with values of %d bytes, not an array of {packets, bytes}", t, m.ValueSize())
 	}
+	k["slots"] = uint64(m.MaxEntries())
 	for _, r := range ranges {
 		k[r.Key] += 0
 		for i := r.First; i < r.First+r.Count; i++ {

@@ -189,10 +189,10 @@ func testBPFilter(t *testing.T, hook, form, action string, n int) {
 	if action == "deny" {
 		hits, misses = misses, hits
 	}
-	counter := bundle.Counter{BPF: &bundle.BPFCounter{Handle: "peer", Stats: "counters_map", Maps: []string{"counters_map"}, Ranges: []bundle.StatRange{
+	counter := bundle.Counter{BPF: &bundle.BPFCounter{Handle: "peer", Stats: "counters_map", Ranges: []bundle.StatRange{
 		{Key: "unjudged", Count: 1}, {Key: hits, First: 1, Count: uint32(rules) - 1}, {Key: misses, First: uint32(rules), Count: 1}, {Key: "errors", First: uint32(rules) + 1, Count: 1},
 	}}}
-	set := bundle.Tool{Do: bundle.Program{Argv: []string{"bfcli", "chain", "set", "--from-file", "/dev/stdin"}, Stdin: "chain"},
+	set := bundle.Tool{Do: bundle.Program{Argv: []string{"bfcli", "chain", "set", "--from-file", "/proc/self/fd/0"}, Stdin: "chain"},
 		Undo: &bundle.Program{Argv: []string{"bfcli", "ruleset", "flush"}}}
 	var names []string
 	for range 2 {
@@ -218,7 +218,7 @@ func testBPFilter(t *testing.T, hook, form, action string, n int) {
 	}
 	r.must("client", bundle.Probes{Link: "eth0", Timeout: 0.3, Tries: tries})
 	got := r.must("server", bundle.Read{Name: "after", From: counter},
-		bundle.Expect{What: "size", Read: "after", Key: "size.counters_map", Op: bundle.Equal, Value: uint64(rules + 2)},
+		bundle.Expect{What: "size", Read: "after", Key: "slots", Op: bundle.Equal, Value: uint64(rules + 2)},
 		bundle.Expect{What: "drops", Read: "after", Since: "before", Key: "dropped", Op: bundle.AtLeast, Value: 1},
 		bundle.Expect{What: "passes", Read: "after", Since: "before", Key: "accepted", Op: bundle.AtLeast, Value: 3},
 		bundle.Read{Name: "after", From: counter}).Values

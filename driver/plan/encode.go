@@ -42,6 +42,7 @@ func Decode(data []byte) (*Plan, error) {
 	if err := p.check(); err != nil {
 		return nil, fmt.Errorf("decode plan: %w", err)
 	}
+	p.attachFiles()
 	return &p, nil
 }
 

@@ -35,6 +35,7 @@ func Expand(s Spec, cat Catalog) (*Plan, error) {
 	if err := checkIDs(p.Cells); err != nil {
 		return nil, err
 	}
+	p.attachFiles()
 	p.Blocks = blocks(s)
 	p.Trials = order(p)
 	return p, nil

@@ -339,6 +339,7 @@ func (l *loader) arm(t *table, s Spec) Arm {
 	for _, o := range entry.Options {
 		a.Options[o.Key] = t.level(o.Key, o.Allowed[0], o.Allowed)
 	}
+	l.freeKeys(t, entry, &a)
 	t.finish()
 	if entry.Refuse == nil || !l.labOK || len(l.doc.problems) > before {
 		return a

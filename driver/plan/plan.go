@@ -94,6 +94,8 @@ type Arm struct {
 	Name     string            `json:"name"`
 	Datapath string            `json:"datapath"`
 	Options  map[string]string `json:"options"` // every option of the datapath, defaults filled in
+	// Files are those that the arm names, by key.
+	Files map[string]File `json:"files,omitempty"`
 }
 
 // Catalog is what the experiment may choose from; the datapath and workload
@@ -112,6 +114,7 @@ type DatapathEntry struct {
 	Fabric  string // bridge, routed, bpf
 	Filter  string // none, iptables-legacy, tc-hash, xdp-hash, xdp-pass, ...
 	Options []Option
+	Keys    []FreeKey
 	// Crossed: an arm names it by fabric and filter, not by its name.
 	Crossed bool
 	// Impossible is why this filter cannot work on this fabric; "" if it can.
@@ -141,6 +144,8 @@ type Cell struct {
 	ID      string            `json:"id"`    // 12 hex digits: hash of the sorted factors
 	Setup   string            `json:"setup"` // ID of the setup shared with the cells that differ in workload only
 	Factors map[string]string `json:"factors"`
+	// Files are those of its arm, by key.
+	Files map[string]File `json:"-"`
 }
 
 // Trial is one measured repetition of one cell, in the order it runs.

@@ -184,10 +184,21 @@ func (b *bench) counters() error {
 	if err := b.knock(f, dropped); err != nil {
 		return err
 	}
-	after, err := b.reading()
-	if err != nil {
-		return err
+	// A busy computer may take a moment to look at what was sent.
+	for end := time.Now().Add(allowLimit); ; time.Sleep(100 * time.Millisecond) {
+		after, err := b.reading()
+		if err == nil {
+			err = b.grew(before, after, sent, dropped)
+		}
+		if err == nil || time.Now().After(end) {
+			return err
+		}
 	}
+}
+
+// grew: counters grew by at least the packets sent, of which some had to be
+// dropped.
+func (b *bench) grew(before, after map[string]float64, sent, dropped int) error {
 	var errs []error
 	atLeast := func(key string, n int) {
 		if grew := after[key] - before[key]; grew < float64(n) {

@@ -119,6 +119,9 @@ func exceptions() []exception {
 			return a.kind() == kindNetfilter && a.stateless() && a.namesPorts() && a.Is(optPlacement, levelInput) && a.Is(optFamily, levelIPv6)
 		}, "IPv6 is reassembled after the hook INPUT: without connection tracking a later fragment has no port to match"},
 
+		{promiseFragments, func(a Arm) bool { return a.kind() == kindBPFilter && a.namesPorts() && a.Is(optFamily, levelIPv6) },
+			"bpfilter 0.6 reads no port behind IPv6's fragment header, so that no rule about a port admits it"},
+
 		{promiseClosed, func(a Arm) bool {
 			return a.kind() == kindBPFilter && a.Is(optAction, levelDeny) && !a.Is(optPolicy, levelL3) && !(a.Is(optHook, levelInput) && !a.Is(optFamily, levelIPv6))
 		}, "bpfilter 0.6 reads no port behind IPv6's fragment header nor in a first fragment that ends within TCP's header, so that no rule about a port denies it"},

@@ -407,6 +407,7 @@ func TestRefusals(t *testing.T) {
 		{fabricBPF, "xdp-hash", plan.MultiHost, map[string]string{optDelivery: deliverPeer}, ""},
 		{fabricBPF, "xdp-hash", plan.Localhost, map[string]string{optAttach: attachGeneric}, "does not see what was redirected"},
 		{fabricBPF, "xdp-hash", plan.MultiHost, map[string]string{optAttach: attachGeneric}, "does not see what was redirected"},
+		{fabricBPF, filterBPFilter, plan.Localhost, map[string]string{optHook: hookXDP}, "does not see what was redirected"},
 		{fabricBridge, "tc-lpm", plan.Localhost, map[string]string{optPolicy: policyCIDR}, ""},
 	} {
 		d := entryOf(t, crossName(tc.fabric, tc.filter))

@@ -79,6 +79,8 @@ func refuseBPFilter(_ plan.Lab, fabric, _ string, o map[string]string) string {
 	switch {
 	case o[optForm] == formSet && o[optMatch] != matchLast:
 		return fmt.Sprintf("a set has no order; remove match, or write form = %q", formLinear)
+	case o[optHook] == hookXDP && fabric == fabricBPF: // it is generic XDP
+		return fmt.Sprintf("generic XDP does not see what was redirected, which is all that fabric %q delivers; write hook = %q", fabricBPF, hookTC)
 	case o[optHook] == hookForward && (fabric == fabricBPF || fabric == fabricVeth):
 		return fmt.Sprintf("fabric %q takes packets past the node's netfilter; write hook = %q", fabric, hookInput)
 	}

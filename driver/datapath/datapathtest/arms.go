@@ -102,7 +102,7 @@ func Defaults(arms []Arm) (out []Arm) {
 func runnable(d plan.DatapathEntry) bool { return d.Filter != "custom" }
 
 // build makes an arm of levels of factors; ok is false if the catalog refuses
-// it. Options that the fabric does not have are passed over.
+// it. An option that the fabric does not have, and only such a one, is "".
 func build(ds []plan.DatapathEntry, levels map[string]string) (a Arm, ok bool) {
 	for _, d := range ds {
 		if d.Fabric != levels[factorFabric] {
@@ -111,9 +111,8 @@ func build(ds []plan.DatapathEntry, levels map[string]string) (a Arm, ok bool) {
 		a = Arm{Datapath: d.Name, Fabric: d.Fabric, Filter: d.Filter, Scenario: levels[factorScenario], NoPolicies: d.NoPolicies, Options: map[string]string{}, defaults: map[string]string{}}
 		for _, o := range d.Options {
 			a.defaults[o.Key] = o.Allowed[0]
-			a.Options[o.Key] = o.Allowed[0]
-			if l := levels[o.Key]; l != "" {
-				a.Options[o.Key] = l
+			if a.Options[o.Key] = levels[o.Key]; a.Options[o.Key] == "" {
+				return a, false
 			}
 		}
 		for key, level := range levels {
@@ -126,8 +125,8 @@ func build(ds []plan.DatapathEntry, levels map[string]string) (a Arm, ok bool) {
 	return a, false
 }
 
-// factorsOf lists the axes of a filter's arms. An option that only one fabric
-// has is absent elsewhere: its first level is "".
+// factorsOf lists the axes of a filter's arms. An option that not every fabric
+// has is absent elsewhere: one more level, "".
 func factorsOf(ds []plan.DatapathEntry) []factor {
 	fabrics := factor{key: factorFabric}
 	var options []factor
@@ -142,7 +141,7 @@ func factorsOf(ds []plan.DatapathEntry) []factor {
 	}
 	for i, o := range options {
 		if count[o.key] < len(ds) {
-			options[i].levels = append([]string{""}, o.levels[1:]...)
+			options[i].levels = append([]string{""}, o.levels...)
 		}
 	}
 	return append([]factor{fabrics, {factorScenario, []string{plan.Localhost, plan.MultiHost}}}, options...)
@@ -167,6 +166,9 @@ func cover(ds []plan.DatapathEntry) (out []Arm) {
 	fs := factorsOf(ds)
 	covered := map[pair]bool{}
 	take := func(levels map[string]string) {
+		if levels == nil {
+			return
+		}
 		a, ok := build(ds, levels)
 		if !ok {
 			return
@@ -176,15 +178,9 @@ func cover(ds []plan.DatapathEntry) (out []Arm) {
 		}
 		out = append(out, a)
 	}
-	first := map[string]string{}
-	for _, f := range fs {
-		first[f.key] = f.levels[0]
-	}
-	for _, fabric := range fs[0].levels {
+	for _, d := range ds {
 		for _, scenario := range fs[1].levels {
-			levels := maps.Clone(first)
-			levels[factorFabric], levels[factorScenario] = fabric, scenario
-			take(levels)
+			take(defaultsOf(d, fs, scenario))
 		}
 	}
 	for i, f := range fs {
@@ -192,7 +188,7 @@ func cover(ds []plan.DatapathEntry) (out []Arm) {
 			for _, x := range f.levels {
 				for _, y := range g.levels {
 					if !covered[pair{f.key, g.key, x, y}] {
-						take(fill(ds, fs, first, covered, map[string]string{f.key: x, g.key: y}))
+						take(fill(ds, fs, covered, map[string]string{f.key: x, g.key: y}))
 					}
 				}
 			}
@@ -201,13 +197,39 @@ func cover(ds []plan.DatapathEntry) (out []Arm) {
 	return out
 }
 
-// fill sets the factors beside two fixed ones, one after the other, each to the
-// level that covers most with what is set, starting from the defaults. What it
-// returns need not be possible.
-func fill(ds []plan.DatapathEntry, fs []factor, first map[string]string, covered map[pair]bool, fixed map[string]string) map[string]string {
-	levels := maps.Clone(first)
-	maps.Copy(levels, fixed)
-	// gain is what the levels cover, -1 if there is no such arm.
+// defaultsOf are the levels of a datapath with all options at their defaults.
+func defaultsOf(d plan.DatapathEntry, fs []factor, scenario string) map[string]string {
+	levels := map[string]string{}
+	for _, f := range fs {
+		levels[f.key] = ""
+	}
+	levels[factorFabric], levels[factorScenario] = d.Fabric, scenario
+	for _, o := range d.Options {
+		levels[o.Key] = o.Allowed[0]
+	}
+	return levels
+}
+
+// fill makes the arm around two fixed levels that covers most: on each fabric
+// it sets the other factors one after the other, starting from the defaults.
+// What it returns need not be possible.
+func fill(ds []plan.DatapathEntry, fs []factor, covered map[pair]bool, fixed map[string]string) (best map[string]string) {
+	most := -1
+	for _, d := range ds {
+		for _, scenario := range fs[1].levels {
+			levels := defaultsOf(d, fs, scenario)
+			maps.Copy(levels, fixed)
+			if n := improve(ds, fs, levels, covered, fixed); n > most {
+				best, most = levels, n
+			}
+		}
+	}
+	return best
+}
+
+// improve changes one factor after the other to the level with which most is
+// covered, and returns how much that is; -1 if there is no such arm.
+func improve(ds []plan.DatapathEntry, fs []factor, levels map[string]string, covered map[pair]bool, fixed map[string]string) int {
 	gain := func() int {
 		if _, ok := build(ds, levels); !ok {
 			return -1
@@ -220,13 +242,14 @@ func fill(ds []plan.DatapathEntry, fs []factor, first map[string]string, covered
 		}
 		return n
 	}
+	most := gain()
 	// Two rounds: what one level rules out, another may allow.
 	for range 2 {
 		for _, f := range fs {
 			if _, set := fixed[f.key]; set {
 				continue
 			}
-			best, most := levels[f.key], gain()
+			best := levels[f.key]
 			for _, l := range f.levels {
 				levels[f.key] = l
 				if n := gain(); n > most {
@@ -236,5 +259,5 @@ func fill(ds []plan.DatapathEntry, fs []factor, first map[string]string, covered
 			levels[f.key] = best
 		}
 	}
-	return levels
+	return most
 }

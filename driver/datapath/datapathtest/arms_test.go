@@ -8,8 +8,30 @@ import (
 	"hookbed/driver/plan"
 )
 
-// TestArmsCoverTheCatalog: every datapath that can be has its arms, every level
-// of every option is in some arm of its filter, and no two arms are the same.
+// byFilter sorts the possible datapaths of the cross by filter.
+func byFilter() map[string][]plan.DatapathEntry {
+	out := map[string][]plan.DatapathEntry{}
+	for _, d := range datapath.Catalog() {
+		if d.Crossed && d.Impossible == "" && runnable(d) {
+			out[d.Filter] = append(out[d.Filter], d)
+		}
+	}
+	return out
+}
+
+func (a Arm) level(key string) string {
+	switch key {
+	case factorFabric:
+		return a.Fabric
+	case factorScenario:
+		return a.Scenario
+	}
+	return a.Options[key] // absent: ""
+}
+
+// TestArmsCoverTheCatalog: every datapath has its arms with all options at
+// their defaults, every level of every option that the catalog allows is in
+// some arm, and no two arms are the same.
 func TestArmsCoverTheCatalog(t *testing.T) {
 	arms := Arms()
 	seen := map[string]bool{}
@@ -19,48 +41,34 @@ func TestArmsCoverTheCatalog(t *testing.T) {
 		}
 		seen[a.Name()] = true
 	}
-	for _, d := range datapath.Catalog() {
-		if !d.Crossed || d.Impossible != "" || !runnable(d) {
-			continue
-		}
-		if !slices.ContainsFunc(arms, func(a Arm) bool { return a.Datapath == d.Name }) {
-			t.Errorf("%s has no arm", d.Name)
-		}
-		for _, o := range d.Options {
-			for _, level := range o.Allowed {
-				if !slices.ContainsFunc(arms, func(a Arm) bool { return a.Filter == d.Filter && a.Is(o.Key, level) }) {
-					t.Errorf("no arm of filter %s has %s = %q", d.Filter, o.Key, level)
+	for filter, ds := range byFilter() {
+		fs := factorsOf(ds)
+		for _, d := range ds {
+			if !slices.ContainsFunc(Defaults(arms), func(a Arm) bool { return a.Datapath == d.Name }) {
+				t.Errorf("%s has no arm with all options at their defaults", d.Name)
+			}
+			for _, f := range fs {
+				for _, l := range f.levels {
+					if possible(ds, fs, factorFabric, d.Fabric, f.key, l) && !slices.ContainsFunc(arms, func(a Arm) bool { return a.Filter == filter && a.level(f.key) == l }) {
+						t.Errorf("no arm of filter %s has %s = %q", filter, f.key, l)
+					}
 				}
 			}
 		}
 	}
 }
 
-// TestArmsCoverPairs counts, for one filter, the pairs of levels that the
-// catalog lets be together and no arm has.
+// TestArmsCoverPairs: of one filter, every pair of levels that the catalog lets
+// be together is in some arm.
 func TestArmsCoverPairs(t *testing.T) {
-	var ds []plan.DatapathEntry
-	for _, d := range datapath.Catalog() {
-		if d.Crossed && d.Impossible == "" && d.Filter == "nft-linear" {
-			ds = append(ds, d)
-		}
-	}
+	ds := byFilter()["nft-linear"]
 	arms := cover(ds)
-	has := func(a Arm, key, level string) bool {
-		switch key {
-		case factorFabric:
-			return a.Fabric == level
-		case factorScenario:
-			return a.Scenario == level
-		}
-		return a.Options[key] == level || level == "" && a.Options[key] == a.defaults[key]
-	}
 	fs := factorsOf(ds)
 	for i, f := range fs {
 		for _, g := range fs[i+1:] {
 			for _, x := range f.levels {
 				for _, y := range g.levels {
-					if !slices.ContainsFunc(arms, func(a Arm) bool { return has(a, f.key, x) && has(a, g.key, y) }) && possible(ds, fs, f.key, x, g.key, y) {
+					if !slices.ContainsFunc(arms, func(a Arm) bool { return a.level(f.key) == x && a.level(g.key) == y }) && possible(ds, fs, f.key, x, g.key, y) {
 						t.Errorf("no arm has %s = %q and %s = %q", f.key, x, g.key, y)
 					}
 				}

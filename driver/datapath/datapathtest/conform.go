@@ -172,7 +172,7 @@ func (b *bench) check(name string, run func() error) bool {
 
 // version is how a message names a kernel or tool: "since Linux 6.7", "kernel
 // 6.18.44 lacks ...".
-var version = regexp.MustCompile(`\d+\.\d+`) //nolint:gochecknoglobals // compiled once
+var version = regexp.MustCompile(`\d+\.\d+`)
 
 func resultOf(err error) Result {
 	var n *noneError

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -28,6 +29,12 @@ func TestMain(m *testing.M) {
 	if os.Geteuid() != 0 {
 		fmt.Fprintln(os.Stderr, "the conformance suite makes network namespaces and must run as root")
 		os.Exit(1)
+	}
+	// Arms mostly wait for what must not come, so many can be tested at once.
+	if p := flag.Lookup("test.parallel"); p.Value.String() == p.DefValue {
+		if err := p.Value.Set(strconv.Itoa(4 * runtime.NumCPU())); err != nil {
+			panic(err)
+		}
 	}
 	os.Exit(m.Run())
 }

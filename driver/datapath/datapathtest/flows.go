@@ -184,10 +184,21 @@ func (b *bench) counters() error {
 	if err := b.knock(f, dropped); err != nil {
 		return err
 	}
-	after, err := b.reading()
-	if err != nil {
-		return err
+	// A busy computer may take a moment to look at what was sent.
+	for end := time.Now().Add(allowLimit); ; time.Sleep(100 * time.Millisecond) {
+		after, err := b.reading()
+		if err == nil {
+			err = b.grew(before, after, sent, dropped)
+		}
+		if err == nil || time.Now().After(end) {
+			return err
+		}
 	}
+}
+
+// grew: counters grew by at least the packets sent, of which some had to be
+// dropped.
+func (b *bench) grew(before, after map[string]float64, sent, dropped int) error {
 	var errs []error
 	atLeast := func(key string, n int) {
 		if grew := after[key] - before[key]; grew < float64(n) {
@@ -244,7 +255,7 @@ func (b *bench) knock(f flow, n int) error {
 	return b.tryAll(fs, silent)
 }
 
-// refusal is a fragmented opening segment and what is to become of it.
+// fragmented is an opening segment and what is to become of it.
 type fragmented struct {
 	flow
 	cut  int // bytes of TCP in the first fragment
@@ -254,30 +265,45 @@ type fragmented struct {
 // fragmented sends opening segments in two fragments.
 func (b *bench) fragmented() error {
 	promised, reason := b.arm.promises(promiseFragments)
-	var tries []fragmented
+	var admitted, denied []fragmented
 	for _, f := range b.flows() {
-		if f.proto != tcp || f.port == datapath.ControlPort {
-			continue
-		}
-		if !b.policies.admits(f) {
-			// Whole fixed header, or just its ports.
-			tries = append(tries, fragmented{f, 24, silent}, fragmented{f, fragUnit, silent})
-		} else if f.from == b.clientAddr() && promised {
-			tries = append(tries, fragmented{f, 24, answered})
-		} else if f.from == b.clientAddr() {
-			tries = append(tries, fragmented{f, 24, silent})
+		switch {
+		case f.proto != tcp || f.port == datapath.ControlPort:
+		case !b.policies.admits(f): // with the whole fixed header in the first, or just its ports
+			denied = append(denied, fragmented{f, 24, silent}, fragmented{f, fragUnit, silent})
+		case f.from == b.clientAddr() && promised:
+			admitted = append(admitted, fragmented{f, 24, answered})
+		case f.from == b.clientAddr():
+			admitted = append(admitted, fragmented{f, 24, silent})
 		}
 	}
+	if err := b.tryAllFragments(admitted, 40000); err != nil {
+		return err
+	}
+	leak := b.tryAllFragments(denied, 50000)
+	closed, why := b.arm.promises(promiseClosed)
+	switch {
+	case closed && leak != nil:
+		return leak
+	case !closed && leak == nil:
+		return fmt.Errorf("no fragment of what policies deny got in, although declared otherwise: %s", why)
+	case !closed:
+		return &declaredError{why}
+	case !promised:
+		return &declaredError{reason}
+	}
+	return nil
+}
+
+// tryAllFragments sends all at once, from source ports of their own.
+func (b *bench) tryAllFragments(tries []fragmented, port int) error {
 	errs := make([]error, len(tries))
 	var wg sync.WaitGroup
 	for i, f := range tries {
-		wg.Go(func() { errs[i] = b.tryFragments(f, uint16(40000+i)) })
+		wg.Go(func() { errs[i] = b.tryFragments(f, uint16(port+i)) })
 	}
 	wg.Wait()
-	if err := joined(errs); err != nil || promised {
-		return err
-	}
-	return &declaredError{reason}
+	return joined(errs)
 }
 
 func (b *bench) tryFragments(f fragmented, port uint16) error {

@@ -118,7 +118,7 @@ func mapsOf(o object) (out []object) {
 	return out
 }
 
-var attachedID = regexp.MustCompile(`(?:prog/\w+ id|\bxdp\w*/id:|\bprogram) ?(\d+)`) //nolint:gochecknoglobals // compiled once
+var attachedID = regexp.MustCompile(`(?:prog/\w+ id|\bxdp\w*/id:|\bprogram) ?(\d+)`)
 
 // programViews are the views of a namespace that name programs.
 func programViews() []string { return []string{viewLinks, viewFilters, viewPrograms} }
@@ -137,7 +137,7 @@ func attachedIDs(s state) (out []int) {
 	return out
 }
 
-var heldID = regexp.MustCompile(`(?m)^(prog|map|link)_id:\s*(\d+)$`) //nolint:gochecknoglobals // compiled once
+var heldID = regexp.MustCompile(`(?m)^(prog|map|link)_id:\s*(\d+)$`)
 
 // heldObjects lists the BPF objects whose descriptors a process has.
 func heldObjects(pid int) (out []object) {

@@ -121,15 +121,18 @@ func fragments(from, to netip.Addr, id uint16, tcp []byte, n int) [][]byte {
 	}
 }
 
+// sockaddr is an address for a socket of its family.
+func sockaddr(a netip.Addr) (family int, sa unix.Sockaddr) {
+	if a.Is4() {
+		return unix.AF_INET, &unix.SockaddrInet4{Addr: a.As4()}
+	}
+	return unix.AF_INET6, &unix.SockaddrInet6{Addr: a.As16()}
+}
+
 // sendRaw sends whole IP packets.
 func (p *place) sendRaw(to netip.Addr, packets ...[]byte) error {
 	return p.do(func() error {
-		family, dst := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{})
-		if to.Is4() {
-			dst = &unix.SockaddrInet4{Addr: to.As4()}
-		} else {
-			family, dst = unix.AF_INET6, &unix.SockaddrInet6{Addr: to.As16()}
-		}
+		family, dst := sockaddr(to)
 		fd, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 		if err != nil {
 			return fmt.Errorf("open raw socket: %w", err)
@@ -237,14 +240,12 @@ func tooBig(router, from, to netip.AddrPort, seq uint32, mtu int) []byte {
 func (p *place) tryPing(from, to netip.Addr, limit time.Duration) (answer, error) {
 	got := silent
 	err := p.do(func() error {
-		family, proto, request, reply := unix.AF_INET, unix.IPPROTO_ICMP, byte(8), byte(0)
-		src, dst := unix.Sockaddr(&unix.SockaddrInet4{}), unix.Sockaddr(&unix.SockaddrInet4{})
-		if from.Is4() {
-			src, dst = &unix.SockaddrInet4{Addr: from.As4()}, &unix.SockaddrInet4{Addr: to.As4()}
-		} else {
-			family, proto, request, reply = unix.AF_INET6, unix.IPPROTO_ICMPV6, 128, 129
-			src, dst = &unix.SockaddrInet6{Addr: from.As16()}, &unix.SockaddrInet6{Addr: to.As16()}
+		proto, request, reply := unix.IPPROTO_ICMP, byte(8), byte(0)
+		if from.Is6() {
+			proto, request, reply = unix.IPPROTO_ICMPV6, 128, 129
 		}
+		family, src := sockaddr(from)
+		_, dst := sockaddr(to)
 		fd, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC, proto)
 		if err != nil {
 			return fmt.Errorf("open ICMP socket: %w", err)

@@ -14,6 +14,7 @@ const (
 	optState     = "state"
 	optPlacement = "placement"
 	optEnforce   = "enforce"
+	optHook      = "hook"
 
 	levelL3        = "l3"
 	levelDeny      = "deny"
@@ -44,6 +45,8 @@ const (
 	promiseReplies promise = "replies to the server's own connections"
 	// promiseFragments: what policies admit is admitted in fragments too.
 	promiseFragments promise = "fragments of admitted packets"
+	// promiseClosed: what policies deny is denied in fragments too.
+	promiseClosed promise = "fragments of denied packets are denied"
 	// promiseErrors: an ICMP error about an admitted connection reaches its
 	// sender, so path MTU discovery works.
 	promiseErrors promise = "ICMP errors about admitted connections"
@@ -115,6 +118,13 @@ func exceptions() []exception {
 		{promiseFragments, func(a Arm) bool {
 			return a.kind() == kindNetfilter && a.stateless() && a.namesPorts() && a.Is(optPlacement, levelInput) && a.Is(optFamily, levelIPv6)
 		}, "IPv6 is reassembled after the hook INPUT: without connection tracking a later fragment has no port to match"},
+
+		{promiseFragments, func(a Arm) bool { return a.kind() == kindBPFilter && a.namesPorts() && a.Is(optFamily, levelIPv6) },
+			"bpfilter 0.6 reads no port behind IPv6's fragment header, so that no rule about a port admits it"},
+
+		{promiseClosed, func(a Arm) bool {
+			return a.kind() == kindBPFilter && a.Is(optAction, levelDeny) && !a.Is(optPolicy, levelL3) && !(a.Is(optHook, levelInput) && !a.Is(optFamily, levelIPv6))
+		}, "bpfilter 0.6 reads no port behind IPv6's fragment header nor in a first fragment that ends within TCP's header, so that no rule about a port denies it"},
 
 		{promiseUnregistered, func(a Arm) bool {
 			return (a.Filter == "iptables-legacy" || a.Filter == "ipset") && a.Is(optPlacement, levelForward)

@@ -84,10 +84,10 @@ func command(shows string, argv ...string) leftover {
 }
 
 func leftovers() []leftover {
-	restore := func(tool, rule string) leftover {
+	restore := func(tool, rule, shows string) leftover {
 		return leftover{tool, func(t *testing.T, p *place) {
 			p.mustFeed(t, "*filter\n-A INPUT "+rule+" -j DROP\nCOMMIT\n", tool+"-restore", "--noflush")
-		}, "DROP"}
+		}, shows}
 	}
 	return []leftover{
 		command("br9", "ip", "link", "add", "br9", "type", "bridge"),
@@ -108,9 +108,9 @@ func leftovers() []leftover {
 		{"bridge table", func(t *testing.T, p *place) {
 			p.mustFeed(t, "table bridge left { chain c { type filter hook forward priority 0; counter drop; }; }\n", "nft", "-f", "-")
 		}, "table bridge left"},
-		restore("iptables-legacy", "-s 198.19.0.1/32"),
-		restore("ip6tables-legacy", "-s 2001:2::1/128"),
-		restore("iptables-nft", "-s 198.19.0.1/32"),
+		restore("iptables-legacy", "-s 198.19.0.1/32", "-j DROP"),
+		restore("ip6tables-legacy", "-s 2001:2::1/128", "-j DROP"),
+		restore("iptables-nft", "-s 198.19.0.1/32", "ip saddr 198.19.0.1 counter drop"),
 		{"an empty legacy table", func(t *testing.T, p *place) { p.must(t, "iptables-legacy", "-S") }, "*filter"},
 		command("create left hash:ip", "ipset", "create", "left", "hash:ip"),
 		{"sysctl", func(t *testing.T, p *place) { setSysctl(t, p, "net/ipv4/ip_forward", "1") }, "ip_forward = 1"},

@@ -7,7 +7,7 @@ LINT_VERSION := v2.15.0
 REPRODUCE_OUT ?= runs/virtual-$(shell date +%Y%m%d-%H%M%S)
 SMOKE_OUT ?= runs/smoke-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: all deps build testbed reproduce nightly test test-vm bench lint generate clean
+.PHONY: all deps build testbed reproduce nightly test test-vm test-conformance bench lint generate clean
 
 all: build
 
@@ -47,6 +47,12 @@ test: deps build
 # End to end on libvirt VMs, under emulation where there is no KVM.
 test-vm: deps build
 	$(GO) test -tags vm -count=1 -timeout 40m -p 1 -run 'VM' ./images ./driver/vm ./driver/guest ./driver
+
+# Every arm against the conformance suite, here and in a VM of the pinned kernel
+# (docs/conformance.md). Under emulation the second takes most of an hour.
+test-conformance: deps build
+	$(GO) test -count=1 -timeout 30m -run 'TestConform' ./driver/datapath/datapathtest -table $(CURDIR)/conformance-local.md
+	$(GO) test -tags vm -count=1 -timeout 120m -run 'TestVMConform' ./driver -conform.all -conform.table $(CURDIR)/conformance-vm.md
 
 # Ratios within one run: boot against the bare kernel, the driver's overhead,
 # BPF programs against an empty one.

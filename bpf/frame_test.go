@@ -54,7 +54,7 @@ var (
 	stranger  = netip.MustParseAddr("198.19.7.7")
 	elsewhere = netip.MustParseAddr("198.18.99.1")
 
-	client6, server6 = as6(client), as6(server)
+	server6 = as6(server)
 
 	clientMAC = net.HardwareAddr{2, 0x12, 11, 10, 0, 1}
 	serverMAC = net.HardwareAddr{2, 0x12, 11, 20, 0, 1}
@@ -205,10 +205,16 @@ func (f frame) transport() []byte {
 	return make([]byte, 8)
 }
 
-// reply turns the frame's direction round.
+// reply turns the frame's direction round, and an echo request into its answer.
 func (f frame) reply() frame {
 	f.fill()
 	f.src, f.dst, f.sport, f.dport = f.dst, f.src, f.dport, f.sport
+	switch f.proto {
+	case protoICMP:
+		f.l4 = []byte{0, 0, 0, 0, 0, 1, 0, 1}
+	case protoICMPv6:
+		f.l4 = []byte{129, 0, 0, 0, 0, 1, 0, 1}
+	}
 	return f
 }
 

@@ -484,7 +484,6 @@ func TestReply(t *testing.T) {
 	}{
 		{"same node", ProgFromEndpoint, ProgFromEndpoint, client, true, frame{flags: tcpSYN}},
 		{"same node UDP", ProgFromEndpoint, ProgFromEndpoint, client, true, frame{proto: protoUDP}},
-		{"same node ping", ProgFromEndpoint, ProgFromEndpoint, client, true, frame{proto: protoICMP}},
 		{"other node", ProgFromEndpoint, ProgFromNetdev, elsewhere, false, frame{flags: tcpSYN}},
 		{"other node UDP", ProgFromEndpoint, ProgFromNetdev, elsewhere, false, frame{proto: protoUDP}},
 	} {
@@ -505,13 +504,43 @@ func TestReply(t *testing.T) {
 			wantEntries(t, r, 1)
 
 			other := back
-			other.dport, other.proto = 40001, protoTCP
+			other.dport, other.proto, other.l4 = 40001, protoTCP, nil
 			r.want(c.back, other.bytes(), actShot, StatDropped)
+			if c.first.proto == protoICMP {
+				back.l4 = nil // a request of the other end's own
+				r.want(c.back, back.bytes(), actShot, StatDropped)
+			}
 			if c.first.proto == 0 {
 				back.flags = tcpSYN
 				r.want(c.back, back.bytes(), actShot, StatDropped)
 			}
 		})
+	}
+}
+
+// TestPing: an endpoint that asks for an echo gets it, and is not opened to the
+// questions of whom it asked.
+func TestPing(t *testing.T) {
+	for _, c := range []struct {
+		six                    bool
+		request, reply, notice byte
+	}{{false, 8, 0, 13}, {true, 128, 129, 139}} {
+		r := loadTC(t, 0, 0)
+		r.serverEndpoint(true)
+		message := func(kind byte, out bool) []byte {
+			f := frame{six: c.six, proto: protoICMP, l4: []byte{kind, 0, 0, 0, 0, 0, 0, 0}}
+			if out {
+				f.src, f.dst = server, elsewhere
+			} else {
+				f.src = elsewhere
+			}
+			return f.bytes()
+		}
+		r.want(ProgFromNetdev, message(c.reply, false), actShot, StatDropped)
+		r.want(ProgFromEndpoint, message(c.request, true), actOK, StatPassed) // no route here
+		r.want(ProgFromNetdev, message(c.reply, false), actRedirect, StatAccepted)
+		r.want(ProgFromNetdev, message(c.request, false), actShot, StatDropped)
+		r.want(ProgFromNetdev, message(c.notice, false), actShot, StatDropped)
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"hookbed/driver/datapath"
 	"hookbed/driver/lab"
 	"hookbed/driver/plan"
+	"hookbed/images"
 )
 
 type costFlags struct {
@@ -28,7 +29,7 @@ type costFlags struct {
 	rounds, cpu     int
 	seed            uint64
 	seconds         float64
-	out, peersDir   string
+	out             string
 }
 
 func (a *app) costCommand() *cobra.Command {
@@ -50,7 +51,7 @@ It needs root. What it makes, it makes in namespaces of its own, and the kernel
 drops them with it.`,
 		Example: `  driver cost
   driver cost --programs tc-hash,xdp-hash --policies 1,10000 --rounds 100
-  driver cost --peers-dir /srv/peers --out runs/cost
+  driver cost --peers none --out runs/cost
   driver cost experiments/arms.toml --rounds 7 --out runs/rate`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
@@ -70,7 +71,6 @@ drops them with it.`,
 	fl.StringSliceVar(&f.programs, "programs", []string{"all"}, "programs to time")
 	fl.IntSliceVar(&f.policies, "policies", []int{1, 10, 100, 1000, 10000}, "numbers of policies N")
 	fl.StringSliceVar(&f.peers, "peers", cost.Peers(), "projects whose programs to time beside ours; none for ours alone")
-	fl.StringVar(&f.peersDir, "peers-dir", "", "directory with the peers' files, as their packages unpack (default: PATH)")
 	fl.IntVar(&f.rounds, "rounds", 0, "rounds of interleaved measurements (default 40; with an experiment 7)")
 	fl.IntVar(&f.cpu, "cpu", runtime.NumCPU()-1, "CPU to measure on")
 	fl.Uint64Var(&f.seed, "seed", 1, "seed of the order within rounds")
@@ -90,7 +90,7 @@ func (f *costFlags) check(cmd *cobra.Command, rates bool) error {
 	wrong := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %w; see `driver cost --help`", errUsage, fmt.Errorf(format, args...))
 	}
-	for _, name := range []string{"programs", "policies", "peers", "peers-dir"} {
+	for _, name := range []string{"programs", "policies", "peers"} {
 		if rates && cmd.Flags().Changed(name) {
 			return wrong("--%s is not for an experiment, which names its arms itself", name)
 		}
@@ -149,12 +149,18 @@ func (a *app) cost(ctx context.Context, f costFlags) error {
 		return err
 	}
 	defer out.Close()
-	l, err := a.costLab(ctx, nil)
+	peers, digest, err := a.peersOf(ctx, f)
+	if err != nil {
+		return err
+	}
+	l, err := a.costLab(ctx, &plan.Plan{}, peers.NoPeers == "")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = l.Close(ctx) }() // namespaces end with the helper
-	if err := out.Environment(a.costEnvironment(l, f)); err != nil {
+	env := a.costEnvironment(l, f)
+	env["peers_sha256"] = digest
+	if err := out.Environment(env); err != nil {
 		return err
 	}
 	if err := l.Begin(ctx, datapath.Setup{}); err != nil {
@@ -162,7 +168,7 @@ func (a *app) cost(ctx context.Context, f costFlags) error {
 	}
 	cells, err := cost.Measure(ctx, cost.Config{
 		Lab: l, Subjects: f.subjects(), Policies: f.policies, Rounds: f.rounds,
-		Seed: f.seed, CPU: f.cpu, Peers: cost.Environment{PeersDir: absolute(f.peersDir)}, Progress: a.costProgress(), Sample: out.Sample,
+		Seed: f.seed, CPU: f.cpu, Peers: peers, Progress: a.costProgress(), Sample: out.Sample,
 	})
 	if err = errors.Join(err, l.End(ctx, datapath.Setup{})); err != nil {
 		return rigFault(ctx, err)
@@ -177,6 +183,26 @@ func (a *app) cost(ctx context.Context, f costFlags) error {
 	}
 	a.emit("cost", map[string]any{"dir": out.Dir(), "ratios": cost.Ratios(cells)}, func(w io.Writer) { printTables(w, cost.Tables(cells, f.rounds), out.Dir()) })
 	return failedCells(cells, out.Dir())
+}
+
+// peersOf makes the image of other projects' programs ready, if some are wanted
+// and it can be built.
+func (a *app) peersOf(ctx context.Context, f costFlags) (env cost.Environment, digest string, err error) {
+	if !slices.ContainsFunc(f.subjects(), func(s cost.Subject) bool { return s.Foreign != "" }) {
+		return cost.Environment{NoPeers: "nobody asked for them"}, "", nil
+	}
+	store, err := a.openStore("")
+	if err != nil {
+		return env, "", err
+	}
+	set, err := store.Ensure(ctx, images.Want{Peers: true})
+	if ctx.Err() != nil {
+		return env, "", ctx.Err()
+	}
+	if err != nil {
+		return cost.Environment{NoPeers: fmt.Sprintf("the image of peers cannot be built: %v", err)}, "", nil
+	}
+	return env, set.PeersDigest, nil
 }
 
 func printTables(w io.Writer, tables []cost.Table, dir string) {
@@ -208,27 +234,14 @@ func rigFault(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", campaign.ErrRig, err)
 }
 
-func absolute(dir string) string {
-	if dir == "" {
-		return ""
-	}
-	path, err := filepath.Abs(dir)
-	if err != nil {
-		return dir
-	}
-	return path
-}
-
-// costLab brings up the local provider for a plan, or for none.
-func (a *app) costLab(ctx context.Context, p *plan.Plan) (*lab.Lab, error) {
-	if p == nil {
-		p = &plan.Plan{}
-	}
+// costLab brings up the local provider for a plan.
+func (a *app) costLab(ctx context.Context, p *plan.Plan, peers bool) (*lab.Lab, error) {
 	p.Spec.Lab = plan.Lab{Provider: plan.ProviderLocal, Endpoint: plan.EndpointNetns, Clock: plan.ClockWall}
 	cfg, err := a.labConfig(ctx, p, "")
 	if err != nil {
 		return nil, err
 	}
+	cfg.Peers = peers
 	return lab.Up(ctx, cfg)
 }
 

@@ -14,6 +14,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"hookbed/driver/bundle"
+	"hookbed/driver/lab"
 )
 
 const virtualExperiment = `schema = 1
@@ -113,6 +116,7 @@ func TestVMVirtualExact(t *testing.T) {
 	r.run("run", "exact.toml", "--out", "alone", "--jobs", "1")
 	r.expectTrials("alone/rows.csv", 16)
 	r.expectSame(before)
+	r.expectTurns("alone")
 
 	stop := r.hog()
 	r.run("run", "exact.toml", "--out", "crowded", "--jobs", "3")
@@ -133,6 +137,44 @@ func TestVMVirtualExact(t *testing.T) {
 		t.Errorf("compare says %q of identical runs", out)
 	}
 	r.run("report", "crowded")
+}
+
+// expectTurns says that client and server of TCP_RR took turns by sleeping, both in
+// every transaction: which of them preempts the other must not be left to chance.
+func (r *vmRig) expectTurns(run string) {
+	r.t.Helper()
+	blocks, err := filepath.Glob(filepath.Join(r.dir, run, "blocks", "*.jsonl"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	clients := 0
+	for _, file := range blocks {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		replies, err := lab.DecodeReplies(data)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		for _, reply := range replies {
+			if _, netperf := reply.Reply.Raw["result.txt"]; !netperf {
+				continue
+			}
+			for _, step := range reply.Reply.Results {
+				if step.Kind != (bundle.Exec{}).Kind() {
+					continue
+				}
+				clients++
+				if slept, gaveWay := step.Values["switches_voluntary"], step.Values["switches_involuntary"]; slept < 1000 || gaveWay > slept/20 {
+					r.t.Errorf("%s: a client of TCP_RR slept %v times and was made to give way %v times", file, slept, gaveWay)
+				}
+			}
+		}
+	}
+	if clients < 8 {
+		r.t.Errorf("%d clients of TCP_RR were seen, want 8 or more", clients)
+	}
 }
 
 // killAfterABlock starts a run and kills it when one block is finished and

@@ -82,7 +82,7 @@ struct packet {
 	__u8 tos;      // or traffic class
 	__u8 tags;       // VLAN tags in front of the IP header
 	__u8 whole;      // the transport header is there: no later fragment, not cut
-	__u8 opening;    // TCP with SYN and without ACK
+	__u8 opening;    // begins something: TCP's SYN without ACK, ICMP's questions
 	__u8 icmp_error; // ICMP about another packet; the cursor is at its quotation
 	__u8 discovery;  // ICMPv6 between neighbours and routers
 };
@@ -166,6 +166,9 @@ static __always_inline void read_transport(struct cursor *c, struct packet *p, i
 		// RFC 4443: types below 128 are errors. RFC 4861: 133 to 137.
 		p->icmp_error = six ? icmp->type < 128 : is_icmp_error(icmp->type);
 		p->discovery = six && icmp->type >= 133 && icmp->type <= 137;
+		// Without ports only the type tells a question from an answer; of
+		// those an echo's reply is the only one that is taken for one.
+		p->opening = !p->icmp_error && icmp->type != (six ? 129 : 0);
 	}
 	p->whole = 1;
 }

@@ -204,6 +204,15 @@ type Listen struct {
 	Port   int    `json:"port"`
 }
 
+// Scheduling policies of a program and its children (sched(7)).
+const (
+	// SchedBatch: woken, it waits until the one that runs sleeps or has had its slice.
+	SchedBatch = "batch"
+	// SchedRR: real time, lowest priority. It runs until it sleeps, or has had 100 ms
+	// while another one of that policy waits. It must not spin.
+	SchedRR = "rr"
+)
+
 // Start starts a server process in an endpoint (the step's In), in the
 // endpoint's root file system and cgroup, and waits until Port listens there.
 // Undo: terminated, then killed.
@@ -211,8 +220,8 @@ type Start struct {
 	Handle string   `json:"handle"`
 	Argv   []string `json:"argv"`
 	CPUs   []int    `json:"cpus,omitempty"`
-	FIFO   bool     `json:"fifo,omitempty"` // as in Exec
-	Port   int      `json:"port,omitempty"` // TCP; 0 = do not wait
+	Sched  string   `json:"sched,omitempty"` // as in Exec
+	Port   int      `json:"port,omitempty"`  // TCP; 0 = do not wait
 }
 
 // Stop ends a Start or Listen before its undo would.
@@ -396,8 +405,8 @@ type Guard struct {
 type Exec struct {
 	Argv    []string `json:"argv"`
 	CPUs    []int    `json:"cpus,omitempty"`
-	FIFO    bool     `json:"fifo,omitempty"` // schedule it as SCHED_FIFO: it runs until it sleeps
-	Timeout float64  `json:"timeout"`        // seconds
+	Sched   string   `json:"sched,omitempty"` // scheduling policy; "" = the kernel's usual one
+	Timeout float64  `json:"timeout"`         // seconds
 	Out     string   `json:"out,omitempty"`
 }
 
@@ -436,28 +445,6 @@ type TestRun struct {
 	Want    uint32 `json:"want"` // the program's return code
 	Repeat  uint32 `json:"repeat"`
 }
-
-// Peer lets a foreign program load its BPF program onto a link of the step's
-// namespace, and holds that very program and its maps, found by their IDs
-// (BPF_PROG_GET_FD_BY_ID), under Handle as LoadBPF would. Script is a shell
-// script of the bundle; it runs with Env in the step's network namespace and in
-// mount and PID namespaces of its own, with an empty /run and a bpffs of its
-// own, prints "ready" when its program is attached, and ends when its standard
-// input does. It is ended as soon as the program is held. The program's name
-// under Handle is PeerProgram. Value "load_seconds" is the time until ready.
-// Undo: the program is let go.
-type Peer struct {
-	Handle  string            `json:"handle"`
-	Script  string            `json:"script"` // file name in the bundle
-	Env     map[string]string `json:"env,omitempty"`
-	Files   []string          `json:"files,omitempty"` // of the bundle, to be found in the script's working directory
-	Link    string            `json:"link"`
-	Hook    string            `json:"hook"`    // HookXDPNative or HookXDPGeneric: any XDP; HookTCIngress: tcx or clsact
-	Timeout float64           `json:"timeout"` // seconds until ready
-}
-
-// PeerProgram is the name of the program that Peer holds.
-const PeerProgram = "peer"
 
 // Generate sends copies of a frame out of a link of the step's namespace as
 // fast as one CPU can, for Seconds, by BPF_PROG_TEST_RUN in its live-frames mode
@@ -504,7 +491,6 @@ func (Guard) Kind() string     { return "guard" }
 func (Exec) Kind() string      { return "exec" }
 func (Snapshot) Kind() string  { return "snapshot" }
 func (TestRuns) Kind() string  { return "test-runs" }
-func (Peer) Kind() string      { return "peer" }
 func (Generate) Kind() string  { return "generate" }
 func (Tool) Kind() string      { return "tool" }
 func (Daemon) Kind() string    { return "daemon" }
@@ -514,9 +500,7 @@ func (AdoptBPF) Kind() string  { return "adopt-bpf" }
 func actions() []Action {
 	return []Action{
 		Netns{}, Veth{}, Netkit{}, Bridge{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
-		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Stop{}, Probes{},
-		Read{}, Expect{}, Exec{}, Snapshot{},
-		TestRuns{}, Peer{}, Generate{},
+		TestRuns{}, Generate{},
 		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Stop{}, Probes{}, Flow{},
 		Read{}, Expect{}, Guard{}, Exec{}, Snapshot{},
 		Tool{}, Daemon{}, AdoptBPF{},

@@ -143,11 +143,6 @@ func (b *Bundle) FilesOf(steps []Step) map[string]File {
 			add(do.Object)
 		case FillMap:
 			add(do.File)
-		case Peer:
-			add(do.Script)
-			for _, name := range do.Files {
-				add(name)
-			}
 		case Tool:
 			for _, name := range append(do.Do.FileNames(), do.Undo.FileNames()...) {
 				add(name)

@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"encoding/json"
+	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
@@ -11,6 +12,9 @@ import (
 // lost on the wire shows.
 func filled(typ reflect.Type) reflect.Value {
 	v := reflect.New(typ).Elem()
+	if typ == reflect.TypeFor[netip.Addr]() {
+		return reflect.ValueOf(netip.MustParseAddr("198.18.1.7"))
+	}
 	switch typ.Kind() {
 	case reflect.String:
 		v.SetString("s")
@@ -18,7 +22,7 @@ func filled(typ reflect.Type) reflect.Value {
 		v.SetBool(true)
 	case reflect.Int, reflect.Int64:
 		v.SetInt(7)
-	case reflect.Uint32, reflect.Uint64:
+	case reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		v.SetUint(7)
 	case reflect.Float64:
 		v.SetFloat(0.5)
@@ -31,6 +35,9 @@ func filled(typ reflect.Type) reflect.Value {
 		v.Set(reflect.New(typ.Elem()))
 		v.Elem().Set(filled(typ.Elem()))
 	case reflect.Struct:
+		if typ == reflect.TypeFor[netip.Addr]() {
+			return reflect.ValueOf(netip.MustParseAddr("198.18.11.10"))
+		}
 		for i := range typ.NumField() {
 			v.Field(i).Set(filled(typ.Field(i).Type))
 		}

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"os/exec"
-	"path/filepath"
+	"slices"
 	"strings"
 
 	"hookbed/driver/bundle"
@@ -23,132 +21,85 @@ const (
 // Peers lists the projects.
 func Peers() []string { return []string{PeerXDPFilter, PeerBPFilter} }
 
-// Environment is where the programs of other projects are.
+// Environment is what the lab has.
 type Environment struct {
-	// PeersDir is a root file system with them, or Debian's packages unpacked side
-	// by side; "" looks on PATH.
-	PeersDir string
+	// NoPeers is why the programs of other projects are not there, "" if they are.
+	NoPeers string
 }
 
-// errAbsent is wrapped by the error that another project's program is not there.
-var errAbsent = errors.New("not installed")
+// errAbsent is wrapped by the error that another project's program is not there,
+// or cannot hold so many policies.
+var errAbsent = errors.New("not to be had")
 
-func peers() []Subject {
-	filter := func(name, features, doc string) Subject {
-		return Subject{Name: name, Hook: HookXDP, Foreign: PeerXDPFilter, Accept: xdpPass, Doc: doc, render: xdpFilter(features)}
-	}
-	bf := func(name, hook, doc string, set bool) Subject {
-		accept := map[string]uint32{HookTC: tcOK, HookXDP: xdpPass}[hook]
-		return Subject{Name: name, Hook: hook, Foreign: PeerBPFilter, Accept: accept, Doc: doc, render: bpfilter(set)}
-	}
-	return []Subject{
-		filter("xdp-filter", "ipv4,tcp,udp", "sources in a hash, then ports in an array; either admits, so it cannot express our policies"),
-		filter("xdp-filter-ip", "ipv4", "the same project's program for sources only"),
-		bf("bpfilter-linear", HookTC, "a chain with a rule for each policy", false),
-		bf("bpfilter-set", HookTC, "a chain with one set of source and port", true),
-		bf("bpfilter-linear-xdp", HookXDP, "the same chain at XDP", false),
-		bf("bpfilter-set-xdp", HookXDP, "the same set at XDP", true),
-	}
-}
-
-// find says whether a program is where scripts will look for it.
-func (e Environment) find(program string) error {
-	if e.PeersDir == "" {
-		if _, err := exec.LookPath(program); err != nil {
-			return fmt.Errorf("%w: no %s on PATH; give a directory with it by --peers-dir", errAbsent, program)
-		}
-		return nil
-	}
-	if _, err := os.Stat(filepath.Join(e.PeersDir, "usr/sbin", program)); err != nil {
-		return fmt.Errorf("%w: no usr/sbin/%s under %s", errAbsent, program, e.PeersDir)
+func (e Environment) check() error {
+	if e.NoPeers != "" {
+		return fmt.Errorf("%w: %s", errAbsent, e.NoPeers)
 	}
 	return nil
 }
 
-// vars are the environment variables of scripts.
-func (e Environment) vars() map[string]string {
-	if e.PeersDir == "" {
-		return nil
+func peers() []Subject {
+	filter := func(name, features, program, doc string) Subject {
+		return Subject{Name: name, Hook: HookXDP, Foreign: PeerXDPFilter, Accept: xdpPass, Doc: doc, render: xdpFilter(features, program)}
 	}
-	lib, _ := filepath.Glob(filepath.Join(e.PeersDir, "usr/lib/*-linux-gnu"))
-	return map[string]string{
-		"PEERS": e.PeersDir, "LIBXDP_OBJECT_PATH": filepath.Join(strings.Join(lib, ":"), "bpf"),
-		"PEERS_LIB": strings.Join(lib, ":"),
+	bf := func(name, hook, form, doc string) Subject {
+		accept := map[string]uint32{HookTC: tcOK, HookXDP: xdpPass}[hook]
+		return Subject{Name: name, Hook: hook, Foreign: PeerBPFilter, Accept: accept, Doc: doc, render: bpfilter(map[string]string{"form": form, "hook": hook})}
+	}
+	return []Subject{
+		filter("xdp-filter", "ipv4", "xdpfilt_dny_ip", "a hash of sources, as the arm xdp-filter has it; no ports"),
+		filter("xdp-filter-all", "ipv4,tcp,udp", "xdpfilt_dny_all", "the same with its list of ports built in; source or port admits, so it cannot express our policies either"),
+		bf("bpfilter-linear", HookTC, "linear", "the chain of the arm bpfilter, with a rule for each policy"),
+		bf("bpfilter-set", HookTC, "set", "the chain of the arm bpfilter, with a set of source and port"),
+		bf("bpfilter-linear-xdp", HookXDP, "linear", "the same chain of rules at XDP"),
+		bf("bpfilter-set-xdp", HookXDP, "set", "the same set at XDP"),
 	}
 }
 
-// scriptHead defines `peer PROGRAM ARGUMENTS...`: by chroot where the directory
-// has a C library of its own, else with its other libraries. Rules go by /run,
-// which is one and the same inside and outside.
-const scriptHead = `
-if [ -z "${PEERS:-}" ]; then
-	peer() { "$@"; }
-elif [ -e "$PEERS/lib64" ]; then
-	for dir in proc run dev sys/fs/bpf; do mount --bind "/$dir" "$PEERS/$dir"; done
-	unset LIBXDP_OBJECT_PATH
-	peer() { program=$1; shift; chroot "$PEERS" "/usr/sbin/$program" "$@"; }
-else
-	peer() { program=$1; shift; LD_LIBRARY_PATH=$PEERS_LIB "$PEERS/usr/sbin/$program" "$@"; }
-fi
-`
-
-// newPeer renders what every peer needs: a link of its own, and the script.
-func newPeer(s Subject, n int, env Environment, script string) (instance, bundle.Peer, error) {
-	cell, err := cellOf("bridge", "xdp-hash", n)
-	if err != nil {
-		return instance{}, bundle.Peer{}, err
-	}
-	i := newInstance(s, n, cell)
-	i.program = bundle.PeerProgram
-	i.bundle.Files["script"] = bundle.NewFile([]byte(scriptHead + script))
-	link := linkName(s, n)
-	i.step(bundle.Veth{Link: link, Peer: link + "p", PeerIn: ""})
-	return i, bundle.Peer{Handle: i.handle, Script: "script", Env: env.vars(), Link: link, Hook: hookOf(s), Timeout: 120}, nil
-}
-
-func hookOf(s Subject) string {
-	if s.Hook == HookXDP {
-		return bundle.HookXDPNative
-	}
-	return bundle.HookTCIngress
-}
-
-// xdpFilterMap is xdp-filter's table of IPv4 addresses, and sourceFlag its
-// value that makes an entry one of a source (xdp-tools, xdp-filter/common_kern_user.h).
+// Things of xdp-filter (xdp-tools 1.6): where it pins its maps, the table of IPv4
+// addresses and its room, and the value that makes an entry one of a source
+// (xdp-filter/common_kern_user.h, xdpfilt_prog.h).
 const (
-	xdpFilterMap = "filter_ipv4"
-	sourceFlag   = 1
-	xdpFilterMax = 10_000 // entries of the table
+	xdpFilterPins = "/sys/fs/bpf/xdp-filter"
+	xdpFilterMap  = "filter_ipv4"
+	xdpFilterMax  = 10_000
+	sourceFlag    = 1
 )
 
-// xdpFilter loads xdp-filter with its default to deny. Its command adds one
-// address in 3 ms, so it adds the first and the rest are put into its map.
-func xdpFilter(features string) func(Subject, int, Environment) (instance, error) {
+// xdpFilter has xdp-filter load its program with a default to deny, holds the
+// program and its maps, and has it unloaded from the link for the next. Its own
+// command adds an address in 3 ms, so the addresses are put into its map; without
+// those of neighbours, which an arm admits beside the policies, so that as many
+// fit as the table has room for.
+func xdpFilter(features, program string) func(Subject, int, Environment) (instance, error) {
 	return func(s Subject, n int, env Environment) (instance, error) {
-		if err := env.find("xdp-filter"); err != nil {
+		if err := env.check(); err != nil {
 			return instance{}, err
 		}
-		i, peer, err := newPeer(s, n, env, "")
-		if err != nil {
-			return i, err
-		}
 		if n > xdpFilterMax {
-			return i, fmt.Errorf("%w: its table holds %d addresses", errAbsent, xdpFilterMax)
+			return instance{}, fmt.Errorf("%w: its table has room for %d addresses", errAbsent, xdpFilterMax)
 		}
-		script := scriptHead + fmt.Sprintf(`
-peer xdp-filter load -m native -f %s -p deny %s >&2
-peer xdp-filter ip -m src %s >&2
-echo ready
-read line
-`, features, peer.Link, i.named[0])
-		i.bundle.Files["script"] = bundle.NewFile([]byte(script))
-		i.step(peer)
-		if n > 1 {
-			i.bundle.Files["addresses"] = bundle.NewFile([]byte(sourceEntries(i.named[1:])))
-			i.step(bundle.FillMap{Handle: i.handle, Map: xdpFilterMap, File: "addresses"})
+		cell, err := cellOf("bridge", PeerXDPFilter, n)
+		if err != nil {
+			return instance{}, err
 		}
+		i := newInstance(s, n, cell)
+		i.program = program
+		i.bundle.Files["addresses"] = bundle.NewFile([]byte(sourceEntries(i.named)))
+		command := func(args ...string) bundle.Program {
+			return bundle.Program{Argv: append([]string{"xdp-filter"}, args...)}
+		}
+		i.atServer(bundle.Tool{Do: command("load", "eth0", "-m", "native", "-f", features, "-p", "deny"), Metric: "attach_seconds"})
+		i.atServer(bundle.AdoptBPF{Handle: i.handle, Pins: xdpFilterPins, Maps: []string{xdpFilterMap}, Link: "eth0", Hook: bundle.HookXDPNative})
+		i.step(bundle.FillMap{Handle: i.handle, Map: xdpFilterMap, File: "addresses"})
+		i.atServer(bundle.Tool{Do: command("unload", "eth0"), Metric: "detach_seconds"})
+		i.attachNative(s, n)
 		return i, nil
 	}
+}
+
+func (i *instance) atServer(do bundle.Action) {
+	i.bundle.Steps = append(i.bundle.Steps, bundle.Step{Node: datapath.NodeAt(1).Name, Phase: bundle.Apply, In: datapath.Server, Do: do})
 }
 
 func sourceEntries(addrs []netip.Addr) string {
@@ -159,38 +110,32 @@ func sourceEntries(addrs []netip.Addr) string {
 	return b.String()
 }
 
-// bpfilter loads a chain that drops by default through bpfilter's daemon.
-func bpfilter(set bool) func(Subject, int, Environment) (instance, error) {
+const bpfilterProgram = "bf_prog" // as its daemon names every one
+
+// bpfilter has its daemon load the very chain of an arm, holds the program and
+// its maps, and ends the daemon.
+func bpfilter(options map[string]string) func(Subject, int, Environment) (instance, error) {
 	return func(s Subject, n int, env Environment) (instance, error) {
-		for _, program := range []string{"bpfilter", "bfcli"} {
-			if err := env.find(program); err != nil {
-				return instance{}, err
-			}
+		if err := env.check(); err != nil {
+			return instance{}, err
 		}
-		link := linkName(s, n)
-		i, peer, err := newPeer(s, n, env, fmt.Sprintf(`
-index=$(ip -o link show %s | cut -d: -f1)
-sed "s/INDEX/$index/" chain > /run/chain
-mkdir -p /run/bpfilter
-peer bpfilter --transient --bpffs-path=/sys/fs/bpf/bf >&2 &
-for try in $(seq 100); do
-	[ -S /run/bpfilter/daemon.sock ] && break
-	sleep 0.05
-done
-peer bfcli ruleset set --from-file /run/chain >&2
-echo ready
-read line
-`, link))
+		cell, err := cellOf("bridge", PeerBPFilter, n)
 		if err != nil {
-			return i, err
+			return instance{}, err
 		}
-		hook := "BF_HOOK_TC_INGRESS"
-		if s.Hook == HookXDP {
-			hook = "BF_HOOK_XDP"
+		for key, level := range options {
+			cell.Factors[key] = level
 		}
-		i.bundle.Files["chain"] = bundle.NewFile([]byte(chain(hook, i.named, set)))
-		peer.Files = []string{"chain"}
-		i.step(peer)
+		setup, err := datapath.Render(cell)
+		if err != nil {
+			return instance{}, err
+		}
+		if setup.Unsupported != "" {
+			return instance{}, fmt.Errorf("%w: %s", errAbsent, setup.Unsupported)
+		}
+		i := newInstance(s, n, cell)
+		i.program, i.bundle.Files = bpfilterProgram, setup.Files
+		i.bundle.Steps = append(i.bundle.Steps, holding(setup.Apply, i.handle)...)
 		if s.Hook == HookXDP {
 			i.attachNative(s, n) // bpfilter's own link is generic
 		}
@@ -198,24 +143,38 @@ read line
 	}
 }
 
-// chain is a bpfilter chain of the policies.
-func chain(hook string, sources []netip.Addr, set bool) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "chain policies %s{ifindex=INDEX} DROP\n", hook)
-	if set {
-		b.WriteString("    rule\n        (ip4.saddr, tcp.dport) in {\n")
-		for k, a := range sources {
-			sep := ";"
-			if k == len(sources)-1 {
-				sep = ""
+// holding are the steps by which an arm has a foreign program loaded, under
+// another handle, and what ends that again once the program is held.
+func holding(apply []bundle.Step, handle string) []bundle.Step {
+	var out, ends []bundle.Step
+	for _, st := range apply {
+		end := st
+		switch do := st.Do.(type) {
+		case bundle.Daemon:
+			end.Do = bundle.Stop{Handle: do.Handle}
+			ends = append(ends, end)
+		case bundle.Tool:
+			if do.Metric != "" || do.Undo == nil {
+				continue // an update of the policies
 			}
-			fmt.Fprintf(&b, "            %s,%d%s\n", a, datapath.ServicePort, sep)
+			end.Do, do.Undo = bundle.Tool{Do: *do.Undo, Metric: "detach_seconds"}, nil
+			ends = append(ends, end)
+			st.Do = do
+		case bundle.AdoptBPF:
+			do.Handle = handle
+			st.Do = do
+		default:
+			continue
 		}
-		b.WriteString("        }\n        ACCEPT\n")
-		return b.String()
+		out = append(out, st)
 	}
-	for _, a := range sources {
-		fmt.Fprintf(&b, "    rule\n        ip4.saddr eq %s\n        tcp.dport eq %d\n        ACCEPT\n", a, datapath.ServicePort)
-	}
-	return b.String()
+	// The update adopts the program again, and must not come after the end.
+	out = slices.CompactFunc(out, func(a, b bundle.Step) bool { return isAdopt(a) && isAdopt(b) })
+	slices.Reverse(ends)
+	return append(out, ends...)
+}
+
+func isAdopt(st bundle.Step) bool {
+	_, ok := st.Do.(bundle.AdoptBPF)
+	return ok
 }

@@ -412,7 +412,7 @@ func RateTable(rates []*Rate, rounds int) Table {
 		row := []string{r.Arm, r.Scenario, strconv.Itoa(r.Policies), r.Sent}
 		if r.Status != record.StatusOK || len(r.Samples) == 0 {
 			t.Rows = append(t.Rows, append(row, r.Status, "", "", "", ""))
-			t.Notes = append(t.Notes, fmt.Sprintf("%s, %s: %s: %s", r.title(), r.Sent, r.Status, firstLine(r.Reason)))
+			t.Notes = append(t.Notes, fmt.Sprintf("%s, %s: %s: %s", r.title(), r.Sent, r.Status, ends(r.Reason)))
 			continue
 		}
 		e := estimate(r.values(RateSample.PerSecond), true)

@@ -101,7 +101,7 @@ func nsTable(cells []*Cell, rounds int) Table {
 			row = append(row, group[i].text())
 			if c := group[i]; c.Reason != "" && !noted[c.Program+c.Reason] {
 				noted[c.Program+c.Reason] = true
-				t.Notes = append(t.Notes, fmt.Sprintf("%s, N = %d: %s: %s", c.Program, c.Policies, c.Status, firstLine(c.Reason)))
+				t.Notes = append(t.Notes, fmt.Sprintf("%s, N = %d: %s: %s", c.Program, c.Policies, c.Status, ends(c.Reason)))
 			}
 		}
 		t.Rows = append(t.Rows, row)
@@ -110,9 +110,14 @@ func nsTable(cells []*Cell, rounds int) Table {
 	return t
 }
 
-func firstLine(s string) string {
-	line, _, _ := strings.Cut(s, "\n")
-	return line
+// ends are the first and the last line of a text: what failed, and a tool's last
+// word.
+func ends(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	if len(lines) == 1 {
+		return lines[0]
+	}
+	return lines[0] + " ... " + lines[len(lines)-1]
 }
 
 // text is the cell in a table.
@@ -167,7 +172,7 @@ func Ratios(cells []*Cell) []Ratio {
 		}
 		out = append(out, ratio(fmt.Sprintf("%s: %d policies over %d", c.Program, high.Policies, low.Policies), high, low))
 	}
-	for _, pair := range [][2]string{{"xdp-hash", "xdp-filter"}, {"xdp-hash", "xdp-filter-ip"}, {"xdp-hash", "bpfilter-set-xdp"}, {"tc-hash", "bpfilter-set"}, {"tc-linear", "bpfilter-linear"}} {
+	for _, pair := range [][2]string{{"xdp-hash", "xdp-filter"}, {"xdp-hash", "xdp-filter-all"}, {"xdp-hash", "bpfilter-set-xdp"}, {"tc-hash", "bpfilter-set"}, {"tc-linear", "bpfilter-linear"}} {
 		if a, b := common(cells, pair[0], pair[1]); a != nil {
 			out = append(out, ratio(fmt.Sprintf("%s over %s at %d policies", pair[0], pair[1], a.Policies), a, b))
 		}

@@ -405,7 +405,8 @@ func TestRefusals(t *testing.T) {
 		{fabricBPF, "xdp-hash", plan.Localhost, map[string]string{optDelivery: deliverNetkit}, "netkit has no native XDP"},
 		{fabricBPF, "tc-hash", plan.Localhost, map[string]string{optDelivery: deliverNetkit, optAttach: attachTCX}, "hooks"},
 		{fabricBPF, "xdp-hash", plan.MultiHost, map[string]string{optDelivery: deliverPeer}, ""},
-		{fabricBPF, "xdp-hash", plan.Localhost, map[string]string{optDelivery: deliverPeer, optAttach: attachGeneric}, ""},
+		{fabricBPF, "xdp-hash", plan.Localhost, map[string]string{optAttach: attachGeneric}, "does not see what was redirected"},
+		{fabricBPF, "xdp-hash", plan.MultiHost, map[string]string{optAttach: attachGeneric}, "does not see what was redirected"},
 		{fabricBridge, "tc-lpm", plan.Localhost, map[string]string{optPolicy: policyCIDR}, ""},
 	} {
 		d := entryOf(t, crossName(tc.fabric, tc.filter))

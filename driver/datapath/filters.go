@@ -122,7 +122,7 @@ func (r *renderer) edge() place {
 func offloadsOff(r *renderer) error {
 	at := r.edge()
 	off := map[string]bool{"rx-gro-hw": false}
-	if virtio := at.in == "" && r.cell.Get(plan.FactorProvider) == plan.ProviderLibvirt && r.cell.Get(plan.FactorClock) != plan.ClockVirtual; !virtio {
+	if virtio := at.in == "" && virtioNIC(r.cell.Get(plan.FactorProvider), r.cell.Get(plan.FactorClock)); !virtio {
 		off = map[string]bool{
 			"tx-tcp-segmentation": false, "tx-tcp-ecn-segmentation": false, "tx-tcp-mangleid-segmentation": false, "tx-tcp6-segmentation": false,
 			"tx-udp-segmentation": false, "tx-sctp-segmentation": false, "tx-gso-list": false,

@@ -159,6 +159,12 @@ func refusePlacement(_ plan.Lab, fabric, scenario string, o map[string]string) s
 	return ""
 }
 
+// virtioNIC says whether the data NIC of a node is a virtio one. Elsewhere,
+// and in virtual time, nodes are namespaces and their NIC is a veth.
+func virtioNIC(provider, clock string) bool {
+	return provider == plan.ProviderLibvirt && clock != plan.ClockVirtual
+}
+
 // refuseXDP refuses what XDP cannot see, and native XDP on a virtio NIC that has
 // no queues to spare: the driver wants a transmit queue for each CPU beside the
 // stack's own, and without them falls back to a locked queue, which is another
@@ -169,12 +175,15 @@ func refuseXDP(lab plan.Lab, fabric, scenario string, o map[string]string) strin
 	switch {
 	case nic && scenario == plan.Localhost:
 		return fmt.Sprintf("packets within a host do not meet its NIC; write where = %q", whereEdge)
-	case !nic && native && o[optDelivery] == deliverPeer:
-		return fmt.Sprintf("native XDP on eth0 does not see what bpf_redirect_peer delivers; write attach = %q, or delivery = %q", attachGeneric, deliverRedirect)
-	case !nic && native && o[optDelivery] == deliverNetkit:
-		return fmt.Sprintf("netkit has no native XDP; write attach = %q, or delivery = %q", attachGeneric, deliverRedirect)
-	// Nodes in virtual time are namespaces, and their NIC is a veth.
-	case nic && native && lab.Provider == plan.ProviderLibvirt && lab.Clock != plan.ClockVirtual && lab.Queues < 2*lab.VCPUs:
+	// Since Linux 5.19 what bpf_redirect sends is marked, generic XDP lets it pass
+	// unseen (netif_receive_generic_xdp in net/core/dev.c), and a veth keeps the mark.
+	case fabric == fabricBPF && !native && !(nic && virtioNIC(lab.Provider, lab.Clock)):
+		return fmt.Sprintf("generic XDP does not see what was redirected, which is all that fabric %q delivers; write attach = %q", fabricBPF, attachNative)
+	case !nic && o[optDelivery] == deliverPeer:
+		return fmt.Sprintf("native XDP on eth0 does not see what bpf_redirect_peer delivers; write delivery = %q", deliverRedirect)
+	case !nic && o[optDelivery] == deliverNetkit:
+		return fmt.Sprintf("netkit has no native XDP; write delivery = %q", deliverRedirect)
+	case nic && native && virtioNIC(lab.Provider, lab.Clock) && lab.Queues < 2*lab.VCPUs:
 		return fmt.Sprintf("native XDP on the node's NIC wants lab.queues >= 2 x lab.vcpus = %d, got %d; raise queues, or write attach = %q",
 			2*lab.VCPUs, lab.Queues, attachGeneric)
 	}

@@ -10,12 +10,14 @@ import (
 	"maps"
 	"reflect"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
 )
@@ -40,6 +42,13 @@ func doLoadBPF(c *call, a bundle.LoadBPF) error {
 	if err := c.shape(spec, a); err != nil {
 		return fmt.Errorf("prepare %s: %w", a.Object, err)
 	}
+	// Variables are set by now. Were their map shared with this process, it would
+	// live until the garbage collector finds that nobody looks at it.
+	for name, m := range spec.Maps {
+		if strings.HasPrefix(name, ".") {
+			m.Flags &^= unix.BPF_F_MMAPABLE
+		}
+	}
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return fmt.Errorf("lift the memory lock limit: %w", err)
 	}
@@ -51,6 +60,10 @@ func doLoadBPF(c *call, a bundle.LoadBPF) error {
 	c.undoHere("object "+a.Handle, func(undoing) error {
 		delete(c.x.objects, a.Handle)
 		coll.Close()
+		coll = nil
+		// Package ebpf maps the memory of variables, and only the collector ends
+		// that mapping, which keeps its map in the kernel.
+		runtime.GC()
 		return nil
 	})
 	c.reportMemory(a.Handle)

@@ -93,7 +93,6 @@ func handlers() map[string]handler {
 	on(t, doExec)
 	on(t, doSnapshot)
 	on(t, doTestRuns)
-	on(t, doPeer)
 	on(t, doGenerate)
 	on(t, doTool)
 	on(t, doDaemon)

@@ -480,18 +480,38 @@ func TestNetfilterSizes(t *testing.T) {
 	for _, filter := range netfilterFilters() {
 		t.Run(filter, func(t *testing.T) {
 			weight := map[int]float64{}
-			for _, n := range []int{10, 1000, 10000} {
-				weight[n] = testSize(t, filter, n)
+			// What a busy machine has not given back yet only adds: the least of
+			// a few loads is the rule set's own.
+			for range 3 {
+				for _, n := range []int{10, 1000, 10000} {
+					if got := testSize(t, filter, n); weight[n] == 0 || got < weight[n] {
+						weight[n] = got
+					}
+				}
+				if linear(weight) {
+					break
+				}
 			}
-			// A set of 10 still costs its table, so only growth is compared: it
-			// must be in proportion, and a policy takes at least its key.
-			perFew, perMany := (weight[1000]-weight[10])/990, (weight[10000]-weight[1000])/9000
+			perFew, perMany := perPolicy(weight)
 			t.Logf("a policy takes %.0f bytes up to 1000, %.0f above", perFew, perMany)
-			if perFew < 6 || perMany < 6 || perFew > 4*perMany || perMany > 4*perFew {
+			if !linear(weight) {
 				t.Errorf("a policy takes %.1f bytes up to 1000 and %.1f above", perFew, perMany)
 			}
 		})
 	}
+}
+
+// perPolicy is what a policy weighs up to 1000 and above. A set of 10 costs its
+// table too, so only growth is compared.
+func perPolicy(weight map[int]float64) (few, many float64) {
+	return (weight[1000] - weight[10]) / 990, (weight[10000] - weight[1000]) / 9000
+}
+
+// linear says whether growth is in proportion, and a policy takes at least its
+// key.
+func linear(weight map[int]float64) bool {
+	few, many := perPolicy(weight)
+	return few >= 6 && many >= 6 && few <= 4*many && many <= 4*few
 }
 
 func testSize(t *testing.T, filter string, n int) (weight float64) {

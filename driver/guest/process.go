@@ -93,7 +93,7 @@ type program struct {
 	argv           []string
 	cpus           []int
 	stdin          io.Reader // nil is empty
-	fifo           bool      // SCHED_FIFO
+	sched          string    // of bundle.SchedBatch, bundle.SchedRR; "" = as it is
 	stdout, stderr io.Writer
 	env            []string // added to processEnv
 	dir            string   // "" is "/"
@@ -154,10 +154,8 @@ func (x *executor) launch(ep *endpoint, p program, path string, proc *process) (
 	if err := pin(p.cpus); err != nil {
 		return nil, err
 	}
-	if p.fifo {
-		if err := fifo(); err != nil {
-			return nil, err
-		}
+	if err := schedule(p.sched); err != nil {
+		return nil, err
 	}
 	attr := syscall.SysProcAttr{Setpgid: true, Chroot: ep.root}
 	enter := x.nursery.enter
@@ -220,21 +218,32 @@ func pin(cpus []int) error {
 	return nil
 }
 
-// fifo puts the calling thread, and what it starts, under SCHED_FIFO at the lowest
-// priority (sched(7)). Such a process runs until it sleeps: one that it wakes waits
-// until then, and the scheduler keeps no account of either that could make one
-// switch cost more than another. What is not SCHED_FIFO still gets 50 ms a second
-// (the fair server, Linux 6.12; real-time throttling before).
-func fifo() error {
-	if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}, 0); err != nil {
-		return fmt.Errorf("schedule as SCHED_FIFO: %w", err)
+// schedule puts the calling thread, and what it starts, under a scheduling policy.
+// Neither lets a program preempt the one that wakes it (of SCHED_BATCH see
+// check_preempt_wakeup_fair in kernel/sched/fair.c). SCHED_RR also keeps no account
+// that could make one switch cost more than another; what is not of that policy
+// still gets 50 ms a second (the fair server, Linux 6.12; real-time throttling before).
+func schedule(policy string) error {
+	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr}
+	switch policy {
+	case "":
+		return nil
+	case bundle.SchedBatch:
+		attr.Policy = unix.SCHED_BATCH
+	case bundle.SchedRR:
+		attr.Policy, attr.Priority = unix.SCHED_RR, 1
+	default:
+		return fmt.Errorf("schedule as %q: no such policy", policy)
+	}
+	if err := unix.SchedSetAttr(0, &attr, 0); err != nil {
+		return fmt.Errorf("schedule as %q: %w", policy, err)
 	}
 	got, err := unix.SchedGetAttr(0, 0)
 	if err != nil {
 		return fmt.Errorf("read back the scheduling policy: %w", err)
 	}
-	if got.Policy != unix.SCHED_FIFO {
-		return fmt.Errorf("schedule as SCHED_FIFO: the policy is still %d", got.Policy)
+	if got.Policy != attr.Policy {
+		return fmt.Errorf("schedule as %q: the policy is still %d", policy, got.Policy)
 	}
 	return nil
 }
@@ -271,7 +280,7 @@ func doStart(c *call, a bundle.Start) error {
 		}
 	}
 	out := &tail{limit: tailLimit}
-	p, err := c.x.spawn(c.at, program{argv: a.Argv, cpus: a.CPUs, fifo: a.FIFO, stdout: out, stderr: out})
+	p, err := c.x.spawn(c.at, program{argv: a.Argv, cpus: a.CPUs, sched: a.Sched, stdout: out, stderr: out})
 	if err != nil {
 		return err
 	}
@@ -369,7 +378,7 @@ func doExec(c *call, a bundle.Exec) error {
 	}
 	out, errTail := &head{limit: rawLimit}, &tail{limit: tailLimit}
 	start := time.Now()
-	p, err := c.x.spawn(c.at, program{argv: a.Argv, cpus: a.CPUs, fifo: a.FIFO, stdout: out, stderr: errTail})
+	p, err := c.x.spawn(c.at, program{argv: a.Argv, cpus: a.CPUs, sched: a.Sched, stdout: out, stderr: errTail})
 	if err != nil {
 		return err
 	}

@@ -81,25 +81,26 @@ func policyOf(t *testing.T, pid int) uint32 {
 	return attr.Policy
 }
 
-// TestFIFO: a program runs under the policy that was asked for, and so do its
+// TestScheduling: a program runs under the policy that was asked for, and so do its
 // children; others are left alone.
-func TestFIFO(t *testing.T) {
+func TestScheduling(t *testing.T) {
 	r := newRig(t)
 	r.pair()
-	r.must("server", bundle.Start{Handle: "yes", Argv: []string{"sh", "-c", "sleep 410070; true"}, FIFO: true})
-	r.must("server", bundle.Start{Handle: "no", Argv: []string{"sh", "-c", "sleep 410071; true"}})
-	for arg, want := range map[string]uint32{"410070": unix.SCHED_FIFO, "410071": unix.SCHED_NORMAL} {
+	r.must("server", bundle.Start{Handle: "rr", Argv: []string{"sh", "-c", "sleep 410070; true"}, Sched: bundle.SchedRR})
+	r.must("server", bundle.Start{Handle: "usual", Argv: []string{"sh", "-c", "sleep 410071; true"}})
+	for arg, want := range map[string]uint32{"410070": unix.SCHED_RR, "410071": unix.SCHED_NORMAL} {
 		await(t, func() bool { return len(processes(t, "sleep", arg)) == 1 })
 		if got := policyOf(t, processes(t, "sleep", arg)[0]); got != want {
 			t.Errorf("child of the server runs under policy %d, want %d", got, want)
 		}
 	}
 	policy := []string{"sh", "-c", "cut -d' ' -f41 /proc/self/stat"}
-	for fifo, want := range map[bool]string{true: "1\n", false: "0\n"} {
-		if r.must("client", bundle.Exec{Argv: policy, Timeout: 5, Out: "o.txt", FIFO: fifo}); r.raw["o.txt"] != want {
-			t.Errorf("FIFO %v: the client ran under policy %q, want %q", fifo, r.raw["o.txt"], want)
+	for sched, want := range map[string]string{"": "0\n", bundle.SchedRR: "2\n", bundle.SchedBatch: "3\n"} {
+		if r.must("client", bundle.Exec{Argv: policy, Timeout: 5, Out: "o.txt", Sched: sched}); r.raw["o.txt"] != want {
+			t.Errorf("%q: the client ran under policy %q, want %q", sched, r.raw["o.txt"], want)
 		}
 	}
+	r.fails("client", bundle.FaultRig, bundle.Exec{Argv: policy, Timeout: 5, Sched: "idle"}, `schedule as "idle": no such policy`)
 }
 
 func TestStartFailures(t *testing.T) {

@@ -195,6 +195,8 @@ func (c *call) generate(g *generator, a bundle.Generate) error {
 	return c.ctx.Err()
 }
 
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
 // cpuTime is the CPU time of this thread and of a ksoftirqd, in seconds.
 type cpuTime struct{ thread, softirqd float64 }
 

@@ -47,6 +47,22 @@ func TestGenerateDelivers(t *testing.T) {
 	}
 }
 
+// TestGenerateInFlow: the frame takes the port of an open connection.
+func TestGenerateInFlow(t *testing.T) {
+	r := newRig(t)
+	r.pair()
+	r.must("server", bundle.Listen{Handle: "service", Port: 5001})
+	r.must("client", bundle.Flow{Handle: "f", Op: bundle.FlowOpen, Link: "eth0", From: "198.18.1.2", To: "198.18.1.3", Port: 5001, Timeout: 1})
+	r.must("", bundle.Offload{Link: "c0", Features: map[string]bool{"rx-gro": true}})
+	before := r.discarded()
+	r.must("client", bundle.Generate{Link: "eth0", Frame: badFrame(), Frames: 1000, Flow: "f"})
+	if got := r.discarded() - before; got != 1000 {
+		t.Errorf("%d of 1000 frames arrived", got)
+	}
+	r.must("client", bundle.Flow{Handle: "f", Op: bundle.FlowCheck, Timeout: 1})
+	r.fails("client", bundle.FaultRig, bundle.Generate{Link: "eth0", Frame: badFrame(), Frames: 1, Flow: "g"}, "no flow")
+}
+
 func TestGenerateFails(t *testing.T) {
 	r := newRig(t)
 	r.pair()
@@ -78,32 +94,4 @@ func TestTestRuns(t *testing.T) {
 	}
 	run.Want = 0
 	r.fails("", bundle.FaultSubject, bundle.TestRuns{Runs: []bundle.TestRun{run}}, "returned 2, want 0")
-}
-
-// TestPeer holds a program that a script attached, with its maps, after the
-// script and all that it mounted are gone.
-func TestPeer(t *testing.T) {
-	r := newRig(t)
-	r.file("counting", counting(t))
-	r.file("attach", `test "$(cat greeting)" = hello
-sleep 1000 &
-ip link set v0 xdpgeneric obj counting section xdp >&2
-echo ready
-read line
-`)
-	r.file("greeting", "hello")
-	r.must("", bundle.Netns{Name: "other"}, bundle.Veth{Link: "v0", Peer: "v1", PeerIn: "other"})
-	peer := bundle.Peer{Handle: "p", Script: "attach", Files: []string{"counting", "greeting"}, Link: "v0", Hook: bundle.HookXDPGeneric, Timeout: 10}
-	got := r.must("", peer)
-	if got.Values["load_seconds"] <= 0 {
-		t.Errorf("values %v, want the time to load", got.Values)
-	}
-	r.must("", bundle.TestRuns{Runs: []bundle.TestRun{{Name: "x", Handle: "p", Program: bundle.PeerProgram, Frame: badFrame(), Want: 2, Repeat: 10}}})
-	r.fails("", bundle.FaultRig, peer, "taken")
-	r.file("attach", "echo no such thing >&2; exit 3\n")
-	peer.Handle = "q"
-	r.fails("", bundle.FaultSubject, peer, "ended before it was ready", "no such thing")
-	r.file("attach", "sleep 1000\n")
-	peer.Timeout = 0.2
-	r.fails("", bundle.FaultSubject, peer, "not ready")
 }

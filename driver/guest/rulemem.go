@@ -174,9 +174,9 @@ func (g *memoryCgroup) kernelBytes() (uint64, error) {
 // What a process held is given back after a grace period of RCU or two. It is
 // over when readings have not changed for settleQuiet; settleLimit bounds it.
 const (
-	settleQuiet = 40 * time.Millisecond
+	settleQuiet = 100 * time.Millisecond
 	settlePoll  = 5 * time.Millisecond
-	settleLimit = time.Second
+	settleLimit = 2 * time.Second
 )
 
 // settledBytes is kernelBytes once nothing is given back any more.

@@ -94,7 +94,7 @@ func TestDatagramProbesThatMustFail(t *testing.T) {
 		if p.To == server6 {
 			p.From = client6
 		}
-		return bundle.Probes{Link: "eth0", Timeout: 0.1, Tries: []bundle.Probe{p}}
+		return bundle.Probes{Link: "eth0", Timeout: 1.0, Tries: []bundle.Probe{p}}
 	}
 	for _, to := range []string{server4, server6} {
 		r.fails("client", bundle.FaultSubject, try(bundle.Probe{To: to, Port: 5001, Proto: bundle.UDP, Want: bundle.Deny}), "it: ", "udp ", " was allowed, want deny")

@@ -287,6 +287,6 @@ func (s *Sealer) Environment(ctx context.Context) (map[string]any, error) {
 		"delivery": "sealed", "icount_shift": vm.ICountShift, "hypervisor": versions, "kernel_release": s.set.KernelRelease,
 		"image_sha256": artifacts, "guest_sha256": hex.EncodeToString(sum[:]), "kernel_cmdline": images.SealedCmdline,
 		"image_drift": s.set.Drift, "vcpus": 1, "memory_mib": s.cfg.Lab.Memory,
-		"programs_scheduled": "SCHED_FIFO", "transparent_hugepages": "never",
+		"transparent_hugepages": "never",
 	}, nil
 }

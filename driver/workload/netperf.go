@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"hookbed/driver/bundle"
 	"hookbed/driver/plan"
 )
 
@@ -40,6 +41,7 @@ func netperf(test, doc string) workload {
 			return netperfClient(test, t, wholeSeconds(cell, plan.FactorDuration))
 		},
 		parse: parseNetperf,
+		turns: bundle.SchedRR,
 	}
 }
 

@@ -38,6 +38,9 @@ type workload struct {
 	warmup func(Target, plan.Cell) []string // nil: the client warms up by itself
 	client func(Target, plan.Cell) []string
 	parse  func([]byte) ([]Metric, error)
+	// turns is the policy under which programs share the one CPU of virtual time,
+	// where they would else take turns as chance has it (docs/virtual-time.md).
+	turns string
 }
 
 // Raw file names of a trial.
@@ -55,6 +58,7 @@ func registry() []workload {
 		{
 			WorkloadEntry: plan.WorkloadEntry{Name: "TCP_STREAM", Doc: "iperf3, bulk TCP; bits received a second"},
 			server:        iperfServer, port: servicePort, client: iperfClient, parse: parseIperf,
+			turns: bundle.SchedBatch, // its threads spin
 		},
 		netperf("TCP_RR", "netperf, one-byte request and response on one connection; transactions a second and their latency"),
 		netperf("TCP_CRR", "netperf, connect, request, response, close; connections a second"),
@@ -95,19 +99,20 @@ func Render(cell plan.Cell, t Target) ([]bundle.Step, error) {
 		return bundle.Step{Node: t.ClientNode, Phase: bundle.Run, In: t.Client, Do: do}
 	}
 	clientCPU := []int{cell.Int(plan.FactorClientCPU)}
-	// On the one CPU of virtual time, client and server would else take turns as
-	// chance has it (docs/virtual-time.md).
-	fifo := cell.Get(plan.FactorClock) == plan.ClockVirtual
-	steps := []bundle.Step{server(bundle.Start{Handle: serverHandle, Argv: w.server(t), CPUs: []int{cell.Int(plan.FactorServerCPU)}, FIFO: fifo, Port: w.port(t)})}
+	sched := ""
+	if cell.Get(plan.FactorClock) == plan.ClockVirtual {
+		sched = w.turns
+	}
+	steps := []bundle.Step{server(bundle.Start{Handle: serverHandle, Argv: w.server(t), CPUs: []int{cell.Int(plan.FactorServerCPU)}, Sched: sched, Port: w.port(t)})}
 	limit := func(s float64) float64 { return s + 30 }
 	if warmup := cell.Duration(plan.FactorWarmup); w.warmup != nil && warmup > 0 {
-		steps = append(steps, client(bundle.Exec{Argv: w.warmup(t, cell), CPUs: clientCPU, FIFO: fifo, Timeout: limit(warmup.Seconds())}))
+		steps = append(steps, client(bundle.Exec{Argv: w.warmup(t, cell), CPUs: clientCPU, Sched: sched, Timeout: limit(warmup.Seconds())}))
 	}
 	total := cell.Duration(plan.FactorWarmup) + cell.Duration(plan.FactorDuration)
 	steps = append(steps,
 		server(bundle.Snapshot{Out: rawServerBefore}),
 		client(bundle.Snapshot{Out: rawClientBefore}),
-		client(bundle.Exec{Argv: w.client(t, cell), CPUs: clientCPU, FIFO: fifo, Timeout: limit(total.Seconds()), Out: rawResult + rawSuffix(w.Name)}),
+		client(bundle.Exec{Argv: w.client(t, cell), CPUs: clientCPU, Sched: sched, Timeout: limit(total.Seconds()), Out: rawResult + rawSuffix(w.Name)}),
 		client(bundle.Snapshot{Out: rawClientAfter}),
 		server(bundle.Snapshot{Out: rawServerAfter}),
 		server(bundle.Stop{Handle: serverHandle}),

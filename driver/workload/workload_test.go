@@ -58,11 +58,15 @@ func TestCommands(t *testing.T) {
 	}
 }
 
-// TestTakingTurns: programs of virtual time run until they sleep, others as the
+// TestTakingTurns: programs of virtual time take turns by rule, others as the
 // kernel has it.
 func TestTakingTurns(t *testing.T) {
-	for clock, want := range map[string]bool{plan.ClockVirtual: true, plan.ClockWall: false} {
-		for _, workload := range []string{"TCP_STREAM", "TCP_RR", "TCP_CRR"} {
+	turns := map[string]string{"TCP_STREAM": bundle.SchedBatch, "TCP_RR": bundle.SchedRR, "TCP_CRR": bundle.SchedRR}
+	for _, clock := range []string{plan.ClockVirtual, plan.ClockWall} {
+		for workload, want := range turns {
+			if clock == plan.ClockWall {
+				want = ""
+			}
 			cell := cellOf(workload)
 			cell.Factors[plan.FactorClock] = clock
 			steps, err := Render(cell, target)
@@ -74,12 +78,12 @@ func TestTakingTurns(t *testing.T) {
 				got := want
 				switch do := s.Do.(type) {
 				case bundle.Start:
-					got, programs = do.FIFO, programs+1
+					got, programs = do.Sched, programs+1
 				case bundle.Exec:
-					got, programs = do.FIFO, programs+1
+					got, programs = do.Sched, programs+1
 				}
 				if got != want {
-					t.Errorf("%s on clock %s: %+v, want FIFO %v", workload, clock, s.Do, want)
+					t.Errorf("%s on clock %s: %+v, want policy %q", workload, clock, s.Do, want)
 				}
 			}
 			if programs < 2 {

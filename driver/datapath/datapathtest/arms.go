@@ -1,0 +1,240 @@
+package datapathtest
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"hookbed/driver/datapath"
+	"hookbed/driver/plan"
+)
+
+// Arm is a datapath with its options, in one scenario, put to the test.
+type Arm struct {
+	Datapath string // name in the catalog, "bridge+nft-set"
+	Fabric   string
+	Filter   string
+	Scenario string
+	Options  map[string]string // every option, defaults filled in
+	// NoPolicies: enforces nothing.
+	NoPolicies bool
+	defaults   map[string]string
+}
+
+// Name tells arms apart: the datapath, the scenario if it is not the first, and
+// the options that are not at their default.
+func (a Arm) Name() string {
+	parts := []string{a.Datapath}
+	if a.Scenario != plan.Localhost {
+		parts = append(parts, a.Scenario)
+	}
+	for _, k := range slices.Sorted(maps.Keys(a.Options)) {
+		if a.Options[k] != a.defaults[k] {
+			parts = append(parts, k+"="+a.Options[k])
+		}
+	}
+	return strings.Join(parts, " ")
+}
+
+// Is says whether an option has a level.
+func (a Arm) Is(key, level string) bool { return a.Options[key] == level }
+
+// Cell is the arm's cell with n policies. Endpoints are bare namespaces.
+func (a Arm) Cell(n int) plan.Cell {
+	f := map[string]string{
+		plan.FactorArm: a.Name(), plan.FactorDatapath: a.Datapath, plan.FactorFabric: a.Fabric, plan.FactorFilter: a.Filter,
+		plan.FactorScenario: a.Scenario, plan.FactorPolicies: strconv.Itoa(n), plan.FactorProvider: plan.ProviderLocal,
+		plan.FactorEndpoint: plan.EndpointNetns, plan.FactorCongestion: "reno", plan.FactorClock: plan.ClockWall,
+	}
+	maps.Copy(f, a.Options)
+	return plan.Cell{ID: "conformance", Factors: f}
+}
+
+// factor is one axis of the arms of a filter: fabric, scenario or an option.
+type factor struct {
+	key    string
+	levels []string
+}
+
+// Keys of factors that are no options.
+const (
+	factorFabric   = "fabric"
+	factorScenario = "scenario"
+)
+
+// Arms lists the arms of every filter in the catalog: each fabric with the
+// defaults in both scenarios, and then as many more as it takes to have every
+// pair of levels of any two options, fabric and scenario together in some arm,
+// as far as the catalog lets them be together. What a filter does wrong it
+// mostly does wrong for one level or for two that meet; the whole cross is
+// thousands of arms.
+func Arms() []Arm {
+	byFilter := map[string][]plan.DatapathEntry{}
+	var order []string
+	for _, d := range datapath.Catalog() {
+		if !d.Crossed || d.Impossible != "" || !runnable(d) {
+			continue
+		}
+		if byFilter[d.Filter] == nil {
+			order = append(order, d.Filter)
+		}
+		byFilter[d.Filter] = append(byFilter[d.Filter], d)
+	}
+	var out []Arm
+	for _, f := range order {
+		out = append(out, cover(byFilter[f])...)
+	}
+	return out
+}
+
+// Defaults are the arms of Arms in which every option is at its default.
+func Defaults(arms []Arm) (out []Arm) {
+	for _, a := range arms {
+		if a.plain() {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// runnable: what the user brings has no meaning of its own to be held to.
+func runnable(d plan.DatapathEntry) bool { return d.Filter != "custom" }
+
+// build makes an arm of levels of factors; ok is false if the catalog refuses
+// it. Options that the fabric does not have are passed over.
+func build(ds []plan.DatapathEntry, levels map[string]string) (a Arm, ok bool) {
+	for _, d := range ds {
+		if d.Fabric != levels[factorFabric] {
+			continue
+		}
+		a = Arm{Datapath: d.Name, Fabric: d.Fabric, Filter: d.Filter, Scenario: levels[factorScenario], NoPolicies: d.NoPolicies, Options: map[string]string{}, defaults: map[string]string{}}
+		for _, o := range d.Options {
+			a.defaults[o.Key] = o.Allowed[0]
+			a.Options[o.Key] = o.Allowed[0]
+			if l := levels[o.Key]; l != "" {
+				a.Options[o.Key] = l
+			}
+		}
+		for key, level := range levels {
+			if _, has := a.Options[key]; !has && key != factorFabric && key != factorScenario && level != "" {
+				return a, false
+			}
+		}
+		return a, d.Refuse == nil || d.Refuse(plan.Lab{Provider: plan.ProviderLocal}, a.Scenario, a.Options) == ""
+	}
+	return a, false
+}
+
+// factorsOf lists the axes of a filter's arms. An option that only one fabric
+// has is absent elsewhere: its first level is "".
+func factorsOf(ds []plan.DatapathEntry) []factor {
+	fabrics := factor{key: factorFabric}
+	var options []factor
+	count := map[string]int{}
+	for _, d := range ds {
+		fabrics.levels = append(fabrics.levels, d.Fabric)
+		for _, o := range d.Options {
+			if count[o.Key]++; count[o.Key] == 1 {
+				options = append(options, factor{o.Key, o.Allowed})
+			}
+		}
+	}
+	for i, o := range options {
+		if count[o.key] < len(ds) {
+			options[i].levels = append([]string{""}, o.levels[1:]...)
+		}
+	}
+	return append([]factor{fabrics, {factorScenario, []string{plan.Localhost, plan.MultiHost}}}, options...)
+}
+
+// pair is two levels of two factors.
+type pair struct{ a, b, x, y string }
+
+func pairsOf(fs []factor, levels map[string]string) (out []pair) {
+	for i, f := range fs {
+		for _, g := range fs[i+1:] {
+			out = append(out, pair{f.key, g.key, levels[f.key], levels[g.key]})
+		}
+	}
+	return out
+}
+
+// cover is a greedy covering array of strength two (Cohen et al., The AETG
+// System, 1997) over the arms of one filter, without chance: an arm
+// is built around each pair that none has yet.
+func cover(ds []plan.DatapathEntry) (out []Arm) {
+	fs := factorsOf(ds)
+	covered := map[pair]bool{}
+	take := func(levels map[string]string) {
+		a, ok := build(ds, levels)
+		if !ok {
+			return
+		}
+		for _, p := range pairsOf(fs, levels) {
+			covered[p] = true
+		}
+		out = append(out, a)
+	}
+	first := map[string]string{}
+	for _, f := range fs {
+		first[f.key] = f.levels[0]
+	}
+	for _, fabric := range fs[0].levels {
+		for _, scenario := range fs[1].levels {
+			levels := maps.Clone(first)
+			levels[factorFabric], levels[factorScenario] = fabric, scenario
+			take(levels)
+		}
+	}
+	for i, f := range fs {
+		for _, g := range fs[i+1:] {
+			for _, x := range f.levels {
+				for _, y := range g.levels {
+					if !covered[pair{f.key, g.key, x, y}] {
+						take(fill(ds, fs, first, covered, map[string]string{f.key: x, g.key: y}))
+					}
+				}
+			}
+		}
+	}
+	return out
+}
+
+// fill sets the factors beside two fixed ones, one after the other, each to the
+// level that covers most with what is set, starting from the defaults. What it
+// returns need not be possible.
+func fill(ds []plan.DatapathEntry, fs []factor, first map[string]string, covered map[pair]bool, fixed map[string]string) map[string]string {
+	levels := maps.Clone(first)
+	maps.Copy(levels, fixed)
+	// gain is what the levels cover, -1 if there is no such arm.
+	gain := func() int {
+		if _, ok := build(ds, levels); !ok {
+			return -1
+		}
+		n := 0
+		for _, p := range pairsOf(fs, levels) {
+			if !covered[p] {
+				n++
+			}
+		}
+		return n
+	}
+	// Two rounds: what one level rules out, another may allow.
+	for range 2 {
+		for _, f := range fs {
+			if _, set := fixed[f.key]; set {
+				continue
+			}
+			best, most := levels[f.key], gain()
+			for _, l := range f.levels {
+				levels[f.key] = l
+				if n := gain(); n > most {
+					best, most = l, n
+				}
+			}
+			levels[f.key] = best
+		}
+	}
+	return levels
+}

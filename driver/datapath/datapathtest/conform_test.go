@@ -1,0 +1,98 @@
+package datapathtest
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"testing"
+	"time"
+
+	"hookbed/images"
+)
+
+var (
+	guestFlag   = flag.String("guest", "", "the guest helper's binary; empty builds it")
+	tableFlag   = flag.String("table", os.Getenv("HOOKBED_CONFORMANCE_TABLE"), "file to write the conformance table to")
+	armsFlag    = flag.String("arms", "", "regular expression of the arms to test")
+	subsetFlag  = flag.Bool("subset", false, "only arms with all options at their defaults")
+	peersFlag   = flag.String("peers", "", "root file system of the filters that others wrote; empty takes the image's")
+	silenceFlag = flag.Duration("silence", 150*time.Millisecond, "how long a dropped packet must stay unanswered")
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "the conformance suite makes network namespaces and must run as root")
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// guestBinary is the helper to test with.
+func guestBinary(t *testing.T) string {
+	t.Helper()
+	if *guestFlag != "" {
+		return *guestFlag
+	}
+	path := filepath.Join(t.TempDir(), "guest")
+	cmd := exec.Command("go", "build", "-o", path, "hookbed/driver/guest")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build the guest helper: %v\n%s", err, out)
+	}
+	return path
+}
+
+// peersRoot is the root file system of the filters that others wrote.
+func peersRoot(t *testing.T) string {
+	t.Helper()
+	if *peersFlag != "" {
+		return *peersFlag
+	}
+	store, err := images.Open("", images.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := store.Ensure(t.Context(), images.Want{Peers: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set.PeersDir
+}
+
+// TestConform puts every arm to the test on this kernel.
+func TestConform(t *testing.T) {
+	arms := Arms()
+	if *subsetFlag {
+		arms = Defaults(arms)
+	}
+	plain := Defaults(Arms())
+	only := regexp.MustCompile(*armsFlag)
+	rig := Rig{Guest: guestBinary(t), Dir: t.TempDir(), Peers: peersRoot(t), Silence: *silenceFlag, Report: &Report{}}
+	start := time.Now()
+	t.Run("arms", func(t *testing.T) {
+		for i, a := range arms {
+			if !only.MatchString(a.Name()) {
+				continue
+			}
+			rig.Other = plain[(i+1)%len(plain)]
+			rig := rig
+			t.Run(a.Name(), func(t *testing.T) {
+				t.Parallel()
+				Conform(t, rig, a)
+			})
+		}
+	})
+	t.Logf("%d arms in %.0f s on %d CPUs; seconds by check: %s", len(arms), time.Since(start).Seconds(), runtime.NumCPU(), rig.Report.Took())
+	table := rig.Report.Markdown()
+	t.Log("\n" + table)
+	if *tableFlag != "" {
+		if err := os.WriteFile(*tableFlag, []byte(table), 0o644); err != nil {
+			t.Error(err)
+		}
+	}
+}

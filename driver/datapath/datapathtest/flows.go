@@ -1,0 +1,491 @@
+package datapathtest
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"hookbed/bpf"
+	"hookbed/driver/datapath"
+)
+
+const (
+	endpointLink = "eth0"
+	clientPort   = 6001 // on which the client answers
+	closedPort   = 5999 // on which nobody listens
+)
+
+func (b *bench) serverAddr() netip.Addr { return b.set.Topology.Server.Addr }
+func (b *bench) clientAddr() netip.Addr { return b.set.Topology.Client.Addr }
+
+// stranger is a source that no policy names and no arm makes up.
+func (b *bench) stranger() netip.Addr {
+	if b.set.Topology.IPv6 {
+		return netip.MustParseAddr("2001:2:0:1319::fffe")
+	}
+	return netip.MustParseAddr("198.19.255.254")
+}
+
+// named is a source with what it stands for.
+type named struct {
+	what string
+	addr netip.Addr
+}
+
+// sourcesOf lists who is tried: the client, nobody, and of the first, middle
+// and last policy about somebody else the two ends of its source and the
+// addresses beside it.
+func (b *bench) namedSources() []named {
+	out := []named{{"client", b.clientAddr()}, {"nobody", b.stranger()}}
+	others := slices.DeleteFunc(slices.Clone(b.policies.installed), func(p bpf.Policy) bool { return p.Source.Contains(b.clientAddr()) })
+	for _, i := range slices.Compact([]int{0, len(others) / 2, len(others) - 1}) {
+		if i < 0 || i >= len(others) {
+			continue
+		}
+		p := others[i]
+		what := fmt.Sprintf("other policy %d", i+1)
+		for _, s := range []named{
+			{what, firstAddr(p)}, {what + ", its last address", lastAddr(p)},
+			{"before " + what, firstAddr(p).Prev()}, {"after " + what, lastAddr(p).Next()},
+		} {
+			if b.usable(s.addr) && !slices.ContainsFunc(out, func(o named) bool { return o.addr == s.addr }) {
+				out = append(out, s)
+			}
+		}
+	}
+	return append(out, named{"source of the update", b.policies.extra.Source.Addr()})
+}
+
+// usable: there is a way back to it.
+func (b *bench) usable(a netip.Addr) bool {
+	bits := 16
+	if a.Is6() {
+		bits = 112
+	}
+	return netip.PrefixFrom(b.stranger(), bits).Masked().Contains(a)
+}
+
+func (b *bench) sources() (out []netip.Addr) {
+	for _, s := range b.namedSources() {
+		out = append(out, s.addr)
+	}
+	return out
+}
+
+// flows is the matrix of tuples.
+func (b *bench) flows() (out []flow) {
+	for _, s := range b.namedSources() {
+		for _, f := range []flow{
+			{proto: tcp, port: datapath.ServicePort}, {proto: tcp, port: datapath.ForbiddenPort}, {proto: tcp, port: datapath.ControlPort},
+			{proto: udp, port: datapath.ServicePort}, {proto: udp, port: datapath.ForbiddenPort}, {proto: ping},
+		} {
+			f.what, f.from = s.what, s.addr
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// split parts flows by the policies' verdict.
+func split(ps policySet, fs []flow) (admitted, denied []flow) {
+	for _, f := range fs {
+		if ps.admits(f) {
+			admitted = append(admitted, f)
+		} else {
+			denied = append(denied, f)
+		}
+	}
+	return admitted, denied
+}
+
+// tryAll tries flows at once and lists those whose answer is not the wanted one.
+func (b *bench) tryAll(fs []flow, want answer) error {
+	limit := allowLimit
+	if want == silent {
+		limit = b.rig.Silence
+	}
+	errs := make([]error, len(fs))
+	var wg sync.WaitGroup
+	for i, f := range fs {
+		wg.Go(func() {
+			got, err := b.client.try(f, b.serverAddr(), limit)
+			if err == nil && got != want {
+				err = fmt.Errorf("%s, want %s", got, want)
+			}
+			if err != nil {
+				errs[i] = fmt.Errorf("%s: %w", f, err)
+			}
+		})
+	}
+	wg.Wait()
+	return joined(errs)
+}
+
+// joined puts errors on one line each, at most a few.
+func joined(errs []error) error {
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	const most = 8
+	if n := len(errs); n > most {
+		errs = append(errs[:most:most], fmt.Errorf("and %d more", n-most))
+	}
+	return errors.Join(errs...)
+}
+
+// tuples compares the verdict on every tuple with the policies'.
+func (b *bench) tuples() error {
+	admitted, denied := split(b.policies, b.flows())
+	return errors.Join(b.tryAll(admitted, answered), b.tryAll(denied, silent))
+}
+
+// quick is the matrix of the client and nobody only.
+func (b *bench) quick() error {
+	fs := slices.DeleteFunc(b.flows(), func(f flow) bool { return f.from != b.clientAddr() && f.from != b.stranger() })
+	admitted, denied := split(b.policies, fs)
+	return errors.Join(b.tryAll(admitted, answered), b.tryAll(denied, silent))
+}
+
+// admittedTCP is a source from which the service is reached.
+func (b *bench) admittedTCP() flow {
+	return flow{what: "client", from: b.clientAddr(), proto: tcp, port: datapath.ServicePort}
+}
+
+// Traffic of the counters' check.
+const (
+	exchanges = 20
+	forbidden = 10
+)
+
+// counters sends a known number of packets each way and compares.
+func (b *bench) counters() error {
+	before, err := b.reading()
+	if err != nil {
+		return err
+	}
+	sent, err := b.converse()
+	if err != nil {
+		return err
+	}
+	f := flow{what: "nobody", from: b.stranger(), proto: udp, port: datapath.ForbiddenPort}
+	dropped := 0
+	if !b.policies.admits(f) {
+		dropped = forbidden
+	} else if f.from = b.policies.extra.Source.Addr(); b.policies.deny && len(b.policies.installed) > 0 {
+		// Only what the policies name is dropped.
+		f = flow{what: "first policy", from: firstAddr(b.policies.installed[0]), proto: tcp, port: datapath.ServicePort}
+		dropped = forbidden
+	}
+	if err := b.knock(f, dropped); err != nil {
+		return err
+	}
+	after, err := b.reading()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	atLeast := func(key string, n int) {
+		if grew := after[key] - before[key]; grew < float64(n) {
+			errs = append(errs, fmt.Errorf("counter %q grew by %.0f, want at least %d (counters: %v)", key, grew, n, after))
+		}
+	}
+	atLeast("packets", sent+dropped)
+	atLeast("dropped", dropped)
+	if len(b.policies.installed) > 0 && !b.policies.deny {
+		atLeast("accepted", 1)
+	}
+	return errors.Join(errs...)
+}
+
+// converse exchanges messages over one admitted connection and returns how many
+// segments the client sent.
+func (b *bench) converse() (int, error) {
+	c, err := b.client.dial(b.clientAddr(), netip.AddrPortFrom(b.serverAddr(), datapath.ServicePort), allowLimit)
+	if err != nil {
+		return 0, err
+	}
+	defer hangUp(c)
+	for range exchanges {
+		if err := talk(c, 1); err != nil {
+			return 0, err
+		}
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	sent := 0
+	cerr := raw.Control(func(fd uintptr) {
+		var info *unix.TCPInfo
+		if info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			sent = int(info.Segs_out)
+		}
+	})
+	return sent, errors.Join(cerr, err)
+}
+
+// talk exchanges one message of n bytes over an admitted connection.
+func talk(c net.Conn, n int) error {
+	got, err := exchange(c, n, allowLimit)
+	if err == nil && got != answered {
+		err = fmt.Errorf("an admitted connection is %s", got)
+	}
+	return err
+}
+
+// knock sends n first packets of a forbidden flow.
+func (b *bench) knock(f flow, n int) error {
+	fs := slices.Repeat([]flow{f}, n)
+	return b.tryAll(fs, silent)
+}
+
+// refusal is a fragmented opening segment and what is to become of it.
+type fragmented struct {
+	flow
+	cut  int // bytes of TCP in the first fragment
+	want answer
+}
+
+// fragmented sends opening segments in two fragments.
+func (b *bench) fragmented() error {
+	promised, reason := b.arm.promises(promiseFragments)
+	var tries []fragmented
+	for _, f := range b.flows() {
+		if f.proto != tcp || f.port == datapath.ControlPort {
+			continue
+		}
+		if !b.policies.admits(f) {
+			// Whole fixed header, or just its ports.
+			tries = append(tries, fragmented{f, 24, silent}, fragmented{f, fragUnit, silent})
+		} else if f.from == b.clientAddr() && promised {
+			tries = append(tries, fragmented{f, 24, answered})
+		} else if f.from == b.clientAddr() {
+			tries = append(tries, fragmented{f, 24, silent})
+		}
+	}
+	errs := make([]error, len(tries))
+	var wg sync.WaitGroup
+	for i, f := range tries {
+		wg.Go(func() { errs[i] = b.tryFragments(f, uint16(40000+i)) })
+	}
+	wg.Wait()
+	if err := joined(errs); err != nil || promised {
+		return err
+	}
+	return &declaredError{reason}
+}
+
+func (b *bench) tryFragments(f fragmented, port uint16) error {
+	s, err := b.client.listenSegments(f.from.Is6())
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	from, to := netip.AddrPortFrom(f.from, port), netip.AddrPortFrom(b.serverAddr(), uint16(f.port))
+	if err := b.client.sendRaw(to.Addr(), fragments(from.Addr(), to.Addr(), port, segment(from, to, 1000, flagSYN), f.cut)...); err != nil {
+		return err
+	}
+	limit := b.rig.Silence
+	if f.want == answered {
+		limit = allowLimit
+	}
+	_, ok := s.await(limit, func(g seen) bool { return g.sport == to.Port() && g.dport == port })
+	if ok != (f.want == answered) {
+		return fmt.Errorf("%s, in fragments of which the first has %d bytes of TCP: answered %v, want %v", f.flow, f.cut, ok, f.want == answered)
+	}
+	return nil
+}
+
+// Path MTUs that a router claims, in bytes: above what Linux takes at least
+// (min_pmtu 552; IPv6 1280).
+const (
+	smallMTU4 = 1000
+	smallMTU6 = 1280
+)
+
+// errors tells the server by ICMP that an admitted connection's path is
+// narrower, and asks for a port on which nobody listens.
+func (b *bench) errors() error {
+	if err := b.closed(); err != nil {
+		return err
+	}
+	promised, reason := b.arm.promises(promiseErrors)
+	mtu, err := b.narrow()
+	if err != nil {
+		return err
+	}
+	small := mtu == smallMTU4 || mtu == smallMTU6
+	switch {
+	case promised && !small:
+		return fmt.Errorf("the server did not hear that a router cannot forward its segments: its path MTU is %d", mtu)
+	case !promised && small:
+		return fmt.Errorf("the error reached the server, although declared otherwise: %s", reason)
+	case !promised:
+		return &declaredError{reason}
+	}
+	return nil
+}
+
+// closed: where policies let a datagram in, the answer that nobody is there
+// gets out.
+func (b *bench) closed() error {
+	f := flow{what: "closed port", from: b.clientAddr(), proto: udp, port: closedPort}
+	want := silent
+	if b.policies.admits(f) {
+		want = refused
+	}
+	return b.tryAll([]flow{f}, want)
+}
+
+// narrow sends the error and returns the server's path MTU afterwards.
+func (b *bench) narrow() (int, error) {
+	to := netip.AddrPortFrom(b.serverAddr(), datapath.ServicePort)
+	s, err := b.client.listenSegments(to.Addr().Is6())
+	if err != nil {
+		return 0, err
+	}
+	defer s.close()
+	c, err := b.client.dial(b.clientAddr(), to, allowLimit)
+	if err != nil {
+		return 0, err
+	}
+	defer hangUp(c)
+	if err := talk(c, 100); err != nil {
+		return 0, err
+	}
+	from := netip.MustParseAddrPort(c.LocalAddr().String())
+	last, ok := s.await(allowLimit, func(g seen) bool { return g.sport == to.Port() && g.dport == from.Port() && g.payload > 0 })
+	far, known := b.echo.accepted(c.LocalAddr())
+	if !ok || !known {
+		return 0, errors.New("the server's segments or its end of the connection are not seen")
+	}
+	mtu := smallMTU4
+	if to.Addr().Is6() {
+		mtu = smallMTU6
+	}
+	packet := tooBig(from, to, from, last.seq+uint32(last.payload), mtu)
+	if err := b.client.sendRaw(to.Addr(), packet); err != nil {
+		return 0, err
+	}
+	got := 0
+	for end := time.Now().Add(b.rig.Silence); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if got, err = pathMTU(far, to.Addr().Is6()); err != nil || got == mtu {
+			break
+		}
+	}
+	return got, err
+}
+
+// unrelated is what policies about packets to the server say nothing of.
+func (b *bench) unrelated() error {
+	if err := b.node(); err != nil {
+		return err
+	}
+	if err := b.neighbours(); err != nil {
+		return err
+	}
+	promised, reason := b.arm.promises(promiseReplies)
+	want := answered
+	if !promised {
+		want = silent
+	}
+	limit := b.rig.Silence
+	if promised {
+		limit = allowLimit
+	}
+	arrived := b.back.received(clientPort)
+	for _, f := range []flow{
+		{"the server's own", b.serverAddr(), tcp, clientPort},
+		{"the server's own", b.serverAddr(), udp, clientPort},
+		{"the server's own", b.serverAddr(), ping, 0},
+	} {
+		got, err := b.server.try(f, b.clientAddr(), limit)
+		if err != nil {
+			return fmt.Errorf("%s: %w", f, err)
+		}
+		if got != want {
+			return fmt.Errorf("%s towards the client is %s, want %s", f, got, want)
+		}
+	}
+	if b.back.received(clientPort) == arrived {
+		return errors.New("a datagram of the server's did not reach the client")
+	}
+	if !promised {
+		return &declaredError{reason}
+	}
+	return nil
+}
+
+// node: the client talks to its node, of which no policy says anything.
+func (b *bench) node() error {
+	to := b.set.Topology.Client.Node.Gateway
+	switch b.arm.Fabric {
+	case "veth": // has no node
+		return nil
+	case "bpf": // the gateway is nobody's address
+		if to = b.set.Topology.Client.Node.Data; to.Is6() && !b.set.Topology.MultiHost() {
+			return nil // the node has none of IPv6
+		}
+	}
+	got, err := b.client.try(flow{"the client", b.clientAddr(), ping, 0}, to, allowLimit)
+	if err != nil {
+		return err
+	}
+	if got != answered {
+		return fmt.Errorf("the client's ping to its node %s is %s", to, got)
+	}
+	return nil
+}
+
+// neighbours: endpoints find each other anew once they forgot the other's
+// address.
+func (b *bench) neighbours() error {
+	for _, p := range []*place{b.client, b.server} {
+		if _, err := p.run("ip", "neigh", "flush", "all"); err != nil {
+			return err
+		}
+	}
+	return b.tryAll([]flow{b.admittedTCP()}, answered)
+}
+
+// ipv6: the endpoints' addresses are IPv6, so that all checks were of it.
+func (b *bench) ipv6() error {
+	if !b.arm.Is(optFamily, levelIPv6) {
+		return none("the arm is of IPv4")
+	}
+	if !b.serverAddr().Is6() || !b.clientAddr().Is6() {
+		return fmt.Errorf("family = %q, and the endpoints are %s and %s", levelIPv6, b.clientAddr(), b.serverAddr())
+	}
+	return errors.Join(b.neighbours(), b.quick())
+}
+
+// applyOver applies the arm over itself: refused by its first step, and what
+// was there stays whole.
+func (b *bench) applyOver() error {
+	mark, err := b.h.mark()
+	if err != nil {
+		return err
+	}
+	_, err = b.h.exec(b.set.Files, b.set.Apply)
+	var f *fault
+	switch {
+	case err == nil:
+		return errors.New("applied over itself without a word")
+	case !errors.As(err, &f):
+		return err
+	case !strings.Contains(f.text, "exist") && !strings.Contains(f.text, "taken"):
+		return fmt.Errorf("applied over itself: the error does not say what is there already: %w", err)
+	}
+	if err := b.h.undoTo(mark); err != nil {
+		return fmt.Errorf("undo what was applied twice: %w", err)
+	}
+	if err := b.quick(); err != nil {
+		return fmt.Errorf("after it was applied over itself: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,24 @@
+package datapath
+
+import (
+	"hookbed/bpf"
+	"hookbed/driver/plan"
+)
+
+// PolicySet is what a cell's filter is to enforce, whatever its form.
+type PolicySet struct {
+	// Installed are the policies in the order of a list, the control
+	// connection's last; none if there is no policy at all.
+	Installed []bpf.Policy
+	// Extra is the policy that Setup.Update adds and Setup.Revert takes out.
+	Extra bpf.Policy
+	// Deny: the policies deny, and what none of them names is admitted.
+	Deny bool
+}
+
+// PolicySetOf lists the policies of a cell.
+func PolicySetOf(cell plan.Cell) PolicySet {
+	t := Layout(cell)
+	ps := policiesOf(cell, t.Client.Addr)
+	return PolicySet{Installed: ps.installed(t.Client.Addr), Extra: ps.extra(t.IPv6), Deny: ps.deny}
+}

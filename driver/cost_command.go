@@ -71,7 +71,7 @@ drops them with it.`,
 	fl.StringSliceVar(&f.programs, "programs", []string{"all"}, "programs to time")
 	fl.IntSliceVar(&f.policies, "policies", []int{1, 10, 100, 1000, 10000}, "numbers of policies N")
 	fl.StringSliceVar(&f.peers, "peers", cost.Peers(), "projects whose programs to time beside ours; none for ours alone")
-	fl.IntVar(&f.rounds, "rounds", 0, "rounds of interleaved measurements (default 40; with an experiment 7)")
+	fl.IntVar(&f.rounds, "rounds", 0, "rounds of interleaved measurements (default 100; with an experiment 7)")
 	fl.IntVar(&f.cpu, "cpu", runtime.NumCPU()-1, "CPU to measure on")
 	fl.Uint64Var(&f.seed, "seed", 1, "seed of the order within rounds")
 	fl.Float64Var(&f.seconds, "seconds", 0.2, "with an experiment, how long to send for each number")
@@ -81,7 +81,7 @@ drops them with it.`,
 
 // Rounds by default, and the most CPUs that a machine numbers.
 const (
-	defaultCostRounds = 40
+	defaultCostRounds = 100
 	defaultRateRounds = 7
 )
 

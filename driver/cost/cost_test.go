@@ -195,7 +195,7 @@ func TestPeers(t *testing.T) {
 }
 
 // TestPeersAreEnded: whatever loaded a foreign program is ended once the program
-// is held, so that the next finds the link free.
+// is held, or could not be loaded, so that the next finds the link free.
 func TestPeersAreEnded(t *testing.T) {
 	for _, name := range []string{"xdp-filter", "bpfilter-set", "bpfilter-linear-xdp"} {
 		s := pick(t, name)[0]
@@ -204,17 +204,24 @@ func TestPeersAreEnded(t *testing.T) {
 			t.Fatal(err)
 		}
 		var kinds []string
-		for _, st := range i.bundle.Steps {
+		for _, st := range slices.Concat(i.bundle.Steps, i.ends) {
 			kinds = append(kinds, st.Do.Kind())
 		}
 		want := map[string]string{
-			"xdp-filter":          "tool adopt-bpf fill-map tool veth attach-bpf",
+			"xdp-filter":          "tool adopt-bpf fill-map veth attach-bpf tool",
 			"bpfilter-set":        "daemon tool adopt-bpf tool stop",
-			"bpfilter-linear-xdp": "daemon tool adopt-bpf tool stop veth attach-bpf",
+			"bpfilter-linear-xdp": "daemon tool adopt-bpf veth attach-bpf tool stop",
 		}[name]
 		if got := strings.Join(kinds, " "); got != want {
 			t.Errorf("%s: steps %s, want %s", name, got, want)
 		}
+	}
+	f := &fake{t: t, cost: linear, fail: onKind("adopt-bpf", fault(bundle.FaultSubject, "no such program"))}
+	if _, err := Measure(t.Context(), Config{Lab: f, Subjects: pick(t, "bpfilter-set"), Policies: []int{2}, Rounds: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if last := f.steps[len(f.steps)-1].Do.Kind(); last != "stop" {
+		t.Errorf("the last step is %s, want the daemon stopped", last)
 	}
 }
 

@@ -92,6 +92,9 @@ func Measure(ctx context.Context, cfg Config) ([]*Cell, error) {
 			}
 		}
 	}
+	if len(m.live()) == 0 {
+		return m.cells, nil
+	}
 	if err := m.calibrate(ctx); err != nil {
 		return m.cells, err
 	}
@@ -147,6 +150,9 @@ func (m *measurer) load(ctx context.Context, s Subject, n int) ([]*Cell, error) 
 		return settle(cells, status, err), nil
 	}
 	ex, err := m.Lab.Exec(ctx, i.bundle, bundle.Apply)
+	if err := m.end(ctx, i, err != nil); err != nil {
+		return cells, fmt.Errorf("end what loaded %s: %w", i.handle, err)
+	}
 	if err != nil {
 		_, err = m.blame(ctx, cells, fmt.Errorf("load: %w", err))
 		if s.Foreign != "" && err == nil {
@@ -212,6 +218,18 @@ func (m *measurer) blame(ctx context.Context, cells []*Cell, err error) ([]*Cell
 		return settle(cells, record.StatusUnsupported, err), nil
 	}
 	return cells, err
+}
+
+// end ends what loaded a program, so that the next finds its place free. After a
+// failure some of it may never have begun.
+func (m *measurer) end(ctx context.Context, i instance, failed bool) error {
+	for _, st := range i.ends {
+		b := &bundle.Bundle{Schema: bundle.Schema, Name: i.handle, Steps: []bundle.Step{st}}
+		if _, err := m.Lab.Exec(ctx, b, bundle.Apply); err != nil && !failed {
+			return err
+		}
+	}
+	return ctx.Err()
 }
 
 // refuse makes of a project's failure to load a policy set what it is: something

@@ -92,14 +92,19 @@ func xdpFilter(features, program string) func(Subject, int, Environment) (instan
 		i.atServer(bundle.Tool{Do: command("load", "eth0", "-m", "native", "-f", features, "-p", "deny"), Metric: "attach_seconds"})
 		i.atServer(bundle.AdoptBPF{Handle: i.handle, Pins: xdpFilterPins, Maps: []string{xdpFilterMap}, Link: "eth0", Hook: bundle.HookXDPNative})
 		i.step(bundle.FillMap{Handle: i.handle, Map: xdpFilterMap, File: "addresses"})
-		i.atServer(bundle.Tool{Do: command("unload", "eth0"), Metric: "detach_seconds"})
 		i.attachNative(s, n)
+		i.ends = []bundle.Step{atServer(bundle.Tool{Do: command("unload", "eth0"), Metric: metricDetach})}
 		return i, nil
 	}
 }
 
-func (i *instance) atServer(do bundle.Action) {
-	i.bundle.Steps = append(i.bundle.Steps, bundle.Step{Node: datapath.NodeAt(1).Name, Phase: bundle.Apply, In: datapath.Server, Do: do})
+// metricDetach keeps the time to end what loaded a program apart from loading it.
+const metricDetach = "detach_seconds"
+
+func (i *instance) atServer(do bundle.Action) { i.bundle.Steps = append(i.bundle.Steps, atServer(do)) }
+
+func atServer(do bundle.Action) bundle.Step {
+	return bundle.Step{Node: datapath.NodeAt(1).Name, Phase: bundle.Apply, In: datapath.Server, Do: do}
 }
 
 func sourceEntries(addrs []netip.Addr) string {
@@ -135,7 +140,7 @@ func bpfilter(options map[string]string) func(Subject, int, Environment) (instan
 		}
 		i := newInstance(s, n, cell)
 		i.program, i.bundle.Files = bpfilterProgram, setup.Files
-		i.bundle.Steps = append(i.bundle.Steps, holding(setup.Apply, i.handle)...)
+		i.bundle.Steps, i.ends = holding(setup.Apply, i.handle)
 		if s.Hook == HookXDP {
 			i.attachNative(s, n) // bpfilter's own link is generic
 		}
@@ -144,9 +149,8 @@ func bpfilter(options map[string]string) func(Subject, int, Environment) (instan
 }
 
 // holding are the steps by which an arm has a foreign program loaded, under
-// another handle, and what ends that again once the program is held.
-func holding(apply []bundle.Step, handle string) []bundle.Step {
-	var out, ends []bundle.Step
+// another handle, and those that end what loaded it.
+func holding(apply []bundle.Step, handle string) (load, ends []bundle.Step) {
 	for _, st := range apply {
 		end := st
 		switch do := st.Do.(type) {
@@ -157,7 +161,7 @@ func holding(apply []bundle.Step, handle string) []bundle.Step {
 			if do.Metric != "" || do.Undo == nil {
 				continue // an update of the policies
 			}
-			end.Do, do.Undo = bundle.Tool{Do: *do.Undo, Metric: "detach_seconds"}, nil
+			end.Do, do.Undo = bundle.Tool{Do: *do.Undo, Metric: metricDetach}, nil
 			ends = append(ends, end)
 			st.Do = do
 		case bundle.AdoptBPF:
@@ -166,12 +170,12 @@ func holding(apply []bundle.Step, handle string) []bundle.Step {
 		default:
 			continue
 		}
-		out = append(out, st)
+		load = append(load, st)
 	}
-	// The update adopts the program again, and must not come after the end.
-	out = slices.CompactFunc(out, func(a, b bundle.Step) bool { return isAdopt(a) && isAdopt(b) })
+	// An update adopts the program anew each time; here there is none.
+	load = slices.CompactFunc(load, func(a, b bundle.Step) bool { return isAdopt(a) && isAdopt(b) })
 	slices.Reverse(ends)
-	return append(out, ends...)
+	return load, ends
 }
 
 func isAdopt(st bundle.Step) bool {

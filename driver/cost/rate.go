@@ -381,21 +381,22 @@ func (r *Rate) loss() float64 {
 	return 1 - float64(counted)/float64(frames)
 }
 
-// WriteRatesCSV writes one line a rate, in packets a second; per_core is of a
-// second of CPU time.
+// WriteRatesCSV writes one line a rate: per_core in packets a second of CPU time,
+// with its interval, median and cov (standard deviation over mean); per_second in
+// packets a second as it passed.
 func WriteRatesCSV(w io.Writer, rates []*Rate) error {
 	out := csv.NewWriter(w)
-	_ = out.Write([]string{"arm", "datapath", "scenario", "policies", "sent", "status", "reason", "rounds", "per_second", "low", "high", "confidence", "median", "cov", "per_core", "cpu_share", "loss"})
+	_ = out.Write([]string{"arm", "datapath", "scenario", "policies", "sent", "status", "reason", "rounds", "per_core", "low", "high", "confidence", "median", "cov", "per_second", "cpu_share", "loss"})
 	for _, r := range rates {
 		row := []string{r.Arm, r.Datapath, r.Scenario, strconv.Itoa(r.Policies), r.Sent, r.Status, r.Reason, strconv.Itoa(len(r.Samples))}
 		if len(r.Samples) == 0 {
 			_ = out.Write(append(row, make([]string, 9)...))
 			continue
 		}
-		x := r.values(RateSample.PerSecond)
+		x := r.values(RateSample.PerCore)
 		e := estimate(x, true)
 		for _, v := range []float64{e.Estimate, e.Low, e.High, e.Confidence, stat.Median(x), stat.CoV(x),
-			estimate(r.values(RateSample.PerCore), true).Estimate, stat.Median(r.values(RateSample.Share)), r.loss()} {
+			estimate(r.values(RateSample.PerSecond), true).Estimate, stat.Median(r.values(RateSample.Share)), r.loss()} {
 			row = append(row, number(v, 4))
 		}
 		_ = out.Write(row)
@@ -406,8 +407,8 @@ func WriteRatesCSV(w io.Writer, rates []*Rate) error {
 
 // RateTable is the rates as people read them.
 func RateTable(rates []*Rate, rounds int) Table {
-	t := Table{Title: "Packet rates, million packets a second", Columns: []string{"arm", "scenario", "policies", "sent", "rate", "interval", "of one core", "CPU", "lost"},
-		Notes: []string{"Each number: " + Estimator(rounds) + ". drop: counted by the filter; accept: of an open connection, arrived in the server's TCP. Of one core: packets in a second of CPU time, the generator's share included."}}
+	t := Table{Title: "Packet rates, million packets a second", Columns: []string{"arm", "scenario", "policies", "sent", "per core", "interval", "as time passed", "CPU", "lost"},
+		Notes: []string{"Each number: " + Estimator(rounds) + ". drop: counted by the filter; accept: of an open connection, arrived in the server's TCP. Per core: in a second of CPU time, the generator's included. CPU: the share of one CPU that this took; other programs had the rest."}}
 	for _, r := range rates {
 		row := []string{r.Arm, r.Scenario, strconv.Itoa(r.Policies), r.Sent}
 		if r.Status != record.StatusOK || len(r.Samples) == 0 {
@@ -415,8 +416,8 @@ func RateTable(rates []*Rate, rounds int) Table {
 			t.Notes = append(t.Notes, fmt.Sprintf("%s, %s: %s: %s", r.title(), r.Sent, r.Status, ends(r.Reason)))
 			continue
 		}
-		e := estimate(r.values(RateSample.PerSecond), true)
-		t.Rows = append(t.Rows, append(row, mega(e.Estimate), mega(e.Low)+" to "+mega(e.High), mega(estimate(r.values(RateSample.PerCore), true).Estimate),
+		e := estimate(r.values(RateSample.PerCore), true)
+		t.Rows = append(t.Rows, append(row, mega(e.Estimate), mega(e.Low)+" to "+mega(e.High), mega(estimate(r.values(RateSample.PerSecond), true).Estimate),
 			fmt.Sprintf("%.0f %%", 100*stat.Median(r.values(RateSample.Share))), fmt.Sprintf("%.2f %%", 100*r.loss())))
 	}
 	return t
@@ -427,10 +428,10 @@ func mega(v float64) string { return strconv.FormatFloat(v/1e6, 'f', 3, 64) }
 // RateFigure draws rates over the number of policies; nil if there is nothing to
 // draw. Accepted packets are dashed.
 func RateFigure(rates []*Rate) []byte {
-	f := figure{title: "Packet rate of each arm", value: "million packets a second"}
+	f := figure{title: "Packet rate of each arm", value: "million packets a second of one core"}
 	for _, r := range rates {
 		if r.Status == record.StatusOK && len(r.Samples) > 0 {
-			f.add(r.Arm+", "+r.Sent, r.Sent == Accept, float64(r.Policies), estimate(r.values(RateSample.PerSecond), true).Estimate/1e6)
+			f.add(r.Arm+", "+r.Sent, r.Sent == Accept, float64(r.Policies), estimate(r.values(RateSample.PerCore), true).Estimate/1e6)
 		}
 	}
 	return f.svg()

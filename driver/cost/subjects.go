@@ -60,6 +60,7 @@ func (s Subject) drop() uint32 {
 // policies name.
 type instance struct {
 	bundle  *bundle.Bundle
+	ends    []bundle.Step // end whatever loaded the program, which stays held
 	handle  string
 	program string
 	named   []netip.Addr // the policies' sources in their order

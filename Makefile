@@ -55,7 +55,7 @@ test-conformance: deps build
 	$(GO) test -tags vm -count=1 -timeout 120m -run 'TestVMConform' ./driver -conform.all -conform.table $(CURDIR)/conformance-vm.md
 
 # Ratios within one run: boot against the bare kernel, the driver's overhead,
-# BPF programs against an empty one.
+# BPF programs against an empty one and those of other projects, loading policies.
 bench: deps build
 	$(GO) test -run '^$$' -bench . -benchtime 300ms ./bpf
 	$(GO) test -tags vm -run '^$$' -bench . -benchtime 1x -timeout 40m -p 1 ./driver/vm ./driver/lab ./driver

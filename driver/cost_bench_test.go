@@ -36,7 +36,7 @@ func BenchmarkCost(b *testing.B) {
 		"tc-hash: 10000 policies over 1":                   "tc-hash-10000/1",
 		"xdp-hash: 10000 policies over 1":                  "xdp-hash-10000/1",
 		"xdp-hash over xdp-filter at 10000 policies":       "xdp-hash/xdp-filter",
-		"xdp-hash over xdp-filter-all at 10000 policies":    "xdp-hash/xdp-filter-all",
+		"xdp-hash over xdp-filter-all at 10000 policies":   "xdp-hash/xdp-filter-all",
 		"xdp-hash over bpfilter-set-xdp at 10000 policies": "xdp-hash/bpfilter-set-xdp",
 		"tc-hash over bpfilter-set at 10000 policies":      "tc-hash/bpfilter-set",
 	}

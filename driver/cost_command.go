@@ -117,7 +117,12 @@ func (f *costFlags) check(cmd *cobra.Command, rates bool) error {
 			return wrong("--policies: %d is not between 1 and %d", n, cost.MaxPolicies)
 		}
 	}
+	slices.Sort(f.policies)
+	f.policies = slices.Compact(f.policies)
+	programs := cost.XDPPrograms(f.subjects(), f.policies)
 	switch {
+	case programs > cost.MaxXDP:
+		return wrong("%d XDP programs at once are more than the %d that the kernel treats alike: give fewer --programs or --policies", programs, cost.MaxXDP)
 	case f.rounds < 1:
 		return wrong("--rounds is %d, want 1 or more", f.rounds)
 	case f.cpu < 0 || f.cpu >= runtime.NumCPU():

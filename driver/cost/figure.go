@@ -32,7 +32,14 @@ type figure struct {
 	lines        []line
 }
 
-const figureWidth, figureHeight = 900, 560 // points
+const (
+	figureWidth, figureHeight = 900, 560 // points
+	legendLine                = 16
+	insideLegend              = 16 // lines of a legend that fit beside the lines
+)
+
+// height makes room for the legend.
+func (f figure) height() int { return max(figureHeight, 80+legendLine*len(f.lines)) }
 
 // Figure draws nanoseconds per packet over the number of policies, of packets
 // that meet the last one; nil if there is nothing to draw.
@@ -73,14 +80,18 @@ func (f figure) svg() []byte {
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = f.title, "number of policies N (0 drawn at 1)", f.value
 	p.X.Scale, p.Y.Scale = plot.LogScale{}, plot.LogScale{}
 	p.X.Tick.Marker, p.Y.Tick.Marker = decades{}, decades{}
-	p.Legend.Left, p.Legend.Top = true, true
+	p.Legend.Left, p.Legend.Top, p.Legend.Padding = len(f.lines) <= insideLegend, true, 2
 	p.Add(plotter.NewGrid())
 	for i, l := range f.lines {
 		l.draw(p, i)
 	}
-	p.X.Min, p.X.Max = 0.9, max(p.X.Max*1.1, 1.1)
+	room := 1.1
+	if !p.Legend.Left {
+		room = math.Cbrt(p.X.Max) * 2 // a third of the width, and more, for the legend
+	}
+	p.X.Min, p.X.Max = 0.9, max(p.X.Max*room, 1.1)
 	p.Y.Min, p.Y.Max = p.Y.Min/1.3, p.Y.Max*1.3
-	c := vgsvg.New(vg.Length(figureWidth), vg.Length(figureHeight))
+	c := vgsvg.New(vg.Length(figureWidth), vg.Length(f.height()))
 	p.Draw(draw.Crop(draw.New(c), 10, -10, 10, -10))
 	return f.document(c)
 }
@@ -136,5 +147,5 @@ func (f figure) document(c *vgsvg.Canvas) []byte {
 	}
 	title := html.EscapeString(f.title)
 	return fmt.Appendf(nil, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"%s\">\n<title>%s</title>\n<desc>%s, %s.</desc>\n<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n<g %s",
-		figureWidth, figureHeight, title, title, html.EscapeString(strings.Join(said, "; ")), html.EscapeString(f.value), drawing)
+		figureWidth, f.height(), title, title, html.EscapeString(strings.Join(said, "; ")), html.EscapeString(f.value), drawing)
 }

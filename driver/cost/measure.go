@@ -107,6 +107,22 @@ func Measure(ctx context.Context, cfg Config) ([]*Cell, error) {
 	return m.cells, nil
 }
 
+// MaxXDP is how many XDP programs the kernel's dispatcher has places for
+// (BPF_DISPATCHER_MAX in include/linux/bpf.h). One more would be called another
+// way, a few nanoseconds dearer.
+const MaxXDP = 48
+
+// XDPPrograms is how many XDP programs Measure attaches at once.
+func XDPPrograms(subjects []Subject, policies []int) int {
+	n := 0
+	for _, s := range subjects {
+		if s.Hook == HookXDP {
+			n += len(levelsOf(s, policies))
+		}
+	}
+	return n
+}
+
 func levelsOf(s Subject, policies []int) []int {
 	if s.NoPolicies {
 		return []int{0}

@@ -49,9 +49,9 @@ test-vm: deps build
 	$(GO) test -tags vm -count=1 -timeout 40m -p 1 -run 'VM' ./images ./driver/vm ./driver/guest ./driver
 
 # Every arm against the conformance suite, here and in a VM of the pinned kernel
-# (docs/conformance.md). Under emulation the second takes most of an hour.
+# (docs/conformance.md). Under emulation the second takes long.
 test-conformance: deps build
-	$(GO) test -count=1 -timeout 30m -run 'TestConform' ./driver/datapath/datapathtest -table $(CURDIR)/conformance-local.md
+	$(GO) test -count=1 -timeout 30m -run 'TestConform' ./driver/datapath/datapathtest -all -table $(CURDIR)/conformance-local.md
 	$(GO) test -tags vm -count=1 -timeout 120m -run 'TestVMConform' ./driver -conform.all -conform.table $(CURDIR)/conformance-vm.md
 
 # Ratios within one run: boot against the bare kernel, the driver's overhead,

@@ -67,7 +67,7 @@ func TestVMConform(t *testing.T) {
 	r.install(suite, "/run/hookbed/suite")
 	r.install(filepath.Join(binaries, "guest"), "/run/hookbed/helper")
 	args := []string{"ssh", "node1", "--", "env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "/run/hookbed/suite", "-test.run", "^TestConform$", "-test.timeout", "0",
-		"-test.parallel", "4", "-guest", "/run/hookbed/helper", "-peers", "/run/hookbed/peers", "-silence", "1s", "-table", "/run/hookbed/table.md"}
+		"-test.parallel", "4", "-guest", "/run/hookbed/helper", "-peers", "/run/hookbed/peers", "-silence", "1s", "-table", "/run/hookbed/table.md", "-all"}
 	if !*conformAll {
 		args = append(args, "-arms", someArms)
 	}

@@ -98,6 +98,17 @@ func Defaults(arms []Arm) (out []Arm) {
 	return out
 }
 
+// Some are the arms with all options at their defaults, and all of fabric
+// bridge: what there is time for at every change.
+func Some(arms []Arm) (out []Arm) {
+	for _, a := range arms {
+		if a.plain() || a.Fabric == "bridge" {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
 // runnable: what the user brings has no meaning of its own to be held to.
 func runnable(d plan.DatapathEntry) bool { return d.Filter != "custom" }
 

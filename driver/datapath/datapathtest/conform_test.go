@@ -19,7 +19,7 @@ var (
 	guestFlag   = flag.String("guest", "", "the guest helper's binary; empty builds it")
 	tableFlag   = flag.String("table", os.Getenv("HOOKBED_CONFORMANCE_TABLE"), "file to write the conformance table to")
 	armsFlag    = flag.String("arms", "", "regular expression of the arms to test")
-	subsetFlag  = flag.Bool("subset", false, "only arms with all options at their defaults")
+	allFlag     = flag.Bool("all", false, "every arm; otherwise those with all options at their defaults and those of fabric bridge")
 	peersFlag   = flag.String("peers", "", "root file system of the filters that others wrote; empty takes the image's")
 	silenceFlag = flag.Duration("silence", 150*time.Millisecond, "how long a dropped packet must stay unanswered")
 )
@@ -74,8 +74,8 @@ func peersRoot(t *testing.T) string {
 // TestConform puts every arm to the test on this kernel.
 func TestConform(t *testing.T) {
 	arms := Arms()
-	if *subsetFlag {
-		arms = Defaults(arms)
+	if !*allFlag {
+		arms = Some(arms)
 	}
 	plain := Defaults(Arms())
 	only := regexp.MustCompile(*armsFlag)

@@ -249,10 +249,33 @@ func talk(c net.Conn, n int) error {
 	return err
 }
 
-// knock sends n first packets of a forbidden flow.
+// knock sends n first packets of a forbidden flow, and does not wait for what
+// must not come.
 func (b *bench) knock(f flow, n int) error {
-	fs := slices.Repeat([]flow{f}, n)
-	return b.tryAll(fs, silent)
+	if f.proto == udp {
+		c, err := b.client.udpTo(f.from, netip.AddrPortFrom(b.serverAddr(), uint16(f.port)))
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		for range n {
+			if _, err := c.Write([]byte("knock")); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	var packets [][]byte
+	for i := range n {
+		from, to := netip.AddrPortFrom(f.from, uint16(60000+i)), netip.AddrPortFrom(b.serverAddr(), uint16(f.port))
+		syn := segment(from, to, 1000, flagSYN)
+		if f.from.Is4() {
+			packets = append(packets, packet4(f.from, to.Addr(), protoTCP, uint16(i+1), syn, 0, false))
+		} else {
+			packets = append(packets, packet6(f.from, to.Addr(), protoTCP, syn))
+		}
+	}
+	return b.client.sendRaw(b.serverAddr(), packets...)
 }
 
 // fragmented is an opening segment and what is to become of it.

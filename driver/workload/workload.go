@@ -58,7 +58,7 @@ func registry() []workload {
 		{
 			WorkloadEntry: plan.WorkloadEntry{Name: "TCP_STREAM", Doc: "iperf3, bulk TCP; bits received a second"},
 			server:        iperfServer, port: servicePort, client: iperfClient, parse: parseIperf,
-			turns: bundle.SchedBatch, // its threads spin
+			turns: bundle.SchedBatch, // several threads, which real time does not suit
 		},
 		netperf("TCP_RR", "netperf, one-byte request and response on one connection; transactions a second and their latency"),
 		netperf("TCP_CRR", "netperf, connect, request, response, close; connections a second"),

@@ -208,7 +208,8 @@ func (rs ruleset) ipsetFile() []byte {
 func ipsetKey(e entry) string {
 	key := plainSource(e)
 	if e.Port != 0 {
-		key += fmt.Sprintf(",tcp:%d", e.Port)
+		// By its number: a sealed guest has no /etc/protocols to look "tcp" up in.
+		key += fmt.Sprintf(",%d:%d", e.Proto, e.Port)
 	}
 	return key
 }

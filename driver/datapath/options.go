@@ -177,7 +177,7 @@ func refuseXDP(lab plan.Lab, fabric, scenario string, o map[string]string) strin
 		return fmt.Sprintf("packets within a host do not meet its NIC; write where = %q", whereEdge)
 	// Since Linux 5.19 what bpf_redirect sends is marked, generic XDP lets it pass
 	// unseen (netif_receive_generic_xdp in net/core/dev.c), and a veth keeps the mark.
-	case fabric == fabricBPF && !native && !(nic && virtioNIC(lab.Provider, lab.Clock)):
+	case fabric == fabricBPF && o[optAttach] == attachGeneric && !(nic && virtioNIC(lab.Provider, lab.Clock)):
 		return fmt.Sprintf("generic XDP does not see what was redirected, which is all that fabric %q delivers; write attach = %q", fabricBPF, attachNative)
 	case !nic && o[optDelivery] == deliverPeer:
 		return fmt.Sprintf("native XDP on eth0 does not see what bpf_redirect_peer delivers; write delivery = %q", deliverRedirect)

@@ -23,6 +23,7 @@ func (r *renderer) prove() {
 	tries := r.tries()
 	r.proveStep(server, Server, bundle.Listen{Handle: "probe-service", Port: ServicePort})
 	r.proveStep(server, Server, bundle.Listen{Handle: "probe-other", Port: ForbiddenPort})
+	r.sniffProof()
 	if r.Hook != nil {
 		r.Prove = append(r.Prove, r.Hook.Read(bundle.Prove, "prove-before"))
 	}
@@ -31,6 +32,7 @@ func (r *renderer) prove() {
 		r.Prove = append(r.Prove, r.Hook.Read(bundle.Prove, "prove-after"))
 		r.expectCounters(tries)
 	}
+	r.expectOuter(tries)
 	r.proveStep(server, Server, bundle.Stop{Handle: "probe-service"})
 	r.proveStep(server, Server, bundle.Stop{Handle: "probe-other"})
 	r.Prove = append(r.Prove, r.Guards(bundle.Prove)...)

@@ -337,7 +337,7 @@ func (l *loader) arm(t *table, s Spec) Arm {
 	}
 	a.Datapath = entry.Name
 	for _, o := range entry.Options {
-		a.Options[o.Key] = t.level(o.Key, o.Allowed[0], o.Allowed)
+		l.option(t, o, a.Options)
 	}
 	l.freeKeys(t, entry, &a)
 	t.finish()
@@ -350,6 +350,19 @@ func (l *loader) arm(t *table, s Spec) Arm {
 		}
 	}
 	return a
+}
+
+// option reads one option of an arm into options, beside those before it.
+func (l *loader) option(t *table, o Option, options map[string]string) {
+	level := t.level(o.Key, o.Allowed[0], o.Allowed)
+	switch {
+	case !o.Applies(options):
+		if t.has(o.Key) {
+			t.problem(o.Key, "means nothing without %s = %q; write that, or remove it", o.Beside.Key, o.Beside.Level)
+		}
+	case !o.Silent || level != o.Allowed[0]:
+		options[o.Key] = level
+	}
 }
 
 // chosen is what an arm measures: a datapath by its name, or a filter on a

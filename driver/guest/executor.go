@@ -92,6 +92,7 @@ func handlers() map[string]handler {
 	on(t, doExpect)
 	on(t, doGuard)
 	on(t, doExec)
+	on(t, doParallel)
 	on(t, doSnapshot)
 	on(t, doTestRuns)
 	on(t, doGenerate)

@@ -50,6 +50,15 @@ func policiesOf(d DatapathEntry, s Spec) []int {
 	return s.Policies
 }
 
+// clientsOf lists the numbers of clients; 0 stands for an experiment that names
+// none, whose cells have one client and no such factor.
+func clientsOf(s Spec) []int {
+	if len(s.Clients) == 0 {
+		return []int{0}
+	}
+	return s.Clients
+}
+
 func cellsOf(s Spec, arm Arm, cat Catalog) ([]Cell, error) {
 	d, ok := cat.datapath(arm.Datapath)
 	if !ok {
@@ -58,13 +67,18 @@ func cellsOf(s Spec, arm Arm, cat Catalog) ([]Cell, error) {
 	var out []Cell
 	for _, scenario := range s.Scenarios {
 		for _, n := range policiesOf(d, s) {
-			for _, workload := range s.Workloads {
-				f, err := factors(s, arm, d)
-				if err != nil {
-					return nil, err
+			for _, clients := range clientsOf(s) {
+				for _, workload := range s.Workloads {
+					f, err := factors(s, arm, d)
+					if err != nil {
+						return nil, err
+					}
+					f[FactorScenario], f[FactorPolicies], f[FactorWorkload] = scenario, strconv.Itoa(n), workload
+					if clients > 0 {
+						f[FactorClients] = strconv.Itoa(clients)
+					}
+					out = append(out, newCell(f))
 				}
-				f[FactorScenario], f[FactorPolicies], f[FactorWorkload] = scenario, strconv.Itoa(n), workload
-				out = append(out, newCell(f))
 			}
 		}
 	}

@@ -28,6 +28,7 @@ const (
 	maxWarmup   = 10 * time.Minute
 	maxSeeds    = 100
 	maxLoad     = 1000
+	maxClients  = 16
 )
 
 const defaultFabric = "bridge" // of an arm that names a filter only
@@ -300,7 +301,27 @@ func (l *loader) matrix(t *table, s *Spec) {
 	s.Scenarios = t.levels("scenarios", []string{Localhost, MultiHost})
 	s.Workloads = t.levels("workloads", l.cat.workloadNames())
 	s.Policies = t.counts("policies", 0, maxPolicies)
+	if _, ok := t.get("clients"); ok {
+		s.Clients = t.counts("clients", 1, maxClients)
+		policiesForClients(t, s)
+	}
 	t.finish()
+}
+
+// policiesForClients refuses numbers of policies that are too small: each
+// client has a policy of its own that admits it.
+func policiesForClients(t *table, s *Spec) {
+	most := 0
+	for _, n := range s.Clients {
+		most = max(most, n)
+	}
+	for i, n := range s.Policies {
+		if n > 0 && n < most {
+			path := element(joinPath(t.path, "policies"), i)
+			t.doc.problem(max(t.doc.lines[path], t.at("policies")), shown(joinPath(t.path, "policies")),
+				"%d is less than clients = %d, each of which has a policy of its own; write 0, or %d and more", n, most, most)
+		}
+	}
 }
 
 func (l *loader) arms(root *table, s Spec) []Arm {
@@ -341,6 +362,7 @@ func (l *loader) arm(t *table, s Spec) Arm {
 	}
 	l.freeKeys(t, entry, &a)
 	t.finish()
+	l.clients(t, key, entry, s)
 	if entry.Refuse == nil || !l.labOK || len(l.doc.problems) > before {
 		return a
 	}
@@ -350,6 +372,16 @@ func (l *loader) arm(t *table, s Spec) Arm {
 		}
 	}
 	return a
+}
+
+// clients refuses more clients than a datapath can have.
+func (l *loader) clients(t *table, key string, entry DatapathEntry, s Spec) {
+	for _, n := range s.Clients {
+		if entry.MaxClients > 0 && n > entry.MaxClients {
+			t.problem(key, "%q cannot have %d clients (matrix.clients): %s; write clients of at most %d, or another datapath", t.keys[key], n, entry.WhyClients, entry.MaxClients)
+			return
+		}
+	}
 }
 
 // chosen is what an arm measures: a datapath by its name, or a filter on a
@@ -402,7 +434,7 @@ func (l *loader) planned(s Spec) int {
 	if s.Lab.Clock == ClockVirtual {
 		boots = s.Measure.Seeds
 	}
-	return settings * len(s.Scenarios) * len(s.Workloads) * boots * s.Measure.Trials
+	return settings * len(clientsOf(s)) * len(s.Scenarios) * len(s.Workloads) * boots * s.Measure.Trials
 }
 
 func (d *document) has(path string) bool { return d.lines[path] > 0 }

@@ -17,7 +17,7 @@ func testCatalog() Catalog {
 		Workloads: []WorkloadEntry{{Name: "TCP_STREAM"}, {Name: "TCP_RR"}},
 		Datapaths: []DatapathEntry{
 			{Name: "docker", Fabric: "bridge", Filter: "none", NoPolicies: true},
-			{Name: "iptables", Fabric: "bridge", Filter: "iptables-legacy", Options: []Option{
+			{Name: "iptables", Fabric: "bridge", Filter: "iptables-legacy", MaxClients: 4, WhyClients: "it is a test", Options: []Option{
 				{Key: "state", Allowed: []string{"as-study", "established-first"}},
 				{Key: "placement", Allowed: []string{"input", "forward"}},
 			}},
@@ -161,6 +161,12 @@ func TestEveryProblemIsNamedWithItsLine(t *testing.T) {
 		"count twice":          {`[0, 10]`, `[0, 10, 0]`, `t.toml:30: matrix.policies: 0 is there twice; each level once`},
 		"negative count":       {`[0, 10]`, `[-1]`, `t.toml:30: matrix.policies: -1 is out of range, want 0 to 100000`},
 		"huge count":           {`[0, 10]`, `[100001]`, `t.toml:30: matrix.policies: 100001 is out of range, want 0 to 100000`},
+		"too many clients":     {`[0, 10]`, "[0]\nclients = [17]", `t.toml:31: matrix.clients: 17 is out of range, want 1 to 16`},
+		"no client":            {`[0, 10]`, "[0]\nclients = [0]", `t.toml:31: matrix.clients: 0 is out of range, want 1 to 16`},
+		"clients no list":      {`[0, 10]`, "[0]\nclients = 4", `t.toml:31: matrix.clients: is the number 4, want a list of numbers, as in [0, 100]`},
+		"clients misspelt":     {`[0, 10]`, "[0]\nclient = [4]", `t.toml:31: matrix.client: unknown key (did you mean "clients"?)`},
+		"fewer policies":       {`[0, 10]`, "[0, 3]\nclients = [1, 4]", `t.toml:30: matrix.policies: 3 is less than clients = 4, each of which has a policy of its own; write 0, or 4 and more`},
+		"datapath of two":      {`[0, 10]`, "[0]\nclients = [4, 16]", `t.toml:35: arm.datapath: "iptables" cannot have 16 clients (matrix.clients): it is a test; write clients of at most 4, or another datapath`},
 		"text for count":       {`[0, 10]`, `[0, "10"]`, `t.toml:30: matrix.policies: has the text "10" in it, want whole numbers`},
 		"empty list":           {`["TCP_RR"]`, `[]`, `t.toml:29: matrix.workloads: is empty, want some of "TCP_STREAM" or "TCP_RR"`},
 		"no list":              {`["TCP_RR"]`, `"TCP_RR"`, `t.toml:29: matrix.workloads: is the text "TCP_RR", want a list of some of "TCP_STREAM" or "TCP_RR"`},

@@ -41,7 +41,9 @@ type Spec struct {
 	Scenarios   []string `json:"scenarios"`
 	Workloads   []string `json:"workloads"` // TCP_STREAM, TCP_RR, TCP_CRR
 	Policies    []int    `json:"policies"`  // numbers of policies N; 0 is "no rule at all"
-	Arms        []Arm    `json:"arms"`
+	// Clients are the numbers of client endpoints; nil is one, and no factor.
+	Clients []int `json:"clients,omitempty"`
+	Arms    []Arm `json:"arms"`
 }
 
 // Lab says on what the experiment runs.
@@ -115,6 +117,10 @@ type DatapathEntry struct {
 	Filter  string // none, iptables-legacy, tc-hash, xdp-hash, xdp-pass, ...
 	Options []Option
 	Keys    []FreeKey
+	// MaxClients is how many clients it can have at once, 0 for any number;
+	// WhyClients says why.
+	MaxClients int
+	WhyClients string
 	// Crossed: an arm names it by fabric and filter, not by its name.
 	Crossed bool
 	// Impossible is why this filter cannot work on this fabric; "" if it can.
@@ -186,6 +192,7 @@ const (
 	FactorScenario   = "scenario"
 	FactorWorkload   = "workload"
 	FactorPolicies   = "policies"
+	FactorClients    = "clients" // only in cells of an experiment that names numbers of clients
 	FactorProvider   = "provider"
 	FactorEndpoint   = "endpoint"
 	FactorKernel     = "kernel"   // lock name, or "host" for the local provider
@@ -217,7 +224,11 @@ func (c Cell) Duration(factor string) time.Duration {
 
 // Title is a short label for progress and messages.
 func (c Cell) Title() string {
-	return strings.Join([]string{c.Get(FactorScenario), c.Get(FactorArm), "N=" + c.Get(FactorPolicies), c.Get(FactorWorkload)}, " ")
+	parts := []string{c.Get(FactorScenario), c.Get(FactorArm), "N=" + c.Get(FactorPolicies), c.Get(FactorWorkload)}
+	if n := c.Get(FactorClients); n != "" {
+		parts = append(parts, "clients="+n)
+	}
+	return strings.Join(parts, " ")
 }
 
 // FactorNames lists every factor of any cell, sorted.

@@ -132,6 +132,7 @@ func (l *loader) spec(root *table) Spec {
 	if s.Lab.Clock == ClockVirtual {
 		s.Measure.Blocks = s.Measure.Seeds * len(s.Scenarios)
 	}
+	s.Measure.Blocks *= len(s.Boots())
 	s.Arms = l.arms(root, s)
 	root.finish()
 	if n := l.planned(s); n > maxPlanned && len(l.doc.problems) == 0 {
@@ -300,7 +301,24 @@ func (l *loader) matrix(t *table, s *Spec) {
 	s.Scenarios = t.levels("scenarios", []string{Localhost, MultiHost})
 	s.Workloads = t.levels("workloads", l.cat.workloadNames())
 	s.Policies = t.counts("policies", 0, maxPolicies)
+	l.kernels(t, s)
 	t.finish()
+}
+
+// kernels reads the kernels that are compared; without them the lab's is alone.
+func (l *loader) kernels(t *table, s *Spec) {
+	if _, ok := t.get("kernels"); !ok {
+		return
+	}
+	kernels := t.levels("kernels", l.cat.Kernels)
+	switch {
+	case l.labOK && s.Lab.Provider != ProviderLibvirt:
+		t.problem("kernels", "are what VMs boot, and provider = %q has the kernel it has; remove it, or write provider = %q", s.Lab.Provider, ProviderLibvirt)
+	case l.doc.has("lab.kernel"):
+		t.problem("kernels", "is there beside lab.kernel in line %d, and says both; remove one of them", l.doc.lines["lab.kernel"])
+	case len(kernels) > 0:
+		s.Kernels, s.Lab.Kernel = kernels, ""
+	}
 }
 
 func (l *loader) arms(root *table, s Spec) []Arm {
@@ -344,9 +362,12 @@ func (l *loader) arm(t *table, s Spec) Arm {
 	if entry.Refuse == nil || !l.labOK || len(l.doc.problems) > before {
 		return a
 	}
-	for _, scenario := range s.Scenarios {
-		if why := entry.Refuse(s.Lab, scenario, a.Options); why != "" {
-			t.problem(key, "%q cannot run %s: %s", t.keys[key], scenario, why)
+	for _, boot := range s.Boots() {
+		for _, scenario := range s.Scenarios {
+			if why := entry.Refuse(s.Lab.with(boot), scenario, a.Options); why != "" {
+				t.problem(key, "%q cannot run %s: %s", t.keys[key], scenario, why)
+				return a // the same on other kernels
+			}
 		}
 	}
 	return a
@@ -398,11 +419,7 @@ func (l *loader) planned(s Spec) int {
 		entry, _ := l.cat.datapath(a.Datapath)
 		settings += len(policiesOf(entry, s))
 	}
-	boots := s.Measure.Blocks // that a cell is measured in
-	if s.Lab.Clock == ClockVirtual {
-		boots = s.Measure.Seeds
-	}
-	return settings * len(s.Scenarios) * len(s.Workloads) * boots * s.Measure.Trials
+	return settings * len(s.Boots()) * len(s.Scenarios) * len(s.Workloads) * s.CellBlocks() * s.Measure.Trials
 }
 
 func (d *document) has(path string) bool { return d.lines[path] > 0 }

@@ -41,7 +41,10 @@ type Spec struct {
 	Scenarios   []string `json:"scenarios"`
 	Workloads   []string `json:"workloads"` // TCP_STREAM, TCP_RR, TCP_CRR
 	Policies    []int    `json:"policies"`  // numbers of policies N; 0 is "no rule at all"
-	Arms        []Arm    `json:"arms"`
+	// Kernels are compared: every one is booted as often as Measure says. nil is
+	// the lab's kernel alone.
+	Kernels []string `json:"kernels,omitempty"`
+	Arms    []Arm    `json:"arms"`
 }
 
 // Lab says on what the experiment runs.
@@ -59,8 +62,9 @@ type Lab struct {
 
 // Measure says how each trial is measured.
 type Measure struct {
-	// Blocks is the number of boots. In virtual time it follows from Seeds: one
-	// block for each seed and scenario.
+	// Blocks is the number of boots, of all kernels together where they are
+	// compared. In virtual time it follows from Seeds: one block for each seed,
+	// kernel and scenario.
 	Blocks int `json:"blocks"`
 	Seeds  int `json:"seeds,omitempty"` // virtual time only: boots of each scenario
 	Trials int `json:"trials"`          // per cell and block; with Stop, the most
@@ -159,19 +163,20 @@ type Trial struct {
 // InstructionNanoseconds is what an instruction takes in virtual time.
 const InstructionNanoseconds = 8
 
-// Block is one boot in virtual time: one scenario under one seed. What is
-// compared with each other is so measured in the same boot.
+// Block is one boot where boots differ. In virtual time it is one scenario under
+// one seed: what is compared with each other is so measured in the same boot.
 type Block struct {
-	Number   int    `json:"number"` // 1-based
-	Seed     int    `json:"seed"`   // 1-based; the level of FactorSeed of the block's rows
-	Scenario string `json:"scenario"`
+	Number   int    `json:"number"`             // 1-based
+	Seed     int    `json:"seed,omitempty"`     // 1-based; the level of FactorSeed of the block's rows. Virtual time only
+	Scenario string `json:"scenario,omitempty"` // virtual time only
+	Kernel   string `json:"kernel,omitempty"`   // where kernels are compared
 }
 
 // Plan is an experiment expanded.
 type Plan struct {
 	Schema int     `json:"schema"`
 	Spec   Spec    `json:"spec"`
-	Blocks []Block `json:"blocks,omitempty"` // virtual time only, in order
+	Blocks []Block `json:"blocks,omitempty"` // in order, where they differ
 	Cells  []Cell  `json:"cells"`
 	Trials []Trial `json:"trials"`
 }
@@ -224,7 +229,7 @@ func (c Cell) Title() string {
 func (p *Plan) FactorNames() []string {
 	seen := map[string]bool{}
 	var out []string
-	if len(p.Blocks) > 0 {
+	if p.Spec.Lab.Clock == ClockVirtual {
 		seen[FactorSeed] = true
 		out = append(out, FactorSeed)
 	}

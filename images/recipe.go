@@ -33,6 +33,19 @@ func Kernels() []string {
 	return out
 }
 
+// NICs are the models of network cards, of those that QEMU has, that each kernel
+// has a driver for. Debian's flavour for clouds has those of hypervisors.
+func NICs() map[string][]string {
+	out := map[string][]string{}
+	for _, k := range kernelSources() {
+		out[k.name] = []string{"virtio", "vmxnet3"}
+		if !strings.Contains(k.series, "cloud") {
+			out[k.name] = append(out[k.name], "e1000e")
+		}
+	}
+	return out
+}
+
 // LockNames lists every lock file, without its extension.
 func LockNames() []string {
 	names := []string{lockRoot, lockEndpoint, lockPeers}

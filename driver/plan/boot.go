@@ -6,24 +6,31 @@ import (
 )
 
 // Boot is what machines of a block are booted with, where an experiment
-// compares that: a kernel. Its levels are factors of the cell, so numbers of two
-// of them are never put together.
+// compares that: a kernel and a network card. Their levels are factors of the
+// cell, so numbers of two of them are never put together.
 type Boot struct {
 	Kernel string
+	NIC    NIC
 }
 
 // Compared says whether the experiment compares boots, so that a block is one of them.
-func (s Spec) Compared() bool { return len(s.Kernels) > 0 }
+func (s Spec) Compared() bool { return len(s.Kernels)+len(s.NICs) > 0 }
 
 // Boots lists what the experiment boots, in the order of the file; one of the
 // lab's own where it compares none.
 func (s Spec) Boots() []Boot {
-	if len(s.Kernels) == 0 {
-		return []Boot{{Kernel: s.Lab.Kernel}}
+	kernels, nics := s.Kernels, s.NICs
+	if len(kernels) == 0 {
+		kernels = []string{s.Lab.Kernel}
+	}
+	if len(nics) == 0 {
+		nics = []NIC{s.Lab.NIC}
 	}
 	var out []Boot
-	for _, k := range s.Kernels {
-		out = append(out, Boot{Kernel: k})
+	for _, k := range kernels {
+		for _, n := range nics {
+			out = append(out, Boot{Kernel: k, NIC: n})
+		}
 	}
 	return out
 }
@@ -39,7 +46,13 @@ func (s Spec) CellBlocks() int {
 
 // with is the lab as one boot has it.
 func (l Lab) with(b Boot) Lab {
-	l.Kernel = b.Kernel
+	l.Kernel, l.NIC = b.Kernel, b.NIC
+	switch {
+	case b.NIC.Queues > 0:
+		l.Queues = b.NIC.Queues
+	case b.NIC.Card() != NICVirtio:
+		l.Queues = 1
+	}
 	return l
 }
 
@@ -47,23 +60,35 @@ func (l Lab) with(b Boot) Lab {
 // compares none.
 func (p *Plan) BootName(block int) string {
 	b, _ := p.BlockByNumber(block)
-	return b.Kernel
+	switch {
+	case b.NIC == "":
+		return b.Kernel
+	case b.Kernel == "":
+		return b.NIC
+	}
+	return b.Kernel + " " + b.NIC
 }
 
 // LabOf is the lab of a block.
 func (p *Plan) LabOf(block int) Lab {
 	b, ok := p.BlockByNumber(block)
-	if !ok || !p.Spec.Compared() {
-		return p.Spec.Lab
+	for _, boot := range p.Spec.Boots() {
+		if ok && b.of(p.Spec, boot) {
+			return p.Spec.Lab.with(boot)
+		}
 	}
-	return p.Spec.Lab.with(b.boot())
+	return p.Spec.Lab.with(p.Spec.Boots()[0])
 }
 
-func (b Block) boot() Boot { return Boot{Kernel: b.Kernel} }
+// of says whether a block boots this.
+func (b Block) of(s Spec, boot Boot) bool {
+	return (len(s.Kernels) == 0 || b.Kernel == boot.Kernel) && (len(s.NICs) == 0 || b.NIC == boot.NIC.String())
+}
 
 // has says whether a cell runs in a block.
 func (b Block) has(c Cell) bool {
-	return (b.Scenario == "" || c.Get(FactorScenario) == b.Scenario) && (b.Kernel == "" || c.Get(FactorKernel) == b.Kernel)
+	return (b.Scenario == "" || c.Get(FactorScenario) == b.Scenario) && (b.Kernel == "" || c.Get(FactorKernel) == b.Kernel) &&
+		(b.NIC == "" || c.Get(FactorNIC) == b.NIC)
 }
 
 // blocks lists the boots of an experiment whose blocks differ: in virtual time
@@ -89,8 +114,11 @@ func blocks(s Spec) []Block {
 				if virtual {
 					b.Seed = i + 1
 				}
-				if s.Compared() {
+				if len(s.Kernels) > 0 {
 					b.Kernel = boot.Kernel
+				}
+				if len(s.NICs) > 0 {
+					b.NIC = boot.NIC.String()
 				}
 				out = append(out, b)
 			}

@@ -97,6 +97,9 @@ func factors(s Spec, boot Boot, arm Arm, d DatapathEntry) (map[string]string, er
 		FactorServerCPU:  strconv.Itoa(s.Measure.ServerCPU),
 		FactorClock:      s.Lab.Clock,
 	}
+	if len(s.NICs) > 0 || !boot.NIC.Plain() {
+		f[FactorNIC] = boot.NIC.String()
+	}
 	for key, level := range arm.Options {
 		if _, taken := f[key]; taken {
 			return nil, fmt.Errorf("option %q has the name of a factor", key)

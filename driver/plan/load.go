@@ -133,6 +133,7 @@ func (l *loader) spec(root *table) Spec {
 		s.Measure.Blocks = s.Measure.Seeds * len(s.Scenarios)
 	}
 	s.Measure.Blocks *= len(s.Boots())
+	l.checkNICs(s)
 	s.Arms = l.arms(root, s)
 	root.finish()
 	if n := l.planned(s); n > maxPlanned && len(l.doc.problems) == 0 {
@@ -157,6 +158,7 @@ func (l *loader) lab(t *table, d Lab) Lab {
 	out.VCPUs = int(t.number("vcpus", int64(d.VCPUs), 1, maxVCPUs))
 	out.Memory = t.memory("memory", d.Memory, minMemory, maxMemory)
 	out.Queues = int(t.number("queues", int64(d.Queues), 1, maxQueues))
+	out.NIC = l.nicKeys(t, "nic")
 	t.finish()
 	switch {
 	case local && virtual:
@@ -172,7 +174,7 @@ func (l *loader) lab(t *table, d Lab) Lab {
 
 // localLab is a Lab without VMs.
 func (l *loader) localLab(t *table, lab Lab) Lab {
-	for _, key := range []string{"accel", "kernel", "vcpus", "memory", "queues"} {
+	for _, key := range []string{"accel", "kernel", "vcpus", "memory", "queues", "nic", "mtu", "offloads"} {
 		if t.has(key) {
 			t.problem(key, "is about VMs, and the local provider has none; remove it, or write provider = %q", ProviderLibvirt)
 		}
@@ -196,8 +198,10 @@ func (l *loader) virtualLab(t *table, lab Lab) {
 	if lab.VCPUs != 1 {
 		t.problem("vcpus", "is %d, and instructions have one order on one CPU only; remove it, or write 1", lab.VCPUs)
 	}
-	if t.has("queues") {
-		t.problem("queues", "is about a NIC, and a guest in virtual time has none; remove it, or write clock = %q", ClockWall)
+	for _, key := range []string{"queues", "nic", "mtu", "offloads"} {
+		if t.has(key) {
+			t.problem(key, "is about a NIC, and a guest in virtual time has none; remove it, or write clock = %q", ClockWall)
+		}
 	}
 }
 
@@ -302,6 +306,7 @@ func (l *loader) matrix(t *table, s *Spec) {
 	s.Workloads = t.levels("workloads", l.cat.workloadNames())
 	s.Policies = t.counts("policies", 0, maxPolicies)
 	l.kernels(t, s)
+	l.nics(t, s)
 	t.finish()
 }
 

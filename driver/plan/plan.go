@@ -44,7 +44,9 @@ type Spec struct {
 	// Kernels are compared: every one is booted as often as Measure says. nil is
 	// the lab's kernel alone.
 	Kernels []string `json:"kernels,omitempty"`
-	Arms    []Arm    `json:"arms"`
+	// NICs are compared likewise: cards of the data network.
+	NICs []NIC `json:"nics,omitempty"`
+	Arms []Arm `json:"arms"`
 }
 
 // Lab says on what the experiment runs.
@@ -58,6 +60,7 @@ type Lab struct {
 	VCPUs  int    `json:"vcpus,omitempty"`      // per VM
 	Memory int    `json:"memory_mib,omitempty"` // MiB per VM
 	Queues int    `json:"queues,omitempty"`     // queue pairs of the data NIC
+	NIC    NIC    `json:"nic,omitzero"`         // the data NIC; its Queues are 0, or compared
 }
 
 // Measure says how each trial is measured.
@@ -108,6 +111,8 @@ type Catalog struct {
 	Datapaths []DatapathEntry
 	Workloads []WorkloadEntry
 	Kernels   []string // names of the kernel locks
+	// NICs are the models of network cards that a kernel has a driver for.
+	NICs map[string][]string
 }
 
 // DatapathEntry describes one datapath to the loader: a filter on a fabric,
@@ -170,6 +175,7 @@ type Block struct {
 	Seed     int    `json:"seed,omitempty"`     // 1-based; the level of FactorSeed of the block's rows. Virtual time only
 	Scenario string `json:"scenario,omitempty"` // virtual time only
 	Kernel   string `json:"kernel,omitempty"`   // where kernels are compared
+	NIC      string `json:"nic,omitempty"`      // where network cards are, by their names
 }
 
 // Plan is an experiment expanded.
@@ -194,6 +200,7 @@ const (
 	FactorProvider   = "provider"
 	FactorEndpoint   = "endpoint"
 	FactorKernel     = "kernel"   // lock name, or "host" for the local provider
+	FactorNIC        = "nic"      // NIC.String, where it is compared or not the default
 	FactorDuration   = "duration" // Go duration
 	FactorWarmup     = "warmup"   // Go duration
 	FactorCongestion = "congestion"

@@ -92,7 +92,7 @@ func (l *loader) nics(t *table, s *Spec) {
 	}
 	const write = `write nics = [{ model = "virtio" }, { model = "vmxnet3" }]`
 	list, ok := t.keys["nics"].([]any)
-	if !ok || len(list) == 0 {
+	if !ok || len(list) == 0 || slices.ContainsFunc(list, func(v any) bool { _, isTable := v.(map[string]any); return !isTable }) {
 		t.get("nics")
 		t.problem("nics", "is not a list of network cards; %s", write)
 		return
@@ -113,7 +113,7 @@ func (l *loader) nics(t *table, s *Spec) {
 		}
 		c.finish()
 		if slices.Contains(s.NICs, n) {
-			t.problem("nics", "%s is there twice; each card once", n)
+			t.problem("nics", "%q is there twice; each card once", n.String())
 			continue
 		}
 		s.NICs = append(s.NICs, n)

@@ -224,7 +224,7 @@ func (n NIC) xml(at *libvirtxml.DomainAddress) libvirtxml.DomainInterface {
 		if x.Driver == nil {
 			x.Driver = &libvirtxml.DomainInterfaceDriver{}
 		}
-		x.Driver.Host = &libvirtxml.DomainInterfaceDriverHost{GSO: "off", TSO4: "off", TSO6: "off", ECN: "off", UFO: "off", MrgRXBuf: "off"}
+		x.Driver.Host = &libvirtxml.DomainInterfaceDriverHost{GSO: "off", TSO4: "off", TSO6: "off", ECN: "off", UFO: "off"}
 		x.Driver.Guest = &libvirtxml.DomainInterfaceDriverGuest{TSO4: "off", TSO6: "off", ECN: "off", UFO: "off"}
 	}
 	return x

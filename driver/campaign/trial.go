@@ -316,7 +316,7 @@ func (r *runner) record(t plan.Trial, status, reason, raw string, metrics []work
 // block in virtual time.
 func (r *runner) levels(t plan.Trial, cell plan.Cell) map[string]string {
 	b, ok := r.Plan.BlockByNumber(t.Block)
-	if !ok {
+	if !ok || b.Seed == 0 {
 		return cell.Factors
 	}
 	out := maps.Clone(cell.Factors)

@@ -132,7 +132,7 @@ func (p *virtual) boot(ctx context.Context) error {
 	if err := p.hv.CreateNetwork(ctx, vm.Network{Name: p.network("mgmt"), Bridge: bridgeName(p.cfg.Name, "m"), HostCIDR: mgmtCIDR}); err != nil {
 		return err
 	}
-	if err := p.hv.CreateNetwork(ctx, vm.Network{Name: p.network("data"), Bridge: bridgeName(p.cfg.Name, "d")}); err != nil {
+	if err := p.hv.CreateNetwork(ctx, vm.Network{Name: p.network("data"), Bridge: bridgeName(p.cfg.Name, "d"), MTU: p.cfg.Lab.NIC.MTU}); err != nil {
 		return err
 	}
 	group, gctx := errgroup.WithContext(ctx)
@@ -168,6 +168,9 @@ func (p *virtual) bootNode(ctx context.Context, n *virtualNode, i int) error {
 	}
 	if err := p.dial(ctx, n); err != nil {
 		return fmt.Errorf("reach %s: %w; its console: %s", n.Name, err, consoleTail(machine.ConsoleLog))
+	}
+	if err := p.joinData(ctx, n, i); err != nil {
+		return err
 	}
 	if !p.docker() {
 		// The engine would have loaded it; fabric "bridge" sets its sysctl.
@@ -235,7 +238,7 @@ func (p *virtual) dial(ctx context.Context, n *virtualNode) error {
 func (p *virtual) machine(n *virtualNode, i int) (vm.Machine, error) {
 	nics := []vm.NIC{
 		{Network: p.network("mgmt"), MAC: fmt.Sprintf("52:54:00:12:00:%02x", 11+i), Queues: 1},
-		{Network: p.network("data"), MAC: fmt.Sprintf("52:54:00:12:01:%02x", 11+i), Queues: p.cfg.Lab.Queues},
+		p.dataNIC(i),
 	}
 	config := vm.ConfigDisk{
 		Hostname: n.Name, HostKeyPEM: n.hostKey.PrivatePEM, HostKeyPub: []byte(n.hostKey.AuthorizedKey),
@@ -244,6 +247,9 @@ func (p *virtual) machine(n *virtualNode, i int) (vm.Machine, error) {
 			{Name: "mgmt0", MAC: nics[0].MAC, CIDR: n.mgmt + "/24"},
 			{Name: datapath.DataLink, MAC: nics[1].MAC, CIDR: n.DataCIDR()},
 		},
+	}
+	if !p.cfg.Lab.NIC.Plain() {
+		config.NICs = config.NICs[:1] // joinData sees to the other
 	}
 	if p.docker() {
 		config.Services = []string{"docker"}
@@ -515,6 +521,9 @@ func (l *Lab) describeVirtual(ctx context.Context, p *virtual) error {
 		"hypervisor": versions, "kernel_release": p.set.KernelRelease, "image_sha256": artifacts,
 		"image_drift": p.set.Drift, "machines": machines, "nodes": l.facts,
 		"vcpus": p.cfg.Lab.VCPUs, "memory_mib": p.cfg.Lab.Memory, "data_nic_queues": p.cfg.Lab.Queues,
+	}
+	if !p.cfg.Lab.NIC.Plain() {
+		l.env["data_nic"] = p.cfg.Lab.NIC.String()
 	}
 	return err
 }

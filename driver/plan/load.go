@@ -133,6 +133,8 @@ func (l *loader) spec(root *table) Spec {
 	if s.Lab.Clock == ClockVirtual {
 		s.Measure.Blocks = s.Measure.Seeds * len(s.Scenarios)
 	}
+	s.Measure.Blocks *= len(s.Boots())
+	l.checkNICs(s)
 	s.Arms = l.arms(root, s)
 	root.finish()
 	if n := l.planned(s); n > maxPlanned && len(l.doc.problems) == 0 {
@@ -157,6 +159,7 @@ func (l *loader) lab(t *table, d Lab) Lab {
 	out.VCPUs = int(t.number("vcpus", int64(d.VCPUs), 1, maxVCPUs))
 	out.Memory = t.memory("memory", d.Memory, minMemory, maxMemory)
 	out.Queues = int(t.number("queues", int64(d.Queues), 1, maxQueues))
+	out.NIC = l.nicKeys(t, "nic")
 	t.finish()
 	switch {
 	case local && virtual:
@@ -172,7 +175,7 @@ func (l *loader) lab(t *table, d Lab) Lab {
 
 // localLab is a Lab without VMs.
 func (l *loader) localLab(t *table, lab Lab) Lab {
-	for _, key := range []string{"accel", "kernel", "vcpus", "memory", "queues"} {
+	for _, key := range []string{"accel", "kernel", "vcpus", "memory", "queues", "nic", "mtu", "offloads"} {
 		if t.has(key) {
 			t.problem(key, "is about VMs, and the local provider has none; remove it, or write provider = %q", ProviderLibvirt)
 		}
@@ -196,8 +199,10 @@ func (l *loader) virtualLab(t *table, lab Lab) {
 	if lab.VCPUs != 1 {
 		t.problem("vcpus", "is %d, and instructions have one order on one CPU only; remove it, or write 1", lab.VCPUs)
 	}
-	if t.has("queues") {
-		t.problem("queues", "is about a NIC, and a guest in virtual time has none; remove it, or write clock = %q", ClockWall)
+	for _, key := range []string{"queues", "nic", "mtu", "offloads"} {
+		if t.has(key) {
+			t.problem(key, "is about a NIC, and a guest in virtual time has none; remove it, or write clock = %q", ClockWall)
+		}
 	}
 }
 
@@ -305,6 +310,8 @@ func (l *loader) matrix(t *table, s *Spec) {
 		s.Clients = t.counts("clients", 1, maxClients)
 		policiesForClients(t, s)
 	}
+	l.kernels(t, s)
+	l.nics(t, s)
 	t.finish()
 }
 
@@ -321,6 +328,22 @@ func policiesForClients(t *table, s *Spec) {
 			t.doc.problem(max(t.doc.lines[path], t.at("policies")), shown(joinPath(t.path, "policies")),
 				"%d is less than clients = %d, each of which has a policy of its own; write 0, or %d and more", n, most, most)
 		}
+	}
+}
+
+// kernels reads the kernels that are compared; without them the lab's is alone.
+func (l *loader) kernels(t *table, s *Spec) {
+	if _, ok := t.get("kernels"); !ok {
+		return
+	}
+	kernels := t.levels("kernels", l.cat.Kernels)
+	switch {
+	case l.labOK && s.Lab.Provider != ProviderLibvirt:
+		t.problem("kernels", "are what VMs boot, and provider = %q has the kernel it has; remove it, or write provider = %q", s.Lab.Provider, ProviderLibvirt)
+	case l.doc.has("lab.kernel"):
+		t.problem("kernels", "is there beside lab.kernel in line %d, and says both; remove one of them", l.doc.lines["lab.kernel"])
+	case len(kernels) > 0:
+		s.Kernels, s.Lab.Kernel = kernels, ""
 	}
 }
 
@@ -366,9 +389,12 @@ func (l *loader) arm(t *table, s Spec) Arm {
 	if entry.Refuse == nil || !l.labOK || len(l.doc.problems) > before {
 		return a
 	}
-	for _, scenario := range s.Scenarios {
-		if why := entry.Refuse(s.Lab, scenario, a.Options); why != "" {
-			t.problem(key, "%q cannot run %s: %s", t.keys[key], scenario, why)
+	for _, boot := range s.Boots() {
+		for _, scenario := range s.Scenarios {
+			if why := entry.Refuse(s.Lab.with(boot), scenario, a.Options); why != "" {
+				t.problem(key, "%q cannot run %s: %s", t.keys[key], scenario, why)
+				return a // the same on other kernels
+			}
 		}
 	}
 	return a
@@ -430,11 +456,7 @@ func (l *loader) planned(s Spec) int {
 		entry, _ := l.cat.datapath(a.Datapath)
 		settings += len(policiesOf(entry, s))
 	}
-	boots := s.Measure.Blocks // that a cell is measured in
-	if s.Lab.Clock == ClockVirtual {
-		boots = s.Measure.Seeds
-	}
-	return settings * len(clientsOf(s)) * len(s.Scenarios) * len(s.Workloads) * boots * s.Measure.Trials
+	return settings * len(clientsOf(s)) * len(s.Boots()) * len(s.Scenarios) * len(s.Workloads) * s.CellBlocks() * s.Measure.Trials
 }
 
 func (d *document) has(path string) bool { return d.lines[path] > 0 }

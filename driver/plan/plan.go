@@ -43,7 +43,12 @@ type Spec struct {
 	Policies    []int    `json:"policies"`  // numbers of policies N; 0 is "no rule at all"
 	// Clients are the numbers of client endpoints; nil is one, and no factor.
 	Clients []int `json:"clients,omitempty"`
-	Arms    []Arm `json:"arms"`
+	// Kernels are compared: every one is booted as often as Measure says. nil is
+	// the lab's kernel alone.
+	Kernels []string `json:"kernels,omitempty"`
+	// NICs are compared likewise: cards of the data network.
+	NICs []NIC `json:"nics,omitempty"`
+	Arms []Arm `json:"arms"`
 }
 
 // Lab says on what the experiment runs.
@@ -57,12 +62,14 @@ type Lab struct {
 	VCPUs  int    `json:"vcpus,omitempty"`      // per VM
 	Memory int    `json:"memory_mib,omitempty"` // MiB per VM
 	Queues int    `json:"queues,omitempty"`     // queue pairs of the data NIC
+	NIC    NIC    `json:"nic,omitzero"`         // the data NIC; its Queues are 0, or compared
 }
 
 // Measure says how each trial is measured.
 type Measure struct {
-	// Blocks is the number of boots. In virtual time it follows from Seeds: one
-	// block for each seed and scenario.
+	// Blocks is the number of boots, of all kernels together where they are
+	// compared. In virtual time it follows from Seeds: one block for each seed,
+	// kernel and scenario.
 	Blocks int `json:"blocks"`
 	Seeds  int `json:"seeds,omitempty"` // virtual time only: boots of each scenario
 	Trials int `json:"trials"`          // per cell and block; with Stop, the most
@@ -106,6 +113,8 @@ type Catalog struct {
 	Datapaths []DatapathEntry
 	Workloads []WorkloadEntry
 	Kernels   []string // names of the kernel locks
+	// NICs are the models of network cards that a kernel has a driver for.
+	NICs map[string][]string
 }
 
 // DatapathEntry describes one datapath to the loader: a filter on a fabric,
@@ -165,19 +174,21 @@ type Trial struct {
 // InstructionNanoseconds is what an instruction takes in virtual time.
 const InstructionNanoseconds = 8
 
-// Block is one boot in virtual time: one scenario under one seed. What is
-// compared with each other is so measured in the same boot.
+// Block is one boot where boots differ. In virtual time it is one scenario under
+// one seed: what is compared with each other is so measured in the same boot.
 type Block struct {
-	Number   int    `json:"number"` // 1-based
-	Seed     int    `json:"seed"`   // 1-based; the level of FactorSeed of the block's rows
-	Scenario string `json:"scenario"`
+	Number   int    `json:"number"`             // 1-based
+	Seed     int    `json:"seed,omitempty"`     // 1-based; the level of FactorSeed of the block's rows. Virtual time only
+	Scenario string `json:"scenario,omitempty"` // virtual time only
+	Kernel   string `json:"kernel,omitempty"`   // where kernels are compared
+	NIC      string `json:"nic,omitempty"`      // where network cards are, by their names
 }
 
 // Plan is an experiment expanded.
 type Plan struct {
 	Schema int     `json:"schema"`
 	Spec   Spec    `json:"spec"`
-	Blocks []Block `json:"blocks,omitempty"` // virtual time only, in order
+	Blocks []Block `json:"blocks,omitempty"` // in order, where they differ
 	Cells  []Cell  `json:"cells"`
 	Trials []Trial `json:"trials"`
 }
@@ -196,6 +207,7 @@ const (
 	FactorProvider   = "provider"
 	FactorEndpoint   = "endpoint"
 	FactorKernel     = "kernel"   // lock name, or "host" for the local provider
+	FactorNIC        = "nic"      // NIC.String, where it is compared or not the default
 	FactorDuration   = "duration" // Go duration
 	FactorWarmup     = "warmup"   // Go duration
 	FactorCongestion = "congestion"
@@ -235,7 +247,7 @@ func (c Cell) Title() string {
 func (p *Plan) FactorNames() []string {
 	seen := map[string]bool{}
 	var out []string
-	if len(p.Blocks) > 0 {
+	if p.Spec.Lab.Clock == ClockVirtual {
 		seen[FactorSeed] = true
 		out = append(out, FactorSeed)
 	}

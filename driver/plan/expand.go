@@ -74,7 +74,7 @@ func cellsOf(s Spec, arm Arm, cat Catalog) ([]Cell, error) {
 // factors are the levels that all cells of an arm share.
 func factors(s Spec, arm Arm, d DatapathEntry) (map[string]string, error) {
 	kernel := s.Lab.Kernel
-	if s.Lab.Provider == ProviderLocal {
+	if s.Lab.Provider != ProviderLibvirt {
 		kernel = kernelOfHost
 	}
 	f := map[string]string{

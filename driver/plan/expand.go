@@ -98,7 +98,7 @@ func perWorkload(s Spec, common map[string]string) (out []Cell) {
 // factors are the levels that all cells of an arm under one boot share.
 func factors(s Spec, boot Boot, arm Arm, d DatapathEntry) (map[string]string, error) {
 	kernel := boot.Kernel
-	if s.Lab.Provider == ProviderLocal {
+	if s.Lab.Provider != ProviderLibvirt {
 		kernel = kernelOfHost
 	}
 	f := map[string]string{

@@ -95,6 +95,9 @@ type loader struct {
 	cat   Catalog
 	doc   *document
 	labOK bool // what is checked against the lab would mislead otherwise
+	// Tables of existing machines, for checks against what comes later in the file.
+	labTable *table
+	machines []*table
 }
 
 // schema says whether the rest of the file means what this loader thinks.
@@ -130,6 +133,7 @@ func (l *loader) spec(root *table) Spec {
 	l.labOK = len(l.doc.problems) == before
 	s.Measure = l.measure(root.child("measure"), s.Measure, s.Lab)
 	l.matrix(root.child("matrix"), &s)
+	l.enoughMachines(s)
 	if s.Lab.Clock == ClockVirtual {
 		s.Measure.Blocks = s.Measure.Seeds * len(s.Scenarios)
 	}
@@ -144,9 +148,9 @@ func (l *loader) spec(root *table) Spec {
 }
 
 func (l *loader) lab(t *table, d Lab) Lab {
-	out := Lab{Provider: t.level("provider", d.Provider, []string{ProviderLibvirt, ProviderLocal})}
+	out := Lab{Provider: t.level("provider", d.Provider, []string{ProviderLibvirt, ProviderLocal, ProviderSSH})}
 	out.Clock = t.level("clock", d.Clock, []string{ClockWall, ClockVirtual})
-	local, virtual := out.Provider == ProviderLocal, out.Clock == ClockVirtual
+	local, virtual := out.Provider != ProviderLibvirt, out.Clock == ClockVirtual
 	if local || virtual {
 		d.Endpoint = EndpointNetns
 	}
@@ -160,11 +164,14 @@ func (l *loader) lab(t *table, d Lab) Lab {
 	out.Memory = t.memory("memory", d.Memory, minMemory, maxMemory)
 	out.Queues = int(t.number("queues", int64(d.Queues), 1, maxQueues))
 	out.NIC = l.nicKeys(t, "nic")
+	out.Inventory = l.inventory(t, out.Provider)
 	t.finish()
 	switch {
 	case local && virtual:
 		t.problem("clock", "%q needs provider = %q: only the clock of a VM can be made to count instructions; write that, or clock = %q",
 			ClockVirtual, ProviderLibvirt, ClockWall)
+	case out.Provider == ProviderSSH:
+		return l.sshLab(t, out)
 	case local:
 		return l.localLab(t, out)
 	case virtual:
@@ -173,9 +180,14 @@ func (l *loader) lab(t *table, d Lab) Lab {
 	return out
 }
 
+// vmKeys are the keys of [lab] that describe virtual machines.
+func vmKeys() []string {
+	return []string{"accel", "kernel", "vcpus", "memory", "queues", "nic", "mtu", "offloads"}
+}
+
 // localLab is a Lab without VMs.
 func (l *loader) localLab(t *table, lab Lab) Lab {
-	for _, key := range []string{"accel", "kernel", "vcpus", "memory", "queues", "nic", "mtu", "offloads"} {
+	for _, key := range vmKeys() {
 		if t.has(key) {
 			t.problem(key, "is about VMs, and the local provider has none; remove it, or write provider = %q", ProviderLibvirt)
 		}
@@ -228,6 +240,9 @@ func (l *loader) measure(t *table, d Measure, lab Lab) Measure {
 	t.finish()
 	if l.labOK && virtual {
 		virtualMeasure(t)
+	}
+	if l.labOK && lab.Provider == ProviderSSH && t.has("load_limit") {
+		t.problem("load_limit", "is about this computer, and the machines of provider %q are others; remove it, or write steal_limit", ProviderSSH)
 	}
 	if virtual {
 		return m // Blocks follow from the scenarios, which are not read yet

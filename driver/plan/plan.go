@@ -13,6 +13,7 @@ import (
 const (
 	ProviderLibvirt = "libvirt"
 	ProviderLocal   = "local"
+	ProviderSSH     = "ssh"
 
 	EndpointDocker = "docker"
 	EndpointNetns  = "netns"
@@ -56,13 +57,15 @@ type Lab struct {
 	Provider string `json:"provider"`
 	Endpoint string `json:"endpoint"`
 	Clock    string `json:"clock"`
-	// The rest is about VMs and zero with the local provider.
+	// About VMs, and zero with other providers than libvirt.
 	Accel  string `json:"accel,omitempty"`
 	Kernel string `json:"kernel,omitempty"`     // name of a kernel lock, "6.12"
 	VCPUs  int    `json:"vcpus,omitempty"`      // per VM
 	Memory int    `json:"memory_mib,omitempty"` // MiB per VM
 	Queues int    `json:"queues,omitempty"`     // queue pairs of the data NIC
 	NIC    NIC    `json:"nic,omitzero"`         // the data NIC; its Queues are 0, or compared
+	// About existing machines; nil with other providers than ssh.
+	Inventory *Inventory `json:"inventory,omitempty"`
 }
 
 // Measure says how each trial is measured.
@@ -206,7 +209,7 @@ const (
 	FactorClients    = "clients" // only in cells of an experiment that names numbers of clients
 	FactorProvider   = "provider"
 	FactorEndpoint   = "endpoint"
-	FactorKernel     = "kernel"   // lock name, or "host" for the local provider
+	FactorKernel     = "kernel"   // lock name, or "host" for other providers than libvirt
 	FactorNIC        = "nic"      // NIC.String, where it is compared or not the default
 	FactorDuration   = "duration" // Go duration
 	FactorWarmup     = "warmup"   // Go duration

@@ -29,6 +29,7 @@ type executor struct {
 	objects   map[string]*ebpf.Collection
 	servers   map[string]func(context.Context) error // ends a Start or Listen
 	flows     map[string]*flow
+	sniffers  map[string]*sniffer
 	snapshots map[string]counters
 	nursery   *nursery
 	peers     peers
@@ -47,6 +48,7 @@ func newExecutor() (*executor, error) {
 		objects:   map[string]*ebpf.Collection{},
 		servers:   map[string]func(context.Context) error{},
 		flows:     map[string]*flow{},
+		sniffers:  map[string]*sniffer{},
 		snapshots: map[string]counters{},
 		jit:       readJIT,
 	}, nil
@@ -73,6 +75,8 @@ func handlers() map[string]handler {
 	on(t, doVeth)
 	on(t, doNetkit)
 	on(t, doBridge)
+	on(t, doVxlan)
+	on(t, doFDB)
 	on(t, doSetLink)
 	on(t, doAddr)
 	on(t, doRoute)
@@ -85,6 +89,7 @@ func handlers() map[string]handler {
 	on(t, doAttachBPF)
 	on(t, doListen)
 	on(t, doStart)
+	on(t, doSniff)
 	on(t, doStop)
 	on(t, doProbes)
 	on(t, doFlow)

@@ -396,7 +396,7 @@ func (l *loader) arm(t *table, s Spec) Arm {
 	}
 	a.Datapath = entry.Name
 	for _, o := range entry.Options {
-		a.Options[o.Key] = t.level(o.Key, o.Allowed[0], o.Allowed)
+		l.option(t, o, a.Options)
 	}
 	l.freeKeys(t, entry, &a)
 	t.finish()
@@ -422,6 +422,19 @@ func (l *loader) clients(t *table, key string, entry DatapathEntry, s Spec) {
 			t.problem(key, "%q cannot have %d clients (matrix.clients): %s; write clients of at most %d, or another datapath", t.keys[key], n, entry.WhyClients, entry.MaxClients)
 			return
 		}
+	}
+}
+
+// option reads one option of an arm into options, beside those before it.
+func (l *loader) option(t *table, o Option, options map[string]string) {
+	level := t.level(o.Key, o.Allowed[0], o.Allowed)
+	switch {
+	case !o.Applies(options):
+		if t.has(o.Key) {
+			t.problem(o.Key, "means nothing without %s = %q; write that, or remove it", o.Beside.Key, o.Beside.Level)
+		}
+	case !o.Silent || level != o.Allowed[0]:
+		options[o.Key] = level
 	}
 }
 

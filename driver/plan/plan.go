@@ -149,6 +149,20 @@ type Option struct {
 	Key     string
 	Allowed []string // the first is the default
 	Doc     string
+	// Silent: at its default it is no factor of a cell. So an option that came
+	// later leaves cells that do not use it, and their IDs, as they were.
+	Silent bool
+	// Beside is the level of another option, listed before this one, without which
+	// this one means nothing and is no factor.
+	Beside Level
+}
+
+// Level is one level of one option. The zero value is none.
+type Level struct{ Key, Level string }
+
+// Applies says whether the option means something beside the others.
+func (o Option) Applies(options map[string]string) bool {
+	return o.Beside == Level{} || options[o.Beside.Key] == o.Beside.Level
 }
 
 // WorkloadEntry describes one workload to the loader.

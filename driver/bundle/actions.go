@@ -466,6 +466,14 @@ type Exec struct {
 	Out     string   `json:"out,omitempty"`
 }
 
+// Parallel executes steps of one node at once, all Exec or all Probes, each in the
+// namespace of its own In, and waits for all of them. Programs are let go
+// together: each is held at its first instruction until all are there. It fails
+// as those that fail do. Values: the sums of theirs.
+type Parallel struct {
+	Steps []Step `json:"steps"`
+}
+
 // Snapshot keeps /proc/stat CPU times, /proc/softirqs sums, /proc/net/snmp
 // and load average of the node as raw file Out (JSON, type Activity).
 type Snapshot struct {
@@ -548,6 +556,7 @@ func (Read) Kind() string      { return "read" }
 func (Expect) Kind() string    { return "expect" }
 func (Guard) Kind() string     { return "guard" }
 func (Exec) Kind() string      { return "exec" }
+func (Parallel) Kind() string  { return "parallel" }
 func (Snapshot) Kind() string  { return "snapshot" }
 func (TestRuns) Kind() string  { return "test-runs" }
 func (Generate) Kind() string  { return "generate" }
@@ -561,7 +570,7 @@ func actions() []Action {
 		Netns{}, Veth{}, Netkit{}, Bridge{}, Vxlan{}, FDB{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
 		TestRuns{}, Generate{},
 		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Sniff{}, Stop{}, Probes{}, Flow{},
-		Read{}, Expect{}, Guard{}, Exec{}, Snapshot{},
+		Read{}, Expect{}, Guard{}, Exec{}, Parallel{}, Snapshot{},
 		Tool{}, Daemon{}, AdoptBPF{},
 	}
 }

@@ -103,11 +103,14 @@ func holder(i int, s bundle.Step) string {
 // reads of the filter's counters.
 func Bundle(cell plan.Cell, setup datapath.Setup) (*bundle.Bundle, error) {
 	t := setup.Topology
-	run, err := workload.Render(cell, workload.Target{
+	target := workload.Target{
 		ClientNode: t.Client.Node.Name, ServerNode: t.Server.Node.Name,
-		Client: t.Client.Role, Server: t.Server.Role, ServerAddr: t.Server.Addr.String(),
-		ServicePort: datapath.ServicePort, ControlPort: datapath.ControlPort,
-	})
+		Server: t.Server.Role, ServerAddr: t.Server.Addr.String(), ControlPort: datapath.ControlPort,
+	}
+	for _, c := range t.Clients() {
+		target.Clients = append(target.Clients, workload.Client{Role: c.Role, Port: c.Port})
+	}
+	run, err := workload.Render(cell, target)
 	if err != nil {
 		return nil, err
 	}
@@ -264,16 +267,9 @@ func readValues(ex lab.Execution, name string) map[string]float64 {
 // proofMetrics puts the proof beside the number: what was probed, what the
 // kernel holds, and what the filter counted.
 func proofMetrics(cell plan.Cell, proof, measured lab.Execution) []workload.Metric {
-	var out []workload.Metric
+	out := probeMetrics(proof)
 	for _, o := range proof.Steps {
-		switch do := o.Do.(type) {
-		case bundle.Probes:
-			out = append(out, workload.Metric{Name: "probes_allowed", Unit: "1", Value: o.Values["allowed"]},
-				workload.Metric{Name: "probes_denied", Unit: "1", Value: o.Values["denied"]})
-		case bundle.Read:
-			if do.Name != "prove-after" {
-				continue
-			}
+		if do, ok := o.Do.(bundle.Read); ok && do.Name == "prove-after" {
 			out = append(out, workload.Metric{Name: "policies_realised", Unit: "1", Value: float64(cell.Int(plan.FactorPolicies))})
 			for _, k := range slices.Sorted(maps.Keys(o.Values)) {
 				if k == "rules" || k == "rules_hook" || len(k) > 8 && k[:8] == "entries." {
@@ -292,6 +288,18 @@ func proofMetrics(cell plan.Cell, proof, measured lab.Execution) []workload.Metr
 			workload.Metric{Name: "overlay_packets_back", Unit: "1", Value: t.out})
 	}
 	return out
+}
+
+// probeMetrics counts what was tried, by all clients.
+func probeMetrics(proof lab.Execution) []workload.Metric {
+	allowed, denied := 0.0, 0.0
+	for _, o := range proof.Steps {
+		switch o.Do.(type) {
+		case bundle.Probes, bundle.Parallel:
+			allowed, denied = allowed+o.Values["allowed"], denied+o.Values["denied"]
+		}
+	}
+	return []workload.Metric{{Name: "probes_allowed", Unit: "1", Value: allowed}, {Name: "probes_denied", Unit: "1", Value: denied}}
 }
 
 func (r *runner) saveRaw(t plan.Trial, raw map[string]string) (string, error) {
@@ -352,7 +360,7 @@ func (r *runner) record(t plan.Trial, status, reason, raw string, metrics []work
 // block in virtual time.
 func (r *runner) levels(t plan.Trial, cell plan.Cell) map[string]string {
 	b, ok := r.Plan.BlockByNumber(t.Block)
-	if !ok {
+	if !ok || b.Seed == 0 {
 		return cell.Factors
 	}
 	out := maps.Clone(cell.Factors)

@@ -93,8 +93,11 @@ type filter struct {
 	keys       []plan.FreeKey
 	// inside: it needs nothing of a node, only the endpoints' namespaces.
 	inside bool
-	refuse refusal // nil: nothing
-	render func(*renderer) error
+	// maxClients is how many clients it can tell apart, 0 for any number.
+	maxClients int
+	whyClients string
+	refuse     refusal // nil: nothing
+	render     func(*renderer) error
 }
 
 // preset is a combination with a name of its own.
@@ -144,6 +147,10 @@ func combined(fa fabric, fi filter) plan.DatapathEntry {
 		Name: crossName(fa.name, fi.name), Doc: fa.doc + "; " + fi.doc, Fabric: fa.name, Filter: fi.name,
 		Crossed: true, NoPolicies: fi.noPolicies, Keys: fi.keys,
 		Options: slices.Concat([]plan.Option{familyOption()}, fa.options, fi.options),
+	}
+	e.MaxClients, e.WhyClients = fi.maxClients, fi.whyClients
+	if fa.name == fabricVeth {
+		e.MaxClients, e.WhyClients = 1, "fabric \"veth\" is one link between two endpoints"
 	}
 	if fa.name == fabricVeth && !fi.inside {
 		e.Impossible = "it belongs at the node's end of an endpoint's link, and here both ends are endpoints"
@@ -224,7 +231,7 @@ func newRenderer(cell plan.Cell) *renderer {
 	return &renderer{
 		Setup:    Setup{Topology: t, Network: NetworkBridge, Files: map[string]bundle.File{}},
 		cell:     cell,
-		policies: policiesOf(cell, t.Client.Addr),
+		policies: policiesOf(cell, t),
 		admits:   "accepted",
 	}
 }
@@ -259,7 +266,11 @@ func (r *renderer) file(name string, data []byte) string {
 	return name
 }
 
-func (r *renderer) endpoints() []Endpoint { return []Endpoint{r.Topology.Client, r.Topology.Server} }
+func (r *renderer) endpoints() []Endpoint { return r.Topology.Endpoints() }
+
+// installed is what the filter is given: the policies, and what the workload
+// needs beside them.
+func (r *renderer) installed() []bpf.Policy { return r.policies.installed(r.Topology) }
 
 // common renders what every fabric needs of a node: forwarding on, and reverse
 // path filtering off, because the proof sends from sources that the node would

@@ -20,7 +20,7 @@ func xdpHandle(n Node) string { return "xdp@" + n.Name }
 func (r *renderer) tcFilter(s bpf.Structure) error {
 	fill := func(n Node) error { return r.fillPolicies(n, tcHandle(n), s, tcTables()) }
 	var err error
-	if r.identities, err = bpf.Identities(s, r.policies.installed(r.Topology.Client.Addr)); err != nil {
+	if r.identities, err = bpf.Identities(s, r.installed()); err != nil {
 		return err
 	}
 	r.guardConntrack(s)
@@ -135,7 +135,7 @@ func (r *renderer) tcVars(s bpf.Structure) (map[string]string, error) {
 	vars[bpf.VarEnforceNewOnly] = onOff(r.cell.Get(optEnforce) == enforceNew)
 	vars[bpf.VarUsePeer] = onOff(r.cell.Get(optDelivery) == deliverPeer)
 	if s == bpf.StructureCilium09 {
-		ports, err := bpf.L4Ports(r.policies.installed(r.Topology.Client.Addr))
+		ports, err := bpf.L4Ports(r.installed())
 		if err != nil {
 			return nil, err
 		}
@@ -153,17 +153,17 @@ func (r *renderer) policyVars(s bpf.Structure) map[string]string {
 		bpf.VarAccounting:   hex.EncodeToString([]byte{accounting}),
 	}
 	if s != bpf.StructurePass && r.policies.size() > 0 {
-		all := append(r.policies.installed(r.Topology.Client.Addr), r.policies.extra(r.Topology.IPv6))
+		all := append(r.installed(), r.policies.extra(r.Topology.IPv6))
 		vars[bpf.VarWildcards] = hex.EncodeToString([]byte{bpf.Wildcards(all...)})
 	}
 	return vars
 }
 
-// listCapacity has room for the policies, the control connection's and an
+// listCapacity has room for the policies, the control connections' and an
 // update's, and ends on a power of two, so that few programs differ.
 func (r *renderer) listCapacity() uint32 {
 	size := uint32(16)
-	for uint32(r.policies.size())+2 > size {
+	for uint32(r.policies.size()+len(r.Topology.Clients()))+1 > size {
 		size *= 2
 	}
 	return size
@@ -212,7 +212,7 @@ func (r *renderer) fillPolicies(n Node, handle string, s bpf.Structure, to table
 	if r.policies.size() == 0 {
 		return nil
 	}
-	all := r.policies.installed(r.Topology.Client.Addr)
+	all := r.installed()
 	fills, err := to.fills(s, all)
 	if err != nil {
 		return err
@@ -269,7 +269,7 @@ func (r *renderer) expectEntries(m string, n int) {
 // long as it must be: the proof reads all of it.
 func (r *renderer) mapSizes(tables []string) map[string]uint32 {
 	size := uint32(65536)
-	for uint32(r.policies.size())+2 > size {
+	for uint32(r.policies.size()+len(r.Topology.Clients()))+1 > size {
 		size *= 2
 	}
 	out := map[string]uint32{}

@@ -22,6 +22,7 @@ type executor struct {
 	root      string // EndpointRoot of Hello
 	blobs     string // directory of files by SHA-256
 	named     bool   // files may also lie there under their own names
+	machine   bool   // Machine of Hello
 	handlers  map[string]handler
 	endpoints map[string]*endpoint
 	undo      undoStack
@@ -96,6 +97,7 @@ func handlers() map[string]handler {
 	on(t, doExpect)
 	on(t, doGuard)
 	on(t, doExec)
+	on(t, doParallel)
 	on(t, doSnapshot)
 	on(t, doTestRuns)
 	on(t, doGenerate)

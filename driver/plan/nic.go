@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -63,6 +64,16 @@ func (n NIC) String() string {
 		s += "-nooffloads"
 	}
 	return s
+}
+
+// LevelMTU is the MTU in a level of FactorNIC, the default where it has none.
+func LevelMTU(level string) int {
+	for _, part := range strings.Split(level, "-") {
+		if n, err := strconv.Atoi(strings.TrimPrefix(part, "mtu")); err == nil && strings.HasPrefix(part, "mtu") {
+			return n
+		}
+	}
+	return defaultMTU
 }
 
 // nicKeys reads a card's keys: of the lab, or of one of the matrix's.

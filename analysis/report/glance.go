@@ -26,7 +26,8 @@ const (
 	wordSlower      = "slower"
 	wordFaster      = "faster"
 	wordSame        = "not distinguishable"
-	wordNoInterval  = "undecided (one trial)"
+	wordOneTrial    = "undecided (one trial)"
+	wordFewTrials   = "undecided (too few trials)"
 	wordNoNumber    = "no valid number"
 	wordSeemsPrefix = "seems "
 )
@@ -36,8 +37,10 @@ func word(r *Interval, higherIsBetter bool, confidence float64) string {
 	switch {
 	case r == nil:
 		return wordNoNumber
+	case r.Confidence == 0 && r.N < 2:
+		return wordOneTrial
 	case r.Confidence == 0:
-		return wordNoInterval
+		return wordFewTrials
 	case !r.Excludes(1):
 		return wordSame
 	}

@@ -158,18 +158,15 @@ func (e estimator) ratio(a, b *group, metric string) *Interval {
 	return known(e.boot.Ratio(p.A, p.B, e.confidence))
 }
 
-// halvesRatio is the ratio of two faster halves. Its interval spans the ratios
-// of the ends of theirs, so both hold with at least the confidence squared.
+// halvesRatio is the ratio of two faster halves, without an interval where there
+// are too few trials for one.
 func (e estimator) halvesRatio(a, b []float64, metric string) Interval {
 	up := runs.HigherIsBetter(metric)
-	r := Interval{Estimate: stat.FasterHalf(a, up) / stat.FasterHalf(b, up), N: min(len(a), len(b)), Method: stat.MethodExtremes}
-	r.Low, r.High = r.Estimate, r.Estimate
-	x, okX := e.boot.FasterHalfInterval(a, up, e.confidence)
-	y, okY := e.boot.FasterHalfInterval(b, up, e.confidence)
-	if okX && okY && x.Low > 0 && y.Low > 0 {
-		r.Low, r.High, r.Confidence = x.Low/y.High, x.High/y.Low, e.confidence*e.confidence
+	if r, ok := e.boot.FasterHalfRatio(a, b, up, e.confidence); ok {
+		return r
 	}
-	return r
+	r := stat.FasterHalf(a, up) / stat.FasterHalf(b, up)
+	return Interval{Estimate: r, Low: r, High: r, N: min(len(a), len(b)), Method: stat.MethodBootstrapT}
 }
 
 // estimatorName is the estimator that the plan fixed.

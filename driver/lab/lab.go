@@ -1,6 +1,7 @@
 // Package lab turns machines, images and networks into the nodes and endpoints
 // of a topology, and executes bundles on them. Providers: libvirt (virtual
-// machines) and local (network namespaces of this computer).
+// machines), local (network namespaces of this computer) and ssh (existing
+// machines).
 package lab
 
 import (
@@ -77,6 +78,8 @@ func Up(ctx context.Context, cfg Config) (*Lab, error) {
 		return upLocal(ctx, cfg)
 	case plan.ProviderLibvirt:
 		return upLibvirt(ctx, cfg)
+	case plan.ProviderSSH:
+		return upMachines(ctx, cfg)
 	}
 	return nil, fmt.Errorf("unknown provider %q", cfg.Lab.Provider)
 }

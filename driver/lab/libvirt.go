@@ -78,10 +78,7 @@ func upLibvirt(ctx context.Context, cfg Config) (_ *Lab, err error) {
 			err = errors.Join(err, l.Close(ctx))
 		}
 	}()
-	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
-		return nil, fmt.Errorf("make state directory: %w", err)
-	}
-	if err := saveState(cfg.StateDir, p.state()); err != nil {
+	if err := claim(cfg.StateDir, p.state()); err != nil {
 		return nil, err
 	}
 	for _, part := range []struct {
@@ -194,7 +191,7 @@ func (p *virtual) bootNode(ctx context.Context, n *virtualNode, i int) error {
 		return err
 	}
 	n.helper, err = openSession(ctx, n.Name, n.ssh, []string{guestPath, "serve"},
-		bundle.Hello{Schema: bundle.Schema, Node: n.Name, Blobs: guestBlobs, EndpointRoot: guestEndpoint, PeersRoot: images.SealedPeers},
+		bundle.Hello{Schema: bundle.Schema, Node: n.Name, Blobs: guestBlobs, EndpointRoot: guestEndpoint, PeersRoot: images.SealedPeers, Machine: true},
 		n.pushBlobs)
 	return err
 }
@@ -449,7 +446,7 @@ func (p *virtual) close(ctx context.Context) error {
 	if p.hv != nil {
 		err = p.hv.Close(ctx)
 	}
-	return errors.Join(err, os.RemoveAll(p.cfg.StateDir))
+	return errors.Join(err, release(p.cfg.StateDir))
 }
 
 func (p *virtual) state() State {

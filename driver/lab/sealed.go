@@ -43,9 +43,6 @@ type Sealer struct {
 // OpenSealer prepares images and hypervisor. Close it.
 func OpenSealer(ctx context.Context, cfg Config) (*Sealer, error) {
 	s := &Sealer{cfg: cfg}
-	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
-		return nil, fmt.Errorf("make state directory: %w", err)
-	}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(err, s.Close(ctx))
 	}
@@ -54,7 +51,7 @@ func OpenSealer(ctx context.Context, cfg Config) (*Sealer, error) {
 
 func (s *Sealer) open(ctx context.Context) error {
 	state := State{Name: s.cfg.Name, Provider: plan.ProviderLibvirt, Driver: thisProcess()}
-	if err := saveState(s.cfg.StateDir, state); err != nil {
+	if err := claim(s.cfg.StateDir, state); err != nil {
 		return err
 	}
 	var err error
@@ -87,7 +84,7 @@ func (s *Sealer) Close(ctx context.Context) error {
 	if s.hv != nil {
 		err = s.hv.Close(ctx)
 	}
-	return errors.Join(err, os.RemoveAll(s.cfg.StateDir))
+	return errors.Join(err, release(s.cfg.StateDir))
 }
 
 // Jobs is how many sealed guests this computer runs at once: one a CPU, as far

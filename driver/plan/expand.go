@@ -50,6 +50,15 @@ func policiesOf(d DatapathEntry, s Spec) []int {
 	return s.Policies
 }
 
+// clientsOf lists the numbers of clients; 0 stands for an experiment that names
+// none, whose cells have one client and no such factor.
+func clientsOf(s Spec) []int {
+	if len(s.Clients) == 0 {
+		return []int{0}
+	}
+	return s.Clients
+}
+
 func cellsOf(s Spec, arm Arm, cat Catalog) ([]Cell, error) {
 	d, ok := cat.datapath(arm.Datapath)
 	if !ok {
@@ -59,13 +68,16 @@ func cellsOf(s Spec, arm Arm, cat Catalog) ([]Cell, error) {
 	for _, boot := range s.Boots() {
 		for _, scenario := range s.Scenarios {
 			for _, n := range policiesOf(d, s) {
-				for _, workload := range s.Workloads {
-					f, err := factors(s, boot, arm, d)
+				for _, clients := range clientsOf(s) {
+					common, err := factors(s, boot, arm, d)
 					if err != nil {
 						return nil, err
 					}
-					f[FactorScenario], f[FactorPolicies], f[FactorWorkload] = scenario, strconv.Itoa(n), workload
-					out = append(out, newCell(f))
+					common[FactorScenario], common[FactorPolicies] = scenario, strconv.Itoa(n)
+					if clients > 0 {
+						common[FactorClients] = strconv.Itoa(clients)
+					}
+					out = append(out, perWorkload(s, common)...)
 				}
 			}
 		}
@@ -73,10 +85,20 @@ func cellsOf(s Spec, arm Arm, cat Catalog) ([]Cell, error) {
 	return out, nil
 }
 
+// perWorkload makes one cell for each workload, which share all other factors.
+func perWorkload(s Spec, common map[string]string) (out []Cell) {
+	for _, workload := range s.Workloads {
+		f := maps.Clone(common)
+		f[FactorWorkload] = workload
+		out = append(out, newCell(f))
+	}
+	return out
+}
+
 // factors are the levels that all cells of an arm under one boot share.
 func factors(s Spec, boot Boot, arm Arm, d DatapathEntry) (map[string]string, error) {
 	kernel := boot.Kernel
-	if s.Lab.Provider == ProviderLocal {
+	if s.Lab.Provider != ProviderLibvirt {
 		kernel = kernelOfHost
 	}
 	f := map[string]string{

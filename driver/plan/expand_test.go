@@ -219,6 +219,23 @@ func TestCells(t *testing.T) {
 	}
 }
 
+// TestClients: numbers of clients are a factor of every cell where the file names
+// them, and of none where it does not.
+func TestClients(t *testing.T) {
+	for _, c := range expandText(t, good).Cells {
+		if _, has := c.Factors[FactorClients]; has {
+			t.Errorf("cell %s has the factor %s", c.Title(), FactorClients)
+		}
+	}
+	p := expandText(t, strings.Replace(good, "policies = [0, 10]", "policies = [0, 10]\nclients = [1, 4]", 1))
+	if got := p.Levels(FactorClients); !slices.Equal(got, []string{"1", "4"}) {
+		t.Errorf("levels %v, want 1 and 4", got)
+	}
+	if plain := expandText(t, good); len(p.Cells) != 2*len(plain.Cells) || len(p.Trials) != 2*len(plain.Trials) {
+		t.Errorf("%d cells and %d trials, want twice %d and %d", len(p.Cells), len(p.Trials), len(plain.Cells), len(plain.Trials))
+	}
+}
+
 func TestNoPoliciesRunsAtZeroEvenIfTheListLacksIt(t *testing.T) {
 	p := expandText(t, strings.Replace(minimal, "policies = [0]", "policies = [5, 9]", 1))
 	if got := p.Levels(FactorPolicies); !slices.Equal(got, []string{"0"}) {

@@ -28,6 +28,7 @@ const (
 	maxWarmup   = 10 * time.Minute
 	maxSeeds    = 100
 	maxLoad     = 1000
+	maxClients  = 16
 )
 
 const defaultFabric = "bridge" // of an arm that names a filter only
@@ -94,6 +95,9 @@ type loader struct {
 	cat   Catalog
 	doc   *document
 	labOK bool // what is checked against the lab would mislead otherwise
+	// Tables of existing machines, for checks against what comes later in the file.
+	labTable *table
+	machines []*table
 }
 
 // schema says whether the rest of the file means what this loader thinks.
@@ -129,6 +133,7 @@ func (l *loader) spec(root *table) Spec {
 	l.labOK = len(l.doc.problems) == before
 	s.Measure = l.measure(root.child("measure"), s.Measure, s.Lab)
 	l.matrix(root.child("matrix"), &s)
+	l.enoughMachines(s)
 	if s.Lab.Clock == ClockVirtual {
 		s.Measure.Blocks = s.Measure.Seeds * len(s.Scenarios)
 	}
@@ -143,9 +148,9 @@ func (l *loader) spec(root *table) Spec {
 }
 
 func (l *loader) lab(t *table, d Lab) Lab {
-	out := Lab{Provider: t.level("provider", d.Provider, []string{ProviderLibvirt, ProviderLocal})}
+	out := Lab{Provider: t.level("provider", d.Provider, []string{ProviderLibvirt, ProviderLocal, ProviderSSH})}
 	out.Clock = t.level("clock", d.Clock, []string{ClockWall, ClockVirtual})
-	local, virtual := out.Provider == ProviderLocal, out.Clock == ClockVirtual
+	local, virtual := out.Provider != ProviderLibvirt, out.Clock == ClockVirtual
 	if local || virtual {
 		d.Endpoint = EndpointNetns
 	}
@@ -159,11 +164,14 @@ func (l *loader) lab(t *table, d Lab) Lab {
 	out.Memory = t.memory("memory", d.Memory, minMemory, maxMemory)
 	out.Queues = int(t.number("queues", int64(d.Queues), 1, maxQueues))
 	out.NIC = l.nicKeys(t, "nic")
+	out.Inventory = l.inventory(t, out.Provider)
 	t.finish()
 	switch {
 	case local && virtual:
 		t.problem("clock", "%q needs provider = %q: only the clock of a VM can be made to count instructions; write that, or clock = %q",
 			ClockVirtual, ProviderLibvirt, ClockWall)
+	case out.Provider == ProviderSSH:
+		return l.sshLab(t, out)
 	case local:
 		return l.localLab(t, out)
 	case virtual:
@@ -172,9 +180,14 @@ func (l *loader) lab(t *table, d Lab) Lab {
 	return out
 }
 
+// vmKeys are the keys of [lab] that describe virtual machines.
+func vmKeys() []string {
+	return []string{"accel", "kernel", "vcpus", "memory", "queues", "nic", "mtu", "offloads"}
+}
+
 // localLab is a Lab without VMs.
 func (l *loader) localLab(t *table, lab Lab) Lab {
-	for _, key := range []string{"accel", "kernel", "vcpus", "memory", "queues", "nic", "mtu", "offloads"} {
+	for _, key := range vmKeys() {
 		if t.has(key) {
 			t.problem(key, "is about VMs, and the local provider has none; remove it, or write provider = %q", ProviderLibvirt)
 		}
@@ -227,6 +240,9 @@ func (l *loader) measure(t *table, d Measure, lab Lab) Measure {
 	t.finish()
 	if l.labOK && virtual {
 		virtualMeasure(t)
+	}
+	if l.labOK && lab.Provider == ProviderSSH && t.has("load_limit") {
+		t.problem("load_limit", "is about this computer, and the machines of provider %q are others; remove it, or write steal_limit", ProviderSSH)
 	}
 	if virtual {
 		return m // Blocks follow from the scenarios, which are not read yet
@@ -305,9 +321,29 @@ func (l *loader) matrix(t *table, s *Spec) {
 	s.Scenarios = t.levels("scenarios", []string{Localhost, MultiHost})
 	s.Workloads = t.levels("workloads", l.cat.workloadNames())
 	s.Policies = t.counts("policies", 0, maxPolicies)
+	if _, ok := t.get("clients"); ok {
+		s.Clients = t.counts("clients", 1, maxClients)
+		policiesForClients(t, s)
+	}
 	l.kernels(t, s)
 	l.nics(t, s)
 	t.finish()
+}
+
+// policiesForClients refuses numbers of policies that are too small: each
+// client has a policy of its own that admits it.
+func policiesForClients(t *table, s *Spec) {
+	most := 0
+	for _, n := range s.Clients {
+		most = max(most, n)
+	}
+	for i, n := range s.Policies {
+		if n > 0 && n < most {
+			path := element(joinPath(t.path, "policies"), i)
+			t.doc.problem(max(t.doc.lines[path], t.at("policies")), shown(joinPath(t.path, "policies")),
+				"%d is less than clients = %d, each of which has a policy of its own; write 0, or %d and more", n, most, most)
+		}
+	}
 }
 
 // kernels reads the kernels that are compared; without them the lab's is alone.
@@ -360,10 +396,11 @@ func (l *loader) arm(t *table, s Spec) Arm {
 	}
 	a.Datapath = entry.Name
 	for _, o := range entry.Options {
-		a.Options[o.Key] = t.level(o.Key, o.Allowed[0], o.Allowed)
+		l.option(t, o, a.Options)
 	}
 	l.freeKeys(t, entry, &a)
 	t.finish()
+	l.clients(t, key, entry, s)
 	if entry.Refuse == nil || !l.labOK || len(l.doc.problems) > before {
 		return a
 	}
@@ -376,6 +413,29 @@ func (l *loader) arm(t *table, s Spec) Arm {
 		}
 	}
 	return a
+}
+
+// clients refuses more clients than a datapath can have.
+func (l *loader) clients(t *table, key string, entry DatapathEntry, s Spec) {
+	for _, n := range s.Clients {
+		if entry.MaxClients > 0 && n > entry.MaxClients {
+			t.problem(key, "%q cannot have %d clients (matrix.clients): %s; write clients of at most %d, or another datapath", t.keys[key], n, entry.WhyClients, entry.MaxClients)
+			return
+		}
+	}
+}
+
+// option reads one option of an arm into options, beside those before it.
+func (l *loader) option(t *table, o Option, options map[string]string) {
+	level := t.level(o.Key, o.Allowed[0], o.Allowed)
+	switch {
+	case !o.Applies(options):
+		if t.has(o.Key) {
+			t.problem(o.Key, "means nothing without %s = %q; write that, or remove it", o.Beside.Key, o.Beside.Level)
+		}
+	case !o.Silent || level != o.Allowed[0]:
+		options[o.Key] = level
+	}
 }
 
 // chosen is what an arm measures: a datapath by its name, or a filter on a
@@ -424,7 +484,7 @@ func (l *loader) planned(s Spec) int {
 		entry, _ := l.cat.datapath(a.Datapath)
 		settings += len(policiesOf(entry, s))
 	}
-	return settings * len(s.Boots()) * len(s.Scenarios) * len(s.Workloads) * s.CellBlocks() * s.Measure.Trials
+	return settings * len(clientsOf(s)) * len(s.Boots()) * len(s.Scenarios) * len(s.Workloads) * s.CellBlocks() * s.Measure.Trials
 }
 
 func (d *document) has(path string) bool { return d.lines[path] > 0 }

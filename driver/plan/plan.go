@@ -13,6 +13,7 @@ import (
 const (
 	ProviderLibvirt = "libvirt"
 	ProviderLocal   = "local"
+	ProviderSSH     = "ssh"
 
 	EndpointDocker = "docker"
 	EndpointNetns  = "netns"
@@ -41,6 +42,8 @@ type Spec struct {
 	Scenarios   []string `json:"scenarios"`
 	Workloads   []string `json:"workloads"` // TCP_STREAM, TCP_RR, TCP_CRR
 	Policies    []int    `json:"policies"`  // numbers of policies N; 0 is "no rule at all"
+	// Clients are the numbers of client endpoints; nil is one, and no factor.
+	Clients []int `json:"clients,omitempty"`
 	// Kernels are compared: every one is booted as often as Measure says. nil is
 	// the lab's kernel alone.
 	Kernels []string `json:"kernels,omitempty"`
@@ -54,13 +57,15 @@ type Lab struct {
 	Provider string `json:"provider"`
 	Endpoint string `json:"endpoint"`
 	Clock    string `json:"clock"`
-	// The rest is about VMs and zero with the local provider.
+	// About VMs, and zero with other providers than libvirt.
 	Accel  string `json:"accel,omitempty"`
 	Kernel string `json:"kernel,omitempty"`     // name of a kernel lock, "6.12"
 	VCPUs  int    `json:"vcpus,omitempty"`      // per VM
 	Memory int    `json:"memory_mib,omitempty"` // MiB per VM
 	Queues int    `json:"queues,omitempty"`     // queue pairs of the data NIC
 	NIC    NIC    `json:"nic,omitzero"`         // the data NIC; its Queues are 0, or compared
+	// About existing machines; nil with other providers than ssh.
+	Inventory *Inventory `json:"inventory,omitempty"`
 }
 
 // Measure says how each trial is measured.
@@ -124,6 +129,10 @@ type DatapathEntry struct {
 	Filter  string // none, iptables-legacy, tc-hash, xdp-hash, xdp-pass, ...
 	Options []Option
 	Keys    []FreeKey
+	// MaxClients is how many clients it can have at once, 0 for any number;
+	// WhyClients says why.
+	MaxClients int
+	WhyClients string
 	// Crossed: an arm names it by fabric and filter, not by its name.
 	Crossed bool
 	// Impossible is why this filter cannot work on this fabric; "" if it can.
@@ -140,6 +149,20 @@ type Option struct {
 	Key     string
 	Allowed []string // the first is the default
 	Doc     string
+	// Silent: at its default it is no factor of a cell. So an option that came
+	// later leaves cells that do not use it, and their IDs, as they were.
+	Silent bool
+	// Beside is the level of another option, listed before this one, without which
+	// this one means nothing and is no factor.
+	Beside Level
+}
+
+// Level is one level of one option. The zero value is none.
+type Level struct{ Key, Level string }
+
+// Applies says whether the option means something beside the others.
+func (o Option) Applies(options map[string]string) bool {
+	return o.Beside == Level{} || options[o.Beside.Key] == o.Beside.Level
 }
 
 // WorkloadEntry describes one workload to the loader.
@@ -197,9 +220,10 @@ const (
 	FactorScenario   = "scenario"
 	FactorWorkload   = "workload"
 	FactorPolicies   = "policies"
+	FactorClients    = "clients" // only in cells of an experiment that names numbers of clients
 	FactorProvider   = "provider"
 	FactorEndpoint   = "endpoint"
-	FactorKernel     = "kernel"   // lock name, or "host" for the local provider
+	FactorKernel     = "kernel"   // lock name, or "host" for other providers than libvirt
 	FactorNIC        = "nic"      // NIC.String, where it is compared or not the default
 	FactorDuration   = "duration" // Go duration
 	FactorWarmup     = "warmup"   // Go duration
@@ -229,7 +253,11 @@ func (c Cell) Duration(factor string) time.Duration {
 
 // Title is a short label for progress and messages.
 func (c Cell) Title() string {
-	return strings.Join([]string{c.Get(FactorScenario), c.Get(FactorArm), "N=" + c.Get(FactorPolicies), c.Get(FactorWorkload)}, " ")
+	parts := []string{c.Get(FactorScenario), c.Get(FactorArm), "N=" + c.Get(FactorPolicies), c.Get(FactorWorkload)}
+	if n := c.Get(FactorClients); n != "" {
+		parts = append(parts, "clients="+n)
+	}
+	return strings.Join(parts, " ")
 }
 
 // FactorNames lists every factor of any cell, sorted.

@@ -21,13 +21,14 @@ const (
 type NIC struct {
 	Model    string `json:"model,omitempty"`
 	Queues   int    `json:"queues,omitempty"`   // queue pairs; of virtio only
-	MTU      int    `json:"mtu,omitempty"`      // bytes
+	MTU      int    `json:"mtu,omitempty"`      // bytes, of the endpoints' links too
 	Offloads string `json:"offloads,omitempty"` // OffloadsOn, OffloadsOff
 }
 
 const (
 	minMTU     = 1280 // what IPv6 asks of a link
 	defaultMTU = 1500
+	maxMTU     = 9000 // what every card here can do
 )
 
 // Card is the model, virtio where none is named.
@@ -69,7 +70,7 @@ func (n NIC) String() string {
 func (l *loader) nicKeys(t *table, model string) NIC {
 	n := NIC{
 		Model:    t.level(model, "", []string{NICVirtio, NICVmxnet3, NICE1000e}),
-		MTU:      int(t.number("mtu", 0, minMTU, defaultMTU)),
+		MTU:      int(t.number("mtu", 0, minMTU, maxMTU)),
 		Offloads: t.level("offloads", "", []string{OffloadsOn, OffloadsOff}),
 	}
 	if n.Model == NICVirtio {
@@ -134,6 +135,9 @@ func (l *loader) checkNICs(s Spec) {
 		model := b.NIC.Card()
 		if b.NIC.Queues > 1 && model != NICVirtio {
 			l.doc.problem(max(l.doc.lines[key], 1), key, "%q has one queue in these machines, and virtio alone has more; remove queues", model)
+		}
+		if s.Lab.Endpoint == EndpointDocker && b.NIC.Bytes() > defaultMTU {
+			l.doc.problem(max(l.doc.lines[key], 1), key, "the engine's bridge takes at most %d bytes, not %d; write endpoint = %q, or a smaller mtu", defaultMTU, b.NIC.MTU, EndpointNetns)
 		}
 		have := l.cat.NICs[b.Kernel]
 		if len(have) == 0 || slices.Contains(have, model) {

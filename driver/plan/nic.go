@@ -121,6 +121,19 @@ func (l *loader) nics(t *table, s *Spec) {
 	}
 }
 
+// cardKey is the key to blame for a card.
+func (l *loader) cardKey(s Spec) string {
+	if len(s.NICs) > 0 {
+		return "matrix.nics"
+	}
+	for _, key := range []string{"lab.nic", "lab.mtu", "lab.queues"} {
+		if l.doc.has(key) {
+			return key
+		}
+	}
+	return "lab"
+}
+
 // checkNICs refuses cards that a kernel has no driver for, and queues that a
 // card has not.
 func (l *loader) checkNICs(s Spec) {
@@ -128,10 +141,7 @@ func (l *loader) checkNICs(s Spec) {
 		return
 	}
 	for _, b := range s.Boots() {
-		key := "lab.nic"
-		if len(s.NICs) > 0 {
-			key = "matrix.nics"
-		}
+		key := l.cardKey(s)
 		model := b.NIC.Card()
 		if b.NIC.Queues > 1 && model != NICVirtio {
 			l.doc.problem(max(l.doc.lines[key], 1), key, "%q has one queue in these machines, and virtio alone has more; remove queues", model)

@@ -316,6 +316,58 @@ func TestResidue(t *testing.T) {
 	}
 }
 
+// Kernels that one plan compares have tables and figures of their own, and one
+// table of what runs where.
+func TestKernelsAreNeverPutTogether(t *testing.T) {
+	s := small()
+	s.kernels = []string{"5.10", "6.1", "6.12"}
+	const reason = "tcx needs Linux 6.6, this is Linux "
+	s.spoil = func(rows []record.Row, f map[string]string) []record.Row {
+		if f["arm"] == "iptables" && f["kernel"] != "6.12" {
+			return spoilt(rows, record.StatusUnsupported, reason+f["kernel"])
+		}
+		return rows
+	}
+	dir := t.TempDir()
+	s.write(t, dir)
+	out, res := makeReport(t, Options{}, dir)
+	if w := strings.Join(res.Warnings, "\n"); strings.Contains(w, `"kernel" varies`) {
+		t.Errorf("warnings: %s", w)
+	}
+	md := read(t, out, "report.md")
+	for _, want := range []string{
+		"## Kernels", "| arm | 5.10 | 6.1 | 6.12 |", "| docker | ok | ok | ok |", "| iptables | unsupported (1) | unsupported (1) | ok |", "| 1 | " + reason + "5.10 |",
+		"Results, localhost, kernel 5.10", "Results, localhost, kernel 6.12", "6.12 over 5.10",
+	} {
+		if !strings.Contains(md, want) {
+			t.Errorf("report lacks %q", want)
+		}
+	}
+	if strings.Contains(md, "Results, localhost\n") {
+		t.Error("there are results of no kernel in particular")
+	}
+	csv := read(t, out, "figures", "throughput-localhost--kernel-6-1.csv")
+	if !strings.Contains(csv, "docker,0,") || strings.Contains(csv, "docker,0,0,") {
+		t.Errorf("figure of kernel 6.1:\n%s", csv)
+	}
+	var doc Document
+	if err := json.Unmarshal([]byte(read(t, out, "report.json")), &doc); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, sum := range doc.Summaries {
+		if sum.Arm == "docker" && sum.Metric == "throughput" && strings.HasPrefix(sum.Scenario, "localhost") {
+			n++
+			if sum.N != s.blocks*s.trials {
+				t.Errorf("%s: %d trials, want those of one kernel, %d", sum.Scenario, sum.N, s.blocks*s.trials)
+			}
+		}
+	}
+	if n != 3 {
+		t.Errorf("docker has %d lines on localhost, want one a kernel", n)
+	}
+}
+
 func TestRepeatedTrialSupersedesRigFault(t *testing.T) {
 	s := small()
 	s.spoil = func(rows []record.Row, f map[string]string) []record.Row {

@@ -85,9 +85,9 @@ func TestOverlayHasNoDirectPath(t *testing.T) {
 						t.Errorf("%s: a program at the NIC", d.Name)
 					}
 				case bundle.Veth:
-					sized[do.PeerIn] = do.MTU == overlayMTU
+					sized[do.PeerIn] = do.MTU == defaultMTU-overlayRoom
 				case bundle.SetLink:
-					if do.MTU == overlayMTU && st.In != "" {
+					if do.MTU == defaultMTU-overlayRoom && st.In != "" {
 						sized[st.In] = true
 					}
 				}

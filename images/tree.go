@@ -71,6 +71,10 @@ func writeTarEntry(t *tar.Writer, file, name string, e fs.DirEntry, at time.Time
 	return err
 }
 
+// WriteTar writes the tree below dir, as it is in EndpointDir and PeersDir, as a
+// tar that depends on nothing but the tree.
+func WriteTar(w io.Writer, dir string) error { return writeTar(w, dir, time.Unix(0, 0)) }
+
 // treeDigest is the SHA-256 of the tree's tar.
 func treeDigest(dir string, at time.Time) (string, error) {
 	h := sha256.New()

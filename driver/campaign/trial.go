@@ -23,6 +23,9 @@ import (
 const (
 	runBefore = "run-before"
 	runAfter  = "run-after"
+	// Of the overlay's.
+	tunnelBefore = "tunnel-before"
+	tunnelAfter  = "tunnel-after"
 )
 
 // applied is what setting a datapath up measured; every trial of the setup
@@ -114,12 +117,18 @@ func Bundle(cell plan.Cell, setup datapath.Setup) (*bundle.Bundle, error) {
 	b := &bundle.Bundle{Schema: bundle.Schema, Name: cell.ID, Files: setup.Files}
 	b.Steps = append(b.Steps, setup.Apply...)
 	b.Steps = append(b.Steps, setup.Prove...)
+	if setup.Tunnel != nil {
+		b.Steps = append(b.Steps, setup.Tunnel.Read(bundle.Run, tunnelBefore))
+	}
 	if setup.Hook != nil {
 		b.Steps = append(b.Steps, setup.Hook.Read(bundle.Run, runBefore))
 	}
 	b.Steps = append(b.Steps, run...)
 	if setup.Hook != nil {
 		b.Steps = append(b.Steps, setup.Hook.Read(bundle.Collect, runAfter))
+	}
+	if setup.Tunnel != nil {
+		b.Steps = append(b.Steps, setup.Tunnel.Read(bundle.Collect, tunnelAfter))
 	}
 	b.Steps = append(b.Steps, setup.Guards(bundle.Collect)...)
 	return b, nil
@@ -199,15 +208,45 @@ func (r *runner) proveAndRun(ctx context.Context, b *bundle.Bundle) (proof, meas
 
 // guard returns why the trial's number must not be used, or "".
 func (r *runner) guard(cell plan.Cell, setup datapath.Setup, metrics []workload.Metric, ex lab.Execution) string {
-	if setup.Hook == nil {
-		return ""
+	least := workload.LeastTraffic(cell, metrics)
+	if setup.Hook != nil {
+		if seen := hookTraffic(ex); seen.Packets < least.Packets || seen.Bytes < least.Bytes {
+			return fmt.Sprintf("the filter saw %.0f packets and %.0f bytes, the workload sent at least %.0f and %.0f: traffic went past it",
+				seen.Packets, seen.Bytes, least.Packets, least.Bytes)
+		}
 	}
-	least, seen := workload.LeastTraffic(cell, metrics), hookTraffic(ex)
-	if seen.Packets < least.Packets || seen.Bytes < least.Bytes {
-		return fmt.Sprintf("the filter saw %.0f packets and %.0f bytes, the workload sent at least %.0f and %.0f: traffic went past it",
-			seen.Packets, seen.Bytes, least.Packets, least.Bytes)
+	if setup.Tunnel != nil {
+		return tunnelGuard(least, tunnelTraffic(ex))
 	}
 	return ""
+}
+
+// tunnelGuard returns why the traffic did not go through the overlay as it was
+// made, or "".
+func tunnelGuard(least workload.Traffic, t tunnel) string {
+	switch {
+	case t.in.Packets < least.Packets || t.in.Bytes < least.Bytes:
+		return fmt.Sprintf("%.0f packets and %.0f bytes came through the overlay, the workload sent at least %.0f and %.0f: traffic took another path",
+			t.in.Packets, t.in.Bytes, least.Packets, least.Bytes)
+	case t.out < least.Packets || t.out == 0:
+		return fmt.Sprintf("%.0f packets went back through the overlay, the workload had at least %.0f and not none: answers took another path", t.out, least.Packets)
+	case t.fragments > 0:
+		return fmt.Sprintf("the node made or met %.0f fragments of IP packets: the overlay's MTU is too large", t.fragments)
+	}
+	return ""
+}
+
+// tunnel is what the overlay's counters at the server's node grew by during the
+// workload: what came in, the packets that went out, and fragments.
+type tunnel struct {
+	in             workload.Traffic
+	out, fragments float64
+}
+
+func tunnelTraffic(ex lab.Execution) tunnel {
+	before, after := readValues(ex, tunnelBefore), readValues(ex, tunnelAfter)
+	grew := func(key string) float64 { return after[key] - before[key] }
+	return tunnel{in: workload.Traffic{Packets: grew("rx_packets"), Bytes: grew("rx_bytes")}, out: grew("tx_packets"), fragments: grew("fragments")}
 }
 
 // hookTraffic is what the filter's counters grew by during the workload.
@@ -242,6 +281,11 @@ func proofMetrics(cell plan.Cell, proof, measured lab.Execution) []workload.Metr
 	if seen := hookTraffic(measured); seen.Packets > 0 {
 		out = append(out, workload.Metric{Name: "hook_packets", Unit: "1", Value: seen.Packets},
 			workload.Metric{Name: "hook_bytes", Unit: "By", Value: seen.Bytes})
+	}
+	if t := tunnelTraffic(measured); t.in.Packets > 0 {
+		out = append(out, workload.Metric{Name: "overlay_packets", Unit: "1", Value: t.in.Packets},
+			workload.Metric{Name: "overlay_bytes", Unit: "By", Value: t.in.Bytes},
+			workload.Metric{Name: "overlay_packets_back", Unit: "1", Value: t.out})
 	}
 	return out
 }
@@ -316,7 +360,7 @@ func (r *runner) record(t plan.Trial, status, reason, raw string, metrics []work
 // block in virtual time.
 func (r *runner) levels(t plan.Trial, cell plan.Cell) map[string]string {
 	b, ok := r.Plan.BlockByNumber(t.Block)
-	if !ok {
+	if !ok || b.Seed == 0 {
 		return cell.Factors
 	}
 	out := maps.Clone(cell.Factors)

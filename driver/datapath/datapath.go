@@ -5,6 +5,7 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"hookbed/bpf"
@@ -35,6 +36,9 @@ type Setup struct {
 	Update, Revert []bundle.Step
 	// Hook is where the filter counts packets; nil if nothing filters.
 	Hook *Hook
+	// Tunnel is where the overlay between nodes counts packets that come to the
+	// server's node; nil if there is none. Its values are those of a link.
+	Tunnel *Hook
 	// guards say what would spoil a trial without its counters showing it.
 	guards []bundle.Step
 	// KnownInstructions is what the filter is known to cost more than itself
@@ -151,9 +155,9 @@ func combined(fa fabric, fi filter) plan.DatapathEntry {
 	if fa.name == fabricVeth && !fi.inside {
 		e.Impossible = "it belongs at the node's end of an endpoint's link, and here both ends are endpoints"
 	}
-	var refuse refusal = refuseBare
+	refuse := refuseFirst(refuseBare, refuseOverlay)
 	if fi.refuse != nil {
-		refuse = refuseFirst(refuseBare, fi.refuse)
+		refuse = refuseFirst(refuseBare, refuseOverlay, fi.refuse)
 	}
 	e.Refuse = func(lab plan.Lab, scenario string, options map[string]string) string {
 		return refuse(lab, fa.name, scenario, options)
@@ -178,6 +182,7 @@ func Render(cell plan.Cell) (Setup, error) {
 			return Setup{}, fmt.Errorf("render fabric %q: %w", fa.name, err)
 		}
 	}
+	r.watchOverlay()
 	r.Apply = append(r.Apply, r.updateOnce()...)
 	r.prove()
 	return r.Setup, nil
@@ -214,6 +219,9 @@ type renderer struct {
 	// realised is what the kernel must hold once the policies are applied.
 	realised []bundle.Expect
 	joined   bool // the programs of fabric bpf are there
+	// identities are those that the policies' sources have, where the filter asks
+	// for identities.
+	identities map[netip.Addr]uint32
 	// admits is the value of the filter's counters that grows with what it admits.
 	admits string
 }

@@ -26,6 +26,7 @@ func (r *renderer) prove() {
 	for _, c := range t.More {
 		r.proveStep(server, Server, bundle.Listen{Handle: "probe-" + c.Role, Port: c.Port})
 	}
+	r.sniffProof()
 	if r.Hook != nil {
 		r.Prove = append(r.Prove, r.Hook.Read(bundle.Prove, "prove-before"))
 	}
@@ -37,6 +38,7 @@ func (r *renderer) prove() {
 		r.Prove = append(r.Prove, r.Hook.Read(bundle.Prove, "prove-after"))
 		r.expectCounters(tries)
 	}
+	r.expectOuter(tries)
 	r.proveStep(server, Server, bundle.Stop{Handle: "probe-service"})
 	r.proveStep(server, Server, bundle.Stop{Handle: "probe-other"})
 	for _, c := range t.More {

@@ -30,6 +30,11 @@ const usageText = `usage:
   guest exec BUNDLE.json [--blobs DIR] [--endpoint-root DIR] [--node-netns] [--bind ENDPOINT=PID]...
         executes one bundle here, prints results as JSON, undoes everything;
         its files lie beside it or in DIR, under their names or SHA-256
+  guest attend --dir DIR --run NAME [--data NIC --cidr ADDRESS/BITS] [--keep ADDRESS]... [--abandon-after TIME] [--lock-wait TIME] [--cache] [--br-netfilter]
+        on a machine that is not the driver's: serves it in a namespace that borrows the NIC, and
+        leaves the machine as it was when the driver ends, or sends nothing, an empty line included
+  guest survey [--data NIC] [--keep ADDRESS]...
+        prints what this machine is and has, as JSON
   guest version
 `
 
@@ -80,6 +85,10 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 		return runServe(ctx, args[1:], in, out, errOut)
 	case "exec":
 		return runExec(ctx, args[1:], out)
+	case "attend":
+		return runAttend(ctx, args[1:], in, out, errOut)
+	case "survey":
+		return runSurvey(args[1:], out)
 	case "version":
 		return printVersion(out)
 	case "nursery":

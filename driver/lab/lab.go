@@ -1,6 +1,7 @@
 // Package lab turns machines, images and networks into the nodes and endpoints
 // of a topology, and executes bundles on them. Providers: libvirt (virtual
-// machines) and local (network namespaces of this computer).
+// machines), local (network namespaces of this computer) and ssh (existing
+// machines).
 package lab
 
 import (
@@ -23,8 +24,11 @@ const teardownLimit = 60 * time.Second
 
 // Config says what lab to bring up.
 type Config struct {
-	Name      string // of the lab; part of domain and network names
-	Lab       plan.Lab
+	Name string // of the lab; part of domain and network names
+	Lab  plan.Lab
+	// Kernels are those that sealed guests boot, where they are compared; else it
+	// is the lab's.
+	Kernels   []string
 	Nodes     int // how many nodes the experiment needs, 1 or 2
 	Store     *images.Store
 	StateDir  string // directory of this lab's state, made and removed by it
@@ -74,6 +78,8 @@ func Up(ctx context.Context, cfg Config) (*Lab, error) {
 		return upLocal(ctx, cfg)
 	case plan.ProviderLibvirt:
 		return upLibvirt(ctx, cfg)
+	case plan.ProviderSSH:
+		return upMachines(ctx, cfg)
 	}
 	return nil, fmt.Errorf("unknown provider %q", cfg.Lab.Provider)
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/host"
@@ -51,6 +52,16 @@ type pushFunc func(context.Context, []bundle.File) error
 // openSession starts the helper on h and greets it. push delivers a file to
 // where the helper looks for blobs.
 func openSession(ctx context.Context, where string, h host.Host, argv []string, hello bundle.Hello, push pushFunc) (*session, error) {
+	s := startSession(ctx, where, h, argv, push)
+	if _, err := s.call(ctx, bundle.Request{Hello: &hello}); err != nil {
+		_ = s.close(ctx)
+		return nil, fmt.Errorf("start guest helper on %s: %w", where, err)
+	}
+	return s, nil
+}
+
+// startSession starts a helper that is yet to be greeted.
+func startSession(ctx context.Context, where string, h host.Host, argv []string, push pushFunc) *session {
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
 	s := &session{where: where, in: inW, out: bufio.NewReaderSize(outR, 1<<20), ended: make(chan struct{}), pushed: map[string]bool{}, push: push}
@@ -65,30 +76,46 @@ func openSession(ctx context.Context, where string, h host.Host, argv []string, 
 		_ = outW.CloseWithError(reason)
 		_ = inR.CloseWithError(reason)
 	}()
-	if _, err := s.call(ctx, bundle.Request{Hello: &hello}); err != nil {
-		_ = s.close(ctx)
-		return nil, fmt.Errorf("start guest helper on %s: %w", where, err)
+	return s
+}
+
+// beat sends a sign of life, an empty line, until the helper ends. It goes
+// between the lines of requests: a pipe takes each write as a whole.
+func (s *session) beat(every time.Duration) {
+	for {
+		select {
+		case <-s.ended:
+			return
+		case <-time.After(every):
+		}
+		if _, err := s.in.Write([]byte("\n")); err != nil {
+			return
+		}
 	}
-	return s, nil
 }
 
 // call sends one request and waits for its reply, the helper's end, or ctx. A
 // call abandoned by ctx leaves the session unusable but for close.
 func (s *session) call(ctx context.Context, req bundle.Request) (bundle.Reply, error) {
+	line, err := json.Marshal(req)
+	if err != nil {
+		return bundle.Reply{}, err
+	}
+	return s.converse(ctx, append(line, '\n'))
+}
+
+// converse sends a line and waits for the reply to it.
+func (s *session) converse(ctx context.Context, line []byte) (bundle.Reply, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var reply bundle.Reply
-	line, err := json.Marshal(req)
-	if err != nil {
-		return reply, err
-	}
 	type answer struct {
 		line []byte
 		err  error
 	}
 	done := make(chan answer, 1)
 	go func() {
-		if _, err := s.in.Write(append(line, '\n')); err != nil {
+		if _, err := s.in.Write(line); err != nil {
 			done <- answer{err: err}
 			return
 		}

@@ -55,14 +55,14 @@ func (t *table) children(key string) []*table {
 	v, ok := t.get(key)
 	list, isList := v.([]any)
 	if ok && !isList {
-		t.problem(key, "is %s, want tables: write [[%s]] before each", kindOf(v), key)
+		t.problem(key, "is %s, want tables: write [[%s]] before each", kindOf(v), joinPath(t.path, key))
 	}
 	var out []*table
 	for i, e := range list {
 		path := element(joinPath(t.path, key), i)
 		keys, isTable := e.(map[string]any)
 		if !isTable {
-			t.doc.problem(t.doc.lines[path], key, "is a list of %s, want tables: write [[%s]] before each", kindOf(e), key)
+			t.doc.problem(t.doc.lines[path], shown(joinPath(t.path, key)), "is a list of %s, want tables: write [[%s]] before each", kindOf(e), joinPath(t.path, key))
 			continue
 		}
 		out = append(out, &table{doc: t.doc, path: path, keys: keys})
@@ -278,6 +278,20 @@ func writeInstead(text, unit string) string {
 		return fmt.Sprintf("; write %q", m[1]+unit)
 	}
 	return ""
+}
+
+// flag is true or false.
+func (t *table) flag(key string, fallback bool) bool {
+	v, ok := t.get(key)
+	if !ok {
+		return fallback
+	}
+	b, ok := v.(bool)
+	if !ok {
+		t.problem(key, "is %s, want true or false without quotes", kindOf(v))
+		return fallback
+	}
+	return b
 }
 
 var memoryText = regexp.MustCompile(`^(\d{1,9})(MiB|GiB)$`)

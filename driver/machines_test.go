@@ -1,0 +1,450 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"hookbed/driver/host"
+)
+
+// fleet is a hub, where the driver runs, and machines that it reaches by SSH:
+// network, mount and PID namespaces with an sshd each, joined by a data link.
+// Nothing of it has a name in the computer's own namespaces.
+type fleet struct {
+	t        *testing.T
+	dir      string
+	hub      netns.NsHandle
+	machines []*fleetMachine
+}
+
+type fleetMachine struct {
+	name string
+	net  netns.NsHandle
+	init *exec.Cmd // first process of its PID namespace
+	pid  int       // of that process, seen from here
+}
+
+// Addresses in the fleet are of the block for benchmarks. The hub has .1 and a
+// machine .2 on their own management link; the data NIC has addresses, routes and
+// settings that somebody wants back.
+func newFleet(t *testing.T) *fleet {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("these tests make network namespaces: run them as root")
+	}
+	f := &fleet{t: t, dir: t.TempDir(), hub: newNetns(t)}
+	login := newKey(t)
+	known := ""
+	f.write("login", string(login.PrivatePEM))
+	for i := 1; i <= 2; i++ {
+		m := &fleetMachine{name: fmt.Sprintf("node%d", i), net: newNetns(t)}
+		f.machines = append(f.machines, m)
+		joinNetns(t, f.hub, fmt.Sprintf("m%d", i), m.net, "eth0")
+		f.ip(f.hub, "address add 198.18.10%d.1/24 dev m%d", i, i)
+		f.ip(f.hub, "link set m%d up", i)
+		f.ip(m.net, "address add 198.18.10%d.2/24 dev eth0", i)
+		f.ip(m.net, "link set eth0 up")
+		f.ip(m.net, "route add default via 198.18.10%d.1", i)
+		key := newKey(t)
+		known += fmt.Sprintf("198.18.10%d.2 %s\n", i, key.AuthorizedKey)
+		f.write(m.name+".host_key", string(key.PrivatePEM))
+		f.write(m.name+".sshd_config", strings.Join([]string{
+			"ListenAddress 0.0.0.0", "Port 22", "PidFile none", "UsePAM no", "StrictModes no", "UseDNS no",
+			"PermitRootLogin yes", "PasswordAuthentication no", "LogLevel ERROR", "HostKey " + f.path(m.name+".host_key"),
+			"AuthorizedKeysFile " + f.path("authorized_keys"), "Subsystem sftp internal-sftp", "",
+		}, "\n"))
+	}
+	f.write("authorized_keys", login.AuthorizedKey+"\n")
+	f.write("known_hosts", known)
+	joinNetns(t, f.machines[0].net, "eth1", f.machines[1].net, "eth1")
+	for i, m := range f.machines {
+		f.ip(m.net, "address add 198.18.200.%d/24 dev eth1", i+1)
+		f.ip(m.net, "address add 198.18.202.%d/32 dev eth1 label eth1:x", i+1)
+		f.ip(m.net, "address add 2001:2:0:200::%d/64 dev eth1 nodad", i+1)
+		f.ip(m.net, "link set eth1 mtu 1480 up")
+	}
+	for i, m := range f.machines {
+		f.ip(m.net, "route add 198.18.201.0/24 via 198.18.200.%d metric 77 mtu 1300", 2-i)
+		f.ip(m.net, "route add 198.18.203.0/24 via 198.18.200.%d table 99", 2-i)
+		f.ip(m.net, "-6 route add 2001:2:0:201::/64 via 2001:2:0:200::%d", 2-i)
+		f.ip(m.net, "neigh add 198.18.200.99 lladdr 02:00:00:00:00:99 dev eth1 nud permanent")
+		f.boot(m)
+	}
+	return f
+}
+
+func newKey(t *testing.T) host.Key {
+	t.Helper()
+	key, err := host.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// newNetns makes a network namespace that lives as long as the test.
+func newNetns(t *testing.T) netns.NsHandle {
+	t.Helper()
+	made := make(chan netns.NsHandle)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends in its namespace
+		ns := netns.None()
+		if unix.Unshare(unix.CLONE_NEWNET) == nil {
+			ns, _ = netns.Get()
+		}
+		made <- ns
+	}()
+	ns := <-made
+	if !ns.IsOpen() {
+		t.Fatal("cannot make a network namespace")
+	}
+	t.Cleanup(func() { ns.Close() })
+	h, err := netlink.NewHandleAt(ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	lo, err := h.LinkByName("lo")
+	if err == nil {
+		err = h.LinkSetUp(lo)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ns
+}
+
+// joinNetns makes a veth pair between two namespaces, in neither of which it was before.
+func joinNetns(t *testing.T, a netns.NsHandle, nameA string, b netns.NsHandle, nameB string) {
+	t.Helper()
+	h, err := netlink.NewHandleAt(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.NumTxQueues, attrs.NumRxQueues = nameA, 2, 2
+	v := netlink.NewVeth(attrs)
+	v.PeerName, v.PeerNamespace = nameB, netlink.NsFd(b)
+	if err := h.LinkAdd(v); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f *fleet) path(name string) string { return filepath.Join(f.dir, name) }
+
+func (f *fleet) write(name, text string) {
+	f.t.Helper()
+	if err := os.WriteFile(f.path(name), []byte(text), 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// in is a command in a network namespace.
+func (f *fleet) in(ns netns.NsHandle, argv ...string) *exec.Cmd {
+	cmd := exec.Command("nsenter", append([]string{fmt.Sprintf("--net=/proc/%d/fd/%d", os.Getpid(), int(ns)), "--"}, argv...)...)
+	cmd.Dir = f.dir
+	cmd.Env = append(os.Environ(), "XDG_STATE_HOME="+f.path("state"))
+	return cmd
+}
+
+func (f *fleet) ip(ns netns.NsHandle, format string, args ...any) {
+	f.t.Helper()
+	argv := append([]string{"ip"}, strings.Fields(fmt.Sprintf(format, args...))...)
+	if out, err := f.in(ns, argv...).CombinedOutput(); err != nil {
+		f.t.Fatalf("%v: %v: %s", argv, err, out)
+	}
+}
+
+// machineInit is the first process of a machine: a /run, a /var/lib and a bpffs
+// of its own, settings of its NIC, and sshd.
+const machineInit = `set -e
+mount -t tmpfs run /run; mkdir /run/sshd; mount -t tmpfs lib /var/lib; mount -t tmpfs tmp /tmp
+mount -t sysfs sysfs /sys; mount -t bpf bpf /sys/fs/bpf; mount --bind /dev/null /root/.bashrc 2>/dev/null || true
+echo 2 >/proc/sys/net/ipv4/conf/eth1/rp_filter; echo 7 >/proc/sys/net/ipv4/neigh/eth1/ucast_solicit; echo 0 >/proc/sys/net/ipv4/ip_forward
+iptables-nft -A INPUT -p tcp --dport 9 -j DROP; iptables-legacy -A INPUT -p udp --dport 9 -j DROP
+exec tini -- /usr/sbin/sshd -D -e -f "$1"`
+
+func (f *fleet) boot(m *fleetMachine) {
+	f.t.Helper()
+	var said bytes.Buffer
+	m.init = f.in(m.net, "unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc",
+		"sh", "-c", machineInit, "machine", f.path(m.name+".sshd_config"))
+	m.init.Stdout, m.init.Stderr = &said, &said
+	m.init.WaitDelay = time.Second
+	if err := m.init.Start(); err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() {
+		_ = m.init.Process.Kill()
+		_ = m.init.Wait()
+		if f.t.Failed() {
+			f.t.Logf("%s said:\n%s", m.name, said.String())
+		}
+	})
+	eventually(f.t, 20*time.Second, m.name+" listens", func() error {
+		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", m.init.Process.Pid, m.init.Process.Pid))
+		if err != nil {
+			return err
+		}
+		if m.pid, err = strconv.Atoi(strings.TrimSpace(string(children))); err != nil {
+			return err
+		}
+		out, err := f.on(m, "ss", "-Hltn", "sport", "=", ":22").CombinedOutput()
+		if err == nil && len(out) == 0 {
+			err = errors.New("not yet")
+		}
+		return err
+	})
+}
+
+// on is a command on a machine.
+func (f *fleet) on(m *fleetMachine, argv ...string) *exec.Cmd {
+	return exec.Command("nsenter", append([]string{"-t", strconv.Itoa(m.pid), "--mount", "--net", "--pid", "--"}, argv...)...)
+}
+
+// machineSnapshot is what a run could leave on a machine.
+const machineSnapshot = `exec 2>&1
+ip -d address; ip -6 route show table all; ip route show table all; ip neigh show nud permanent; ip rule; ip netns
+tc qdisc show; for l in eth0 eth1; do tc filter show dev $l ingress; bpftool net 2>/dev/null || true; done
+nft list ruleset; iptables-legacy-save | grep -v '^#'; iptables-nft-save | grep -v '^#'; ipset list
+grep -r . /proc/sys/net/ipv4 /proc/sys/net/ipv6 2>/dev/null | grep -v -e stable_secret -e route/ -e fs_ -e random -e /neigh/.*base_reach
+find /sys/fs/bpf /var/lib /run /tmp -newermt @0 | sort; findmnt -rn -o TARGET,FSTYPE
+for p in /proc/[0-9]*; do tr '\0' ' ' <$p/cmdline; echo; done | grep -v -e "$0" -e "^nsenter" -e "^tr " -e sshd: -e '^$' | sort`
+
+func (f *fleet) snapshot(m *fleetMachine) string {
+	f.t.Helper()
+	out, err := f.on(m, "sh", "-c", machineSnapshot, "snapshot-of-a-machine").CombinedOutput()
+	if err != nil {
+		f.t.Fatalf("look at %s: %v: %s", m.name, err, out)
+	}
+	return volatile(string(out))
+}
+
+// volatile drops what changes by itself: lifetimes, ages and the index of a
+// link's other end after it was away.
+func volatile(text string) string {
+	var keep []string
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, "snapshot-of-a-machine") {
+			continue
+		}
+		keep = append(keep, strings.TrimRight(line, " \n"))
+	}
+	return strings.Join(keep, "\n")
+}
+
+func (f *fleet) snapshots() []string {
+	var out []string
+	for _, m := range f.machines {
+		out = append(out, f.snapshot(m))
+	}
+	return out
+}
+
+// expectAsBefore waits until the machines are as they were.
+func (f *fleet) expectAsBefore(before []string, within time.Duration) {
+	f.t.Helper()
+	eventually(f.t, within, "the machines are as they were", func() error {
+		for i, now := range f.snapshots() {
+			if now != before[i] {
+				return fmt.Errorf("%s is not as it was:\n%s", f.machines[i].name, difference(before[i], now))
+			}
+		}
+		return nil
+	})
+}
+
+// difference lists the lines that only one of two texts has.
+func difference(a, b string) string {
+	count := map[string]int{}
+	for _, l := range strings.Split(a, "\n") {
+		count[l]++
+	}
+	for _, l := range strings.Split(b, "\n") {
+		count[l]--
+	}
+	var out strings.Builder
+	for _, text := range []string{a, b} {
+		for _, l := range strings.Split(text, "\n") {
+			switch n := count[l]; {
+			case n > 0:
+				fmt.Fprintf(&out, "- %s\n", l)
+			case n < 0:
+				fmt.Fprintf(&out, "+ %s\n", l)
+			}
+			count[l] = 0
+		}
+	}
+	return out.String()
+}
+
+func eventually(t *testing.T, within time.Duration, what string, try func() error) {
+	t.Helper()
+	var err error
+	for deadline := time.Now().Add(within); ; time.Sleep(100 * time.Millisecond) {
+		if err = try(); err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("after %s it is not so that %s: %v", within, what, err)
+		}
+	}
+}
+
+const fleetExperiment = `schema = 1
+name = "machines"
+seed = 5
+[lab]
+provider = "ssh"
+abandon_after = "5s"
+[[lab.machine]]
+name = "node1"
+host = "198.18.101.2"
+key = "login"
+known_hosts = "known_hosts"
+data = "eth1"
+[[lab.machine]]
+name = "node2"
+host = "198.18.102.2"
+key = "login"
+known_hosts = "known_hosts"
+data = "eth1"
+[measure]
+blocks = 1
+trials = 1
+duration = "1s"
+warmup = "0s"
+client_cpu = 0
+server_cpu = 0
+[matrix]
+scenarios = ["localhost", "multi-host"]
+workloads = ["TCP_STREAM", "TCP_RR"]
+policies = [5]
+[[arm]]
+name = "docker"
+datapath = "docker"
+[[arm]]
+name = "iptables-forward"
+datapath = "iptables"
+placement = "forward"
+[[arm]]
+name = "cilium-like"
+datapath = "cilium-like"
+[[arm]]
+name = "xdp"
+datapath = "xdp"
+`
+
+const fleetTrials = 16
+
+// driver is the real driver, in the hub.
+func (f *fleet) driver(args ...string) (*exec.Cmd, *bytes.Buffer) {
+	cmd := f.in(f.hub, append([]string{filepath.Join(binaries, "driver")}, args...)...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	return cmd, &out
+}
+
+// TestMachinesRun measures between two machines that are there already, and
+// leaves them as they were.
+func TestMachinesRun(t *testing.T) {
+	f := newFleet(t)
+	f.write("machines.toml", fleetExperiment)
+	before := f.snapshots()
+	cmd, out := f.driver("run", "machines.toml", "--out", "run")
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	seen, err := trialsIn(f.path("run/rows.csv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(seen) != fleetTrials {
+		t.Errorf("%d trials, want %d\n%s", len(seen), fleetTrials, out)
+	}
+	f.expectAsBefore(before, 0)
+	env, err := os.ReadFile(f.path("run/env.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"provider": "ssh"`, `"data_nic": "eth1"`, `"host_key": "ssh-ed25519 SHA256:`, `"link.data0.mtu": "1480"`} {
+		if !strings.Contains(string(env), want) {
+			t.Errorf("env.json lacks %s", want)
+		}
+	}
+}
+
+// TestMachinesAbandoned: whatever becomes of the driver or the way to it, the
+// machines undo everything by themselves.
+func TestMachinesAbandoned(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		cut   func(f *fleet, driver *exec.Cmd)
+		after func(f *fleet, driver *exec.Cmd)
+	}{
+		{"killed", func(_ *fleet, d *exec.Cmd) { _ = d.Process.Kill() }, nil},
+		{"stopped", func(_ *fleet, d *exec.Cmd) { _ = d.Process.Signal(syscall.SIGSTOP) },
+			func(_ *fleet, d *exec.Cmd) { _ = d.Process.Kill() }},
+		{"link cut", func(f *fleet, _ *exec.Cmd) { f.ip(f.hub, "link set m1 down"); f.ip(f.hub, "link set m2 down") },
+			func(_ *fleet, d *exec.Cmd) { _ = d.Process.Kill() }},
+		{"sshd killed", func(f *fleet, _ *exec.Cmd) {
+			for _, m := range f.machines {
+				// The sessions' own processes, not the listener.
+				if out, err := f.on(m, "sh", "-c", `for p in /proc/[0-9]*; do case "$(tr '\0' ' ' <$p/cmdline)" in "sshd: "*) kill -9 ${p#/proc/};; esac; done`).CombinedOutput(); err != nil {
+					f.t.Fatalf("kill sessions: %v: %s", err, out)
+				}
+			}
+		}, func(_ *fleet, d *exec.Cmd) { _ = d.Process.Kill() }},
+		{"interrupted", func(_ *fleet, d *exec.Cmd) { _ = d.Process.Signal(syscall.SIGINT) }, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFleet(t)
+			text := strings.Replace(fleetExperiment, `duration = "1s"`, `duration = "60s"`, 1)
+			f.write("machines.toml", strings.Replace(text, `"localhost", `, "", 1))
+			before := f.snapshots()
+			cmd, out := f.driver("run", "machines.toml", "--out", "run")
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- cmd.Wait() }()
+			eventually(t, 60*time.Second, "the workload runs", func() error {
+				for _, m := range f.machines {
+					if f.on(m, "ip", "link", "show", "eth1").Run() == nil {
+						return errors.New("the NIC is not borrowed")
+					}
+				}
+				return f.on(f.machines[0], "sh", "-c", "cat /proc/[0-9]*/comm | grep -q -e '^iperf3' -e '^netperf'").Run()
+			})
+			start := time.Now()
+			tt.cut(f, cmd)
+			// abandon_after is 5 s.
+			f.expectAsBefore(before, 20*time.Second)
+			t.Logf("as before after %s", time.Since(start).Round(100*time.Millisecond))
+			if tt.after != nil {
+				tt.after(f, cmd)
+			}
+			select {
+			case <-ended:
+			case <-time.After(30 * time.Second):
+				_ = cmd.Process.Kill()
+				t.Errorf("the driver does not end:\n%s", out)
+			}
+		})
+	}
+}

@@ -24,6 +24,7 @@ type synthetic struct {
 	scenarios []string
 	workloads []string
 	policies  []int
+	clients   []int // none: no such factor
 	arms      []string
 	blocks    int
 	trials    int // a block
@@ -54,7 +55,14 @@ func (s synthetic) cells() []syntheticCell {
 					if spin, ok := strings.CutPrefix(arm, "control-"); ok {
 						f["datapath"], f["spin"], f["duration"] = "control", spin, "2s"
 					}
-					out = append(out, syntheticCell{fmt.Sprintf("%012x", len(out)+1), f})
+					if len(s.clients) == 0 {
+						out = append(out, syntheticCell{fmt.Sprintf("%012x", len(out)+1), f})
+					}
+					for _, c := range s.clients {
+						f := maps.Clone(f)
+						f["clients"] = strconv.Itoa(c)
+						out = append(out, syntheticCell{fmt.Sprintf("%012x", len(out)+1), f})
+					}
 				}
 			}
 		}

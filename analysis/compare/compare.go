@@ -164,6 +164,9 @@ func (r *Result) differ(key Row, row record.Row, old, now string) {
 	if r.RowsDiffering++; len(r.Rows) < maxRows {
 		f := row.Factors
 		key.Title = fmt.Sprintf("%s %s %s N=%s", f[runs.FactorScenario], f[runs.FactorWorkload], f[runs.FactorArm], f[runs.FactorPolicies])
+		if n := f[runs.FactorClients]; n != "" {
+			key.Title += " clients=" + n
+		}
 		key.Old, key.New = old, now
 		r.Rows = append(r.Rows, key)
 	}

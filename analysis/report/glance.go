@@ -80,8 +80,8 @@ func (e estimator) armVerdicts(scenario string, m measure, arm string) []Verdict
 		v.Word = word(v.Ratio, m.higherIsBetter, e.confidence)
 		out = append(out, v)
 	}
-	if e.ref != "" && arm != e.ref && e.groups[point{scenario, m.workload, e.ref, 0}] != nil {
-		v.Against, v.Ratio = e.ref, s.VsReference
+	if ref := e.against(g, e.ref); ref != "" && arm != ref && e.groups[point{scenario, m.workload, ref, 0}] != nil {
+		v.Against, v.Ratio = ref, s.VsReference
 		v.Word = word(v.Ratio, m.higherIsBetter, e.confidence)
 		out = append(out, v)
 	}

@@ -24,6 +24,7 @@ type synthetic struct {
 	scenarios []string
 	workloads []string
 	policies  []int
+	clients   []int // none: no such factor
 	arms      []string
 	kernels   []string // compared; nil is one
 	blocks    int
@@ -67,7 +68,14 @@ func (s synthetic) cellsOn(kernel string, before int) []syntheticCell {
 					if spin, ok := strings.CutPrefix(arm, "control-"); ok {
 						f["datapath"], f["spin"], f["duration"] = "control", spin, "2s"
 					}
-					out = append(out, syntheticCell{fmt.Sprintf("%012x", before+len(out)+1), f})
+					if len(s.clients) == 0 {
+						out = append(out, syntheticCell{fmt.Sprintf("%012x", before+len(out)+1), f})
+					}
+					for _, c := range s.clients {
+						f := maps.Clone(f)
+						f["clients"] = strconv.Itoa(c)
+						out = append(out, syntheticCell{fmt.Sprintf("%012x", before+len(out)+1), f})
+					}
 				}
 			}
 		}

@@ -23,6 +23,7 @@ const (
 	overlayLink = "hb-vxlan" // the VXLAN device of a node
 	vxlanPort   = 4789       // RFC 7348
 	vxlanVNI    = 1          // of fabrics bridge and routed, as Flannel's
+	defaultMTU  = 1500
 	// overlayHeaders are the outer IPv4, UDP and VXLAN headers and the inner Ethernet
 	// one, in bytes: what the endpoints' MTU is less than the NIC's.
 	overlayHeaders = 20 + 8 + 8 + 14
@@ -68,16 +69,25 @@ func insteadOfNIC(o map[string]string) string {
 // overlay says whether the cell's nodes speak through VXLAN.
 func (r *renderer) overlay() bool { return r.cell.Get(OptOverlay) == overlayVXLAN }
 
-// mtu is that of the endpoints' links; 0 is the kernel's default.
-func (r *renderer) mtu() int {
-	if r.overlay() {
-		return r.underlayMTU() - overlayHeaders
+// underlayMTU is that of the nodes' cards.
+func (r *renderer) underlayMTU() int {
+	if pinned := r.cell.Int(plan.FactorMTU); pinned > 0 {
+		return pinned
 	}
-	return 0
+	return defaultMTU
 }
 
-// underlayMTU is that of the nodes' NICs.
-func (r *renderer) underlayMTU() int { return plan.LevelMTU(r.cell.Get(plan.FactorNIC)) }
+// overlayMTU is what an overlay leaves of it.
+func (r *renderer) overlayMTU() int { return r.underlayMTU() - overlayHeaders }
+
+// mtu is that of the endpoints' links, which follow the cards; 0 is the kernel's
+// default.
+func (r *renderer) mtu() int {
+	if r.overlay() {
+		return r.overlayMTU()
+	}
+	return r.cell.Int(plan.FactorMTU)
+}
 
 // tunnelMAC is the address of a node's VXLAN device.
 func (n Node) tunnelMAC() string {
@@ -92,7 +102,7 @@ func (n Node) tunnelAddr() netip.Addr { return n.Subnet.Addr() }
 func (r *renderer) vxlan(n Node, external bool) {
 	v := bundle.Vxlan{
 		Link: overlayLink, MAC: n.tunnelMAC(), Underlay: DataLink, Local: n.Data.String(), Port: vxlanPort,
-		UDPCsum: r.cell.Get(optUDPcsum) == udpcsumOn, External: external, MTU: r.mtu(),
+		UDPCsum: r.cell.Get(optUDPcsum) == udpcsumOn, External: external, MTU: r.overlayMTU(),
 	}
 	if !external {
 		v.VNI = vxlanVNI
@@ -138,9 +148,9 @@ func (r *renderer) tunnelLines(n Node) string {
 	return bpf.TunnelLine(a.Subnet, a.Data) + "\n" + bpf.TunnelLine(otherSources(false), a.Data) + "\n"
 }
 
-// shrinkLinks gives links that the engine made the overlay's MTU.
+// shrinkLinks gives links that the engine made the endpoints' MTU.
 func (r *renderer) shrinkLinks() {
-	if !r.overlay() || !r.Topology.Docker {
+	if r.mtu() == 0 || !r.Topology.Docker {
 		return
 	}
 	for _, e := range r.endpoints() {
@@ -157,7 +167,7 @@ func (r *renderer) watchOverlay() {
 	}
 	for _, n := range r.Topology.Nodes {
 		r.guard(n, "", bundle.Guard{Link: DataLink, MTU: r.underlayMTU()})
-		r.guard(n, "", bundle.Guard{Link: overlayLink, MTU: r.mtu()})
+		r.guard(n, "", bundle.Guard{Link: overlayLink, MTU: r.overlayMTU()})
 		for _, e := range r.endpoints() {
 			if e.Node.Name == n.Name {
 				r.guard(n, e.Role, bundle.Guard{Link: endpointLink, MTU: r.mtu()})

@@ -46,7 +46,7 @@ test: deps build
 
 # End to end on libvirt VMs, under emulation where there is no KVM.
 test-vm: deps build
-	$(GO) test -tags vm -count=1 -timeout 40m -p 1 -run 'VM' ./images ./driver/vm ./driver/guest ./driver
+	$(GO) test -tags vm -count=1 -timeout 40m -p 1 -run 'VM' ./images ./driver/vm ./driver/guest ./driver/lab ./driver
 
 # Every arm against the conformance suite, here and in a VM of the pinned kernel
 # (docs/conformance.md). Under emulation the second takes long.

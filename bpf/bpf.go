@@ -9,6 +9,7 @@ import "bytes"
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types datapath datapath.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3 -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types xdp xdp.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3 -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types control control.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3 -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types overlay overlay.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3 -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
 
 // Programs of DatapathObject.
 const (
@@ -23,6 +24,15 @@ const (
 	// ProgTrack belongs on tc ingress of the same link: it remembers what the
 	// endpoint starts, so that answers pass ProgToEndpoint.
 	ProgTrack = "tc_track"
+)
+
+// Programs that OverlayObject has beside those of DatapathObject.
+const (
+	// ProgFromEndpointTunnel takes the place of ProgFromEndpoint: it sends what is
+	// for other nodes through the tunnel.
+	ProgFromEndpointTunnel = "tc_from_endpoint_tunnel"
+	// ProgFromTunnel belongs on tc ingress of the VXLAN device.
+	ProgFromTunnel = "tc_from_tunnel"
 )
 
 // Programs of XDPObject.
@@ -64,6 +74,8 @@ const (
 	// for one policy unless the loader gives them more.
 	MapHits       = "hits"
 	MapHitsShared = "hits_shared"
+	// MapTunnels, of OverlayObject, has the node of each prefix, by TunnelLine.
+	MapTunnels = "tunnels"
 )
 
 // Structure is how policies are kept and found.
@@ -107,6 +119,12 @@ const (
 	// VarSpin (4 bytes, little endian, control) is how often the program's loop
 	// goes round for each packet, at most 10 000. 0 leaves it out.
 	VarSpin = "spin"
+	// VarTunnelLink (4 bytes, little endian, OverlayObject) is the index of the
+	// VXLAN device.
+	VarTunnelLink = "tunnel_ifindex"
+	// VarTunnelChecksum (1 byte, OverlayObject): 1 computes the UDP checksum of
+	// outer packets, 0 leaves it zero.
+	VarTunnelChecksum = "tunnel_checksum"
 )
 
 // Indices of MapStats. Its values are {packets, bytes uint64} for each CPU;
@@ -143,6 +161,10 @@ func ControlInstructions(spin int) float64 {
 
 // DatapathObject returns the ELF object of the tc programs.
 func DatapathObject() []byte { return bytes.Clone(_DatapathBytes) }
+
+// OverlayObject returns the ELF object of the tc programs with a tunnel between
+// nodes: maps, variables and programs of DatapathObject, and more.
+func OverlayObject() []byte { return bytes.Clone(_OverlayBytes) }
 
 // XDPObject returns the ELF object of the XDP programs.
 func XDPObject() []byte { return bytes.Clone(_XdpBytes) }

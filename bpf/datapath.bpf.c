@@ -93,9 +93,16 @@ static __always_inline __u32 identity_of(const struct packet *p, int six)
 	return id ? *id : IDENTITY_WORLD;
 }
 
-static __always_inline int allowed_admits(const struct packet *p, __u64 bytes, int six)
+// source_of is the identity that a tunnel told of the source, or if told is 0,
+// which is a constant then, the one of its address.
+static __always_inline __u32 source_of(const struct packet *p, __u32 told, int six)
 {
-	__u32 id = identity_of(p, six);
+	return told ? told : identity_of(p, six);
+}
+
+static __always_inline int allowed_admits(const struct packet *p, __u64 bytes, __u32 told, int six)
+{
+	__u32 id = source_of(p, told, six);
 
 	return decided(bpf_map_lookup_elem(&allowed, &id), bytes);
 }
@@ -119,7 +126,7 @@ static __always_inline int l4_admits(const struct packet *p)
 
 // admits asks the policies. With CILIUM09 the source is asked about every time,
 // and ports only when a connection is opened.
-static __always_inline int admits(const struct packet *p, __u64 bytes, int opens, int six)
+static __always_inline int admits(const struct packet *p, __u64 bytes, int opens, __u32 told, int six)
 {
 	switch (structure) {
 	case STRUCTURE_LINEAR:
@@ -127,9 +134,9 @@ static __always_inline int admits(const struct packet *p, __u64 bytes, int opens
 	case STRUCTURE_LPM:
 		return decided(trie_find(p, six), bytes);
 	case STRUCTURE_CILIUM09:
-		return allowed_admits(p, bytes, six) && (!opens || l4_admits(p));
+		return allowed_admits(p, bytes, told, six) && (!opens || l4_admits(p));
 	default:
-		return decided(hash_find(identity_of(p, six), p->dport, p->proto), bytes);
+		return decided(hash_find(source_of(p, told, six), p->dport, p->proto), bytes);
 	}
 }
 
@@ -201,15 +208,16 @@ static __always_inline int is_answer(struct __sk_buff *skb, struct cursor *c, co
 
 // spared says whether a packet of a connection that a policy admitted needs none.
 // Cilium 0.9 looked it up all the same, and counted it.
-static __always_inline int spared(const struct packet *p, __u64 bytes, int six)
+static __always_inline int spared(const struct packet *p, __u64 bytes, __u32 told, int six)
 {
 	if (enforce_new_only && structure == STRUCTURE_CILIUM09)
-		allowed_admits(p, bytes, six);
+		allowed_admits(p, bytes, told, six);
 	return enforce_new_only;
 }
 
 // judge decides whether a packet may enter an endpoint, and remembers its flow.
-static __always_inline enum verdict judge(struct __sk_buff *skb, struct cursor *c, const struct packet *p, int enforced, int six)
+static __always_inline enum verdict judge(struct __sk_buff *skb, struct cursor *c, const struct packet *p, int enforced,
+					  __u32 told, int six)
 {
 	enum verdict admitted = enforced ? ACCEPTED : PASSED;
 	__u64 bytes = skb->len;
@@ -223,7 +231,7 @@ static __always_inline enum verdict judge(struct __sk_buff *skb, struct cursor *
 	if (!p->icmp_error)
 		f = flow_find(p, FORWARD, six);
 	known = f && f->flags & FLOW_ADMITTED;
-	if (enforced && !(known && spared(p, bytes, six)) && !admits(p, bytes, !known, six))
+	if (enforced && !(known && spared(p, bytes, told, six)) && !admits(p, bytes, !known, told, six))
 		return DROPPED;
 	if (p->icmp_error)
 		return admitted;
@@ -261,7 +269,7 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 }
 
 static __always_inline int to_endpoint(struct __sk_buff *skb, struct cursor *c, const struct packet *p,
-				       const struct endpoint *e, int six)
+				       const struct endpoint *e, __u32 told, int six)
 {
 	int enforced = structure != STRUCTURE_PASS && e->flags & ENDPOINT_ENFORCE;
 	enum verdict v = PASSED;
@@ -273,7 +281,7 @@ static __always_inline int to_endpoint(struct __sk_buff *skb, struct cursor *c, 
 	if (six && p->discovery)
 		return leave(skb, PASSED);
 	if (structure != STRUCTURE_PASS)
-		v = judge(skb, c, p, enforced, six);
+		v = judge(skb, c, p, enforced, told, six);
 	count(v, skb->len);
 	return v == DROPPED ? TC_ACT_SHOT : deliver(skb, p, e, six);
 }
@@ -352,7 +360,7 @@ static __always_inline int from_endpoint(struct __sk_buff *skb, struct cursor *c
 	struct endpoint *e = endpoint_of(p, six);
 
 	if (e)
-		return to_endpoint(skb, c, p, e, six);
+		return to_endpoint(skb, c, p, e, 0, six);
 	count(PASSED, skb->len);
 	return p->tags ? TC_ACT_OK : to_network(skb, p, six);
 }
@@ -377,7 +385,7 @@ static __always_inline int from_netdev(struct __sk_buff *skb, struct cursor *c, 
 {
 	struct endpoint *e = endpoint_of(p, six);
 
-	return e ? to_endpoint(skb, c, p, e, six) : leave(skb, PASSED);
+	return e ? to_endpoint(skb, c, p, e, 0, six) : leave(skb, PASSED);
 }
 
 // tc_from_netdev runs at the node's NIC, on what the network sends.
@@ -408,7 +416,7 @@ static __always_inline enum verdict guard(struct __sk_buff *skb, struct cursor *
 		return enforce ? DROPPED : PASSED;
 	if (six && p->discovery)
 		return PASSED;
-	return judge(skb, c, p, enforce != 0, six);
+	return judge(skb, c, p, enforce != 0, 0, six);
 }
 
 // tc_to_endpoint runs at tc egress of the node's end of an endpoint's link, on

@@ -63,6 +63,13 @@ func PolicyValue(deny bool, index uint32) []byte {
 	return value
 }
 
+// TunnelLine is an entry of MapTunnels as text: a prefix of IPv4, and the address
+// of the node that has it.
+func TunnelLine(prefix netip.Prefix, node netip.Addr) string {
+	key := append(binary.LittleEndian.AppendUint32(nil, uint32(prefix.Bits())), IPKey(prefix.Masked().Addr())...)
+	return fmt.Sprintf("%x %x", key, binary.LittleEndian.AppendUint32(nil, binary.BigEndian.Uint32(IPKey(node))))
+}
+
 // EndpointLine is an entry of MapEndpoints, or of MapEndpoints6, as text: key and value in hex, with
 // a space between and "{ifindex:LINK}" where whoever fills the map puts the
 // 4 little-endian bytes of that link's index. link is the node's end of the

@@ -194,6 +194,21 @@ func (w *writer) identity(p netip.Prefix) (id uint32, known bool, err error) {
 	return id, false, nil
 }
 
+// Identities are those that TCFills gives the sources of policies, none with a
+// structure that asks for addresses.
+func Identities(s Structure, ps []Policy) (map[netip.Addr]uint32, error) {
+	w := writer{structure: s}
+	if s != StructureHash && s != StructureCilium09 {
+		return nil, nil
+	}
+	for i, p := range ps {
+		if _, _, err := w.identity(p.Source); err != nil {
+			return nil, fmt.Errorf("policy %d: %w", i+1, err)
+		}
+	}
+	return w.identities, nil
+}
+
 func (w *writer) byIdentity(i int, p Policy) (bool, error) {
 	id, _, err := w.identity(p.Source)
 	if err != nil {

@@ -139,7 +139,7 @@ func (a *app) checkImages(ctx context.Context) []check {
 	store, err := a.openStore("")
 	if err == nil {
 		var set images.Set
-		set, err = store.Ensure(ctx, images.Want{Kernel: images.Kernels()[0], Root: true, Endpoint: true})
+		set, err = store.Ensure(ctx, images.Want{Kernel: images.DefaultKernel, Root: true, Endpoint: true})
 		c.OK, c.Detail = err == nil, "kernel "+set.KernelRelease
 	}
 	if err != nil {
@@ -158,7 +158,7 @@ func (a *app) checkAccel(ctx context.Context) []check {
 		c.Detail = err.Error()
 		return []check{c}
 	}
-	set, err := store.Ensure(ctx, images.Want{Kernel: images.Kernels()[0]})
+	set, err := store.Ensure(ctx, images.Want{Kernel: images.DefaultKernel})
 	if err == nil {
 		var accel vm.Accel
 		if accel, err = vm.ProbeAccel(ctx, set.Kernel.Path, set.Probe.Path, store.Dir()); err == nil {

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -20,19 +22,25 @@ func (a *app) imagesCommand() *cobra.Command {
 		Short: "Build, list, check and prune the pinned images and kernels",
 		Example: `  driver images build
   driver images build --peers
+  driver images build --kernels all
   driver images list --json
   driver images verify`,
 	}
 	var drift string
 	var peers bool
+	kernels := []string{images.DefaultKernel}
 	build := &cobra.Command{
-		Use: "build", Short: "Build or fetch every image the locks name, by digest", Args: exactly(0, "no argument"),
+		Use: "build", Short: "Build or fetch the images that the locks name, by digest", Args: exactly(0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			names, err := lockedKernels(kernels)
+			if err != nil {
+				return err
+			}
 			store, err := a.openStore(drift)
 			if err != nil {
 				return err
 			}
-			for _, k := range images.Kernels() {
+			for _, k := range names {
 				set, err := store.Ensure(cmd.Context(), images.Want{Kernel: k, Root: true, Endpoint: true, EndpointDir: true, Peers: peers})
 				if err != nil {
 					return err
@@ -44,8 +52,22 @@ func (a *app) imagesCommand() *cobra.Command {
 	}
 	driftFlag(build, &drift)
 	build.Flags().BoolVar(&peers, "peers", false, "also the filters that others wrote (xdp-filter, bpfilter), which an experiment with such an arm builds by itself")
+	build.Flags().StringSliceVar(&kernels, "kernels", kernels, "kernels to build, or all: "+strings.Join(images.Kernels(), ", ")+"; an experiment builds those it names by itself")
 	cmd.AddCommand(build, a.imagesListCommand(), a.imagesVerifyCommand(), a.imagesGCCommand(), a.imagesLockCommand())
 	return cmd
+}
+
+// lockedKernels checks the names of kernels; "all" is every one.
+func lockedKernels(names []string) ([]string, error) {
+	if slices.Contains(names, "all") {
+		return images.Kernels(), nil
+	}
+	for _, n := range names {
+		if !slices.Contains(images.Kernels(), n) {
+			return nil, fmt.Errorf("%w: unknown kernel %q (allowed: all, %s)", errUsage, n, strings.Join(images.Kernels(), ", "))
+		}
+	}
+	return names, nil
 }
 
 func (a *app) imagesListCommand() *cobra.Command {

@@ -198,7 +198,7 @@ func (a *app) upLab(ctx context.Context, p *plan.Plan, dir, name string, detache
 		return nil, err
 	}
 	return lab.Up(ctx, lab.Config{
-		Name: name, Lab: p.Spec.Lab, Nodes: nodesOf(p), Store: store, StateDir: dir,
+		Name: name, Lab: p.LabOf(1), Nodes: nodesOf(p), Store: store, StateDir: dir,
 		GuestPath: guest, Peers: needsPeers(p), Detached: detached, Log: a.logger(),
 	})
 }

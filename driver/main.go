@@ -157,7 +157,7 @@ func (a *app) logger() *slog.Logger {
 
 // catalog is everything an experiment may choose from.
 func catalog() plan.Catalog {
-	return plan.Catalog{Datapaths: datapath.Catalog(), Workloads: workload.Catalog(), Kernels: images.Kernels()}
+	return plan.Catalog{Datapaths: datapath.Catalog(), Workloads: workload.Catalog(), Kernels: images.Kernels(), NICs: images.NICs()}
 }
 
 // stateRoot is where running labs keep their state.

@@ -39,7 +39,7 @@ const (
 // which only matters in virtual time. With a stopping rule it is the most.
 func estimate(p *plan.Plan, jobs int) time.Duration {
 	switch {
-	case len(p.Blocks) > 0:
+	case p.Spec.Lab.Clock == plan.ClockVirtual:
 		virtual := p.Estimate(sealedSetupOverhead, sealedTrialOverhead)
 		block := sealedBoot + time.Duration(sealedPace*float64(virtual)/float64(len(p.Blocks)))
 		return time.Duration((len(p.Blocks)+jobs-1)/jobs) * block
@@ -104,7 +104,7 @@ func (a *app) planCommand() *cobra.Command {
 // estimateNote says what the estimate depends on.
 func estimateNote(p *plan.Plan, jobs int) string {
 	switch {
-	case len(p.Blocks) > 0:
+	case p.Spec.Lab.Clock == plan.ClockVirtual:
 		return fmt.Sprintf(", %d guests at once", min(jobs, len(p.Blocks)))
 	case p.Spec.Measure.Stop != nil:
 		return " at most: the rule may end cells early"

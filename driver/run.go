@@ -194,7 +194,11 @@ func (a *app) measure(ctx context.Context, p *plan.Plan, dir *rundir.Dir, trials
 	if p.Spec.Lab.Clock == plan.ClockVirtual {
 		return a.measureSealed(ctx, run, cfg, f.jobs)
 	}
-	run.Up = func(ctx context.Context, _ int) (*lab.Lab, error) { return lab.Up(ctx, cfg) }
+	run.Up = func(ctx context.Context, block int) (*lab.Lab, error) {
+		cfg := cfg
+		cfg.Lab = p.LabOf(block)
+		return lab.Up(ctx, cfg)
+	}
 	run.Environment = func(l *lab.Lab) map[string]any {
 		env := environment(p, l.Environment())
 		env["lab_seconds"] = l.Timings
@@ -225,7 +229,7 @@ func (a *app) labConfig(ctx context.Context, p *plan.Plan, drift string) (lab.Co
 	}
 	name := lab.FreshName("r")
 	return lab.Config{
-		Name: name, Lab: p.Spec.Lab, Nodes: nodesOf(p), Store: store,
+		Name: name, Lab: p.Spec.Lab, Kernels: p.Spec.Kernels, Nodes: nodesOf(p), Store: store,
 		StateDir: filepath.Join(root, name), GuestPath: guest, Peers: needsPeers(p), Log: a.logger(),
 	}, nil
 }

@@ -10,10 +10,11 @@ import (
 	"hookbed/driver/datapath"
 	"hookbed/driver/plan"
 	"hookbed/driver/workload"
+	"hookbed/images"
 )
 
 func catalog() plan.Catalog {
-	return plan.Catalog{Datapaths: datapath.Catalog(), Workloads: workload.Catalog(), Kernels: []string{"6.12"}}
+	return plan.Catalog{Datapaths: datapath.Catalog(), Workloads: workload.Catalog(), Kernels: images.Kernels(), NICs: images.NICs()}
 }
 
 func expand(t *testing.T, file string) *plan.Plan {

@@ -11,6 +11,9 @@ import (
 // keyring holds the keys that sign the Debian archive.
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
+// backports is how the name of an archive with newer packages ends.
+const backports = "-backports"
+
 // aptRoot is a private apt that knows one Debian suite and believes that
 // nothing is installed. It never touches this computer's own package state.
 type aptRoot struct{ dir string }
@@ -47,9 +50,13 @@ func newAptRoot(ctx context.Context, dir, suite string, m mirrors) (aptRoot, err
 // sources is apt's list of the archives that make up a suite. Unstable is one
 // archive; its index says that it is valid for a week only, and mirrors may lag
 // longer. Who signed it is checked all the same, and what is used is pinned.
+// Backports are one archive beside those of their release.
 func (m mirrors) sources(suite string) string {
 	if suite == peersSuite {
 		return fmt.Sprintf("deb [%s arch=amd64 check-valid-until=no] %s %s main\n", m.trust, m.main, suite)
+	}
+	if release, ok := strings.CutSuffix(suite, backports); ok {
+		return fmt.Sprintf("deb [%s arch=amd64] %s %s main\n", m.trust, m.main, suite) + m.sources(release)
 	}
 	source := fmt.Sprintf("deb [%s arch=amd64]", m.trust)
 	return fmt.Sprintf("%[1]s %[2]s %[4]s main\n%[1]s %[2]s %[4]s-updates main\n%[1]s %[3]s %[4]s-security main\n", source, m.main, m.security, suite)
@@ -89,20 +96,20 @@ func (a aptRoot) show(ctx context.Context, names ...string) ([]Package, error) {
 	return parsePackages(out)
 }
 
-// depends is the first dependency of a package that starts with prefix.
-func (a aptRoot) depends(ctx context.Context, name, prefix string) (string, error) {
+// dependencies names what a package depends on, without versions.
+func (a aptRoot) dependencies(ctx context.Context, name string) ([]string, error) {
 	out, err := a.run(ctx, "apt-cache", "--no-all-versions", "show", name)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
+	var names []string
 	for _, p := range parseStanzas(out) {
 		for _, d := range strings.Split(p["Depends"], ",") {
-			if d, _, _ = strings.Cut(strings.TrimSpace(d), " "); strings.HasPrefix(d, prefix) {
-				return d, nil
-			}
+			d, _, _ = strings.Cut(strings.TrimSpace(d), " ")
+			names = append(names, d)
 		}
 	}
-	return "", fmt.Errorf("package %s depends on nothing that starts with %q", name, prefix)
+	return names, nil
 }
 
 // parsePackages reads apt's package stanzas; the same version twice (in two

@@ -360,7 +360,7 @@ func (s *Store) drift(ctx context.Context, d debs, l *Lock) ([]Drift, error) {
 	}
 	var drift []Drift
 	packages := slices.Clone(l.Packages)
-	for _, p := range d.missing(l.Packages) {
+	for _, p := range d.replaced(*l) {
 		now, err := apt.replacement(ctx, l.Name, p)
 		if err != nil {
 			return nil, fmt.Errorf("replace package %s %s: %w", p.Name, p.Version, err)
@@ -376,15 +376,33 @@ func (s *Store) drift(ctx context.Context, d debs, l *Lock) ([]Drift, error) {
 	return drift, d.fetch(ctx, *l)
 }
 
+// replaced lists the packages to look for anew: those that are missing, and with
+// a part of a kernel its other part, which must be of the same version.
+func (d debs) replaced(l Lock) []Package {
+	out := d.missing(l.Packages)
+	isKernel := func(p Package) bool { _, ok := kernelRelease(p); return ok }
+	if !slices.ContainsFunc(out, isKernel) {
+		return out
+	}
+	return slices.DeleteFunc(slices.Clone(l.Packages), func(p Package) bool { return !isKernel(p) && !slices.Contains(out, p) })
+}
+
 // replacement is what the mirror has now for a package that is gone. The name
 // of a kernel package holds its version, so a kernel is found by its series.
 func (a aptRoot) replacement(ctx context.Context, lock string, p Package) (Package, error) {
 	name := p.Name
-	if kernel := kernelOf(lock); kernel != "" && strings.HasPrefix(name, "linux-image-") {
-		var err error
-		if name, err = a.depends(ctx, kernelPackages()[kernel], "linux-image-"+kernel+"."); err != nil {
+	if release, ok := kernelRelease(p); ok {
+		from, _ := sourceOf(kernelOf(lock))
+		names, err := a.kernelPackages(ctx, from)
+		if err != nil {
 			return Package{}, err
 		}
+		prefix := strings.TrimSuffix(name, release)
+		at := slices.IndexFunc(names, func(n string) bool { return strings.HasPrefix(n, prefix) })
+		if at < 0 {
+			return Package{}, fmt.Errorf("the mirror's kernel %s has no package %s", from.name, prefix)
+		}
+		name = names[at]
 	}
 	found, err := a.candidates(ctx, name)
 	if err != nil {

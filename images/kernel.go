@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -20,11 +22,23 @@ const (
 	valueRelease = "release"
 )
 
+// Names of Debian's kernel packages, before the release. Up to 6.18 the image has
+// all of it; from then on it needs one with the kernel, one with the modules, and
+// one with the lists of what is built in.
+const (
+	imagePrefix   = "linux-image-"
+	basePrefix    = "linux-base-"
+	binaryPrefix  = "linux-binary-"
+	modulesPrefix = "linux-modules-"
+)
+
 // bootModules are loaded before there is a root file system.
 func bootModules() []string { return []string{"virtio_blk", "squashfs", "overlay"} }
 
 func kernelRecipe(name string) recipe {
-	return recipe{name: lockKernelPrefix + name, files: recipeFiles("kernel"), build: buildKernel}
+	// Which kernels there are beside this one changes nothing in it.
+	files := slices.DeleteFunc(recipeFiles("kernel"), func(f string) bool { return f == "kernel/packages" })
+	return recipe{name: lockKernelPrefix + name, files: files, build: buildKernel}
 }
 
 // kernelTree is an unpacked kernel package.
@@ -38,17 +52,66 @@ func (k kernelTree) modules() string {
 	return filepath.Join(k.dir, "usr", "lib", "modules", k.release)
 }
 
-// unpackKernel extracts the lock's kernel package into dir.
+// kernelRelease is the release of the kernel in a package, as uname says it; ok
+// is false for other packages.
+func kernelRelease(p Package) (release string, ok bool) {
+	for _, prefix := range []string{imagePrefix, basePrefix, binaryPrefix, modulesPrefix} {
+		if release, ok = strings.CutPrefix(p.Name, prefix); ok {
+			return release, true
+		}
+	}
+	return "", false
+}
+
+// unpackKernel extracts the lock's kernel packages into dir.
 func unpackKernel(ctx context.Context, d debs, l Lock, dir string) (kernelTree, error) {
+	k := kernelTree{dir: dir}
 	for _, p := range l.Packages {
-		release, ok := strings.CutPrefix(p.Name, "linux-image-")
+		release, ok := kernelRelease(p)
 		if !ok {
 			continue
 		}
-		_, err := command{argv: []string{"dpkg-deb", "-x", d.path(p), dir}}.run(ctx)
-		return kernelTree{dir: dir, release: release}, err
+		if k.release != "" && k.release != release {
+			return k, fmt.Errorf("lock %s has kernels %s and %s, want one", l.Name, k.release, release)
+		}
+		k.release = release
+		if _, err := (command{argv: []string{"dpkg-deb", "-x", d.path(p), dir}}).run(ctx); err != nil {
+			return k, err
+		}
 	}
-	return kernelTree{}, fmt.Errorf("lock %s has no linux-image package", l.Name)
+	if k.release == "" {
+		return k, fmt.Errorf("lock %s has no kernel package", l.Name)
+	}
+	return k, errors.Join(mergeModules(k), moveKernel(k))
+}
+
+// moveKernel moves a kernel that lies among its modules, as since 7.1, to /boot:
+// the machine is given it, not its disk of modules.
+func moveKernel(k kernelTree) error {
+	among := filepath.Join(k.modules(), kernelFile)
+	if _, err := os.Stat(among); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err := makeDir(filepath.Dir(k.vmlinuz())); err != nil {
+		return err
+	}
+	return os.Rename(among, k.vmlinuz())
+}
+
+// mergeModules moves modules that are below /lib, as packages before Debian 13
+// have them, to /usr/lib, where everything looks for them.
+func mergeModules(k kernelTree) error {
+	old := filepath.Join(k.dir, "lib", "modules")
+	if _, err := os.Stat(old); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err := makeDir(filepath.Dir(filepath.Dir(k.modules()))); err != nil {
+		return err
+	}
+	if err := os.Rename(old, filepath.Dir(k.modules())); err != nil {
+		return err
+	}
+	return os.Remove(filepath.Join(k.dir, "lib"))
 }
 
 func buildKernel(ctx context.Context, b *build) error {
@@ -125,10 +188,14 @@ func (b *build) indexModules(ctx context.Context, k kernelTree) error {
 // busybox returns the static busybox of the lock.
 func (b *build) busybox(ctx context.Context) ([]byte, error) {
 	dir := filepath.Join(b.work, "busybox")
-	if err := b.unpack(ctx, "busybox-static", dir); err != nil {
+	if err := b.unpack(ctx, busyboxPackage, dir); err != nil {
 		return nil, err
 	}
-	return os.ReadFile(filepath.Join(dir, "usr", "bin", "busybox"))
+	data, err := os.ReadFile(filepath.Join(dir, "usr", "bin", "busybox"))
+	if errors.Is(err, os.ErrNotExist) { // before Debian 13
+		return os.ReadFile(filepath.Join(dir, "bin", "busybox"))
+	}
+	return data, err
 }
 
 // writeInitramfs packs busybox, the boot modules and the script that mounts

@@ -2,6 +2,9 @@ package images
 
 import (
 	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -12,7 +15,8 @@ const digest = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
 func TestEmbeddedLocks(t *testing.T) {
 	wants := map[string][]string{lockRoot: recipePackages("root/packages"), lockEndpoint: recipePackages("endpoint/packages"), lockPeers: recipePackages("peers/packages")}
 	for _, k := range Kernels() {
-		wants[lockKernelPrefix+k] = []string{kernelPackages()[k]}
+		from, _ := sourceOf(k)
+		wants[lockKernelPrefix+k] = []string{from.series}
 	}
 	for _, name := range LockNames() {
 		l, err := readLock(name)
@@ -29,8 +33,8 @@ func TestEmbeddedLocks(t *testing.T) {
 			t.Errorf("lock %s has no digest of the kernel", name)
 		}
 	}
-	if !slices.Contains(Kernels(), "6.12") {
-		t.Errorf("Kernels() = %v, want 6.12 among them", Kernels())
+	if !slices.Equal(Kernels(), []string{"5.10", "6.1", "6.12", "6.12-generic", "6.18", "7.3"}) || !slices.Contains(Kernels(), DefaultKernel) {
+		t.Errorf("Kernels() = %v, want one of each series and one generic, oldest first", Kernels())
 	}
 }
 
@@ -93,4 +97,84 @@ func testLock(t *testing.T, snapshot string) Lock {
 		t.Fatal(err)
 	}
 	return l
+}
+
+func TestKernelSource(t *testing.T) {
+	cloud, _ := sourceOf("6.12")
+	generic, _ := sourceOf("6.12-generic")
+	for pkg, want := range map[string]string{
+		"linux-image-6.12.117+deb13-cloud-amd64":          "cloud",
+		"linux-image-6.12.118+deb13-amd64":                "generic",
+		"linux-image-6.12.117+deb13-cloud-amd64-unsigned": "",
+		"linux-image-6.12.117+deb13-rt-amd64":             "",
+		"linux-image-6.1.0-56-cloud-amd64":                "",
+		"linux-image-6.12-cloud-amd64":                    "",
+	} {
+		got := ""
+		if cloud.is(pkg) {
+			got += "cloud"
+		}
+		if generic.is(pkg) {
+			got += "generic"
+		}
+		if got != want {
+			t.Errorf("package %s is of the series %q, want %q", pkg, got, want)
+		}
+	}
+	if got := suiteOf("kernel-5.10"); got != "bullseye" {
+		t.Errorf("kernel 5.10 is locked in %s", got)
+	}
+}
+
+func TestReplacedKeepsPartsOfAKernelTogether(t *testing.T) {
+	l, err := readLock("kernel-7.3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	d := debs{dir: dir}
+	for _, p := range l.Packages {
+		if strings.HasPrefix(p.Name, modulesPrefix) {
+			continue
+		}
+		f, err := os.Create(d.path(p))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(f.Truncate(p.Size), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var names []string
+	for _, p := range d.replaced(l) {
+		name, _, _ := strings.Cut(p.Name, "7.3")
+		names = append(names, name)
+	}
+	if want := []string{basePrefix, binaryPrefix, modulesPrefix}; !slices.Equal(names, want) {
+		t.Errorf("modules are gone: %v are looked for anew, want %v", names, want)
+	}
+}
+
+func TestKernelTreesLookAlike(t *testing.T) {
+	dir := t.TempDir()
+	old := filepath.Join(dir, "lib", "modules", "5.10.0-1-cloud-amd64")
+	if err := os.MkdirAll(old, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	k := kernelTree{dir: dir, release: "5.10.0-1-cloud-amd64"}
+	if err := mergeModules(k); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(k.modules()); err != nil {
+		t.Errorf("modules below /lib are not where those of others are: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(k.modules(), kernelFile), []byte("kernel"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := moveKernel(k); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := os.ReadFile(k.vmlinuz()); err != nil || string(data) != "kernel" {
+		t.Errorf("a kernel among its modules is %q, %v", data, err)
+	}
 }

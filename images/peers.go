@@ -28,6 +28,9 @@ func suiteOf(lock string) string {
 	if lock == lockPeers {
 		return peersSuite
 	}
+	if k, ok := sourceOf(kernelOf(lock)); ok {
+		return k.suite
+	}
 	return suite
 }
 

@@ -20,8 +20,31 @@ const (
 	lockKernelPrefix = "kernel-"
 )
 
-// Kernels lists the kernels that can be booted, by the names experiments use.
-func Kernels() []string { return sortedKeys(kernelPackages()) }
+// DefaultKernel is the kernel of experiments that name none.
+const DefaultKernel = "6.12"
+
+// Kernels lists the kernels that can be booted, by the names experiments use,
+// oldest first.
+func Kernels() []string {
+	var out []string
+	for _, k := range kernelSources() {
+		out = append(out, k.name)
+	}
+	return out
+}
+
+// NICs are the models of network cards, of those that QEMU has, that each kernel
+// has a driver for. Debian's flavour for clouds has those of hypervisors.
+func NICs() map[string][]string {
+	out := map[string][]string{}
+	for _, k := range kernelSources() {
+		out[k.name] = []string{"virtio", "vmxnet3"}
+		if !strings.Contains(k.series, "cloud") {
+			out[k.name] = append(out[k.name], "e1000e")
+		}
+	}
+	return out
+}
 
 // LockNames lists every lock file, without its extension.
 func LockNames() []string {
@@ -51,14 +74,39 @@ func readLock(name string) (Lock, error) {
 	return ParseLock(name, data)
 }
 
-// kernelPackages maps each kernel to the package that follows its series.
-func kernelPackages() map[string]string {
-	out := map[string]string{}
+// kernelSource is where a kernel comes from.
+type kernelSource struct {
+	name   string // as experiments say it, "6.12"
+	suite  string
+	series string // the names of its image packages, "*" for the version
+}
+
+// kernelSources lists the kernels, oldest first.
+func kernelSources() []kernelSource {
+	var out []kernelSource
 	for _, line := range recipeLines("kernel/packages") {
-		name, pkg, _ := strings.Cut(line, " ")
-		out[name] = strings.TrimSpace(pkg)
+		f := strings.Fields(line)
+		out = append(out, kernelSource{name: f[0], suite: f[1], series: f[2]})
 	}
 	return out
+}
+
+// sourceOf finds where a kernel comes from; ok is false if there is none by that name.
+func sourceOf(kernel string) (k kernelSource, ok bool) {
+	for _, k := range kernelSources() {
+		if k.name == kernel {
+			return k, true
+		}
+	}
+	return kernelSource{}, false
+}
+
+// is tells whether a package is an image of the series.
+func (k kernelSource) is(pkg string) bool {
+	before, after, _ := strings.Cut(k.series, "*")
+	version, ok := strings.CutPrefix(pkg, before)
+	version, ok2 := strings.CutSuffix(version, after)
+	return ok && ok2 && version != ""
 }
 
 func recipePackages(file string) []string {

@@ -12,10 +12,11 @@ import (
 	"time"
 )
 
-// suite is the Debian release that images are made of, but for the peers.
+// suite is the Debian release that images are made of, but for the peers and
+// the other kernels.
 const suite = "trixie"
 
-// Relock resolves the named locks ("root", "endpoint", "peers", "kernel-6.12"; none
+// Relock resolves the named locks ("root", "endpoint", "peers", "kernel-6.12", ...; none
 // means all) against the mirror as it is now, and rewrites images/locks in the
 // checkout at dir. A lock whose packages did not change keeps its snapshot
 // time, and with it every digest. It returns the names that changed.
@@ -106,17 +107,78 @@ func (a aptRoot) resolve(ctx context.Context, name string) (Lock, error) {
 
 // resolveKernel follows the package that always depends on the newest image.
 func (a aptRoot) resolveKernel(ctx context.Context, l *Lock, kernel string) error {
-	newest := kernelPackages()[kernel]
-	if newest == "" {
+	from, ok := sourceOf(kernel)
+	if !ok {
 		return fmt.Errorf("kernel %s is not in images/kernel/packages", kernel)
 	}
-	image, err := a.depends(ctx, newest, "linux-image-"+kernel+".")
+	names, err := a.kernelPackages(ctx, from)
 	if err != nil {
 		return err
 	}
-	l.Want = []string{newest}
-	l.Packages, err = a.candidates(ctx, image, "busybox-static")
+	l.Want = []string{from.series}
+	l.Packages, err = a.candidates(ctx, append(names, busyboxPackage)...)
 	return err
+}
+
+// busyboxPackage is the only program in the initramfs.
+const busyboxPackage = "busybox-static"
+
+// kernelPackages names the packages that hold the newest kernel of a series and
+// its modules: the image, or, where that is empty (since 6.19), the three it needs.
+func (a aptRoot) kernelPackages(ctx context.Context, k kernelSource) ([]string, error) {
+	images, err := a.newest(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	release := strings.TrimPrefix(images.Name, imagePrefix)
+	depends, err := a.dependencies(ctx, images.Name)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Contains(depends, binaryPrefix+release) {
+		return []string{images.Name}, nil
+	}
+	return []string{basePrefix + release, binaryPrefix + release, modulesPrefix + release}, nil
+}
+
+// newest is the newest image package of a series.
+func (a aptRoot) newest(ctx context.Context, k kernelSource) (Package, error) {
+	all, err := a.run(ctx, "apt-cache", "pkgnames", imagePrefix)
+	if err != nil {
+		return Package{}, err
+	}
+	names := slices.DeleteFunc(strings.Fields(all), func(p string) bool { return !k.is(p) })
+	if len(names) == 0 {
+		return Package{}, fmt.Errorf("the mirror's %s has no package %s", k.suite, k.series)
+	}
+	slices.Sort(names) // the order that apt lists them in means nothing
+	found, err := a.candidates(ctx, names...)
+	if err != nil {
+		return Package{}, err
+	}
+	var newest Package
+	for _, p := range found {
+		later := newest.Name == ""
+		if !later {
+			if later, err = laterVersion(ctx, p.Version, newest.Version); err != nil {
+				return Package{}, err
+			}
+		}
+		if later {
+			newest = p
+		}
+	}
+	return newest, nil
+}
+
+// laterVersion compares versions as dpkg does, whose rules are no simple ones.
+func laterVersion(ctx context.Context, a, b string) (bool, error) {
+	_, err := command{argv: []string{"dpkg", "--compare-versions", a, "gt", b}}.run(ctx)
+	var no *toolError
+	if errors.As(err, &no) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // lockKernelFile records the digest of the kernel inside the image package.

@@ -120,7 +120,11 @@ func (c *cpioWriter) node(name, file string, e os.DirEntry) error {
 
 // writeSealedModules packs the modules that sealed guests load, and their order.
 func writeSealedModules(file string, k kernelTree) error {
-	wanted, err := moduleOrder(k.modules(), recipeLines("kernel/sealed"))
+	names, err := sealedNames(k.modules())
+	if err != nil {
+		return err
+	}
+	wanted, err := moduleOrder(k.modules(), names)
 	if err != nil {
 		return err
 	}
@@ -141,6 +145,22 @@ func writeSealedModules(file string, k kernelTree) error {
 		c.file(strings.TrimPrefix(SealedModules, "/"), 0o644, []byte(strings.Join(order, "\n")+"\n"))
 		return nil
 	})
+}
+
+// sealedNames are the modules that sealed guests of a kernel load.
+func sealedNames(dir string) ([]string, error) {
+	index, err := os.ReadFile(filepath.Join(dir, "modules.dep"))
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, line := range recipeLines("kernel/sealed") {
+		name, mark, _ := strings.Cut(line, " ")
+		if mark != "optional" || bytes.Contains(index, []byte("/"+name+".ko:")) {
+			out = append(out, name)
+		}
+	}
+	return out, nil
 }
 
 // signatureEnd is what a signed module ends with (kernel: include/linux/module_signature.h).

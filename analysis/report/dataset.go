@@ -29,6 +29,7 @@ type dataset struct {
 	workloads []string
 	arms      []string // in the order of the plan
 	ofClock   string
+	boots     map[string][]string // levels of the factors of a boot that are compared
 }
 
 func arrange(all []runs.Run) (*dataset, error) {
@@ -36,10 +37,10 @@ func arrange(all []runs.Run) (*dataset, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &dataset{Set: set, groups: map[point]*group{}, ofClock: clockOf(all)}
+	d := &dataset{Set: set, groups: map[point]*group{}, ofClock: clockOf(all), boots: compared(all)}
 	of := map[point][]*runs.Cell{}
 	for _, c := range set.Cells {
-		p := point{c.Get(runs.FactorScenario), c.Get(runs.FactorWorkload), c.Get(runs.FactorArm), c.Policies}
+		p := point{d.scenarioOf(c), c.Get(runs.FactorWorkload), c.Get(runs.FactorArm), c.Policies}
 		of[p] = append(of[p], c)
 	}
 	for p, cells := range of {
@@ -62,9 +63,22 @@ func (d *dataset) order() {
 			arms = append(arms, a.Name)
 		}
 	}
-	d.scenarios = d.levels(slices.Concat([]string{"localhost", "multi-host"}, scenarios), func(p point) string { return p.scenario })
+	d.scenarios = d.levels(d.places(slices.Concat([]string{"localhost", "multi-host"}, scenarios)), func(p point) string { return p.scenario })
 	d.workloads = d.levels(slices.Concat([]string{"TCP_STREAM", "TCP_RR", "TCP_CRR"}, workloads), func(p point) string { return p.workload })
 	d.arms = d.levels(arms, func(p point) string { return p.arm })
+}
+
+// places are scenarios with the boots that they ran on, in the order of the plan.
+func (d *dataset) places(scenarios []string) []string {
+	var out []string
+	for _, s := range scenarios {
+		for _, c := range d.Cells {
+			if p := d.scenarioOf(c); c.Get(runs.FactorScenario) == s && !slices.Contains(out, p) {
+				out = append(out, p)
+			}
+		}
+	}
+	return out
 }
 
 // levels lists the levels that occur: preferred ones first, others sorted.

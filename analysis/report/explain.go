@@ -117,7 +117,7 @@ func (e estimator) contexts(scenario, workload string) []*context {
 	var cells []*runs.Cell
 	carried := map[string]int{}
 	for _, c := range e.Cells {
-		if c.Get(runs.FactorScenario) != scenario || c.Get(runs.FactorWorkload) != workload || c.Get(factorFabric) == "" || c.Get(factorFilter) == "" {
+		if e.scenarioOf(c) != scenario || c.Get(runs.FactorWorkload) != workload || c.Get(factorFabric) == "" || c.Get(factorFilter) == "" {
 			continue
 		}
 		cells = append(cells, c)
@@ -127,7 +127,7 @@ func (e estimator) contexts(scenario, workload string) []*context {
 			}
 		}
 	}
-	sorter := sorter{scenario: scenario, defaults: defaults(scenario)}
+	sorter := sorter{scenario: plainScenario(scenario), defaults: defaults(plainScenario(scenario))}
 	for f, n := range carried {
 		if _, option := sorter.defaults[f]; !option && n == len(cells) && !isArmFactor(f) {
 			sorter.rig = append(sorter.rig, f)

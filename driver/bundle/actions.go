@@ -49,6 +49,32 @@ type Bridge struct {
 	Link string `json:"link"`
 }
 
+// Vxlan makes a VXLAN device (RFC 7348) over IPv4 and sets it up. It learns
+// nothing: where a MAC address is must be said by FDB, or by whoever sets the
+// tunnel key of each packet. UDPCsum is read back. Undo: deleted.
+type Vxlan struct {
+	Link     string `json:"link"`
+	MAC      string `json:"mac"`
+	Underlay string `json:"underlay"`      // link that outer packets leave by
+	Local    string `json:"local"`         // their source address
+	VNI      uint32 `json:"vni,omitempty"` // 0 with External
+	Port     int    `json:"port"`          // UDP
+	// UDPCsum: outer packets carry a UDP checksum. With External it is the tunnel
+	// key of each packet that says so.
+	UDPCsum bool `json:"udp_csum,omitempty"`
+	// External: the tunnel key that a packet carries says where it goes.
+	External bool `json:"external,omitempty"`
+	MTU      int  `json:"mtu"` // bytes of inner IP
+}
+
+// FDB says behind which address of the underlay a MAC address is, for a Vxlan.
+// Undo: removed.
+type FDB struct {
+	Link string `json:"link"`
+	MAC  string `json:"mac"`
+	Dst  string `json:"dst"`
+}
+
 // SetLink changes an existing link. Empty fields are left alone. Undo: the
 // previous values return if the link still exists.
 type SetLink struct {
@@ -224,7 +250,16 @@ type Start struct {
 	Port   int      `json:"port,omitempty"`  // TCP; 0 = do not wait
 }
 
-// Stop ends a Start or Listen before its undo would.
+// Sniff counts the VXLAN packets that come and go by a link of the step's
+// namespace, until it is undone or stopped (packet(7)). It is for a few packets:
+// what nobody reads in time is lost, and then Read fails.
+type Sniff struct {
+	Handle string `json:"handle"`
+	Link   string `json:"link"`
+	Port   int    `json:"port"` // UDP, of the destination
+}
+
+// Stop ends a Start, Listen or Sniff before its undo would.
 type Stop struct {
 	Handle string `json:"handle"`
 }
@@ -316,6 +351,25 @@ type Counter struct {
 	// Script prints its counters as one JSON object of whole numbers, by these
 	// keys: packets, bytes, dropped, accepted, entries, and what else it has.
 	Script *Program `json:"script,omitempty"`
+	// Link: the counters of a link. Values: rx_packets, rx_bytes, tx_packets,
+	// tx_bytes, and fragments: the IPv4 fragments that the step's namespace made
+	// or was sent (RFC 4293's OutFragCreates and ReasmReqds).
+	Link *LinkCounter `json:"link,omitempty"`
+	// Sniff: what a Sniff has counted. Values: in, out, checksum and no_checksum
+	// (of UDP), fragments, and vni.N for each of VNIs.
+	Sniff *SniffCounter `json:"sniff,omitempty"`
+}
+
+// LinkCounter names a link of the step's namespace.
+type LinkCounter struct {
+	Link string `json:"link"`
+}
+
+// SniffCounter names a Sniff, and the network identifiers to tell apart in
+// packets that came in.
+type SniffCounter struct {
+	Handle string   `json:"handle"`
+	VNIs   []uint32 `json:"vnis,omitempty"`
 }
 
 // RuleCounter names a chain of a netfilter rule set. Its values: rules (in the
@@ -375,10 +429,10 @@ const (
 
 // Guard looks at what could spoil a measurement without a filter's counters
 // showing it, as it is now, and fails with FaultVoid and all that is wrong. What
-// it looked at returns as values: xdp_program, jit_enable, jit_harden,
+// it looked at returns as values: xdp_program, mtu, jit_enable, jit_harden,
 // conntrack_count, conntrack_max, entries.MAP, max_entries.MAP.
 type Guard struct {
-	// Link is looked at for XDP and Offloads ("peer:" names allowed).
+	// Link is looked at for XDP, Offloads and MTU ("peer:" names allowed).
 	Link string `json:"link,omitempty"`
 	// XDP is the mode that must be in force, "" is not looked at; with Program,
 	// which is one of Handle, it must be that program's.
@@ -386,6 +440,8 @@ type Guard struct {
 	Program string `json:"program,omitempty"`
 	// Offloads must read as stated, by their names as for Offload.
 	Offloads map[string]bool `json:"offloads,omitempty"`
+	// MTU is what Link must have, in bytes; 0 is not looked at.
+	MTU int `json:"mtu,omitempty"`
 	// JIT must be on (net.core.bpf_jit_enable = 1) and not hardened
 	// (net.core.bpf_jit_harden = 0) on the machine, and every program of Handle,
 	// if given, be machine code.
@@ -408,6 +464,14 @@ type Exec struct {
 	Sched   string   `json:"sched,omitempty"` // scheduling policy; "" = the kernel's usual one
 	Timeout float64  `json:"timeout"`         // seconds
 	Out     string   `json:"out,omitempty"`
+}
+
+// Parallel executes steps of one node at once, all Exec or all Probes, each in the
+// namespace of its own In, and waits for all of them. Programs are let go
+// together: each is held at its first instruction until all are there. It fails
+// as those that fail do. Values: the sums of theirs.
+type Parallel struct {
+	Steps []Step `json:"steps"`
 }
 
 // Snapshot keeps /proc/stat CPU times, /proc/softirqs sums, /proc/net/snmp
@@ -470,6 +534,8 @@ func (Netns) Kind() string     { return "netns" }
 func (Veth) Kind() string      { return "veth" }
 func (Netkit) Kind() string    { return "netkit" }
 func (Bridge) Kind() string    { return "bridge" }
+func (Vxlan) Kind() string     { return "vxlan" }
+func (FDB) Kind() string       { return "fdb" }
 func (SetLink) Kind() string   { return "set-link" }
 func (Addr) Kind() string      { return "addr" }
 func (Route) Kind() string     { return "route" }
@@ -482,6 +548,7 @@ func (FillMap) Kind() string   { return "fill-map" }
 func (AttachBPF) Kind() string { return "attach-bpf" }
 func (Listen) Kind() string    { return "listen" }
 func (Start) Kind() string     { return "start" }
+func (Sniff) Kind() string     { return "sniff" }
 func (Stop) Kind() string      { return "stop" }
 func (Probes) Kind() string    { return "probes" }
 func (Flow) Kind() string      { return "flow" }
@@ -489,6 +556,7 @@ func (Read) Kind() string      { return "read" }
 func (Expect) Kind() string    { return "expect" }
 func (Guard) Kind() string     { return "guard" }
 func (Exec) Kind() string      { return "exec" }
+func (Parallel) Kind() string  { return "parallel" }
 func (Snapshot) Kind() string  { return "snapshot" }
 func (TestRuns) Kind() string  { return "test-runs" }
 func (Generate) Kind() string  { return "generate" }
@@ -499,10 +567,10 @@ func (AdoptBPF) Kind() string  { return "adopt-bpf" }
 // actions lists every action once; decoding goes by it.
 func actions() []Action {
 	return []Action{
-		Netns{}, Veth{}, Netkit{}, Bridge{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
+		Netns{}, Veth{}, Netkit{}, Bridge{}, Vxlan{}, FDB{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
 		TestRuns{}, Generate{},
-		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Stop{}, Probes{}, Flow{},
-		Read{}, Expect{}, Guard{}, Exec{}, Snapshot{},
+		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Sniff{}, Stop{}, Probes{}, Flow{},
+		Read{}, Expect{}, Guard{}, Exec{}, Parallel{}, Snapshot{},
 		Tool{}, Daemon{}, AdoptBPF{},
 	}
 }

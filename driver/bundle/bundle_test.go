@@ -31,6 +31,8 @@ func filled(typ reflect.Type) reflect.Value {
 	case reflect.Map:
 		v.Set(reflect.MakeMap(typ))
 		v.SetMapIndex(filled(typ.Key()), filled(typ.Elem()))
+	case reflect.Interface: // an Action, of which any will do
+		v.Set(reflect.ValueOf(Snapshot{Out: "s"}))
 	case reflect.Pointer:
 		v.Set(reflect.New(typ.Elem()))
 		v.Elem().Set(filled(typ.Elem()))

@@ -29,6 +29,9 @@ type Hello struct {
 	// PeersRoot is the root file system of filters that others wrote; "" where no
 	// bundle has any.
 	PeersRoot string `json:"peers_root,omitempty"`
+	// Machine: the whole machine is hookbed's, so that kernel modules it loaded
+	// may be unloaded again.
+	Machine bool `json:"machine,omitempty"`
 }
 
 // Bind tells where a container endpoint lives.

@@ -62,8 +62,9 @@ type runner struct {
 	result    Result
 	lab       *lab.Lab
 	block     int
-	wroteEnv  bool
-	rigFaults int // in a row
+	env       map[string]any  // as written
+	described map[string]bool // boots that it tells of, by name
+	rigFaults int             // in a row
 
 	// The load gate; loud is why the trials at hand are void, or "".
 	load               func() (float64, error)
@@ -84,7 +85,7 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 
 func newRunner(cfg Config) *runner {
 	return &runner{Config: cfg, result: Result{Status: map[string]int{}, Seconds: map[string]float64{}},
-		load: loadAverage, loadWait: loadWait, loadPoll: loadPoll}
+		described: map[string]bool{}, load: loadAverage, loadWait: loadWait, loadPoll: loadPoll}
 }
 
 func (r *runner) run(ctx context.Context) (Result, error) {
@@ -210,13 +211,39 @@ func (r *runner) ensureLab(ctx context.Context, block int) error {
 	for part, s := range l.Timings {
 		r.result.Seconds[part] += s
 	}
-	if !r.wroteEnv {
-		if err := r.Dir.WriteEnv(r.Environment(l)); err != nil {
-			return err
-		}
-		r.wroteEnv = true
+	if err := r.describe(l, r.Plan.BootName(block)); err != nil {
+		return err
 	}
 	r.Progress.Phase(fmt.Sprintf("run block %d", block))
+	return nil
+}
+
+// describe writes what the lab says of itself, once; where boots are compared
+// once for each, into one file.
+func (r *runner) describe(l *lab.Lab, boot string) error {
+	if r.described[boot] {
+		return nil
+	}
+	env := r.Environment(l)
+	for _, key := range []string{"kernel_release", "image_sha256", "image_drift", "machines", "nodes"} {
+		if boot == "" {
+			break
+		}
+		all, _ := r.env[key].(map[string]any)
+		if all == nil {
+			all = map[string]any{}
+		}
+		all[boot] = env[key]
+		env[key] = all
+	}
+	write := r.Dir.WriteEnv
+	if r.env != nil {
+		write = r.Dir.RewriteEnv
+	}
+	if err := write(env); err != nil {
+		return err
+	}
+	r.env, r.described[boot] = env, true
 	return nil
 }
 

@@ -405,3 +405,28 @@ func TestLoadGateEndsWithTheRun(t *testing.T) {
 		t.Errorf("%d rows of trials that were held back", n)
 	}
 }
+
+// TestTunnelGuard: traffic that went past the overlay, one way or back, or in
+// fragments, gives no number.
+func TestTunnelGuard(t *testing.T) {
+	enough := tunnel{in: workload.Traffic{Packets: 100, Bytes: 5000}, out: 100}
+	for _, tc := range []struct {
+		what  string
+		least workload.Traffic
+		t     tunnel
+		want  string
+	}{
+		{"transactions", workload.Traffic{Packets: 100}, enough, ""},
+		{"bulk data", workload.Traffic{Bytes: 5000}, enough, ""},
+		{"direct", workload.Traffic{Packets: 100}, tunnel{}, "took another path"},
+		{"one transaction direct", workload.Traffic{Packets: 101}, enough, "took another path"},
+		{"bulk data direct", workload.Traffic{Bytes: 5001}, enough, "took another path"},
+		{"answers direct", workload.Traffic{Packets: 100}, tunnel{in: enough.in, out: 99}, "answers took another path"},
+		{"acknowledgements direct", workload.Traffic{Bytes: 5000}, tunnel{in: enough.in}, "answers took another path"},
+		{"fragments", workload.Traffic{Packets: 100}, tunnel{in: enough.in, out: 100, fragments: 1}, "fragments"},
+	} {
+		if got := tunnelGuard(tc.least, tc.t); tc.want == "" && got != "" || !strings.Contains(got, tc.want) {
+			t.Errorf("%s: %q, want %q", tc.what, got, tc.want)
+		}
+	}
+}

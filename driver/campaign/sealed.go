@@ -36,7 +36,7 @@ func Compose(p *plan.Plan, number int) (lab.SealedBlock, error) {
 		return lab.SealedBlock{}, fmt.Errorf("compose block %d: the plan has no such block", number)
 	}
 	out := lab.SealedBlock{
-		Number: number, Seed: lab.Seed(p.Spec.Seed, block.Seed),
+		Number: number, Seed: lab.Seed(p.Spec.Seed, block.Seed), Kernel: p.LabOf(number).Kernel,
 		Block: bundle.Sealed{Schema: bundle.Schema}, Files: map[string]bundle.File{},
 	}
 	for i, group := range setups(p, trialsOf(p, number)) {
@@ -112,7 +112,7 @@ type booted struct {
 // guest was ready first. A block that was executed is kept at once; one that
 // was not is executed again by a resumed run, as a whole.
 func RunSealed(ctx context.Context, cfg SealedConfig) (Result, error) {
-	r := &runner{Config: cfg.Config, result: Result{Status: map[string]int{}, Seconds: map[string]float64{}}, replay: true, wroteEnv: true}
+	r := &runner{Config: cfg.Config, result: Result{Status: map[string]int{}, Seconds: map[string]float64{}}, replay: true}
 	r.done = r.Dir.Done()
 	cfg.Progress = &oneAtATime{Progress: cfg.Progress}
 	if err := r.Dir.WriteEnv(cfg.Facts); err != nil {

@@ -23,6 +23,9 @@ import (
 const (
 	runBefore = "run-before"
 	runAfter  = "run-after"
+	// Of the overlay's.
+	tunnelBefore = "tunnel-before"
+	tunnelAfter  = "tunnel-after"
 )
 
 // applied is what setting a datapath up measured; every trial of the setup
@@ -100,23 +103,32 @@ func holder(i int, s bundle.Step) string {
 // reads of the filter's counters.
 func Bundle(cell plan.Cell, setup datapath.Setup) (*bundle.Bundle, error) {
 	t := setup.Topology
-	run, err := workload.Render(cell, workload.Target{
+	target := workload.Target{
 		ClientNode: t.Client.Node.Name, ServerNode: t.Server.Node.Name,
-		Client: t.Client.Role, Server: t.Server.Role, ServerAddr: t.Server.Addr.String(),
-		ServicePort: datapath.ServicePort, ControlPort: datapath.ControlPort,
-	})
+		Server: t.Server.Role, ServerAddr: t.Server.Addr.String(), ControlPort: datapath.ControlPort,
+	}
+	for _, c := range t.Clients() {
+		target.Clients = append(target.Clients, workload.Client{Role: c.Role, Port: c.Port})
+	}
+	run, err := workload.Render(cell, target)
 	if err != nil {
 		return nil, err
 	}
 	b := &bundle.Bundle{Schema: bundle.Schema, Name: cell.ID, Files: setup.Files}
 	b.Steps = append(b.Steps, setup.Apply...)
 	b.Steps = append(b.Steps, setup.Prove...)
+	if setup.Tunnel != nil {
+		b.Steps = append(b.Steps, setup.Tunnel.Read(bundle.Run, tunnelBefore))
+	}
 	if setup.Hook != nil {
 		b.Steps = append(b.Steps, setup.Hook.Read(bundle.Run, runBefore))
 	}
 	b.Steps = append(b.Steps, run...)
 	if setup.Hook != nil {
 		b.Steps = append(b.Steps, setup.Hook.Read(bundle.Collect, runAfter))
+	}
+	if setup.Tunnel != nil {
+		b.Steps = append(b.Steps, setup.Tunnel.Read(bundle.Collect, tunnelAfter))
 	}
 	b.Steps = append(b.Steps, setup.Guards(bundle.Collect)...)
 	return b, nil
@@ -196,15 +208,45 @@ func (r *runner) proveAndRun(ctx context.Context, b *bundle.Bundle) (proof, meas
 
 // guard returns why the trial's number must not be used, or "".
 func (r *runner) guard(cell plan.Cell, setup datapath.Setup, metrics []workload.Metric, ex lab.Execution) string {
-	if setup.Hook == nil {
-		return ""
+	least := workload.LeastTraffic(cell, metrics)
+	if setup.Hook != nil {
+		if seen := hookTraffic(ex); seen.Packets < least.Packets || seen.Bytes < least.Bytes {
+			return fmt.Sprintf("the filter saw %.0f packets and %.0f bytes, the workload sent at least %.0f and %.0f: traffic went past it",
+				seen.Packets, seen.Bytes, least.Packets, least.Bytes)
+		}
 	}
-	least, seen := workload.LeastTraffic(cell, metrics), hookTraffic(ex)
-	if seen.Packets < least.Packets || seen.Bytes < least.Bytes {
-		return fmt.Sprintf("the filter saw %.0f packets and %.0f bytes, the workload sent at least %.0f and %.0f: traffic went past it",
-			seen.Packets, seen.Bytes, least.Packets, least.Bytes)
+	if setup.Tunnel != nil {
+		return tunnelGuard(least, tunnelTraffic(ex))
 	}
 	return ""
+}
+
+// tunnelGuard returns why the traffic did not go through the overlay as it was
+// made, or "".
+func tunnelGuard(least workload.Traffic, t tunnel) string {
+	switch {
+	case t.in.Packets < least.Packets || t.in.Bytes < least.Bytes:
+		return fmt.Sprintf("%.0f packets and %.0f bytes came through the overlay, the workload sent at least %.0f and %.0f: traffic took another path",
+			t.in.Packets, t.in.Bytes, least.Packets, least.Bytes)
+	case t.out < least.Packets || t.out == 0:
+		return fmt.Sprintf("%.0f packets went back through the overlay, the workload had at least %.0f and not none: answers took another path", t.out, least.Packets)
+	case t.fragments > 0:
+		return fmt.Sprintf("the node made or met %.0f fragments of IP packets: the overlay's MTU is too large", t.fragments)
+	}
+	return ""
+}
+
+// tunnel is what the overlay's counters at the server's node grew by during the
+// workload: what came in, the packets that went out, and fragments.
+type tunnel struct {
+	in             workload.Traffic
+	out, fragments float64
+}
+
+func tunnelTraffic(ex lab.Execution) tunnel {
+	before, after := readValues(ex, tunnelBefore), readValues(ex, tunnelAfter)
+	grew := func(key string) float64 { return after[key] - before[key] }
+	return tunnel{in: workload.Traffic{Packets: grew("rx_packets"), Bytes: grew("rx_bytes")}, out: grew("tx_packets"), fragments: grew("fragments")}
 }
 
 // hookTraffic is what the filter's counters grew by during the workload.
@@ -225,16 +267,9 @@ func readValues(ex lab.Execution, name string) map[string]float64 {
 // proofMetrics puts the proof beside the number: what was probed, what the
 // kernel holds, and what the filter counted.
 func proofMetrics(cell plan.Cell, proof, measured lab.Execution) []workload.Metric {
-	var out []workload.Metric
+	out := probeMetrics(proof)
 	for _, o := range proof.Steps {
-		switch do := o.Do.(type) {
-		case bundle.Probes:
-			out = append(out, workload.Metric{Name: "probes_allowed", Unit: "1", Value: o.Values["allowed"]},
-				workload.Metric{Name: "probes_denied", Unit: "1", Value: o.Values["denied"]})
-		case bundle.Read:
-			if do.Name != "prove-after" {
-				continue
-			}
+		if do, ok := o.Do.(bundle.Read); ok && do.Name == "prove-after" {
 			out = append(out, workload.Metric{Name: "policies_realised", Unit: "1", Value: float64(cell.Int(plan.FactorPolicies))})
 			for _, k := range slices.Sorted(maps.Keys(o.Values)) {
 				if k == "rules" || k == "rules_hook" || len(k) > 8 && k[:8] == "entries." {
@@ -247,7 +282,24 @@ func proofMetrics(cell plan.Cell, proof, measured lab.Execution) []workload.Metr
 		out = append(out, workload.Metric{Name: "hook_packets", Unit: "1", Value: seen.Packets},
 			workload.Metric{Name: "hook_bytes", Unit: "By", Value: seen.Bytes})
 	}
+	if t := tunnelTraffic(measured); t.in.Packets > 0 {
+		out = append(out, workload.Metric{Name: "overlay_packets", Unit: "1", Value: t.in.Packets},
+			workload.Metric{Name: "overlay_bytes", Unit: "By", Value: t.in.Bytes},
+			workload.Metric{Name: "overlay_packets_back", Unit: "1", Value: t.out})
+	}
 	return out
+}
+
+// probeMetrics counts what was tried, by all clients.
+func probeMetrics(proof lab.Execution) []workload.Metric {
+	allowed, denied := 0.0, 0.0
+	for _, o := range proof.Steps {
+		switch o.Do.(type) {
+		case bundle.Probes, bundle.Parallel:
+			allowed, denied = allowed+o.Values["allowed"], denied+o.Values["denied"]
+		}
+	}
+	return []workload.Metric{{Name: "probes_allowed", Unit: "1", Value: allowed}, {Name: "probes_denied", Unit: "1", Value: denied}}
 }
 
 func (r *runner) saveRaw(t plan.Trial, raw map[string]string) (string, error) {
@@ -308,7 +360,7 @@ func (r *runner) record(t plan.Trial, status, reason, raw string, metrics []work
 // block in virtual time.
 func (r *runner) levels(t plan.Trial, cell plan.Cell) map[string]string {
 	b, ok := r.Plan.BlockByNumber(t.Block)
-	if !ok {
+	if !ok || b.Seed == 0 {
 		return cell.Factors
 	}
 	out := maps.Clone(cell.Factors)

@@ -107,7 +107,7 @@ func (c custom) scripts() error {
 			return fmt.Errorf("filter %q has no file %q", filterCustom, key)
 		}
 	}
-	policies := r.file(customPolicies, []byte(policiesCSV(r.policies.installed(r.Topology.Client.Addr))))
+	policies := r.file(customPolicies, []byte(policiesCSV(r.installed())))
 	program := func(key string) *bundle.Program {
 		f, ok := r.cell.Files[key]
 		if !ok {
@@ -120,7 +120,7 @@ func (c custom) scripts() error {
 	r.Hook = &Hook{Node: c.node.Name, In: c.in, From: bundle.Counter{Script: program(keyCounters)}}
 	r.realised = append(r.realised, bundle.Expect{
 		What: fmt.Sprintf("entries that %s reports for %d policies", r.cell.Files[keyCounters].Path, r.policies.size()),
-		Key:  "entries", Op: bundle.Equal, Value: uint64(len(r.policies.installed(r.Topology.Client.Addr))),
+		Key:  "entries", Op: bundle.Equal, Value: uint64(len(r.installed())),
 	})
 	return nil
 }

@@ -5,6 +5,7 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"hookbed/bpf"
@@ -35,6 +36,9 @@ type Setup struct {
 	Update, Revert []bundle.Step
 	// Hook is where the filter counts packets; nil if nothing filters.
 	Hook *Hook
+	// Tunnel is where the overlay between nodes counts packets that come to the
+	// server's node; nil if there is none. Its values are those of a link.
+	Tunnel *Hook
 	// guards say what would spoil a trial without its counters showing it.
 	guards []bundle.Step
 	// KnownInstructions is what the filter is known to cost more than itself
@@ -89,8 +93,11 @@ type filter struct {
 	keys       []plan.FreeKey
 	// inside: it needs nothing of a node, only the endpoints' namespaces.
 	inside bool
-	refuse refusal // nil: nothing
-	render func(*renderer) error
+	// maxClients is how many clients it can tell apart, 0 for any number.
+	maxClients int
+	whyClients string
+	refuse     refusal // nil: nothing
+	render     func(*renderer) error
 }
 
 // preset is a combination with a name of its own.
@@ -141,12 +148,16 @@ func combined(fa fabric, fi filter) plan.DatapathEntry {
 		Crossed: true, NoPolicies: fi.noPolicies, Keys: fi.keys,
 		Options: slices.Concat([]plan.Option{familyOption()}, fa.options, fi.options),
 	}
+	e.MaxClients, e.WhyClients = fi.maxClients, fi.whyClients
+	if fa.name == fabricVeth {
+		e.MaxClients, e.WhyClients = 1, "fabric \"veth\" is one link between two endpoints"
+	}
 	if fa.name == fabricVeth && !fi.inside {
 		e.Impossible = "it belongs at the node's end of an endpoint's link, and here both ends are endpoints"
 	}
-	var refuse refusal = refuseBare
+	refuse := refuseFirst(refuseBare, refuseOverlay)
 	if fi.refuse != nil {
-		refuse = refuseFirst(refuseBare, fi.refuse)
+		refuse = refuseFirst(refuseBare, refuseOverlay, fi.refuse)
 	}
 	e.Refuse = func(lab plan.Lab, scenario string, options map[string]string) string {
 		return refuse(lab, fa.name, scenario, options)
@@ -171,6 +182,7 @@ func Render(cell plan.Cell) (Setup, error) {
 			return Setup{}, fmt.Errorf("render fabric %q: %w", fa.name, err)
 		}
 	}
+	r.watchOverlay()
 	r.Apply = append(r.Apply, r.updateOnce()...)
 	r.prove()
 	return r.Setup, nil
@@ -207,6 +219,9 @@ type renderer struct {
 	// realised is what the kernel must hold once the policies are applied.
 	realised []bundle.Expect
 	joined   bool // the programs of fabric bpf are there
+	// identities are those that the policies' sources have, where the filter asks
+	// for identities.
+	identities map[netip.Addr]uint32
 	// admits is the value of the filter's counters that grows with what it admits.
 	admits string
 }
@@ -216,7 +231,7 @@ func newRenderer(cell plan.Cell) *renderer {
 	return &renderer{
 		Setup:    Setup{Topology: t, Network: NetworkBridge, Files: map[string]bundle.File{}},
 		cell:     cell,
-		policies: policiesOf(cell, t.Client.Addr),
+		policies: policiesOf(cell, t),
 		admits:   "accepted",
 	}
 }
@@ -251,7 +266,11 @@ func (r *renderer) file(name string, data []byte) string {
 	return name
 }
 
-func (r *renderer) endpoints() []Endpoint { return []Endpoint{r.Topology.Client, r.Topology.Server} }
+func (r *renderer) endpoints() []Endpoint { return r.Topology.Endpoints() }
+
+// installed is what the filter is given: the policies, and what the workload
+// needs beside them.
+func (r *renderer) installed() []bpf.Policy { return r.policies.installed(r.Topology) }
 
 // common renders what every fabric needs of a node: forwarding on, and reverse
 // path filtering off, because the proof sends from sources that the node would

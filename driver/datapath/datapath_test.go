@@ -171,7 +171,8 @@ func TestPoliciesAreDistinctSeededAndInPlace(t *testing.T) {
 			}
 		}
 	}
-	if ps := policiesOf(cellOf(t, "iptables", plan.Localhost, plan.EndpointNetns, 0, nil), netip.MustParseAddr("198.18.11.10")); ps.size() != 0 {
+	if c := cellOf(t, "iptables", plan.Localhost, plan.EndpointNetns, 0, nil); policiesOf(c, Layout(c)).size() != 0 {
+		ps := policiesOf(c, Layout(c))
 		t.Errorf("%d policies at N = 0", ps.size())
 	}
 }
@@ -181,9 +182,9 @@ func TestPoliciesAreDistinctSeededAndInPlace(t *testing.T) {
 func checkPolicies(t *testing.T, c plan.Cell, n, at int) {
 	t.Helper()
 	client := Layout(c).Client.Addr
-	ps := policiesOf(c, client)
-	if ps.size() != n || ps.client != at {
-		t.Fatalf("%v: %d policies, the client's at %d, want %d and %d", c.Factors, ps.size(), ps.client, n, at)
+	ps := policiesOf(c, Layout(c))
+	if ps.size() != n || ps.admits() != (at >= 0) || ps.admits() && !slices.Equal(ps.clients, []int{at}) {
+		t.Fatalf("%v: %d policies, the clients' at %v, want %d and %d", c.Factors, ps.size(), ps.clients, n, at)
 	}
 	type span struct{ first, last netip.Addr }
 	var spans []span
@@ -215,7 +216,8 @@ func checkPolicies(t *testing.T, c plan.Cell, n, at int) {
 func TestPrefixesAreOfMixedLengths(t *testing.T) {
 	for n, want := range map[int]int{100: 4, 1000: 4, 10000: 2} {
 		lengths := map[int]bool{}
-		for _, p := range policiesOf(cellOf(t, "iptables", plan.Localhost, plan.EndpointNetns, n, map[string]string{optPolicy: policyCIDR}), netip.MustParseAddr("198.18.11.10")).list {
+		c := cellOf(t, "iptables", plan.Localhost, plan.EndpointNetns, n, map[string]string{optPolicy: policyCIDR})
+		for _, p := range policiesOf(c, Layout(c)).list {
 			lengths[p.Source.Bits()] = true
 		}
 		if len(lengths) < want {

@@ -14,11 +14,11 @@ type fabric struct {
 
 func fabrics() []fabric {
 	return []fabric{
-		{name: fabricBridge, doc: "Docker's bridge, or a plain one for namespaces", build: bridgeFabric},
-		{name: fabricRouted, doc: "a route for each endpoint's veth, no bridge", build: routedFabric},
+		{name: fabricBridge, doc: "Docker's bridge, or a plain one for namespaces", build: bridgeFabric, options: overlayOptions()},
+		{name: fabricRouted, doc: "a route for each endpoint's veth, no bridge", build: routedFabric, options: overlayOptions()},
 		{name: fabricBPF, doc: "tc programs that redirect between the endpoints' links; no bridge, no netfilter on the node", build: bpfFabric,
-			options: []plan.Option{{Key: optDelivery, Allowed: []string{deliverRedirect, deliverPeer, deliverNetkit},
-				Doc: "bpf_redirect to the veth, bpf_redirect_peer into the endpoint (Linux 5.10), or netkit pairs in the place of veths (6.7)"}}},
+			options: append([]plan.Option{{Key: optDelivery, Allowed: []string{deliverRedirect, deliverPeer, deliverNetkit},
+				Doc: "bpf_redirect to the veth, bpf_redirect_peer into the endpoint (Linux 5.10), or netkit pairs in the place of veths (6.7)"}}, overlayOptions()...)},
 		{name: fabricVeth, doc: "reference: one veth pair between the endpoints, no node", build: vethFabric},
 	}
 }
@@ -56,7 +56,7 @@ func bridgeFabric(r *renderer) {
 	for _, e := range r.endpoints() {
 		if !t.Docker {
 			r.apply(e.Node, "", bundle.Netns{Name: e.Role})
-			r.apply(e.Node, "", bundle.Veth{Link: e.HostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC})
+			r.apply(e.Node, "", bundle.Veth{Link: e.HostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC, MTU: r.mtu()})
 			r.apply(e.Node, "", bundle.SetLink{Link: e.HostLink(), Master: BridgeLink, Up: true})
 		}
 		if !t.Docker || t.IPv6 {
@@ -72,6 +72,7 @@ func bridgeFabric(r *renderer) {
 	for _, e := range r.endpoints() {
 		r.endpointSysctls(e)
 	}
+	r.shrinkLinks()
 	r.routesBetweenNodes()
 	r.apply(t.Client.Node, "", bundle.Route{Dst: r.otherSources(), Via: t.Client.Addr.String(), Link: BridgeLink})
 }
@@ -84,7 +85,7 @@ func routedFabric(r *renderer) {
 		r.apply(n, "", bundle.Addr{Link: "lo", CIDR: hostCIDR(n.Gateway)})
 	}
 	r.pointToPoint(func(e Endpoint) bundle.Action {
-		return bundle.Veth{Link: e.HostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC}
+		return bundle.Veth{Link: e.HostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC, MTU: r.mtu()}
 	})
 	for _, e := range r.endpoints() {
 		if !t.IPv6 {
@@ -98,9 +99,9 @@ func routedFabric(r *renderer) {
 func bpfFabric(r *renderer) {
 	r.pointToPoint(func(e Endpoint) bundle.Action {
 		if r.cell.Get(optDelivery) == deliverNetkit {
-			return bundle.Netkit{Link: e.HostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC}
+			return bundle.Netkit{Link: e.HostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC, MTU: r.mtu()}
 		}
-		return bundle.Veth{Link: e.HostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC}
+		return bundle.Veth{Link: e.HostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC, MTU: r.mtu()}
 	})
 }
 
@@ -133,6 +134,14 @@ func (r *renderer) pointToPoint(join func(Endpoint) bundle.Action) {
 func (r *renderer) routesBetweenNodes() {
 	t := r.Topology
 	if !t.MultiHost() {
+		return
+	}
+	switch {
+	case r.overlay() && r.fabric() == fabricBPF:
+		r.keysBetweenNodes()
+		return
+	case r.overlay():
+		r.tunnelBetweenNodes()
 		return
 	}
 	a, b := t.Client.Node, t.Server.Node

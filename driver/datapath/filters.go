@@ -47,13 +47,16 @@ func tcFilters() []filter {
 	}
 	pass := one("tc-pass", "control for tc: a program at the same place that admits every packet", bpf.StructurePass, refuseNetkitAttach)
 	pass.noPolicies, pass.options = true, tcOptions()
+	cilium09 := one("tc-cilium09", "tc eBPF as Cilium 0.9 had it: a hash of source identities, and a list of ports asked for new connections", bpf.StructureCilium09,
+		refuseCIDR("tc-lpm"), refuseDenyOf2017)
+	cilium09.maxClients = bpf.MaxL4Ports - 1 // and the control connections'
+	cilium09.whyClients = fmt.Sprintf("its list has room for %d ports, and each client has one of its own", bpf.MaxL4Ports)
 	return []filter{
 		pass,
 		one("tc-linear", "tc eBPF, a list of policies asked in order", bpf.StructureLinear),
 		one("tc-hash", "tc eBPF, a hash of source identity, port and protocol", bpf.StructureHash, refuseCIDR("tc-lpm")),
 		one("tc-lpm", "tc eBPF, a trie of source prefixes for each port and protocol", bpf.StructureLPM),
-		one("tc-cilium09", "tc eBPF as Cilium 0.9 had it: a hash of source identities, and a list of ports asked for new connections", bpf.StructureCilium09,
-			refuseCIDR("tc-lpm"), refuseDenyOf2017),
+		cilium09,
 		{
 			name: "tc-control", doc: "a tc program at the server's eth0 whose cost in instructions is known", noPolicies: true, render: controlFilter,
 			options: []plan.Option{{Key: optSpin, Allowed: []string{"0", "100", "1000", "10000"}, Doc: "iterations of the program's loop for each packet"}},

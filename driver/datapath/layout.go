@@ -3,6 +3,7 @@ package datapath
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"hookbed/driver/plan"
 )
@@ -16,6 +17,7 @@ const (
 	otherSources4 = "198.19.0.0/16"
 	otherSources6 = "2001:2:0:1319::/112"
 	ServicePort   = 5001 // the measured workload's port, the one policies name
+	morePorts     = 5010 // of further clients: plus the client's number, from 2
 	ControlPort   = 12865
 	ForbiddenPort = 5002
 )
@@ -43,6 +45,9 @@ type Endpoint struct {
 	Addr    netip.Addr
 	MAC     string // of eth0, where hookbed makes the link
 	HostMAC string // of the node's end of it
+	// Port is where the server serves this client, and what its policy names; 0 of
+	// the server.
+	Port int
 }
 
 // HostLink is the node's end of the endpoint's link where hookbed makes it.
@@ -55,8 +60,19 @@ func (e Endpoint) PeerLink() string { return "peer:" + e.Role + "/" + endpointLi
 type Topology struct {
 	Nodes          []Node
 	Client, Server Endpoint
-	Docker         bool // endpoints are Docker containers
-	IPv6           bool // the addresses are IPv6
+	More           []Endpoint // clients beside Client, on its node
+	Docker         bool       // endpoints are Docker containers
+	IPv6           bool       // the addresses are IPv6
+}
+
+// Clients are all clients, the first of them Client.
+func (t Topology) Clients() []Endpoint {
+	return append([]Endpoint{t.Client}, t.More...)
+}
+
+// Endpoints are all endpoints.
+func (t Topology) Endpoints() []Endpoint {
+	return slices.Concat([]Endpoint{t.Client, t.Server}, t.More)
 }
 
 // MultiHost says whether client and server sit on different nodes.
@@ -88,8 +104,8 @@ func node6At(i int) Node {
 // DataCIDR is the node's address on the data network in CIDR form.
 func (n Node) DataCIDR() string { return cidr(n.Data, n.Subnet.Bits()) }
 
-// Layout places the endpoints of a cell: the client always on node1, the
-// server beside it (localhost) or on node2 (multi-host).
+// Layout places the endpoints of a cell: the clients always on node1, the
+// server beside them (localhost) or on node2 (multi-host).
 func Layout(cell plan.Cell) Topology {
 	at := NodeAt
 	v6 := cell.Get(optFamily) == familyIPv6
@@ -102,13 +118,26 @@ func Layout(cell plan.Cell) Topology {
 		last = at(2)
 		nodes = append(nodes, last)
 	}
-	return Topology{
+	t := Topology{
 		Nodes:  nodes,
 		Client: endpointAt(Client, first, 10),
 		Server: endpointAt(Server, last, 20),
 		Docker: cell.Get(plan.FactorEndpoint) == plan.EndpointDocker,
 		IPv6:   v6,
 	}
+	t.Client.Port = ServicePort
+	for k := 2; k <= cell.Int(plan.FactorClients); k++ {
+		t.More = append(t.More, clientAt(k, first))
+	}
+	return t
+}
+
+// clientAt is client number k, from 2. Its address is four above the one
+// before, so that prefixes of four addresses around clients hold one each.
+func clientAt(k int, n Node) Endpoint {
+	e := endpointAt(fmt.Sprintf("%s%d", Client, k), n, byte(26+4*k))
+	e.Port = morePorts + k
+	return e
 }
 
 func endpointAt(role string, n Node, host byte) Endpoint {

@@ -266,7 +266,7 @@ func rulesetOf(r *renderer) ruleset {
 		// IPv4 only.
 		Docker: r.Topology.Docker && !r.Topology.IPv6 && (filter == filterIptablesLegacy || filter == filterIpset),
 	}
-	for _, p := range r.policies.installed(r.Topology.Client.Addr) {
+	for _, p := range r.installed() {
 		rs.Policies = append(rs.Policies, entry{p.Source, p.Port, p.Proto})
 	}
 	if len(rs.Policies) > 0 {

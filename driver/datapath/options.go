@@ -183,7 +183,9 @@ func refuseXDP(lab plan.Lab, fabric, scenario string, o map[string]string) strin
 		return fmt.Sprintf("native XDP on eth0 does not see what bpf_redirect_peer delivers; write delivery = %q", deliverRedirect)
 	case !nic && o[optDelivery] == deliverNetkit:
 		return fmt.Sprintf("netkit has no native XDP; write delivery = %q", deliverRedirect)
-	case nic && native && virtioNIC(lab.Provider, lab.Clock) && lab.Queues < 2*lab.VCPUs:
+	case nic && native && lab.NIC.Card() == plan.NICE1000e:
+		return fmt.Sprintf("%s has no native XDP; write attach = %q, or another network card", plan.NICE1000e, attachGeneric)
+	case nic && native && virtioNIC(lab.Provider, lab.Clock) && lab.NIC.Card() == plan.NICVirtio && lab.Queues < 2*lab.VCPUs:
 		return fmt.Sprintf("native XDP on the node's NIC wants lab.queues >= 2 x lab.vcpus = %d, got %d; raise queues, or write attach = %q",
 			2*lab.VCPUs, lab.Queues, attachGeneric)
 	}

@@ -279,7 +279,7 @@ func (r *renderer) bpfilterChain(extra *bpf.Policy) bfChain {
 	if r.policies.deny {
 		verdict, otherwise = otherwise, verdict
 	}
-	all := r.policies.installed(r.Topology.Client.Addr)
+	all := r.installed()
 	if extra != nil {
 		all = slices.Insert(slices.Clone(all), len(r.policies.list), *extra)
 	}

@@ -17,41 +17,48 @@ type policies struct {
 	kind string // policyL3, policyL4, policyCIDR
 	deny bool   // they name who is denied, and everything else is admitted
 	list []bpf.Policy
-	// client is the place of the policy that admits the client, -1 in a deny list.
-	client int
+	// clients are the places of the policies that admit clients, in the order of
+	// the list; none in a deny list.
+	clients []int
 }
 
-// policiesOf lists the policies of a cell. All but the client's name other
-// sources, drawn without repetition by a fixed seed, so that every arm and run
-// gets the same list.
-func policiesOf(cell plan.Cell, client netip.Addr) policies {
-	ps := policies{kind: cell.Get(optPolicy), deny: cell.Get(optAction) == actionDeny, client: -1}
-	n := cell.Int(plan.FactorPolicies)
+// policiesOf lists the N policies of a cell. One for each client admits it where
+// the server serves it; the rest name other sources, drawn without repetition by
+// a fixed seed, so that every arm and run gets the same list. There are N in all,
+// so that more clients do not also mean a longer list.
+func policiesOf(cell plan.Cell, t Topology) policies {
+	ps := policies{kind: cell.Get(optPolicy), deny: cell.Get(optAction) == actionDeny}
+	n, clients := cell.Int(plan.FactorPolicies), t.Clients()
 	if n == 0 {
 		return ps
 	}
-	others := n - 1
+	others := n - len(clients)
 	if ps.deny {
 		others = n
 	}
-	for _, source := range otherPrefixes(ps.kind, others, client.Is6()) {
-		ps.list = append(ps.list, ps.of(source))
+	for _, source := range otherPrefixes(ps.kind, others, t.IPv6) {
+		ps.list = append(ps.list, ps.of(source, ServicePort))
 	}
 	if !ps.deny {
-		ps.client = matchAt(cell.Get(optMatch), n)
-		ps.list = slices.Insert(ps.list, ps.client, ps.of(ps.clientPrefix(client)))
+		ps.clients = matchAt(cell.Get(optMatch), n, len(clients))
+		for i, at := range ps.clients {
+			ps.list = slices.Insert(ps.list, at, ps.of(ps.clientPrefix(clients[i].Addr), clients[i].Port))
+		}
 	}
 	return ps
 }
 
-// of is the policy about a source.
-func (ps policies) of(source netip.Prefix) bpf.Policy {
+// of is the policy about a source and, unless it names none, a port.
+func (ps policies) of(source netip.Prefix, port int) bpf.Policy {
 	p := bpf.Policy{Source: source, Deny: ps.deny}
 	if ps.kind != policyL3 {
-		p.Port, p.Proto = ServicePort, protoTCP
+		p.Port, p.Proto = uint16(port), protoTCP
 	}
 	return p
 }
+
+// admits says whether some policies name clients.
+func (ps policies) admits() bool { return len(ps.clients) > 0 }
 
 // clientPrefix is the source of the policy that admits the client: with
 // prefixes, the /30 (IPv6: /126) around it.
@@ -62,50 +69,64 @@ func (ps policies) clientPrefix(client netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(client, client.BitLen())
 }
 
-// matchAt is the place of the client's policy among n: the last is the worst
-// case of a list, the first its best; uniform is a place drawn by a fixed seed.
-func matchAt(match string, n int) int {
-	switch match {
-	case matchFirst:
-		return 0
-	case matchUniform:
-		return rand.New(rand.NewPCG(0x6d_61_74_63_68, uint64(n))).IntN(n)
+// matchAt are the places of the clients' policies among n, ascending: the last
+// ones are the worst case of a list, the first its best; uniform are places drawn
+// by a fixed seed.
+func matchAt(match string, n, clients int) []int {
+	var out []int
+	rng := rand.New(rand.NewPCG(0x6d_61_74_63_68, uint64(n)))
+	for k := 0; len(out) < clients; k++ {
+		at := n - clients + k
+		switch match {
+		case matchFirst:
+			at = k
+		case matchUniform:
+			if at = rng.IntN(n); slices.Contains(out, at) {
+				continue
+			}
+		}
+		out = append(out, at)
 	}
-	return n - 1
+	slices.Sort(out)
+	return out
 }
 
 // size is N.
 func (ps policies) size() int { return len(ps.list) }
 
-// control admits netperf's control connection, which the workload needs beside
-// the measured one. Policies without ports admit it already.
-func (ps policies) control(client netip.Addr) []bpf.Policy {
+// control admits each client's control connection of netperf, which the workload
+// needs beside the measured one. Policies without ports admit it already.
+func (ps policies) control(t Topology) []bpf.Policy {
 	if ps.size() == 0 || ps.deny || ps.kind == policyL3 {
 		return nil
 	}
-	return []bpf.Policy{{Source: netip.PrefixFrom(client, client.BitLen()), Port: ControlPort, Proto: protoTCP}}
+	var out []bpf.Policy
+	for _, c := range t.Clients() {
+		out = append(out, bpf.Policy{Source: netip.PrefixFrom(c.Addr, c.Addr.BitLen()), Port: ControlPort, Proto: protoTCP})
+	}
+	return out
 }
 
 // installed is what the filter is given: the policies and what the workload
 // needs beside them.
-func (ps policies) installed(client netip.Addr) []bpf.Policy {
-	return append(slices.Clone(ps.list), ps.control(client)...)
+func (ps policies) installed(t Topology) []bpf.Policy {
+	return append(slices.Clone(ps.list), ps.control(t)...)
 }
 
 // extra is one policy more than the cell has, about a source that none names:
 // what updating by one policy means.
 func (ps policies) extra(v6 bool) bpf.Policy {
 	a := otherHost(updateHost, v6)
-	return ps.of(netip.PrefixFrom(a, a.BitLen()))
+	return ps.of(netip.PrefixFrom(a, a.BitLen()), ServicePort)
 }
 
-// middle is a policy in the middle of the others than the client's; ok is false if there is none.
+// middle is a policy in the middle of the others than the clients'; ok is false if there is none.
 func (ps policies) middle() (p bpf.Policy, number int, ok bool) {
-	if ps.size() == 0 || ps.client >= 0 && ps.size() == 1 {
+	if ps.size() <= len(ps.clients) {
 		return p, 0, false
 	}
 	i := (ps.size() - 1) / 2
-	if i == ps.client {
+	for slices.Contains(ps.clients, i) {
 		i = (i + 1) % ps.size()
 	}
 	return ps.list[i], i + 1, true

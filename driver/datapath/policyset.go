@@ -19,6 +19,6 @@ type PolicySet struct {
 // PolicySetOf lists the policies of a cell.
 func PolicySetOf(cell plan.Cell) PolicySet {
 	t := Layout(cell)
-	ps := policiesOf(cell, t.Client.Addr)
-	return PolicySet{Installed: ps.installed(t.Client.Addr), Extra: ps.extra(t.IPv6), Deny: ps.deny}
+	ps := policiesOf(cell, t)
+	return PolicySet{Installed: ps.installed(t), Extra: ps.extra(t.IPv6), Deny: ps.deny}
 }

@@ -23,17 +23,41 @@ func (r *renderer) prove() {
 	tries := r.tries()
 	r.proveStep(server, Server, bundle.Listen{Handle: "probe-service", Port: ServicePort})
 	r.proveStep(server, Server, bundle.Listen{Handle: "probe-other", Port: ForbiddenPort})
+	for _, c := range t.More {
+		r.proveStep(server, Server, bundle.Listen{Handle: "probe-" + c.Role, Port: c.Port})
+	}
+	r.sniffProof()
 	if r.Hook != nil {
 		r.Prove = append(r.Prove, r.Hook.Read(bundle.Prove, "prove-before"))
 	}
 	r.proveStep(client, Client, bundle.Probes{Link: endpointLink, Timeout: probeSilence, Tries: tries})
+	if len(t.More) > 0 {
+		tries = append(tries, r.proveMore()...)
+	}
 	if r.Hook != nil {
 		r.Prove = append(r.Prove, r.Hook.Read(bundle.Prove, "prove-after"))
 		r.expectCounters(tries)
 	}
+	r.expectOuter(tries)
 	r.proveStep(server, Server, bundle.Stop{Handle: "probe-service"})
 	r.proveStep(server, Server, bundle.Stop{Handle: "probe-other"})
+	for _, c := range t.More {
+		r.proveStep(server, Server, bundle.Stop{Handle: "probe-" + c.Role})
+	}
 	r.Prove = append(r.Prove, r.Guards(bundle.Prove)...)
+}
+
+// proveMore lets the further clients try at once, and returns what they try.
+func (r *renderer) proveMore() (tries []bundle.Probe) {
+	node := r.Topology.Client.Node.Name
+	var all []bundle.Step
+	for _, c := range r.Topology.More {
+		own := r.clientTries(c)
+		tries = append(tries, own...)
+		all = append(all, bundle.Step{Node: node, Phase: bundle.Prove, In: c.Role, Do: bundle.Probes{Link: endpointLink, Timeout: probeSilence, Tries: own}})
+	}
+	r.proveStep(node, "", bundle.Parallel{Steps: all})
+	return tries
 }
 
 func (r *renderer) proveStep(node, in string, do bundle.Action) {
@@ -41,7 +65,7 @@ func (r *renderer) proveStep(node, in string, do bundle.Action) {
 }
 
 // verdict is what the policies say of a source that they do or do not name, on
-// a port that they do or do not name.
+// a port that the source's policy names or not.
 func (ps policies) verdict(named, servicePort bool) string {
 	hit := named && (servicePort || ps.kind == policyL3)
 	if ps.size() == 0 || hit != ps.deny {
@@ -50,24 +74,38 @@ func (ps policies) verdict(named, servicePort bool) string {
 	return bundle.Deny
 }
 
+// try is a probe of the server from a source that the policies name or not.
+func (r *renderer) try(what, from string, port int, named bool) bundle.Probe {
+	return bundle.Probe{What: what, From: from, To: r.Topology.Server.Addr.String(), Port: port, Want: r.policies.verdict(named, port != ForbiddenPort)}
+}
+
+// tries are those of the first client, which also speaks for the sources that
+// nobody has.
 func (r *renderer) tries() []bundle.Probe {
 	ps, t := r.policies, r.Topology
-	try := func(what, from string, port int, named bool) bundle.Probe {
-		return bundle.Probe{What: what, From: from, To: t.Server.Addr.String(), Port: port, Want: ps.verdict(named, port == ServicePort)}
-	}
 	client, unlisted := t.Client.Addr.String(), unlistedSource(t.IPv6).String()
 	tries := []bundle.Probe{
-		try("client", client, ServicePort, ps.client >= 0),
-		try("source no policy names", unlisted, ServicePort, false),
-		try("port no policy names", client, ForbiddenPort, ps.client >= 0),
+		r.try("client", client, ServicePort, ps.admits()),
+		r.try("source no policy names", unlisted, ServicePort, false),
+		r.try("port no policy names", client, ForbiddenPort, ps.admits()),
 	}
 	if p, number, ok := ps.middle(); ok {
 		from := lastAddr(p).String()
 		tries = append(tries,
-			try(fmt.Sprintf("policy %d's source", number), from, ServicePort, true),
-			try(fmt.Sprintf("policy %d's source, other port", number), from, ForbiddenPort, true))
+			r.try(fmt.Sprintf("policy %d's source", number), from, ServicePort, true),
+			r.try(fmt.Sprintf("policy %d's source, other port", number), from, ForbiddenPort, true))
 	}
 	return tries
+}
+
+// clientTries are those of a further client: its own policy, and a port that it
+// does not name.
+func (r *renderer) clientTries(c Endpoint) []bundle.Probe {
+	from, admitted := c.Addr.String(), r.policies.admits()
+	return []bundle.Probe{
+		r.try(c.Role, from, c.Port, admitted),
+		r.try(c.Role+", port no policy names", from, ForbiddenPort, admitted),
+	}
 }
 
 // lastAddr is the last address of a policy's source: of a prefix not the one

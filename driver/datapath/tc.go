@@ -19,6 +19,10 @@ func xdpHandle(n Node) string { return "xdp@" + n.Name }
 // beside it that remembers what the server sends.
 func (r *renderer) tcFilter(s bpf.Structure) error {
 	fill := func(n Node) error { return r.fillPolicies(n, tcHandle(n), s, tcTables()) }
+	var err error
+	if r.identities, err = bpf.Identities(s, r.installed()); err != nil {
+		return err
+	}
 	r.guardConntrack(s)
 	if r.fabric() == fabricBPF {
 		return r.joinByTC(s, fill)
@@ -62,18 +66,21 @@ func (r *renderer) guardConntrack(s bpf.Structure) {
 func (r *renderer) joinByTC(s bpf.Structure, fill func(Node) error) error {
 	r.joined = true
 	t := r.Topology
-	object := r.file("datapath.bpf.o", bpf.DatapathObject())
 	vars, err := r.tcVars(s)
 	if err != nil {
 		return err
 	}
+	j := r.joining(vars)
 	for _, n := range t.Nodes {
-		programs := []string{bpf.ProgFromEndpoint}
+		programs := []string{j.fromEndpoint}
 		if t.MultiHost() {
-			programs = append(programs, bpf.ProgFromNetdev)
+			programs = append(programs, j.fromOutside)
 		}
-		r.apply(n, "", bundle.LoadBPF{Handle: tcHandle(n), Object: object, Programs: programs, Vars: vars, MaxEntries: r.mapSizes(bpf.TCTables(s, r.Topology.IPv6))})
+		r.apply(n, "", bundle.LoadBPF{Handle: tcHandle(n), Object: j.object, Programs: programs, Vars: vars, LinkVars: j.links, MaxEntries: r.mapSizes(bpf.TCTables(s, r.Topology.IPv6))})
 		r.fillEndpoints(n, fill != nil && r.policies.size() > 0)
+		if r.overlay() {
+			r.apply(n, "", bundle.FillMap{Handle: tcHandle(n), Map: bpf.MapTunnels, File: r.file(n.Name+".tunnels", []byte(r.tunnelLines(n)))})
+		}
 	}
 	if fill != nil {
 		if err := fill(t.Server.Node); err != nil {
@@ -86,14 +93,34 @@ func (r *renderer) joinByTC(s bpf.Structure, fill func(Node) error) error {
 		fromEndpoint = bundle.HookNetkitPeer // what the endpoint sends
 	}
 	for _, e := range r.endpoints() {
-		r.apply(e.Node, "", bundle.AttachBPF{Handle: tcHandle(e.Node), Program: bpf.ProgFromEndpoint, Link: e.HostLink(), Hook: fromEndpoint})
+		r.apply(e.Node, "", bundle.AttachBPF{Handle: tcHandle(e.Node), Program: j.fromEndpoint, Link: e.HostLink(), Hook: fromEndpoint})
 	}
 	if t.MultiHost() {
 		for _, n := range t.Nodes {
-			r.apply(n, "", bundle.AttachBPF{Handle: tcHandle(n), Program: bpf.ProgFromNetdev, Link: DataLink, Hook: ingress})
+			r.apply(n, "", bundle.AttachBPF{Handle: tcHandle(n), Program: j.fromOutside, Link: j.outside, Hook: ingress})
 		}
 	}
 	return nil
+}
+
+// joining is which programs join the endpoints of a node with other nodes.
+type joining struct {
+	object                    string            // file
+	fromEndpoint, fromOutside string            // programs
+	outside                   string            // link by which other nodes come
+	links                     map[string]string // variables that are links
+}
+
+// joining chooses by the overlay, and adds to vars what it needs.
+func (r *renderer) joining(vars map[string]string) joining {
+	if !r.overlay() {
+		return joining{object: r.file("datapath.bpf.o", bpf.DatapathObject()), fromEndpoint: bpf.ProgFromEndpoint, fromOutside: bpf.ProgFromNetdev, outside: DataLink}
+	}
+	vars[bpf.VarTunnelChecksum] = onOff(r.cell.Get(optUDPcsum) == udpcsumOn)
+	return joining{
+		object: r.file("overlay.bpf.o", bpf.OverlayObject()), fromEndpoint: bpf.ProgFromEndpointTunnel, fromOutside: bpf.ProgFromTunnel,
+		outside: overlayLink, links: map[string]string{bpf.VarTunnelLink: overlayLink},
+	}
 }
 
 func (r *renderer) tcHooks() (egress, ingress string) {
@@ -108,7 +135,7 @@ func (r *renderer) tcVars(s bpf.Structure) (map[string]string, error) {
 	vars[bpf.VarEnforceNewOnly] = onOff(r.cell.Get(optEnforce) == enforceNew)
 	vars[bpf.VarUsePeer] = onOff(r.cell.Get(optDelivery) == deliverPeer)
 	if s == bpf.StructureCilium09 {
-		ports, err := bpf.L4Ports(r.policies.installed(r.Topology.Client.Addr))
+		ports, err := bpf.L4Ports(r.installed())
 		if err != nil {
 			return nil, err
 		}
@@ -126,17 +153,17 @@ func (r *renderer) policyVars(s bpf.Structure) map[string]string {
 		bpf.VarAccounting:   hex.EncodeToString([]byte{accounting}),
 	}
 	if s != bpf.StructurePass && r.policies.size() > 0 {
-		all := append(r.policies.installed(r.Topology.Client.Addr), r.policies.extra(r.Topology.IPv6))
+		all := append(r.installed(), r.policies.extra(r.Topology.IPv6))
 		vars[bpf.VarWildcards] = hex.EncodeToString([]byte{bpf.Wildcards(all...)})
 	}
 	return vars
 }
 
-// listCapacity has room for the policies, the control connection's and an
+// listCapacity has room for the policies, the control connections' and an
 // update's, and ends on a power of two, so that few programs differ.
 func (r *renderer) listCapacity() uint32 {
 	size := uint32(16)
-	for uint32(r.policies.size())+2 > size {
+	for uint32(r.policies.size()+len(r.Topology.Clients()))+1 > size {
 		size *= 2
 	}
 	return size
@@ -185,12 +212,15 @@ func (r *renderer) fillPolicies(n Node, handle string, s bpf.Structure, to table
 	if r.policies.size() == 0 {
 		return nil
 	}
-	all := r.policies.installed(r.Topology.Client.Addr)
+	all := r.installed()
 	fills, err := to.fills(s, all)
 	if err != nil {
 		return err
 	}
 	for _, f := range fills {
+		if r.asksSender(handle, f) {
+			r.apply(r.Topology.Client.Node, "", r.fillMap(tcHandle(r.Topology.Client.Node), f, "", ""))
+		}
 		r.apply(n, "", r.fillMap(handle, f, "", ""))
 		counter.Maps = append(counter.Maps, f.Map)
 		r.expectEntries(f.Map, f.Entries)
@@ -200,12 +230,24 @@ func (r *renderer) fillPolicies(n Node, handle string, s bpf.Structure, to table
 		return err
 	}
 	for _, f := range add {
+		if r.asksSender(handle, f) {
+			r.update(r.Topology.Client.Node, "", r.fillMap(tcHandle(r.Topology.Client.Node), f, "add.", MetricUpdate))
+		}
 		r.update(n, "", r.fillMap(handle, f, "add.", MetricUpdate))
 	}
 	for _, f := range remove {
 		r.revert(n, "", r.fillMap(handle, f, "remove.", MetricUpdate))
+		if r.asksSender(handle, f) {
+			r.revert(r.Topology.Client.Node, "", r.fillMap(tcHandle(r.Topology.Client.Node), f, "remove.", MetricUpdate))
+		}
 	}
 	return nil
+}
+
+// asksSender says whether a table is the sender's node's as well: that of
+// identities, where the tunnel tells them.
+func (r *renderer) asksSender(handle string, f bpf.Fill) bool {
+	return r.overlay() && r.fabric() == fabricBPF && handle == tcHandle(r.Topology.Server.Node) && f.Map == bpf.MapIdentities
 }
 
 func (r *renderer) fillMap(handle string, f bpf.Fill, prefix, metric string) bundle.FillMap {
@@ -227,7 +269,7 @@ func (r *renderer) expectEntries(m string, n int) {
 // long as it must be: the proof reads all of it.
 func (r *renderer) mapSizes(tables []string) map[string]uint32 {
 	size := uint32(65536)
-	for uint32(r.policies.size())+2 > size {
+	for uint32(r.policies.size()+len(r.Topology.Clients()))+1 > size {
 		size *= 2
 	}
 	out := map[string]uint32{}

@@ -45,7 +45,7 @@ func readActivity() (bundle.Activity, error) {
 	}
 	act.CPU = parseCPU(texts["/proc/stat"])
 	act.Softirqs = parseSoftirqs(texts["/proc/softirqs"])
-	act.TCP = parseTCP(texts["/proc/thread-self/net/snmp"])
+	act.TCP = parseSNMP(texts["/proc/thread-self/net/snmp"], "Tcp")
 	if f := strings.Fields(texts["/proc/loadavg"]); len(f) > 0 {
 		act.Load1, _ = strconv.ParseFloat(f[0], 64)
 	}
@@ -86,13 +86,13 @@ func parseSoftirqs(text string) map[string]uint64 {
 	return out
 }
 
-// parseTCP reads the two Tcp lines of /proc/net/snmp: names, then values.
-// MaxConn, which is -1, is left out.
-func parseTCP(text string) map[string]uint64 {
+// parseSNMP reads the two lines of a protocol of /proc/net/snmp, "Tcp" or "Ip":
+// names, then values. MaxConn, which is -1, is left out.
+func parseSNMP(text, protocol string) map[string]uint64 {
 	var names []string
 	out := map[string]uint64{}
 	for _, line := range strings.Split(text, "\n") {
-		rest, ok := strings.CutPrefix(line, "Tcp: ")
+		rest, ok := strings.CutPrefix(line, protocol+": ")
 		if !ok {
 			continue
 		}

@@ -17,15 +17,19 @@ type counters map[string]uint64
 func doRead(c *call, a bundle.Read) error {
 	var got counters
 	var err error
-	switch {
-	case a.From.Rules != nil && a.From.BPF == nil && a.From.Script == nil:
-		got, err = c.readRules(*a.From.Rules)
-	case a.From.BPF != nil && a.From.Rules == nil && a.From.Script == nil:
-		got, err = c.x.readBPF(*a.From.BPF)
-	case a.From.Script != nil && a.From.Rules == nil && a.From.BPF == nil:
-		got, err = c.readScript(*a.From.Script)
+	switch from := a.From; {
+	case counterKinds(from) != 1:
+		err = errors.New("exactly one of rules, bpf, script, link and sniff must be set")
+	case from.Rules != nil:
+		got, err = c.readRules(*from.Rules)
+	case from.BPF != nil:
+		got, err = c.x.readBPF(*from.BPF)
+	case from.Script != nil:
+		got, err = c.readScript(*from.Script)
+	case from.Link != nil:
+		got, err = c.readLink(*from.Link)
 	default:
-		err = errors.New("exactly one of rules, bpf and script must be set")
+		got, err = c.x.readSniff(*from.Sniff)
 	}
 	if err != nil {
 		return fmt.Errorf("read %s: %w", a.Name, err)

@@ -22,12 +22,14 @@ type executor struct {
 	root      string // EndpointRoot of Hello
 	blobs     string // directory of files by SHA-256
 	named     bool   // files may also lie there under their own names
+	machine   bool   // Machine of Hello
 	handlers  map[string]handler
 	endpoints map[string]*endpoint
 	undo      undoStack
 	objects   map[string]*ebpf.Collection
 	servers   map[string]func(context.Context) error // ends a Start or Listen
 	flows     map[string]*flow
+	sniffers  map[string]*sniffer
 	snapshots map[string]counters
 	nursery   *nursery
 	peers     peers
@@ -46,6 +48,7 @@ func newExecutor() (*executor, error) {
 		objects:   map[string]*ebpf.Collection{},
 		servers:   map[string]func(context.Context) error{},
 		flows:     map[string]*flow{},
+		sniffers:  map[string]*sniffer{},
 		snapshots: map[string]counters{},
 		jit:       readJIT,
 	}, nil
@@ -72,6 +75,8 @@ func handlers() map[string]handler {
 	on(t, doVeth)
 	on(t, doNetkit)
 	on(t, doBridge)
+	on(t, doVxlan)
+	on(t, doFDB)
 	on(t, doSetLink)
 	on(t, doAddr)
 	on(t, doRoute)
@@ -84,6 +89,7 @@ func handlers() map[string]handler {
 	on(t, doAttachBPF)
 	on(t, doListen)
 	on(t, doStart)
+	on(t, doSniff)
 	on(t, doStop)
 	on(t, doProbes)
 	on(t, doFlow)
@@ -91,6 +97,7 @@ func handlers() map[string]handler {
 	on(t, doExpect)
 	on(t, doGuard)
 	on(t, doExec)
+	on(t, doParallel)
 	on(t, doSnapshot)
 	on(t, doTestRuns)
 	on(t, doGenerate)

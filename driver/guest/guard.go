@@ -27,7 +27,7 @@ const (
 type look func(*call, bundle.Guard) (wrong []string, err error)
 
 // looks are what a Guard looks at, in the order in which it tells.
-func looks() []look { return []look{lookJIT, lookXDP, lookOffloads, lookConntrack, lookMaps} }
+func looks() []look { return []look{lookJIT, lookXDP, lookMTU, lookOffloads, lookConntrack, lookMaps} }
 
 func doGuard(c *call, a bundle.Guard) error {
 	if a.Handle != "" && c.x.objects[a.Handle] == nil {
@@ -130,6 +130,22 @@ func xdpOf(l netlink.Link) (mode string, id int) {
 		mode = fmt.Sprintf("in mode %d", x.AttachMode)
 	}
 	return mode, int(x.ProgId)
+}
+
+func lookMTU(c *call, a bundle.Guard) (wrong []string, err error) {
+	if a.MTU == 0 {
+		return nil, nil
+	}
+	l, err := c.link(a.Link)
+	if err != nil {
+		return nil, err
+	}
+	got := l.Attrs().MTU
+	c.value("mtu", float64(got))
+	if got != a.MTU {
+		wrong = append(wrong, fmt.Sprintf("the MTU of %s is %d, want %d", a.Link, got, a.MTU))
+	}
+	return wrong, nil
 }
 
 func lookOffloads(c *call, a bundle.Guard) (wrong []string, err error) {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -23,7 +24,7 @@ func TestMain(m *testing.M) {
 	runtime.LockOSThread() // as main does
 	// Not every first process is a machine's: a nursery is that of a PID
 	// namespace, and must not mount over this computer's own /proc.
-	if isSealed() && os.Getenv(mustHaveNetkit) != "" {
+	if isSealed() && os.Getenv(machineTest) != "" {
 		inMachine()
 	}
 	if len(os.Args) > 1 {
@@ -60,23 +61,43 @@ func testServer(network, port string) {
 	}
 }
 
-// testsEnded is the last line that a machine of the test's own prints, before
-// how: <nil> where they passed.
+// machineTest is in the environment of the first process of a machine that a
+// test started.
+const machineTest = "HOOKBED_TEST_MACHINE"
+
+// testsEnded is the last line that such a machine prints, before how: <nil> where
+// the tests passed.
 const testsEnded = "HOOKBED-TESTS-ENDED "
 
+// moreTests holds the tests of other packages that a machine runs after its own;
+// every file is a program.
+const moreTests = "/run/hookbed/tests"
+
 // inMachine is the first process of a virtual machine: it runs the tests, as a
-// sealed guest does its helpers, in a process of their own, and ends the machine.
+// sealed guest does its helpers, in processes of their own, and ends the machine.
 func inMachine() {
 	err := errors.Join(os.Setenv("PATH", binDirs), furnishSealed())
 	if err == nil {
-		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-		err = cmd.Run()
+		err = runTests("/proc/self/exe", os.Args[1:]...)
+	}
+	more, _ := os.ReadDir(moreTests)
+	for _, e := range more {
+		err = errors.Join(err, runTests(filepath.Join(moreTests, e.Name()), "-test.v", "-test.skip="+notInMachines))
 	}
 	fmt.Printf("%s%v\n", testsEnded, err)
 	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
 		panic(err) // the end of the first process is the kernel's too
 	}
+}
+
+// notInMachines are tests of other packages that need a compiler, or a
+// computer whose time is its own.
+const notInMachines = "^(TestHashesAreFlat|TestGeneratedFilesAreCurrent)$"
+
+func runTests(program string, args ...string) error {
+	cmd := exec.Command(program, args...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	return cmd.Run()
 }
 
 func TestUsage(t *testing.T) {

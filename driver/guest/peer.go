@@ -358,8 +358,16 @@ func doDaemon(c *call, a bundle.Daemon) error {
 		return err
 	}
 	_ = p.end(c.ctx) // so that its output is complete
-	return subject("start %s: %w: %s", a.Argv[0], err, strings.TrimSpace(out.String()))
+	said := strings.TrimSpace(out.String())
+	if strings.Contains(said, lacksFunction) {
+		return lacksFeature("start "+a.Argv[0], a.Argv[0], "6.6", fmt.Errorf("%w: %s", err, said))
+	}
+	return subject("start %s: %w: %s", a.Argv[0], err, said)
 }
+
+// lacksFunction is what bpfilter says where the kernel has not every function
+// that its programs call; of 0.6 the newest are in 6.6.
+const lacksFunction = "failed to find BTF type"
 
 // awaitSocket waits until a process listens on a Unix socket, by the path it
 // was bound to, in the thread's network namespace.

@@ -78,7 +78,7 @@ func TestParseActivity(t *testing.T) {
 	if got := parseSoftirqs("     CPU0 CPU1\n  HI: 1 2\n NET_RX: 30 40\n"); got["NET_RX"] != 70 || got["HI"] != 3 {
 		t.Errorf("softirqs are %v", got)
 	}
-	if got := parseTCP("Ip: A\nIp: 1\nTcp: RtoMin MaxConn OutSegs\nTcp: 200 -1 9\n"); got["OutSegs"] != 9 || len(got) != 2 {
+	if got := parseSNMP("Ip: A\nIp: 1\nTcp: RtoMin MaxConn OutSegs\nTcp: 200 -1 9\n", "Tcp"); got["OutSegs"] != 9 || len(got) != 2 {
 		t.Errorf("TCP counters are %v", got)
 	}
 }

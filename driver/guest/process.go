@@ -96,6 +96,7 @@ type program struct {
 	sched          string    // of bundle.SchedBatch, bundle.SchedRR; "" = as it is
 	stdout, stderr io.Writer
 	env            []string // added to processEnv
+	held           bool     // it stops at its first instruction (PTRACE_TRACEME)
 	dir            string   // "" is "/"
 }
 
@@ -157,7 +158,7 @@ func (x *executor) launch(ep *endpoint, p program, path string, proc *process) (
 	if err := schedule(p.sched); err != nil {
 		return nil, err
 	}
-	attr := syscall.SysProcAttr{Setpgid: true, Chroot: ep.root}
+	attr := syscall.SysProcAttr{Setpgid: true, Chroot: ep.root, Ptrace: p.held}
 	enter := x.nursery.enter
 	if ep.room != nil {
 		attr.Chroot, enter = "", ep.room.enter
@@ -372,32 +373,53 @@ func hasListener(table string, port int) bool {
 	return false
 }
 
-func doExec(c *call, a bundle.Exec) error {
+// execution is a workload's client that runs.
+type execution struct {
+	*process
+	out   *head
+	err   *tail
+	start time.Time
+}
+
+// prepare is the program of a workload's client.
+func (e *execution) prepare(a bundle.Exec) (program, error) {
 	if a.Timeout <= 0 {
-		return errors.New("exec without a timeout")
+		return program{}, errors.New("exec without a timeout")
 	}
-	out, errTail := &head{limit: rawLimit}, &tail{limit: tailLimit}
-	start := time.Now()
-	p, err := c.x.spawn(c.at, program{argv: a.Argv, cpus: a.CPUs, sched: a.Sched, stdout: out, stderr: errTail})
+	e.out, e.err, e.start = &head{limit: rawLimit}, &tail{limit: tailLimit}, time.Now()
+	return program{argv: a.Argv, cpus: a.CPUs, sched: a.Sched, stdout: e.out, stderr: e.err}, nil
+}
+
+func doExec(c *call, a bundle.Exec) error {
+	var e execution
+	p, err := e.prepare(a)
 	if err != nil {
 		return err
 	}
-	if p.note != "" {
-		c.note("%s", p.note)
+	if e.process, err = c.x.spawn(c.at, p); err != nil {
+		return err
 	}
-	ended, err := c.await(p, a.Timeout)
-	c.value("seconds", time.Since(start).Seconds())
-	c.switches(p)
-	if out.cut {
+	return c.finish(a, e)
+}
+
+// finish waits for the client and keeps what it printed.
+func (c *call) finish(a bundle.Exec, e execution) error {
+	if e.note != "" {
+		c.note("%s", e.note)
+	}
+	ended, err := c.await(e.process, a.Timeout)
+	c.value("seconds", time.Since(e.start).Seconds())
+	c.switches(e.process)
+	if e.out.cut {
 		c.note("standard output cut after %d bytes", rawLimit)
 	}
 	if a.Out != "" {
-		c.raw[a.Out] = string(out.data)
+		c.raw[a.Out] = string(e.out.data)
 	}
 	if err != nil {
 		return err
 	}
-	return c.judge(p, a, ended, errTail.String())
+	return c.judge(e.process, a, ended, e.err.String())
 }
 
 // switches tells how often the process slept, and how often it was made to give way.

@@ -396,7 +396,7 @@ func TestNurseryMountsNothing(t *testing.T) {
 	const inside = "HOOKBED_TEST_NURSERY"
 	if os.Getenv(inside) == "" {
 		cmd := exec.Command(self(t), "-test.run=^TestNurseryMountsNothing$")
-		cmd.Env = append(os.Environ(), inside+"=1", mustHaveNetkit+"=1")
+		cmd.Env = append(os.Environ(), inside+"=1", machineTest+"=1")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)

@@ -78,8 +78,12 @@ func doRules(c *call, a bundle.Rules) error {
 	}
 	load := func(in *memoryCgroup) error { return c.timedLoad(a, in, argv, data) }
 	var left xtChains
+	var table legacyTable
 	if a.Undo != "" {
 		if left, err = c.noteXTChains(a.Tool); err != nil {
+			return fmt.Errorf("load %s: %w", a.File, err)
+		}
+		if table, err = c.loadLegacyTable(a.Tool); err != nil {
 			return fmt.Errorf("load %s: %w", a.File, err)
 		}
 	}
@@ -93,7 +97,7 @@ func doRules(c *call, a bundle.Rules) error {
 	}
 	if a.Undo != "" {
 		c.undoHere("rules of "+a.File, func(u undoing) error {
-			return errors.Join(restore(u.ctx, nil, argv, undo), left.clear(u.ctx))
+			return errors.Join(restore(u.ctx, nil, argv, undo), left.clear(u.ctx), table.unload())
 		})
 	}
 	if a.Tool == toolIPSet {

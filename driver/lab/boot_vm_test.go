@@ -12,14 +12,22 @@ import (
 	"hookbed/images"
 )
 
+func buildGuest(tb testing.TB) string {
+	tb.Helper()
+	guest := filepath.Join(tb.TempDir(), "guest")
+	cmd := exec.Command("go", "build", "-o", guest, "hookbed/driver/guest")
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		tb.Fatalf("%v\n%s", err, out)
+	}
+	return guest
+}
+
 // BenchmarkVMBootToCommand compares, in one run, bringing up a lab of one node
 // - private libvirtd, networks, machine, first SSH commands, helper answering -
 // with the bare pinned kernel and an initramfs reaching user space.
 func BenchmarkVMBootToCommand(b *testing.B) {
-	guest := filepath.Join(b.TempDir(), "guest")
-	if out, err := exec.Command("go", "build", "-o", guest, "hookbed/driver/guest").CombinedOutput(); err != nil {
-		b.Fatalf("%v\n%s", err, out)
-	}
+	guest := buildGuest(b)
 	store, err := images.Open("", images.Options{})
 	if err != nil {
 		b.Fatal(err)

@@ -24,8 +24,11 @@ const teardownLimit = 60 * time.Second
 
 // Config says what lab to bring up.
 type Config struct {
-	Name      string // of the lab; part of domain and network names
-	Lab       plan.Lab
+	Name string // of the lab; part of domain and network names
+	Lab  plan.Lab
+	// Kernels are those that sealed guests boot, where they are compared; else it
+	// is the lab's.
+	Kernels   []string
 	Nodes     int // how many nodes the experiment needs, 1 or 2
 	Store     *images.Store
 	StateDir  string // directory of this lab's state, made and removed by it

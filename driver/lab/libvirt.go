@@ -78,10 +78,7 @@ func upLibvirt(ctx context.Context, cfg Config) (_ *Lab, err error) {
 			err = errors.Join(err, l.Close(ctx))
 		}
 	}()
-	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
-		return nil, fmt.Errorf("make state directory: %w", err)
-	}
-	if err := saveState(cfg.StateDir, p.state()); err != nil {
+	if err := claim(cfg.StateDir, p.state()); err != nil {
 		return nil, err
 	}
 	for _, part := range []struct {
@@ -135,7 +132,7 @@ func (p *virtual) boot(ctx context.Context) error {
 	if err := p.hv.CreateNetwork(ctx, vm.Network{Name: p.network("mgmt"), Bridge: bridgeName(p.cfg.Name, "m"), HostCIDR: mgmtCIDR}); err != nil {
 		return err
 	}
-	if err := p.hv.CreateNetwork(ctx, vm.Network{Name: p.network("data"), Bridge: bridgeName(p.cfg.Name, "d")}); err != nil {
+	if err := p.hv.CreateNetwork(ctx, vm.Network{Name: p.network("data"), Bridge: bridgeName(p.cfg.Name, "d"), MTU: p.cfg.Lab.NIC.MTU}); err != nil {
 		return err
 	}
 	group, gctx := errgroup.WithContext(ctx)
@@ -172,6 +169,9 @@ func (p *virtual) bootNode(ctx context.Context, n *virtualNode, i int) error {
 	if err := p.dial(ctx, n); err != nil {
 		return fmt.Errorf("reach %s: %w; its console: %s", n.Name, err, consoleTail(machine.ConsoleLog))
 	}
+	if err := p.joinData(ctx, n, i); err != nil {
+		return err
+	}
 	if !p.docker() {
 		// The engine would have loaded it; fabric "bridge" sets its sysctl.
 		if err := n.ssh.Run(ctx, host.Cmd{Argv: []string{"modprobe", "br_netfilter"}}); err != nil {
@@ -191,7 +191,7 @@ func (p *virtual) bootNode(ctx context.Context, n *virtualNode, i int) error {
 		return err
 	}
 	n.helper, err = openSession(ctx, n.Name, n.ssh, []string{guestPath, "serve"},
-		bundle.Hello{Schema: bundle.Schema, Node: n.Name, Blobs: guestBlobs, EndpointRoot: guestEndpoint, PeersRoot: images.SealedPeers},
+		bundle.Hello{Schema: bundle.Schema, Node: n.Name, Blobs: guestBlobs, EndpointRoot: guestEndpoint, PeersRoot: images.SealedPeers, Machine: true},
 		n.pushBlobs)
 	return err
 }
@@ -238,7 +238,7 @@ func (p *virtual) dial(ctx context.Context, n *virtualNode) error {
 func (p *virtual) machine(n *virtualNode, i int) (vm.Machine, error) {
 	nics := []vm.NIC{
 		{Network: p.network("mgmt"), MAC: fmt.Sprintf("52:54:00:12:00:%02x", 11+i), Queues: 1},
-		{Network: p.network("data"), MAC: fmt.Sprintf("52:54:00:12:01:%02x", 11+i), Queues: p.cfg.Lab.Queues},
+		p.dataNIC(i),
 	}
 	config := vm.ConfigDisk{
 		Hostname: n.Name, HostKeyPEM: n.hostKey.PrivatePEM, HostKeyPub: []byte(n.hostKey.AuthorizedKey),
@@ -247,6 +247,9 @@ func (p *virtual) machine(n *virtualNode, i int) (vm.Machine, error) {
 			{Name: "mgmt0", MAC: nics[0].MAC, CIDR: n.mgmt + "/24"},
 			{Name: datapath.DataLink, MAC: nics[1].MAC, CIDR: n.DataCIDR()},
 		},
+	}
+	if !p.cfg.Lab.NIC.Plain() {
+		config.NICs = config.NICs[:1] // joinData sees to the other
 	}
 	if p.docker() {
 		config.Services = []string{"docker"}
@@ -443,7 +446,7 @@ func (p *virtual) close(ctx context.Context) error {
 	if p.hv != nil {
 		err = p.hv.Close(ctx)
 	}
-	return errors.Join(err, os.RemoveAll(p.cfg.StateDir))
+	return errors.Join(err, release(p.cfg.StateDir))
 }
 
 func (p *virtual) state() State {
@@ -518,6 +521,9 @@ func (l *Lab) describeVirtual(ctx context.Context, p *virtual) error {
 		"hypervisor": versions, "kernel_release": p.set.KernelRelease, "image_sha256": artifacts,
 		"image_drift": p.set.Drift, "machines": machines, "nodes": l.facts,
 		"vcpus": p.cfg.Lab.VCPUs, "memory_mib": p.cfg.Lab.Memory, "data_nic_queues": p.cfg.Lab.Queues,
+	}
+	if !p.cfg.Lab.NIC.Plain() {
+		l.env["data_nic"] = p.cfg.Lab.NIC.String()
 	}
 	return err
 }

@@ -37,12 +37,11 @@ func upLocal(ctx context.Context, cfg Config) (*Lab, error) {
 		return nil, err
 	}
 	p := &local{cfg: cfg, here: host.NewLocal(), root: set.EndpointDir, peers: set.PeersDir, blobs: filepath.Join(cfg.StateDir, "blobs")}
-	if err := os.MkdirAll(p.blobs, 0o700); err != nil {
-		return nil, fmt.Errorf("make state directory: %w", err)
-	}
-	// Another driver must not take the directory for one that a killed run left.
-	if err := saveState(cfg.StateDir, State{Name: cfg.Name, Provider: cfg.Lab.Provider, Driver: thisProcess()}); err != nil {
+	if err := claim(cfg.StateDir, State{Name: cfg.Name, Provider: cfg.Lab.Provider, Driver: thisProcess()}); err != nil {
 		return nil, err
+	}
+	if err := os.Mkdir(p.blobs, 0o700); err != nil {
+		return nil, fmt.Errorf("make state directory: %w", err)
 	}
 	for i := range cfg.Nodes {
 		p.nodes = append(p.nodes, datapath.NodeAt(i+1))
@@ -146,7 +145,7 @@ func (p *local) shut(ctx context.Context) error {
 
 func (p *local) close(ctx context.Context) error {
 	err := p.shut(ctx)
-	if rm := os.RemoveAll(p.cfg.StateDir); err == nil {
+	if rm := release(p.cfg.StateDir); err == nil {
 		err = rm
 	}
 	return err

@@ -67,17 +67,14 @@ func upMachines(ctx context.Context, cfg Config) (_ *Lab, err error) {
 	l := &Lab{Timings: map[string]float64{}}
 	p := &machines{cfg: cfg, inv: cfg.Lab.Inventory}
 	l.provider = p
-	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
-		return nil, fmt.Errorf("make state directory: %w", err)
+	if err := claim(cfg.StateDir, State{Name: cfg.Name, Provider: cfg.Lab.Provider, Driver: thisProcess()}); err != nil {
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.Close(ctx))
 		}
 	}()
-	if err := saveState(cfg.StateDir, State{Name: cfg.Name, Provider: cfg.Lab.Provider, Driver: thisProcess()}); err != nil {
-		return nil, err
-	}
 	for _, part := range []struct {
 		name string
 		do   func(context.Context) error
@@ -361,7 +358,7 @@ func (p *machines) close(ctx context.Context) error {
 		})
 	}
 	_ = group.Wait() // errors are in errs, all of them
-	errs[len(p.nodes)] = os.RemoveAll(p.cfg.StateDir)
+	errs[len(p.nodes)] = release(p.cfg.StateDir)
 	return errors.Join(errs...)
 }
 

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -34,17 +35,14 @@ const watchTick = 200 * time.Millisecond
 // called by several goroutines.
 type Sealer struct {
 	cfg   Config
-	set   images.Set
-	guest []byte // the helper
+	sets  map[string]images.Set // by kernel
+	guest []byte                // the helper
 	hv    *vm.Hypervisor
 }
 
 // OpenSealer prepares images and hypervisor. Close it.
 func OpenSealer(ctx context.Context, cfg Config) (*Sealer, error) {
 	s := &Sealer{cfg: cfg}
-	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
-		return nil, fmt.Errorf("make state directory: %w", err)
-	}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(err, s.Close(ctx))
 	}
@@ -53,18 +51,29 @@ func OpenSealer(ctx context.Context, cfg Config) (*Sealer, error) {
 
 func (s *Sealer) open(ctx context.Context) error {
 	state := State{Name: s.cfg.Name, Provider: plan.ProviderLibvirt, Driver: thisProcess()}
-	if err := saveState(s.cfg.StateDir, state); err != nil {
+	if err := claim(s.cfg.StateDir, state); err != nil {
 		return err
 	}
 	var err error
 	if s.guest, err = os.ReadFile(s.cfg.GuestPath); err != nil {
 		return fmt.Errorf("read the guest helper: %w", err)
 	}
-	if s.set, err = s.cfg.Store.Ensure(ctx, images.Want{Kernel: s.cfg.Lab.Kernel, Root: true, Endpoint: true, Peers: s.cfg.Peers}); err != nil {
-		return err
+	s.sets = map[string]images.Set{}
+	for _, k := range s.kernels() {
+		if s.sets[k], err = s.cfg.Store.Ensure(ctx, images.Want{Kernel: k, Root: true, Endpoint: true, Peers: s.cfg.Peers}); err != nil {
+			return err
+		}
 	}
 	s.hv, err = vm.Connect(ctx, vm.Config{StateDir: s.cfg.StateDir, Lab: s.cfg.Name, CacheDir: filepath.Join(s.cfg.Store.Dir(), "libvirt")})
 	return err
+}
+
+// kernels lists the kernels that guests boot.
+func (s *Sealer) kernels() []string {
+	if len(s.cfg.Kernels) > 0 {
+		return s.cfg.Kernels
+	}
+	return []string{s.cfg.Lab.Kernel}
 }
 
 // Close ends every guest on a fresh, time-limited context.
@@ -75,7 +84,7 @@ func (s *Sealer) Close(ctx context.Context) error {
 	if s.hv != nil {
 		err = s.hv.Close(ctx)
 	}
-	return errors.Join(err, os.RemoveAll(s.cfg.StateDir))
+	return errors.Join(err, release(s.cfg.StateDir))
 }
 
 // Jobs is how many sealed guests this computer runs at once: one a CPU, as far
@@ -110,6 +119,7 @@ func availableMiB() (int, bool) {
 // SealedBlock is what one sealed guest is given.
 type SealedBlock struct {
 	Number int
+	Kernel string // name of its lock
 	Seed   string // a UUID: the guest's randomness starts from it
 	Block  bundle.Sealed
 	Files  map[string]bundle.File // every file of every chunk, by SHA-256
@@ -139,7 +149,7 @@ func (s *Sealer) initramfs(path string, b SealedBlock) (digest string, err error
 		return "", fmt.Errorf("write initramfs: %w", err)
 	}
 	defer f.Close()
-	if err := images.Join(f, s.set.Sealed, files); err != nil {
+	if err := images.Join(f, s.sets[b.Kernel].Sealed, files); err != nil {
 		return "", err
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
@@ -163,7 +173,7 @@ func (s *Sealer) Run(ctx context.Context, b SealedBlock, onReply func(bundle.Sea
 	}
 	m := vm.Machine{
 		Name: fmt.Sprintf("hookbed-%s-block%d", s.cfg.Name, b.Number), UUID: uuid, VCPUs: 1, MemoryMiB: s.cfg.Lab.Memory, Accel: vm.TCG,
-		Kernel: s.set.Kernel.Path, Initramfs: base + ".initramfs", Cmdline: images.SealedCmdline,
+		Kernel: s.sets[b.Kernel].Kernel.Path, Initramfs: base + ".initramfs", Cmdline: images.SealedCmdline,
 		ConsoleLog: base + ".console", Virtual: &vm.Virtual{Seed: b.Seed, Results: base + ".results"},
 	}
 	defer func() {
@@ -277,16 +287,31 @@ func (s *Sealer) Environment(ctx context.Context) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	artifacts := map[string]string{s.set.Kernel.Name: s.set.Kernel.SHA256}
-	for _, a := range s.set.Sealed {
+	sum := sha256.Sum256(s.guest)
+	env := map[string]any{
+		"provider": "libvirt", "accelerator": vm.TCG, "accelerator_how": "virtual time counts emulated instructions",
+		"delivery": "sealed", "icount_shift": vm.ICountShift, "hypervisor": versions,
+		"guest_sha256": hex.EncodeToString(sum[:]), "kernel_cmdline": images.SealedCmdline,
+		"vcpus": 1, "memory_mib": s.cfg.Lab.Memory, "transparent_hugepages": "never",
+	}
+	if len(s.cfg.Kernels) == 0 {
+		maps.Copy(env, sealedImages(s.sets[s.cfg.Lab.Kernel]))
+		return env, nil
+	}
+	releases, digests, drift := map[string]any{}, map[string]any{}, map[string]any{}
+	for k, set := range s.sets {
+		facts := sealedImages(set)
+		releases[k], digests[k], drift[k] = facts["kernel_release"], facts["image_sha256"], facts["image_drift"]
+	}
+	env["kernel_release"], env["image_sha256"], env["image_drift"] = releases, digests, drift
+	return env, nil
+}
+
+// sealedImages is what a guest of a kernel boots, by digest.
+func sealedImages(set images.Set) map[string]any {
+	artifacts := map[string]string{set.Kernel.Name: set.Kernel.SHA256}
+	for _, a := range set.Sealed {
 		artifacts[a.Name] = a.SHA256
 	}
-	sum := sha256.Sum256(s.guest)
-	return map[string]any{
-		"provider": "libvirt", "accelerator": vm.TCG, "accelerator_how": "virtual time counts emulated instructions",
-		"delivery": "sealed", "icount_shift": vm.ICountShift, "hypervisor": versions, "kernel_release": s.set.KernelRelease,
-		"image_sha256": artifacts, "guest_sha256": hex.EncodeToString(sum[:]), "kernel_cmdline": images.SealedCmdline,
-		"image_drift": s.set.Drift, "vcpus": 1, "memory_mib": s.cfg.Lab.Memory,
-		"transparent_hugepages": "never",
-	}, nil
+	return map[string]any{"kernel_release": set.KernelRelease, "image_sha256": artifacts, "image_drift": set.Drift}
 }

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"hookbed/driver/vm"
 )
 
@@ -57,6 +59,45 @@ func (p ProcessID) alive() bool { return p.PID > 0 && p.Start != "" && startTime
 
 const stateFile = "lab.json"
 
+// underLock calls do while no other driver makes, removes or sweeps labs under
+// a state root: a lab that is half made or half gone looks like a dead one's. The
+// kernel gives the lock up when the process ends.
+func underLock(root string, do func() error) error {
+	f, err := os.Open(root)
+	if err != nil {
+		return fmt.Errorf("lock the labs: %w", err)
+	}
+	defer f.Close()
+	for {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		if err == nil {
+			return do()
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("lock the labs of %s: %w", root, err)
+		}
+	}
+}
+
+// claim makes the directory of a lab, with its state in it.
+func claim(dir string, s State) error {
+	root := filepath.Dir(dir)
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	return underLock(root, func() error {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("make state directory: %w", err)
+		}
+		return saveState(dir, s)
+	})
+}
+
+// release removes the directory of a lab.
+func release(dir string) error {
+	return underLock(filepath.Dir(dir), func() error { return os.RemoveAll(dir) })
+}
+
 func saveState(dir string, s State) error {
 	data, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
@@ -103,12 +144,22 @@ func Clear(ctx context.Context, root, name string) error {
 
 // Sweep clears the labs whose driver died without taking them down, and
 // returns their names.
-func Sweep(ctx context.Context, root string) ([]string, error) {
+func Sweep(ctx context.Context, root string) (cleared []string, err error) {
+	if _, err := os.Stat(root); errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	err = underLock(root, func() error {
+		cleared, err = sweep(ctx, root)
+		return err
+	})
+	return cleared, err
+}
+
+func sweep(ctx context.Context, root string) (cleared []string, err error) {
 	labs, err := Labs(root)
 	if err != nil {
 		return nil, err
 	}
-	var cleared []string
 	for _, l := range labs {
 		if l.Detached || l.Driver.alive() {
 			continue

@@ -1,18 +1,18 @@
 package lab
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
+
+	"golang.org/x/sync/errgroup"
 )
 
 func putLab(t *testing.T, root string, s State) {
 	t.Helper()
-	dir := filepath.Join(root, s.Name)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := saveState(dir, s); err != nil {
+	if err := claim(filepath.Join(root, s.Name), s); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -44,6 +44,41 @@ func TestSweepClearsOnlyTheDead(t *testing.T) {
 	}
 	if !left[0].InUse() || left[1].InUse() {
 		t.Errorf("in use: mine %v, up %v; want true, false", left[0].InUse(), left[1].InUse())
+	}
+}
+
+// TestSweepMeetsNoLabHalfMade: drivers that start and end labs while others
+// sweep, as the shards of a run do, keep what is theirs.
+func TestSweepMeetsNoLabHalfMade(t *testing.T) {
+	root := t.TempDir()
+	var group errgroup.Group
+	for i := range 4 {
+		dir := filepath.Join(root, strconv.Itoa(i))
+		group.Go(func() error {
+			for range 200 {
+				if err := claim(dir, State{Name: filepath.Base(dir), Driver: thisProcess()}); err != nil {
+					return err
+				}
+				if err := os.Mkdir(filepath.Join(dir, "blobs"), 0o700); err != nil {
+					return err
+				}
+				if err := release(dir); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		group.Go(func() error {
+			for range 200 {
+				if cleared, err := Sweep(t.Context(), root); err != nil || len(cleared) > 0 {
+					return fmt.Errorf("swept %v: %w", cleared, err)
+				}
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -72,14 +72,20 @@ func describeSum(w io.Writer, p *Plan) {
 	m := p.Spec.Measure
 	fmt.Fprintf(w, "\ncells\t%d\n", len(p.Cells))
 	switch {
-	case len(p.Blocks) > 0:
+	case p.Spec.Lab.Clock == ClockVirtual && p.Spec.Compared():
+		fmt.Fprintf(w, "blocks\t%d\t(a boot each: seeds x boots x scenarios = %d x %d x %d)\n", m.Blocks, m.Seeds, len(p.Spec.Boots()), len(p.Spec.Scenarios))
+		fmt.Fprintf(w, "trials\t%d\t(a cell: seeds x trials = %d x %d)\n", len(p.Trials), m.Seeds, m.Trials)
+	case p.Spec.Lab.Clock == ClockVirtual:
 		fmt.Fprintf(w, "blocks\t%d\t(a boot each: seeds x scenarios = %d x %d)\n", m.Blocks, m.Seeds, len(p.Spec.Scenarios))
 		fmt.Fprintf(w, "trials\t%d\t(a cell: seeds x trials = %d x %d)\n", len(p.Trials), m.Seeds, m.Trials)
 	case m.Stop != nil:
 		fmt.Fprintf(w, "trials\tat most %d\t(a cell: %d to %d in %d blocks, until the interval of its %s is within %.3g %%)\n",
-			len(p.Trials), m.Stop.Min, m.Stop.Max, m.Blocks, m.Estimator, 100*m.Stop.CI)
+			len(p.Trials), m.Stop.Min, m.Stop.Max, p.Spec.CellBlocks(), m.Estimator, 100*m.Stop.CI)
 	default:
-		fmt.Fprintf(w, "trials\t%d\t(a cell: blocks x trials = %d x %d)\n", len(p.Trials), m.Blocks, m.Trials)
+		fmt.Fprintf(w, "trials\t%d\t(a cell: blocks x trials = %d x %d)\n", len(p.Trials), p.Spec.CellBlocks(), m.Trials)
+	}
+	if p.Spec.Compared() && p.Spec.Lab.Clock == ClockWall {
+		fmt.Fprintf(w, "blocks\t%d\t(a boot each: blocks x kernels and network cards = %d x %d)\n", m.Blocks, p.Spec.CellBlocks(), len(p.Spec.Boots()))
 	}
 	fmt.Fprintf(w, "estimator\t%s\t(of a cell's trials)\n", m.Estimator)
 	if m.LoadLimit > 0 {

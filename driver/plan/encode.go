@@ -54,7 +54,8 @@ func (p *Plan) check() error {
 		return errors.New("no trials")
 	}
 	if !slices.Equal(p.Blocks, blocks(p.Spec)) {
-		return fmt.Errorf("%d blocks that are not those of %d seeds and the scenarios %v", len(p.Blocks), p.Spec.Measure.Seeds, p.Spec.Scenarios)
+		return fmt.Errorf("%d blocks that are not those of %d seeds, the kernels %v and the scenarios %v",
+			len(p.Blocks), p.Spec.Measure.Seeds, p.Spec.Kernels, p.Spec.Scenarios)
 	}
 	if n := p.Spec.Measure.Blocks; len(p.Blocks) > 0 && n != len(p.Blocks) {
 		return fmt.Errorf("%d blocks, want %d", len(p.Blocks), n)
@@ -84,8 +85,9 @@ func (p *Plan) checkTrials(cells map[string]Cell) error {
 		if t.Block < 1 || t.Block > p.Spec.Measure.Blocks {
 			return fmt.Errorf("trial %d is in block %d of %d", i+1, t.Block, p.Spec.Measure.Blocks)
 		}
-		if b, ok := p.BlockByNumber(t.Block); ok && b.Scenario != cell.Get(FactorScenario) {
-			return fmt.Errorf("trial %d is %s in block %d, which is %s", i+1, cell.Get(FactorScenario), t.Block, b.Scenario)
+		if b, ok := p.BlockByNumber(t.Block); ok && !b.has(cell) {
+			return fmt.Errorf("trial %d is %s on kernel %s in block %d, which is %s on kernel %s",
+				i+1, cell.Get(FactorScenario), cell.Get(FactorKernel), t.Block, b.Scenario, b.Kernel)
 		}
 		seen[t] = true
 	}

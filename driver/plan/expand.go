@@ -50,30 +50,54 @@ func policiesOf(d DatapathEntry, s Spec) []int {
 	return s.Policies
 }
 
+// clientsOf lists the numbers of clients; 0 stands for an experiment that names
+// none, whose cells have one client and no such factor.
+func clientsOf(s Spec) []int {
+	if len(s.Clients) == 0 {
+		return []int{0}
+	}
+	return s.Clients
+}
+
 func cellsOf(s Spec, arm Arm, cat Catalog) ([]Cell, error) {
 	d, ok := cat.datapath(arm.Datapath)
 	if !ok {
 		return nil, fmt.Errorf("unknown datapath %q", arm.Datapath)
 	}
 	var out []Cell
-	for _, scenario := range s.Scenarios {
-		for _, n := range policiesOf(d, s) {
-			for _, workload := range s.Workloads {
-				f, err := factors(s, arm, d)
-				if err != nil {
-					return nil, err
+	for _, boot := range s.Boots() {
+		for _, scenario := range s.Scenarios {
+			for _, n := range policiesOf(d, s) {
+				for _, clients := range clientsOf(s) {
+					common, err := factors(s, boot, arm, d)
+					if err != nil {
+						return nil, err
+					}
+					common[FactorScenario], common[FactorPolicies] = scenario, strconv.Itoa(n)
+					if clients > 0 {
+						common[FactorClients] = strconv.Itoa(clients)
+					}
+					out = append(out, perWorkload(s, common)...)
 				}
-				f[FactorScenario], f[FactorPolicies], f[FactorWorkload] = scenario, strconv.Itoa(n), workload
-				out = append(out, newCell(f))
 			}
 		}
 	}
 	return out, nil
 }
 
-// factors are the levels that all cells of an arm share.
-func factors(s Spec, arm Arm, d DatapathEntry) (map[string]string, error) {
-	kernel := s.Lab.Kernel
+// perWorkload makes one cell for each workload, which share all other factors.
+func perWorkload(s Spec, common map[string]string) (out []Cell) {
+	for _, workload := range s.Workloads {
+		f := maps.Clone(common)
+		f[FactorWorkload] = workload
+		out = append(out, newCell(f))
+	}
+	return out
+}
+
+// factors are the levels that all cells of an arm under one boot share.
+func factors(s Spec, boot Boot, arm Arm, d DatapathEntry) (map[string]string, error) {
+	kernel := boot.Kernel
 	if s.Lab.Provider != ProviderLibvirt {
 		kernel = kernelOfHost
 	}
@@ -94,6 +118,9 @@ func factors(s Spec, arm Arm, d DatapathEntry) (map[string]string, error) {
 		FactorClientCPU:  strconv.Itoa(s.Measure.ClientCPU),
 		FactorServerCPU:  strconv.Itoa(s.Measure.ServerCPU),
 		FactorClock:      s.Lab.Clock,
+	}
+	if len(s.NICs) > 0 || !boot.NIC.Plain() {
+		f[FactorNIC] = boot.NIC.String()
 	}
 	for key, level := range arm.Options {
 		if _, taken := f[key]; taken {
@@ -131,44 +158,6 @@ func checkIDs(cells []Cell) error {
 		seen[c.ID] = true
 	}
 	return nil
-}
-
-// blocks lists the boots of virtual time: under each seed one for each scenario.
-func blocks(s Spec) []Block {
-	if s.Lab.Clock != ClockVirtual {
-		return nil
-	}
-	var out []Block
-	for seed := range s.Measure.Seeds {
-		for _, scenario := range s.Scenarios {
-			out = append(out, Block{Number: len(out) + 1, Seed: seed + 1, Scenario: scenario})
-		}
-	}
-	return out
-}
-
-// BlockByNumber finds a block of virtual time.
-func (p *Plan) BlockByNumber(n int) (b Block, ok bool) {
-	if n < 1 || n > len(p.Blocks) {
-		return Block{}, false
-	}
-	return p.Blocks[n-1], true
-}
-
-// cellsIn are the cells that run in a block: in virtual time those of its
-// scenario, otherwise all.
-func (p *Plan) cellsIn(block int) []Cell {
-	b, ok := p.BlockByNumber(block)
-	if !ok {
-		return p.Cells
-	}
-	var out []Cell
-	for _, c := range p.Cells {
-		if c.Get(FactorScenario) == b.Scenario {
-			out = append(out, c)
-		}
-	}
-	return out
 }
 
 // order lists every trial in the order it runs. Repetition is the outer loop:

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -86,7 +87,8 @@ func TestDescribeSaysTheStoppingRule(t *testing.T) {
 // scenario, and no other, in an order of its own.
 func TestBlocksOfVirtualTime(t *testing.T) {
 	p := expandText(t, virtual)
-	want := []Block{{1, 1, Localhost}, {2, 1, MultiHost}, {3, 2, Localhost}, {4, 2, MultiHost}}
+	want := []Block{{Number: 1, Seed: 1, Scenario: Localhost}, {Number: 2, Seed: 1, Scenario: MultiHost},
+		{Number: 3, Seed: 2, Scenario: Localhost}, {Number: 4, Seed: 2, Scenario: MultiHost}}
 	if !slices.Equal(p.Blocks, want) {
 		t.Fatalf("blocks %+v, want %+v", p.Blocks, want)
 	}
@@ -214,6 +216,23 @@ func TestCells(t *testing.T) {
 		if want := c.Get(FactorDatapath) == "iptables"; has != want {
 			t.Errorf("%s: option state is a factor: %v, want %v", c.Title(), has, want)
 		}
+	}
+}
+
+// TestClients: numbers of clients are a factor of every cell where the file names
+// them, and of none where it does not.
+func TestClients(t *testing.T) {
+	for _, c := range expandText(t, good).Cells {
+		if _, has := c.Factors[FactorClients]; has {
+			t.Errorf("cell %s has the factor %s", c.Title(), FactorClients)
+		}
+	}
+	p := expandText(t, strings.Replace(good, "policies = [0, 10]", "policies = [0, 10]\nclients = [1, 4]", 1))
+	if got := p.Levels(FactorClients); !slices.Equal(got, []string{"1", "4"}) {
+		t.Errorf("levels %v, want 1 and 4", got)
+	}
+	if plain := expandText(t, good); len(p.Cells) != 2*len(plain.Cells) || len(p.Trials) != 2*len(plain.Trials) {
+		t.Errorf("%d cells and %d trials, want twice %d and %d", len(p.Cells), len(p.Trials), len(plain.Cells), len(plain.Trials))
 	}
 }
 
@@ -393,5 +412,82 @@ func TestFilterSaysWhatWouldBeRight(t *testing.T) {
 		if _, err := p.Filter(expr); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %s", expr, err, want)
 		}
+	}
+}
+
+// Where kernels are compared, each is booted as often as the experiment says, in
+// an order of the seed's in each repetition; a cell runs under its own only.
+func TestKernelsAreFactorsOfCellsAndBlocks(t *testing.T) {
+	wall := strings.Replace(strings.Replace(good, "kernel = \"6.1\"\n", "", 1), "policies = [0, 10]", "policies = [0, 10]\nkernels = [\"6.1\", \"6.12\"]", 1)
+	sealed := strings.Replace(virtual, "policies = [0, 10]", "policies = [0, 10]\nkernels = [\"6.1\", \"6.12\"]", 1)
+	for name, text := range map[string]string{"wall": wall, "virtual": sealed} {
+		p := expandText(t, text)
+		scenarios := 1
+		if name == "virtual" {
+			scenarios = len(p.Spec.Scenarios)
+		}
+		if want := 2 * 2 * scenarios; len(p.Blocks) != want || p.Spec.Measure.Blocks != want {
+			t.Fatalf("%s: %d blocks and Measure.Blocks %d, want %d", name, len(p.Blocks), p.Spec.Measure.Blocks, want)
+		}
+		boots := map[string]int{}
+		for _, b := range p.Blocks {
+			boots[b.Kernel]++
+			if p.LabOf(b.Number).Kernel != b.Kernel || p.BootName(b.Number) != b.Kernel {
+				t.Errorf("%s: block %d boots %q, its lab says %q", name, b.Number, b.Kernel, p.LabOf(b.Number).Kernel)
+			}
+			if (b.Seed > 0) != (name == "virtual") || (b.Scenario != "") != (name == "virtual") {
+				t.Errorf("%s: block %+v", name, b)
+			}
+		}
+		if boots["6.1"] != boots["6.12"] || len(boots) != 2 {
+			t.Errorf("%s: boots of kernels %v", name, boots)
+		}
+		trials := map[string]int{}
+		for _, tr := range p.Trials {
+			c, _ := p.CellByID(tr.Cell)
+			trials[tr.Cell]++
+			if b, _ := p.BlockByNumber(tr.Block); b.Kernel != c.Get(FactorKernel) {
+				t.Fatalf("%s: a cell of %s runs in block %+v", name, c.Get(FactorKernel), b)
+			}
+		}
+		for _, c := range p.Cells {
+			if want := p.Spec.CellBlocks() * p.Spec.Measure.Trials; trials[c.ID] != want || p.Spec.CellBlocks() != 2 {
+				t.Errorf("%s: cell %s has %d trials, want %d", name, c.ID, trials[c.ID], want)
+			}
+		}
+		data, err := p.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := Decode(data)
+		if err != nil || !reflect.DeepEqual(again, p) {
+			t.Errorf("%s: decoded plan differs, error %v", name, err)
+		}
+		p.Blocks[0].Kernel, p.Blocks[scenarios].Kernel = p.Blocks[scenarios].Kernel, p.Blocks[0].Kernel
+		if data, err = p.Encode(); err == nil {
+			_, err = Decode(data)
+		}
+		if err == nil {
+			t.Errorf("%s: a plan with the kernels of two blocks swapped was accepted", name)
+		}
+	}
+	orders := map[string]bool{}
+	for seed := range 8 {
+		p := expandText(t, strings.Replace(wall, "seed = 7", fmt.Sprintf("seed = %d", seed), 1))
+		text := ""
+		for _, b := range p.Blocks {
+			text += b.Kernel + " "
+		}
+		orders[text] = true
+	}
+	if len(orders) < 2 {
+		t.Errorf("eight seeds order the kernels in one way only: %v", orders)
+	}
+}
+
+// An experiment that compares no kernels has the plan that it always had.
+func TestKernelOfTheLabIsNoAxis(t *testing.T) {
+	if p := expandText(t, good); p.Spec.Compared() || len(p.Blocks) > 0 || p.BootName(1) != "" || p.LabOf(1).Kernel != "6.1" {
+		t.Errorf("compared %v, blocks %v, lab %+v", p.Spec.Compared(), p.Blocks, p.LabOf(1))
 	}
 }

@@ -28,6 +28,7 @@ const (
 	maxWarmup   = 10 * time.Minute
 	maxSeeds    = 100
 	maxLoad     = 1000
+	maxClients  = 16
 )
 
 const defaultFabric = "bridge" // of an arm that names a filter only
@@ -136,6 +137,8 @@ func (l *loader) spec(root *table) Spec {
 	if s.Lab.Clock == ClockVirtual {
 		s.Measure.Blocks = s.Measure.Seeds * len(s.Scenarios)
 	}
+	s.Measure.Blocks *= len(s.Boots())
+	l.checkNICs(s)
 	s.Arms = l.arms(root, s)
 	root.finish()
 	if n := l.planned(s); n > maxPlanned && len(l.doc.problems) == 0 {
@@ -160,6 +163,7 @@ func (l *loader) lab(t *table, d Lab) Lab {
 	out.VCPUs = int(t.number("vcpus", int64(d.VCPUs), 1, maxVCPUs))
 	out.Memory = t.memory("memory", d.Memory, minMemory, maxMemory)
 	out.Queues = int(t.number("queues", int64(d.Queues), 1, maxQueues))
+	out.NIC = l.nicKeys(t, "nic")
 	out.Inventory = l.inventory(t, out.Provider)
 	t.finish()
 	switch {
@@ -177,7 +181,9 @@ func (l *loader) lab(t *table, d Lab) Lab {
 }
 
 // vmKeys are the keys of [lab] that describe virtual machines.
-func vmKeys() []string { return []string{"accel", "kernel", "vcpus", "memory", "queues"} }
+func vmKeys() []string {
+	return []string{"accel", "kernel", "vcpus", "memory", "queues", "nic", "mtu", "offloads"}
+}
 
 // localLab is a Lab without VMs.
 func (l *loader) localLab(t *table, lab Lab) Lab {
@@ -205,8 +211,10 @@ func (l *loader) virtualLab(t *table, lab Lab) {
 	if lab.VCPUs != 1 {
 		t.problem("vcpus", "is %d, and instructions have one order on one CPU only; remove it, or write 1", lab.VCPUs)
 	}
-	if t.has("queues") {
-		t.problem("queues", "is about a NIC, and a guest in virtual time has none; remove it, or write clock = %q", ClockWall)
+	for _, key := range []string{"queues", "nic", "mtu", "offloads"} {
+		if t.has(key) {
+			t.problem(key, "is about a NIC, and a guest in virtual time has none; remove it, or write clock = %q", ClockWall)
+		}
 	}
 }
 
@@ -313,7 +321,45 @@ func (l *loader) matrix(t *table, s *Spec) {
 	s.Scenarios = t.levels("scenarios", []string{Localhost, MultiHost})
 	s.Workloads = t.levels("workloads", l.cat.workloadNames())
 	s.Policies = t.counts("policies", 0, maxPolicies)
+	if _, ok := t.get("clients"); ok {
+		s.Clients = t.counts("clients", 1, maxClients)
+		policiesForClients(t, s)
+	}
+	l.kernels(t, s)
+	l.nics(t, s)
 	t.finish()
+}
+
+// policiesForClients refuses numbers of policies that are too small: each
+// client has a policy of its own that admits it.
+func policiesForClients(t *table, s *Spec) {
+	most := 0
+	for _, n := range s.Clients {
+		most = max(most, n)
+	}
+	for i, n := range s.Policies {
+		if n > 0 && n < most {
+			path := element(joinPath(t.path, "policies"), i)
+			t.doc.problem(max(t.doc.lines[path], t.at("policies")), shown(joinPath(t.path, "policies")),
+				"%d is less than clients = %d, each of which has a policy of its own; write 0, or %d and more", n, most, most)
+		}
+	}
+}
+
+// kernels reads the kernels that are compared; without them the lab's is alone.
+func (l *loader) kernels(t *table, s *Spec) {
+	if _, ok := t.get("kernels"); !ok {
+		return
+	}
+	kernels := t.levels("kernels", l.cat.Kernels)
+	switch {
+	case l.labOK && s.Lab.Provider != ProviderLibvirt:
+		t.problem("kernels", "are what VMs boot, and provider = %q has the kernel it has; remove it, or write provider = %q", s.Lab.Provider, ProviderLibvirt)
+	case l.doc.has("lab.kernel"):
+		t.problem("kernels", "is there beside lab.kernel in line %d, and says both; remove one of them", l.doc.lines["lab.kernel"])
+	case len(kernels) > 0:
+		s.Kernels, s.Lab.Kernel = kernels, ""
+	}
 }
 
 func (l *loader) arms(root *table, s Spec) []Arm {
@@ -350,19 +396,46 @@ func (l *loader) arm(t *table, s Spec) Arm {
 	}
 	a.Datapath = entry.Name
 	for _, o := range entry.Options {
-		a.Options[o.Key] = t.level(o.Key, o.Allowed[0], o.Allowed)
+		l.option(t, o, a.Options)
 	}
 	l.freeKeys(t, entry, &a)
 	t.finish()
+	l.clients(t, key, entry, s)
 	if entry.Refuse == nil || !l.labOK || len(l.doc.problems) > before {
 		return a
 	}
-	for _, scenario := range s.Scenarios {
-		if why := entry.Refuse(s.Lab, scenario, a.Options); why != "" {
-			t.problem(key, "%q cannot run %s: %s", t.keys[key], scenario, why)
+	for _, boot := range s.Boots() {
+		for _, scenario := range s.Scenarios {
+			if why := entry.Refuse(s.Lab.with(boot), scenario, a.Options); why != "" {
+				t.problem(key, "%q cannot run %s: %s", t.keys[key], scenario, why)
+				return a // the same on other kernels
+			}
 		}
 	}
 	return a
+}
+
+// clients refuses more clients than a datapath can have.
+func (l *loader) clients(t *table, key string, entry DatapathEntry, s Spec) {
+	for _, n := range s.Clients {
+		if entry.MaxClients > 0 && n > entry.MaxClients {
+			t.problem(key, "%q cannot have %d clients (matrix.clients): %s; write clients of at most %d, or another datapath", t.keys[key], n, entry.WhyClients, entry.MaxClients)
+			return
+		}
+	}
+}
+
+// option reads one option of an arm into options, beside those before it.
+func (l *loader) option(t *table, o Option, options map[string]string) {
+	level := t.level(o.Key, o.Allowed[0], o.Allowed)
+	switch {
+	case !o.Applies(options):
+		if t.has(o.Key) {
+			t.problem(o.Key, "means nothing without %s = %q; write that, or remove it", o.Beside.Key, o.Beside.Level)
+		}
+	case !o.Silent || level != o.Allowed[0]:
+		options[o.Key] = level
+	}
 }
 
 // chosen is what an arm measures: a datapath by its name, or a filter on a
@@ -411,11 +484,7 @@ func (l *loader) planned(s Spec) int {
 		entry, _ := l.cat.datapath(a.Datapath)
 		settings += len(policiesOf(entry, s))
 	}
-	boots := s.Measure.Blocks // that a cell is measured in
-	if s.Lab.Clock == ClockVirtual {
-		boots = s.Measure.Seeds
-	}
-	return settings * len(s.Scenarios) * len(s.Workloads) * boots * s.Measure.Trials
+	return settings * len(clientsOf(s)) * len(s.Boots()) * len(s.Scenarios) * len(s.Workloads) * s.CellBlocks() * s.Measure.Trials
 }
 
 func (d *document) has(path string) bool { return d.lines[path] > 0 }

@@ -14,10 +14,11 @@ import (
 func testCatalog() Catalog {
 	return Catalog{
 		Kernels:   []string{"6.1", "6.12"},
+		NICs:      map[string][]string{"6.1": {"virtio", "vmxnet3"}, "6.12": {"virtio", "vmxnet3", "e1000e"}},
 		Workloads: []WorkloadEntry{{Name: "TCP_STREAM"}, {Name: "TCP_RR"}},
 		Datapaths: []DatapathEntry{
 			{Name: "docker", Fabric: "bridge", Filter: "none", NoPolicies: true},
-			{Name: "iptables", Fabric: "bridge", Filter: "iptables-legacy", Options: []Option{
+			{Name: "iptables", Fabric: "bridge", Filter: "iptables-legacy", MaxClients: 4, WhyClients: "it is a test", Options: []Option{
 				{Key: "state", Allowed: []string{"as-study", "established-first"}},
 				{Key: "placement", Allowed: []string{"input", "forward"}},
 			}},
@@ -161,6 +162,12 @@ func TestEveryProblemIsNamedWithItsLine(t *testing.T) {
 		"count twice":          {`[0, 10]`, `[0, 10, 0]`, `t.toml:30: matrix.policies: 0 is there twice; each level once`},
 		"negative count":       {`[0, 10]`, `[-1]`, `t.toml:30: matrix.policies: -1 is out of range, want 0 to 100000`},
 		"huge count":           {`[0, 10]`, `[100001]`, `t.toml:30: matrix.policies: 100001 is out of range, want 0 to 100000`},
+		"too many clients":     {`[0, 10]`, "[0]\nclients = [17]", `t.toml:31: matrix.clients: 17 is out of range, want 1 to 16`},
+		"no client":            {`[0, 10]`, "[0]\nclients = [0]", `t.toml:31: matrix.clients: 0 is out of range, want 1 to 16`},
+		"clients no list":      {`[0, 10]`, "[0]\nclients = 4", `t.toml:31: matrix.clients: is the number 4, want a list of numbers, as in [0, 100]`},
+		"clients misspelt":     {`[0, 10]`, "[0]\nclient = [4]", `t.toml:31: matrix.client: unknown key (did you mean "clients"?)`},
+		"fewer policies":       {`[0, 10]`, "[0, 3]\nclients = [1, 4]", `t.toml:30: matrix.policies: 3 is less than clients = 4, each of which has a policy of its own; write 0, or 4 and more`},
+		"datapath of two":      {`[0, 10]`, "[0]\nclients = [4, 16]", `t.toml:35: arm.datapath: "iptables" cannot have 16 clients (matrix.clients): it is a test; write clients of at most 4, or another datapath`},
 		"text for count":       {`[0, 10]`, `[0, "10"]`, `t.toml:30: matrix.policies: has the text "10" in it, want whole numbers`},
 		"empty list":           {`["TCP_RR"]`, `[]`, `t.toml:29: matrix.workloads: is empty, want some of "TCP_STREAM" or "TCP_RR"`},
 		"no list":              {`["TCP_RR"]`, `"TCP_RR"`, `t.toml:29: matrix.workloads: is the text "TCP_RR", want a list of some of "TCP_STREAM" or "TCP_RR"`},
@@ -183,7 +190,7 @@ func TestEveryProblemIsNamedWithItsLine(t *testing.T) {
 		"syntax":               {`seed = 7`, `seed = `, "t.toml:4: not valid TOML: "},
 		"other schema":         {`schema = 1`, "schema = 2\nsed = 1", `t.toml:1: schema: is the number 2, want 1, the only schema this driver reads`},
 		"missing schema":       {`schema = 1`, ``, `t.toml:1: schema: is missing; write schema = 1`},
-		"table in a table":     {"datapath = \"docker\"", "datapath = \"xdp\"\n[lab.x]", "t.toml:40: lab.x: unknown key, want \"provider\", \"clock\", \"endpoint\", \"accel\", \"kernel\", \"vcpus\", \"memory\", \"queues\", \"machine\", \"abandon_after\", \"directory\" or \"cache\""},
+		"table in a table":     {"datapath = \"docker\"", "datapath = \"xdp\"\n[lab.x]", "t.toml:40: lab.x: unknown key, want \"provider\", \"clock\", \"endpoint\", \"accel\", \"kernel\", \"vcpus\", \"memory\", \"queues\", \"nic\", \"mtu\", \"offloads\", \"machine\", \"abandon_after\", \"directory\" or \"cache\""},
 		"too many trials":      {"blocks = 2\ntrials = 4", "blocks = 100\ntrials = 1000", ""},
 		"seeds on the wall":    {"blocks = 2", "blocks = 2\nseeds = 3", `t.toml:17: measure.seeds: is about clock = "virtual", where a seed is all that differs between boots; write blocks`},
 		"stop beside trials":   {"trials = 4", "trials = 4\nstop = { ci = 0.02, min = 5, max = 30 }", `t.toml:17: measure.trials: is there beside stop, which says how many trials; remove one of them`},
@@ -239,6 +246,48 @@ func TestImpossibleCombinations(t *testing.T) {
 			_, err := Parse("t.toml", []byte("schema = 1\nname = \"t\"\n[lab]\n"+c.lab+tail), testCatalog())
 			if err == nil || err.Error() != c.want {
 				t.Errorf("got\n%v\nwant\n%s", err, c.want)
+			}
+		})
+	}
+}
+
+// Kernels and network cards that are compared, or are not there.
+func TestBootsAreChecked(t *testing.T) {
+	const tail = "[[arm]]\nname = \"x\"\ndatapath = \"iptables\"\n"
+	for name, c := range map[string]struct{ lab, matrix, want string }{
+		"unknown kernel": {"", `kernels = ["6.1", "6.2"]`, `t.toml:6: matrix.kernels: unknown level "6.2", want "6.1" or "6.12" (did you mean "6.1"?)`},
+		"kernel twice":   {"", `kernels = ["6.1", "6.1"]`, `t.toml:6: matrix.kernels: "6.1" is there twice; each level once`},
+		"no kernels":     {"", `kernels = []`, `t.toml:6: matrix.kernels: is empty, want some of "6.1" or "6.12"`},
+		"kernel said twice": {`kernel = "6.1"`, `kernels = ["6.12"]`,
+			`t.toml:6: matrix.kernels: is there beside lab.kernel in line 4, and says both; remove one of them`},
+		"kernels of no VM": {`provider = "local"`, `kernels = ["6.12"]`,
+			`t.toml:6: matrix.kernels: are what VMs boot, and provider = "local" has the kernel it has; remove it, or write provider = "libvirt"`},
+		"unknown card":      {`nic = "e1000"`, "", `t.toml:4: lab.nic: unknown level "e1000", want "virtio", "vmxnet3" or "e1000e" (did you mean "e1000e"?)`},
+		"card of no driver": {"kernel = \"6.1\"\nnic = \"e1000e\"", "", `t.toml:5: lab.nic: kernel 6.1 has no driver for "e1000e"; write a kernel that has: 6.12`},
+		"card of no VM": {"provider = \"local\"\nmtu = 1400", "",
+			`t.toml:5: lab.mtu: is about VMs, and the local provider has none; remove it, or write provider = "libvirt"`},
+		"card in virtual time": {"clock = \"virtual\"\noffloads = \"off\"", "",
+			`t.toml:5: lab.offloads: is about a NIC, and a guest in virtual time has none; remove it, or write clock = "wall"`},
+		"cards in virtual time": {`clock = "virtual"`, `nics = [{ model = "virtio" }]`,
+			`t.toml:6: matrix.nics: are cards of VMs on the wall clock, and this lab has none; remove it, or write provider = "libvirt" and clock = "wall"`},
+		"card without model": {"", `nics = [{ mtu = 1400 }]`, `t.toml:6: matrix.nics: has a card without model; write nics = [{ model = "virtio" }, { model = "vmxnet3" }]`},
+		"card twice":         {"", `nics = [{ model = "virtio" }, { model = "virtio", queues = 4 }]`, `t.toml:6: matrix.nics: "virtio" is there twice; each card once`},
+		"cards that are words": {"", `nics = ["virtio"]`,
+			`t.toml:6: matrix.nics: is not a list of network cards; write nics = [{ model = "virtio" }, { model = "vmxnet3" }]`},
+		"key of no card":    {"", `nics = [{ model = "virtio", speed = 1 }]`, `t.toml:6: matrix.nics.speed: unknown key, want "model", "mtu", "offloads" or "queues"`},
+		"queues of e1000e":  {`kernel = "6.12"`, `nics = [{ model = "e1000e", queues = 2 }]`, `t.toml:6: matrix.nics: "e1000e" has one queue in these machines, and virtio alone has more; remove queues`},
+		"MTU out of range":  {`mtu = 9000`, "", `t.toml:4: lab.mtu: 9000 is out of range, want 1280 to 1500`},
+		"card said twice":   {`offloads = "off"`, `nics = [{ model = "virtio" }]`, `t.toml:6: matrix.nics: is there beside nic, mtu or offloads in [lab], which are of one card; remove those`},
+		"both are compared": {"", "kernels = [\"6.1\", \"6.12\"]\nnics = [{ model = \"virtio\" }, { model = \"vmxnet3\", offloads = \"off\" }]", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Parse("t.toml", []byte("schema = 1\nname = \"t\"\n[lab]\n"+c.lab+"\n[matrix]\n"+c.matrix+"\nscenarios = [\"localhost\"]\nworkloads = [\"TCP_RR\"]\npolicies = [1]\n"+tail), testCatalog())
+			got := ""
+			if err != nil {
+				got = err.Error()
+			}
+			if got != c.want {
+				t.Errorf("got\n%s\nwant\n%s", got, c.want)
 			}
 		})
 	}

@@ -42,7 +42,14 @@ type Spec struct {
 	Scenarios   []string `json:"scenarios"`
 	Workloads   []string `json:"workloads"` // TCP_STREAM, TCP_RR, TCP_CRR
 	Policies    []int    `json:"policies"`  // numbers of policies N; 0 is "no rule at all"
-	Arms        []Arm    `json:"arms"`
+	// Clients are the numbers of client endpoints; nil is one, and no factor.
+	Clients []int `json:"clients,omitempty"`
+	// Kernels are compared: every one is booted as often as Measure says. nil is
+	// the lab's kernel alone.
+	Kernels []string `json:"kernels,omitempty"`
+	// NICs are compared likewise: cards of the data network.
+	NICs []NIC `json:"nics,omitempty"`
+	Arms []Arm `json:"arms"`
 }
 
 // Lab says on what the experiment runs.
@@ -56,14 +63,16 @@ type Lab struct {
 	VCPUs  int    `json:"vcpus,omitempty"`      // per VM
 	Memory int    `json:"memory_mib,omitempty"` // MiB per VM
 	Queues int    `json:"queues,omitempty"`     // queue pairs of the data NIC
+	NIC    NIC    `json:"nic,omitzero"`         // the data NIC; its Queues are 0, or compared
 	// About existing machines; nil with other providers than ssh.
 	Inventory *Inventory `json:"inventory,omitempty"`
 }
 
 // Measure says how each trial is measured.
 type Measure struct {
-	// Blocks is the number of boots. In virtual time it follows from Seeds: one
-	// block for each seed and scenario.
+	// Blocks is the number of boots, of all kernels together where they are
+	// compared. In virtual time it follows from Seeds: one block for each seed,
+	// kernel and scenario.
 	Blocks int `json:"blocks"`
 	Seeds  int `json:"seeds,omitempty"` // virtual time only: boots of each scenario
 	Trials int `json:"trials"`          // per cell and block; with Stop, the most
@@ -107,6 +116,8 @@ type Catalog struct {
 	Datapaths []DatapathEntry
 	Workloads []WorkloadEntry
 	Kernels   []string // names of the kernel locks
+	// NICs are the models of network cards that a kernel has a driver for.
+	NICs map[string][]string
 }
 
 // DatapathEntry describes one datapath to the loader: a filter on a fabric,
@@ -118,6 +129,10 @@ type DatapathEntry struct {
 	Filter  string // none, iptables-legacy, tc-hash, xdp-hash, xdp-pass, ...
 	Options []Option
 	Keys    []FreeKey
+	// MaxClients is how many clients it can have at once, 0 for any number;
+	// WhyClients says why.
+	MaxClients int
+	WhyClients string
 	// Crossed: an arm names it by fabric and filter, not by its name.
 	Crossed bool
 	// Impossible is why this filter cannot work on this fabric; "" if it can.
@@ -134,6 +149,20 @@ type Option struct {
 	Key     string
 	Allowed []string // the first is the default
 	Doc     string
+	// Silent: at its default it is no factor of a cell. So an option that came
+	// later leaves cells that do not use it, and their IDs, as they were.
+	Silent bool
+	// Beside is the level of another option, listed before this one, without which
+	// this one means nothing and is no factor.
+	Beside Level
+}
+
+// Level is one level of one option. The zero value is none.
+type Level struct{ Key, Level string }
+
+// Applies says whether the option means something beside the others.
+func (o Option) Applies(options map[string]string) bool {
+	return o.Beside == Level{} || options[o.Beside.Key] == o.Beside.Level
 }
 
 // WorkloadEntry describes one workload to the loader.
@@ -162,19 +191,21 @@ type Trial struct {
 // InstructionNanoseconds is what an instruction takes in virtual time.
 const InstructionNanoseconds = 8
 
-// Block is one boot in virtual time: one scenario under one seed. What is
-// compared with each other is so measured in the same boot.
+// Block is one boot where boots differ. In virtual time it is one scenario under
+// one seed: what is compared with each other is so measured in the same boot.
 type Block struct {
-	Number   int    `json:"number"` // 1-based
-	Seed     int    `json:"seed"`   // 1-based; the level of FactorSeed of the block's rows
-	Scenario string `json:"scenario"`
+	Number   int    `json:"number"`             // 1-based
+	Seed     int    `json:"seed,omitempty"`     // 1-based; the level of FactorSeed of the block's rows. Virtual time only
+	Scenario string `json:"scenario,omitempty"` // virtual time only
+	Kernel   string `json:"kernel,omitempty"`   // where kernels are compared
+	NIC      string `json:"nic,omitempty"`      // where network cards are, by their names
 }
 
 // Plan is an experiment expanded.
 type Plan struct {
 	Schema int     `json:"schema"`
 	Spec   Spec    `json:"spec"`
-	Blocks []Block `json:"blocks,omitempty"` // virtual time only, in order
+	Blocks []Block `json:"blocks,omitempty"` // in order, where they differ
 	Cells  []Cell  `json:"cells"`
 	Trials []Trial `json:"trials"`
 }
@@ -189,9 +220,11 @@ const (
 	FactorScenario   = "scenario"
 	FactorWorkload   = "workload"
 	FactorPolicies   = "policies"
+	FactorClients    = "clients" // only in cells of an experiment that names numbers of clients
 	FactorProvider   = "provider"
 	FactorEndpoint   = "endpoint"
 	FactorKernel     = "kernel"   // lock name, or "host" for other providers than libvirt
+	FactorNIC        = "nic"      // NIC.String, where it is compared or not the default
 	FactorDuration   = "duration" // Go duration
 	FactorWarmup     = "warmup"   // Go duration
 	FactorCongestion = "congestion"
@@ -220,14 +253,18 @@ func (c Cell) Duration(factor string) time.Duration {
 
 // Title is a short label for progress and messages.
 func (c Cell) Title() string {
-	return strings.Join([]string{c.Get(FactorScenario), c.Get(FactorArm), "N=" + c.Get(FactorPolicies), c.Get(FactorWorkload)}, " ")
+	parts := []string{c.Get(FactorScenario), c.Get(FactorArm), "N=" + c.Get(FactorPolicies), c.Get(FactorWorkload)}
+	if n := c.Get(FactorClients); n != "" {
+		parts = append(parts, "clients="+n)
+	}
+	return strings.Join(parts, " ")
 }
 
 // FactorNames lists every factor of any cell, sorted.
 func (p *Plan) FactorNames() []string {
 	seen := map[string]bool{}
 	var out []string
-	if len(p.Blocks) > 0 {
+	if p.Spec.Lab.Clock == ClockVirtual {
 		seen[FactorSeed] = true
 		out = append(out, FactorSeed)
 	}

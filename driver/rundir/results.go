@@ -25,7 +25,17 @@ func (d *Dir) WriteEnv(env any) error {
 	for n := 2; exists(path); n++ {
 		path = filepath.Join(d.path, fmt.Sprintf("env-%d.json", n))
 	}
+	d.env = path
 	return writeFile(path, append(data, '\n'))
+}
+
+// RewriteEnv replaces what WriteEnv wrote last.
+func (d *Dir) RewriteEnv(env any) error {
+	data, err := json.MarshalIndent(env, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode environment: %w", err)
+	}
+	return writeFile(d.env, append(data, '\n'))
 }
 
 func exists(path string) bool {

@@ -64,6 +64,7 @@ type Dir struct {
 	lock    *os.File
 	rows    *os.File
 	size    int64          // of rows.csv
+	env     string         // the file that WriteEnv wrote
 	status  map[Key]string // of the trials in rows.csv
 	raw     map[Key]string // raw directories of trials under way
 	shard   Shard

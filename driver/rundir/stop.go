@@ -42,8 +42,8 @@ func (d *Dir) note(r record.Row) {
 // 95 % interval of its estimate - of throughput for TCP_STREAM, of rate
 // for other workloads - is narrow enough, or it has max.
 func (d *Dir) Stopped(t plan.Trial) bool {
-	m := d.plan.Spec.Measure
-	if m.Stop == nil || t.Trial <= (m.Stop.Min+m.Blocks-1)/m.Blocks {
+	m, blocks := d.plan.Spec.Measure, d.plan.Spec.CellBlocks()
+	if m.Stop == nil || t.Trial <= (m.Stop.Min+blocks-1)/blocks {
 		return false
 	}
 	if _, ran := d.status[keyOf(t)]; ran {

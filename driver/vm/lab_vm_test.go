@@ -31,7 +31,7 @@ func imageSet(t testing.TB) (images.Set, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, err := store.Ensure(context.Background(), images.Want{Kernel: images.Kernels()[0], Root: true, Endpoint: true})
+	set, err := store.Ensure(context.Background(), images.Want{Kernel: images.DefaultKernel, Root: true, Endpoint: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,8 +1,10 @@
 package vm
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 
 	"libvirt.org/go/libvirtxml"
 )
@@ -60,11 +62,23 @@ type Disk struct {
 	Serial   string // what the guest sees, at most 20 characters; optional
 }
 
-// NIC is a virtio network card.
+// Models of network cards.
+const (
+	Virtio  = "virtio"
+	VMXNet3 = "vmxnet3"
+	E1000E  = "e1000e"
+)
+
+// NIC is a network card.
 type NIC struct {
 	Network string // name of a Network
 	MAC     string
-	Queues  int // receive and transmit queue pairs; 0 is 1. Native XDP wants 2 for each virtual CPU
+	Model   string // Virtio, VMXNet3, E1000E; "" is Virtio
+	MTU     int    // bytes; 0 is the kernel's 1500
+	// NoOffloads takes segmentation and receive offloads from a virtio card, so that
+	// neither side may have them; the drivers of others switch them off in the guest.
+	NoOffloads bool
+	Queues     int // of Virtio: receive and transmit queue pairs; 0 is 1. Native XDP wants 2 for each virtual CPU
 }
 
 // xml is the machine as libvirt's domain, on a host with the given security
@@ -132,6 +146,8 @@ func (m Machine) check() error {
 		return fmt.Errorf("%d MiB of memory, want at least 1", m.MemoryMiB)
 	case m.Kernel == "" || m.Initramfs == "" || m.ConsoleLog == "":
 		return errors.New("kernel, initramfs and console log must be given")
+	case slices.ContainsFunc(m.NICs, func(n NIC) bool { return n.Queues > 1 && cmp.Or(n.Model, Virtio) != Virtio }):
+		return fmt.Errorf("a network card other than %s has one queue", Virtio)
 	case len(m.Disks)+len(m.NICs) > lastSlot-firstSlot:
 		return fmt.Errorf("%d disks and %d network cards, want at most %d together", len(m.Disks), len(m.NICs), lastSlot-firstSlot)
 	}
@@ -194,12 +210,22 @@ func (n NIC) xml(at *libvirtxml.DomainAddress) libvirtxml.DomainInterface {
 	x := libvirtxml.DomainInterface{
 		MAC:     &libvirtxml.DomainInterfaceMAC{Address: n.MAC},
 		Source:  &libvirtxml.DomainInterfaceSource{Network: &libvirtxml.DomainInterfaceSourceNetwork{Network: n.Network}},
-		Model:   &libvirtxml.DomainInterfaceModel{Type: "virtio"},
+		Model:   &libvirtxml.DomainInterfaceModel{Type: cmp.Or(n.Model, Virtio)},
 		ROM:     &libvirtxml.DomainROM{Enabled: "no"},
 		Address: at,
 	}
 	if n.Queues > 1 {
 		x.Driver = &libvirtxml.DomainInterfaceDriver{Queues: uint(n.Queues)}
+	}
+	if n.MTU > 0 {
+		x.MTU = &libvirtxml.DomainInterfaceMTU{Size: uint(n.MTU)}
+	}
+	if n.NoOffloads && x.Model.Type == Virtio {
+		if x.Driver == nil {
+			x.Driver = &libvirtxml.DomainInterfaceDriver{}
+		}
+		x.Driver.Host = &libvirtxml.DomainInterfaceDriverHost{GSO: "off", TSO4: "off", TSO6: "off", ECN: "off", UFO: "off"}
+		x.Driver.Guest = &libvirtxml.DomainInterfaceDriverGuest{TSO4: "off", TSO6: "off", ECN: "off", UFO: "off"}
 	}
 	return x
 }

@@ -118,6 +118,30 @@ func TestMachineIsChecked(t *testing.T) {
 	}
 }
 
+// Cards of other models, without offloads, and of another MTU.
+func TestNICXML(t *testing.T) {
+	m := node()
+	m.NICs = []NIC{
+		{Network: "hookbed-golden-mgmt", MAC: "52:54:00:12:00:0b"},
+		{Network: "hookbed-golden-data", MAC: "52:54:00:12:01:0b", Queues: 4, MTU: 1400, NoOffloads: true},
+		{Network: "hookbed-golden-data", MAC: "52:54:00:12:01:0c", Model: VMXNet3},
+		{Network: "hookbed-golden-data", MAC: "52:54:00:12:01:0d", Model: E1000E, NoOffloads: true},
+	}
+	x, err := m.xml(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := x.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantGolden(t, "machine-nics.xml", text)
+	m.NICs[3].Queues = 2
+	if _, err := m.xml(nil); err == nil || !strings.Contains(err.Error(), "one queue") {
+		t.Errorf("an e1000e with two queues: %v", err)
+	}
+}
+
 func TestNetworkXML(t *testing.T) {
 	for golden, n := range map[string]Network{
 		"network-mgmt.xml": {Name: "hookbed-golden-mgmt", Bridge: "hbm-golden", HostCIDR: "198.18.0.1/24"},

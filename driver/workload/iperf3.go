@@ -9,14 +9,15 @@ import (
 	"hookbed/driver/plan"
 )
 
-func iperfServer(t Target) []string {
-	return []string{"iperf3", "-s", t.family(), "-p", strconv.Itoa(t.ServicePort)}
+// iperfServer serves one test at a time, so that each client has its own.
+func iperfServer(t Target, port int) []string {
+	return []string{"iperf3", "-s", t.family(), "-p", strconv.Itoa(port)}
 }
 
 // iperfClient omits the warm-up from its own figures (-O).
-func iperfClient(t Target, cell plan.Cell) []string {
+func iperfClient(t Target, c Client, cell plan.Cell) []string {
 	argv := []string{
-		"iperf3", t.family(), "-c", t.ServerAddr, "-p", strconv.Itoa(t.ServicePort), "-J",
+		"iperf3", t.family(), "-c", t.ServerAddr, "-p", strconv.Itoa(c.Port), "-J",
 		"-C", cell.Get(plan.FactorCongestion), "-t", wholeSeconds(cell, plan.FactorDuration),
 	}
 	if omit := wholeSeconds(cell, plan.FactorWarmup); omit != "0" {

@@ -30,29 +30,28 @@ func netperfSelectors() []struct {
 func netperf(test, doc string) workload {
 	return workload{
 		WorkloadEntry: plan.WorkloadEntry{Name: test, Doc: doc},
-		server: func(t Target) []string {
-			return []string{"netserver", "-D", t.family(), "-p", strconv.Itoa(t.ControlPort)}
+		server: func(t Target, port int) []string {
+			return []string{"netserver", "-D", t.family(), "-p", strconv.Itoa(port)}
 		},
-		port: func(t Target) int { return t.ControlPort },
-		warmup: func(t Target, cell plan.Cell) []string {
-			return netperfClient(test, t, wholeSeconds(cell, plan.FactorWarmup))
+		warmup: func(t Target, c Client, cell plan.Cell) []string {
+			return netperfClient(test, t, c, wholeSeconds(cell, plan.FactorWarmup))
 		},
-		client: func(t Target, cell plan.Cell) []string {
-			return netperfClient(test, t, wholeSeconds(cell, plan.FactorDuration))
+		client: func(t Target, c Client, cell plan.Cell) []string {
+			return netperfClient(test, t, c, wholeSeconds(cell, plan.FactorDuration))
 		},
 		parse: parseNetperf,
 		turns: bundle.SchedRR,
 	}
 }
 
-func netperfClient(test string, t Target, seconds string) []string {
+func netperfClient(test string, t Target, c Client, seconds string) []string {
 	var keys []string
 	for _, s := range netperfSelectors() {
 		keys = append(keys, s.key)
 	}
 	return []string{
 		"netperf", t.family(), "-H", t.ServerAddr, "-p", strconv.Itoa(t.ControlPort), "-t", test, "-l", seconds, "-j",
-		"--", "-P", "," + strconv.Itoa(t.ServicePort), "-k", strings.Join(keys, ","),
+		"--", "-P", "," + strconv.Itoa(c.Port), "-k", strings.Join(keys, ","),
 	}
 }
 

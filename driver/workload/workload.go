@@ -23,20 +23,27 @@ type Metric struct {
 // Target is where a workload runs, as the datapath laid it out.
 type Target struct {
 	ClientNode, ServerNode string // node names
-	Client, Server         string // endpoint roles
+	Clients                []Client
+	Server                 string // endpoint role
 	ServerAddr             string
-	ServicePort            int // data, the port that policies name
 	ControlPort            int // netperf's control connection
+}
+
+// Client is one of the endpoints that a workload runs from.
+type Client struct {
+	Role string // endpoint role
+	Port int    // data, where the server serves it: the port that its policy names
 }
 
 // workload is one entry of the registry.
 type workload struct {
 	plan.WorkloadEntry
-	server func(Target) []string
-	// port is the one the server listens on.
-	port   func(Target) int
-	warmup func(Target, plan.Cell) []string // nil: the client warms up by itself
-	client func(Target, plan.Cell) []string
+	server func(t Target, port int) []string
+	// each: a server of its own for each client, at the client's port; else one
+	// serves all at the control port.
+	each   bool
+	warmup func(Target, Client, plan.Cell) []string // nil: the client warms up by itself
+	client func(Target, Client, plan.Cell) []string
 	parse  func([]byte) ([]Metric, error)
 	// turns is the policy under which programs share the one CPU of virtual time,
 	// where they would else take turns as chance has it (docs/virtual-time.md).
@@ -57,7 +64,7 @@ func registry() []workload {
 	return []workload{
 		{
 			WorkloadEntry: plan.WorkloadEntry{Name: "TCP_STREAM", Doc: "iperf3, bulk TCP; bits received a second"},
-			server:        iperfServer, port: servicePort, client: iperfClient, parse: parseIperf,
+			server:        iperfServer, each: true, client: iperfClient, parse: parseIperf,
 			turns: bundle.SchedBatch, // several threads, which real time does not suit
 		},
 		netperf("TCP_RR", "netperf, one-byte request and response on one connection; transactions a second and their latency"),
@@ -95,33 +102,86 @@ func Render(cell plan.Cell, t Target) ([]bundle.Step, error) {
 	server := func(do bundle.Action) bundle.Step {
 		return bundle.Step{Node: t.ServerNode, Phase: bundle.Run, In: t.Server, Do: do}
 	}
-	client := func(do bundle.Action) bundle.Step {
-		return bundle.Step{Node: t.ClientNode, Phase: bundle.Run, In: t.Client, Do: do}
+	first := func(do bundle.Action) bundle.Step {
+		return bundle.Step{Node: t.ClientNode, Phase: bundle.Run, In: t.Clients[0].Role, Do: do}
 	}
-	clientCPU := []int{cell.Int(plan.FactorClientCPU)}
 	sched := ""
 	if cell.Get(plan.FactorClock) == plan.ClockVirtual {
 		sched = w.turns
 	}
-	steps := []bundle.Step{server(bundle.Start{Handle: serverHandle, Argv: w.server(t), CPUs: []int{cell.Int(plan.FactorServerCPU)}, Sched: sched, Port: w.port(t)})}
-	limit := func(s float64) float64 { return s + 30 }
+	var steps []bundle.Step
+	for _, s := range w.servers(t, cell, sched) {
+		steps = append(steps, server(s))
+	}
+	exec := func(argv func(Target, Client, plan.Cell) []string, seconds float64, out func(k int) string) bundle.Step {
+		return t.fromAll(func(k int, c Client) bundle.Action {
+			return bundle.Exec{Argv: argv(t, c, cell), CPUs: []int{cell.Int(plan.FactorClientCPU)}, Sched: sched, Timeout: seconds + 30, Out: out(k)}
+		})
+	}
 	if warmup := cell.Duration(plan.FactorWarmup); w.warmup != nil && warmup > 0 {
-		steps = append(steps, client(bundle.Exec{Argv: w.warmup(t, cell), CPUs: clientCPU, Sched: sched, Timeout: limit(warmup.Seconds())}))
+		steps = append(steps, exec(w.warmup, warmup.Seconds(), func(int) string { return "" }))
 	}
 	total := cell.Duration(plan.FactorWarmup) + cell.Duration(plan.FactorDuration)
 	steps = append(steps,
 		server(bundle.Snapshot{Out: rawServerBefore}),
-		client(bundle.Snapshot{Out: rawClientBefore}),
-		client(bundle.Exec{Argv: w.client(t, cell), CPUs: clientCPU, Sched: sched, Timeout: limit(total.Seconds()), Out: rawResult + rawSuffix(w.Name)}),
-		client(bundle.Snapshot{Out: rawClientAfter}),
+		first(bundle.Snapshot{Out: rawClientBefore}),
+		exec(w.client, total.Seconds(), func(k int) string { return rawOf(cell, k) }),
+		first(bundle.Snapshot{Out: rawClientAfter}),
 		server(bundle.Snapshot{Out: rawServerAfter}),
-		server(bundle.Stop{Handle: serverHandle}),
 	)
+	for k := range w.servers(t, cell, sched) {
+		steps = append(steps, server(bundle.Stop{Handle: handleOf(k)}))
+	}
 	return steps, nil
 }
 
-// RawResult is the name of the raw file with the workload's own output.
-func RawResult(cell plan.Cell) string { return rawResult + rawSuffix(cell.Get(plan.FactorWorkload)) }
+// servers are the server programs of a workload.
+func (w workload) servers(t Target, cell plan.Cell, sched string) []bundle.Start {
+	ports := []int{t.ControlPort}
+	if w.each {
+		ports = nil
+		for _, c := range t.Clients {
+			ports = append(ports, c.Port)
+		}
+	}
+	var out []bundle.Start
+	for k, port := range ports {
+		out = append(out, bundle.Start{Handle: handleOf(k), Argv: w.server(t, port), CPUs: []int{cell.Int(plan.FactorServerCPU)}, Sched: sched, Port: port})
+	}
+	return out
+}
+
+// fromAll is a step that acts in every client, at once if there are several.
+func (t Target) fromAll(do func(k int, c Client) bundle.Action) bundle.Step {
+	var all []bundle.Step
+	for k, c := range t.Clients {
+		all = append(all, bundle.Step{Node: t.ClientNode, Phase: bundle.Run, In: c.Role, Do: do(k, c)})
+	}
+	if len(all) == 1 {
+		return all[0]
+	}
+	return bundle.Step{Node: t.ClientNode, Phase: bundle.Run, Do: bundle.Parallel{Steps: all}}
+}
+
+// handleOf names server number k, from 0.
+func handleOf(k int) string { return numbered(serverHandle, k) }
+
+// numbered is a name for the first of several, and with their numbers for the others.
+func numbered(name string, k int) string {
+	if k == 0 {
+		return name
+	}
+	return fmt.Sprintf("%s-%d", name, k+1)
+}
+
+// RawResult is the name of the raw file with the workload's own output, the first
+// client's.
+func RawResult(cell plan.Cell) string { return rawOf(cell, 0) }
+
+// rawOf is the name of the raw file of client number k, from 0.
+func rawOf(cell plan.Cell, k int) string {
+	return numbered(rawResult, k) + rawSuffix(cell.Get(plan.FactorWorkload))
+}
 
 func rawSuffix(name string) string {
 	if name == "TCP_STREAM" {
@@ -136,14 +196,19 @@ func Parse(cell plan.Cell, raw fs.FS) ([]Metric, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := fs.ReadFile(raw, RawResult(cell))
-	if err != nil {
-		return nil, fmt.Errorf("read result of %s: %w", w.Name, err)
+	var each [][]Metric
+	for k := range max(1, cell.Int(plan.FactorClients)) {
+		data, err := fs.ReadFile(raw, rawOf(cell, k))
+		if err != nil {
+			return nil, fmt.Errorf("read result of %s: %w", w.Name, err)
+		}
+		metrics, err := w.parse(data)
+		if err != nil {
+			return nil, fmt.Errorf("parse %s output of %s: %w", rawOf(cell, k), w.Name, err)
+		}
+		each = append(each, metrics)
 	}
-	metrics, err := w.parse(data)
-	if err != nil {
-		return nil, fmt.Errorf("parse %s output of %s: %w", RawResult(cell), w.Name, err)
-	}
+	metrics := together(each)
 	activity, err := parseActivity(raw)
 	if err != nil {
 		return nil, err
@@ -175,8 +240,6 @@ func LeastTraffic(cell plan.Cell, metrics []Metric) Traffic {
 	}
 	return t
 }
-
-func servicePort(t Target) int { return t.ServicePort }
 
 // family is the option by which both tools keep to one address family.
 func (t Target) family() string {

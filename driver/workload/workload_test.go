@@ -18,8 +18,8 @@ func cellOf(workload string) plan.Cell {
 }
 
 var target = Target{
-	ClientNode: "node1", ServerNode: "node2", Client: "client", Server: "server",
-	ServerAddr: "198.18.12.20", ServicePort: 5001, ControlPort: 12865,
+	ClientNode: "node1", ServerNode: "node2", Server: "server", Clients: []Client{{"client", 5001}},
+	ServerAddr: "198.18.12.20", ControlPort: 12865,
 }
 
 func argvs(t *testing.T, workload string) []string {
@@ -95,7 +95,7 @@ func TestTakingTurns(t *testing.T) {
 
 const activity = `{"unix_nano": %s, "cpu_seconds": {"user": %s, "softirq": 0.5}, "softirqs": {"NET_RX": 10}, "tcp": {"RetransSegs": 2}, "load1": 0.5}`
 
-func rawOf(name, result string) fstest.MapFS {
+func rawOfTrial(name, result string) fstest.MapFS {
 	out := fstest.MapFS{name: {Data: []byte(result)}}
 	for _, side := range []string{"client", "server"} {
 		before := strings.Replace(strings.Replace(activity, "%s", "1000000000", 1), "%s", "1", 1)
@@ -118,7 +118,7 @@ func metric(t *testing.T, ms []Metric, name string) Metric {
 }
 
 func TestParseTakesTheReceiversBits(t *testing.T) {
-	ms, err := Parse(cellOf("TCP_STREAM"), rawOf("result.json", `{"end": {
+	ms, err := Parse(cellOf("TCP_STREAM"), rawOfTrial("result.json", `{"end": {
 		"sum_sent": {"bits_per_second": 9e9, "retransmits": 7}, "sum_received": {"bits_per_second": 8e9, "bytes": 3e9}}}`))
 	if err != nil {
 		t.Fatal(err)
@@ -139,7 +139,7 @@ func TestParseTakesTheReceiversBits(t *testing.T) {
 
 func TestParseNetperf(t *testing.T) {
 	text := "MIGRATED TCP REQUEST/RESPONSE TEST\nTHROUGHPUT=1000.50\nMEAN_LATENCY=999.5\nP50_LATENCY=900\nP90_LATENCY=1200\nP99_LATENCY=3000\n"
-	ms, err := Parse(cellOf("TCP_RR"), rawOf("result.txt", text))
+	ms, err := Parse(cellOf("TCP_RR"), rawOfTrial("result.txt", text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,9 +156,9 @@ func TestParseNetperf(t *testing.T) {
 
 func TestParseRefusesEmptyOutput(t *testing.T) {
 	for workload, raw := range map[string]fstest.MapFS{
-		"TCP_STREAM": rawOf("result.json", `{"error": "unable to connect to server"}`),
-		"TCP_RR":     rawOf("result.txt", "establish control: are you sure there is a netserver listening\n"),
-		"TCP_CRR":    rawOf("result.txt", "THROUGHPUT=0.00\nMEAN_LATENCY=0\n"),
+		"TCP_STREAM": rawOfTrial("result.json", `{"error": "unable to connect to server"}`),
+		"TCP_RR":     rawOfTrial("result.txt", "establish control: are you sure there is a netserver listening\n"),
+		"TCP_CRR":    rawOfTrial("result.txt", "THROUGHPUT=0.00\nMEAN_LATENCY=0\n"),
 	} {
 		if ms, err := Parse(cellOf(workload), raw); err == nil {
 			t.Errorf("%s parsed nothing into %v", workload, ms)

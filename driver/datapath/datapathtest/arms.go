@@ -125,6 +125,10 @@ func build(ds []plan.DatapathEntry, levels map[string]string) (a Arm, ok bool) {
 			if a.Options[o.Key] = levels[o.Key]; a.Options[o.Key] == "" {
 				return a, false
 			}
+			// What means nothing has no levels to choose from.
+			if !o.Applies(a.Options) && a.Options[o.Key] != o.Allowed[0] {
+				return a, false
+			}
 		}
 		for key, level := range levels {
 			if _, has := a.Options[key]; !has && key != factorFabric && key != factorScenario && level != "" {

@@ -1,0 +1,260 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"hookbed/analysis/record"
+	"hookbed/analysis/runs"
+)
+
+// Factors of a boot: what an experiment may boot its machines with.
+const (
+	factorKernel = "kernel"
+	factorNIC    = "nic"
+)
+
+// bootFactors lists them with the words for their levels.
+func bootFactors() []struct{ factor, title, one string } {
+	return []struct{ factor, title, one string }{
+		{factorKernel, "Kernels", "kernel"},
+		{factorNIC, "Network cards", "card"},
+	}
+}
+
+// compared lists the factors of a boot that vary within one plan, with their
+// levels in the order of the plan. What merged runs differ by is no comparison
+// that anyone planned: residues warns of it.
+func compared(all []runs.Run) map[string][]string {
+	out := map[string][]string{}
+	for _, r := range all {
+		if r.Plan == nil {
+			continue
+		}
+		for _, b := range bootFactors() {
+			var levels []string
+			for _, c := range r.Plan.Cells {
+				if l := c.Factors[b.factor]; l != "" && !slices.Contains(levels, l) {
+					levels = append(levels, l)
+				}
+			}
+			if len(levels) > 1 {
+				out[b.factor] = append(out[b.factor], levels...)
+			}
+		}
+	}
+	for f, levels := range out {
+		var once []string
+		for _, l := range levels {
+			if !slices.Contains(once, l) {
+				once = append(once, l)
+			}
+		}
+		out[f] = once
+	}
+	return out
+}
+
+// scenarioOf is where a cell's numbers stand: its scenario and, where boots are
+// compared, its boot, since numbers of two boots are never put together.
+func (d *dataset) scenarioOf(c *runs.Cell) string {
+	name := c.Get(runs.FactorScenario)
+	for _, b := range bootFactors() {
+		if len(d.boots[b.factor]) > 0 {
+			name += ", " + b.one + " " + c.Get(b.factor)
+		}
+	}
+	return name
+}
+
+// plainScenario is a scenario without its boot.
+func plainScenario(scenario string) string {
+	plain, _, _ := strings.Cut(scenario, ", ")
+	return plain
+}
+
+// bootSections has one section for each factor of a boot that is compared: who
+// runs where, and what an arm costs on each.
+func (e estimator) bootSections() []section {
+	var out []section
+	for _, b := range bootFactors() {
+		levels := e.boots[b.factor]
+		if len(levels) == 0 {
+			continue
+		}
+		sec := section{ID: "boots-" + b.factor, Title: b.title,
+			Note: "Numbers of two of them are never put together: everywhere else in this report each has tables and figures of its own. ok: every trial of the arm gave a number. A word with a mark has its reason in the table below."}
+		support, why := e.support(b.factor, levels)
+		sec.Tables = append(sec.Tables, support)
+		if len(why.Rows) > 0 {
+			sec.Tables = append(sec.Tables, why)
+		}
+		for _, m := range e.measures() {
+			sec.Tables = append(sec.Tables, e.acrossTables(b.factor, levels, m)...)
+		}
+		out = append(out, sec)
+	}
+	return out
+}
+
+// support is the table arm x level, and the reasons of what is not ok.
+func (e estimator) support(factor string, levels []string) (support, why table) {
+	support = table{ID: "support-" + factor, Title: "Which arm runs where", Columns: []column{text("arm")}}
+	for _, l := range levels {
+		support.Columns = append(support.Columns, text(l))
+	}
+	why = table{ID: "support-" + factor + "-why", Title: "Why not", Columns: []column{text("mark"), text("reason, as first met")}}
+	marks := map[string]string{}
+	for _, arm := range e.arms {
+		row := tableRow{Cells: []string{arm}}
+		for _, l := range levels {
+			status, reason := e.standing(factor, l, arm)
+			if reason != "" {
+				mark := marks[shape(reason)]
+				if mark == "" {
+					mark = strconv.Itoa(len(marks) + 1)
+					marks[shape(reason)] = mark
+					why.Rows = append(why.Rows, tableRow{Cells: []string{mark, reason}})
+				}
+				status += " (" + mark + ")"
+			}
+			row.Cells = append(row.Cells, status)
+		}
+		support.Rows = append(support.Rows, row)
+	}
+	return support, why
+}
+
+// standing is how an arm's trials at one level ended: the worst of them, and
+// the first reason.
+func (e estimator) standing(factor, level, arm string) (status, reason string) {
+	count := map[string]int{}
+	reasons := map[string]string{}
+	for _, c := range e.Cells {
+		if c.Get(factor) != level || c.Get(runs.FactorArm) != arm {
+			continue
+		}
+		for _, t := range c.Trials {
+			if t.Superseded {
+				continue
+			}
+			count[t.Status]++
+			if reasons[t.Status] == "" {
+				reasons[t.Status] = reasonOr(t.Reason)
+			}
+		}
+	}
+	total := 0
+	for _, n := range count {
+		total += n
+	}
+	if total == 0 {
+		return "not run", ""
+	}
+	if count[record.StatusOK] == total {
+		return record.StatusOK, ""
+	}
+	worst := slices.MaxFunc(slices.Sorted(maps.Keys(count)), func(a, b string) int {
+		return cmp.Compare(slices.Index(record.Statuses(), a), slices.Index(record.Statuses(), b))
+	})
+	if ok := count[record.StatusOK]; ok > 0 {
+		return fmt.Sprintf("%d of %d ok, else %s", ok, total, worst), reasons[worst]
+	}
+	return worst, reasons[worst]
+}
+
+// acrossTables show a measure of every arm at each level, a table a scenario.
+// The last column compares the last level with the first.
+func (e estimator) acrossTables(factor string, levels []string, m measure) []table {
+	var out []table
+	for _, rest := range e.restsOf(factor) {
+		t, all := e.acrossTable(factor, levels, m, rest)
+		if len(all) > 0 && len(t.Rows) > 0 {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// restsOf lists the places of cells without one factor of their boot.
+func (e estimator) restsOf(factor string) []string {
+	var out []string
+	for _, s := range e.scenarios {
+		for _, l := range e.boots[factor] {
+			if rest := placeWithout(s, factor, l); rest != s && !slices.Contains(out, rest) {
+				out = append(out, rest)
+			}
+		}
+	}
+	return out
+}
+
+// placeWithout takes a boot's level out of the name of a place.
+func placeWithout(scenario, factor, level string) string {
+	for _, b := range bootFactors() {
+		if b.factor == factor {
+			part := ", " + b.one + " " + level
+			if at := strings.Index(scenario+",", part+","); at >= 0 {
+				return scenario[:at] + scenario[at+len(part):]
+			}
+		}
+	}
+	return scenario
+}
+
+func (e estimator) acrossTable(factor string, levels []string, m measure, rest string) (table, []Summary) {
+	at := map[string]string{} // place by level
+	for _, s := range e.scenarios {
+		for _, l := range levels {
+			if placeWithout(s, factor, l) == rest && s != rest {
+				at[l] = s
+			}
+		}
+	}
+	var all []Summary
+	for _, l := range levels {
+		all = append(all, e.summaries(at[l], m.workload, m.metric)...)
+	}
+	sc := e.scale(e.Units[m.metric], mediansOf(all))
+	t := table{ID: slug("across-" + factor + "-" + rest + "-" + m.workload), Title: sc.titled(sentenceCase(m.name)) + ", " + m.workload + ", " + rest}
+	t.Columns = []column{text("arm"), number("N")}
+	for _, l := range levels {
+		t.Columns = append(t.Columns, number(l))
+	}
+	t.Columns = append(t.Columns, text(levels[len(levels)-1]+" over "+levels[0]))
+	seen := map[point]bool{}
+	for _, s := range all {
+		p := point{arm: s.Arm, policies: s.Policies}
+		if seen[p] {
+			continue
+		}
+		seen[p] = true
+		row := tableRow{Cells: []string{s.Arm, strconv.Itoa(s.Policies)}}
+		for _, l := range levels {
+			text := none
+			if g := e.groups[point{at[l], m.workload, s.Arm, s.Policies}]; g != nil {
+				if sum := e.summary(g, m.metric); sum.Median != nil {
+					text = sc.format(sum.Median.Estimate)
+				}
+			}
+			row.Cells = append(row.Cells, text)
+		}
+		row.Cells = append(row.Cells, e.firstToLast(point{at[levels[len(levels)-1]], m.workload, s.Arm, s.Policies}, at[levels[0]], m.metric))
+		t.Rows = append(t.Rows, row)
+	}
+	return t, all
+}
+
+// firstToLast is the ratio of a group to the same one elsewhere.
+func (e estimator) firstToLast(p point, base, metric string) string {
+	g := e.groups[p]
+	p.scenario = base
+	if g == nil || e.groups[p] == nil || len(g.Samples(metric)) == 0 || len(e.groups[p].Samples(metric)) == 0 {
+		return none
+	}
+	return ratioWithInterval(e.ratio(g, e.groups[p], metric), e.confidence)
+}

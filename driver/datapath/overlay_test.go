@@ -1,0 +1,162 @@
+package datapath
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"hookbed/driver/bundle"
+	"hookbed/driver/plan"
+)
+
+// overlayArms are one arm of each fabric that has overlays.
+func overlayArms() map[string]string {
+	return map[string]string{fabricBridge: "iptables", fabricRouted: crossName(fabricRouted, "tc-hash"), fabricBPF: "cilium-like"}
+}
+
+// TestGoldenOverlay fixes what nodes get with an overlay between them.
+func TestGoldenOverlay(t *testing.T) {
+	for fabric, name := range overlayArms() {
+		for _, endpoint := range []string{plan.EndpointNetns, plan.EndpointDocker} {
+			for _, sum := range []string{udpcsumOn, udpcsumOff} {
+				if (sum == udpcsumOff) != (endpoint == plan.EndpointDocker) {
+					continue // one of each is enough
+				}
+				o := map[string]string{OptOverlay: overlayVXLAN, optUDPcsum: sum}
+				golden(t, strings.Join([]string{"overlay", fabric, endpoint}, "-"), written(t, render(t, cellOf(t, name, plan.MultiHost, endpoint, 3, o))))
+			}
+		}
+	}
+}
+
+// TestOverlayLeavesOthersAlone: an arm without an overlay is rendered as if there
+// were none, whether it says so or not.
+func TestOverlayLeavesOthersAlone(t *testing.T) {
+	for _, d := range possible(true) {
+		with := cellOf(t, d.Name, plan.MultiHost, plan.EndpointNetns, some(d), nil)
+		without := plan.Cell{ID: with.ID, Factors: map[string]string{}, Files: with.Files}
+		for k, v := range with.Factors {
+			if k != OptOverlay && k != optUDPcsum {
+				without.Factors[k] = v
+			}
+		}
+		a, b := render(t, with), render(t, without)
+		if written(t, a) != written(t, b) {
+			t.Errorf("%s: %s = %q changes what is rendered", d.Name, OptOverlay, overlayNone)
+		}
+		if a.Tunnel != nil {
+			t.Errorf("%s counts an overlay that it does not have", d.Name)
+		}
+	}
+}
+
+// TestOverlayIsNoFactorUnlessAsked: cells from before there were overlays keep
+// their IDs.
+func TestOverlayIsNoFactorUnlessAsked(t *testing.T) {
+	for _, d := range possible(true) {
+		for _, o := range d.Options {
+			if o.Key == OptOverlay && !o.Silent || o.Key == optUDPcsum && o.Beside.Level != overlayVXLAN {
+				t.Errorf("%s: option %s is a factor of every cell", d.Name, o.Key)
+			}
+		}
+	}
+}
+
+// TestOverlayHasNoDirectPath: no step leads to the other node's endpoints but
+// through the VXLAN device, and no link is larger than fits it.
+func TestOverlayHasNoDirectPath(t *testing.T) {
+	for _, d := range possible(true) {
+		if !slices.ContainsFunc(d.Options, func(o plan.Option) bool { return o.Key == OptOverlay }) {
+			continue
+		}
+		for _, endpoint := range []string{plan.EndpointNetns, plan.EndpointDocker} {
+			// Where a filter is not refused.
+			o := map[string]string{OptOverlay: overlayVXLAN, optUDPcsum: udpcsumOn, optWhere: whereEndpoint}
+			s := render(t, cellOf(t, d.Name, plan.MultiHost, endpoint, some(d), o))
+			sized := map[string]bool{}
+			for _, st := range s.Apply {
+				switch do := st.Do.(type) {
+				case bundle.Route:
+					if do.Link == DataLink {
+						t.Errorf("%s: route to %s by the NIC", d.Name, do.Dst)
+					}
+				case bundle.AttachBPF:
+					if do.Link == DataLink {
+						t.Errorf("%s: a program at the NIC", d.Name)
+					}
+				case bundle.Veth:
+					sized[do.PeerIn] = do.MTU == overlayMTU
+				case bundle.SetLink:
+					if do.MTU == overlayMTU && st.In != "" {
+						sized[st.In] = true
+					}
+				}
+			}
+			if !sized[Client] || !sized[Server] {
+				t.Errorf("%s with %s endpoints: links have the overlay's MTU: %v", d.Name, endpoint, sized)
+			}
+			if s.Tunnel == nil || s.Tunnel.Node != s.Topology.Server.Node.Name {
+				t.Errorf("%s: the overlay is counted at %+v", d.Name, s.Tunnel)
+			}
+		}
+	}
+}
+
+// TestTunnelTellsIdentities: the proof expects the probes of each source under
+// the identity that the policies have for it, and the sender's node knows it.
+func TestTunnelTellsIdentities(t *testing.T) {
+	o := map[string]string{OptOverlay: overlayVXLAN, optUDPcsum: udpcsumOff}
+	s := render(t, cellOf(t, "cilium-like", plan.MultiHost, plan.EndpointNetns, 3, o))
+	want := map[string]uint64{"vni.258": 2, "vni.2": 1, "vni.257": 2} // client, unlisted, policy 2
+	for _, st := range s.Prove {
+		if e, ok := st.Do.(bundle.Expect); ok && strings.HasPrefix(e.Key, "vni.") {
+			if e.Value != want[e.Key] {
+				t.Errorf("proof expects %d of %s, want %d", e.Value, e.Key, want[e.Key])
+			}
+			delete(want, e.Key)
+		}
+	}
+	if len(want) > 0 {
+		t.Errorf("the proof does not look for %v", want)
+	}
+	filled := map[string]int{}
+	for _, st := range s.Apply {
+		if f, ok := st.Do.(bundle.FillMap); ok && f.Map == "identities" {
+			filled[f.Handle]++ // the table, one more, one less
+		}
+	}
+	if filled["tc@node1"] != 3 || filled["tc@node2"] != 3 {
+		t.Errorf("tables of identities filled: %v", filled)
+	}
+}
+
+func TestOverlayRefusals(t *testing.T) {
+	for _, tc := range []struct {
+		datapath, scenario string
+		options            map[string]string
+		want               string
+	}{
+		{"iptables", plan.Localhost, nil, `scenarios = ["multi-host"]`},
+		{"iptables", plan.MultiHost, map[string]string{optFamily: familyIPv6}, `family = "ipv4"`},
+		{"xdp", plan.MultiHost, nil, `where = "endpoint"`},
+		{"xdp", plan.MultiHost, map[string]string{optWhere: whereNIC}, "outer packets only"},
+		{"xdp", plan.MultiHost, map[string]string{optWhere: whereEndpoint}, ""},
+		{"xdp-pass", plan.MultiHost, nil, "outer packets only"},
+		{crossName(fabricBridge, "offloads-off"), plan.MultiHost, nil, "outer packets only"},
+		{crossName(fabricBridge, filterXDPFilter), plan.MultiHost, nil, "outer packets only"},
+		{crossName(fabricBridge, filterCustom), plan.MultiHost, map[string]string{keyApply: "a", keyCounters: "c", keyLink: DataLink}, "another link"},
+		{"iptables", plan.MultiHost, map[string]string{optPlacement: placementForward}, ""},
+		{"cilium-like", plan.MultiHost, nil, ""},
+		{crossName(fabricVeth, "none"), plan.MultiHost, nil, "one link between two endpoints"},
+	} {
+		d := entryOf(t, tc.datapath)
+		o := map[string]string{OptOverlay: overlayVXLAN, optUDPcsum: udpcsumOn}
+		for k, v := range tc.options {
+			o[k] = v
+		}
+		got := d.Refuse(plan.Lab{Provider: plan.ProviderLocal}, tc.scenario, cellOf(t, d.Name, tc.scenario, plan.EndpointNetns, 3, o).Factors)
+		if tc.want == "" && got != "" || !strings.Contains(got, tc.want) {
+			t.Errorf("%s %s %v: %q, want %q", tc.datapath, tc.scenario, tc.options, got, tc.want)
+		}
+	}
+}

@@ -7,7 +7,7 @@ LINT_VERSION := v2.15.0
 REPRODUCE_OUT ?= runs/virtual-$(shell date +%Y%m%d-%H%M%S)
 SMOKE_OUT ?= runs/smoke-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: all deps build testbed reproduce nightly test test-vm test-conformance test-kernels bench lint generate clean
+.PHONY: all deps build testbed reproduce nightly test test-vm test-vagrant test-conformance test-kernels box bench lint generate clean
 
 all: build
 
@@ -47,6 +47,16 @@ test: deps build
 # End to end on libvirt VMs, under emulation where there is no KVM.
 test-vm: deps build
 	$(GO) test -tags vm -count=1 -timeout 40m -p 1 -run 'VM' ./images ./driver/vm ./driver/guest ./driver/lab ./driver
+
+# A box for vagrant-libvirt of our own images (docs/machines.md). Needs qemu-utils.
+box: build
+	@bin/driver images box --out .cache/box
+
+# `make box`, `vagrant up` and experiments/vagrant.toml, with a libvirtd and a Vagrant home of
+# their own that end with it. Needs the packages vagrant, vagrant-libvirt, qemu-utils and
+# dnsmasq-base, which `make deps` does not install.
+test-vagrant: box
+	@.ci/vagrant
 
 # Every arm against the conformance suite, here and in a VM of the pinned kernel
 # (docs/conformance.md). Under emulation the second takes long.

@@ -25,18 +25,36 @@ type check struct {
 
 func (a *app) doctorCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "doctor",
+		Use:   "doctor [FILE]",
 		Short: "Check tools, versions and privileges, whether KVM really works, and that virtual time is exact; print the fix for each failure",
+		Long: `Doctor looks at this computer. With an experiment whose provider is "ssh" it
+looks at the machines of its inventory instead: login, host key, root, kernel,
+tools, data NIC, and whether they reach each other over it.`,
 		Example: `  driver doctor
+  driver doctor experiments/vagrant.toml
   driver doctor --json`,
-		Args: exactly(0, "no argument"),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.doctor(cmd.Context()) },
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return exactly(1, "at most one experiment file")(cmd, args)
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			looks := []func(context.Context) []check{a.checkTools, checkRoom, a.checkImages, a.checkAccel, a.checkExact}
+			if len(args) == 1 {
+				var err error
+				if looks, err = a.doctorOf(args[0]); err != nil {
+					return err
+				}
+			}
+			return a.doctor(cmd.Context(), looks)
+		},
 	}
 }
 
-func (a *app) doctor(ctx context.Context) error {
+func (a *app) doctor(ctx context.Context, looks []func(context.Context) []check) error {
 	failed := 0
-	for _, look := range []func(context.Context) []check{a.checkTools, checkRoom, a.checkImages, a.checkAccel, a.checkExact} {
+	for _, look := range looks {
 		for _, c := range look(ctx) {
 			if !c.OK {
 				failed++

@@ -53,7 +53,7 @@ func (a *app) imagesCommand() *cobra.Command {
 	driftFlag(build, &drift)
 	build.Flags().BoolVar(&peers, "peers", false, "also the filters that others wrote (xdp-filter, bpfilter), which an experiment with such an arm builds by itself")
 	build.Flags().StringSliceVar(&kernels, "kernels", kernels, "kernels to build, or all: "+strings.Join(images.Kernels(), ", ")+"; an experiment builds those it names by itself")
-	cmd.AddCommand(build, a.imagesListCommand(), a.imagesVerifyCommand(), a.imagesGCCommand(), a.imagesLockCommand())
+	cmd.AddCommand(build, a.imagesListCommand(), a.imagesVerifyCommand(), a.imagesGCCommand(), a.imagesLockCommand(), a.imagesBoxCommand())
 	return cmd
 }
 

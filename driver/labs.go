@@ -43,7 +43,7 @@ func (a *app) up(ctx context.Context, file string) error {
 		return err
 	}
 	if p.Spec.Lab.Provider != plan.ProviderLibvirt {
-		return fmt.Errorf("%w: %s: an interactive lab needs provider \"libvirt\"; the local provider's nodes end with the driver", errUsage, file)
+		return fmt.Errorf("%w: %s: an interactive lab needs provider \"libvirt\"; nodes of provider %q end with the driver", errUsage, file, p.Spec.Lab.Provider)
 	}
 	root, err := stateRoot()
 	if err != nil {

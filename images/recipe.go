@@ -10,7 +10,7 @@ import (
 
 // recipes holds the lock files and every file that goes into an image.
 //
-//go:embed locks root kernel endpoint/packages endpoint/etc peers/packages
+//go:embed locks root kernel box endpoint/packages endpoint/etc peers/packages
 var recipes embed.FS
 
 const (

@@ -24,9 +24,9 @@ const (
 	vxlanPort   = 4789       // RFC 7348
 	vxlanVNI    = 1          // of fabrics bridge and routed, as Flannel's
 	defaultMTU  = 1500
-	// overlayRoom is for the outer IPv4, UDP and VXLAN headers and the inner
-	// Ethernet one: 20 + 8 + 8 + 14 bytes.
-	overlayRoom = 50
+	// overlayHeaders are the outer IPv4, UDP and VXLAN headers and the inner Ethernet
+	// one, in bytes: what the endpoints' MTU is less than the NIC's.
+	overlayHeaders = 20 + 8 + 8 + 14
 
 	sniffHandle = "outer"
 )
@@ -37,7 +37,7 @@ func overlayOptions() []plan.Option {
 		{Key: OptOverlay, Allowed: []string{overlayNone, overlayVXLAN}, Silent: true,
 			Doc: "between hosts: routed by the nodes, or through VXLAN devices"},
 		{Key: optUDPcsum, Allowed: []string{udpcsumOn, udpcsumOff}, Beside: plan.Level{Key: OptOverlay, Level: overlayVXLAN},
-			Doc: "UDP checksum of outer packets: computed (the kernel's default, Flannel's, Calico's), or zero (Cilium's)"},
+			Doc: "UDP checksum of outer packets: computed (the kernel's default), or zero (what Cilium sets)"},
 	}
 }
 
@@ -78,7 +78,7 @@ func (r *renderer) underlayMTU() int {
 }
 
 // overlayMTU is what an overlay leaves of it.
-func (r *renderer) overlayMTU() int { return r.underlayMTU() - overlayRoom }
+func (r *renderer) overlayMTU() int { return r.underlayMTU() - overlayHeaders }
 
 // mtu is that of the endpoints' links, which follow the cards; 0 is the kernel's
 // default.
@@ -165,10 +165,14 @@ func (r *renderer) watchOverlay() {
 	if !r.overlay() {
 		return
 	}
-	for _, e := range r.endpoints() {
-		r.guard(e.Node, "", bundle.Guard{Link: DataLink, MTU: r.underlayMTU()})
-		r.guard(e.Node, "", bundle.Guard{Link: overlayLink, MTU: r.overlayMTU()})
-		r.guard(e.Node, e.Role, bundle.Guard{Link: endpointLink, MTU: r.mtu()})
+	for _, n := range r.Topology.Nodes {
+		r.guard(n, "", bundle.Guard{Link: DataLink, MTU: r.underlayMTU()})
+		r.guard(n, "", bundle.Guard{Link: overlayLink, MTU: r.overlayMTU()})
+		for _, e := range r.endpoints() {
+			if e.Node.Name == n.Name {
+				r.guard(n, e.Role, bundle.Guard{Link: endpointLink, MTU: r.mtu()})
+			}
+		}
 	}
 	r.Tunnel = &Hook{Node: r.Topology.Server.Node.Name, From: bundle.Counter{Link: &bundle.LinkCounter{Link: overlayLink}}}
 }
@@ -239,7 +243,11 @@ type sentIdentity struct {
 
 // sentIdentities are the network identifiers of the probes, in their order.
 func (r *renderer) sentIdentities() (out []sentIdentity) {
-	for _, p := range r.tries() {
+	tries := r.tries()
+	for _, c := range r.Topology.More {
+		tries = append(tries, r.clientTries(c)...)
+	}
+	for _, p := range tries {
 		id, whose := uint32(vxlanVNI), "all"
 		if r.fabric() == fabricBPF {
 			id, whose = r.identities[netip.MustParseAddr(p.From)], p.From

@@ -31,6 +31,7 @@ const (
 	// attendLock and attendJournal are files of the attendant's directory.
 	attendLock    = "lock"
 	attendJournal = "nic.json"
+	attendWhy     = "nic.error" // why the NIC did not get everything back
 	attendImages  = "images"
 	runPrefix     = "run-"
 	// staleRun is the age at which a run's directory is nobody's: an attendant takes
@@ -60,7 +61,6 @@ type attendant struct {
 	attendOptions
 	log  *slog.Logger
 	node *namespace
-	nic  *nicRecord
 	undo []func() error // newest last
 }
 
@@ -234,6 +234,9 @@ func (a *attendant) recover() error {
 			return err
 		}
 	}
+	if err := os.Remove(filepath.Join(a.dir, attendWhy)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	return os.Remove(path)
 }
 
@@ -283,7 +286,8 @@ func (a *attendant) borrow() error {
 	}
 	a.then(func() error {
 		if err := errors.Join(r.fetch(a.node, dataLink), r.restore()); err != nil {
-			return err
+			// For the next run, and for whoever looks after the machine.
+			return errors.Join(err, os.WriteFile(filepath.Join(a.dir, attendWhy), []byte(err.Error()+"\n"), 0o600))
 		}
 		return os.Remove(journal)
 	})

@@ -421,6 +421,9 @@ func (r nicRecord) replay(l netlink.Link) error {
 		var why []error
 		for _, m := range left {
 			m = bytes.Clone(m)
+			// Flags of the moment, such as RTNH_F_LINKDOWN, are refused in a request
+			// (fib_create_info in net/ipv4/fib_semantics.c).
+			binary.NativeEndian.PutUint32(m[8:], binary.NativeEndian.Uint32(m[8:])&(unix.RTNH_F_ONLINK|unix.RTNH_F_PERVASIVE))
 			setOIF(m, index)
 			if err := replayOne(unix.RTM_NEWROUTE, m); err != nil {
 				failed, why = append(failed, m), append(why, err)

@@ -36,3 +36,12 @@ func NewKey() (Key, error) {
 		AuthorizedKey: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(sshPublic))),
 	}, nil
 }
+
+// ParseKey is the key pair of a private key in PEM, not encrypted.
+func ParseKey(pem []byte) (Key, error) {
+	signer, err := ssh.ParsePrivateKey(pem)
+	if err != nil {
+		return Key{}, fmt.Errorf("read an ssh private key: %w", err)
+	}
+	return Key{PrivatePEM: pem, AuthorizedKey: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey())))}, nil
+}

@@ -349,7 +349,7 @@ func (p *machines) end(ctx context.Context, _ datapath.Setup) error {
 
 // close ends the helpers, waits until every machine is as it was, and hangs up.
 func (p *machines) close(ctx context.Context) error {
-	errs := make([]error, len(p.nodes))
+	errs := make([]error, len(p.nodes)+1)
 	group := new(errgroup.Group)
 	for i, n := range p.nodes {
 		group.Go(func() error {
@@ -358,7 +358,8 @@ func (p *machines) close(ctx context.Context) error {
 		})
 	}
 	_ = group.Wait() // errors are in errs, all of them
-	return errors.Join(append(errs, release(p.cfg.StateDir))...)
+	errs[len(p.nodes)] = release(p.cfg.StateDir)
+	return errors.Join(errs...)
 }
 
 func (n *machineNode) leave(ctx context.Context) error {

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"hookbed/driver/datapath"
+	"hookbed/driver/lab"
+	"hookbed/driver/plan"
+)
+
+// machinesDoctor looks at the machines of an experiment's inventory.
+type machinesDoctor struct {
+	app   *app
+	plan  *plan.Plan
+	facts map[string]map[string]string // by node
+}
+
+// doctorOf are the checks for an experiment on existing machines.
+func (a *app) doctorOf(file string) ([]func(context.Context) []check, error) {
+	p, err := loadPlan(file)
+	if err != nil {
+		return nil, err
+	}
+	if p.Spec.Lab.Provider != plan.ProviderSSH {
+		return nil, fmt.Errorf("%w: %s: its provider is %q, and only %q has machines to look at; `driver doctor` without a file looks at this computer",
+			errUsage, file, p.Spec.Lab.Provider, plan.ProviderSSH)
+	}
+	d := &machinesDoctor{app: a, plan: p, facts: map[string]map[string]string{}}
+	return []func(context.Context) []check{d.machines, d.arms, d.link}, nil
+}
+
+// machines looks at each machine that the experiment uses.
+func (d *machinesDoctor) machines(ctx context.Context) []check {
+	guest, err := guestHelper()
+	if err != nil {
+		return []check{{Name: "guest helper", Detail: err.Error(), Fix: "run `make build`"}}
+	}
+	inv := d.plan.Spec.Lab.Inventory
+	var out []check
+	for _, m := range inv.Machines[:nodesOf(d.plan)] {
+		found, facts := lab.Examine(ctx, inv, m, guest)
+		for _, f := range found {
+			out = append(out, finding(f))
+		}
+		if facts != nil {
+			d.facts[m.Name] = facts
+		}
+	}
+	return out
+}
+
+func finding(f lab.Finding) check {
+	c := check{Name: f.What, OK: f.OK, Detail: f.Detail}
+	if !f.OK {
+		c.Fix = f.Fix
+	}
+	return c
+}
+
+// arms says of each machine which arms of the experiment it can carry.
+func (d *machinesDoctor) arms(context.Context) []check {
+	var out []check
+	for _, m := range d.plan.Spec.Lab.Inventory.Machines {
+		facts, ok := d.facts[m.Name]
+		if !ok {
+			continue
+		}
+		var can, cannot []string
+		for _, c := range d.plan.Cells {
+			name := c.Get(plan.FactorArm)
+			setup, err := datapath.Render(c)
+			if err == nil {
+				err = datapath.Check(setup, facts)
+			}
+			why := ""
+			if err != nil {
+				why = name + " (" + err.Error() + ")"
+			}
+			switch {
+			case why != "" && !slices.Contains(cannot, why):
+				cannot = append(cannot, why)
+			case why == "" && !slices.Contains(can, name):
+				can = append(can, name)
+			}
+		}
+		c := check{Name: m.Name + " arms", OK: len(cannot) == 0, Detail: "can run " + strings.Join(can, ", ")}
+		if !c.OK {
+			c.Detail += "; cannot run " + strings.Join(cannot, ", ")
+			c.Fix = "install what is missing on the machine, or leave these arms out; they would be rows of status unsupported"
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// link brings the lab up, as a run would, and tries the way between the machines.
+func (d *machinesDoctor) link(ctx context.Context) []check {
+	nodes := nodesOf(d.plan)
+	if len(d.facts) < nodes {
+		return nil // a machine could not be asked, which is a failed check already
+	}
+	c := check{Name: "nodes", Fix: "see what the message says of the machine"}
+	err := d.tryLab(ctx, func(l *lab.Lab) error {
+		c.OK, c.Detail = true, "each machine made and removed its node"
+		if nodes < 2 {
+			return nil
+		}
+		c = check{Name: "data link", Detail: "node1 reaches node2 over it, with whole frames", Fix: "see that both data NICs are on one network, with one MTU, and that nothing in between filters 198.18.0.0/15"}
+		return l.ReachNodes(ctx)
+	})
+	if c.OK = err == nil; err != nil {
+		c.Detail = err.Error()
+	}
+	return []check{c}
+}
+
+func (d *machinesDoctor) tryLab(ctx context.Context, do func(*lab.Lab) error) error {
+	cfg, err := d.app.labConfig(ctx, d.plan, "")
+	if err != nil {
+		return err
+	}
+	l, err := lab.Up(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	err = do(l)
+	if down := l.Close(ctx); err == nil {
+		err = down
+	}
+	return err
+}

@@ -1,0 +1,164 @@
+//go:build vm
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"hookbed/driver/lab"
+)
+
+// machinesOnVMs is an experiment whose existing machines are the VMs of the
+// interactive lab. Their data NIC is a real (virtio) one, with an address.
+const machinesOnVMs = `schema = 1
+name = "machines"
+seed = 3
+[lab]
+provider = "ssh"
+cache = true
+[[lab.machine]]
+name = "node1"
+host = "%[1]s"
+key = "%[3]s"
+known_hosts = "%[4]s"
+data = "data0"
+[[lab.machine]]
+name = "node2"
+host = "%[2]s"
+key = "%[3]s"
+known_hosts = "%[4]s"
+data = "data0"
+[measure]
+blocks = 1
+trials = 1
+duration = "1s"
+warmup = "0s"
+client_cpu = 1
+server_cpu = 1
+[matrix]
+scenarios = ["multi-host"]
+workloads = ["TCP_RR"]
+policies = [5]
+[[arm]]
+name = "iptables-forward"
+datapath = "iptables"
+placement = "forward"
+[[arm]]
+name = "cilium-like"
+datapath = "cilium-like"
+[[arm]]
+name = "xdp"
+datapath = "xdp"
+`
+
+// lookAtVM prints what a borrowed NIC has to get back, and what is left on a machine.
+const lookAtVM = `ip -d address; ip route show table all; ip link; cat /proc/modules | cut -d' ' -f1 | grep br_netfilter; ls -A /var/lib/hookbed 2>/dev/null
+for p in /proc/[0-9]*; do cat $p/comm; done | grep -x guest`
+
+// TestVMMachines: two computers with kernels of their own as existing machines.
+// The kernel gives a NIC back when the process that borrowed it is killed, and the next
+// visit gives it its addresses back.
+func TestVMMachines(t *testing.T) {
+	r := newVMRig(t)
+	before := machineState(t)
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(r.dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("vm.toml", strings.Replace(vmExperiment, `endpoint = "docker"`, `endpoint = "netns"`, 1))
+	r.run("up", "vm.toml")
+	s := r.upState()
+	write("machines.toml", fmt.Sprintf(machinesOnVMs, s.Nodes[0].Addr, s.Nodes[1].Addr, s.Key, s.Known))
+	look := func(node string) string {
+		cmd, out := r.command("ssh", node, "--", "sh", "-c", lookAtVM)
+		_ = cmd.Run() // grep finds nothing where nothing is left
+		return out.String()
+	}
+	was := []string{look("node1"), look("node2")}
+	driver := func(args ...string) string {
+		cmd, out := r.command(args...)
+		cmd.Args = append([]string{"nsenter", "--net=" + s.NetNS, "--", cmd.Path}, args...)
+		cmd.Path = "/usr/bin/nsenter"
+		if err := cmd.Run(); err != nil {
+			t.Fatalf("driver %v: %v\n%s", args, err, out)
+		}
+		return out.String()
+	}
+	t.Log(driver("run", "machines.toml", "--out", "run"))
+	r.expectTrials("run/rows.csv", 3)
+	for i, node := range []string{"node1", "node2"} {
+		got := strings.Replace(look(node), "images\nlock\n", "", 1) // lab.cache
+		if got != was[i] {
+			t.Errorf("%s is not as it was:\n%s", node, difference(was[i], got))
+		}
+	}
+	cmd, out := r.command("run", "machines.toml", "--out", "killed")
+	cmd.Args = []string{"nsenter", "--net=" + s.NetNS, "--", cmd.Path, "run", "machines.toml", "--out", "killed"}
+	cmd.Path = "/usr/bin/nsenter"
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 2*time.Minute, "a trial has run", func() error {
+		if trialsStarted(filepath.Join(r.dir, "killed/rows.csv")) == 0 {
+			return fmt.Errorf("none yet: %s", out)
+		}
+		return nil
+	})
+	// At once, and on the machine before the driver, so that nobody undoes anything.
+	r.run("ssh", "node1", "--", "sh", "-c", `for p in /proc/[0-9]*; do [ "$(cat $p/comm)" != guest ] || kill -9 ${p#/proc/}; done; true`)
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	eventually(t, 30*time.Second, "node1 has its NIC, and lacks the address", func() error {
+		if text := look("node1"); !strings.Contains(text, "data0") || strings.Contains(text, "198.18.1.11") {
+			return fmt.Errorf("it has %s", text)
+		}
+		return nil
+	})
+	if text := driver("doctor", "machines.toml"); !strings.Contains(text, "ok    data link") {
+		t.Errorf("doctor says %s", text)
+	}
+	eventually(t, 30*time.Second, "node1 is as it was", func() error {
+		got := strings.Replace(look("node1"), "images\nlock\n", "", 1)
+		if lines := strings.Split(got, "\n"); true { // the killed run's directory waits for its hour
+			got = strings.Join(without(lines, "run-"), "\n")
+		}
+		if got != was[0] {
+			return fmt.Errorf("difference:\n%s", difference(was[0], got))
+		}
+		return nil
+	})
+	r.run("down")
+	r.expectSame(before)
+}
+
+func without(lines []string, prefix string) []string {
+	var out []string
+	for _, l := range lines {
+		if !strings.HasPrefix(l, prefix) {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// upState is what the interactive lab says of itself.
+func (r *vmRig) upState() lab.State {
+	r.t.Helper()
+	data, err := os.ReadFile(filepath.Join(r.dir, "state/hookbed/labs/up/lab.json"))
+	var s lab.State
+	if err == nil {
+		err = json.Unmarshal(data, &s)
+	}
+	if err != nil || len(s.Nodes) != 2 {
+		r.t.Fatalf("the lab's state: %v, %v", s, err)
+	}
+	return s
+}

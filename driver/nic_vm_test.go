@@ -39,9 +39,9 @@ datapath = "xdp"
 attach = "generic"
 `
 
-// TestVMNIC: a card that is not the default is what the experiment says, in the
+// TestKernelsOneNIC: a card that is not the default is what the experiment says, in the
 // guest's own words.
-func TestVMNIC(t *testing.T) {
+func TestKernelsOneNIC(t *testing.T) {
 	r := newVMRig(t)
 	before := machineState(t)
 	lab := nicExperiment + "nic = \"vmxnet3\"\nmtu = 1400\noffloads = \"off\"\n" +

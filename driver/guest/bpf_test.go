@@ -56,8 +56,31 @@ func TestBPF(t *testing.T) {
 		{bundle.HookXDPNative, "xdp_count", "xdp"},
 		{bundle.HookXDPGeneric, "xdp_count", "xdp"},
 	} {
-		t.Run(tc.hook, func(t *testing.T) { testAttach(t, object, tc.hook, tc.program) })
+		t.Run(tc.hook, func(t *testing.T) {
+			if tc.shown == "tcx" && !since(6, 6) {
+				testNoTCX(t, object, tc.hook, tc.program)
+				return
+			}
+			testAttach(t, object, tc.hook, tc.program)
+		})
 	}
+}
+
+// since says whether this kernel is of a version or newer. What came with one is
+// asked of it, and what older ones say instead of them.
+func since(major, minor int) bool {
+	var a, b int
+	_, _ = fmt.Sscanf(kernelRelease(), "%d.%d", &a, &b)
+	return a > major || a == major && b >= minor
+}
+
+// testNoTCX: a kernel before 6.6 says what is missing.
+func testNoTCX(t *testing.T, object, hook, program string) {
+	t.Helper()
+	r := newRig(t)
+	r.file("counting", object)
+	r.must("", bundle.Veth{Link: "a0", Peer: "a1"}, bundle.LoadBPF{Handle: "o", Object: "counting", Programs: []string{program}})
+	r.fails("", bundle.FaultUnsupported, bundle.AttachBPF{Handle: "o", Program: program, Link: "a0", Hook: hook}, "attach to a0: tcx needs Linux 6.6")
 }
 
 // testAttach puts a dropping program on the server's own link, proves that it
@@ -210,8 +233,9 @@ func testTreeChanges(t *testing.T, r *rig) {
 	if got := r.must("", read).Values; got["entries.tree"] != 9000 || got["memory"] != full {
 		t.Errorf("values are %v, want 9000 entries and %.0f bytes", got, full)
 	}
-	// 16 bytes of prefix, address and value each, and what the tree adds.
-	if full < empty+9000*16 {
+	// 16 bytes of prefix, address and value each, and what the tree adds. Before 6.4
+	// the kernel estimates a map's memory when it makes it.
+	if since(6, 4) && full < empty+9000*16 {
 		t.Errorf("9000 prefixes took the object from %.0f to %.0f bytes", empty, full)
 	}
 	r.must("", bundle.FillMap{Handle: "o", Map: "tree", File: "prefixes", Delete: true})
@@ -234,6 +258,10 @@ func TestLoadBPFTellsMemory(t *testing.T) {
 }
 
 func TestTCXRunsInOrderOfAttachment(t *testing.T) {
+	if !since(6, 6) {
+		testNoTCX(t, counting(t), bundle.HookTCXIngress, "tc_count")
+		return
+	}
 	r := newRig(t)
 	r.file("counting", counting(t))
 	r.must("", bundle.Veth{Link: "a0", Peer: "a1"}, bundle.LoadBPF{Handle: "o", Object: "counting", Programs: []string{"tc_count", "tc_lookup"}})

@@ -7,7 +7,7 @@ LINT_VERSION := v2.15.0
 REPRODUCE_OUT ?= runs/virtual-$(shell date +%Y%m%d-%H%M%S)
 SMOKE_OUT ?= runs/smoke-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: all deps build testbed reproduce nightly test test-vm test-vagrant test-conformance box bench lint generate clean
+.PHONY: all deps build testbed reproduce nightly test test-vm test-vagrant test-conformance test-kernels box bench lint generate clean
 
 all: build
 
@@ -63,6 +63,14 @@ test-vagrant: box
 test-conformance: deps build
 	$(GO) test -count=1 -timeout 30m -run 'TestConform' ./driver/datapath/datapathtest -all -table $(CURDIR)/conformance-local.md
 	$(GO) test -tags vm -count=1 -timeout 120m -run 'TestVMConform' ./driver -conform.all -conform.table $(CURDIR)/conformance-vm.md
+
+# Every BPF program's verdicts, and one arm of each mechanism against the
+# conformance suite, on every locked kernel; prints both tables (docs/kernels.md).
+test-kernels: deps build
+	HOOKBED_KERNELS_TABLE=$(CURDIR)/conformance-kernels-bpf.md $(GO) test -tags vm -count=1 -timeout 60m -run '^TestKernels$$' ./driver/guest
+	@cat conformance-kernels-bpf.md
+	$(GO) test -tags vm -count=1 -timeout 180m -run '^TestKernelsConform$$' ./driver -conform.table $(CURDIR)/conformance-kernels.md
+	@cat conformance-kernels.md
 
 # Ratios within one run: boot against the bare kernel, the driver's overhead,
 # BPF programs against an empty one and those of other projects, loading policies.

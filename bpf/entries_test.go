@@ -143,3 +143,27 @@ func TestObjectsAreAsPromised(t *testing.T) {
 		})
 	}
 }
+
+func TestTunnelLine(t *testing.T) {
+	got := TunnelLine(netip.MustParsePrefix("198.18.12.7/24"), netip.MustParseAddr("198.18.1.12"))
+	if want := "18000000c6120c00 0c0112c6"; got != want { // prefix length, network order; the CPU's order
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func TestIdentities(t *testing.T) {
+	a, b := netip.MustParsePrefix("198.19.0.1/32"), netip.MustParsePrefix("198.19.0.2/32")
+	ps := []Policy{{Source: a, Port: 1, Proto: 6}, {Source: b, Port: 1, Proto: 6}, {Source: a, Port: 2, Proto: 6}}
+	for s, want := range map[Structure]int{StructureHash: 2, StructureCilium09: 2, StructureLinear: 0, StructureLPM: 0, StructurePass: 0} {
+		got, err := Identities(s, ps)
+		if err != nil || len(got) != want {
+			t.Errorf("structure %d: %v, %v, want %d", s, got, err, want)
+		}
+		if want > 0 && (got[a.Addr()] != FirstIdentity || got[b.Addr()] != FirstIdentity+1) {
+			t.Errorf("structure %d: %v", s, got)
+		}
+	}
+	if _, err := Identities(StructureHash, []Policy{{Source: netip.MustParsePrefix("198.19.0.0/24")}}); err == nil {
+		t.Error("a prefix has an identity")
+	}
+}

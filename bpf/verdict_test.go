@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -686,4 +687,42 @@ func TestXDPWithFragments(t *testing.T) {
 	r.setRules(onlyClient)
 	r.want(ProgXDP, frame{}.bytes(), xdpPass, StatAccepted)
 	r.want(ProgXDP, frame{dport: 9}.bytes(), xdpDrop, StatDropped)
+}
+
+// loadTunnel loads the programs with a tunnel; what is for elsewhere is behind it.
+func loadTunnel(t testing.TB, checksum uint8) *rig {
+	t.Helper()
+	r := load(t, OverlayObject(), map[string]any{VarTunnelLink: uint32(tunnelLink), VarTunnelChecksum: checksum}, smallConntrack)
+	r.put(MapIdentities, IPKey(client), IdentityValue(clientID))
+	line := TunnelLine(netip.PrefixFrom(elsewhere, 24), netip.MustParseAddr("198.18.1.12"))
+	key, value, _ := strings.Cut(line, " ")
+	r.put(MapTunnels, unhex(t, key), unhex(t, value))
+	return r
+}
+
+// tunnelLink is the index of no link.
+const tunnelLink = 4343
+
+// TestTunnelVerdicts: what an endpoint sends to another node goes into the
+// tunnel as it is; what is for this one is judged as without; and what comes by
+// the tunnel's device, but by no tunnel, is dropped. What comes by one needs a
+// tunnel to come by: driver/guest has that test.
+func TestTunnelVerdicts(t *testing.T) {
+	for _, checksum := range []uint8{0, 1} {
+		r := loadTunnel(t, checksum)
+		r.serverEndpoint(true)
+		r.put(MapPolicy, PolicyKey(clientID, 5001, protoTCP), PolicyValue(false, 0))
+		away := frame{dst: elsewhere}.bytes()
+		if got := r.want(ProgFromEndpointTunnel, away, actRedirect, StatPassed); !bytes.Equal(got.frame, away) {
+			t.Errorf("the inner frame was changed:\n% x\n% x", got.frame, away)
+		}
+		r.want(ProgFromEndpointTunnel, frame{dst: netip.MustParseAddr("198.18.200.1")}.bytes(), actOK, StatPassed)
+		r.want(ProgFromEndpointTunnel, frame{dst: elsewhere, tags: []uint16{etherVLAN}}.bytes(), actOK, StatPassed)
+		r.want(ProgFromEndpointTunnel, frame{}.bytes(), actRedirect, StatAccepted)
+		r.want(ProgFromEndpointTunnel, frame{src: stranger}.bytes(), actShot, StatDropped)
+		r.want(ProgFromTunnel, frame{}.bytes(), actShot, StatDropped)
+		if n := r.entries(MapConntrack); n == 0 {
+			t.Error("what goes into the tunnel is not remembered")
+		}
+	}
 }

@@ -4,12 +4,18 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"flag"
+	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"hookbed/images"
 )
 
 var (
@@ -52,9 +58,93 @@ filter = "xdp-filter"
 // TestVMConform runs the conformance suite on the pinned kernel: the suite's own
 // test binary and the helper, in one VM.
 func TestVMConform(t *testing.T) {
+	arms := someArms
+	if *conformAll {
+		arms = ""
+	}
+	table := conformOn(t, images.DefaultKernel, arms)
+	if *conformTable != "" {
+		if err := os.WriteFile(*conformTable, []byte(table), 0o644); err != nil {
+			t.Error(err)
+		}
+	}
+	if !strings.Contains(table, "| `bridge+tc-hash` | ok |") {
+		t.Error("the table has no row of bridge+tc-hash")
+	}
+}
+
+// kernelArms are those that every kernel is asked about: one of each mechanism,
+// and each way of tc programs to attach and to deliver that came with a version.
+const kernelArms = `^(bridge\+(iptables-legacy|iptables-nft|ipset|nft-set|tc-hash|xdp-hash)|bpf\+tc-hash( .*(attach=tcx|delivery=netkit|delivery=peer).*)?)$`
+
+// TestKernelsConform runs it on every locked kernel and prints how each arm fared
+// on each. It takes some minutes a kernel under emulation.
+func TestKernelsConform(t *testing.T) {
+	fared := map[string]map[string]string{} // by arm, kernel
+	for _, kernel := range images.Kernels() {
+		t.Run(kernel, func(t *testing.T) {
+			for arm, how := range armsOf(conformOn(t, kernel, kernelArms)) {
+				if fared[arm] == nil {
+					fared[arm] = map[string]string{}
+				}
+				fared[arm][kernel] = how
+			}
+		})
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "| arm | %s |\n|---|%s\n", strings.Join(images.Kernels(), " | "), strings.Repeat("---|", len(images.Kernels())))
+	for _, arm := range slices.Sorted(maps.Keys(fared)) {
+		fmt.Fprintf(&b, "| %s |", arm)
+		for _, k := range images.Kernels() {
+			fmt.Fprintf(&b, " %s |", cmp.Or(fared[arm][k], "-"))
+		}
+		b.WriteString("\n")
+	}
+	t.Log("\n" + b.String())
+	if *conformTable != "" {
+		if err := os.WriteFile(*conformTable, []byte(b.String()), 0o644); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, arm := range []string{"`bridge+tc-hash`", "`bridge+xdp-hash`", "`bridge+iptables-legacy`"} {
+		for _, k := range images.Kernels() {
+			if fared[arm][k] != "ok" {
+				t.Errorf("%s on kernel %s is %q, want ok", arm, k, fared[arm][k])
+			}
+		}
+	}
+}
+
+// armsOf is how each arm of a conformance table fared: the worst of its checks.
+func armsOf(table string) map[string]string {
+	out := map[string]string{}
+	for line := range strings.Lines(table) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		if len(cells) < 10 || !strings.HasPrefix(strings.TrimSpace(cells[0]), "`") {
+			continue
+		}
+		worst := "ok"
+		for _, c := range cells[1:] {
+			switch c = strings.TrimSpace(c); {
+			case strings.HasPrefix(c, "failed"):
+				worst = "failed"
+			case strings.HasPrefix(c, "unsupported") && worst != "failed":
+				worst = "unsupported"
+			}
+		}
+		out[strings.TrimSpace(cells[0])] = worst
+	}
+	return out
+}
+
+// conformOn holds arms, all of them where the pattern is "", to the suite in a
+// machine of a kernel, and returns its table.
+func conformOn(t *testing.T, kernel, arms string) string {
+	t.Helper()
 	r := newVMRig(t)
 	before := machineState(t)
-	if err := os.WriteFile(filepath.Join(r.dir, "lab.toml"), []byte(conformanceLab), 0o644); err != nil {
+	lab := strings.Replace(conformanceLab, "[lab]\n", "[lab]\nkernel = \""+kernel+"\"\n", 1)
+	if err := os.WriteFile(filepath.Join(r.dir, "lab.toml"), []byte(lab), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	suite := filepath.Join(r.dir, "suite")
@@ -69,26 +159,19 @@ func TestVMConform(t *testing.T) {
 	r.install(filepath.Join(binaries, "guest"), "/run/hookbed/helper")
 	args := []string{"ssh", "node1", "--", "env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "/run/hookbed/suite", "-test.run", "^TestConform$", "-test.timeout", "0",
 		"-test.parallel", "4", "-guest", "/run/hookbed/helper", "-peers", "/run/hookbed/peers", "-silence", "1s", "-table", "/run/hookbed/table.md", "-all"}
-	if !*conformAll {
-		args = append(args, "-arms", someArms)
+	if arms != "" {
+		args = append(args, "-arms", arms)
 	}
 	cmd, out := r.command(args...)
 	err := cmd.Run()
 	table := r.run("ssh", "node1", "--", "cat", "/run/hookbed/table.md")
 	t.Log("\n" + table)
-	if *conformTable != "" {
-		if err := os.WriteFile(*conformTable, []byte(table), 0o644); err != nil {
-			t.Error(err)
-		}
-	}
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
-	if !strings.Contains(table, "| `bridge+tc-hash` | ok |") {
-		t.Error("the table has no row of bridge+tc-hash")
-	}
 	r.run("down")
 	r.expectSame(before)
+	return table
 }
 
 // install copies a program to the machine.

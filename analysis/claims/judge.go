@@ -71,7 +71,7 @@ type family struct {
 // rig lists the factors that must be equal on both sides of a comparison.
 func rig(c *runs.Cell) string {
 	var out []string
-	for _, f := range []string{"provider", "endpoint", "kernel", "duration", "warmup", "congestion", "client_cpu", "server_cpu", runs.FactorClock} {
+	for _, f := range []string{"provider", "endpoint", "kernel", "nic", "duration", "warmup", "congestion", "client_cpu", "server_cpu", runs.FactorClients, runs.FactorClock} {
 		out = append(out, c.Get(f))
 	}
 	return strings.Join(out, "|")
@@ -116,7 +116,7 @@ func matches(cell *runs.Cell, selector map[string]string) bool {
 // defaults are the levels of options that a claim is about unless it says
 // otherwise, and that arms without these options have.
 func defaults() map[string]string {
-	return map[string]string{"policy": "l4", "action": "allow", "match": "last", "family": "ipv4", "placement": "input", "enforce": "all", "accounting": "off", "delivery": "redirect"}
+	return map[string]string{"policy": "l4", "action": "allow", "match": "last", "family": "ipv4", "placement": "input", "enforce": "all", "accounting": "off", "delivery": "redirect", "overlay": "none"}
 }
 
 // levelOf is a factor's level: where rows do not have it, that of the preset

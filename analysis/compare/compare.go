@@ -164,6 +164,9 @@ func (r *Result) differ(key Row, row record.Row, old, now string) {
 	if r.RowsDiffering++; len(r.Rows) < maxRows {
 		f := row.Factors
 		key.Title = fmt.Sprintf("%s %s %s N=%s", f[runs.FactorScenario], f[runs.FactorWorkload], f[runs.FactorArm], f[runs.FactorPolicies])
+		if n := f[runs.FactorClients]; n != "" {
+			key.Title += " clients=" + n
+		}
 		key.Old, key.New = old, now
 		r.Rows = append(r.Rows, key)
 	}
@@ -186,16 +189,28 @@ func lines(rows []record.Row) [][]string {
 	return out
 }
 
-// match names a cell across runs.
-func match(c *runs.Cell, across bool) string {
+// matcher names a cell across runs. Across environments what the rig is does not
+// matter, unless a run compares rigs itself: then each has its like.
+func matcher(across bool, sets ...*runs.Set) func(*runs.Cell) string {
 	if !across {
-		return c.ID
+		return func(c *runs.Cell) string { return c.ID }
 	}
-	f := maps.Clone(c.Factors)
-	for _, rig := range []string{"kernel", "provider", "endpoint"} {
-		delete(f, rig)
+	var rig []string
+	for _, f := range []string{"kernel", "nic", "provider", "endpoint"} {
+		if !slices.ContainsFunc(sets, func(s *runs.Set) bool { return varies(s, f) }) {
+			rig = append(rig, f)
+		}
 	}
-	return fmt.Sprint(f) // maps print sorted
+	return func(c *runs.Cell) string {
+		f := maps.Clone(c.Factors)
+		maps.DeleteFunc(f, func(name, _ string) bool { return slices.Contains(rig, name) })
+		return fmt.Sprint(f) // maps print sorted
+	}
+}
+
+// varies says whether a factor has several levels in one run.
+func varies(s *runs.Set, factor string) bool {
+	return slices.ContainsFunc(s.Cells, func(c *runs.Cell) bool { return c.Get(factor) != s.Cells[0].Get(factor) })
 }
 
 func (r *Result) cells(before, after runs.Run, opt Options) error {
@@ -207,17 +222,18 @@ func (r *Result) cells(before, after runs.Run, opt Options) error {
 	if err != nil {
 		return err
 	}
+	match := matcher(opt.Across, old, now)
 	was := map[string]*runs.Cell{}
 	for _, c := range old.Cells {
-		was[match(c, opt.Across)] = c
+		was[match(c)] = c
 	}
 	for _, c := range now.Cells {
-		key := match(c, opt.Across)
+		key := match(c)
 		r.Cells = append(r.Cells, r.cell(was[key], c, estimatorOf(after)))
 		delete(was, key)
 	}
 	for _, c := range old.Cells {
-		if was[match(c, opt.Across)] == c {
+		if was[match(c)] == c {
 			r.Cells = append(r.Cells, r.cell(c, nil, estimatorOf(after)))
 		}
 	}

@@ -109,7 +109,7 @@ func (s series) cross(c draw.Canvas, at vg.Point) {
 // place is where a point goes on the plot area.
 func (f figure) place(s series, point Summary, c draw.Canvas, p *plot.Plot) vg.Point {
 	x, y := p.Transforms(&c)
-	at := vg.Point{X: x(float64(point.Policies)) + f.shift(s), Y: c.Min.Y + missingY}
+	at := vg.Point{X: x(float64(f.x(point))) + f.shift(s), Y: c.Min.Y + missingY}
 	if point.Median != nil {
 		at.Y = y(point.Median.Estimate / f.scale.divisor)
 	}
@@ -150,7 +150,7 @@ func (f figure) line(s series, c draw.Canvas, p *plot.Plot) {
 			s.cross(c, f.place(s, point, c, p))
 			continue
 		}
-		at := plotter.XY{X: float64(point.Policies), Y: m.Estimate / d}
+		at := plotter.XY{X: float64(f.x(point)), Y: m.Estimate / d}
 		parts[len(parts)-1] = append(parts[len(parts)-1], at)
 		if m.Confidence > 0 {
 			bars.XYs = append(bars.XYs, at)

@@ -2,16 +2,27 @@ package report
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 
 	"hookbed/analysis/runs"
 )
 
-// point is what a row of a table stands for.
+// point is what a row of a table stands for. Where experiments have several
+// numbers of clients, an arm with each of them is a line of its own: arm is its
+// label then.
 type point struct {
 	scenario, workload, arm string
 	policies                int
+}
+
+// labelOf is how an arm is called with a number of clients.
+func labelOf(arm string, clients int) string {
+	if clients <= 1 {
+		return arm
+	}
+	return fmt.Sprintf("%s, %d clients", arm, clients)
 }
 
 // group is everything known of one point: its cells, merged.
@@ -40,7 +51,7 @@ func arrange(all []runs.Run) (*dataset, error) {
 	d := &dataset{Set: set, groups: map[point]*group{}, ofClock: clockOf(all), boots: compared(all)}
 	of := map[point][]*runs.Cell{}
 	for _, c := range set.Cells {
-		p := point{d.scenarioOf(c), c.Get(runs.FactorWorkload), c.Get(runs.FactorArm), c.Policies}
+		p := point{d.scenarioOf(c), c.Get(runs.FactorWorkload), labelOf(c.Get(runs.FactorArm), c.Clients), c.Policies}
 		of[p] = append(of[p], c)
 	}
 	for p, cells := range of {
@@ -65,7 +76,7 @@ func (d *dataset) order() {
 	}
 	d.scenarios = d.levels(d.places(slices.Concat([]string{"localhost", "multi-host"}, scenarios)), func(p point) string { return p.scenario })
 	d.workloads = d.levels(slices.Concat([]string{"TCP_STREAM", "TCP_RR", "TCP_CRR"}, workloads), func(p point) string { return p.workload })
-	d.arms = d.levels(arms, func(p point) string { return p.arm })
+	d.arms = d.levels(d.labels(arms), func(p point) string { return p.arm })
 }
 
 // places are scenarios with the boots that they ran on, in the order of the plan.
@@ -79,6 +90,26 @@ func (d *dataset) places(scenarios []string) []string {
 		}
 	}
 	return out
+}
+
+// labels are arms with every number of clients that cells have.
+func (d *dataset) labels(arms []string) []string {
+	var out []string
+	for _, arm := range arms {
+		for _, clients := range d.clients() {
+			out = append(out, labelOf(arm, clients))
+		}
+	}
+	return out
+}
+
+// clients lists the numbers of clients, ascending.
+func (d *dataset) clients() []int {
+	seen := map[int]bool{}
+	for _, c := range d.Cells {
+		seen[c.Clients] = true
+	}
+	return slices.Sorted(maps.Keys(seen))
 }
 
 // levels lists the levels that occur: preferred ones first, others sorted.
@@ -181,6 +212,14 @@ func (d *dataset) reference(named string) string {
 		}
 	}
 	return ""
+}
+
+// against is the reference for a group: the arm called so, with as many clients.
+func (d *dataset) against(g *group, reference string) string {
+	if reference == "" {
+		return ""
+	}
+	return labelOf(reference, g.Clients)
 }
 
 // clock is "wall" or "virtual"; "" if the runs do not say.

@@ -41,7 +41,7 @@ type crossArm struct {
 func (c cross) write(t *testing.T) string {
 	t.Helper()
 	dir, rng := t.TempDir(), rand.New(rand.NewPCG(11, 11))
-	factors := []string{"scenario", "workload", "arm", "policies", "datapath", "fabric", "filter", "clock", "kernel", "seed", "policy", "state", "placement", "enforce", "delivery", "attach", "where", "family"}
+	factors := []string{"scenario", "workload", "arm", "policies", "datapath", "fabric", "filter", "clock", "kernel", "seed", "policy", "state", "placement", "enforce", "delivery", "attach", "where", "family", "overlay", "udpcsum"}
 	data, order := record.EncodeHeader(factors), 0
 	for block := 1; block <= c.blocks; block++ {
 		boot := math.Exp(rng.NormFloat64() * 0.1) // what a boot changes; cancels in pairs

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+
+	"hookbed/analysis/runs"
 )
 
 // figure is one picture: a measure of a scenario against the number of
@@ -22,7 +24,24 @@ type figure struct {
 	series   []series
 	lines    int     // arms that are not references
 	highest  float64 // value, with its interval
-	levels   []int   // numbers of policies on the axis
+	levels   []int   // on the axis
+	clients  bool    // the axis is the number of clients, else that of policies
+}
+
+// x is where a point is on the axis.
+func (f figure) x(p Summary) int {
+	if f.clients {
+		return max(1, p.Clients)
+	}
+	return p.Policies
+}
+
+// at says where on the axis a point is.
+func (f figure) at(p Summary) string {
+	if f.clients {
+		return fmt.Sprintf("%d clients", f.x(p))
+	}
+	return fmt.Sprintf("N = %d", p.Policies)
 }
 
 // series is one arm.
@@ -57,11 +76,21 @@ func (e estimator) figures() []figure {
 			}
 		}
 	}
+	if len(e.clients()) < 2 {
+		return out
+	}
+	for _, s := range e.scenarios {
+		for _, m := range ms {
+			if f, ok := e.clientsFigure(s, m); ok {
+				out = append(out, f)
+			}
+		}
+	}
 	return out
 }
 
 func (e estimator) figure(scenario string, m measure) (figure, bool) {
-	all := e.summaries(scenario, m.workload, m.metric)
+	all := e.ofClients(e.summaries(scenario, m.workload, m.metric))
 	if len(all) == 0 {
 		return figure{}, false
 	}
@@ -95,6 +124,50 @@ func (e estimator) figure(scenario string, m measure) (figure, bool) {
 		}
 	}
 	return f, true
+}
+
+// ofClients are the points of the fewest clients that there are.
+func (e estimator) ofClients(all []Summary) (out []Summary) {
+	fewest := e.clients()[0]
+	for _, s := range all {
+		if max(1, s.Clients) == fewest {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// clientsFigure draws a measure against the number of clients: each arm at its
+// largest number of policies.
+func (e estimator) clientsFigure(scenario string, m measure) (figure, bool) {
+	f, ok := e.figure(scenario, m)
+	if !ok {
+		return f, false
+	}
+	f.Name, f.clients, f.series, f.lines, f.highest = f.Name+"-clients", true, nil, 0, 0
+	f.Title = fmt.Sprintf("%s by number of clients, %s", sentenceCase(m.name), scenario)
+	f.Caption = fmt.Sprintf("%s of all clients together against their number, %s, each arm with the most policies it was run with.", sentenceCase(m.name), scenario)
+	var shown []Summary
+	for _, arm := range e.arms {
+		first := e.largest(scenario, m.workload, arm)
+		if first == nil || first.Clients != e.clients()[0] {
+			continue // an arm again, with more clients
+		}
+		s := series{arm: first.Get(runs.FactorArm), index: f.lines}
+		for _, clients := range e.clients() {
+			if g := e.largest(scenario, m.workload, labelOf(s.arm, clients)); g != nil {
+				s.points = append(s.points, e.summary(g, m.metric))
+			}
+		}
+		f.series, f.lines, shown = append(f.series, s), f.lines+1, append(shown, s.points...)
+	}
+	for _, p := range shown {
+		if p.Median != nil {
+			f.highest = max(f.highest, p.Median.High, p.Median.Estimate)
+		}
+	}
+	f.scale, f.levels, f.Basis = e.scale(e.Units[m.metric], mediansOf(shown)), e.clients(), e.basis(shown)
+	return f, len(shown) > 0
 }
 
 func levelsOf(all []Summary) []int {

@@ -26,7 +26,8 @@ const (
 	wordSlower      = "slower"
 	wordFaster      = "faster"
 	wordSame        = "not distinguishable"
-	wordNoInterval  = "undecided (one trial)"
+	wordOneTrial    = "undecided (one trial)"
+	wordFewTrials   = "undecided (too few trials)"
 	wordNoNumber    = "no valid number"
 	wordSeemsPrefix = "seems "
 )
@@ -36,8 +37,10 @@ func word(r *Interval, higherIsBetter bool, confidence float64) string {
 	switch {
 	case r == nil:
 		return wordNoNumber
+	case r.Confidence == 0 && r.N < 2:
+		return wordOneTrial
 	case r.Confidence == 0:
-		return wordNoInterval
+		return wordFewTrials
 	case !r.Excludes(1):
 		return wordSame
 	}
@@ -77,8 +80,8 @@ func (e estimator) armVerdicts(scenario string, m measure, arm string) []Verdict
 		v.Word = word(v.Ratio, m.higherIsBetter, e.confidence)
 		out = append(out, v)
 	}
-	if e.ref != "" && arm != e.ref && e.groups[point{scenario, m.workload, e.ref, 0}] != nil {
-		v.Against, v.Ratio = e.ref, s.VsReference
+	if ref := e.against(g, e.ref); ref != "" && arm != ref && e.groups[point{scenario, m.workload, ref, 0}] != nil {
+		v.Against, v.Ratio = ref, s.VsReference
 		v.Word = word(v.Ratio, m.higherIsBetter, e.confidence)
 		out = append(out, v)
 	}

@@ -54,6 +54,7 @@ type Document struct {
 	Claims       []claims.Verdict             `json:"claims"`
 	Costs        []Cost                       `json:"costs"`
 	Explanations []Explanation                `json:"explanations,omitempty"`
+	Overlays     []OverlayCost                `json:"overlays,omitempty"`
 	Environment  map[string]map[string]string `json:"environment"`
 }
 
@@ -141,6 +142,9 @@ func compose(d *dataset, opt Options) (content, error) {
 	c.glance, c.figures = e.glance(c.Verdicts), e.figures()
 	if c.Explanations = e.explanations(); len(c.Explanations) > 0 {
 		c.explain, c.bars = []section{e.explainSection(c.Explanations)}, e.explainFigures(c.Explanations)
+	}
+	if c.Overlays = e.overlayCosts(); len(c.Overlays) > 0 {
+		c.explain, c.bars = append(c.explain, e.overlaySection(c.Overlays)), append(c.bars, e.overlayFigures(c.Overlays)...)
 	}
 	if s := claimSection(judged); len(s.Tables) > 0 {
 		c.sections = append(c.sections, s)

@@ -229,12 +229,27 @@ func TestWord(t *testing.T) {
 		{r(1.1, 1.2, 1.3, 0.95), false, "slower"},
 		{r(0.9, 0.95, 1, 0.95), true, "not distinguishable"},
 		{r(0.4, 0.5, 0.6, 0.25), true, "seems slower"},
-		{r(0.5, 0.5, 0.5, 0), true, "undecided (one trial)"},
+		{r(0.5, 0.5, 0.5, 0), true, "undecided (too few trials)"},
+		{&Interval{Estimate: 0.5, Low: 0.5, High: 0.5, N: 1}, true, "undecided (one trial)"},
 	}
 	for _, tt := range tests {
 		if got := word(tt.r, tt.higher, 0.95); got != tt.want {
 			t.Errorf("word(%+v, %v) = %q, want %q", tt.r, tt.higher, got, tt.want)
 		}
+	}
+}
+
+// TestHalvesOfNoisyTrialsHaveAnInterval: eight trials that differ much are no
+// reason to have none.
+func TestHalvesOfNoisyTrialsHaveAnInterval(t *testing.T) {
+	e := estimator{confidence: 0.95}
+	at100, at0 := []float64{33.7, 32.7, 37, 34.5, 32.8, 19.1, 22.4, 35.7}, []float64{37.5, 38.6, 30, 38, 36.7, 30.9, 35.1, 37.7}
+	r := e.halvesRatio(at100, at0, "throughput")
+	if r.Confidence != 0.95 || r.Low <= 0 || r.Low >= r.Estimate || r.High <= r.Estimate {
+		t.Errorf("%+v, want an interval of 95 %%", r)
+	}
+	if r = e.halvesRatio(at100[:3], at0[:3], "throughput"); r.Confidence != 0 || word(&r, true, 0.95) != "undecided (too few trials)" {
+		t.Errorf("%+v of three trials, want no interval", r)
 	}
 }
 
@@ -298,6 +313,58 @@ func TestResidue(t *testing.T) {
 	_, res := makeReport(t, Options{}, dir)
 	if w := strings.Join(res.Warnings, "\n"); !strings.Contains(w, `Factor "kernel" varies (another, invented)`) || strings.Contains(w, `"datapath"`) {
 		t.Errorf("warnings: %s", w)
+	}
+}
+
+// Kernels that one plan compares have tables and figures of their own, and one
+// table of what runs where.
+func TestKernelsAreNeverPutTogether(t *testing.T) {
+	s := small()
+	s.kernels = []string{"5.10", "6.1", "6.12"}
+	const reason = "tcx needs Linux 6.6, this is Linux "
+	s.spoil = func(rows []record.Row, f map[string]string) []record.Row {
+		if f["arm"] == "iptables" && f["kernel"] != "6.12" {
+			return spoilt(rows, record.StatusUnsupported, reason+f["kernel"])
+		}
+		return rows
+	}
+	dir := t.TempDir()
+	s.write(t, dir)
+	out, res := makeReport(t, Options{}, dir)
+	if w := strings.Join(res.Warnings, "\n"); strings.Contains(w, `"kernel" varies`) {
+		t.Errorf("warnings: %s", w)
+	}
+	md := read(t, out, "report.md")
+	for _, want := range []string{
+		"## Kernels", "| arm | 5.10 | 6.1 | 6.12 |", "| docker | ok | ok | ok |", "| iptables | unsupported (1) | unsupported (1) | ok |", "| 1 | " + reason + "5.10 |",
+		"Results, localhost, kernel 5.10", "Results, localhost, kernel 6.12", "6.12 over 5.10",
+	} {
+		if !strings.Contains(md, want) {
+			t.Errorf("report lacks %q", want)
+		}
+	}
+	if strings.Contains(md, "Results, localhost\n") {
+		t.Error("there are results of no kernel in particular")
+	}
+	csv := read(t, out, "figures", "throughput-localhost--kernel-6-1.csv")
+	if !strings.Contains(csv, "docker,0,") || strings.Contains(csv, "docker,0,0,") {
+		t.Errorf("figure of kernel 6.1:\n%s", csv)
+	}
+	var doc Document
+	if err := json.Unmarshal([]byte(read(t, out, "report.json")), &doc); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, sum := range doc.Summaries {
+		if sum.Arm == "docker" && sum.Metric == "throughput" && strings.HasPrefix(sum.Scenario, "localhost") {
+			n++
+			if sum.N != s.blocks*s.trials {
+				t.Errorf("%s: %d trials, want those of one kernel, %d", sum.Scenario, sum.N, s.blocks*s.trials)
+			}
+		}
+	}
+	if n != 3 {
+		t.Errorf("docker has %d lines on localhost, want one a kernel", n)
 	}
 }
 

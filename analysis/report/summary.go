@@ -68,7 +68,8 @@ type Summary struct {
 	Unit     string    `json:"unit"`
 	Arm      string    `json:"arm"`
 	Policies int       `json:"policies"`
-	N        int       `json:"n"` // usable trials
+	Clients  int       `json:"clients,omitempty"` // where they are more than 1
+	N        int       `json:"n"`                 // usable trials
 	Median   *Interval `json:"median"`
 	CoV      *float64  `json:"cov"`
 	// Between and Within split the CoV into what boots differ by and what
@@ -113,8 +114,12 @@ func (e estimator) summary(g *group, metric string) Summary {
 
 func (e estimator) estimate(g *group, metric string) Summary {
 	x := g.Samples(metric)
+	clients := 0
+	if g.Clients > 1 {
+		clients = g.Clients
+	}
 	s := Summary{Scenario: g.scenario, Workload: g.workload, Metric: metric, Unit: e.Units[metric],
-		Arm: g.arm, Policies: g.policies, N: len(x), Note: note(g)}
+		Arm: g.arm, Policies: g.policies, Clients: clients, N: len(x), Note: note(g)}
 	if len(x) == 0 {
 		return s
 	}
@@ -132,8 +137,8 @@ func (e estimator) estimate(g *group, metric string) Summary {
 	if g.policies != 0 {
 		s.VsZero = e.ratioTo(g, point{g.scenario, g.workload, g.arm, 0}, metric)
 	}
-	if e.ref != "" && (g.arm != e.ref || g.policies != 0) {
-		s.VsReference = e.ratioTo(g, point{g.scenario, g.workload, e.ref, 0}, metric)
+	if ref := e.against(g, e.ref); ref != "" && (g.arm != ref || g.policies != 0) {
+		s.VsReference = e.ratioTo(g, point{g.scenario, g.workload, ref, 0}, metric)
 	}
 	return s
 }
@@ -158,18 +163,15 @@ func (e estimator) ratio(a, b *group, metric string) *Interval {
 	return known(e.boot.Ratio(p.A, p.B, e.confidence))
 }
 
-// halvesRatio is the ratio of two faster halves. Its interval spans the ratios
-// of the ends of theirs, so both hold with at least the confidence squared.
+// halvesRatio is the ratio of two faster halves, without an interval where there
+// are too few trials for one.
 func (e estimator) halvesRatio(a, b []float64, metric string) Interval {
 	up := runs.HigherIsBetter(metric)
-	r := Interval{Estimate: stat.FasterHalf(a, up) / stat.FasterHalf(b, up), N: min(len(a), len(b)), Method: stat.MethodExtremes}
-	r.Low, r.High = r.Estimate, r.Estimate
-	x, okX := e.boot.FasterHalfInterval(a, up, e.confidence)
-	y, okY := e.boot.FasterHalfInterval(b, up, e.confidence)
-	if okX && okY && x.Low > 0 && y.Low > 0 {
-		r.Low, r.High, r.Confidence = x.Low/y.High, x.High/y.Low, e.confidence*e.confidence
+	if r, ok := e.boot.FasterHalfRatio(a, b, up, e.confidence); ok {
+		return r
 	}
-	return r
+	r := stat.FasterHalf(a, up) / stat.FasterHalf(b, up)
+	return Interval{Estimate: r, Low: r, High: r, N: min(len(a), len(b)), Method: stat.MethodBootstrapT}
 }
 
 // estimatorName is the estimator that the plan fixed.

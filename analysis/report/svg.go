@@ -72,7 +72,7 @@ func (f figure) plot() *plot.Plot {
 	p.BackgroundColor = nil // the document has a card
 	p.X.Min, p.X.Max = float64(f.levels[0]), float64(f.levels[len(f.levels)-1])
 	p.X.Scale, p.X.Tick.Marker = levels(f.levels), levels(f.levels)
-	p.X.Label.Text, p.X.Label.Padding = "number of policies N"+f.axisNote(), 6
+	p.X.Label.Text, p.X.Label.Padding = f.axis()+f.axisNote(), 6
 	p.X.Tick.LineStyle, p.X.Tick.Length = draw.LineStyle{Color: axis, Width: 1}, 5
 	p.Y.Min, p.Y.Max = 0, ticks[len(ticks)-1].Value
 	p.Y.Tick.Marker, p.Y.Tick.Length = ticks, 0
@@ -139,11 +139,18 @@ func (l levels) Ticks(low, high float64) []plot.Tick {
 	return out
 }
 
+func (f figure) axis() string {
+	if f.clients {
+		return "number of clients"
+	}
+	return "number of policies N"
+}
+
 // axisNote explains what is unusual about the x axis.
 func (f figure) axisNote() string {
 	note := ""
 	if len(f.levels) > 2 {
-		note = " (scale of log(1 + N))"
+		note = map[bool]string{false: " (scale of log(1 + N))", true: " (logarithmic)"}[f.clients]
 	}
 	if slices.ContainsFunc(f.series, func(s series) bool { return len(s.valid()) < len(s.points) }) {
 		note += " · × no valid number, see table"
@@ -161,9 +168,9 @@ func (f figure) describe() string {
 			continue
 		}
 		first, last := valid[0], valid[len(valid)-1]
-		text := fmt.Sprintf("%s: %s %s at N = %d", s.arm, f.scale.format(first.Median.Estimate), f.scale.unit, first.Policies)
+		text := fmt.Sprintf("%s: %s %s at %s", s.arm, f.scale.format(first.Median.Estimate), f.scale.unit, f.at(first))
 		if !s.reference && len(valid) > 1 {
-			text += fmt.Sprintf(", %s at N = %d", f.scale.format(last.Median.Estimate), last.Policies)
+			text += fmt.Sprintf(", %s at %s", f.scale.format(last.Median.Estimate), f.at(last))
 		}
 		parts = append(parts, text)
 	}

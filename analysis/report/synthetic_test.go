@@ -24,7 +24,9 @@ type synthetic struct {
 	scenarios []string
 	workloads []string
 	policies  []int
+	clients   []int // none: no such factor
 	arms      []string
+	kernels   []string // compared; nil is one
 	blocks    int
 	trials    int // a block
 	// spoil may change the rows of a trial before they are written.
@@ -41,6 +43,18 @@ type syntheticCell struct {
 }
 
 func (s synthetic) cells() []syntheticCell {
+	if len(s.kernels) == 0 {
+		return s.cellsOn("invented", 0)
+	}
+	var out []syntheticCell
+	for _, k := range s.kernels {
+		out = append(out, s.cellsOn(k, len(out))...)
+	}
+	return out
+}
+
+// cellsOn are the cells of one kernel; before is how many there are already.
+func (s synthetic) cellsOn(kernel string, before int) []syntheticCell {
 	var out []syntheticCell
 	for _, sc := range s.scenarios {
 		for _, w := range s.workloads {
@@ -50,11 +64,18 @@ func (s synthetic) cells() []syntheticCell {
 						continue
 					}
 					f := map[string]string{"scenario": sc, "workload": w, "arm": arm, "policies": strconv.Itoa(n),
-						"datapath": strings.TrimSuffix(arm, "-again"), "provider": "libvirt", "clock": cmp.Or(s.clock, "wall"), "kernel": "invented"}
+						"datapath": strings.TrimSuffix(arm, "-again"), "provider": "libvirt", "clock": cmp.Or(s.clock, "wall"), "kernel": kernel}
 					if spin, ok := strings.CutPrefix(arm, "control-"); ok {
 						f["datapath"], f["spin"], f["duration"] = "control", spin, "2s"
 					}
-					out = append(out, syntheticCell{fmt.Sprintf("%012x", len(out)+1), f})
+					if len(s.clients) == 0 {
+						out = append(out, syntheticCell{fmt.Sprintf("%012x", before+len(out)+1), f})
+					}
+					for _, c := range s.clients {
+						f := maps.Clone(f)
+						f["clients"] = strconv.Itoa(c)
+						out = append(out, syntheticCell{fmt.Sprintf("%012x", before+len(out)+1), f})
+					}
 				}
 			}
 		}

@@ -183,7 +183,7 @@ func (e estimator) noise(all []Summary) []string {
 // residues names factors that vary inside one line of a table.
 func (d *dataset) residues() []string {
 	// The seed is the block's: a line mixes seeds on purpose.
-	grouped := []string{runs.FactorScenario, runs.FactorWorkload, runs.FactorArm, runs.FactorPolicies, runs.FactorSeed}
+	grouped := []string{runs.FactorScenario, runs.FactorWorkload, runs.FactorArm, runs.FactorPolicies, runs.FactorClients, runs.FactorSeed}
 	where := map[string][]string{}
 	levels := map[string]map[string]bool{}
 	for _, g := range d.all() {

@@ -17,6 +17,7 @@ const (
 	FactorWorkload = "workload"
 	FactorArm      = "arm"
 	FactorPolicies = "policies"
+	FactorClients  = "clients" // only where an experiment names numbers of clients
 	FactorDatapath = "datapath"
 	FactorClock    = "clock"
 	// FactorSeed belongs to the block, not to the cell.
@@ -50,6 +51,7 @@ type Cell struct {
 	ID       string
 	Factors  map[string]string          // without the block's
 	Policies int                        // level of FactorPolicies, 0 without
+	Clients  int                        // level of FactorClients, 1 without
 	Planned  int                        // trials in the plans; 0 if there is no plan
 	Trials   []*Trial                   // by run, block, trial
 	Levels   map[string]map[string]bool // levels that ok rows have, by factor, the block's included
@@ -60,7 +62,11 @@ func (c *Cell) Get(factor string) string { return c.Factors[factor] }
 
 // Title names the cell for people.
 func (c *Cell) Title() string {
-	return strings.TrimSpace(fmt.Sprintf("%s %s %s N=%d", c.Get(FactorScenario), c.Get(FactorWorkload), c.Get(FactorArm), c.Policies))
+	title := fmt.Sprintf("%s %s %s N=%d", c.Get(FactorScenario), c.Get(FactorWorkload), c.Get(FactorArm), c.Policies)
+	if c.Clients > 1 {
+		title += fmt.Sprintf(" clients=%d", c.Clients)
+	}
+	return strings.TrimSpace(title)
 }
 
 // Set is the cells of one or more runs.
@@ -96,7 +102,7 @@ func (s *Set) cell(byID map[string]*Cell, id string, factors map[string]string) 
 	if c := byID[id]; c != nil {
 		return c, nil
 	}
-	c := &Cell{ID: id, Factors: maps.Clone(factors), Levels: map[string]map[string]bool{}}
+	c := &Cell{ID: id, Factors: maps.Clone(factors), Clients: 1, Levels: map[string]map[string]bool{}}
 	delete(c.Factors, FactorSeed)
 	if text := factors[FactorPolicies]; text != "" {
 		n, err := strconv.Atoi(text)
@@ -104,6 +110,13 @@ func (s *Set) cell(byID map[string]*Cell, id string, factors map[string]string) 
 			return nil, fmt.Errorf("cell %s: factor policies is %q, want a count", id, text)
 		}
 		c.Policies = n
+	}
+	if text := factors[FactorClients]; text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			return nil, fmt.Errorf("cell %s: factor clients is %q, want a count from 1", id, text)
+		}
+		c.Clients = n
 	}
 	byID[id] = c
 	s.Cells = append(s.Cells, c)
@@ -197,7 +210,7 @@ func (c *Cell) finish() {
 // Merge puts cells that are to be looked at as one together. ID and factors are
 // the first one's.
 func Merge(cells ...*Cell) *Cell {
-	out := &Cell{ID: cells[0].ID, Factors: cells[0].Factors, Policies: cells[0].Policies, Levels: map[string]map[string]bool{}}
+	out := &Cell{ID: cells[0].ID, Factors: cells[0].Factors, Policies: cells[0].Policies, Clients: cells[0].Clients, Levels: map[string]map[string]bool{}}
 	for _, c := range cells {
 		out.Planned += c.Planned
 		out.Trials = append(out.Trials, c.Trials...)

@@ -202,7 +202,7 @@ func (r *runner) ensureLab(ctx context.Context, block int) error {
 			return err
 		}
 	}
-	r.Progress.Phase(fmt.Sprintf("bring up the lab for block %d", block))
+	r.Progress.Phase(fmt.Sprintf("bring up the lab for block %d%s", block, bootNote(r.Plan, block)))
 	l, err := r.Up(ctx, block)
 	if err != nil {
 		return &upError{fmt.Errorf("bring up the lab: %w", err)}
@@ -216,6 +216,14 @@ func (r *runner) ensureLab(ctx context.Context, block int) error {
 	}
 	r.Progress.Phase(fmt.Sprintf("run block %d", block))
 	return nil
+}
+
+// bootNote says what a block boots, where that is compared.
+func bootNote(p *plan.Plan, block int) string {
+	if name := p.BootName(block); name != "" {
+		return " (" + name + ")"
+	}
+	return ""
 }
 
 // describe writes what the lab says of itself, once; where boots are compared

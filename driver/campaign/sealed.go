@@ -215,7 +215,7 @@ func (s *guests) boot(ctx context.Context, number int) booted {
 		return booted{number, nil, err}
 	}
 	for range 2 {
-		s.cfg.Progress.Phase(fmt.Sprintf("boot block %d of %d", number, len(s.cfg.Plan.Blocks)))
+		s.cfg.Progress.Phase(fmt.Sprintf("boot block %d of %d%s", number, len(s.cfg.Plan.Blocks), bootNote(s.cfg.Plan, number)))
 		data, err = s.cfg.Boot(ctx, b, progress.onReply)
 		if err == nil || ctx.Err() != nil {
 			break

@@ -23,10 +23,10 @@ const (
 	overlayLink = "hb-vxlan" // the VXLAN device of a node
 	vxlanPort   = 4789       // RFC 7348
 	vxlanVNI    = 1          // of fabrics bridge and routed, as Flannel's
-	underlayMTU = 1500
-	// overlayMTU has room for the outer IPv4, UDP and VXLAN headers and the inner
-	// Ethernet one: 20 + 8 + 8 + 14 bytes.
-	overlayMTU = underlayMTU - 50
+	defaultMTU  = 1500
+	// overlayHeaders are the outer IPv4, UDP and VXLAN headers and the inner Ethernet
+	// one, in bytes: what the endpoints' MTU is less than the NIC's.
+	overlayHeaders = 20 + 8 + 8 + 14
 
 	sniffHandle = "outer"
 )
@@ -37,7 +37,7 @@ func overlayOptions() []plan.Option {
 		{Key: OptOverlay, Allowed: []string{overlayNone, overlayVXLAN}, Silent: true,
 			Doc: "between hosts: routed by the nodes, or through VXLAN devices"},
 		{Key: optUDPcsum, Allowed: []string{udpcsumOn, udpcsumOff}, Beside: plan.Level{Key: OptOverlay, Level: overlayVXLAN},
-			Doc: "UDP checksum of outer packets: computed (the kernel's default, Flannel's, Calico's), or zero (Cilium's)"},
+			Doc: "UDP checksum of outer packets: computed (the kernel's default), or zero (what Cilium sets)"},
 	}
 }
 
@@ -69,12 +69,24 @@ func insteadOfNIC(o map[string]string) string {
 // overlay says whether the cell's nodes speak through VXLAN.
 func (r *renderer) overlay() bool { return r.cell.Get(OptOverlay) == overlayVXLAN }
 
-// mtu is that of the endpoints' links; 0 is the kernel's default.
+// underlayMTU is that of the nodes' cards.
+func (r *renderer) underlayMTU() int {
+	if pinned := r.cell.Int(plan.FactorMTU); pinned > 0 {
+		return pinned
+	}
+	return defaultMTU
+}
+
+// overlayMTU is what an overlay leaves of it.
+func (r *renderer) overlayMTU() int { return r.underlayMTU() - overlayHeaders }
+
+// mtu is that of the endpoints' links, which follow the cards; 0 is the kernel's
+// default.
 func (r *renderer) mtu() int {
 	if r.overlay() {
-		return overlayMTU
+		return r.overlayMTU()
 	}
-	return 0
+	return r.cell.Int(plan.FactorMTU)
 }
 
 // tunnelMAC is the address of a node's VXLAN device.
@@ -90,7 +102,7 @@ func (n Node) tunnelAddr() netip.Addr { return n.Subnet.Addr() }
 func (r *renderer) vxlan(n Node, external bool) {
 	v := bundle.Vxlan{
 		Link: overlayLink, MAC: n.tunnelMAC(), Underlay: DataLink, Local: n.Data.String(), Port: vxlanPort,
-		UDPCsum: r.cell.Get(optUDPcsum) == udpcsumOn, External: external, MTU: overlayMTU,
+		UDPCsum: r.cell.Get(optUDPcsum) == udpcsumOn, External: external, MTU: r.overlayMTU(),
 	}
 	if !external {
 		v.VNI = vxlanVNI
@@ -136,14 +148,14 @@ func (r *renderer) tunnelLines(n Node) string {
 	return bpf.TunnelLine(a.Subnet, a.Data) + "\n" + bpf.TunnelLine(otherSources(false), a.Data) + "\n"
 }
 
-// shrinkLinks gives links that the engine made the overlay's MTU.
+// shrinkLinks gives links that the engine made the endpoints' MTU.
 func (r *renderer) shrinkLinks() {
-	if !r.overlay() || !r.Topology.Docker {
+	if r.mtu() == 0 || !r.Topology.Docker {
 		return
 	}
 	for _, e := range r.endpoints() {
-		r.apply(e.Node, e.Role, bundle.SetLink{Link: endpointLink, MTU: overlayMTU})
-		r.apply(e.Node, "", bundle.SetLink{Link: e.PeerLink(), MTU: overlayMTU})
+		r.apply(e.Node, e.Role, bundle.SetLink{Link: endpointLink, MTU: r.mtu()})
+		r.apply(e.Node, "", bundle.SetLink{Link: e.PeerLink(), MTU: r.mtu()})
 	}
 }
 
@@ -153,10 +165,14 @@ func (r *renderer) watchOverlay() {
 	if !r.overlay() {
 		return
 	}
-	for _, e := range r.endpoints() {
-		r.guard(e.Node, "", bundle.Guard{Link: DataLink, MTU: underlayMTU})
-		r.guard(e.Node, "", bundle.Guard{Link: overlayLink, MTU: overlayMTU})
-		r.guard(e.Node, e.Role, bundle.Guard{Link: endpointLink, MTU: overlayMTU})
+	for _, n := range r.Topology.Nodes {
+		r.guard(n, "", bundle.Guard{Link: DataLink, MTU: r.underlayMTU()})
+		r.guard(n, "", bundle.Guard{Link: overlayLink, MTU: r.overlayMTU()})
+		for _, e := range r.endpoints() {
+			if e.Node.Name == n.Name {
+				r.guard(n, e.Role, bundle.Guard{Link: endpointLink, MTU: r.mtu()})
+			}
+		}
 	}
 	r.Tunnel = &Hook{Node: r.Topology.Server.Node.Name, From: bundle.Counter{Link: &bundle.LinkCounter{Link: overlayLink}}}
 }
@@ -227,7 +243,11 @@ type sentIdentity struct {
 
 // sentIdentities are the network identifiers of the probes, in their order.
 func (r *renderer) sentIdentities() (out []sentIdentity) {
-	for _, p := range r.tries() {
+	tries := r.tries()
+	for _, c := range r.Topology.More {
+		tries = append(tries, r.clientTries(c)...)
+	}
+	for _, p := range tries {
 		id, whose := uint32(vxlanVNI), "all"
 		if r.fabric() == fabricBPF {
 			id, whose = r.identities[netip.MustParseAddr(p.From)], p.From

@@ -85,9 +85,9 @@ func TestOverlayHasNoDirectPath(t *testing.T) {
 						t.Errorf("%s: a program at the NIC", d.Name)
 					}
 				case bundle.Veth:
-					sized[do.PeerIn] = do.MTU == overlayMTU
+					sized[do.PeerIn] = do.MTU == 1450
 				case bundle.SetLink:
-					if do.MTU == overlayMTU && st.In != "" {
+					if do.MTU == 1450 && st.In != "" {
 						sized[st.In] = true
 					}
 				}
@@ -99,6 +99,45 @@ func TestOverlayHasNoDirectPath(t *testing.T) {
 				t.Errorf("%s: the overlay is counted at %+v", d.Name, s.Tunnel)
 			}
 		}
+	}
+}
+
+// TestOverlayFitsTheCard: the endpoints' MTU follows that of the data network.
+func TestOverlayFitsTheCard(t *testing.T) {
+	for level, want := range map[string]int{"": 1450, "1400": 1350, "9000": 8950} {
+		o := map[string]string{OptOverlay: overlayVXLAN, optUDPcsum: udpcsumOn, plan.FactorMTU: level}
+		s := render(t, cellOf(t, "iptables", plan.MultiHost, plan.EndpointNetns, 0, o))
+		for _, st := range s.Prove {
+			if g, ok := st.Do.(bundle.Guard); ok && g.MTU != 0 && (g.Link == DataLink && g.MTU != want+50 || g.Link != DataLink && g.MTU != want) {
+				t.Errorf("cards of MTU %q: %s is guarded to have MTU %d", level, g.Link, g.MTU)
+			}
+		}
+	}
+}
+
+// TestOverlayOfManyClients: each client's probes are looked for under its own
+// identity, and each endpoint's link is looked at.
+func TestOverlayOfManyClients(t *testing.T) {
+	o := map[string]string{OptOverlay: overlayVXLAN, optUDPcsum: udpcsumOn, plan.FactorClients: "3"}
+	s := render(t, cellOf(t, "cilium-like", plan.MultiHost, plan.EndpointNetns, 10, o))
+	vnis, guarded := map[string]bool{}, map[string]bool{}
+	for _, st := range s.Prove {
+		switch do := st.Do.(type) {
+		case bundle.Expect:
+			if strings.HasPrefix(do.Key, "vni.") {
+				vnis[do.Key] = true
+			}
+		case bundle.Guard:
+			if do.MTU != 0 && st.In != "" {
+				guarded[st.In] = true
+			}
+		}
+	}
+	if len(vnis) != 5 { // three clients, a policy's source, and one that none names
+		t.Errorf("the proof looks for identifiers %v, want 5", vnis)
+	}
+	if len(guarded) != 4 {
+		t.Errorf("guarded endpoints %v, want 4", guarded)
 	}
 }
 

@@ -128,17 +128,19 @@ func (x *executor) spawnHeld(all []*call, programs []program) ([]*process, error
 	go func() {
 		// Never unlocked: the thread is changed for good and ends with us.
 		runtime.LockOSThread()
-		var wait sync.WaitGroup
-		err := x.hold(all, programs, processes, &wait)
+		cmds, err := x.hold(all, programs, processes)
 		if err == nil {
 			err = letGo(processes)
 		}
 		if err != nil {
-			for _, p := range processes {
-				if p != nil {
-					_ = unix.Kill(-p.pid, unix.SIGKILL)
-				}
+			for _, cmd := range cmds {
+				_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
 			}
+		}
+		// Only now: whoever waits for a held process is told of its stop instead.
+		var wait sync.WaitGroup
+		for i, cmd := range cmds {
+			wait.Go(func() { processes[i].reap(cmd) })
 		}
 		released <- err
 		wait.Wait()
@@ -147,26 +149,26 @@ func (x *executor) spawnHeld(all []*call, programs []program) ([]*process, error
 }
 
 // hold starts every program and waits until it stands at its first instruction.
-func (x *executor) hold(all []*call, programs []program, processes []*process, wait *sync.WaitGroup) error {
+// On an error cmds are those that were started.
+func (x *executor) hold(all []*call, programs []program, processes []*process) (cmds []*exec.Cmd, err error) {
 	for i, c := range all {
 		p := programs[i]
 		p.held = true
 		path, err := lookIn(c.at.root, p.argv[0])
 		if err != nil {
-			return err
+			return cmds, err
 		}
-		proc := &process{done: make(chan struct{})}
-		cmd, err := x.launch(c.at, p, path, proc)
+		processes[i] = &process{done: make(chan struct{})}
+		cmd, err := x.launch(c.at, p, path, processes[i])
 		if err != nil {
-			return fmt.Errorf("start %s: %w", p.argv[0], err)
+			return cmds, fmt.Errorf("start %s: %w", p.argv[0], err)
 		}
-		processes[i] = proc
-		wait.Go(func() { proc.reap(cmd) })
-		if err := stands(proc.pid); err != nil {
-			return fmt.Errorf("hold %s: %w", p.argv[0], err)
+		cmds = append(cmds, cmd)
+		if err := stands(processes[i].pid); err != nil {
+			return cmds, fmt.Errorf("hold %s: %w", p.argv[0], err)
 		}
 	}
-	return nil
+	return cmds, nil
 }
 
 // reap waits for a process that this helper started.

@@ -122,6 +122,9 @@ func factors(s Spec, boot Boot, arm Arm, d DatapathEntry) (map[string]string, er
 	if len(s.NICs) > 0 || !boot.NIC.Plain() {
 		f[FactorNIC] = boot.NIC.String()
 	}
+	if boot.NIC.MTU > 0 {
+		f[FactorMTU] = strconv.Itoa(boot.NIC.MTU)
+	}
 	for key, level := range arm.Options {
 		if _, taken := f[key]; taken {
 			return nil, fmt.Errorf("option %q has the name of a factor", key)

@@ -21,13 +21,14 @@ const (
 type NIC struct {
 	Model    string `json:"model,omitempty"`
 	Queues   int    `json:"queues,omitempty"`   // queue pairs; of virtio only
-	MTU      int    `json:"mtu,omitempty"`      // bytes
+	MTU      int    `json:"mtu,omitempty"`      // bytes, of the endpoints' links too
 	Offloads string `json:"offloads,omitempty"` // OffloadsOn, OffloadsOff
 }
 
 const (
 	minMTU     = 1280 // what IPv6 asks of a link
 	defaultMTU = 1500
+	maxMTU     = 9000 // what every card here can do
 )
 
 // Card is the model, virtio where none is named.
@@ -69,7 +70,7 @@ func (n NIC) String() string {
 func (l *loader) nicKeys(t *table, model string) NIC {
 	n := NIC{
 		Model:    t.level(model, "", []string{NICVirtio, NICVmxnet3, NICE1000e}),
-		MTU:      int(t.number("mtu", 0, minMTU, defaultMTU)),
+		MTU:      int(t.number("mtu", 0, minMTU, maxMTU)),
 		Offloads: t.level("offloads", "", []string{OffloadsOn, OffloadsOff}),
 	}
 	if n.Model == NICVirtio {
@@ -120,6 +121,19 @@ func (l *loader) nics(t *table, s *Spec) {
 	}
 }
 
+// cardKey is the key to blame for a card.
+func (l *loader) cardKey(s Spec) string {
+	if len(s.NICs) > 0 {
+		return "matrix.nics"
+	}
+	for _, key := range []string{"lab.nic", "lab.mtu", "lab.queues"} {
+		if l.doc.has(key) {
+			return key
+		}
+	}
+	return "lab"
+}
+
 // checkNICs refuses cards that a kernel has no driver for, and queues that a
 // card has not.
 func (l *loader) checkNICs(s Spec) {
@@ -127,13 +141,13 @@ func (l *loader) checkNICs(s Spec) {
 		return
 	}
 	for _, b := range s.Boots() {
-		key := "lab.nic"
-		if len(s.NICs) > 0 {
-			key = "matrix.nics"
-		}
+		key := l.cardKey(s)
 		model := b.NIC.Card()
 		if b.NIC.Queues > 1 && model != NICVirtio {
 			l.doc.problem(max(l.doc.lines[key], 1), key, "%q has one queue in these machines, and virtio alone has more; remove queues", model)
+		}
+		if s.Lab.Endpoint == EndpointDocker && b.NIC.Bytes() > defaultMTU {
+			l.doc.problem(max(l.doc.lines[key], 1), key, "the engine's bridge takes at most %d bytes, not %d; write endpoint = %q, or a smaller mtu", defaultMTU, b.NIC.MTU, EndpointNetns)
 		}
 		have := l.cat.NICs[b.Kernel]
 		if len(have) == 0 || slices.Contains(have, model) {

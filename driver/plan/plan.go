@@ -225,6 +225,7 @@ const (
 	FactorEndpoint   = "endpoint"
 	FactorKernel     = "kernel"   // lock name, or "host" for other providers than libvirt
 	FactorNIC        = "nic"      // NIC.String, where it is compared or not the default
+	FactorMTU        = "mtu"      // of every link, bytes, where it is not 1500
 	FactorDuration   = "duration" // Go duration
 	FactorWarmup     = "warmup"   // Go duration
 	FactorCongestion = "congestion"

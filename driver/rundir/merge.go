@@ -235,13 +235,31 @@ func (m *merger) compareEnvironments() (warnings []string, err error) {
 				first = env
 			}
 			for _, key := range mattering() {
-				if string(first[key]) != string(env[key]) {
+				if unlike(first, env, key) {
 					warnings = append(warnings, fmt.Sprintf("%s: %s differs from that of %s", filepath.Join(d.path, name), key, m.dirs[0].path))
 				}
 			}
 		}
 	}
 	return warnings, nil
+}
+
+// unlike says whether a part of two environments differs. Where boots are
+// compared it tells of each boot that the run had, and a shard may have had some.
+func unlike(a, b map[string]json.RawMessage, key string) bool {
+	if string(a[key]) == string(b[key]) {
+		return false
+	}
+	var boots, of, as map[string]json.RawMessage
+	if json.Unmarshal(a["kernel_release"], &boots) != nil || json.Unmarshal(a[key], &of) != nil || json.Unmarshal(b[key], &as) != nil {
+		return true
+	}
+	for boot := range boots {
+		if x, y := of[boot], as[boot]; x != nil && y != nil && string(x) != string(y) {
+			return true
+		}
+	}
+	return false
 }
 
 // environmentFiles lists env.json, env-2.json, ... in order.

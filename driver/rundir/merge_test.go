@@ -2,6 +2,7 @@ package rundir
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -252,5 +253,30 @@ func TestStoppingRuleAfterResume(t *testing.T) {
 	}
 	if len(live) == 0 || len(live) == 9 {
 		t.Errorf("%d pending, want the floor of what is left", len(live))
+	}
+}
+
+// Shards of a run that compares kernels may each have booted some of them.
+func TestEnvironmentsOfOtherBootsAreNotUnlike(t *testing.T) {
+	env := func(text string) map[string]json.RawMessage {
+		var out map[string]json.RawMessage
+		if err := json.Unmarshal([]byte(text), &out); err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	for _, c := range []struct {
+		a, b string
+		want bool
+	}{
+		{`{"kernel_release": {"5.10": "x", "6.1": "y"}}`, `{"kernel_release": {"6.1": "y"}}`, false},
+		{`{"kernel_release": {"6.1": "y"}}`, `{"kernel_release": {"6.1": "z"}}`, true},
+		{`{"kernel_release": {"6.1": "y"}}`, `{"kernel_release": "y"}`, true},
+		{`{"kernel_release": "y"}`, `{"kernel_release": "z"}`, true},
+		{`{"kernel_release": "y"}`, `{"kernel_release": "y"}`, false},
+	} {
+		if got := unlike(env(c.a), env(c.b), "kernel_release"); got != c.want {
+			t.Errorf("%s and %s: unlike %t, want %t", c.a, c.b, got, c.want)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -10,9 +11,10 @@ import (
 // that of all transactions; of a percentile, which cannot be had from the
 // clients' own, it is the largest, which the percentile of all cannot exceed.
 // How the work was shared out is told beside it.
-func together(each [][]Metric) []Metric {
+// A client that had nothing counts as 0; an error if none had anything.
+func together(each [][]Metric) ([]Metric, error) {
 	if len(each) == 1 {
-		return each[0]
+		return each[0], nil
 	}
 	var out []Metric
 	for _, m := range each[0] {
@@ -32,10 +34,13 @@ func together(each [][]Metric) []Metric {
 		}
 		out = append(out, m)
 		if m.Name == "rate" || m.Name == "throughput" {
+			if m.Value <= 0 {
+				return nil, fmt.Errorf("no client had any %s", m.Name)
+			}
 			out = append(out, shares(m, values)...)
 		}
 	}
-	return out
+	return out, nil
 }
 
 // shares tells how evenly clients shared what they got: Jain's index, which is 1

@@ -90,6 +90,14 @@ func TestParseAddsClientsUp(t *testing.T) {
 	if least := LeastTraffic(clientsCell("TCP_RR", 2), ms); least.Packets != 1200 {
 		t.Errorf("least traffic %v, want that of both clients, 1200 packets", least)
 	}
+	raw["result-2.txt"] = &fstest.MapFile{Data: []byte(netperf(0, 0, 0))}
+	if ms, err = Parse(clientsCell("TCP_RR", 2), raw); err != nil || metric(t, ms, "fairness").Value != 0.5 || metric(t, ms, "rate").Value != 300 {
+		t.Errorf("one of two had nothing: %v, %v", ms, err)
+	}
+	raw["result.txt"] = &fstest.MapFile{Data: []byte(netperf(0, 0, 0))}
+	if _, err := Parse(clientsCell("TCP_RR", 2), raw); err == nil || !strings.Contains(err.Error(), "no client had any rate") {
+		t.Errorf("none of two had anything: %v", err)
+	}
 	delete(raw, "result-2.txt")
 	if _, err := Parse(clientsCell("TCP_RR", 2), raw); err == nil {
 		t.Error("a trial of two clients is parsed without the second one's result")

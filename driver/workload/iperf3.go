@@ -46,7 +46,7 @@ type iperfReport struct {
 
 // parseIperf takes the receiver's figure: what the sender pushed into its
 // socket buffer has not crossed the filter yet.
-func parseIperf(data []byte) ([]Metric, error) {
+func parseIperf(data []byte, alone bool) ([]Metric, error) {
 	var r iperfReport
 	if err := json.Unmarshal(data, &r); err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func parseIperf(data []byte) ([]Metric, error) {
 	if r.Error != "" {
 		return nil, fmt.Errorf("iperf3 says: %s", r.Error)
 	}
-	if r.End.Received == nil || r.End.Received.BitsPerSecond <= 0 {
+	if r.End.Received == nil || r.End.Received.BitsPerSecond < 0 || alone && r.End.Received.BitsPerSecond == 0 {
 		return nil, errors.New("no bits received")
 	}
 	out := []Metric{{"throughput", "bit/s", r.End.Received.BitsPerSecond}}

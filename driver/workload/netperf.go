@@ -55,7 +55,7 @@ func netperfClient(test string, t Target, c Client, seconds string) []string {
 	}
 }
 
-func parseNetperf(data []byte) ([]Metric, error) {
+func parseNetperf(data []byte, alone bool) ([]Metric, error) {
 	values := map[string]string{}
 	for _, line := range strings.Split(string(data), "\n") {
 		if k, v, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
@@ -65,7 +65,7 @@ func parseNetperf(data []byte) ([]Metric, error) {
 	var out []Metric
 	for _, s := range netperfSelectors() {
 		v, err := strconv.ParseFloat(values[s.key], 64)
-		if err != nil || v <= 0 {
+		if err != nil || v < 0 || alone && v == 0 {
 			return nil, fmt.Errorf("%s is %q, want a positive number", s.key, values[s.key])
 		}
 		out = append(out, Metric{s.metric, s.unit, v * s.scale})

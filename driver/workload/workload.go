@@ -44,7 +44,9 @@ type workload struct {
 	each   bool
 	warmup func(Target, Client, plan.Cell) []string // nil: the client warms up by itself
 	client func(Target, Client, plan.Cell) []string
-	parse  func([]byte) ([]Metric, error)
+	// parse reads what one client printed. alone: it was the only one; of several
+	// one may have had nothing.
+	parse func(data []byte, alone bool) ([]Metric, error)
 	// turns is the policy under which programs share the one CPU of virtual time,
 	// where they would else take turns as chance has it (docs/virtual-time.md).
 	turns string
@@ -197,18 +199,22 @@ func Parse(cell plan.Cell, raw fs.FS) ([]Metric, error) {
 		return nil, err
 	}
 	var each [][]Metric
-	for k := range max(1, cell.Int(plan.FactorClients)) {
+	clients := max(1, cell.Int(plan.FactorClients))
+	for k := range clients {
 		data, err := fs.ReadFile(raw, rawOf(cell, k))
 		if err != nil {
 			return nil, fmt.Errorf("read result of %s: %w", w.Name, err)
 		}
-		metrics, err := w.parse(data)
+		metrics, err := w.parse(data, clients == 1)
 		if err != nil {
 			return nil, fmt.Errorf("parse %s output of %s: %w", rawOf(cell, k), w.Name, err)
 		}
 		each = append(each, metrics)
 	}
-	metrics := together(each)
+	metrics, err := together(each)
+	if err != nil {
+		return nil, fmt.Errorf("parse output of %s: %w", w.Name, err)
+	}
 	activity, err := parseActivity(raw)
 	if err != nil {
 		return nil, err

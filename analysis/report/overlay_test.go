@@ -1,0 +1,111 @@
+package report
+
+import (
+	"encoding/json"
+	"maps"
+	"strings"
+	"testing"
+
+	"hookbed/analysis/runs"
+)
+
+// tunnelled is a cross of two sides with and without an overlay whose costs are
+// known: 3 µs a transaction on the bridge, 4 µs on bpf, and 10 ns more for each
+// policy of the list.
+func tunnelled(clock string, blocks int, stream bool) cross {
+	study := map[string]string{"state": "as-study", "placement": "input"}
+	tc := map[string]string{"enforce": "all", "attach": "clsact", "delivery": "redirect"}
+	with := func(o map[string]string, sum string) map[string]string {
+		out := maps.Clone(o)
+		out["overlay"], out["udpcsum"] = "vxlan", sum
+		return out
+	}
+	return cross{kernels: []string{"one"}, clock: clock, blocks: blocks, trials: 1, spread: 0.0005, policies: []int{0, 100, 1000}, stream: stream, arms: []crossArm{
+		{"legacy", "bridge", "iptables-legacy", study, each(50, 0.05), ""},
+		{"legacy-vxlan", "bridge", "iptables-legacy", with(study, "on"), each(53, 0.06), ""},
+		{"cilium-like", "bpf", "tc-hash", tc, each(40, 0), ""},
+		{"cilium-like-vxlan", "bpf", "tc-hash", with(tc, "on"), each(44, 0), ""},
+		{"lonely-vxlan", "routed", "tc-hash", with(tc, "off"), each(44, 0), ""},
+	}}
+}
+
+func overlaysOf(t *testing.T, c cross) (Document, string) {
+	t.Helper()
+	out, _ := makeReport(t, Options{Resamples: 400}, c.write(t))
+	var doc Document
+	if err := json.Unmarshal([]byte(read(t, out, "report.json")), &doc); err != nil {
+		t.Fatal(err)
+	}
+	return doc, read(t, out, "report.md")
+}
+
+// TestOverlayCosts: what an overlay adds is found by packet and by byte, apart
+// from what the filter costs, and a filter that it makes dearer is told.
+func TestOverlayCosts(t *testing.T) {
+	for _, stream := range []bool{false, true} {
+		doc, text := overlaysOf(t, tunnelled(runs.ClockVirtual, 6, stream))
+		// A transaction is two packets; of a stream, v makes 2.4e5/v bit/s.
+		scale := 0.5
+		if stream {
+			scale = 8 / 2.4e5
+		}
+		truth := map[string]map[int]float64{
+			"legacy-vxlan": {0: 3e-6, 100: 4e-6, 1000: 13e-6}, "cilium-like-vxlan": {0: 4e-6, 100: 4e-6, 1000: 4e-6},
+		}
+		seen := 0
+		for _, o := range doc.Overlays {
+			want, ok := truth[o.Arm][o.Policies]
+			if !ok {
+				t.Fatalf("an overlay's cost of arm %s at N = %d", o.Arm, o.Policies)
+			}
+			seen++
+			if !holds(&o.Adds, want*scale) || !o.Adds.Excludes(0) {
+				t.Errorf("%s at N = %d: adds %+v, want %g", o.Arm, o.Policies, o.Adds, want*scale)
+			}
+			if o.Ratio == nil || !o.Ratio.Excludes(1) || o.Ratio.Low <= 1 {
+				t.Errorf("%s at N = %d: ratio %+v, want more than 1", o.Arm, o.Policies, o.Ratio)
+			}
+			if (o.EachAdds != nil) != (o.Policies == 1000) {
+				t.Errorf("%s at N = %d: each policy %v", o.Arm, o.Policies, o.EachAdds)
+			}
+			if o.EachAdds == nil {
+				continue
+			}
+			each := map[string]float64{"legacy-vxlan": 10e-9, "cilium-like-vxlan": 0}[o.Arm]
+			if !holds(o.EachAdds, each*scale) || o.EachAdds.Excludes(0) != (each > 0) {
+				t.Errorf("%s: the overlay adds %+v to each policy, want %g", o.Arm, *o.EachAdds, each*scale)
+			}
+		}
+		if seen != 6 {
+			t.Errorf("%d costs, want two arms at three N", seen)
+		}
+		for _, want := range []string{"## What the overlay costs", "The clock is virtual: time is instructions", "virtual", "A policy costs something else with the overlay: legacy-vxlan.",
+			"The study's two sides over the same overlay", "vxlan, udpcsum on"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("the report does not say %q", want)
+			}
+		}
+	}
+}
+
+// TestOverlayOfOneBlock: without blocks to pair there are no intervals within
+// them, and what cannot be said is not.
+func TestOverlayOfOneBlock(t *testing.T) {
+	doc, text := overlaysOf(t, tunnelled(runs.ClockWall, 1, false))
+	for _, o := range doc.Overlays {
+		if o.Adds.Confidence != 0 || o.EachAdds != nil {
+			t.Errorf("%s at N = %d, of one trial: %+v, %+v", o.Arm, o.Policies, o.Adds, o.EachAdds)
+		}
+	}
+	if len(doc.Overlays) != 6 || !strings.Contains(text, "no interval") {
+		t.Errorf("%d costs of one trial each", len(doc.Overlays))
+	}
+}
+
+// TestNoOverlayNoSection: a run without overlays has no such section.
+func TestNoOverlayNoSection(t *testing.T) {
+	c := tunnelled(runs.ClockWall, 3, false).without("legacy-vxlan", "cilium-like-vxlan", "lonely-vxlan")
+	if doc, text := overlaysOf(t, c); len(doc.Overlays) > 0 || strings.Contains(text, "overlay") {
+		t.Errorf("a run without overlays says %d things of them", len(doc.Overlays))
+	}
+}

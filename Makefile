@@ -69,7 +69,7 @@ test-conformance: deps build
 test-kernels: deps build
 	HOOKBED_KERNELS_TABLE=$(CURDIR)/conformance-kernels-bpf.md $(GO) test -tags vm -count=1 -timeout 60m -run '^TestKernels$$' ./driver/guest
 	@cat conformance-kernels-bpf.md
-	$(GO) test -tags vm -count=1 -timeout 180m -run '^TestKernelsConform$$' ./driver -conform.table $(CURDIR)/conformance-kernels.md
+	$(GO) test -tags vm -count=1 -timeout 180m -run '^TestKernels(Conform|NIC|OneNIC)$$' ./driver -conform.table $(CURDIR)/conformance-kernels.md
 	@cat conformance-kernels.md
 
 # Ratios within one run: boot against the bare kernel, the driver's overhead,

@@ -106,16 +106,6 @@ func TestVMMachines(t *testing.T) {
 	r.expectSame(before)
 }
 
-func without(lines []string, prefix string) []string {
-	var out []string
-	for _, l := range lines {
-		if !strings.HasPrefix(l, prefix) {
-			out = append(out, l)
-		}
-	}
-	return out
-}
-
 // upState is what the interactive lab says of itself.
 func (r *vmRig) upState() lab.State {
 	r.t.Helper()

@@ -358,11 +358,16 @@ func (p *virtual) begin(ctx context.Context, s datapath.Setup) error {
 		mode = dockerNetwork
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	for _, e := range []datapath.Endpoint{s.Topology.Client, s.Topology.Server} {
+	group.SetLimit(startsAtOnce)
+	for _, e := range s.Topology.Endpoints() {
 		group.Go(func() error { return p.node(e.Node.Name).place(ctx, e, mode) })
 	}
 	return group.Wait()
 }
+
+// startsAtOnce is how many containers start side by side: an emulated engine
+// gets no faster with more.
+const startsAtOnce = 4
 
 // place gives an endpoint its container and tells the helper where it lives. A
 // container that no rule set has been in serves again: its namespace is as new.

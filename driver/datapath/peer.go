@@ -162,7 +162,11 @@ func (r *renderer) xdpFilterEntries(at place) (lines string, n int) {
 	if r.Topology.IPv6 {
 		// Solicitations are sent to this group; the server's own address as a
 		// destination would admit everything.
-		b.WriteString(xdpFilterLine(solicitedNode(r.Topology.Server.Addr), xdpFilterTarget))
+		asked := r.Topology.Server.Addr
+		if at.in == "" {
+			asked = at.node.Data
+		}
+		b.WriteString(xdpFilterLine(solicitedNode(asked), xdpFilterTarget))
 		n++
 	}
 	return b.String(), n

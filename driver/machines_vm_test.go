@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"hookbed/driver/lab"
 )
@@ -84,6 +85,12 @@ func TestVMMachines(t *testing.T) {
 		_ = cmd.Run() // grep finds nothing where nothing is left
 		return out.String()
 	}
+	eventually(t, time.Minute, "the interactive lab's own helpers have ended", func() error {
+		if text := look("node1") + look("node2"); strings.Contains(text, "\nguest\n") {
+			return fmt.Errorf("there are %s", text)
+		}
+		return nil
+	})
 	was := []string{look("node1"), look("node2")}
 	driver := func(args ...string) string {
 		cmd, out := r.command(args...)

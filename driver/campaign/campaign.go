@@ -233,16 +233,8 @@ func (r *runner) describe(l *lab.Lab, boot string) error {
 		return nil
 	}
 	env := r.Environment(l)
-	for _, key := range []string{"kernel_release", "image_sha256", "image_drift", "machines", "nodes"} {
-		if boot == "" {
-			break
-		}
-		all, _ := r.env[key].(map[string]any)
-		if all == nil {
-			all = map[string]any{}
-		}
-		all[boot] = env[key]
-		env[key] = all
+	if boot != "" {
+		r.addBoot(env, boot)
 	}
 	write := r.Dir.WriteEnv
 	if r.env != nil {
@@ -253,6 +245,18 @@ func (r *runner) describe(l *lab.Lab, boot string) error {
 	}
 	r.env, r.described[boot] = env, true
 	return nil
+}
+
+// addBoot puts what env says of one boot beside what is written of others.
+func (r *runner) addBoot(env map[string]any, boot string) {
+	for _, key := range []string{"kernel_release", "image_sha256", "image_drift", "machines", "nodes"} {
+		all, _ := r.env[key].(map[string]any)
+		if all == nil {
+			all = map[string]any{}
+		}
+		all[boot] = env[key]
+		env[key] = all
+	}
 }
 
 // attempt applies the setup and runs its trials. It returns the trials that

@@ -17,16 +17,11 @@ import (
 // for the process that began the run, env-2.json and so on for those that
 // resumed it.
 func (d *Dir) WriteEnv(env any) error {
-	data, err := json.MarshalIndent(env, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode environment: %w", err)
+	d.env = filepath.Join(d.path, "env.json")
+	for n := 2; exists(d.env); n++ {
+		d.env = filepath.Join(d.path, fmt.Sprintf("env-%d.json", n))
 	}
-	path := filepath.Join(d.path, "env.json")
-	for n := 2; exists(path); n++ {
-		path = filepath.Join(d.path, fmt.Sprintf("env-%d.json", n))
-	}
-	d.env = path
-	return writeFile(path, append(data, '\n'))
+	return d.RewriteEnv(env)
 }
 
 // RewriteEnv replaces what WriteEnv wrote last.

@@ -163,11 +163,8 @@ func (p *virtual) bootNode(ctx context.Context, n *virtualNode, i int) error {
 	if err != nil {
 		return err
 	}
-	if err := p.hv.Start(ctx, machine); err != nil {
+	if err := p.start(ctx, n, machine); err != nil {
 		return err
-	}
-	if err := p.dial(ctx, n); err != nil {
-		return fmt.Errorf("reach %s: %w; its console: %s", n.Name, err, consoleTail(machine.ConsoleLog))
 	}
 	if err := p.joinData(ctx, n, i); err != nil {
 		return err
@@ -213,6 +210,30 @@ func (n *virtualNode) pushBlobs(ctx context.Context, blobs []bundle.File) error 
 	return n.ssh.PushAll(ctx, files...)
 }
 
+// bootTries is how often a machine is booted that ends before one can log in. An
+// emulated machine now and then dies before its kernel says a word.
+const bootTries = 2
+
+var errEnded = errors.New("the machine ended while booting")
+
+// start boots a node's machine and logs in to it.
+func (p *virtual) start(ctx context.Context, n *virtualNode, m vm.Machine) error {
+	for try := 1; ; try++ {
+		if err := p.hv.Start(ctx, m); err != nil {
+			return err
+		}
+		err := p.dial(ctx, n)
+		if err == nil {
+			return nil
+		}
+		err = fmt.Errorf("reach %s: %w; its console: %s; QEMU: %s", n.Name, err, consoleTail(m.ConsoleLog), p.hv.Log(m.Name))
+		if try == bootTries || !errors.Is(err, errEnded) {
+			return err
+		}
+		p.cfg.Log.Warn("boot a machine again", "err", err)
+	}
+}
+
 // dial logs in to a node that boots, and gives up at once when its machine
 // ends: a guest that panics does.
 func (p *virtual) dial(ctx context.Context, n *virtualNode) error {
@@ -220,7 +241,7 @@ func (p *virtual) dial(ctx context.Context, n *virtualNode) error {
 	defer cancel(nil)
 	go func() {
 		if p.hv.Wait(ctx, n.domain, vm.Gone) == nil {
-			cancel(errors.New("the machine ended while booting"))
+			cancel(errEnded)
 		}
 	}()
 	var err error

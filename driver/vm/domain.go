@@ -57,7 +57,7 @@ func (h *Hypervisor) Start(ctx context.Context, m Machine) error {
 	}
 	err = within(ctx, func() error { _, err := h.lv.DomainCreateXML(text, flags); return err })
 	if err != nil {
-		return &StartError{Machine: m.Name, Log: h.log(m.Name), Err: err}
+		return &StartError{Machine: m.Name, Log: h.Log(m.Name), Err: err}
 	}
 	return nil
 }
@@ -80,9 +80,9 @@ func (h *Hypervisor) describe(ctx context.Context, m Machine) (string, error) {
 	return x.Marshal()
 }
 
-// log is what QEMU complained of at the end of a machine's log, without the
-// command line that precedes it there.
-func (h *Hypervisor) log(name string) string {
+// Log is what QEMU complained of at the end of a machine's log, without the
+// command line that precedes it there; "" if it did not.
+func (h *Hypervisor) Log(name string) string {
 	var said []string
 	for line := range strings.Lines(tail(filepath.Join(h.root(), "var/log/libvirt/qemu", name+".log"))) {
 		if line = strings.TrimSpace(line); strings.Contains(line, qemuBinary+": ") {

@@ -199,7 +199,7 @@ func (a *app) upLab(ctx context.Context, p *plan.Plan, dir, name string, detache
 	}
 	return lab.Up(ctx, lab.Config{
 		Name: name, Lab: p.LabOf(1), Nodes: nodesOf(p), Store: store, StateDir: dir,
-		GuestPath: guest, Peers: needsPeers(p), Detached: detached, Log: a.logger(),
+		GuestPath: guest, Peers: needsPeers(p), Swarm: needsSwarm(p), Detached: detached, Log: a.logger(),
 	})
 }
 
@@ -215,6 +215,9 @@ func nodesOf(p *plan.Plan) int {
 
 // needsPeers says whether some arm is a filter that others wrote.
 func needsPeers(p *plan.Plan) bool { return slices.ContainsFunc(p.Cells, datapath.NeedsPeers) }
+
+// needsSwarm says whether some arm has Docker's overlay network.
+func needsSwarm(p *plan.Plan) bool { return slices.ContainsFunc(p.Cells, datapath.NeedsSwarm) }
 
 // guestHelper finds the static helper beside the driver.
 func guestHelper() (string, error) {

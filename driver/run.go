@@ -230,7 +230,7 @@ func (a *app) labConfig(ctx context.Context, p *plan.Plan, drift string) (lab.Co
 	name := lab.FreshName("r")
 	return lab.Config{
 		Name: name, Lab: p.Spec.Lab, Kernels: p.Spec.Kernels, Nodes: nodesOf(p), Store: store,
-		StateDir: filepath.Join(root, name), GuestPath: guest, Peers: needsPeers(p), Log: a.logger(),
+		StateDir: filepath.Join(root, name), GuestPath: guest, Peers: needsPeers(p), Swarm: needsSwarm(p), Log: a.logger(),
 	}, nil
 }
 

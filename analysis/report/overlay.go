@@ -328,10 +328,13 @@ func (e estimator) sameOverlay() table {
 
 // overlayOwn words the overlay among an arm's options.
 func overlayOwn(own map[string]string) string {
-	if own[factorOverlay] == "" {
+	switch {
+	case own[factorOverlay] == "":
 		return "none"
+	case own[factorUDPcsum] == "": // Docker's own, which has no such option
+		return own[factorOverlay]
 	}
-	return strings.TrimSpace(own[factorOverlay] + ", udpcsum " + own[factorUDPcsum])
+	return own[factorOverlay] + ", udpcsum " + own[factorUDPcsum]
 }
 
 // valueWithInterval is "1.2 (1.1 to 1.3)".

@@ -75,6 +75,24 @@ type FDB struct {
 	Dst  string `json:"dst"`
 }
 
+// Sandbox names, for the steps after it, the namespace in which a container engine
+// keeps the bridge and the VXLAN device of an overlay network: where the other end
+// of Link, a link of the step's namespace, is. It is looked for among those that the
+// engine has mounted. The step waits until the device knows the way to others, and
+// changes nothing. Value: udp_csum, 1 if the device computes the UDP checksum of
+// outer packets, else 0. Undo: the name is forgotten.
+type Sandbox struct {
+	Name   string `json:"name"`
+	Link   string `json:"link"`
+	Device string `json:"device"` // the VXLAN device
+	VNI    uint32 `json:"vni"`    // what it must have
+	Port   int    `json:"port"`   // UDP, the same
+	// Ways are the endpoints of other nodes, by address, and the underlay's address
+	// that each must be behind.
+	Ways    map[string]string `json:"ways"`
+	Timeout float64           `json:"timeout"` // seconds to wait for them
+}
+
 // SetLink changes an existing link. Empty fields are left alone. Undo: the
 // previous values return if the link still exists.
 type SetLink struct {
@@ -352,8 +370,8 @@ type Counter struct {
 	// keys: packets, bytes, dropped, accepted, entries, and what else it has.
 	Script *Program `json:"script,omitempty"`
 	// Link: the counters of a link. Values: rx_packets, rx_bytes, tx_packets,
-	// tx_bytes, and fragments: the IPv4 fragments that the step's namespace made
-	// or was sent (RFC 4293's OutFragCreates and ReasmReqds).
+	// tx_bytes, and fragments: the IPv4 fragments that the step's namespace, or with
+	// Outer the node's, made or was sent (RFC 4293's OutFragCreates and ReasmReqds).
 	Link *LinkCounter `json:"link,omitempty"`
 	// Sniff: what a Sniff has counted. Values: in, out, checksum and no_checksum
 	// (of UDP), fragments, and vni.N for each of VNIs.
@@ -363,6 +381,8 @@ type Counter struct {
 // LinkCounter names a link of the step's namespace.
 type LinkCounter struct {
 	Link string `json:"link"`
+	// Outer: the link's outer packets are those of the node's own namespace.
+	Outer bool `json:"outer,omitempty"`
 }
 
 // SniffCounter names a Sniff, and the network identifiers to tell apart in
@@ -536,6 +556,7 @@ func (Netkit) Kind() string    { return "netkit" }
 func (Bridge) Kind() string    { return "bridge" }
 func (Vxlan) Kind() string     { return "vxlan" }
 func (FDB) Kind() string       { return "fdb" }
+func (Sandbox) Kind() string   { return "sandbox" }
 func (SetLink) Kind() string   { return "set-link" }
 func (Addr) Kind() string      { return "addr" }
 func (Route) Kind() string     { return "route" }
@@ -567,7 +588,7 @@ func (AdoptBPF) Kind() string  { return "adopt-bpf" }
 // actions lists every action once; decoding goes by it.
 func actions() []Action {
 	return []Action{
-		Netns{}, Veth{}, Netkit{}, Bridge{}, Vxlan{}, FDB{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
+		Netns{}, Veth{}, Netkit{}, Bridge{}, Vxlan{}, FDB{}, Sandbox{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
 		TestRuns{}, Generate{},
 		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Sniff{}, Stop{}, Probes{}, Flow{},
 		Read{}, Expect{}, Guard{}, Exec{}, Parallel{}, Snapshot{},

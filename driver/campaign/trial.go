@@ -287,7 +287,17 @@ func proofMetrics(cell plan.Cell, proof, measured lab.Execution) []workload.Metr
 			workload.Metric{Name: "overlay_bytes", Unit: "By", Value: t.in.Bytes},
 			workload.Metric{Name: "overlay_packets_back", Unit: "1", Value: t.out})
 	}
-	return out
+	return append(out, checksumMetrics(cell, proof)...)
+}
+
+// checksumMetrics count the outer packets of the proof with a UDP checksum and
+// without, where an engine made the overlay and nobody says which it has.
+func checksumMetrics(cell plan.Cell, proof lab.Execution) []workload.Metric {
+	if !datapath.NeedsSwarm(cell) {
+		return nil
+	}
+	seen := readValues(proof, datapath.OuterSeen)
+	return []workload.Metric{{Name: "outer_checksum", Unit: "1", Value: seen["checksum"]}, {Name: "outer_no_checksum", Unit: "1", Value: seen["no_checksum"]}}
 }
 
 // probeMetrics counts what was tried, by all clients.

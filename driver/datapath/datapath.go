@@ -21,6 +21,8 @@ var ErrNotSupported = errors.New("not supported")
 const (
 	NetworkBridge = "bridge" // Docker's bridge network, Docker makes the links
 	NetworkNone   = "none"   // the bundle makes the links
+	// NetworkOverlay is the overlay network of the engines' Swarm; they make the links.
+	NetworkOverlay = "overlay"
 )
 
 // Setup is a rendered datapath: what the node gets, how its enforcement is

@@ -44,6 +44,10 @@ func vethFabric(r *renderer) {
 // bridgeFabric joins the endpoints of a node by a Linux bridge. With Docker
 // endpoints the engine has made bridge and links already.
 func bridgeFabric(r *renderer) {
+	if r.swarm() {
+		swarmFabric(r)
+		return
+	}
 	t := r.Topology
 	for _, n := range t.Nodes {
 		if !t.Docker {

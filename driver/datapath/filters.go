@@ -130,7 +130,7 @@ func offloadsOff(r *renderer) error {
 			"tx-tcp-segmentation": false, "tx-tcp-ecn-segmentation": false, "tx-tcp-mangleid-segmentation": false, "tx-tcp6-segmentation": false,
 			"tx-udp-segmentation": false, "tx-sctp-segmentation": false, "tx-gso-list": false,
 		}
-		sender := place{node: at.node, link: r.Topology.Server.PeerLink()}
+		sender := place{node: at.node, in: r.farEnds(), link: r.Topology.Server.PeerLink()}
 		if at.in == "" {
 			sender = place{node: r.Topology.Client.Node, link: DataLink}
 		}

@@ -17,8 +17,10 @@ const (
 
 	overlayNone  = "none"
 	overlayVXLAN = "vxlan"
-	udpcsumOn    = "on"
-	udpcsumOff   = "off"
+	// OverlayDocker is Docker Swarm's own: the engines make it.
+	OverlayDocker = "docker-overlay"
+	udpcsumOn     = "on"
+	udpcsumOff    = "off"
 
 	overlayLink = "hb-vxlan" // the VXLAN device of a node
 	vxlanPort   = 4789       // RFC 7348
@@ -34,17 +36,22 @@ const (
 // overlayOptions are those of every fabric that has nodes.
 func overlayOptions() []plan.Option {
 	return []plan.Option{
-		{Key: OptOverlay, Allowed: []string{overlayNone, overlayVXLAN}, Silent: true,
-			Doc: "between hosts: routed by the nodes, or through VXLAN devices"},
+		{Key: OptOverlay, Allowed: []string{overlayNone, overlayVXLAN, OverlayDocker}, Silent: true,
+			Doc: "between hosts: routed by the nodes, through VXLAN devices, or through the overlay network of a Docker Swarm"},
 		{Key: optUDPcsum, Allowed: []string{udpcsumOn, udpcsumOff}, Beside: plan.Level{Key: OptOverlay, Level: overlayVXLAN},
 			Doc: "UDP checksum of outer packets: computed (the kernel's default), or zero (what Cilium sets)"},
 	}
 }
 
 // refuseOverlay: what an overlay cannot be together with.
-func refuseOverlay(_ plan.Lab, _, scenario string, o map[string]string) string {
-	if o[OptOverlay] == "" || o[OptOverlay] == overlayNone {
+func refuseOverlay(lab plan.Lab, fabric, scenario string, o map[string]string) string {
+	if !overlaid(o[OptOverlay]) {
 		return ""
+	}
+	if o[OptOverlay] == OverlayDocker {
+		if why := refuseSwarm(lab, fabric, o); why != "" {
+			return why
+		}
 	}
 	switch {
 	case scenario == plan.Localhost:
@@ -53,7 +60,7 @@ func refuseOverlay(_ plan.Lab, _, scenario string, o map[string]string) string {
 	case o[optFamily] == familyIPv6:
 		return fmt.Sprintf("its routes, tunnel keys and MTU are those of IPv4; write family = %q", familyIPv4)
 	case o[optWhere] == whereEdge || o[optWhere] == whereNIC || o[keyLink] == DataLink:
-		return fmt.Sprintf("the node's NIC sees outer packets only, all from one node to the other by UDP port %d, and no policy names those; write %s", vxlanPort, insteadOfNIC(o))
+		return fmt.Sprintf("the node's NIC sees outer packets only, all from one node to the other by UDP port %d, and no policy names those; write %s", outerPort(o[OptOverlay]), insteadOfNIC(o))
 	}
 	return ""
 }
@@ -66,8 +73,19 @@ func insteadOfNIC(o map[string]string) string {
 	return fmt.Sprintf("where = %q", whereEndpoint)
 }
 
-// overlay says whether the cell's nodes speak through VXLAN.
-func (r *renderer) overlay() bool { return r.cell.Get(OptOverlay) == overlayVXLAN }
+// overlaid says whether a level of the option is an overlay.
+func overlaid(level string) bool { return level != "" && level != overlayNone }
+
+// outerPort is the UDP port of an overlay's outer packets.
+func outerPort(level string) int {
+	if level == OverlayDocker {
+		return SwarmPort
+	}
+	return vxlanPort
+}
+
+// overlay says whether the cell's nodes speak through VXLAN, whoever made it.
+func (r *renderer) overlay() bool { return overlaid(r.cell.Get(OptOverlay)) }
 
 // underlayMTU is that of the nodes' cards.
 func (r *renderer) underlayMTU() int {
@@ -165,22 +183,32 @@ func (r *renderer) watchOverlay() {
 	if !r.overlay() {
 		return
 	}
+	in, device := r.tunnel()
 	for _, n := range r.Topology.Nodes {
 		r.guard(n, "", bundle.Guard{Link: DataLink, MTU: r.underlayMTU()})
-		r.guard(n, "", bundle.Guard{Link: overlayLink, MTU: r.overlayMTU()})
+		r.guard(n, in, bundle.Guard{Link: device, MTU: r.overlayMTU()})
 		for _, e := range r.endpoints() {
 			if e.Node.Name == n.Name {
 				r.guard(n, e.Role, bundle.Guard{Link: endpointLink, MTU: r.mtu()})
 			}
 		}
 	}
-	r.Tunnel = &Hook{Node: r.Topology.Server.Node.Name, From: bundle.Counter{Link: &bundle.LinkCounter{Link: overlayLink}}}
+	r.Tunnel = &Hook{Node: r.Topology.Server.Node.Name, In: in, From: bundle.Counter{Link: &bundle.LinkCounter{Link: device, Outer: in != ""}}}
+}
+
+// tunnel is a node's VXLAN device, and the namespace that it is in.
+func (r *renderer) tunnel() (in, device string) {
+	if r.swarm() {
+		return sandbox, sandboxLink
+	}
+	return "", overlayLink
 }
 
 // Names of the snapshots of what the proof saw on the underlay.
 const (
 	sniffBefore = "outer-before"
-	sniffAfter  = "outer-after"
+	// OuterSeen is the last of them.
+	OuterSeen = "outer-after"
 )
 
 // sniffProof begins to look at the packets between the nodes.
@@ -189,7 +217,7 @@ func (r *renderer) sniffProof() {
 		return
 	}
 	n := r.Topology.Server.Node.Name
-	r.proveStep(n, "", bundle.Sniff{Handle: sniffHandle, Link: DataLink, Port: vxlanPort})
+	r.proveStep(n, "", bundle.Sniff{Handle: sniffHandle, Link: DataLink, Port: outerPort(r.cell.Get(OptOverlay))})
 	r.proveStep(n, "", bundle.Read{Name: sniffBefore, From: r.sniffed()})
 }
 
@@ -216,22 +244,28 @@ func (r *renderer) expectOuter(tries []bundle.Probe) {
 			allowed++
 		}
 	}
-	r.proveStep(n, "", bundle.Read{Name: sniffAfter, From: r.sniffed()})
+	r.proveStep(n, "", bundle.Read{Name: OuterSeen, From: r.sniffed()})
 	expect := func(what, key, op string, v uint64) {
-		r.proveStep(n, "", bundle.Expect{What: what, Read: sniffAfter, Since: sniffBefore, Key: key, Op: op, Value: v})
+		r.proveStep(n, "", bundle.Expect{What: what, Read: OuterSeen, Since: sniffBefore, Key: key, Op: op, Value: v})
 	}
 	expect("probes come through the overlay", "in", bundle.AtLeast, uint64(len(tries)))
 	expect("answers leave through the overlay", "out", bundle.AtLeast, allowed)
-	never := "no_checksum"
-	if r.cell.Get(optUDPcsum) == udpcsumOff {
-		never = "checksum"
+	if sum := r.cell.Get(optUDPcsum); !r.swarm() { // whose checksums are recorded
+		expect(fmt.Sprintf("outer packets with udpcsum = %q", sum), map[string]string{udpcsumOn: "no_checksum", udpcsumOff: "checksum"}[sum], bundle.Equal, 0)
 	}
-	expect(fmt.Sprintf("outer packets with udpcsum = %q", r.cell.Get(optUDPcsum)), never, bundle.Equal, 0)
 	expect("outer packets are whole", "fragments", bundle.Equal, 0)
 	for _, id := range r.sentIdentities() {
 		expect("probes of "+id.whose+" come under its network identifier", fmt.Sprintf("vni.%d", id.vni), bundle.AtLeast, id.probes)
 	}
 	r.proveStep(n, "", bundle.Stop{Handle: sniffHandle})
+}
+
+// vni is the network identifier of fabrics that give every packet the same.
+func (r *renderer) vni() uint32 {
+	if r.swarm() {
+		return SwarmVNI
+	}
+	return vxlanVNI
 }
 
 // sentIdentity is a network identifier, and how many probes are sent under it.
@@ -248,7 +282,7 @@ func (r *renderer) sentIdentities() (out []sentIdentity) {
 		tries = append(tries, r.clientTries(c)...)
 	}
 	for _, p := range tries {
-		id, whose := uint32(vxlanVNI), "all"
+		id, whose := r.vni(), "all"
 		if r.fabric() == fabricBPF {
 			id, whose = r.identities[netip.MustParseAddr(p.From)], p.From
 		}

@@ -45,9 +45,9 @@ func (r *renderer) tcFilter(s bpf.Structure) error {
 	}
 	egress, ingress := r.tcHooks()
 	if s != bpf.StructurePass {
-		r.apply(n, "", bundle.AttachBPF{Handle: tcHandle(n), Program: bpf.ProgTrack, Link: link, Hook: ingress})
+		r.apply(n, r.farEnds(), bundle.AttachBPF{Handle: tcHandle(n), Program: bpf.ProgTrack, Link: link, Hook: ingress})
 	}
-	r.apply(n, "", bundle.AttachBPF{Handle: tcHandle(n), Program: bpf.ProgToEndpoint, Link: link, Hook: egress})
+	r.apply(n, r.farEnds(), bundle.AttachBPF{Handle: tcHandle(n), Program: bpf.ProgToEndpoint, Link: link, Hook: egress})
 	return nil
 }
 

@@ -30,6 +30,7 @@ type executor struct {
 	servers   map[string]func(context.Context) error // ends a Start or Listen
 	flows     map[string]*flow
 	sniffers  map[string]*sniffer
+	mounted   string // directory of the engine's network namespaces
 	snapshots map[string]counters
 	nursery   *nursery
 	peers     peers
@@ -49,6 +50,7 @@ func newExecutor() (*executor, error) {
 		servers:   map[string]func(context.Context) error{},
 		flows:     map[string]*flow{},
 		sniffers:  map[string]*sniffer{},
+		mounted:   engineNamespaces,
 		snapshots: map[string]counters{},
 		jit:       readJIT,
 	}, nil
@@ -77,6 +79,7 @@ func handlers() map[string]handler {
 	on(t, doBridge)
 	on(t, doVxlan)
 	on(t, doFDB)
+	on(t, doSandbox)
 	on(t, doSetLink)
 	on(t, doAddr)
 	on(t, doRoute)

@@ -180,15 +180,23 @@ func (c *call) readLink(a bundle.LinkCounter) (counters, error) {
 	if s == nil {
 		return nil, fmt.Errorf("link %s has no counters", a.Link)
 	}
+	got := counters{"rx_packets": s.RxPackets, "rx_bytes": s.RxBytes, "tx_packets": s.TxPackets, "tx_bytes": s.TxBytes}
+	count := func() error { return got.addFragments() }
+	if a.Outer {
+		return got, c.x.node.do(count)
+	}
+	return got, count()
+}
+
+// addFragments adds how much the thread's namespace fragments.
+func (got counters) addFragments() error {
 	snmp, err := os.ReadFile("/proc/thread-self/net/snmp")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	ip := parseSNMP(string(snmp), "Ip")
-	return counters{
-		"rx_packets": s.RxPackets, "rx_bytes": s.RxBytes, "tx_packets": s.TxPackets, "tx_bytes": s.TxBytes,
-		"fragments": ip["FragCreates"] + ip["ReasmReqds"],
-	}, nil
+	got["fragments"] = ip["FragCreates"] + ip["ReasmReqds"]
+	return nil
 }
 
 // counterKinds says how many of the sources of a counter are set.

@@ -114,6 +114,10 @@ func TestVxlanSniffFragments(t *testing.T) {
 	if got["fragments"] < 3 || link["fragments"] < 3 {
 		t.Errorf("of a packet in three fragments: %v on the underlay, %v at the node", got, link)
 	}
+	outer := r.must("b", bundle.Read{Name: "z", From: bundle.Counter{Link: &bundle.LinkCounter{Link: "vx0", Outer: true}}}).Values
+	if outer["fragments"] != 0 || outer["rx_packets"] != link["rx_packets"] {
+		t.Errorf("of the node, which made no fragments, and the link of another namespace: %v, without the node %v", outer, link)
+	}
 }
 
 // TestTunnelIdentity: the network identifier of a packet that came through the

@@ -112,9 +112,9 @@ func (e *engine) start(ctx context.Context, role, addr, netMode string) (id stri
 		LogConfig:   container.LogConfig{Type: "none"},
 	}
 	var nets *network.NetworkingConfig
-	if netMode == dockerNetwork {
+	if netMode != networkModeNone {
 		nets = &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{
-			dockerNetwork: {IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: addr}},
+			netMode: {IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: addr}},
 		}}
 	}
 	made, err := e.api.ContainerCreate(ctx, cfg, hostCfg, nets, nil, "")

@@ -34,7 +34,9 @@ type Config struct {
 	StateDir  string // directory of this lab's state, made and removed by it
 	GuestPath string // the static guest helper on this computer
 	// Peers: the nodes need the filters that others wrote.
-	Peers    bool
+	Peers bool
+	// Swarm: the nodes' engines are joined in a Swarm, with an overlay network.
+	Swarm    bool
 	Detached bool // the lab survives the driver (`driver up`)
 	Log      *slog.Logger
 }

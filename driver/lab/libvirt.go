@@ -332,20 +332,23 @@ func (p *virtual) openEngines(ctx context.Context) error {
 	if !p.docker() {
 		return nil
 	}
-	group, ctx := errgroup.WithContext(ctx)
+	group, gctx := errgroup.WithContext(ctx)
 	for _, n := range p.nodes {
 		group.Go(func() error {
 			var err error
-			if n.engine, err = openEngine(ctx, n.Node, n.ssh, p.set.EndpointTag); err != nil {
+			if n.engine, err = openEngine(gctx, n.Node, n.ssh, p.set.EndpointTag); err != nil {
 				return err
 			}
-			if err := n.engine.load(ctx, p.set.EndpointArchive.Path); err != nil {
+			if err := n.engine.load(gctx, p.set.EndpointArchive.Path); err != nil {
 				return err
 			}
-			return n.engine.network(ctx)
+			return n.engine.network(gctx)
 		})
 	}
-	return group.Wait()
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return p.joinSwarm(ctx)
 }
 
 // containerFacts asks the tools inside a container of the node for their
@@ -374,10 +377,7 @@ func (p *virtual) begin(ctx context.Context, s datapath.Setup) error {
 	if !p.docker() {
 		return nil
 	}
-	mode := networkModeNone
-	if s.Network == datapath.NetworkBridge {
-		mode = dockerNetwork
-	}
+	mode := map[string]string{datapath.NetworkNone: networkModeNone, datapath.NetworkBridge: dockerNetwork, datapath.NetworkOverlay: overlayNetwork}[s.Network]
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(startsAtOnce)
 	for _, e := range s.Topology.Endpoints() {

@@ -150,7 +150,7 @@ func factorsOf(ds []plan.DatapathEntry) []factor {
 		fabrics.levels = append(fabrics.levels, d.Fabric)
 		for _, o := range d.Options {
 			if count[o.Key]++; count[o.Key] == 1 {
-				options = append(options, factor{o.Key, o.Allowed})
+				options = append(options, factor{o.Key, levelsHere(o)})
 			}
 		}
 	}
@@ -160,6 +160,13 @@ func factorsOf(ds []plan.DatapathEntry) []factor {
 		}
 	}
 	return append([]factor{fabrics, {factorScenario, []string{plan.Localhost, plan.MultiHost}}}, options...)
+}
+
+// levelsHere are the levels of an option that nodes which are namespaces can have:
+// Docker's overlay network is made by engines, and here are none. TestVMDockerOverlay
+// of the driver has them.
+func levelsHere(o plan.Option) []string {
+	return slices.DeleteFunc(slices.Clone(o.Allowed), func(l string) bool { return o.Key == datapath.OptOverlay && l == datapath.OverlayDocker })
 }
 
 // pair is two levels of two factors.

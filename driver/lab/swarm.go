@@ -1,0 +1,156 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/api/types/swarm"
+
+	"hookbed/driver/datapath"
+	"hookbed/driver/plan"
+)
+
+const (
+	// overlayNetwork is the overlay network of the nodes' engines.
+	overlayNetwork = "hookbed-overlay"
+	swarmManager   = ":2377" // TCP port of a manager
+	// swarmPool is where a Swarm takes subnets from that nobody named.
+	swarmPool  = "198.18.192.0/18"
+	ingress    = "ingress" // the network of published ports, which every Swarm begins with
+	swarmStart = 180 * time.Second
+	askedEvery = 200 * time.Millisecond
+	cardMTU    = 1500 // of a data network that is not given another
+)
+
+// joinSwarm joins the nodes' engines in a Swarm, the first its manager, and makes
+// an overlay network across them. Engines speak with each other on the management
+// network; on the data network are outer packets only. The Swarm is gone with the
+// machines, which keep all they have in memory.
+func (p *virtual) joinSwarm(ctx context.Context) error {
+	if !p.cfg.Swarm {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, swarmStart)
+	defer cancel()
+	manager := p.nodes[0]
+	token, err := manager.beginSwarm(ctx)
+	if err != nil {
+		return err
+	}
+	// Before others join, which would set it up: a bridge and a VXLAN device more on
+	// every node, and chains that forwarded packets walk.
+	if err := manager.dropIngress(ctx); err != nil {
+		return err
+	}
+	for _, n := range p.nodes[1:] {
+		if err := n.enterSwarm(ctx, token, manager.mgmt+swarmManager); err != nil {
+			return err
+		}
+	}
+	return manager.engine.overlay(ctx, p.cfg.Lab)
+}
+
+// beginSwarm makes a node's engine the manager of a Swarm and returns the secret
+// by which others join.
+func (n *virtualNode) beginSwarm(ctx context.Context) (token string, err error) {
+	_, err = n.engine.api.SwarmInit(ctx, swarm.InitRequest{
+		ListenAddr: n.mgmt + swarmManager, AdvertiseAddr: n.mgmt, DataPathAddr: n.Data.String(), DataPathPort: datapath.SwarmPort,
+		DefaultAddrPool: []string{swarmPool}, SubnetSize: 24,
+	})
+	if err := n.engine.inSwarm(ctx, err); err != nil {
+		return "", err
+	}
+	s, err := n.engine.api.SwarmInspect(ctx)
+	if err != nil {
+		return "", fmt.Errorf("ask the Swarm on %s for its token: %w", n.Name, err)
+	}
+	return s.JoinTokens.Worker, nil
+}
+
+func (n *virtualNode) enterSwarm(ctx context.Context, token, manager string) error {
+	err := n.engine.api.SwarmJoin(ctx, swarm.JoinRequest{
+		ListenAddr: n.mgmt + swarmManager, AdvertiseAddr: n.mgmt, DataPathAddr: n.Data.String(), JoinToken: token, RemoteAddrs: []string{manager},
+	})
+	return n.engine.inSwarm(ctx, err)
+}
+
+// inSwarm waits until the engine is a node of a Swarm. joined is what it said when
+// it was asked to be: after 20 s it says that it goes on in the background, and on
+// a busy emulated CPU that is not long.
+func (e *engine) inSwarm(ctx context.Context, joined error) error {
+	var info swarm.Info
+	err := eventually(ctx, func() (bool, error) {
+		all, err := e.api.Info(ctx)
+		info = all.Swarm
+		if joined != nil && info.LocalNodeState == swarm.LocalNodeStateInactive {
+			return false, joined
+		}
+		return info.LocalNodeState == swarm.LocalNodeStateActive, err
+	})
+	if err != nil {
+		return fmt.Errorf("join %s in a Swarm (%s %s): %w", e.node.Name, info.LocalNodeState, info.Error, err)
+	}
+	return nil
+}
+
+// dropIngress removes the network of published ports, which the manager makes a
+// moment after its Swarm.
+func (n *virtualNode) dropIngress(ctx context.Context) error {
+	err := eventually(ctx, func() (bool, error) {
+		list, err := n.engine.api.NetworkList(ctx, network.ListOptions{})
+		if err != nil {
+			return false, err
+		}
+		for _, net := range list {
+			if net.Ingress {
+				return true, n.engine.api.NetworkRemove(ctx, net.ID)
+			}
+		}
+		return false, nil
+	})
+	if err != nil {
+		return fmt.Errorf("remove the Swarm's network %s on %s: %w", ingress, n.Name, err)
+	}
+	return nil
+}
+
+// overlay makes the overlay network that endpoints join. It is an internal one,
+// so that they have one link; and unencrypted, as it is by default. Docker takes
+// the underlay's MTU and gives links what VXLAN leaves of it.
+func (e *engine) overlay(ctx context.Context, lab plan.Lab) error {
+	mtu := lab.NIC.MTU
+	if mtu == 0 {
+		mtu = cardMTU
+	}
+	subnet := datapath.SwarmSubnet()
+	_, err := e.api.NetworkCreate(ctx, overlayNetwork, network.CreateOptions{
+		Driver: "overlay", Scope: "swarm", Attachable: true, Internal: true,
+		IPAM: &network.IPAM{Config: []network.IPAMConfig{{Subnet: subnet.String(), Gateway: subnet.Addr().Next().String()}}},
+		Options: map[string]string{
+			"com.docker.network.driver.mtu":                  strconv.Itoa(mtu),
+			"com.docker.network.driver.overlay.vxlanid_list": strconv.Itoa(datapath.SwarmVNI),
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("create Docker's overlay network on %s: %w", e.node.Name, err)
+	}
+	return nil
+}
+
+// eventually asks until the answer is yes, an error, or ctx ends.
+func eventually(ctx context.Context, ask func() (bool, error)) error {
+	for {
+		ok, err := ask()
+		if ok || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(askedEvery):
+		}
+	}
+}

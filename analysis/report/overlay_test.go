@@ -109,3 +109,28 @@ func TestNoOverlayNoSection(t *testing.T) {
 		t.Errorf("a run without overlays says %d things of them", len(doc.Overlays))
 	}
 }
+
+// TestOverlayOfSwarm: Docker's own overlay stands beside VXLAN, against the same
+// arm without, though it says nothing of checksums.
+func TestOverlayOfSwarm(t *testing.T) {
+	c := tunnelled(runs.ClockWall, 6, false).without("cilium-like", "cilium-like-vxlan", "lonely-vxlan")
+	own := maps.Clone(c.arms[0].options)
+	own["overlay"] = "docker-overlay"
+	c.arms = append(c.arms, crossArm{"legacy-swarm", "bridge", "iptables-legacy", own, each(56, 0.05), ""})
+	doc, text := overlaysOf(t, c)
+	truth := map[string]float64{"legacy-vxlan": 1.5e-6, "legacy-swarm": 3e-6} // a packet, at N = 0
+	for _, o := range doc.Overlays {
+		if o.Policies == 0 {
+			if want := truth[o.Arm]; o.Without != "legacy" || !holds(&o.Adds, want) {
+				t.Errorf("%s adds %+v to %s, want %g", o.Arm, o.Adds, o.Without, want)
+			}
+			delete(truth, o.Arm)
+		}
+	}
+	if len(truth) > 0 {
+		t.Errorf("no cost of %v", truth)
+	}
+	if !strings.Contains(text, "overlay docker-overlay") || strings.Contains(text, "docker-overlay, udpcsum") {
+		t.Error("the report does not name docker-overlay, or gives it a checksum option")
+	}
+}

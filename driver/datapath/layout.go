@@ -118,6 +118,9 @@ func Layout(cell plan.Cell) Topology {
 		last = at(2)
 		nodes = append(nodes, last)
 	}
+	if NeedsSwarm(cell) {
+		first, last = first.inSwarm(), last.inSwarm()
+	}
 	t := Topology{
 		Nodes:  nodes,
 		Client: endpointAt(Client, first, 10),

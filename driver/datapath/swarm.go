@@ -17,16 +17,23 @@ const (
 	// SwarmVNI is its network identifier, the first that Docker gives a network.
 	SwarmVNI = 4097
 
-	swarmSubnet = "198.18.8.0/21" // holds the subnets of both nodes
+	// swarmSubnet is none of a node's: an engine has each address in one network.
+	swarmSubnet = "198.18.64.0/24"
 
 	sandbox     = "sandbox" // the namespace of an engine's where bridge and VXLAN device are
 	sandboxLink = "vxlan0"
 	sandboxWait = 60 // seconds in which engines tell each other where endpoints are
 )
 
-// SwarmSubnet is that of the overlay network. It holds the endpoints of all nodes
-// under the addresses that they have on other fabrics.
+// SwarmSubnet is that of the overlay network, one for the endpoints of all nodes.
 func SwarmSubnet() netip.Prefix { return netip.MustParsePrefix(swarmSubnet) }
+
+// inSwarm is the node as its endpoints see it that an overlay network joins.
+func (n Node) inSwarm() Node {
+	n.Subnet = SwarmSubnet()
+	n.Gateway = n.Subnet.Addr().Next()
+	return n
+}
 
 // NeedsSwarm says whether a cell needs engines that have joined in a Swarm.
 func NeedsSwarm(cell plan.Cell) bool { return cell.Get(OptOverlay) == OverlayDocker }

@@ -116,16 +116,21 @@ func (s Setup) tries(t *testing.T) (out []bundle.Probe) {
 	return out
 }
 
-// TestSwarmSubnetHoldsAll: endpoints have the addresses that they have without,
-// and nothing else of a lab is in the overlay network's subnet.
-func TestSwarmSubnetHoldsAll(t *testing.T) {
+// TestSwarmSubnet: all endpoints are in the overlay network's subnet, each under
+// an address of its own, and nothing else of a lab is.
+func TestSwarmSubnet(t *testing.T) {
 	subnet := SwarmSubnet()
-	for _, n := range []Node{NodeAt(1), NodeAt(2)} {
-		if !subnet.Overlaps(n.Subnet) || subnet.Bits() >= n.Subnet.Bits() || !subnet.Contains(n.Subnet.Addr()) {
-			t.Errorf("%s does not hold %s", subnet, n.Subnet)
+	seen := map[string]bool{subnet.Addr().Next().String(): true} // the gateway's
+	top := Layout(swarmCell(t, "iptables", 100, map[string]string{plan.FactorClients: "16"}))
+	for _, e := range top.Endpoints() {
+		if !subnet.Contains(e.Addr) || seen[e.Addr.String()] {
+			t.Errorf("%s has %s, which is not in %s or taken", e.Role, e.Addr, subnet)
 		}
-		if subnet.Contains(n.Data) {
-			t.Errorf("%s holds the underlay's %s", subnet, n.Data)
+		seen[e.Addr.String()] = true
+	}
+	for _, n := range []Node{NodeAt(1), NodeAt(2)} {
+		if subnet.Overlaps(n.Subnet) || subnet.Contains(n.Data) {
+			t.Errorf("%s holds addresses of %s", subnet, n.Name)
 		}
 	}
 	if subnet != subnet.Masked() || subnet.Overlaps(otherSources(false)) {

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/api/types/swarm"
 
@@ -18,11 +19,12 @@ const (
 	overlayNetwork = "hookbed-overlay"
 	swarmManager   = ":2377" // TCP port of a manager
 	// swarmPool is where a Swarm takes subnets from that nobody named.
-	swarmPool  = "198.18.192.0/18"
-	ingress    = "ingress" // the network of published ports, which every Swarm begins with
-	swarmStart = 180 * time.Second
-	askedEvery = 200 * time.Millisecond
-	cardMTU    = 1500 // of a data network that is not given another
+	swarmPool     = "198.18.192.0/18"
+	gatewayBridge = "docker_gwbridge"
+	ingress       = "ingress" // the network of published ports, which every Swarm begins with
+	swarmStart    = 180 * time.Second
+	askedEvery    = 200 * time.Millisecond
+	cardMTU       = 1500 // of a data network that is not given another
 )
 
 // joinSwarm joins the nodes' engines in a Swarm, the first its manager, and makes
@@ -50,7 +52,15 @@ func (p *virtual) joinSwarm(ctx context.Context) error {
 			return err
 		}
 	}
-	return manager.engine.overlay(ctx, p.cfg.Lab)
+	if err := manager.engine.overlay(ctx, p.cfg.Lab); err != nil {
+		return err
+	}
+	for _, n := range p.nodes {
+		if err := n.engine.dropGateway(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // beginSwarm makes a node's engine the manager of a Swarm and returns the secret
@@ -113,6 +123,26 @@ func (n *virtualNode) dropIngress(ctx context.Context) error {
 	})
 	if err != nil {
 		return fmt.Errorf("remove the Swarm's network %s on %s: %w", ingress, n.Name, err)
+	}
+	return nil
+}
+
+// dropGateway removes the bridge that an engine makes for its ingress network, as
+// soon as it has let go of it: its chains would be walked by all that the node
+// forwards, in every arm of the run.
+func (e *engine) dropGateway(ctx context.Context) error {
+	err := eventually(ctx, func() (bool, error) {
+		err := e.api.NetworkRemove(ctx, gatewayBridge)
+		switch {
+		case err == nil, cerrdefs.IsNotFound(err):
+			return true, nil
+		case cerrdefs.IsPermissionDenied(err), cerrdefs.IsConflict(err): // it is in use
+			return false, nil
+		}
+		return false, err
+	})
+	if err != nil {
+		return fmt.Errorf("remove network %s on %s: %w", gatewayBridge, e.node.Name, err)
 	}
 	return nil
 }

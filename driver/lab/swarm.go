@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -24,6 +25,7 @@ const (
 	ingress       = "ingress" // the network of published ports, which every Swarm begins with
 	swarmStart    = 180 * time.Second
 	askedEvery    = 200 * time.Millisecond
+	firstAnchor   = 251  // last byte of the address of the first node's container that stays
 	cardMTU       = 1500 // of a data network that is not given another
 )
 
@@ -55,8 +57,15 @@ func (p *virtual) joinSwarm(ctx context.Context) error {
 	if err := manager.engine.overlay(ctx, p.cfg.Lab); err != nil {
 		return err
 	}
-	for _, n := range p.nodes {
+	for i, n := range p.nodes {
 		if err := n.engine.dropGateway(ctx); err != nil {
+			return err
+		}
+		// An engine lets go of an overlay network with its last container, and one
+		// that is started meanwhile finds none. So one stays.
+		addr := datapath.SwarmSubnet().Addr().As4()
+		addr[3] = firstAnchor + byte(i)
+		if _, _, err := n.engine.start(ctx, "anchor", netip.AddrFrom4(addr).String(), overlayNetwork); err != nil {
 			return err
 		}
 	}

@@ -400,7 +400,11 @@ func (n *virtualNode) place(ctx context.Context, e datapath.Endpoint, mode strin
 	n.mu.Unlock()
 	if !running {
 		var err error
-		c.id, c.pid, err = n.engine.start(ctx, e.Role, e.Addr.String(), mode)
+		if mode == overlayNetwork {
+			c.id, c.pid, err = n.engine.attach(ctx, e.Role, e.Addr.String())
+		} else {
+			c.id, c.pid, err = n.engine.start(ctx, e.Role, e.Addr.String(), mode)
+		}
 		if c.id != "" {
 			n.mu.Lock()
 			n.containers[at] = c

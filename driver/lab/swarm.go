@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -23,7 +24,7 @@ const (
 	swarmPool     = "198.18.192.0/18"
 	gatewayBridge = "docker_gwbridge"
 	ingress       = "ingress" // the network of published ports, which every Swarm begins with
-	swarmStart    = 180 * time.Second
+	swarmStart    = 300 * time.Second
 	askedEvery    = 200 * time.Millisecond
 	firstAnchor   = 251  // last byte of the address of the first node's container that stays
 	cardMTU       = 1500 // of a data network that is not given another
@@ -61,15 +62,21 @@ func (p *virtual) joinSwarm(ctx context.Context) error {
 		if err := n.engine.dropGateway(ctx); err != nil {
 			return err
 		}
-		// An engine lets go of an overlay network with its last container, and one
-		// that is started meanwhile finds none. So one stays.
-		addr := datapath.SwarmSubnet().Addr().As4()
-		addr[3] = firstAnchor + byte(i)
-		if _, _, err := n.engine.start(ctx, "anchor", netip.AddrFrom4(addr).String(), overlayNetwork); err != nil {
+		if err := n.engine.anchor(ctx, i); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// anchor starts the container by which node i, counting from 0, keeps the overlay
+// network: an engine lets go of it with its last container, and a container that is
+// started meanwhile finds none.
+func (e *engine) anchor(ctx context.Context, i int) error {
+	addr := datapath.SwarmSubnet().Addr().As4()
+	addr[3] = firstAnchor + byte(i)
+	_, _, err := e.attach(ctx, "anchor", netip.AddrFrom4(addr).String())
+	return err
 }
 
 // beginSwarm makes a node's engine the manager of a Swarm and returns the secret
@@ -177,6 +184,29 @@ func (e *engine) overlay(ctx context.Context, lab plan.Lab) error {
 		return fmt.Errorf("create Docker's overlay network on %s: %w", e.node.Name, err)
 	}
 	return nil
+}
+
+// attachTries is how often a container is started that an engine cannot attach to
+// the overlay network. Nodes learn of a network, and of their own addresses in it, a
+// moment after the manager, and a container that comes before that has failed for good.
+const attachTries = 4
+
+// attach starts a container on the overlay network.
+func (e *engine) attach(ctx context.Context, role, addr string) (id string, pid int, err error) {
+	for try := 1; ; try++ {
+		id, pid, err = e.start(ctx, role, addr, overlayNetwork)
+		if err == nil || id == "" || try == attachTries {
+			return id, pid, err
+		}
+		if gone := e.remove(ctx, id); gone != nil {
+			return id, 0, errors.Join(err, gone)
+		}
+		select {
+		case <-ctx.Done():
+			return "", 0, errors.Join(err, ctx.Err())
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // eventually asks until the answer is yes, an error, or ctx ends.

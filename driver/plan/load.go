@@ -346,7 +346,7 @@ func (l *loader) streams(t *table, s *Spec) {
 		}
 	}
 	can := func(name string) bool { w, _ := l.cat.workload(name); return w.Streams }
-	if len(s.Workloads) > 0 && !slices.ContainsFunc(s.Workloads, can) {
+	if len(s.Streams) > 0 && len(s.Workloads) > 0 && !slices.ContainsFunc(s.Workloads, can) {
 		t.problem("streams", "is about %s, which is not in workloads; add it there, or remove streams", strings.Join(able, " and "))
 	}
 }

@@ -115,14 +115,14 @@ func TestDefaultsFillWhatIsNotSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := Defaults()
-	if got.Seed != 1 || got.Lab != d.Lab || got.Measure != d.Measure {
+	if got.Seed != 1 || !reflect.DeepEqual(got.Lab, d.Lab) || got.Measure != d.Measure {
 		t.Errorf("got %+v, want the defaults %+v", got, d)
 	}
 	local, err := Parse("t.toml", []byte(minimal+"[lab]\nprovider = \"local\"\n"), testCatalog())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (Lab{Provider: ProviderLocal, Endpoint: EndpointNetns, Clock: ClockWall}); local.Lab != want {
+	if want := (Lab{Provider: ProviderLocal, Endpoint: EndpointNetns, Clock: ClockWall}); !reflect.DeepEqual(local.Lab, want) {
 		t.Errorf("local lab is %+v, want %+v", local.Lab, want)
 	}
 }
@@ -319,7 +319,7 @@ func TestDefaultsOfVirtualTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (Lab{Provider: "libvirt", Endpoint: "netns", Clock: "virtual", Accel: "tcg", Kernel: "6.12", VCPUs: 1, Memory: 1024}); got.Lab != want {
+	if want := (Lab{Provider: "libvirt", Endpoint: "netns", Clock: "virtual", Accel: "tcg", Kernel: "6.12", VCPUs: 1, Memory: 1024}); !reflect.DeepEqual(got.Lab, want) {
 		t.Errorf("lab is %+v, want %+v", got.Lab, want)
 	}
 	if want := (Measure{Blocks: 4, Seeds: 2, Trials: 1, Estimator: "median", Duration: time.Second, Congestion: "reno"}); got.Measure != want {

@@ -220,9 +220,15 @@ exec tini -- /usr/sbin/sshd -D -e -f "/mnt/$2.sshd_config"`
 
 func (f *fleet) boot(m *fleetMachine) {
 	f.t.Helper()
+	f.bootWith(m, machineInit)
+}
+
+// bootWith starts a machine and waits until its sshd listens.
+func (f *fleet) bootWith(m *fleetMachine, init string) {
+	f.t.Helper()
 	var said bytes.Buffer
 	m.init = f.in(m.net, "unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc",
-		"sh", "-c", machineInit, "machine", f.dir, m.name)
+		"sh", "-c", init, "machine", f.dir, m.name)
 	m.init.Stdout, m.init.Stderr = &said, &said
 	m.init.WaitDelay = time.Second
 	if err := m.init.Start(); err != nil {

@@ -275,7 +275,7 @@ func (p *virtual) tryData(ctx context.Context) error {
 	size := strconv.Itoa(p.cfg.Lab.NIC.Bytes() - 28) // IPv4 and ICMP headers
 	var err error
 	for limit := time.Now().Add(dataLimit); time.Now().Before(limit) && ctx.Err() == nil; {
-		if err = a.ssh.Run(ctx, host.Cmd{Argv: []string{"ping", "-n", "-c", "1", "-W", "2", "-M", "do", "-s", size, b.Data.String()}}); err == nil {
+		if err = a.ssh.Run(ctx, host.Cmd{Argv: []string{"ping", "-c", "1", "-W", "2", "-s", size, b.Data.String()}}); err == nil {
 			return nil
 		}
 	}

@@ -160,13 +160,29 @@ func (s *site) remote() *vm.Remote {
 			}
 			return conn, err
 		},
-		Reach: s.ssh.Forward,
+		Reach: s.forward,
 		Run: func(ctx context.Context, argv ...string) ([]byte, error) {
 			var out bytes.Buffer
 			err := s.ssh.Run(ctx, host.Cmd{Argv: argv, Stdout: &out})
 			return out.Bytes(), err
 		},
 	}
+}
+
+// refusedPause is how long one waits who was refused: the SSH server writes every
+// refusal into its log, and guests that boot refuse for seconds.
+const refusedPause = 500 * time.Millisecond
+
+// forward dials from the hypervisor.
+func (s *site) forward(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := s.ssh.Forward(ctx, network, addr)
+	if err != nil {
+		select {
+		case <-ctx.Done():
+		case <-time.After(refusedPause):
+		}
+	}
+	return conn, err
 }
 
 // makeLabDir makes directory $2 of a lab in $1. Only who knows a name can look into it.
@@ -429,10 +445,12 @@ func (s *site) close(ctx context.Context) error {
 	return nil
 }
 
-// leave removes what is left of the lab on another computer. Logs that libvirt
-// keeps of each machine only root may remove.
+// leave removes what is left of the lab on another computer. What libvirt keeps of
+// each machine and network for good, only root may remove: a log and a directory in /run.
 func (s *site) leave(ctx context.Context) error {
-	const script = `rm -rf -- "$1"; rm -f -- /var/log/libvirt/qemu/hookbed-"$2"-node[0-9].log 2>/dev/null; [ ! -e "$1" ]`
+	const script = `rm -rf -- "$1"
+rm -rf -- /var/log/libvirt/qemu/hookbed-"$2"-node[0-9].log /run/libvirt/network/hookbed-"$2"-mgmt /run/libvirt/network/hookbed-"$2"-data 2>/dev/null
+[ ! -e "$1" ]`
 	if err := s.ssh.Run(ctx, host.Cmd{Argv: []string{"sh", "-c", script, "sh", s.run, path.Base(s.run)}}); err != nil {
 		return fmt.Errorf("remove %s on %s: %w", s.run, s.name(), err)
 	}

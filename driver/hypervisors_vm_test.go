@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -59,7 +60,7 @@ func (f *fleet) imagesOn(m *fleetMachine) string {
 }
 
 // TestVMHypervisors: nodes on the libvirtds of two computers, one of whose logins
-// is not root; the driver killed while machines boot and again while it measures.
+// is not root; the driver cut off and killed while machines boot, and killed while it measures.
 // Nothing is left on either computer but the images, which are copied once.
 func TestVMHypervisors(t *testing.T) {
 	f := newComputers(t)
@@ -74,15 +75,24 @@ func TestVMHypervisors(t *testing.T) {
 		before[i] = f.computerState(m)
 	}
 
-	// Killed while its machines boot: what has no owner any more goes at the next run.
-	f.killRun("killed", func() error {
+	// Cut off while its machines boot: it takes them down by another connection.
+	machines := func() error {
 		for _, m := range f.machines {
 			if err := f.on(m, "sh", "-c", `virsh --connect qemu:///system list --name | grep hookbed-`).Run(); err != nil {
 				return fmt.Errorf("no machine on %s", m.name)
 			}
 		}
 		return nil
-	})
+	}
+	cut := f.startRun("cut", machines)
+	f.killSessions(f.machines[0])
+	if <-cut.ended; cut.cmd.ProcessState.ExitCode() != exitRig {
+		t.Errorf("exit code %d of a run whose connection was cut, want %d:\n%s", cut.cmd.ProcessState.ExitCode(), exitRig, cut.out)
+	}
+	f.computersClean(before)
+
+	// Killed while its machines boot: what has no owner any more goes at the next run.
+	f.startRun("killed", machines).kill()
 	was := []string{f.imagesOn(f.machines[0]), f.imagesOn(f.machines[1])}
 
 	said := f.expectDriver(0, []string{"cleared what killed runs left on hypervisors: [r"}, "run", "h.toml", "--out", "run")
@@ -107,40 +117,49 @@ func TestVMHypervisors(t *testing.T) {
 	}
 
 	// Killed while it measures: `driver down` does it.
-	f.killRun("again", func() error {
+	f.startRun("again", func() error {
 		if trialsStarted(f.path("again/rows.csv")) < 1 {
 			return errors.New("no trial is done")
 		}
 		return nil
-	})
+	}).kill()
 	f.expectDriver(0, []string{"taken down: r"}, "down")
 	f.computersClean(before)
 }
 
-// killRun starts a run and kills its driver as soon as when has no error any more.
-func (f *fleet) killRun(dir string, when func() error) {
+// drivenRun is a run under way.
+type drivenRun struct {
+	cmd   *exec.Cmd
+	out   *bytes.Buffer // read after the end
+	ended chan struct{}
+}
+
+func (r *drivenRun) kill() {
+	_ = r.cmd.Process.Kill() // may have ended
+	<-r.ended
+}
+
+// startRun starts a run and returns when reached has no error any more.
+func (f *fleet) startRun(dir string, reached func() error) *drivenRun {
 	f.t.Helper()
-	cmd, out := f.driver("run", "h.toml", "--out", dir)
-	if err := cmd.Start(); err != nil {
+	r := &drivenRun{ended: make(chan struct{})}
+	r.cmd, r.out = f.driver("run", "h.toml", "--out", dir)
+	if err := r.cmd.Start(); err != nil {
 		f.t.Fatal(err)
 	}
-	ended := make(chan struct{})
 	go func() {
-		_ = cmd.Wait() // killed
-		close(ended)
+		_ = r.cmd.Wait() // how it ended is the test's matter
+		close(r.ended)
 	}()
-	defer func() {
-		_ = cmd.Process.Kill()
-		<-ended
-	}()
-	for limit := time.Now().Add(5 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		err := when()
+	f.t.Cleanup(r.kill)
+	for limit := time.Now().Add(10 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		err := reached()
 		if err == nil {
-			return
+			return r
 		}
 		select {
-		case <-ended:
-			f.t.Fatalf("the run ended by itself: %v\n%s", err, out)
+		case <-r.ended:
+			f.t.Fatalf("run %s ended by itself: %v\n%s", dir, err, r.out)
 		default:
 		}
 		if time.Now().After(limit) {

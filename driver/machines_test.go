@@ -459,6 +459,15 @@ func TestMachinesRun(t *testing.T) {
 	}
 }
 
+// killSessions kills the processes of a machine's SSH sessions, not its listener.
+func (f *fleet) killSessions(m *fleetMachine) {
+	f.t.Helper()
+	const script = `for p in /proc/[0-9]*; do case "$(tr '\0' ' ' <$p/cmdline)" in *listener*) ;; "sshd: "*) kill -9 ${p#/proc/};; esac; done`
+	if out, err := f.on(m, "sh", "-c", script).CombinedOutput(); err != nil {
+		f.t.Fatalf("kill sessions of %s: %v: %s", m.name, err, out)
+	}
+}
+
 // TestMachinesAbandoned: whatever becomes of the driver or the way to it, the
 // machines undo everything by themselves.
 func TestMachinesAbandoned(t *testing.T) {
@@ -481,10 +490,7 @@ func TestMachinesAbandoned(t *testing.T) {
 		{"sshd killed", func(f *fleet, d *exec.Cmd) {
 			_ = d.Process.Signal(syscall.SIGSTOP) // it would log in anew and try again
 			for _, m := range f.machines {
-				// The sessions' own processes, not the listener.
-				if out, err := f.on(m, "sh", "-c", `for p in /proc/[0-9]*; do case "$(tr '\0' ' ' <$p/cmdline)" in *listener*) ;; "sshd: "*) kill -9 ${p#/proc/};; esac; done`).CombinedOutput(); err != nil {
-					f.t.Fatalf("kill sessions: %v: %s", err, out)
-				}
+				f.killSessions(m)
 			}
 		}, func(_ *fleet, d *exec.Cmd) { _ = d.Process.Kill() }},
 		{"interrupted", func(_ *fleet, d *exec.Cmd) { _ = d.Process.Signal(syscall.SIGINT) }, nil},

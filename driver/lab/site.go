@@ -269,14 +269,15 @@ func (s *site) manage(ctx context.Context, lab string) error {
 
 // mgmtRanges is what management networks on other computers are taken from, in
 // pieces of 16 addresses. No bundle has an address of it.
-var mgmtRanges = netip.MustParsePrefix("198.18.128.0/17")
+const mgmtRanges = "198.18.128.0/17"
 
 func someRange() (netip.Prefix, error) {
-	n, err := rand.Int(rand.Reader, big.NewInt(1<<(28-mgmtRanges.Bits())))
+	all := netip.MustParsePrefix(mgmtRanges)
+	n, err := rand.Int(rand.Reader, big.NewInt(1<<(28-all.Bits())))
 	if err != nil {
 		return netip.Prefix{}, err
 	}
-	a := mgmtRanges.Addr().As4()
+	a := all.Addr().As4()
 	at := int(n.Int64())<<4 | 1
 	a[2], a[3] = a[2]|byte(at>>8), byte(at)
 	return netip.PrefixFrom(netip.AddrFrom4(a), 28), nil

@@ -100,7 +100,7 @@ func TestManagementRanges(t *testing.T) {
 		}
 		different[p.Masked()] = true
 		s := &site{at: &plan.Hypervisor{}, mgmt: p}
-		if p.Bits() != 28 || p.Addr() != p.Masked().Addr().Next() || !mgmtRanges.Contains(p.Addr()) || !p.Contains(s.address(0)) || !p.Contains(s.address(1)) ||
+		if p.Bits() != 28 || p.Addr() != p.Masked().Addr().Next() || !netip.MustParsePrefix(mgmtRanges).Contains(p.Addr()) || !p.Contains(s.address(0)) || !p.Contains(s.address(1)) ||
 			s.address(0) != p.Addr().Next() || s.address(1) != s.address(0).Next() {
 			t.Errorf("range %s with the nodes %s and %s", p, s.address(0), s.address(1))
 		}

@@ -71,7 +71,10 @@ func (h *Hypervisor) CreateNetwork(ctx context.Context, n Network) error {
 	if err := h.remember(&h.record.Networks, n.Name); err != nil {
 		return fail(err)
 	}
-	err = within(ctx, func() error { _, err := h.lv.NetworkCreateXML(text); return err })
+	// Not given up half way: what an interrupted call makes later, nobody removes.
+	making, cancel := context.WithTimeout(context.WithoutCancel(ctx), createLimit)
+	defer cancel()
+	err = within(making, func() error { _, err := h.lv.NetworkCreateXML(text); return err })
 	if err == nil && n.Existing {
 		err = h.alone(ctx, n)
 	}

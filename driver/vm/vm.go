@@ -26,6 +26,7 @@ const SystemSocket = "/run/libvirt/libvirt-sock"
 const (
 	dialLimit   = 5 * time.Second  // to connect to a libvirtd that listens
 	remoteLimit = 30 * time.Second // to connect to a remote libvirtd, through SSH
+	createLimit = 30 * time.Second // for a network to be made
 	daemonLimit = 30 * time.Second // for a private libvirtd to listen
 	endLimit    = 15 * time.Second // for killed processes to be gone
 )

@@ -32,6 +32,9 @@ type fleet struct {
 	machines []*fleetMachine
 }
 
+// plainUser may log in to the machines of a fleet, and sudo.
+const plainUser = "plain"
+
 type fleetMachine struct {
 	name string
 	net  netns.NsHandle
@@ -74,7 +77,9 @@ func newFleet(t *testing.T) *fleet {
 		}, "\n"))
 	}
 	f.copyCore()
+	f.addUser()
 	f.write("authorized_keys", login.AuthorizedKey+"\n")
+	f.mode("authorized_keys", 0o644) // sshd reads it as the one who logs in
 	f.write("known_hosts", known)
 	joinNetns(t, f.machines[0].net, "eth1", f.machines[1].net, "eth1")
 	for i, m := range f.machines {
@@ -102,6 +107,27 @@ func newFleet(t *testing.T) *fleet {
 		})
 	}
 	return f
+}
+
+// addUser gives the machines a user who is not root and may sudo without a password.
+func (f *fleet) addUser() {
+	f.t.Helper()
+	passwd, err := os.ReadFile("/etc/passwd")
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.write("passwd", strings.TrimSuffix(string(passwd), "\n")+"\n"+plainUser+":x:4242:4242::/tmp:/bin/sh\n")
+	f.write("shadow", "root:*:20000:0:99999:7:::\n"+plainUser+":*:20000:0:99999:7:::\n")
+	f.write("sudoers", "root ALL=(ALL) NOPASSWD: ALL\n"+plainUser+" ALL=(ALL) NOPASSWD: ALL\n")
+	f.mode("passwd", 0o644)
+	f.mode("sudoers", 0o440)
+}
+
+func (f *fleet) mode(name string, mode os.FileMode) {
+	f.t.Helper()
+	if err := os.Chmod(f.path(name), mode); err != nil {
+		f.t.Fatal(err)
+	}
 }
 
 // copyCore copies the sysctls of net.core. Some, as those of the JIT compiler,
@@ -213,6 +239,7 @@ func (f *fleet) ip(ns netns.NsHandle, format string, args ...any) {
 const machineInit = `set -e
 mount --bind "$1" /mnt; mount --bind "$1/core" /proc/sys/net/core
 mount -t tmpfs run /run; mkdir /run/sshd; mount -t tmpfs lib /var/lib; mount -t tmpfs tmp /tmp
+for f in passwd shadow sudoers; do mount --bind "/mnt/$f" "/etc/$f"; done
 mount -t sysfs sysfs /sys; mount -t bpf bpf /sys/fs/bpf; mount --bind /dev/null /root/.bashrc 2>/dev/null || true
 echo 2 >/proc/sys/net/ipv4/conf/eth1/rp_filter; echo 7 >/proc/sys/net/ipv4/neigh/eth1/ucast_solicit; echo 0 >/proc/sys/net/ipv4/ip_forward
 iptables-nft -A INPUT -p tcp --dport 9 -j DROP; iptables-legacy -A INPUT -p udp --dport 9 -j DROP
@@ -430,11 +457,12 @@ func (f *fleet) driver(args ...string) (*exec.Cmd, *bytes.Buffer) {
 	return cmd, &out
 }
 
-// TestMachinesRun measures between two machines that are there already, and
-// leaves them as they were.
+// TestMachinesRun measures between two machines that are there already, one
+// through root's login and one through that of a user who may sudo, and leaves
+// them as they were.
 func TestMachinesRun(t *testing.T) {
 	f := newFleet(t)
-	f.write("machines.toml", fleetExperiment)
+	f.write("machines.toml", strings.Replace(fleetExperiment, "host = \"198.18.102.2\"\n", "host = \"198.18.102.2\"\nuser = \""+plainUser+"\"\n", 1))
 	before := f.snapshots()
 	cmd, out := f.driver("run", "machines.toml", "--out", "run")
 	if err := cmd.Run(); err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -61,8 +62,15 @@ datapath = "xdp"
 const lookAtVM = `ip -d address; ip route show table all; ip link; cat /proc/modules | cut -d' ' -f1 | grep br_netfilter; ls -A /var/lib/hookbed 2>/dev/null
 for p in /proc/[0-9]*; do cat $p/comm; done | grep -x guest`
 
+// killHelpers kills all that runs for a driver at one moment. One after the other,
+// the attendant would see the end of the first and undo everything before its turn.
+const killHelpers = `pids=; for p in /proc/[0-9]*; do [ "$(cat $p/comm)" != guest ] || pids="$pids ${p#/proc/}"; done; kill -9 $pids`
+
+var killedRun = regexp.MustCompile(`(?m)^run-.*\n`)
+
 // TestVMMachines: two computers with kernels of their own as existing machines,
-// which are as they were after a run.
+// which are as they were after a run. If everything of ours on one is killed, the
+// kernel gives its NIC back, and the next visit gives the NIC its addresses back.
 func TestVMMachines(t *testing.T) {
 	r := newVMRig(t)
 	before := machineState(t)
@@ -109,6 +117,38 @@ func TestVMMachines(t *testing.T) {
 			t.Errorf("%s is not as it was:\n%s", node, difference(was[i], got))
 		}
 	}
+	cmd, out := r.command("run", "machines.toml", "--out", "killed")
+	cmd.Args = []string{"nsenter", "--net=" + s.NetNS, "--", cmd.Path, "run", "machines.toml", "--out", "killed"}
+	cmd.Path = "/usr/bin/nsenter"
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 2*time.Minute, "a trial has run", func() error {
+		if trialsStarted(filepath.Join(r.dir, "killed/rows.csv")) == 0 {
+			return fmt.Errorf("none yet: %s", out)
+		}
+		return nil
+	})
+	r.run("ssh", "node1", "--", "sh", "-c", killHelpers)
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	eventually(t, 30*time.Second, "node1 has its NIC, and lacks the address", func() error {
+		if text := look("node1"); !strings.Contains(text, "data0") || strings.Contains(text, "198.18.1.11") {
+			return fmt.Errorf("it has %s", text)
+		}
+		return nil
+	})
+	if text := driver("doctor", "machines.toml"); !strings.Contains(text, "ok    data link") {
+		t.Errorf("doctor says %s", text)
+	}
+	eventually(t, 30*time.Second, "node1 is as it was", func() error {
+		got := strings.Replace(look("node1"), "images\nlock\n", "", 1)
+		got = killedRun.ReplaceAllString(got, "") // that directory waits for its hour
+		if got != was[0] {
+			return fmt.Errorf("difference:\n%s", difference(was[0], got))
+		}
+		return nil
+	})
 	r.run("down")
 	r.expectSame(before)
 }

@@ -22,6 +22,7 @@ packages=(
 	openssh-server        # tests of the SSH host
 	qemu-system-x86       # machines
 	squashfs-tools        # images
+	sudo                  # tests of logins that are not root
 	tini                  # reaps processes in namespaces
 	xz-utils              # kernel modules
 )

@@ -71,7 +71,7 @@ type family struct {
 // rig lists the factors that must be equal on both sides of a comparison.
 func rig(c *runs.Cell) string {
 	var out []string
-	for _, f := range []string{"provider", "endpoint", "kernel", "nic", "duration", "warmup", "congestion", "client_cpu", "server_cpu", runs.FactorClients, runs.FactorClock} {
+	for _, f := range []string{"provider", "endpoint", "kernel", "nic", "duration", "warmup", "congestion", "client_cpu", "server_cpu", runs.FactorClients, runs.FactorStreams, runs.FactorClock} {
 		out = append(out, c.Get(f))
 	}
 	return strings.Join(out, "|")

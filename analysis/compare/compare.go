@@ -167,6 +167,9 @@ func (r *Result) differ(key Row, row record.Row, old, now string) {
 		if n := f[runs.FactorClients]; n != "" {
 			key.Title += " clients=" + n
 		}
+		if n := f[runs.FactorStreams]; n != "" {
+			key.Title += " streams=" + n
+		}
 		key.Old, key.New = old, now
 		r.Rows = append(r.Rows, key)
 	}

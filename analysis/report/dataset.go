@@ -40,7 +40,7 @@ type dataset struct {
 	workloads []string
 	arms      []string // in the order of the plan
 	ofClock   string
-	boots     map[string][]string // levels of the factors of a boot that are compared
+	compared  map[string][]string // levels of the factors of a place that are compared
 }
 
 func arrange(all []runs.Run) (*dataset, error) {
@@ -48,7 +48,7 @@ func arrange(all []runs.Run) (*dataset, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &dataset{Set: set, groups: map[point]*group{}, ofClock: clockOf(all), boots: compared(all)}
+	d := &dataset{Set: set, groups: map[point]*group{}, ofClock: clockOf(all), compared: compared(all)}
 	of := map[point][]*runs.Cell{}
 	for _, c := range set.Cells {
 		p := point{d.scenarioOf(c), c.Get(runs.FactorWorkload), labelOf(c.Get(runs.FactorArm), c.Clients), c.Policies}
@@ -79,7 +79,7 @@ func (d *dataset) order() {
 	d.arms = d.levels(d.labels(arms), func(p point) string { return p.arm })
 }
 
-// places are scenarios with the boots that they ran on, in the order of the plan.
+// places are scenarios with what else numbers are kept apart by, in the order of the plan.
 func (d *dataset) places(scenarios []string) []string {
 	var out []string
 	for _, s := range scenarios {

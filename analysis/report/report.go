@@ -149,7 +149,7 @@ func compose(d *dataset, opt Options) (content, error) {
 	if s := claimSection(judged); len(s.Tables) > 0 {
 		c.sections = append(c.sections, s)
 	}
-	c.sections = append(c.sections, e.bootSections()...)
+	c.sections = append(c.sections, e.placeSections()...)
 	c.sections = append(c.sections, d.trouble())
 	c.sections = append(c.sections, e.results()...)
 	for _, s := range []section{e.costSection(costs), e.controls(), e.proof(), e.activity(), e.variance(head), e.others()} {

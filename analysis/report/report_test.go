@@ -368,6 +368,37 @@ func TestKernelsAreNeverPutTogether(t *testing.T) {
 	}
 }
 
+// Numbers of streams have tables of their own, where the workload has them, and
+// a section that compares them.
+func TestStreamsAreNeverPutTogether(t *testing.T) {
+	s := small()
+	s.streams, s.spoil = []int{1, 16}, nil
+	dir := t.TempDir()
+	s.write(t, dir)
+	out, res := makeReport(t, Options{}, dir)
+	if w := strings.Join(res.Warnings, "\n"); strings.Contains(w, "streams") {
+		t.Errorf("warnings: %s", w)
+	}
+	md := read(t, out, "report.md")
+	for _, want := range []string{"## Streams", "16 over 1", "Results, localhost, streams 1\n", "Results, localhost, streams 16\n", "Results, localhost\n"} {
+		if !strings.Contains(md, want) {
+			t.Errorf("report lacks %q", want)
+		}
+	}
+	var doc Document
+	if err := json.Unmarshal([]byte(read(t, out, "report.json")), &doc); err != nil {
+		t.Fatal(err)
+	}
+	for _, sum := range doc.Summaries {
+		if sum.Metric != "throughput" && sum.Metric != "rate" {
+			continue
+		}
+		if streams := strings.Contains(sum.Scenario, "streams"); streams != (sum.Workload == "TCP_STREAM") || sum.N != s.blocks*s.trials {
+			t.Errorf("%s %s rests on %d trials, want %d of one number of streams", sum.Workload, sum.Scenario, sum.N, s.blocks*s.trials)
+		}
+	}
+}
+
 func TestRepeatedTrialSupersedesRigFault(t *testing.T) {
 	s := small()
 	s.spoil = func(rows []record.Row, f map[string]string) []record.Row {

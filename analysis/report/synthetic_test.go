@@ -25,6 +25,7 @@ type synthetic struct {
 	workloads []string
 	policies  []int
 	clients   []int // none: no such factor
+	streams   []int // of TCP_STREAM; none: no such factor
 	arms      []string
 	kernels   []string // compared; nil is one
 	blocks    int
@@ -68,16 +69,30 @@ func (s synthetic) cellsOn(kernel string, before int) []syntheticCell {
 					if spin, ok := strings.CutPrefix(arm, "control-"); ok {
 						f["datapath"], f["spin"], f["duration"] = "control", spin, "2s"
 					}
-					if len(s.clients) == 0 {
-						out = append(out, syntheticCell{fmt.Sprintf("%012x", before+len(out)+1), f})
+					each := eachLevel([]map[string]string{f}, "clients", s.clients)
+					if w == "TCP_STREAM" {
+						each = eachLevel(each, "streams", s.streams)
 					}
-					for _, c := range s.clients {
-						f := maps.Clone(f)
-						f["clients"] = strconv.Itoa(c)
+					for _, f := range each {
 						out = append(out, syntheticCell{fmt.Sprintf("%012x", before+len(out)+1), f})
 					}
 				}
 			}
+		}
+	}
+	return out
+}
+
+// eachLevel is each cell with every level of one factor more, if it has levels.
+func eachLevel(cells []map[string]string, factor string, levels []int) (out []map[string]string) {
+	if len(levels) == 0 {
+		return cells
+	}
+	for _, f := range cells {
+		for _, l := range levels {
+			f := maps.Clone(f)
+			f[factor] = strconv.Itoa(l)
+			out = append(out, f)
 		}
 	}
 	return out

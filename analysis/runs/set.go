@@ -18,6 +18,7 @@ const (
 	FactorArm      = "arm"
 	FactorPolicies = "policies"
 	FactorClients  = "clients" // only where an experiment names numbers of clients
+	FactorStreams  = "streams" // only where an experiment names numbers of connections
 	FactorDatapath = "datapath"
 	FactorClock    = "clock"
 	// FactorSeed belongs to the block, not to the cell.

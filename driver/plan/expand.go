@@ -77,7 +77,7 @@ func cellsOf(s Spec, arm Arm, cat Catalog) ([]Cell, error) {
 					if clients > 0 {
 						common[FactorClients] = strconv.Itoa(clients)
 					}
-					out = append(out, perWorkload(s, common)...)
+					out = append(out, perWorkload(s, common, cat)...)
 				}
 			}
 		}
@@ -85,14 +85,29 @@ func cellsOf(s Spec, arm Arm, cat Catalog) ([]Cell, error) {
 	return out, nil
 }
 
-// perWorkload makes one cell for each workload, which share all other factors.
-func perWorkload(s Spec, common map[string]string) (out []Cell) {
+// perWorkload makes one cell for each workload and number of its streams, which
+// share all other factors.
+func perWorkload(s Spec, common map[string]string, cat Catalog) (out []Cell) {
 	for _, workload := range s.Workloads {
-		f := maps.Clone(common)
-		f[FactorWorkload] = workload
-		out = append(out, newCell(f))
+		for _, streams := range streamsOf(s, workload, cat) {
+			f := maps.Clone(common)
+			f[FactorWorkload] = workload
+			if streams > 0 {
+				f[FactorStreams] = strconv.Itoa(streams)
+			}
+			out = append(out, newCell(f))
+		}
 	}
 	return out
+}
+
+// streamsOf lists a workload's numbers of streams; 0 stands for cells without
+// that factor.
+func streamsOf(s Spec, workload string, cat Catalog) []int {
+	if w, _ := cat.workload(workload); len(s.Streams) == 0 || !w.Streams {
+		return []int{0}
+	}
+	return s.Streams
 }
 
 // factors are the levels that all cells of an arm under one boot share.
@@ -137,6 +152,7 @@ func factors(s Spec, boot Boot, arm Arm, d DatapathEntry) (map[string]string, er
 func newCell(f map[string]string) Cell {
 	setup := maps.Clone(f)
 	delete(setup, FactorWorkload)
+	delete(setup, FactorStreams)
 	return Cell{ID: digest(f), Setup: digest(setup), Factors: f}
 }
 

@@ -236,6 +236,24 @@ func TestClients(t *testing.T) {
 	}
 }
 
+// TestStreams: numbers of streams are a factor of the workload that can have them,
+// and their cells share one apply.
+func TestStreams(t *testing.T) {
+	plain := expandText(t, good)
+	p := expandText(t, strings.Replace(good, "policies = [0, 10]", "policies = [0, 10]\nstreams = [1, 4, 16]", 1))
+	if got := p.Levels(FactorStreams); !slices.Equal(got, []string{"1", "16", "4"}) {
+		t.Errorf("levels %v, want 1, 4 and 16", got)
+	}
+	if p.Setups() != plain.Setups() || len(p.Cells) != 2*len(plain.Cells) {
+		t.Errorf("%d setups and %d cells, want %d and %d", p.Setups(), len(p.Cells), plain.Setups(), 2*len(plain.Cells))
+	}
+	for _, c := range p.Cells {
+		if has := c.Get(FactorStreams) != ""; has != (c.Get(FactorWorkload) == "TCP_STREAM") {
+			t.Errorf("cell %s has streams: %v", c.Title(), has)
+		}
+	}
+}
+
 func TestNoPoliciesRunsAtZeroEvenIfTheListLacksIt(t *testing.T) {
 	p := expandText(t, strings.Replace(minimal, "policies = [0]", "policies = [5, 9]", 1))
 	if got := p.Levels(FactorPolicies); !slices.Equal(got, []string{"0"}) {

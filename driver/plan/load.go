@@ -6,6 +6,8 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -29,6 +31,7 @@ const (
 	maxSeeds    = 100
 	maxLoad     = 1000
 	maxClients  = 16
+	maxStreams  = 128 // of an iperf3 client
 )
 
 const defaultFabric = "bridge" // of an arm that names a filter only
@@ -330,9 +333,27 @@ func (l *loader) matrix(t *table, s *Spec) {
 		s.Clients = t.counts("clients", 1, maxClients)
 		policiesForClients(t, s)
 	}
+	if _, ok := t.get("streams"); ok {
+		s.Streams = t.counts("streams", 1, maxStreams)
+		l.streams(t, s)
+	}
 	l.kernels(t, s)
 	l.nics(t, s)
 	t.finish()
+}
+
+// streams refuses numbers of streams that no workload has a use for.
+func (l *loader) streams(t *table, s *Spec) {
+	var able []string
+	for _, w := range l.cat.Workloads {
+		if w.Streams {
+			able = append(able, strconv.Quote(w.Name))
+		}
+	}
+	can := func(name string) bool { w, _ := l.cat.workload(name); return w.Streams }
+	if len(s.Workloads) > 0 && !slices.ContainsFunc(s.Workloads, can) {
+		t.problem("streams", "is about %s, which is not in workloads; add it there, or remove streams", strings.Join(able, " and "))
+	}
 }
 
 // policiesForClients refuses numbers of policies that are too small: each
@@ -489,7 +510,11 @@ func (l *loader) planned(s Spec) int {
 		entry, _ := l.cat.datapath(a.Datapath)
 		settings += len(policiesOf(entry, s))
 	}
-	return settings * len(clientsOf(s)) * len(s.Boots()) * len(s.Scenarios) * len(s.Workloads) * s.CellBlocks() * s.Measure.Trials
+	workloads := 0 // with their numbers of streams
+	for _, w := range s.Workloads {
+		workloads += len(streamsOf(s, w, l.cat))
+	}
+	return settings * len(clientsOf(s)) * len(s.Boots()) * len(s.Scenarios) * workloads * s.CellBlocks() * s.Measure.Trials
 }
 
 func (d *document) has(path string) bool { return d.lines[path] > 0 }
@@ -527,6 +552,15 @@ func (c Catalog) axes() (fabrics, filters []string) {
 		}
 	}
 	return fabrics, filters
+}
+
+func (c Catalog) workload(name string) (WorkloadEntry, bool) {
+	for _, w := range c.Workloads {
+		if w.Name == name {
+			return w, true
+		}
+	}
+	return WorkloadEntry{}, false
 }
 
 func (c Catalog) workloadNames() (out []string) {

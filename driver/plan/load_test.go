@@ -15,7 +15,7 @@ func testCatalog() Catalog {
 	return Catalog{
 		Kernels:   []string{"6.1", "6.12"},
 		NICs:      map[string][]string{"6.1": {"virtio", "vmxnet3"}, "6.12": {"virtio", "vmxnet3", "e1000e"}},
-		Workloads: []WorkloadEntry{{Name: "TCP_STREAM"}, {Name: "TCP_RR"}},
+		Workloads: []WorkloadEntry{{Name: "TCP_STREAM", Streams: true}, {Name: "TCP_RR"}},
 		Datapaths: []DatapathEntry{
 			{Name: "docker", Fabric: "bridge", Filter: "none", NoPolicies: true},
 			{Name: "iptables", Fabric: "bridge", Filter: "iptables-legacy", MaxClients: 4, WhyClients: "it is a test", Options: []Option{
@@ -166,6 +166,8 @@ func TestEveryProblemIsNamedWithItsLine(t *testing.T) {
 		"no client":            {`[0, 10]`, "[0]\nclients = [0]", `t.toml:31: matrix.clients: 0 is out of range, want 1 to 16`},
 		"clients no list":      {`[0, 10]`, "[0]\nclients = 4", `t.toml:31: matrix.clients: is the number 4, want a list of numbers, as in [0, 100]`},
 		"clients misspelt":     {`[0, 10]`, "[0]\nclient = [4]", `t.toml:31: matrix.client: unknown key (did you mean "clients"?)`},
+		"too many streams":     {`[0, 10]`, "[0]\nstreams = [129]", `t.toml:31: matrix.streams: 129 is out of range, want 1 to 128`},
+		"no streams of RR":     {`["TCP_STREAM", "TCP_RR"]`, "[\"TCP_RR\"]\nstreams = [4]", `t.toml:30: matrix.streams: is about "TCP_STREAM", which is not in workloads; add it there, or remove streams`},
 		"fewer policies":       {`[0, 10]`, "[0, 3]\nclients = [1, 4]", `t.toml:30: matrix.policies: 3 is less than clients = 4, each of which has a policy of its own; write 0, or 4 and more`},
 		"datapath of two":      {`[0, 10]`, "[0]\nclients = [4, 16]", `t.toml:35: arm.datapath: "iptables" cannot have 16 clients (matrix.clients): it is a test; write clients of at most 4, or another datapath`},
 		"text for count":       {`[0, 10]`, `[0, "10"]`, `t.toml:30: matrix.policies: has the text "10" in it, want whole numbers`},

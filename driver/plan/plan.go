@@ -44,6 +44,9 @@ type Spec struct {
 	Policies    []int    `json:"policies"`  // numbers of policies N; 0 is "no rule at all"
 	// Clients are the numbers of client endpoints; nil is one, and no factor.
 	Clients []int `json:"clients,omitempty"`
+	// Streams are the numbers of connections that each client has at once, with
+	// workloads that can; nil is one, and no factor.
+	Streams []int `json:"streams,omitempty"`
 	// Kernels are compared: every one is booted as often as Measure says. nil is
 	// the lab's kernel alone.
 	Kernels []string `json:"kernels,omitempty"`
@@ -169,14 +172,15 @@ func (o Option) Applies(options map[string]string) bool {
 
 // WorkloadEntry describes one workload to the loader.
 type WorkloadEntry struct {
-	Name string
-	Doc  string
+	Name    string
+	Doc     string
+	Streams bool // it can have several connections of each client
 }
 
 // Cell is one combination of levels.
 type Cell struct {
 	ID      string            `json:"id"`    // 12 hex digits: hash of the sorted factors
-	Setup   string            `json:"setup"` // ID of the setup shared with the cells that differ in workload only
+	Setup   string            `json:"setup"` // ID of the setup shared with the cells that differ in workload and streams only
 	Factors map[string]string `json:"factors"`
 	// Files are those of its arm, by key.
 	Files map[string]File `json:"-"`
@@ -223,6 +227,7 @@ const (
 	FactorWorkload   = "workload"
 	FactorPolicies   = "policies"
 	FactorClients    = "clients" // only in cells of an experiment that names numbers of clients
+	FactorStreams    = "streams" // only in cells of a workload that has several, where an experiment names them
 	FactorProvider   = "provider"
 	FactorEndpoint   = "endpoint"
 	FactorKernel     = "kernel"   // lock name, or "host" for other providers than libvirt
@@ -259,6 +264,9 @@ func (c Cell) Title() string {
 	parts := []string{c.Get(FactorScenario), c.Get(FactorArm), "N=" + c.Get(FactorPolicies), c.Get(FactorWorkload)}
 	if n := c.Get(FactorClients); n != "" {
 		parts = append(parts, "clients="+n)
+	}
+	if n := c.Get(FactorStreams); n != "" {
+		parts = append(parts, "streams="+n)
 	}
 	return strings.Join(parts, " ")
 }

@@ -27,7 +27,7 @@ func together(each [][]Metric) ([]Metric, error) {
 			m.Value = slices.Max(values)
 		case m.Name == "latency_mean":
 			m.Value = weighted(values, valuesOf(each, "rate"))
-		case m.Name == "rtt_mean":
+		case m.Name == "rtt_mean", m.Name == "stream_fairness":
 			m.Value = sum(values) / float64(len(values))
 		default:
 			m.Value = sum(values)
@@ -43,17 +43,22 @@ func together(each [][]Metric) ([]Metric, error) {
 	return out, nil
 }
 
-// shares tells how evenly clients shared what they got: Jain's index, which is 1
-// where all got the same and 1/k where one of k got everything (Jain, Chiu and
-// Hawe, DEC-TR-301, 1984), and what the worst and the best off got.
-func shares(m Metric, values []float64) []Metric {
+// jain is an index of fairness: 1 where all have the same, 1/k where one of k has
+// everything (Jain, Chiu and Hawe, DEC-TR-301, 1984). Not all values may be 0.
+func jain(values []float64) float64 {
 	squares := 0.0
 	for _, v := range values {
 		squares += v * v
 	}
 	total := sum(values)
+	return total * total / (float64(len(values)) * squares)
+}
+
+// shares tells how evenly clients shared what they got, and what the worst and
+// the best off got.
+func shares(m Metric, values []float64) []Metric {
 	return []Metric{
-		{"fairness", "1", total * total / (float64(len(values)) * squares)},
+		{"fairness", "1", jain(values)},
 		{m.Name + "_min", m.Unit, slices.Min(values)},
 		{m.Name + "_max", m.Unit, slices.Max(values)},
 	}

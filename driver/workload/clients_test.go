@@ -120,3 +120,30 @@ func TestParseAddsStreamsUp(t *testing.T) {
 		}
 	}
 }
+
+// TestStreamsAreOneProgram: a client with several connections is one iperf3, whose
+// figures are of all of them, with how evenly they shared.
+func TestStreamsAreOneProgram(t *testing.T) {
+	c := cellOf("TCP_STREAM")
+	c.Factors[plan.FactorStreams] = "3"
+	if argv := strings.Join(iperfClient(target, target.Clients[0], c), " "); !strings.HasSuffix(argv, " -P 3") {
+		t.Errorf("client %q, want three streams", argv)
+	}
+	stream := func(bits, rtt float64) string {
+		return fmt.Sprintf(`{"sender":{"mean_rtt":%g},"receiver":{"bits_per_second":%g}}`, rtt, bits)
+	}
+	raw := fmt.Sprintf(`{"end":{"streams":[%s,%s,%s],"sum_sent":{"retransmits":7},"sum_received":{"bits_per_second":600}}}`, stream(100, 10), stream(200, 20), stream(300, 60))
+	ms, err := Parse(c, rawOfTrial("result.json", raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, m := range ms {
+		got[m.Name] = m.Value
+	}
+	for name, want := range map[string]float64{"throughput": 600, "retransmits": 7, "rtt_mean": 30e-6, "stream_fairness": 600. * 600 / (3 * 140000)} {
+		if math.Abs(got[name]/want-1) > 1e-9 {
+			t.Errorf("%s is %g, want %g", name, got[name], want)
+		}
+	}
+}

@@ -23,6 +23,9 @@ func iperfClient(t Target, c Client, cell plan.Cell) []string {
 	if omit := wholeSeconds(cell, plan.FactorWarmup); omit != "0" {
 		argv = append(argv, "-O", omit)
 	}
+	if streams := cell.Get(plan.FactorStreams); streams != "" {
+		argv = append(argv, "-P", streams)
+	}
 	return argv
 }
 
@@ -40,6 +43,9 @@ type iperfReport struct {
 			Sender struct {
 				MeanRTT float64 `json:"mean_rtt"` // us
 			} `json:"sender"`
+			Receiver struct {
+				BitsPerSecond float64 `json:"bits_per_second"`
+			} `json:"receiver"`
 		} `json:"streams"`
 	} `json:"end"`
 }
@@ -61,8 +67,24 @@ func parseIperf(data []byte, alone bool) ([]Metric, error) {
 	if r.End.Sent != nil && r.End.Sent.Retransmits != nil {
 		out = append(out, Metric{"retransmits", "1", *r.End.Sent.Retransmits})
 	}
-	if len(r.End.Streams) > 0 && r.End.Streams[0].Sender.MeanRTT > 0 {
-		out = append(out, Metric{"rtt_mean", "s", r.End.Streams[0].Sender.MeanRTT / 1e6})
+	return append(out, r.perStream()...), nil
+}
+
+// perStream is what the streams themselves report: their mean round-trip time
+// and, of several, how evenly they shared the throughput.
+func (r iperfReport) perStream() (out []Metric) {
+	var rtts, received []float64
+	for _, s := range r.End.Streams {
+		if s.Sender.MeanRTT > 0 {
+			rtts = append(rtts, s.Sender.MeanRTT/1e6)
+		}
+		received = append(received, s.Receiver.BitsPerSecond)
 	}
-	return out, nil
+	if len(rtts) > 0 {
+		out = append(out, Metric{"rtt_mean", "s", sum(rtts) / float64(len(rtts))})
+	}
+	if len(received) > 1 && sum(received) > 0 {
+		out = append(out, Metric{"stream_fairness", "1", jain(received)})
+	}
+	return out
 }

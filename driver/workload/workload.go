@@ -65,7 +65,7 @@ const (
 func registry() []workload {
 	return []workload{
 		{
-			WorkloadEntry: plan.WorkloadEntry{Name: "TCP_STREAM", Doc: "iperf3, bulk TCP; bits received a second"},
+			WorkloadEntry: plan.WorkloadEntry{Name: "TCP_STREAM", Doc: "iperf3, bulk TCP; bits received a second", Streams: true},
 			server:        iperfServer, each: true, client: iperfClient, parse: parseIperf,
 			turns: bundle.SchedBatch, // several threads, which real time does not suit
 		},

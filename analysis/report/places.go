@@ -12,21 +12,23 @@ import (
 	"hookbed/analysis/runs"
 )
 
-// Factors of a boot: what an experiment may boot its machines with.
+// Factors of a place: what an experiment may boot its machines with, and how
+// many connections a client has.
 const (
 	factorKernel = "kernel"
 	factorNIC    = "nic"
 )
 
-// bootFactors lists them with the words for their levels.
-func bootFactors() []struct{ factor, title, one string } {
+// placeFactors lists them with the words for their levels.
+func placeFactors() []struct{ factor, title, one string } {
 	return []struct{ factor, title, one string }{
 		{factorKernel, "Kernels", "kernel"},
 		{factorNIC, "Network cards", "card"},
+		{runs.FactorStreams, "Streams", "streams"},
 	}
 }
 
-// compared lists the factors of a boot that vary within one plan, with their
+// compared lists the factors of a place that vary within one plan, with their
 // levels in the order of the plan. What merged runs differ by is no comparison
 // that anyone planned: residues warns of it.
 func compared(all []runs.Run) map[string][]string {
@@ -35,7 +37,7 @@ func compared(all []runs.Run) map[string][]string {
 		if r.Plan == nil {
 			continue
 		}
-		for _, b := range bootFactors() {
+		for _, b := range placeFactors() {
 			var levels []string
 			for _, c := range r.Plan.Cells {
 				if l := c.Factors[b.factor]; l != "" && !slices.Contains(levels, l) {
@@ -59,30 +61,31 @@ func compared(all []runs.Run) map[string][]string {
 	return out
 }
 
-// scenarioOf is where a cell's numbers stand: its scenario and, where boots are
-// compared, its boot, since numbers of two boots are never put together.
+// scenarioOf is where a cell's numbers stand, its place: its scenario and, where
+// kernels or the like are compared, which one, since numbers of two are never put
+// together.
 func (d *dataset) scenarioOf(c *runs.Cell) string {
 	name := c.Get(runs.FactorScenario)
-	for _, b := range bootFactors() {
-		if len(d.boots[b.factor]) > 0 {
-			name += ", " + b.one + " " + c.Get(b.factor)
+	for _, b := range placeFactors() {
+		if level := c.Get(b.factor); level != "" && len(d.compared[b.factor]) > 0 {
+			name += ", " + b.one + " " + level
 		}
 	}
 	return name
 }
 
-// plainScenario is a scenario without its boot.
+// plainScenario is a place without all but its scenario.
 func plainScenario(scenario string) string {
 	plain, _, _ := strings.Cut(scenario, ", ")
 	return plain
 }
 
-// bootSections has one section for each factor of a boot that is compared: who
+// placeSections has one section for each factor of a place that is compared: who
 // runs where, and what an arm costs on each.
-func (e estimator) bootSections() []section {
+func (e estimator) placeSections() []section {
 	var out []section
-	for _, b := range bootFactors() {
-		levels := e.boots[b.factor]
+	for _, b := range placeFactors() {
+		levels := e.compared[b.factor]
 		if len(levels) == 0 {
 			continue
 		}
@@ -180,11 +183,11 @@ func (e estimator) acrossTables(factor string, levels []string, m measure) []tab
 	return out
 }
 
-// restsOf lists the places of cells without one factor of their boot.
+// restsOf lists the places of cells without one of its factors.
 func (e estimator) restsOf(factor string) []string {
 	var out []string
 	for _, s := range e.scenarios {
-		for _, l := range e.boots[factor] {
+		for _, l := range e.compared[factor] {
 			if rest := placeWithout(s, factor, l); rest != s && !slices.Contains(out, rest) {
 				out = append(out, rest)
 			}
@@ -193,9 +196,9 @@ func (e estimator) restsOf(factor string) []string {
 	return out
 }
 
-// placeWithout takes a boot's level out of the name of a place.
+// placeWithout takes a factor's level out of the name of a place.
 func placeWithout(scenario, factor, level string) string {
-	for _, b := range bootFactors() {
+	for _, b := range placeFactors() {
 		if b.factor == factor {
 			part := ", " + b.one + " " + level
 			if at := strings.Index(scenario+",", part+","); at >= 0 {

@@ -117,7 +117,7 @@ func TestManagementRanges(t *testing.T) {
 
 func TestProxy(t *testing.T) {
 	s := State{Hypervisors: []plan.Hypervisor{{Nodes: []string{"node2"}, Host: "b", Port: 2222, User: "lab", Key: "/a key's/100%", KnownHosts: "/known"}}}
-	want := `exec ssh '-i' '/a key'\''s/100%%' '-o' 'UserKnownHostsFile=/known' '-o' 'StrictHostKeyChecking=yes' '-o' 'IdentitiesOnly=yes' '-o' 'LogLevel=ERROR' '-p' '2222' -W %h:%p 'lab@b'`
+	want := `ssh '-i' '/a key'\''s/100%%' '-o' 'UserKnownHostsFile=/known' '-o' 'StrictHostKeyChecking=yes' '-o' 'IdentitiesOnly=yes' '-o' 'LogLevel=ERROR' '-p' '2222' -W %h:%p 'lab@b'`
 	if got := s.Proxy("node2"); got != want {
 		t.Errorf("got %s\nwant %s", got, want)
 	}

@@ -123,7 +123,7 @@ func (s State) Proxy(node string) string {
 		if !slices.Contains(h.Nodes, node) {
 			continue
 		}
-		argv := []string{"exec", "ssh"}
+		argv := []string{"ssh"}
 		for _, arg := range []string{"-i", home(h.Key), "-o", "UserKnownHostsFile=" + home(h.KnownHosts), "-o", "StrictHostKeyChecking=yes",
 			"-o", "IdentitiesOnly=yes", "-o", "LogLevel=ERROR", "-p", strconv.Itoa(h.Port), h.User + "@" + h.Host} {
 			argv = append(argv, "'"+strings.NewReplacer("'", `'\''`, "%", "%%").Replace(arg)+"'")

@@ -187,8 +187,7 @@ func (s *site) forward(ctx context.Context, network, addr string) (net.Conn, err
 
 // makeLabDir makes directory $2 of a lab in $1. Only who knows a name can look into it.
 const makeLabDir = `set -e; umask 022
-mkdir -p "$1/images"
-[ -d "$1/labs" ] || mkdir -m 711 "$1/labs"
+mkdir -p "$1/images"; mkdir -p -m 711 "$1/labs"
 [ -w "$1/images" ] && [ -w "$1/labs" ] || { echo "$1 is not this user's to write to" >&2; exit 1; }
 mkdir -m 711 "$2"`
 

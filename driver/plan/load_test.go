@@ -115,14 +115,14 @@ func TestDefaultsFillWhatIsNotSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := Defaults()
-	if got.Seed != 1 || got.Lab != d.Lab || got.Measure != d.Measure {
+	if got.Seed != 1 || !reflect.DeepEqual(got.Lab, d.Lab) || got.Measure != d.Measure {
 		t.Errorf("got %+v, want the defaults %+v", got, d)
 	}
 	local, err := Parse("t.toml", []byte(minimal+"[lab]\nprovider = \"local\"\n"), testCatalog())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (Lab{Provider: ProviderLocal, Endpoint: EndpointNetns, Clock: ClockWall}); local.Lab != want {
+	if want := (Lab{Provider: ProviderLocal, Endpoint: EndpointNetns, Clock: ClockWall}); !reflect.DeepEqual(local.Lab, want) {
 		t.Errorf("local lab is %+v, want %+v", local.Lab, want)
 	}
 }
@@ -192,7 +192,7 @@ func TestEveryProblemIsNamedWithItsLine(t *testing.T) {
 		"syntax":               {`seed = 7`, `seed = `, "t.toml:4: not valid TOML: "},
 		"other schema":         {`schema = 1`, "schema = 2\nsed = 1", `t.toml:1: schema: is the number 2, want 1, the only schema this driver reads`},
 		"missing schema":       {`schema = 1`, ``, `t.toml:1: schema: is missing; write schema = 1`},
-		"table in a table":     {"datapath = \"docker\"", "datapath = \"xdp\"\n[lab.x]", "t.toml:40: lab.x: unknown key, want \"provider\", \"clock\", \"endpoint\", \"accel\", \"kernel\", \"vcpus\", \"memory\", \"queues\", \"nic\", \"mtu\", \"offloads\", \"machine\", \"abandon_after\", \"directory\" or \"cache\""},
+		"table in a table":     {"datapath = \"docker\"", "datapath = \"xdp\"\n[lab.x]", "t.toml:40: lab.x: unknown key, want \"provider\", \"clock\", \"endpoint\", \"accel\", \"kernel\", \"vcpus\", \"memory\", \"queues\", \"nic\", \"mtu\", \"offloads\", \"machine\", \"abandon_after\", \"directory\", \"cache\" or \"hypervisor\""},
 		"too many trials":      {"blocks = 2\ntrials = 4", "blocks = 100\ntrials = 1000", ""},
 		"seeds on the wall":    {"blocks = 2", "blocks = 2\nseeds = 3", `t.toml:17: measure.seeds: is about clock = "virtual", where a seed is all that differs between boots; write blocks`},
 		"stop beside trials":   {"trials = 4", "trials = 4\nstop = { ci = 0.02, min = 5, max = 30 }", `t.toml:17: measure.trials: is there beside stop, which says how many trials; remove one of them`},
@@ -321,7 +321,7 @@ func TestDefaultsOfVirtualTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (Lab{Provider: "libvirt", Endpoint: "netns", Clock: "virtual", Accel: "tcg", Kernel: "6.12", VCPUs: 1, Memory: 1024}); got.Lab != want {
+	if want := (Lab{Provider: "libvirt", Endpoint: "netns", Clock: "virtual", Accel: "tcg", Kernel: "6.12", VCPUs: 1, Memory: 1024}); !reflect.DeepEqual(got.Lab, want) {
 		t.Errorf("lab is %+v, want %+v", got.Lab, want)
 	}
 	if want := (Measure{Blocks: 4, Seeds: 2, Trials: 1, Estimator: "median", Duration: time.Second, Congestion: "reno"}); got.Measure != want {

@@ -29,7 +29,9 @@ func (a *app) doctorCommand() *cobra.Command {
 		Short: "Check tools, versions and privileges, whether KVM really works, and that virtual time is exact; print the fix for each failure",
 		Long: `Doctor looks at this computer. With an experiment whose provider is "ssh" it
 looks at the machines of its inventory instead: login, host key, root, kernel,
-tools, data NIC, and whether they reach each other over it.`,
+tools, data NIC, and whether they reach each other over it. With one whose nodes
+run on hypervisors it looks at those: login, host key, libvirt, accelerator,
+directory, data bridge.`,
 		Example: `  driver doctor
   driver doctor experiments/vagrant.toml
   driver doctor --json`,

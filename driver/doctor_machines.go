@@ -18,18 +18,37 @@ type machinesDoctor struct {
 	facts map[string]map[string]string // by node
 }
 
-// doctorOf are the checks for an experiment on existing machines.
+// doctorOf are the checks for an experiment on existing machines, or on VMs of
+// other computers.
 func (a *app) doctorOf(file string) ([]func(context.Context) []check, error) {
 	p, err := loadPlan(file)
 	if err != nil {
 		return nil, err
 	}
+	if len(p.Spec.Lab.Hypervisors) > 0 {
+		return []func(context.Context) []check{func(ctx context.Context) []check { return hypervisors(ctx, p.Spec) }}, nil
+	}
 	if p.Spec.Lab.Provider != plan.ProviderSSH {
-		return nil, fmt.Errorf("%w: %s: its provider is %q, and only %q has machines to look at; `driver doctor` without a file looks at this computer",
+		return nil, fmt.Errorf("%w: %s: its provider is %q, and only %q, or [[lab.hypervisor]], has computers to look at; `driver doctor` without a file looks at this one",
 			errUsage, file, p.Spec.Lab.Provider, plan.ProviderSSH)
 	}
 	d := &machinesDoctor{app: a, plan: p, facts: map[string]map[string]string{}}
 	return []func(context.Context) []check{d.machines, d.arms, d.link}, nil
+}
+
+// hypervisors looks at each computer on whose libvirt the nodes are to run.
+func hypervisors(ctx context.Context, s plan.Spec) []check {
+	var cards []plan.NIC
+	for _, b := range s.Boots() {
+		cards = append(cards, b.NIC)
+	}
+	var out []check
+	for _, h := range s.Lab.Hypervisors {
+		for _, f := range lab.ExamineHypervisor(ctx, h, s.Lab.Accel, cards) {
+			out = append(out, finding(f))
+		}
+	}
+	return out
 }
 
 // machines looks at each machine that the experiment uses.

@@ -125,7 +125,11 @@ func (a *app) ssh(ctx context.Context, node string, command []string) error {
 		argv = append(argv, "nsenter", "--net="+s.NetNS)
 	}
 	argv = append(argv, "ssh", "-i", s.Key, "-o", "UserKnownHostsFile="+s.Known, "-o", "StrictHostKeyChecking=yes",
-		"-o", "IdentitiesOnly=yes", "-o", "LogLevel=ERROR", "root@"+addr)
+		"-o", "IdentitiesOnly=yes", "-o", "LogLevel=ERROR")
+	if through := s.Proxy(node); through != "" {
+		argv = append(argv, "-o", "ProxyCommand="+through)
+	}
+	argv = append(argv, "root@"+addr)
 	for _, arg := range command {
 		argv = append(argv, shellQuote(arg))
 	}
@@ -167,24 +171,28 @@ func (a *app) down(ctx context.Context) error {
 		return err
 	}
 	cleared := []string{}
+	var failed []error
 	for _, l := range labs {
 		if l.InUse() {
 			a.say("lab %s belongs to a running driver (PID %d), left alone", l.Name, l.Driver.PID)
 			continue
 		}
 		if err := lab.Clear(ctx, root, l.Name); err != nil {
-			return err
+			failed = append(failed, err)
+			continue
 		}
 		cleared = append(cleared, l.Name)
 	}
 	a.emit("cleared", cleared, func(w io.Writer) {
 		if len(cleared) == 0 {
-			fmt.Fprintln(w, "nothing to take down")
+			if len(failed) == 0 {
+				fmt.Fprintln(w, "nothing to take down")
+			}
 			return
 		}
 		fmt.Fprintln(w, "taken down:", strings.Join(cleared, ", "))
 	})
-	return nil
+	return errors.Join(failed...)
 }
 
 // upLab brings up a lab for a plan.

@@ -247,9 +247,15 @@ exec tini -- /usr/sbin/sshd -D -e -f "/mnt/$2.sshd_config"`
 
 func (f *fleet) boot(m *fleetMachine) {
 	f.t.Helper()
+	f.bootWith(m, machineInit)
+}
+
+// bootWith starts a machine and waits until its sshd listens.
+func (f *fleet) bootWith(m *fleetMachine, init string) {
+	f.t.Helper()
 	var said bytes.Buffer
 	m.init = f.in(m.net, "unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc",
-		"sh", "-c", machineInit, "machine", f.dir, m.name)
+		"sh", "-c", init, "machine", f.dir, m.name)
 	m.init.Stdout, m.init.Stderr = &said, &said
 	m.init.WaitDelay = time.Second
 	if err := m.init.Start(); err != nil {
@@ -481,6 +487,15 @@ func TestMachinesRun(t *testing.T) {
 	}
 }
 
+// killSessions kills the processes of a machine's SSH sessions, not its listener.
+func (f *fleet) killSessions(m *fleetMachine) {
+	f.t.Helper()
+	const script = `for p in /proc/[0-9]*; do case "$(tr '\0' ' ' <$p/cmdline)" in *listener*) ;; "sshd: "*) kill -9 ${p#/proc/};; esac; done`
+	if out, err := f.on(m, "sh", "-c", script).CombinedOutput(); err != nil {
+		f.t.Fatalf("kill sessions of %s: %v: %s", m.name, err, out)
+	}
+}
+
 // TestMachinesAbandoned: whatever becomes of the driver or the way to it, the
 // machines undo everything by themselves.
 func TestMachinesAbandoned(t *testing.T) {
@@ -503,10 +518,7 @@ func TestMachinesAbandoned(t *testing.T) {
 		{"sshd killed", func(f *fleet, d *exec.Cmd) {
 			_ = d.Process.Signal(syscall.SIGSTOP) // it would log in anew and try again
 			for _, m := range f.machines {
-				// The sessions' own processes, not the listener.
-				if out, err := f.on(m, "sh", "-c", `for p in /proc/[0-9]*; do case "$(tr '\0' ' ' <$p/cmdline)" in *listener*) ;; "sshd: "*) kill -9 ${p#/proc/};; esac; done`).CombinedOutput(); err != nil {
-					f.t.Fatalf("kill sessions: %v: %s", err, out)
-				}
+				f.killSessions(m)
 			}
 		}, func(_ *fleet, d *exec.Cmd) { _ = d.Process.Kill() }},
 		{"interrupted", func(_ *fleet, d *exec.Cmd) { _ = d.Process.Signal(syscall.SIGINT) }, nil},

@@ -219,6 +219,13 @@ func (a *app) labConfig(ctx context.Context, p *plan.Plan, drift string) (lab.Co
 	} else if len(swept) > 0 {
 		a.say("cleared what killed runs left: %v", swept)
 	}
+	swept, err := lab.SweepRemote(ctx, root)
+	if len(swept) > 0 {
+		a.say("cleared what killed runs left on hypervisors: %v", swept)
+	}
+	if err != nil {
+		a.say("not cleared, `driver down` tries again: %v", err)
+	}
 	store, err := a.openStore(drift)
 	if err != nil {
 		return lab.Config{}, err

@@ -98,6 +98,8 @@ func TestUnlike(t *testing.T) {
 		{"wall", "image_sha256.kernel", "bb", "image_sha256.kernel was aa, is bb"},
 		{"wall", "guest_sha256", "cc", "guest_sha256 was not recorded, is cc"},
 		{"wall", "hypervisor.qemu", "11.0", "hypervisor.qemu was 10.0, is 11.0"},
+		{"wall", "hypervisors.node2.qemu", "11.0", "hypervisors.node2.qemu was not recorded, is 11.0"},
+		{"wall", "hypervisors.node2.uri", "qemu+ssh://b/system", ""},
 		{"wall", "accelerator", "kvm", "accelerator was tcg, is kvm"},
 		{"wall", "host_cpu", "B", "host_cpu was A, is B"},
 		{"wall", "nodes.node1.kernel.release", "6.18.0", "nodes.node1.kernel.release"},

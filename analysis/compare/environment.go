@@ -75,6 +75,8 @@ func matters(key string, virtual bool) bool {
 		return true
 	case "hypervisor":
 		return parts[len(parts)-1] == "qemu"
+	case "hypervisors": // of each node that is not on this computer
+		return parts[len(parts)-1] == "qemu" || parts[len(parts)-1] == "cpu"
 	case "host_cpu":
 		return !virtual
 	case "nodes":

@@ -21,7 +21,7 @@ import (
 )
 
 // machineLimit bounds the machine's life under emulation on a busy computer.
-const machineLimit = 10 * time.Minute
+const machineLimit = 20 * time.Minute
 
 // machineTests are those that the kernel decides; most of them also run on this
 // computer's own.

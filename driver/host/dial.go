@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -135,19 +136,16 @@ func (d *dialer) handshake(conn net.Conn) (*SSH, error) {
 		mismatch = &HostKeyError{Addr: d.cfg.Addr, Presented: fingerprint(key), Pinned: fingerprint(d.hostKey)}
 		return mismatch
 	}
-	err := conn.SetDeadline(time.Now().Add(handshakeLimit))
-	if err != nil {
-		_ = conn.Close()
-		return nil, err
-	}
+	// Not a deadline, which connections through another machine do not have.
+	limit := time.AfterFunc(handshakeLimit, func() { _ = conn.Close() })
 	c, channels, requests, err := ssh.NewClientConn(conn, d.cfg.Addr, &ssh.ClientConfig{
 		User:              d.cfg.User,
 		Auth:              []ssh.AuthMethod{ssh.PublicKeys(d.login)},
 		HostKeyCallback:   check,
 		HostKeyAlgorithms: preferred(d.hostKey.Type()),
 	})
-	if err == nil {
-		err = conn.SetDeadline(time.Time{})
+	if !limit.Stop() {
+		err = fmt.Errorf("no handshake within %s: %w", handshakeLimit, os.ErrDeadlineExceeded)
 	}
 	switch {
 	case err == nil:
@@ -186,6 +184,11 @@ func preferred(keyType string) []string {
 func transient(err error) bool {
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {
+		return true
+	}
+	// What a machine in between says of one that is not up yet.
+	var refused *ssh.OpenChannelError
+	if errors.As(err, &refused) && refused.Reason == ssh.ConnectionFailed {
 		return true
 	}
 	passing := []error{

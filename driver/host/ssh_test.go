@@ -413,3 +413,30 @@ func TestNewKeyReadByOpenSSH(t *testing.T) {
 		t.Errorf("ssh-keygen derives %q (%v), want %q", out, err, key.AuthorizedKey)
 	}
 }
+
+// TestSSHThroughMachine reaches a machine that boots by way of another one, which
+// says that it cannot connect until it can.
+func TestSSHThroughMachine(t *testing.T) {
+	between := dial(t, newServer(t).start(t).config())
+	s := newServer(t)
+	cfg := s.config()
+	var tries atomic.Int32
+	cfg.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if tries.Add(1) == 3 {
+			s.start(t)
+		}
+		return between.Forward(ctx, network, addr)
+	}
+	h := dial(t, cfg)
+	var out bytes.Buffer
+	if err := h.Run(t.Context(), host.Cmd{Argv: []string{"echo", "there"}, Stdout: &out}); err != nil || out.String() != "there\n" {
+		t.Errorf("it says %q, %v", out.String(), err)
+	}
+	if n := tries.Load(); n < 3 {
+		t.Errorf("%d tries, want 3 or more", n)
+	}
+	_ = between.Close()
+	if err := h.Run(t.Context(), host.Cmd{Argv: []string{"true"}}); !errors.Is(err, host.ErrUnreachable) {
+		t.Errorf("without the one between: %v, want ErrUnreachable", err)
+	}
+}

@@ -7,8 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -27,6 +30,7 @@ const (
 	mgmtCIDR   = "198.18.0.1/24" // the driver's side of the management network
 	dataNet    = "198.18.1.0/24"
 	bootLimit  = 180 * time.Second
+	reachLimit = 30 * time.Minute // to connect and to copy images, the first time
 	guestDir   = "/run/hookbed"
 	guestBlobs = guestDir + "/blobs"
 	guestPath  = guestDir + "/guest"
@@ -40,7 +44,8 @@ type virtual struct {
 	cfg   Config
 	set   images.Set
 	accel vm.Accel
-	hv    *vm.Hypervisor
+	name  string // of the lab in the names of machines and networks
+	sites []*site
 	login host.Key
 	nodes []*virtualNode
 }
@@ -48,7 +53,8 @@ type virtual struct {
 // virtualNode is one VM.
 type virtualNode struct {
 	datapath.Node
-	mgmt    string // address on the management network
+	site    *site
+	mgmt    netip.Addr // on the management network
 	hostKey host.Key
 	domain  string
 	ssh     *host.SSH
@@ -70,8 +76,15 @@ type placed struct {
 }
 
 func upLibvirt(ctx context.Context, cfg Config) (_ *Lab, err error) {
+	if err := clearRemote(ctx, filepath.Dir(cfg.StateDir), cfg.Name); err != nil { // that a block before could not
+		return nil, err
+	}
 	l := &Lab{Timings: map[string]float64{}}
 	p := &virtual{cfg: cfg}
+	if p.name, err = labName(cfg); err != nil {
+		return nil, err
+	}
+	p.sites = sites(cfg, p.name)
 	l.provider = p
 	defer func() {
 		if err != nil {
@@ -115,51 +128,106 @@ func (p *virtual) prepare(ctx context.Context) error {
 	return err
 }
 
-func (p *virtual) network(kind string) string { return "hookbed-" + p.cfg.Name + "-" + kind }
+func (p *virtual) network(kind string) string { return networkName(p.name, kind) }
+
+// siteOf is where a node runs.
+func (p *virtual) siteOf(node string) (*site, error) {
+	for _, s := range p.sites {
+		if s.at == nil || slices.Contains(s.at.Nodes, node) {
+			return s, nil
+		}
+	}
+	return nil, fmt.Errorf("no hypervisor has %s", node)
+}
 
 // boot starts the machines and waits until each one's helper answers.
 func (p *virtual) boot(ctx context.Context) error {
+	if err := p.reach(ctx); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, bootLimit)
 	defer cancel()
 	var err error
 	if p.login, err = host.NewKey(); err != nil {
 		return err
 	}
-	p.hv, err = vm.Connect(ctx, vm.Config{StateDir: p.cfg.StateDir, Lab: p.cfg.Name, Detached: p.cfg.Detached, CacheDir: filepath.Join(p.cfg.Store.Dir(), "libvirt")})
-	if err != nil {
-		return err
-	}
-	if err := p.hv.CreateNetwork(ctx, vm.Network{Name: p.network("mgmt"), Bridge: bridgeName(p.cfg.Name, "m"), HostCIDR: mgmtCIDR}); err != nil {
-		return err
-	}
-	if err := p.hv.CreateNetwork(ctx, vm.Network{Name: p.network("data"), Bridge: bridgeName(p.cfg.Name, "d"), MTU: p.cfg.Lab.NIC.MTU}); err != nil {
-		return err
-	}
 	group, gctx := errgroup.WithContext(ctx)
 	for i := range p.cfg.Nodes {
-		n := &virtualNode{Node: datapath.NodeAt(i + 1), mgmt: fmt.Sprintf("198.18.0.%d", 11+i), domain: fmt.Sprintf("hookbed-%s-node%d", p.cfg.Name, i+1), containers: map[place]placed{}}
+		n := &virtualNode{Node: datapath.NodeAt(i + 1), domain: fmt.Sprintf("hookbed-%s-node%d", p.name, i+1), containers: map[place]placed{}}
 		if n.hostKey, err = host.NewKey(); err != nil {
 			return err
 		}
+		if n.site, err = p.siteOf(n.Name); err != nil {
+			return err
+		}
+		n.mgmt = n.site.address(i)
 		p.nodes = append(p.nodes, n)
 		group.Go(func() error { return p.bootNode(gctx, n, i) })
 	}
 	if err := group.Wait(); err != nil {
 		return err
 	}
+	if err := p.tryData(ctx); err != nil {
+		return err
+	}
 	return p.keepState()
+}
+
+// reach connects to libvirt wherever nodes run, and brings there what they need.
+func (p *virtual) reach(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, reachLimit)
+	defer cancel()
+	group, ctx := errgroup.WithContext(ctx)
+	for _, s := range p.sites {
+		group.Go(func() error { return p.reachSite(ctx, s) })
+	}
+	return group.Wait()
+}
+
+func (p *virtual) reachSite(ctx context.Context, s *site) error {
+	if err := s.connect(ctx, vm.Config{Lab: p.name, Detached: p.cfg.Detached, CacheDir: filepath.Join(p.cfg.Store.Dir(), "libvirt")}); err != nil {
+		return err
+	}
+	if err := s.hv.Supports(ctx, p.accel.Name); err != nil {
+		return s.mention(err)
+	}
+	if err := s.prepare(ctx, p.cfg.Lab.NIC); err != nil {
+		return err
+	}
+	if err := s.networks(ctx, p.name, p.cfg.Lab.NIC.MTU); err != nil {
+		return err
+	}
+	for _, a := range p.images() {
+		copied, err := s.bring(ctx, a)
+		if err != nil {
+			return err
+		}
+		if copied {
+			p.cfg.Log.Info("image copied", "image", a.Name, "hypervisor", s.name())
+		}
+	}
+	return nil
+}
+
+// images are those that machines boot from.
+func (p *virtual) images() []images.Artifact {
+	out := []images.Artifact{p.set.Kernel, p.set.Initramfs, p.set.Root, p.set.Modules, p.set.Endpoint}
+	if p.set.Peers != nil {
+		out = append(out, *p.set.Peers)
+	}
+	return out
 }
 
 // bridgeName is a Linux interface name (at most 15 characters) of this lab's.
 func bridgeName(lab, kind string) string {
 	if len(lab) > 9 {
-		lab = lab[len(lab)-9:]
+		lab = strings.TrimPrefix(lab[len(lab)-9:], "-")
 	}
 	return "hb" + kind + "-" + lab
 }
 
 func (p *virtual) bootNode(ctx context.Context, n *virtualNode, i int) error {
-	machine, err := p.machine(n, i)
+	machine, err := p.machine(ctx, n, i)
 	if err != nil {
 		return err
 	}
@@ -193,6 +261,28 @@ func (p *virtual) bootNode(ctx context.Context, n *virtualNode, i int) error {
 	return err
 }
 
+// dataLimit is how long the data network may take to carry frames from one
+// hypervisor to another: a bridge with the spanning tree protocol listens and learns
+// for 15 s each before it forwards.
+const dataLimit = 40 * time.Second
+
+// tryData proves that whole frames get from one hypervisor to the other.
+func (p *virtual) tryData(ctx context.Context) error {
+	if len(p.sites) < 2 {
+		return nil
+	}
+	a, b := p.nodes[0], p.nodes[1]
+	size := strconv.Itoa(p.cfg.Lab.NIC.Bytes() - 28) // IPv4 and ICMP headers
+	var err error
+	for limit := time.Now().Add(dataLimit); time.Now().Before(limit) && ctx.Err() == nil; {
+		if err = a.ssh.Run(ctx, host.Cmd{Argv: []string{"ping", "-c", "1", "-W", "2", "-s", size, b.Data.String()}}); err == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s on %s does not reach %s on %s by whole frames: see that the bridges %s and %s are joined, that everything between them has an MTU of %d bytes or more, and that no firewall filters bridged frames (net.bridge.bridge-nf-call-iptables = 0): %w",
+		a.Name, a.site.name(), b.Name, b.site.name(), a.site.at.DataBridge, b.site.at.DataBridge, p.cfg.Lab.NIC.Bytes(), errors.Join(err, ctx.Err()))
+}
+
 // mountPeers finds the peers' disk by its serial and mounts it at $1.
 const mountPeers = `mkdir -p "$1" && for disk in /sys/block/vd*; do
 	if [ "$(cat "$disk/serial")" = ` + peersSerial + ` ]; then exec mount -t squashfs -o ro "/dev/${disk##*/}" "$1"; fi
@@ -219,14 +309,14 @@ var errEnded = errors.New("the machine ended while booting")
 // start boots a node's machine and logs in to it.
 func (p *virtual) start(ctx context.Context, n *virtualNode, m vm.Machine) error {
 	for try := 1; ; try++ {
-		if err := p.hv.Start(ctx, m); err != nil {
+		if err := n.site.hv.Start(ctx, m); err != nil {
 			return err
 		}
 		err := p.dial(ctx, n)
 		if err == nil {
 			return nil
 		}
-		err = fmt.Errorf("reach %s: %w; its console: %s; QEMU: %s", n.Name, err, consoleTail(m.ConsoleLog), p.hv.Log(m.Name))
+		err = fmt.Errorf("reach %s: %w; its console: %s; QEMU: %s", n.Name, err, n.site.console(ctx, m.ConsoleLog), n.site.hv.Log(ctx, m.Name))
 		if try == bootTries || !errors.Is(err, errEnded) {
 			return err
 		}
@@ -240,14 +330,17 @@ func (p *virtual) dial(ctx context.Context, n *virtualNode) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() {
-		if p.hv.Wait(ctx, n.domain, vm.Gone) == nil {
+		switch err := n.site.hv.Wait(ctx, n.domain, vm.Gone); {
+		case err == nil:
 			cancel(errEnded)
+		case ctx.Err() == nil:
+			cancel(err)
 		}
 	}()
 	var err error
 	n.ssh, err = host.DialSSH(ctx, host.SSHConfig{
-		Addr: n.mgmt + ":22", User: "root", PrivateKey: p.login.PrivatePEM,
-		HostKey: n.hostKey.AuthorizedKey, Dial: p.hv.Dialer(), Retry: bootLimit,
+		Addr: netip.AddrPortFrom(n.mgmt, 22).String(), User: "root", PrivateKey: p.login.PrivatePEM,
+		HostKey: n.hostKey.AuthorizedKey, Dial: n.site.hv.Dialer(), Retry: bootLimit,
 	})
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		return cause
@@ -256,16 +349,16 @@ func (p *virtual) dial(ctx context.Context, n *virtualNode) error {
 }
 
 // machine is the VM of a node, with its identity written to a config disk.
-func (p *virtual) machine(n *virtualNode, i int) (vm.Machine, error) {
+func (p *virtual) machine(ctx context.Context, n *virtualNode, i int) (vm.Machine, error) {
 	nics := []vm.NIC{
-		{Network: p.network("mgmt"), MAC: fmt.Sprintf("52:54:00:12:00:%02x", 11+i), Queues: 1},
+		{Network: p.network("mgmt"), MAC: macOf(p.name, mgmtNetwork, i), Queues: 1},
 		p.dataNIC(i),
 	}
 	config := vm.ConfigDisk{
 		Hostname: n.Name, HostKeyPEM: n.hostKey.PrivatePEM, HostKeyPub: []byte(n.hostKey.AuthorizedKey),
 		AuthorizedKeys: []byte(p.login.AuthorizedKey),
 		NICs: []vm.ConfigNIC{
-			{Name: "mgmt0", MAC: nics[0].MAC, CIDR: n.mgmt + "/24"},
+			{Name: "mgmt0", MAC: nics[0].MAC, CIDR: netip.PrefixFrom(n.mgmt, n.site.mgmt.Bits()).String()},
 			{Name: datapath.DataLink, MAC: nics[1].MAC, CIDR: n.DataCIDR()},
 		},
 	}
@@ -275,26 +368,30 @@ func (p *virtual) machine(n *virtualNode, i int) (vm.Machine, error) {
 	if p.docker() {
 		config.Services = []string{"docker"}
 	}
-	disk := filepath.Join(p.cfg.StateDir, n.Name+".config")
+	disk, console := "", ""
 	data, err := config.Bytes()
 	if err == nil {
-		err = os.WriteFile(disk, data, 0o600)
+		disk, err = n.site.file(ctx, n.Name+".config", data)
+	}
+	if err == nil {
+		console, err = n.site.consoleFile(ctx, n.Name+".console")
 	}
 	if err != nil {
-		return vm.Machine{}, fmt.Errorf("write config disk of %s: %w", n.Name, err)
+		return vm.Machine{}, fmt.Errorf("write the files of %s: %w", n.Name, err)
 	}
+	image := n.site.imagePath
 	disks := []vm.Disk{
-		{Path: p.set.Root.Path, ReadOnly: true, Serial: "root"}, {Path: p.set.Modules.Path, ReadOnly: true, Serial: "modules"},
-		{Path: p.set.Endpoint.Path, ReadOnly: true, Serial: "endpoint"}, {Path: disk, ReadOnly: true, Serial: "config"},
+		{Path: image(p.set.Root), ReadOnly: true, Serial: "root"}, {Path: image(p.set.Modules), ReadOnly: true, Serial: "modules"},
+		{Path: image(p.set.Endpoint), ReadOnly: true, Serial: "endpoint"}, {Path: disk, ReadOnly: true, Serial: "config"},
 	}
 	if p.set.Peers != nil {
-		disks = append(disks, vm.Disk{Path: p.set.Peers.Path, ReadOnly: true, Serial: peersSerial})
+		disks = append(disks, vm.Disk{Path: image(*p.set.Peers), ReadOnly: true, Serial: peersSerial})
 	}
 	uuid, err := randomUUID()
 	return vm.Machine{
 		Name: n.domain, UUID: uuid, VCPUs: p.cfg.Lab.VCPUs, MemoryMiB: p.cfg.Lab.Memory, Accel: p.accel.Name,
-		Kernel: p.set.Kernel.Path, Initramfs: p.set.Initramfs.Path, Cmdline: images.Cmdline,
-		Disks: disks, NICs: nics, ConsoleLog: filepath.Join(p.cfg.StateDir, n.Name+".console"),
+		Kernel: image(p.set.Kernel), Initramfs: image(p.set.Initramfs), Cmdline: images.Cmdline,
+		Disks: disks, NICs: nics, ConsoleLog: console,
 	}, err
 }
 
@@ -473,21 +570,29 @@ func (p *virtual) close(ctx context.Context) error {
 		}
 	}
 	var err error
-	if p.hv != nil {
-		err = p.hv.Close(ctx)
+	for _, s := range p.sites {
+		err = errors.Join(err, s.close(ctx))
+	}
+	if err != nil && len(p.cfg.Lab.Hypervisors) > 0 {
+		return fmt.Errorf("take the lab down: %w; `driver down` tries again", err)
 	}
 	return errors.Join(err, release(p.cfg.StateDir))
 }
 
 func (p *virtual) state() State {
 	s := State{Name: p.cfg.Name, Provider: plan.ProviderLibvirt, Detached: p.cfg.Detached, Driver: thisProcess()}
-	if p.hv != nil {
-		s.NetNS = p.hv.NetNS()
+	for _, at := range p.sites {
+		if at.at != nil {
+			s.Hypervisors, s.Remote = append(s.Hypervisors, *at.at), p.name
+		}
+	}
+	if hv := p.sites[0].hv; hv != nil {
+		s.NetNS = hv.NetNS()
 		s.Key = filepath.Join(p.cfg.StateDir, "login_key")
 		s.Known = filepath.Join(p.cfg.StateDir, "known_hosts")
 	}
 	for _, n := range p.nodes {
-		s.Nodes = append(s.Nodes, StateNode{Name: n.Name, Addr: n.mgmt})
+		s.Nodes = append(s.Nodes, StateNode{Name: n.Name, Addr: n.mgmt.String()})
 	}
 	return s
 }
@@ -500,7 +605,7 @@ func (p *virtual) keepState() error {
 	}
 	known := ""
 	for _, n := range p.nodes {
-		known += n.mgmt + " " + n.hostKey.AuthorizedKey + "\n"
+		known += n.mgmt.String() + " " + n.hostKey.AuthorizedKey + "\n"
 	}
 	if err := os.WriteFile(s.Known, []byte(known), 0o600); err != nil {
 		return fmt.Errorf("write known hosts: %w", err)
@@ -518,7 +623,7 @@ func (l *Lab) describeVirtual(ctx context.Context, p *virtual) error {
 			return err
 		}
 		l.facts[n.Name] = reply.Facts
-		line, err := p.hv.CommandLine(ctx, n.domain)
+		line, err := n.site.hv.CommandLine(ctx, n.domain)
 		if err != nil {
 			return err
 		}
@@ -545,12 +650,21 @@ func (l *Lab) describeVirtual(ctx context.Context, p *virtual) error {
 	if p.set.Peers != nil {
 		artifacts[p.set.Peers.Name] = p.set.Peers.SHA256
 	}
-	versions, err := p.hv.Versions(ctx)
+	versions, err := p.sites[0].hv.Versions(ctx)
 	l.env = map[string]any{
 		"provider": "libvirt", "accelerator": p.accel.Name, "accelerator_how": p.accel.How,
 		"hypervisor": versions, "kernel_release": p.set.KernelRelease, "image_sha256": artifacts,
 		"image_drift": p.set.Drift, "machines": machines, "nodes": l.facts,
 		"vcpus": p.cfg.Lab.VCPUs, "memory_mib": p.cfg.Lab.Memory, "data_nic_queues": p.cfg.Lab.Queues,
+	}
+	if len(p.cfg.Lab.Hypervisors) > 0 {
+		others := map[string]any{}
+		for _, n := range p.nodes {
+			if others[n.Name], err = n.site.facts(ctx); err != nil {
+				return err
+			}
+		}
+		l.env["hypervisors"] = others
 	}
 	if !p.cfg.Lab.NIC.Plain() {
 		l.env["data_nic"] = p.cfg.Lab.NIC.String()
@@ -568,5 +682,12 @@ func (p *virtual) detach() error {
 			_ = n.ssh.Close()
 		}
 	}
-	return p.hv.Detach()
+	var err error
+	for _, s := range p.sites {
+		err = errors.Join(err, s.hv.Detach())
+		if s.reached != nil {
+			_ = s.ssh.Close()
+		}
+	}
+	return err
 }

@@ -15,7 +15,7 @@ import (
 func (p *virtual) dataNIC(i int) vm.NIC {
 	l := p.cfg.Lab
 	return vm.NIC{
-		Network: p.network("data"), MAC: fmt.Sprintf("52:54:00:12:01:%02x", 11+i),
+		Network: p.network("data"), MAC: macOf(p.name, dataNetwork, i),
 		Model: l.NIC.Model, MTU: l.NIC.MTU, NoOffloads: l.NIC.Offloads == plan.OffloadsOff, Queues: l.Queues,
 	}
 }

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"hookbed/driver/plan"
 	"hookbed/driver/vm"
 )
 
@@ -26,6 +28,10 @@ type State struct {
 	Key      string      `json:"key,omitempty"`   // path of the login key
 	Known    string      `json:"known_hosts,omitempty"`
 	Nodes    []StateNode `json:"nodes,omitempty"`
+	// Hypervisors are other computers that have machines and networks of the lab,
+	// under the name Remote.
+	Hypervisors []plan.Hypervisor `json:"hypervisors,omitempty"`
+	Remote      string            `json:"remote,omitempty"`
 }
 
 // StateNode is how to reach a node.
@@ -110,6 +116,31 @@ func saveState(dir string, s State) error {
 	return os.Rename(tmp, filepath.Join(dir, stateFile))
 }
 
+// Proxy is OpenSSH's ProxyCommand for a node that is reached through its hypervisor;
+// "" for others.
+func (s State) Proxy(node string) string {
+	for _, h := range s.Hypervisors {
+		if !slices.Contains(h.Nodes, node) {
+			continue
+		}
+		argv := []string{"ssh"}
+		for _, arg := range []string{"-i", home(h.Key), "-o", "UserKnownHostsFile=" + home(h.KnownHosts), "-o", "StrictHostKeyChecking=yes",
+			"-o", "IdentitiesOnly=yes", "-o", "LogLevel=ERROR", "-p", strconv.Itoa(h.Port), h.User + "@" + h.Host} {
+			argv = append(argv, "'"+strings.NewReplacer("'", `'\''`, "%", "%%").Replace(arg)+"'")
+		}
+		return strings.Join(slices.Insert(argv, len(argv)-1, "-W", "%h:%p"), " ")
+	}
+	return ""
+}
+
+// home is a path with "~/" as this user's, where that is known.
+func home(file string) string {
+	if full, err := expandHome(file); err == nil {
+		return full
+	}
+	return file
+}
+
 // Labs lists the labs under a state root, running or left over.
 func Labs(root string) ([]State, error) {
 	entries, err := os.ReadDir(root)
@@ -136,10 +167,55 @@ func (s State) InUse() bool { return !s.Detached && s.Driver.alive() }
 // Clear takes a lab down, whatever is left of it, and removes its state.
 func Clear(ctx context.Context, root, name string) error {
 	dir := filepath.Join(root, name)
+	if err := clearRemote(ctx, root, name); err != nil {
+		return fmt.Errorf("clear lab %q: %w", name, err)
+	}
 	if err := vm.Cleanup(ctx, dir); err != nil {
 		return fmt.Errorf("clear lab %q: %w", name, err)
 	}
 	return os.RemoveAll(dir)
+}
+
+// clearRemote takes down what a lab has on other computers.
+func clearRemote(ctx context.Context, root, name string) error {
+	labs, err := Labs(root)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, l := range labs {
+		if l.Name != name {
+			continue
+		}
+		for i, h := range l.Hypervisors {
+			if err := remoteSite(h, filepath.Join(root, name), l.Remote, i).clear(ctx); err != nil {
+				errs = append(errs, fmt.Errorf("%w; if that computer is gone for good, remove %s", err, filepath.Join(root, name)))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// SweepRemote clears what labs whose driver died left on other computers, and
+// returns their names. Those that it cannot clear, because a computer cannot be
+// reached, are errors that need not stop anybody.
+func SweepRemote(ctx context.Context, root string) (cleared []string, err error) {
+	labs, err := Labs(root)
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	for _, l := range labs {
+		if l.Detached || l.Driver.alive() || len(l.Hypervisors) == 0 {
+			continue
+		}
+		if err := Clear(ctx, root, l.Name); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		cleared = append(cleared, l.Name)
+	}
+	return cleared, errors.Join(errs...)
 }
 
 // Sweep clears the labs whose driver died without taking them down, and
@@ -161,7 +237,8 @@ func sweep(ctx context.Context, root string) (cleared []string, err error) {
 		return nil, err
 	}
 	for _, l := range labs {
-		if l.Detached || l.Driver.alive() {
+		// Nobody waits under the lock for a computer that does not answer; see SweepRemote.
+		if l.Detached || l.Driver.alive() || len(l.Hypervisors) > 0 {
 			continue
 		}
 		if err := Clear(ctx, root, l.Name); err != nil {

@@ -239,9 +239,9 @@ func TestClients(t *testing.T) {
 // TestStreams: numbers of streams are a factor of the workload that can have them,
 // and their cells share one apply.
 func TestStreams(t *testing.T) {
-	plain := expandText(t, good)
-	p := expandText(t, strings.Replace(good, "policies = [0, 10]", "policies = [0, 10]\nstreams = [1, 4, 16]", 1))
-	if got := p.Levels(FactorStreams); !slices.Equal(got, []string{"1", "16", "4"}) {
+	both := strings.Replace(good, `workloads = ["TCP_RR"]`, `workloads = ["TCP_STREAM", "TCP_RR"]`, 1)
+	plain, p := expandText(t, both), expandText(t, strings.Replace(both, "policies = [0, 10]", "policies = [0, 10]\nstreams = [1, 4, 16]", 1))
+	if got := p.Levels(FactorStreams); !slices.Equal(got, []string{"1", "4", "16"}) {
 		t.Errorf("levels %v, want 1, 4 and 16", got)
 	}
 	if p.Setups() != plain.Setups() || len(p.Cells) != 2*len(plain.Cells) {

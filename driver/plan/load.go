@@ -137,6 +137,7 @@ func (l *loader) spec(root *table) Spec {
 	s.Measure = l.measure(root.child("measure"), s.Measure, s.Lab)
 	l.matrix(root.child("matrix"), &s)
 	l.enoughMachines(s)
+	l.enoughHypervisors(s)
 	if s.Lab.Clock == ClockVirtual {
 		s.Measure.Blocks = s.Measure.Seeds * len(s.Scenarios)
 	}
@@ -168,6 +169,7 @@ func (l *loader) lab(t *table, d Lab) Lab {
 	out.Queues = int(t.number("queues", int64(d.Queues), 1, maxQueues))
 	out.NIC = l.nicKeys(t, "nic")
 	out.Inventory = l.inventory(t, out.Provider)
+	out.Hypervisors = l.hypervisors(t, out)
 	t.finish()
 	switch {
 	case local && virtual:
@@ -246,6 +248,9 @@ func (l *loader) measure(t *table, d Measure, lab Lab) Measure {
 	}
 	if l.labOK && lab.Provider == ProviderSSH && t.has("load_limit") {
 		t.problem("load_limit", "is about this computer, and the machines of provider %q are others; remove it, or write steal_limit", ProviderSSH)
+	}
+	if l.labOK && len(lab.Hypervisors) > 0 && t.has("load_limit") {
+		t.problem("load_limit", "is about this computer, and the nodes run on others; remove it, or write steal_limit")
 	}
 	if virtual {
 		return m // Blocks follow from the scenarios, which are not read yet
@@ -346,7 +351,7 @@ func (l *loader) streams(t *table, s *Spec) {
 		}
 	}
 	can := func(name string) bool { w, _ := l.cat.workload(name); return w.Streams }
-	if len(s.Workloads) > 0 && !slices.ContainsFunc(s.Workloads, can) {
+	if len(s.Streams) > 0 && len(s.Workloads) > 0 && !slices.ContainsFunc(s.Workloads, can) {
 		t.problem("streams", "is about %s, which is not in workloads; add it there, or remove streams", strings.Join(able, " and "))
 	}
 }

@@ -115,14 +115,14 @@ func TestDefaultsFillWhatIsNotSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := Defaults()
-	if got.Seed != 1 || got.Lab != d.Lab || got.Measure != d.Measure {
+	if got.Seed != 1 || !reflect.DeepEqual(got.Lab, d.Lab) || got.Measure != d.Measure {
 		t.Errorf("got %+v, want the defaults %+v", got, d)
 	}
 	local, err := Parse("t.toml", []byte(minimal+"[lab]\nprovider = \"local\"\n"), testCatalog())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (Lab{Provider: ProviderLocal, Endpoint: EndpointNetns, Clock: ClockWall}); local.Lab != want {
+	if want := (Lab{Provider: ProviderLocal, Endpoint: EndpointNetns, Clock: ClockWall}); !reflect.DeepEqual(local.Lab, want) {
 		t.Errorf("local lab is %+v, want %+v", local.Lab, want)
 	}
 }
@@ -167,7 +167,7 @@ func TestEveryProblemIsNamedWithItsLine(t *testing.T) {
 		"clients no list":      {`[0, 10]`, "[0]\nclients = 4", `t.toml:31: matrix.clients: is the number 4, want a list of numbers, as in [0, 100]`},
 		"clients misspelt":     {`[0, 10]`, "[0]\nclient = [4]", `t.toml:31: matrix.client: unknown key (did you mean "clients"?)`},
 		"too many streams":     {`[0, 10]`, "[0]\nstreams = [129]", `t.toml:31: matrix.streams: 129 is out of range, want 1 to 128`},
-		"no streams of RR":     {`["TCP_STREAM", "TCP_RR"]`, "[\"TCP_RR\"]\nstreams = [4]", `t.toml:30: matrix.streams: is about "TCP_STREAM", which is not in workloads; add it there, or remove streams`},
+		"no streams of RR":     {`[0, 10]`, "[0]\nstreams = [4]", `t.toml:31: matrix.streams: is about "TCP_STREAM", which is not in workloads; add it there, or remove streams`},
 		"fewer policies":       {`[0, 10]`, "[0, 3]\nclients = [1, 4]", `t.toml:30: matrix.policies: 3 is less than clients = 4, each of which has a policy of its own; write 0, or 4 and more`},
 		"datapath of two":      {`[0, 10]`, "[0]\nclients = [4, 16]", `t.toml:35: arm.datapath: "iptables" cannot have 16 clients (matrix.clients): it is a test; write clients of at most 4, or another datapath`},
 		"text for count":       {`[0, 10]`, `[0, "10"]`, `t.toml:30: matrix.policies: has the text "10" in it, want whole numbers`},
@@ -192,7 +192,7 @@ func TestEveryProblemIsNamedWithItsLine(t *testing.T) {
 		"syntax":               {`seed = 7`, `seed = `, "t.toml:4: not valid TOML: "},
 		"other schema":         {`schema = 1`, "schema = 2\nsed = 1", `t.toml:1: schema: is the number 2, want 1, the only schema this driver reads`},
 		"missing schema":       {`schema = 1`, ``, `t.toml:1: schema: is missing; write schema = 1`},
-		"table in a table":     {"datapath = \"docker\"", "datapath = \"xdp\"\n[lab.x]", "t.toml:40: lab.x: unknown key, want \"provider\", \"clock\", \"endpoint\", \"accel\", \"kernel\", \"vcpus\", \"memory\", \"queues\", \"nic\", \"mtu\", \"offloads\", \"machine\", \"abandon_after\", \"directory\" or \"cache\""},
+		"table in a table":     {"datapath = \"docker\"", "datapath = \"xdp\"\n[lab.x]", "t.toml:40: lab.x: unknown key, want \"provider\", \"clock\", \"endpoint\", \"accel\", \"kernel\", \"vcpus\", \"memory\", \"queues\", \"nic\", \"mtu\", \"offloads\", \"machine\", \"abandon_after\", \"directory\", \"cache\" or \"hypervisor\""},
 		"too many trials":      {"blocks = 2\ntrials = 4", "blocks = 100\ntrials = 1000", ""},
 		"seeds on the wall":    {"blocks = 2", "blocks = 2\nseeds = 3", `t.toml:17: measure.seeds: is about clock = "virtual", where a seed is all that differs between boots; write blocks`},
 		"stop beside trials":   {"trials = 4", "trials = 4\nstop = { ci = 0.02, min = 5, max = 30 }", `t.toml:17: measure.trials: is there beside stop, which says how many trials; remove one of them`},
@@ -321,7 +321,7 @@ func TestDefaultsOfVirtualTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (Lab{Provider: "libvirt", Endpoint: "netns", Clock: "virtual", Accel: "tcg", Kernel: "6.12", VCPUs: 1, Memory: 1024}); got.Lab != want {
+	if want := (Lab{Provider: "libvirt", Endpoint: "netns", Clock: "virtual", Accel: "tcg", Kernel: "6.12", VCPUs: 1, Memory: 1024}); !reflect.DeepEqual(got.Lab, want) {
 		t.Errorf("lab is %+v, want %+v", got.Lab, want)
 	}
 	if want := (Measure{Blocks: 4, Seeds: 2, Trials: 1, Estimator: "median", Duration: time.Second, Congestion: "reno"}); got.Measure != want {

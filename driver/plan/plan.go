@@ -67,6 +67,8 @@ type Lab struct {
 	Memory int    `json:"memory_mib,omitempty"` // MiB per VM
 	Queues int    `json:"queues,omitempty"`     // queue pairs of the data NIC
 	NIC    NIC    `json:"nic,omitzero"`         // the data NIC; its Queues are 0, or compared
+	// Hypervisors run the VMs; nil is this computer.
+	Hypervisors []Hypervisor `json:"hypervisors,omitempty"`
 	// About existing machines; nil with other providers than ssh.
 	Inventory *Inventory `json:"inventory,omitempty"`
 }

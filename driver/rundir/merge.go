@@ -215,7 +215,7 @@ func (m *merger) absentShards() (out []Shard) {
 // mattering are the parts of env.json that decide what a number means.
 func mattering() []string {
 	return []string{"hookbed_revision", "bundle_sha256", "guest_sha256", "image_sha256", "endpoint_sha256", "kernel_release",
-		"kernel_cmdline", "icount_shift", "accelerator", "hypervisor", "cpu_model", "vcpus", "memory_mib", "data_nic_queues"}
+		"kernel_cmdline", "icount_shift", "accelerator", "hypervisor", "hypervisors", "cpu_model", "vcpus", "memory_mib", "data_nic_queues"}
 }
 
 // compareEnvironments says what that matters differs from the first environment.

@@ -22,6 +22,9 @@ func (h *Hypervisor) NetNS() string {
 // Dialer dials guests from the network namespace that NetNS names. Addresses
 // are IP:port, never names. It works until Close or Detach.
 func (h *Hypervisor) Dialer() func(ctx context.Context, network, addr string) (net.Conn, error) {
+	if h.cfg.Remote != nil {
+		return h.cfg.Remote.Reach
+	}
 	if h.daemon == nil {
 		return new(net.Dialer).DialContext
 	}

@@ -57,7 +57,7 @@ func (h *Hypervisor) Start(ctx context.Context, m Machine) error {
 	}
 	err = within(ctx, func() error { _, err := h.lv.DomainCreateXML(text, flags); return err })
 	if err != nil {
-		return &StartError{Machine: m.Name, Log: h.Log(m.Name), Err: err}
+		return &StartError{Machine: m.Name, Log: h.Log(ctx, m.Name), Err: err}
 	}
 	return nil
 }
@@ -68,10 +68,8 @@ func (h *Hypervisor) describe(ctx context.Context, m Machine) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if m.Accel == TCG {
-		if err := supported(f.qemu); err != nil {
-			return "", err
-		}
+	if err := f.supports(m.Accel); err != nil {
+		return "", err
 	}
 	x, err := m.xml(f.models)
 	if err != nil {
@@ -82,14 +80,24 @@ func (h *Hypervisor) describe(ctx context.Context, m Machine) (string, error) {
 
 // Log is what QEMU complained of at the end of a machine's log, without the
 // command line that precedes it there; "" if it did not.
-func (h *Hypervisor) Log(name string) string {
+func (h *Hypervisor) Log(ctx context.Context, name string) string {
 	var said []string
-	for line := range strings.Lines(tail(filepath.Join(h.root(), "var/log/libvirt/qemu", name+".log"))) {
+	for line := range strings.Lines(h.logTail(ctx, "var/log/libvirt/qemu/"+name+".log")) {
 		if line = strings.TrimSpace(line); strings.Contains(line, qemuBinary+": ") {
 			said = append(said, line)
 		}
 	}
 	return strings.Join(said, "; ")
+}
+
+// logTail is the end of a log of the computer that the machines run on, by its
+// path below "/"; empty if it cannot be read, as by others than root.
+func (h *Hypervisor) logTail(ctx context.Context, path string) string {
+	if h.cfg.Remote == nil {
+		return tail(filepath.Join(h.root(), path))
+	}
+	out, _ := h.cfg.Remote.Run(ctx, "tail", "-c", "2048", "/"+path) // a help to whoever reads the error that counts
+	return string(out)
 }
 
 // Destroy ends a machine at once; one that is not there is no error.
@@ -175,9 +183,16 @@ func (h *Hypervisor) List(ctx context.Context) ([]string, error) {
 }
 
 // CommandLine is the argument vector of a running machine's QEMU.
-func (h *Hypervisor) CommandLine(_ context.Context, name string) ([]string, error) {
+func (h *Hypervisor) CommandLine(ctx context.Context, name string) ([]string, error) {
 	fail := func(err error) ([]string, error) {
 		return nil, fmt.Errorf("read QEMU's command line of machine %q: %w", name, err)
+	}
+	if h.cfg.Remote != nil {
+		line, err := h.cfg.Remote.Run(ctx, "sh", "-c", findCommandLine, "sh", name)
+		if err != nil {
+			return fail(err)
+		}
+		return arguments(line), nil
 	}
 	// Numbers in a private libvirtd's /run are those of its /proc.
 	pid, err := os.ReadFile(filepath.Join(h.root(), "run/libvirt/qemu", name+".pid"))
@@ -188,7 +203,20 @@ func (h *Hypervisor) CommandLine(_ context.Context, name string) ([]string, erro
 	if err != nil {
 		return fail(err)
 	}
-	return strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00"), nil
+	return arguments(line), nil
+}
+
+// findCommandLine looks for machine $1 in /proc, which everybody may read; the file
+// with its process number only root. libvirt names a guest as in "guest=NAME,debug-threads=on".
+const findCommandLine = `file=$(grep -l -a -F "guest=$1," /proc/[0-9]*/cmdline 2>/dev/null | while read -r f; do
+	case $(head -c 256 "$f" | tr '\0' ' ') in *qemu*) echo "$f"; break;; esac
+done)
+[ -n "$file" ] || { echo "no process of it" >&2; exit 1; }
+exec cat "$file"`
+
+// arguments takes a /proc/PID/cmdline apart.
+func arguments(line []byte) []string {
+	return strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
 }
 
 // sweep ends what the record names.

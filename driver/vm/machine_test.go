@@ -144,8 +144,9 @@ func TestNICXML(t *testing.T) {
 
 func TestNetworkXML(t *testing.T) {
 	for golden, n := range map[string]Network{
-		"network-mgmt.xml": {Name: "hookbed-golden-mgmt", Bridge: "hbm-golden", HostCIDR: "198.18.0.1/24"},
-		"network-data.xml": {Name: "hookbed-golden-data", Bridge: "hbd-golden", MTU: 9000},
+		"network-mgmt.xml":   {Name: "hookbed-golden-mgmt", Bridge: "hbm-golden", HostCIDR: "198.18.0.1/24"},
+		"network-data.xml":   {Name: "hookbed-golden-data", Bridge: "hbd-golden", MTU: 9000},
+		"network-bridge.xml": {Name: "hookbed-golden-data", Bridge: "br-data", Existing: true},
 	} {
 		x, err := n.xml()
 		if err != nil {

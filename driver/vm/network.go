@@ -10,18 +10,26 @@ import (
 	"libvirt.org/go/libvirtxml"
 )
 
+// namePrefix begins the names of all labs' networks.
+const namePrefix = "hookbed-"
+
 // Network is an isolated network of a lab: a bridge to which only its machines
 // are joined, without DHCP, DNS or a way out.
 type Network struct {
-	Name     string // "hookbed-LAB-mgmt"
+	Name     string // namePrefix + "LAB-mgmt"
 	Bridge   string // name of the bridge interface, at most 15 characters
 	HostCIDR string // the driver's address on it, "198.18.0.1/24"; "" is none
 	MTU      int    // bytes; 0 is the kernel's 1500
+	// Existing: Bridge is one that the computer has, which leads to other computers.
+	Existing bool
 }
 
 func (n Network) xml() (*libvirtxml.Network, error) {
 	if n.Bridge == "" || len(n.Bridge) > 15 {
 		return nil, fmt.Errorf("bridge name %q has %d characters, want 1 to 15", n.Bridge, len(n.Bridge))
+	}
+	if n.Existing {
+		return &libvirtxml.Network{Name: n.Name, Forward: &libvirtxml.NetworkForward{Mode: "bridge"}, Bridge: &libvirtxml.NetworkBridge{Name: n.Bridge}}, nil
 	}
 	x := &libvirtxml.Network{
 		Name:   n.Name,
@@ -51,7 +59,7 @@ func (h *Hypervisor) CreateNetwork(ctx context.Context, n Network) error {
 	if err != nil {
 		return fail(err)
 	}
-	if n.HostCIDR != "" && h.daemon == nil {
+	if n.HostCIDR != "" && h.daemon == nil && h.cfg.Remote == nil { // libvirt refuses it on a remote one
 		if err := free(netip.MustParsePrefix(n.HostCIDR).Masked()); err != nil {
 			return fail(err)
 		}
@@ -63,11 +71,52 @@ func (h *Hypervisor) CreateNetwork(ctx context.Context, n Network) error {
 	if err := h.remember(&h.record.Networks, n.Name); err != nil {
 		return fail(err)
 	}
-	err = within(ctx, func() error { _, err := h.lv.NetworkCreateXML(text); return err })
+	// Not given up half way: what an interrupted call makes later, nobody removes.
+	making, cancel := context.WithTimeout(context.WithoutCancel(ctx), createLimit)
+	defer cancel()
+	err = within(making, func() error { _, err := h.lv.NetworkCreateXML(text); return err })
+	if err == nil && n.Existing {
+		err = h.alone(ctx, n)
+	}
 	if err != nil {
 		return fail(err)
 	}
 	return nil
+}
+
+// alone fails if another lab's network is on the bridge, too: nodes of all labs
+// have the same data addresses, and their traffic would be in each other's way.
+// It is asked after the network was made, so that of two labs at once at least
+// one sees the other.
+func (h *Hypervisor) alone(ctx context.Context, n Network) error {
+	others := ""
+	err := within(ctx, func() error {
+		all, _, err := h.lv.ConnectListAllNetworks(1, 0)
+		if err != nil {
+			return err
+		}
+		for _, o := range all {
+			text, err := h.lv.NetworkGetXMLDesc(o, 0)
+			if isNotFound(err) {
+				continue // gone meanwhile
+			}
+			var x libvirtxml.Network
+			if err == nil {
+				err = x.Unmarshal(text)
+			}
+			if err != nil {
+				return fmt.Errorf("read network %q: %w", o.Name, err)
+			}
+			if strings.HasPrefix(o.Name, namePrefix) && o.Name != n.Name && x.Bridge != nil && x.Bridge.Name == n.Bridge {
+				others = o.Name
+			}
+		}
+		return nil
+	})
+	if err == nil && others != "" {
+		err = fmt.Errorf("bridge %s carries the data of another lab, whose network is %q: wait for its end, name another bridge, or where its driver died run `driver down`, or `virsh net-destroy %s` if it cannot", n.Bridge, others, others)
+	}
+	return err
 }
 
 // DestroyNetwork removes a network; one that is not there is no error.

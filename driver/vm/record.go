@@ -21,6 +21,8 @@ type record struct {
 	Socket   string   `json:"socket,omitempty"`
 	Machines []string `json:"machines,omitempty"`
 	Networks []string `json:"networks,omitempty"`
+	// Remote is where they are, if not on this computer; then there is no Socket.
+	Remote string `json:"remote,omitempty"`
 }
 
 func (r record) save(dir string) error {
@@ -59,6 +61,26 @@ func loadRecord(dir string) (record, error) {
 		return record{}, fmt.Errorf("read %s: %w", path, err)
 	}
 	return r, nil
+}
+
+// CleanupRemote ends whatever a lab left on a remote libvirtd, by the record in
+// its state directory, and removes that directory. Doing it again does nothing.
+func CleanupRemote(ctx context.Context, stateDir string, remote *Remote) error {
+	r, err := loadRecord(stateDir)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return os.RemoveAll(stateDir)
+	case err != nil:
+		return err
+	}
+	h := &Hypervisor{cfg: Config{StateDir: stateDir, Lab: r.Lab, Remote: remote}, record: r}
+	if err = h.open(ctx, ""); err == nil {
+		err = h.Close(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("clean up lab %q on %s: %w", r.Lab, r.Remote, err)
+	}
+	return os.RemoveAll(stateDir)
 }
 
 func removeRecord(dir string) error {

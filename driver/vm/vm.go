@@ -25,6 +25,8 @@ const SystemSocket = "/run/libvirt/libvirt-sock"
 
 const (
 	dialLimit   = 5 * time.Second  // to connect to a libvirtd that listens
+	remoteLimit = 30 * time.Second // to connect to a remote libvirtd, through SSH
+	createLimit = 30 * time.Second // for a network to be made
 	daemonLimit = 30 * time.Second // for a private libvirtd to listen
 	endLimit    = 15 * time.Second // for killed processes to be gone
 )
@@ -44,6 +46,17 @@ type Config struct {
 	CacheDir string
 	// Socket of the system's libvirtd, SystemSocket if empty.
 	Socket string
+	// Remote is a libvirtd on another computer, used in the place of this one's.
+	// It outlives the Hypervisor.
+	Remote *Remote
+}
+
+// Remote is a libvirtd on another computer and the way to it.
+type Remote struct {
+	Name  string                                                            // for messages
+	Dial  func(ctx context.Context) (net.Conn, error)                       // to libvirtd
+	Reach func(ctx context.Context, network, addr string) (net.Conn, error) // to guests, from that computer
+	Run   func(ctx context.Context, argv ...string) ([]byte, error)         // a command there; its output
 }
 
 // Hypervisor is a connection to libvirt on which one lab has its networks and
@@ -62,6 +75,7 @@ type Hypervisor struct {
 // hostFacts is what domain XML depends on.
 type hostFacts struct {
 	models []string // security models that label guests
+	types  []string // of x86 domains: "qemu", "kvm"
 	qemu   string   // version
 }
 
@@ -79,6 +93,13 @@ func Connect(ctx context.Context, cfg Config) (*Hypervisor, error) {
 		cfg.Socket = SystemSocket
 	}
 	h := &Hypervisor{cfg: cfg, record: record{Lab: cfg.Lab}}
+	if cfg.Remote != nil {
+		h.record.Remote = cfg.Remote.Name
+		if err := h.record.save(cfg.StateDir); err != nil {
+			return nil, err
+		}
+		return opened(h, h.open(ctx, ""))
+	}
 	if answers(cfg.Socket) {
 		h.record.Socket = cfg.Socket
 		if err := h.record.save(cfg.StateDir); err != nil {
@@ -140,9 +161,18 @@ func answers(socket string) bool {
 	return true
 }
 
-// open speaks libvirt's protocol on a socket.
+// open speaks libvirt's protocol on a socket, or with the remote libvirtd.
 func (h *Hypervisor) open(ctx context.Context, socket string) error {
-	conn, err := (&net.Dialer{Timeout: dialLimit}).DialContext(ctx, "unix", socket)
+	dial := func(ctx context.Context) (net.Conn, error) {
+		return (&net.Dialer{Timeout: dialLimit}).DialContext(ctx, "unix", socket)
+	}
+	if r := h.cfg.Remote; r != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, remoteLimit)
+		defer cancel()
+		dial, socket = r.Dial, r.Name
+	}
+	conn, err := dial(ctx)
 	if err != nil {
 		return fmt.Errorf("connect to libvirt: %w", err)
 	}
@@ -184,7 +214,7 @@ func (h *Hypervisor) facts(ctx context.Context) (hostFacts, error) {
 			return fmt.Errorf("read QEMU's version: %w", err)
 		}
 		f.qemu = versionString(qemu)
-		f.models, err = securityModels(capabilities)
+		f.models, f.types, err = readCapabilities(capabilities)
 		return err
 	})
 	if err != nil {
@@ -194,18 +224,47 @@ func (h *Hypervisor) facts(ctx context.Context) (hostFacts, error) {
 	return f, nil
 }
 
-// securityModels reads from libvirt's capabilities which security models label
-// the processes and files of its guests.
-func securityModels(capabilities string) ([]string, error) {
+// readCapabilities reads from libvirt's capabilities which security models label
+// the processes and files of its guests, and which types of x86 guests it runs.
+func readCapabilities(capabilities string) (models, types []string, err error) {
 	var caps libvirtxml.Caps
 	if err := caps.Unmarshal(capabilities); err != nil {
-		return nil, fmt.Errorf("parse libvirt's capabilities: %w", err)
+		return nil, nil, fmt.Errorf("parse libvirt's capabilities: %w", err)
 	}
-	var models []string
 	for _, m := range caps.Host.SecModel {
 		models = append(models, m.Name)
 	}
-	return models, nil
+	for _, g := range caps.Guests {
+		if g.Arch.Name != "x86_64" {
+			continue
+		}
+		for _, d := range g.Arch.Domains {
+			types = append(types, d.Type)
+		}
+	}
+	return models, types, nil
+}
+
+// Supports says whether machines can have an accelerator, as far as libvirt knows:
+// QEMU must be new enough to emulate, or the computer able to virtualise.
+func (h *Hypervisor) Supports(ctx context.Context, accel string) error {
+	f, err := h.facts(ctx)
+	if err != nil {
+		return err
+	}
+	return f.supports(accel)
+}
+
+func (f hostFacts) supports(accel string) error {
+	switch {
+	case len(f.types) == 0:
+		return errors.New("libvirt has no QEMU for x86-64 guests: install one (Debian: qemu-system-x86)")
+	case accel == TCG:
+		return supported(f.qemu)
+	case !slices.Contains(f.types, accel):
+		return fmt.Errorf("libvirt offers no %s: switch virtualisation on in the firmware, load the modules kvm_intel or kvm_amd, or write accel = %q", accel, TCG)
+	}
+	return nil
 }
 
 // within runs a call that knows no context, and stops waiting for it when ctx ends.
@@ -220,8 +279,11 @@ func within(ctx context.Context, call func() error) error {
 	}
 }
 
+var errLost = errors.New("the connection to libvirt is lost")
+
 // Close ends the lab's machines and networks, and its private libvirtd. It
-// may be called again.
+// may be called again. Where the way to a remote libvirtd is lost it fails, and
+// CleanupRemote does it later.
 func (h *Hypervisor) Close(ctx context.Context) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -234,10 +296,13 @@ func (h *Hypervisor) Close(ctx context.Context) error {
 		_ = h.conn.Close() // it is dead already
 		return removeRecord(h.cfg.StateDir)
 	}
-	if h.lv.IsConnected() {
+	switch {
+	case h.lv.IsConnected():
 		if err := h.sweep(ctx); err != nil {
 			return err
 		}
+	case h.cfg.Remote != nil: // it goes on without us, and keeps the networks
+		return fmt.Errorf("take down the lab on %s: %w", h.cfg.Remote.Name, errLost)
 	}
 	h.hangUp()
 	return removeRecord(h.cfg.StateDir)

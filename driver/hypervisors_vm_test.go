@@ -1,0 +1,223 @@
+//go:build vm
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// computerState is what a lab could leave on a computer. Images stay; what $1 says
+// stays where the login is not root's, for libvirt keeps it.
+const computerState = `exec 2>&1
+virsh --connect qemu:///system list --all --name; virsh --connect qemu:///system net-list --all --name
+ip -br link | cut -d' ' -f1; ip address show; ip route; bridge link | cut -d' ' -f2; iptables-save | grep -e hb -e 198.18; nft list ruleset | grep -e hb[dm]- -e 198.18
+find /var/lib/hookbed -type d; find /var/lib/hookbed -type f -not -path '/var/lib/hookbed/images/*'; find /var/lib/hookbed/images -name '.*'
+find /run /var/lib/libvirt /var/log /etc/libvirt -name '*hookbed-*' -o -name 'hb[dm]-*' | grep -v -e "$1"
+for p in /proc/[0-9]*; do cat $p/comm; done | grep -e qemu -e dnsmasq`
+
+// computersClean waits until the computers have nothing of a lab.
+func (f *fleet) computersClean(before []string) {
+	f.t.Helper()
+	eventually(f.t, 10*time.Second, "the computers are as they were", func() error {
+		for i, m := range f.machines {
+			if now := f.computerState(m); now != before[i] {
+				return fmt.Errorf("%s is not as it was:\n%s", m.name, difference(before[i], now))
+			}
+		}
+		return nil
+	})
+	if left, _ := filepath.Glob(f.path("state/hookbed/labs/*")); len(left) > 0 {
+		f.t.Errorf("lab state left: %v", left)
+	}
+}
+
+func (f *fleet) computerState(m *fleetMachine) string {
+	stays := "^$"
+	if m.name == "node2" {
+		stays = `^/var/log/libvirt/qemu/hookbed-.*[.]log$\|^/run/libvirt/network/hookbed-`
+	}
+	out, _ := f.on(m, "sh", "-c", computerState, "sh", stays).CombinedOutput() // grep finds nothing where nothing is left
+	return string(out)
+}
+
+// imagesOn lists a computer's images with their inodes: what is copied again gets another.
+func (f *fleet) imagesOn(m *fleetMachine) string {
+	f.t.Helper()
+	out, err := f.on(m, "sh", "-c", "cd /var/lib/hookbed/images && stat -c '%n %i %y %a' *").CombinedOutput()
+	if err != nil {
+		f.t.Fatalf("list images of %s: %v: %s", m.name, err, out)
+	}
+	return string(out)
+}
+
+// TestVMHypervisors: nodes on the libvirtds of two computers, one of whose logins
+// is not root; the driver cut off and killed while machines boot, and killed while it measures.
+// Nothing is left on either computer but the images, which are copied once.
+func TestVMHypervisors(t *testing.T) {
+	f := newComputers(t)
+	f.write("h.toml", hypervisorsHead+twoComputers+hypervisorsTail)
+	f.refusals()
+
+	before := make([]string, len(f.machines))
+	for i, m := range f.machines {
+		if out, err := f.on(m, "sh", "-c", `mkdir -p /var/lib/hookbed/images && mkdir -p -m 711 /var/lib/hookbed/labs && chown --reference=/var/lib/hookbed /var/lib/hookbed/*`).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		before[i] = f.computerState(m)
+	}
+
+	// Cut off while its machines boot: it takes them down by another connection.
+	machines := func() error {
+		for _, m := range f.machines {
+			if err := f.on(m, "sh", "-c", `virsh --connect qemu:///system list --name | grep hookbed-`).Run(); err != nil {
+				return fmt.Errorf("no machine on %s", m.name)
+			}
+		}
+		return nil
+	}
+	cut := f.startRun("cut", machines)
+	f.killSessions(f.machines[0])
+	if <-cut.ended; cut.cmd.ProcessState.ExitCode() != exitRig {
+		t.Errorf("exit code %d of a run whose connection was cut, want %d:\n%s", cut.cmd.ProcessState.ExitCode(), exitRig, cut.out)
+	}
+	f.computersClean(before)
+
+	// Killed while its machines boot: what has no owner any more goes at the next run.
+	f.startRun("killed", machines).kill()
+	was := []string{f.imagesOn(f.machines[0]), f.imagesOn(f.machines[1])}
+
+	said := f.expectDriver(0, []string{"cleared what killed runs left on hypervisors: [r"}, "run", "h.toml", "--out", "run")
+	t.Log(said)
+	if seen, err := trialsIn(f.path("run/rows.csv")); err != nil || len(seen) != 2 {
+		t.Errorf("%d trials, %v, want 2", len(seen), err)
+	}
+	f.computersClean(before)
+	for i, m := range f.machines {
+		if now := f.imagesOn(m); now != was[i] {
+			t.Errorf("images of %s were copied again:\n%s", m.name, difference(was[i], now))
+		}
+	}
+	env, err := os.ReadFile(f.path("run/env.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"hypervisors": {`, `"uri": "qemu+ssh://lab@198.18.102.2/system"`, `"libvirt": "`, `"data_bridge": "br-data"`, `"host_key": "ssh-ed25519 SHA256:`, `"guest=hookbed-r`} {
+		if !strings.Contains(string(env), want) {
+			t.Errorf("env.json lacks %s", want)
+		}
+	}
+
+	// Killed while it measures: `driver down` does it.
+	f.startRun("again", func() error {
+		if trialsStarted(f.path("again/rows.csv")) < 1 {
+			return errors.New("no trial is done")
+		}
+		return nil
+	}).kill()
+	f.expectDriver(0, []string{"taken down: r"}, "down")
+	f.computersClean(before)
+}
+
+// drivenRun is a run under way.
+type drivenRun struct {
+	cmd   *exec.Cmd
+	out   *bytes.Buffer // read after the end
+	ended chan struct{}
+}
+
+func (r *drivenRun) kill() {
+	_ = r.cmd.Process.Kill() // may have ended
+	<-r.ended
+}
+
+// startRun starts a run and returns when reached has no error any more.
+func (f *fleet) startRun(dir string, reached func() error) *drivenRun {
+	f.t.Helper()
+	r := &drivenRun{ended: make(chan struct{})}
+	r.cmd, r.out = f.driver("run", "h.toml", "--out", dir)
+	if err := r.cmd.Start(); err != nil {
+		f.t.Fatal(err)
+	}
+	go func() {
+		_ = r.cmd.Wait() // how it ended is the test's matter
+		close(r.ended)
+	}()
+	f.t.Cleanup(r.kill)
+	for limit := time.Now().Add(10 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		err := reached()
+		if err == nil {
+			return r
+		}
+		select {
+		case <-r.ended:
+			f.t.Fatalf("run %s ended by itself: %v\n%s", dir, err, r.out)
+		default:
+		}
+		if time.Now().After(limit) {
+			f.t.Fatalf("run %s: %v", dir, err)
+		}
+	}
+}
+
+// TestVMHypervisorUp is the interactive lab on another computer, as an ordinary
+// user there, with a data network that the lab makes.
+func TestVMHypervisorUp(t *testing.T) {
+	f := newComputers(t)
+	const one = "[[lab.hypervisor]]\nnodes = [\"node1\"]\nuri = \"qemu+ssh://lab@198.18.102.2/system\"\nkey = \"login\"\nknown_hosts = \"known_hosts\"\n"
+	f.write("up.toml", hypervisorsHead+one+strings.Replace(hypervisorsTail, "multi-host", "localhost", 1))
+	f.expectDriver(0, []string{"driver ssh node1"}, "up", "up.toml")
+	f.expectDriver(0, []string{"node1 two words"}, "ssh", "node1", "--", "sh", "-c", `echo "$(uname -n) two words"`)
+	f.expectDriver(7, nil, "ssh", "node1", "--", "sh", "-c", "exit 7")
+	if err := os.Mkdir(f.path("elsewhere"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd, out := f.driver("down")
+	cmd.Dir = f.path("elsewhere") // the key's path is relative to where the lab was brought up
+	if err := cmd.Run(); err != nil {
+		t.Errorf("driver down: %v\n%s", err, out)
+	}
+	if left := f.computerState(f.machines[1]); strings.Contains(left, "hookbed-") || strings.Contains(left, "qemu") {
+		t.Errorf("left on the computer:\n%s", left)
+	}
+}
+
+// refusals: a run says what is wrong with a hypervisor, and its fix, before anything boots.
+func (f *fleet) refusals() {
+	f.t.Helper()
+	f.write("bad.toml", hypervisorsHead+strings.Replace(twoComputers, `"br-data"`, `"br-none"`, 1)+hypervisorsTail)
+	f.expectDriver(exitRig, []string{`find data_bridge "br-none" on root@198.18.101.2`}, "run", "bad.toml", "--out", "bad")
+	f.stopLibvirtd(f.machines[1])
+	f.expectDriver(exitRig, []string{"use libvirt of lab@198.18.102.2", "systemctl start libvirtd"}, "run", "h.toml", "--out", "bad")
+	f.startLibvirtd(f.machines[1])
+	if left, _ := filepath.Glob(f.path("state/hookbed/labs/*")); len(left) > 0 {
+		f.t.Errorf("lab state left: %v", left)
+	}
+}
+
+// expectDriver runs the real driver in the hub and returns what it said.
+func (f *fleet) expectDriver(exit int, want []string, args ...string) string {
+	f.t.Helper()
+	cmd, out := f.driver(args...)
+	var failed *exec.ExitError
+	if err := cmd.Run(); err != nil && !errors.As(err, &failed) {
+		f.t.Fatal(err)
+	}
+	if got := cmd.ProcessState.ExitCode(); got != exit {
+		f.t.Fatalf("driver %s: exit code %s, want %d:\n%s", strings.Join(args, " "), strconv.Itoa(got), exit, out)
+	}
+	for _, text := range want {
+		if !strings.Contains(out.String(), text) {
+			f.t.Errorf("driver %s does not say %q:\n%s", strings.Join(args, " "), text, out)
+		}
+	}
+	return out.String()
+}

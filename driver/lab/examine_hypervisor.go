@@ -1,0 +1,155 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+
+	"hookbed/driver/host"
+	"hookbed/driver/plan"
+	"hookbed/driver/vm"
+)
+
+// ExamineHypervisor looks at a computer on whose libvirt nodes are to run: login,
+// libvirt and what it can do, the directory, and the way of the data. cards are
+// those of the data network that the experiment has. It leaves nothing there.
+func ExamineHypervisor(ctx context.Context, h plan.Hypervisor, accel string, cards []plan.NIC) []Finding {
+	ctx, cancel := context.WithTimeout(ctx, examineLimit)
+	defer cancel()
+	s := &site{at: &h}
+	found := s.loginFinding(s.login(ctx))
+	out := []Finding{found}
+	if found.OK {
+		defer s.ssh.Close()
+		out = append(out, s.libvirtFindings(ctx, accel)...)
+		out = append(out, s.forwardFinding(ctx), s.directoryFinding(ctx), s.firewallFinding(ctx))
+		if h.DataBridge != "" {
+			out = append(out, s.bridgeFinding(ctx, cards))
+		}
+	}
+	for i := range out {
+		out[i].What = s.name() + " " + out[i].What
+	}
+	return out
+}
+
+func (s *site) loginFinding(err error) Finding {
+	h := s.at
+	f := reachFinding(&plan.Inventory{Directory: h.Directory}, plan.Machine{Host: h.Host, Port: h.Port, User: h.User, Key: h.Key, KnownHosts: h.KnownHosts}, err)
+	f.What = "login"
+	if err == nil {
+		f.Detail = "host key " + host.Fingerprint(s.hostKey)
+	}
+	return f
+}
+
+// libvirtFindings connect to libvirt as a lab does.
+func (s *site) libvirtFindings(ctx context.Context, accel string) []Finding {
+	f := Finding{What: "libvirt", Fix: "on it: systemctl start libvirtd, and see that user " + s.at.User + " may use it (root, or one of group libvirt)"}
+	fail := func(err error) []Finding {
+		f.Detail = err.Error()
+		return []Finding{f}
+	}
+	dir, err := os.MkdirTemp("", "hookbed-doctor-")
+	if err != nil {
+		return fail(err)
+	}
+	defer os.RemoveAll(dir)
+	hv, err := vm.Connect(ctx, vm.Config{StateDir: dir, Lab: "doctor", Remote: s.remote()})
+	if err != nil {
+		return fail(err)
+	}
+	v, err := hv.Versions(ctx)
+	able := hv.Supports(ctx, accel)
+	if err = errors.Join(err, hv.Close(ctx)); err != nil {
+		return fail(err)
+	}
+	f.OK, f.Detail = true, fmt.Sprintf("%s, QEMU %s", v.Libvirt, v.QEMU)
+	a := Finding{What: "accelerator", OK: able == nil, Detail: accel}
+	if able != nil {
+		a.Detail, a.Fix = able.Error(), "on it, do what the message says, or write another accel"
+	}
+	return []Finding{f, a}
+}
+
+// forwardFinding tries whether guests can be reached through the SSH server, by the
+// port that discards (RFC 863), at which hardly anybody answers.
+func (s *site) forwardFinding(ctx context.Context) Finding {
+	f := Finding{What: "forwarding", OK: true, Detail: "its SSH server forwards connections to guests"}
+	conn, err := s.ssh.Forward(ctx, "tcp", "127.0.0.1:9")
+	if err == nil {
+		_ = conn.Close()
+	}
+	if err != nil && (strings.Contains(err.Error(), "prohibited") || errors.Is(err, host.ErrUnreachable)) {
+		f.OK, f.Detail, f.Fix = false, err.Error(), "on it, write AllowTcpForwarding yes into sshd_config (and no permitopen= before the key)"
+	}
+	return f
+}
+
+// leastSpace is what images of one kernel and the files of a lab take, in bytes.
+const leastSpace = 1 << 30
+
+// lookAtDirectory prints the bytes free where directory $1 is, or would be made.
+const lookAtDirectory = `dir=$1
+while [ ! -e "$dir" ]; do dir=$(dirname "$dir"); done
+[ -d "$dir" ] && [ -w "$dir" ] || { echo "$dir is not this user's to write to" >&2; exit 1; }
+for sub in images labs; do [ ! -e "$1/$sub" ] || [ -w "$1/$sub" ] || { echo "$1/$sub is not this user's to write to" >&2; exit 1; }; done
+echo $(($(stat -f -c '%a * %S' "$dir")))`
+
+func (s *site) directoryFinding(ctx context.Context) Finding {
+	dir := s.at.Directory
+	f := Finding{What: "directory", Fix: fmt.Sprintf("on it, as root: install -d -o %s %s; or give the hypervisor another directory", s.at.User, dir)}
+	text, err := s.ask(ctx, "sh", "-c", lookAtDirectory, "sh", dir)
+	if err != nil {
+		f.Detail = err.Error()
+		return f
+	}
+	free, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		f.Detail = err.Error()
+		return f
+	}
+	f.OK, f.Detail = free >= leastSpace, fmt.Sprintf("%s, %.1f GiB free, want %d", dir, float64(free)/(1<<30), leastSpace>>30)
+	if !f.OK {
+		f.Fix = "free some space there, or give the hypervisor another directory"
+	}
+	return f
+}
+
+// firewallFinding is about rules of the hypervisor's that bridged frames meet: a
+// measurement would be theirs, too.
+func (s *site) firewallFinding(ctx context.Context) Finding {
+	f := Finding{What: "bridged frames", OK: true, Detail: "no firewall of the hypervisor sees them"}
+	const off = "net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-arptables=0"
+	const script = `cd /proc/sys/net/bridge 2>/dev/null || exit 0; for f in bridge-nf-call-iptables bridge-nf-call-arptables; do [ "$(cat $f)" = 0 ] || echo "$f=$(cat $f)"; done`
+	text, err := s.ask(ctx, "sh", "-c", script)
+	if err != nil {
+		text = err.Error()
+	}
+	if text != "" {
+		f.OK, f.Detail = false, "the hypervisor's firewall sees them: "+strings.Join(strings.Fields(text), " ")
+		f.Fix = "on it: sysctl -w " + off + "; its rules would be measured with the guests', and Docker's drop what is forwarded"
+	}
+	return f
+}
+
+func (s *site) bridgeFinding(ctx context.Context, cards []plan.NIC) Finding {
+	f := Finding{What: "data bridge", OK: true, Fix: "do what the message says"}
+	for _, nic := range cards {
+		if err := s.checkBridge(ctx, nic); err != nil {
+			f.OK, f.Detail = false, err.Error()
+			return f
+		}
+	}
+	ports, err := s.ask(ctx, "ls", path.Join("/sys/class/net", s.at.DataBridge, "brif"))
+	if err != nil {
+		f.OK, f.Detail = false, err.Error()
+		return f
+	}
+	f.Detail = fmt.Sprintf("%s, with the ports %q", s.at.DataBridge, strings.Fields(ports))
+	return f
+}

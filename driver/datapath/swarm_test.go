@@ -143,7 +143,8 @@ func vmLab() plan.Lab {
 }
 
 func TestSwarmRefusals(t *testing.T) {
-	local, ssh, virtual, bare := vmLab(), vmLab(), vmLab(), vmLab()
+	local, ssh, virtual, bare, apart, one := vmLab(), vmLab(), vmLab(), vmLab(), vmLab(), vmLab()
+	apart.Hypervisors, one.Hypervisors = make([]plan.Hypervisor, 2), make([]plan.Hypervisor, 1)
 	local.Provider, ssh.Provider, virtual.Clock, bare.Endpoint = plan.ProviderLocal, plan.ProviderSSH, plan.ClockVirtual, plan.EndpointNetns
 	for _, tc := range []struct {
 		datapath, scenario string
@@ -159,6 +160,8 @@ func TestSwarmRefusals(t *testing.T) {
 		{"iptables", plan.MultiHost, local, nil, `write provider = "libvirt", or overlay = "vxlan"`},
 		{"iptables", plan.MultiHost, ssh, nil, `nodes of provider "ssh"`},
 		{"iptables", plan.MultiHost, virtual, nil, `write clock = "wall"`},
+		{"iptables", plan.MultiHost, one, nil, ""},
+		{"iptables", plan.MultiHost, apart, nil, "place all nodes on one hypervisor"},
 		{"iptables", plan.MultiHost, bare, nil, `write endpoint = "docker"`},
 		{"iptables", plan.Localhost, vmLab(), nil, `scenarios = ["multi-host"]`},
 		{"iptables", plan.MultiHost, vmLab(), map[string]string{optFamily: familyIPv6}, `family = "ipv4"`},

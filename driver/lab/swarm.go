@@ -19,9 +19,9 @@ import (
 const (
 	// overlayNetwork is the overlay network of the nodes' engines.
 	overlayNetwork = "hookbed-overlay"
-	swarmManager   = ":2377" // TCP port of a manager
+	swarmManager   = 2377 // TCP port of a manager, Docker's default
 	// swarmPool is where a Swarm takes subnets from that nobody named.
-	swarmPool     = "198.18.192.0/18"
+	swarmPool     = "198.18.96.0/19"
 	gatewayBridge = "docker_gwbridge"
 	ingress       = "ingress" // the network of published ports, which every Swarm begins with
 	swarmStart    = 300 * time.Second
@@ -51,7 +51,7 @@ func (p *virtual) joinSwarm(ctx context.Context) error {
 		return err
 	}
 	for _, n := range p.nodes[1:] {
-		if err := n.enterSwarm(ctx, token, manager.mgmt+swarmManager); err != nil {
+		if err := n.enterSwarm(ctx, token, manager.controlAddr()); err != nil {
 			return err
 		}
 	}
@@ -79,11 +79,14 @@ func (e *engine) anchor(ctx context.Context, i int) error {
 	return err
 }
 
+// controlAddr is where a node's engine hears others of its Swarm.
+func (n *virtualNode) controlAddr() string { return netip.AddrPortFrom(n.mgmt, swarmManager).String() }
+
 // beginSwarm makes a node's engine the manager of a Swarm and returns the secret
 // by which others join.
 func (n *virtualNode) beginSwarm(ctx context.Context) (token string, err error) {
 	_, err = n.engine.api.SwarmInit(ctx, swarm.InitRequest{
-		ListenAddr: n.mgmt + swarmManager, AdvertiseAddr: n.mgmt, DataPathAddr: n.Data.String(), DataPathPort: datapath.SwarmPort,
+		ListenAddr: n.controlAddr(), AdvertiseAddr: n.mgmt.String(), DataPathAddr: n.Data.String(), DataPathPort: datapath.SwarmPort,
 		DefaultAddrPool: []string{swarmPool}, SubnetSize: 24,
 	})
 	if err := n.engine.inSwarm(ctx, err); err != nil {
@@ -98,7 +101,7 @@ func (n *virtualNode) beginSwarm(ctx context.Context) (token string, err error) 
 
 func (n *virtualNode) enterSwarm(ctx context.Context, token, manager string) error {
 	err := n.engine.api.SwarmJoin(ctx, swarm.JoinRequest{
-		ListenAddr: n.mgmt + swarmManager, AdvertiseAddr: n.mgmt, DataPathAddr: n.Data.String(), JoinToken: token, RemoteAddrs: []string{manager},
+		ListenAddr: n.controlAddr(), AdvertiseAddr: n.mgmt.String(), DataPathAddr: n.Data.String(), JoinToken: token, RemoteAddrs: []string{manager},
 	})
 	return n.engine.inSwarm(ctx, err)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -8,6 +9,9 @@ import (
 	"time"
 
 	"github.com/vishvananda/netns"
+
+	"hookbed/driver/lab"
+	"hookbed/driver/plan"
 )
 
 const hypervisorsHead = `schema = 1
@@ -181,7 +185,7 @@ func TestHypervisorsDoctor(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.write("known_hosts", string(known)+"[198.18.102.2]:2222 "+newKey(t).AuthorizedKey+"\n")
-	root, lab := f.machines[0], f.machines[1]
+	one, two := f.machines[0], f.machines[1]
 	run := func(m *fleetMachine, script string) func() {
 		return func() {
 			t.Helper()
@@ -206,11 +210,11 @@ func TestHypervisorsDoctor(t *testing.T) {
 		{"no such bridge", `"br-data"`, `"br-none"`, good, good, 1, []string{"FAIL  root@198.18.101.2 data bridge", `find data_bridge "br-none" on root@198.18.101.2: there is no such bridge; make one there`}},
 		{"MTU", "[[lab", "mtu = 1400\n[[lab", good, good, 1, []string{`data_bridge "br-data" on root@198.18.101.2 has an MTU of 1500 bytes, and the data NIC of the experiment 1400`}},
 		{"no KVM", `"tcg"`, `"kvm"`, good, good, 1, []string{"FAIL  root@198.18.101.2 accelerator", "libvirt offers no kvm"}},
-		{"not the user's directory", "", "", run(lab, "chown root /var/lib/hookbed"), run(lab, "chown lab /var/lib/hookbed"), 1, []string{"FAIL  lab@198.18.102.2 directory", "install -d -o lab /var/lib/hookbed"}},
-		{"firewall", "", "", run(root, "modprobe br_netfilter 2>/dev/null; echo 1 >/proc/sys/net/bridge/bridge-nf-call-iptables"), run(root, "echo 0 >/proc/sys/net/bridge/bridge-nf-call-iptables"), 1,
+		{"not the user's directory", "", "", run(two, "chown root /var/lib/hookbed"), run(two, "chown lab /var/lib/hookbed"), 1, []string{"FAIL  lab@198.18.102.2 directory", "install -d -o lab /var/lib/hookbed"}},
+		{"firewall", "", "", run(one, "modprobe br_netfilter 2>/dev/null; echo 1 >/proc/sys/net/bridge/bridge-nf-call-iptables"), run(one, "echo 0 >/proc/sys/net/bridge/bridge-nf-call-iptables"), 1,
 			[]string{"FAIL  root@198.18.101.2 bridged frames", "sysctl -w net.bridge.bridge-nf-call-iptables=0"}},
-		{"not in the group", "", "", run(lab, "chgrp 0 /run/libvirt/libvirt-sock"), run(lab, "chgrp 4243 /run/libvirt/libvirt-sock"), 1, []string{"FAIL  lab@198.18.102.2 libvirt", "one of group libvirt"}},
-		{"no libvirtd", "", "", func() { f.stopLibvirtd(lab) }, func() { f.startLibvirtd(lab) }, 1, []string{"FAIL  lab@198.18.102.2 libvirt", "systemctl start libvirtd"}},
+		{"not in the group", "", "", run(two, "chgrp 0 /run/libvirt/libvirt-sock"), run(two, "chgrp 4243 /run/libvirt/libvirt-sock"), 1, []string{"FAIL  lab@198.18.102.2 libvirt", "one of group libvirt"}},
+		{"no libvirtd", "", "", func() { f.stopLibvirtd(two) }, func() { f.startLibvirtd(two) }, 1, []string{"FAIL  lab@198.18.102.2 libvirt", "systemctl start libvirtd"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f.write("doctor.toml", strings.Replace(text, tt.from, tt.to, 1))
@@ -232,5 +236,35 @@ func TestHypervisorsDoctor(t *testing.T) {
 		if out, err := f.on(m, "find", "/var/lib/hookbed", "-mindepth", "1").CombinedOutput(); err != nil || len(out) > 0 {
 			t.Errorf("left in the directory of %s: %s, %v", m.name, out, err)
 		}
+	}
+}
+
+// TestHypervisorProxy logs in to a node that only its hypervisor reaches: here it is
+// the other computer, on the network of their bridges.
+func TestHypervisorProxy(t *testing.T) {
+	f := newComputers(t)
+	for i, m := range f.machines {
+		f.ip(m.net, "address add 198.18.200.%d/24 dev br-data", i+1)
+	}
+	known, err := os.ReadFile(f.path("known_hosts"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.write("known_nodes", strings.Replace(string(known), "198.18.101.2", "198.18.200.1", 1))
+	state, err := json.Marshal(lab.State{Name: "up", Provider: plan.ProviderLibvirt, Detached: true, Key: f.path("login"), Known: f.path("known_nodes"),
+		Nodes:       []lab.StateNode{{Name: "node1", Addr: "198.18.200.1"}},
+		Hypervisors: []plan.Hypervisor{{Nodes: []string{"node1"}, Host: "198.18.102.2", Port: 22, User: "lab", Key: f.path("login"), KnownHosts: f.path("known_hosts")}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(f.path("state/hookbed/labs/up"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f.write("state/hookbed/labs/up/lab.json", string(state))
+	cmd, out := f.driver("ssh", "node1", "--", "sh", "-c", `echo "two words as $(id -un) from $SSH_CLIENT"; exit 7`)
+	_ = cmd.Run()
+	if got := cmd.ProcessState.ExitCode(); got != 7 || !strings.Contains(out.String(), "two words as root from 198.18.200.2 ") {
+		t.Errorf("exit code %d, want the command's 7, and a login as root from the hypervisor:\n%s", got, out)
 	}
 }

@@ -72,7 +72,12 @@ func TestVMHypervisors(t *testing.T) {
 		if out, err := f.on(m, "sh", "-c", `mkdir -p /var/lib/hookbed/images && mkdir -p -m 711 /var/lib/hookbed/labs && chown --reference=/var/lib/hookbed /var/lib/hookbed/*`).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		before[i] = f.computerState(m)
+		eventually(t, time.Minute, "libvirt has asked QEMU what it can do", func() error {
+			if before[i] = f.computerState(m); strings.Contains(before[i], "qemu-system") {
+				return errors.New(before[i])
+			}
+			return nil
+		})
 	}
 
 	// Cut off while its machines boot: it takes them down by another connection.

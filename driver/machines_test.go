@@ -264,6 +264,7 @@ func (f *fleet) bootWith(m *fleetMachine, init string) {
 	f.t.Cleanup(func() {
 		_ = m.init.Process.Kill()
 		_ = m.init.Wait()
+		m.awaitEnd()
 		if f.t.Failed() {
 			f.t.Logf("%s said:\n%s", m.name, said.String())
 		}
@@ -282,6 +283,17 @@ func (f *fleet) bootWith(m *fleetMachine, init string) {
 		}
 		return err
 	})
+}
+
+// awaitEnd waits until the first process of a machine's PID namespace is gone, which
+// the kernel kills with its parent; all others are gone before it.
+func (m *fleetMachine) awaitEnd() {
+	for range 100 {
+		if m.pid == 0 || unix.Kill(m.pid, 0) != nil {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
 }
 
 // on is a command on a machine.

@@ -159,7 +159,7 @@ func TestICMPv6Error(t *testing.T) {
 
 // TestXDPFragsOfIPv6: extension headers are walked in multi-buffer mode.
 func TestXDPFragsOfIPv6(t *testing.T) {
-	const hasFrags = 1 << 5 // BPF_F_XDP_HAS_FRAGS, Linux 5.18
+	needFrags(t)
 	r := load(t, XDPObject(), guardVars(StructureHash, nil, map[string]any{VarWildcards: uint8(15)}), func(s *ebpf.CollectionSpec) {
 		for _, p := range s.Programs {
 			p.Flags |= hasFrags

@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"reflect"
@@ -37,10 +38,23 @@ func (r *rig) apply(fills []Fill) {
 			continue
 		}
 		k, v := packedBytes(keys, int(m.KeySize())), packedBytes(values, int(m.ValueSize()))
-		if _, err := m.BatchUpdate(k, v, nil); err != nil {
+		_, err := m.BatchUpdate(k, v, nil)
+		if errors.Is(err, ebpf.ErrNotSupported) { // tries before 5.13
+			err = putEach(m, keys, values)
+		}
+		if err != nil {
 			r.t.Fatalf("fill %s: %v", f.Map, err)
 		}
 	}
+}
+
+func putEach(m *ebpf.Map, keys, values reflect.Value) error {
+	for i := range keys.Len() {
+		if err := m.Put(keys.Index(i).Bytes(), values.Index(i).Bytes()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func entriesOf(t testing.TB, f Fill, m *ebpf.Map) (keys, values reflect.Value) {

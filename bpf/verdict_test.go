@@ -672,13 +672,20 @@ func TestXDPPass(t *testing.T) {
 	}
 }
 
-// TestXDPWithFragments: the programs also load for drivers' multi-buffer mode
-// (xdp.frags, Linux 5.18).
-func TestXDPWithFragments(t *testing.T) {
+const hasFrags = 1 << 5 // BPF_F_XDP_HAS_FRAGS, Linux 5.18
+
+// needFrags leaves a test out on kernels without drivers' multi-buffer mode.
+func needFrags(t *testing.T) {
+	t.Helper()
 	if v, err := features.LinuxVersionCode(); err != nil || v < 5<<16|18<<8 {
 		t.Skipf("this kernel's version is %#x (%v): it has no multi-buffer XDP", v, err)
 	}
-	const hasFrags = 1 << 5 // BPF_F_XDP_HAS_FRAGS
+}
+
+// TestXDPWithFragments: the programs also load for drivers' multi-buffer mode
+// (xdp.frags, Linux 5.18).
+func TestXDPWithFragments(t *testing.T) {
+	needFrags(t)
 	r := load(t, XDPObject(), map[string]any{VarEnforce: uint8(1), VarEndpointIP: [4]byte(IPKey(server)), VarEndpointIP6: [16]byte(IPKey(server6))}, func(s *ebpf.CollectionSpec) {
 		for _, p := range s.Programs {
 			p.Flags |= hasFrags

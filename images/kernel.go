@@ -33,7 +33,7 @@ const (
 )
 
 // bootModules are loaded before there is a root file system.
-func bootModules() []string { return []string{"virtio_blk", "squashfs", "overlay"} }
+func bootModules() []string { return []string{"virtio_pci", "virtio_blk", "squashfs", "overlay"} }
 
 func kernelRecipe(name string) recipe {
 	// Which kernels there are beside this one changes nothing in it.

@@ -87,7 +87,7 @@ func TestInitramfs(t *testing.T) {
 	k := kernelTree{dir: dir, release: "6.0-test"}
 	for name, text := range map[string]string{
 		"modules.dep":               "kernel/virtio_blk.ko:\nkernel/squashfs.ko: kernel/zstd-common.ko\nkernel/zstd-common.ko:\nkernel/other.ko:\n",
-		"modules.builtin":           "kernel/fs/overlay.ko\n",
+		"modules.builtin":           "kernel/fs/overlay.ko\nkernel/drivers/virtio/virtio_pci.ko\n",
 		"kernel/virtio_blk.ko":      "blk",
 		"kernel/squashfs.ko":        "sq",
 		"kernel/zstd-common.ko":     "zstd",

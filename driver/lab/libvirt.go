@@ -321,6 +321,9 @@ func (p *virtual) start(ctx context.Context, n *virtualNode, m vm.Machine) error
 			return err
 		}
 		p.cfg.Log.Warn("boot a machine again", "err", err)
+		if err := n.site.hv.AwaitEnd(ctx, m.Name); err != nil {
+			return err
+		}
 	}
 }
 

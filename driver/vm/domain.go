@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -161,6 +162,22 @@ func (h *Hypervisor) Wait(ctx context.Context, name string, want State) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("wait for machine %q to be %s, it is %s: %w", name, want, state, ctx.Err())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// AwaitEnd waits until libvirt has forgotten a machine that is Gone: only then is
+// its name free.
+func (h *Hypervisor) AwaitEnd(ctx context.Context, name string) error {
+	for {
+		names, err := h.List(ctx)
+		if err != nil || !slices.Contains(names, name) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait until libvirt has forgotten machine %q: %w", name, ctx.Err())
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

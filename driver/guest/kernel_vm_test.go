@@ -45,8 +45,8 @@ func TestKernelOldest(t *testing.T) {
 	wantVerdicts(t, oldest, outcomes(bootTests(t, oldest, true)))
 }
 
-// TestKernels runs them on every locked kernel and prints a table. It takes a
-// minute a kernel under emulation.
+// TestKernels runs them on every locked kernel and prints a table. It takes some
+// minutes a kernel under emulation.
 func TestKernels(t *testing.T) {
 	of := map[string]map[string]string{}
 	for _, kernel := range images.Kernels() {

@@ -55,19 +55,30 @@ func TestEndpointLine(t *testing.T) {
 	}
 }
 
+// mapShape is what a map is like.
+type mapShape struct {
+	kind       ebpf.MapType
+	key, value uint32
+	entries    uint32
+}
+
+// promise is what an object holds.
+type promise struct {
+	name     string
+	object   []byte
+	programs map[string]ebpf.ProgramType
+	maps     map[string]mapShape
+	vars     map[string]uint32 // sizes
+}
+
 // TestObjectsAreAsPromised holds the names and sizes that the renderer of
 // bundles and the guest helper rely on.
 func TestObjectsAreAsPromised(t *testing.T) {
-	type table struct {
-		kind       ebpf.MapType
-		key, value uint32
-		entries    uint32
-	}
-	array := func(value, entries uint32) table { return table{ebpf.Array, 4, value, entries} }
-	hash := func(key, value uint32) table { return table{ebpf.Hash, key, value, 65536} }
-	stats := table{ebpf.PerCPUArray, 4, 16, Stats}
-	tables := func(more map[string]table) map[string]table {
-		all := map[string]table{
+	array := func(value, entries uint32) mapShape { return mapShape{ebpf.Array, 4, value, entries} }
+	hash := func(key, value uint32) mapShape { return mapShape{ebpf.Hash, key, value, 65536} }
+	stats := mapShape{ebpf.PerCPUArray, 4, 16, Stats}
+	tables := func(more map[string]mapShape) map[string]mapShape {
+		all := map[string]mapShape{
 			MapStats: stats, MapPolicy: hash(8, 8),
 			MapTrie: {ebpf.LPMTrie, 12, 8, 65536}, MapTrie6: {ebpf.LPMTrie, 24, 8, 65536},
 			MapList: array(8, 16384), MapList6: array(8, 16384),
@@ -83,18 +94,12 @@ func TestObjectsAreAsPromised(t *testing.T) {
 	}
 	tcVars := map[string]uint32{VarEnforceNewOnly: 1, VarUsePeer: 1, VarL4Ports: 4 * MaxL4Ports}
 	maps.Copy(tcVars, policyVars)
-	for _, c := range []struct {
-		name     string
-		object   []byte
-		programs map[string]ebpf.ProgramType
-		maps     map[string]table
-		vars     map[string]uint32
-	}{
+	for _, c := range []promise{
 		{"datapath", DatapathObject(),
 			map[string]ebpf.ProgramType{
 				ProgFromEndpoint: ebpf.SchedCLS, ProgFromNetdev: ebpf.SchedCLS, ProgToEndpoint: ebpf.SchedCLS, ProgTrack: ebpf.SchedCLS,
 			},
-			tables(map[string]table{
+			tables(map[string]mapShape{
 				MapEndpoints: {ebpf.Hash, 4, 24, 1024}, MapEndpoints6: {ebpf.Hash, 16, 24, 1024},
 				MapIdentities: hash(4, 4), MapIdentities6: hash(16, 4), MapAllowed: hash(4, 8),
 				MapConntrack: {ebpf.LRUHash, 16, 16, 262144}, MapConntrack6: {ebpf.LRUHash, 40, 16, 262144},
@@ -102,45 +107,47 @@ func TestObjectsAreAsPromised(t *testing.T) {
 			tcVars},
 		{"xdp", XDPObject(),
 			map[string]ebpf.ProgramType{ProgXDP: ebpf.XDP, ProgXDPPass: ebpf.XDP},
-			tables(map[string]table{MapPolicy6: hash(24, 8)}),
+			tables(map[string]mapShape{MapPolicy6: hash(24, 8)}),
 			policyVars},
 		{"control", ControlObject(),
 			map[string]ebpf.ProgramType{ProgControl: ebpf.SchedCLS},
-			map[string]table{MapStats: stats},
+			map[string]mapShape{MapStats: stats},
 			map[string]uint32{VarSpin: 4}},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(c.object))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if len(spec.Programs) != len(c.programs) || len(spec.Variables) != len(c.vars) {
-				t.Errorf("%d programs, %d variables, want %d and %d", len(spec.Programs), len(spec.Variables), len(c.programs), len(c.vars))
-			}
-			for name, kind := range c.programs {
-				if p := spec.Programs[name]; p == nil || p.Type != kind {
-					t.Errorf("program %s is %v, want a %v", name, p, kind)
-				}
-			}
-			for name := range spec.Maps {
-				if _, want := c.maps[name]; !want && !strings.HasPrefix(name, ".") {
-					t.Errorf("map %s is not promised", name)
-				}
-			}
-			for name, want := range c.maps {
-				m := spec.Maps[name]
-				if m == nil {
-					t.Errorf("no map %s", name)
-				} else if got := (table{m.Type, m.KeySize, m.ValueSize, m.MaxEntries}); got != want {
-					t.Errorf("map %s is %+v, want %+v", name, got, want)
-				}
-			}
-			for name, size := range c.vars {
-				if v := spec.Variables[name]; v == nil || v.Size() != size {
-					t.Errorf("variable %s is %v, want %d bytes", name, v, size)
-				}
-			}
-		})
+		t.Run(c.name, c.check)
+	}
+}
+
+func (c promise) check(t *testing.T) {
+	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(c.object))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(spec.Programs) != len(c.programs) || len(spec.Variables) != len(c.vars) {
+		t.Errorf("%d programs, %d variables, want %d and %d", len(spec.Programs), len(spec.Variables), len(c.programs), len(c.vars))
+	}
+	for name, kind := range c.programs {
+		if p := spec.Programs[name]; p == nil || p.Type != kind {
+			t.Errorf("program %s is %v, want a %v", name, p, kind)
+		}
+	}
+	for name := range spec.Maps {
+		if _, want := c.maps[name]; !want && !strings.HasPrefix(name, ".") {
+			t.Errorf("map %s is not promised", name)
+		}
+	}
+	for name, want := range c.maps {
+		m := spec.Maps[name]
+		if m == nil {
+			t.Errorf("no map %s", name)
+		} else if got := (mapShape{m.Type, m.KeySize, m.ValueSize, m.MaxEntries}); got != want {
+			t.Errorf("map %s is %+v, want %+v", name, got, want)
+		}
+	}
+	for name, size := range c.vars {
+		if v := spec.Variables[name]; v == nil || v.Size() != size {
+			t.Errorf("variable %s is %v, want %d bytes", name, v, size)
+		}
 	}
 }
 

@@ -36,14 +36,7 @@ seed = 1
 [lab]
 provider = "libvirt"
 endpoint = "netns"
-[measure]
-blocks = 1
-trials = 1
-duration = "1s"
-warmup = "0s"
-client_cpu = 1
-server_cpu = 1
-[matrix]
+` + oneShortTrial + `[matrix]
 scenarios = ["localhost"]
 workloads = ["TCP_RR"]
 policies = [0]

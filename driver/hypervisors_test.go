@@ -25,14 +25,7 @@ memory = "1536MiB"
 `
 
 const hypervisorsTail = `
-[measure]
-blocks = 1
-trials = 1
-duration = "1s"
-warmup = "0s"
-client_cpu = 1
-server_cpu = 1
-[matrix]
+` + oneShortTrial + `[matrix]
 scenarios = ["multi-host"]
 workloads = ["TCP_RR"]
 policies = [5]
@@ -91,14 +84,7 @@ func newComputers(t *testing.T) *fleet {
 		m := &fleetMachine{name: fmt.Sprintf("node%d", i), net: newNetns(t)}
 		f.machines = append(f.machines, m)
 		f.joinHub(m, i)
-		key := newKey(t)
-		known += fmt.Sprintf("198.18.10%d.2 %s\n", i, key.AuthorizedKey)
-		f.write(m.name+".host_key", string(key.PrivatePEM))
-		f.write(m.name+".sshd_config", strings.Join([]string{
-			"ListenAddress 0.0.0.0", "Port 22", "PidFile none", "UsePAM no", "StrictModes no", "UseDNS no",
-			"PermitRootLogin yes", "PasswordAuthentication no", "LogLevel ERROR", "HostKey /mnt/" + m.name + ".host_key",
-			"AuthorizedKeysFile /mnt/authorized_keys", "Subsystem sftp internal-sftp", "",
-		}, "\n"))
+		known += fmt.Sprintf("198.18.10%d.2 %s\n", i, f.sshServer(m))
 		if err := os.Mkdir(f.path(m.name), 0o755); err != nil {
 			t.Fatal(err)
 		}

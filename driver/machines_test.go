@@ -32,6 +32,17 @@ type fleet struct {
 	machines []*fleetMachine
 }
 
+// oneShortTrial is how much is measured of each cell where it matters that it is,
+// and not what comes out.
+const oneShortTrial = `[measure]
+blocks = 1
+trials = 1
+duration = "1s"
+warmup = "0s"
+client_cpu = 1
+server_cpu = 1
+`
+
 // plainUser may log in to the machines of a fleet, and sudo.
 const plainUser = "plain"
 
@@ -67,14 +78,7 @@ func newFleet(t *testing.T) *fleet {
 		f.ip(m.net, "address add 198.18.10%d.2/24 dev eth0", i)
 		f.ip(m.net, "link set eth0 up")
 		f.ip(m.net, "route add default via 198.18.10%d.1", i)
-		key := newKey(t)
-		known += fmt.Sprintf("198.18.10%d.2 %s\n", i, key.AuthorizedKey)
-		f.write(m.name+".host_key", string(key.PrivatePEM))
-		f.write(m.name+".sshd_config", strings.Join([]string{
-			"ListenAddress 0.0.0.0", "Port 22", "PidFile none", "UsePAM no", "StrictModes no", "UseDNS no",
-			"PermitRootLogin yes", "PasswordAuthentication no", "LogLevel ERROR", "HostKey /mnt/" + m.name + ".host_key",
-			"AuthorizedKeysFile /mnt/authorized_keys", "Subsystem sftp internal-sftp", "",
-		}, "\n"))
+		known += fmt.Sprintf("198.18.10%d.2 %s\n", i, f.sshServer(m))
 	}
 	f.copyCore()
 	f.addUser()
@@ -107,6 +111,18 @@ func newFleet(t *testing.T) *fleet {
 		})
 	}
 	return f
+}
+
+// sshServer writes what a machine's sshd needs, and returns its host key.
+func (f *fleet) sshServer(m *fleetMachine) (authorizedKey string) {
+	key := newKey(f.t)
+	f.write(m.name+".host_key", string(key.PrivatePEM))
+	f.write(m.name+".sshd_config", strings.Join([]string{
+		"ListenAddress 0.0.0.0", "Port 22", "PidFile none", "UsePAM no", "StrictModes no", "UseDNS no",
+		"PermitRootLogin yes", "PasswordAuthentication no", "LogLevel ERROR", "HostKey /mnt/" + m.name + ".host_key",
+		"AuthorizedKeysFile /mnt/authorized_keys", "Subsystem sftp internal-sftp", "",
+	}, "\n"))
+	return key.AuthorizedKey
 }
 
 // addUser gives the machines a user who is not root and may sudo without a password.

@@ -35,14 +35,7 @@ host = "%[2]s"
 key = "%[3]s"
 known_hosts = "%[4]s"
 data = "data0"
-[measure]
-blocks = 1
-trials = 1
-duration = "1s"
-warmup = "0s"
-client_cpu = 1
-server_cpu = 1
-[matrix]
+` + oneShortTrial + `[matrix]
 scenarios = ["multi-host"]
 workloads = ["TCP_RR"]
 policies = [5]

@@ -16,14 +16,7 @@ seed = 3
 [lab]
 provider = "libvirt"
 endpoint = "docker"
-[measure]
-blocks = 1
-trials = 1
-duration = "1s"
-warmup = "0s"
-client_cpu = 1
-server_cpu = 1
-[matrix]
+` + oneShortTrial + `[matrix]
 scenarios = ["multi-host"]
 workloads = ["TCP_RR"]
 policies = [10]

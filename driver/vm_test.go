@@ -23,14 +23,7 @@ seed = 3
 [lab]
 provider = "libvirt"
 endpoint = "docker"
-[measure]
-blocks = 1
-trials = 1
-duration = "1s"
-warmup = "0s"
-client_cpu = 1
-server_cpu = 1
-[matrix]
+` + oneShortTrial + `[matrix]
 scenarios = ["localhost", "multi-host"]
 workloads = ["TCP_STREAM", "TCP_RR"]
 policies = [5]

@@ -127,11 +127,12 @@ func TestDefaultsFillWhatIsNotSaid(t *testing.T) {
 	}
 }
 
+// edit is a change of the good experiment and the whole error it makes, line by
+// line; of a TOML error only the beginning. No error where want is "".
+type edit struct{ old, new, want string }
+
 func TestEveryProblemIsNamedWithItsLine(t *testing.T) {
-	for name, c := range map[string]struct {
-		old, new string // edit of good
-		want     string // whole error, line by line
-	}{
+	for name, e := range map[string]edit{
 		"misspelt key":         {`seed = 7`, `sed = 7`, `t.toml:4: sed: unknown key (did you mean "seed"?)`},
 		"key elsewhere":        {`[lab]`, "[lab]\ntrials = 4", `t.toml:7: lab.trials: unknown key; it belongs in [measure]`},
 		"key of the top":       {`blocks = 2`, "blocks = 2\ndescription = \"\"", `t.toml:17: measure.description: unknown key; it belongs in the top of the file, before the first table`},
@@ -156,24 +157,6 @@ func TestEveryProblemIsNamedWithItsLine(t *testing.T) {
 		"little memory":        {`"512MiB"`, `"64MiB"`, `t.toml:12: lab.memory: "64MiB" is out of range, want "512MiB" to "262144MiB"`},
 		"unknown provider":     {`"libvirt"`, `"libvrt"`, `t.toml:7: lab.provider: unknown level "libvrt", want "libvirt", "local" or "ssh" (did you mean "libvirt"?)`},
 		"unknown kernel":       {`"6.1"`, `"5.10"`, `t.toml:10: lab.kernel: unknown level "5.10", want "6.1" or "6.12" (did you mean "6.1"?)`},
-		"unknown scenario":     {`"localhost"]`, `"local"]`, `t.toml:28: matrix.scenarios: unknown level "local", want "localhost" or "multi-host"`},
-		"unknown workload":     {`["TCP_RR"]`, "[\n  # the rate\n  \"TCP_RR\",\n  \"UDP\",\n]", `t.toml:32: matrix.workloads: unknown level "UDP", want "TCP_STREAM" or "TCP_RR"`},
-		"level twice":          {`"multi-host", "localhost"]`, `"localhost", "localhost"]`, `t.toml:28: matrix.scenarios: "localhost" is there twice; each level once`},
-		"count twice":          {`[0, 10]`, `[0, 10, 0]`, `t.toml:30: matrix.policies: 0 is there twice; each level once`},
-		"negative count":       {`[0, 10]`, `[-1]`, `t.toml:30: matrix.policies: -1 is out of range, want 0 to 100000`},
-		"huge count":           {`[0, 10]`, `[100001]`, `t.toml:30: matrix.policies: 100001 is out of range, want 0 to 100000`},
-		"too many clients":     {`[0, 10]`, "[0]\nclients = [17]", `t.toml:31: matrix.clients: 17 is out of range, want 1 to 16`},
-		"no client":            {`[0, 10]`, "[0]\nclients = [0]", `t.toml:31: matrix.clients: 0 is out of range, want 1 to 16`},
-		"clients no list":      {`[0, 10]`, "[0]\nclients = 4", `t.toml:31: matrix.clients: is the number 4, want a list of numbers, as in [0, 100]`},
-		"clients misspelt":     {`[0, 10]`, "[0]\nclient = [4]", `t.toml:31: matrix.client: unknown key (did you mean "clients"?)`},
-		"too many streams":     {`[0, 10]`, "[0]\nstreams = [129]", `t.toml:31: matrix.streams: 129 is out of range, want 1 to 128`},
-		"no streams of RR":     {`[0, 10]`, "[0]\nstreams = [4]", `t.toml:31: matrix.streams: is about "TCP_STREAM", which is not in workloads; add it there, or remove streams`},
-		"fewer policies":       {`[0, 10]`, "[0, 3]\nclients = [1, 4]", `t.toml:30: matrix.policies: 3 is less than clients = 4, each of which has a policy of its own; write 0, or 4 and more`},
-		"datapath of two":      {`[0, 10]`, "[0]\nclients = [4, 16]", `t.toml:35: arm.datapath: "iptables" cannot have 16 clients (matrix.clients): it is a test; write clients of at most 4, or another datapath`},
-		"text for count":       {`[0, 10]`, `[0, "10"]`, `t.toml:30: matrix.policies: has the text "10" in it, want whole numbers`},
-		"empty list":           {`["TCP_RR"]`, `[]`, `t.toml:29: matrix.workloads: is empty, want some of "TCP_STREAM" or "TCP_RR"`},
-		"no list":              {`["TCP_RR"]`, `"TCP_RR"`, `t.toml:29: matrix.workloads: is the text "TCP_RR", want a list of some of "TCP_STREAM" or "TCP_RR"`},
-		"missing list":         {`workloads = ["TCP_RR"]`, ``, `t.toml:27: matrix.workloads: is missing, want a list of some of "TCP_STREAM" or "TCP_RR"`},
 		"missing name":         {`name = "t"`, ``, `t.toml:1: name: is missing; it names the run directory`},
 		"bad name":             {`name = "t"`, `name = "../t"`, `t.toml:2: name: "../t" is not a name, want 1 to 63 of a-z, 0-9 and -, not starting with -`},
 		"bad arm name":         {`name = "a"`, `name = "A b"`, `t.toml:33: arm.name: "A b" is not a name, want 1 to 63 of a-z, 0-9 and -, not starting with -`},
@@ -210,25 +193,52 @@ func TestEveryProblemIsNamedWithItsLine(t *testing.T) {
 		"unknown clock":        {`provider = "libvirt"`, "provider = \"libvirt\"\nclock = \"virtal\"", `t.toml:8: lab.clock: unknown level "virtal", want "wall" or "virtual" (did you mean "virtual"?)`},
 		"no matrix":            {"[matrix]", "[other]", "t.toml:1: matrix: is missing; write [matrix] with scenarios, workloads and policies\nt.toml:27: other: unknown key, want \"schema\", \"name\", \"description\", \"seed\", \"lab\", \"measure\", \"matrix\" or \"arm\""},
 	} {
-		t.Run(name, func(t *testing.T) {
-			text := strings.Replace(good, c.old, c.new, 1)
-			if text == good {
-				t.Fatalf("edit of %q changes nothing", c.old)
-			}
-			_, err := Parse("t.toml", []byte(text), testCatalog())
-			if c.want == "" {
-				if err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if !errors.Is(err, ErrInvalid) {
-				t.Fatalf("error %v does not wrap ErrInvalid", err)
-			}
-			if got := err.Error(); got != c.want && !(strings.HasSuffix(c.want, "TOML: ") && strings.HasPrefix(got, c.want)) {
-				t.Errorf("got\n%s\nwant\n%s", got, c.want)
-			}
-		})
+		t.Run(name, e.check)
+	}
+}
+
+func TestEveryProblemOfTheMatrixIsNamedWithItsLine(t *testing.T) {
+	for name, e := range map[string]edit{
+		"unknown scenario": {`"localhost"]`, `"local"]`, `t.toml:28: matrix.scenarios: unknown level "local", want "localhost" or "multi-host"`},
+		"unknown workload": {`["TCP_RR"]`, "[\n  # the rate\n  \"TCP_RR\",\n  \"UDP\",\n]", `t.toml:32: matrix.workloads: unknown level "UDP", want "TCP_STREAM" or "TCP_RR"`},
+		"level twice":      {`"multi-host", "localhost"]`, `"localhost", "localhost"]`, `t.toml:28: matrix.scenarios: "localhost" is there twice; each level once`},
+		"count twice":      {`[0, 10]`, `[0, 10, 0]`, `t.toml:30: matrix.policies: 0 is there twice; each level once`},
+		"negative count":   {`[0, 10]`, `[-1]`, `t.toml:30: matrix.policies: -1 is out of range, want 0 to 100000`},
+		"huge count":       {`[0, 10]`, `[100001]`, `t.toml:30: matrix.policies: 100001 is out of range, want 0 to 100000`},
+		"too many clients": {`[0, 10]`, "[0]\nclients = [17]", `t.toml:31: matrix.clients: 17 is out of range, want 1 to 16`},
+		"no client":        {`[0, 10]`, "[0]\nclients = [0]", `t.toml:31: matrix.clients: 0 is out of range, want 1 to 16`},
+		"clients no list":  {`[0, 10]`, "[0]\nclients = 4", `t.toml:31: matrix.clients: is the number 4, want a list of numbers, as in [0, 100]`},
+		"clients misspelt": {`[0, 10]`, "[0]\nclient = [4]", `t.toml:31: matrix.client: unknown key (did you mean "clients"?)`},
+		"too many streams": {`[0, 10]`, "[0]\nstreams = [129]", `t.toml:31: matrix.streams: 129 is out of range, want 1 to 128`},
+		"no streams of RR": {`[0, 10]`, "[0]\nstreams = [4]", `t.toml:31: matrix.streams: is about "TCP_STREAM", which is not in workloads; add it there, or remove streams`},
+		"fewer policies":   {`[0, 10]`, "[0, 3]\nclients = [1, 4]", `t.toml:30: matrix.policies: 3 is less than clients = 4, each of which has a policy of its own; write 0, or 4 and more`},
+		"datapath of two":  {`[0, 10]`, "[0]\nclients = [4, 16]", `t.toml:35: arm.datapath: "iptables" cannot have 16 clients (matrix.clients): it is a test; write clients of at most 4, or another datapath`},
+		"text for count":   {`[0, 10]`, `[0, "10"]`, `t.toml:30: matrix.policies: has the text "10" in it, want whole numbers`},
+		"empty list":       {`["TCP_RR"]`, `[]`, `t.toml:29: matrix.workloads: is empty, want some of "TCP_STREAM" or "TCP_RR"`},
+		"no list":          {`["TCP_RR"]`, `"TCP_RR"`, `t.toml:29: matrix.workloads: is the text "TCP_RR", want a list of some of "TCP_STREAM" or "TCP_RR"`},
+		"missing list":     {`workloads = ["TCP_RR"]`, ``, `t.toml:27: matrix.workloads: is missing, want a list of some of "TCP_STREAM" or "TCP_RR"`},
+	} {
+		t.Run(name, e.check)
+	}
+}
+
+func (e edit) check(t *testing.T) {
+	text := strings.Replace(good, e.old, e.new, 1)
+	if text == good {
+		t.Fatalf("edit of %q changes nothing", e.old)
+	}
+	_, err := Parse("t.toml", []byte(text), testCatalog())
+	if e.want == "" {
+		if err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if !errors.Is(err, ErrInvalid) {
+		t.Fatalf("error %v does not wrap ErrInvalid", err)
+	}
+	if got := err.Error(); got != e.want && !(strings.HasSuffix(e.want, "TOML: ") && strings.HasPrefix(got, e.want)) {
+		t.Errorf("got\n%s\nwant\n%s", got, e.want)
 	}
 }
 

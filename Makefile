@@ -62,7 +62,7 @@ test-vagrant: box
 # (docs/conformance.md). Under emulation the second takes long.
 test-conformance: deps build
 	$(GO) test -count=1 -timeout 30m -run 'TestConform' ./driver/datapath/datapathtest -all -table $(CURDIR)/conformance-local.md
-	$(GO) test -tags vm -count=1 -timeout 300m -run 'TestVMConform' ./driver -conform.arms '' -conform.table $(CURDIR)/conformance-vm.md
+	$(GO) test -tags vm -v -count=1 -timeout 300m -run 'TestVMConform' ./driver -conform.parallel 8 -conform.arms '' -conform.table $(CURDIR)/conformance-vm.md
 
 # Every BPF program's verdicts, and one arm of each mechanism against the
 # conformance suite, on every locked kernel; prints both tables (docs/kernels.md).

@@ -94,6 +94,9 @@ const (
 	// VarEnforceNewOnly (1 byte, tc): 1 asks the policy when a connection is
 	// opened, 0 for every packet that is not a reply.
 	VarEnforceNewOnly = "enforce_new_only"
+	// VarPolicyFirst (1 byte, tc): 1 asks the policy before connections, which are
+	// looked for only if no policy admits. Not with StructureCilium09.
+	VarPolicyFirst = "policy_first"
 	// VarUsePeer (1 byte, tc): 1 delivers by bpf_redirect_peer, 0 by bpf_redirect.
 	VarUsePeer = "use_peer"
 	// VarEndpointIP (4 bytes; XDP, ProgToEndpoint) is the endpoint's address, as

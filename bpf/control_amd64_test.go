@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"testing"
@@ -13,6 +14,10 @@ type machineCode struct {
 	insts []x86asm.Inst
 	at    []int // offset of each in the code
 }
+
+// endbr64 is where a kernel with indirect branch tracking (CONFIG_X86_KERNEL_IBT)
+// may jump to. Package x86asm does not know the instruction; elsewhere it is a NOP.
+var endbr64 = []byte{0xf3, 0x0f, 0x1e, 0xfa}
 
 func (r *rig) machineCode(program string) machineCode {
 	r.t.Helper()
@@ -27,6 +32,9 @@ func (r *rig) machineCode(program string) machineCode {
 	var m machineCode
 	for pos := 0; pos < len(code); {
 		inst, err := x86asm.Decode(code[pos:], 64)
+		if bytes.HasPrefix(code[pos:], endbr64) {
+			inst, err = x86asm.Inst{Op: x86asm.NOP, Len: len(endbr64)}, nil
+		}
 		if err != nil {
 			r.t.Fatalf("decode byte %d of %x: %v", pos, code, err)
 		}

@@ -24,6 +24,9 @@
 // Policy is asked once per connection (1), or for every packet that is not a
 // reply (0).
 const volatile __u8 enforce_new_only = 0;
+// Policy is asked before connections, and these only about what it does not admit
+// (1). Not with CILIUM09, whose policy depends on the connection.
+const volatile __u8 policy_first = 0;
 // Deliver straight into the endpoint's namespace (1), or through the queue of
 // the node's end of its link (0).
 const volatile __u8 use_peer = 0;
@@ -215,6 +218,17 @@ static __always_inline int spared(const struct packet *p, __u64 bytes, __u32 tol
 	return enforce_new_only;
 }
 
+// admitted_unseen says whether a policy admits a packet, without a look at its
+// connection where the packet itself tells whether it opens one.
+static __always_inline int admitted_unseen(const struct packet *p, __u64 bytes, __u32 told, int six)
+{
+	if (!admits(p, bytes, 0, told, six))
+		return 0;
+	if (!p->icmp_error && (p->opening || (p->proto != IPPROTO_TCP && !flow_of(p, FORWARD, six))))
+		flow_open(p, FLOW_ADMITTED, six);
+	return 1;
+}
+
 // judge decides whether a packet may enter an endpoint, and remembers its flow.
 static __always_inline enum verdict judge(struct __sk_buff *skb, struct cursor *c, const struct packet *p, int enforced,
 					  __u32 told, int six)
@@ -226,8 +240,12 @@ static __always_inline enum verdict judge(struct __sk_buff *skb, struct cursor *
 
 	if (!p->whole)
 		return enforced ? DROPPED : PASSED;
+	if (enforced && policy_first && admitted_unseen(p, bytes, told, six))
+		return ACCEPTED;
 	if (is_answer(skb, c, p, six))
 		return admitted;
+	if (enforced && policy_first)
+		return DROPPED;
 	if (!p->icmp_error)
 		f = flow_find(p, FORWARD, six);
 	known = f && f->flags & FLOW_ADMITTED;

@@ -44,6 +44,7 @@ const (
 	datapathVarEnforce         = "enforce"
 	datapathVarEnforceNewOnly  = "enforce_new_only"
 	datapathVarL4Ports         = "l4_ports"
+	datapathVarPolicyFirst     = "policy_first"
 	datapathVarStructure       = "structure"
 	datapathVarUsePeer         = "use_peer"
 	datapathVarWildcards       = "wildcards"
@@ -131,6 +132,7 @@ type datapathVariableSpecs struct {
 	Enforce        *ebpf.VariableSpec `ebpf:"enforce"`
 	EnforceNewOnly *ebpf.VariableSpec `ebpf:"enforce_new_only"`
 	L4Ports        *ebpf.VariableSpec `ebpf:"l4_ports"`
+	PolicyFirst    *ebpf.VariableSpec `ebpf:"policy_first"`
 	Structure      *ebpf.VariableSpec `ebpf:"structure"`
 	UsePeer        *ebpf.VariableSpec `ebpf:"use_peer"`
 	Wildcards      *ebpf.VariableSpec `ebpf:"wildcards"`
@@ -208,6 +210,7 @@ type datapathVariables struct {
 	Enforce        *ebpf.Variable `ebpf:"enforce"`
 	EnforceNewOnly *ebpf.Variable `ebpf:"enforce_new_only"`
 	L4Ports        *ebpf.Variable `ebpf:"l4_ports"`
+	PolicyFirst    *ebpf.Variable `ebpf:"policy_first"`
 	Structure      *ebpf.Variable `ebpf:"structure"`
 	UsePeer        *ebpf.Variable `ebpf:"use_peer"`
 	Wildcards      *ebpf.Variable `ebpf:"wildcards"`

@@ -92,7 +92,7 @@ func TestObjectsAreAsPromised(t *testing.T) {
 		VarStructure: 1, VarDefaultAdmit: 1, VarAccounting: 1, VarWildcards: 1,
 		VarEndpointIP: 4, VarEndpointIP6: 16, VarEnforce: 1,
 	}
-	tcVars := map[string]uint32{VarEnforceNewOnly: 1, VarUsePeer: 1, VarL4Ports: 4 * MaxL4Ports}
+	tcVars := map[string]uint32{VarEnforceNewOnly: 1, VarPolicyFirst: 1, VarUsePeer: 1, VarL4Ports: 4 * MaxL4Ports}
 	maps.Copy(tcVars, policyVars)
 	for _, c := range []promise{
 		{"datapath", DatapathObject(),

@@ -25,9 +25,9 @@ var gateway = netip.MustParseAddr("198.18.0.1")
 
 // newNode loads the tc object as a node with no endpoints yet. Nothing passes
 // through its stack's forwarding unless a test switches it on.
-func newNode(t testing.TB, newOnly, peer uint8) *rig {
+func newNode(t testing.TB, w when, peer uint8) *rig {
 	t.Helper()
-	r := loadTC(t, newOnly, peer)
+	r := loadTC(t, w, peer)
 	r.must(func() error { return sysctl("net/ipv4/ip_forward", "0") })
 	return r
 }
@@ -223,10 +223,10 @@ func addSource(t *testing.T, ns *namespace, ip netip.Addr) {
 	}
 }
 
-func eachSwitch(t *testing.T, f func(t *testing.T, newOnly, peer uint8)) {
-	for newOnly := range uint8(2) {
+func eachSwitch(t *testing.T, f func(t *testing.T, w when, peer uint8)) {
+	for _, w := range enforceWhen() {
 		for peer := range uint8(2) {
-			t.Run(fmt.Sprintf("enforce_new_only=%d,use_peer=%d", newOnly, peer), func(t *testing.T) { f(t, newOnly, peer) })
+			t.Run(fmt.Sprintf("%s,use_peer=%d", w.name, peer), func(t *testing.T) { f(t, w, peer) })
 		}
 	}
 }
@@ -234,8 +234,8 @@ func eachSwitch(t *testing.T, f func(t *testing.T, newOnly, peer uint8)) {
 // TestTCPOnOneNode: a client and a server on a node whose stack forwards
 // nothing.
 func TestTCPOnOneNode(t *testing.T) {
-	eachSwitch(t, func(t *testing.T, newOnly, peer uint8) {
-		n := newNode(t, newOnly, peer)
+	eachSwitch(t, func(t *testing.T, w when, peer uint8) {
+		n := newNode(t, w, peer)
 		from, to := n.addEndpoint("client", client, true), n.addEndpoint("server", server, true)
 		n.setRules(onlyClient)
 		addSource(t, from, stranger)
@@ -262,8 +262,8 @@ func TestTCPOnOneNode(t *testing.T) {
 // TestTCPBetweenNodes: the same between two nodes. Their stacks would forward,
 // and must have nothing to do.
 func TestTCPBetweenNodes(t *testing.T) {
-	eachSwitch(t, func(t *testing.T, newOnly, peer uint8) {
-		a, b := newNode(t, newOnly, peer), newNode(t, newOnly, peer)
+	eachSwitch(t, func(t *testing.T, w when, peer uint8) {
+		a, b := newNode(t, w, peer), newNode(t, w, peer)
 		remote := netip.MustParseAddr("198.18.12.20")
 		from, to := a.addEndpoint("client", client, true), b.addEndpoint("server", remote, true)
 		joinNodes(a, b)
@@ -316,9 +316,9 @@ func (r *rig) joinNetwork(i int) error {
 
 // network is a node with a client, joined to another, and the links of it.
 func network(t *testing.T) (n *rig, veth, nic netlink.Link) {
-	n = newNode(t, 0, 0)
+	n = newNode(t, when{}, 0)
 	n.addEndpoint("client", client, false)
-	joinNodes(n, newNode(t, 0, 0))
+	joinNodes(n, newNode(t, when{}, 0))
 	n.must(func() (err error) { veth, err = netlink.LinkByName("hb-client"); return err })
 	n.must(func() (err error) { nic, err = netlink.LinkByName("data0"); return err })
 	return n, veth, nic
@@ -380,7 +380,7 @@ func (r *rig) wantFrom(l netlink.Link, f []byte, ret uint32) outcome {
 
 // TestXDPOnEndpoint: the XDP program at an endpoint's eth0, in native mode.
 func TestXDPOnEndpoint(t *testing.T) {
-	n := newNode(t, 0, 0)
+	n := newNode(t, when{}, 0)
 	from, to := n.addEndpoint("client", client, false), n.addEndpoint("server", server, false)
 	addSource(t, from, stranger)
 	x := loadXDP(t, 1)

@@ -47,6 +47,7 @@ const (
 	overlayVarEnforce               = "enforce"
 	overlayVarEnforceNewOnly        = "enforce_new_only"
 	overlayVarL4Ports               = "l4_ports"
+	overlayVarPolicyFirst           = "policy_first"
 	overlayVarStructure             = "structure"
 	overlayVarTunnelChecksum        = "tunnel_checksum"
 	overlayVarTunnelIfindex         = "tunnel_ifindex"
@@ -139,6 +140,7 @@ type overlayVariableSpecs struct {
 	Enforce        *ebpf.VariableSpec `ebpf:"enforce"`
 	EnforceNewOnly *ebpf.VariableSpec `ebpf:"enforce_new_only"`
 	L4Ports        *ebpf.VariableSpec `ebpf:"l4_ports"`
+	PolicyFirst    *ebpf.VariableSpec `ebpf:"policy_first"`
 	Structure      *ebpf.VariableSpec `ebpf:"structure"`
 	TunnelChecksum *ebpf.VariableSpec `ebpf:"tunnel_checksum"`
 	TunnelIfindex  *ebpf.VariableSpec `ebpf:"tunnel_ifindex"`
@@ -220,6 +222,7 @@ type overlayVariables struct {
 	Enforce        *ebpf.Variable `ebpf:"enforce"`
 	EnforceNewOnly *ebpf.Variable `ebpf:"enforce_new_only"`
 	L4Ports        *ebpf.Variable `ebpf:"l4_ports"`
+	PolicyFirst    *ebpf.Variable `ebpf:"policy_first"`
 	Structure      *ebpf.Variable `ebpf:"structure"`
 	TunnelChecksum *ebpf.Variable `ebpf:"tunnel_checksum"`
 	TunnelIfindex  *ebpf.Variable `ebpf:"tunnel_ifindex"`

@@ -131,9 +131,31 @@ func load(t testing.TB, object []byte, vars map[string]any, shape ...func(*ebpf.
 	return &rig{t: t, ns: ns, coll: coll, structure: structure}
 }
 
-func loadTC(t testing.TB, newOnly, peer uint8) *rig {
+// when is when a tc program asks the policy.
+type when struct {
+	name                 string
+	newOnly, policyFirst uint8
+}
+
+func enforceWhen() []when {
+	return []when{{"all", 0, 0}, {"new", 1, 0}, {"policy-first", 0, 1}}
+}
+
+func (w when) with(vars map[string]any) map[string]any {
+	vars[VarEnforceNewOnly], vars[VarPolicyFirst] = w.newOnly, w.policyFirst
+	return vars
+}
+
+// eachWhen runs a subtest for each time at which policy may be asked.
+func eachWhen(t *testing.T, test func(t *testing.T, w when)) {
+	for _, w := range enforceWhen() {
+		t.Run(w.name, func(t *testing.T) { test(t, w) })
+	}
+}
+
+func loadTC(t testing.TB, w when, peer uint8) *rig {
 	t.Helper()
-	r := load(t, DatapathObject(), map[string]any{VarEnforceNewOnly: newOnly, VarUsePeer: peer}, smallConntrack)
+	r := load(t, DatapathObject(), w.with(map[string]any{VarUsePeer: peer}), smallConntrack)
 	r.put(MapIdentities, IPKey(client), IdentityValue(clientID))
 	r.put(MapIdentities, IPKey(stranger), IdentityValue(strangerID))
 	return r

@@ -305,13 +305,13 @@ func TestVerdictsOfXDP(t *testing.T) {
 // every program that joins endpoints.
 func TestVerdictsOfTC(t *testing.T) {
 	for _, s := range xdpStructures() {
-		for newOnly := range uint8(2) {
+		for _, when := range enforceWhen() {
 			for peer := range uint8(2) {
-				t.Run(fmt.Sprintf("%s/enforce_new_only=%d,use_peer=%d", s.name(), newOnly, peer), func(t *testing.T) {
-					r := load(t, DatapathObject(), map[string]any{VarStructure: uint8(s), VarEnforceNewOnly: newOnly, VarUsePeer: peer}, smallConntrack)
+				t.Run(fmt.Sprintf("%s/%s,use_peer=%d", s.name(), when.name, peer), func(t *testing.T) {
+					r := load(t, DatapathObject(), when.with(map[string]any{VarStructure: uint8(s), VarUsePeer: peer}), smallConntrack)
 					r.serverEndpoint(true)
 					for _, program := range []string{ProgFromEndpoint, ProgFromNetdev} {
-						t.Run(program, func(t *testing.T) { verdictsOfTC(t, r, program) })
+						t.Run(program, func(t *testing.T) { verdictsOfTC(t, r, when, program) })
 					}
 				})
 			}
@@ -319,7 +319,7 @@ func TestVerdictsOfTC(t *testing.T) {
 	}
 }
 
-func verdictsOfTC(t *testing.T, r *rig, program string) {
+func verdictsOfTC(t *testing.T, r *rig, w when, program string) {
 	eachFamily(t, r, func(t *testing.T, r *rig, c verdictCase) {
 		if untestable(c.frame) {
 			return // TestVerdictsOnTheWire has it
@@ -329,7 +329,9 @@ func verdictsOfTC(t *testing.T, r *rig, program string) {
 		case admit:
 			out := r.want(program, c.frame, actRedirect, StatAccepted)
 			checkForwarded(t, c.frame, out.frame, serverMAC, serverGW)
-			wantEntries(t, r, 1)
+			if n := r.entries(MapConntrack) + r.entries(MapConntrack6); n > 1 || n == 0 && w.policyFirst == 0 {
+				t.Errorf("%d conntrack entries", n)
+			}
 		case drop:
 			out := r.want(program, c.frame, actShot, StatDropped)
 			checkUntouched(t, c.frame, out.frame)
@@ -346,9 +348,9 @@ func verdictsOfTC(t *testing.T, r *rig, program string) {
 func TestVerdictsOfGuard(t *testing.T) {
 	wants := map[verdict]outcome{admit: {ret: actOK, stat: int(StatAccepted)}, drop: {ret: actShot, stat: int(StatDropped)}, pass: {ret: actOK, stat: int(StatPassed)}}
 	for _, s := range xdpStructures() {
-		for newOnly := range uint8(2) {
-			t.Run(fmt.Sprintf("%s/enforce_new_only=%d", s.name(), newOnly), func(t *testing.T) {
-				r := loadGuard(t, s, nil, map[string]any{VarWildcards: uint8(15), VarEnforceNewOnly: newOnly})
+		for _, when := range enforceWhen() {
+			t.Run(s.name()+"/"+when.name, func(t *testing.T) {
+				r := loadGuard(t, s, nil, when.with(map[string]any{VarWildcards: uint8(15)}))
 				eachFamily(t, r, func(t *testing.T, r *rig, c verdictCase) {
 					if untestable(c.frame) {
 						return
@@ -408,7 +410,7 @@ func start(f []byte) []byte { return f[:min(len(f), 100)] }
 
 // TestChecksumOfEveryTTL sends packets of all TTLs and many checksums.
 func TestChecksumOfEveryTTL(t *testing.T) {
-	r := loadTC(t, 0, 0)
+	r := loadTC(t, when{}, 0)
 	r.serverEndpoint(false)
 	for ttl := 2; ttl < 256; ttl++ {
 		for i := range 16 {
@@ -422,7 +424,7 @@ func TestChecksumOfEveryTTL(t *testing.T) {
 // TestTimeIsUp: whether a policy admits it is decided first; then the stack
 // answers for it.
 func TestTimeIsUp(t *testing.T) {
-	r := loadTC(t, 0, 0)
+	r := loadTC(t, when{}, 0)
 	r.serverEndpoint(true)
 	r.setRules(onlyClient)
 	for _, program := range []string{ProgFromEndpoint, ProgFromNetdev} {
@@ -439,7 +441,7 @@ func TestTimeIsUp(t *testing.T) {
 // TestEndpointWithoutPolicy: everything is delivered that can be, and nothing
 // counts as accepted.
 func TestEndpointWithoutPolicy(t *testing.T) {
-	r := loadTC(t, 0, 0)
+	r := loadTC(t, when{}, 0)
 	r.serverEndpoint(false)
 	delivered := map[string][]byte{
 		"data":             frame{}.bytes(),
@@ -467,7 +469,7 @@ func TestEndpointWithoutPolicy(t *testing.T) {
 
 // TestWorldIdentity: a source without identity is the world's.
 func TestWorldIdentity(t *testing.T) {
-	r := loadTC(t, 0, 0)
+	r := loadTC(t, when{}, 0)
 	r.serverEndpoint(true)
 	r.put(MapPolicy, PolicyKey(IdentityWorld, 5001, protoTCP), PolicyValue(false, 0))
 	r.want(ProgFromNetdev, frame{src: elsewhere}.bytes(), actRedirect, StatAccepted)
@@ -489,32 +491,34 @@ func TestReply(t *testing.T) {
 		{"other node UDP", ProgFromEndpoint, ProgFromNetdev, elsewhere, false, frame{proto: protoUDP}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := loadTC(t, 0, 0)
-			r.serverEndpoint(true) // enforces, and no policy admits anything
-			if c.local {
-				r.endpoint(client, 7, clientMAC.String(), clientGW.String(), false)
-			}
-			out := c.first
-			out.src, out.dst = server, c.peer
-			back := out.reply()
-			back.flags = tcpSYN | tcpACK
-			r.want(c.back, back.bytes(), actShot, StatDropped)
-			r.run(c.out, out.bytes(), 0)
-			wantEntries(t, r, 1)
-			r.want(c.back, back.bytes(), actRedirect, StatAccepted)
-			wantEntries(t, r, 1)
+			eachWhen(t, func(t *testing.T, w when) {
+				r := loadTC(t, w, 0)
+				r.serverEndpoint(true) // enforces, and no policy admits anything
+				if c.local {
+					r.endpoint(client, 7, clientMAC.String(), clientGW.String(), false)
+				}
+				out := c.first
+				out.src, out.dst = server, c.peer
+				back := out.reply()
+				back.flags = tcpSYN | tcpACK
+				r.want(c.back, back.bytes(), actShot, StatDropped)
+				r.run(c.out, out.bytes(), 0)
+				wantEntries(t, r, 1)
+				r.want(c.back, back.bytes(), actRedirect, StatAccepted)
+				wantEntries(t, r, 1)
 
-			other := back
-			other.dport, other.proto, other.l4 = 40001, protoTCP, nil
-			r.want(c.back, other.bytes(), actShot, StatDropped)
-			if c.first.proto == protoICMP {
-				back.l4 = nil // a request of the other end's own
-				r.want(c.back, back.bytes(), actShot, StatDropped)
-			}
-			if c.first.proto == 0 {
-				back.flags = tcpSYN
-				r.want(c.back, back.bytes(), actShot, StatDropped)
-			}
+				other := back
+				other.dport, other.proto, other.l4 = 40001, protoTCP, nil
+				r.want(c.back, other.bytes(), actShot, StatDropped)
+				if c.first.proto == protoICMP {
+					back.l4 = nil // a request of the other end's own
+					r.want(c.back, back.bytes(), actShot, StatDropped)
+				}
+				if c.first.proto == 0 {
+					back.flags = tcpSYN
+					r.want(c.back, back.bytes(), actShot, StatDropped)
+				}
+			})
 		})
 	}
 }
@@ -526,83 +530,87 @@ func TestPing(t *testing.T) {
 		six                    bool
 		request, reply, notice byte
 	}{{false, 8, 0, 13}, {true, 128, 129, 139}} {
-		r := loadTC(t, 0, 0)
-		r.serverEndpoint(true)
-		message := func(kind byte, out bool) []byte {
-			f := frame{six: c.six, proto: protoICMP, l4: []byte{kind, 0, 0, 0, 0, 0, 0, 0}}
-			if out {
-				f.src, f.dst = server, elsewhere
-			} else {
-				f.src = elsewhere
+		eachWhen(t, func(t *testing.T, w when) {
+			r := loadTC(t, w, 0)
+			r.serverEndpoint(true)
+			message := func(kind byte, out bool) []byte {
+				f := frame{six: c.six, proto: protoICMP, l4: []byte{kind, 0, 0, 0, 0, 0, 0, 0}}
+				if out {
+					f.src, f.dst = server, elsewhere
+				} else {
+					f.src = elsewhere
+				}
+				return f.bytes()
 			}
-			return f.bytes()
-		}
-		r.want(ProgFromNetdev, message(c.reply, false), actShot, StatDropped)
-		r.want(ProgFromEndpoint, message(c.request, true), actOK, StatPassed) // no route here
-		r.want(ProgFromNetdev, message(c.reply, false), actRedirect, StatAccepted)
-		r.want(ProgFromNetdev, message(c.request, false), actShot, StatDropped)
-		r.want(ProgFromNetdev, message(c.notice, false), actShot, StatDropped)
+			r.want(ProgFromNetdev, message(c.reply, false), actShot, StatDropped)
+			r.want(ProgFromEndpoint, message(c.request, true), actOK, StatPassed) // no route here
+			r.want(ProgFromNetdev, message(c.reply, false), actRedirect, StatAccepted)
+			r.want(ProgFromNetdev, message(c.request, false), actShot, StatDropped)
+			r.want(ProgFromNetdev, message(c.notice, false), actShot, StatDropped)
+		})
 	}
 }
 
 // TestAnswersOpenNothing: an endpoint's answers are found under the tuple of
 // the connection they belong to, and make no entry that would admit its peer.
 func TestAnswersOpenNothing(t *testing.T) {
-	r := loadTC(t, 0, 0)
-	r.serverEndpoint(true)
-	r.setRules(onlyClient)
-	r.want(ProgFromNetdev, frame{flags: tcpSYN}.bytes(), actRedirect, StatAccepted)
-	answer := frame{flags: tcpSYN | tcpACK}.reply()
-	r.want(ProgFromEndpoint, answer.bytes(), actOK, StatPassed) // no route here
-	complaint := frame{src: server, dst: client, proto: protoICMP, l4: icmpError(3, frame{})}
-	r.want(ProgFromEndpoint, complaint.bytes(), actOK, StatPassed)
-	wantEntries(t, r, 1)
-	r.setRules(nil)
-	r.want(ProgFromNetdev, frame{}.bytes(), actShot, StatDropped)
+	eachWhen(t, func(t *testing.T, w when) {
+		r := loadTC(t, w, 0)
+		r.serverEndpoint(true)
+		r.setRules(onlyClient)
+		r.want(ProgFromNetdev, frame{flags: tcpSYN}.bytes(), actRedirect, StatAccepted)
+		answer := frame{flags: tcpSYN | tcpACK}.reply()
+		r.want(ProgFromEndpoint, answer.bytes(), actOK, StatPassed) // no route here
+		complaint := frame{src: server, dst: client, proto: protoICMP, l4: icmpError(3, frame{})}
+		r.want(ProgFromEndpoint, complaint.bytes(), actOK, StatPassed)
+		wantEntries(t, r, 1)
+		r.setRules(nil)
+		want := outcome{ret: actShot, stat: int(StatDropped)}
+		if w.newOnly == 1 {
+			want = outcome{ret: actRedirect, stat: int(StatAccepted)}
+		}
+		r.want(ProgFromNetdev, frame{}.bytes(), want.ret, uint32(want.stat))
+	})
 }
 
 // TestPolicyRemoved: what happens to a connection when its policy goes.
 func TestPolicyRemoved(t *testing.T) {
-	for newOnly := range uint8(2) {
-		t.Run(fmt.Sprintf("enforce_new_only=%d", newOnly), func(t *testing.T) {
-			r := loadTC(t, newOnly, 0)
-			r.serverEndpoint(true)
-			r.setRules(onlyClient)
-			r.want(ProgFromEndpoint, frame{flags: tcpSYN}.bytes(), actRedirect, StatAccepted)
+	eachWhen(t, func(t *testing.T, w when) {
+		r := loadTC(t, w, 0)
+		r.serverEndpoint(true)
+		r.setRules(onlyClient)
+		r.want(ProgFromEndpoint, frame{flags: tcpSYN}.bytes(), actRedirect, StatAccepted)
+		r.want(ProgFromEndpoint, frame{}.bytes(), actRedirect, StatAccepted)
+		r.setRules(nil)
+		if w.newOnly == 1 {
 			r.want(ProgFromEndpoint, frame{}.bytes(), actRedirect, StatAccepted)
-			r.setRules(nil)
-			if newOnly == 1 {
-				r.want(ProgFromEndpoint, frame{}.bytes(), actRedirect, StatAccepted)
-			} else {
-				r.want(ProgFromEndpoint, frame{}.bytes(), actShot, StatDropped)
-			}
-			// The next connection is new even if it has the old one's ports.
-			r.want(ProgFromEndpoint, frame{flags: tcpSYN}.bytes(), actShot, StatDropped)
-			r.want(ProgFromEndpoint, frame{sport: 40001}.bytes(), actShot, StatDropped)
-		})
-	}
+		} else {
+			r.want(ProgFromEndpoint, frame{}.bytes(), actShot, StatDropped)
+		}
+		// The next connection is new even if it has the old one's ports.
+		r.want(ProgFromEndpoint, frame{flags: tcpSYN}.bytes(), actShot, StatDropped)
+		r.want(ProgFromEndpoint, frame{sport: 40001}.bytes(), actShot, StatDropped)
+	})
 }
 
 // TestPolicyAdded: a connection from before there was any policy must be
 // admitted by one when there is, whenever policy is asked.
 func TestPolicyAdded(t *testing.T) {
-	for newOnly := range uint8(2) {
-		t.Run(fmt.Sprintf("enforce_new_only=%d", newOnly), func(t *testing.T) {
-			r := loadTC(t, newOnly, 0)
-			r.serverEndpoint(false)
-			r.want(ProgFromEndpoint, frame{flags: tcpSYN}.bytes(), actRedirect, StatPassed)
-			r.serverEndpoint(true)
-			r.want(ProgFromEndpoint, frame{}.bytes(), actShot, StatDropped)
-			r.setRules(onlyClient)
-			r.want(ProgFromEndpoint, frame{}.bytes(), actRedirect, StatAccepted)
-			r.setRules(nil)
-			want := outcome{ret: actShot, stat: int(StatDropped)}
-			if newOnly == 1 {
-				want = outcome{ret: actRedirect, stat: int(StatAccepted)}
-			}
-			r.want(ProgFromEndpoint, frame{}.bytes(), want.ret, uint32(want.stat))
-		})
-	}
+	eachWhen(t, func(t *testing.T, w when) {
+		r := loadTC(t, w, 0)
+		r.serverEndpoint(false)
+		r.want(ProgFromEndpoint, frame{flags: tcpSYN}.bytes(), actRedirect, StatPassed)
+		r.serverEndpoint(true)
+		r.want(ProgFromEndpoint, frame{}.bytes(), actShot, StatDropped)
+		r.setRules(onlyClient)
+		r.want(ProgFromEndpoint, frame{}.bytes(), actRedirect, StatAccepted)
+		r.setRules(nil)
+		want := outcome{ret: actShot, stat: int(StatDropped)}
+		if w.newOnly == 1 {
+			want = outcome{ret: actRedirect, stat: int(StatAccepted)}
+		}
+		r.want(ProgFromEndpoint, frame{}.bytes(), want.ret, uint32(want.stat))
+	})
 }
 
 // TestICMPError: an error about a tracked packet of the endpoint passes; one
@@ -631,20 +639,22 @@ func TestICMPError(t *testing.T) {
 		{"no error", 13, client, func() []byte { return icmpError(13, sent) }, drop},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := loadTC(t, 0, 0)
-			r.serverEndpoint(true)
-			r.setRules(onlyClient)
-			f := frame{src: c.src, proto: protoICMP, l4: c.l4()}.bytes()
-			r.want(ProgFromNetdev, f, actShot, StatDropped)
-			r.want(ProgFromNetdev, frame{flags: tcpSYN}.bytes(), actRedirect, StatAccepted)
-			if c.want == admit {
-				r.want(ProgFromNetdev, f, actRedirect, StatAccepted)
-			} else {
+			eachWhen(t, func(t *testing.T, w when) {
+				r := loadTC(t, w, 0)
+				r.serverEndpoint(true)
+				r.setRules(onlyClient)
+				f := frame{src: c.src, proto: protoICMP, l4: c.l4()}.bytes()
 				r.want(ProgFromNetdev, f, actShot, StatDropped)
-			}
-			wantEntries(t, r, 1)
-			r.setRules([]rule{{proto: protoICMP}})
-			r.want(ProgFromNetdev, f, actRedirect, StatAccepted)
+				r.want(ProgFromNetdev, frame{flags: tcpSYN}.bytes(), actRedirect, StatAccepted)
+				if c.want == admit {
+					r.want(ProgFromNetdev, f, actRedirect, StatAccepted)
+				} else {
+					r.want(ProgFromNetdev, f, actShot, StatDropped)
+				}
+				wantEntries(t, r, 1)
+				r.setRules([]rule{{proto: protoICMP}})
+				r.want(ProgFromNetdev, f, actRedirect, StatAccepted)
+			})
 		})
 	}
 }

@@ -134,7 +134,7 @@ func untestable(f []byte) bool {
 // BPF_PROG_TEST_RUN refuses among them. Tags leave the frame before tc here.
 func TestVerdictsOnTheWire(t *testing.T) {
 	for _, program := range []string{ProgFromEndpoint, ProgFromNetdev} {
-		r := loadTC(t, 0, 0)
+		r := loadTC(t, when{}, 0)
 		r.serverEndpoint(true)
 		tap := r.tap(program)
 		for _, six := range []bool{false, true} {
@@ -158,7 +158,7 @@ func TestVerdictsOnTheWire(t *testing.T) {
 
 // TestScatteredHeaders: headers are found wherever the driver left them.
 func TestScatteredHeaders(t *testing.T) {
-	r := loadTC(t, 0, 0)
+	r := loadTC(t, when{}, 0)
 	r.serverEndpoint(true)
 	tap := r.tap(ProgFromNetdev)
 	r.setRules([]rule{{src: client, port: 5001, proto: protoTCP}, {src: client, port: 5001, proto: protoUDP}})
@@ -190,7 +190,7 @@ func TestScatteredHeaders(t *testing.T) {
 func TestForeignMAC(t *testing.T) {
 	for peer := range uint8(2) {
 		t.Run(fmt.Sprintf("use_peer=%d", peer), func(t *testing.T) {
-			n := newNode(t, 0, peer)
+			n := newNode(t, when{}, peer)
 			ep := n.addEndpoint("server", server, true)
 			n.setRules([]rule{{src: client, port: 5001, proto: protoUDP}})
 			tap := n.tap(ProgFromNetdev)

@@ -7,11 +7,13 @@ import (
 	"cmp"
 	"flag"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -19,8 +21,9 @@ import (
 )
 
 var (
-	conformArms  = flag.String("conform.arms", someArms, "regular expression of the arms to put to the test in a VM; \"\" is all")
-	conformTable = flag.String("conform.table", os.Getenv("HOOKBED_CONFORMANCE_VM_TABLE"), "file to write the VM's conformance table to")
+	conformArms     = flag.String("conform.arms", someArms, "regular expression of the arms to put to the test in a VM; \"\" is all")
+	conformParallel = flag.Int("conform.parallel", 4, "arms to put to the test at once in a VM")
+	conformTable    = flag.String("conform.table", os.Getenv("HOOKBED_CONFORMANCE_VM_TABLE"), "file to write the VM's conformance table to")
 )
 
 // someArms are those that a VM is asked about when time is short: one of each
@@ -150,11 +153,13 @@ func conformOn(t *testing.T, kernel, arms string) string {
 	r.install(suite, "/run/hookbed/suite")
 	r.install(filepath.Join(binaries, "guest"), "/run/hookbed/helper")
 	args := []string{"ssh", "node1", "--", "env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "/run/hookbed/suite", "-test.run", "^TestConform$", "-test.timeout", "0",
-		"-test.parallel", "4", "-guest", "/run/hookbed/helper", "-peers", "/run/hookbed/peers", "-silence", "1s", "-table", "/run/hookbed/table.md", "-all"}
+		"-test.parallel", strconv.Itoa(*conformParallel), "-guest", "/run/hookbed/helper", "-peers", "/run/hookbed/peers", "-silence", "1s", "-table", "/run/hookbed/table.md", "-tell", "-all"}
 	if arms != "" {
 		args = append(args, "-arms", arms)
 	}
 	cmd, out := r.command(args...)
+	both := io.MultiWriter(out, os.Stdout) // seen at once with -v
+	cmd.Stdout, cmd.Stderr = both, both
 	err := cmd.Run()
 	table := r.run("ssh", "node1", "--", "cat", "/run/hookbed/table.md")
 	t.Log("\n" + table)

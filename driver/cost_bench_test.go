@@ -33,16 +33,17 @@ func benchDriver(b *testing.B, args ...string) []byte {
 // what.
 func BenchmarkCost(b *testing.B) {
 	metrics := map[string]string{
-		"tc-hash: 10000 policies over 1":                   "tc-hash-10000/1",
-		"xdp-hash: 10000 policies over 1":                  "xdp-hash-10000/1",
-		"xdp-hash over xdp-filter at 10000 policies":       "xdp-hash/xdp-filter",
-		"xdp-hash over xdp-filter-all at 10000 policies":   "xdp-hash/xdp-filter-all",
-		"xdp-hash over bpfilter-set-xdp at 10000 policies": "xdp-hash/bpfilter-set-xdp",
-		"tc-hash over bpfilter-set at 10000 policies":      "tc-hash/bpfilter-set",
+		"tc-hash: 10000 policies over 1":                           "tc-hash-10000/1",
+		"xdp-hash: 10000 policies over 1":                          "xdp-hash-10000/1",
+		"xdp-hash over xdp-filter at 10000 policies":               "xdp-hash/xdp-filter",
+		"xdp-hash over xdp-filter-all at 10000 policies":           "xdp-hash/xdp-filter-all",
+		"xdp-hash over bpfilter-set-xdp at 10000 policies":         "xdp-hash/bpfilter-set-xdp",
+		"tc-hash over bpfilter-set at 10000 policies":              "tc-hash/bpfilter-set",
+		"tc-hash-policy-first over bpfilter-set at 10000 policies": "tc-hash-policy-first/bpfilter-set",
 	}
 	for range b.N {
 		out := benchDriver(b, "cost", "--json", "--policies", "1,10000", "--rounds", "100", "--out", filepath.Join(b.TempDir(), "cost"),
-			"--programs", "tc-hash,xdp-hash,xdp-filter,xdp-filter-all,bpfilter-set,bpfilter-set-xdp")
+			"--programs", "tc-hash,tc-hash-policy-first,xdp-hash,xdp-filter,xdp-filter-all,bpfilter-set,bpfilter-set-xdp")
 		found := 0
 		for _, line := range bytes.Split(out, []byte("\n")) {
 			var v struct{ Cost struct{ Ratios []cost.Ratio } }
@@ -85,11 +86,17 @@ filter = "iptables-legacy"
 name = "tc-hash"
 fabric = "bridge"
 filter = "tc-hash"
+[[arm]]
+name = "tc-hash-prealloc"
+fabric = "bridge"
+filter = "tc-hash"
+prealloc = "on"
 `
 
 // BenchmarkLoad loads the same 10 000 policies by iptables-restore and into
-// tc-hash, and reports how many times longer the former takes, by the mean of
-// the faster half of each arm's trials.
+// tc-hash, whose entries are allocated each as it comes or all before, and reports
+// how many times longer the former takes, by the mean of the faster half of each
+// arm's trials. Both start from text.
 func BenchmarkLoad(b *testing.B) {
 	for range b.N {
 		dir := b.TempDir()
@@ -98,13 +105,16 @@ func BenchmarkLoad(b *testing.B) {
 			b.Fatal(err)
 		}
 		benchDriver(b, "run", file, "--out", run)
-		list, hash := loadSecondsOf(b, run, "iptables"), loadSecondsOf(b, run, "tc-hash")
-		r, ok := stat.Bootstrap{}.FasterHalfRatio(list, hash, false, 0.95)
-		if !ok {
-			b.Fatalf("too few trials: %d and %d", len(list), len(hash))
+		list := loadSecondsOf(b, run, "iptables")
+		for _, arm := range []string{"tc-hash", "tc-hash-prealloc"} {
+			hash := loadSecondsOf(b, run, arm)
+			r, ok := stat.Bootstrap{}.FasterHalfRatio(list, hash, false, 0.95)
+			if !ok {
+				b.Fatalf("too few trials: %d and %d", len(list), len(hash))
+			}
+			b.ReportMetric(r.Estimate, "iptables-restore/"+arm)
+			b.Logf("iptables-restore of 10 000 policies over loading them into %s: %.2f (%.2f to %.2f); %.4f s and %.4f s", arm, r.Estimate, r.Low, r.High, stat.FasterHalf(list, false), stat.FasterHalf(hash, false))
 		}
-		b.ReportMetric(r.Estimate, "iptables-restore/tc-hash")
-		b.Logf("iptables-restore of 10 000 policies over loading them into tc-hash: %.2f (%.2f to %.2f); %.4f s and %.4f s", r.Estimate, r.Low, r.High, stat.FasterHalf(list, false), stat.FasterHalf(hash, false))
 	}
 }
 

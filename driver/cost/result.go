@@ -172,7 +172,7 @@ func Ratios(cells []*Cell) []Ratio {
 		}
 		out = append(out, ratio(fmt.Sprintf("%s: %d policies over %d", c.Program, high.Policies, low.Policies), high, low))
 	}
-	for _, pair := range [][2]string{{"xdp-hash", "xdp-filter"}, {"xdp-hash", "xdp-filter-all"}, {"xdp-hash", "bpfilter-set-xdp"}, {"tc-hash", "bpfilter-set"}, {"tc-linear", "bpfilter-linear"}} {
+	for _, pair := range [][2]string{{"xdp-hash", "xdp-filter"}, {"xdp-hash", "xdp-filter-all"}, {"xdp-hash", "bpfilter-set-xdp"}, {"tc-hash", "bpfilter-set"}, {"tc-hash-policy-first", "bpfilter-set"}, {"tc-linear", "bpfilter-linear"}} {
 		if a, b := common(cells, pair[0], pair[1]); a != nil {
 			out = append(out, ratio(fmt.Sprintf("%s over %s at %d policies", pair[0], pair[1], a.Policies), a, b))
 		}

@@ -83,6 +83,10 @@ func Subjects() []Subject {
 		tcPass,
 		tc("tc-linear", "conntrack, then a list asked in order"),
 		tc("tc-hash", "conntrack, identity, then a hash of identity, port and protocol"),
+		{
+			Name: "tc-hash-policy-first", Hook: HookTC, Doc: "identity and hash, then conntrack only if no policy admits", Accept: tcOK,
+			render: oursAs("tc-hash", "bridge", bpf.ProgToEndpoint, option{"enforce", "policy-first"}),
+		},
 		tc("tc-lpm", "conntrack, then a trie of source prefixes"),
 		tc("tc-cilium09", "conntrack, then a hash of identities; ports only for new connections"),
 		// With a TTL of 1 the verdict is reached but nothing rewritten or redirected,
@@ -104,9 +108,9 @@ func ours(fabric, program string) func(Subject, int, Environment) (instance, err
 
 // oursAs renders the very object, variables and map entries of an arm's filter;
 // what of it makes links is left out.
-func oursAs(filter, fabric, program string) func(Subject, int, Environment) (instance, error) {
+func oursAs(filter, fabric, program string, options ...option) func(Subject, int, Environment) (instance, error) {
 	return func(s Subject, n int, _ Environment) (instance, error) {
-		cell, err := cellOf(fabric, filter, n)
+		cell, err := cellOf(fabric, filter, n, options...)
 		if err != nil {
 			return instance{}, err
 		}
@@ -164,8 +168,12 @@ func newInstance(s Subject, n int, cell plan.Cell) instance {
 	}
 }
 
-// cellOf is the cell of an arm on this computer with every option at its default.
-func cellOf(fabric, filter string, n int) (plan.Cell, error) {
+// option is an arm's option that is not at its default.
+type option struct{ key, level string }
+
+// cellOf is the cell of an arm on this computer with every other option at its
+// default.
+func cellOf(fabric, filter string, n int, options ...option) (plan.Cell, error) {
 	catalog := datapath.Catalog()
 	i := slices.IndexFunc(catalog, func(e plan.DatapathEntry) bool { return e.Fabric == fabric && e.Filter == filter })
 	if i < 0 {
@@ -178,6 +186,9 @@ func cellOf(fabric, filter string, n int) (plan.Cell, error) {
 	}
 	for _, o := range catalog[i].Options {
 		f[o.Key] = o.Allowed[0]
+	}
+	for _, o := range options {
+		f[o.key] = o.level
 	}
 	return plan.Cell{ID: fmt.Sprintf("%s-%d", filter, n), Factors: f}, nil
 }

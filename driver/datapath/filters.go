@@ -41,14 +41,14 @@ func netfilterFilters() []filter {
 func tcFilters() []filter {
 	one := func(name, doc string, s bpf.Structure, rs ...refusal) filter {
 		return filter{
-			name: name, doc: doc, options: slices.Concat(policyOptions(), tcOptions()),
+			name: name, doc: doc, options: slices.Concat(policyOptions(), tcOptions(), tableOptions(s)),
 			refuse: refuseFirst(append(rs, refuseMatch, refuseNetkitAttach)...), render: func(r *renderer) error { return r.tcFilter(s) },
 		}
 	}
 	pass := one("tc-pass", "control for tc: a program at the same place that admits every packet", bpf.StructurePass, refuseNetkitAttach)
 	pass.noPolicies, pass.options = true, tcOptions()
 	cilium09 := one("tc-cilium09", "tc eBPF as Cilium 0.9 had it: a hash of source identities, and a list of ports asked for new connections", bpf.StructureCilium09,
-		refuseCIDR("tc-lpm"), refuseDenyOf2017)
+		refuseCIDR("tc-lpm"), refuseDenyOf2017, refuseFirstOf2017)
 	cilium09.maxClients = bpf.MaxL4Ports - 1 // and the control connections'
 	cilium09.whyClients = fmt.Sprintf("its list has room for %d ports, and each client has one of its own", bpf.MaxL4Ports)
 	return []filter{
@@ -64,9 +64,24 @@ func tcFilters() []filter {
 	}
 }
 
+// tableOptions are those of the maps that a structure asks.
+func tableOptions(s bpf.Structure) []plan.Option {
+	if s == bpf.StructureHash || s == bpf.StructureCilium09 {
+		return []plan.Option{preallocOption()}
+	}
+	return nil // a list has its entries always, and a trie never before they come
+}
+
 func refuseDenyOf2017(_ plan.Lab, _, _ string, o map[string]string) string {
 	if o[optAction] == actionDeny {
 		return fmt.Sprintf("Cilium's policy of 2017 could only admit; write action = %q, or filter = %q", actionAllow, "tc-hash")
+	}
+	return ""
+}
+
+func refuseFirstOf2017(_ plan.Lab, _, _ string, o map[string]string) string {
+	if o[optEnforce] == enforceFirst {
+		return fmt.Sprintf("Cilium's policy of 2017 asks ports of new connections only, so connections come first; write enforce = %q, or filter = %q", enforceAll, "tc-hash")
 	}
 	return ""
 }
@@ -82,7 +97,7 @@ func refuseNetkitAttach(_ plan.Lab, _, _ string, o map[string]string) string {
 func xdpFilters() []filter {
 	one := func(name, doc string, s bpf.Structure, rs ...refusal) filter {
 		return filter{
-			name: name, doc: doc, inside: true, options: slices.Concat(policyOptions(), xdpOptions(), []plan.Option{accountingOption()}),
+			name: name, doc: doc, inside: true, options: slices.Concat(policyOptions(), xdpOptions(), []plan.Option{accountingOption()}, tableOptions(s)),
 			refuse: refuseFirst(append(rs, refuseMatch, refuseXDP)...), render: func(r *renderer) error { return r.xdpFilter(s) },
 		}
 	}

@@ -21,6 +21,7 @@ const (
 	optPlacement  = "placement"
 	optEnforce    = "enforce"
 	optAccounting = "accounting"
+	optPrealloc   = "prealloc"
 	optDelivery   = "delivery"
 	optAttach     = "attach"
 	optWhere      = "where"
@@ -46,9 +47,12 @@ const (
 
 	enforceAll       = "all"
 	enforceNew       = "new"
+	enforceFirst     = "policy-first"
 	accountingOff    = "off"
 	accountingPerCPU = "per-cpu"
 	accountingAtomic = "atomic"
+	preallocOff      = "off"
+	preallocOn       = "on"
 	deliverRedirect  = "redirect"
 	deliverPeer      = "peer"
 	deliverNetkit    = "netkit"
@@ -78,6 +82,10 @@ func accountingOption() plan.Option {
 	return plan.Option{Key: optAccounting, Allowed: []string{accountingOff, accountingPerCPU, accountingAtomic}, Doc: "count packets and bytes of each policy: not, per CPU, or in one shared counter"}
 }
 
+func preallocOption() plan.Option {
+	return plan.Option{Key: optPrealloc, Allowed: []string{preallocOff, preallocOn}, Doc: "allocate the entries of the policies' hashes each as it comes (BPF_F_NO_PREALLOC), or all when the maps are made"}
+}
+
 func netfilterOptions(placements ...string) []plan.Option {
 	return []plan.Option{
 		{Key: optState, Allowed: []string{stateAsStudy, stateEstablished, stateStateless}, Doc: "every rule asks for NEW; established connections are accepted first; or no connection tracking"},
@@ -87,7 +95,7 @@ func netfilterOptions(placements ...string) []plan.Option {
 
 func tcOptions() []plan.Option {
 	return []plan.Option{
-		{Key: optEnforce, Allowed: []string{enforceAll, enforceNew}, Doc: "look the policy up for every forward packet, or for new connections only"},
+		{Key: optEnforce, Allowed: []string{enforceAll, enforceNew, enforceFirst}, Doc: "look the policy up for every packet that is no answer, for new connections only, or for every packet and before connections, which are asked about what it does not admit"},
 		accountingOption(),
 		{Key: optAttach, Allowed: []string{attachClsact, attachTCX}, Doc: "a filter of the clsact qdisc, or a tcx link (Linux 6.6)"},
 	}

@@ -39,7 +39,8 @@ func (r *renderer) tcFilter(s bpf.Structure) error {
 		programs = append(programs, bpf.ProgTrack)
 	}
 	object := r.file("datapath.bpf.o", bpf.DatapathObject())
-	r.apply(n, "", bundle.LoadBPF{Handle: tcHandle(n), Object: object, Programs: programs, Vars: vars, MaxEntries: r.mapSizes(bpf.TCTables(s, r.Topology.IPv6))})
+	tables := bpf.TCTables(s, r.Topology.IPv6)
+	r.apply(n, "", bundle.LoadBPF{Handle: tcHandle(n), Object: object, Programs: programs, Vars: vars, MaxEntries: r.mapSizes(tables), Prealloc: r.prealloc(tables)})
 	if err := fill(n); err != nil {
 		return err
 	}
@@ -76,7 +77,8 @@ func (r *renderer) joinByTC(s bpf.Structure, fill func(Node) error) error {
 		if t.MultiHost() {
 			programs = append(programs, j.fromOutside)
 		}
-		r.apply(n, "", bundle.LoadBPF{Handle: tcHandle(n), Object: j.object, Programs: programs, Vars: vars, LinkVars: j.links, MaxEntries: r.mapSizes(bpf.TCTables(s, r.Topology.IPv6))})
+		tables := bpf.TCTables(s, t.IPv6)
+		r.apply(n, "", bundle.LoadBPF{Handle: tcHandle(n), Object: j.object, Programs: programs, Vars: vars, LinkVars: j.links, MaxEntries: r.mapSizes(tables), Prealloc: r.prealloc(tables)})
 		r.fillEndpoints(n, fill != nil && r.policies.size() > 0)
 		if r.overlay() {
 			r.apply(n, "", bundle.FillMap{Handle: tcHandle(n), Map: bpf.MapTunnels, File: r.file(n.Name+".tunnels", []byte(r.tunnelLines(n)))})
@@ -133,6 +135,7 @@ func (r *renderer) tcHooks() (egress, ingress string) {
 func (r *renderer) tcVars(s bpf.Structure) (map[string]string, error) {
 	vars := r.policyVars(s)
 	vars[bpf.VarEnforceNewOnly] = onOff(r.cell.Get(optEnforce) == enforceNew)
+	vars[bpf.VarPolicyFirst] = onOff(r.cell.Get(optEnforce) == enforceFirst)
 	vars[bpf.VarUsePeer] = onOff(r.cell.Get(optDelivery) == deliverPeer)
 	if s == bpf.StructureCilium09 {
 		ports, err := bpf.L4Ports(r.installed())
@@ -290,6 +293,14 @@ func (r *renderer) mapSizes(tables []string) map[string]uint32 {
 		out[bpf.MapHitsShared] = size
 	}
 	return out
+}
+
+// prealloc is which of the tables have their entries from the beginning.
+func (r *renderer) prealloc(tables []string) []string {
+	if r.cell.Get(optPrealloc) == preallocOn {
+		return tables
+	}
+	return nil
 }
 
 func onOff(on bool) string {

@@ -15,7 +15,11 @@ func (r *renderer) xdpFilter(s bpf.Structure) error {
 		vars[bpf.VarEnforce] = onOff(r.policies.size() > 0)
 		r.endpointVars(vars)
 	}
-	load := bundle.LoadBPF{Handle: xdpHandle(at.node), Object: r.file("xdp.bpf.o", bpf.XDPObject()), Programs: []string{program}, Vars: vars, MaxEntries: r.mapSizes(bpf.XDPTables(s, r.Topology.IPv6))}
+	tables := bpf.XDPTables(s, r.Topology.IPv6)
+	load := bundle.LoadBPF{
+		Handle: xdpHandle(at.node), Object: r.file("xdp.bpf.o", bpf.XDPObject()), Programs: []string{program}, Vars: vars,
+		MaxEntries: r.mapSizes(tables), Prealloc: r.prealloc(tables),
+	}
 	r.apply(at.node, "", load)
 	if err := r.fillPolicies(at.node, load.Handle, s, xdpTables()); err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
@@ -52,7 +53,14 @@ func doLoadBPF(c *call, a bundle.LoadBPF) error {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return fmt.Errorf("lift the memory lock limit: %w", err)
 	}
-	coll, err := ebpf.NewCollection(spec)
+	tables, err := c.makeTables(spec, a)
+	if err != nil {
+		return fmt.Errorf("load %s: %w", a.Object, err)
+	}
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: tables})
+	for _, m := range tables {
+		_ = m.Close() // the collection has it by a descriptor of its own
+	}
 	if err != nil {
 		return fmt.Errorf("load %s: %w", a.Object, withVerifierLog(err))
 	}
@@ -68,6 +76,29 @@ func doLoadBPF(c *call, a bundle.LoadBPF) error {
 	})
 	c.reportMemory(a.Handle)
 	return nil
+}
+
+// makeTables makes the maps that the step sizes, those of the policies, and tells
+// how long that took: it is part of loading policies, and most of it where a map
+// has its entries from the beginning.
+func (c *call) makeTables(spec *ebpf.CollectionSpec, a bundle.LoadBPF) (map[string]*ebpf.Map, error) {
+	if len(a.MaxEntries) == 0 {
+		return nil, nil
+	}
+	tables := map[string]*ebpf.Map{}
+	start := time.Now()
+	for name := range a.MaxEntries {
+		m, err := ebpf.NewMap(spec.Maps[name])
+		if err != nil {
+			for _, m := range tables {
+				_ = m.Close()
+			}
+			return nil, fmt.Errorf("make map %s: %w", name, err)
+		}
+		tables[name] = m
+	}
+	c.value(bundle.MetricLoad, time.Since(start).Seconds())
+	return tables, nil
 }
 
 // reportMemory tells how much kernel memory an object has; nothing where the
@@ -116,6 +147,13 @@ func (c *call) shape(spec *ebpf.CollectionSpec, a bundle.LoadBPF) error {
 			return fmt.Errorf("no map %q, only %q", name, slices.Sorted(maps.Keys(spec.Maps)))
 		}
 		m.MaxEntries = n
+	}
+	for _, name := range a.Prealloc {
+		m := spec.Maps[name]
+		if m == nil {
+			return fmt.Errorf("no map %q, only %q", name, slices.Sorted(maps.Keys(spec.Maps)))
+		}
+		m.Flags &^= unix.BPF_F_NO_PREALLOC
 	}
 	for name, text := range a.Vars {
 		value, err := hex.DecodeString(text)
@@ -182,9 +220,9 @@ func doFillMap(c *call, a bundle.FillMap) error {
 		return err
 	}
 	if a.Delete {
-		err = c.deleteFrom(m, a, string(data))
+		err = c.deleteFrom(m, a, data)
 	} else {
-		err = c.updateFrom(m, a, string(data))
+		err = c.updateFrom(m, a, data)
 	}
 	if err != nil {
 		return err
@@ -193,29 +231,29 @@ func doFillMap(c *call, a bundle.FillMap) error {
 	return nil
 }
 
-func (c *call) updateFrom(m *ebpf.Map, a bundle.FillMap, text string) error {
-	keys, values, err := c.parseEntries(text, int(m.KeySize()), int(m.ValueSize()))
+func (c *call) updateFrom(m *ebpf.Map, a bundle.FillMap, text []byte) error {
+	start := time.Now()
+	e, err := c.parseEntries(text, int(m.KeySize()), int(m.ValueSize()))
 	if err != nil {
 		return fmt.Errorf("file %q: %w", a.File, err)
 	}
-	start := time.Now()
-	if err := fill(m, keys, values); err != nil {
+	if err := fill(m, e); err != nil {
 		return fmt.Errorf("fill map %s: %w", a.Map, err)
 	}
-	c.tookFor(a, start, len(keys))
+	c.tookFor(a, start, e.n)
 	return nil
 }
 
-func (c *call) deleteFrom(m *ebpf.Map, a bundle.FillMap, text string) error {
-	keys, err := parseKeys(text, int(m.KeySize()))
+func (c *call) deleteFrom(m *ebpf.Map, a bundle.FillMap, text []byte) error {
+	start := time.Now()
+	e, err := c.parseEntries(text, int(m.KeySize()), 0)
 	if err != nil {
 		return fmt.Errorf("file %q: %w", a.File, err)
 	}
-	start := time.Now()
-	if err := remove(m, keys); err != nil {
+	if err := remove(m, e); err != nil {
 		return fmt.Errorf("delete from map %s: %w", a.Map, err)
 	}
-	c.tookFor(a, start, len(keys))
+	c.tookFor(a, start, e.n)
 	return nil
 }
 
@@ -224,66 +262,72 @@ func (c *call) tookFor(a bundle.FillMap, start time.Time, entries int) {
 	c.value("entries", float64(entries))
 }
 
-// parseKeys reads the keys of lines "KEYHEX" or "KEYHEX VALUEHEX".
-func parseKeys(text string, size int) ([][]byte, error) {
-	var keys [][]byte
-	for i, line := range strings.Split(text, "\n") {
-		f := strings.Fields(line)
-		if len(f) == 0 {
-			continue
-		}
-		key, err := exactHex(f[0], size)
-		if err != nil {
-			return nil, fmt.Errorf("line %d: key: %w", i+1, err)
-		}
-		keys = append(keys, key)
-	}
-	return keys, nil
+// entries are a map's keys and values, each one behind the other as system calls
+// take them.
+type entries struct {
+	n                  int
+	keys, values       []byte
+	keySize, valueSize int
 }
 
-// parseEntries reads lines "KEYHEX VALUEHEX" of exact sizes.
-func (c *call) parseEntries(text string, keySize, valueSize int) (keys, values [][]byte, err error) {
-	for i, line := range strings.Split(text, "\n") {
-		if strings.TrimSpace(line) == "" {
-			continue
-		}
-		f := strings.Fields(line)
-		if len(f) != 2 {
-			return nil, nil, fmt.Errorf("line %d: want KEYHEX VALUEHEX", i+1)
-		}
-		key, err := exactHex(f[0], keySize)
-		if err != nil {
-			return nil, nil, fmt.Errorf("line %d: key: %w", i+1, err)
-		}
-		text, err := c.expand(f[1])
-		if err != nil {
-			return nil, nil, fmt.Errorf("line %d: value: %w", i+1, err)
-		}
-		value, err := exactHex(text, valueSize)
-		if err != nil {
-			return nil, nil, fmt.Errorf("line %d: value: %w", i+1, err)
-		}
-		keys, values = append(keys, key), append(values, value)
-	}
-	return keys, values, nil
+// key and value are those of one entry.
+func (e entries) key(i int) []byte   { return e.keys[i*e.keySize:][:e.keySize] }
+func (e entries) value(i int) []byte { return e.values[i*e.valueSize:][:e.valueSize] }
+
+// from is what is left behind the first n.
+func (e entries) from(n int) entries {
+	return entries{e.n - n, e.keys[n*e.keySize:], e.values[n*e.valueSize:], e.keySize, e.valueSize}
 }
 
-func exactHex(s string, size int) ([]byte, error) {
-	b, err := hex.DecodeString(s)
-	if err == nil && len(b) != size {
-		err = fmt.Errorf("%d bytes, want %d", len(b), size)
+// parseEntries reads lines "KEYHEX VALUEHEX" of exact sizes. With a value size
+// of 0 it reads keys, and leaves alone what is behind them.
+func (c *call) parseEntries(text []byte, keySize, valueSize int) (entries, error) {
+	most := bytes.Count(text, []byte("\n")) + 1
+	e := entries{keys: make([]byte, most*keySize), values: make([]byte, most*valueSize), keySize: keySize, valueSize: valueSize}
+	for number := 1; len(text) > 0; number++ {
+		var line []byte
+		line, text, _ = bytes.Cut(text, []byte("\n"))
+		if line = bytes.TrimSpace(line); len(line) == 0 {
+			continue
+		}
+		key, value, two := bytes.Cut(line, []byte(" "))
+		if valueSize > 0 && (!two || bytes.ContainsRune(value, ' ')) {
+			return e, fmt.Errorf("line %d: want KEYHEX VALUEHEX", number)
+		}
+		if err := exactHex(e.key(e.n), key); err != nil {
+			return e, fmt.Errorf("line %d: key: %w", number, err)
+		}
+		if valueSize > 0 {
+			value, err := c.expand(value)
+			if err == nil {
+				err = exactHex(e.value(e.n), value)
+			}
+			if err != nil {
+				return e, fmt.Errorf("line %d: value: %w", number, err)
+			}
+		}
+		e.n++
 	}
-	return b, err
+	return e, nil
+}
+
+// exactHex decodes hex digits for all of a place, and no more.
+func exactHex(to, digits []byte) error {
+	if n := hex.DecodedLen(len(digits)); n != len(to) && len(digits)%2 == 0 {
+		return fmt.Errorf("%d bytes, want %d", n, len(to))
+	}
+	_, err := hex.Decode(to, digits)
+	return err
 }
 
 // expand replaces "{ifindex:LINK}" and "{mac:LINK}" by the hex of what the
 // link has.
-func (c *call) expand(value string) (string, error) {
-	if !strings.Contains(value, "{") {
+func (c *call) expand(value []byte) ([]byte, error) {
+	if bytes.IndexByte(value, '{') < 0 {
 		return value, nil
 	}
 	var failed error
-	out := regexp.MustCompile(`\{(\w+):([^}]*)\}`).ReplaceAllStringFunc(value, func(s string) string {
+	out := regexp.MustCompile(`\{(\w+):([^}]*)\}`).ReplaceAllStringFunc(string(value), func(s string) string {
 		what, name, _ := strings.Cut(s[1:len(s)-1], ":")
 		l, err := c.link(name)
 		switch {
@@ -298,7 +342,7 @@ func (c *call) expand(value string) (string, error) {
 		}
 		return ""
 	})
-	return out, failed
+	return []byte(out), failed
 }
 
 // perCPU reports whether a map holds one value per possible CPU.
@@ -312,16 +356,16 @@ func perCPU(m *ebpf.Map) bool {
 
 // fill updates a map in batches where the kernel can (5.6; LPM tries 5.13),
 // one by one otherwise. Every CPU of a per-CPU map gets the value.
-func fill(m *ebpf.Map, keys, values [][]byte) error {
+func fill(m *ebpf.Map, e entries) error {
 	if perCPU(m) {
-		return fillEach(m, keys, values)
+		return fillEach(m, e)
 	}
-	for done := 0; done < len(keys); {
-		n := min(batchSize, len(keys)-done)
-		k, v := packed(keys[done:done+n], int(m.KeySize())), packed(values[done:done+n], int(m.ValueSize()))
-		_, err := m.BatchUpdate(k, v, nil)
+	for done := 0; done < e.n; {
+		left := e.from(done)
+		n := min(batchSize, left.n)
+		_, err := m.BatchUpdate(packed(left.keys, n, e.keySize), packed(left.values, n, e.valueSize), nil)
 		if errors.Is(err, ebpf.ErrNotSupported) {
-			return fillEach(m, keys[done:], values[done:])
+			return fillEach(m, left)
 		}
 		if err != nil {
 			return fmt.Errorf("batch of %d at entry %d: %w", n, done, err)
@@ -333,12 +377,13 @@ func fill(m *ebpf.Map, keys, values [][]byte) error {
 
 // remove deletes keys in batches where the kernel can (5.6; LPM tries 5.13),
 // one by one otherwise.
-func remove(m *ebpf.Map, keys [][]byte) error {
-	for done := 0; done < len(keys); {
-		n := min(batchSize, len(keys)-done)
-		_, err := m.BatchDelete(packed(keys[done:done+n], int(m.KeySize())), nil)
+func remove(m *ebpf.Map, e entries) error {
+	for done := 0; done < e.n; {
+		left := e.from(done)
+		n := min(batchSize, left.n)
+		_, err := m.BatchDelete(packed(left.keys, n, e.keySize), nil)
 		if errors.Is(err, ebpf.ErrNotSupported) {
-			return removeEach(m, keys[done:])
+			return removeEach(m, left)
 		}
 		if err != nil {
 			return fmt.Errorf("batch of %d at entry %d: %w", n, done, err)
@@ -348,44 +393,42 @@ func remove(m *ebpf.Map, keys [][]byte) error {
 	return nil
 }
 
-func removeEach(m *ebpf.Map, keys [][]byte) error {
-	for i, key := range keys {
-		if err := m.Delete(key); err != nil {
+func removeEach(m *ebpf.Map, e entries) error {
+	for i := range e.n {
+		if err := m.Delete(e.key(i)); err != nil {
 			return fmt.Errorf("entry %d: %w", i, err)
 		}
 	}
 	return nil
 }
 
-func fillEach(m *ebpf.Map, keys, values [][]byte) error {
-	for i := range keys {
-		var value any = values[i]
+func fillEach(m *ebpf.Map, e entries) error {
+	for i := range e.n {
+		var value any = e.value(i)
 		if perCPU(m) {
 			all := make([][]byte, ebpf.MustPossibleCPU())
 			for cpu := range all {
-				all[cpu] = values[i]
+				all[cpu] = e.value(i)
 			}
 			value = all
 		}
-		if err := m.Put(keys[i], value); err != nil {
+		if err := m.Put(e.key(i), value); err != nil {
 			return fmt.Errorf("entry %d: %w", i, err)
 		}
 	}
 	return nil
 }
 
-// packed makes a slice of byte arrays of one size, the form in which package
-// ebpf takes a batch whose element type is known at run time only.
-func packed(items [][]byte, size int) any {
-	s := blank(len(items), size)
-	for i, item := range items {
-		reflect.Copy(s.Index(i), reflect.ValueOf(item))
-	}
-	return s.Interface()
+// packed is the first n items as a slice of byte arrays, the form in which package
+// ebpf takes a batch whose element type is known at run time only. Nothing is copied.
+func packed(items []byte, n, size int) any {
+	return reflect.SliceAt(arrayOf(size), unsafe.Pointer(unsafe.SliceData(items)), n).Interface()
 }
 
+func arrayOf(size int) reflect.Type { return reflect.ArrayOf(size, reflect.TypeFor[byte]()) }
+
 func blank(n, size int) reflect.Value {
-	return reflect.MakeSlice(reflect.SliceOf(reflect.ArrayOf(size, reflect.TypeFor[byte]())), n, n)
+	return reflect.MakeSlice(reflect.SliceOf(arrayOf(size)), n, n)
 }
 
 // countEntries counts the keys that a map really holds. An array holds all of

@@ -13,7 +13,9 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
+	"hookbed/bpf"
 	"hookbed/driver/bundle"
 )
 
@@ -257,6 +259,35 @@ func TestLoadBPFTellsMemory(t *testing.T) {
 	}
 }
 
+// TestLoadBPFMakesTables: maps that the step sizes are made apart, and with all
+// of their entries where it asks for that.
+func TestLoadBPFMakesTables(t *testing.T) {
+	r := newRig(t)
+	r.file("datapath", string(bpf.DatapathObject()))
+	const size = 50000
+	load := func(handle string, a bundle.LoadBPF) (values map[string]float64, m *ebpf.Map) {
+		a.Handle, a.Object, a.Programs = handle, "datapath", []string{bpf.ProgToEndpoint}
+		values = r.must("", a).Values
+		return values, r.x.objects[handle].Maps[bpf.MapPolicy]
+	}
+	plain, _ := load("plain", bundle.LoadBPF{})
+	if _, ok := plain[bundle.MetricLoad]; ok {
+		t.Errorf("no map was made apart, and the values are %v", plain)
+	}
+	empty, m := load("empty", bundle.LoadBPF{MaxEntries: map[string]uint32{bpf.MapPolicy: size}})
+	if empty[bundle.MetricLoad] <= 0 || m.MaxEntries() != size || m.Flags()&unix.BPF_F_NO_PREALLOC == 0 {
+		t.Errorf("values are %v of a map of %d entries with flags %x", empty, m.MaxEntries(), m.Flags())
+	}
+	full, m := load("full", bundle.LoadBPF{MaxEntries: map[string]uint32{bpf.MapPolicy: size}, Prealloc: []string{bpf.MapPolicy}})
+	if full[bundle.MetricLoad] <= 0 || m.MaxEntries() != size || m.Flags()&unix.BPF_F_NO_PREALLOC != 0 {
+		t.Errorf("values are %v of a map of %d entries with flags %x", full, m.MaxEntries(), m.Flags())
+	}
+	entry := float64(m.KeySize() + m.ValueSize())
+	if since(6, 4) && full["memory_bytes"]-empty["memory_bytes"] < size*entry {
+		t.Errorf("%.0f bytes of memory with all entries, %.0f with none", full["memory_bytes"], empty["memory_bytes"])
+	}
+}
+
 func TestTCXRunsInOrderOfAttachment(t *testing.T) {
 	if !since(6, 6) {
 		testNoTCX(t, counting(t), bundle.HookTCXIngress, "tc_count")
@@ -356,6 +387,8 @@ func TestLoadBPFErrors(t *testing.T) {
 		`no variable "warp"`:    load(func(a *bundle.LoadBPF) { a.Vars = map[string]string{"warp": "00"} }),
 		"has 4 bytes, got 1":    load(func(a *bundle.LoadBPF) { a.Vars = map[string]string{"verdict": "00"} }),
 		`no map "warp"`:         load(func(a *bundle.LoadBPF) { a.MaxEntries = map[string]uint32{"warp": 1} }),
+		`no map "weft"`:         load(func(a *bundle.LoadBPF) { a.Prealloc = []string{"weft"} }),
+		"make map policy":       load(func(a *bundle.LoadBPF) { a.MaxEntries = map[string]uint32{"policy": 0} }),
 		"find link eth9":        load(func(a *bundle.LoadBPF) { a.LinkVars = map[string]string{"link_index": "eth9"} }),
 		"processed 2 insns":     load(func(a *bundle.LoadBPF) { a.Programs = []string{"tc_broken"} }),
 		`handle "" is taken`:    load(func(a *bundle.LoadBPF) { a.Handle = "" }),

@@ -3,9 +3,17 @@
 package lab
 
 import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"hookbed/driver/plan"
 	"hookbed/driver/vm"
@@ -23,6 +31,62 @@ func buildGuest(tb testing.TB) string {
 	return guest
 }
 
+// bootLab brings up a lab of one node.
+func bootLab(tb testing.TB, store *images.Store, guest string, log *slog.Logger) (*Lab, error) {
+	return Up(tb.Context(), Config{
+		Name: "bench", Nodes: 1, Store: store, GuestPath: guest, StateDir: filepath.Join(tb.TempDir(), "lab"), Log: log,
+		Lab: plan.Lab{Provider: plan.ProviderLibvirt, Endpoint: plan.EndpointNetns, Accel: plan.AccelAuto, Kernel: "6.12", VCPUs: 2, Memory: 2048, Queues: 4},
+	})
+}
+
+// TestVMHungBoot: a machine that hangs while it boots is ended and booted again.
+func TestVMHungBoot(t *testing.T) {
+	was := hangLimit
+	hangLimit = 30 * time.Second
+	defer func() { hangLimit = was }()
+	store, err := images.Open("", images.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	hung := make(chan int, 1)
+	go func() { hung <- hang("guest=hookbed-bench-node1,") }()
+	l, err := bootLab(t, store, buildGuest(t), slog.New(slog.NewTextHandler(&said, nil)))
+	if err != nil {
+		t.Fatalf("%v\n%s", err, said.String())
+	}
+	pid := <-hung
+	if !strings.Contains(said.String(), "boot a machine again") || !strings.Contains(said.String(), errHung.Error()) {
+		t.Errorf("process %d was stopped, and the log says:\n%s", pid, said.String())
+	}
+	if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("the machine that hung, process %d, is still there: %v", pid, err)
+	}
+	if err := l.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// hang stops the QEMU process that has a text in its command line, a moment after
+// it is there: libvirt has let it go by then. It returns its number, 0 if there
+// was none.
+func hang(text string) int {
+	for range 600 {
+		files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+		for _, file := range files {
+			argv, _ := os.ReadFile(file)
+			if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil && strings.Contains(string(argv), text) && strings.Contains(string(argv), "qemu-system") {
+				time.Sleep(time.Second)
+				if syscall.Kill(pid, syscall.SIGSTOP) == nil {
+					return pid
+				}
+			}
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return 0
+}
+
 // BenchmarkVMBootToCommand compares, in one run, bringing up a lab of one node
 // - private libvirtd, networks, machine, first SSH commands, helper answering -
 // with the bare pinned kernel and an initramfs reaching user space.
@@ -37,10 +101,7 @@ func BenchmarkVMBootToCommand(b *testing.B) {
 		b.Fatal(err)
 	}
 	for range b.N {
-		l, err := Up(b.Context(), Config{
-			Name: "bench", Nodes: 1, Store: store, GuestPath: guest, StateDir: filepath.Join(b.TempDir(), "lab"),
-			Lab: plan.Lab{Provider: plan.ProviderLibvirt, Endpoint: plan.EndpointNetns, Accel: plan.AccelAuto, Kernel: "6.12", VCPUs: 2, Memory: 2048, Queues: 4},
-		})
+		l, err := bootLab(b, store, guest, nil)
 		if err != nil {
 			b.Fatal(err)
 		}

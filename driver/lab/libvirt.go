@@ -300,11 +300,20 @@ func (n *virtualNode) pushBlobs(ctx context.Context, blobs []bundle.File) error 
 	return n.ssh.PushAll(ctx, files...)
 }
 
-// bootTries is how often a machine is booted that ends before one can log in. An
-// emulated machine now and then dies before its kernel says a word.
+// bootTries is how often a machine is booted that ends or hangs before one can log
+// in. An emulated machine now and then dies before its kernel says a word, or a
+// processor of it never gets its timer's interrupts.
 const bootTries = 2
 
-var errEnded = errors.New("the machine ended while booting")
+// hangLimit is after how long a machine that does not answer is taken for hung; an
+// emulated one on a busy computer boots in a fraction of it. The last try may
+// take all that is left of bootLimit.
+var hangLimit = 75 * time.Second
+
+var (
+	errEnded = errors.New("the machine ended while booting")
+	errHung  = errors.New("the machine hangs while booting")
+)
 
 // start boots a node's machine and logs in to it.
 func (p *virtual) start(ctx context.Context, n *virtualNode, m vm.Machine) error {
@@ -312,24 +321,33 @@ func (p *virtual) start(ctx context.Context, n *virtualNode, m vm.Machine) error
 		if err := n.site.hv.Start(ctx, m); err != nil {
 			return err
 		}
-		err := p.dial(ctx, n)
+		limit := hangLimit
+		if try == bootTries {
+			limit = bootLimit
+		}
+		err := p.dial(ctx, n, limit)
 		if err == nil {
 			return nil
 		}
 		err = fmt.Errorf("reach %s: %w; its console: %s; QEMU: %s", n.Name, err, n.site.console(ctx, m.ConsoleLog), n.site.hv.Log(ctx, m.Name))
-		if try == bootTries || !errors.Is(err, errEnded) {
+		if try == bootTries || !errors.Is(err, errEnded) && !errors.Is(err, errHung) {
 			return err
 		}
 		p.cfg.Log.Warn("boot a machine again", "err", err)
+		if err := n.site.hv.Destroy(ctx, m.Name); err != nil {
+			return err
+		}
 		if err := n.site.hv.AwaitEnd(ctx, m.Name); err != nil {
 			return err
 		}
 	}
 }
 
-// dial logs in to a node that boots, and gives up at once when its machine
-// ends: a guest that panics does.
-func (p *virtual) dial(ctx context.Context, n *virtualNode) error {
+// dial logs in to a node that boots, and gives up after a time, and at once when
+// its machine ends: a guest that panics does.
+func (p *virtual) dial(ctx context.Context, n *virtualNode, limit time.Duration) error {
+	ctx, stop := context.WithTimeoutCause(ctx, limit, errHung)
+	defer stop()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() {

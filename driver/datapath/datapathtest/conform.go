@@ -117,7 +117,11 @@ const (
 func Conform(t *testing.T, rig Rig, arm Arm) {
 	t.Helper()
 	b := &bench{t: t, rig: rig, arm: arm, held: map[int]map[string]float64{}}
-	defer b.end()
+	start := time.Now()
+	defer func() {
+		b.end()
+		rig.Report.end(arm, time.Since(start))
+	}()
 	if err := b.begin(); err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -21,6 +22,7 @@ var (
 	armsFlag    = flag.String("arms", "", "regular expression of the arms to test")
 	allFlag     = flag.Bool("all", false, "every arm; otherwise those with all options at their defaults and those of fabric bridge")
 	peersFlag   = flag.String("peers", "", "root file system of the filters that others wrote; empty takes the image's")
+	tellFlag    = flag.Bool("tell", false, "print a line for every arm that is through")
 	silenceFlag = flag.Duration("silence", 150*time.Millisecond, "how long a dropped packet must stay unanswered")
 )
 
@@ -79,13 +81,14 @@ func TestConform(t *testing.T) {
 	}
 	plain := Defaults(Arms())
 	only := regexp.MustCompile(*armsFlag)
-	rig := Rig{Guest: guestBinary(t), Dir: t.TempDir(), Peers: peersRoot(t), Silence: *silenceFlag, Report: &Report{}}
+	arms = slices.DeleteFunc(arms, func(a Arm) bool { return !only.MatchString(a.Name()) })
+	rig := Rig{Guest: guestBinary(t), Dir: t.TempDir(), Peers: peersRoot(t), Silence: *silenceFlag, Report: &Report{Of: len(arms)}}
+	if *tellFlag {
+		rig.Report.Progress = os.Stdout
+	}
 	start := time.Now()
 	t.Run("arms", func(t *testing.T) {
 		for i, a := range arms {
-			if !only.MatchString(a.Name()) {
-				continue
-			}
 			rig.Other = plain[(i+1)%len(plain)]
 			rig := rig
 			t.Run(a.Name(), func(t *testing.T) {

@@ -2,6 +2,7 @@ package datapathtest
 
 import (
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -15,6 +16,12 @@ type Report struct {
 	arms    []Arm
 	results map[string]map[string]Result // by arm and check
 	took    map[string]time.Duration     // by check, summed
+	ended   int                          // arms that are through
+
+	// Progress gets a line for every arm that is through; nil if nobody wants it.
+	Progress io.Writer
+	// Of is how many arms there are in all, for Progress.
+	Of int
 }
 
 func (r *Report) add(a Arm, check string, res Result, took time.Duration) {
@@ -32,6 +39,21 @@ func (r *Report) add(a Arm, check string, res Result, took time.Duration) {
 	}
 	r.results[a.Name()][check] = res
 	r.took[check] += took
+}
+
+// end says that an arm is through, and how it fared.
+func (r *Report) end(a Arm, took time.Duration) {
+	if r == nil || r.Progress == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended++
+	count := map[Status]int{}
+	for _, res := range r.results[a.Name()] {
+		count[res.Status]++
+	}
+	fmt.Fprintf(r.Progress, "%d/%d `%s`: %s (%.0f s)\n", r.ended, r.Of, a.Name(), tally(count), took.Seconds())
 }
 
 // Failures lists what failed, "ARM: CHECK: why".

@@ -22,7 +22,7 @@ const (
 	levelStateless = "stateless"
 	levelInput     = "input"
 	levelForward   = "forward"
-	levelAll       = "all"
+	levelNew       = "new"
 )
 
 // Kinds of filters, as far as promises go.
@@ -107,8 +107,8 @@ func exceptions() []exception {
 			"the filter knows no connections: an error needs a policy that names its sender"},
 
 		{promiseKept, Arm.stateless, "the filter knows no connections: every packet needs a policy"},
-		{promiseKept, func(a Arm) bool { return a.kind() == kindTC && a.Is(optEnforce, levelAll) },
-			"policy is asked for every packet that is no reply (enforce = all)"},
+		{promiseKept, func(a Arm) bool { return a.kind() == kindTC && !a.Is(optEnforce, levelNew) },
+			"policy is asked for every packet that is no reply (enforce = all or policy-first)"},
 
 		{promiseFragments, func(a Arm) bool { return a.kind() == kindTC || a.kind() == kindXDP },
 			"a later fragment has no ports to judge, and the programs reassemble nothing: dropped towards an endpoint with policies"},

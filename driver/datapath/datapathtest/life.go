@@ -303,14 +303,19 @@ func (b *bench) startBackground(g *background) error {
 	return b.keepBlasting(g, blast)
 }
 
+// rest pauses after a turn of traffic that began at start, at least for a time: on
+// an emulated computer the traffic alone would take all of it, and the update wait.
+func rest(start time.Time, least time.Duration) { time.Sleep(max(least, 4*time.Since(start))) }
+
 // keepTalking exchanges messages over a connection.
 func (b *bench) keepTalking(g *background, f flow, c *net.TCPConn) {
 	g.loop(func() error {
+		start := time.Now()
 		if err := talk(c, 8); err != nil {
 			return fmt.Errorf("the connection of %s broke during the update: %w", f, err)
 		}
 		g.turns.Add(1)
-		time.Sleep(200 * time.Microsecond)
+		rest(start, 200*time.Microsecond)
 		return nil
 	})
 	go func() { <-g.stop; g.wg.Wait(); hangUp(c) }()
@@ -323,11 +328,12 @@ func (b *bench) keepBlasting(g *background, f flow) error {
 		return err
 	}
 	g.loop(func() error {
+		start := time.Now()
 		for range 8 {
 			_, _ = c.Write([]byte("forbidden")) // an ICMP error about an earlier one is no answer
 		}
 		g.tries.Add(1)
-		time.Sleep(time.Millisecond)
+		rest(start, time.Millisecond)
 		return nil
 	})
 	go func() { <-g.stop; g.wg.Wait(); _ = c.Close() }()

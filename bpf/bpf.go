@@ -95,7 +95,7 @@ const (
 	// opened, 0 for every packet that is not a reply.
 	VarEnforceNewOnly = "enforce_new_only"
 	// VarPolicyFirst (1 byte, tc): 1 asks the policy before connections, which are
-	// looked for only if no policy admits. Not with StructureCilium09.
+	// looked for only if no policy admits. StructureCilium09 does not heed it.
 	VarPolicyFirst = "policy_first"
 	// VarUsePeer (1 byte, tc): 1 delivers by bpf_redirect_peer, 0 by bpf_redirect.
 	VarUsePeer = "use_peer"

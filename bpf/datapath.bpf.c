@@ -25,7 +25,7 @@
 // reply (0).
 const volatile __u8 enforce_new_only = 0;
 // Policy is asked before connections, and these only about what it does not admit
-// (1). Not with CILIUM09, whose policy depends on the connection.
+// (1). CILIUM09, whose policy depends on the connection, does not heed it.
 const volatile __u8 policy_first = 0;
 // Deliver straight into the endpoint's namespace (1), or through the queue of
 // the node's end of its link (0).
@@ -235,16 +235,17 @@ static __always_inline enum verdict judge(struct __sk_buff *skb, struct cursor *
 {
 	enum verdict admitted = enforced ? ACCEPTED : PASSED;
 	__u64 bytes = skb->len;
+	int first = enforced && policy_first && structure != STRUCTURE_CILIUM09;
 	struct flow *f = 0;
 	int known;
 
 	if (!p->whole)
 		return enforced ? DROPPED : PASSED;
-	if (enforced && policy_first && admitted_unseen(p, bytes, told, six))
+	if (first && admitted_unseen(p, bytes, told, six))
 		return ACCEPTED;
 	if (is_answer(skb, c, p, six))
 		return admitted;
-	if (enforced && policy_first)
+	if (first)
 		return DROPPED;
 	if (!p->icmp_error)
 		f = flow_find(p, FORWARD, six);

@@ -303,18 +303,18 @@ func (r *rig) hits(index uint32) (perCPU, shared stat) {
 // TestCilium09: sources by identity, ports for all of them, and those only when
 // a connection is opened.
 func TestCilium09(t *testing.T) {
-	for newOnly := range uint8(2) {
+	for _, w := range enforceWhen() { // of which the last changes nothing
 		for _, six := range []bool{false, true} {
-			t.Run(fmt.Sprintf("enforce_new_only=%d/v6=%v", newOnly, six), func(t *testing.T) { cilium09(t, newOnly, six) })
+			t.Run(fmt.Sprintf("%s/v6=%v", w.name, six), func(t *testing.T) { cilium09(t, w, six) })
 		}
 	}
 }
 
-func cilium09(t *testing.T, newOnly uint8, six bool) {
+func cilium09(t *testing.T, w when, six bool) {
 	a, b := someone(1, six), someone(2, six)
 	ps := []Policy{{Source: host(a), Port: 5001, Proto: protoTCP}, {Source: host(b), Port: 53, Proto: protoUDP}, {Source: host(a), Port: 12865, Proto: protoTCP}}
 	o := objects()[0]
-	r := loadAccounting(t, o, StructureCilium09, ps, map[string]any{VarAccounting: uint8(1), VarEnforceNewOnly: newOnly})
+	r := loadAccounting(t, o, StructureCilium09, ps, w.with(map[string]any{VarAccounting: uint8(1)}))
 	fills, err := TCFills(StructureCilium09, ps)
 	if err != nil {
 		t.Fatal(err)
@@ -332,7 +332,7 @@ func cilium09(t *testing.T, newOnly uint8, six bool) {
 	o.judges(r, opened, true)
 	r.remove(MapAllowed, IdentityValue(FirstIdentity))
 	opened.flags = tcpACK
-	if newOnly == 1 {
+	if w.newOnly == 1 {
 		r.want(ProgToEndpoint, opened.bytes(), actOK, StatAccepted)
 	} else {
 		r.want(ProgToEndpoint, opened.bytes(), actShot, StatDropped)

@@ -32,18 +32,15 @@ func buildGuest(tb testing.TB) string {
 }
 
 // bootLab brings up a lab of one node.
-func bootLab(tb testing.TB, store *images.Store, guest string, log *slog.Logger) (*Lab, error) {
+func bootLab(tb testing.TB, store *images.Store, guest string, hang time.Duration, log *slog.Logger) (*Lab, error) {
 	return Up(tb.Context(), Config{
-		Name: "bench", Nodes: 1, Store: store, GuestPath: guest, StateDir: filepath.Join(tb.TempDir(), "lab"), Log: log,
+		Name: "bench", Nodes: 1, Store: store, GuestPath: guest, StateDir: filepath.Join(tb.TempDir(), "lab"), HangLimit: hang, Log: log,
 		Lab: plan.Lab{Provider: plan.ProviderLibvirt, Endpoint: plan.EndpointNetns, Accel: plan.AccelAuto, Kernel: "6.12", VCPUs: 2, Memory: 2048, Queues: 4},
 	})
 }
 
 // TestVMHungBoot: a machine that hangs while it boots is ended and booted again.
 func TestVMHungBoot(t *testing.T) {
-	was := hangLimit
-	hangLimit = 30 * time.Second
-	defer func() { hangLimit = was }()
 	store, err := images.Open("", images.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +48,7 @@ func TestVMHungBoot(t *testing.T) {
 	var said bytes.Buffer
 	hung := make(chan int, 1)
 	go func() { hung <- hang("guest=hookbed-bench-node1,") }()
-	l, err := bootLab(t, store, buildGuest(t), slog.New(slog.NewTextHandler(&said, nil)))
+	l, err := bootLab(t, store, buildGuest(t), 30*time.Second, slog.New(slog.NewTextHandler(&said, nil)))
 	if err != nil {
 		t.Fatalf("%v\n%s", err, said.String())
 	}
@@ -101,7 +98,7 @@ func BenchmarkVMBootToCommand(b *testing.B) {
 		b.Fatal(err)
 	}
 	for range b.N {
-		l, err := bootLab(b, store, guest, nil)
+		l, err := bootLab(b, store, guest, 0, nil)
 		if err != nil {
 			b.Fatal(err)
 		}

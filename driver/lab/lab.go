@@ -39,6 +39,9 @@ type Config struct {
 	Swarm    bool
 	Detached bool // the lab survives the driver (`driver up`)
 	Log      *slog.Logger
+	// HangLimit is after how long a machine that boots and does not answer is ended
+	// and booted again; 0 chooses.
+	HangLimit time.Duration
 }
 
 // Lab is a running lab.

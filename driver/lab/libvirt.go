@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -308,7 +309,7 @@ const bootTries = 2
 // hangLimit is after how long a machine that does not answer is taken for hung; an
 // emulated one on a busy computer boots in a fraction of it. The last try may
 // take all that is left of bootLimit.
-var hangLimit = 75 * time.Second
+const hangLimit = 75 * time.Second
 
 var (
 	errEnded = errors.New("the machine ended while booting")
@@ -321,7 +322,7 @@ func (p *virtual) start(ctx context.Context, n *virtualNode, m vm.Machine) error
 		if err := n.site.hv.Start(ctx, m); err != nil {
 			return err
 		}
-		limit := hangLimit
+		limit := cmp.Or(p.cfg.HangLimit, hangLimit)
 		if try == bootTries {
 			limit = bootLimit
 		}

@@ -154,7 +154,8 @@ const (
 
 // ControlInstructions is how many x86-64 machine instructions ProgControl
 // executes for each packet more than with a spin of 0. With 0 the verifier sees
-// that the loop is dead, and removes it with the branch around it.
+// that the loop is dead, and removes it with the branch around it. That of Linux
+// 7.3, unlike 6.18's, removes the branch always: two instructions fewer.
 func ControlInstructions(spin int) float64 {
 	if spin == 0 {
 		return 0

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
@@ -167,6 +168,10 @@ func (p *place) links() (links []netlink.Link, err error) {
 // attachedPrograms lists programs that the tools of older distributions do not
 // show: those of tcx and netkit hooks (Linux 6.6, 6.7).
 func attachedPrograms(p *place) (string, error) {
+	// Before, the kernel has no such hooks, and calls the question invalid.
+	if v, err := features.LinuxVersionCode(); err != nil || v < 6<<16|6<<8 {
+		return "", err
+	}
 	links, err := p.links()
 	if err != nil {
 		return "", err

@@ -25,7 +25,7 @@ const machineLimit = 20 * time.Minute
 
 // machineTests are those that the kernel decides; most of them also run on this
 // computer's own.
-const machineTests = "^(TestNetkit|TestBPF|TestTCX.*|TestFillMap.*|TestLoadBPFTellsMemory|TestFlow|TestGuard.*)$"
+const machineTests = "^(TestNetkit|TestBPF|TestTCX.*|TestFillMap.*|TestLoadBPF(TellsMemory|MakesTables)|TestFlow|TestGuard.*)$"
 
 // TestVMKernel runs the tests that depend on the kernel as the first process of
 // the pinned 6.12, which has netkit.

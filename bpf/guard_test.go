@@ -142,17 +142,7 @@ func TestICMPv6Error(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := guarded(t, true, map[string]any{VarWildcards: uint8(15)})
-			f := frame{six: true, src: elsewhere, proto: protoICMP, l4: c.l4, extensions: c.before}.bytes()
-			r.want(ProgToEndpoint, f, actShot, StatDropped)
-			r.want(ProgToEndpoint, frame{six: true, flags: tcpSYN}.bytes(), actOK, StatAccepted)
-			if c.want == admit {
-				r.want(ProgToEndpoint, f, actOK, StatAccepted)
-			} else {
-				r.want(ProgToEndpoint, f, actShot, StatDropped)
-			}
-			wantEntries(t, r, 1)
-			r.setRules([]rule{{proto: protoICMP}})
-			r.want(ProgToEndpoint, f, actOK, StatAccepted)
+			errorAbout(r, ProgToEndpoint, actOK, frame{six: true, src: elsewhere, proto: protoICMP, l4: c.l4, extensions: c.before}, c.want)
 		})
 	}
 }

@@ -188,12 +188,14 @@ type LoadBPF struct {
 	// Vars sets `const volatile` variables: little-endian bytes in hex, of the
 	// variable's exact size.
 	Vars map[string]string `json:"vars,omitempty"`
-	// MaxEntries overrides map sizes. The step's value "load_seconds" is the wall
-	// time that making these maps takes.
+	// MaxEntries overrides map sizes.
 	MaxEntries map[string]uint32 `json:"max_entries,omitempty"`
-	// Prealloc are hash maps whose entries are allocated when the map is made,
-	// instead of each as it comes (without BPF_F_NO_PREALLOC, Linux 4.6).
-	Prealloc []string `json:"prealloc,omitempty"`
+	// Tables are the maps of policies, made first and in this order. The step's value
+	// "load_seconds" is the wall time that making them takes.
+	Tables []string `json:"tables,omitempty"`
+	// Prealloc has the entries of the tables, hash maps then, allocated when they are
+	// made, instead of each as it comes (without BPF_F_NO_PREALLOC, Linux 4.6).
+	Prealloc bool `json:"prealloc,omitempty"`
 	// LinkVars sets 32-bit variables to the ifindex of a link in the step's
 	// namespace.
 	LinkVars map[string]string `json:"link_vars,omitempty"`

@@ -79,14 +79,13 @@ func Subjects() []Subject {
 	tcPass, xdpPassing := tc("tc-pass", "reads nothing and passes every packet"), xdp("xdp-pass", "reads nothing and passes every packet")
 	tcPass.NoPolicies, xdpPassing.NoPolicies = true, true
 	xdpPassing.render = ours("bridge", bpf.ProgXDPPass)
+	policyFirst := tc("tc-hash-policy-first", "identity and hash, then conntrack only if no policy admits")
+	policyFirst.render = oursAs("tc-hash", "bridge", bpf.ProgToEndpoint, option{"enforce", "policy-first"})
 	return slices.Concat([]Subject{
 		tcPass,
 		tc("tc-linear", "conntrack, then a list asked in order"),
 		tc("tc-hash", "conntrack, identity, then a hash of identity, port and protocol"),
-		{
-			Name: "tc-hash-policy-first", Hook: HookTC, Doc: "identity and hash, then conntrack only if no policy admits", Accept: tcOK,
-			render: oursAs("tc-hash", "bridge", bpf.ProgToEndpoint, option{"enforce", "policy-first"}),
-		},
+		policyFirst,
 		tc("tc-lpm", "conntrack, then a trie of source prefixes"),
 		tc("tc-cilium09", "conntrack, then a hash of identities; ports only for new connections"),
 		// With a TTL of 1 the verdict is reached but nothing rewritten or redirected,
@@ -188,6 +187,10 @@ func cellOf(fabric, filter string, n int, options ...option) (plan.Cell, error) 
 		f[o.Key] = o.Allowed[0]
 	}
 	for _, o := range options {
+		known := slices.ContainsFunc(catalog[i].Options, func(k plan.Option) bool { return k.Key == o.key && slices.Contains(k.Allowed, o.level) })
+		if !known {
+			return plan.Cell{}, fmt.Errorf("filter %q has no %s = %q", filter, o.key, o.level)
+		}
 		f[o.key] = o.level
 	}
 	return plan.Cell{ID: fmt.Sprintf("%s-%d", filter, n), Factors: f}, nil

@@ -40,7 +40,7 @@ func (r *renderer) tcFilter(s bpf.Structure) error {
 	}
 	object := r.file("datapath.bpf.o", bpf.DatapathObject())
 	tables := bpf.TCTables(s, r.Topology.IPv6)
-	r.apply(n, "", bundle.LoadBPF{Handle: tcHandle(n), Object: object, Programs: programs, Vars: vars, MaxEntries: r.mapSizes(tables), Prealloc: r.prealloc(tables)})
+	r.apply(n, "", bundle.LoadBPF{Handle: tcHandle(n), Object: object, Programs: programs, Vars: vars, MaxEntries: r.mapSizes(tables), Tables: tables, Prealloc: r.cell.Get(optPrealloc) == preallocOn})
 	if err := fill(n); err != nil {
 		return err
 	}
@@ -78,7 +78,7 @@ func (r *renderer) joinByTC(s bpf.Structure, fill func(Node) error) error {
 			programs = append(programs, j.fromOutside)
 		}
 		tables := bpf.TCTables(s, t.IPv6)
-		r.apply(n, "", bundle.LoadBPF{Handle: tcHandle(n), Object: j.object, Programs: programs, Vars: vars, LinkVars: j.links, MaxEntries: r.mapSizes(tables), Prealloc: r.prealloc(tables)})
+		r.apply(n, "", bundle.LoadBPF{Handle: tcHandle(n), Object: j.object, Programs: programs, Vars: vars, LinkVars: j.links, MaxEntries: r.mapSizes(tables), Tables: tables, Prealloc: r.cell.Get(optPrealloc) == preallocOn})
 		r.fillEndpoints(n, fill != nil && r.policies.size() > 0)
 		if r.overlay() {
 			r.apply(n, "", bundle.FillMap{Handle: tcHandle(n), Map: bpf.MapTunnels, File: r.file(n.Name+".tunnels", []byte(r.tunnelLines(n)))})
@@ -293,14 +293,6 @@ func (r *renderer) mapSizes(tables []string) map[string]uint32 {
 		out[bpf.MapHitsShared] = size
 	}
 	return out
-}
-
-// prealloc is which of the tables have their entries from the beginning.
-func (r *renderer) prealloc(tables []string) []string {
-	if r.cell.Get(optPrealloc) == preallocOn {
-		return tables
-	}
-	return nil
 }
 
 func onOff(on bool) string {

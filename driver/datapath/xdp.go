@@ -18,7 +18,7 @@ func (r *renderer) xdpFilter(s bpf.Structure) error {
 	tables := bpf.XDPTables(s, r.Topology.IPv6)
 	load := bundle.LoadBPF{
 		Handle: xdpHandle(at.node), Object: r.file("xdp.bpf.o", bpf.XDPObject()), Programs: []string{program}, Vars: vars,
-		MaxEntries: r.mapSizes(tables), Prealloc: r.prealloc(tables),
+		MaxEntries: r.mapSizes(tables), Tables: tables, Prealloc: r.cell.Get(optPrealloc) == preallocOn,
 	}
 	r.apply(at.node, "", load)
 	if err := r.fillPolicies(at.node, load.Handle, s, xdpTables()); err != nil {

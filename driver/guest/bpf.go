@@ -78,16 +78,15 @@ func doLoadBPF(c *call, a bundle.LoadBPF) error {
 	return nil
 }
 
-// makeTables makes the maps that the step sizes, those of the policies, and tells
-// how long that took: it is part of loading policies, and most of it where a map
-// has its entries from the beginning.
+// makeTables makes the maps of policies, and tells how long that took: it is part of
+// loading policies, and a good part where a map has its entries from the beginning.
 func (c *call) makeTables(spec *ebpf.CollectionSpec, a bundle.LoadBPF) (map[string]*ebpf.Map, error) {
-	if len(a.MaxEntries) == 0 {
+	if len(a.Tables) == 0 {
 		return nil, nil
 	}
 	tables := map[string]*ebpf.Map{}
 	start := time.Now()
-	for name := range a.MaxEntries {
+	for _, name := range a.Tables {
 		m, err := ebpf.NewMap(spec.Maps[name])
 		if err != nil {
 			for _, m := range tables {
@@ -148,12 +147,14 @@ func (c *call) shape(spec *ebpf.CollectionSpec, a bundle.LoadBPF) error {
 		}
 		m.MaxEntries = n
 	}
-	for _, name := range a.Prealloc {
+	for _, name := range a.Tables {
 		m := spec.Maps[name]
 		if m == nil {
 			return fmt.Errorf("no map %q, only %q", name, slices.Sorted(maps.Keys(spec.Maps)))
 		}
-		m.Flags &^= unix.BPF_F_NO_PREALLOC
+		if a.Prealloc {
+			m.Flags &^= unix.BPF_F_NO_PREALLOC
+		}
 	}
 	for name, text := range a.Vars {
 		value, err := hex.DecodeString(text)
@@ -313,7 +314,10 @@ func (c *call) parseEntries(text []byte, keySize, valueSize int) (entries, error
 
 // exactHex decodes hex digits for all of a place, and no more.
 func exactHex(to, digits []byte) error {
-	if n := hex.DecodedLen(len(digits)); n != len(to) && len(digits)%2 == 0 {
+	if len(digits)%2 == 1 {
+		return hex.ErrLength
+	}
+	if n := hex.DecodedLen(len(digits)); n != len(to) {
 		return fmt.Errorf("%d bytes, want %d", n, len(to))
 	}
 	_, err := hex.Decode(to, digits)

@@ -174,6 +174,10 @@ func TestFillMap(t *testing.T) {
 	checkPlaceholders(t, r)
 	r.file("short", "00 0100000000000000\n")
 	r.fails("", bundle.FaultRig, bundle.FillMap{Handle: "o", Map: "policy", File: "short"}, "line 1: key", "want 4")
+	r.file("odd", "000000000 0100000000000000\n")
+	r.fails("", bundle.FaultRig, bundle.FillMap{Handle: "o", Map: "policy", File: "odd"}, "line 1: key", "odd length")
+	r.file("long", "00000000 010000000000000000\n")
+	r.fails("", bundle.FaultRig, bundle.FillMap{Handle: "o", Map: "policy", File: "long"}, "line 1: value: 9 bytes, want 8")
 	r.file("lost", "00000000 {ifindex:b7}00000000\n")
 	r.fails("", bundle.FaultRig, bundle.FillMap{Handle: "o", Map: "policy", File: "lost"}, "line 1: value", "b7")
 	r.file("full", strings.ReplaceAll(hash.String(), "01000", "02000")+"fffffffe 0100000000000000\nfffffffd 0100000000000000\n")
@@ -259,8 +263,8 @@ func TestLoadBPFTellsMemory(t *testing.T) {
 	}
 }
 
-// TestLoadBPFMakesTables: maps that the step sizes are made apart, and with all
-// of their entries where it asks for that.
+// TestLoadBPFMakesTables: maps of policies are made apart, and with all of their
+// entries where the step asks for that.
 func TestLoadBPFMakesTables(t *testing.T) {
 	r := newRig(t)
 	r.file("datapath", string(bpf.DatapathObject()))
@@ -274,11 +278,12 @@ func TestLoadBPFMakesTables(t *testing.T) {
 	if _, ok := plain[bundle.MetricLoad]; ok {
 		t.Errorf("no map was made apart, and the values are %v", plain)
 	}
-	empty, m := load("empty", bundle.LoadBPF{MaxEntries: map[string]uint32{bpf.MapPolicy: size}})
+	sized, tables := map[string]uint32{bpf.MapPolicy: size}, []string{bpf.MapPolicy}
+	empty, m := load("empty", bundle.LoadBPF{MaxEntries: sized, Tables: tables})
 	if empty[bundle.MetricLoad] <= 0 || m.MaxEntries() != size || m.Flags()&unix.BPF_F_NO_PREALLOC == 0 {
 		t.Errorf("values are %v of a map of %d entries with flags %x", empty, m.MaxEntries(), m.Flags())
 	}
-	full, m := load("full", bundle.LoadBPF{MaxEntries: map[string]uint32{bpf.MapPolicy: size}, Prealloc: []string{bpf.MapPolicy}})
+	full, m := load("full", bundle.LoadBPF{MaxEntries: sized, Tables: tables, Prealloc: true})
 	if full[bundle.MetricLoad] <= 0 || m.MaxEntries() != size || m.Flags()&unix.BPF_F_NO_PREALLOC != 0 {
 		t.Errorf("values are %v of a map of %d entries with flags %x", full, m.MaxEntries(), m.Flags())
 	}
@@ -387,8 +392,8 @@ func TestLoadBPFErrors(t *testing.T) {
 		`no variable "warp"`:    load(func(a *bundle.LoadBPF) { a.Vars = map[string]string{"warp": "00"} }),
 		"has 4 bytes, got 1":    load(func(a *bundle.LoadBPF) { a.Vars = map[string]string{"verdict": "00"} }),
 		`no map "warp"`:         load(func(a *bundle.LoadBPF) { a.MaxEntries = map[string]uint32{"warp": 1} }),
-		`no map "weft"`:         load(func(a *bundle.LoadBPF) { a.Prealloc = []string{"weft"} }),
-		"make map policy":       load(func(a *bundle.LoadBPF) { a.MaxEntries = map[string]uint32{"policy": 0} }),
+		`no map "weft"`:         load(func(a *bundle.LoadBPF) { a.Tables = []string{"weft"} }),
+		"make map policy":       load(func(a *bundle.LoadBPF) { a.Tables, a.MaxEntries = []string{"policy"}, map[string]uint32{"policy": 0} }),
 		"find link eth9":        load(func(a *bundle.LoadBPF) { a.LinkVars = map[string]string{"link_index": "eth9"} }),
 		"processed 2 insns":     load(func(a *bundle.LoadBPF) { a.Programs = []string{"tc_broken"} }),
 		`handle "" is taken`:    load(func(a *bundle.LoadBPF) { a.Handle = "" }),

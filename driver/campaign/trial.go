@@ -186,7 +186,7 @@ func (r *runner) trial(ctx context.Context, t plan.Trial, setup datapath.Setup, 
 	}
 	if !r.replay {
 		metrics = append(metrics, workload.Metric{Name: "overhead_seconds", Unit: "s",
-			Value: time.Since(start).Seconds() - (cell.Duration(plan.FactorDuration) + cell.Duration(plan.FactorWarmup)).Seconds()})
+			Value: time.Since(start).Seconds() - workload.Measured(cell, metrics) - cell.Duration(plan.FactorWarmup).Seconds()})
 	}
 	return r.record(t, status, reason, raw, metrics)
 }

@@ -62,7 +62,7 @@ func (p *Plan) check() error {
 	}
 	cells := map[string]Cell{}
 	for _, c := range p.Cells {
-		want := newCell(c.Factors)
+		want := newCell(c.Factors, p.Spec.Measure)
 		if c.ID != want.ID || c.Setup != want.Setup {
 			return fmt.Errorf("cell %s of setup %s has the factors of cell %s of setup %s", c.ID, c.Setup, want.ID, want.Setup)
 		}

@@ -95,7 +95,12 @@ func perWorkload(s Spec, common map[string]string, cat Catalog) (out []Cell) {
 			if streams > 0 {
 				f[FactorStreams] = strconv.Itoa(streams)
 			}
-			out = append(out, newCell(f))
+			if n := s.Measure.Count[workload]; n > 0 {
+				f[FactorCount] = strconv.Itoa(n)
+				delete(f, FactorDuration)
+				delete(f, FactorWarmup)
+			}
+			out = append(out, newCell(f, s.Measure))
 		}
 	}
 	return out
@@ -149,10 +154,16 @@ func factors(s Spec, boot Boot, arm Arm, d DatapathEntry) (map[string]string, er
 	return f, nil
 }
 
-func newCell(f map[string]string) Cell {
+// newCell identifies a cell by its factors, and by those that it shares with
+// cells that differ only in what is measured and how long.
+func newCell(f map[string]string, m Measure) Cell {
 	setup := maps.Clone(f)
 	delete(setup, FactorWorkload)
 	delete(setup, FactorStreams)
+	if _, counted := f[FactorCount]; counted {
+		delete(setup, FactorCount)
+		setup[FactorDuration], setup[FactorWarmup] = m.Duration.String(), m.Warmup.String()
+	}
 	return Cell{ID: digest(f), Setup: digest(setup), Factors: f}
 }
 
@@ -226,9 +237,26 @@ func (p *Plan) Setups() int {
 	return n
 }
 
-// Measuring is the time spent in workloads, warm-up included.
+// countedRate is the transactions a second that estimates assume of trials that
+// are measured by their number: what an emulated machine does.
+const countedRate = 2000
+
+// Measuring is the time spent in workloads, warm-up included. That of trials
+// measured by a number of transactions is an estimate.
 func (p *Plan) Measuring() time.Duration {
-	return time.Duration(len(p.Trials)) * (p.Spec.Measure.Duration + p.Spec.Measure.Warmup)
+	counts := map[string]int{} // by cell
+	for _, c := range p.Cells {
+		counts[c.ID] = c.Int(FactorCount)
+	}
+	var total time.Duration
+	for _, t := range p.Trials {
+		if n := counts[t.Cell]; n > 0 {
+			total += time.Duration(n) * time.Second / countedRate
+			continue
+		}
+		total += p.Spec.Measure.Duration + p.Spec.Measure.Warmup
+	}
+	return total
 }
 
 // Estimate is how long the plan takes, given what applying a setup and what

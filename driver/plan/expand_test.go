@@ -40,7 +40,7 @@ func golden(t *testing.T, name string, got []byte) {
 
 // The IDs of this cell were computed with sha256sum.
 func TestIDsAreStable(t *testing.T) {
-	c := newCell(map[string]string{"workload": "TCP_RR", "arm": "a", "policies": "10"})
+	c := newCell(map[string]string{"workload": "TCP_RR", "arm": "a", "policies": "10"}, Measure{})
 	if c.ID != "13cb528679a1" || c.Setup != "ee337fb7f1d9" {
 		t.Errorf("ID %s, setup %s", c.ID, c.Setup)
 	}
@@ -251,6 +251,35 @@ func TestStreams(t *testing.T) {
 		if has := c.Get(FactorStreams) != ""; has != (c.Get(FactorWorkload) == "TCP_STREAM") {
 			t.Errorf("cell %s has streams: %v", c.Title(), has)
 		}
+	}
+}
+
+// TestCount: cells measured by transactions say so instead of a duration, share
+// their setup with those that run for a time, and leave these as they were.
+func TestCount(t *testing.T) {
+	both := strings.Replace(good, `workloads = ["TCP_RR"]`, `workloads = ["TCP_STREAM", "TCP_RR"]`, 1)
+	plain, p := expandText(t, both), expandText(t, strings.Replace(both, "[matrix]", "[measure.count]\nTCP_RR = 1700\n[matrix]", 1))
+	if p.Setups() != plain.Setups() || len(p.Cells) != len(plain.Cells) {
+		t.Errorf("%d setups and %d cells, want %d and %d", p.Setups(), len(p.Cells), plain.Setups(), len(plain.Cells))
+	}
+	for i, c := range p.Cells {
+		counted := c.Get(FactorWorkload) == "TCP_RR"
+		if got := c.Int(FactorCount); (got == 1700) != counted || (c.Get(FactorDuration) == "") != counted || (c.Get(FactorWarmup) == "") != counted {
+			t.Errorf("cell %s: %v", c.Title(), c.Factors)
+		}
+		if (c.ID == plain.Cells[i].ID) == counted || c.Setup != plain.Cells[i].Setup {
+			t.Errorf("cell %s has the ID %s and setup %s, without a count %s and %s", c.Title(), c.ID, c.Setup, plain.Cells[i].ID, plain.Cells[i].Setup)
+		}
+	}
+	data, err := p.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Decode(data); err != nil {
+		t.Error(err)
+	}
+	if p.Measuring() >= plain.Measuring() {
+		t.Errorf("measuring takes %v, by time %v", p.Measuring(), plain.Measuring())
 	}
 }
 

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"regexp"
@@ -32,6 +33,7 @@ const (
 	maxLoad     = 1000
 	maxClients  = 16
 	maxStreams  = 128 // of an iperf3 client
+	maxCount    = 10_000_000
 )
 
 const defaultFabric = "bridge" // of an arm that names a filter only
@@ -238,6 +240,7 @@ func (l *loader) measure(t *table, d Measure, lab Lab) Measure {
 		StealLimit: t.fraction("steal_limit", 0, 1),
 		Duration:   t.duration("duration", d.Duration, time.Second, maxDuration),
 		Warmup:     t.duration("warmup", d.Warmup, 0, maxWarmup),
+		Count:      l.count(t),
 		Congestion: t.name("congestion", d.Congestion, congestionPattern, "a TCP congestion control, as in \"reno\" or \"cubic\""),
 		ClientCPU:  l.cpu(t, "client_cpu", d.ClientCPU, lab),
 		ServerCPU:  l.cpu(t, "server_cpu", d.ServerCPU, lab),
@@ -306,6 +309,34 @@ func (l *loader) stop(t *table) *Stop {
 	return s
 }
 
+// count is the inline table of the workloads that are measured by a number of
+// transactions, nil if there is none.
+func (l *loader) count(t *table) map[string]int {
+	v, ok := t.get("count")
+	if !ok {
+		return nil
+	}
+	keys, ok := v.(map[string]any)
+	if !ok || len(keys) == 0 {
+		t.problem("count", "is %s, want the transactions of a workload, as in count = { TCP_RR = 1000 }", kindOf(v))
+		return nil
+	}
+	out := map[string]int{}
+	in := &table{doc: t.doc, path: joinPath(t.path, "count"), keys: keys}
+	for _, w := range l.cat.Workloads {
+		switch {
+		case !in.has(w.Name):
+		case w.Counts:
+			out[w.Name] = int(in.number(w.Name, 1, 1, maxCount))
+		default:
+			in.get(w.Name)
+			in.problem(w.Name, "has no transactions that could be counted, and runs for measure.duration; remove it")
+		}
+	}
+	in.finish()
+	return out
+}
+
 // cpu is a CPU of a machine of the lab. How many this computer has is not in
 // the file, so with the local provider only the run can tell.
 func (l *loader) cpu(t *table, key string, fallback int, lab Lab) int {
@@ -328,6 +359,12 @@ func (l *loader) matrix(t *table, s *Spec) {
 	}
 	s.Scenarios = t.levels("scenarios", []string{Localhost, MultiHost})
 	s.Workloads = t.levels("workloads", l.cat.workloadNames())
+	for _, name := range slices.Sorted(maps.Keys(s.Measure.Count)) {
+		if len(s.Workloads) > 0 && !slices.Contains(s.Workloads, name) {
+			path := joinPath("measure.count", name)
+			t.doc.problem(t.doc.lines[path], path, "is not in matrix.workloads; add it there, or remove it here")
+		}
+	}
 	s.Policies = t.counts("policies", 0, maxPolicies)
 	if _, ok := t.get("clients"); ok {
 		s.Clients = t.counts("clients", 1, maxClients)

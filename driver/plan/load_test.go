@@ -15,7 +15,7 @@ func testCatalog() Catalog {
 	return Catalog{
 		Kernels:   []string{"6.1", "6.12"},
 		NICs:      map[string][]string{"6.1": {"virtio", "vmxnet3"}, "6.12": {"virtio", "vmxnet3", "e1000e"}},
-		Workloads: []WorkloadEntry{{Name: "TCP_STREAM", Streams: true}, {Name: "TCP_RR"}},
+		Workloads: []WorkloadEntry{{Name: "TCP_STREAM", Streams: true}, {Name: "TCP_RR", Counts: true}},
 		Datapaths: []DatapathEntry{
 			{Name: "docker", Fabric: "bridge", Filter: "none", NoPolicies: true},
 			{Name: "iptables", Fabric: "bridge", Filter: "iptables-legacy", MaxClients: 4, WhyClients: "it is a test", Options: []Option{
@@ -115,7 +115,7 @@ func TestDefaultsFillWhatIsNotSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := Defaults()
-	if got.Seed != 1 || !reflect.DeepEqual(got.Lab, d.Lab) || got.Measure != d.Measure {
+	if got.Seed != 1 || !reflect.DeepEqual(got.Lab, d.Lab) || !reflect.DeepEqual(got.Measure, d.Measure) {
 		t.Errorf("got %+v, want the defaults %+v", got, d)
 	}
 	local, err := Parse("t.toml", []byte(minimal+"[lab]\nprovider = \"local\"\n"), testCatalog())
@@ -209,6 +209,10 @@ func TestEveryProblemOfTheMatrixIsNamedWithItsLine(t *testing.T) {
 		"no client":        {`[0, 10]`, "[0]\nclients = [0]", `t.toml:31: matrix.clients: 0 is out of range, want 1 to 16`},
 		"clients no list":  {`[0, 10]`, "[0]\nclients = 4", `t.toml:31: matrix.clients: is the number 4, want a list of numbers, as in [0, 100]`},
 		"clients misspelt": {`[0, 10]`, "[0]\nclient = [4]", `t.toml:31: matrix.client: unknown key (did you mean "clients"?)`},
+		"count of bytes":   {"[matrix]", "count = { TCP_STREAM = 5 }\n[matrix]", `t.toml:27: measure.count.TCP_STREAM: has no transactions that could be counted, and runs for measure.duration; remove it`},
+		"count of nothing": {"[matrix]", "count = { TCP_RR = 0 }\n[matrix]", `t.toml:27: measure.count.TCP_RR: 0 is out of range, want 1 to 10000000`},
+		"count misspelt":   {"[matrix]", "count = { TCP_R = 5 }\n[matrix]", `t.toml:27: measure.count.TCP_R: unknown key (did you mean "TCP_RR"?)`},
+		"count alone":      {"[matrix]", "count = 5\n[matrix]", `t.toml:27: measure.count: is the number 5, want the transactions of a workload, as in count = { TCP_RR = 1000 }`},
 		"too many streams": {`[0, 10]`, "[0]\nstreams = [129]", `t.toml:31: matrix.streams: 129 is out of range, want 1 to 128`},
 		"no streams of RR": {`[0, 10]`, "[0]\nstreams = [4]", `t.toml:31: matrix.streams: is about "TCP_STREAM", which is not in workloads; add it there, or remove streams`},
 		"fewer policies":   {`[0, 10]`, "[0, 3]\nclients = [1, 4]", `t.toml:30: matrix.policies: 3 is less than clients = 4, each of which has a policy of its own; write 0, or 4 and more`},
@@ -334,7 +338,7 @@ func TestDefaultsOfVirtualTime(t *testing.T) {
 	if want := (Lab{Provider: "libvirt", Endpoint: "netns", Clock: "virtual", Accel: "tcg", Kernel: "6.12", VCPUs: 1, Memory: 1024}); !reflect.DeepEqual(got.Lab, want) {
 		t.Errorf("lab is %+v, want %+v", got.Lab, want)
 	}
-	if want := (Measure{Blocks: 4, Seeds: 2, Trials: 1, Estimator: "median", Duration: time.Second, Congestion: "reno"}); got.Measure != want {
+	if want := (Measure{Blocks: 4, Seeds: 2, Trials: 1, Estimator: "median", Duration: time.Second, Congestion: "reno"}); !reflect.DeepEqual(got.Measure, want) {
 		t.Errorf("measure is %+v, want %+v", got.Measure, want)
 	}
 	got, err = Parse("t.toml", []byte(strings.Replace(virtual, "seeds = 2", "", 1)), testCatalog())

@@ -93,9 +93,13 @@ type Measure struct {
 	StealLimit float64       `json:"steal_limit,omitempty"`
 	Duration   time.Duration `json:"duration_ns"` // of one measured workload, whole seconds
 	Warmup     time.Duration `json:"warmup_ns"`   // before it, not counted, whole seconds
-	Congestion string        `json:"congestion"`  // TCP congestion control of both endpoints
-	ClientCPU  int           `json:"client_cpu"`  // CPU of its machine that the client is pinned to
-	ServerCPU  int           `json:"server_cpu"`
+	// Count is how many transactions a trial has, by workload: it ends with the
+	// last of them, whatever time that takes, and has no warm-up. Workloads that
+	// are not named run for Duration after Warmup.
+	Count      map[string]int `json:"count,omitempty"`
+	Congestion string         `json:"congestion"` // TCP congestion control of both endpoints
+	ClientCPU  int            `json:"client_cpu"` // CPU of its machine that the client is pinned to
+	ServerCPU  int            `json:"server_cpu"`
 }
 
 // Stop is a sequential stopping rule: a cell ends when the 95 % interval of its
@@ -175,6 +179,7 @@ type WorkloadEntry struct {
 	Name    string
 	Doc     string
 	Streams bool // it can have several connections of each client
+	Counts  bool // it can be measured by a number of transactions
 }
 
 // Cell is one combination of levels.
@@ -233,8 +238,9 @@ const (
 	FactorKernel     = "kernel"   // lock name, or "host" for other providers than libvirt
 	FactorNIC        = "nic"      // NIC.String, where it is compared or not the default
 	FactorMTU        = "mtu"      // of every link, bytes, where it is not 1500
-	FactorDuration   = "duration" // Go duration
-	FactorWarmup     = "warmup"   // Go duration
+	FactorDuration   = "duration" // Go duration; not in cells with a count
+	FactorWarmup     = "warmup"   // Go duration; not in cells with a count
+	FactorCount      = "count"    // transactions of each client, in cells that are measured by them
 	FactorCongestion = "congestion"
 	FactorClientCPU  = "client_cpu"
 	FactorServerCPU  = "server_cpu"

@@ -13,7 +13,7 @@ func instructions(cell plan.Cell, raw fs.FS, metrics []Metric) ([]Metric, error)
 	if cell.Get(plan.FactorClock) != plan.ClockVirtual {
 		return nil, nil
 	}
-	busy, err := busyShare(cell, raw)
+	busy, err := busyShare(Measured(cell, metrics), raw)
 	if err != nil {
 		return nil, err
 	}
@@ -32,8 +32,8 @@ func instructions(cell plan.Cell, raw fs.FS, metrics []Metric) ([]Metric, error)
 // busyShare is the share of the measured time in which the machine was not
 // idle. The snapshots enclose more than that - programs start, netperf's
 // TCP_CRR waits four seconds for its peer - so idle time counts only as far as it is
-// longer than what surrounds the measurement.
-func busyShare(cell plan.Cell, raw fs.FS) (float64, error) {
+// longer than what surrounds the measurement, which took the seconds given.
+func busyShare(measured float64, raw fs.FS) (float64, error) {
 	a, err := readActivity(raw, rawClientBefore)
 	if err != nil {
 		return 0, err
@@ -42,7 +42,6 @@ func busyShare(cell plan.Cell, raw fs.FS) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	measured := cell.Duration(plan.FactorDuration).Seconds()
 	around := float64(b.UnixNano-a.UnixNano)/1e9 - measured
 	idle := b.CPU["idle"] + b.CPU["iowait"] - a.CPU["idle"] - a.CPU["iowait"]
 	return 1 - max(0, idle-around)/measured, nil

@@ -29,7 +29,7 @@ func netperfSelectors() []struct {
 
 func netperf(test, doc string) workload {
 	return workload{
-		WorkloadEntry: plan.WorkloadEntry{Name: test, Doc: doc},
+		WorkloadEntry: plan.WorkloadEntry{Name: test, Doc: doc, Counts: true},
 		server: func(t Target, port int) []string {
 			return []string{"netserver", "-D", t.family(), "-p", strconv.Itoa(port)}
 		},
@@ -37,20 +37,25 @@ func netperf(test, doc string) workload {
 			return netperfClient(test, t, c, wholeSeconds(cell, plan.FactorWarmup))
 		},
 		client: func(t Target, c Client, cell plan.Cell) []string {
-			return netperfClient(test, t, c, wholeSeconds(cell, plan.FactorDuration))
+			length := wholeSeconds(cell, plan.FactorDuration)
+			if n := cell.Get(plan.FactorCount); n != "" {
+				length = "-" + n // netperf's way to say transactions
+			}
+			return netperfClient(test, t, c, length)
 		},
 		parse: parseNetperf,
 		turns: bundle.SchedRR,
 	}
 }
 
-func netperfClient(test string, t Target, c Client, seconds string) []string {
+// netperfClient runs for a length in seconds or, negative, in transactions.
+func netperfClient(test string, t Target, c Client, length string) []string {
 	var keys []string
 	for _, s := range netperfSelectors() {
 		keys = append(keys, s.key)
 	}
 	return []string{
-		"netperf", t.family(), "-H", t.ServerAddr, "-p", strconv.Itoa(t.ControlPort), "-t", test, "-l", seconds, "-j",
+		"netperf", t.family(), "-H", t.ServerAddr, "-p", strconv.Itoa(t.ControlPort), "-t", test, "-l", length, "-j",
 		"--", "-P", "," + strconv.Itoa(c.Port), "-k", strings.Join(keys, ","),
 	}
 }

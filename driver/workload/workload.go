@@ -43,7 +43,7 @@ type workload struct {
 	// serves all at the control port.
 	each   bool
 	warmup func(Target, Client, plan.Cell) []string // nil: the client warms up by itself
-	client func(Target, Client, plan.Cell) []string
+	client func(Target, Client, plan.Cell) []string // for as long, or as many transactions, as the cell says
 	// parse reads what one client printed. alone: it was the only one; of several
 	// one may have had nothing.
 	parse func(data []byte, alone bool) ([]Metric, error)
@@ -123,11 +123,10 @@ func Render(cell plan.Cell, t Target) ([]bundle.Step, error) {
 	if warmup := cell.Duration(plan.FactorWarmup); w.warmup != nil && warmup > 0 {
 		steps = append(steps, exec(w.warmup, warmup.Seconds(), func(int) string { return "" }))
 	}
-	total := cell.Duration(plan.FactorWarmup) + cell.Duration(plan.FactorDuration)
 	steps = append(steps,
 		server(bundle.Snapshot{Out: rawServerBefore}),
 		first(bundle.Snapshot{Out: rawClientBefore}),
-		exec(w.client, total.Seconds(), func(k int) string { return rawOf(cell, k) }),
+		exec(w.client, longest(cell), func(k int) string { return rawOf(cell, k) }),
 		first(bundle.Snapshot{Out: rawClientAfter}),
 		server(bundle.Snapshot{Out: rawServerAfter}),
 	)
@@ -135,6 +134,33 @@ func Render(cell plan.Cell, t Target) ([]bundle.Step, error) {
 		steps = append(steps, server(bundle.Stop{Handle: handleOf(k)}))
 	}
 	return steps, nil
+}
+
+// slowestRate is the transactions a second below which a trial that counts them
+// is taken for one that hangs.
+const slowestRate = 20
+
+// longest is how many seconds the measured client of a cell may take.
+func longest(cell plan.Cell) float64 {
+	if n := cell.Int(plan.FactorCount); n > 0 {
+		return float64(n) / slowestRate
+	}
+	return (cell.Duration(plan.FactorWarmup) + cell.Duration(plan.FactorDuration)).Seconds()
+}
+
+// Measured is how many seconds each client of a trial was measured for: what the
+// plan says, or what its transactions took.
+func Measured(cell plan.Cell, metrics []Metric) float64 {
+	n := cell.Int(plan.FactorCount)
+	if n == 0 {
+		return cell.Duration(plan.FactorDuration).Seconds()
+	}
+	for _, m := range metrics {
+		if m.Name == "rate" && m.Value > 0 { // of all clients together
+			return float64(n*max(1, cell.Int(plan.FactorClients))) / m.Value
+		}
+	}
+	return 0
 }
 
 // servers are the server programs of a workload.
@@ -234,7 +260,7 @@ type Traffic struct{ Packets, Bytes float64 }
 // least one packet each way; bulk data passes as aggregates, so it is counted
 // in bytes.
 func LeastTraffic(cell plan.Cell, metrics []Metric) Traffic {
-	seconds := cell.Duration(plan.FactorDuration).Seconds()
+	seconds := Measured(cell, metrics)
 	var t Traffic
 	for _, m := range metrics {
 		switch m.Name {

@@ -2,6 +2,7 @@ package workload
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -55,6 +56,42 @@ func TestCommands(t *testing.T) {
 		if got := argvs(t, workload); strings.Join(got, "\n") != strings.Join(want, "\n") {
 			t.Errorf("%s:\n%s\nwant\n%s", workload, strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
+	}
+}
+
+// TestCounted: a cell with a count runs for so many transactions, without a
+// warm-up, and its traffic and time follow from what it reports.
+func TestCounted(t *testing.T) {
+	cell := cellOf("TCP_RR")
+	cell.Factors[plan.FactorCount] = "1700"
+	delete(cell.Factors, plan.FactorDuration)
+	delete(cell.Factors, plan.FactorWarmup)
+	steps, err := Render(cell, target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lengths []string
+	for _, s := range steps {
+		if do, ok := s.Do.(bundle.Exec); ok {
+			lengths = append(lengths, do.Argv[slices.Index(do.Argv, "-l")+1])
+			if do.Timeout < 1700/slowestRate {
+				t.Errorf("it may take %v s", do.Timeout)
+			}
+		}
+	}
+	if !slices.Equal(lengths, []string{"-1700"}) {
+		t.Errorf("netperf runs for %q, want 1700 transactions once", lengths)
+	}
+	metrics := []Metric{{"rate", "1/s", 850}}
+	if got := Measured(cell, metrics); got != 2 {
+		t.Errorf("measured for %v s, want 2", got)
+	}
+	if got := LeastTraffic(cell, metrics); got.Packets != 1700 {
+		t.Errorf("at least %v packets, want 1700", got.Packets)
+	}
+	cell.Factors[plan.FactorClients] = "4"
+	if got := Measured(cell, metrics); got != 8 {
+		t.Errorf("four clients measured for %v s, want 8", got)
 	}
 }
 

@@ -32,7 +32,7 @@ func (e estimator) sample(metric string, cells ...*runs.Cell) sample {
 			shared++
 		}
 	}
-	s.paired = shared >= runs.MinBlocks
+	s.paired = runs.Enough(shared, e.clock() == runs.ClockVirtual)
 	for _, c := range cells {
 		var values []float64
 		for _, b := range c.Blocks(metric) {

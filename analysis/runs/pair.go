@@ -3,8 +3,22 @@ package runs
 import "strings"
 
 // MinBlocks is the number of shared blocks from which cells are paired by
-// block: fewer give a spread that no interval can be built on.
-const MinBlocks = 3
+// block: fewer give a spread that no interval can be built on. In virtual time
+// MinSeeds are enough: the seed is all that differs between blocks, so a ratio
+// within them varies by a small part of a percent, and Student's t of two values
+// is wide, but says something.
+const (
+	MinBlocks = 3
+	MinSeeds  = 2
+)
+
+// Enough says whether shared blocks are enough to pair cells by.
+func Enough(shared int, virtual bool) bool {
+	if virtual {
+		return shared >= MinSeeds
+	}
+	return shared >= MinBlocks
+}
 
 // BlockID names a block.
 type BlockID struct {
@@ -50,8 +64,8 @@ type Pairs struct {
 }
 
 // Pair arranges a metric of two cells for comparison: by block, each block's
-// trials reduced by estimate, if they share MinBlocks blocks or more, so that
-// what blocks differ by cancels; else trial by trial.
+// trials reduced by estimate, if they share enough blocks, so that what blocks
+// differ by cancels; else trial by trial.
 func Pair(a, b *Cell, metric string, estimate func([]float64) float64) Pairs {
 	return PairBlocks(a.Blocks(metric), b.Blocks(metric), estimate)
 }
@@ -68,7 +82,8 @@ func PairBlocks(a, b []Block, estimate func([]float64) float64) Pairs {
 			p.A, p.B = append(p.A, estimate(blk.Values)), append(p.B, estimate(other))
 		}
 	}
-	if p.Blocks = len(p.A); p.Blocks >= MinBlocks {
+	virtual := len(a) > 0 && a[0].ID.Seed != ""
+	if p.Blocks = len(p.A); Enough(p.Blocks, virtual) {
 		return p
 	}
 	return Pairs{A: values(a), B: values(b), Blocks: min(len(a), len(b))}

@@ -324,11 +324,12 @@ func (l *loader) count(t *table) map[string]int {
 	out := map[string]int{}
 	in := &table{doc: t.doc, path: joinPath(t.path, "count"), keys: keys}
 	for _, w := range l.cat.Workloads {
-		switch {
-		case !in.has(w.Name):
-		case w.Counts:
+		switch _, given := in.keys[w.Name]; {
+		case w.Counts && given:
 			out[w.Name] = int(in.number(w.Name, 1, 1, maxCount))
-		default:
+		case w.Counts:
+			in.get(w.Name) // so that a misspelt one is told what was meant
+		case given:
 			in.get(w.Name)
 			in.problem(w.Name, "has no transactions that could be counted, and runs for measure.duration; remove it")
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -41,8 +42,11 @@ junit (cells as test cases).`,
 				return err
 			}
 			page := filepath.Join(dir, "report.html")
-			a.emit("report", map[string]any{"path": page, "files": result.Files, "glance": result.Glance, "warnings": result.Warnings}, func(w io.Writer) {
-				for _, line := range append(result.Glance, result.Warnings...) {
+			a.emit("report", map[string]any{"path": page, "files": result.Files, "answers": result.Answers, "warnings": result.Warnings}, func(w io.Writer) {
+				for _, a := range result.Answers {
+					fmt.Fprintln(w, strings.Join(a.Lines(), "\n"))
+				}
+				for _, line := range result.Warnings {
 					fmt.Fprintln(w, line)
 				}
 				fmt.Fprintln(w, page)

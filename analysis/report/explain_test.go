@@ -205,8 +205,8 @@ func TestExplainGolden(t *testing.T) {
 	if want := read(t, golden); text[from:to] != want {
 		t.Errorf("got:\n%s\nwant:\n%s\n(if this is meant: go test -update)", text[from:to], want)
 	}
-	if !strings.Contains(res.Glance[0], "structure explains 89 %") {
-		t.Errorf("glance %q", res.Glance)
+	if got := strings.Join(res.Answers[0].Lines(), "\n"); !strings.Contains(got, "structure explains 89 %") {
+		t.Errorf("the answer is %s", got)
 	}
 	page := read(t, out, "report.html")
 	if !strings.Contains(page, `id="s-explain"`) || strings.Index(page, `id="s-explain"`) > strings.Index(page, `id="glance"`) {

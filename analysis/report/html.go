@@ -12,9 +12,19 @@ import (
 //go:embed report.html.tmpl
 var pageTemplate string
 
-// page is what the template sees.
+// pages is what the template sees: the whole report.
+type pages struct {
+	book
+	Several bool
+	Clocks  []string
+	Pages   []page
+}
+
+// page is the part of one clock.
 type page struct {
 	content
+	Part     part
+	Prefix   string // of links
 	Glance   []glanceScenario
 	Figures  []pageFigure
 	Sections []section
@@ -37,20 +47,27 @@ type pageRun struct {
 type pageEntry struct{ Key, Value string }
 
 // htmlPage is the report as one file without any external resource.
-func htmlPage(c content) ([]byte, error) {
+func htmlPage(b book) ([]byte, error) {
 	t, err := template.New("report").Funcs(template.FuncMap{"head": headOf, "rest": restOf}).Parse(pageTemplate)
 	if err != nil {
 		return nil, fmt.Errorf("parse report template: %w", err)
 	}
-	var b bytes.Buffer
-	if err := t.Execute(&b, pageOf(c)); err != nil {
+	all := pages{book: b, Several: b.several(), Clocks: b.clocks()}
+	for _, c := range b.parts {
+		all.Pages = append(all.Pages, pageOf(c))
+	}
+	var out bytes.Buffer
+	if err := t.Execute(&out, all); err != nil {
 		return nil, fmt.Errorf("render report.html: %w", err)
 	}
-	return b.Bytes(), nil
+	return out.Bytes(), nil
 }
 
 func pageOf(c content) page {
-	p := page{content: c, Glance: c.glance, Sections: c.sections, Explain: c.explain, Reading: c.reading()}
+	p := page{content: c, Glance: c.glance, Sections: c.sections, Explain: c.explain, Reading: c.reading(), Part: c.part}
+	if c.part.Name != "" {
+		p.Prefix = c.part.Name + "-"
+	}
 	for _, f := range c.figures {
 		// The SVG is made by this package, which escapes every text in it.
 		p.Figures = append(p.Figures, pageFigure{f.Name, f.Caption, template.HTML(f.svg())})

@@ -9,40 +9,66 @@ import (
 	"strings"
 )
 
-func markdown(c content) []byte {
+func markdown(all book) []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "# %s\n\n", mdEscape(c.Title))
-	if c.Description != "" {
-		fmt.Fprintf(&b, "%s\n\n", mdEscape(c.Description))
+	fmt.Fprintf(&b, "# %s\n\n", mdEscape(all.Title))
+	markdownAnswers(&b, all.Answers)
+	for _, c := range all.parts {
+		if all.several() {
+			fmt.Fprintf(&b, "# %s\n\n%s\n\n", mdEscape(c.part.Title), mdEscape(c.part.Note))
+		}
+		markdownPart(&b, c)
 	}
-	fmt.Fprintf(&b, "Runs: %s.\n\n", strings.Join(c.Runs, ", "))
+	return b.Bytes()
+}
+
+func markdownAnswers(b *bytes.Buffer, all []Answer) {
+	if len(all) > 0 {
+		b.WriteString("## The answer\n\n")
+	}
+	for _, a := range all {
+		fmt.Fprintf(b, "### %s\n\n", mdEscape(a.Heading()))
+		if a.Note != "" {
+			fmt.Fprintf(b, "%s\n\n", mdEscape(a.Note))
+		}
+		for _, s := range a.Sentences {
+			fmt.Fprintf(b, "- **%s:** %s\n", mdEscape(s.Topic), mdEscape(s.Text))
+		}
+		b.WriteString("\n")
+	}
+}
+
+func markdownPart(b *bytes.Buffer, c content) {
+	if c.Description != "" {
+		fmt.Fprintf(b, "%s\n\n", mdEscape(c.Description))
+	}
+	fmt.Fprintf(b, "Runs: %s.\n\n", strings.Join(c.Runs, ", "))
 	for _, s := range c.explain {
-		markdownSection(&b, s)
+		markdownSection(b, s)
 	}
 	for _, f := range c.bars {
-		fmt.Fprintf(&b, "![%s](figures/%s.svg)\n\n*%s Data: [CSV](figures/%s.csv).*\n\n", mdEscape(f.describe()), f.Name, mdEscape(f.Caption), f.Name)
+		fmt.Fprintf(b, "![%s](figures/%s.svg)\n\n*%s Data: [CSV](figures/%s.csv).*\n\n", mdEscape(f.describe()), f.Name, mdEscape(f.Caption), f.Name)
 	}
-	markdownGlance(&b, c)
+	markdownGlance(b, c)
 	if len(c.Warnings) > 0 {
 		b.WriteString("## Warnings\n\n")
 		for _, w := range c.Warnings {
-			fmt.Fprintf(&b, "- **%s** %s\n", mdEscape(headOf(w)), mdEscape(restOf(w)))
+			fmt.Fprintf(b, "- **%s** %s\n", mdEscape(headOf(w)), mdEscape(restOf(w)))
 		}
 		b.WriteString("\n")
 	}
 	b.WriteString("## Figures\n\n")
 	for _, f := range c.figures {
-		fmt.Fprintf(&b, "![%s](figures/%s.svg)\n\n*%s Data: [CSV](figures/%s.csv).*\n\n", mdEscape(f.describe()), f.Name, mdEscape(f.Caption), f.Name)
+		fmt.Fprintf(b, "![%s](figures/%s.svg)\n\n*%s Data: [CSV](figures/%s.csv).*\n\n", mdEscape(f.describe()), f.Name, mdEscape(f.Caption), f.Name)
 	}
 	for _, s := range c.sections {
-		markdownSection(&b, s)
+		markdownSection(b, s)
 	}
-	markdownEnvironment(&b, c)
+	markdownEnvironment(b, c)
 	b.WriteString("## How to read this\n\n")
 	for _, line := range c.reading() {
-		fmt.Fprintf(&b, "- %s\n", mdEscape(line))
+		fmt.Fprintf(b, "- %s\n", mdEscape(line))
 	}
-	return b.Bytes()
 }
 
 func markdownGlance(b *bytes.Buffer, c content) {

@@ -4,7 +4,6 @@
 package report
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -31,7 +30,7 @@ type Options struct {
 // Result is what Make wrote and found.
 type Result struct {
 	Files    []string // paths, outDir included, in the order written
-	Glance   []string // the verdicts as plain sentences, one a scenario
+	Answers  []Answer // what the runs say of the study's questions
 	Warnings []string
 }
 
@@ -41,6 +40,8 @@ type Document struct {
 	Schema       int                          `json:"schema"`
 	Title        string                       `json:"title"`
 	Description  string                       `json:"description,omitempty"`
+	Answers      []Answer                     `json:"answers"`         // in the order of the parts
+	Parts        []Document                   `json:"parts,omitempty"` // one for each clock, where there are two; the rest is empty then
 	Runs         []string                     `json:"runs"`
 	Clock        string                       `json:"clock"`
 	Accelerators []string                     `json:"accelerators"`
@@ -58,9 +59,10 @@ type Document struct {
 	Environment  map[string]map[string]string `json:"environment"`
 }
 
-// content is the whole report before it is written in any form.
+// content is the whole report of one clock before it is written in any form.
 type content struct {
 	Document
+	part     part
 	glance   []glanceScenario
 	figures  []figure
 	sections []section
@@ -70,37 +72,22 @@ type content struct {
 
 // Make reads run directories (rows.csv; env.json and plan.json where they are
 // there) and writes report.md, report.html, report.json and figures/ into
-// outDir, which is made if need be. Several runs are merged; it refuses runs
-// on different clocks.
+// outDir, which is made if need be. Runs on one clock are merged; those on two
+// have a part each, since time and instructions stand in no table together.
 func Make(runDirs []string, outDir string, opt Options) (Result, error) {
-	all, err := runs.Load(runDirs...)
+	all, err := runs.LoadEach(runDirs...)
 	if err != nil {
 		return Result{}, err
 	}
-	d, err := arrange(all)
+	b, err := bind(all, opt)
 	if err != nil {
 		return Result{}, err
 	}
-	c, err := compose(d, opt)
+	files, err := b.render()
 	if err != nil {
 		return Result{}, err
 	}
-	files, err := render(c)
-	if err != nil {
-		return Result{}, err
-	}
-	res := Result{Warnings: c.Warnings}
-	for _, x := range c.Explanations {
-		if len(x.Orders) == 0 || x.Orders[0].Total == nil {
-			continue // of interest where the study's contrast was run
-		}
-		res.Glance = append(res.Glance, x.title()+": "+x.Sentence)
-	}
-	for _, g := range c.glance {
-		if g.Sentence != "" {
-			res.Glance = append(res.Glance, g.Sentence)
-		}
-	}
+	res := b.result()
 	if err := os.MkdirAll(filepath.Join(outDir, "figures"), 0o755); err != nil {
 		return Result{}, fmt.Errorf("make report directory: %w", err)
 	}
@@ -138,7 +125,7 @@ func compose(d *dataset, opt Options) (content, error) {
 		return content{}, err
 	}
 	costs := e.costs()
-	c.Claims, c.Costs, c.Estimator = orEmpty(judged), orEmpty(finiteCosts(costs)), e.center()
+	c.Claims, c.Costs, c.Estimator, c.part = orEmpty(judged), orEmpty(finiteCosts(costs)), e.center(), e.part()
 	c.glance, c.figures = e.glance(c.Verdicts), e.figures()
 	if c.Explanations = e.explanations(); len(c.Explanations) > 0 {
 		c.explain, c.bars = []section{e.explainSection(c.Explanations)}, e.explainFigures(c.Explanations)
@@ -149,6 +136,7 @@ func compose(d *dataset, opt Options) (content, error) {
 	if s := claimSection(judged); len(s.Tables) > 0 {
 		c.sections = append(c.sections, s)
 	}
+	c.Answers = e.answers(c)
 	c.sections = append(c.sections, e.placeSections()...)
 	c.sections = append(c.sections, d.trouble())
 	c.sections = append(c.sections, e.results()...)
@@ -168,6 +156,9 @@ func orEmpty[T any](list []T) []T {
 	return list
 }
 
+// titlePrefix begins the title of every report that is not given one.
+const titlePrefix = "hookbed: "
+
 func titleOf(d *dataset, opt Options) string {
 	if opt.Title != "" {
 		return opt.Title
@@ -182,7 +173,7 @@ func titleOf(d *dataset, opt Options) string {
 			names = append(names, name)
 		}
 	}
-	return "hookbed: " + strings.Join(names, " + ")
+	return titlePrefix + strings.Join(names, " + ")
 }
 
 func (e estimator) headlineSummaries() []Summary {
@@ -210,31 +201,6 @@ func (e estimator) allSummaries() []Summary {
 		}
 	}
 	return out
-}
-
-// outFile is a file of the report, its name relative to the report's directory.
-type outFile struct {
-	name string
-	data []byte
-}
-
-func render(c content) ([]outFile, error) {
-	page, err := htmlPage(c)
-	if err != nil {
-		return nil, err
-	}
-	doc, err := json.MarshalIndent(c.Document, "", "  ")
-	if err != nil {
-		return nil, fmt.Errorf("encode report.json: %w", err)
-	}
-	files := []outFile{{"report.md", markdown(c)}, {"report.html", page}, {"report.json", append(doc, '\n')}}
-	for _, f := range c.figures {
-		files = append(files, outFile{filepath.Join("figures", f.Name+".svg"), f.svg()}, outFile{filepath.Join("figures", f.Name+".csv"), f.csv()})
-	}
-	for _, b := range c.bars {
-		files = append(files, outFile{filepath.Join("figures", b.Name+".svg"), b.svg()}, outFile{filepath.Join("figures", b.Name+".csv"), b.csv()})
-	}
-	return files, nil
 }
 
 // reading tells how the numbers were made.

@@ -87,6 +87,15 @@ const (
 // different clocks, because time measured and instructions counted do not
 // belong into one table; the error names the runs.
 func Load(dirs ...string) ([]Run, error) {
+	out, err := LoadEach(dirs...)
+	if err != nil {
+		return nil, err
+	}
+	return out, checkClocks(out)
+}
+
+// LoadEach is Load for a reader that keeps runs on different clocks apart.
+func LoadEach(dirs ...string) ([]Run, error) {
 	if len(dirs) == 0 {
 		return nil, errors.New("no run directory given")
 	}
@@ -107,10 +116,21 @@ func Load(dirs ...string) ([]Run, error) {
 		}
 		out = append(out, r)
 	}
-	if err := checkClocks(out); err != nil {
-		return nil, err
-	}
 	return out, nil
+}
+
+// ByClock parts runs by their clock: those in virtual time, which are exact,
+// first. Each part has at least one run, and keeps their order.
+func ByClock(all []Run) [][]Run {
+	var virtual, others []Run
+	for _, r := range all {
+		if r.Clock() == ClockVirtual {
+			virtual = append(virtual, r)
+			continue
+		}
+		others = append(others, r)
+	}
+	return slices.DeleteFunc([][]Run{virtual, others}, func(part []Run) bool { return len(part) == 0 })
 }
 
 func read(dir string) (Run, error) {

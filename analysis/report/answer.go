@@ -1,0 +1,427 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"hookbed/analysis/claims"
+	"hookbed/analysis/stat"
+)
+
+// Answer is what the runs on one clock say of the study's questions in one
+// place: what each approach gives, what policies do to it, from how many on one
+// costs more than another, and what explains the difference.
+type Answer struct {
+	Clock     string     `json:"clock"`
+	Place     string     `json:"place"`          // "localhost", and what else is kept apart
+	Note      string     `json:"note,omitempty"` // what the numbers are worth, if that needs to be said
+	Sentences []Sentence `json:"sentences"`
+}
+
+// Sentence is one point of an answer.
+type Sentence struct {
+	Topic string `json:"topic"` // "Turn point"
+	Text  string `json:"text"`
+}
+
+// Heading is "localhost, virtual clock".
+func (a Answer) Heading() string {
+	if a.Clock == "" {
+		return a.Place
+	}
+	return a.Place + ", " + a.Clock + " clock"
+}
+
+// Lines are the answer as plain text, the heading first.
+func (a Answer) Lines() []string {
+	out := []string{a.Heading()}
+	if a.Note != "" {
+		out = append(out, "  "+a.Note)
+	}
+	for _, s := range a.Sentences {
+		out = append(out, "  "+s.Topic+": "+s.Text)
+	}
+	return out
+}
+
+const (
+	// little is how much of an effect is told as little, without its number.
+	little = 0.02
+	// named is how many arms a sentence names before it counts the rest.
+	named = 8
+)
+
+// answers are those of every place that has any sentence, and of the claims.
+func (e estimator) answers(c content) []Answer {
+	var out []Answer
+	for _, place := range e.scenarios {
+		a := Answer{Clock: e.clock(), Place: place, Sentences: []Sentence{}}
+		for _, s := range []Sentence{e.inShort(place), e.withoutPolicies(place), e.withPolicies(place), e.turnSentence(place), explained(place, c.Explanations)} {
+			if s.Text != "" {
+				a.Sentences = append(a.Sentences, s)
+			}
+		}
+		if len(a.Sentences) > 0 {
+			out = append(out, a)
+		}
+	}
+	if len(out) == 0 {
+		return []Answer{}
+	}
+	if strings.HasSuffix(c.part.Title, demonstration) {
+		out[0].Note = c.part.Note
+		return out // which judges nothing
+	}
+	if text := claimed(c.Claims); text != "" {
+		last := &out[len(out)-1]
+		last.Sentences = append(last.Sentences, Sentence{"Claims", text})
+	}
+	return out
+}
+
+// measured is one measure of all arms of a place at a number of policies.
+type measured struct {
+	measure
+	sc     scale
+	groups []*group // of arms that have a number
+}
+
+// measuredIn are the measures of a place; at the most policies, or at none.
+func (e estimator) measuredIn(place string, most bool) []measured {
+	var out []measured
+	for _, m := range e.measures() {
+		r := measured{measure: m}
+		var values []float64
+		for _, arm := range e.arms {
+			g := e.groups[point{place, m.workload, arm, 0}]
+			if most {
+				if g = e.largest(place, m.workload, arm); g != nil && g.policies == 0 {
+					g = nil
+				}
+			}
+			if g == nil || len(g.Samples(m.metric)) == 0 {
+				continue
+			}
+			r.groups, values = append(r.groups, g), append(values, e.summary(g, m.metric).Median.Estimate)
+		}
+		if r.sc = e.scale(e.Units[m.metric], values); len(values) > 0 {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+func (r measured) of(arm string) *group {
+	if i := slices.IndexFunc(r.groups, func(g *group) bool { return g.arm == arm }); i >= 0 {
+		return r.groups[i]
+	}
+	return nil
+}
+
+// units say what the numbers of a sentence are: "throughput in Gbit/s, latency in µs".
+func units(rs []measured) string {
+	var parts []string
+	for _, r := range rs {
+		part := r.name
+		if r.sc.unit != "" {
+			part += " in " + r.sc.unit
+		}
+		parts = append(parts, part)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// decided says whether a ratio has the confidence asked for and excludes 1.
+func (e estimator) decided(r *Interval) bool {
+	return r != nil && r.Confidence >= e.confidence && r.Excludes(1)
+}
+
+// held is a ratio's word for a sentence: what it is, or that it cannot be said.
+func (e estimator) held(r *Interval) bool { return r != nil && r.Confidence >= e.confidence }
+
+// armItem is what a sentence says of an arm: its numbers, each with its ratio.
+func (e estimator) armItem(arm string, rs []measured, ratioOf func(Summary) *Interval) string {
+	var parts []string
+	for _, r := range rs {
+		g := r.of(arm)
+		if g == nil {
+			parts = append(parts, none)
+			continue
+		}
+		s := e.summary(g, r.metric)
+		part := r.sc.format(s.Median.Estimate)
+		if x := ratioOf(s); e.decided(x) {
+			part += " (×" + ratio(x.Estimate) + ")"
+		}
+		parts = append(parts, part)
+	}
+	return arm + " " + strings.Join(parts, " and ")
+}
+
+// effect sorts an arm by what its ratios say.
+type effect int
+
+const (
+	plain     effect = iota // there is nothing to compare with
+	clear                   // some ratio is decided, and more than little
+	slight                  // all that is decided is little
+	untold                  // nothing can be told from no difference
+	undecided               // some ratio lacks the confidence asked for
+)
+
+func (e estimator) effectOf(arm string, rs []measured, ratioOf func(Summary) *Interval) (kind effect, size float64) {
+	kind = plain
+	for _, r := range rs {
+		g := r.of(arm)
+		if g == nil {
+			continue
+		}
+		x := ratioOf(e.summary(g, r.metric))
+		if x == nil {
+			continue
+		}
+		far := math.Abs(math.Log(x.Estimate))
+		size = max(size, far)
+		switch {
+		case e.decided(x) && far > math.Log1p(little):
+			kind = clear
+		case kind == clear:
+		case !e.held(x):
+			kind = undecided
+		case kind == undecided:
+		case e.decided(x):
+			kind = slight
+		case kind == plain:
+			kind = untold
+		}
+	}
+	return kind, size
+}
+
+// compared tells the arms of a place by what their ratios say; nothing and
+// alike are the words for arms whose difference is little or cannot be told.
+func (e estimator) told(rs []measured, arms []string, ratioOf func(Summary) *Interval, alike, nothing string) string {
+	of := map[effect][]string{}
+	size := map[string]float64{}
+	for _, arm := range arms {
+		kind, far := e.effectOf(arm, rs, ratioOf)
+		of[kind], size[arm] = append(of[kind], arm), far
+	}
+	slices.SortStableFunc(of[clear], func(a, b string) int { return cmp.Compare(size[b], size[a]) })
+	var items []string
+	for _, arm := range upTo(slices.Concat(of[plain], of[clear])) {
+		if _, known := size[arm]; known {
+			arm = e.armItem(arm, rs, ratioOf)
+		}
+		items = append(items, arm)
+	}
+	if len(of[slight]) > 0 {
+		items = append(items, alike+" "+list(upTo(of[slight])))
+	}
+	if len(of[untold]) > 0 {
+		items = append(items, nothing+" "+list(upTo(of[untold])))
+	}
+	var open []string
+	for _, arm := range upTo(of[undecided]) {
+		if _, known := size[arm]; known {
+			arm = e.armItem(arm, rs, ratioOf)
+		}
+		open = append(open, arm)
+	}
+	if len(open) > 0 {
+		items = append(items, "undecided: "+strings.Join(open, ", "))
+	}
+	return strings.Join(items, "; ")
+}
+
+// upTo names the first few and counts the others.
+func upTo(names []string) []string {
+	if len(names) <= named {
+		return names
+	}
+	return append(slices.Clone(names[:named-1]), fmt.Sprintf("%d more", len(names)-named+1))
+}
+
+// armsOf are the arms that any of the measures has, in report order.
+func (e estimator) armsOf(rs []measured) []string {
+	return slices.DeleteFunc(slices.Clone(e.arms), func(arm string) bool {
+		return !slices.ContainsFunc(rs, func(r measured) bool { return r.of(arm) != nil })
+	})
+}
+
+// withoutPolicies says what each approach gives before any policy.
+func (e estimator) withoutPolicies(place string) Sentence {
+	rs := e.measuredIn(place, false)
+	if len(rs) == 0 {
+		return Sentence{}
+	}
+	arms := e.armsOf(rs)
+	against := func(s Summary) *Interval { return s.VsReference }
+	text := e.told(rs, arms, against, "within 2 % of "+e.ref+" are", "not distinguishable from "+e.ref+" are")
+	return Sentence{"Without policies, " + units(rs), text + "."}
+}
+
+// withPolicies says what the most policies do to each approach.
+func (e estimator) withPolicies(place string) Sentence {
+	rs := e.measuredIn(place, true)
+	if len(rs) == 0 {
+		return Sentence{}
+	}
+	arms := e.armsOf(rs)
+	text := e.told(rs, arms, func(s Summary) *Interval { return s.VsZero }, "changed by less than 2 % are", "no change can be told of")
+	return Sentence{fmt.Sprintf("With %d policies, and how many times as much as with none, %s", e.mostPolicies(rs), units(rs)), text + "."}
+}
+
+func (e estimator) mostPolicies(rs []measured) int {
+	most := 0
+	for _, r := range rs {
+		for _, g := range r.groups {
+			most = max(most, g.policies)
+		}
+	}
+	return most
+}
+
+// inShort names the best and the worst approach with the most policies, where
+// the two can be told apart.
+func (e estimator) inShort(place string) Sentence {
+	var parts []string
+	rs := e.measuredIn(place, true)
+	for _, r := range rs {
+		if len(r.groups) < 2 {
+			continue
+		}
+		ordered := slices.Clone(r.groups)
+		slices.SortStableFunc(ordered, func(a, b *group) int {
+			x, y := e.summary(a, r.metric).Median.Estimate, e.summary(b, r.metric).Median.Estimate
+			if r.higherIsBetter {
+				x, y = y, x
+			}
+			return cmp.Compare(x, y)
+		})
+		best, worst := ordered[0], ordered[len(ordered)-1]
+		if x := e.ratio(worst, best, r.metric); best.policies == worst.policies && e.decided(x) {
+			parts = append(parts, fmt.Sprintf("%s is best with %s (%s) and worst with %s (%s, ×%s)", r.name, best.arm, e.amount(r, best), worst.arm, e.amount(r, worst), ratio(x.Estimate)))
+		}
+	}
+	if len(parts) == 0 {
+		return Sentence{}
+	}
+	return Sentence{"In short", fmt.Sprintf("with %d policies %s.", e.mostPolicies(rs), strings.Join(parts, "; "))}
+}
+
+func (e estimator) amount(r measured, g *group) string {
+	return strings.TrimSpace(r.sc.format(e.summary(g, r.metric).Median.Estimate) + " " + r.sc.unit)
+}
+
+// turnSentence says from how many policies on a list costs more than a hash.
+func (e estimator) turnSentence(place string) Sentence {
+	var parts []string
+	for _, m := range e.measures() {
+		cost, ok := costOf(m)
+		if !ok {
+			continue
+		}
+		var of []string
+		for _, pair := range e.turnPairs(place, m.workload) {
+			if text := e.turnOf(place, cost, pair); text != "" {
+				of = append(of, text)
+			}
+		}
+		if len(of) > 0 {
+			parts = append(parts, m.workload+": "+strings.Join(upTo(of), "; "))
+		}
+	}
+	if len(parts) == 0 {
+		return Sentence{}
+	}
+	return Sentence{"Turn point", strings.Join(parts, ". ") + "."}
+}
+
+// costOf is the cost that a headline measure stands for.
+func costOf(m measure) (costMeasure, bool) {
+	all := costMeasures()
+	i := slices.IndexFunc(all, func(c costMeasure) bool { return c.workload == m.workload && c.metric == m.metric })
+	if i < 0 {
+		return costMeasure{}, false
+	}
+	return all[i], true
+}
+
+// turnPairs are a list and a hash each: in the same place of the same path by
+// the same mechanism where there is one, and the study's other end.
+func (e estimator) turnPairs(place, workload string) [][2]string {
+	var out [][2]string
+	for _, c := range e.contexts(place, workload) {
+		for _, list := range c.subjects {
+			by, structure := nature(list.filter)
+			if structure != "linear" {
+				continue
+			}
+			for _, hash := range c.subjects {
+				mechanism, structure := nature(hash.filter)
+				near := hash.fabric == list.fabric && mechanism == by && hash.regime == list.regime
+				if far := hash.fabric == "bpf" && hash.filter == "tc-hash"; structure == "hash" && len(hash.own) == 0 && (near || far) {
+					out = append(out, [2]string{list.arm, hash.arm})
+				}
+			}
+		}
+	}
+	return out
+}
+
+func (e estimator) turnOf(place string, m costMeasure, pair [2]string) string {
+	a, b := e.points(place, pair[0], m), e.points(place, pair[1], m)
+	if len(levelsIn(a)) < 2 || len(b.N) == 0 {
+		return ""
+	}
+	most := slices.Max(a.N)
+	turn, err := stat.Crossover(a, b, most, e.costOptions())
+	switch {
+	case err != nil || turn.N.Confidence < e.confidence:
+		return ""
+	case turn.None && turn.N.Low >= most:
+		return fmt.Sprintf("%s costs no more than %s up to %.0f", pair[0], pair[1], most)
+	case turn.N.High <= 0:
+		return fmt.Sprintf("%s costs more than %s from the start", pair[0], pair[1])
+	case turn.N.High >= most:
+		return ""
+	}
+	return fmt.Sprintf("%s costs more than %s from N = %.0f (%.0f to %.0f)", pair[0], pair[1], math.Ceil(turn.N.Estimate), math.Floor(turn.N.Low), math.Ceil(turn.N.High))
+}
+
+// explained repeats what the explanations of a place found.
+func explained(place string, all []Explanation) Sentence {
+	var parts []string
+	for _, x := range all {
+		if x.Scenario == place && len(x.Orders) > 0 && x.Orders[0].Total != nil {
+			parts = append(parts, x.title()+": "+x.Sentence)
+		}
+	}
+	return Sentence{"What explains it", strings.Join(parts, " ")}
+}
+
+// claimed counts the verdicts on the claims that the runs have arms for.
+func claimed(all []claims.Verdict) string {
+	of := map[string]int{}
+	total := 0
+	for _, v := range all {
+		if !v.Missing {
+			of[v.Verdict]++
+			total++
+		}
+	}
+	if total == 0 {
+		return ""
+	}
+	var parts []string
+	for _, word := range []string{claims.Reproduced, claims.Contradicted, claims.Undecided} {
+		if n := of[word]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, word))
+		}
+	}
+	return fmt.Sprintf("of %s that these arms can be held against: %s.", plural(total, "claim"), list(parts))
+}

@@ -1,0 +1,165 @@
+package report
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"hookbed/analysis/claims"
+	"hookbed/analysis/runs"
+)
+
+// book is a report: one part for each clock.
+type book struct {
+	Document
+	parts []content
+}
+
+// part is what tells a part from the other: its name in links and files, "" if
+// it is alone, its heading, and what its numbers are worth.
+type part struct{ Name, Title, Note string }
+
+// bind composes a part for each clock that runs have, the exact one first.
+func bind(all []runs.Run, opt Options) (book, error) {
+	var b book
+	for _, of := range runs.ByClock(all) {
+		d, err := arrange(of)
+		if err != nil {
+			return book{}, err
+		}
+		c, err := compose(d, opt)
+		if err != nil {
+			return book{}, err
+		}
+		b.parts = append(b.parts, c)
+	}
+	if len(b.parts) == 1 {
+		b.parts[0].part.Name = ""
+		b.Document = b.parts[0].Document
+		return b, nil
+	}
+	b.Document = Document{Schema: Schema, Title: opt.Title, Verdicts: []Verdict{}, Warnings: []string{}, Problems: []Problem{},
+		Summaries: []Summary{}, Claims: []claims.Verdict{}, Costs: []Cost{}, Accelerators: []string{}, Environment: map[string]map[string]string{}}
+	var titles []string
+	for i := range b.parts {
+		c := &b.parts[i]
+		c.rename()
+		titles = append(titles, strings.TrimPrefix(c.Title, titlePrefix))
+		b.Answers, b.Runs = append(b.Answers, c.Answers...), append(b.Runs, c.Runs...)
+		c.Answers = []Answer{} // the report begins with them
+		b.Parts = append(b.Parts, c.Document)
+	}
+	if b.Title == "" {
+		b.Title = titlePrefix + strings.Join(titles, " + ")
+	}
+	return b, nil
+}
+
+// rename keeps what a part links to apart from the other part's.
+func (c *content) rename() {
+	in := func(name *string) { *name = c.part.Name + "-" + *name }
+	for i := range c.figures {
+		in(&c.figures[i].Name)
+	}
+	for i := range c.bars {
+		in(&c.bars[i].Name)
+	}
+	for _, sections := range [][]section{c.explain, c.sections} {
+		for i := range sections {
+			in(&sections[i].ID)
+		}
+	}
+}
+
+// minDirections is the number of trials from which the interval between the
+// extremes holds the median with 95 % confidence.
+const minDirections = 6
+
+// demonstration marks a part that is no measurement.
+const demonstration = ": a demonstration"
+
+// part describes the numbers of a clock.
+func (e estimator) part() part {
+	if e.clock() == runs.ClockVirtual {
+		return part{"virtual", "In virtual time: exact", "The clock counts instructions. Every computer, busy or idle, gives these numbers to the last digit; " +
+			"they know nothing of caches and parallelism."}
+	}
+	p := part{"wall", "On the wall clock", "Time as it passed on one computer, with all that disturbed it."}
+	if most := e.mostTrials(); most < minDirections {
+		p.Title += demonstration
+		p.Note = fmt.Sprintf("It shows that every arm that gave a number was applied, enforced and measured for real. With %s a cell it is no measurement: "+
+			"no direction is given whose interval has less than %s confidence, and %d trials would be the least.", plural(most, "trial"), percent(e.confidence), minDirections)
+	}
+	return p
+}
+
+// mostTrials is the largest number of usable trials of any cell.
+func (e estimator) mostTrials() int {
+	most := 0
+	for _, g := range e.groups {
+		n := 0
+		for _, t := range g.Trials {
+			if t.OK() {
+				n++
+			}
+		}
+		most = max(most, n)
+	}
+	return most
+}
+
+// result is what the caller is told.
+func (b book) result() Result {
+	res := Result{Answers: b.Answers}
+	for _, c := range b.parts {
+		for _, w := range c.Warnings {
+			if len(b.parts) > 1 {
+				w = c.part.Title + ": " + w
+			}
+			res.Warnings = append(res.Warnings, w)
+		}
+	}
+	return res
+}
+
+// outFile is a file of the report, its name relative to the report's directory.
+type outFile struct {
+	name string
+	data []byte
+}
+
+func (b book) render() ([]outFile, error) {
+	page, err := htmlPage(b)
+	if err != nil {
+		return nil, err
+	}
+	doc, err := json.MarshalIndent(b.Document, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("encode report.json: %w", err)
+	}
+	files := []outFile{{"report.md", markdown(b)}, {"report.html", page}, {"report.json", append(doc, '\n')}}
+	for _, c := range b.parts {
+		for _, f := range c.figures {
+			files = append(files, outFile{filepath.Join("figures", f.Name+".svg"), f.svg()}, outFile{filepath.Join("figures", f.Name+".csv"), f.csv()})
+		}
+		for _, b := range c.bars {
+			files = append(files, outFile{filepath.Join("figures", b.Name+".svg"), b.svg()}, outFile{filepath.Join("figures", b.Name+".csv"), b.csv()})
+		}
+	}
+	return files, nil
+}
+
+// several says whether the report has parts.
+func (b book) several() bool { return len(b.parts) > 1 }
+
+// clocks are those of the parts.
+func (b book) clocks() (out []string) {
+	for _, c := range b.parts {
+		if c.Clock != "" && !slices.Contains(out, c.Clock) {
+			out = append(out, c.Clock)
+		}
+	}
+	return out
+}

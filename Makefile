@@ -5,7 +5,7 @@ LDFLAGS   := -s -w -X main.revision=$(REVISION)
 LINT      := .cache/bin/golangci-lint
 LINT_VERSION := v2.15.0
 REPRODUCE_OUT ?= runs/virtual-$(shell date +%Y%m%d-%H%M%S)
-SMOKE_OUT ?= runs/smoke-$(shell date +%Y%m%d-%H%M%S)
+TESTBED_OUT ?= runs/testbed-$(shell date +%Y%m%d-%H%M%S)
 
 .PHONY: all deps build testbed reproduce nightly test test-vm test-vagrant test-conformance test-kernels box bench lint generate clean
 
@@ -20,11 +20,10 @@ build:
 	@$(GO) build -ldflags '$(LDFLAGS)' -o bin/driver ./driver
 	@CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -buildid=" -o bin/guest ./driver/guest
 
-# Two VMs, real containers, real filters, a report: the whole product at once.
-testbed: deps build
-	@bin/driver images build
-	@bin/driver run experiments/smoke.toml --out $(SMOKE_OUT)
-	@bin/driver report $(SMOKE_OUT)
+# The study's questions answered exactly, in virtual time; two VMs, real containers
+# and real filters, each proven and measured; and one report of both.
+testbed:
+	@experiments/testbed.sh $(TESTBED_OUT)
 
 # A small matrix in virtual time, compared with the stored baseline: exit code 5
 # when something did not reproduce (docs/nightly.md).

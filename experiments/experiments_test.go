@@ -100,3 +100,28 @@ func TestLocalTakesUnderAMinute(t *testing.T) {
 		t.Errorf("estimated at %v, want under a minute", got)
 	}
 }
+
+// The first command answers the study's questions: its approaches, and what it
+// takes to tell list, eBPF and path apart, in both of its scenarios.
+func TestAnswerAsksTheStudysQuestions(t *testing.T) {
+	p := expand(t, "answer.toml")
+	for factor, want := range map[string][]string{
+		plan.FactorScenario: {"localhost", "multi-host"},
+		plan.FactorWorkload: {"TCP_STREAM", "TCP_RR"},
+		plan.FactorPolicies: {"0", "100", "1000"},
+		plan.FactorClock:    {plan.ClockVirtual},
+		plan.FactorArm:      {"docker", "iptables-as-study", "iptables-established-first", "nft-set", "tc-linear", "tc-hash", "cilium-like", "xdp"},
+	} {
+		if got := p.Levels(factor); !slices.Equal(got, want) {
+			t.Errorf("%s %v, want %v", factor, got, want)
+		}
+	}
+	if p.Spec.Measure.Seeds != 2 {
+		t.Errorf("%d seeds, want 2", p.Spec.Measure.Seeds)
+	}
+	for _, c := range p.Cells {
+		if counted := c.Get(plan.FactorCount) != ""; counted != (c.Get(plan.FactorWorkload) == "TCP_RR") {
+			t.Errorf("cell %s is measured by transactions: %v", c.Title(), counted)
+		}
+	}
+}

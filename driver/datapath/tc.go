@@ -40,7 +40,7 @@ func (r *renderer) tcFilter(s bpf.Structure) error {
 	}
 	object := r.file("datapath.bpf.o", bpf.DatapathObject())
 	tables := bpf.TCTables(s, r.Topology.IPv6)
-	r.apply(n, "", bundle.LoadBPF{Handle: tcHandle(n), Object: object, Programs: programs, Vars: vars, MaxEntries: r.mapSizes(tables), Tables: tables, Prealloc: r.cell.Get(optPrealloc) == preallocOn})
+	r.apply(n, "", bundle.LoadBPF{Handle: tcHandle(n), Object: object, Programs: programs, Vars: vars, MaxEntries: r.tcSizes(tables), Tables: tables, Prealloc: r.cell.Get(optPrealloc) == preallocOn})
 	if err := fill(n); err != nil {
 		return err
 	}
@@ -58,7 +58,8 @@ func (r *renderer) guardConntrack(s bpf.Structure) {
 		return // keeps none
 	}
 	n := r.Topology.Server.Node
-	r.guard(n, "", bundle.Guard{Handle: tcHandle(n), Maps: map[string]float64{bpf.MapConntrack: tableShare}})
+	used, _ := r.conntrackMaps()
+	r.guard(n, "", bundle.Guard{Handle: tcHandle(n), Maps: map[string]float64{used: tableShare}})
 }
 
 // joinByTC loads the tc object on every node, fills endpoints, and attaches it
@@ -78,7 +79,7 @@ func (r *renderer) joinByTC(s bpf.Structure, fill func(Node) error) error {
 			programs = append(programs, j.fromOutside)
 		}
 		tables := bpf.TCTables(s, t.IPv6)
-		r.apply(n, "", bundle.LoadBPF{Handle: tcHandle(n), Object: j.object, Programs: programs, Vars: vars, LinkVars: j.links, MaxEntries: r.mapSizes(tables), Tables: tables, Prealloc: r.cell.Get(optPrealloc) == preallocOn})
+		r.apply(n, "", bundle.LoadBPF{Handle: tcHandle(n), Object: j.object, Programs: programs, Vars: vars, LinkVars: j.links, MaxEntries: r.tcSizes(tables), Tables: tables, Prealloc: r.cell.Get(optPrealloc) == preallocOn})
 		r.fillEndpoints(n, fill != nil && r.policies.size() > 0)
 		if r.overlay() {
 			r.apply(n, "", bundle.FillMap{Handle: tcHandle(n), Map: bpf.MapTunnels, File: r.file(n.Name+".tunnels", []byte(r.tunnelLines(n)))})
@@ -293,6 +294,28 @@ func (r *renderer) mapSizes(tables []string) map[string]uint32 {
 		out[bpf.MapHitsShared] = size
 	}
 	return out
+}
+
+// idleConnections is the room for connections of the family that is not measured.
+// The table has its entries from the beginning, and making a full one takes as
+// long as all else of loading the object.
+const idleConnections = 1024
+
+// tcSizes are the sizes of the maps that the tc object needs otherwise than it is.
+func (r *renderer) tcSizes(tables []string) map[string]uint32 {
+	out := r.mapSizes(tables)
+	_, idle := r.conntrackMaps()
+	out[idle] = idleConnections
+	return out
+}
+
+// conntrackMaps are the tables of connections of the family that is measured and
+// of the other.
+func (r *renderer) conntrackMaps() (used, idle string) {
+	if r.Topology.IPv6 {
+		return bpf.MapConntrack6, bpf.MapConntrack
+	}
+	return bpf.MapConntrack, bpf.MapConntrack6
 }
 
 func onOff(on bool) string {

@@ -2,8 +2,11 @@
 package experiments_test
 
 import (
+	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -98,5 +101,22 @@ func TestLocalTakesUnderAMinute(t *testing.T) {
 	p := expand(t, "local.toml")
 	if got := p.Estimate(300*time.Millisecond, 400*time.Millisecond); got > time.Minute {
 		t.Errorf("estimated at %v, want under a minute", got)
+	}
+}
+
+// Stored baselines of nightly.toml are compared by the IDs of cells, so that an
+// option that came later must not change those of cells that do not use it. The
+// file holds the IDs from before prealloc.
+func TestNightlyKeepsTheIDsOfItsBaselines(t *testing.T) {
+	want, err := os.ReadFile(filepath.Join("testdata", "nightly.cells"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got strings.Builder
+	for _, c := range expand(t, "nightly.toml").Cells {
+		fmt.Fprintf(&got, "%s %s\n", c.ID, c.Title())
+	}
+	if got.String() != string(want) {
+		t.Errorf("got cells\n%s\nwant\n%s", got.String(), want)
 	}
 }

@@ -328,6 +328,7 @@ func (l *loader) matrix(t *table, s *Spec) {
 	}
 	s.Scenarios = t.levels("scenarios", []string{Localhost, MultiHost})
 	s.Workloads = t.levels("workloads", l.cat.workloadNames())
+	l.oneProtocol(t, s.Workloads)
 	s.Policies = t.counts("policies", 0, maxPolicies)
 	if _, ok := t.get("clients"); ok {
 		s.Clients = t.counts("clients", 1, maxClients)
@@ -427,6 +428,7 @@ func (l *loader) arm(t *table, s Spec) Arm {
 	l.freeKeys(t, entry, &a)
 	t.finish()
 	l.clients(t, key, entry, s)
+	l.protocols(t, key, entry, s)
 	if entry.Refuse == nil || !l.labOK || len(l.doc.problems) > before {
 		return a
 	}

@@ -290,6 +290,13 @@ func (w Workload) Stopping() Metric {
 	return Metric{}
 }
 
+// Rate is the metric that counts a workload's work per second; its zero value if
+// none does.
+func (w Workload) Rate() Metric {
+	m, _ := find(w.All(), func(m Metric) bool { return m.Unit == "1/s" || m.Unit == "bit/s" })
+	return m
+}
+
 // HigherIsBetter says which way a metric points. What no workload lists is time,
 // instructions, loss or a count: less of it is better.
 func (c Catalog) HigherIsBetter(metric string) bool {

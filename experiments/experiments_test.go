@@ -2,8 +2,11 @@
 package experiments_test
 
 import (
+	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -123,5 +126,22 @@ func TestAnswerAsksTheStudysQuestions(t *testing.T) {
 		if counted := c.Get(plan.FactorCount) != ""; counted != (c.Get(plan.FactorWorkload) == "TCP_RR") {
 			t.Errorf("cell %s is measured by transactions: %v", c.Title(), counted)
 		}
+	}
+}
+
+// Stored baselines of nightly.toml are compared by the IDs of cells, so that an
+// option that came later must not change those of cells that do not use it. The
+// file holds the IDs from before prealloc.
+func TestNightlyKeepsTheIDsOfItsBaselines(t *testing.T) {
+	want, err := os.ReadFile(filepath.Join("testdata", "nightly.cells"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got strings.Builder
+	for _, c := range expand(t, "nightly.toml").Cells {
+		fmt.Fprintf(&got, "%s %s\n", c.ID, c.Title())
+	}
+	if got.String() != string(want) {
+		t.Errorf("got cells\n%s\nwant\n%s", got.String(), want)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"hookbed/analysis/catalog"
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
 )
@@ -199,7 +200,11 @@ func TestSelectors(t *testing.T) {
 	}{
 		{crossed, cilium, true},
 		{map[string]string{"datapath": "cilium-like"}, cilium, true},
-		{map[string]string{"datapath": "xdp", "attach": "generic"}, map[string]string{"fabric": "bridge", "filter": "xdp-hash"}, true},
+		{map[string]string{"datapath": "xdp", "attach": "native"}, map[string]string{"fabric": "bridge", "filter": "xdp-hash"}, true},
+		{map[string]string{"datapath": "xdp", "attach": "generic"}, map[string]string{"fabric": "bridge", "filter": "xdp-hash"}, false},
+		{map[string]string{"datapath": "xdp", "attach": "generic"}, map[string]string{"fabric": "bridge", "filter": "xdp-hash", "attach": "generic"}, true},
+		{map[string]string{"datapath": "xdp", "scenario": "localhost", "where": "endpoint"}, map[string]string{"filter": "xdp-hash"}, true},
+		{map[string]string{"datapath": "xdp", "scenario": "multi-host", "where": "endpoint"}, map[string]string{"filter": "xdp-hash"}, false},
 		{map[string]string{"datapath": "iptables", "state": "as-study"}, map[string]string{"filter": "iptables-legacy", "state": "as-study", "placement": "input"}, true},
 		{map[string]string{"datapath": "iptables", "state": "as-study"}, cilium, false},
 		{with("fabric", "bridge"), cilium, false},
@@ -207,9 +212,13 @@ func TestSelectors(t *testing.T) {
 		{with("delivery", "peer"), map[string]string{"filter": "tc-hash", "delivery": "peer"}, true},
 		{with("policy", "cidr"), cilium, false},
 		{with("family", "ipv6"), cilium, false},
-		{with("attach", "tcx"), cilium, true},
+		{with("attach", "tcx"), cilium, false},
+		{with("attach", "clsact"), cilium, true},
+		{with("prealloc", "off"), cilium, true},
+		{with("prealloc", "on"), cilium, false},
+		{crossed, map[string]string{"filter": "tc-hash", "prealloc": "off"}, true},
 	} {
-		if got := matches(&runs.Cell{Factors: tt.cell}, tt.selector); got != tt.want {
+		if got := matches(catalog.Schema1(), &runs.Cell{Factors: tt.cell}, tt.selector); got != tt.want {
 			t.Errorf("%v by %v: %v, want %v", tt.cell, tt.selector, got, tt.want)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"hookbed/analysis/catalog"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
 )
@@ -81,7 +82,7 @@ func rig(c *runs.Cell) string {
 func families(set *runs.Set, c Claim, selector map[string]string) []family {
 	var out []family
 	for _, cell := range set.Cells {
-		if cell.Get(runs.FactorScenario) != c.Scenario || cell.Get(runs.FactorWorkload) != c.Workload || !matches(cell, selector) {
+		if cell.Get(runs.FactorScenario) != c.Scenario || cell.Get(runs.FactorWorkload) != c.Workload || !matches(set.Words, cell, selector) {
 			continue
 		}
 		arm, where := cell.Get(runs.FactorArm), rig(cell)
@@ -95,45 +96,34 @@ func families(set *runs.Set, c Claim, selector map[string]string) []family {
 	return out
 }
 
-// matches says whether a cell is of an arm that a selector means. What policies
-// are, and how they are put in place, is at its default unless the selector says
-// otherwise, so that an arm added to an experiment does not change what a claim
-// is about. Other options that the selector does not name are free.
-func matches(cell *runs.Cell, selector map[string]string) bool {
+// matches says whether a cell is of an arm that a selector means. Every option that
+// the selector does not name is at its default, so that an arm added to an
+// experiment does not change what a claim is about.
+func matches(words catalog.Catalog, cell *runs.Cell, selector map[string]string) bool {
 	for f, level := range selector {
-		if levelOf(cell, f) != level {
+		if levelOf(words, cell, f) != level {
 			return false
 		}
 	}
-	for f, normal := range defaults() {
-		if _, named := selector[f]; !named && cell.Get(f) != "" && cell.Get(f) != normal {
+	for _, o := range words.Options {
+		if _, named := selector[o.Key]; !named && !words.AtDefault(cell.Factors, o.Key) {
 			return false
 		}
 	}
 	return true
 }
 
-// defaults are the levels of options that a claim is about unless it says
-// otherwise, and that arms without these options have.
-func defaults() map[string]string {
-	return map[string]string{"policy": "l4", "action": "allow", "match": "last", "family": "ipv4", "placement": "input", "enforce": "all", "accounting": "off", "delivery": "redirect", "overlay": "none"}
-}
-
-// levelOf is a factor's level: where rows do not have it, that of the preset
-// that the arm is, or the default.
-func levelOf(cell *runs.Cell, factor string) string {
-	if level := cell.Get(factor); level != "" {
-		return level
+// levelOf is a factor's level: of fabric and filter what the arm's datapath stands
+// for where rows do not say it, of an option the filter's default.
+func levelOf(words catalog.Catalog, cell *runs.Cell, factor string) string {
+	fabric, filter := words.Place(cell.Factors)
+	switch factor {
+	case catalog.FactorFabric:
+		return fabric
+	case catalog.FactorFilter:
+		return filter
 	}
-	presets := map[string][2]string{"docker": {"bridge", "none"}, "iptables": {"bridge", "iptables-legacy"}, "cilium-like": {"bpf", "tc-hash"},
-		"xdp": {"bridge", "xdp-hash"}, "xdp-pass": {"bridge", "xdp-pass"}, "control": {"bridge", "tc-control"}}
-	switch p := presets[cell.Get(runs.FactorDatapath)]; factor {
-	case "fabric":
-		return p[0]
-	case "filter":
-		return p[1]
-	}
-	return defaults()[factor]
+	return words.Level(cell.Factors, factor)
 }
 
 func (f family) levels() []int { return slices.Sorted(maps.Keys(f.cells)) }
@@ -300,7 +290,7 @@ func (v Verdict) compare(set *runs.Set, w want, metric string) Comparison {
 	out := Comparison{Metric: metric, Arm: w.a.Get(runs.FactorArm), Policies: w.a.Policies, Against: w.b.Get(runs.FactorArm), AgainstPolicies: w.b.Policies,
 		Ratio: known(eq.Ratio), Paired: p.Paired, Blocks: p.Blocks, Trials: len(w.a.Samples(metric)), AgainstTrials: len(w.b.Samples(metric)), Word: Undecided}
 	if eq.Ratio.Confidence > 0 {
-		out.Word = w.expect.word(eq, runs.HigherIsBetter(metric))
+		out.Word = w.expect.word(eq, set.Words.HigherIsBetter(metric))
 	}
 	return out
 }
@@ -308,7 +298,7 @@ func (v Verdict) compare(set *runs.Set, w want, metric string) Comparison {
 // estimator makes one number of a block's trials, as the plan of the first run says.
 func estimator(set *runs.Set, metric string) func([]float64) float64 {
 	if len(set.Runs) > 0 && set.Runs[0].Estimator() == runs.EstimatorFasterHalf {
-		return func(x []float64) float64 { return stat.FasterHalf(x, runs.HigherIsBetter(metric)) }
+		return func(x []float64) float64 { return stat.FasterHalf(x, set.Words.HigherIsBetter(metric)) }
 	}
 	return stat.Median
 }

@@ -9,6 +9,7 @@ import (
 	"math"
 	"slices"
 
+	"hookbed/analysis/catalog"
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
@@ -232,12 +233,12 @@ func (r *Result) cells(before, after runs.Run, opt Options) error {
 	}
 	for _, c := range now.Cells {
 		key := match(c)
-		r.Cells = append(r.Cells, r.cell(was[key], c, estimatorOf(after)))
+		r.Cells = append(r.Cells, r.cell(now.Words, was[key], c, estimatorOf(after)))
 		delete(was, key)
 	}
 	for _, c := range old.Cells {
 		if was[match(c)] == c {
-			r.Cells = append(r.Cells, r.cell(c, nil, estimatorOf(after)))
+			r.Cells = append(r.Cells, r.cell(now.Words, c, nil, estimatorOf(after)))
 		}
 	}
 	return nil
@@ -247,13 +248,13 @@ func (r *Result) cells(before, after runs.Run, opt Options) error {
 func estimatorOf(r runs.Run) func(metric string) func([]float64) float64 {
 	return func(metric string) func([]float64) float64 {
 		if r.Estimator() == runs.EstimatorFasterHalf {
-			return func(x []float64) float64 { return stat.FasterHalf(x, runs.HigherIsBetter(metric)) }
+			return func(x []float64) float64 { return stat.FasterHalf(x, r.Words().HigherIsBetter(metric)) }
 		}
 		return stat.Median
 	}
 }
 
-func (r *Result) cell(old, now *runs.Cell, estimate func(string) func([]float64) float64) Cell {
+func (r *Result) cell(words catalog.Catalog, old, now *runs.Cell, estimate func(string) func([]float64) float64) Cell {
 	if old == nil || now == nil {
 		name, c := r.Old, now
 		if now == nil {
@@ -261,7 +262,7 @@ func (r *Result) cell(old, now *runs.Cell, estimate func(string) func([]float64)
 		}
 		return Cell{ID: c.ID, Title: c.Title(), Verdict: Missing, Reason: "not in " + name}
 	}
-	m := runs.HeadlineOf(old, now)
+	m := runs.HeadlineOf(words, old, now)
 	out := Cell{ID: now.ID, Title: now.Title(), Metric: m, OldTrials: len(old.Samples(m)), NewTrials: len(now.Samples(m)), Verdict: Undecided}
 	if out.OldTrials == 0 || out.NewTrials == 0 {
 		out.Reason = fmt.Sprintf("no usable number in %s", map[bool]string{true: r.Old, false: r.New}[out.OldTrials == 0])

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"hookbed/analysis/catalog"
 	"hookbed/analysis/claims"
 	"hookbed/analysis/stat"
 )
@@ -321,7 +322,7 @@ func (e estimator) amount(r measured, g *group) string {
 func (e estimator) turnSentence(place string) Sentence {
 	var parts []string
 	for _, m := range e.measures() {
-		cost, ok := costOf(m)
+		cost, ok := e.costOf(m)
 		if !ok {
 			continue
 		}
@@ -342,8 +343,8 @@ func (e estimator) turnSentence(place string) Sentence {
 }
 
 // costOf is the cost that a headline measure stands for.
-func costOf(m measure) (costMeasure, bool) {
-	all := costMeasures()
+func (e estimator) costOf(m measure) (costMeasure, bool) {
+	all := e.costMeasures()
 	i := slices.IndexFunc(all, func(c costMeasure) bool { return c.workload == m.workload && c.metric == m.metric })
 	if i < 0 {
 		return costMeasure{}, false
@@ -357,14 +358,13 @@ func (e estimator) turnPairs(place, workload string) [][2]string {
 	var out [][2]string
 	for _, c := range e.contexts(place, workload) {
 		for _, list := range c.subjects {
-			by, structure := nature(list.filter)
-			if structure != "linear" {
+			if list.is.Structure != catalog.List {
 				continue
 			}
+			end := c.at(e.contrast.To) // of the study's contrast
 			for _, hash := range c.subjects {
-				mechanism, structure := nature(hash.filter)
-				near := hash.fabric == list.fabric && mechanism == by && hash.regime == list.regime
-				if far := hash.fabric == "bpf" && hash.filter == "tc-hash"; structure == "hash" && len(hash.own) == 0 && (near || far) {
+				near := hash.fabric == list.fabric && hash.is.Mechanism == list.is.Mechanism && hash.regime == list.regime
+				if hash.is.Structure == catalog.Hash && len(hash.own) == 0 && (near || hash == end) {
 					out = append(out, [2]string{list.arm, hash.arm})
 				}
 			}

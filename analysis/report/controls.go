@@ -69,12 +69,10 @@ func twins(a, b *group) bool {
 	return a.arm != b.arm && maps.Equal(x, y)
 }
 
-// Names of the positive control's datapath, its option and its metrics.
+// Metrics of the positive control. An arm that reports what it is known to add is one.
 const (
-	controlDatapath = "control"
-	controlOption   = "spin"
-	controlKnown    = "known_added_instructions" // per packet through the hook
-	hookPackets     = "hook_packets"
+	controlKnown = "known_added_instructions" // per packet through the hook
+	hookPackets  = "hook_packets"
 )
 
 // knownCost compares what the control program adds, in instructions per packet
@@ -88,7 +86,7 @@ func (e estimator) knownCost() table {
 		for _, w := range e.workloads {
 			var controls []*group
 			for _, g := range e.sorted(s, w) {
-				if g.Get(runs.FactorDatapath) == controlDatapath && g.Get(controlOption) != "" && len(g.Samples(controlKnown)) > 0 {
+				if len(g.Samples(controlKnown)) > 0 {
 					controls = append(controls, g)
 				}
 			}
@@ -109,15 +107,13 @@ func (e estimator) knownCost() table {
 }
 
 func (e estimator) knownRow(g, base *group) (tableRow, bool) {
-	metric, work := "instructions_per_transaction", "rate"
-	if g.workload == "TCP_STREAM" {
-		metric, work = "instructions_per_mib", "throughput"
-	}
+	w, _ := e.Words.Workload(g.workload)
+	metric, rate := w.Work.Instructions, w.Rate()
 	seconds, err := time.ParseDuration(g.Get("duration"))
 	p := runs.Pair(g.Cell, base.Cell, metric, e.reduce(metric))
-	packets, done := stat.Median(g.Samples(hookPackets)), stat.Median(g.Samples(work))*seconds.Seconds()
-	if g.workload == "TCP_STREAM" {
-		done /= mebibit
+	packets, done := stat.Median(g.Samples(hookPackets)), stat.Median(g.Samples(rate.Name))*seconds.Seconds()
+	if w.Work.Bytes > 0 {
+		done /= 8 * w.Work.Bytes
 	}
 	if err != nil || len(p.A) == 0 || len(p.B) == 0 || !(packets > 0) || !(done > 0) {
 		return tableRow{}, false

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"hookbed/analysis/catalog"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
 )
@@ -28,27 +29,46 @@ type costMeasure struct {
 	cost                       func(float64) float64
 }
 
-const mebibit = 8 << 20
-
-func costMeasures() []costMeasure {
-	same := func(v float64) float64 { return v }
-	out := []costMeasure{
-		{"TCP_STREAM", "throughput", "time per MiB", "s", func(v float64) float64 { return mebibit / v }},
-		{"TCP_RR", "latency_mean", "time per transaction", "s", same},
-		{"TCP_CRR", "rate", "time per connection", "s", func(v float64) float64 { return 1 / v }},
-		{"TCP_STREAM", "instructions_per_mib", "instructions per MiB", "1", same},
+// costMeasures are the workloads' headline metrics as time per unit of their work,
+// then their instructions per unit.
+func (d *dataset) costMeasures() []costMeasure {
+	var out []costMeasure
+	for _, w := range d.Words.Workloads {
+		if len(w.Headline) == 0 || w.Work.Name == "" {
+			continue
+		}
+		if cost := timeOf(w.Headline[0], w.Work); cost != nil {
+			out = append(out, costMeasure{w.Name, w.Headline[0].Name, "time per " + w.Work.Name, "s", cost})
+		}
 	}
-	for _, w := range []string{"TCP_RR", "TCP_CRR"} {
-		out = append(out, costMeasure{w, "instructions_per_transaction", "instructions per transaction", "1", same})
+	for _, w := range d.Words.Workloads {
+		if w.Work.Instructions != "" {
+			out = append(out, costMeasure{w.Name, w.Work.Instructions, "instructions per " + w.Work.Name, "1", same})
+		}
 	}
 	return out
+}
+
+func same(v float64) float64 { return v }
+
+// timeOf makes the time of one unit of work of a metric; nil if its unit does not say.
+func timeOf(m catalog.Metric, work catalog.Work) func(float64) float64 {
+	switch {
+	case m.Unit == "s":
+		return same
+	case m.Unit == "1/s":
+		return func(v float64) float64 { return 1 / v }
+	case m.Unit == "bit/s" && work.Bytes > 0:
+		return func(v float64) float64 { return 8 * work.Bytes / v }
+	}
+	return nil
 }
 
 // costs fits what policies cost each arm that was measured at three or more N.
 func (e estimator) costs() []Cost {
 	var out []Cost
 	for _, s := range e.scenarios {
-		for _, m := range costMeasures() {
+		for _, m := range e.costMeasures() {
 			for _, arm := range e.arms {
 				p := e.points(s, arm, m)
 				if len(levelsIn(p)) < 3 {
@@ -121,7 +141,7 @@ func (e estimator) costSection(costs []Cost) section {
 		Note: "Least squares per arm. The path is the linear model's intercept, the cost of N = 0; the slope what each policy adds. The model is the one of the least AICc among flat, linear, hinge and quadratic, with its Akaike weight. Flat: whether the linear model at the most policies is within 5 % of that at the fewest (two one-sided tests). " +
 			stat.RoughNote}
 	for _, s := range e.scenarios {
-		for _, m := range costMeasures() {
+		for _, m := range e.costMeasures() {
 			of := slices.DeleteFunc(slices.Clone(costs), func(c Cost) bool {
 				return c.Scenario != s || c.Workload != m.workload || c.Of != m.of
 			})
@@ -184,7 +204,7 @@ func (e estimator) turnTable(costs []Cost) table {
 	count := scale{divisor: 1}
 	for _, a := range costs {
 		most := slices.Max(a.points.N)
-		m := measureOf(a)
+		m := e.measureOf(a)
 		for _, arm := range e.arms {
 			b := e.points(a.Scenario, arm, m)
 			if arm == a.Arm || len(b.N) == 0 {
@@ -200,8 +220,8 @@ func (e estimator) turnTable(costs []Cost) table {
 	return t
 }
 
-func measureOf(c Cost) costMeasure {
-	all := costMeasures()
+func (d *dataset) measureOf(c Cost) costMeasure {
+	all := d.costMeasures()
 	return all[slices.IndexFunc(all, func(m costMeasure) bool { return m.workload == c.Workload && m.of == c.Of })]
 }
 

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 
+	"hookbed/analysis/catalog"
+	"hookbed/analysis/claims"
 	"hookbed/analysis/runs"
 )
 
@@ -41,6 +43,7 @@ type dataset struct {
 	arms      []string // in the order of the plan
 	ofClock   string
 	compared  map[string][]string // levels of the factors of a place that are compared
+	contrast  claims.Contrast     // the study's
 }
 
 func arrange(all []runs.Run) (*dataset, error) {
@@ -48,7 +51,11 @@ func arrange(all []runs.Run) (*dataset, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &dataset{Set: set, groups: map[point]*group{}, ofClock: clockOf(all), compared: compared(all)}
+	contrast, err := claims.StudyContrast()
+	if err != nil {
+		return nil, err
+	}
+	d := &dataset{Set: set, contrast: contrast, groups: map[point]*group{}, ofClock: clockOf(all), compared: compared(all)}
 	of := map[point][]*runs.Cell{}
 	for _, c := range set.Cells {
 		p := point{d.scenarioOf(c), c.Get(runs.FactorWorkload), labelOf(c.Get(runs.FactorArm), c.Clients), c.Policies}
@@ -75,7 +82,11 @@ func (d *dataset) order() {
 		}
 	}
 	d.scenarios = d.levels(d.places(slices.Concat([]string{"localhost", "multi-host"}, scenarios)), func(p point) string { return p.scenario })
-	d.workloads = d.levels(slices.Concat([]string{"TCP_STREAM", "TCP_RR", "TCP_CRR"}, workloads), func(p point) string { return p.workload })
+	var known []string
+	for _, w := range d.Words.Workloads {
+		known = append(known, w.Name)
+	}
+	d.workloads = d.levels(slices.Concat(known, workloads), func(p point) string { return p.workload })
 	d.arms = d.levels(d.labels(arms), func(p point) string { return p.arm })
 }
 
@@ -188,21 +199,15 @@ func (d *dataset) noPolicies(arm string) bool {
 	return others
 }
 
-// reference is the arm that others are compared with: the named one, else
-// "docker", else the first of datapath docker, else the first without
-// policies, else "".
+// reference is the arm that others are compared with: the named one, else the
+// first that is the base fabric and nothing more, else the first without policies,
+// else "".
 func (d *dataset) reference(named string) string {
-	for _, want := range []string{named, "docker"} {
-		if want != "" && slices.Contains(d.arms, want) {
-			return want
-		}
-	}
-	docker := map[string]bool{}
-	for p, g := range d.groups {
-		docker[p.arm] = docker[p.arm] || g.Levels[runs.FactorDatapath]["docker"]
+	if slices.Contains(d.arms, named) {
+		return named
 	}
 	for _, arm := range d.arms {
-		if docker[arm] {
+		if slices.ContainsFunc(d.Cells, func(c *runs.Cell) bool { return c.Get(runs.FactorArm) == arm && d.plain(c) }) {
 			return arm
 		}
 	}
@@ -212,6 +217,16 @@ func (d *dataset) reference(named string) string {
 		}
 	}
 	return ""
+}
+
+// plain says whether a cell's arm is the base fabric without any filter, all its
+// options at their defaults.
+func (d *dataset) plain(c *runs.Cell) bool {
+	fabric, filter := d.Words.Place(c.Factors)
+	on, _ := d.Words.Fabric(fabric)
+	is, known := d.Words.Filter(filter)
+	asked := func(o catalog.Option) bool { return !d.Words.AtDefault(c.Factors, o.Key) }
+	return on.Base && known && !is.Policies && is.Mechanism == "" && !is.Control && !slices.ContainsFunc(d.Words.Options, asked)
 }
 
 // against is the reference for a group: the arm called so, with as many clients.

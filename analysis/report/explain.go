@@ -6,14 +6,12 @@ import (
 	"slices"
 	"strings"
 
+	"hookbed/analysis/catalog"
 	"hookbed/analysis/runs"
 )
 
-// Factors of the cross, and the kinds of contrast between its arms.
+// Kinds of contrast between the arms of the cross.
 const (
-	factorFabric = "fabric"
-	factorFilter = "filter"
-
 	kindPath      = "path"      // another fabric, the same filter
 	kindStructure = "structure" // another way to search, the same mechanism
 	kindMechanism = "mechanism" // the same way to search, elsewhere in the kernel
@@ -37,8 +35,10 @@ type Explanation struct {
 // subject is an arm of one context: a place in the cross.
 type subject struct {
 	arm, fabric, filter string
-	regime              string            // which packets ask: levels of the option state, "" without policies
-	own                 map[string]string // all other options that are not at their default
+	is                  catalog.Filter
+	regime              string            // which packets ask the policies, "" without any
+	asked               string            // the regime as its title says it, "" where that goes without saying
+	own                 map[string]string // other options that are not at their default, but for those of the context
 	cells               map[int]*runs.Cell
 }
 
@@ -47,38 +47,6 @@ type subject struct {
 type context struct {
 	factors  map[string]string
 	subjects []*subject
-}
-
-// defaults are the levels that an arm has without asking. Those of two
-// mechanisms are alike.
-func defaults(scenario string) map[string][]string {
-	where := []string{"edge", "endpoint"}
-	if scenario == "multi-host" {
-		where[1] = "nic"
-	}
-	return map[string][]string{
-		"policy": {"l4"}, "action": {"allow"}, "match": {"last"}, "family": {"ipv4"}, "state": {"as-study"}, "placement": {"input"},
-		"enforce": {"all"}, "accounting": {"off"}, "delivery": {"redirect"}, "attach": {"clsact", "native"}, "where": where,
-	}
-}
-
-// nature is the mechanism and the structure of a filter; both "" for filters
-// that do not take part.
-func nature(filter string) (mechanism, structure string) {
-	return map[string]string{
-			"iptables-legacy": "netfilter", "iptables-nft": "netfilter", "ipset": "netfilter", "nft-linear": "netfilter", "nft-set": "netfilter",
-			"nft-vmap": "netfilter", "nft-interval": "netfilter", "tc-linear": "tc", "tc-hash": "tc", "tc-lpm": "tc", "tc-cilium09": "tc",
-			"xdp-linear": "xdp", "xdp-hash": "xdp", "xdp-lpm": "xdp",
-		}[filter], map[string]string{
-			"iptables-legacy": "linear", "iptables-nft": "linear", "nft-linear": "linear", "tc-linear": "linear", "xdp-linear": "linear",
-			"ipset": "hash", "nft-set": "hash", "nft-vmap": "hash", "tc-hash": "hash", "xdp-hash": "hash",
-			"nft-interval": "prefixes", "tc-lpm": "prefixes", "xdp-lpm": "prefixes", "tc-cilium09": "hash and list",
-		}[filter]
-}
-
-// withoutPolicies says whether a filter takes none.
-func withoutPolicies(filter string) bool {
-	return slices.Contains([]string{"none", "tc-pass", "xdp-pass", "offloads-off", "tc-control"}, filter)
 }
 
 // explanations explain every workload of every scenario whose arms say what
@@ -110,42 +78,35 @@ func (e estimator) explainWorkload(scenario string, m measure) []Explanation {
 	return out
 }
 
-// contexts sorts the cells of a workload into arms that may be compared. What
-// every cell has is the rig's and must be equal; what only some have is an
-// option of theirs.
+// contexts sorts the cells of a workload into arms that may be compared. Options
+// are the arms'; what else rows say is the rig's, and must be equal.
 func (e estimator) contexts(scenario, workload string) []*context {
 	var cells []*runs.Cell
-	carried := map[string]int{}
+	s := sorter{words: e.Words}
 	for _, c := range e.Cells {
-		if e.scenarioOf(c) != scenario || c.Get(runs.FactorWorkload) != workload || c.Get(factorFabric) == "" || c.Get(factorFilter) == "" {
+		if e.scenarioOf(c) != scenario || c.Get(runs.FactorWorkload) != workload || c.Get(catalog.FactorFabric) == "" || c.Get(catalog.FactorFilter) == "" {
 			continue
 		}
 		cells = append(cells, c)
 		for f, level := range c.Factors {
-			if level != "" {
-				carried[f]++
+			if _, option := e.Words.Option(f); !option && level != "" && !isArmFactor(f) && !slices.Contains(s.rig, f) {
+				s.rig = append(s.rig, f)
 			}
 		}
 	}
-	sorter := sorter{scenario: plainScenario(scenario), defaults: defaults(plainScenario(scenario))}
-	for f, n := range carried {
-		if _, option := sorter.defaults[f]; !option && n == len(cells) && !isArmFactor(f) {
-			sorter.rig = append(sorter.rig, f)
-		}
-	}
-	slices.Sort(sorter.rig)
-	return sorter.sort(cells)
+	slices.Sort(s.rig)
+	return s.sort(cells)
 }
 
 func isArmFactor(f string) bool {
-	return slices.Contains([]string{runs.FactorScenario, runs.FactorWorkload, runs.FactorArm, runs.FactorDatapath, runs.FactorPolicies, runs.FactorSeed, factorFabric, factorFilter}, f)
+	return slices.Contains([]string{runs.FactorScenario, runs.FactorWorkload, runs.FactorArm, runs.FactorDatapath, runs.FactorPolicies, runs.FactorSeed,
+		catalog.FactorFabric, catalog.FactorFilter}, f)
 }
 
 // sorter puts cells into contexts.
 type sorter struct {
-	scenario string
-	defaults map[string][]string
-	rig      []string
+	words catalog.Catalog
+	rig   []string // factors
 }
 
 func (s sorter) sort(cells []*runs.Cell) []*context {
@@ -161,12 +122,12 @@ func (s sorter) sort(cells []*runs.Cell) []*context {
 		return c
 	}
 	for _, c := range cells {
-		if !withoutPolicies(c.Get(factorFilter)) {
+		if s.filter(c).Policies {
 			s.add(find(s.place(c)), c)
 		}
 	}
 	for _, c := range cells {
-		if !withoutPolicies(c.Get(factorFilter)) {
+		if s.filter(c).Policies {
 			continue
 		}
 		joined := false
@@ -183,13 +144,17 @@ func (s sorter) sort(cells []*runs.Cell) []*context {
 	return out
 }
 
-// policyFactors say what policies are; an arm without any fits them all.
-func policyFactors() []string { return []string{"policy", "action", "match"} }
+func (s sorter) filter(c *runs.Cell) catalog.Filter {
+	_, name := s.words.Place(c.Factors)
+	f, _ := s.words.Filter(name)
+	return f
+}
 
+// place is the context of a cell: its rig, and what its policies are.
 func (s sorter) place(c *runs.Cell) map[string]string {
-	out := map[string]string{"family": s.level(c, "family")}
-	for _, f := range policyFactors() {
-		out[f] = s.level(c, f)
+	out := map[string]string{}
+	for _, f := range slices.Concat(s.words.Keys(catalog.RoleRig), s.words.Keys(catalog.RolePolicies)) {
+		out[f] = s.words.Level(c.Factors, f)
 	}
 	for _, f := range s.rig {
 		out[f] = c.Get(f)
@@ -197,22 +162,14 @@ func (s sorter) place(c *runs.Cell) map[string]string {
 	return out
 }
 
-// fits says whether a cell without policies belongs to a context.
+// fits says whether a cell without policies belongs to a context: it fits policies
+// of any kind.
 func (s sorter) fits(c *runs.Cell, to *context) bool {
 	want := s.place(c)
-	for _, f := range policyFactors() {
+	for _, f := range s.words.Keys(catalog.RolePolicies) {
 		want[f] = to.factors[f]
 	}
 	return maps.Equal(want, to.factors)
-}
-
-// level is an option's level, the default where the arm has none.
-func (s sorter) level(c *runs.Cell, option string) string {
-	level, normal := c.Get(option), s.defaults[option]
-	if level == "" || slices.Contains(normal, level) {
-		return normal[0]
-	}
-	return level
 }
 
 func (s sorter) add(to *context, c *runs.Cell) {
@@ -227,32 +184,33 @@ func (s sorter) add(to *context, c *runs.Cell) {
 }
 
 func (s sorter) subject(c *runs.Cell) *subject {
-	x := &subject{arm: c.Get(runs.FactorArm), fabric: c.Get(factorFabric), filter: c.Get(factorFilter), regime: s.regime(c),
+	fabric, filter := s.words.Place(c.Factors)
+	x := &subject{arm: c.Get(runs.FactorArm), fabric: fabric, filter: filter, is: s.filter(c), regime: s.words.Regime(c.Factors), asked: s.asked(c),
 		own: map[string]string{}, cells: map[int]*runs.Cell{c.Policies: c}}
-	elsewhere := slices.Concat(policyFactors(), s.rig, []string{"family", "state", "enforce"})
-	for f, level := range c.Factors {
-		normal, option := s.defaults[f]
-		if level == "" || isArmFactor(f) || slices.Contains(elsewhere, f) || option && slices.Contains(normal, level) {
-			continue
+	for _, o := range s.words.Options {
+		ofContext := slices.Contains([]string{catalog.RoleRig, catalog.RolePolicies, catalog.RoleRegime}, o.Role)
+		if !ofContext && !s.words.AtDefault(c.Factors, o.Key) {
+			x.own[o.Key] = c.Get(o.Key)
 		}
-		x.own[f] = level
 	}
 	return x
 }
 
-// regime is which packets ask the policies: of tc the option enforce says so,
-// and XDP keeps no connections.
-func (s sorter) regime(c *runs.Cell) string {
-	mechanism, _ := nature(c.Get(factorFilter))
-	switch {
-	case withoutPolicies(c.Get(factorFilter)):
-		return ""
-	case mechanism == "xdp":
-		return "stateless"
-	case s.level(c, "enforce") == "new":
-		return "established-first"
+// asked says the regime of an arm by the option that chose it: always, where its
+// level is the regime's own name, else where it is not the default.
+func (s sorter) asked(c *runs.Cell) string {
+	for _, key := range s.words.Keys(catalog.RoleRegime) {
+		o, _ := s.words.Option(key)
+		level := s.words.Level(c.Factors, key)
+		switch regime := o.Regimes[level]; {
+		case regime == "":
+		case regime == level:
+			return level
+		case !s.words.AtDefault(c.Factors, key):
+			return key + " " + level
+		}
 	}
-	return s.level(c, "state")
+	return ""
 }
 
 // labels name what contexts differ by.
@@ -281,10 +239,12 @@ func (c *context) find(fabric, filter, regime string, own map[string]string) *su
 	return nil
 }
 
-// without is options less one.
-func without(own map[string]string, key string) map[string]string {
+// without is options less some.
+func without(own map[string]string, keys ...string) map[string]string {
 	out := maps.Clone(own)
-	delete(out, key)
+	for _, key := range keys {
+		delete(out, key)
+	}
 	return out
 }
 
@@ -292,10 +252,8 @@ func without(own map[string]string, key string) map[string]string {
 func (x *subject) title() string {
 	out := x.fabric + "+" + x.filter
 	var parts []string
-	if mechanism, _ := nature(x.filter); mechanism == "netfilter" {
-		parts = append(parts, x.regime)
-	} else if mechanism == "tc" && x.regime != "as-study" {
-		parts = append(parts, "new connections only")
+	if x.asked != "" {
+		parts = append(parts, x.asked)
 	}
 	for _, f := range slices.Sorted(maps.Keys(x.own)) {
 		parts = append(parts, f+" "+x.own[f])
@@ -309,6 +267,9 @@ func (x *subject) title() string {
 // most is the largest N that both arms have; -1 if there is none above 0.
 func most(a, b *subject) int {
 	n := -1
+	if a == nil || b == nil {
+		return n
+	}
 	for k := range a.cells {
 		if k > n && k > 0 && b.cells[k] != nil {
 			n = k

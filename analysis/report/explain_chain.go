@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"hookbed/analysis/catalog"
+	"hookbed/analysis/claims"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
 )
@@ -31,69 +33,48 @@ type Step struct {
 	Missing []string  `json:"missing,omitempty"` // arms without which it cannot be said, with why
 }
 
-// chain is a decomposition to be made: four arms, and what is between them.
-type chain struct {
-	order string
-	arms  [4][2]string // fabric and filter
-	kinds [3]string
-}
-
-// chains lead from the study's iptables arm to its Cilium arm.
-func chains() []chain {
-	from, to, inPlace := [2]string{"bridge", "iptables-legacy"}, [2]string{"bpf", "tc-hash"}, [2]string{"bridge", "tc-hash"}
-	netfilter := func(set string) chain {
-		return chain{"structure first, by " + set, [4][2]string{from, {"bridge", set}, inPlace, to}, [3]string{kindStructure, kindMechanism, kindPath}}
-	}
-	return []chain{
-		{"mechanism first", [4][2]string{from, {"bridge", "tc-linear"}, inPlace, to}, [3]string{kindMechanism, kindStructure, kindPath}},
-		netfilter("nft-set"), netfilter("ipset"),
-	}
+// at is the arm of a place of the study's contrast, nil if the run has it not.
+func (c *context) at(p claims.Place) *subject {
+	return c.find(p.Fabric, p.Filter, catalog.AsStudy, nil)
 }
 
 // decompose takes the contrast apart in every order that the run has arms for;
-// where it has them for none, the first two say what is missing.
+// where it has them for none, the first of each name say what is missing. A run
+// without the two ends says nothing of it.
 func (e estimator) decompose(c *context, x *Explanation) {
-	var found [2]*subject
-	for i, end := range [][2]string{{"bridge", "iptables-legacy"}, {"bpf", "tc-hash"}} {
-		found[i] = c.find(end[0], end[1], "as-study", nil)
-	}
 	x.Orders = []Decomposition{}
-	if found[0] == nil && found[1] == nil {
-		x.Sentence = "The study's contrast cannot be said: this run lacks bridge+iptables-legacy (as-study) and bpf+tc-hash."
+	from, to := c.at(e.contrast.From), c.at(e.contrast.To)
+	if from == nil || to == nil {
 		return
 	}
-	if found[0] != nil && found[1] != nil {
-		x.Policies = max(0, most(found[0], found[1]))
-	} else if lone := cmp.Or(found[0], found[1]); lone != nil {
-		x.Policies = max(0, most(lone, lone))
-	}
-	for i, ch := range chains() {
-		if i == 2 && c.find("bridge", "ipset", "as-study", nil) == nil {
-			continue // nft-set has said that there is no hash
+	x.Policies = max(0, most(from, to))
+	has := func(o claims.Order) bool { return c.at(o.Steps[0].To) != nil }
+	for i, o := range e.contrast.Orders {
+		same := func(other claims.Order) bool { return other.Name == o.Name }
+		first := slices.IndexFunc(e.contrast.Orders, same) == i
+		taken := slices.ContainsFunc(e.contrast.Orders, func(other claims.Order) bool { return same(other) && has(other) })
+		if has(o) || first && !taken {
+			x.Orders = append(x.Orders, e.follow(c, o, x.Metric, x.Policies))
 		}
-		if i == 1 && c.find("bridge", "nft-set", "as-study", nil) == nil && c.find("bridge", "ipset", "as-study", nil) != nil {
-			continue
-		}
-		x.Orders = append(x.Orders, e.follow(c, ch, x.Metric, x.Policies))
 	}
 	x.Sentence = e.sentence(*x)
 }
 
-// follow takes the contrast apart along one chain at n policies.
-func (e estimator) follow(c *context, ch chain, metric string, n int) Decomposition {
-	d := Decomposition{Order: ch.order}
+// notHere ends the reason of an arm that the plan has not.
+const notHere = " is not in this run"
+
+// follow takes the contrast apart in one order at n policies.
+func (e estimator) follow(c *context, o claims.Order, metric string, n int) Decomposition {
+	d := Decomposition{Order: o.Title()}
+	arms := e.contrast.Arms(o)
 	var cells []*runs.Cell
-	var lacks [4]string // why an arm has no number
-	var at [4]int       // its place among those that have
-	for i, a := range ch.arms {
-		x := c.find(a[0], a[1], "as-study", nil)
-		title, name := a[0]+"+"+a[1], ""
-		if mechanism, _ := nature(a[1]); mechanism == "netfilter" {
-			title += " (as-study)"
-		}
+	lacks := make([]string, len(arms)) // why an arm has no number
+	at := make([]int, len(arms))       // its place among those that have
+	for i, a := range arms {
+		x, title, name := c.at(a), a.Title(), ""
 		switch {
 		case x == nil:
-			lacks[i] = title + " is not in this run"
+			lacks[i] = title + notHere
 		case x.cells[n] == nil:
 			name, lacks[i] = x.arm, fmt.Sprintf("%s was not run at N = %d", title, n)
 		case len(x.cells[n].Samples(metric)) == 0:
@@ -104,13 +85,13 @@ func (e estimator) follow(c *context, ch chain, metric string, n int) Decomposit
 		}
 		d.Arms, d.Names = append(d.Arms, title), append(d.Names, name)
 	}
-	s, whole := e.sample(metric, cells...), lacks[0] == "" && lacks[3] == ""
+	s, whole := e.sample(metric, cells...), lacks[0] == "" && lacks[len(lacks)-1] == ""
 	if whole {
 		d.Total = s.gain(0, len(cells)-1)
 	}
 	d.Word = word(d.Total, true, e.confidence)
-	for i, kind := range ch.kinds {
-		step := Step{Kind: kind}
+	for i := range o.Steps {
+		step := Step{Kind: o.Steps[i].Kind}
 		for _, why := range lacks[i : i+2] {
 			if why != "" {
 				step.Missing = append(step.Missing, why)
@@ -131,7 +112,7 @@ func (e estimator) follow(c *context, ch chain, metric string, n int) Decomposit
 // sentence says in words what the decompositions say in numbers.
 func (e estimator) sentence(x Explanation) string {
 	first := x.Orders[0]
-	head := fmt.Sprintf("From %s to %s at N = %d", first.Arms[0], first.Arms[3], x.Policies)
+	head := fmt.Sprintf("From %s to %s at N = %d", first.Arms[0], first.Arms[len(first.Arms)-1], x.Policies)
 	switch t := first.Total; {
 	case t == nil:
 		return "The study's contrast cannot be said: " + list(first.lacking()) + "."
@@ -147,6 +128,9 @@ func (e estimator) sentence(x Explanation) string {
 	out := []string{fmt.Sprintf("%s the gain %s %s.", head, verb, ratioWithInterval(first.Total, e.confidence))}
 	verdict, said := orderMatters(x.Orders), x.Orders
 	if why := lackingEverywhere(x.Orders); len(why) > 0 {
+		if arms := absent(why); len(arms) > 0 {
+			return out[0] + " What explains it takes arms that are not in this run: " + list(arms) + "."
+		}
 		return out[0] + " What explains it cannot be said: " + list(why) + "."
 	}
 	if verdict == orderIndifferent {
@@ -159,6 +143,23 @@ func (e estimator) sentence(x Explanation) string {
 		out = append(out, verdict)
 	}
 	return strings.Join(out, " ")
+}
+
+// absent are the arms that reasons name, if all of them are that the run has not the arm.
+func absent(why []string) (arms []string) {
+	for _, w := range why {
+		arm, gone := strings.CutSuffix(w, notHere)
+		if !gone {
+			return nil
+		}
+		arms = append(arms, arm)
+	}
+	return arms
+}
+
+// empty says whether an order has nothing to show, because its arms were not run.
+func (d Decomposition) empty() bool {
+	return len(absent(d.lacking())) > 0 && !slices.ContainsFunc(d.Steps, func(s Step) bool { return len(s.Missing) == 0 })
 }
 
 // lackingEverywhere is what all orders lack, if none has a single step.

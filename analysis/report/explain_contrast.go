@@ -1,7 +1,10 @@
 package report
 
 import (
+	"maps"
 	"slices"
+
+	"hookbed/analysis/catalog"
 )
 
 // Contrast is two arms that differ in one thing.
@@ -28,87 +31,80 @@ func (e estimator) contrasts(c *context, metric string) []Contrast {
 		out = append(out, Contrast{kind, a.arm, a.title(), b.arm, b.title(), n, gain, word(gain, true, e.confidence), note})
 	}
 	for _, a := range c.subjects {
-		for _, p := range c.paths(a) {
+		for _, p := range e.paths(c, a) {
 			add(kindPath, a, p.other, 0, p.note)
 		}
 	}
-	for _, p := range structures() {
-		for _, a := range c.subjects {
-			if a.filter == p[0] {
-				if b := c.find(a.fabric, p[1], a.regime, a.own); b != nil {
-					add(kindStructure, a, b, most(a, b), "")
+	for _, kind := range []string{kindStructure, kindMechanism} {
+		for _, over := range e.Words.Filters {
+			for _, a := range c.subjects {
+				if e.differ(a.is, over) == kind {
+					b, note := e.like(c, a, over)
+					add(kind, a, b, most(a, b), note)
 				}
 			}
 		}
 	}
-	for _, p := range mechanisms() {
-		for _, a := range c.subjects {
-			if b, note := c.elsewhere(a, p); b != nil {
-				add(kindMechanism, a, b, most(a, b), note)
-			}
-		}
-	}
 	for _, a := range c.subjects {
-		if a.regime == "established-first" || a.regime == "stateless" {
-			if b := c.find(a.fabric, a.filter, "as-study", a.own); b != nil {
-				add(kindState, a, b, most(a, b), "")
-			}
+		if a.regime != "" && a.regime != catalog.AsStudy {
+			b := c.find(a.fabric, a.filter, catalog.AsStudy, a.own)
+			add(kindState, a, b, most(a, b), "")
 		}
 	}
 	return out
 }
 
-// structures are pairs of filters of one mechanism: the second is the list.
-func structures() [][2]string {
-	return [][2]string{
-		{"ipset", "iptables-legacy"}, {"nft-set", "nft-linear"}, {"nft-set", "iptables-legacy"}, {"nft-vmap", "nft-linear"}, {"nft-interval", "nft-linear"},
-		{"tc-hash", "tc-linear"}, {"tc-lpm", "tc-linear"}, {"xdp-hash", "xdp-linear"}, {"xdp-lpm", "xdp-linear"},
+// differ is the one thing in which filter a differs from over, as its contrast is
+// told; "" if it is none, several, or told the other way round. Structures are
+// compared with the list of their mechanism, mechanisms with those before them in
+// the driver's order. Filters of others' have no part in it: more than one thing
+// differs.
+func (e estimator) differ(a, over catalog.Filter) string {
+	for _, f := range []catalog.Filter{a, over} {
+		if !f.Policies || f.Peer != "" || f.Mechanism == "" || f.Structure == "" {
+			return ""
+		}
 	}
+	switch {
+	case a.Mechanism == over.Mechanism && a.Structure != catalog.List && over.Structure == catalog.List:
+		return kindStructure
+	case a.Structure == over.Structure && e.Words.Rank(a.Name) > e.Words.Rank(over.Name):
+		return kindMechanism
+	}
+	return ""
 }
 
-// mechanisms are pairs of filters of one structure.
-func mechanisms() [][2]string {
-	return [][2]string{
-		{"tc-linear", "iptables-legacy"}, {"tc-linear", "nft-linear"}, {"nft-linear", "iptables-legacy"}, {"iptables-nft", "iptables-legacy"}, {"xdp-linear", "tc-linear"},
-		{"tc-hash", "nft-set"}, {"tc-hash", "ipset"}, {"nft-set", "ipset"}, {"xdp-hash", "tc-hash"}, {"xdp-hash", "nft-set"}, {"xdp-hash", "ipset"},
-	}
-}
-
-// elsewhere is the arm that does a's search with the other filter of a pair. tc
-// has no form without connections, so XDP is compared with what there is.
-func (c *context) elsewhere(a *subject, pair [2]string) (*subject, string) {
-	if a.filter != pair[0] {
-		return nil, ""
-	}
-	if b := c.find(a.fabric, pair[1], a.regime, a.own); b != nil {
+// like is the arm that is as a, but with another filter. One that keeps no
+// connections is compared with what there is, where the other filter always does.
+func (e estimator) like(c *context, a *subject, filter catalog.Filter) (*subject, string) {
+	if b := c.find(a.fabric, filter.Name, a.regime, a.own); b != nil {
 		return b, ""
 	}
-	from, _ := nature(pair[0])
-	if to, _ := nature(pair[1]); from == "xdp" && to == "tc" {
-		return c.find(a.fabric, pair[1], "as-study", a.own), "unlike: XDP keeps no connections"
+	if a.is.Regime == catalog.Stateless && !e.Words.CanBe(filter.Name, catalog.Stateless) {
+		return c.find(a.fabric, filter.Name, catalog.AsStudy, a.own), "unlike: " + a.filter + " keeps no connections"
 	}
 	return nil, ""
 }
 
-// aside is an arm on the bridge beside one on another fabric.
+// aside is an arm on the base fabric beside one on another.
 type aside struct {
 	other *subject
 	note  string
 }
 
-// paths are the arms on the bridge that say what a's fabric gives by itself:
-// without policy programs where the run has such arms, else with its policies
-// not yet there.
-func (c *context) paths(a *subject) []aside {
-	if a.fabric == "bridge" || a.cells[0] == nil {
+// paths are the arms on the base fabric that say what a's fabric gives by itself:
+// without policies where the run has such arms, else with its policies not yet there.
+func (e estimator) paths(c *context, a *subject) []aside {
+	i := slices.IndexFunc(e.Words.Fabrics, func(f catalog.Fabric) bool { return f.Base })
+	on, _ := e.Words.Fabric(a.fabric)
+	if i < 0 || on.Base || a.cells[0] == nil {
 		return nil
 	}
-	bare := func(x *subject) bool {
-		return x.fabric == a.fabric && x.own["delivery"] == a.own["delivery"] && slices.Contains([]string{"none", "tc-pass", "xdp-pass"}, x.filter)
-	}
-	like := c.find("bridge", a.filter, a.regime, without(a.own, "delivery"))
+	base, path := e.Words.Fabrics[i].Name, e.Words.Keys(catalog.RolePath)
+	beside := func(x *subject) bool { return x.fabric == a.fabric && bare(x) && sameOf(path, x.own, a.own) }
+	like := c.find(base, a.filter, a.regime, without(a.own, path...))
 	if !bare(a) {
-		if slices.ContainsFunc(c.subjects, bare) || like == nil {
+		if slices.ContainsFunc(c.subjects, beside) || like == nil {
 			return nil
 		}
 		return []aside{{like, ""}}
@@ -117,11 +113,26 @@ func (c *context) paths(a *subject) []aside {
 	if like != nil {
 		out = append(out, aside{like, ""})
 	}
-	none := c.find("bridge", "none", "", map[string]string{})
-	if a.filter == "tc-pass" && none != nil && len(without(a.own, "delivery")) == 0 {
-		out = append(out, aside{none, "against no program at all"})
+	if a.is.Mechanism == "" || a.is.Mechanism != on.Mechanism || len(without(a.own, path...)) > 0 {
+		return out
+	}
+	for _, x := range c.subjects { // the program is the fabric's own
+		if x.fabric == base && bare(x) && x.is.Mechanism == "" && len(x.own) == 0 {
+			return append(out, aside{x, "against no program at all"})
+		}
 	}
 	return out
+}
+
+// bare says whether an arm is its fabric, with at most a program that does nothing.
+func bare(x *subject) bool { return x.is.Name != "" && !x.is.Policies && !x.is.Control }
+
+// sameOf says whether two arms have the same levels of some options.
+func sameOf(keys []string, a, b map[string]string) bool {
+	only := func(own map[string]string) map[string]string {
+		return without(own, slices.DeleteFunc(slices.Collect(maps.Keys(own)), func(k string) bool { return slices.Contains(keys, k) })...)
+	}
+	return maps.Equal(only(a), only(b))
 }
 
 // kinds lists the kinds of contrast in the order of a reader's questions.

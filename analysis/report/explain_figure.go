@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 
+	"hookbed/analysis/catalog"
+
 	xfont "golang.org/x/image/font"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
@@ -65,7 +67,7 @@ func (e estimator) shareFigure(x Explanation) bars {
 		Subtitle: fmt.Sprintf("share of the logarithm of the whole gain, N = %d", x.Policies),
 		Caption:  "Shares of structure, path and mechanism in the study's contrast, " + x.title() + "."}
 	for _, d := range x.Orders {
-		if d.Total == nil || !d.Total.Excludes(1) {
+		if d.Total == nil || !d.Total.Excludes(1) || d.empty() {
 			continue
 		}
 		for i, kind := range []string{kindStructure, kindPath, kindMechanism} {
@@ -84,18 +86,18 @@ func (e estimator) slopeFigure(x Explanation) bars {
 	b := bars{Name: "each-policy-" + x.id(), Title: "What each policy costs: " + x.title(), scale: e.slopeScale(x),
 		Subtitle: x.Slopes[0].Of + ", per policy, lower is better",
 		Caption:  "Cost of each policy by arm, " + x.title() + "."}
-	for _, kind := range []string{"linear", "hash", "prefixes", "hash and list", ""} {
+	for i, kind := range structuresOf(x.Slopes) {
+		first := true
 		for _, s := range x.Slopes {
-			_, structure := nature(filterOf(s.What))
-			if structure != kind {
+			if s.structure != kind {
 				continue
 			}
-			row := bar{label: s.What, color: slices.Index([]string{"hash", "linear", "prefixes", "hash and list", ""}, kind), value: &s.Each}
-			if len(b.rows) == 0 || b.rows[len(b.rows)-1].color != row.color {
-				row.head = map[string]string{"linear": "lists", "": "others"}[kind]
-				if row.head == "" {
-					row.head = kind
-				}
+			row := bar{label: s.What, color: i, value: &s.Each}
+			if known := slices.Index([]string{catalog.Hash, catalog.List}, kind); known >= 0 {
+				row.color = known
+			}
+			if first {
+				row.head, first = headOfStructure(kind), false
 			}
 			b.rows = append(b.rows, row)
 		}
@@ -103,11 +105,26 @@ func (e estimator) slopeFigure(x Explanation) bars {
 	return b
 }
 
-// filterOf is the filter in "bridge+tc-hash (peer)".
-func filterOf(what string) string {
-	_, after, _ := strings.Cut(what, "+")
-	filter, _, _ := strings.Cut(after, " ")
-	return filter
+// structuresOf lists the structures of arms: those that every report has in a fixed
+// order, others as they come, and what has none last.
+func structuresOf(slopes []Slope) []string {
+	out := []string{catalog.List, catalog.Hash, catalog.Prefixes, catalog.HashAndList}
+	for _, s := range slopes {
+		if s.structure != "" && !slices.Contains(out, s.structure) {
+			out = append(out, s.structure)
+		}
+	}
+	return append(out, "")
+}
+
+func headOfStructure(kind string) string {
+	switch kind {
+	case catalog.List:
+		return "lists"
+	case "":
+		return "others"
+	}
+	return kind
 }
 
 func (b bars) height() vg.Length {

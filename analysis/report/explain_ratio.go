@@ -55,14 +55,14 @@ func (e estimator) sample(metric string, cells ...*runs.Cell) sample {
 // gain is how many times as fast cell to is as cell from.
 func (s sample) gain(from, to int) *Interval {
 	num, den := s.values[from], s.values[to]
-	if runs.HigherIsBetter(s.metric) {
+	if s.e.Words.HigherIsBetter(s.metric) {
 		num, den = den, num
 	}
 	if s.paired {
 		return known(stat.PairedRatio(num, den, s.e.confidence))
 	}
 	if s.halves {
-		if r, ok := s.e.boot.FasterHalfRatio(num, den, runs.HigherIsBetter(s.metric), s.e.confidence); ok {
+		if r, ok := s.e.boot.FasterHalfRatio(num, den, s.e.Words.HigherIsBetter(s.metric), s.e.confidence); ok {
 			return known(r)
 		}
 	}
@@ -76,7 +76,7 @@ func (s sample) share(from, to int) *Interval {
 		return known(stat.PairedShare(s.values, from, to, s.e.confidence))
 	}
 	if s.halves {
-		if r, ok := s.e.boot.FasterHalfShare(s.values, from, to, runs.HigherIsBetter(s.metric), s.e.confidence); ok {
+		if r, ok := s.e.boot.FasterHalfShare(s.values, from, to, s.e.Words.HigherIsBetter(s.metric), s.e.confidence); ok {
 			return known(r)
 		}
 	}
@@ -91,12 +91,18 @@ type Slope struct {
 	Of       string   `json:"of"` // "time per transaction"
 	Unit     string   `json:"unit"`
 	Each     Interval `json:"each"`
+	// structure is the filter's.
+	structure string
 }
 
 // slopes are those of all arms that have N = 0 and more.
 func (e estimator) slopes(c *context, workload string) []Slope {
-	all := costMeasures()
-	m := all[slices.IndexFunc(all, func(m costMeasure) bool { return m.workload == workload })]
+	all := e.costMeasures()
+	i := slices.IndexFunc(all, func(m costMeasure) bool { return m.workload == workload })
+	if i < 0 {
+		return nil // its unit is of no work
+	}
+	m := all[i]
 	var out []Slope
 	for _, x := range c.subjects {
 		n := most(x, x)
@@ -104,7 +110,7 @@ func (e estimator) slopes(c *context, workload string) []Slope {
 			continue
 		}
 		if each, ok := e.slope(x.cells[0], x.cells[n], m, float64(n)); ok {
-			out = append(out, Slope{x.arm, x.title(), n, m.of, m.unit, each})
+			out = append(out, Slope{x.arm, x.title(), n, m.of, m.unit, each, x.is.Structure})
 		}
 	}
 	return out

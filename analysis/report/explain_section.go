@@ -19,8 +19,11 @@ func (e estimator) explainSection(all []Explanation) section {
 		sec.Note += " The clock is virtual: gains are in instructions, not in time."
 	}
 	for _, x := range all {
-		sec.Tables = append(sec.Tables, e.orderTable(x))
-		for _, t := range []table{e.contrastTable(x), e.slopeTable(x)} {
+		tables := []table{e.orderTable(x), e.contrastTable(x), e.slopeTable(x)}
+		if len(tables[0].Rows) == 0 && x.Sentence != "" {
+			sec.Note += " " + x.title() + ": " + x.Sentence
+		}
+		for _, t := range tables {
 			if len(t.Rows) > 0 {
 				sec.Tables = append(sec.Tables, t)
 			}
@@ -46,6 +49,9 @@ func (e estimator) orderTable(x Explanation) table {
 	t := table{ID: "explain-" + x.id(), Title: x.title(), Note: x.Sentence,
 		Columns: []column{text("steps"), text("structure"), text("path"), text("mechanism"), text("the whole"), text("arms")}}
 	for _, d := range x.Orders {
+		if d.empty() {
+			continue
+		}
 		row := tableRow{Cells: []string{d.Order, e.stepCell(d, kindStructure), e.stepCell(d, kindPath), e.stepCell(d, kindMechanism),
 			ratioWithInterval(d.Total, e.confidence), strings.Join(d.Arms, " → ")}}
 		if len(d.lacking()) > 0 {

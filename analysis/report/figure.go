@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/csv"
 	"fmt"
 	"slices"
@@ -62,17 +63,12 @@ func (e estimator) figures() []figure {
 			out = append(out, f)
 		}
 	}
-	for _, s := range e.scenarios {
-		for _, m := range ms {
-			if m.workload != "TCP_CRR" {
-				add(s, m)
-			}
-		}
-	}
-	for _, s := range e.scenarios {
-		for _, m := range ms {
-			if m.workload == "TCP_CRR" {
-				add(s, m)
+	for _, study := range []bool{true, false} {
+		for _, s := range e.scenarios {
+			for _, m := range ms {
+				if w, _ := e.Words.Workload(m.workload); w.Study == study {
+					add(s, m)
+				}
 			}
 		}
 	}
@@ -94,7 +90,8 @@ func (e estimator) figure(scenario string, m measure) (figure, bool) {
 	if len(all) == 0 {
 		return figure{}, false
 	}
-	name := map[string]string{"TCP_STREAM": "throughput", "TCP_RR": "latency", "TCP_CRR": "crr-rate"}[m.workload]
+	w, _ := e.Words.Workload(m.workload)
+	name := cmp.Or(w.Figure, slug(m.workload))
 	f := figure{Name: name + "-" + slug(scenario), Scenario: scenario, measure: m, scale: e.scale(e.Units[m.metric], mediansOf(all))}
 	f.Title = fmt.Sprintf("%s, %s", sentenceCase(m.name), scenario)
 	f.Subtitle, f.Basis = subtitle(m), e.basis(all)

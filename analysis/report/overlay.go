@@ -8,14 +8,9 @@ import (
 	"strconv"
 	"strings"
 
+	"hookbed/analysis/catalog"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
-)
-
-// Options of the overlay between nodes.
-const (
-	factorOverlay = "overlay"
-	factorUDPcsum = "udpcsum"
 )
 
 // OverlayCost is what an overlay adds to a packet or byte, or to each policy: an
@@ -40,24 +35,24 @@ type OverlayCost struct {
 	EachAdds    *Interval `json:"each_adds,omitempty"`
 }
 
-// overlayMeasure is a cost of one unit that crosses the overlay. A transaction
-// of TCP_RR is a packet each way (its acknowledgements ride on them); a MiB of
-// TCP_STREAM is that many bytes, whatever packets they travel in.
+// overlayMeasure is a cost of one unit that crosses the overlay: a packet, of work
+// that is a known number of them, or a byte.
 type overlayMeasure struct {
 	costMeasure
 	of      string
 	perUnit float64 // units in one of the cost measure's
 }
 
-func overlayMeasures() []overlayMeasure {
+func (d *dataset) overlayMeasures() []overlayMeasure {
 	var out []overlayMeasure
-	for _, m := range costMeasures() {
+	for _, m := range d.costMeasures() {
 		what, _, _ := strings.Cut(m.of, " per ")
-		switch m.workload {
-		case "TCP_RR":
-			out = append(out, overlayMeasure{m, what + " per packet", 2})
-		case "TCP_STREAM":
-			out = append(out, overlayMeasure{m, what + " per byte", 1 << 20})
+		w, _ := d.Words.Workload(m.workload)
+		switch {
+		case w.Work.Packets > 0:
+			out = append(out, overlayMeasure{m, what + " per packet", w.Work.Packets})
+		case w.Work.Bytes > 0:
+			out = append(out, overlayMeasure{m, what + " per byte", w.Work.Bytes})
 		}
 	}
 	return out
@@ -70,9 +65,22 @@ func (m overlayMeasure) each() costMeasure {
 	return out
 }
 
-// withoutOverlay is options less those of the overlay.
-func withoutOverlay(own map[string]string) map[string]string {
-	return without(without(own, factorOverlay), factorUDPcsum)
+// noOverlay stands where packets go from node to node as they are.
+const noOverlay = "no overlay"
+
+// of is the options of an arm in a role, as people read them.
+func (d *dataset) of(own map[string]string, role string) string {
+	var parts []string
+	for _, key := range d.Words.Keys(role) {
+		switch {
+		case own[key] == "":
+		case len(parts) == 0:
+			parts = append(parts, own[key])
+		default:
+			parts = append(parts, key+" "+own[key])
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 // overlayCosts are those of every arm with an overlay whose like without is in
@@ -80,13 +88,13 @@ func withoutOverlay(own map[string]string) map[string]string {
 func (e estimator) overlayCosts() []OverlayCost {
 	var out []OverlayCost
 	for _, s := range e.scenarios {
-		for _, m := range overlayMeasures() {
+		for _, m := range e.overlayMeasures() {
 			all := e.contexts(s, m.workload)
 			where := labels(all)
 			for i, c := range all {
 				for _, x := range c.subjects {
-					base := c.find(x.fabric, x.filter, x.regime, withoutOverlay(x.own))
-					if x.own[factorOverlay] == "" || base == nil {
+					base := c.find(x.fabric, x.filter, x.regime, without(x.own, e.Words.Keys(catalog.RoleOverlay)...))
+					if e.of(x.own, catalog.RoleOverlay) == "" || base == nil {
 						continue
 					}
 					for _, o := range e.overlayOf(base, x, m) {
@@ -299,14 +307,14 @@ func (e estimator) overlaySlopes(group []OverlayCost) table {
 // and a list, where both are over the same overlay or none.
 func (e estimator) sameOverlay() table {
 	t := table{ID: "overlay-both-sides", Title: "The study's two sides over the same overlay",
-		Note:    "How many times as fast bpf+tc-hash is as bridge+iptables-legacy, with the same overlay, or none, on both sides.",
-		Columns: []column{text("scenario"), text("workload"), text("overlay of both"), text("iptables"), number("N"), text("gain of eBPF"), text("verdict")}}
+		Note:    fmt.Sprintf("How many times as fast %s is as %s, with the same overlay, or none, on both sides.", e.contrast.To.Name(), e.contrast.From.Name()),
+		Columns: []column{text("scenario"), text("workload"), text("overlay of both"), text("state"), number("N"), text("gain"), text("verdict")}}
 	for _, s := range e.scenarios {
 		for _, m := range e.measures() {
 			for _, c := range e.contexts(s, m.workload) {
 				for _, a := range c.subjects {
-					b := c.find("bpf", "tc-hash", "as-study", a.own)
-					if a.fabric != "bridge" || a.filter != "iptables-legacy" || b == nil {
+					b := c.find(e.contrast.To.Fabric, e.contrast.To.Filter, catalog.AsStudy, a.own)
+					if a.fabric != e.contrast.From.Fabric || a.filter != e.contrast.From.Filter || b == nil {
 						continue
 					}
 					for _, n := range slices.Sorted(maps.Keys(a.cells)) {
@@ -314,27 +322,16 @@ func (e estimator) sameOverlay() table {
 							continue
 						}
 						gain := e.sample(m.metric, a.cells[n], b.cells[n]).gain(0, 1)
-						t.Rows = append(t.Rows, tableRow{Cells: []string{s, m.workload, overlayOwn(a.own), a.regime, strconv.Itoa(n), ratioWithInterval(gain, e.confidence), word(gain, true, e.confidence)}})
+						t.Rows = append(t.Rows, tableRow{Cells: []string{s, m.workload, cmp.Or(e.of(a.own, catalog.RoleOverlay), noOverlay), a.regime, strconv.Itoa(n), ratioWithInterval(gain, e.confidence), word(gain, true, e.confidence)}})
 					}
 				}
 			}
 		}
 	}
-	if !slices.ContainsFunc(t.Rows, func(r tableRow) bool { return r.Cells[2] != "none" }) {
+	if !slices.ContainsFunc(t.Rows, func(r tableRow) bool { return r.Cells[2] != noOverlay }) {
 		t.Rows = nil
 	}
 	return t
-}
-
-// overlayOwn words the overlay among an arm's options.
-func overlayOwn(own map[string]string) string {
-	switch {
-	case own[factorOverlay] == "":
-		return "none"
-	case own[factorUDPcsum] == "": // Docker's own, which has no such option
-		return own[factorOverlay]
-	}
-	return own[factorOverlay] + ", udpcsum " + own[factorUDPcsum]
 }
 
 // valueWithInterval is "1.2 (1.1 to 1.3)".

@@ -80,7 +80,7 @@ func TestOverlayCosts(t *testing.T) {
 			t.Errorf("%d costs, want two arms at three N", seen)
 		}
 		for _, want := range []string{"## What the overlay costs", "The clock is virtual: time is instructions", "virtual", "A policy costs something else with the overlay: legacy-vxlan.",
-			"The study's two sides over the same overlay", "vxlan, udpcsum on"} {
+			"The study's two sides over the same overlay", "| vxlan | as-study |"} {
 			if !strings.Contains(text, want) {
 				t.Errorf("the report does not say %q", want)
 			}

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"hookbed/analysis/catalog"
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
@@ -242,7 +243,7 @@ func TestWord(t *testing.T) {
 // TestHalvesOfNoisyTrialsHaveAnInterval: eight trials that differ much are no
 // reason to have none.
 func TestHalvesOfNoisyTrialsHaveAnInterval(t *testing.T) {
-	e := estimator{confidence: 0.95}
+	e := estimator{dataset: &dataset{Set: &runs.Set{Words: catalog.Schema1()}}, confidence: 0.95}
 	at100, at0 := []float64{33.7, 32.7, 37, 34.5, 32.8, 19.1, 22.4, 35.7}, []float64{37.5, 38.6, 30, 38, 36.7, 30.9, 35.1, 37.7}
 	r := e.halvesRatio(at100, at0, "throughput")
 	if r.Confidence != 0.95 || r.Low <= 0 || r.Low >= r.Estimate || r.High <= r.Estimate {

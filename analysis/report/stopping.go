@@ -19,11 +19,9 @@ func (d *dataset) applyStop(g *group) {
 		return
 	}
 	stop := d.Runs[0].Plan.Spec.Measure.Stop
-	metric := "rate"
-	if g.workload == "TCP_STREAM" {
-		metric = "throughput"
-	}
-	ok, narrow := g.Count(record.StatusOK), d.narrow(g.Samples(metric), stop.CI)
+	w, _ := d.Words.Workload(g.workload)
+	metric := w.Stopping()
+	ok, narrow := g.Count(record.StatusOK), d.narrow(g.Samples(metric.Name), metric.Higher, stop.CI)
 	g.ranIntoMax = ok >= stop.Max && !narrow
 	switch {
 	case ok >= stop.Max || ok >= stop.Min && narrow:
@@ -33,12 +31,12 @@ func (d *dataset) applyStop(g *group) {
 	}
 }
 
-// narrow asks as the rule did: of rates, which higher is better for.
-func (d *dataset) narrow(x []float64, ci float64) bool {
+// narrow asks as the rule did.
+func (d *dataset) narrow(x []float64, higherIsFaster bool, ci float64) bool {
 	if d.Runs[0].Estimator() == runs.EstimatorMedian {
 		return stat.NarrowEnough(stat.MedianInterval(x, stopConfidence), stopConfidence, ci)
 	}
-	e, ok := stat.Bootstrap{Seed: d.Runs[0].Plan.Spec.Seed}.FasterHalfInterval(x, true, stopConfidence)
+	e, ok := stat.Bootstrap{Seed: d.Runs[0].Plan.Spec.Seed}.FasterHalfInterval(x, higherIsFaster, stopConfidence)
 	return ok && stat.NarrowEnough(e, stopConfidence, ci)
 }
 

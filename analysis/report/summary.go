@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -21,18 +22,24 @@ type measure struct {
 
 // headline lists the measures that get figures and verdicts. Of the
 // alternatives for a workload the first that was measured is taken.
-func headline() [][]measure {
-	return [][]measure{
-		{{"TCP_STREAM", "throughput", "throughput", true}},
-		{{"TCP_RR", "latency_mean", "latency", false}, {"TCP_RR", "latency_p50", "median latency", false}, {"TCP_RR", "rate", "transaction rate", true}},
-		{{"TCP_CRR", "rate", "connection rate", true}},
+func (d *dataset) headline() [][]measure {
+	var out [][]measure
+	for _, w := range d.Words.Workloads {
+		var alternatives []measure
+		for _, m := range w.Headline {
+			alternatives = append(alternatives, measure{w.Name, m.Name, cmp.Or(m.Title, m.Name), m.Higher})
+		}
+		if len(alternatives) > 0 {
+			out = append(out, alternatives)
+		}
 	}
+	return out
 }
 
 // measures are the headline measures that the data has.
 func (d *dataset) measures() []measure {
 	var out []measure
-	for _, alternatives := range headline() {
+	for _, alternatives := range d.headline() {
 		if !slices.Contains(d.workloads, alternatives[0].workload) {
 			continue
 		}
@@ -131,7 +138,7 @@ func (e estimator) estimate(g *group, metric string) Summary {
 	s.CoV = finite(stat.CoV(x))
 	between, within := stat.Components(g.byBlock(metric))
 	s.Between, s.Within = finite(between/math.Abs(stat.Mean(x))), finite(within/math.Abs(stat.Mean(x)))
-	if !isResult(metric) || metric == "retransmits" {
+	if !e.isResult(metric) || metric == "retransmits" {
 		return s // ratios of CPU time, or of counts near 0, answer no question
 	}
 	if g.policies != 0 {
@@ -166,7 +173,7 @@ func (e estimator) ratio(a, b *group, metric string) *Interval {
 // halvesRatio is the ratio of two faster halves, without an interval where there
 // are too few trials for one.
 func (e estimator) halvesRatio(a, b []float64, metric string) Interval {
-	up := runs.HigherIsBetter(metric)
+	up := e.Words.HigherIsBetter(metric)
 	if r, ok := e.boot.FasterHalfRatio(a, b, up, e.confidence); ok {
 		return r
 	}
@@ -188,7 +195,7 @@ func (e estimator) center() string {
 // reduce makes one number of a block's trials.
 func (e estimator) reduce(metric string) func([]float64) float64 {
 	if e.estimatorName() == runs.EstimatorFasterHalf {
-		return func(x []float64) float64 { return stat.FasterHalf(x, runs.HigherIsBetter(metric)) }
+		return func(x []float64) float64 { return stat.FasterHalf(x, e.Words.HigherIsBetter(metric)) }
 	}
 	return stat.Median
 }
@@ -210,7 +217,7 @@ func (e estimator) centre(perBlock, x []float64, metric string) Interval {
 	if e.estimatorName() != runs.EstimatorFasterHalf {
 		return stat.MedianInterval(x, e.confidence)
 	}
-	if out, ok := e.boot.FasterHalfInterval(x, runs.HigherIsBetter(metric), e.confidence); ok {
+	if out, ok := e.boot.FasterHalfInterval(x, e.Words.HigherIsBetter(metric), e.confidence); ok {
 		return out
 	}
 	v := e.reduce(metric)(x)

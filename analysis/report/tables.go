@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"hookbed/analysis/catalog"
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
@@ -71,7 +72,7 @@ func (e estimator) workloadTables(scenario, workload string, groups []*group) []
 	}
 	shown := slices.Clone(main)
 	for _, m := range metrics(groups) {
-		if isResult(m) && !slices.Contains(shown, m) {
+		if e.isResult(m) && !slices.Contains(shown, m) {
 			shown = append(shown, m)
 		}
 	}
@@ -85,7 +86,12 @@ func (e estimator) workloadTables(scenario, workload string, groups []*group) []
 }
 
 // isResult says whether a metric is what the workload itself reported.
-func isResult(metric string) bool {
+func (d *dataset) isResult(metric string) bool {
+	for _, w := range d.Words.Workloads {
+		if slices.ContainsFunc(w.Headline, func(m catalog.Metric) bool { return m.Name == metric }) {
+			return true
+		}
+	}
 	return metric == "throughput" || metric == "retransmits" || metric == "rate" || strings.HasPrefix(metric, "latency_") || metric == "rtt_mean" || isInstructions(metric)
 }
 
@@ -313,7 +319,7 @@ func (e estimator) others() section {
 			groups := e.sorted(s, w)
 			var cols []string
 			for _, m := range metrics(groups) {
-				if !isActivity(m) && !isResult(m) && !isProof(m) {
+				if !isActivity(m) && !e.isResult(m) && !isProof(m) {
 					cols = append(cols, m)
 				}
 			}

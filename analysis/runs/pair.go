@@ -1,6 +1,6 @@
 package runs
 
-import "strings"
+import "hookbed/analysis/catalog"
 
 // MinBlocks is the number of shared blocks from which cells are paired by
 // block: fewer give a spread that no interval can be built on. In virtual time
@@ -97,32 +97,13 @@ func values(blocks []Block) []float64 {
 	return out
 }
 
-// HigherIsBetter says which way a metric points: rates and throughput up,
-// everything that is time, instructions or loss down.
-func HigherIsBetter(metric string) bool {
-	return metric == "throughput" || metric == "rate" || strings.HasSuffix(metric, "_rate")
-}
-
-// Headline lists the metrics that stand for a workload, the best first: the
-// first that was measured counts.
-func Headline(workload string) []string {
-	switch workload {
-	case "TCP_STREAM":
-		return []string{"throughput"}
-	case "TCP_RR":
-		return []string{"latency_mean", "latency_p50", "rate"}
-	case "TCP_CRR":
-		return []string{"rate"}
-	}
-	return []string{"throughput", "latency_mean", "rate"}
-}
-
-// HeadlineOf is the headline metric that a cell of one of the two has; "" if
-// neither has any.
-func HeadlineOf(a, b *Cell) string {
-	for _, m := range Headline(a.Get(FactorWorkload)) {
-		if len(a.Samples(m)) > 0 || len(b.Samples(m)) > 0 {
-			return m
+// HeadlineOf is the headline metric of its workload that a cell of one of the two
+// has; "" if neither has any.
+func HeadlineOf(words catalog.Catalog, a, b *Cell) string {
+	w, _ := words.Workload(a.Get(FactorWorkload))
+	for _, m := range w.Headline {
+		if len(a.Samples(m.Name)) > 0 || len(b.Samples(m.Name)) > 0 {
+			return m.Name
 		}
 	}
 	return ""

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 
+	"hookbed/analysis/catalog"
 	"hookbed/analysis/record"
 )
 
@@ -46,7 +47,10 @@ type Run struct {
 // Plan is the part of plan.json that an analysis uses. Names are matched
 // without regard to case.
 type Plan struct {
-	Spec struct {
+	Schema int
+	// Catalog is what the arms, options and workloads are; nil before schema 2.
+	Catalog *catalog.Catalog
+	Spec    struct {
 		Name        string
 		Description string
 		Seed        uint64
@@ -150,6 +154,9 @@ func read(dir string) (Run, error) {
 	if err := readOptional(filepath.Join(dir, PlanFile), &r.Plan); err != nil {
 		return Run{}, err
 	}
+	if err := r.Plan.check(); err != nil {
+		return Run{}, fmt.Errorf("read %s: %w", filepath.Join(dir, PlanFile), err)
+	}
 	var env any
 	if err := readOptional(filepath.Join(dir, EnvFile), &env); err != nil {
 		return Run{}, err
@@ -177,6 +184,30 @@ func readOptional(path string, v any) error {
 		return fmt.Errorf("parse %s: %w", path, err)
 	}
 	return nil
+}
+
+// planSchema is the newest schema of plan.json that is read here.
+const planSchema = 2
+
+func (p *Plan) check() error {
+	switch {
+	case p == nil:
+		return nil
+	case p.Schema > planSchema:
+		return fmt.Errorf("schema %d is of a later hookbed, want at most %d", p.Schema, planSchema)
+	case p.Schema == planSchema && p.Catalog == nil:
+		return fmt.Errorf("schema %d has a catalog, and here is none", p.Schema)
+	}
+	return nil
+}
+
+// Words are what the run's arms, options and workloads are: as its plan says, or as
+// names were meant before plans said it.
+func (r Run) Words() catalog.Catalog {
+	if r.Plan != nil && r.Plan.Catalog != nil {
+		return *r.Plan.Catalog
+	}
+	return catalog.Schema1()
 }
 
 // flatten turns nested JSON into dotted keys.

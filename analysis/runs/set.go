@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"hookbed/analysis/catalog"
 	"hookbed/analysis/record"
 )
 
@@ -75,6 +76,7 @@ type Set struct {
 	Runs     []Run
 	Cells    []*Cell           // in the order of the plans, then of the rows
 	Units    map[string]string // by metric
+	Words    catalog.Catalog   // what arms, options and workloads are; of two runs that differ, the first's
 	Repeated int               // measurements that were there twice; the first was taken
 }
 
@@ -84,6 +86,7 @@ func Arrange(all []Run) (*Set, error) {
 	s := &Set{Runs: all, Units: map[string]string{}}
 	byID := map[string]*Cell{}
 	for _, r := range all {
+		s.Words = catalog.Join(s.Words, r.Words())
 		if err := s.addPlan(r, byID); err != nil {
 			return nil, fmt.Errorf("read plan of %s: %w", r.Name, err)
 		}

@@ -148,8 +148,8 @@ func policiesCSV(ps []bpf.Policy) string {
 	b.WriteString("source,port,protocol,action\n")
 	for _, p := range ps {
 		protocol, action := "any", actionAllow
-		if p.Proto == protoTCP {
-			protocol = "tcp"
+		if name := protocolName(p.Proto); name != "" {
+			protocol = name
 		}
 		if p.Deny {
 			action = actionDeny

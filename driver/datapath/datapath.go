@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"hookbed/analysis/catalog"
 	"hookbed/bpf"
 	"hookbed/driver/bundle"
 	"hookbed/driver/plan"
@@ -91,8 +92,9 @@ func (s Setup) Guards(phase bundle.Phase) []bundle.Step {
 type filter struct {
 	name, doc  string
 	noPolicies bool
-	options    []plan.Option
-	keys       []plan.FreeKey
+	nature
+	options []plan.Option
+	keys    []plan.FreeKey
 	// inside: it needs nothing of a node, only the endpoints' namespaces.
 	inside bool
 	// maxClients is how many clients it can tell apart, 0 for any number.
@@ -100,6 +102,17 @@ type filter struct {
 	whyClients string
 	refuse     refusal // nil: nothing
 	render     func(*renderer) error
+}
+
+// nature is what a filter is, as catalog.Filter has it.
+type nature struct {
+	mechanism, structure string
+	// regime is the one that it always has; "" if an option says.
+	regime  string
+	control bool
+	peer    string
+	// protocols its policies can name; nil is TCP.
+	protocols []string
 }
 
 // preset is a combination with a name of its own.
@@ -151,6 +164,11 @@ func combined(fa fabric, fi filter) plan.DatapathEntry {
 		Options: slices.Concat([]plan.Option{familyOption()}, fa.options, fi.options),
 	}
 	e.MaxClients, e.WhyClients = fi.maxClients, fi.whyClients
+	e.Mechanism, e.Structure, e.Regime, e.Control, e.Peer = fi.mechanism, fi.structure, fi.regime, fi.control, fi.peer
+	e.Base, e.FabricMechanism = fa.base, fa.mechanism
+	if e.Protocols = fi.protocols; e.Protocols == nil {
+		e.Protocols = []string{catalog.TCP}
+	}
 	if fa.name == fabricVeth {
 		e.MaxClients, e.WhyClients = 1, "fabric \"veth\" is one link between two endpoints"
 	}
@@ -171,6 +189,9 @@ func combined(fa fabric, fi filter) plan.DatapathEntry {
 func Render(cell plan.Cell) (Setup, error) {
 	fa, fi, err := combination(cell)
 	if err != nil {
+		return Setup{}, fmt.Errorf("render cell %s: %w", cell.ID, err)
+	}
+	if _, err := protocolOf(cell); err != nil {
 		return Setup{}, fmt.Errorf("render cell %s: %w", cell.ID, err)
 	}
 	r := newRenderer(cell)

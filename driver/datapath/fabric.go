@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"hookbed/analysis/catalog"
 	"hookbed/driver/bundle"
 	"hookbed/driver/plan"
 )
@@ -8,16 +9,20 @@ import (
 // fabric is one way in which endpoints of a node are joined.
 type fabric struct {
 	name, doc string
+	// base: the others are compared with it, and an arm that names none has it.
+	base bool
+	// mechanism of the programs that it has even where there is no filter.
+	mechanism string
 	options   []plan.Option
 	build     func(*renderer)
 }
 
 func fabrics() []fabric {
 	return []fabric{
-		{name: fabricBridge, doc: "Docker's bridge, or a plain one for namespaces", build: bridgeFabric, options: overlayOptions()},
+		{name: fabricBridge, base: true, doc: "Docker's bridge, or a plain one for namespaces", build: bridgeFabric, options: overlayOptions()},
 		{name: fabricRouted, doc: "a route for each endpoint's veth, no bridge", build: routedFabric, options: overlayOptions()},
-		{name: fabricBPF, doc: "tc programs that redirect between the endpoints' links; no bridge, no netfilter on the node", build: bpfFabric,
-			options: append([]plan.Option{{Key: optDelivery, Allowed: []string{deliverRedirect, deliverPeer, deliverNetkit},
+		{name: fabricBPF, doc: "tc programs that redirect between the endpoints' links; no bridge, no netfilter on the node", build: bpfFabric, mechanism: catalog.TC,
+			options: append([]plan.Option{{Key: optDelivery, Role: catalog.RolePath, Allowed: []string{deliverRedirect, deliverPeer, deliverNetkit},
 				Doc: "bpf_redirect to the veth, bpf_redirect_peer into the endpoint (Linux 5.10), or netkit pairs in the place of veths (6.7)"}}, overlayOptions()...)},
 		{name: fabricVeth, doc: "reference: one veth pair between the endpoints, no node", build: vethFabric},
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"hookbed/analysis/catalog"
 	"hookbed/bpf"
 	"hookbed/driver/bundle"
 	"hookbed/driver/plan"
@@ -11,14 +12,14 @@ import (
 
 // filters lists every filter, by mechanism and within it by structure.
 func filters() []filter {
-	none := filter{name: "none", doc: "no policy", noPolicies: true, inside: true, render: func(*renderer) error { return nil }}
+	none := filter{name: "none", doc: "no policy", noPolicies: true, nature: nature{structure: catalog.Nothing}, inside: true, render: func(*renderer) error { return nil }}
 	return slices.Concat([]filter{none}, netfilterFilters(), tcFilters(), xdpFilters(), peerFilters())
 }
 
 func netfilterFilters() []filter {
-	one := func(name, doc string, placements ...string) filter {
+	one := func(name, structure, doc string, placements ...string) filter {
 		return filter{
-			name: name, doc: doc, inside: true, render: netfilterFilter,
+			name: name, doc: doc, inside: true, render: netfilterFilter, nature: nature{mechanism: catalog.Netfilter, structure: structure},
 			options: slices.Concat(policyOptions(), netfilterOptions(placements...)),
 			refuse:  refuseFirst(refuseMatch, refusePlacement, refuseNetfilter(name)),
 		}
@@ -26,13 +27,13 @@ func netfilterFilters() []filter {
 	iptables := []string{placementInput, placementForward}
 	nft := []string{placementInput, placementForward, placementBridge}
 	return []filter{
-		one(filterIptablesLegacy, "a linear list of iptables-legacy rules", iptables...),
-		one(filterIptablesNft, "a linear list of iptables rules, kept in nftables", iptables...),
-		one(filterIpset, "one iptables-legacy rule that asks an ipset", iptables...),
-		one(filterNftLinear, "a linear list of nftables rules", nft...),
-		one(filterNftSet, "one nftables rule that asks a set", nft...),
-		one(filterNftVmap, "one nftables rule that takes its verdict from a map", nft...),
-		one(filterNftInterval, "one nftables rule that asks a set of intervals", nft...),
+		one(filterIptablesLegacy, catalog.List, "a linear list of iptables-legacy rules", iptables...),
+		one(filterIptablesNft, catalog.List, "a linear list of iptables rules, kept in nftables", iptables...),
+		one(filterIpset, catalog.Hash, "one iptables-legacy rule that asks an ipset", iptables...),
+		one(filterNftLinear, catalog.List, "a linear list of nftables rules", nft...),
+		one(filterNftSet, catalog.Hash, "one nftables rule that asks a set", nft...),
+		one(filterNftVmap, catalog.Hash, "one nftables rule that takes its verdict from a map", nft...),
+		one(filterNftInterval, catalog.Prefixes, "one nftables rule that asks a set of intervals", nft...),
 	}
 }
 
@@ -41,7 +42,7 @@ func netfilterFilters() []filter {
 func tcFilters() []filter {
 	one := func(name, doc string, s bpf.Structure, rs ...refusal) filter {
 		return filter{
-			name: name, doc: doc, options: slices.Concat(policyOptions(), tcOptions(), tableOptions(s)),
+			name: name, doc: doc, options: slices.Concat(policyOptions(), tcOptions(), tableOptions(s)), nature: nature{mechanism: catalog.TC, structure: structureOf(s)},
 			refuse: refuseFirst(append(rs, refuseMatch, refuseNetkitAttach)...), render: func(r *renderer) error { return r.tcFilter(s) },
 		}
 	}
@@ -59,9 +60,18 @@ func tcFilters() []filter {
 		cilium09,
 		{
 			name: "tc-control", doc: "a tc program at the server's eth0 whose cost in instructions is known", noPolicies: true, render: controlFilter,
+			nature:  nature{mechanism: catalog.TC, structure: catalog.Nothing, control: true},
 			options: []plan.Option{{Key: optSpin, Allowed: []string{"0", "100", "1000", "10000"}, Doc: "iterations of the program's loop for each packet"}},
 		},
 	}
+}
+
+// structureOf names the structure of one of our objects.
+func structureOf(s bpf.Structure) string {
+	return map[bpf.Structure]string{
+		bpf.StructurePass: catalog.Nothing, bpf.StructureLinear: catalog.List, bpf.StructureHash: catalog.Hash,
+		bpf.StructureLPM: catalog.Prefixes, bpf.StructureCilium09: catalog.HashAndList,
+	}[s]
 }
 
 // tableOptions are those of the maps that a structure asks.
@@ -97,17 +107,20 @@ func refuseNetkitAttach(_ plan.Lab, _, _ string, o map[string]string) string {
 func xdpFilters() []filter {
 	one := func(name, doc string, s bpf.Structure, rs ...refusal) filter {
 		return filter{
-			name: name, doc: doc, inside: true, options: slices.Concat(policyOptions(), xdpOptions(), []plan.Option{accountingOption()}, tableOptions(s)),
+			nature: nature{mechanism: catalog.XDP, structure: structureOf(s), regime: catalog.Stateless},
+			name:   name, doc: doc, inside: true, options: slices.Concat(policyOptions(), xdpOptions(), []plan.Option{accountingOption()}, tableOptions(s)),
 			refuse: refuseFirst(append(rs, refuseMatch, refuseXDP)...), render: func(r *renderer) error { return r.xdpFilter(s) },
 		}
 	}
 	return []filter{
 		{
 			name: "offloads-off", doc: "control for native XDP: no program, but the offloads that it takes away switched off", noPolicies: true,
+			nature:  nature{structure: catalog.Nothing, control: true},
 			options: []plan.Option{whereOption()}, refuse: refuseXDP, render: offloadsOff,
 		},
 		{
 			name: "xdp-pass", doc: "control for XDP: a program that reads nothing and passes every packet", noPolicies: true, inside: true,
+			nature:  nature{mechanism: catalog.XDP, structure: catalog.Nothing},
 			options: xdpOptions(), refuse: refuseXDP, render: func(r *renderer) error { return r.xdpFilter(bpf.StructurePass) },
 		},
 		one("xdp-linear", "XDP, a stateless list of policies asked in order", bpf.StructureLinear),

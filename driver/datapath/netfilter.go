@@ -183,8 +183,10 @@ func (rs ruleset) checkEntry(e entry) error {
 		return fmt.Errorf("policy = %q is of single addresses", rs.Policy)
 	case rs.Policy == policyL3 && (e.Port != 0 || e.Proto != 0):
 		return fmt.Errorf("policy = %q names no port and no protocol", rs.Policy)
-	case rs.Policy != policyL3 && (e.Port == 0 || e.Proto != protoTCP):
-		return fmt.Errorf("policy = %q names a port and TCP", rs.Policy)
+	case rs.Policy != policyL3 && (e.Port == 0 || protocolName(e.Proto) == ""):
+		return fmt.Errorf("policy = %q names a port and its protocol", rs.Policy)
+	case rs.nftSets() && e.Proto != rs.Policies[0].Proto:
+		return fmt.Errorf("filter %q looks up ports of one protocol, and the policies name %s and %s", rs.Filter, protocolName(rs.Policies[0].Proto), protocolName(e.Proto))
 	case rs.Filter == filterIpset && e.Source.Bits() == 0:
 		return errors.New("ipset's hash types hold no prefix of length 0")
 	default:

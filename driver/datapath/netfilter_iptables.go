@@ -89,7 +89,7 @@ func (rs ruleset) iptablesNew() string {
 func (rs ruleset) iptablesRule(e entry) string {
 	rule := "-s " + e.Source.String() + rs.iptablesTo()
 	if e.Port != 0 {
-		rule += fmt.Sprintf(" -p tcp -m tcp --dport %d", e.Port)
+		rule += fmt.Sprintf(" -p %[1]s -m %[1]s --dport %[2]d", protocolName(e.Proto), e.Port)
 	}
 	return rule + rs.iptablesNew() + rs.iptablesVerdict()
 }

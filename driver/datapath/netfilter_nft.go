@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"hookbed/driver/bundle"
@@ -25,7 +26,7 @@ func (rs ruleset) nft() renderedRules {
 	// "create" fails if the table is there, where "table" would add to it.
 	fmt.Fprintf(&b, "create table %s\ntable %s {\n", table, table)
 	out := renderedRules{Counter: bundle.RuleCounter{Tool: nftTool, Table: table, Chain: rs.nftChain()}}
-	if rs.Filter != filterNftLinear {
+	if rs.nftSets() {
 		b.WriteString(rs.nftSet())
 		out.Elements = map[string]uint64{nftSet: uint64(len(rs.Policies))}
 	}
@@ -60,6 +61,11 @@ func (rs ruleset) nftFamily() string {
 	default:
 		return "ip"
 	}
+}
+
+// nftSets says whether a set or map holds all policies, of one protocol then.
+func (rs ruleset) nftSets() bool {
+	return slices.Contains([]string{filterNftSet, filterNftVmap, filterNftInterval}, rs.Filter)
 }
 
 // nftHook is the hook, after which the chain is named.
@@ -116,7 +122,7 @@ func (rs ruleset) nftVerdictChain() string {
 
 // nftPolicies is the rule of each policy, or the one rule that looks all up.
 func (rs ruleset) nftPolicies() []string {
-	if rs.Filter != filterNftLinear {
+	if rs.nftSets() {
 		return []string{rs.nftLookup()}
 	}
 	var out []string
@@ -129,7 +135,7 @@ func (rs ruleset) nftPolicies() []string {
 func (rs ruleset) nftRule(e entry) string {
 	rule := fmt.Sprintf("%s saddr %s %s", rs.nftIP(), plainSource(e), rs.nftTo())
 	if e.Port != 0 {
-		rule += fmt.Sprintf("tcp dport %d ", e.Port)
+		rule += fmt.Sprintf("%s dport %d ", protocolName(e.Proto), e.Port)
 	}
 	return rule + rs.nftDecision()
 }
@@ -139,7 +145,7 @@ func (rs ruleset) nftRule(e entry) string {
 func (rs ruleset) nftLookup() string {
 	key := rs.nftIP() + " saddr"
 	if rs.Policy != policyL3 {
-		key += " . tcp dport"
+		key += " . " + protocolName(rs.Policies[0].Proto) + " dport"
 	}
 	if rs.Filter == filterNftVmap {
 		return rs.nftTo() + key + " vmap @" + nftSet

@@ -3,6 +3,7 @@ package datapath
 import (
 	"fmt"
 
+	"hookbed/analysis/catalog"
 	"hookbed/driver/plan"
 )
 
@@ -66,15 +67,15 @@ const (
 )
 
 func familyOption() plan.Option {
-	return plan.Option{Key: optFamily, Allowed: []string{familyIPv4, familyIPv6}, Doc: "addresses of endpoints and policies"}
+	return plan.Option{Key: optFamily, Role: catalog.RoleRig, Allowed: []string{familyIPv4, familyIPv6}, Doc: "addresses of endpoints and policies"}
 }
 
 // policyOptions are those of every filter that has policies.
 func policyOptions() []plan.Option {
 	return []plan.Option{
-		{Key: optPolicy, Allowed: []string{policyL4, policyL3, policyCIDR}, Doc: "policies name source, port and protocol; the source alone; or a source prefix of mixed length, port and protocol"},
-		{Key: optAction, Allowed: []string{actionAllow, actionDeny}, Doc: "N policies admit and the rest is dropped, or N policies drop and the rest is admitted"},
-		{Key: optMatch, Allowed: []string{matchLast, matchFirst, matchUniform}, Doc: "place of the policy that admits the client"},
+		{Key: optPolicy, Role: catalog.RolePolicies, Allowed: []string{policyL4, policyL3, policyCIDR}, Doc: "policies name source, port and protocol; the source alone; or a source prefix of mixed length, port and protocol"},
+		{Key: optAction, Role: catalog.RolePolicies, Allowed: []string{actionAllow, actionDeny}, Doc: "N policies admit and the rest is dropped, or N policies drop and the rest is admitted"},
+		{Key: optMatch, Role: catalog.RolePolicies, Allowed: []string{matchLast, matchFirst, matchUniform}, Doc: "place of the policy that admits the client"},
 	}
 }
 
@@ -82,20 +83,25 @@ func accountingOption() plan.Option {
 	return plan.Option{Key: optAccounting, Allowed: []string{accountingOff, accountingPerCPU, accountingAtomic}, Doc: "count packets and bytes of each policy: not, per CPU, or in one shared counter"}
 }
 
+// preallocOption came when runs were stored: cells that do not use it keep their IDs.
 func preallocOption() plan.Option {
-	return plan.Option{Key: optPrealloc, Allowed: []string{preallocOff, preallocOn}, Doc: "allocate the entries of the policies' hashes each as it comes (BPF_F_NO_PREALLOC), or all when the maps are made"}
+	return plan.Option{Key: optPrealloc, Silent: true, Allowed: []string{preallocOff, preallocOn}, Doc: "allocate the entries of the policies' hashes each as it comes (BPF_F_NO_PREALLOC), or all when the maps are made"}
 }
 
 func netfilterOptions(placements ...string) []plan.Option {
 	return []plan.Option{
-		{Key: optState, Allowed: []string{stateAsStudy, stateEstablished, stateStateless}, Doc: "every rule asks for NEW; established connections are accepted first; or no connection tracking"},
+		{Key: optState, Allowed: []string{stateAsStudy, stateEstablished, stateStateless}, Role: catalog.RoleRegime,
+			Regimes: map[string]string{stateAsStudy: catalog.AsStudy, stateEstablished: catalog.EstablishedFirst, stateStateless: catalog.Stateless},
+			Doc:     "every rule asks for NEW; established connections are accepted first; or no connection tracking"},
 		{Key: optPlacement, Allowed: placements, Doc: "hook: INPUT of the server's namespace, forward on its node (DOCKER-USER), or forward of nftables' bridge family"},
 	}
 }
 
 func tcOptions() []plan.Option {
 	return []plan.Option{
-		{Key: optEnforce, Allowed: []string{enforceAll, enforceNew, enforceFirst}, Doc: "look the policy up for every packet that is no answer, for new connections only, or for every packet and before connections, which are asked about what it does not admit"},
+		{Key: optEnforce, Allowed: []string{enforceAll, enforceNew, enforceFirst}, Role: catalog.RoleRegime,
+			Regimes: map[string]string{enforceAll: catalog.AsStudy, enforceNew: catalog.EstablishedFirst, enforceFirst: catalog.PolicyFirst},
+			Doc:     "look the policy up for every packet that is no answer, for new connections only, or for every packet and before connections, which are asked about what it does not admit"},
 		accountingOption(),
 		{Key: optAttach, Allowed: []string{attachClsact, attachTCX}, Doc: "a filter of the clsact qdisc, or a tcx link (Linux 6.6)"},
 	}
@@ -110,7 +116,8 @@ func xdpOptions() []plan.Option {
 
 func whereOption() plan.Option {
 	return plan.Option{Key: optWhere, Allowed: []string{whereEdge, whereEndpoint, whereNIC},
-		Doc: "where the packet can first be met (the node's NIC between hosts, else the endpoint), the server's eth0, or the NIC of its node"}
+		Means: map[string]string{plan.Localhost: whereEndpoint, plan.MultiHost: whereNIC},
+		Doc:   "where the packet can first be met (the node's NIC between hosts, else the endpoint), the server's eth0, or the NIC of its node"}
 }
 
 // refusal says why options are impossible together, "" if they are not.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"hookbed/analysis/catalog"
 	"hookbed/bpf"
 	"hookbed/driver/bundle"
 	"hookbed/driver/plan"
@@ -36,9 +37,9 @@ const (
 // overlayOptions are those of every fabric that has nodes.
 func overlayOptions() []plan.Option {
 	return []plan.Option{
-		{Key: OptOverlay, Allowed: []string{overlayNone, overlayVXLAN, OverlayDocker}, Silent: true,
+		{Key: OptOverlay, Role: catalog.RoleOverlay, Allowed: []string{overlayNone, overlayVXLAN, OverlayDocker}, Silent: true,
 			Doc: "between hosts: routed by the nodes, through VXLAN devices, or through the overlay network of a Docker Swarm"},
-		{Key: optUDPcsum, Allowed: []string{udpcsumOn, udpcsumOff}, Beside: plan.Level{Key: OptOverlay, Level: overlayVXLAN},
+		{Key: optUDPcsum, Role: catalog.RoleOverlay, Allowed: []string{udpcsumOn, udpcsumOff}, Beside: plan.Level{Key: OptOverlay, Level: overlayVXLAN},
 			Doc: "UDP checksum of outer packets: computed (the kernel's default), or zero (what Cilium sets)"},
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"hookbed/analysis/catalog"
 	"hookbed/bpf"
 	"hookbed/driver/bundle"
 	"hookbed/driver/plan"
@@ -40,13 +41,16 @@ func peerFilters() []filter {
 	return []filter{
 		{
 			name: filterXDPFilter, inside: true, render: xdpFilterPeer,
+			nature:  nature{mechanism: catalog.XDP, structure: catalog.Hash, regime: catalog.Stateless, peer: "xdp-tools"},
 			doc:     "xdp-filter of xdp-tools, a peer: an XDP hash of addresses; stateless; names no port beside an address, so an upper bound",
 			options: slices.Concat([]plan.Option{xdpFilterPolicy()}, policyOptions()[1:], xdpOptions()),
 			refuse:  refuseFirst(refuseXDPFilter, refuseMatch, refuseXDP),
 		},
 		{
 			name: filterBPFilter, inside: true, render: bpfilterPeer,
-			doc: "bpfilter 0.6, a peer: rules compiled into one eBPF program, as a list or a set; stateless, no connection tracking",
+			// Mechanism and structure are as its options say.
+			nature: nature{regime: catalog.Stateless, peer: "bpfilter"},
+			doc:    "bpfilter 0.6, a peer: rules compiled into one eBPF program, as a list or a set; stateless, no connection tracking",
 			options: slices.Concat(policyOptions(), []plan.Option{
 				{Key: optForm, Allowed: []string{formSet, formLinear}, Doc: "one rule that asks a hash of the policies, or one rule for each"},
 				{Key: optHook, Allowed: []string{hookTC, hookInput, hookForward, hookXDP},
@@ -351,7 +355,7 @@ func (r *renderer) bpfilterRule(p bpf.Policy) string {
 		match = r.bpfilterIP() + ".snet eq " + p.Source.String()
 	}
 	if p.Port != 0 {
-		match += fmt.Sprintf(" tcp.dport eq %d", p.Port)
+		match += fmt.Sprintf(" %s.dport eq %d", protocolName(p.Proto), p.Port)
 	}
 	return match
 }
@@ -361,18 +365,19 @@ func (r *renderer) bpfilterRule(p bpf.Policy) string {
 // them share is matched beside it, and the control connection has a rule.
 func (r *renderer) bpfilterSets(all []bpf.Policy) (rules []string, elements int) {
 	ip := r.bpfilterIP()
-	key, rest := "("+ip+".saddr, tcp.dport)", ""
+	port := protocolName(r.policies.proto) + ".dport"
+	key, rest := "("+ip+".saddr, "+port+")", ""
 	element := func(p bpf.Policy) string { return fmt.Sprintf("%s, %d", p.Source.Addr(), p.Port) }
 	switch r.policies.kind {
 	case policyL3:
 		key, element = "("+ip+".saddr)", func(p bpf.Policy) string { return p.Source.Addr().String() }
 	case policyCIDR:
 		key, element = "("+ip+".snet)", func(p bpf.Policy) string { return p.Source.String() }
-		rest = fmt.Sprintf(" tcp.dport eq %d", ServicePort)
+		rest = fmt.Sprintf(" %s eq %d", port, ServicePort)
 	}
 	var list, beside []string
 	for _, p := range all {
-		if r.policies.kind == policyCIDR && p.Port != ServicePort {
+		if r.policies.kind == policyCIDR && p.Port != ServicePort || p.Port != 0 && p.Proto != r.policies.proto {
 			beside = append(beside, r.bpfilterRule(p))
 			continue
 		}

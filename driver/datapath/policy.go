@@ -1,22 +1,46 @@
 package datapath
 
 import (
+	"cmp"
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
 
+	"hookbed/analysis/catalog"
 	"hookbed/bpf"
 	"hookbed/driver/plan"
 )
 
-const protoTCP = 6
+// Protocols of policies by their numbers in an IP header.
+const (
+	protoTCP = 6
+	protoUDP = 17
+)
+
+// protocolName is what rule languages call a protocol, "" if policies cannot name it.
+func protocolName(number uint8) string {
+	return map[uint8]string{protoTCP: catalog.TCP, protoUDP: catalog.UDP}[number]
+}
+
+// protocolOf is the number of a workload's protocol; TCP of a cell that says none.
+func protocolOf(cell plan.Cell) (uint8, error) {
+	name := cmp.Or(cell.Protocol, catalog.TCP)
+	for _, number := range []uint8{protoTCP, protoUDP} {
+		if protocolName(number) == name {
+			return number, nil
+		}
+	}
+	return 0, fmt.Errorf("no policy can name the protocol %q", name)
+}
 
 // policies are the N policies of a cell, in the order in which a list holds them.
 type policies struct {
-	kind string // policyL3, policyL4, policyCIDR
-	deny bool   // they name who is denied, and everything else is admitted
-	list []bpf.Policy
+	kind  string // policyL3, policyL4, policyCIDR
+	proto uint8  // of the workload, which they name unless they name no port
+	deny  bool   // they name who is denied, and everything else is admitted
+	list  []bpf.Policy
 	// clients are the places of the policies that admit clients, in the order of
 	// the list; none in a deny list.
 	clients []int
@@ -27,7 +51,8 @@ type policies struct {
 // a fixed seed, so that every arm and run gets the same list. There are N in all,
 // so that more clients do not also mean a longer list.
 func policiesOf(cell plan.Cell, t Topology) policies {
-	ps := policies{kind: cell.Get(optPolicy), deny: cell.Get(optAction) == actionDeny}
+	proto, _ := protocolOf(cell) // Render has refused others
+	ps := policies{kind: cell.Get(optPolicy), proto: proto, deny: cell.Get(optAction) == actionDeny}
 	n, clients := cell.Int(plan.FactorPolicies), t.Clients()
 	if n == 0 {
 		return ps
@@ -52,7 +77,7 @@ func policiesOf(cell plan.Cell, t Topology) policies {
 func (ps policies) of(source netip.Prefix, port int) bpf.Policy {
 	p := bpf.Policy{Source: source, Deny: ps.deny}
 	if ps.kind != policyL3 {
-		p.Port, p.Proto = uint16(port), protoTCP
+		p.Port, p.Proto = uint16(port), ps.proto
 	}
 	return p
 }
@@ -94,7 +119,7 @@ func matchAt(match string, n, clients int) []int {
 // size is N.
 func (ps policies) size() int { return len(ps.list) }
 
-// control admits each client's control connection of netperf, which the workload
+// control admits each client's control connection of netperf, TCP always, which the workload
 // needs beside the measured one. Policies without ports admit it already.
 func (ps policies) control(t Topology) []bpf.Policy {
 	if ps.size() == 0 || ps.deny || ps.kind == policyL3 {

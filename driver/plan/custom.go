@@ -86,14 +86,3 @@ func readFile(path string) ([]byte, error) {
 	}
 	return os.ReadFile(path)
 }
-
-// attachFiles gives every cell the files of its arm.
-func (p *Plan) attachFiles() {
-	files := map[string]map[string]File{}
-	for _, a := range p.Spec.Arms {
-		files[a.Name] = a.Files
-	}
-	for i := range p.Cells {
-		p.Cells[i].Files = files[p.Cells[i].Get(FactorArm)]
-	}
-}

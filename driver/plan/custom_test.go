@@ -10,10 +10,10 @@ import (
 // customCatalog has one datapath with keys for a file and a word.
 func customCatalog() Catalog {
 	return Catalog{
-		Datapaths: []DatapathEntry{{Name: "own", Fabric: "bridge", Filter: "custom", Keys: []FreeKey{
+		Datapaths: []DatapathEntry{{Name: "own", Fabric: "bridge", Filter: "custom", Protocols: []string{"tcp"}, Keys: []FreeKey{
 			{Key: "apply", File: true, Doc: "a script"}, {Key: "program", Default: "main", Doc: "a word"},
 		}}},
-		Workloads: []WorkloadEntry{{Name: "TCP_RR"}},
+		Workloads: []WorkloadEntry{{Name: "TCP_RR", Protocol: "tcp"}},
 	}
 }
 

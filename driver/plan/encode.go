@@ -29,6 +29,14 @@ func (p *Plan) Digest() (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
+// SameTrials is a digest of what is measured, in which order: of all of the plan but
+// its schema and the words for what arms are, which a later driver may have more of.
+func (p *Plan) SameTrials() (string, error) {
+	bare := *p
+	bare.Schema, bare.Catalog = 0, nil
+	return bare.Digest()
+}
+
 // Decode reads plan.json and checks that it hangs together: known fields,
 // IDs that match their factors, blocks that follow from the experiment, trials
 // of known cells in their blocks, each once and in order.
@@ -42,13 +50,16 @@ func Decode(data []byte) (*Plan, error) {
 	if err := p.check(); err != nil {
 		return nil, fmt.Errorf("decode plan: %w", err)
 	}
-	p.attachFiles()
+	p.attach()
 	return &p, nil
 }
 
 func (p *Plan) check() error {
-	if p.Schema != PlanSchema {
-		return fmt.Errorf("schema %d, want %d", p.Schema, PlanSchema)
+	if p.Schema != PlanSchema && p.Schema != 1 {
+		return fmt.Errorf("schema %d, want 1 or %d", p.Schema, PlanSchema)
+	}
+	if err := p.checkCatalog(); err != nil {
+		return err
 	}
 	if len(p.Trials) == 0 {
 		return errors.New("no trials")

@@ -12,8 +12,9 @@ import (
 	"time"
 )
 
-// PlanSchema is the version of plan.json.
-const PlanSchema = 1
+// PlanSchema is the version of plan.json. Schema 1 had no catalog
+// (catalog.Schema1 has its words); it is still read, and written where it is kept.
+const PlanSchema = 2
 
 const kernelOfHost = "host"
 
@@ -35,7 +36,9 @@ func Expand(s Spec, cat Catalog) (*Plan, error) {
 	if err := checkIDs(p.Cells); err != nil {
 		return nil, err
 	}
-	p.attachFiles()
+	chosen := cat.chosen(p)
+	p.Catalog = &chosen
+	p.attach()
 	p.Blocks = blocks(s)
 	p.Trials = order(p)
 	return p, nil

@@ -154,8 +154,11 @@ func TestDecodeRefusesWhatDoesNotHangTogether(t *testing.T) {
 	}
 	first := p.Trials[0].Cell
 	for name, edit := range map[string][2]string{
-		"other schema":   {`"schema": 1`, `"schema": 2`},
-		"unknown field":  {`"schema": 1`, `"schema": 1, "x": 1`},
+		"other schema":   {`"schema": 2`, `"schema": 3`},
+		"no catalog":     {`"catalog": {`, `"catalog": null, "x": {`},
+		"a catalog of 1": {`"schema": 2`, `"schema": 1`},
+		"unknown filter": {`"name": "none"`, `"name": "nothing"`},
+		"unknown field":  {`"schema": 2`, `"schema": 2, "x": 1`},
 		"edited factor":  {`"policies": "0"`, `"policies": "1"`},
 		"unknown cell":   {`"cell": "` + first, `"cell": "0` + first[1:]},
 		"order":          {`"order": 2`, `"order": 3`},

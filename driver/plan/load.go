@@ -366,6 +366,7 @@ func (l *loader) matrix(t *table, s *Spec) {
 			t.doc.problem(t.doc.lines[path], path, "is not in matrix.workloads; add it there, or remove it here")
 		}
 	}
+	l.oneProtocol(t, s.Workloads)
 	s.Policies = t.counts("policies", 0, maxPolicies)
 	if _, ok := t.get("clients"); ok {
 		s.Clients = t.counts("clients", 1, maxClients)
@@ -465,6 +466,7 @@ func (l *loader) arm(t *table, s Spec) Arm {
 	l.freeKeys(t, entry, &a)
 	t.finish()
 	l.clients(t, key, entry, s)
+	l.protocols(t, key, entry, s)
 	if entry.Refuse == nil || !l.labOK || len(l.doc.problems) > before {
 		return a
 	}

@@ -15,14 +15,14 @@ func testCatalog() Catalog {
 	return Catalog{
 		Kernels:   []string{"6.1", "6.12"},
 		NICs:      map[string][]string{"6.1": {"virtio", "vmxnet3"}, "6.12": {"virtio", "vmxnet3", "e1000e"}},
-		Workloads: []WorkloadEntry{{Name: "TCP_STREAM", Streams: true}, {Name: "TCP_RR", Counts: true}},
+		Workloads: []WorkloadEntry{{Name: "TCP_STREAM", Streams: true, Protocol: "tcp"}, {Name: "TCP_RR", Counts: true, Protocol: "tcp"}},
 		Datapaths: []DatapathEntry{
 			{Name: "docker", Fabric: "bridge", Filter: "none", NoPolicies: true},
-			{Name: "iptables", Fabric: "bridge", Filter: "iptables-legacy", MaxClients: 4, WhyClients: "it is a test", Options: []Option{
+			{Name: "iptables", Fabric: "bridge", Filter: "iptables-legacy", Protocols: []string{"tcp"}, MaxClients: 4, WhyClients: "it is a test", Options: []Option{
 				{Key: "state", Allowed: []string{"as-study", "established-first"}},
 				{Key: "placement", Allowed: []string{"input", "forward"}},
 			}},
-			{Name: "xdp", Fabric: "bridge", Filter: "xdp-hash", Options: []Option{
+			{Name: "xdp", Fabric: "bridge", Filter: "xdp-hash", Protocols: []string{"tcp"}, Options: []Option{
 				{Key: "attach", Allowed: []string{"native", "generic"}},
 			}, Refuse: refuseNativeOnOneQueue},
 		},

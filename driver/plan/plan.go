@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"hookbed/analysis/catalog"
 )
 
 // Providers, endpoints, scenarios and accelerators: the allowed levels.
@@ -148,6 +150,17 @@ type DatapathEntry struct {
 	Impossible string
 	// NoPolicies: enforces nothing, so only N = 0 exists.
 	NoPolicies bool
+	// Mechanism, Structure, Regime, Control and Peer are the filter's, as
+	// catalog.Filter has them; Base and FabricMechanism the fabric's.
+	Mechanism       string
+	Structure       string
+	Regime          string
+	Control         bool
+	Peer            string
+	Base            bool
+	FabricMechanism string
+	// Protocols are those that its policies can name. Without policies it carries any.
+	Protocols []string
 	// Refuse returns why this combination is impossible, or "". It sees the
 	// options with defaults filled in.
 	Refuse func(lab Lab, scenario string, options map[string]string) string
@@ -159,8 +172,14 @@ type Option struct {
 	Allowed []string // the first is the default
 	Doc     string
 	// Silent: at its default it is no factor of a cell. So an option that came
-	// later leaves cells that do not use it, and their IDs, as they were.
+	// later leaves cells that do not use it, and their IDs, as they were. The default
+	// of such an option can never change: cells do not say it.
 	Silent bool
+	// Role, Regimes and Means are those of catalog.Option; the role is
+	// catalog.RoleEnforcement unless said.
+	Role    string
+	Regimes map[string]string
+	Means   map[string]string
 	// Beside is the level of another option, listed before this one, without which
 	// this one means nothing and is no factor.
 	Beside Level
@@ -180,6 +199,14 @@ type WorkloadEntry struct {
 	Doc     string
 	Streams bool // it can have several connections of each client
 	Counts  bool // it can be measured by a number of transactions
+	// What the numbers are, as catalog.Workload has it.
+	Protocol string // of what it measures, which policies then name
+	Tool     string
+	Headline []catalog.Metric
+	Metrics  []catalog.Metric
+	Work     catalog.Work
+	Figure   string
+	Study    bool
 }
 
 // Cell is one combination of levels.
@@ -189,6 +216,9 @@ type Cell struct {
 	Factors map[string]string `json:"factors"`
 	// Files are those of its arm, by key.
 	Files map[string]File `json:"-"`
+	// Protocol is that of its workload, which policies name; one for all cells of a
+	// plan. "" is TCP.
+	Protocol string `json:"-"`
 }
 
 // Trial is one measured repetition of one cell, in the order it runs.
@@ -214,11 +244,13 @@ type Block struct {
 
 // Plan is an experiment expanded.
 type Plan struct {
-	Schema int     `json:"schema"`
-	Spec   Spec    `json:"spec"`
-	Blocks []Block `json:"blocks,omitempty"` // in order, where they differ
-	Cells  []Cell  `json:"cells"`
-	Trials []Trial `json:"trials"`
+	Schema int  `json:"schema"`
+	Spec   Spec `json:"spec"`
+	// Catalog is what the arms, options and workloads are; nil in schema 1.
+	Catalog *catalog.Catalog `json:"catalog,omitempty"`
+	Blocks  []Block          `json:"blocks,omitempty"` // in order, where they differ
+	Cells   []Cell           `json:"cells"`
+	Trials  []Trial          `json:"trials"`
 }
 
 // Factor names that other packages read. Options of an arm are factors too,

@@ -17,11 +17,11 @@ const maxDifferences = 5
 // Check compares the plan of the run with the plan an experiment expands to
 // now. Where they differ the error wraps ErrPlanChanged and names what differs.
 func (d *Dir) Check(now *plan.Plan) error {
-	was, err := d.plan.Digest()
+	was, err := d.plan.SameTrials()
 	if err != nil {
 		return err
 	}
-	is, err := now.Digest()
+	is, err := now.SameTrials()
 	if err != nil || was == is {
 		return err
 	}

@@ -88,11 +88,11 @@ func (m *merger) add(path string) error {
 	}
 	m.dirs = append(m.dirs, d)
 	if d != m.dirs[0] {
-		was, err := m.plan().Digest()
+		was, err := m.plan().SameTrials()
 		if err != nil {
 			return err
 		}
-		is, err := d.plan.Digest()
+		is, err := d.plan.SameTrials()
 		if err != nil {
 			return err
 		}

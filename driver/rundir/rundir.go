@@ -26,6 +26,7 @@ import (
 	"regexp"
 	"slices"
 
+	"hookbed/analysis/catalog"
 	"hookbed/analysis/record"
 	"hookbed/driver/plan"
 )
@@ -69,6 +70,7 @@ type Dir struct {
 	raw     map[Key]string // raw directories of trials under way
 	shard   Shard
 	samples map[string][]sample // by cell, for the stopping rule
+	words   catalog.Catalog     // what the plan's workloads are
 }
 
 // Create makes a run directory for a plan. The directory may exist if it is
@@ -182,7 +184,7 @@ func hold(path string) (*Dir, error) {
 }
 
 func (d *Dir) setPlan(p *plan.Plan) {
-	d.plan, d.factors, d.trials = p, p.FactorNames(), map[Key]bool{}
+	d.plan, d.words, d.factors, d.trials = p, p.Words(), p.FactorNames(), map[Key]bool{}
 	for _, t := range p.Trials {
 		d.trials[keyOf(t)] = true
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"hookbed/analysis/catalog"
 	"hookbed/analysis/record"
 	"hookbed/driver/plan"
 )
@@ -34,8 +35,8 @@ datapath = "d"
 func makePlan(t *testing.T, text string) *plan.Plan {
 	t.Helper()
 	cat := plan.Catalog{
-		Datapaths: []plan.DatapathEntry{{Name: "d", Fabric: "bridge", Filter: "none"}},
-		Workloads: []plan.WorkloadEntry{{Name: "TCP_RR"}},
+		Datapaths: []plan.DatapathEntry{{Name: "d", Fabric: "bridge", Filter: "none", Protocols: []string{"tcp"}}},
+		Workloads: []plan.WorkloadEntry{{Name: "TCP_RR", Protocol: "tcp", Headline: []catalog.Metric{{Name: "rate", Unit: "1/s", Higher: true}}}},
 	}
 	s, err := plan.Parse("six.toml", []byte(text), cat)
 	if err != nil {

@@ -3,6 +3,7 @@ package rundir
 import (
 	"slices"
 
+	"hookbed/analysis/catalog"
 	"hookbed/analysis/record"
 	"hookbed/analysis/stat"
 	"hookbed/driver/plan"
@@ -17,17 +18,15 @@ type sample struct {
 	value float64
 }
 
-// headline is the metric of a workload that decides when its cells end.
-func headline(workload string) string {
-	if workload == "TCP_STREAM" {
-		return "throughput"
-	}
-	return "rate"
+// stopping is the metric of a cell's workload that decides when the cell ends.
+func (d *Dir) stopping(factors map[string]string) catalog.Metric {
+	w, _ := d.words.Workload(factors[plan.FactorWorkload])
+	return w.Stopping()
 }
 
 // note keeps the number that a row holds for the stopping rule.
 func (d *Dir) note(r record.Row) {
-	if d.plan.Spec.Measure.Stop == nil || r.Status != record.StatusOK || r.Metric != headline(r.Factors[plan.FactorWorkload]) {
+	if d.plan.Spec.Measure.Stop == nil || r.Status != record.StatusOK || r.Metric != d.stopping(r.Factors).Name {
 		return
 	}
 	d.samples[r.Cell] = append(d.samples[r.Cell], sample{r.Order, r.Value})
@@ -39,8 +38,8 @@ func (d *Dir) note(r record.Row) {
 //
 // A cell has ceil(min/blocks) trials in every block, so that it visits all of
 // them. Any further one is passed over once the cell has min ok trials and the
-// 95 % interval of its estimate - of throughput for TCP_STREAM, of rate
-// for other workloads - is narrow enough, or it has max.
+// 95 % interval of its estimate, of the workload's headline metric, is narrow enough,
+// or it has max.
 func (d *Dir) Stopped(t plan.Trial) bool {
 	m, blocks := d.plan.Spec.Measure, d.plan.Spec.CellBlocks()
 	if m.Stop == nil || t.Trial <= (m.Stop.Min+blocks-1)/blocks {
@@ -56,7 +55,8 @@ func (d *Dir) Stopped(t plan.Trial) bool {
 	case len(before) >= m.Stop.Max:
 		return true
 	}
-	return narrowEnough(m, d.plan.Spec.Seed, before)
+	cell, _ := d.plan.CellByID(t.Cell)
+	return narrowEnough(m, d.plan.Spec.Seed, before, d.stopping(cell.Factors).Higher)
 }
 
 // before are the numbers of a trial's cell from trials earlier in the plan.
@@ -72,11 +72,10 @@ func (d *Dir) before(t plan.Trial) []float64 {
 	return out
 }
 
-func narrowEnough(m plan.Measure, seed uint64, values []float64) bool {
+func narrowEnough(m plan.Measure, seed uint64, values []float64, higherIsFaster bool) bool {
 	if m.Estimator == plan.EstimatorMedian {
 		return stat.NarrowEnough(stat.MedianInterval(values, stopConfidence), stopConfidence, m.Stop.CI)
 	}
-	const higherIsFaster = true // both headline metrics are rates
 	e, ok := stat.Bootstrap{Seed: seed}.FasterHalfInterval(values, higherIsFaster, stopConfidence)
 	return ok && stat.NarrowEnough(e, stopConfidence, m.Stop.CI)
 }

@@ -6,6 +6,12 @@ import (
 	"hookbed/driver/plan"
 )
 
+// Metrics of instructions per unit of work, in virtual time.
+const (
+	instructionsPerTransaction = "instructions_per_transaction"
+	instructionsPerMiB         = "instructions_per_mib"
+)
+
 // instructions says what the metrics of a trial in virtual time come to in
 // executed instructions: of one transaction, or of one MiB received. Time is
 // instructions there, but for the time in which the machine had nothing to do.
@@ -21,9 +27,9 @@ func instructions(cell plan.Cell, raw fs.FS, metrics []Metric) ([]Metric, error)
 	for _, m := range metrics {
 		switch {
 		case m.Name == "rate" && m.Value > 0:
-			return []Metric{{"instructions_per_transaction", "1", perSecond / m.Value}}, nil
+			return []Metric{{instructionsPerTransaction, "1", perSecond / m.Value}}, nil
 		case m.Name == "throughput" && m.Value > 0:
-			return []Metric{{"instructions_per_mib", "1", perSecond / (m.Value / 8 / (1 << 20))}}, nil
+			return []Metric{{instructionsPerMiB, "1", perSecond / (m.Value / 8 / (1 << 20))}}, nil
 		}
 	}
 	return nil, nil

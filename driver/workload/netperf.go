@@ -2,9 +2,11 @@ package workload
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
+	"hookbed/analysis/catalog"
 	"hookbed/driver/bundle"
 	"hookbed/driver/plan"
 )
@@ -27,9 +29,43 @@ func netperfSelectors() []struct {
 	}
 }
 
+// requestResponse is the study's measure of latency.
+func requestResponse() workload {
+	w := netperf("TCP_RR", "netperf, one-byte request and response on one connection; transactions a second and their latency")
+	w.Headline = []catalog.Metric{{Name: "latency_mean", Title: "latency", Unit: "s"}, {Name: "latency_p50", Title: "median latency", Unit: "s"}, rate("transaction rate")}
+	w.Metrics = slices.Concat(latencies("latency_p90", "latency_p99"), sharing("rate", "1/s"))
+	w.Work = catalog.Work{Name: "transaction", Instructions: instructionsPerTransaction, Packets: 2} // acknowledgements ride on them
+	w.Figure, w.Study = "latency", true
+	return w
+}
+
+// connectRequestResponse has no headline of time: its latency is that of the
+// request alone.
+func connectRequestResponse() workload {
+	w := netperf("TCP_CRR", "netperf, connect, request, response, close; connections a second")
+	w.Headline = []catalog.Metric{rate("connection rate")}
+	w.Metrics = slices.Concat(latencies("latency_mean", "latency_p50", "latency_p90", "latency_p99"), sharing("rate", "1/s"))
+	w.Work = catalog.Work{Name: "connection", Instructions: instructionsPerTransaction}
+	w.Figure = "crr-rate"
+	return w
+}
+
+func rate(title string) catalog.Metric {
+	return catalog.Metric{Name: "rate", Title: title, Unit: "1/s", Higher: true}
+}
+
+func latencies(names ...string) (out []catalog.Metric) {
+	for _, name := range names {
+		out = append(out, catalog.Metric{Name: name, Unit: "s"})
+	}
+	return out
+}
+
+// netperf is a test of netperf's over TCP.
 func netperf(test, doc string) workload {
 	return workload{
-		WorkloadEntry: plan.WorkloadEntry{Name: test, Doc: doc, Counts: true},
+		WorkloadEntry: plan.WorkloadEntry{Name: test, Doc: doc, Protocol: catalog.TCP, Tool: "netperf", Counts: true},
+		raw:           ".txt",
 		server: func(t Target, port int) []string {
 			return []string{"netserver", "-D", t.family(), "-p", strconv.Itoa(port)}
 		},

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"hookbed/analysis/catalog"
 	"hookbed/driver/bundle"
 	"hookbed/driver/plan"
 )
@@ -47,6 +48,8 @@ type workload struct {
 	// parse reads what one client printed. alone: it was the only one; of several
 	// one may have had nothing.
 	parse func(data []byte, alone bool) ([]Metric, error)
+	// raw is the suffix of the files with what clients print.
+	raw string
 	// turns is the policy under which programs share the one CPU of virtual time,
 	// where they would else take turns as chance has it (docs/virtual-time.md).
 	turns string
@@ -65,13 +68,25 @@ const (
 func registry() []workload {
 	return []workload{
 		{
-			WorkloadEntry: plan.WorkloadEntry{Name: "TCP_STREAM", Doc: "iperf3, bulk TCP; bits received a second", Streams: true},
-			server:        iperfServer, each: true, client: iperfClient, parse: parseIperf,
+			WorkloadEntry: plan.WorkloadEntry{
+				Name: "TCP_STREAM", Doc: "iperf3, bulk TCP; bits received a second", Streams: true, Protocol: catalog.TCP, Tool: "iperf3", Figure: "throughput", Study: true,
+				Headline: []catalog.Metric{{Name: "throughput", Title: "throughput", Unit: "bit/s", Higher: true}},
+				Metrics: slices.Concat([]catalog.Metric{{Name: "retransmits", Unit: "1"}, {Name: "rtt_mean", Unit: "s"},
+					{Name: "stream_fairness", Unit: "1", Higher: true}}, sharing("throughput", "bit/s")),
+				Work: catalog.Work{Name: "MiB", Instructions: instructionsPerMiB, Bytes: 1 << 20},
+			},
+			raw:    ".json",
+			server: iperfServer, each: true, client: iperfClient, parse: parseIperf,
 			turns: bundle.SchedBatch, // several threads, which real time does not suit
 		},
-		netperf("TCP_RR", "netperf, one-byte request and response on one connection; transactions a second and their latency"),
-		netperf("TCP_CRR", "netperf, connect, request, response, close; connections a second"),
+		requestResponse(),
+		connectRequestResponse(),
 	}
+}
+
+// sharing are the metrics of how several clients share what is the higher the better.
+func sharing(metric, unit string) []catalog.Metric {
+	return []catalog.Metric{{Name: "fairness", Unit: "1", Higher: true}, {Name: metric + "_min", Unit: unit, Higher: true}, {Name: metric + "_max", Unit: unit, Higher: true}}
 }
 
 // Catalog describes every workload to the plan's loader.
@@ -208,14 +223,8 @@ func RawResult(cell plan.Cell) string { return rawOf(cell, 0) }
 
 // rawOf is the name of the raw file of client number k, from 0.
 func rawOf(cell plan.Cell, k int) string {
-	return numbered(rawResult, k) + rawSuffix(cell.Get(plan.FactorWorkload))
-}
-
-func rawSuffix(name string) string {
-	if name == "TCP_STREAM" {
-		return ".json"
-	}
-	return ".txt"
+	w, _ := find(cell) // Render has refused others
+	return numbered(rawResult, k) + w.raw
 }
 
 // Parse turns the raw files of a trial into metrics.

@@ -1,0 +1,38 @@
+package catalog
+
+import (
+	"maps"
+	"slices"
+)
+
+// join appends what a list lacks, at its place in the other list: behind the entry
+// that precedes it there, so that the driver's order is kept. both makes one of
+// two entries of a name; nil takes the first.
+func join[T any](list, more []T, name func(T) string, both func(a, b T) T) []T {
+	out := slices.Clone(list)
+	at := 0
+	for _, m := range more {
+		i := slices.IndexFunc(out, func(o T) bool { return name(o) == name(m) })
+		if i < 0 {
+			out = slices.Insert(out, at, m)
+			at++
+			continue
+		}
+		if both != nil {
+			out[i] = both(out[i], m)
+		}
+		at = i + 1
+	}
+	return out
+}
+
+// addDefaults is a filter with the defaults of another plan's entry of it.
+func addDefaults(a, b Filter) Filter {
+	if len(b.Defaults) == 0 {
+		return a
+	}
+	defaults := maps.Clone(b.Defaults)
+	maps.Copy(defaults, a.Defaults)
+	a.Defaults = defaults
+	return a
+}

@@ -60,10 +60,13 @@ func (e estimator) answers(c content) []Answer {
 	var out []Answer
 	for _, place := range e.scenarios {
 		a := Answer{Clock: e.clock(), Place: place, Sentences: []Sentence{}}
-		for _, s := range []Sentence{e.inShort(place), e.withoutPolicies(place), e.withPolicies(place), e.turnSentence(place), explained(place, c.Explanations)} {
+		for _, s := range append([]Sentence{e.inShort(place), e.withoutPolicies(place), e.withPolicies(place), e.turnSentence(place)}, explained(place, c.Explanations)...) {
 			if s.Text != "" {
 				a.Sentences = append(a.Sentences, s)
 			}
+		}
+		if slices.ContainsFunc(a.Sentences, func(s Sentence) bool { return strings.Contains(s.Text, stat.RoughMark) }) {
+			a.Note = stat.RoughNote
 		}
 		if len(a.Sentences) > 0 {
 			out = append(out, a)
@@ -202,8 +205,8 @@ func (e estimator) effectOf(arm string, rs []measured, ratioOf func(Summary) *In
 	return kind, size
 }
 
-// compared tells the arms of a place by what their ratios say; nothing and
-// alike are the words for arms whose difference is little or cannot be told.
+// told says of the arms of a place what their ratios say; alike and
+// nothing are the words for arms whose difference is little or cannot be told.
 func (e estimator) told(rs []measured, arms []string, ratioOf func(Summary) *Interval, alike, nothing string) string {
 	of := map[effect][]string{}
 	size := map[string]float64{}
@@ -261,7 +264,7 @@ func (e estimator) withoutPolicies(place string) Sentence {
 	}
 	arms := e.armsOf(rs)
 	against := func(s Summary) *Interval { return s.VsReference }
-	text := e.told(rs, arms, against, "within 2 % of "+e.ref+" are", "not distinguishable from "+e.ref+" are")
+	text := e.told(rs, arms, against, "within 2 % of "+e.ref+":", "not distinguishable from "+e.ref+":")
 	return Sentence{"Without policies, " + units(rs), text + "."}
 }
 
@@ -272,7 +275,7 @@ func (e estimator) withPolicies(place string) Sentence {
 		return Sentence{}
 	}
 	arms := e.armsOf(rs)
-	text := e.told(rs, arms, func(s Summary) *Interval { return s.VsZero }, "changed by less than 2 % are", "no change can be told of")
+	text := e.told(rs, arms, func(s Summary) *Interval { return s.VsZero }, "changed by less than 2 %:", "no change can be told:")
 	return Sentence{fmt.Sprintf("With %d policies, and how many times as much as with none, %s", e.mostPolicies(rs), units(rs)), text + "."}
 }
 
@@ -322,24 +325,50 @@ func (e estimator) amount(r measured, g *group) string {
 func (e estimator) turnSentence(place string) Sentence {
 	var parts []string
 	for _, m := range e.measures() {
-		cost, ok := e.costOf(m)
-		if !ok {
-			continue
-		}
-		var of []string
-		for _, pair := range e.turnPairs(place, m.workload) {
-			if text := e.turnOf(place, cost, pair); text != "" {
-				of = append(of, text)
+		if cost, ok := e.costOf(m); ok {
+			if of := e.turns(place, cost); len(of) > 0 {
+				parts = append(parts, m.workload+": "+strings.Join(upTo(of), "; "))
 			}
-		}
-		if len(of) > 0 {
-			parts = append(parts, m.workload+": "+strings.Join(upTo(of), "; "))
 		}
 	}
 	if len(parts) == 0 {
 		return Sentence{}
 	}
 	return Sentence{"Turn point", strings.Join(parts, ". ") + "."}
+}
+
+// turns are the turn points of a workload. Lists that cost more than a hash
+// whatever N is are told together, and so are those that never do.
+func (e estimator) turns(place string, m costMeasure) []string {
+	var out, hashes []string
+	always, never := map[string][]string{}, map[string][]string{}
+	for _, pair := range e.turnPairs(place, m.workload) {
+		list, hash := pair[0], pair[1]
+		turn, most, ok := e.turnOf(place, m, list, hash)
+		if !ok {
+			continue
+		}
+		if !slices.Contains(hashes, hash) {
+			hashes = append(hashes, hash)
+		}
+		switch {
+		case turn.None && turn.N.Low >= most:
+			never[hash] = append(never[hash], list)
+		case turn.N.High <= 0:
+			always[hash] = append(always[hash], list)
+		case turn.N.High < most:
+			out = append(out, fmt.Sprintf("%s costs more than %s from N = %.0f on (%.0f to %.0f)", list, hash, math.Ceil(turn.N.Estimate), math.Floor(turn.N.Low), math.Ceil(turn.N.High)))
+		}
+	}
+	for _, hash := range hashes {
+		if lists := always[hash]; len(lists) > 0 {
+			out = append(out, fmt.Sprintf("%s costs less than %s whatever N is", hash, list(lists)))
+		}
+		if lists := never[hash]; len(lists) > 0 {
+			out = append(out, fmt.Sprintf("%s costs no less than %s up to the most policies", hash, list(lists)))
+		}
+	}
+	return out
 }
 
 // costOf is the cost that a headline measure stands for.
@@ -373,35 +402,31 @@ func (e estimator) turnPairs(place, workload string) [][2]string {
 	return out
 }
 
-func (e estimator) turnOf(place string, m costMeasure, pair [2]string) string {
-	a, b := e.points(place, pair[0], m), e.points(place, pair[1], m)
+// turnOf is where a list begins to cost more than a hash, and the most policies
+// that it was measured with; ok is false where that is not known well enough.
+func (e estimator) turnOf(place string, m costMeasure, list, hash string) (turn stat.TurnPoint, most float64, ok bool) {
+	a, b := e.points(place, list, m), e.points(place, hash, m)
 	if len(levelsIn(a)) < 2 || len(b.N) == 0 {
-		return ""
+		return turn, 0, false
 	}
-	most := slices.Max(a.N)
+	most = slices.Max(a.N)
 	turn, err := stat.Crossover(a, b, most, e.costOptions())
-	switch {
-	case err != nil || turn.N.Confidence < e.confidence:
-		return ""
-	case turn.None && turn.N.Low >= most:
-		return fmt.Sprintf("%s costs no more than %s up to %.0f", pair[0], pair[1], most)
-	case turn.N.High <= 0:
-		return fmt.Sprintf("%s costs more than %s from the start", pair[0], pair[1])
-	case turn.N.High >= most:
-		return ""
-	}
-	return fmt.Sprintf("%s costs more than %s from N = %.0f (%.0f to %.0f)", pair[0], pair[1], math.Ceil(turn.N.Estimate), math.Floor(turn.N.Low), math.Ceil(turn.N.High))
+	return turn, most, err == nil && turn.N.Confidence >= e.confidence
 }
 
 // explained repeats what the explanations of a place found.
-func explained(place string, all []Explanation) Sentence {
-	var parts []string
+func explained(place string, all []Explanation) (out []Sentence) {
 	for _, x := range all {
-		if x.Scenario == place && len(x.Orders) > 0 && x.Orders[0].Total != nil {
-			parts = append(parts, x.title()+": "+x.Sentence)
+		if x.Scenario != place || len(x.Orders) == 0 || x.Orders[0].Total == nil {
+			continue
 		}
+		of := x.Workload
+		if x.Where != "" {
+			of += ", " + x.Where
+		}
+		out = append(out, Sentence{"What explains it, " + of, x.Sentence})
 	}
-	return Sentence{"What explains it", strings.Join(parts, " ")}
+	return out
 }
 
 // claimed counts the verdicts on the claims that the runs have arms for.

@@ -43,11 +43,11 @@ junit (cells as test cases).`,
 			}
 			page := filepath.Join(dir, "report.html")
 			a.emit("report", map[string]any{"path": page, "files": result.Files, "answers": result.Answers, "warnings": result.Warnings}, func(w io.Writer) {
-				for _, a := range result.Answers {
-					fmt.Fprintln(w, strings.Join(a.Lines(), "\n"))
-				}
 				for _, line := range result.Warnings {
 					fmt.Fprintln(w, line)
+				}
+				for _, a := range result.Answers {
+					fmt.Fprintln(w, strings.Join(a.Lines(), "\n"))
 				}
 				fmt.Fprintln(w, page)
 			})

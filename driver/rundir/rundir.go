@@ -27,6 +27,7 @@ import (
 	"slices"
 
 	"hookbed/analysis/record"
+	"hookbed/analysis/runs"
 	"hookbed/driver/plan"
 )
 
@@ -59,6 +60,7 @@ type Dir struct {
 	path    string
 	name    string
 	plan    *plan.Plan
+	told    *runs.Plan // the plan as every reader of rows sees it
 	factors []string
 	trials  map[Key]bool // of the plan
 	lock    *os.File
@@ -109,7 +111,9 @@ func (d *Dir) begin(p *plan.Plan, encoded []byte) error {
 	if err := checkEmpty(d.path); err != nil {
 		return err
 	}
-	d.setPlan(p)
+	if err := d.setPlan(p, encoded); err != nil {
+		return err
+	}
 	if err := writeShard(d.path, d.shard); err != nil {
 		return err
 	}
@@ -138,8 +142,10 @@ func Open(path string) (*Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open run directory: %w", err)
 	}
-	d.setPlan(p)
-	if d.shard, err = readShard(path); err == nil {
+	if err = d.setPlan(p, data); err == nil {
+		d.shard, err = readShard(path)
+	}
+	if err == nil {
 		err = d.sweep()
 	}
 	if err == nil {
@@ -181,11 +187,13 @@ func hold(path string) (*Dir, error) {
 	return &Dir{path: path, name: runID(abs), lock: lock, status: map[Key]string{}, raw: map[Key]string{}, samples: map[string][]sample{}}, nil
 }
 
-func (d *Dir) setPlan(p *plan.Plan) {
+func (d *Dir) setPlan(p *plan.Plan, encoded []byte) (err error) {
 	d.plan, d.factors, d.trials = p, p.FactorNames(), map[Key]bool{}
 	for _, t := range p.Trials {
 		d.trials[keyOf(t)] = true
 	}
+	d.told, err = runs.ParsePlan(encoded)
+	return err
 }
 
 func keyOf(t plan.Trial) Key { return Key{t.Cell, t.Block, t.Trial} }
@@ -305,13 +313,14 @@ func (d *Dir) reopenRows(valid int64) error {
 	return nil
 }
 
-// index notes the status of every trial that has rows.
+// index notes the status of every trial that has rows. It refuses rows that
+// contradict the plan, as every reader does.
 func (d *Dir) index(rows []record.Row) error {
+	if err := d.told.CheckRows(rows); err != nil {
+		return err
+	}
 	for _, r := range rows {
 		k := Key{r.Cell, r.Block, r.Trial}
-		if !d.trials[k] {
-			return fmt.Errorf("cell %s, block %d, trial %d is not in %s", k.Cell, k.Block, k.Trial, planFile)
-		}
 		d.status[k] = r.Status
 		d.note(r)
 		d.name = r.Run

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -123,7 +122,7 @@ func Load(dirs ...string) ([]Run, error) {
 
 func read(dir string) (Run, error) {
 	r := Run{Name: filepath.Base(filepath.Clean(dir)), Dir: dir}
-	data, err := os.ReadFile(filepath.Join(dir, RowsFile))
+	data, err := ReadFile(filepath.Join(dir, RowsFile))
 	if err != nil {
 		return Run{}, fmt.Errorf("read rows: %w", err)
 	}
@@ -179,7 +178,7 @@ func ReadEnvironments(dir string) (out []map[string]string, err error) {
 // readOptional decodes a JSON file into v, which stays as it is if there is no
 // such file. Numbers in an any keep their text.
 func readOptional(path string, v any) error {
-	data, err := os.ReadFile(path)
+	data, err := ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

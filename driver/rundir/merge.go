@@ -1,6 +1,7 @@
 package rundir
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -159,15 +160,14 @@ func sameRow(a, b record.Row) bool {
 }
 
 func rowsIn(path string) ([]record.Row, error) {
-	f, err := os.Open(path)
+	data, err := runs.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	rows, err := record.Read(f)
+	rows, err := record.Read(bytes.NewReader(data))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}

@@ -124,10 +124,11 @@ func (d *Dir) begin(p *plan.Plan, encoded []byte) error {
 }
 
 // Open opens a run directory to go on with its run. A row that a crash cut
-// short is removed, with the rows of the trial it belonged to. A directory
+// short is removed, with the rows of the trial it belonged to. Rows that
+// contradict the plan, and environments that cannot be read, are refused. A directory
 // without plan.json wraps ErrNoRun, one that another driver works in ErrInUse.
 func Open(path string) (*Dir, error) {
-	data, err := os.ReadFile(filepath.Join(path, planFile))
+	data, err := runs.ReadFile(filepath.Join(path, planFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("open run directory: %w: %s has no %s", ErrNoRun, path, planFile)
 	}
@@ -149,12 +150,24 @@ func Open(path string) (*Dir, error) {
 		err = d.sweep()
 	}
 	if err == nil {
+		err = checkEnvironments(path)
+	}
+	if err == nil {
 		err = d.openRows()
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open run directory: %w", err), d.Close())
 	}
 	return d, nil
+}
+
+// checkEnvironments finds an environment that no report could read, before
+// anything more is measured.
+func checkEnvironments(path string) error {
+	if _, err := runs.ReadEnvironments(path); err != nil {
+		return fmt.Errorf("%w; the file is damaged: put it back from a copy, or remove it and the run has none recorded", err)
+	}
+	return nil
 }
 
 // checkEmpty passes over what a Create that was killed early leaves.
@@ -267,7 +280,7 @@ func (d *Dir) sweep() error {
 func (d *Dir) openRows() error {
 	path := filepath.Join(d.path, rowsFile)
 	header := record.EncodeHeader(d.factors)
-	data, err := os.ReadFile(path)
+	data, err := runs.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

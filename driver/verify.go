@@ -66,6 +66,11 @@ func (a *app) verifyRuns(dirs []string, f verifyFlags) error {
 	if err != nil {
 		return err
 	}
+	for _, r := range all {
+		if w := r.ChangedWarning(); w != "" {
+			a.say("warning: %s", w)
+		}
+	}
 	set, err := runs.Arrange(all)
 	if err != nil {
 		return err

@@ -92,6 +92,30 @@ func Unlike(a, b Run) []Difference {
 	return out
 }
 
+// Changed is Unlike between the first environment of one run and those of the
+// processes that resumed it: what differs lies inside its numbers.
+func (r Run) Changed() []Difference {
+	if len(r.Later) == 0 {
+		return nil
+	}
+	first, later := r, r
+	first.Later, later.Env, later.Later = nil, r.Later[0], r.Later[1:]
+	return Unlike(first, later)
+}
+
+// ChangedWarning says so in a sentence, "" where nothing changed.
+func (r Run) ChangedWarning() string {
+	differ := r.Changed()
+	if len(differ) == 0 {
+		return ""
+	}
+	var parts []string
+	for _, d := range differ {
+		parts = append(parts, fmt.Sprintf("%s was %s, then %s", d.What, d.Old, d.New))
+	}
+	return fmt.Sprintf("Run %s was resumed in, or merged from, unlike environments, so its numbers mix them: %s.", r.Name, strings.Join(parts, "; "))
+}
+
 func filed(r Run) string {
 	if r.Env == nil {
 		return notRecorded

@@ -106,6 +106,27 @@ func TestLaterEnvironmentsCount(t *testing.T) {
 	}
 }
 
+// A run that was resumed elsewhere is read alone, and says what its numbers mix.
+func TestChangedEnvironments(t *testing.T) {
+	for name, c := range map[string]struct {
+		envs []string
+		want string
+	}{
+		"never resumed":               {[]string{localEnv}, ""},
+		"resumed on the same":         {[]string{localEnv, otherLocalEnv}, ""},
+		"resumed on another, at last": {[]string{localEnv, otherLocalEnv, edit(localEnv, "6.12.1", "6.18.2")}, "nodes.node1.kernel.release was 6.12.1, then 6.18.2."},
+		"not recorded":                {nil, ""},
+	} {
+		all, err := Load(ranIn(t, "a", "wall", "6.12", c.envs...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := all[0].ChangedWarning(); (got == "") != (c.want == "") || !strings.HasSuffix(got, c.want) {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
+
 // Runs on two clocks have nothing to be held against each other.
 func TestEnvironmentsOfTwoClocks(t *testing.T) {
 	var all []Run

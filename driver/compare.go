@@ -25,7 +25,7 @@ headline metric, new over old: same if its 90 % interval lies within the margin 
 one-sided tests at 5 %), different if it lies outside, else undecided.
 
 Runs in unlike environments - kernel, images, guest helper, accelerator, QEMU, shape
-of the machine, and on wall clocks the CPU - are refused with what differs, unless
+of the machine, and on wall clocks the CPU and its mitigations - are refused with what differs, unless
 --across is given. Two clocks are never compared. In virtual time the rows are compared
 first, byte for byte: "identical" is the strongest verdict there is.
 

@@ -178,7 +178,8 @@ func (a *app) cost(ctx context.Context, f costFlags) error {
 	if err = errors.Join(err, l.End(ctx, datapath.Setup{})); err != nil {
 		return rigFault(ctx, err)
 	}
-	if err := out.Cells(cells, f.rounds); err != nil {
+	machine := cost.ThisMachine()
+	if err := out.Cells(cells, f.rounds, machine); err != nil {
 		return err
 	}
 	for _, c := range cells {
@@ -186,7 +187,7 @@ func (a *app) cost(ctx context.Context, f costFlags) error {
 			a.line(map[string]any{"type": "cell", "cell": c.Summary()})
 		}
 	}
-	a.emit("cost", map[string]any{"dir": out.Dir(), "ratios": cost.Ratios(cells)}, func(w io.Writer) { printTables(w, cost.Tables(cells, f.rounds), out.Dir()) })
+	a.emit("cost", map[string]any{"dir": out.Dir(), "machine": machine, "ratios": cost.Ratios(cells)}, func(w io.Writer) { printTables(w, cost.Tables(cells, f.rounds, machine), out.Dir()) })
 	return failedCells(cells, out.Dir())
 }
 
@@ -255,6 +256,7 @@ func (a *app) costEnvironment(l *lab.Lab, f costFlags) map[string]any {
 	for _, key := range []string{"experiment", "clock", "plan_sha256"} {
 		delete(env, key)
 	}
+	env["machine"] = cost.ThisMachine()
 	env["seed"], env["rounds"], env["cpu"], env["command"] = f.seed, f.rounds, f.cpu, os.Args
 	return env
 }

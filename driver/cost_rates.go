@@ -39,7 +39,8 @@ func (a *app) rates(ctx context.Context, file string, f costFlags) error {
 	if err != nil {
 		return rigFault(ctx, err)
 	}
-	if err := out.Rates(rates, f.rounds); err != nil {
+	machine := cost.ThisMachine()
+	if err := out.Rates(rates, f.rounds, machine); err != nil {
 		return err
 	}
 	failed := 0
@@ -51,7 +52,7 @@ func (a *app) rates(ctx context.Context, file string, f costFlags) error {
 			a.line(map[string]any{"type": "rate", "rate": r.Summary()})
 		}
 	}
-	a.emit("rates", map[string]any{"dir": out.Dir()}, func(w io.Writer) { printTables(w, []cost.Table{cost.RateTable(rates, f.rounds)}, out.Dir()) })
+	a.emit("rates", map[string]any{"dir": out.Dir(), "machine": machine}, func(w io.Writer) { printTables(w, []cost.Table{cost.RateTable(rates, f.rounds, machine)}, out.Dir()) })
 	if failed > 0 {
 		return fmt.Errorf("%w: %d of %d; reasons are in %s", errFailedCells, failed, len(rates), filepath.Join(out.Dir(), "rates.csv"))
 	}

@@ -19,8 +19,8 @@ func (a *app) mergeCommand() *cobra.Command {
 		Long: `Joins what "driver run --shard i/n" made on several computers, or several
 times. The merged rows are in the order of the plan, so they are those of a run
 that was never parted, but for the name of the run. Directories of different
-plans, and trials that two directories have with different rows, are refused;
-environments that differ are named and all kept.`,
+plans, from unlike environments (as "driver compare" has them), and trials that two
+directories have with different rows, are refused; all environments are kept.`,
 		Example: `  driver merge runs/a runs/b runs/c -o runs/all
   driver merge runs/a runs/b -o runs/so-far --partial`,
 		Args: func(_ *cobra.Command, args []string) error {

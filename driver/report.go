@@ -21,7 +21,10 @@ func (a *app) reportCommand() *cobra.Command {
 		Long: `Report makes report.md, a self-contained report.html, report.json and figures from
 run directories alone. With --format it writes the trials themselves to standard output
 instead: csv (a line for each trial and metric), json, benchfmt (for benchstat), or
-junit (cells as test cases).`,
+junit (cells as test cases).
+
+Several directories are put together only if their environments are alike, as for
+"driver compare"; else what differs is named.`,
 		Example: `  driver report runs/smoke
   driver report runs/a runs/b --out report
   driver report runs/full --format benchfmt > full.txt`,

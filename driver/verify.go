@@ -34,7 +34,10 @@ significant is undecided, never reproduced.
 The exit code is 0 if every claim that fits the run is reproduced, and 5 if one is
 contradicted or undecided. A claim about arms, workloads or numbers of policies that
 the run does not have is undecided without any say in that; but 5 it is, too, if no
-claim at all fits the run.`,
+claim at all fits the run.
+
+Several directories are judged together only if their environments are alike, as for
+"driver compare"; else what differs is named.`,
 		Example: `  driver verify runs/full
   driver verify runs/full --claims my-claims.toml
   driver verify runs/full --format junit > claims.xml`,
@@ -62,6 +65,11 @@ func (a *app) verifyRuns(dirs []string, f verifyFlags) error {
 	all, err := runs.Load(dirs...)
 	if err != nil {
 		return err
+	}
+	for _, r := range all {
+		if w := r.ChangedWarning(); w != "" {
+			a.say("warning: %s", w)
+		}
 	}
 	set, err := runs.Arrange(all)
 	if err != nil {

@@ -68,11 +68,11 @@ type Row struct {
 
 // Result is a comparison of two runs.
 type Result struct {
-	Old         string       `json:"old"`
-	New         string       `json:"new"`
-	Clock       string       `json:"clock"`
-	Margin      float64      `json:"margin"`
-	Environment []Difference `json:"environment"` // what differs, with Across
+	Old         string            `json:"old"`
+	New         string            `json:"new"`
+	Clock       string            `json:"clock"`
+	Margin      float64           `json:"margin"`
+	Environment []runs.Difference `json:"environment"` // what differs, with Across
 	// Identical: virtual time, and the rows are the same byte for byte, the name
 	// of the run apart.
 	Identical     bool   `json:"identical"`
@@ -87,19 +87,19 @@ func (r Result) Reproduced() bool {
 	return r.Identical || len(r.Cells) > 0 && !slices.ContainsFunc(r.Cells, func(c Cell) bool { return c.Verdict != Same })
 }
 
-// Runs compares two runs. It refuses unlike environments with *UnlikeError
+// Runs compares two runs. It refuses unlike environments with *runs.UnlikeError
 // unless opt.Across; two clocks it always refuses.
 func Runs(before, after runs.Run, opt Options) (Result, error) {
 	if opt.Margin == 0 {
 		opt.Margin = DefaultMargin
 	}
-	res := Result{Old: before.Name, New: after.Name, Clock: before.Clock(), Margin: opt.Margin, Environment: []Difference{}, Rows: []Row{}, Cells: []Cell{}}
+	res := Result{Old: before.Name, New: after.Name, Clock: before.Clock(), Margin: opt.Margin, Environment: []runs.Difference{}, Rows: []Row{}, Cells: []Cell{}}
 	if a, b := before.Clock(), after.Clock(); a != b {
-		return res, fmt.Errorf("compare %s with %s: %w", before.Name, after.Name, &UnlikeError{[]Difference{{"clock", orNone(a), orNone(b)}}})
+		return res, fmt.Errorf("compare %s with %s: %w", before.Name, after.Name, &runs.UnlikeError{Differences: []runs.Difference{{What: "clock", Old: orNone(a), New: orNone(b)}}})
 	}
-	if differ := environmentDiffers(before, after); len(differ) > 0 {
+	if differ := runs.Unlike(before, after); len(differ) > 0 {
 		if !opt.Across {
-			return res, fmt.Errorf("compare %s with %s: %w", before.Name, after.Name, &UnlikeError{differ})
+			return res, fmt.Errorf("compare %s with %s: %w", before.Name, after.Name, &runs.UnlikeError{Differences: differ})
 		}
 		res.Environment = differ
 	}
@@ -115,7 +115,7 @@ func Runs(before, after runs.Run, opt Options) (Result, error) {
 
 func orNone(s string) string {
 	if s == "" {
-		return notRecorded
+		return "not recorded"
 	}
 	return s
 }

@@ -109,7 +109,7 @@ func TestUnlike(t *testing.T) {
 		old, now := invented("old", tt.clock, 1, 1, 1), invented("new", tt.clock, 1, 2, 1)
 		now.Env[tt.key] = tt.value
 		_, err := Runs(old, now, Options{})
-		var unlike *UnlikeError
+		var unlike *runs.UnlikeError
 		if (tt.want != "") != errors.As(err, &unlike) || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s %s: error %v, want %q", tt.clock, tt.key, err, tt.want)
 		}

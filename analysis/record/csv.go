@@ -50,7 +50,7 @@ func encode(lines [][]string) []byte {
 
 // Read reads a whole rows.csv. Factor columns may be any; everything else is
 // strict: columns, schema, numbers and statuses, and errors name the line. A
-// last line cut short is *TornError.
+// last line cut short is *TornError, a file saved by a spreadsheet *SavedError.
 func Read(r io.Reader) ([]Row, error) {
 	rows, torn, err := read(r)
 	if err != nil {
@@ -103,6 +103,9 @@ func read(r io.Reader) ([]Row, *TornError, error) {
 	data, err := io.ReadAll(r)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read rows: %w", err)
+	}
+	if err := saved(data); err != nil {
+		return nil, nil, err
 	}
 	end := bytes.LastIndexByte(data, '\n') + 1
 	if end == 0 {

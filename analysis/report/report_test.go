@@ -293,7 +293,8 @@ func TestEmptyRun(t *testing.T) {
 	}
 }
 
-// residue: a factor that is not grouped by varies inside a line.
+// residue: a factor that is not grouped by varies inside a line. Rows with a plan
+// cannot have one, since its cells are what they are held against.
 func TestResidue(t *testing.T) {
 	s := small()
 	s.spoil = func(rows []record.Row, f map[string]string) []record.Row {
@@ -311,6 +312,12 @@ func TestResidue(t *testing.T) {
 	}
 	dir := t.TempDir()
 	s.write(t, dir)
+	if _, err := Make([]string{dir}, t.TempDir(), Options{}); err == nil || !strings.Contains(err.Error(), `factor kernel is "another", and in plan.json`) {
+		t.Errorf("error %v, want one about rows that contradict the plan", err)
+	}
+	if err := os.Remove(filepath.Join(dir, runs.PlanFile)); err != nil {
+		t.Fatal(err)
+	}
 	_, res := makeReport(t, Options{}, dir)
 	if w := strings.Join(res.Warnings, "\n"); !strings.Contains(w, `Factor "kernel" varies (another, invented)`) || strings.Contains(w, `"datapath"`) {
 		t.Errorf("warnings: %s", w)
@@ -446,7 +453,8 @@ func TestBadInput(t *testing.T) {
 		{"bad plan", runs.PlanFile, "{", "parse"},
 		{"bad status", runs.RowsFile, strings.Replace(rows, ",ok,", ",fine,", 1), `line 2: unknown status "fine"`},
 		{"unit", runs.RowsFile, strings.Replace(rows, "cpu.client_node,1,", "cpu.client_node,s,", 1), "metric cpu.client_node is in"},
-		{"policies", runs.PlanFile, strings.Replace(read(t, dir, runs.PlanFile), `"policies": "100"`, `"policies": "many"`, 1), `"many", want a count`},
+		{"policies", runs.PlanFile, strings.Replace(read(t, dir, runs.PlanFile), `"policies": "100"`, `"policies": "many"`, 1), `factor policies is "100", and in plan.json cell`},
+		{"saved by a spreadsheet", runs.RowsFile, strings.ReplaceAll(rows, ",", ";"), "rows.csv: saved by a spreadsheet"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

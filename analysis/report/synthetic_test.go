@@ -161,6 +161,12 @@ func (s synthetic) write(t *testing.T, dir string) {
 	if s.clock != runs.ClockVirtual {
 		factors = factors[:8]
 	}
+	if len(s.clients) > 0 {
+		factors = append(factors, runs.FactorClients)
+	}
+	if len(s.streams) > 0 {
+		factors = append(factors, runs.FactorStreams)
+	}
 	data, order := record.EncodeHeader(factors), 0
 	var trials []map[string]any
 	for block := 1; block <= s.blocks; block++ {

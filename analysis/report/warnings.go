@@ -31,7 +31,13 @@ func (e estimator) warnings(all []Summary) []string {
 	out = append(out, e.noise(all)...)
 	out = append(out, e.residues()...)
 	out = append(out, e.realisedWarnings()...)
-	return append(out, e.environmentDiffers()...)
+	out = append(out, e.environmentDiffers()...)
+	for _, r := range e.Runs {
+		if w := r.ChangedWarning(); w != "" {
+			out = append(out, w)
+		}
+	}
+	return out
 }
 
 // accelerators are the accelerators of all runs, by env.json or else by plan.

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -41,7 +40,10 @@ type Run struct {
 	Digest [sha256.Size]byte // of rows.csv
 	Torn   bool              // the last line of rows.csv was cut short
 	Env    map[string]string // env.json, flattened to dotted keys; nil without the file
-	Plan   *Plan             // nil without the file
+	// Later are env-2.json, ...: environments of the processes that resumed the
+	// run, or of the shards that it was merged from.
+	Later []map[string]string
+	Plan  *Plan // nil without the file
 }
 
 // Plan is the part of plan.json that an analysis uses. Names are matched
@@ -72,6 +74,7 @@ type Plan struct {
 		Block, Trial int
 		Cell         string
 	}
+	Blocks []struct{ Number, Seed int } // where they differ; Seed is 0 on wall clocks
 }
 
 // Stop is the rule that ends a cell early: at half an interval's width of CI,
@@ -87,9 +90,10 @@ const (
 	EstimatorFasterHalf = "faster-half"
 )
 
-// Load reads run directories. It refuses the same rows twice, and runs on
+// Load reads run directories. It refuses rows that contradict their plan
+// (Plan.CheckRows), the same rows twice, runs on
 // different clocks, because time measured and instructions counted do not
-// belong into one table; the error names the runs.
+// belong into one table, and unlike environments; the error names the runs.
 func Load(dirs ...string) ([]Run, error) {
 	out, err := LoadEach(dirs...)
 	if err != nil {
@@ -98,7 +102,8 @@ func Load(dirs ...string) ([]Run, error) {
 	return out, checkClocks(out)
 }
 
-// LoadEach is Load for a reader that keeps runs on different clocks apart.
+// LoadEach is Load for a reader that keeps runs on different clocks apart:
+// environments are compared among those on one.
 func LoadEach(dirs ...string) ([]Run, error) {
 	if len(dirs) == 0 {
 		return nil, errors.New("no run directory given")
@@ -120,6 +125,11 @@ func LoadEach(dirs ...string) ([]Run, error) {
 		}
 		out = append(out, r)
 	}
+	for _, part := range ByClock(out) {
+		if err := CheckEnvironments(part); err != nil {
+			return nil, fmt.Errorf("merge runs: %w", err)
+		}
+	}
 	return out, nil
 }
 
@@ -139,7 +149,7 @@ func ByClock(all []Run) [][]Run {
 
 func read(dir string) (Run, error) {
 	r := Run{Name: filepath.Base(filepath.Clean(dir)), Dir: dir}
-	data, err := os.ReadFile(filepath.Join(dir, RowsFile))
+	data, err := ReadFile(filepath.Join(dir, RowsFile))
 	if err != nil {
 		return Run{}, fmt.Errorf("read rows: %w", err)
 	}
@@ -157,21 +167,48 @@ func read(dir string) (Run, error) {
 	if err := r.Plan.check(); err != nil {
 		return Run{}, fmt.Errorf("read %s: %w", filepath.Join(dir, PlanFile), err)
 	}
-	var env any
-	if err := readOptional(filepath.Join(dir, EnvFile), &env); err != nil {
+	if err := r.Plan.CheckRows(r.Rows); err != nil {
+		return Run{}, fmt.Errorf("read %s: %w", filepath.Join(dir, RowsFile), err)
+	}
+	envs, err := ReadEnvironments(dir)
+	if err != nil {
 		return Run{}, err
 	}
-	if env != nil {
-		r.Env = map[string]string{}
-		flatten("", env, r.Env)
+	if len(envs) > 0 {
+		r.Env, r.Later = envs[0], envs[1:]
 	}
 	return r, nil
+}
+
+// EnvFileName is the n-th environment's file: env.json, env-2.json, ...
+func EnvFileName(n int) string {
+	if n == 1 {
+		return EnvFile
+	}
+	return fmt.Sprintf("env-%d.json", n)
+}
+
+// ReadEnvironments reads env.json, env-2.json and so on of a run directory,
+// each flattened to dotted keys; none if there is no env.json.
+func ReadEnvironments(dir string) (out []map[string]string, err error) {
+	for n := 1; ; n++ {
+		var env any
+		if err := readOptional(filepath.Join(dir, EnvFileName(n)), &env); err != nil {
+			return nil, err
+		}
+		if env == nil {
+			return out, nil
+		}
+		flat := map[string]string{}
+		flatten("", env, flat)
+		out = append(out, flat)
+	}
 }
 
 // readOptional decodes a JSON file into v, which stays as it is if there is no
 // such file. Numbers in an any keep their text.
 func readOptional(path string, v any) error {
-	data, err := os.ReadFile(path)
+	data, err := ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

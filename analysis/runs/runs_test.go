@@ -11,8 +11,8 @@ import (
 	"hookbed/analysis/record"
 )
 
-const plan = `{"spec": {"Name": "x", "Lab": {"Clock": %q}, "Measure": {"Blocks": 4, "Seeds": 2, "Estimator": "faster-half", "Stop": {"ci": 0.02, "min": 5, "max": 30}}},
- "cells": [{"id": "c1", "factors": {"scenario": "localhost", "workload": "TCP_RR", "arm": "a", "policies": "10"}}],
+const plan = `{"spec": {"Name": "x", "Lab": {"Clock": %[1]q}, "Measure": {"Blocks": 4, "Seeds": 2, "Estimator": "faster-half", "Stop": {"ci": 0.02, "min": 5, "max": 30}}},
+ "cells": [{"id": "c1", "factors": {"scenario": "localhost", "workload": "TCP_RR", "arm": "a", "policies": "10", "clock": %[1]q}}],
  "trials": [{"block": 1, "trial": 1, "cell": "c1"}, {"block": 1, "trial": 2, "cell": "c1"}, {"block": 2, "trial": 1, "cell": "c1"}]}`
 
 func trial(cell string, block, n int, status, seed string, value float64) record.Row {

@@ -300,7 +300,7 @@ func TestCellGoldens(t *testing.T) {
 	if err := WriteCSV(&csv, synthetic()); err != nil {
 		t.Fatal(err)
 	}
-	for _, table := range Tables(synthetic(), 32) {
+	for _, table := range Tables(synthetic(), 32, Machine{"a processor", "6.18", "Mitigation: Retpolines"}) {
 		table.Markdown(&md)
 		table.Text(&text)
 	}

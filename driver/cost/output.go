@@ -93,8 +93,8 @@ func (o *Output) Sample(s Sample) error {
 }
 
 // Cells writes cost.csv, cost.md and cost.svg.
-func (o *Output) Cells(cells []*Cell, rounds int) error {
-	return o.results("cost", func(w io.Writer) error { return WriteCSV(w, cells) }, Tables(cells, rounds), Figure(cells))
+func (o *Output) Cells(cells []*Cell, rounds int, m Machine) error {
+	return o.results("cost", func(w io.Writer) error { return WriteCSV(w, cells) }, Tables(cells, rounds, m), Figure(cells))
 }
 
 func (o *Output) results(name string, writeCSV func(io.Writer) error, tables []Table, svg []byte) error {
@@ -135,8 +135,8 @@ func (o *Output) RateSample(s RateSample) error {
 }
 
 // Rates writes rates.csv, rates.md and rates.svg.
-func (o *Output) Rates(rates []*Rate, rounds int) error {
-	return o.results("rates", func(w io.Writer) error { return WriteRatesCSV(w, rates) }, []Table{RateTable(rates, rounds)}, RateFigure(rates))
+func (o *Output) Rates(rates []*Rate, rounds int, m Machine) error {
+	return o.results("rates", func(w io.Writer) error { return WriteRatesCSV(w, rates) }, []Table{RateTable(rates, rounds, m)}, RateFigure(rates))
 }
 
 // RateSummary is a rate with its estimates.

@@ -411,9 +411,9 @@ func WriteRatesCSV(w io.Writer, rates []*Rate) error {
 }
 
 // RateTable is the rates as people read them.
-func RateTable(rates []*Rate, rounds int) Table {
+func RateTable(rates []*Rate, rounds int, m Machine) Table {
 	t := Table{Title: "Packet rates, million packets a second", Columns: []string{"arm", "scenario", "policies", "sent", "per core", "interval", "as time passed", "CPU", "lost"},
-		Notes: []string{"Each number: " + Estimator(rounds) + ". drop: counted by the filter; accept: of an open connection, arrived in the server's TCP. Per core: in a second of CPU time, the generator's included. CPU: the share of one CPU that this took; other programs had the rest."}}
+		Notes: []string{"Each number: " + Estimator(rounds) + ". drop: counted by the filter; accept: of an open connection, arrived in the server's TCP. Per core: in a second of CPU time, the generator's included. CPU: the share of one CPU that this took; other programs had the rest.", m.note()}}
 	for _, r := range rates {
 		row := []string{r.Arm, r.Scenario, strconv.Itoa(r.Policies), r.Sent}
 		if r.Status != record.StatusOK || len(r.Samples) == 0 {

@@ -110,7 +110,7 @@ func TestRates(t *testing.T) {
 	if err := WriteRatesCSV(&csv, rates); err != nil {
 		t.Fatal(err)
 	}
-	RateTable(rates, 2).Markdown(&md)
+	RateTable(rates, 2, Machine{"a processor", "6.18", "Mitigation: Retpolines"}).Markdown(&md)
 	checkGolden(t, "rates.csv", csv.Bytes())
 	checkGolden(t, "rates.md", md.Bytes())
 	if svg := string(RateFigure(rates)); !strings.Contains(svg, "iptables-legacy: 0.004 at N = 3") {

@@ -79,15 +79,15 @@ type Table struct {
 }
 
 // Tables are the cells as people read them.
-func Tables(cells []*Cell, rounds int) []Table {
-	out := []Table{nsTable(cells, rounds)}
-	if t := ratioTable(cells); len(t.Rows) > 0 {
+func Tables(cells []*Cell, rounds int, m Machine) []Table {
+	out := []Table{nsTable(cells, rounds, m)}
+	if t := ratioTable(cells, m); len(t.Rows) > 0 {
 		out = append(out, t)
 	}
 	return out
 }
 
-func nsTable(cells []*Cell, rounds int) Table {
+func nsTable(cells []*Cell, rounds int, m Machine) Table {
 	t := Table{Title: "Nanoseconds per packet", Columns: append([]string{"program", "project", "policies"}, Matches()...)}
 	noted := map[string]bool{}
 	for _, group := range groups(cells) {
@@ -106,7 +106,7 @@ func nsTable(cells []*Cell, rounds int) Table {
 		}
 		t.Rows = append(t.Rows, row)
 	}
-	t.Notes = append([]string{"Each number: " + Estimator(rounds) + ". Columns: the policy that the packet meets; none drops it (xdp-pass and tc-pass pass it)."}, t.Notes...)
+	t.Notes = append([]string{"Each number: " + Estimator(rounds) + ". Columns: the policy that the packet meets; none drops it (xdp-pass and tc-pass pass it).", m.note()}, t.Notes...)
 	return t
 }
 
@@ -240,9 +240,10 @@ func common(cells []*Cell, a, b string) (x, y *Cell) {
 	return x, y
 }
 
-func ratioTable(cells []*Cell) Table {
+func ratioTable(cells []*Cell, m Machine) Table {
 	t := Table{Title: "Ratios within this run", Columns: []string{"what", "ratio", "interval"},
-		Notes: []string{fmt.Sprintf("Of packets that meet the last policy. From %d rounds on the ratio of the faster halves, below of the medians; %.0f %% intervals by bootstrap over rounds.", stat.MinBootstrap, 100*confidence)}}
+		Notes: []string{fmt.Sprintf("Of packets that meet the last policy. From %d rounds on the ratio of the faster halves, below of the medians; %.0f %% intervals by bootstrap over rounds.", stat.MinBootstrap, 100*confidence),
+			m.note() + " On another processor, or with other mitigations, ratios of two programs are others: quote them with it."}}
 	for _, r := range Ratios(cells) {
 		t.Rows = append(t.Rows, []string{r.What, number(r.Ratio.Estimate, 3), number(r.Ratio.Low, 3) + " to " + number(r.Ratio.High, 3)})
 	}

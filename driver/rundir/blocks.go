@@ -4,9 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strconv"
+
+	"hookbed/analysis/runs"
 )
 
 // blocksDir holds what each sealed guest wrote, one file a block.
@@ -27,7 +28,7 @@ func (d *Dir) SaveBlock(number int, data []byte) error {
 
 // LoadBlock returns the results saved for a block; ok is false if there are none.
 func (d *Dir) LoadBlock(number int) (data []byte, ok bool, err error) {
-	data, err = os.ReadFile(d.blockPath(number))
+	data, err = runs.ReadFile(d.blockPath(number))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, false, nil
 	}

@@ -1,7 +1,7 @@
 package rundir
 
 import (
-	"encoding/json"
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"hookbed/analysis/record"
+	"hookbed/analysis/runs"
 	"hookbed/driver/plan"
 )
 
@@ -26,14 +27,15 @@ type Merged struct {
 	Trials   int      `json:"trials"`
 	Rows     int      `json:"rows"`
 	Missing  []string `json:"missing"`  // what a partial merge lacks, for a person
-	Warnings []string `json:"warnings"` // what differs between the environments
+	Warnings []string `json:"warnings"` // what differs between the environments and is no reason to refuse
 }
 
 // Merge joins run directories of one plan into a new one, whole or not at all.
 // Its rows are in the order of the plan, so that they are those of a run that
 // was never parted, but for the name of the run. Directories of different
-// plans, and trials that two of them have with different rows, wrap ErrUnlike;
-// a shard or trial that none of them has wraps ErrIncomplete unless partial.
+// plans or from unlike environments (runs.Unlike), and trials that two of them
+// have with different rows, wrap ErrUnlike; a shard or trial that none of them
+// has wraps ErrIncomplete unless partial.
 func Merge(out string, dirs []string, partial bool) (m Merged, err error) {
 	abs, err := filepath.Abs(out)
 	if err != nil {
@@ -108,8 +110,14 @@ func (m *merger) add(path string) error {
 		return err
 	}
 	old, err := rowsIn(filepath.Join(path, supersededFile))
+	if err != nil {
+		return err
+	}
+	if err := d.told.CheckRows(old); err != nil {
+		return fmt.Errorf("read %s: %w", filepath.Join(path, supersededFile), err)
+	}
 	m.superseded = append(m.superseded, m.renamed(old)...)
-	return err
+	return nil
 }
 
 // addRows takes the trials of a directory. A trial that is there already must
@@ -152,15 +160,14 @@ func sameRow(a, b record.Row) bool {
 }
 
 func rowsIn(path string) ([]record.Row, error) {
-	f, err := os.Open(path)
+	data, err := runs.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	rows, err := record.Read(f)
+	rows, err := record.Read(bytes.NewReader(data))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
@@ -212,31 +219,34 @@ func (m *merger) absentShards() (out []Shard) {
 	return out
 }
 
-// mattering are the parts of env.json that decide what a number means.
-func mattering() []string {
-	return []string{"hookbed_revision", "bundle_sha256", "guest_sha256", "image_sha256", "endpoint_sha256", "kernel_release",
-		"kernel_cmdline", "icount_shift", "accelerator", "hypervisor", "hypervisors", "cpu_model", "vcpus", "memory_mib", "data_nic_queues"}
-}
-
-// compareEnvironments says what that matters differs from the first environment.
+// compareEnvironments refuses directories that were made in unlike environments,
+// by the rule that every reader of runs has, and says what else differs from the
+// first: what was applied, and by which driver.
 func (m *merger) compareEnvironments() (warnings []string, err error) {
-	var first map[string]json.RawMessage
+	var all []runs.Run
 	for _, d := range m.dirs {
-		for _, name := range environmentFiles(d.path) {
-			data, err := os.ReadFile(filepath.Join(d.path, name))
-			if err != nil {
-				return nil, err
-			}
-			var env map[string]json.RawMessage
-			if err := json.Unmarshal(data, &env); err != nil {
-				return nil, fmt.Errorf("read %s: %w", filepath.Join(d.path, name), err)
-			}
-			if first == nil {
-				first = env
-			}
-			for _, key := range mattering() {
-				if unlike(first, env, key) {
-					warnings = append(warnings, fmt.Sprintf("%s: %s differs from that of %s", filepath.Join(d.path, name), key, m.dirs[0].path))
+		envs, err := runs.ReadEnvironments(d.path)
+		if err != nil {
+			return nil, err
+		}
+		if len(envs) == 0 && len(d.status) == 0 {
+			continue // nothing was measured there
+		}
+		r := runs.Run{Name: d.path, Plan: d.told}
+		if len(envs) > 0 {
+			r.Env, r.Later = envs[0], envs[1:]
+		}
+		all = append(all, r)
+	}
+	if err := runs.CheckEnvironments(all); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnlike, err)
+	}
+	for _, r := range all {
+		for i, env := range append([]map[string]string{r.Env}, r.Later...) {
+			for _, part := range []string{"hookbed_revision", "bundle_sha256"} {
+				if !maps.Equal(below(all[0].Env, part), below(env, part)) {
+					file := filepath.Join(r.Name, runs.EnvFileName(i+1))
+					warnings = append(warnings, fmt.Sprintf("%s: %s differs from that of %s", file, part, all[0].Name))
 				}
 			}
 		}
@@ -244,40 +254,26 @@ func (m *merger) compareEnvironments() (warnings []string, err error) {
 	return warnings, nil
 }
 
-// unlike says whether a part of two environments differs. Where boots are
-// compared it tells of each boot that the run had, and a shard may have had some.
-func unlike(a, b map[string]json.RawMessage, key string) bool {
-	if string(a[key]) == string(b[key]) {
-		return false
-	}
-	var boots, of, as map[string]json.RawMessage
-	if json.Unmarshal(a["kernel_release"], &boots) != nil || json.Unmarshal(a[key], &of) != nil || json.Unmarshal(b[key], &as) != nil {
-		return true
-	}
-	for boot := range boots {
-		if x, y := of[boot], as[boot]; x != nil && y != nil && string(x) != string(y) {
-			return true
+// below are the entries of one part of an environment.
+func below(env map[string]string, part string) map[string]string {
+	out := map[string]string{}
+	for key, v := range env {
+		if key == part || strings.HasPrefix(key, part+".") {
+			out[key] = v
 		}
 	}
-	return false
+	return out
 }
 
 // environmentFiles lists env.json, env-2.json, ... in order.
 func environmentFiles(dir string) (out []string) {
 	for n := 1; ; n++ {
-		name := environmentName(n)
+		name := runs.EnvFileName(n)
 		if !exists(filepath.Join(dir, name)) {
 			return out
 		}
 		out = append(out, name)
 	}
-}
-
-func environmentName(n int) string {
-	if n == 1 {
-		return "env.json"
-	}
-	return fmt.Sprintf("env-%d.json", n)
 }
 
 // write makes the merged run beside its place and puts it there when whole.
@@ -347,7 +343,7 @@ func (m *merger) copyFiles(to string) error {
 	for _, d := range m.dirs {
 		for _, name := range environmentFiles(d.path) {
 			envs++
-			if err := copyFile(filepath.Join(d.path, name), filepath.Join(to, environmentName(envs))); err != nil {
+			if err := copyFile(filepath.Join(d.path, name), filepath.Join(to, runs.EnvFileName(envs))); err != nil {
 				return err
 			}
 		}

@@ -2,8 +2,8 @@ package rundir
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -170,17 +170,55 @@ func TestMergeRefuses(t *testing.T) {
 	}
 }
 
-func TestMergeWarnsOfUnlikeEnvironments(t *testing.T) {
-	base := t.TempDir()
-	a, b := filepath.Join(base, "a"), filepath.Join(base, "b")
-	fillRun(t, a, Shard{1, 2}, nil)
-	fillRun(t, b, Shard{2, 2}, nil)
-	if err := os.WriteFile(filepath.Join(b, "env.json"), []byte(`{"kernel_release": "6.13", "started": "x"}`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	m, err := Merge(filepath.Join(base, "out"), []string{a, b}, false)
-	if err != nil || len(m.Warnings) != 1 || !strings.Contains(m.Warnings[0], "kernel_release") {
-		t.Errorf("warnings %v, error %v, want one about the kernel", m.Warnings, err)
+// The rule about environments is that of every reader of runs; what was applied,
+// and by which driver, is said.
+func TestMergeHoldsEnvironmentsAgainstEachOther(t *testing.T) {
+	const like = `{"kernel_release": "6.12", "started": "x", "host_load": "9", "vcpus": 2%s}`
+	for name, c := range map[string]struct {
+		a, b    string
+		refused string
+		warned  string
+	}{
+		"another time and load": {fmt.Sprintf(like, ""), `{"kernel_release": "6.12", "vcpus": 2}`, "", ""},
+		"another kernel":        {fmt.Sprintf(like, ""), `{"kernel_release": "6.13", "vcpus": 2}`, "kernel_release is 6.12 in ", ""},
+		"another machine":       {fmt.Sprintf(like, ""), `{"kernel_release": "6.12", "vcpus": 4}`, "vcpus is 2 in ", ""},
+		"another driver":        {fmt.Sprintf(like, `, "hookbed_revision": "a"`), fmt.Sprintf(like, `, "hookbed_revision": "b"`), "", "hookbed_revision differs"},
+		"other rules":           {fmt.Sprintf(like, `, "bundle_sha256": {"c": "a"}`), fmt.Sprintf(like, `, "bundle_sha256": {"c": "b"}`), "", "bundle_sha256 differs"},
+		"not recorded":          {fmt.Sprintf(like, ""), "", "env.json is recorded in ", ""},
+		// Shards of a run that compares kernels may each have booted some of them.
+		"other boots":           {`{"kernel_release": {"5.10": "x", "6.1": "y"}}`, `{"kernel_release": {"6.1": "y"}}`, "", ""},
+		"another of a boot":     {`{"kernel_release": {"6.1": "y"}}`, `{"kernel_release": {"6.1": "z"}}`, "kernel_release.6.1 is y in ", ""},
+		"one that does not say": {`{"kernel_release": {"6.1": "y"}}`, `{"kernel_release": "y"}`, "kernel_release is not recorded in ", ""},
+		"cut short":             {fmt.Sprintf(like, ""), `{"kernel_rel`, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			base := t.TempDir()
+			a, b := filepath.Join(base, "a"), filepath.Join(base, "b")
+			fillRun(t, a, Shard{1, 2}, nil)
+			fillRun(t, b, Shard{2, 2}, nil)
+			for path, text := range map[string]string{filepath.Join(a, "env.json"): c.a, filepath.Join(b, "env.json"): c.b} {
+				err := os.WriteFile(path, []byte(text), 0o600)
+				if text == "" {
+					err = os.Remove(path)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			m, err := Merge(filepath.Join(base, "out"), []string{a, b}, false)
+			switch {
+			case name == "cut short":
+				if err == nil || !strings.Contains(err.Error(), filepath.Join(b, "env.json")) {
+					t.Errorf("error %v, want one that names the file", err)
+				}
+			case c.refused != "":
+				if !errors.Is(err, ErrUnlike) || !strings.Contains(err.Error(), c.refused+a) {
+					t.Errorf("error %v, want ErrUnlike that says %s", err, c.refused)
+				}
+			case err != nil || strings.Join(m.Warnings, "") != "" != (c.warned != "") || !strings.Contains(strings.Join(m.Warnings, "; "), c.warned):
+				t.Errorf("warnings %q, error %v, want %q", m.Warnings, err, c.warned)
+			}
+		})
 	}
 }
 
@@ -253,30 +291,5 @@ func TestStoppingRuleAfterResume(t *testing.T) {
 	}
 	if len(live) == 0 || len(live) == 9 {
 		t.Errorf("%d pending, want the floor of what is left", len(live))
-	}
-}
-
-// Shards of a run that compares kernels may each have booted some of them.
-func TestEnvironmentsOfOtherBootsAreNotUnlike(t *testing.T) {
-	env := func(text string) map[string]json.RawMessage {
-		var out map[string]json.RawMessage
-		if err := json.Unmarshal([]byte(text), &out); err != nil {
-			t.Fatal(err)
-		}
-		return out
-	}
-	for _, c := range []struct {
-		a, b string
-		want bool
-	}{
-		{`{"kernel_release": {"5.10": "x", "6.1": "y"}}`, `{"kernel_release": {"6.1": "y"}}`, false},
-		{`{"kernel_release": {"6.1": "y"}}`, `{"kernel_release": {"6.1": "z"}}`, true},
-		{`{"kernel_release": {"6.1": "y"}}`, `{"kernel_release": "y"}`, true},
-		{`{"kernel_release": "y"}`, `{"kernel_release": "z"}`, true},
-		{`{"kernel_release": "y"}`, `{"kernel_release": "y"}`, false},
-	} {
-		if got := unlike(env(c.a), env(c.b), "kernel_release"); got != c.want {
-			t.Errorf("%s and %s: unlike %t, want %t", c.a, c.b, got, c.want)
-		}
 	}
 }

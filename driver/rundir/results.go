@@ -11,6 +11,7 @@ import (
 	"strconv"
 
 	"hookbed/analysis/record"
+	"hookbed/analysis/runs"
 )
 
 // WriteEnv records the environment as JSON, before the first packet: env.json
@@ -121,7 +122,7 @@ func (d *Dir) supersede(key Key, data []byte) error {
 
 // split parts the lines of one trial from the others, header included.
 func split(path string, key Key) (keep, old []byte, err error) {
-	data, err := os.ReadFile(path)
+	data, err := runs.ReadFile(path)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -144,7 +145,7 @@ func split(path string, key Key) (keep, old []byte, err error) {
 
 func (d *Dir) keepSuperseded(old []byte) error {
 	path := filepath.Join(d.path, supersededFile)
-	data, err := os.ReadFile(path)
+	data, err := runs.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		data, err = record.EncodeHeader(d.factors), nil
 	}

@@ -28,6 +28,7 @@ import (
 
 	"hookbed/analysis/catalog"
 	"hookbed/analysis/record"
+	"hookbed/analysis/runs"
 	"hookbed/driver/plan"
 )
 
@@ -60,6 +61,7 @@ type Dir struct {
 	path    string
 	name    string
 	plan    *plan.Plan
+	told    *runs.Plan // the plan as every reader of rows sees it
 	factors []string
 	trials  map[Key]bool // of the plan
 	lock    *os.File
@@ -111,7 +113,9 @@ func (d *Dir) begin(p *plan.Plan, encoded []byte) error {
 	if err := checkEmpty(d.path); err != nil {
 		return err
 	}
-	d.setPlan(p)
+	if err := d.setPlan(p, encoded); err != nil {
+		return err
+	}
 	if err := writeShard(d.path, d.shard); err != nil {
 		return err
 	}
@@ -122,10 +126,11 @@ func (d *Dir) begin(p *plan.Plan, encoded []byte) error {
 }
 
 // Open opens a run directory to go on with its run. A row that a crash cut
-// short is removed, with the rows of the trial it belonged to. A directory
+// short is removed, with the rows of the trial it belonged to. Rows that
+// contradict the plan, and environments that cannot be read, are refused. A directory
 // without plan.json wraps ErrNoRun, one that another driver works in ErrInUse.
 func Open(path string) (*Dir, error) {
-	data, err := os.ReadFile(filepath.Join(path, planFile))
+	data, err := runs.ReadFile(filepath.Join(path, planFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("open run directory: %w: %s has no %s", ErrNoRun, path, planFile)
 	}
@@ -140,9 +145,14 @@ func Open(path string) (*Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open run directory: %w", err)
 	}
-	d.setPlan(p)
-	if d.shard, err = readShard(path); err == nil {
+	if err = d.setPlan(p, data); err == nil {
+		d.shard, err = readShard(path)
+	}
+	if err == nil {
 		err = d.sweep()
+	}
+	if err == nil {
+		err = checkEnvironments(path)
 	}
 	if err == nil {
 		err = d.openRows()
@@ -151,6 +161,15 @@ func Open(path string) (*Dir, error) {
 		return nil, errors.Join(fmt.Errorf("open run directory: %w", err), d.Close())
 	}
 	return d, nil
+}
+
+// checkEnvironments finds an environment that no report could read, before
+// anything more is measured.
+func checkEnvironments(path string) error {
+	if _, err := runs.ReadEnvironments(path); err != nil {
+		return fmt.Errorf("%w; the file is damaged: put it back from a copy, or remove it and the run has none recorded", err)
+	}
+	return nil
 }
 
 // checkEmpty passes over what a Create that was killed early leaves.
@@ -183,11 +202,13 @@ func hold(path string) (*Dir, error) {
 	return &Dir{path: path, name: runID(abs), lock: lock, status: map[Key]string{}, raw: map[Key]string{}, samples: map[string][]sample{}}, nil
 }
 
-func (d *Dir) setPlan(p *plan.Plan) {
+func (d *Dir) setPlan(p *plan.Plan, encoded []byte) (err error) {
 	d.plan, d.words, d.factors, d.trials = p, p.Words(), p.FactorNames(), map[Key]bool{}
 	for _, t := range p.Trials {
 		d.trials[keyOf(t)] = true
 	}
+	d.told, err = runs.ParsePlan(encoded)
+	return err
 }
 
 func keyOf(t plan.Trial) Key { return Key{t.Cell, t.Block, t.Trial} }
@@ -261,7 +282,7 @@ func (d *Dir) sweep() error {
 func (d *Dir) openRows() error {
 	path := filepath.Join(d.path, rowsFile)
 	header := record.EncodeHeader(d.factors)
-	data, err := os.ReadFile(path)
+	data, err := runs.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -307,13 +328,14 @@ func (d *Dir) reopenRows(valid int64) error {
 	return nil
 }
 
-// index notes the status of every trial that has rows.
+// index notes the status of every trial that has rows. It refuses rows that
+// contradict the plan, as every reader does.
 func (d *Dir) index(rows []record.Row) error {
+	if err := d.told.CheckRows(rows); err != nil {
+		return err
+	}
 	for _, r := range rows {
 		k := Key{r.Cell, r.Block, r.Trial}
-		if !d.trials[k] {
-			return fmt.Errorf("cell %s, block %d, trial %d is not in %s", k.Cell, k.Block, k.Trial, planFile)
-		}
 		d.status[k] = r.Status
 		d.note(r)
 		d.name = r.Run

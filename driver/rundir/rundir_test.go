@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"hookbed/analysis/catalog"
 	"hookbed/analysis/record"
 	"hookbed/driver/plan"
@@ -450,4 +452,56 @@ func TestRunIDOutlivesTheDirectorysName(t *testing.T) {
 	if again.Name() != d.Name() {
 		t.Errorf("run ID %q, was %q", again.Name(), d.Name())
 	}
+}
+
+// What no report could read stops a resume, and nothing waits for a pipe.
+func TestOpenRefusesWhatNoReaderTakes(t *testing.T) {
+	for name, c := range map[string]struct {
+		damage func(dir string) error
+		want   string
+	}{
+		"env.json cut short": {func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, "env.json"), []byte(`{"kernel_`), 0o600)
+		},
+			"env.json: unexpected EOF; the file is damaged: put it back from a copy, or remove it"},
+		"a pipe for rows.csv":  {pipeFor(rowsFile), "rows.csv is not a regular file"},
+		"a pipe for plan.json": {pipeFor(planFile), "plan.json is not a regular file"},
+		"a pipe for env.json":  {pipeFor("env.json"), "env.json is not a regular file"},
+		"rows of another cell": {func(dir string) error { return change(filepath.Join(dir, rowsFile), ",localhost,", ",multi-host,") },
+			`rows.csv: line 2: factor scenario is "multi-host", and in plan.json cell`},
+		"saved by a spreadsheet": {func(dir string) error { return change(filepath.Join(dir, rowsFile), ",", ";") },
+			"rows.csv: saved by a spreadsheet or an editor (it is separated by semicolons)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := create(t)
+			if err := d.AppendRows(rowsOf(d, d.Pending()[0], record.StatusOK, 1)); err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(d.WriteEnv(map[string]string{"kernel_release": "6.12"}), d.Close(), c.damage(d.Path())); err != nil {
+				t.Fatal(err)
+			}
+			if again, err := Open(d.Path()); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v, want %q", err, c.want)
+				if err == nil {
+					again.Close()
+				}
+			}
+		})
+	}
+}
+
+func pipeFor(name string) func(dir string) error {
+	return func(dir string) error {
+		path := filepath.Join(dir, name)
+		return errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600))
+	}
+}
+
+// change replaces text in a file.
+func change(path, old, now string) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, bytes.ReplaceAll(data, []byte(old), []byte(now)), 0o600)
 }

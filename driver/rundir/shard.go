@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 
+	"hookbed/analysis/runs"
 	"hookbed/driver/plan"
 )
 
@@ -74,7 +74,7 @@ func (s Shard) Check(p *plan.Plan) error {
 // readShard reads which shard a run directory holds.
 func readShard(dir string) (Shard, error) {
 	path := filepath.Join(dir, shardFile)
-	data, err := os.ReadFile(path)
+	data, err := runs.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Shard{}, nil
 	}

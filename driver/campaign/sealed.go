@@ -310,14 +310,41 @@ func (r *runner) recordBlock(ctx context.Context, b booted) error {
 		if fault == nil {
 			continue
 		}
-		if errors.Is(fault, rundir.ErrStorage) {
+		if len(left) == 0 || errors.Is(fault, rundir.ErrStorage) {
 			return fmt.Errorf("%w: %w", ErrRig, fault)
 		}
 		// The same guest would do the same again.
-		if err := r.recordAll(left, record.StatusRig, fault.Error()); err != nil {
+		if err := r.recordAll(left, sealedBlame(composed.Block, replies, r.setupName(group)), fault.Error()); err != nil {
 			return fmt.Errorf("%w: %w", ErrRig, err)
 		}
 	}
 	r.lab = nil
 	return nil
+}
+
+// setupName is the name that the setup of trials has in a block.
+func (r *runner) setupName(trials []plan.Trial) string {
+	cell, _ := r.Plan.CellByID(trials[0].Cell)
+	setup, err := datapath.Render(cell)
+	if err != nil {
+		return ""
+	}
+	name, err := lab.SetupName(setup)
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
+// sealedBlame says whose fault it is that a setup failed by the rig's word: its
+// own if another one of the same guest was proven and measured, since the guest does
+// the same each time.
+func sealedBlame(b bundle.Sealed, replies []bundle.SealedReply, setup string) string {
+	for _, reply := range replies {
+		if reply.Phase == string(bundle.Run) && reply.Reply.Error == "" && reply.Setup < len(b.Setups) &&
+			b.Setups[reply.Setup].Name != warmUp && b.Setups[reply.Setup].Name != setup {
+			return record.StatusFailed
+		}
+	}
+	return record.StatusRig
 }

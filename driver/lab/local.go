@@ -131,7 +131,22 @@ func (p *local) session(node string) (conversation, error) {
 	return p.helper, nil
 }
 
-func (p *local) end(ctx context.Context, _ datapath.Setup) error { return p.shut(ctx) }
+// end undoes the setup by a request before the helper ends: its reply says whose
+// fault it is that something could not be undone.
+func (p *local) end(ctx context.Context, _ datapath.Setup) error {
+	if p.helper == nil {
+		return nil
+	}
+	var undone error
+	if !p.helper.left {
+		undone = p.helper.undoTo(ctx, 0)
+	}
+	ended := p.shut(ctx)
+	if undone != nil {
+		return undone
+	}
+	return ended
+}
 
 // shut ends the helper and with it every namespace.
 func (p *local) shut(ctx context.Context) error {

@@ -340,9 +340,15 @@ func (r *runner) setupName(trials []plan.Trial) string {
 // own if another one of the same guest was proven and measured, since the guest does
 // the same each time.
 func sealedBlame(b bundle.Sealed, replies []bundle.SealedReply, setup string) string {
+	type turn struct{ setup, trial int }
+	ran, failed := map[turn]bool{}, map[turn]bool{}
 	for _, reply := range replies {
-		if reply.Phase == string(bundle.Run) && reply.Reply.Error == "" && reply.Setup < len(b.Setups) &&
-			b.Setups[reply.Setup].Name != warmUp && b.Setups[reply.Setup].Name != setup {
+		at := turn{reply.Setup, reply.Trial}
+		failed[at] = failed[at] || reply.Reply.Error != ""
+		ran[at] = ran[at] || reply.Phase == string(bundle.Run)
+	}
+	for at := range ran {
+		if ran[at] && !failed[at] && at.setup < len(b.Setups) && b.Setups[at.setup].Name != warmUp && b.Setups[at.setup].Name != setup {
 			return record.StatusFailed
 		}
 	}

@@ -93,7 +93,7 @@ func doRules(c *call, a bundle.Rules) error {
 		err = load(nil)
 	}
 	if err != nil {
-		return refusedRules(a.File, err)
+		return fmt.Errorf("load %s: %w", a.File, err)
 	}
 	if a.Undo != "" {
 		c.undoHere("rules of "+a.File, func(u undoing) error {
@@ -105,20 +105,6 @@ func doRules(c *call, a bundle.Rules) error {
 	}
 	return nil
 }
-
-// refusedRules blames a rule set that its tool did not take. That another program
-// held the lock of iptables, or that the tool was killed, is not its fault.
-func refusedRules(file string, err error) error {
-	var exit *exec.ExitError
-	var known *faultError
-	if errors.As(err, &exit) && exit.ExitCode() > 0 && !errors.As(err, &known) && !strings.Contains(err.Error(), xtablesLocked) {
-		return subject("load %s: %w", file, err)
-	}
-	return fmt.Errorf("load %s: %w", file, err)
-}
-
-// xtablesLocked is what iptables says after it waited in vain (libxtables, xtables_lock).
-const xtablesLocked = "holding the xtables lock"
 
 // timedLoad loads a rule set and records how long the tool took.
 func (c *call) timedLoad(a bundle.Rules, in *memoryCgroup, argv []string, data []byte) error {

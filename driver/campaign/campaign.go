@@ -313,10 +313,13 @@ func (r *runner) end(ctx context.Context, setup datapath.Setup, cell plan.Cell, 
 		return
 	}
 	r.Log.Warn("the setup could not be taken away", "cell", cell.Title(), "err", err)
-	r.result.Teardown = append(r.result.Teardown, TeardownFault{cell, statusOf(err), err.Error()})
-	if !r.replay {
+	status := statusOf(err)
+	if r.replay {
+		status = record.StatusFailed // the same guest would do the same again
+	} else {
 		r.recover(ctx)
 	}
+	r.result.Teardown = append(r.result.Teardown, TeardownFault{cell, status, err.Error()})
 }
 
 // settle records trials whose setup failed by the subject's or kernel's fault;

@@ -116,7 +116,7 @@ func RunSealed(ctx context.Context, cfg SealedConfig) (Result, error) {
 	r.done = r.Dir.Done()
 	cfg.Progress = &oneAtATime{Progress: cfg.Progress}
 	if err := r.Dir.WriteEnv(cfg.Facts); err != nil {
-		return r.result, err
+		return r.result, fmt.Errorf("%w: %w", ErrRig, err)
 	}
 	blocks := blocksOf(cfg.Trials)
 	ctx, cancel := context.WithCancel(ctx)

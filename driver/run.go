@@ -161,7 +161,10 @@ func (a *app) openRun(ctx context.Context, file string, f runFlags) (job, error)
 		out = filepath.Join("runs", p.Spec.Name+"-"+time.Now().Format("20060102-150405"))
 	}
 	j.dir, err = rundir.CreateShard(out, p, shard)
-	if errors.Is(err, rundir.ErrNotEmpty) {
+	switch {
+	case errors.Is(err, rundir.ErrStorage):
+		err = fmt.Errorf("%w; %s", err, whenMended(err, "run it again: nothing was begun"))
+	case errors.Is(err, rundir.ErrNotEmpty):
 		err = fmt.Errorf("%w; go on with `driver run --resume %s`, or give another directory with --out", err, out)
 	}
 	return j, err

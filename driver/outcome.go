@@ -42,7 +42,7 @@ type trouble struct {
 
 // outcomeOf reads the outcome from the run directory, in the order of the plan.
 func outcomeOf(j job, result campaign.Result) outcome {
-	o := outcome{counts: map[string]int{}, teardown: result.Teardown}
+	o := outcome{counts: map[string]int{}, trouble: []trouble{}, teardown: result.Teardown}
 	at := map[[2]string]int{}
 	for _, t := range j.selected {
 		status, reason, ok := j.dir.Outcome(t)

@@ -291,11 +291,11 @@ func TestRigFaultIsTriedAgain(t *testing.T) {
 	}
 }
 
-// manySetups has more setups than a broken lab may fail.
-var manySetups = strings.Replace(experiment, "[1, 2]", "[1, 2, 3, 4, 5]", 1)
+// manySetups is an experiment with more setups than a broken lab may fail.
+func manySetups() string { return strings.Replace(experiment, "[1, 2]", "[1, 2, 3, 4, 5]", 1) }
 
 func TestBrokenRigStopsTheRun(t *testing.T) {
-	r := runnerOf(t, "rig-always", manySetups)
+	r := runnerOf(t, "rig-always", manySetups())
 	_, err := r.run(t.Context())
 	if !errors.Is(err, ErrRig) || !strings.Contains(err.Error(), "3 setups in a row") {
 		t.Fatalf("error %v, want one wrapping ErrRig", err)
@@ -317,7 +317,7 @@ func TestBrokenRigWithFewSetups(t *testing.T) {
 // What fails each time while the lab works is the setup's own fault, however
 // many of them there are in a row, and is tried twice only once.
 func TestSetupThatAlwaysFails(t *testing.T) {
-	r := runnerOf(t, "filter-rig", manySetups)
+	r := runnerOf(t, "filter-rig", manySetups())
 	ups, up := 0, r.Up
 	r.Up = func(ctx context.Context, block int) (*lab.Lab, error) {
 		ups++
@@ -342,7 +342,7 @@ func TestSetupThatAlwaysFails(t *testing.T) {
 // Faults that differ are bad luck: nobody is blamed, and nothing is counted while
 // the lab works.
 func TestFaultsThatVary(t *testing.T) {
-	r := runnerOf(t, "filter-varies", manySetups)
+	r := runnerOf(t, "filter-varies", manySetups())
 	result, err := r.run(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -238,13 +238,13 @@ func (c *call) run(ctx context.Context, p bundle.Program) (string, error) {
 // line that names an interpreter, or one that is not there. Other programs are
 // the rig's own.
 func refusedScript(p bundle.Program, err error) error {
-	var exec *os.PathError
-	if p.Script == "" || !errors.As(err, &exec) {
+	var at *os.PathError
+	if p.Script == "" || !errors.As(err, &at) {
 		return err
 	}
 	for _, e := range []error{unix.ENOENT, unix.ENOEXEC, unix.EACCES, unix.ENOTDIR, unix.ELOOP} {
-		if errors.Is(exec, e) {
-			return subject("%s cannot be executed: %w; its first line must name an interpreter of the node, as in #!/bin/sh", p, exec.Err)
+		if errors.Is(at, e) {
+			return subject("%s cannot be executed: %w; its first line must name an interpreter of the node, as in #!/bin/sh", p, at.Err)
 		}
 	}
 	return err

@@ -31,8 +31,8 @@ const (
 	exitOK          = 0
 	exitError       = 1
 	exitUsage       = 2 // usage, or an invalid experiment
-	exitFailedCells = 3 // finished, but some cells have no valid number
-	exitRig         = 4 // the testbed itself failed
+	exitFailedCells = 3 // finished, but some cells have no valid number, or none has
+	exitRig         = 4 // the testbed itself failed, and stopped the run or every trial
 	exitNotSame     = 5 // compared or verified, and not reproduced
 	exitInterrupted = 130
 )
@@ -63,7 +63,7 @@ func exitCode(err error) int {
 		return exitInterrupted
 	case errors.Is(err, errUsage), errors.Is(err, plan.ErrInvalid):
 		return exitUsage
-	case errors.Is(err, errFailedCells):
+	case errors.Is(err, errFailedCells), errors.Is(err, errNothingMeasured):
 		return exitFailedCells
 	case errors.Is(err, campaign.ErrRig):
 		return exitRig
@@ -113,7 +113,7 @@ func (a *app) command() *cobra.Command {
 they enforce, measures them, and writes a report.
 
 Exit codes: 0 ok, 1 error, 2 usage or invalid experiment, 3 finished with failed
-cells, 4 rig fault, 5 compared or verified and not reproduced, 130 interrupted.`,
+cells or without any number, 4 rig fault, 5 compared or verified and not reproduced, 130 interrupted.`,
 		Example: `  driver doctor
   driver plan experiments/full.toml
   driver run experiments/smoke.toml --out runs/smoke

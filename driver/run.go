@@ -9,12 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
-	"hookbed/analysis/record"
 	"hookbed/driver/campaign"
 	"hookbed/driver/datapath"
 	"hookbed/driver/lab"
@@ -65,36 +66,44 @@ that was interrupted or killed goes on with --resume: every trial once, none los
 }
 
 func (a *app) run(ctx context.Context, file string, f runFlags) error {
-	dir, p, err := openRun(file, f)
+	a.interruptHint = "nothing was begun"
+	j, err := a.openRun(ctx, file, f)
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
-	if err := checkClockFlags(p, f); err != nil {
-		return err
-	}
-	trials, err := pending(dir, p, f.only)
-	if err != nil {
-		return err
-	}
-	a.interruptHint = fmt.Sprintf("nothing is left running; go on with `driver run --resume %s`", dir.Path())
-	a.say("run directory %s: %d of %d trials to run, about %s", dir.Path(), len(trials), len(p.Trials), f.remaining(p, len(trials)).Round(time.Second))
+	defer j.dir.Close()
+	trials := j.pending()
+	resume := fmt.Sprintf("go on with `driver run --resume %s`", j.dir.Path())
+	a.interruptHint = "nothing is left running; " + resume
+	a.say("run directory %s: %d of %d trials to run, about %s", j.dir.Path(), len(trials), len(j.plan.Trials), f.remaining(j.plan, len(trials)).Round(time.Second))
 	start := time.Now()
-	result, err := a.measure(ctx, p, dir, trials, f)
-	if err != nil {
-		if f.resume == "" && len(result.Status) == 0 && ctx.Err() == nil {
-			// Nothing was measured and nothing can be resumed.
-			err = errors.Join(err, os.RemoveAll(dir.Path()))
-		}
-		return err
+	result, err := a.measure(ctx, j, trials, f)
+	if err != nil && f.resume == "" && !j.dir.Began() && ctx.Err() == nil && !errors.Is(err, rundir.ErrStorage) {
+		// Nothing was measured and nothing can be resumed.
+		return errors.Join(err, j.dir.Discard())
 	}
-	a.emit("run", map[string]any{"dir": dir.Path(), "status": result.Status, "seconds": result.Seconds, "total_seconds": time.Since(start).Seconds()}, func(w io.Writer) {
-		printResult(w, dir, result, time.Since(start))
-	})
-	if n := result.Failed() + result.Status[record.StatusRig]; n > 0 {
-		return fmt.Errorf("%w: %d of %d trials; reasons are in %s", errFailedCells, n, len(trials), filepath.Join(dir.Path(), "rows.csv"))
+	o := outcomeOf(j, result)
+	if err == nil || errors.Is(err, campaign.ErrRig) && !a.json {
+		a.emit("run", o.document(j.dir, result, time.Since(start)), func(w io.Writer) { o.print(w, j.dir, result, time.Since(start)) })
 	}
-	return nil
+	if err == nil {
+		return o.err(j.dir)
+	}
+	if errors.Is(err, campaign.ErrRig) && ctx.Err() == nil {
+		return fmt.Errorf("%w; %s", err, whenMended(err, resume))
+	}
+	return err
+}
+
+// whenMended says what to do about a fault that stopped a run, and how to go on then.
+func whenMended(err error, resume string) string {
+	switch {
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return "make room, then " + resume
+	case errors.Is(err, rundir.ErrStorage):
+		return "make it writable, then " + resume
+	}
+	return resume
 }
 
 // remaining is the estimated time of the trials that are left to run.
@@ -106,62 +115,132 @@ func (f runFlags) remaining(p *plan.Plan, trials int) time.Duration {
 	return time.Duration(float64(estimate(p, jobs)) * float64(trials) / float64(len(p.Trials)))
 }
 
-func openRun(file string, f runFlags) (*rundir.Dir, *plan.Plan, error) {
+// job is what one call of `driver run` has to do.
+type job struct {
+	dir      *rundir.Dir
+	plan     *plan.Plan
+	selected []plan.Trial // of the shard, and that --only does not leave out
+	lab      lab.Config   // of a job that has trials to run
+}
+
+// pending are the selected trials that are still to run.
+func (j job) pending() []plan.Trial {
+	wanted := map[int]bool{}
+	for _, t := range j.selected {
+		wanted[t.Order] = true
+	}
+	return slices.DeleteFunc(j.dir.Pending(), func(t plan.Trial) bool { return !wanted[t.Order] })
+}
+
+// openRun makes or opens the run directory. It is made only after everything was
+// refused that can be refused.
+func (a *app) openRun(ctx context.Context, file string, f runFlags) (job, error) {
+	if err := checkFlags(f); err != nil {
+		return job{}, err
+	}
 	if f.resume != "" {
-		if f.shard != "" {
-			return nil, nil, fmt.Errorf("%w: --shard cannot change on --resume; the run directory knows its share", errUsage)
-		}
-		dir, err := rundir.Open(f.resume)
-		if err != nil {
-			return nil, nil, err
-		}
-		if file == "" {
-			return dir, dir.Plan(), nil
-		}
-		p, err := loadPlan(file)
-		if err == nil {
-			err = dir.Check(p)
-		}
-		if err != nil {
-			return nil, nil, errors.Join(err, dir.Close())
-		}
-		return dir, p, nil
+		return a.reopenRun(ctx, file, f)
 	}
 	p, err := loadPlan(file)
 	if err != nil {
-		return nil, nil, err
+		return job{}, err
 	}
-	var shard rundir.Shard
-	if f.shard != "" {
-		if shard, err = rundir.ParseShard(f.shard); err == nil {
-			err = shard.Check(p)
-		}
-		if err != nil {
-			return nil, nil, fmt.Errorf("%w: --shard: %w", errUsage, err)
-		}
+	shard, err := shardOf(p, f)
+	if err != nil {
+		return job{}, err
+	}
+	j := job{plan: p}
+	if j.selected, err = selected(p, shard, f); err != nil {
+		return job{}, err
+	}
+	if j.lab, err = a.labConfig(ctx, p, f.drift); err != nil {
+		return job{}, err
 	}
 	out := f.out
 	if out == "" {
 		out = filepath.Join("runs", p.Spec.Name+"-"+time.Now().Format("20060102-150405"))
 	}
-	dir, err := rundir.CreateShard(out, p, shard)
-	if errors.Is(err, rundir.ErrNotEmpty) {
+	j.dir, err = rundir.CreateShard(out, p, shard)
+	switch {
+	case errors.Is(err, rundir.ErrStorage):
+		err = fmt.Errorf("%w; %s", err, whenMended(err, "run it again: nothing was begun"))
+	case errors.Is(err, rundir.ErrNotEmpty):
 		err = fmt.Errorf("%w; go on with `driver run --resume %s`, or give another directory with --out", err, out)
 	}
-	return dir, p, err
+	return j, err
 }
 
-// pending is the plan minus what is done and what --only leaves out.
-func pending(dir *rundir.Dir, p *plan.Plan, only string) ([]plan.Trial, error) {
-	match, err := p.Filter(only)
+// reopenRun opens the run directory of a run to go on with.
+func (a *app) reopenRun(ctx context.Context, file string, f runFlags) (job, error) {
+	dir, err := rundir.Open(f.resume)
+	if errors.Is(err, rundir.ErrStorage) {
+		err = fmt.Errorf("%w; %s", err, whenMended(err, fmt.Sprintf("go on with `driver run --resume %s`", f.resume)))
+	}
+	if err != nil {
+		return job{}, err
+	}
+	j := job{dir: dir, plan: dir.Plan()}
+	if file != "" {
+		if j.plan, err = loadPlan(file); err == nil {
+			err = dir.Check(j.plan)
+		}
+	}
+	if err == nil {
+		j.selected, err = selected(j.plan, dir.Shard(), f)
+	}
+	if err == nil && len(j.pending()) > 0 {
+		j.lab, err = a.labConfig(ctx, j.plan, f.drift)
+	}
+	if err != nil {
+		return job{}, errors.Join(err, dir.Close())
+	}
+	return j, nil
+}
+
+// checkFlags refuses flags that do not go together, whatever the experiment.
+func checkFlags(f runFlags) error {
+	switch {
+	case f.resume != "" && f.shard != "":
+		return fmt.Errorf("%w: --shard cannot change on --resume; the run directory knows its share", errUsage)
+	case f.resume != "" && f.out != "":
+		return fmt.Errorf("%w: --out is for a new run; --resume goes on in %s", errUsage, f.resume)
+	case !slices.Contains([]string{"", "allow", "forbid"}, f.drift):
+		return fmt.Errorf("%w: --drift is %q (allowed: allow, forbid)", errUsage, f.drift)
+	}
+	return nil
+}
+
+func shardOf(p *plan.Plan, f runFlags) (rundir.Shard, error) {
+	if f.shard == "" {
+		return rundir.Shard{}, nil
+	}
+	shard, err := rundir.ParseShard(f.shard)
+	if err == nil {
+		err = shard.Check(p)
+	}
+	if err != nil {
+		return shard, fmt.Errorf("%w: --shard: %w", errUsage, err)
+	}
+	return shard, nil
+}
+
+// selected are the trials of the plan that the flags ask for.
+func selected(p *plan.Plan, shard rundir.Shard, f runFlags) ([]plan.Trial, error) {
+	if err := checkClockFlags(p, f); err != nil {
+		return nil, err
+	}
+	match, err := p.Filter(f.only)
 	if err != nil {
 		return nil, fmt.Errorf("%w: --only: %w", errUsage, err)
 	}
 	var out []plan.Trial
-	for _, t := range dir.Pending() {
-		if c, _ := p.CellByID(t.Cell); match(c) {
+	for _, t := range p.Trials {
+		if c, _ := p.CellByID(t.Cell); shard.Has(t.Block) && match(c) {
 			out = append(out, t)
 		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%w: --only: %q selects no trial of %s", errUsage, f.only, shard)
 	}
 	return out, nil
 }
@@ -180,17 +259,14 @@ func checkClockFlags(p *plan.Plan, f runFlags) error {
 	return nil
 }
 
-func (a *app) measure(ctx context.Context, p *plan.Plan, dir *rundir.Dir, trials []plan.Trial, f runFlags) (campaign.Result, error) {
+func (a *app) measure(ctx context.Context, j job, trials []plan.Trial, f runFlags) (campaign.Result, error) {
 	if len(trials) == 0 {
 		return campaign.Result{}, nil
 	}
-	cfg, err := a.labConfig(ctx, p, f.drift)
-	if err != nil {
-		return campaign.Result{}, err
-	}
+	p, cfg := j.plan, j.lab
 	progress, stop := a.newProgress(len(trials))
 	defer stop()
-	run := campaign.Config{Plan: p, Dir: dir, Trials: trials, Progress: progress, Log: a.logger()}
+	run := campaign.Config{Plan: p, Dir: j.dir, Trials: trials, Progress: progress, Log: a.logger()}
 	if p.Spec.Lab.Clock == plan.ClockVirtual {
 		return a.measureSealed(ctx, run, cfg, f.jobs)
 	}
@@ -210,6 +286,9 @@ func (a *app) measure(ctx context.Context, p *plan.Plan, dir *rundir.Dir, trials
 // labConfig prepares what labs of an experiment have in common, and clears
 // what killed runs left.
 func (a *app) labConfig(ctx context.Context, p *plan.Plan, drift string) (lab.Config, error) {
+	if err := lab.Refuse(p.Spec.Lab); err != nil {
+		return lab.Config{}, err
+	}
 	root, err := stateRoot()
 	if err != nil {
 		return lab.Config{}, err
@@ -318,15 +397,4 @@ func bundleDigests(p *plan.Plan) (map[string]string, error) {
 		}
 	}
 	return out, nil
-}
-
-func printResult(w io.Writer, dir *rundir.Dir, r campaign.Result, total time.Duration) {
-	for _, s := range record.Statuses() {
-		if n := r.Status[s]; n > 0 {
-			fmt.Fprintf(w, "%-12s %d trials\n", s, n)
-		}
-	}
-	secondsTable(w, fmt.Sprintf("time %.1f s, of which", total.Seconds()),
-		[]string{"images", "boot", "engine", "endpoints", "apply", "prove", "measure", "teardown"}, r.Seconds)
-	fmt.Fprintf(w, "report with: driver report %s\n", dir.Path())
 }

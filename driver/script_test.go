@@ -70,7 +70,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "signalled": signalled, "trials-once": trialsOnce,
+			"exits": exits, "signalled": signalled, "trials-once": trialsOnce, "helper-killed": helperKilled,
 		},
 	})
 }
@@ -135,6 +135,54 @@ func signalled(ts *testscript.TestScript, _ bool, args []string) {
 	if code := cmd.ProcessState.ExitCode(); code != want {
 		ts.Fatalf("after SIG%s exit code %d, want %d\n%s", args[0], code, want, out.Bytes())
 	}
+}
+
+// helper-killed GLOB WANTCODE COMMAND...: starts the driver, kills its guest helper
+// once a file matches, and checks how the driver ends. Its output is kept in the
+// files out and err.
+func helperKilled(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	cmd := command(ts, args[2:])
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	ts.Check(cmd.Start())
+	deadline := time.Now().Add(5 * time.Minute)
+	for time.Now().Before(deadline) {
+		if found, _ := filepath.Glob(ts.MkAbs(args[0])); len(found) > 0 {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	helper := childOf(cmd.Process.Pid)
+	if helper != 0 {
+		ts.Check(syscall.Kill(helper, syscall.SIGKILL))
+	}
+	_ = cmd.Wait()
+	ts.Check(os.WriteFile(ts.MkAbs("out"), out.Bytes(), 0o644))
+	ts.Check(os.WriteFile(ts.MkAbs("err"), errOut.Bytes(), 0o644))
+	if code := cmd.ProcessState.ExitCode(); code != want || helper == 0 {
+		ts.Fatalf("after SIGKILL to helper %d exit code %d, want %d\n%s%s", helper, code, want, out.Bytes(), errOut.Bytes())
+	}
+}
+
+// childOf is the process that another one started, 0 if there is none.
+func childOf(parent int) int {
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, path := range stats {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		pid, _, _ := strings.Cut(string(data), " ")
+		_, rest, _ := strings.Cut(string(data[bytes.LastIndexByte(data, ')')+1:]), " ")
+		f := strings.Fields(rest) // state, parent, ... (proc_pid_stat(5))
+		if len(f) > 1 && f[1] == strconv.Itoa(parent) {
+			n, _ := strconv.Atoi(pid)
+			return n
+		}
+	}
+	return 0
 }
 
 func countLines(path string) int {

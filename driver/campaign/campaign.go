@@ -21,10 +21,6 @@ import (
 // ErrRig is wrapped when the testbed itself failed too often to go on.
 var ErrRig = errors.New("rig fault")
 
-// maxRigFaults is how many setups in a row may fail by the rig's fault before
-// the run stops: one is bad luck, three are a broken lab.
-const maxRigFaults = 3
-
 // Config is what a run needs.
 type Config struct {
 	Plan *plan.Plan
@@ -49,6 +45,16 @@ type Progress interface {
 type Result struct {
 	Status  map[string]int
 	Seconds map[string]float64 // images, boot, endpoints, apply, prove, measure, teardown
+	// Teardown are the setups that could not be taken away. Their trials had their
+	// rows by then, and what came after ran in a fresh lab.
+	Teardown []TeardownFault
+}
+
+// TeardownFault is a setup that could not be taken away.
+type TeardownFault struct {
+	Cell   plan.Cell // one of the setup's
+	Status string    // whose fault it is, as of a trial: failed, or rig
+	Reason string
 }
 
 // Failed is the number of trials that ended without a valid number through
@@ -62,9 +68,10 @@ type runner struct {
 	result    Result
 	lab       *lab.Lab
 	block     int
-	env       map[string]any  // as written
-	described map[string]bool // boots that it tells of, by name
-	rigFaults int             // in a row
+	env       map[string]any   // as written
+	described map[string]bool  // boots that it tells of, by name
+	blamed    map[string]error // setups whose fault is known to be their own, by ID
+	broken    map[string]bool  // setups that the lab failed, since it last worked
 
 	// The load gate; loud is why the trials at hand are void, or "".
 	load               func() (float64, error)
@@ -85,7 +92,7 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 
 func newRunner(cfg Config) *runner {
 	return &runner{Config: cfg, result: Result{Status: map[string]int{}, Seconds: map[string]float64{}},
-		described: map[string]bool{}, load: loadAverage, loadWait: loadWait, loadPoll: loadPoll}
+		described: map[string]bool{}, blamed: map[string]error{}, broken: map[string]bool{}, load: loadAverage, loadWait: loadWait, loadPoll: loadPoll}
 }
 
 func (r *runner) run(ctx context.Context) (Result, error) {
@@ -128,32 +135,36 @@ func setups(p *plan.Plan, trials []plan.Trial) [][]plan.Trial {
 	return out
 }
 
-// group runs the trials of one setup, and once more those that a rig fault
-// took; a second fault is recorded and counted.
+// group runs the trials of one setup, and those that a rig fault took once more
+// in a fresh lab. Trials that still have no row are recorded then; whose fault
+// that is, blame says.
 func (r *runner) group(ctx context.Context, trials []plan.Trial) error {
+	cell, _ := r.Plan.CellByID(trials[0].Cell)
 	left, fault := r.attempt(ctx, trials)
-	if fault != nil && ctx.Err() == nil && !fatal(fault) {
-		r.Log.Warn("rig fault, trying once more", "err", fault)
+	var first error
+	if fault != nil && ctx.Err() == nil && len(left) > 0 && !fatal(fault) && !alike(r.blamed[cell.Setup], fault) {
+		r.Log.Warn("rig fault, trying once more in a fresh lab", "err", fault)
 		r.recover(ctx)
+		first = fault
 		left, fault = r.attempt(ctx, left)
 	}
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case fault == nil:
-		r.rigFaults = 0
 		return nil
-	case fatal(fault):
+	case len(left) == 0, fatal(fault):
 		return fmt.Errorf("%w: %w", ErrRig, fault)
 	}
-	if err := r.recordAll(left, record.StatusRig, fault.Error()); err != nil {
+	r.recover(ctx)
+	v, err := r.blame(ctx, left[0].Block, cell, first, fault)
+	if err != nil {
+		return err
+	}
+	if err := r.recordAll(left, v.status, v.reason); err != nil {
 		return fmt.Errorf("%w: %w", ErrRig, err)
 	}
-	r.recover(ctx)
-	if r.rigFaults++; r.rigFaults >= maxRigFaults {
-		return fmt.Errorf("%w: %d setups in a row failed, the last: %w", ErrRig, r.rigFaults, fault)
-	}
-	return nil
+	return r.stopIfBroken(v, fault)
 }
 
 // fatal faults concern the run as a whole, so that retrying cannot help: the
@@ -273,12 +284,7 @@ func (r *runner) attempt(ctx context.Context, trials []plan.Trial) (left []plan.
 	if err := datapath.Check(setup, r.lab.Facts(setup.Topology.Server.Node.Name)); err != nil {
 		return nil, r.recordAll(trials, record.StatusUnsupported, err.Error())
 	}
-	defer func() {
-		defer r.clock("teardown")()
-		if err := r.lab.End(ctx, setup); err != nil && fault == nil {
-			fault = err
-		}
-	}()
+	defer func() { r.end(ctx, setup, cell, fault) }()
 	if r.Plan.Spec.Lab.Provider == plan.ProviderLocal {
 		if err := r.awaitQuiet(ctx); err != nil {
 			return trials, err
@@ -293,7 +299,27 @@ func (r *runner) attempt(ctx context.Context, trials []plan.Trial) (left []plan.
 			return trials[i:], err
 		}
 	}
+	clear(r.broken) // the lab works
 	return nil, nil
+}
+
+// end takes a setup away. A fault of that is not its trials', which have their
+// rows; but the lab is not used any more. After a fault of the rig it is no news.
+func (r *runner) end(ctx context.Context, setup datapath.Setup, cell plan.Cell, fault error) {
+	done := r.clock("teardown")
+	err := r.lab.End(ctx, setup)
+	done()
+	if err == nil || ctx.Err() != nil || fault != nil {
+		return
+	}
+	r.Log.Warn("the setup could not be taken away", "cell", cell.Title(), "err", err)
+	status := statusOf(err)
+	if r.replay {
+		status = record.StatusFailed // the same guest would do the same again
+	} else {
+		r.recover(ctx)
+	}
+	r.result.Teardown = append(r.result.Teardown, TeardownFault{cell, status, err.Error()})
 }
 
 // settle records trials whose setup failed by the subject's or kernel's fault;

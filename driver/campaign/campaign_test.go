@@ -56,6 +56,8 @@ func fakeGuest(how string) {
 			reply.Facts = map[string]string{"tool.iptables-legacy": "v1"}
 		case req.Exec != nil:
 			reply = fakeExec(how, req.Exec)
+		case req.UndoTo != nil && *req.UndoTo == 0:
+			reply = fakeUndo(how)
 		}
 		line, err := json.Marshal(reply)
 		if err != nil {
@@ -63,6 +65,17 @@ func fakeGuest(how string) {
 		}
 		fmt.Println(string(line))
 	}
+}
+
+// fakeUndo is the end of a setup.
+func fakeUndo(how string) bundle.Reply {
+	switch how {
+	case "dies-in-undo":
+		os.Exit(9)
+	case "undo-fails":
+		return bundle.Reply{Error: "undo: fake remove: exit status 3", Fault: bundle.FaultSubject}
+	}
+	return bundle.Reply{}
 }
 
 // times counts how often it was called with this test, over all helpers.
@@ -99,6 +112,9 @@ func fakeExec(how string, s *bundle.Steps) bundle.Reply {
 		}
 		if fault := misbehave(how, step); fault != "" {
 			reply.Error, reply.Fault = "fake "+fault, fault
+			if how == "filter-varies" {
+				reply.Error += strings.Repeat("!", times())
+			}
 			return reply
 		}
 		reply.Results = append(reply.Results, result)
@@ -112,6 +128,8 @@ func misbehave(how string, step bundle.Step) string {
 	_, load := step.Do.(bundle.LoadBPF)
 	switch {
 	case how == "rig-always" && exec:
+		return bundle.FaultRig
+	case (how == "filter-rig" || how == "filter-varies") && load: // the reference has none
 		return bundle.FaultRig
 	case how == "rig-once" && exec && times() == 1:
 		return bundle.FaultRig
@@ -273,12 +291,82 @@ func TestRigFaultIsTriedAgain(t *testing.T) {
 	}
 }
 
+// manySetups is an experiment with more setups than a broken lab may fail.
+func manySetups() string { return strings.Replace(experiment, "[1, 2]", "[1, 2, 3, 4, 5]", 1) }
+
 func TestBrokenRigStopsTheRun(t *testing.T) {
+	r := runnerOf(t, "rig-always", manySetups())
+	_, err := r.run(t.Context())
+	if !errors.Is(err, ErrRig) || !strings.Contains(err.Error(), "3 setups in a row") {
+		t.Fatalf("error %v, want one wrapping ErrRig", err)
+	}
+	expectTrials(t, rowsOf(t, r.Dir), maxBroken, record.StatusRig)
+}
+
+// With fewer setups than that, all of them are enough.
+func TestBrokenRigWithFewSetups(t *testing.T) {
 	_, rows, err := campaignOf(t, "rig-always")
 	if !errors.Is(err, ErrRig) {
 		t.Fatalf("error %v, want one wrapping ErrRig", err)
 	}
-	expectTrials(t, rows, maxRigFaults, record.StatusRig)
+	if n := len(trials(rows)); n < 2 || n > 3 { // of 2 setups one may come twice
+		t.Errorf("%d trials have rows", n)
+	}
+}
+
+// What fails each time while the lab works is the setup's own fault, however
+// many of them there are in a row, and is tried twice only once.
+func TestSetupThatAlwaysFails(t *testing.T) {
+	r := runnerOf(t, "filter-rig", manySetups())
+	ups, up := 0, r.Up
+	r.Up = func(ctx context.Context, block int) (*lab.Lab, error) {
+		ups++
+		return up(ctx, block)
+	}
+	result, err := r.run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := rowsOf(t, r.Dir)
+	expectTrials(t, rows, 10, record.StatusFailed)
+	if result.Failed() != 10 || !strings.Contains(rows[0].Reason, "fake rig (twice") || !strings.Contains(rows[9].Reason, "fake rig (as before") {
+		t.Errorf("result %+v, reasons %q and %q", result, rows[0].Reason, rows[9].Reason)
+	}
+	// The first time a setup fails takes a lab, a fresh one and the reference's, in
+	// which the next begins; later it takes one.
+	if want := 1 + 5*2 + 4; ups != want {
+		t.Errorf("%d labs came up, want %d", ups, want)
+	}
+}
+
+// Faults that differ are bad luck: nobody is blamed, and nothing is counted while
+// the lab works.
+func TestFaultsThatVary(t *testing.T) {
+	r := runnerOf(t, "filter-varies", manySetups())
+	result, err := r.run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	expectTrials(t, rowsOf(t, r.Dir), 10, record.StatusRig)
+	if result.Failed() != 0 {
+		t.Errorf("result %+v", result)
+	}
+}
+
+// A setup that cannot be taken away keeps its rows, and the run goes on.
+func TestFaultInTeardown(t *testing.T) {
+	for how, status := range map[string]string{"undo-fails": record.StatusFailed, "dies-in-undo": record.StatusRig} {
+		t.Run(how, func(t *testing.T) {
+			result, rows, err := campaignOf(t, how)
+			if err != nil {
+				t.Fatal(err)
+			}
+			expectTrials(t, rows, 4, record.StatusOK)
+			if len(result.Teardown) != 4 || result.Teardown[0].Status != status {
+				t.Errorf("teardown %+v, want 4 setups with status %s", result.Teardown, status)
+			}
+		})
+	}
 }
 
 func TestUnprovenEnforcementGivesNoNumber(t *testing.T) {

@@ -116,7 +116,7 @@ func RunSealed(ctx context.Context, cfg SealedConfig) (Result, error) {
 	r.done = r.Dir.Done()
 	cfg.Progress = &oneAtATime{Progress: cfg.Progress}
 	if err := r.Dir.WriteEnv(cfg.Facts); err != nil {
-		return r.result, err
+		return r.result, fmt.Errorf("%w: %w", ErrRig, err)
 	}
 	blocks := blocksOf(cfg.Trials)
 	ctx, cancel := context.WithCancel(ctx)
@@ -310,14 +310,47 @@ func (r *runner) recordBlock(ctx context.Context, b booted) error {
 		if fault == nil {
 			continue
 		}
-		if errors.Is(fault, rundir.ErrStorage) {
+		if len(left) == 0 || errors.Is(fault, rundir.ErrStorage) {
 			return fmt.Errorf("%w: %w", ErrRig, fault)
 		}
 		// The same guest would do the same again.
-		if err := r.recordAll(left, record.StatusRig, fault.Error()); err != nil {
+		if err := r.recordAll(left, sealedBlame(composed.Block, replies, r.setupName(group)), fault.Error()); err != nil {
 			return fmt.Errorf("%w: %w", ErrRig, err)
 		}
 	}
 	r.lab = nil
 	return nil
+}
+
+// setupName is the name that the setup of trials has in a block.
+func (r *runner) setupName(trials []plan.Trial) string {
+	cell, _ := r.Plan.CellByID(trials[0].Cell)
+	setup, err := datapath.Render(cell)
+	if err != nil {
+		return ""
+	}
+	name, err := lab.SetupName(setup)
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
+// sealedBlame says whose fault it is that a setup failed by the rig's word: its
+// own if another one of the same guest was proven and measured, since the guest does
+// the same each time.
+func sealedBlame(b bundle.Sealed, replies []bundle.SealedReply, setup string) string {
+	type turn struct{ setup, trial int }
+	ran, failed := map[turn]bool{}, map[turn]bool{}
+	for _, reply := range replies {
+		at := turn{reply.Setup, reply.Trial}
+		failed[at] = failed[at] || reply.Reply.Error != ""
+		ran[at] = ran[at] || reply.Phase == string(bundle.Run)
+	}
+	for at := range ran {
+		if ran[at] && !failed[at] && at.setup < len(b.Setups) && b.Setups[at.setup].Name != warmUp && b.Setups[at.setup].Name != setup {
+			return record.StatusFailed
+		}
+	}
+	return record.StatusRig
 }

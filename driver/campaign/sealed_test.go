@@ -230,7 +230,8 @@ func TestSealedResume(t *testing.T) {
 
 func TestSealedFaultsAreRows(t *testing.T) {
 	for how, status := range map[string]string{
-		"not-enforced": record.StatusFailed, "unsupported": record.StatusUnsupported, "bypass": record.StatusVoid, "guard-trips": record.StatusVoid, "rig-always": record.StatusRig,
+		"not-enforced": record.StatusFailed, "unsupported": record.StatusUnsupported, "bypass": record.StatusVoid, "guard-trips": record.StatusVoid,
+		"rig-always": record.StatusFailed, // another setup of the same guest works
 	} {
 		dir := newSealedDir(t)
 		_, err := sealedIn(t, t.Context(), dir, 2, &quiet{}, pretender(func(setup int) string {
@@ -250,6 +251,15 @@ func TestSealedFaultsAreRows(t *testing.T) {
 			t.Errorf("%s: statuses %v, want the rest %s", how, count, status)
 		}
 	}
+}
+
+func TestSealedGuestInWhichNothingWorks(t *testing.T) {
+	dir := newSealedDir(t)
+	_, err := sealedIn(t, t.Context(), dir, 2, &quiet{}, pretender(func(int) string { return "rig-always" }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	expectTrials(t, rowsOf(t, dir), len(dir.Plan().Trials), record.StatusRig)
 }
 
 func TestSealedGuestThatEndsEarlyIsTriedOnceMore(t *testing.T) {

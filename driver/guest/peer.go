@@ -211,7 +211,7 @@ func (c *call) run(ctx context.Context, p bundle.Program) (string, error) {
 	job.program.stdout, job.program.stderr = out, errTail
 	proc, err := c.x.spawn(job.at, job.program)
 	if err != nil {
-		return "", err
+		return "", refusedScript(p, err)
 	}
 	limit := p.Timeout
 	if limit == 0 {
@@ -232,6 +232,22 @@ func (c *call) run(ctx context.Context, p bundle.Program) (string, error) {
 		return "", unsupported("kernel %s lacks %s: %s: %w: %s", kernelRelease(), lackedFeature(said), p, proc.err, said)
 	}
 	return "", subject("%s: %w: %s", p, proc.err, said)
+}
+
+// refusedScript blames a script that the kernel does not execute: it has no first
+// line that names an interpreter, or one that is not there. Other programs are
+// the rig's own.
+func refusedScript(p bundle.Program, err error) error {
+	var at *os.PathError
+	if p.Script == "" || !errors.As(err, &at) {
+		return err
+	}
+	for _, e := range []error{unix.ENOENT, unix.ENOEXEC, unix.EACCES, unix.ENOTDIR, unix.ELOOP} {
+		if errors.Is(at, e) {
+			return subject("%s cannot be executed: %w; its first line must name an interpreter of the node, as in #!/bin/sh", p, at.Err)
+		}
+	}
+	return err
 }
 
 // job is a program with the place it runs in.

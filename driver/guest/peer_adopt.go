@@ -201,5 +201,13 @@ func (c *call) readScript(p bundle.Program) (counters, error) {
 	if err := json.Unmarshal([]byte(out), &got); err != nil {
 		return nil, subject("%s: %w: its output must be one JSON object of whole numbers, not %q", p, err, out[:min(len(out), 200)])
 	}
+	for _, key := range scriptCounters() {
+		if _, ok := got[key]; !ok {
+			return nil, subject("%s: its output has no %q: %q", p, key, out[:min(len(out), 200)])
+		}
+	}
 	return got, nil
 }
+
+// scriptCounters are what a script has to print.
+func scriptCounters() []string { return []string{"packets", "bytes", "dropped", "accepted", "entries"} }

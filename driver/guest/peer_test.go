@@ -268,7 +268,9 @@ func TestScript(t *testing.T) {
 	r.file("remove.sh", "#!/bin/sh\nip link set dev $HOOKBED_LINK alias \"\"\n")
 	r.file("counters.sh", "#!/bin/sh\ncat\n")
 	r.file("policies.csv", "one\n")
-	r.file("numbers", `{"packets": 7, "dropped": 3}`)
+	r.file("numbers", `{"packets": 7, "bytes": 700, "dropped": 3, "accepted": 4, "entries": 1}`)
+	r.file("less", `{"packets": 7, "bytes": 700, "dropped": 3, "accepted": 4}`)
+	r.file("nothing", `null`)
 	r.file("words", `seven packets`)
 	env := map[string]string{"HOOKBED_LINK": "{name:peer:server/eth0}", "HOOKBED_N": "1", "HOOKBED_POLICIES": "{dir}/policies.csv"}
 	out := filepath.Join(t.TempDir(), "pid")
@@ -285,6 +287,12 @@ func TestScript(t *testing.T) {
 	}
 	r.must("", bundle.Read{Name: "now", From: counter("numbers")}, bundle.Expect{What: "drops", Read: "now", Key: "dropped", Op: bundle.Equal, Value: 3})
 	r.fails("", bundle.FaultSubject, bundle.Read{Name: "bad", From: counter("words")}, "one JSON object of whole numbers", "seven packets")
+	r.fails("", bundle.FaultSubject, bundle.Read{Name: "bad", From: counter("less")}, `its output has no "entries"`)
+	r.fails("", bundle.FaultSubject, bundle.Read{Name: "bad", From: counter("nothing")}, `its output has no "packets"`)
+	for name, text := range map[string]string{"crlf.sh": "#!/bin/sh\r\ntrue\r\n", "plain.sh": "true\n", "elsewhere.sh": "#!/no/such/shell\n", "directory.sh": "#!/\n"} {
+		r.file(name, text)
+		r.fails("", bundle.FaultSubject, bundle.Tool{Do: bundle.Program{Script: name}}, "script "+name+" cannot be executed")
+	}
 	r.file("slow.sh", "#!/bin/sh\necho tired >&2\nsleep 60\n")
 	r.fails("", bundle.FaultSubject, bundle.Tool{Do: bundle.Program{Script: "slow.sh", Timeout: 0.2}}, "script slow.sh: not finished after 0.2 s: tired")
 	r.undo(1)

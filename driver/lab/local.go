@@ -10,6 +10,7 @@ import (
 	"hookbed/driver/bundle"
 	"hookbed/driver/datapath"
 	"hookbed/driver/host"
+	"hookbed/driver/plan"
 	"hookbed/images"
 )
 
@@ -27,9 +28,18 @@ type local struct {
 	helper *session
 }
 
+// Refuse says why this process can bring no such lab up, as far as that can be
+// told without trying; nil if nothing is known against it.
+func Refuse(l plan.Lab) error {
+	if l.Provider == plan.ProviderLocal && os.Geteuid() != 0 {
+		return fmt.Errorf("the local provider makes network namespaces: run it as root")
+	}
+	return nil
+}
+
 func upLocal(ctx context.Context, cfg Config) (*Lab, error) {
-	if os.Geteuid() != 0 {
-		return nil, fmt.Errorf("the local provider makes network namespaces: run it as root")
+	if err := Refuse(cfg.Lab); err != nil {
+		return nil, err
 	}
 	start := time.Now()
 	set, err := cfg.Store.Ensure(ctx, images.Want{EndpointDir: true, Peers: cfg.Peers})
@@ -131,7 +141,22 @@ func (p *local) session(node string) (conversation, error) {
 	return p.helper, nil
 }
 
-func (p *local) end(ctx context.Context, _ datapath.Setup) error { return p.shut(ctx) }
+// end undoes the setup by a request before the helper ends: its reply says whose
+// fault it is that something could not be undone.
+func (p *local) end(ctx context.Context, _ datapath.Setup) error {
+	if p.helper == nil {
+		return nil
+	}
+	var undone error
+	if !p.helper.left {
+		undone = p.helper.undoTo(ctx, 0)
+	}
+	ended := p.shut(ctx)
+	if undone != nil {
+		return undone
+	}
+	return ended
+}
 
 // shut ends the helper and with it every namespace.
 func (p *local) shut(ctx context.Context) error {

@@ -42,6 +42,7 @@ type session struct {
 	err    error // why the helper ended; read after ended is closed
 	stderr tail
 	mu     sync.Mutex // one request at a time
+	left   bool       // a call was abandoned: the helper undoes everything and ends
 	pushed map[string]bool
 	push   pushFunc
 }
@@ -124,6 +125,7 @@ func (s *session) converse(ctx context.Context, line []byte) (bundle.Reply, erro
 	}()
 	select {
 	case <-ctx.Done():
+		s.left = true
 		_ = s.in.Close() // the helper undoes what it did
 		return reply, ctx.Err()
 	case a := <-done:

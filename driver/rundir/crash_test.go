@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -205,10 +206,13 @@ func checkFull(t *testing.T, err error, file string) {
 	if !errors.Is(err, ErrStorage) || !errors.Is(err, unix.ENOSPC) || !errors.As(err, &storage) {
 		t.Fatalf("got %v, want ErrStorage and ENOSPC", err)
 	}
-	for _, want := range []string{file, "no space left on device", "free", "--resume"} {
+	for _, want := range []string{file, "no space left on device", "free"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("error %q does not say %q", err, want)
 		}
+	}
+	if strings.Contains(err.Error(), "--resume") { // merge and a run that never began write too
+		t.Errorf("error %q offers to resume what may not be there", err)
 	}
 }
 
@@ -233,8 +237,65 @@ func checkAsBefore(t *testing.T, d *Dir) {
 
 func TestFullDiskAtCreation(t *testing.T) {
 	disk := tinyDisk(t, "4")
-	_, err := Create(filepath.Join(disk, "run"), makePlan(t, experiment))
+	_, err := Create(filepath.Join(disk, "new", "run"), makePlan(t, experiment))
 	checkFull(t, err, "plan.json")
+	if left, err := os.ReadDir(disk); err != nil || len(left) > 0 {
+		t.Errorf("left %v (%v), want nothing", left, err)
+	}
+}
+
+// What a run made is removed with it, and nothing else.
+func TestDiscard(t *testing.T) {
+	p, top := makePlan(t, experiment), t.TempDir()
+	for name, keep := range map[string]string{"new/parents/run": "", "there": "there", "notes": "notes/notes.txt"} {
+		out := filepath.Join(top, name)
+		if keep == "there" {
+			if err := os.Mkdir(out, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d, err := Create(out, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.WriteEnv("x"); err != nil {
+			t.Fatal(err)
+		}
+		if d.Began() {
+			t.Error("a run without rows says that it began")
+		}
+		if name == "notes" {
+			if err := os.WriteFile(filepath.Join(top, keep), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := d.Discard(); err != nil {
+			t.Error(err)
+		}
+	}
+	var left []string
+	err := filepath.WalkDir(top, func(path string, _ fs.DirEntry, err error) error {
+		rel, _ := filepath.Rel(top, path)
+		left = append(left, rel)
+		return err
+	})
+	if want := []string{".", "notes", "notes/notes.txt", "there"}; err != nil || !slices.Equal(left, want) {
+		t.Errorf("left %v (%v), want %v", left, err, want)
+	}
+}
+
+// A directory that cannot be a run's is left as it was.
+func TestCreateOverOthersFiles(t *testing.T) {
+	top := t.TempDir()
+	if err := os.WriteFile(filepath.Join(top, "env.json"), []byte("mine"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Create(top, makePlan(t, experiment)); !errors.Is(err, ErrNotEmpty) {
+		t.Errorf("got %v, want ErrNotEmpty", err)
+	}
+	if data, err := os.ReadFile(filepath.Join(top, "env.json")); err != nil || string(data) != "mine" {
+		t.Errorf("env.json is %q (%v)", data, err)
+	}
 }
 
 // A failed attempt that cannot be superseded keeps its rows.

@@ -59,7 +59,7 @@ func (d *Dir) AppendRows(rows []record.Row) error {
 	if err != nil {
 		return err
 	}
-	d.status[key] = rows[0].Status
+	d.status[key], d.reason[key] = rows[0].Status, rows[0].Reason
 	for _, r := range rows {
 		d.note(r)
 	}

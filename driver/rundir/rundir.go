@@ -69,10 +69,12 @@ type Dir struct {
 	size    int64          // of rows.csv
 	env     string         // the file that WriteEnv wrote
 	status  map[Key]string // of the trials in rows.csv
+	reason  map[Key]string // of those, where their rows have one
 	raw     map[Key]string // raw directories of trials under way
 	shard   Shard
 	samples map[string][]sample // by cell, for the stopping rule
 	words   catalog.Catalog     // what the plan's workloads are
+	made    []string            // directories that Create made, outermost first
 }
 
 // Create makes a run directory for a plan. The directory may exist if it is
@@ -90,7 +92,9 @@ func CreateShard(path string, p *plan.Plan, s Shard) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := makeDir(path); err != nil {
+	made, err := makeDirs(path)
+	if err != nil {
+		removeMade(made)
 		return nil, fmt.Errorf("create run directory: %w", err)
 	}
 	if err := checkEmpty(path); err != nil {
@@ -98,13 +102,70 @@ func CreateShard(path string, p *plan.Plan, s Shard) (*Dir, error) {
 	}
 	d, err := hold(path)
 	if err != nil {
+		if !errors.Is(err, ErrInUse) {
+			_ = os.Remove(filepath.Join(path, lockFile)) // nobody holds it
+			removeMade(made)
+		}
 		return nil, fmt.Errorf("create run directory: %w", err)
 	}
-	d.shard = s
+	d.shard, d.made = s, made
 	if err := d.begin(p, data); err != nil {
-		return nil, errors.Join(fmt.Errorf("create run directory: %w", err), d.Close())
+		err = fmt.Errorf("create run directory: %w", err)
+		if errors.Is(err, ErrNotEmpty) { // another driver's run
+			return nil, errors.Join(err, d.Close())
+		}
+		return nil, errors.Join(err, d.Discard())
 	}
 	return d, nil
+}
+
+// Discard closes a run directory that Create made and in which nothing was
+// recorded, and removes what was made: the run's own files, and the directories
+// that were not there before, unless they hold something else by now.
+func (d *Dir) Discard() error {
+	entries, err := os.ReadDir(d.path)
+	for _, e := range entries {
+		if own(e.Name()) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(d.path, e.Name())))
+		}
+	}
+	err = errors.Join(err, d.Close())
+	removeMade(d.made)
+	return err
+}
+
+// own says whether a name is that of a file that a run writes.
+func own(name string) bool {
+	switch name {
+	case planFile, rowsFile, supersededFile, shardFile, lockFile, rawDir, blocksDir:
+		return true
+	}
+	return isTemporary(name) || environmentFile.MatchString(name)
+}
+
+var environmentFile = regexp.MustCompile(`^env(-[0-9]+)?\.json$`)
+
+// removeMade removes directories that hold nothing, innermost first.
+func removeMade(made []string) {
+	for _, dir := range slices.Backward(made) {
+		if os.Remove(dir) != nil {
+			return
+		}
+	}
+}
+
+// Began says whether anything was recorded that a later process can go on from:
+// rows, or what a sealed guest wrote.
+func (d *Dir) Began() bool {
+	blocks, err := os.ReadDir(filepath.Join(d.path, blocksDir))
+	return len(d.status) > 0 || err == nil && len(blocks) > 0
+}
+
+// Outcome is the status of a trial's rows and why it is that; ok is false if the
+// trial has none.
+func (d *Dir) Outcome(t plan.Trial) (status, reason string, ok bool) {
+	status, ok = d.status[keyOf(t)]
+	return status, d.reason[keyOf(t)], ok
 }
 
 // begin fills a directory that this process holds the lock of.
@@ -199,7 +260,7 @@ func hold(path string) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Dir{path: path, name: runID(abs), lock: lock, status: map[Key]string{}, raw: map[Key]string{}, samples: map[string][]sample{}}, nil
+	return &Dir{path: path, name: runID(abs), lock: lock, status: map[Key]string{}, reason: map[Key]string{}, raw: map[Key]string{}, samples: map[string][]sample{}}, nil
 }
 
 func (d *Dir) setPlan(p *plan.Plan, encoded []byte) (err error) {
@@ -336,7 +397,7 @@ func (d *Dir) index(rows []record.Row) error {
 	}
 	for _, r := range rows {
 		k := Key{r.Cell, r.Block, r.Trial}
-		d.status[k] = r.Status
+		d.status[k], d.reason[k] = r.Status, r.Reason
 		d.note(r)
 		d.name = r.Run
 	}

@@ -11,7 +11,8 @@ import (
 )
 
 // ErrStorage is wrapped by every failure to keep results: a full disk, a
-// quota, an I/O error. The run cannot go on; what was recorded is safe.
+// quota, an I/O error. The run cannot go on; what was recorded is safe. Whether
+// there is a run to go on with, the caller knows.
 var ErrStorage = errors.New("results cannot be kept")
 
 // StorageError is a write that failed.
@@ -26,7 +27,7 @@ type StorageError struct {
 func (e *StorageError) Error() string {
 	msg := fmt.Sprintf("%s %s: %v", e.Op, e.Path, rootCause(e.Err))
 	if errors.Is(e.Err, unix.ENOSPC) || errors.Is(e.Err, unix.EDQUOT) {
-		msg += fmt.Sprintf(" (%d bytes wanted, %d free): make room, then go on with --resume", e.Want, e.Free)
+		msg += fmt.Sprintf(" (%d bytes wanted, %d free)", e.Want, e.Free)
 	}
 	return msg
 }
@@ -110,22 +111,29 @@ func syncDir(dir string) error {
 // makeDir makes a directory and what is missing above it, and syncs their
 // entries.
 func makeDir(path string) error {
+	_, err := makeDirs(path)
+	return err
+}
+
+// makeDirs is makeDir; made are the directories that were missing, outermost first.
+func makeDirs(path string) (made []string, err error) {
 	if st, err := os.Stat(path); err == nil {
 		if !st.IsDir() {
-			return fmt.Errorf("%s is not a directory", path)
+			return nil, fmt.Errorf("%s is not a directory", path)
 		}
-		return nil
+		return nil, nil
 	}
 	parent := filepath.Dir(filepath.Clean(path))
-	if err := makeDir(parent); err != nil {
-		return err
+	if made, err = makeDirs(parent); err != nil {
+		return made, err
 	}
-	err := os.Mkdir(path, 0o755)
+	err = os.Mkdir(path, 0o755)
 	if err == nil {
+		made = append(made, path)
 		err = syncDir(parent)
 	}
 	if err != nil && !errors.Is(err, os.ErrExist) {
-		return storageError("make", path, 0, err)
+		return made, storageError("make", path, 0, err)
 	}
-	return nil
+	return made, nil
 }

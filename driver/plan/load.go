@@ -427,18 +427,30 @@ func (l *loader) arm(t *table, s Spec) Arm {
 	l.freeKeys(t, entry, &a)
 	t.finish()
 	l.clients(t, key, entry, s)
-	if entry.Refuse == nil || !l.labOK || len(l.doc.problems) > before {
+	if len(l.doc.problems) > before {
 		return a
+	}
+	l.tooMany(t, entry, s, a)
+	l.refused(t, key, entry, s, a)
+	if len(l.doc.problems) == before {
+		l.examine(t, entry, s, a)
+	}
+	return a
+}
+
+// refused notes the first combination of an arm with the lab that is impossible.
+func (l *loader) refused(t *table, key string, entry DatapathEntry, s Spec, a Arm) {
+	if entry.Refuse == nil || !l.labOK {
+		return
 	}
 	for _, boot := range s.Boots() {
 		for _, scenario := range s.Scenarios {
 			if why := entry.Refuse(s.Lab.with(boot), scenario, a.Options); why != "" {
 				t.problem(key, "%q cannot run %s: %s", t.keys[key], scenario, why)
-				return a // the same on other kernels
+				return // the same on other kernels
 			}
 		}
 	}
-	return a
 }
 
 // clients refuses more clients than a datapath can have.

@@ -147,6 +147,12 @@ type DatapathEntry struct {
 	// Refuse returns why this combination is impossible, or "". It sees the
 	// options with defaults filled in.
 	Refuse func(lab Lab, scenario string, options map[string]string) string
+	// MostPolicies is how many policies it can be given at so many clients, and
+	// why no more. It sees the options with defaults filled in; nil: any number.
+	MostPolicies func(options map[string]string, clients int) (most int, why string)
+	// Examine says what is wrong with the files that an arm names, beside what it
+	// says of them; nil: nothing.
+	Examine func(s Spec, arm Arm) []Finding
 }
 
 // Option is a key an arm may set.

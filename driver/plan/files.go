@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -14,7 +15,8 @@ import (
 
 // Finding is what is wrong with what an arm says and the files that it names.
 type Finding struct {
-	Key  string // of the arm, to be blamed
+	Key  string // of the arm, to be blamed; "" is File
+	File string // key of the file that What is about
 	What string // what is wrong and what would be right
 }
 
@@ -82,7 +84,7 @@ func readFile(dir, path string) ([]byte, error) {
 
 func readable(st fs.FileInfo) error {
 	if st.IsDir() {
-		return errors.New("it is a directory, not a regular file")
+		return errors.New("it is not a regular file, but a directory")
 	}
 	if !st.Mode().IsRegular() {
 		return fmt.Errorf("it is not a regular file (%s)", st.Mode().Type())
@@ -174,10 +176,7 @@ func (l *loader) examine(t *table, d DatapathEntry, s Spec, a Arm) {
 		return
 	}
 	for _, f := range d.Examine(s, a) {
-		if file, is := a.Files[f.Key]; is {
-			f.What = filepath.Join(filepath.Dir(l.doc.file), file.Path) + ": " + f.What
-		}
-		t.problem(f.Key, "%s", f.What)
+		t.problem(cmp.Or(f.Key, f.File), "%s: %s", filepath.Join(filepath.Dir(l.doc.file), a.Files[f.File].Path), f.What)
 	}
 }
 
@@ -186,16 +185,17 @@ func (l *loader) tooMany(t *table, d DatapathEntry, s Spec, a Arm) {
 	if d.MostPolicies == nil || d.NoPolicies {
 		return
 	}
+	most, why, clients := maxPolicies, "", 1
+	for _, c := range clientsOf(s) {
+		if n, reason := d.MostPolicies(a.Options, max(c, 1)); n < most {
+			most, why, clients = n, reason, max(c, 1)
+		}
+	}
 	for i, n := range s.Policies {
-		for _, clients := range clientsOf(s) {
-			most, why := d.MostPolicies(a.Options, max(clients, 1))
-			if n <= most {
-				continue
-			}
+		if n > most {
 			path := element("matrix.policies", i)
 			l.doc.problem(max(l.doc.lines[path], l.doc.lines["matrix.policies"]), "matrix.policies",
-				"%d is more than arm %q in line %d can be given at %s: %s; write at most %d, or leave the arm out", n, a.Name, t.at("name"), clientsText(max(clients, 1)), why, most)
-			break
+				"%d is more than arm %q in line %d can be given at %s: %s; write at most %d, or leave the arm out", n, a.Name, t.at("name"), clientsText(clients), why, most)
 		}
 	}
 }

@@ -184,6 +184,11 @@ func (a *app) measure(ctx context.Context, p *plan.Plan, dir *rundir.Dir, trials
 	if len(trials) == 0 {
 		return campaign.Result{}, nil
 	}
+	if p.Spec.Lab.Provider == plan.ProviderLocal { // of a resumed run, which has no file to be read
+		if err := p.Spec.Unfit(func(string) plan.Computer { return lab.Here() }); err != nil {
+			return campaign.Result{}, err
+		}
+	}
 	cfg, err := a.labConfig(ctx, p, f.drift)
 	if err != nil {
 		return campaign.Result{}, err
@@ -197,7 +202,7 @@ func (a *app) measure(ctx context.Context, p *plan.Plan, dir *rundir.Dir, trials
 	run.Up = func(ctx context.Context, block int) (*lab.Lab, error) {
 		cfg := cfg
 		cfg.Lab = p.LabOf(block)
-		return lab.Up(ctx, cfg)
+		return upFit(ctx, cfg, p.Spec)
 	}
 	run.Environment = func(l *lab.Lab) map[string]any {
 		env := environment(p, l.Environment())
@@ -205,6 +210,19 @@ func (a *app) measure(ctx context.Context, p *plan.Plan, dir *rundir.Dir, trials
 		return env
 	}
 	return campaign.Run(ctx, run)
+}
+
+// upFit brings a lab up whose machines have what the trials ask of them. Where
+// kernels are compared, what one of them lacks is for the rows of its cells to say.
+func upFit(ctx context.Context, cfg lab.Config, s plan.Spec) (*lab.Lab, error) {
+	l, err := lab.Up(ctx, cfg)
+	if err != nil || len(s.Kernels) > 0 {
+		return l, err
+	}
+	if err := l.Unfit(s); err != nil {
+		return nil, errors.Join(err, l.Close(ctx))
+	}
+	return l, nil
 }
 
 // labConfig prepares what labs of an experiment have in common, and clears

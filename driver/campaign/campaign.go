@@ -143,6 +143,8 @@ func (r *runner) group(ctx context.Context, trials []plan.Trial) error {
 	case fault == nil:
 		r.rigFaults = 0
 		return nil
+	case errors.Is(fault, plan.ErrInvalid): // found by a machine, and no fault of it
+		return fault
 	case fatal(fault):
 		return fmt.Errorf("%w: %w", ErrRig, fault)
 	}

@@ -243,6 +243,7 @@ func (l *loader) measure(t *table, d Measure, lab Lab) Measure {
 		ServerCPU:  l.cpu(t, "server_cpu", d.ServerCPU, lab),
 	}
 	t.finish()
+	l.computer(t, m, lab)
 	if l.labOK && virtual {
 		virtualMeasure(t)
 	}
@@ -306,8 +307,8 @@ func (l *loader) stop(t *table) *Stop {
 	return s
 }
 
-// cpu is a CPU of a machine of the lab. How many this computer has is not in
-// the file, so with the local provider only the run can tell.
+// cpu is a CPU of a machine of the lab. How many machines have that the driver does
+// not make is not in the file.
 func (l *loader) cpu(t *table, key string, fallback int, lab Lab) int {
 	cpu := int(t.number(key, int64(fallback), 0, maxCPU))
 	if !l.labOK || lab.Provider != ProviderLibvirt || cpu < lab.VCPUs {

@@ -123,6 +123,10 @@ type Catalog struct {
 	Kernels   []string // names of the kernel locks
 	// NICs are the models of network cards that a kernel has a driver for.
 	NICs map[string][]string
+	// Here is this computer, on which the local provider's nodes are; nil: not known.
+	Here *Computer
+	// Sealed is a guest in virtual time; nil: not known.
+	Sealed *Computer
 }
 
 // DatapathEntry describes one datapath to the loader: a filter on a fabric,

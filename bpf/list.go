@@ -10,6 +10,10 @@ import (
 // those need that many elements less than MapList.
 const ListBlock = 16
 
+// MaxListRules is how many rules of a list are looked at: MAX_CHUNKS x
+// CHUNK_BLOCKS blocks (headers/list.h).
+const MaxListRules = 64 * 64 * ListBlock
+
 const (
 	ruleUsed = 1
 	ruleDeny = 2

@@ -68,7 +68,22 @@ func (d *machinesDoctor) machines(ctx context.Context) []check {
 			d.facts[m.Name] = facts
 		}
 	}
-	return out
+	return append(out, d.measure()...)
+}
+
+// measure says whether the machines have the CPUs and the congestion control that
+// [measure] asks of them.
+func (d *machinesDoctor) measure() []check {
+	if len(d.facts) < nodesOf(d.plan) {
+		return nil // a machine could not be asked, which is a failed check already
+	}
+	m := d.plan.Spec.Measure
+	c := check{Name: "measure", OK: true, Detail: fmt.Sprintf("client_cpu = %d, server_cpu = %d, congestion = %q", m.ClientCPU, m.ServerCPU, m.Congestion)}
+	err := d.plan.Spec.Unfit(func(node string) plan.Computer { return lab.ComputerOf("its machine", d.facts[node]) })
+	if err != nil {
+		c.OK, c.Detail, c.Fix = false, err.Error(), "write in [measure] what every machine has"
+	}
+	return []check{c}
 }
 
 func finding(f lab.Finding) check {

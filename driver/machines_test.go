@@ -606,7 +606,8 @@ func TestMachinesDoctor(t *testing.T) {
 		exit           int
 		want           []string
 	}{
-		{"good", "", "", 0, []string{"ok    node1 login", "ok    node2 data NIC", "can run docker, iptables-forward, cilium-like, xdp", "ok    data link"}},
+		{"good", "", "", 0, []string{"ok    node1 login", "ok    node2 data NIC", "can run docker, iptables-forward, cilium-like, xdp", "ok    data link", "ok    measure"}},
+		{"no such CPU", "server_cpu = 0", "server_cpu = 1023", 1, []string{"FAIL  measure", "node1: measure.server_cpu: 1023 is not a CPU that programs can be pinned to on its machine, want 0", "node2: measure.server_cpu: 1023"}},
 		{"unknown host", `"known_hosts"`, `"empty"`, 1, []string{"FAIL  node1 login", "has no line for 198.18.101.2", "fix: compare the fingerprint", "ssh-keyscan -p 22 198.18.101.2"}},
 		{"other host key", `"known_hosts"`, `"wrong_hosts"`, 1, []string{"presents host key ssh-ed25519", "fix: find out why the machine has another key"}},
 		{"other login", `"login"`, `"stranger"`, 1, []string{"is refused for user root", "fix: add the public half of stranger to ~root/.ssh/authorized_keys"}},
@@ -628,6 +629,24 @@ func TestMachinesDoctor(t *testing.T) {
 				}
 			}
 		})
+	}
+	f.expectAsBefore(before, 5*time.Second)
+}
+
+// TestMachinesWithoutWhatTrialsNeed: the run ends before its first trial, blames the
+// key and not the rig, and leaves the machines as they were.
+func TestMachinesWithoutWhatTrialsNeed(t *testing.T) {
+	f := newFleet(t)
+	before := f.snapshots()
+	f.write("machines.toml", strings.Replace(fleetExperiment, "client_cpu = 0", "client_cpu = 1023", 1))
+	cmd, out := f.driver("run", "machines.toml", "--out", "run")
+	_ = cmd.Run()
+	said := out.String()
+	if got := cmd.ProcessState.ExitCode(); got != exitUsage || !strings.Contains(said, "node1: measure.client_cpu: 1023 is not a CPU that programs can be pinned to on its machine, want 0") || strings.Contains(said, "rig fault") {
+		t.Errorf("exit code %d, want %d and the key:\n%s", got, exitUsage, said)
+	}
+	if _, err := os.Stat(f.path("run")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a run directory without a trial is left: %v", err)
 	}
 	f.expectAsBefore(before, 5*time.Second)
 }

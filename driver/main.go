@@ -18,6 +18,7 @@ import (
 
 	"hookbed/driver/campaign"
 	"hookbed/driver/datapath"
+	"hookbed/driver/lab"
 	"hookbed/driver/plan"
 	"hookbed/driver/workload"
 	"hookbed/images"
@@ -157,7 +158,11 @@ func (a *app) logger() *slog.Logger {
 
 // catalog is everything an experiment may choose from.
 func catalog() plan.Catalog {
-	return plan.Catalog{Datapaths: datapath.Catalog(), Workloads: workload.Catalog(), Kernels: images.Kernels(), NICs: images.NICs()}
+	here, sealed := lab.Here(), lab.Sealed()
+	return plan.Catalog{
+		Datapaths: datapath.Catalog(), Workloads: workload.Catalog(), Kernels: images.Kernels(), NICs: images.NICs(),
+		Here: &here, Sealed: &sealed,
+	}
 }
 
 // stateRoot is where running labs keep their state.

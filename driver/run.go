@@ -188,6 +188,9 @@ func (a *app) reopenRun(ctx context.Context, file string, f runFlags) (job, erro
 	if err == nil {
 		j.selected, err = selected(j.plan, dir.Shard(), f)
 	}
+	if err == nil && j.plan.Spec.Lab.Provider == plan.ProviderLocal { // there is no file to be read
+		err = j.plan.Spec.Unfit(func(string) plan.Computer { return lab.Here() })
+	}
 	if err == nil && len(j.pending()) > 0 {
 		j.lab, err = a.labConfig(ctx, j.plan, f.drift)
 	}
@@ -273,7 +276,7 @@ func (a *app) measure(ctx context.Context, j job, trials []plan.Trial, f runFlag
 	run.Up = func(ctx context.Context, block int) (*lab.Lab, error) {
 		cfg := cfg
 		cfg.Lab = p.LabOf(block)
-		return lab.Up(ctx, cfg)
+		return upFit(ctx, cfg, p.Spec)
 	}
 	run.Environment = func(l *lab.Lab) map[string]any {
 		env := environment(p, l.Environment())
@@ -281,6 +284,19 @@ func (a *app) measure(ctx context.Context, j job, trials []plan.Trial, f runFlag
 		return env
 	}
 	return campaign.Run(ctx, run)
+}
+
+// upFit brings a lab up whose machines have what the trials ask of them. Where
+// kernels are compared, what one of them lacks is for the rows of its cells to say.
+func upFit(ctx context.Context, cfg lab.Config, s plan.Spec) (*lab.Lab, error) {
+	l, err := lab.Up(ctx, cfg)
+	if err != nil || len(s.Kernels) > 0 {
+		return l, err
+	}
+	if err := l.Unfit(s); err != nil {
+		return nil, errors.Join(err, l.Close(ctx))
+	}
+	return l, nil
 }
 
 // labConfig prepares what labs of an experiment have in common, and clears

@@ -163,6 +163,10 @@ func sealedNames(dir string) ([]string, error) {
 	return out, nil
 }
 
+// SealedCongestion lists the TCP congestion controls of sealed guests: those that
+// locked kernels have built in, as their recipe loads no module of others.
+func SealedCongestion() []string { return []string{"reno", "cubic"} }
+
 // signatureEnd is what a signed module ends with (kernel: include/linux/module_signature.h).
 const signatureEnd = "~Module signature appended~\n"
 

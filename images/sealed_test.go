@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -98,5 +99,18 @@ func TestJoinMakesOneInitramfs(t *testing.T) {
 	}
 	if err := Join(os.Stdout, []Artifact{{Path: filepath.Join(dir, "nosuch")}}, nil); err == nil {
 		t.Error("an archive that is not there was joined")
+	}
+}
+
+// TestSealedGuestsLoadNoCongestionControl: else SealedCongestion would not have it.
+func TestSealedGuestsLoadNoCongestionControl(t *testing.T) {
+	lines := recipeLines("kernel/sealed")
+	if len(lines) == 0 {
+		t.Fatal("sealed guests load nothing")
+	}
+	for _, line := range lines {
+		if strings.HasPrefix(line, "tcp_") && !slices.Contains(SealedCongestion(), strings.TrimPrefix(strings.Fields(line)[0], "tcp_")) {
+			t.Errorf("sealed guests load %s", line)
+		}
 	}
 }

@@ -153,6 +153,8 @@ func (r *runner) group(ctx context.Context, trials []plan.Trial) error {
 		return ctx.Err()
 	case fault == nil:
 		return nil
+	case errors.Is(fault, plan.ErrInvalid): // found by a machine, and no fault of it
+		return fault
 	case len(left) == 0, fatal(fault):
 		return fmt.Errorf("%w: %w", ErrRig, fault)
 	}

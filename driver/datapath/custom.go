@@ -38,9 +38,9 @@ func customFilter() filter {
 		name: filterCustom, inside: true, render: customPeer,
 		doc: "the user's own scripts or BPF object; proven by the same probes, and by the counters that it has to have",
 		keys: []plan.FreeKey{
-			{Key: keyApply, File: true, Doc: "script that puts the filter in force"},
-			{Key: keyRemove, File: true, Doc: "script that takes it away"},
-			{Key: keyCounters, File: true, Doc: "script that prints packets, bytes, dropped, accepted and entries as one JSON object"},
+			{Key: keyApply, File: true, Script: true, Doc: "script that puts the filter in force"},
+			{Key: keyRemove, File: true, Script: true, Doc: "script that takes it away"},
+			{Key: keyCounters, File: true, Script: true, Doc: "script that prints packets, bytes, dropped, accepted and entries as one JSON object"},
 			{Key: keyObject, File: true, Doc: "BPF object instead of scripts, with a map \"stats\" as bpf/headers/stats.h has it"},
 			{Key: keyProgram, Doc: "the object's program"},
 			{Key: keyLink, Doc: "link that the scripts are told and the program is attached to; default: the server's eth0, or the node's end of it"},
@@ -51,8 +51,51 @@ func customFilter() filter {
 				Doc: "where the object's program is attached"},
 			{Key: optEntries, Allowed: []string{entriesNone, entriesList, entriesHash, entriesTrie}, Doc: "fill the object's maps with the policies as the structure of that name has them (docs/bpf.md)"},
 		}),
-		refuse: refuseFirst(refuseMatch, refuseCustom),
+		refuse: refuseFirst(refuseMatch, refuseCustom), examine: examineCustom,
 	}
+}
+
+// examineCustom looks into the user's object.
+func examineCustom(s plan.Spec, a plan.Arm) []plan.Finding {
+	object, is := a.Files[keyObject]
+	if !is {
+		return nil
+	}
+	hook := a.Options[optHook]
+	d := bpf.Demand{Program: a.Options[keyProgram], XDP: hook == bundle.HookXDPNative || hook == bundle.HookXDPGeneric, Tables: map[string]uint32{}}
+	if structure, fills := structures()[a.Options[optEntries]]; fills {
+		tables := bpf.TCTables
+		if d.XDP {
+			tables = bpf.XDPTables
+		}
+		for _, name := range tables(structure, a.Options[optFamily] == familyIPv6) {
+			d.Tables[name] = roomOf(name, s, a)
+		}
+	}
+	var out []plan.Finding
+	for _, f := range bpf.Examine(object.Data, d) {
+		// Whatever is missing is missing in the object, whose name goes with it.
+		out = append(out, plan.Finding{Key: map[string]string{bpf.FaultProgram: keyProgram, bpf.FaultType: optHook}[f.About], File: keyObject, What: f.What})
+	}
+	return out
+}
+
+// structures are those that the user's maps can be filled as.
+func structures() map[string]bpf.Structure {
+	return map[string]bpf.Structure{entriesList: bpf.StructureLinear, entriesHash: bpf.StructureHash, entriesTrie: bpf.StructureLPM}
+}
+
+// roomOf is how many entries of a map the experiment can want: of its policies,
+// the control connections and the update.
+func roomOf(name string, s plan.Spec, a plan.Arm) uint32 {
+	room := slices.Max(slices.Concat([]int{0}, s.Policies)) + 1
+	if a.Options[optAction] != actionDeny && a.Options[optPolicy] != policyL3 {
+		room += slices.Max(slices.Concat([]int{1}, s.Clients))
+	}
+	if name == bpf.MapListMatch || name == bpf.MapListMatch6 {
+		room = (room + bpf.ListBlock - 1) / bpf.ListBlock
+	}
+	return uint32(room)
 }
 
 func refuseCustom(_ plan.Lab, fabric, _ string, o map[string]string) string {
@@ -171,8 +214,7 @@ func (c custom) object() error {
 		if hook == bundle.HookXDPNative || hook == bundle.HookXDPGeneric {
 			to = xdpTables()
 		}
-		structure := map[string]bpf.Structure{entriesList: bpf.StructureLinear, entriesHash: bpf.StructureHash, entriesTrie: bpf.StructureLPM}[entries]
-		if err := r.fillPolicies(c.node, handle, structure, to); err != nil {
+		if err := r.fillPolicies(c.node, handle, structures()[entries], to); err != nil {
 			return err
 		}
 	}

@@ -100,8 +100,12 @@ type filter struct {
 	// maxClients is how many clients it can tell apart, 0 for any number.
 	maxClients int
 	whyClients string
-	refuse     refusal // nil: nothing
-	render     func(*renderer) error
+	// mostRules is how many entries it holds, 0 for as many as there can be.
+	mostRules int
+	// examine looks at the files that an arm names; nil: nothing.
+	examine func(plan.Spec, plan.Arm) []plan.Finding
+	refuse  refusal // nil: nothing
+	render  func(*renderer) error
 }
 
 // nature is what a filter is, as catalog.Filter has it.
@@ -169,6 +173,12 @@ func combined(fa fabric, fi filter) plan.DatapathEntry {
 	if e.Protocols = fi.protocols; e.Protocols == nil {
 		e.Protocols = []string{catalog.TCP}
 	}
+	e.Examine = fi.examine
+	if !fi.noPolicies {
+		e.MostPolicies = func(options map[string]string, clients int) (int, string) {
+			return mostPolicies(options, clients, fi.mostRules)
+		}
+	}
 	if fa.name == fabricVeth {
 		e.MaxClients, e.WhyClients = 1, "fabric \"veth\" is one link between two endpoints"
 	}
@@ -193,6 +203,9 @@ func Render(cell plan.Cell) (Setup, error) {
 	}
 	if _, err := protocolOf(cell); err != nil {
 		return Setup{}, fmt.Errorf("render cell %s: %w", cell.ID, err)
+	}
+	if most, why := mostPolicies(cell.Factors, len(Layout(cell).Clients()), fi.mostRules); !fi.noPolicies && cell.Int(plan.FactorPolicies) > most {
+		return Setup{}, fmt.Errorf("render filter %q: it cannot be given %s policies, only %d: %s", fi.name, cell.Get(plan.FactorPolicies), most, why)
 	}
 	r := newRenderer(cell)
 	r.common()

@@ -16,6 +16,12 @@ func filters() []filter {
 	return slices.Concat([]filter{none}, netfilterFilters(), tcFilters(), xdpFilters(), peerFilters())
 }
 
+// holds is a filter that has room for so many entries.
+func holds(rules int, f filter) filter {
+	f.mostRules = rules
+	return f
+}
+
 func netfilterFilters() []filter {
 	one := func(name, structure, doc string, placements ...string) filter {
 		return filter{
@@ -29,7 +35,7 @@ func netfilterFilters() []filter {
 	return []filter{
 		one(filterIptablesLegacy, catalog.List, "a linear list of iptables-legacy rules", iptables...),
 		one(filterIptablesNft, catalog.List, "a linear list of iptables rules, kept in nftables", iptables...),
-		one(filterIpset, catalog.Hash, "one iptables-legacy rule that asks an ipset", iptables...),
+		holds(ipsetMaxElem, one(filterIpset, catalog.Hash, "one iptables-legacy rule that asks an ipset", iptables...)),
 		one(filterNftLinear, catalog.List, "a linear list of nftables rules", nft...),
 		one(filterNftSet, catalog.Hash, "one nftables rule that asks a set", nft...),
 		one(filterNftVmap, catalog.Hash, "one nftables rule that takes its verdict from a map", nft...),
@@ -54,7 +60,7 @@ func tcFilters() []filter {
 	cilium09.whyClients = fmt.Sprintf("its list has room for %d ports, and each client has one of its own", bpf.MaxL4Ports)
 	return []filter{
 		pass,
-		one("tc-linear", "tc eBPF, a list of policies asked in order", bpf.StructureLinear),
+		holds(bpf.MaxListRules, one("tc-linear", "tc eBPF, a list of policies asked in order", bpf.StructureLinear)),
 		one("tc-hash", "tc eBPF, a hash of source identity, port and protocol", bpf.StructureHash, refuseCIDR("tc-lpm")),
 		one("tc-lpm", "tc eBPF, a trie of source prefixes for each port and protocol", bpf.StructureLPM),
 		cilium09,
@@ -123,7 +129,7 @@ func xdpFilters() []filter {
 			nature:  nature{mechanism: catalog.XDP, structure: catalog.Nothing},
 			options: xdpOptions(), refuse: refuseXDP, render: func(r *renderer) error { return r.xdpFilter(bpf.StructurePass) },
 		},
-		one("xdp-linear", "XDP, a stateless list of policies asked in order", bpf.StructureLinear),
+		holds(bpf.MaxListRules, one("xdp-linear", "XDP, a stateless list of policies asked in order", bpf.StructureLinear)),
 		one("xdp-hash", "XDP, a stateless hash of source, port and protocol", bpf.StructureHash, refuseCIDR("xdp-lpm")),
 		one("xdp-lpm", "XDP, a stateless trie of source prefixes for each port and protocol", bpf.StructureLPM),
 	}

@@ -49,7 +49,7 @@ type policies struct {
 // policiesOf lists the N policies of a cell. One for each client admits it where
 // the server serves it; the rest name other sources, drawn without repetition by
 // a fixed seed, so that every arm and run gets the same list. There are N in all,
-// so that more clients do not also mean a longer list.
+// so that more clients do not also mean a longer list. N is at most mostPolicies.
 func policiesOf(cell plan.Cell, t Topology) policies {
 	proto, _ := protocolOf(cell) // Render has refused others
 	ps := policies{kind: cell.Get(optPolicy), proto: proto, deny: cell.Get(optAction) == actionDeny}
@@ -183,9 +183,12 @@ func otherSources(v6 bool) netip.Prefix {
 	return netip.MustParsePrefix(otherSources4)
 }
 
-// otherPrefixes draws n sources: single addresses, or for CIDR policies
-// prefixes of mixed lengths that do not overlap.
+// otherPrefixes draws n sources, at most mostOthers: single addresses, or for
+// CIDR policies prefixes of mixed lengths that do not overlap.
 func otherPrefixes(kind string, n int, v6 bool) []netip.Prefix {
+	if most := mostOthers(kind); n > most {
+		panic(fmt.Sprintf("datapath: %d sources of %d", n, most))
+	}
 	rng := rand.New(rand.NewPCG(0x68_6f_6f_6b, 0x62_65_64))
 	if kind == policyCIDR {
 		return mixedPrefixes(rng, n, v6)
@@ -194,7 +197,7 @@ func otherPrefixes(kind string, n int, v6 bool) []netip.Prefix {
 	out := make([]netip.Prefix, 0, n)
 	for len(out) < n {
 		host := uint16(rng.UintN(1 << 16))
-		if (seen[host] || host >= topHosts) && len(seen) < topHosts {
+		if seen[host] || host >= topHosts {
 			continue
 		}
 		seen[host] = true
@@ -204,10 +207,10 @@ func otherPrefixes(kind string, n int, v6 bool) []netip.Prefix {
 	return out
 }
 
-// mixedPrefixes lays n prefixes of 1, 2, 4, 8 and, as far as the block has room
-// for n of them, more addresses side by side, and shuffles them.
+// mixedPrefixes lays n prefixes of 1, 2 and, as far as the block has room for n of
+// them, 4, 8 and more addresses side by side, and shuffles them.
 func mixedPrefixes(rng *rand.Rand, n int, v6 bool) []netip.Prefix {
-	widest := 0 // log2 of the addresses in the widest prefix
+	widest := 1 // log2 of the addresses in the widest prefix
 	for widest < 8 && n<<(widest+1) <= topHosts/2 {
 		widest++
 	}
@@ -221,4 +224,39 @@ func mixedPrefixes(rng *rand.Rand, n int, v6 bool) []netip.Prefix {
 	}
 	rng.Shuffle(n, func(i, j int) { out[i], out[j] = out[j], out[i] })
 	return out
+}
+
+// mostOthers is how many sources otherPrefixes has of a kind, in either family:
+// every host but 0 and those at the top; or prefixes of 1 and 2 addresses in turn,
+// which take 2 each and begin at host 2.
+func mostOthers(kind string) int {
+	if kind == policyCIDR {
+		return (topHosts - 2) / 2
+	}
+	return topHosts - 1
+}
+
+// mostPolicies is how many policies a cell with these options can have, and why
+// not more. rules is how many entries the filter holds, 0 for any number.
+func mostPolicies(options map[string]string, clients, rules int) (most int, why string) {
+	kind, deny := options[optPolicy], options[optAction] == actionDeny
+	what := "addresses"
+	if kind == policyCIDR {
+		what = "prefixes of mixed lengths"
+	}
+	most, why = mostOthers(kind), fmt.Sprintf("sources are drawn from %s, which has %d %s for them", otherSources(options[optFamily] == familyIPv6), mostOthers(kind), what)
+	if !deny {
+		most, why = most+clients, why+" beside the clients'"
+	}
+	if rules == 0 {
+		return most, why
+	}
+	beside := 1 // the update's
+	if !deny && kind != policyL3 {
+		beside += clients // their control connections'
+	}
+	if rules-beside < most {
+		return rules - beside, fmt.Sprintf("the filter holds %d entries, of which the workload and the update need %d", rules, beside)
+	}
+	return most, why
 }

@@ -62,7 +62,7 @@ func doLoadBPF(c *call, a bundle.LoadBPF) error {
 		_ = m.Close() // the collection has it by a descriptor of its own
 	}
 	if err != nil {
-		return fmt.Errorf("load %s: %w", a.Object, withVerifierLog(err))
+		return refusedLoad(a.Object, err)
 	}
 	c.x.objects[a.Handle] = coll
 	c.undoHere("object "+a.Handle, func(undoing) error {
@@ -186,6 +186,16 @@ func setVar(spec *ebpf.CollectionSpec, name string, value []byte) error {
 		return fmt.Errorf("variable %q has %d bytes, got %d", name, v.Size(), len(value))
 	}
 	return v.Set(value)
+}
+
+// refusedLoad classifies a failed load: a program that the verifier refuses is
+// refused every time, whoever wrote it.
+func refusedLoad(object string, err error) error {
+	told := withVerifierLog(err)
+	if ve := (*ebpf.VerifierError)(nil); errors.As(err, &ve) && !errors.Is(err, ebpf.ErrNotSupported) {
+		return subject("load %s: the kernel refuses it: %w", object, told)
+	}
+	return fmt.Errorf("load %s: %w", object, told)
 }
 
 // withVerifierLog adds the end of the verifier's log to a load error.

@@ -21,6 +21,8 @@ import (
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"hookbed/driver/computer"
 )
 
 const (
@@ -37,6 +39,7 @@ func (x *executor) facts(ctx context.Context) (map[string]string, error) {
 	maps.Copy(f, hostSysctls())
 	err := x.node.withNetlink(func(h *netlink.Handle) error {
 		sysctlFacts(f, namespaceSysctls())
+		congestionFacts(f)
 		linkFacts(f, h)
 		return nil
 	})
@@ -103,6 +106,7 @@ func configDigest(release string) string {
 
 func cpuFacts(f map[string]string) {
 	set(f, "cpu.count", strconv.Itoa(runtime.NumCPU()))
+	set(f, "cpu.pinnable", computer.List(computer.CPUs()))
 	data, _ := os.ReadFile("/proc/cpuinfo")
 	set(f, "cpu.model", cpuModel(string(data)))
 	files, _ := filepath.Glob("/sys/devices/system/cpu/vulnerabilities/*")
@@ -144,6 +148,13 @@ func namespaceSysctls() []string {
 		"net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem", "net.ipv4.ip_forward", "net.core.somaxconn",
 		"net.bridge.bridge-nf-call-iptables", "net.netfilter.nf_conntrack_max",
 	}
+}
+
+// congestionFacts tell what endpoints may have; nothing where the kernel does not tell.
+func congestionFacts(f map[string]string) {
+	usable, restricted := computer.Congestion()
+	set(f, "congestion.usable", strings.Join(usable, " "))
+	set(f, "congestion.restricted", strings.Join(restricted, " "))
 }
 
 // globalSysctls are shown in the machine's first network namespace only.

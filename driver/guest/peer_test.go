@@ -294,6 +294,10 @@ func TestScript(t *testing.T) {
 		r.fails("", bundle.FaultSubject, bundle.Tool{Do: bundle.Program{Script: name}}, "script "+name+" cannot be executed")
 	}
 	r.file("slow.sh", "#!/bin/sh\necho tired >&2\nsleep 60\n")
+	for name, first := range map[string]string{"perl5000.sh": "#!/usr/bin/perl5000\n", "crlf.sh": "#!/bin/sh\r\n", "none.sh": "exit 0\n"} {
+		r.file(name, first)
+		r.fails("", bundle.FaultSubject, bundle.Tool{Do: bundle.Program{Script: name}}, "names no interpreter that this machine has")
+	}
 	r.fails("", bundle.FaultSubject, bundle.Tool{Do: bundle.Program{Script: "slow.sh", Timeout: 0.2}}, "script slow.sh: not finished after 0.2 s: tired")
 	r.undo(1)
 	if l := linkOf(t, r.x.node.namespace, "s0"); l.Alias != "" {

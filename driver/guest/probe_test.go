@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/computer"
 )
 
 func TestProbesThatMustFail(t *testing.T) {
@@ -90,7 +91,7 @@ func TestFacts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{"kernel.release", "kernel.version", "cpu.model", "cpu.count", "clocksource", "bpf_jit_enable",
+	for _, key := range []string{"kernel.release", "kernel.version", "cpu.model", "cpu.count", "cpu.pinnable", "clocksource", "bpf_jit_enable",
 		"sysctl.net.ipv4.tcp_congestion_control", "sysctl.net.core.rmem_max", "tool.iptables-legacy", "tool.iptables-nft", "tool.ip"} {
 		if f[key] == "" {
 			t.Errorf("no fact %s", key)
@@ -98,6 +99,9 @@ func TestFacts(t *testing.T) {
 	}
 	if f["link.data0.driver"] != "veth" || f["link.data0.mtu"] != "1400" || f["link.data0.queues"] != "1 rx, 1 tx" || !strings.Contains(f["link.data0.offloads"], "tx-tcp-segmentation") {
 		t.Errorf("link facts are %q %q %q %q", f["link.data0.driver"], f["link.data0.mtu"], f["link.data0.queues"], f["link.data0.offloads"])
+	}
+	if usable, restricted := computer.Congestion(); f["congestion.usable"] != strings.Join(usable, " ") || f["congestion.restricted"] != strings.Join(restricted, " ") {
+		t.Errorf("congestion controls are %q and %q, want %v and %v", f["congestion.usable"], f["congestion.restricted"], usable, restricted)
 	}
 	held := newRig(t)
 	held.must("", bundle.Netns{Name: "node1"}, bundle.Veth{Link: dataLink, Peer: "far", MTU: 1300})

@@ -1,15 +1,6 @@
 package plan
 
-import (
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"regexp"
-)
+import "regexp"
 
 // FreeKey is a key of an arm whose value is not one of a few levels: a word, or
 // the path of a file.
@@ -18,6 +9,8 @@ type FreeKey struct {
 	// File: the value is a path, relative to the experiment's file, and what is in
 	// it becomes a part of the plan.
 	File bool
+	// Script: the file is one that a kernel starts, by its first line.
+	Script bool
 	// Default is what a word is when it is not written.
 	Default string
 	Doc     string
@@ -28,9 +21,6 @@ type File struct {
 	Path string `json:"path"` // as written
 	Data []byte `json:"data"`
 }
-
-// maxFile bounds what an arm's file may have, in bytes.
-const maxFile = 1 << 20
 
 var freeWord = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$`)
 
@@ -44,7 +34,7 @@ func (l *loader) freeKeys(t *table, d DatapathEntry, a *Arm) {
 		case text == "":
 			a.Options[k.Key] = ""
 		case k.File:
-			l.file(t, k.Key, text, a)
+			l.file(t, k, text, a)
 		case !freeWord.MatchString(text):
 			t.problem(k.Key, "is %q, want 1 to 63 of letters, digits, _, . and -", text)
 		default:
@@ -53,36 +43,13 @@ func (l *loader) freeKeys(t *table, d DatapathEntry, a *Arm) {
 	}
 }
 
-// file reads the file that a key names.
-func (l *loader) file(t *table, key, path string, a *Arm) {
-	if !filepath.IsLocal(path) {
-		t.problem(key, "is %q, want a path below the experiment's directory", path)
-		return
+// attachFiles gives every cell the files of its arm.
+func (p *Plan) attachFiles() {
+	files := map[string]map[string]File{}
+	for _, a := range p.Spec.Arms {
+		files[a.Name] = a.Files
 	}
-	data, err := readFile(filepath.Join(filepath.Dir(l.doc.file), path))
-	if err != nil {
-		t.problem(key, "names %q, which cannot be read: %v", path, err)
-		return
+	for i := range p.Cells {
+		p.Cells[i].Files = files[p.Cells[i].Get(FactorArm)]
 	}
-	if a.Files == nil {
-		a.Files = map[string]File{}
-	}
-	sum := sha256.Sum256(data)
-	a.Files[key] = File{Path: path, Data: data}
-	a.Options[key] = path + "@" + hex.EncodeToString(sum[:])[:12]
-}
-
-func readFile(path string) ([]byte, error) {
-	st, err := os.Stat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, errors.New("there is none")
-	case err != nil:
-		return nil, err
-	case !st.Mode().IsRegular():
-		return nil, errors.New("it is not a regular file")
-	case st.Size() == 0 || st.Size() > maxFile:
-		return nil, fmt.Errorf("it has %d bytes, want 1 to %d", st.Size(), maxFile)
-	}
-	return os.ReadFile(path)
 }

@@ -246,6 +246,7 @@ func (l *loader) measure(t *table, d Measure, lab Lab) Measure {
 		ServerCPU:  l.cpu(t, "server_cpu", d.ServerCPU, lab),
 	}
 	t.finish()
+	l.computer(t, m, lab)
 	if l.labOK && virtual {
 		virtualMeasure(t)
 	}
@@ -338,8 +339,8 @@ func (l *loader) count(t *table) map[string]int {
 	return out
 }
 
-// cpu is a CPU of a machine of the lab. How many this computer has is not in
-// the file, so with the local provider only the run can tell.
+// cpu is a CPU of a machine of the lab. How many machines have that the driver does
+// not make is not in the file.
 func (l *loader) cpu(t *table, key string, fallback int, lab Lab) int {
 	cpu := int(t.number(key, int64(fallback), 0, maxCPU))
 	if !l.labOK || lab.Provider != ProviderLibvirt || cpu < lab.VCPUs {
@@ -467,18 +468,30 @@ func (l *loader) arm(t *table, s Spec) Arm {
 	t.finish()
 	l.clients(t, key, entry, s)
 	l.protocols(t, key, entry, s)
-	if entry.Refuse == nil || !l.labOK || len(l.doc.problems) > before {
+	if len(l.doc.problems) > before {
 		return a
+	}
+	l.tooMany(t, entry, s, a)
+	l.refused(t, key, entry, s, a)
+	if len(l.doc.problems) == before {
+		l.examine(t, entry, s, a)
+	}
+	return a
+}
+
+// refused notes the first combination of an arm with the lab that is impossible.
+func (l *loader) refused(t *table, key string, entry DatapathEntry, s Spec, a Arm) {
+	if entry.Refuse == nil || !l.labOK {
+		return
 	}
 	for _, boot := range s.Boots() {
 		for _, scenario := range s.Scenarios {
 			if why := entry.Refuse(s.Lab.with(boot), scenario, a.Options); why != "" {
 				t.problem(key, "%q cannot run %s: %s", t.keys[key], scenario, why)
-				return a // the same on other kernels
+				return // the same on other kernels
 			}
 		}
 	}
-	return a
 }
 
 // clients refuses more clients than a datapath can have.

@@ -129,6 +129,10 @@ type Catalog struct {
 	Kernels   []string // names of the kernel locks
 	// NICs are the models of network cards that a kernel has a driver for.
 	NICs map[string][]string
+	// Here is this computer, on which the local provider's nodes are; nil: not known.
+	Here *Computer
+	// Sealed is a guest in virtual time; nil: not known.
+	Sealed *Computer
 }
 
 // DatapathEntry describes one datapath to the loader: a filter on a fabric,
@@ -164,6 +168,12 @@ type DatapathEntry struct {
 	// Refuse returns why this combination is impossible, or "". It sees the
 	// options with defaults filled in.
 	Refuse func(lab Lab, scenario string, options map[string]string) string
+	// MostPolicies is how many policies it can be given at so many clients, and
+	// why no more. It sees the options with defaults filled in; nil: any number.
+	MostPolicies func(options map[string]string, clients int) (most int, why string)
+	// Examine says what is wrong with the files that an arm names, beside what it
+	// says of them; nil: nothing.
+	Examine func(s Spec, arm Arm) []Finding
 }
 
 // Option is a key an arm may set.

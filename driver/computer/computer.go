@@ -1,0 +1,130 @@
+// Package computer tells what of the computer that it runs on experiments may ask
+// too much of: CPUs, and TCP congestion controls. It changes nothing.
+package computer
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// CPUs lists those that programs started here can be pinned to, in order: they are
+// online, and the cpuset has them. nil if that cannot be learned.
+func CPUs() []int {
+	got := make(chan []int)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with its mask
+		got <- pinnable()
+	}()
+	return <-got
+}
+
+// pinnable asks for every CPU and sees which ones the calling thread gets.
+func pinnable() []int {
+	var all, set unix.CPUSet
+	most := 64 * len(all)
+	for cpu := range most {
+		all.Set(cpu)
+	}
+	if unix.SchedSetaffinity(0, &all) != nil || unix.SchedGetaffinity(0, &set) != nil {
+		return nil
+	}
+	var out []int
+	for cpu := range most {
+		if set.IsSet(cpu) {
+			out = append(out, cpu)
+		}
+	}
+	return out
+}
+
+// List writes CPUs as the kernel does: "0-3,8". They are in order.
+func List(cpus []int) string {
+	var parts []string
+	for i := 0; i < len(cpus); {
+		end := i
+		for end+1 < len(cpus) && cpus[end+1] == cpus[end]+1 {
+			end++
+		}
+		part := strconv.Itoa(cpus[i])
+		if end > i {
+			part += "-" + strconv.Itoa(cpus[end])
+		}
+		parts = append(parts, part)
+		i = end + 1
+	}
+	return strings.Join(parts, ",")
+}
+
+// ParseList reads what List wrote; nil if it is none.
+func ParseList(text string) []int {
+	var out []int
+	for _, part := range strings.Split(text, ",") {
+		first, last, isRange := strings.Cut(part, "-")
+		if !isRange {
+			last = first
+		}
+		from, err1 := strconv.Atoi(first)
+		to, err2 := strconv.Atoi(last)
+		if err1 != nil || err2 != nil || to-from > 1<<16 {
+			return nil
+		}
+		for cpu := from; cpu <= to; cpu++ {
+			out = append(out, cpu)
+		}
+	}
+	return out
+}
+
+// Congestion lists the TCP congestion controls that a network namespace may use,
+// those of modules that the kernel loads when asked for included; and those that
+// are there but restricted, which a namespace may not (tcp_set_default_congestion_control
+// in net/ipv4/tcp_cong.c). usable is nil if that cannot be learned.
+func Congestion() (usable, restricted []string) { return congestionBelow("/") }
+
+func congestionBelow(root string) (usable, restricted []string) {
+	sysctl := func(name string) []string {
+		data, _ := os.ReadFile(filepath.Join(root, "proc/sys/net/ipv4", name))
+		return strings.Fields(string(data))
+	}
+	available, allowed := sysctl("tcp_available_congestion_control"), sysctl("tcp_allowed_congestion_control")
+	if len(available) == 0 || len(allowed) == 0 {
+		return nil, nil
+	}
+	for _, name := range available {
+		if slices.Contains(allowed, name) {
+			usable = append(usable, name)
+		} else {
+			restricted = append(restricted, name)
+		}
+	}
+	for _, name := range congestionModules(root) {
+		if !slices.Contains(available, name) {
+			usable = append(usable, name)
+		}
+	}
+	return usable, restricted
+}
+
+var tcpModule = regexp.MustCompile(`(?m)^kernel/net/ipv4/tcp_(\w+)\.ko[.\w]*:`)
+
+// congestionModules are the names of congestion controls by their modules' files.
+// Whether a namespace may use one shows only once it is loaded.
+func congestionModules(root string) []string {
+	release, _ := os.ReadFile(filepath.Join(root, "proc/sys/kernel/osrelease"))
+	index, _ := os.ReadFile(filepath.Join(root, "lib/modules", strings.TrimSpace(string(release)), "modules.dep"))
+	var out []string
+	for _, m := range tcpModule.FindAllStringSubmatch(string(index), -1) {
+		if m[1] != "diag" { // which lists sockets
+			out = append(out, m[1])
+		}
+	}
+	slices.Sort(out)
+	return out
+}

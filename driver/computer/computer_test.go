@@ -1,0 +1,101 @@
+package computer
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestCPUsAreThoseOneCanBePinnedTo: every one that is listed takes a thread, the
+// next one does not, and this process's own mask stays as it is.
+func TestCPUsAreThoseOneCanBePinnedTo(t *testing.T) {
+	var before, after unix.CPUSet
+	if err := unix.SchedGetaffinity(os.Getpid(), &before); err != nil {
+		t.Fatal(err)
+	}
+	cpus := CPUs()
+	if len(cpus) == 0 || !slices.IsSorted(cpus) {
+		t.Fatalf("CPUs are %v", cpus)
+	}
+	for _, cpu := range cpus {
+		if err := pinned(cpu); err != nil {
+			t.Errorf("CPU %d: %v", cpu, err)
+		}
+	}
+	if beyond := cpus[len(cpus)-1] + 1; pinned(beyond) == nil {
+		t.Errorf("CPU %d is not among %v and takes a thread", beyond, cpus)
+	}
+	if err := unix.SchedGetaffinity(os.Getpid(), &after); err != nil || after != before {
+		t.Errorf("the mask was %v and is %v (%v)", before, after, err)
+	}
+}
+
+// pinned tries a CPU on a thread of its own.
+func pinned(cpu int) error {
+	got := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		var set unix.CPUSet
+		set.Set(cpu)
+		got <- unix.SchedSetaffinity(0, &set)
+	}()
+	return <-got
+}
+
+func TestListsOfCPUs(t *testing.T) {
+	for text, cpus := range map[string][]int{"0": {0}, "0-1": {0, 1}, "0-3,8,10-11": {0, 1, 2, 3, 8, 10, 11}, "5,7": {5, 7}} {
+		if got := List(cpus); got != text {
+			t.Errorf("List(%v) = %q, want %q", cpus, got, text)
+		}
+		if got := ParseList(text); !slices.Equal(got, cpus) {
+			t.Errorf("ParseList(%q) = %v, want %v", text, got, cpus)
+		}
+	}
+	for _, text := range []string{"", "x", "0-", "-1", "0-99999999"} {
+		if got := ParseList(text); got != nil {
+			t.Errorf("ParseList(%q) = %v", text, got)
+		}
+	}
+}
+
+// TestCongestionOfAComputer: restricted ones are not for namespaces, modules are
+// loaded when asked for, and what is not told is not known.
+func TestCongestionOfAComputer(t *testing.T) {
+	files := map[string]string{
+		"proc/sys/net/ipv4/tcp_available_congestion_control": "reno cubic bbr\n",
+		"proc/sys/net/ipv4/tcp_allowed_congestion_control":   "reno bbr\n",
+		"proc/sys/kernel/osrelease":                          "6.0-test\n",
+		"lib/modules/6.0-test/modules.dep":                   "kernel/net/ipv4/tcp_vegas.ko.xz: kernel/a.ko\nkernel/net/ipv4/tcp_bbr.ko:\nkernel/net/ipv4/tcp_diag.ko: kernel/net/ipv4/inet_diag.ko\nkernel/net/ipv4/tcp_dctcp.ko.zst:\nkernel/net/smc/tcp_x.ko:\n",
+	}
+	root := t.TempDir()
+	for name, text := range files {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	usable, restricted := congestionBelow(root)
+	if want := []string{"reno", "bbr", "dctcp", "vegas"}; !reflect.DeepEqual(usable, want) {
+		t.Errorf("usable are %v, want %v", usable, want)
+	}
+	if want := []string{"cubic"}; !reflect.DeepEqual(restricted, want) {
+		t.Errorf("restricted are %v, want %v", restricted, want)
+	}
+	if err := os.Remove(filepath.Join(root, "proc/sys/net/ipv4/tcp_allowed_congestion_control")); err != nil {
+		t.Fatal(err)
+	}
+	if usable, restricted = congestionBelow(root); usable != nil || restricted != nil {
+		t.Errorf("where the kernel does not tell: %v and %v", usable, restricted)
+	}
+	if usable, _ = Congestion(); usable != nil && !slices.Contains(usable, "reno") {
+		t.Errorf("this computer has %v, and every kernel has reno", usable)
+	}
+}

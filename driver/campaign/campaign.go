@@ -153,6 +153,8 @@ func (r *runner) group(ctx context.Context, trials []plan.Trial) error {
 		return ctx.Err()
 	case fault == nil:
 		return nil
+	case errors.Is(fault, plan.ErrInvalid): // found by a machine, and no fault of it
+		return fault
 	case len(left) == 0, fatal(fault):
 		return fmt.Errorf("%w: %w", ErrRig, fault)
 	}
@@ -171,7 +173,7 @@ func (r *runner) group(ctx context.Context, trials []plan.Trial) error {
 // lab does not come up, or results cannot be kept.
 func fatal(err error) bool {
 	var up *upError
-	return errors.As(err, &up) || errors.Is(err, rundir.ErrStorage)
+	return errors.As(err, &up) || errors.Is(err, rundir.ErrStorage) || errors.Is(err, plan.ErrInvalid)
 }
 
 // upError is a lab that did not come up.

@@ -291,7 +291,7 @@ func TestScript(t *testing.T) {
 	r.fails("", bundle.FaultSubject, bundle.Read{Name: "bad", From: counter("nothing")}, `its output has no "packets"`)
 	for name, text := range map[string]string{"crlf.sh": "#!/bin/sh\r\ntrue\r\n", "plain.sh": "true\n", "elsewhere.sh": "#!/no/such/shell\n", "directory.sh": "#!/\n"} {
 		r.file(name, text)
-		r.fails("", bundle.FaultSubject, bundle.Tool{Do: bundle.Program{Script: name}}, "script "+name+" cannot be executed")
+		r.fails("", bundle.FaultSubject, bundle.Tool{Do: bundle.Program{Script: name}}, "script "+name+":", "names no interpreter that this machine has")
 	}
 	r.file("slow.sh", "#!/bin/sh\necho tired >&2\nsleep 60\n")
 	r.fails("", bundle.FaultSubject, bundle.Tool{Do: bundle.Program{Script: "slow.sh", Timeout: 0.2}}, "script slow.sh: not finished after 0.2 s: tired")

@@ -173,7 +173,7 @@ func (r *runner) group(ctx context.Context, trials []plan.Trial) error {
 // lab does not come up, or results cannot be kept.
 func fatal(err error) bool {
 	var up *upError
-	return errors.As(err, &up) || errors.Is(err, rundir.ErrStorage)
+	return errors.As(err, &up) || errors.Is(err, rundir.ErrStorage) || errors.Is(err, plan.ErrInvalid)
 }
 
 // upError is a lab that did not come up.

@@ -247,7 +247,7 @@ func refusedScript(p bundle.Program, err error) error {
 	}
 	for _, e := range []error{unix.ENOENT, unix.ENOEXEC, unix.EACCES, unix.ENOTDIR, unix.ELOOP} {
 		if errors.Is(at, e) {
-			return subject("%s cannot be executed: %w; its first line must name an interpreter of the node, as in #!/bin/sh", p, at.Err)
+			return subject("%s: cannot be executed: %w: its first line names no interpreter that this machine has", p, at.Err)
 		}
 	}
 	return err

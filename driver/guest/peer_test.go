@@ -291,7 +291,7 @@ func TestScript(t *testing.T) {
 	r.fails("", bundle.FaultSubject, bundle.Read{Name: "bad", From: counter("nothing")}, `its output has no "packets"`)
 	for name, text := range map[string]string{"crlf.sh": "#!/bin/sh\r\ntrue\r\n", "plain.sh": "true\n", "elsewhere.sh": "#!/no/such/shell\n", "directory.sh": "#!/\n"} {
 		r.file(name, text)
-		r.fails("", bundle.FaultSubject, bundle.Tool{Do: bundle.Program{Script: name}}, "script "+name+" cannot be executed")
+		r.fails("", bundle.FaultSubject, bundle.Tool{Do: bundle.Program{Script: name}}, "script "+name+":", "names no interpreter that this machine has")
 	}
 	r.file("slow.sh", "#!/bin/sh\necho tired >&2\nsleep 60\n")
 	for name, first := range map[string]string{"perl5000.sh": "#!/usr/bin/perl5000\n", "crlf.sh": "#!/bin/sh\r\n", "none.sh": "exit 0\n"} {

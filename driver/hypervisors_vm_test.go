@@ -128,7 +128,7 @@ func TestVMHypervisors(t *testing.T) {
 		}
 		return nil
 	}).kill()
-	f.expectDriver(0, []string{"taken down: r"}, "down")
+	f.expectDriver(0, []string{"taken down: r"}, "down", "--all")
 	f.computersClean(before)
 }
 
@@ -185,7 +185,7 @@ func TestVMHypervisorUp(t *testing.T) {
 	if err := os.Mkdir(f.path("elsewhere"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	cmd, out := f.driver("down")
+	cmd, out := f.driver("down", "up")
 	cmd.Dir = f.path("elsewhere") // the key's path is relative to where the lab was brought up
 	if err := cmd.Run(); err != nil {
 		t.Errorf("driver down: %v\n%s", err, out)

@@ -76,7 +76,7 @@ func TestVMMachines(t *testing.T) {
 	write("vm.toml", strings.Replace(vmExperiment, `endpoint = "docker"`, `endpoint = "netns"`, 1))
 	r.run("up", "vm.toml")
 	t.Cleanup(func() { // where the test ended early
-		cmd, _ := r.command("down")
+		cmd, _ := r.command("down", "--all")
 		_ = cmd.Run()
 	})
 	s := r.upState()
@@ -142,7 +142,7 @@ func TestVMMachines(t *testing.T) {
 		}
 		return nil
 	})
-	r.run("down")
+	r.run("down", "up")
 	r.expectSame(before)
 }
 

@@ -214,6 +214,7 @@ func (a *app) labConfig(ctx context.Context, p *plan.Plan, drift string) (lab.Co
 	if err != nil {
 		return lab.Config{}, err
 	}
+	a.sayStrays(root)
 	if swept, err := lab.Sweep(ctx, root); err != nil {
 		return lab.Config{}, err
 	} else if len(swept) > 0 {
@@ -224,7 +225,7 @@ func (a *app) labConfig(ctx context.Context, p *plan.Plan, drift string) (lab.Co
 		a.say("cleared what killed runs left on hypervisors: %v", swept)
 	}
 	if err != nil {
-		a.say("not cleared, `driver down` tries again: %v", err)
+		a.say("not cleared, `driver down NAME` tries again: %v", err)
 	}
 	store, err := a.openStore(drift)
 	if err != nil {
@@ -234,9 +235,9 @@ func (a *app) labConfig(ctx context.Context, p *plan.Plan, drift string) (lab.Co
 	if err != nil {
 		return lab.Config{}, err
 	}
-	name := lab.FreshName("r")
+	name := lab.FreshName(root, "r")
 	return lab.Config{
-		Name: name, Lab: p.Spec.Lab, Kernels: p.Spec.Kernels, Nodes: nodesOf(p), Store: store,
+		Name: name, Experiment: p.Spec.Name, Lab: p.Spec.Lab, Kernels: p.Spec.Kernels, Nodes: nodesOf(p), Store: store,
 		StateDir: filepath.Join(root, name), GuestPath: guest, Peers: needsPeers(p), Swarm: needsSwarm(p), Log: a.logger(),
 	}, nil
 }

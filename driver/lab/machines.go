@@ -67,7 +67,7 @@ func upMachines(ctx context.Context, cfg Config) (_ *Lab, err error) {
 	l := &Lab{Timings: map[string]float64{}}
 	p := &machines{cfg: cfg, inv: cfg.Lab.Inventory}
 	l.provider = p
-	if err := claim(cfg.StateDir, State{Name: cfg.Name, Provider: cfg.Lab.Provider, Driver: thisProcess()}); err != nil {
+	if err := claim(cfg.StateDir, p.state()); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -86,6 +86,15 @@ func upMachines(ctx context.Context, cfg Config) (_ *Lab, err error) {
 		l.Timings[part.name] = time.Since(start).Seconds()
 	}
 	return l, l.describeMachines(ctx, p)
+}
+
+// state names the machines, for whoever looks at the labs.
+func (p *machines) state() State {
+	s := begun(p.cfg)
+	for i := range p.cfg.Nodes {
+		s.Nodes = append(s.Nodes, StateNode{Name: datapath.NodeAt(i + 1).Name, Addr: p.inv.Machines[i].Host})
+	}
+	return s
 }
 
 func (p *machines) prepare(ctx context.Context) error {

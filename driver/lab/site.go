@@ -105,7 +105,7 @@ func needs(cfg Config, node string) bool {
 }
 
 // remoteSite is the i-th hypervisor of a lab, from 0. Its paths become absolute:
-// `driver down` may be called anywhere.
+// `driver down NAME` may be called anywhere.
 func remoteSite(h plan.Hypervisor, stateDir, name string, i int) *site {
 	h.Key, h.KnownHosts = absolute(h.Key), absolute(h.KnownHosts)
 	return &site{at: &h, dir: filepath.Join(stateDir, "hypervisor"+strconv.Itoa(i+1)), run: path.Join(h.Directory, "labs", name)}

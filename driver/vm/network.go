@@ -114,7 +114,7 @@ func (h *Hypervisor) alone(ctx context.Context, n Network) error {
 		return nil
 	})
 	if err == nil && others != "" {
-		err = fmt.Errorf("bridge %s carries the data of another lab, whose network is %q: wait for its end, name another bridge, or where its driver died run `driver down`, or `virsh net-destroy %s` if it cannot", n.Bridge, others, others)
+		err = fmt.Errorf("bridge %s carries the data of another lab, whose network is %q: wait for its end, name another bridge, or where its driver died run `driver down NAME`, or `virsh net-destroy %s` if it cannot", n.Bridge, others, others)
 	}
 	return err
 }

@@ -22,6 +22,7 @@ import (
 	"hookbed/driver/bundle"
 	"hookbed/driver/datapath"
 	"hookbed/driver/host"
+	"hookbed/driver/marker"
 	"hookbed/driver/plan"
 	"hookbed/driver/vm"
 	"hookbed/images"
@@ -86,7 +87,8 @@ func upLibvirt(ctx context.Context, cfg Config) (_ *Lab, err error) {
 	if p.name, err = labName(cfg); err != nil {
 		return nil, err
 	}
-	p.sites = sites(cfg, p.name)
+	p.begun.Token = marker.New(p.name, "").Token
+	p.sites = sites(cfg, p.name, p.begun.Token)
 	l.provider = p
 	if err := claim(cfg.StateDir, p.state()); err != nil {
 		return nil, err

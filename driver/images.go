@@ -18,7 +18,7 @@ func (a *app) openStore(drift string) (*images.Store, error) {
 
 func (a *app) imagesCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "images",
+		Use: "images", Args: knownCommand, RunE: showHelp,
 		Short: "Build, list, check and prune the pinned images and kernels",
 		Example: `  driver images build
   driver images build --peers

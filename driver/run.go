@@ -59,7 +59,7 @@ that was interrupted or killed goes on with --resume: every trial once, none los
 	cmd.Flags().StringVar(&f.resume, "resume", "", "go on with this run directory")
 	cmd.Flags().StringVar(&f.only, "only", "", "run only the cells that match, as in 'arm=docker|xdp,scenario!=multi-host'")
 	cmd.Flags().IntVarP(&f.jobs, "jobs", "j", 0, "in virtual time, guests at once (default: one a CPU, as memory permits); numbers do not depend on it")
-	cmd.Flags().StringVar(&f.shard, "shard", "", "run only the i-th of n shares of the blocks, as in 2/3; `driver merge` joins them")
+	cmd.Flags().StringVar(&f.shard, "shard", "", "run only share `i/n` of the blocks, as in 2/3; \"driver merge\" joins them")
 	driftFlag(cmd, &f.drift)
 	return cmd
 }

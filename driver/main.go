@@ -102,6 +102,7 @@ type app struct {
 	out, talk     io.Writer
 	json, verbose bool
 	noColor       bool
+	cachedOnly    bool // nothing is downloaded or built
 	interruptHint string
 }
 

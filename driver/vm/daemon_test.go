@@ -361,6 +361,21 @@ func TestSystemLibvirtd(t *testing.T) {
 	if _, err := private.lv.NetworkLookupByName(mgmt.Name); err != nil {
 		t.Errorf("the network is not there: %v", err)
 	}
+	// A lab of the same name, as of another home, gets nothing of this one's, and
+	// taking it down takes nothing of this one along.
+	other, err := Connect(ctx, Config{StateDir: t.TempDir(), Lab: "t", Socket: private.daemon.socket()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.CreateNetwork(ctx, mgmt); !errors.Is(err, errOthers) {
+		t.Errorf("another lab's network of the same name: %v, want it refused", err)
+	}
+	if err := other.Close(ctx); err != nil {
+		t.Error(err)
+	}
+	if _, err := private.lv.NetworkLookupByName(mgmt.Name); err != nil {
+		t.Errorf("the other lab took this one's network down: %v", err)
+	}
 	// As after a crash: another process cleans up by the record.
 	if err := Cleanup(ctx, dir); err != nil {
 		t.Error(err)

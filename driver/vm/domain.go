@@ -49,6 +49,10 @@ func (h *Hypervisor) Start(ctx context.Context, m Machine) error {
 	if err != nil {
 		return fmt.Errorf("describe machine %q: %w", m.Name, err)
 	}
+	lookup := func() error { _, err := h.lv.DomainLookupByName(m.Name); return err }
+	if err := h.unused(ctx, &h.record.Machines, m.Name, lookup); err != nil {
+		return fmt.Errorf("start machine %q: %w", m.Name, err)
+	}
 	if err := h.remember(&h.record.Machines, m.Name); err != nil {
 		return fmt.Errorf("start machine %q: %w", m.Name, err)
 	}

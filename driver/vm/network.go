@@ -68,6 +68,10 @@ func (h *Hypervisor) CreateNetwork(ctx context.Context, n Network) error {
 	if err != nil {
 		return fail(err)
 	}
+	lookup := func() error { _, err := h.lv.NetworkLookupByName(n.Name); return err }
+	if err := h.unused(ctx, &h.record.Networks, n.Name, lookup); err != nil {
+		return fail(err)
+	}
 	if err := h.remember(&h.record.Networks, n.Name); err != nil {
 		return fail(err)
 	}

@@ -373,6 +373,29 @@ func (h *Hypervisor) remember(names *[]string, name string) error {
 	return h.record.save(h.cfg.StateDir)
 }
 
+// errOthers: what the record names, Close and Cleanup end, so another lab's must not
+// get there.
+var errOthers = errors.New("another lab has one of this name: take that lab down, or give this one another name")
+
+// unused fails if something of a name is there that this lab did not make. lookup
+// looks for it. Nobody else is on a private libvirtd.
+func (h *Hypervisor) unused(ctx context.Context, names *[]string, name string, lookup func() error) error {
+	h.mu.Lock()
+	own := slices.Contains(*names, name)
+	h.mu.Unlock()
+	if own || h.daemon != nil {
+		return nil
+	}
+	err := within(ctx, lookup)
+	switch {
+	case err == nil:
+		return errOthers
+	case isNotFound(err):
+		return nil
+	}
+	return err
+}
+
 // tail is the end of a file, for messages; empty if it cannot be read.
 func tail(path string) string {
 	const limit = 2 << 10

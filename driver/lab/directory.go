@@ -19,7 +19,10 @@ refuse() { echo "$1" >&2; exit 1; }
 marked() { [ ! -L "$1" ] && [ ! -L "$1/` + marker.File + `" ] && [ "$(head -n 1 "$1/` + marker.File + `" 2>/dev/null)" = "` + marker.Head + `" ]; }
 carries() { marked "$1" && grep -qx "token $2" "$1/` + marker.File + `"; }
 home() { cut -d: -f6 /etc/passwd | grep -qxF -- "$1"; }
-mark() { (set -C; printf '%s' "$2" >"$1/` + marker.File + `") 2>/dev/null || marked "$1"; }
+mark() {
+	if (set -C; : >"$1/` + marker.File + `") 2>/dev/null; then printf '%s' "$2" >"$1/` + marker.File + `" || { rm -f "$1/` + marker.File + `"; return 1; }
+	else marked "$1"; fi
+}
 claim() {
 	[ ! -L "$1" ] || refuse "$1 is a symbolic link; give the directory itself"
 	if home "$1"; then refuse "$1 is the home of a user; give a directory of its own"; fi

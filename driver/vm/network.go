@@ -64,6 +64,9 @@ func (h *Hypervisor) CreateNetwork(ctx context.Context, n Network) error {
 			return fail(err)
 		}
 	}
+	if x.UUID, err = newUUID(); err != nil {
+		return fail(err)
+	}
 	text, err := x.Marshal()
 	if err != nil {
 		return fail(err)
@@ -72,7 +75,7 @@ func (h *Hypervisor) CreateNetwork(ctx context.Context, n Network) error {
 	if err := h.unused(ctx, &h.record.Networks, n.Name, lookup); err != nil {
 		return fail(err)
 	}
-	if err := h.remember(&h.record.Networks, n.Name); err != nil {
+	if err := h.remember(&h.record.Networks, n.Name, x.UUID); err != nil {
 		return fail(err)
 	}
 	// Not given up half way: what an interrupted call makes later, nobody removes.
@@ -125,9 +128,14 @@ func (h *Hypervisor) alone(ctx context.Context, n Network) error {
 
 // DestroyNetwork removes a network; one that is not there is no error.
 func (h *Hypervisor) DestroyNetwork(ctx context.Context, name string) error {
+	return h.destroyNetwork(ctx, name, "")
+}
+
+// destroyNetwork removes a network, if it has the UUID.
+func (h *Hypervisor) destroyNetwork(ctx context.Context, name, uuid string) error {
 	err := within(ctx, func() error {
 		n, err := h.lv.NetworkLookupByName(name)
-		if err == nil {
+		if err == nil && isOne(uuid, n.UUID) {
 			err = h.lv.NetworkDestroy(n)
 		}
 		return err

@@ -158,7 +158,7 @@ func conformOn(t *testing.T, kernel, arms string) string {
 		t.Fatalf("build the suite: %v\n%s", err, out)
 	}
 	r.run("up", "lab.toml")
-	defer r.run("down")
+	defer r.run("down", "--all")
 	r.install(suite, "/run/hookbed/suite")
 	r.install(filepath.Join(binaries, "guest"), "/run/hookbed/helper")
 	args := []string{"ssh", "node1", "--", "env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "/run/hookbed/suite", "-test.run", "^TestConform$", "-test.timeout", "0",
@@ -175,7 +175,7 @@ func conformOn(t *testing.T, kernel, arms string) string {
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
-	r.run("down")
+	r.run("down", "--all")
 	r.expectSame(before)
 	return table
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -42,7 +43,16 @@ directory, data bridge.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			looks := []func(context.Context) []check{a.checkTools, checkRoom, a.checkImages, a.checkAccel, a.checkExact}
+			a.interruptHint = "nothing is left running"
+			// Only root builds images; who cannot use them must not wait for packages.
+			a.cachedOnly = os.Geteuid() != 0
+			looks := []look{
+				{"tools", a.checkTools}, {"disk and memory", checkRoom}, {"images, which are built where they are missing", a.checkImages},
+				{"accelerator: boot the probe guest", a.checkAccel}, {"virtual time: boot a guest three times", a.checkExact},
+			}
+			if a.cachedOnly {
+				looks[2].what = "images in the cache"
+			}
 			if len(args) == 1 {
 				var err error
 				if looks, err = a.doctorOf(args[0]); err != nil {
@@ -54,23 +64,55 @@ directory, data bridge.`,
 	}
 }
 
-func (a *app) doctor(ctx context.Context, looks []func(context.Context) []check) error {
+// look is a part of doctor's round.
+type look struct {
+	what string // for whoever waits for it
+	do   func(context.Context) []check
+}
+
+func (a *app) doctor(ctx context.Context, looks []look) error {
 	failed := 0
-	for _, look := range looks {
-		for _, c := range look(ctx) {
+	for _, l := range looks {
+		found := a.atWork(l.what, func() []check { return l.do(ctx) })
+		if ctx.Err() != nil {
+			return ctx.Err() // what failed then failed of that
+		}
+		for _, c := range found {
 			if !c.OK {
 				failed++
 			}
 			a.emit("check", c, func(w io.Writer) { printCheck(w, c) })
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
 		}
 	}
 	if failed > 0 {
 		return fmt.Errorf("%d checks failed", failed)
 	}
 	return nil
+}
+
+// stillEvery is how often doctor says that it is still at the same thing.
+const stillEvery = 15 * time.Second
+
+// atWork says what is looked at, and again while that goes on.
+func (a *app) atWork(what string, do func() []check) []check {
+	start := time.Now()
+	a.say("doctor: %s", what)
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(stillEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				a.say("doctor: %s: %.0f s so far", what, time.Since(start).Seconds())
+			}
+		}
+	}()
+	defer func() { close(done); <-ended }()
+	return do()
 }
 
 func printCheck(w io.Writer, c check) {
@@ -147,8 +189,14 @@ func (a *app) checkImages(ctx context.Context) []check {
 	if err != nil {
 		c.Detail = err.Error()
 	}
+	if errors.Is(err, images.ErrNotCached) {
+		c.Fix = buildAsRoot
+	}
 	return []check{c}
 }
+
+// buildAsRoot is the fix where an ordinary user lacks images.
+const buildAsRoot = "only root builds images: run `driver doctor` or `driver images build` as root"
 
 // checkAccel boots the probe guest: /dev/kvm may open and still not boot a
 // stock kernel. TCG is slow, not broken, so only a machine on which neither
@@ -169,8 +217,11 @@ func (a *app) checkAccel(ctx context.Context) []check {
 			c.OK, c.Detail = err == nil, fmt.Sprintf("%s: %s; the probe guest reached user space in %.1f s", accel.Name, accel.How, seconds)
 		}
 	}
-	if err != nil && !errors.Is(err, context.Canceled) {
+	if err != nil {
 		c.Detail = err.Error()
+	}
+	if errors.Is(err, images.ErrNotCached) {
+		c.Fix = buildAsRoot
 	}
 	return []check{c}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"hookbed/driver/datapath"
 	"hookbed/driver/lab"
 	"hookbed/driver/plan"
+	"hookbed/images"
 )
 
 // machinesDoctor looks at the machines of an experiment's inventory.
@@ -20,60 +22,68 @@ type machinesDoctor struct {
 
 // doctorOf are the checks for an experiment on existing machines, or on VMs of
 // other computers.
-func (a *app) doctorOf(file string) ([]func(context.Context) []check, error) {
+func (a *app) doctorOf(file string) ([]look, error) {
 	p, err := loadPlan(file)
 	if err != nil {
 		return nil, err
 	}
 	if len(p.Spec.Lab.Hypervisors) > 0 {
-		return []func(context.Context) []check{func(ctx context.Context) []check { return hypervisors(ctx, p.Spec) }}, nil
+		return hypervisorLooks(p.Spec), nil
 	}
 	if p.Spec.Lab.Provider != plan.ProviderSSH {
 		return nil, fmt.Errorf("%w: %s: its provider is %q, and only %q, or [[lab.hypervisor]], has computers to look at; `driver doctor` without a file looks at this one",
 			errUsage, file, p.Spec.Lab.Provider, plan.ProviderSSH)
 	}
 	d := &machinesDoctor{app: a, plan: p, facts: map[string]map[string]string{}}
-	return []func(context.Context) []check{d.machines, d.arms, d.link}, nil
+	return append(d.machineLooks(), look{"what [measure] asks", d.measure}, look{"what the arms need", d.arms}, look{"nodes, and the way between them", d.link}), nil
 }
 
-// hypervisors looks at each computer on whose libvirt the nodes are to run.
-func hypervisors(ctx context.Context, s plan.Spec) []check {
+// hypervisorLooks are at each computer on whose libvirt the nodes are to run.
+func hypervisorLooks(s plan.Spec) []look {
 	var cards []plan.NIC
 	for _, b := range s.Boots() {
 		cards = append(cards, b.NIC)
 	}
-	var out []check
+	var out []look
 	for _, h := range s.Lab.Hypervisors {
-		for _, f := range lab.ExamineHypervisor(ctx, h, s.Lab.Accel, cards) {
-			out = append(out, finding(f))
-		}
+		out = append(out, look{"hypervisor " + h.Title(), func(ctx context.Context) []check {
+			return findings(lab.ExamineHypervisor(ctx, h, s.Lab.Accel, cards))
+		}})
 	}
 	return out
 }
 
-// machines looks at each machine that the experiment uses.
-func (d *machinesDoctor) machines(ctx context.Context) []check {
-	guest, err := guestHelper()
-	if err != nil {
-		return []check{{Name: "guest helper", Detail: err.Error(), Fix: "run `make build`"}}
-	}
+// machineLooks are at each machine that the experiment uses.
+func (d *machinesDoctor) machineLooks() []look {
 	inv := d.plan.Spec.Lab.Inventory
-	var out []check
+	var out []look
 	for _, m := range inv.Machines[:nodesOf(d.plan)] {
-		found, facts := lab.Examine(ctx, inv, m, guest)
-		for _, f := range found {
-			out = append(out, finding(f))
-		}
-		if facts != nil {
-			d.facts[m.Name] = facts
-		}
+		out = append(out, look{m.Name + ", " + m.User + "@" + m.Host, func(ctx context.Context) []check {
+			guest, err := guestHelper()
+			if err != nil {
+				return []check{{Name: "guest helper", Detail: err.Error(), Fix: "run `make build`"}}
+			}
+			found, facts := lab.Examine(ctx, inv, m, guest)
+			if facts != nil {
+				d.facts[m.Name] = facts
+			}
+			return findings(found)
+		}})
 	}
-	return append(out, d.measure()...)
+	return out
+}
+
+func findings(found []lab.Finding) []check {
+	var out []check
+	for _, f := range found {
+		out = append(out, finding(f))
+	}
+	return out
 }
 
 // measure says whether the machines have the CPUs and the congestion control that
 // [measure] asks of them.
-func (d *machinesDoctor) measure() []check {
+func (d *machinesDoctor) measure(context.Context) []check {
 	if len(d.facts) < nodesOf(d.plan) {
 		return nil // a machine could not be asked, which is a failed check already
 	}
@@ -147,6 +157,9 @@ func (d *machinesDoctor) link(ctx context.Context) []check {
 	})
 	if c.OK = err == nil; err != nil {
 		c.Detail = err.Error()
+	}
+	if errors.Is(err, images.ErrNotCached) {
+		c.Fix = buildAsRoot
 	}
 	return []check{c}
 }

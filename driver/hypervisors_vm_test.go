@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"hookbed/driver/marker"
 )
 
 // computerState is what a lab could leave on a computer. Images stay; what $1 says
@@ -69,7 +71,10 @@ func TestVMHypervisors(t *testing.T) {
 
 	before := make([]string, len(f.machines))
 	for i, m := range f.machines {
-		if out, err := f.on(m, "sh", "-c", `mkdir -p /var/lib/hookbed/images && mkdir -p -m 711 /var/lib/hookbed/labs && chown --reference=/var/lib/hookbed /var/lib/hookbed/*`).CombinedOutput(); err != nil {
+		// As a lab leaves it.
+		const used = `mkdir -p /var/lib/hookbed/images && mkdir -p -m 711 /var/lib/hookbed/labs && printf '%s' "$1" >/var/lib/hookbed/.hookbed &&
+chmod 644 /var/lib/hookbed/.hookbed && chown --reference=/var/lib/hookbed /var/lib/hookbed/* /var/lib/hookbed/.hookbed`
+		if out, err := f.on(m, "sh", "-c", used, "sh", marker.New("r1", "anna").Text()).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
 		eventually(t, time.Minute, "libvirt has asked QEMU what it can do, and addresses are as they stay", func() error {
@@ -128,7 +133,7 @@ func TestVMHypervisors(t *testing.T) {
 		}
 		return nil
 	}).kill()
-	f.expectDriver(0, []string{"taken down: r"}, "down")
+	f.expectDriver(0, []string{"taken down: r"}, "down", "--all")
 	f.computersClean(before)
 }
 
@@ -185,7 +190,7 @@ func TestVMHypervisorUp(t *testing.T) {
 	if err := os.Mkdir(f.path("elsewhere"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	cmd, out := f.driver("down")
+	cmd, out := f.driver("down", "up")
 	cmd.Dir = f.path("elsewhere") // the key's path is relative to where the lab was brought up
 	if err := cmd.Run(); err != nil {
 		t.Errorf("driver down: %v\n%s", err, out)

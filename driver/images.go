@@ -13,12 +13,12 @@ import (
 
 // openStore opens the image cache and reports what it does on standard error.
 func (a *app) openStore(drift string) (*images.Store, error) {
-	return images.Open("", images.Options{Drift: drift, Log: func(msg string) { a.say("images: %s", msg) }})
+	return images.Open("", images.Options{Drift: drift, CachedOnly: a.cachedOnly, Log: func(msg string) { a.say("images: %s", msg) }})
 }
 
 func (a *app) imagesCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "images",
+		Use: "images", Args: knownCommand, RunE: showHelp,
 		Short: "Build, list, check and prune the pinned images and kernels",
 		Example: `  driver images build
   driver images build --peers

@@ -76,7 +76,7 @@ func TestVMMachines(t *testing.T) {
 	write("vm.toml", strings.Replace(vmExperiment, `endpoint = "docker"`, `endpoint = "netns"`, 1))
 	r.run("up", "vm.toml")
 	t.Cleanup(func() { // where the test ended early
-		cmd, _ := r.command("down")
+		cmd, _ := r.command("down", "--all")
 		_ = cmd.Run()
 	})
 	s := r.upState()
@@ -105,7 +105,7 @@ func TestVMMachines(t *testing.T) {
 	t.Log(driver("run", "machines.toml", "--out", "run"))
 	r.expectTrials("run/rows.csv", 3)
 	for i, node := range []string{"node1", "node2"} {
-		got := strings.Replace(look(node), "images\nlock\n", "", 1) // lab.cache
+		got := strings.Replace(look(node), ".hookbed\nimages\nlock\n", "", 1) // lab.cache
 		if got != was[i] {
 			t.Errorf("%s is not as it was:\n%s", node, difference(was[i], got))
 		}
@@ -135,14 +135,14 @@ func TestVMMachines(t *testing.T) {
 		t.Errorf("doctor says %s", text)
 	}
 	eventually(t, 30*time.Second, "node1 is as it was", func() error {
-		got := strings.Replace(look("node1"), "images\nlock\n", "", 1)
+		got := strings.Replace(look("node1"), ".hookbed\nimages\nlock\n", "", 1)
 		got = killedRun.ReplaceAllString(got, "") // that directory waits for its hour
 		if got != was[0] {
 			return fmt.Errorf("difference:\n%s", difference(was[0], got))
 		}
 		return nil
 	})
-	r.run("down")
+	r.run("down", "up")
 	r.expectSame(before)
 }
 

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -102,6 +103,7 @@ type app struct {
 	out, talk     io.Writer
 	json, verbose bool
 	noColor       bool
+	cachedOnly    bool // nothing is downloaded or built
 	interruptHint string
 }
 
@@ -120,6 +122,7 @@ cells or without any number, 4 rig fault, 5 compared or verified and not reprodu
   driver run experiments/smoke.toml --out runs/smoke
   driver report runs/smoke`,
 		SilenceUsage: true, SilenceErrors: true, Version: revision,
+		Args: knownCommand, RunE: showHelp,
 		PersistentPreRun: func(*cobra.Command, []string) { a.noColor = a.noColor || os.Getenv("NO_COLOR") != "" },
 	}
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON Lines on standard output, the final error included")
@@ -130,8 +133,39 @@ cells or without any number, 4 rig fault, 5 compared or verified and not reprodu
 	})
 	root.AddCommand(a.doctorCommand(), a.planCommand(), a.runCommand(), a.reportCommand(), a.compareCommand(), a.verifyCommand(),
 		a.costCommand(), a.mergeCommand(), a.packCommand(), a.upCommand(), a.sshCommand(), a.downCommand(), a.imagesCommand())
+	root.InitDefaultHelpCmd()
+	if help, _, err := root.Find([]string{"help"}); err == nil { // cobra's own ends with 0 where it knows nothing
+		help.Args = func(_ *cobra.Command, args []string) error { return topic(root, args) }
+	}
 	return root
 }
+
+// knownCommand refuses what is no command of a group of commands.
+func knownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	text := fmt.Sprintf("unknown command %q for `%s`", args[0], cmd.CommandPath())
+	if cmd.SuggestionsMinimumDistance <= 0 {
+		cmd.SuggestionsMinimumDistance = 2 // cobra's own default
+	}
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		text += ", did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return fmt.Errorf("%w: %s; see `%s --help`", errUsage, text, cmd.CommandPath())
+}
+
+// topic refuses to help with a command that is not there.
+func topic(root *cobra.Command, args []string) error {
+	cmd, rest, err := root.Find(args)
+	if err != nil || cmd == root || cmd.HasSubCommands() {
+		return knownCommand(cmd, rest)
+	}
+	return nil
+}
+
+// showHelp is what a group of commands does by itself.
+func showHelp(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 
 // exactly turns cobra's argument errors into usage errors.
 func exactly(n int, what string) cobra.PositionalArgs {

@@ -50,7 +50,7 @@ func TestKernelsOneNIC(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.run("up", "nic.toml")
-	defer r.run("down")
+	defer r.run("down", "--all")
 	said := r.run("ssh", "node1", "--", "sh", "-c", "ethtool -i data0; cat /sys/class/net/data0/mtu; ethtool -k data0 | grep ': on'; ip -br address show data0")
 	for _, want := range []string{"driver: vmxnet3\n", "\n1400\n", "198.18.1.11/24"} {
 		if !strings.Contains(said, want) {
@@ -62,7 +62,7 @@ func TestKernelsOneNIC(t *testing.T) {
 			t.Errorf("the guest has %s", off)
 		}
 	}
-	r.run("down")
+	r.run("down", "--all")
 	r.expectSame(before)
 }
 

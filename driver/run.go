@@ -60,7 +60,7 @@ that was interrupted or killed goes on with --resume: every trial once, none los
 	cmd.Flags().StringVar(&f.resume, "resume", "", "go on with this run directory")
 	cmd.Flags().StringVar(&f.only, "only", "", "run only the cells that match, as in 'arm=docker|xdp,scenario!=multi-host'")
 	cmd.Flags().IntVarP(&f.jobs, "jobs", "j", 0, "in virtual time, guests at once (default: one a CPU, as memory permits); numbers do not depend on it")
-	cmd.Flags().StringVar(&f.shard, "shard", "", "run only the i-th of n shares of the blocks, as in 2/3; `driver merge` joins them")
+	cmd.Flags().StringVar(&f.shard, "shard", "", "run only share `i/n` of the blocks, as in 2/3; \"driver merge\" joins them")
 	driftFlag(cmd, &f.drift)
 	return cmd
 }
@@ -309,6 +309,7 @@ func (a *app) labConfig(ctx context.Context, p *plan.Plan, drift string) (lab.Co
 	if err != nil {
 		return lab.Config{}, err
 	}
+	a.sayStrays(root)
 	if swept, err := lab.Sweep(ctx, root); err != nil {
 		return lab.Config{}, err
 	} else if len(swept) > 0 {
@@ -319,7 +320,7 @@ func (a *app) labConfig(ctx context.Context, p *plan.Plan, drift string) (lab.Co
 		a.say("cleared what killed runs left on hypervisors: %v", swept)
 	}
 	if err != nil {
-		a.say("not cleared, `driver down` tries again: %v", err)
+		a.say("not cleared, `driver down NAME` tries again: %v", err)
 	}
 	store, err := a.openStore(drift)
 	if err != nil {
@@ -329,9 +330,9 @@ func (a *app) labConfig(ctx context.Context, p *plan.Plan, drift string) (lab.Co
 	if err != nil {
 		return lab.Config{}, err
 	}
-	name := lab.FreshName("r")
+	name := lab.FreshName(root, "r")
 	return lab.Config{
-		Name: name, Lab: p.Spec.Lab, Kernels: p.Spec.Kernels, Nodes: nodesOf(p), Store: store,
+		Name: name, Experiment: p.Spec.Name, Lab: p.Spec.Lab, Kernels: p.Spec.Kernels, Nodes: nodesOf(p), Store: store,
 		StateDir: filepath.Join(root, name), GuestPath: guest, Peers: needsPeers(p), Swarm: needsSwarm(p), Log: a.logger(),
 	}, nil
 }

@@ -124,7 +124,7 @@ func TestVMVirtualExact(t *testing.T) {
 	r.expectSameRows("alone", "crowded")
 
 	r.killAfterABlock("killed")
-	r.run("down")
+	r.run("down", "--all")
 	r.expectSame(before)
 	r.run("run", "--resume", "killed", "--jobs", "3")
 	r.expectSameRows("alone", "killed")

@@ -175,7 +175,7 @@ func TestVMRunKillResume(t *testing.T) {
 	if n := trialsStarted(filepath.Join(r.dir, "run/rows.csv")); n < 3 || n >= vmTrials {
 		t.Fatalf("killed after %d trials, want some but not all\n%s", n, out)
 	}
-	r.run("down")
+	r.run("down", "--all")
 	r.expectSame(before)
 	t.Log(r.run("run", "--resume", "run"))
 	r.expectTrials("run/rows.csv", vmTrials)
@@ -255,6 +255,6 @@ func TestVMUpSSHDown(t *testing.T) {
 	if _ = cmd.Run(); cmd.ProcessState.ExitCode() != 7 {
 		t.Errorf("exit code %d of a command on a node, want its own 7: %s", cmd.ProcessState.ExitCode(), out)
 	}
-	r.run("down")
+	r.run("down", "--all")
 	r.expectSame(before)
 }

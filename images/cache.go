@@ -142,6 +142,9 @@ func (s *Store) ensure(ctx context.Context, r recipe) (Manifest, string, error) 
 	if m, dir, err := s.cached(r, l); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return m, dir, err
 	}
+	if s.options.CachedOnly {
+		return Manifest{}, "", fmt.Errorf("image %s is %w %s", r.name, ErrNotCached, s.dir)
+	}
 	unlock, err := s.lock(ctx, r.name)
 	if err != nil {
 		return Manifest{}, "", err

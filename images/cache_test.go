@@ -243,6 +243,12 @@ func TestGC(t *testing.T) {
 	if err := os.Mkdir(busy, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	others := []string{filepath.Join(s.debDir(), "mine.deb"), filepath.Join(s.tempDir(), "mine", "x")}
+	for _, f := range others {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(f), 0o755), os.WriteFile(f, nil, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	s.readLock = readLock // so that the artifact is not a current one
 	if removed, err := s.GC(context.Background(), m.Inputs[:12]); err != nil || len(removed) != 0 {
 		t.Errorf("GC that keeps it removed %v, error %v", removed, err)
@@ -256,6 +262,11 @@ func TestGC(t *testing.T) {
 	}
 	if _, err := os.Stat(busy); err != nil {
 		t.Errorf("GC removed what another process is building: %v", err)
+	}
+	for _, f := range others {
+		if _, err := os.Stat(f); err != nil {
+			t.Errorf("GC removed what this program did not make: %v", err)
+		}
 	}
 }
 

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -126,6 +128,10 @@ func (s *Store) lockedDebs() (map[string]bool, error) {
 	return used, nil
 }
 
+// debPattern is what this program puts among the packages: one by its digest, or a
+// download that was killed.
+var debPattern = regexp.MustCompile(`^([0-9a-f]{64}\.deb|part\..*)$`)
+
 func (s *Store) gcDebs(ctx context.Context, used map[string]bool) (removed []string, err error) {
 	unlock, err := s.lock(ctx, debsLock)
 	if err != nil {
@@ -137,8 +143,8 @@ func (s *Store) gcDebs(ctx context.Context, used map[string]bool) (removed []str
 		return nil, err
 	}
 	for _, f := range files {
-		if used[f.Name()] {
-			continue
+		if used[f.Name()] || !debPattern.MatchString(f.Name()) {
+			continue // needed, or nothing of ours
 		}
 		file := filepath.Join(s.debDir(), f.Name())
 		if err := os.RemoveAll(file); err != nil {
@@ -157,7 +163,10 @@ func (s *Store) gcTemps() (removed []string, err error) {
 		return nil, err
 	}
 	for _, d := range dirs {
-		f, err := os.OpenFile(filepath.Join(s.lockDir(), d.Name()), os.O_CREATE|os.O_RDWR, 0o644)
+		f, err := os.OpenFile(filepath.Join(s.lockDir(), d.Name()), os.O_RDWR, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // whoever builds has made the lock before: this is nothing of ours
+		}
 		if err != nil {
 			return removed, err
 		}

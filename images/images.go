@@ -77,9 +77,15 @@ type Options struct {
 	// Drift "allow" uses the mirror's current version of a package whose pinned
 	// version is gone; "" and "forbid" make that an error.
 	Drift string
+	// CachedOnly: what is not in the store is ErrNotCached. Nothing is downloaded or
+	// built.
+	CachedOnly bool
 	// Log receives one line for each slow thing that starts. nil discards.
 	Log func(string)
 }
+
+// ErrNotCached is wrapped where an image would have to be built and may not be.
+var ErrNotCached = errors.New("not in the cache")
 
 // Store is a cache of artifacts in one directory. Several processes may use the
 // same directory at once.

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/marker"
 )
 
 const (
@@ -46,6 +47,7 @@ const (
 type attendOptions struct {
 	dir, run    string        // directory of all runs, and this one's name in it
 	data, cidr  string        // NIC to borrow, "" for none, and its address in the node
+	token       string        // of the markers of both; what has another is somebody else's
 	keep        []netip.Addr  // addresses of the SSH connection
 	abandon     time.Duration // without a line from the driver
 	lockWait    time.Duration
@@ -87,6 +89,7 @@ func attendFlags(args []string) (attendOptions, error) {
 	flags := newFlags("attend")
 	flags.StringVar(&o.dir, "dir", "", "directory of the driver's files")
 	flags.StringVar(&o.run, "run", "", "name of this run's own directory in it")
+	flags.StringVar(&o.token, "token", "", "token of the markers of both directories")
 	flags.StringVar(&o.data, "data", "", "NIC to borrow")
 	flags.StringVar(&o.cidr, "cidr", "", "its address meanwhile")
 	flags.DurationVar(&o.abandon, "abandon-after", 30*time.Second, "time without a line from the driver after which everything is undone")
@@ -101,8 +104,8 @@ func attendFlags(args []string) (attendOptions, error) {
 	if err := parse(flags, args); err != nil {
 		return o, err
 	}
-	if flags.NArg() > 0 || !filepath.IsAbs(o.dir) || !strings.HasPrefix(o.run, runPrefix) || strings.Contains(o.run, "/") || o.abandon <= 0 {
-		return o, usage("attend wants --dir, an absolute path, and --run %sNAME, got %q", runPrefix, args)
+	if flags.NArg() > 0 || !filepath.IsAbs(o.dir) || !strings.HasPrefix(o.run, runPrefix) || strings.Contains(o.run, "/") || o.token == "" || o.abandon <= 0 {
+		return o, usage("attend wants --dir, an absolute path, --run %sNAME and --token, got %q", runPrefix, args)
 	}
 	return o, nil
 }
@@ -126,9 +129,12 @@ func detach(ctx context.Context, args []string) error {
 
 // attend serves one driver from beginning to end.
 func (a *attendant) attend(ctx context.Context, in io.Reader, out, errOut io.Writer) (err error) {
+	if !marker.Has(a.dir, a.token) {
+		return fmt.Errorf("%s has not this run's marker (%s): nothing in it is touched", a.dir, marker.File)
+	}
 	unlock, err := a.lock(ctx)
 	if err != nil {
-		return errors.Join(err, os.RemoveAll(filepath.Join(a.dir, a.run)))
+		return errors.Join(err, a.removeRun(a.run))
 	}
 	a.then(unlock)
 	defer func() { err = errors.Join(err, a.leave()) }()
@@ -184,34 +190,6 @@ func sameFile(f *os.File, path string) bool {
 	a, err := f.Stat()
 	b, err2 := os.Lstat(path)
 	return err == nil && err2 == nil && os.SameFile(a, b)
-}
-
-// removeFiles removes this run's directory, those that killed runs left, and,
-// where nothing is to be kept for the next run, all the rest.
-func (a *attendant) removeFiles() error {
-	errs := []error{os.RemoveAll(filepath.Join(a.dir, a.run))}
-	entries, err := os.ReadDir(a.dir)
-	if err != nil {
-		return errors.Join(append(errs, err)...)
-	}
-	for _, e := range entries {
-		info, err := e.Info()
-		if err == nil && strings.HasPrefix(e.Name(), runPrefix) && time.Since(info.ModTime()) > staleRun {
-			errs = append(errs, os.RemoveAll(filepath.Join(a.dir, e.Name())))
-		}
-	}
-	if !a.cache {
-		errs = append(errs, os.RemoveAll(filepath.Join(a.dir, attendImages)))
-	}
-	// The lock goes only with the directory: another run may be waiting for it. A
-	// journal that is still there is of a NIC that did not come back.
-	if left, err := os.ReadDir(a.dir); err == nil && len(left) == 1 && left[0].Name() == attendLock {
-		errs = append(errs, os.Remove(filepath.Join(a.dir, attendLock)))
-		if err := os.Remove(a.dir); err != nil && !errors.Is(err, unix.ENOTEMPTY) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // recover restores a NIC whose attendant was killed: the kernel brought it back

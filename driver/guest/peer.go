@@ -210,9 +210,6 @@ func (c *call) run(ctx context.Context, p bundle.Program) (string, error) {
 	out, errTail := &head{limit: rawLimit}, &tail{limit: tailLimit}
 	job.program.stdout, job.program.stderr = out, errTail
 	proc, err := c.x.spawn(job.at, job.program)
-	if p.Script != "" && (errors.Is(err, unix.ENOEXEC) || errors.Is(err, unix.ENOENT)) {
-		return "", subject("%s: %w: its first line names no interpreter that this machine has", p, err)
-	}
 	if err != nil {
 		return "", refusedScript(p, err)
 	}

@@ -33,7 +33,7 @@ const examineLimit = 60 * time.Second
 func Examine(ctx context.Context, inv *plan.Inventory, m plan.Machine, guest string) ([]Finding, map[string]string) {
 	ctx, cancel := context.WithTimeout(ctx, examineLimit)
 	defer cancel()
-	r, err := reach(ctx, inv, m)
+	r, err := reach(ctx, inv, m, "doctor")
 	found := reachFinding(inv, m, err)
 	if err != nil {
 		return []Finding{found}, nil
@@ -94,6 +94,8 @@ func reachFinding(inv *plan.Inventory, m plan.Machine, err error) Finding {
 		f.Fix = fmt.Sprintf("add the public half of %s to ~%s/.ssh/authorized_keys on the machine", m.Key, m.User)
 	case strings.Contains(f.Detail, "read known hosts"), strings.Contains(f.Detail, "login key"), strings.Contains(f.Detail, "private key"):
 		f.Fix = "see that key and known_hosts name the right files (paths are relative to the experiment), and that the key has no passphrase"
+	case strings.Contains(f.Detail, foreign):
+		f.Fix = "give lab.directory a folder of its own: one that is not there yet, or an empty one"
 	case strings.Contains(f.Detail, "make "+inv.Directory):
 		f.Fix = "give lab.directory a place that root can write to"
 	default:

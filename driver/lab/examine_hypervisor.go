@@ -93,19 +93,15 @@ func (s *site) forwardFinding(ctx context.Context) Finding {
 // leastSpace is what images of one kernel and the files of a lab take, in bytes.
 const leastSpace = 1 << 30
 
-// lookAtDirectory prints the bytes free where directory $1 is, or would be made.
-const lookAtDirectory = `dir=$1
-while [ ! -e "$dir" ]; do dir=$(dirname "$dir"); done
-[ -d "$dir" ] && [ -w "$dir" ] || { echo "$dir is not this user's to write to" >&2; exit 1; }
-for sub in images labs; do [ ! -e "$1/$sub" ] || [ -w "$1/$sub" ] || { echo "$1/$sub is not this user's to write to" >&2; exit 1; }; done
-echo $(($(stat -f -c '%a * %S' "$dir")))`
-
 func (s *site) directoryFinding(ctx context.Context) Finding {
 	dir := s.at.Directory
 	f := Finding{What: "directory", Fix: fmt.Sprintf("on it, as root: install -d -o %s %s; or give the hypervisor another directory", s.at.User, dir)}
 	text, err := s.ask(ctx, "sh", "-c", lookAtDirectory, "sh", dir)
 	if err != nil {
 		f.Detail = err.Error()
+		if strings.Contains(f.Detail, foreign) {
+			f.Fix = "give the hypervisor's directory a folder of its own: one that is not there yet, or an empty one"
+		}
 		return f
 	}
 	free, err := strconv.ParseUint(text, 10, 64)

@@ -24,8 +24,9 @@ const teardownLimit = 60 * time.Second
 
 // Config says what lab to bring up.
 type Config struct {
-	Name string // of the lab; part of domain and network names
-	Lab  plan.Lab
+	Name       string // of the lab; part of domain and network names
+	Experiment string // its name, for whoever looks at the labs
+	Lab        plan.Lab
 	// Kernels are those that sealed guests boot, where they are compared; else it
 	// is the lab's.
 	Kernels   []string

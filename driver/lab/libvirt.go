@@ -22,6 +22,7 @@ import (
 	"hookbed/driver/bundle"
 	"hookbed/driver/datapath"
 	"hookbed/driver/host"
+	"hookbed/driver/marker"
 	"hookbed/driver/plan"
 	"hookbed/driver/vm"
 	"hookbed/images"
@@ -43,6 +44,7 @@ const (
 // namespaces, as endpoints.
 type virtual struct {
 	cfg   Config
+	begun State // as it is written down first
 	set   images.Set
 	accel vm.Accel
 	name  string // of the lab in the names of machines and networks
@@ -81,20 +83,21 @@ func upLibvirt(ctx context.Context, cfg Config) (_ *Lab, err error) {
 		return nil, err
 	}
 	l := &Lab{Timings: map[string]float64{}}
-	p := &virtual{cfg: cfg}
+	p := &virtual{cfg: cfg, begun: begun(cfg)}
 	if p.name, err = labName(cfg); err != nil {
 		return nil, err
 	}
-	p.sites = sites(cfg, p.name)
+	p.begun.Token = marker.New(p.name, "").Token
+	p.sites = sites(cfg, p.name, p.begun.Token)
 	l.provider = p
+	if err := claim(cfg.StateDir, p.state()); err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.Close(ctx))
 		}
 	}()
-	if err := claim(cfg.StateDir, p.state()); err != nil {
-		return nil, err
-	}
 	for _, part := range []struct {
 		name string
 		do   func(context.Context) error
@@ -596,13 +599,13 @@ func (p *virtual) close(ctx context.Context) error {
 		err = errors.Join(err, s.close(ctx))
 	}
 	if err != nil && len(p.cfg.Lab.Hypervisors) > 0 {
-		return fmt.Errorf("take the lab down: %w; `driver down` tries again", err)
+		return fmt.Errorf("take the lab down: %w; `driver down NAME` tries again", err)
 	}
 	return errors.Join(err, release(p.cfg.StateDir))
 }
 
 func (p *virtual) state() State {
-	s := State{Name: p.cfg.Name, Provider: plan.ProviderLibvirt, Detached: p.cfg.Detached, Driver: thisProcess()}
+	s := p.begun
 	for _, at := range p.sites {
 		if at.at != nil {
 			s.Hypervisors, s.Remote = append(s.Hypervisors, *at.at), p.name

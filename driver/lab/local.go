@@ -47,7 +47,7 @@ func upLocal(ctx context.Context, cfg Config) (*Lab, error) {
 		return nil, err
 	}
 	p := &local{cfg: cfg, here: host.NewLocal(), root: set.EndpointDir, peers: set.PeersDir, blobs: filepath.Join(cfg.StateDir, "blobs")}
-	if err := claim(cfg.StateDir, State{Name: cfg.Name, Provider: cfg.Lab.Provider, Driver: thisProcess()}); err != nil {
+	if err := claim(cfg.StateDir, begun(cfg)); err != nil {
 		return nil, err
 	}
 	if err := os.Mkdir(p.blobs, 0o700); err != nil {

@@ -20,6 +20,7 @@ import (
 	"hookbed/driver/bundle"
 	"hookbed/driver/datapath"
 	"hookbed/driver/host"
+	"hookbed/driver/marker"
 	"hookbed/driver/plan"
 	"hookbed/images"
 )
@@ -61,13 +62,14 @@ type reached struct {
 	keep    []string // addresses of the SSH connection, both ends
 	root    string   // directory of all runs
 	run     string   // name of this run's directory in it
+	token   string   // of the markers of both
 }
 
 func upMachines(ctx context.Context, cfg Config) (_ *Lab, err error) {
 	l := &Lab{Timings: map[string]float64{}}
 	p := &machines{cfg: cfg, inv: cfg.Lab.Inventory}
 	l.provider = p
-	if err := claim(cfg.StateDir, State{Name: cfg.Name, Provider: cfg.Lab.Provider, Driver: thisProcess()}); err != nil {
+	if err := claim(cfg.StateDir, p.state()); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -88,6 +90,15 @@ func upMachines(ctx context.Context, cfg Config) (_ *Lab, err error) {
 	return l, l.describeMachines(ctx, p)
 }
 
+// state names the machines, for whoever looks at the labs.
+func (p *machines) state() State {
+	s := begun(p.cfg)
+	for i := range p.cfg.Nodes {
+		s.Nodes = append(s.Nodes, StateNode{Name: datapath.NodeAt(i + 1).Name, Addr: p.inv.Machines[i].Host})
+	}
+	return s
+}
+
 func (p *machines) prepare(ctx context.Context) error {
 	var err error
 	p.set, err = p.cfg.Store.Ensure(ctx, images.Want{EndpointDir: true, Peers: p.cfg.Peers})
@@ -103,7 +114,7 @@ func (p *machines) open(ctx context.Context) error {
 	for i, n := range p.nodes {
 		group.Go(func() error {
 			var err error
-			if n.reached, err = reach(ctx, p.inv, p.inv.Machines[i]); err != nil {
+			if n.reached, err = reach(ctx, p.inv, p.inv.Machines[i], p.cfg.Name); err != nil {
 				return fmt.Errorf("%s: %w", n.Node.Name, err)
 			}
 			if err := p.start(ctx, n); err != nil {
@@ -124,8 +135,8 @@ func (m *reached) image(name, digest string) string {
 }
 
 // reach logs in to a machine, finds out how to be root there, and makes this
-// run's directory.
-func reach(ctx context.Context, inv *plan.Inventory, machine plan.Machine) (_ *reached, err error) {
+// run's directory. lab is whose it is.
+func reach(ctx context.Context, inv *plan.Inventory, machine plan.Machine, lab string) (_ *reached, err error) {
 	m := &reached{Machine: machine, root: inv.Directory, run: "run-" + strings.ToLower(rand.Text()[:12])}
 	if err := m.login(ctx); err != nil {
 		return nil, err
@@ -151,18 +162,23 @@ func reach(ctx context.Context, inv *plan.Inventory, machine plan.Machine) (_ *r
 		addr, _, _ = strings.Cut(addr, "%")
 		m.keep = append(m.keep, addr)
 	}
-	if err := m.asRoot(ctx, "sh", "-c", makeRunDir, "sh", m.root, m.run, m.User); err != nil {
+	if err := m.makeDir(ctx, lab); err != nil {
 		return nil, fmt.Errorf("make %s: %w", m.at(), err)
 	}
 	return m, nil
 }
 
-// makeRunDir makes directory $2 in $1 for user $3; only root can be in the way.
-const makeRunDir = `set -e; umask 077
-[ -d "$1" ] || mkdir -m 711 "$1"
-[ ! -L "$1" ] || { echo "$1 is a symbolic link" >&2; exit 1; }
-[ -w "$1" ] || { echo "$1 is on a file system that cannot be written to; give lab.directory another one" >&2; exit 1; }
-mkdir "$1/$2" && chown "$3" "$1/$2"`
+// makeDir makes the run's directory, with the marker of the directory of all runs.
+func (m *reached) makeDir(ctx context.Context, lab string) error {
+	made, found := markers(lab)
+	var out bytes.Buffer
+	if err := m.ssh.Run(ctx, host.Cmd{Argv: m.rootly("sh", "-c", makeRunDir, "sh", m.root, m.run, m.User, made, found), Stdout: &out}); err != nil {
+		return err
+	}
+	own, err := marker.Parse(out.String())
+	m.token = own.Token
+	return err
+}
 
 // login dials the machine with the key, and the host key, that the inventory names.
 func (m *reached) login(ctx context.Context) error {
@@ -260,7 +276,7 @@ func (p *machines) start(ctx context.Context, n *machineNode) error {
 		return err
 	}
 	limit := p.inv.AbandonAfter
-	argv := n.rootly(n.at("guest"), "attend", "--dir", n.root, "--run", n.run, "--abandon-after", limit.String(),
+	argv := n.rootly(n.at("guest"), "attend", "--dir", n.root, "--run", n.run, "--token", n.token, "--abandon-after", limit.String(),
 		"--lock-wait", (limit + lockWait).String(), "--br-netfilter")
 	argv = append(argv, n.keepFlags()...)
 	if p.inv.Cache {
@@ -379,7 +395,7 @@ func (n *machineNode) leave(ctx context.Context) error {
 
 // forget removes this run's directory, where no attendant does.
 func (m *reached) forget(ctx context.Context) error {
-	return m.asRoot(ctx, "sh", "-c", `rm -rf "$1/$2"; rmdir "$1" 2>/dev/null || true`, "sh", m.root, m.run)
+	return m.asRoot(ctx, "sh", "-c", leaveRunDir, "sh", m.root, m.run, m.token)
 }
 
 // describeMachines collects what env.json says of the lab.

@@ -50,7 +50,8 @@ func OpenSealer(ctx context.Context, cfg Config) (*Sealer, error) {
 }
 
 func (s *Sealer) open(ctx context.Context) error {
-	state := State{Name: s.cfg.Name, Provider: plan.ProviderLibvirt, Driver: thisProcess()}
+	state := begun(s.cfg)
+	state.Provider = plan.ProviderLibvirt
 	if err := claim(s.cfg.StateDir, state); err != nil {
 		return err
 	}

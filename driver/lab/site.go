@@ -23,6 +23,7 @@ import (
 
 	"hookbed/driver/datapath"
 	"hookbed/driver/host"
+	"hookbed/driver/marker"
 	"hookbed/driver/plan"
 	"hookbed/driver/vm"
 	"hookbed/images"
@@ -36,6 +37,7 @@ type site struct {
 	at   *plan.Hypervisor // nil: this computer
 	*reached
 	run  string // directory of the lab there
+	own  string // token of its marker
 	user string // its number there: "0" is root's
 }
 
@@ -81,14 +83,14 @@ const (
 )
 
 // sites lists where the nodes of a lab run; none of them is reached yet.
-func sites(cfg Config, name string) []*site {
+func sites(cfg Config, name, token string) []*site {
 	if len(cfg.Lab.Hypervisors) == 0 {
 		return []*site{{dir: cfg.StateDir, mgmt: netip.MustParsePrefix(mgmtCIDR)}}
 	}
 	var out []*site
 	for _, h := range cfg.Lab.Hypervisors {
 		if slices.ContainsFunc(h.Nodes, func(node string) bool { return needs(cfg, node) }) {
-			out = append(out, remoteSite(h, cfg.StateDir, name, len(out)))
+			out = append(out, remoteSite(h, cfg.StateDir, name, token, len(out)))
 		}
 	}
 	return out
@@ -105,10 +107,10 @@ func needs(cfg Config, node string) bool {
 }
 
 // remoteSite is the i-th hypervisor of a lab, from 0. Its paths become absolute:
-// `driver down` may be called anywhere.
-func remoteSite(h plan.Hypervisor, stateDir, name string, i int) *site {
+// `driver down NAME` may be called anywhere.
+func remoteSite(h plan.Hypervisor, stateDir, name, token string, i int) *site {
 	h.Key, h.KnownHosts = absolute(h.Key), absolute(h.KnownHosts)
-	return &site{at: &h, dir: filepath.Join(stateDir, "hypervisor"+strconv.Itoa(i+1)), run: path.Join(h.Directory, "labs", name)}
+	return &site{at: &h, dir: filepath.Join(stateDir, "hypervisor"+strconv.Itoa(i+1)), run: path.Join(h.Directory, "labs", name), own: token}
 }
 
 func absolute(file string) string {
@@ -185,12 +187,6 @@ func (s *site) forward(ctx context.Context, network, addr string) (net.Conn, err
 	return conn, err
 }
 
-// makeLabDir makes directory $2 of a lab in $1. Only who knows a name can look into it.
-const makeLabDir = `set -e; umask 022
-mkdir -p "$1/images"; mkdir -p -m 711 "$1/labs"
-[ -w "$1/images" ] && [ -w "$1/labs" ] || { echo "$1 is not this user's to write to" >&2; exit 1; }
-mkdir -m 711 "$2"`
-
 // prepare makes what machines need beside their images.
 func (s *site) prepare(ctx context.Context, nic plan.NIC) error {
 	if s.at == nil {
@@ -200,7 +196,9 @@ func (s *site) prepare(ctx context.Context, nic plan.NIC) error {
 	if s.user, err = s.ask(ctx, "id", "-u"); err != nil {
 		return fmt.Errorf("ask who we are on %s: %w", s.name(), err)
 	}
-	if err := s.ssh.Run(ctx, host.Cmd{Argv: []string{"sh", "-c", makeLabDir, "sh", s.at.Directory, s.run}}); err != nil {
+	made, found := markers(path.Base(s.run))
+	mine := marker.Marker{Token: s.own, Made: true, Lab: path.Base(s.run), Owner: owner()}
+	if err := s.ssh.Run(ctx, host.Cmd{Argv: []string{"sh", "-c", makeLabDir, "sh", s.at.Directory, s.run, made, found, mine.Text()}}); err != nil {
 		return fmt.Errorf("make %s on %s: %w; give the hypervisor's directory a place that user %s can write to", s.run, s.name(), err, s.at.User)
 	}
 	return s.checkBridge(ctx, nic)
@@ -445,13 +443,13 @@ func (s *site) close(ctx context.Context) error {
 	return nil
 }
 
-// leave removes what is left of the lab on another computer. What libvirt keeps of
-// each machine and network for good, only root may remove: a log and a directory in /run.
+// leave removes what is left of the lab on another computer.
 func (s *site) leave(ctx context.Context) error {
-	const script = `rm -rf -- "$1"
-rm -rf -- /var/log/libvirt/qemu/hookbed-"$2"-node[0-9].log /run/libvirt/network/hookbed-"$2"-mgmt /run/libvirt/network/hookbed-"$2"-data 2>/dev/null
-[ ! -e "$1" ]`
-	if err := s.ssh.Run(ctx, host.Cmd{Argv: []string{"sh", "-c", script, "sh", s.run, path.Base(s.run)}}); err != nil {
+	name := path.Base(s.run)
+	if !remoteName.MatchString(name) {
+		return fmt.Errorf("remove %s on %s: that is no lab's name", s.run, s.name())
+	}
+	if err := s.ssh.Run(ctx, host.Cmd{Argv: []string{"sh", "-c", leaveLabDir, "sh", s.run, name, s.own}}); err != nil {
 		return fmt.Errorf("remove %s on %s: %w", s.run, s.name(), err)
 	}
 	return nil

@@ -29,7 +29,7 @@ func TestSites(t *testing.T) {
 	if other, _ := labName(cfg); other == name {
 		t.Errorf("two labs are called %s", name)
 	}
-	all := sites(cfg, name)
+	all := sites(cfg, name, "")
 	if len(all) != 2 || all[0].name() != "lab@b" || all[1].name() != "root@a" {
 		t.Fatalf("sites %+v", all)
 	}
@@ -45,14 +45,14 @@ func TestSites(t *testing.T) {
 	if cfg.Lab.Hypervisors[0].Key != "keys/b" {
 		t.Error("the experiment's own paths were changed")
 	}
-	if one := sites(hypervisorConfig(1), name); len(one) != 1 || one[0].name() != "root@a" {
+	if one := sites(hypervisorConfig(1), name, ""); len(one) != 1 || one[0].name() != "root@a" {
 		t.Errorf("a lab of node1 alone is on %d hypervisors", len(one))
 	}
 	here := Config{Name: "r123", StateDir: "/state/r123", Nodes: 2}
 	if name, err := labName(here); err != nil || name != "r123" {
 		t.Errorf("a lab here is called %s, %v", name, err)
 	}
-	local := sites(here, "r123")
+	local := sites(here, "r123", "")
 	if len(local) != 1 || local[0].dir != here.StateDir || local[0].address(1) != netip.MustParseAddr("198.18.0.12") || local[0].imagePath(images.Artifact{Path: "/cache/x"}) != "/cache/x" {
 		t.Errorf("sites of a lab here: %+v", local[0])
 	}
@@ -129,7 +129,7 @@ func TestProxy(t *testing.T) {
 // TestClearSparesOthers: a state file that names no lab removes no directory of labs.
 func TestClearSparesOthers(t *testing.T) {
 	for _, name := range []string{"", ".", "r123"} {
-		s := remoteSite(plan.Hypervisor{Host: "198.18.255.1", Directory: "/var/lib/hookbed"}, t.TempDir(), name, 0)
+		s := remoteSite(plan.Hypervisor{Host: "198.18.255.1", Directory: "/var/lib/hookbed"}, t.TempDir(), name, "", 0)
 		if err := s.clear(t.Context()); err != nil {
 			t.Errorf("%q: %v, want nothing to be done", name, err)
 		}

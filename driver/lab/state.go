@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,18 +22,25 @@ import (
 // State is what a lab writes down about itself, so that another driver can
 // reach it or clear it away.
 type State struct {
-	Name     string      `json:"name"`
-	Provider string      `json:"provider"`
-	Detached bool        `json:"detached"`
-	Driver   ProcessID   `json:"driver"`
-	NetNS    string      `json:"netns,omitempty"` // from which guests are reachable, "" = this one
-	Key      string      `json:"key,omitempty"`   // path of the login key
-	Known    string      `json:"known_hosts,omitempty"`
-	Nodes    []StateNode `json:"nodes,omitempty"`
+	Name       string      `json:"name"` // also of its directory
+	Experiment string      `json:"experiment,omitempty"`
+	Provider   string      `json:"provider"`
+	Detached   bool        `json:"detached"`        // meant to outlive its driver
+	Driver     ProcessID   `json:"driver"`          // the owner
+	User       string      `json:"user,omitempty"`  // whose the driver is
+	Since      time.Time   `json:"since,omitzero"`  // when the lab was begun
+	NetNS      string      `json:"netns,omitempty"` // from which guests are reachable, "" = this one
+	Key        string      `json:"key,omitempty"`   // path of the login key
+	Known      string      `json:"known_hosts,omitempty"`
+	Nodes      []StateNode `json:"nodes,omitempty"`
 	// Hypervisors are other computers that have machines and networks of the lab,
 	// under the name Remote.
 	Hypervisors []plan.Hypervisor `json:"hypervisors,omitempty"`
 	Remote      string            `json:"remote,omitempty"`
+	// Token is in the marker of the lab's directory on each of them.
+	Token string `json:"token,omitempty"`
+	// Torn: the state cannot be read, so nobody knows whose the lab is.
+	Torn bool `json:"torn,omitempty"`
 }
 
 // StateNode is how to reach a node.
@@ -40,13 +49,47 @@ type StateNode struct {
 	Addr string `json:"addr"` // on the management network
 }
 
+// begun is the state of a lab that this process begins.
+func begun(cfg Config) State {
+	return State{Name: cfg.Name, Experiment: cfg.Experiment, Provider: cfg.Lab.Provider, Detached: cfg.Detached,
+		Driver: thisProcess(), User: whoami(), Since: time.Now().UTC().Truncate(time.Second)}
+}
+
+// whoami is who started this process, as far as the environment tells.
+func whoami() string {
+	name := "user " + strconv.Itoa(os.Getuid())
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	if by := os.Getenv("SUDO_USER"); by != "" && by != name {
+		return name + " (by sudo of " + by + ")"
+	}
+	return name
+}
+
 // ProcessID names a process beyond the reuse of its number.
 type ProcessID struct {
 	PID   int    `json:"pid"`
 	Start string `json:"start"` // field 22 of /proc/PID/stat, clock ticks since boot
+	// Space is the PID namespace in which the process has this number; "" is that of
+	// who reads it, as it was before this was written down.
+	Space string `json:"pid_namespace,omitempty"`
 }
 
-func thisProcess() ProcessID { return ProcessID{os.Getpid(), startTime(os.Getpid())} }
+func thisProcess() ProcessID { return ProcessID{os.Getpid(), startTime(os.Getpid()), pidSpace()} }
+
+// pidSpace names the PID namespace of this process, "" where /proc does not tell.
+func pidSpace() string {
+	name, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
+// Elsewhere says that the process is of another PID namespace, as that of a
+// container: from here nobody knows whether it lives.
+func (p ProcessID) Elsewhere() bool { return p.Space != "" && p.Space != pidSpace() }
 
 func startTime(pid int) string {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
@@ -61,7 +104,11 @@ func startTime(pid int) string {
 	return ""
 }
 
-func (p ProcessID) alive() bool { return p.PID > 0 && p.Start != "" && startTime(p.PID) == p.Start }
+// Lives says whether the process runs. One that cannot be seen from here is taken
+// for alive: what may be somebody's is left alone.
+func (p ProcessID) Lives() bool {
+	return p.PID > 0 && (p.Elsewhere() || p.Start != "" && startTime(p.PID) == p.Start)
+}
 
 const stateFile = "lab.json"
 
@@ -85,23 +132,52 @@ func underLock(root string, do func() error) error {
 	}
 }
 
-// claim makes the directory of a lab, with its state in it.
+// ErrTaken is wrapped when a lab of the name is there already.
+var ErrTaken = errors.New("a lab of this name is there already")
+
+// claim makes the directory of a lab, with its state in it. One that another
+// process left, or has, stays that one's.
 func claim(dir string, s State) error {
 	root := filepath.Dir(dir)
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return fmt.Errorf("make state directory: %w", err)
 	}
 	return underLock(root, func() error {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 			return fmt.Errorf("make state directory: %w", err)
+		}
+		if !vacant(dir) && !ours(dir) {
+			return fmt.Errorf("%w: %s", ErrTaken, s.Name)
 		}
 		return saveState(dir, s)
 	})
 }
 
-// release removes the directory of a lab.
+// release removes the directory of a lab that this process claimed, and no other.
 func release(dir string) error {
-	return underLock(filepath.Dir(dir), func() error { return os.RemoveAll(dir) })
+	root := filepath.Dir(dir)
+	if _, err := os.Stat(root); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return underLock(root, func() error {
+		if !ours(dir) {
+			return nil
+		}
+		return os.RemoveAll(dir)
+	})
+}
+
+// ours says whether this process claimed a lab's directory.
+func ours(dir string) bool {
+	s := readState(dir)
+	return !s.Torn && s.Driver == thisProcess()
+}
+
+// vacant says whether a directory holds nothing, or only the beginning of a state:
+// its driver was killed between making it and writing that.
+func vacant(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	return err == nil && !slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() != "."+stateFile })
 }
 
 func saveState(dir string, s State) error {
@@ -141,39 +217,131 @@ func home(file string) string {
 	return file
 }
 
-// Labs lists the labs under a state root, running or left over.
+// Labs lists the labs under a state root, running or left over. What is there and
+// no lab is none of ours: see Strays.
 func Labs(root string) ([]State, error) {
-	entries, err := os.ReadDir(root)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list labs: %w", err)
-	}
-	var out []State
-	for _, e := range entries {
-		s := State{Name: e.Name()}
-		if data, err := os.ReadFile(filepath.Join(root, e.Name(), stateFile)); err == nil {
-			_ = json.Unmarshal(data, &s) // a torn file still names a lab to clear
-		}
-		out = append(out, s)
-	}
-	return out, nil
+	labs, _, err := look(root)
+	return labs, err
 }
 
-// InUse says whether a living driver owns the lab.
-func (s State) InUse() bool { return !s.Detached && s.Driver.alive() }
+// Strays lists what is among the labs of a state root and is no lab: files, links,
+// directories without a lab's state. Nothing here reads or removes them.
+func Strays(root string) ([]string, error) {
+	_, strays, err := look(root)
+	return strays, err
+}
 
-// Clear takes a lab down, whatever is left of it, and removes its state.
+func look(root string) (labs []State, strays []string, err error) {
+	entries, err := os.ReadDir(root)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("list labs: %w", err)
+	}
+	for _, e := range entries {
+		dir := filepath.Join(root, e.Name())
+		_, err := os.Lstat(filepath.Join(dir, stateFile))
+		if !e.IsDir() || err != nil && !vacant(dir) {
+			strays = append(strays, dir)
+			continue
+		}
+		labs = append(labs, readState(dir))
+	}
+	return labs, strays, nil
+}
+
+// readState reads the state of the lab in a directory. Its name is the directory's,
+// whatever is written: labs are removed by it.
+func readState(dir string) State {
+	var s State
+	data, err := os.ReadFile(filepath.Join(dir, stateFile))
+	if err == nil {
+		err = json.Unmarshal(data, &s)
+	}
+	s.Torn = err != nil && !vacant(dir)
+	if s.Name = filepath.Base(dir); s.Since.IsZero() {
+		if info, err := os.Lstat(dir); err == nil {
+			s.Since = info.ModTime()
+		}
+	}
+	return s
+}
+
+// InUse says whether a living driver owns the lab. The one that brought a detached
+// lab up has ended when it is up.
+func (s State) InUse() bool { return s.Driver.Lives() }
+
+// Left says that the lab's owner died and nobody will want it any more.
+func (s State) Left() bool { return !s.Torn && !s.Detached && !s.InUse() }
+
+// endLimit is how long a driver may take to end when it is asked to: it takes its
+// lab down.
+const endLimit = teardownLimit + 30*time.Second
+
+// EndOwner asks the living driver of a lab to end, as ^C does, and waits until it
+// has taken its lab down. One that cannot be seen from here is not asked.
+func (s State) EndOwner(ctx context.Context) error {
+	if !s.InUse() || s.Driver.Elsewhere() {
+		return nil
+	}
+	// From here on the number is nobody else's.
+	fd, err := unix.PidfdOpen(s.Driver.PID, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("ask driver %d to end: %w", s.Driver.PID, err)
+	}
+	defer unix.Close(fd)
+	if !s.InUse() {
+		return nil
+	}
+	if err := unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("ask driver %d to end: %w", s.Driver.PID, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, endLimit)
+	defer cancel()
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	for ctx.Err() == nil {
+		if n, err := unix.Poll(poll, 100); err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("wait for driver %d: %w", s.Driver.PID, err)
+		} else if n > 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("wait for driver %d, which owns lab %q, to end: %w", s.Driver.PID, s.Name, ctx.Err())
+}
+
+// Clear takes a lab down, whatever is left of it, and removes its state. What is no
+// lab is not touched.
 func Clear(ctx context.Context, root, name string) error {
+	labs, err := Labs(root)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(labs, func(s State) bool { return s.Name == name }) {
+		return nil // taken down already
+	}
 	dir := filepath.Join(root, name)
+	if vacant(dir) {
+		// Nothing was made yet. It may just be getting its state, and then it stays.
+		return errors.Join(removeIfThere(filepath.Join(dir, "."+stateFile)), removeIfThere(dir))
+	}
 	if err := clearRemote(ctx, root, name); err != nil {
 		return fmt.Errorf("clear lab %q: %w", name, err)
 	}
 	if err := vm.Cleanup(ctx, dir); err != nil {
 		return fmt.Errorf("clear lab %q: %w", name, err)
 	}
-	return os.RemoveAll(dir)
+	return nil
+}
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // clearRemote takes down what a lab has on other computers.
@@ -188,7 +356,7 @@ func clearRemote(ctx context.Context, root, name string) error {
 			continue
 		}
 		for i, h := range l.Hypervisors {
-			if err := remoteSite(h, filepath.Join(root, name), l.Remote, i).clear(ctx); err != nil {
+			if err := remoteSite(h, filepath.Join(root, name), l.Remote, l.Token, i).clear(ctx); err != nil {
 				errs = append(errs, fmt.Errorf("%w; if that computer is gone for good, remove %s", err, filepath.Join(root, name)))
 			}
 		}
@@ -206,7 +374,7 @@ func SweepRemote(ctx context.Context, root string) (cleared []string, err error)
 	}
 	var errs []error
 	for _, l := range labs {
-		if l.Detached || l.Driver.alive() || len(l.Hypervisors) == 0 {
+		if !l.Left() || len(l.Hypervisors) == 0 {
 			continue
 		}
 		if err := Clear(ctx, root, l.Name); err != nil {
@@ -238,7 +406,7 @@ func sweep(ctx context.Context, root string) (cleared []string, err error) {
 	}
 	for _, l := range labs {
 		// Nobody waits under the lock for a computer that does not answer; see SweepRemote.
-		if l.Detached || l.Driver.alive() || len(l.Hypervisors) > 0 {
+		if !l.Left() || len(l.Hypervisors) > 0 {
 			continue
 		}
 		if err := Clear(ctx, root, l.Name); err != nil {
@@ -249,5 +417,17 @@ func sweep(ctx context.Context, root string) (cleared []string, err error) {
 	return cleared, nil
 }
 
-// FreshName is a lab name no other running driver uses.
-func FreshName(prefix string) string { return prefix + strconv.Itoa(os.Getpid()) }
+// FreshName is a lab name that nothing under a state root has: the process's number,
+// and a letter where a process of that number left a lab, or one of another PID
+// namespace has it.
+func FreshName(root, prefix string) string {
+	name := prefix + strconv.Itoa(os.Getpid())
+	for letter := 'a'; letter <= 'z'; letter++ {
+		dir := filepath.Join(root, name)
+		if _, err := os.Lstat(dir); err != nil || ours(dir) {
+			break
+		}
+		name = prefix + strconv.Itoa(os.Getpid()) + string(letter)
+	}
+	return name
+}

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -25,15 +26,15 @@ func TestSweepClearsOnlyTheDead(t *testing.T) {
 	putLab(t, root, State{Name: "mine", Driver: me})
 	putLab(t, root, State{Name: "reused-pid", Driver: ProcessID{PID: me.PID, Start: "1"}})
 	putLab(t, root, State{Name: "up", Detached: true, Driver: ProcessID{PID: me.PID, Start: "1"}})
-	if err := os.Mkdir(filepath.Join(root, "torn"), 0o700); err != nil {
+	if err := os.Mkdir(filepath.Join(root, "vacant"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	cleared, err := Sweep(t.Context(), root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(cleared) != 2 || cleared[0] != "reused-pid" || cleared[1] != "torn" {
-		t.Errorf("cleared %v, want reused-pid and torn", cleared)
+	if len(cleared) != 2 || cleared[0] != "reused-pid" || cleared[1] != "vacant" {
+		t.Errorf("cleared %v, want reused-pid and vacant", cleared)
 	}
 	left, err := Labs(root)
 	if err != nil {
@@ -44,6 +45,83 @@ func TestSweepClearsOnlyTheDead(t *testing.T) {
 	}
 	if !left[0].InUse() || left[1].InUse() {
 		t.Errorf("in use: mine %v, up %v; want true, false", left[0].InUse(), left[1].InUse())
+	}
+}
+
+// TestWhatIsNoLabStays: files, links and folders that somebody put among the labs,
+// labs whose state cannot be read or whose owner cannot be seen from here stop no
+// run and are not removed; nor is anything by a name that is only written down.
+func TestWhatIsNoLabStays(t *testing.T) {
+	outside := t.TempDir()
+	root := filepath.Join(t.TempDir(), "labs")
+	putLab(t, root, State{Name: "dead", Driver: ProcessID{PID: os.Getpid(), Start: "1"}})
+	putLab(t, root, State{Name: "container", Driver: ProcessID{PID: os.Getpid(), Start: "1", Space: "pid:[1]"}})
+	write := func(text string, at ...string) {
+		t.Helper()
+		path := filepath.Join(at...)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("x", root, "notes.txt")
+	write("x", root, "folder", "precious")
+	write(`{"name":`, root, "torn", stateFile)
+	write("x", outside, "precious")
+	write(`{"name": "../victim", "driver": {"pid": 1, "start": "1"}}`, root, "liar", stateFile)
+	write("x", filepath.Dir(root), "victim", stateFile)
+	if err := os.Symlink(outside, filepath.Join(root, "link")); err != nil {
+		t.Fatal(err)
+	}
+	cleared, err := Sweep(t.Context(), root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fmt.Sprint(cleared) != "[dead liar]" {
+		t.Errorf("cleared %v, want dead and liar", cleared)
+	}
+	for _, stays := range [][]string{{root, "notes.txt"}, {root, "folder", "precious"}, {root, "torn", stateFile}, {root, "container", stateFile},
+		{outside, "precious"}, {root, "link"}, {filepath.Dir(root), "victim", stateFile}} {
+		if _, err := os.Lstat(filepath.Join(stays...)); err != nil {
+			t.Errorf("removed: %v", err)
+		}
+	}
+	strays, err := Strays(root)
+	if err != nil || len(strays) != 3 {
+		t.Errorf("strays %v, %v; want folder, link and notes.txt", strays, err)
+	}
+	for _, name := range []string{"folder", "link", "notes.txt", "../victim"} {
+		if err := Clear(t.Context(), root, name); err != nil {
+			t.Errorf("clear %s: %v, want nothing to happen", name, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(root, "folder", "precious")); err != nil {
+		t.Error("Clear removed what is no lab")
+	}
+}
+
+// TestLabOfAnother: neither claiming a name that is taken nor giving it up again
+// touches the lab that has it, and a fresh name avoids it.
+func TestLabOfAnother(t *testing.T) {
+	root := t.TempDir()
+	other := State{Name: "up", Experiment: "theirs", Detached: true, Driver: ProcessID{PID: os.Getpid(), Start: "1"}}
+	dir := filepath.Join(root, other.Name)
+	putLab(t, root, other)
+	if err := claim(dir, State{Name: "up", Driver: thisProcess()}); !errors.Is(err, ErrTaken) {
+		t.Errorf("claim of a lab that another has: %v, want ErrTaken", err)
+	}
+	if err := release(dir); err != nil {
+		t.Error(err)
+	}
+	if s := readState(dir); s.Experiment != "theirs" {
+		t.Errorf("the lab of another is now %+v", s)
+	}
+	first := FreshName(root, "r")
+	putLab(t, root, State{Name: first, Driver: ProcessID{PID: os.Getpid(), Start: "1"}})
+	if second := FreshName(root, "r"); second == first || len(bridgeName(second, "m")) > 15 {
+		t.Errorf("fresh name %q beside %q", second, first)
 	}
 }
 

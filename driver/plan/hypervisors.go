@@ -95,9 +95,8 @@ func (l *loader) hypervisor(t *table) Hypervisor {
 		Nodes: t.levels("nodes", nodeNames()),
 		URI:   t.text("uri", ""),
 		Key:   l.path(t, "key"), KnownHosts: l.path(t, "known_hosts"),
-		Socket: t.name("socket", defaultSocket, dirPattern, "the absolute path of libvirtd's socket, as in \""+defaultSocket+"\""),
-		Directory: t.name("directory", defaultDirectory, dirPattern,
-			"an absolute path below a top directory, of letters, digits, _, . and -, as in \""+defaultDirectory+"\""),
+		Socket:     t.name("socket", defaultSocket, dirPattern, "the absolute path of libvirtd's socket, as in \""+defaultSocket+"\""),
+		Directory:  directory(t),
 		DataBridge: t.name("data_bridge", "", linkPattern, "a bridge, as in \"br-data\""),
 	}
 	t.finish()

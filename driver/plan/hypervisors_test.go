@@ -117,6 +117,8 @@ t.toml:6: lab.hypervisor.known_hosts: is missing; write the path of a file with 
 		"bad key":     {parsed("socket =", "sockte ="), `t.toml:18: lab.hypervisor.sockte: unknown key (did you mean "socket"?)`},
 		"bad socket":  {parsed(`"/srv/libvirt/sock"`, `"sock"`), `t.toml:18: lab.hypervisor.socket: "sock" is not a name, want the absolute path of libvirtd's socket`},
 		"bad bridge":  {parsed(`"br-data"`, `"br data"`), `t.toml:12: lab.hypervisor.data_bridge: "br data" is not a name, want a bridge, as in "br-data"`},
+		"home":        {parsed(`"/srv/hookbed"`, `"/home/anna"`), `t.toml:19: lab.hypervisor.directory: "/home/anna" is somebody's home directory`},
+		"parent":      {parsed(`"/srv/hookbed"`, `"/srv/hookbed/../x"`), `t.toml:19: lab.hypervisor.directory: "/srv/hookbed/../x" is "/srv/x"`},
 		"directory":   {parsed(`"/srv/hookbed"`, `"/srv"`), `t.toml:19: lab.hypervisor.directory: "/srv" is not a name, want an absolute path below a top directory`},
 		"no bridge":   {parsed("data_bridge = \"br-data\"\n", ""), `t.toml:7: lab.hypervisor.data_bridge: is missing, and nodes on several hypervisors need one; write the name of an existing bridge of this one, as in data_bridge = "br-data"`},
 		"bridge":      {hypervisorsHead + oneHypervisor + "data_bridge = \"b\"\n" + machinesTail, `t.toml:12: lab.hypervisor.data_bridge: is there, and all nodes are on one hypervisor, where the lab makes a network of its own; remove it`},

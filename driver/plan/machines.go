@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -65,9 +66,8 @@ func (l *loader) inventory(t *table, provider string) *Inventory {
 	l.labTable, l.machines = t, t.children("machine")
 	inv := &Inventory{
 		AbandonAfter: t.duration("abandon_after", defaultAbandon, minAbandon, maxAbandon),
-		Directory: t.name("directory", defaultDirectory, dirPattern,
-			"an absolute path below a top directory, of letters, digits, _, . and -, as in \""+defaultDirectory+"\""),
-		Cache: t.flag("cache", false),
+		Directory:    directory(t),
+		Cache:        t.flag("cache", false),
 	}
 	line := map[string]int{}
 	for _, m := range l.machines {
@@ -91,6 +91,24 @@ func (l *loader) inventory(t *table, provider string) *Inventory {
 	}
 	slices.SortFunc(inv.Machines, func(a, b Machine) int { return strings.Compare(a.Name, b.Name) })
 	return inv
+}
+
+// homePattern is where homes of users are; who logs in finds out about others.
+var homePattern = regexp.MustCompile(`^(/home|/Users)/[^/]+$`)
+
+// directory is a path on another computer for files of hookbed alone. What it holds
+// is removed at the end, so it must be what it looks like.
+func directory(t *table) string {
+	const key = "directory"
+	dir := t.name(key, defaultDirectory, dirPattern,
+		"an absolute path below a top directory, of letters, digits, _, . and -, as in \""+defaultDirectory+"\"")
+	switch {
+	case path.Clean(dir) != dir:
+		t.problem(key, "%q is %q, and what is there may be others'; write a directory that is hookbed's alone, without . and .., as in %q", dir, path.Clean(dir), defaultDirectory)
+	case homePattern.MatchString(dir):
+		t.problem(key, "%q is somebody's home directory; write a directory that is hookbed's alone, as in %q", dir, defaultDirectory)
+	}
+	return dir
 }
 
 func (l *loader) machine(t *table) Machine {

@@ -361,12 +361,63 @@ func TestSystemLibvirtd(t *testing.T) {
 	if _, err := private.lv.NetworkLookupByName(mgmt.Name); err != nil {
 		t.Errorf("the network is not there: %v", err)
 	}
+	// A lab of the same name, as of another home, gets nothing of this one's, and
+	// taking it down takes nothing of this one along.
+	other, err := Connect(ctx, Config{StateDir: t.TempDir(), Lab: "t", Socket: private.daemon.socket()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.CreateNetwork(ctx, mgmt); !errors.Is(err, errOthers) {
+		t.Errorf("another lab's network of the same name: %v, want it refused", err)
+	}
+	if err := other.Close(ctx); err != nil {
+		t.Error(err)
+	}
+	if _, err := private.lv.NetworkLookupByName(mgmt.Name); err != nil {
+		t.Errorf("the other lab took this one's network down: %v", err)
+	}
 	// As after a crash: another process cleans up by the record.
 	if err := Cleanup(ctx, dir); err != nil {
 		t.Error(err)
 	}
 	if _, err := private.lv.NetworkLookupByName(mgmt.Name); !isNotFound(err) {
 		t.Errorf("looking for the network again gives %v, want not found", err)
+	}
+	otherLabOfTheName(t, private)
+}
+
+// otherLabOfTheName: a record that outlived what it names takes down nothing of the
+// lab that has the name now.
+func otherLabOfTheName(t *testing.T, private *Hypervisor) {
+	t.Helper()
+	ctx := t.Context()
+	var labs []*Hypervisor
+	for range 2 {
+		h, err := Connect(ctx, Config{StateDir: t.TempDir(), Lab: "t", Socket: private.daemon.socket()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(labs) > 0 { // as after a reboot
+			if err := private.DestroyNetwork(ctx, mgmt.Name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := h.CreateNetwork(ctx, mgmt); err != nil {
+			t.Fatal(err)
+		}
+		labs = append(labs, h)
+	}
+	if err := labs[0].Close(ctx); err != nil {
+		t.Error(err)
+	}
+	if _, err := private.lv.NetworkLookupByName(mgmt.Name); err != nil {
+		t.Errorf("the lab of before took the present one's network down: %v", err)
+	}
+	if err := labs[1].Close(ctx); err != nil {
+		t.Error(err)
+	}
+	if _, err := private.lv.NetworkLookupByName(mgmt.Name); !isNotFound(err) {
+		t.Errorf("its own lab left it: %v", err)
 	}
 }
 

@@ -49,7 +49,11 @@ func (h *Hypervisor) Start(ctx context.Context, m Machine) error {
 	if err != nil {
 		return fmt.Errorf("describe machine %q: %w", m.Name, err)
 	}
-	if err := h.remember(&h.record.Machines, m.Name); err != nil {
+	lookup := func() error { _, err := h.lv.DomainLookupByName(m.Name); return err }
+	if err := h.unused(ctx, &h.record.Machines, m.Name, lookup); err != nil {
+		return fmt.Errorf("start machine %q: %w", m.Name, err)
+	}
+	if err := h.remember(&h.record.Machines, m.Name, m.UUID); err != nil {
 		return fmt.Errorf("start machine %q: %w", m.Name, err)
 	}
 	var flags libvirt.DomainCreateFlags
@@ -103,9 +107,14 @@ func (h *Hypervisor) logTail(ctx context.Context, path string) string {
 
 // Destroy ends a machine at once; one that is not there is no error.
 func (h *Hypervisor) Destroy(ctx context.Context, name string) error {
+	return h.destroy(ctx, name, "")
+}
+
+// destroy ends a machine, if it has the UUID.
+func (h *Hypervisor) destroy(ctx context.Context, name, uuid string) error {
 	err := within(ctx, func() error {
 		d, err := h.lv.DomainLookupByName(name)
-		if err == nil {
+		if err == nil && isOne(uuid, d.UUID) {
 			err = h.lv.DomainDestroy(d)
 		}
 		return err
@@ -240,10 +249,10 @@ func arguments(line []byte) []string {
 func (h *Hypervisor) sweep(ctx context.Context) error {
 	var errs []error
 	for _, name := range h.record.Machines {
-		errs = append(errs, h.Destroy(ctx, name))
+		errs = append(errs, h.destroy(ctx, name, h.record.UUIDs[name]))
 	}
 	for _, name := range h.record.Networks {
-		errs = append(errs, h.DestroyNetwork(ctx, name))
+		errs = append(errs, h.destroyNetwork(ctx, name, h.record.UUIDs[name]))
 	}
 	return errors.Join(errs...)
 }

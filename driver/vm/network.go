@@ -64,11 +64,18 @@ func (h *Hypervisor) CreateNetwork(ctx context.Context, n Network) error {
 			return fail(err)
 		}
 	}
+	if x.UUID, err = newUUID(); err != nil {
+		return fail(err)
+	}
 	text, err := x.Marshal()
 	if err != nil {
 		return fail(err)
 	}
-	if err := h.remember(&h.record.Networks, n.Name); err != nil {
+	lookup := func() error { _, err := h.lv.NetworkLookupByName(n.Name); return err }
+	if err := h.unused(ctx, &h.record.Networks, n.Name, lookup); err != nil {
+		return fail(err)
+	}
+	if err := h.remember(&h.record.Networks, n.Name, x.UUID); err != nil {
 		return fail(err)
 	}
 	// Not given up half way: what an interrupted call makes later, nobody removes.
@@ -114,16 +121,21 @@ func (h *Hypervisor) alone(ctx context.Context, n Network) error {
 		return nil
 	})
 	if err == nil && others != "" {
-		err = fmt.Errorf("bridge %s carries the data of another lab, whose network is %q: wait for its end, name another bridge, or where its driver died run `driver down`, or `virsh net-destroy %s` if it cannot", n.Bridge, others, others)
+		err = fmt.Errorf("bridge %s carries the data of another lab, whose network is %q: wait for its end, name another bridge, or where its driver died run `driver down NAME`, or `virsh net-destroy %s` if it cannot", n.Bridge, others, others)
 	}
 	return err
 }
 
 // DestroyNetwork removes a network; one that is not there is no error.
 func (h *Hypervisor) DestroyNetwork(ctx context.Context, name string) error {
+	return h.destroyNetwork(ctx, name, "")
+}
+
+// destroyNetwork removes a network, if it has the UUID.
+func (h *Hypervisor) destroyNetwork(ctx context.Context, name, uuid string) error {
 	err := within(ctx, func() error {
 		n, err := h.lv.NetworkLookupByName(name)
-		if err == nil {
+		if err == nil && isOne(uuid, n.UUID) {
 			err = h.lv.NetworkDestroy(n)
 		}
 		return err

@@ -21,6 +21,9 @@ type record struct {
 	Socket   string   `json:"socket,omitempty"`
 	Machines []string `json:"machines,omitempty"`
 	Networks []string `json:"networks,omitempty"`
+	// UUIDs of both, by name: another lab may have something of the name when this one's
+	// is long gone.
+	UUIDs map[string]string `json:"uuids,omitempty"`
 	// Remote is where they are, if not on this computer; then there is no Socket.
 	Remote string `json:"remote,omitempty"`
 }

@@ -5,6 +5,8 @@ package vm
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -358,19 +360,65 @@ func (h *Hypervisor) root() string {
 	return "/"
 }
 
-// remember writes a name into the record before the thing is made, so that
+// remember writes a name, and the UUID it goes with, into the record before the thing is made, so that
 // Cleanup knows what may exist. A private libvirtd needs no such list.
-func (h *Hypervisor) remember(names *[]string, name string) error {
+func (h *Hypervisor) remember(names *[]string, name, uuid string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if slices.Contains(*names, name) {
+	known := slices.Contains(*names, name)
+	if known && h.record.UUIDs[name] == uuid {
 		return nil
 	}
-	*names = append(*names, name)
+	if !known {
+		*names = append(*names, name)
+	}
+	if h.record.UUIDs == nil {
+		h.record.UUIDs = map[string]string{}
+	}
+	h.record.UUIDs[name] = uuid
 	if h.daemon != nil {
 		return nil
 	}
 	return h.record.save(h.cfg.StateDir)
+}
+
+// errOthers: what the record names, Close and Cleanup end, so another lab's must not
+// get there.
+var errOthers = errors.New("another lab has one of this name: take that lab down, or give this one another name")
+
+// unused fails if something of a name is there that this lab did not make. lookup
+// looks for it. Nobody else is on a private libvirtd.
+func (h *Hypervisor) unused(ctx context.Context, names *[]string, name string, lookup func() error) error {
+	h.mu.Lock()
+	own := slices.Contains(*names, name)
+	h.mu.Unlock()
+	if own || h.daemon != nil {
+		return nil
+	}
+	err := within(ctx, lookup)
+	switch {
+	case err == nil:
+		return errOthers
+	case isNotFound(err):
+		return nil
+	}
+	return err
+}
+
+// isOne says whether something of libvirt's has a UUID. Records of before have none,
+// and then the name is all there is.
+func isOne(uuid string, has libvirt.UUID) bool {
+	return uuid == "" || strings.EqualFold(strings.ReplaceAll(uuid, "-", ""), hex.EncodeToString(has[:]))
+}
+
+// newUUID is a random UUID of version 4 (RFC 9562).
+func newUUID() (string, error) {
+	var b [16]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return "", err
+	}
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:]), nil
 }
 
 // tail is the end of a file, for messages; empty if it cannot be read.

@@ -1,0 +1,107 @@
+package lab
+
+import (
+	"os"
+
+	"hookbed/driver/marker"
+)
+
+// foreign is in what a computer answers whose directory is in use by others.
+const foreign = "no run of hookbed made it"
+
+// claimDirectory defines claim DIRECTORY MODE MADE FOUND, which makes a directory, or
+// takes one that is empty, by writing marker MADE or FOUND into it, and leaves the
+// marker's text in $text. One that has a marker already is ours, too. Any other is
+// refused before anything is written. A marker that another run is just writing, or
+// removing, is waited for.
+const claimDirectory = `set -e
+refuse() { echo "$1" >&2; exit 1; }
+marked() { [ ! -L "$1" ] && [ ! -L "$1/` + marker.File + `" ] && [ "$(head -n 1 "$1/` + marker.File + `" 2>/dev/null)" = "` + marker.Head + `" ]; }
+carries() { marked "$1" && grep -qx "token $2" "$1/` + marker.File + `"; }
+home() { cut -d: -f6 /etc/passwd | grep -qxF -- "$1"; }
+mark() {
+	if (set -C; : >"$1/` + marker.File + `") 2>/dev/null; then printf '%s' "$2" >"$1/` + marker.File + `" || { rm -f "$1/` + marker.File + `"; return 1; }
+	else marked "$1"; fi
+}
+claim() {
+	[ ! -L "$1" ] || refuse "$1 is a symbolic link; give the directory itself"
+	if home "$1"; then refuse "$1 is the home of a user; give a directory of its own"; fi
+	for try in 1 2 3 4 5; do
+		text=$4
+		if [ ! -d "$1" ]; then mkdir -m "$2" "$1" && text=$3 || { [ -d "$1" ] || exit 1; }; fi
+		[ -w "$1" ] || refuse "$1 cannot be written to: its file system is read-only, or it is not this user's; give another one"
+		if marked "$1" && own=$(cat "$1/` + marker.File + `" 2>/dev/null && echo .); then text=${own%.}; return 0; fi
+		if [ -z "$(ls -A "$1")" ] && mark "$1" "$text"; then return 0; fi
+		sleep 0.2 2>/dev/null || sleep 1
+	done
+	refuse "$1 is not empty, and ` + foreign + `: give a directory that is not there yet, or an empty one. If a release of hookbed before markers left it, remove it there"
+}
+`
+
+// owner is whose labs these are, on computers of others.
+func owner() string {
+	name, err := os.Hostname()
+	if err != nil {
+		name = "a computer without a name"
+	}
+	return whoami() + " on " + name
+}
+
+// markers are the texts of a marker of a lab: where the directory is made, and where
+// it was there.
+func markers(lab string) (made, found string) {
+	m := marker.New(lab, owner())
+	found = m.Text()
+	m.Made = true
+	return m.Text(), found
+}
+
+// makeRunDir makes directory $2 in $1 for user $3; only root can be in the way. $4 and
+// $5 are the markers. It prints the one that $1 has, which the run's directory gets, too.
+// Whoever just removes $1 because it became empty must not take the new run along.
+const makeRunDir = claimDirectory + `umask 077
+for again in 1 2 3 4 5; do
+	claim "$1" 711 "$4" "$5"
+	mkdir "$1/$2" || continue
+	marked "$1" || mark "$1" "$text"
+	printf '%s' "$text" >"$1/$2/` + marker.File + `"; chown "$3" "$1/$2"
+	printf '%s' "$text"; exit 0
+done
+exit 1`
+
+// leaveRunDir removes the directory $2 of a run in $1, both of which carry token $3,
+// and $1 when only its marker is left.
+const leaveRunDir = claimDirectory + `
+if carries "$1/$2" "$3"; then rm -rf -- "$1/$2"; fi
+carries "$1" "$3" || exit 0
+[ "$(ls -A "$1")" = ` + marker.File + ` ] || exit 0
+made=$(grep -x "made yes" "$1/` + marker.File + `" || true)
+rm -f -- "$1/` + marker.File + `"
+[ -z "$made" ] || rmdir -- "$1" 2>/dev/null || true`
+
+// makeLabDir makes directory $2 of a lab, with marker $5, in $1, whose markers are $3
+// and $4. Only who knows a name can look into it.
+const makeLabDir = claimDirectory + `umask 022
+mkdir -p "$(dirname "$1")"
+claim "$1" 755 "$3" "$4"
+mkdir -p "$1/images"; mkdir -p -m 711 "$1/labs"
+[ -w "$1/images" ] && [ -w "$1/labs" ] || { echo "$1 is not this user's to write to" >&2; exit 1; }
+mkdir -m 711 "$2"; printf '%s' "$5" >"$2/` + marker.File + `"`
+
+// leaveLabDir removes directory $1 of lab $2 if it carries token $3, and what libvirt
+// keeps of each machine and network for good, which only root may remove: a log and a
+// directory in /run. Labs of releases before markers have no token.
+const leaveLabDir = claimDirectory + `
+if [ -z "$3" ] || carries "$1" "$3"; then rm -rf -- "$1"; else rmdir -- "$1" 2>/dev/null || true; fi
+rm -rf -- /var/log/libvirt/qemu/hookbed-"$2"-node[0-9].log /run/libvirt/network/hookbed-"$2"-mgmt /run/libvirt/network/hookbed-"$2"-data 2>/dev/null || true
+[ ! -e "$1" ]`
+
+// lookAtDirectory prints the bytes free where directory $1 is, or would be made, and
+// refuses what claim does.
+const lookAtDirectory = claimDirectory + `dir=$1
+while [ ! -e "$dir" ]; do dir=$(dirname "$dir"); done
+[ -d "$dir" ] && [ -w "$dir" ] || { echo "$dir is not this user's to write to" >&2; exit 1; }
+if home "$1"; then refuse "$1 is the home of a user"; fi
+if [ -d "$1" ] && [ -n "$(ls -A "$1")" ] && ! marked "$1"; then refuse "$1 is not empty, and ` + foreign + `"; fi
+for sub in images labs; do [ ! -e "$1/$sub" ] || [ -w "$1/$sub" ] || { echo "$1/$sub is not this user's to write to" >&2; exit 1; }; done
+echo $(($(stat -f -c '%a * %S' "$dir")))`

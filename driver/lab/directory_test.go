@@ -1,0 +1,253 @@
+package lab
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"hookbed/driver/marker"
+)
+
+// shell runs one of the scripts that machines run.
+func shell(script string, args ...string) (out, said string, err error) {
+	cmd := exec.Command("sh", append([]string{"-c", script, "sh"}, args...)...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err = cmd.Run()
+	return stdout.String(), stderr.String(), err
+}
+
+func me(t *testing.T) *user.User {
+	t.Helper()
+	u, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+// makeRun is what a driver does first on a machine.
+func makeRun(t *testing.T, dir, run string) (marker.Marker, string, error) {
+	t.Helper()
+	made, found := markers("r1")
+	out, said, err := shell(makeRunDir, dir, run, me(t).Username, made, found)
+	if err != nil {
+		return marker.Marker{}, said, err
+	}
+	m, err := marker.Parse(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m, said, nil
+}
+
+func put(t *testing.T, parts ...string) {
+	t.Helper()
+	file := filepath.Join(parts...)
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("precious\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// tree lists what is below a directory.
+func tree(t *testing.T, dir string) string {
+	t.Helper()
+	var out []string
+	err := filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+		out = append(out, strings.TrimPrefix(path, dir))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(out, " ")
+}
+
+// TestRunDirectoryOfOurs: a directory that is made, or empty, is taken into use and
+// left as it was; one run joins another's.
+func TestRunDirectoryOfOurs(t *testing.T) {
+	for _, there := range []bool{false, true} {
+		dir := filepath.Join(t.TempDir(), "hookbed")
+		if there {
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		one, said, err := makeRun(t, dir, "run-one")
+		if err != nil {
+			t.Fatal(err, said)
+		}
+		two, said, err := makeRun(t, dir, "run-two")
+		if err != nil {
+			t.Fatal(err, said)
+		}
+		if one.Token != two.Token || one.Made == there || one.Lab != "r1" {
+			t.Errorf("markers %+v and %+v, the directory was there: %v", one, two, there)
+		}
+		for _, run := range []string{"run-one", "run-two"} {
+			if !marker.Has(filepath.Join(dir, run), one.Token) {
+				t.Errorf("%s does not carry the token", run)
+			}
+			if _, said, err := shell(leaveRunDir, dir, run, one.Token); err != nil {
+				t.Error(err, said)
+			}
+		}
+		if _, err := os.Stat(dir); (err == nil) != there {
+			t.Errorf("the directory was there %v, and afterwards: %v", there, err)
+		}
+		if there && tree(t, dir) != "" {
+			t.Errorf("left: %s", tree(t, dir))
+		}
+	}
+}
+
+// TestRunDirectoryOfOthers: a folder in use is refused before anything is written,
+// also where it looks like one of ours, and removing runs leaves what others have.
+func TestRunDirectoryOfOthers(t *testing.T) {
+	base := t.TempDir()
+	for name, files := range map[string][]string{
+		"any file": {"data.txt"}, "images": {"images/photo.png"}, "a run": {"run-abc/notes"}, "hidden": {".x"},
+		"a marker of another kind": {marker.File}, "link": nil, "home": nil,
+	} {
+		dir := filepath.Join(base, strings.ReplaceAll(name, " ", "-"), "dir")
+		switch name {
+		case "link":
+			put(t, base, "target", "data.txt")
+			if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink(filepath.Join(base, "target"), dir); err != nil {
+				t.Fatal(err)
+			}
+		case "home":
+			dir = me(t).HomeDir
+		}
+		for _, f := range files {
+			put(t, dir, f)
+		}
+		before := ""
+		if name != "home" {
+			before = tree(t, dir)
+		}
+		_, said, err := makeRun(t, dir, "run-new")
+		if err == nil || !slices.ContainsFunc([]string{foreign, "symbolic link", "home of a user"}, func(s string) bool { return strings.Contains(said, s) }) {
+			t.Errorf("%s: %v, %s", name, err, said)
+		}
+		if name == "home" {
+			if _, err := os.Lstat(filepath.Join(dir, "run-new")); err == nil {
+				t.Fatal("a run's directory in a home")
+			}
+			continue
+		}
+		if _, said, err := shell(leaveRunDir, dir, "run-abc", "aaaaaaaaaaaaaaaaaaaa"); err != nil {
+			t.Error(err, said)
+		}
+		if after := tree(t, dir); after != before {
+			t.Errorf("%s: was %s, is %s", name, before, after)
+		}
+	}
+}
+
+// TestRunDirectoryAmongOthers: what somebody puts into our directory stays, with the
+// directory; a run that does not carry the token stays, too.
+func TestRunDirectoryAmongOthers(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "hookbed")
+	m, said, err := makeRun(t, dir, "run-one")
+	if err != nil {
+		t.Fatal(err, said)
+	}
+	put(t, dir, "run-other", "precious")
+	for _, run := range []string{"run-other", "run-one"} {
+		if _, said, err := shell(leaveRunDir, dir, run, m.Token); err != nil {
+			t.Error(err, said)
+		}
+	}
+	if got := tree(t, dir); got != " /"+marker.File+" /run-other /run-other/precious" {
+		t.Errorf("left: %s", got)
+	}
+}
+
+// TestRunDirectoriesAtOnce: runs that begin and end at once never take each other's
+// directory along, and the last one leaves nothing.
+func TestRunDirectoriesAtOnce(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "hookbed")
+	user := me(t).Username
+	var group sync.WaitGroup
+	for i := range 4 {
+		group.Go(func() {
+			for range 8 {
+				made, found := markers("r1")
+				run := "run-" + string(rune('a'+i))
+				out, said, err := shell(makeRunDir, dir, run, user, made, found)
+				if err != nil {
+					t.Error(err, said)
+					return
+				}
+				m, err := marker.Parse(out)
+				if err != nil || !marker.Has(filepath.Join(dir, run), m.Token) {
+					t.Errorf("%s does not carry its token: %v", run, err)
+				}
+				if _, said, err := shell(leaveRunDir, dir, run, m.Token); err != nil {
+					t.Error(err, said)
+				}
+				if _, err := os.Stat(filepath.Join(dir, run)); err == nil {
+					t.Errorf("%s is left", run)
+				}
+			}
+		})
+	}
+	group.Wait()
+	left, err := os.ReadDir(dir)
+	if err == nil && len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// TestLabDirectory: on a hypervisor a lab's directory goes by its token only, images
+// stay, and a folder in use is refused.
+func TestLabDirectory(t *testing.T) {
+	base := t.TempDir()
+	dir, name := filepath.Join(base, "srv", "hookbed"), "r1-0a1b2c3d"
+	run := filepath.Join(dir, "labs", name)
+	made, found := markers(name)
+	mine := marker.New(name, "anna")
+	if _, said, err := shell(makeLabDir, dir, run, made, found, mine.Text()); err != nil {
+		t.Fatal(err, said)
+	}
+	put(t, run, "known_hosts")
+	if _, said, err := shell(lookAtDirectory, dir); err != nil {
+		t.Error("doctor refuses our own directory:", err, said)
+	}
+	if _, _, err := shell(leaveLabDir, run, name, marker.New("", "").Token); err == nil || !marker.Has(run, mine.Token) {
+		t.Errorf("removed by another's token: %v", err)
+	}
+	if _, said, err := shell(leaveLabDir, run, name, mine.Token); err != nil {
+		t.Error(err, said)
+	}
+	if got := tree(t, dir); got != " /"+marker.File+" /images /labs" {
+		t.Errorf("left: %s", got)
+	}
+	other := filepath.Join(base, "other")
+	put(t, other, "images", "photo.png")
+	before := tree(t, other)
+	for _, try := range []struct {
+		script string
+		args   []string
+	}{{makeLabDir, []string{other, filepath.Join(other, "labs", name), made, found, mine.Text()}}, {lookAtDirectory, []string{other}}} {
+		if _, said, err := shell(try.script, try.args...); err == nil || !strings.Contains(said, foreign) {
+			t.Errorf("a folder in use: %v, %s", err, said)
+		}
+	}
+	if after := tree(t, other); after != before {
+		t.Errorf("was %s, is %s", before, after)
+	}
+}

@@ -1,0 +1,97 @@
+// Package marker marks directories on computers that are not ours as made, or taken
+// into use, by hookbed. What has no marker, or that of another, is somebody else's
+// and is never removed.
+package marker
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// File is the marker's name in the directory that it marks.
+const File = ".hookbed"
+
+// Head is the first line of every marker, by which shells know one.
+const Head = "hookbed directory 1"
+
+// Marker says whose a directory is. Its text has a line for each field.
+type Marker struct {
+	Token string // random: who knows it may remove what carries it
+	Made  bool   // the directory itself was made with the marker; else it was there, and empty
+	Lab   string // that made it
+	Owner string // whose lab that was
+}
+
+var tokenPattern = regexp.MustCompile(`^[a-z2-7]{16,64}$`)
+
+// New is a marker with a token that nobody else has.
+func New(lab, owner string) Marker {
+	return Marker{Token: strings.ToLower(rand.Text()), Lab: lab, Owner: owner}
+}
+
+// Text is what the marker's file holds.
+func (m Marker) Text() string {
+	made := "no"
+	if m.Made {
+		made = "yes"
+	}
+	line := strings.NewReplacer("\n", " ", "\r", " ")
+	return fmt.Sprintf("%s\ntoken %s\nmade %s\nlab %s\nowner %s\n", Head, m.Token, made, line.Replace(m.Lab), line.Replace(m.Owner))
+}
+
+// Parse reads the text of a marker.
+func Parse(text string) (Marker, error) {
+	head, rest, _ := strings.Cut(strings.TrimSpace(text), "\n")
+	if head != Head {
+		return Marker{}, fmt.Errorf("a marker begins with %q, not with %.40q", Head, head)
+	}
+	var m Marker
+	for line := range strings.Lines(rest) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		switch key {
+		case "token":
+			m.Token = value
+		case "made":
+			m.Made = value == "yes"
+		case "lab":
+			m.Lab = value
+		case "owner":
+			m.Owner = value
+		}
+	}
+	if !tokenPattern.MatchString(m.Token) {
+		return Marker{}, errors.New("a marker has a token, and this one has not")
+	}
+	return m, nil
+}
+
+// Of reads the marker of a directory of this computer. A symbolic link is no
+// directory.
+func Of(dir string) (Marker, error) {
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return Marker{}, err
+	}
+	file := filepath.Join(dir, File)
+	if f, err := os.Lstat(file); err != nil {
+		return Marker{}, err
+	} else if !info.IsDir() || !f.Mode().IsRegular() {
+		return Marker{}, fmt.Errorf("%s is no directory with a marker", dir)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return Marker{}, err
+	}
+	return Parse(string(text))
+}
+
+// Has says whether a directory of this computer carries a token.
+func Has(dir, token string) bool {
+	m, err := Of(dir)
+	return err == nil && token != "" && m.Token == token
+}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
@@ -167,13 +165,9 @@ func (r *runner) trial(ctx context.Context, t plan.Trial, setup datapath.Setup, 
 	if err != nil {
 		return err
 	}
-	metrics, err := workload.Parse(cell, os.DirFS(filepath.Join(r.Dir.Path(), filepath.Dir(raw))))
+	metrics, reason, err := r.judge(cell, setup, raw, measured)
 	if err != nil {
 		return r.record(t, record.StatusFailed, err.Error(), raw, nil)
-	}
-	reason := r.guard(cell, setup, metrics, measured)
-	if reason == "" {
-		reason = r.disturbed(metrics)
 	}
 	status := record.StatusOK
 	if reason != "" {
@@ -187,6 +181,9 @@ func (r *runner) trial(ctx context.Context, t plan.Trial, setup datapath.Setup, 
 	if !r.replay {
 		metrics = append(metrics, workload.Metric{Name: "overhead_seconds", Unit: "s",
 			Value: time.Since(start).Seconds() - (cell.Duration(plan.FactorDuration) + cell.Duration(plan.FactorWarmup)).Seconds()})
+	}
+	if bad := notFinite(metrics); bad != "" {
+		return r.record(t, record.StatusFailed, bad, raw, nil)
 	}
 	return r.record(t, status, reason, raw, metrics)
 }
@@ -204,21 +201,6 @@ func (r *runner) proveAndRun(ctx context.Context, b *bundle.Bundle) (proof, meas
 		return proof, measured, fmt.Errorf("run workload: %w", err)
 	}
 	return proof, measured, nil
-}
-
-// guard returns why the trial's number must not be used, or "".
-func (r *runner) guard(cell plan.Cell, setup datapath.Setup, metrics []workload.Metric, ex lab.Execution) string {
-	least := workload.LeastTraffic(cell, metrics)
-	if setup.Hook != nil {
-		if seen := hookTraffic(ex); seen.Packets < least.Packets || seen.Bytes < least.Bytes {
-			return fmt.Sprintf("the filter saw %.0f packets and %.0f bytes, the workload sent at least %.0f and %.0f: traffic went past it",
-				seen.Packets, seen.Bytes, least.Packets, least.Bytes)
-		}
-	}
-	if setup.Tunnel != nil {
-		return tunnelGuard(least, tunnelTraffic(ex))
-	}
-	return ""
 }
 
 // tunnelGuard returns why the traffic did not go through the overlay as it was

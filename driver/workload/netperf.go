@@ -9,23 +9,29 @@ import (
 	"hookbed/driver/plan"
 )
 
-// netperf's keyval selectors (-k) and the metrics they become. Latencies come
-// in microseconds and only with -j.
-func netperfSelectors() []struct {
+// selector is one of netperf's keys (-k) and the metric it becomes.
+type selector struct {
 	key, metric, unit string
-	scale             float64
-} {
-	return []struct {
-		key, metric, unit string
-		scale             float64
-	}{
-		{"THROUGHPUT", "rate", "1/s", 1},
-		{"MEAN_LATENCY", "latency_mean", "s", 1e-6},
-		{"P50_LATENCY", "latency_p50", "s", 1e-6},
-		{"P90_LATENCY", "latency_p90", "s", 1e-6},
-		{"P99_LATENCY", "latency_p99", "s", 1e-6},
+	scale, most       float64 // most in netperf's own unit
+}
+
+// netperfSelectors are the keys that become metrics. Latencies come in
+// microseconds and only with -j.
+func netperfSelectors() []selector {
+	return []selector{
+		{"THROUGHPUT", "rate", "1/s", 1, mostRate},
+		{"MEAN_LATENCY", "latency_mean", "s", 1e-6, mostSeconds * 1e6},
+		{"P50_LATENCY", "latency_p50", "s", 1e-6, mostSeconds * 1e6},
+		{"P90_LATENCY", "latency_p90", "s", 1e-6, mostSeconds * 1e6},
+		{"P99_LATENCY", "latency_p99", "s", 1e-6, mostSeconds * 1e6},
 	}
 }
+
+// Keys that become no metric: they tell whether the client ran all the time.
+const (
+	keyLongest = "MAX_LATENCY"  // us
+	keyElapsed = "ELAPSED_TIME" // s, to two places
+)
 
 func netperf(test, doc string) workload {
 	return workload{
@@ -34,20 +40,23 @@ func netperf(test, doc string) workload {
 			return []string{"netserver", "-D", t.family(), "-p", strconv.Itoa(port)}
 		},
 		warmup: func(t Target, c Client, cell plan.Cell) []string {
-			return netperfClient(test, t, c, wholeSeconds(cell, plan.FactorWarmup))
+			return netperfClient(test, t, c, cell, wholeSeconds(cell, plan.FactorWarmup))
 		},
 		client: func(t Target, c Client, cell plan.Cell) []string {
-			return netperfClient(test, t, c, wholeSeconds(cell, plan.FactorDuration))
+			return netperfClient(test, t, c, cell, wholeSeconds(cell, plan.FactorDuration))
 		},
-		parse: parseNetperf,
+		parse: parseNetperf, evidence: netperfEvidence,
 		turns: bundle.SchedRR,
 	}
 }
 
-func netperfClient(test string, t Target, c Client, seconds string) []string {
+func netperfClient(test string, t Target, c Client, cell plan.Cell, seconds string) []string {
 	var keys []string
 	for _, s := range netperfSelectors() {
 		keys = append(keys, s.key)
+	}
+	if gapsShow(cell) {
+		keys = append(keys, keyLongest, keyElapsed)
 	}
 	return []string{
 		"netperf", t.family(), "-H", t.ServerAddr, "-p", strconv.Itoa(t.ControlPort), "-t", test, "-l", seconds, "-j",
@@ -55,18 +64,27 @@ func netperfClient(test string, t Target, c Client, seconds string) []string {
 	}
 }
 
-func parseNetperf(data []byte, alone bool) ([]Metric, error) {
+// keyvals are what netperf -k printed, by key.
+func keyvals(data []byte) map[string]string {
 	values := map[string]string{}
 	for _, line := range strings.Split(string(data), "\n") {
 		if k, v, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
 			values[k] = v
 		}
 	}
+	return values
+}
+
+func parseNetperf(data []byte, alone bool) ([]Metric, error) {
+	values := keyvals(data)
 	var out []Metric
 	for _, s := range netperfSelectors() {
-		v, err := strconv.ParseFloat(values[s.key], 64)
-		if err != nil || v < 0 || alone && v == 0 {
-			return nil, fmt.Errorf("%s is %q, want a positive number", s.key, values[s.key])
+		v, err := number(s.key, values[s.key], s.most)
+		if err == nil && alone && v == 0 {
+			err = fmt.Errorf("%s is %q, want a positive number", s.key, values[s.key])
+		}
+		if err != nil {
+			return nil, err
 		}
 		out = append(out, Metric{s.metric, s.unit, v * s.scale})
 	}

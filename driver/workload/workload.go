@@ -47,6 +47,8 @@ type workload struct {
 	// parse reads what one client printed. alone: it was the only one; of several
 	// one may have had nothing.
 	parse func(data []byte, alone bool) ([]Metric, error)
+	// evidence reads from the same what the client did, and when it did nothing.
+	evidence func(cell plan.Cell, data []byte) (Evidence, error)
 	// turns is the policy under which programs share the one CPU of virtual time,
 	// where they would else take turns as chance has it (docs/virtual-time.md).
 	turns string
@@ -66,7 +68,7 @@ func registry() []workload {
 	return []workload{
 		{
 			WorkloadEntry: plan.WorkloadEntry{Name: "TCP_STREAM", Doc: "iperf3, bulk TCP; bits received a second", Streams: true},
-			server:        iperfServer, each: true, client: iperfClient, parse: parseIperf,
+			server:        iperfServer, each: true, client: iperfClient, parse: parseIperf, evidence: iperfEvidence,
 			turns: bundle.SchedBatch, // several threads, which real time does not suit
 		},
 		netperf("TCP_RR", "netperf, one-byte request and response on one connection; transactions a second and their latency"),
@@ -215,6 +217,9 @@ func Parse(cell plan.Cell, raw fs.FS) ([]Metric, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse output of %s: %w", w.Name, err)
 	}
+	if _, err := Evidences(cell, raw); err != nil { // what cannot be judged is no number
+		return nil, err
+	}
 	activity, err := parseActivity(raw)
 	if err != nil {
 		return nil, err
@@ -230,19 +235,14 @@ func Parse(cell plan.Cell, raw fs.FS) ([]Metric, error) {
 // on the wire from client to server.
 type Traffic struct{ Packets, Bytes float64 }
 
-// LeastTraffic derives it from the metrics of one trial. A transaction is at
-// least one packet each way; bulk data passes as aggregates, so it is counted
-// in bytes.
-func LeastTraffic(cell plan.Cell, metrics []Metric) Traffic {
-	seconds := cell.Duration(plan.FactorDuration).Seconds()
+// LeastTraffic derives it from what the tools of one trial counted themselves,
+// not from how long the trial should have been. A transaction is at least one
+// packet each way; bulk data passes as aggregates, so it is counted in bytes.
+func LeastTraffic(clients []Evidence) Traffic {
 	var t Traffic
-	for _, m := range metrics {
-		switch m.Name {
-		case "throughput":
-			t.Bytes = m.Value * seconds / 8
-		case "rate":
-			t.Packets = m.Value * seconds
-		}
+	for _, e := range clients {
+		t.Packets += e.Transactions
+		t.Bytes += e.Bytes
 	}
 	return t
 }

@@ -508,7 +508,13 @@ type Snapshot struct {
 
 // Activity is what Snapshot writes.
 type Activity struct {
-	UnixNano int64              `json:"unix_nano"`
+	UnixNano int64 `json:"unix_nano"`
+	// MonoNano is CLOCK_MONOTONIC, which nobody sets; durations are its. In virtual
+	// time, where both tell the same, it is left out.
+	MonoNano int64 `json:"mono_nano,omitempty"`
+	// Waited is for how long some task of the machine had to wait for a CPU, ever, in
+	// seconds (Waited); nil where the kernel does not say.
+	Waited   *float64           `json:"cpu_waited_seconds,omitempty"`
 	CPU      map[string]float64 `json:"cpu_seconds"` // user, nice, system, idle, iowait, irq, softirq, steal; all CPUs
 	Softirqs map[string]uint64  `json:"softirqs"`
 	TCP      map[string]uint64  `json:"tcp"` // of the step's namespace

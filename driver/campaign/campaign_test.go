@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"hookbed/analysis/record"
 	"hookbed/driver/bundle"
@@ -55,6 +56,8 @@ func fakeGuest(how string) {
 			reply.Mark = marks
 		case req.Facts:
 			reply.Facts = map[string]string{"tool.iptables-legacy": "v1"}
+		case req.Clock:
+			reply.Clock = fakeClock(how)
 		case req.Exec != nil:
 			reply = fakeExec(how, req.Exec)
 		}
@@ -94,8 +97,15 @@ func fakeExec(how string, s *bundle.Steps) bundle.Reply {
 			if how == "steal" { // of the second between the snapshots a tenth
 				cpu = fmt.Sprintf(`{"idle": %.1f, "steal": %.1f}`, at/1e9*0.9, at/1e9*0.1)
 			}
-			reply.Raw[do.Out] = fmt.Sprintf(`{"unix_nano": %.0f, "cpu_seconds": %s, "softirqs": {}, "tcp": {}}`, at, cpu)
+			waited := 5.0
+			if at > 1e9 && how == "preempted" { // half of the second between the snapshots
+				waited = 5.5
+			}
+			reply.Raw[do.Out] = fmt.Sprintf(`{"unix_nano": %.0f, "cpu_seconds": %s, "softirqs": {}, "tcp": {}, "cpu_waited_seconds": %g}`, at, cpu, waited)
 		case bundle.Exec:
+			if strings.HasPrefix(how, "clock-") { // long enough for a clock to be told wrong
+				time.Sleep(20 * time.Millisecond)
+			}
 			reply.Raw[do.Out] = fakeResult(how)
 		}
 		if fault := misbehave(how, step); fault != "" {
@@ -112,7 +122,7 @@ func fakeResult(how string) string {
 	switch how {
 	case "nan": // as netperf prints it, now and then
 		return "THROUGHPUT=nan\nMEAN_LATENCY=10\nP50_LATENCY=1\nP90_LATENCY=1\nP99_LATENCY=1\n"
-	case "stopped": // for half of its second
+	case "stopped", "preempted": // for half of its second
 		return "THROUGHPUT=50000\nMEAN_LATENCY=19.9\nP50_LATENCY=9\nP90_LATENCY=10\nP99_LATENCY=15\nMAX_LATENCY=502423\nELAPSED_TIME=1.00\n"
 	}
 	return "THROUGHPUT=1000\nMEAN_LATENCY=10\nP50_LATENCY=10\nP90_LATENCY=10\nP99_LATENCY=10\n"
@@ -129,7 +139,7 @@ func misbehave(how string, step bundle.Step) string {
 		return bundle.FaultRig
 	case how == "die-once" && exec && times() == 1:
 		os.Exit(9)
-	case how == "not-enforced" && probes:
+	case how == "not-enforced" && probes, how == "clock-fast-fails" && exec:
 		return bundle.FaultSubject
 	case how == "unsupported" && load:
 		return bundle.FaultUnsupported
@@ -368,6 +378,16 @@ func TestNotFiniteIsNoRow(t *testing.T) {
 	if got := notFinite([]workload.Metric{{Name: "rate", Value: 1e300}}); got != "" {
 		t.Errorf("of 1e300: %q", got)
 	}
+}
+
+// TestHoleOfOtherProgramsIsNot: what made a client wait for its CPU is for the limits
+// of load and steal to judge.
+func TestHoleOfOtherProgramsIsNot(t *testing.T) {
+	_, rows, err := campaignOf(t, "preempted")
+	if err != nil {
+		t.Fatal(err)
+	}
+	expectTrials(t, rows, 4, record.StatusOK)
 }
 
 func TestHoleIsVoid(t *testing.T) {

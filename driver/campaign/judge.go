@@ -12,26 +12,48 @@ import (
 	"hookbed/driver/workload"
 )
 
-// judge reads what a trial measured, and why its number must not be used, or "". An
-// error means that there is no number.
-func (r *runner) judge(cell plan.Cell, setup datapath.Setup, raw string, measured lab.Execution) ([]workload.Metric, string, error) {
+// verdict is what became of a trial that ended: its metrics, and why they must not
+// be used, or "".
+type verdict struct {
+	metrics []workload.Metric
+	void    string
+	use     use // of the client, for the cell's others to be held against
+}
+
+// judge reads what a trial measured. An error means that there is no number.
+func (r *runner) judge(cell plan.Cell, setup datapath.Setup, raw string, measured lab.Execution, seen around) (verdict, error) {
+	var v verdict
 	from := os.DirFS(filepath.Join(r.Dir.Path(), filepath.Dir(raw)))
-	metrics, err := workload.Parse(cell, from)
-	if err != nil {
-		return nil, "", err
+	var err error
+	if v.metrics, err = workload.Parse(cell, from); err != nil {
+		return v, err
 	}
 	clients, err := workload.Evidences(cell, from)
 	if err != nil {
-		return nil, "", err
+		return v, err
 	}
-	reason := r.guard(setup, workload.LeastTraffic(clients), measured)
-	if reason == "" {
-		reason = r.disturbed(metrics)
+	v.void = seen.clock
+	if v.void == "" {
+		v.void = r.guard(setup, workload.LeastTraffic(clients), measured)
 	}
-	if reason == "" && !r.replay { // virtual time has no holes
-		reason = workload.Hole(clients)
+	if v.void == "" {
+		v.void = r.disturbed(v.metrics)
 	}
-	return metrics, reason, nil
+	if r.replay { // in virtual time nobody stops a program
+		return v, nil
+	}
+	waited, known := workload.Waited(from)
+	v.use = useOf(measured, clients, waited)
+	for _, look := range []func() string{
+		func() string { return stopped(measured) },
+		func() string { return hollow(workload.HoleOf(clients), max(waited, seen.waited), known) },
+		func() string { return r.others.unlike(cell.ID, v.use) },
+	} {
+		if v.void == "" {
+			v.void = look()
+		}
+	}
+	return v, nil
 }
 
 // guard returns why the trial's number must not be used, or "".

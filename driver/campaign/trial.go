@@ -145,7 +145,7 @@ func (r *runner) trial(ctx context.Context, t plan.Trial, setup datapath.Setup, 
 	if err != nil {
 		return err
 	}
-	proof, measured, err := r.proveAndRun(ctx, b)
+	proof, measured, seen, err := r.watched(ctx, b, setup.Topology)
 	if undo := r.lab.UndoTo(ctx, marks); err == nil && undo != nil {
 		err = undo
 	}
@@ -165,15 +165,15 @@ func (r *runner) trial(ctx context.Context, t plan.Trial, setup datapath.Setup, 
 	if err != nil {
 		return err
 	}
-	metrics, reason, err := r.judge(cell, setup, raw, measured)
+	v, err := r.judge(cell, setup, raw, measured, seen)
 	if err != nil {
 		return r.record(t, record.StatusFailed, err.Error(), raw, nil)
 	}
 	status := record.StatusOK
-	if reason != "" {
+	if v.void != "" {
 		status = record.StatusVoid
 	}
-	metrics = append(metrics, a.metrics...)
+	metrics := append(v.metrics, a.metrics...)
 	metrics = append(metrics, proofMetrics(cell, proof, measured)...)
 	if setup.KnownInstructions != nil {
 		metrics = append(metrics, workload.Metric{Name: "known_added_instructions", Unit: "1", Value: *setup.KnownInstructions})
@@ -185,7 +185,10 @@ func (r *runner) trial(ctx context.Context, t plan.Trial, setup datapath.Setup, 
 	if bad := notFinite(metrics); bad != "" {
 		return r.record(t, record.StatusFailed, bad, raw, nil)
 	}
-	return r.record(t, status, reason, raw, metrics)
+	if status == record.StatusOK {
+		r.others.add(cell.ID, v.use)
+	}
+	return r.record(t, status, v.void, raw, metrics)
 }
 
 func (r *runner) proveAndRun(ctx context.Context, b *bundle.Bundle) (proof, measured lab.Execution, err error) {

@@ -4,15 +4,16 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"slices"
 
 	"hookbed/driver/plan"
 )
 
 // A hole is a part of the measured time in which a client did nothing: it, or what
 // it talked to, was stopped. Its number then says something else than the path's
-// speed. Programs of other users that run in between make holes, too, many short
-// ones, which are no hole here: beside twenty busy programs a CPU the longest seen
-// was 0.19 s. Nor is a retransmission timeout (0.2 s, RFC 6298 as Linux has it).
+// speed. A retransmission timeout (0.2 s, as Linux has RFC 6298) is none. Programs
+// that take the CPU make holes as well, up to 0.9 s beside twenty of them a CPU;
+// whether those count is for who knows how long tasks waited for a CPU.
 const (
 	leastHole = 0.4  // s; of this length it counts,
 	holeShare = 0.05 // where it is this share of the measured time, too
@@ -40,8 +41,14 @@ type Evidence struct {
 	Seconds      float64 // that the tool measured; 0 where it does not say
 	Bytes        float64 // received, at least
 	Transactions float64 // at least
-	// Hole is why the client did not work all the time, or "".
-	Hole string
+	Hole         Hole
+}
+
+// Hole is a part of the measured time in which nothing was done; without a Why there
+// is none.
+type Hole struct {
+	Seconds float64
+	Why     string
 }
 
 // gapsShow says whether the tools are asked for what shows holes. Virtual time has
@@ -76,14 +83,11 @@ func Evidences(cell plan.Cell, raw fs.FS) ([]Evidence, error) {
 	return out, nil
 }
 
-// Hole returns why a trial's clients did not work all the time, or "". Of several
-// that share what there is, one may wait long without anybody's fault, so all must
-// have waited.
-func Hole(clients []Evidence) string {
-	for _, e := range clients {
-		if e.Hole == "" {
-			return ""
-		}
+// HoleOf is the hole in a trial. Of several clients that share what there is, one may
+// wait long without anybody's fault, so all must have waited.
+func HoleOf(clients []Evidence) Hole {
+	if slices.ContainsFunc(clients, func(e Evidence) bool { return e.Hole.Why == "" }) {
+		return Hole{}
 	}
 	return clients[0].Hole
 }
@@ -118,7 +122,7 @@ func netperfEvidence(cell plan.Cell, data []byte) (Evidence, error) {
 
 // netperfHole judges netperf's figures, by key. A path on which every transaction
 // takes long is slow and has no hole: what counts is longer than the median.
-func netperfHole(given map[string]float64) string {
+func netperfHole(given map[string]float64) Hole {
 	rate, elapsed := given["THROUGHPUT"], given[keyElapsed]
 	mean, p50, p99, longest := given["MEAN_LATENCY"]/1e6, given["P50_LATENCY"]/1e6, given["P99_LATENCY"]/1e6, given[keyLongest]/1e6
 	if longest-p50 >= holeLimit(elapsed) {
@@ -126,16 +130,16 @@ func netperfHole(given map[string]float64) string {
 		if mean > p99 {
 			out += fmt.Sprintf(", which is less than the mean of %.3g s", mean)
 		}
-		return out
+		return Hole{longest, out}
 	}
 	covered := rate * mean
 	switch open := elapsed * (1 - covered); {
 	case mean > 0 && open >= max(leastHole, openShare*elapsed):
-		return fmt.Sprintf("%.3g s of the measured %.3g s lie outside all transactions", open, elapsed)
+		return Hole{open, fmt.Sprintf("%.3g s of the measured %.3g s lie outside all transactions", open, elapsed)}
 	case covered > mostCovered:
-		return fmt.Sprintf("the transactions add up to %.3g s of the measured %.3g s: the clock was set", covered*elapsed, elapsed)
+		return Hole{math.Inf(1), fmt.Sprintf("the transactions add up to %.3g s of the measured %.3g s: the clock was set", covered*elapsed, elapsed)}
 	}
-	return ""
+	return Hole{}
 }
 
 // iperfInterval is a part of the time of iperf3's client, of all its streams.
@@ -201,20 +205,20 @@ func (r iperfReport) parts() ([]part, error) {
 // iperfHole: a client that is stopped ends an interval late, one whose server is
 // stopped has intervals with nothing in them. What is shown of the latter is up to
 // an interval less than the hole.
-func iperfHole(parts []part, seconds, every float64) string {
+func iperfHole(parts []part, seconds, every float64) Hole {
 	limit, covered, bytes := holeLimit(seconds), 0.0, 0.0
 	for _, p := range parts {
 		covered += p.end - p.start
 		bytes += p.bytes
-		if late := p.end - p.start - every; late >= limit {
-			return fmt.Sprintf("an interval of the client took %.3g s instead of %.3g s", p.end-p.start, every)
+		if late := p.end - p.start - every; late >= limit-every/2 {
+			return Hole{late, fmt.Sprintf("an interval of the client took %.3g s instead of %.3g s", p.end-p.start, every)}
 		}
 	}
 	if math.Abs(covered-seconds) >= limit {
-		return fmt.Sprintf("the client's intervals cover %.3g s of the measured %.3g s", covered, seconds)
+		return Hole{math.Abs(covered - seconds), fmt.Sprintf("the client's intervals cover %.3g s of the measured %.3g s", covered, seconds)}
 	}
 	if bytes/covered*limit < buffered {
-		return ""
+		return Hole{}
 	}
 	empty, longest := 0.0, 0.0
 	for _, p := range parts {
@@ -226,7 +230,7 @@ func iperfHole(parts []part, seconds, every float64) string {
 		longest = max(longest, empty)
 	}
 	if longest > 0 && longest >= limit-every {
-		return fmt.Sprintf("nothing was sent for %.3g s of the measured %.3g s", longest, seconds)
+		return Hole{longest, fmt.Sprintf("nothing was sent for %.3g s of the measured %.3g s", longest, seconds)}
 	}
-	return ""
+	return Hole{}
 }

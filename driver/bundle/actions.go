@@ -469,8 +469,9 @@ type Guard struct {
 	// MTU is what Link must have, in bytes; 0 is not looked at.
 	MTU int `json:"mtu,omitempty"`
 	// JIT must be on (net.core.bpf_jit_enable = 1) and not hardened
-	// (net.core.bpf_jit_harden = 0) on the machine, and every program of Handle,
-	// if given, be machine code.
+	// (net.core.bpf_jit_harden = 0) on the machine, which a loaded program tells where
+	// the sysctls are not shown, and every program of Handle, if given, be machine
+	// code.
 	JIT bool `json:"jit,omitempty"`
 	// Conntrack is the largest share of nf_conntrack_max that the connections of
 	// the step's namespace may take, 0 is not looked at. A namespace that tracks

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"hookbed/driver/bundle"
 	"hookbed/driver/plan"
 )
 
@@ -132,5 +133,18 @@ func TestTransactionsAreAtLeast(t *testing.T) {
 	e, err := netperfEvidence(cellOf("TCP_RR"), []byte(lines("1000", "999", "1200", "3000", "2.01")))
 	if err != nil || e.Transactions > 2005 || e.Transactions < 2004 || e.Seconds != 2.01 {
 		t.Errorf("evidence %+v, error %v, want 2005 transactions in 2.01 s, not the plan's 3 s", e, err)
+	}
+}
+
+// TestActivityTakesTheClockThatNobodySets: rates are of the time that passed.
+func TestActivityTakesTheClockThatNobodySets(t *testing.T) {
+	a := bundle.Activity{UnixNano: 1e18, MonoNano: 5e9, CPU: map[string]float64{"user": 1}}
+	b := bundle.Activity{UnixNano: 1e18 + 3602e9, MonoNano: 7e9, CPU: map[string]float64{"user": 2.6}} // an hour ahead
+	if got := metric(t, activityMetrics("x", a, b), "cpu.x").Value; got != 0.8 {
+		t.Errorf("busy CPUs %v, want 1.6 s over 2 s", got)
+	}
+	a.MonoNano, b.MonoNano = 0, 0 // snapshots from before, and of virtual time
+	if got := metric(t, activityMetrics("x", a, b), "cpu.x").Value; got > 0.001 {
+		t.Errorf("busy CPUs %v, want 1.6 s over 3602 s", got)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/lab"
@@ -44,11 +45,18 @@ func stopped(ex lab.Execution) string {
 // what one CPU's tasks waited may be twice what it says. If tasks waited for as long
 // as the hole is, they may have made it, and that is for the limits of load and steal
 // to judge; where the kernel does not say, nothing is known.
-func hollow(h workload.Hole, waited float64, known bool) string {
-	if h.Why == "" || !known || 2*waited >= h.Seconds {
+func hollow(h workload.Hole, waited float64, known bool, metrics []workload.Metric) string {
+	if h.Why == "" || !known || 2*waited >= h.Seconds || h.Resent && resent(metrics) {
 		return ""
 	}
 	return fmt.Sprintf("%s, while tasks waited for a CPU for %.3g s", h.Why, waited)
+}
+
+// resent says whether a node sent segments again during the workload.
+func resent(metrics []workload.Metric) bool {
+	return slices.ContainsFunc(metrics, func(m workload.Metric) bool {
+		return strings.HasPrefix(m.Name, "tcp_retrans.") && m.Value > 0
+	})
 }
 
 // A trial is held against the cell's others once there are leastOthers that are ok.

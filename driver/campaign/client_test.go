@@ -38,18 +38,24 @@ func TestStoppedClient(t *testing.T) {
 
 func TestHollow(t *testing.T) {
 	hole := workload.Hole{Seconds: 0.5, Why: "one transaction took 0.5 s"}
+	mean := workload.Hole{Seconds: 0.5, Why: "the mean is above the 99th percentile", Resent: true}
+	lost := []workload.Metric{{Name: "tcp_retrans.client_node", Value: 0}, {Name: "tcp_retrans.server_node", Value: 2}}
 	for _, tc := range []struct {
-		hole   workload.Hole
-		waited float64
-		known  bool
-		want   bool
+		hole    workload.Hole
+		waited  float64
+		known   bool
+		metrics []workload.Metric
+		want    bool
 	}{
-		{hole, 0.1, true, true},
-		{hole, 0.3, true, false},
-		{hole, 0, false, false},
-		{workload.Hole{Seconds: 9}, 0, true, false},
+		{hole, 0.1, true, nil, true},
+		{hole, 0.3, true, nil, false},
+		{hole, 0, false, nil, false},
+		{workload.Hole{Seconds: 9}, 0, true, nil, false},
+		{hole, 0.1, true, lost, true},
+		{mean, 0.1, true, lost, false},
+		{mean, 0.1, true, lost[:1], true},
 	} {
-		if got := hollow(tc.hole, tc.waited, tc.known); (got != "") != tc.want {
+		if got := hollow(tc.hole, tc.waited, tc.known, tc.metrics); (got != "") != tc.want {
 			t.Errorf("%+v: %q", tc, got)
 		}
 	}

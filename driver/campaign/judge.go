@@ -46,7 +46,7 @@ func (r *runner) judge(cell plan.Cell, setup datapath.Setup, raw string, measure
 	v.use = useOf(measured, clients, waited)
 	for _, look := range []func() string{
 		func() string { return stopped(measured) },
-		func() string { return hollow(workload.HoleOf(clients), max(waited, seen.waited), known) },
+		func() string { return hollow(workload.HoleOf(clients), max(waited, seen.waited), known, v.metrics) },
 		func() string { return r.others.unlike(cell.ID, v.use) },
 	} {
 		if v.void == "" {

@@ -49,6 +49,8 @@ type Evidence struct {
 type Hole struct {
 	Seconds float64
 	Why     string
+	// Resent: segments that were lost and sent again look the same.
+	Resent bool
 }
 
 // gapsShow says whether the tools are asked for what shows holes. Virtual time has
@@ -130,14 +132,19 @@ func netperfHole(given map[string]float64) Hole {
 		if mean > p99 {
 			out += fmt.Sprintf(", which is less than the mean of %.3g s", mean)
 		}
-		return Hole{longest, out}
+		return Hole{Seconds: longest, Why: out}
 	}
 	covered := rate * mean
-	switch open := elapsed * (1 - covered); {
-	case mean > 0 && open >= max(leastHole, openShare*elapsed):
-		return Hole{open, fmt.Sprintf("%.3g s of the measured %.3g s lie outside all transactions", open, elapsed)}
-	case covered > mostCovered:
-		return Hole{math.Inf(1), fmt.Sprintf("the transactions add up to %.3g s of the measured %.3g s: the clock was set", covered*elapsed, elapsed)}
+	if covered > mostCovered {
+		return Hole{Seconds: math.Inf(1), Why: fmt.Sprintf("the transactions add up to %.3g s of the measured %.3g s: the clock was set", covered*elapsed, elapsed)}
+	}
+	// At least this long took the slowest of 100, all together.
+	if slow := rate * elapsed * (mean - p99); slow >= holeLimit(elapsed) {
+		return Hole{Seconds: slow, Resent: true,
+			Why: fmt.Sprintf("the mean of %.3g s is above what 99 of 100 transactions took, %.3g s: the others took %.3g s of the measured %.3g s", mean, p99, slow, elapsed)}
+	}
+	if open := elapsed * (1 - covered); mean > 0 && open >= max(leastHole, openShare*elapsed) {
+		return Hole{Seconds: open, Why: fmt.Sprintf("%.3g s of the measured %.3g s lie outside all transactions", open, elapsed)}
 	}
 	return Hole{}
 }
@@ -211,11 +218,11 @@ func iperfHole(parts []part, seconds, every float64) Hole {
 		covered += p.end - p.start
 		bytes += p.bytes
 		if late := p.end - p.start - every; late >= limit-every/2 {
-			return Hole{late, fmt.Sprintf("an interval of the client took %.3g s instead of %.3g s", p.end-p.start, every)}
+			return Hole{Seconds: late, Why: fmt.Sprintf("an interval of the client took %.3g s instead of %.3g s", p.end-p.start, every)}
 		}
 	}
 	if math.Abs(covered-seconds) >= limit {
-		return Hole{math.Abs(covered - seconds), fmt.Sprintf("the client's intervals cover %.3g s of the measured %.3g s", covered, seconds)}
+		return Hole{Seconds: math.Abs(covered - seconds), Why: fmt.Sprintf("the client's intervals cover %.3g s of the measured %.3g s", covered, seconds)}
 	}
 	if bytes/covered*limit < buffered {
 		return Hole{}
@@ -230,7 +237,7 @@ func iperfHole(parts []part, seconds, every float64) Hole {
 		longest = max(longest, empty)
 	}
 	if longest > 0 && longest >= limit-every {
-		return Hole{longest, fmt.Sprintf("nothing was sent for %.3g s of the measured %.3g s", longest, seconds)}
+		return Hole{Seconds: longest, Why: fmt.Sprintf("nothing was sent for %.3g s of the measured %.3g s", longest, seconds)}
 	}
 	return Hole{}
 }

@@ -514,7 +514,7 @@ type Activity struct {
 	// time, where both tell the same, it is left out.
 	MonoNano int64 `json:"mono_nano,omitempty"`
 	// Waited is for how long some task of the machine had to wait for a CPU, ever, in
-	// seconds (Waited); nil where the kernel does not say.
+	// seconds (ParseWaited); nil where the kernel does not say.
 	Waited   *float64           `json:"cpu_waited_seconds,omitempty"`
 	CPU      map[string]float64 `json:"cpu_seconds"` // user, nice, system, idle, iowait, irq, softirq, steal; all CPUs
 	Softirqs map[string]uint64  `json:"softirqs"`

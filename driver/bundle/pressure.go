@@ -1,25 +1,19 @@
 package bundle
 
 import (
-	"os"
 	"strconv"
 	"strings"
 )
 
-// Waited is for how long, in seconds and ever, some task of this machine has had to
-// wait for a CPU; nil where the kernel does not say (before Linux 4.20, or without
-// CONFIG_PSI).
-func Waited() *float64 {
-	data, err := os.ReadFile("/proc/pressure/cpu")
-	if err != nil {
-		return nil
-	}
-	return parseWaited(string(data))
-}
+// PressureFile is where the kernel accounts for waiting for CPUs, from Linux 4.20 on
+// with CONFIG_PSI.
+const PressureFile = "/proc/pressure/cpu"
 
-// parseWaited reads the total of the line "some", which is in microseconds
-// (Documentation/accounting/psi.rst).
-func parseWaited(text string) *float64 {
+// ParseWaited is for how long, in seconds and ever, some task of a machine has had to
+// wait for a CPU, from the text of PressureFile: the total of its line "some", which
+// is in microseconds (Documentation/accounting/psi.rst). It is nil where the text
+// does not say.
+func ParseWaited(text string) *float64 {
 	for _, line := range strings.Split(text, "\n") {
 		total, ok := strings.CutPrefix(line, "some ")
 		if !ok {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"time"
 
@@ -71,9 +72,9 @@ func (r *runner) watched(ctx context.Context, b *bundle.Bundle, t datapath.Topol
 	if err != nil {
 		return proof, measured, seen, err
 	}
-	waited := bundle.Waited()
+	waited := waitedHere()
 	proof, measured, err = r.proveAndRun(ctx, b)
-	if now := bundle.Waited(); waited != nil && now != nil {
+	if now := waitedHere(); waited != nil && now != nil {
 		seen.waited = *now - *waited
 	}
 	if err != nil && statusOf(err) == record.StatusRig {
@@ -94,4 +95,14 @@ func (r *runner) watched(ctx context.Context, b *bundle.Bundle, t datapath.Topol
 		err = &lab.Fault{Kind: bundle.FaultVoid, Err: fmt.Errorf("%s: %w", seen.clock, err)}
 	}
 	return proof, measured, seen, err
+}
+
+// waitedHere is for how long tasks of this computer have had to wait for a CPU, ever;
+// nil where its kernel does not say.
+func waitedHere() *float64 {
+	data, err := os.ReadFile(bundle.PressureFile)
+	if err != nil {
+		return nil
+	}
+	return bundle.ParseWaited(string(data))
 }

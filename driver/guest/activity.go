@@ -29,7 +29,9 @@ func doSnapshot(c *call, a bundle.Snapshot) error {
 		if act.MonoNano, err = nanoseconds(unix.CLOCK_MONOTONIC); err != nil {
 			return err
 		}
-		act.Waited = bundle.Waited()
+		if data, err := os.ReadFile(bundle.PressureFile); err == nil { // not every kernel has it
+			act.Waited = bundle.ParseWaited(string(data))
+		}
 	}
 	data, err := json.Marshal(act)
 	if err != nil {

@@ -34,7 +34,7 @@ func learnJIT() (map[string]string, error) {
 	}
 	if _, err := info.JitedSize(); err != nil {
 		got["bpf_jit_enable"] = "0"
-		return got, nil
+		return got, nil //nolint:nilerr // that it has none is what is learnt
 	}
 	got["bpf_jit_enable"], got["bpf_jit_harden"] = "1", "0"
 	// Blinding parts each constant in two, and so makes more instructions.

@@ -36,6 +36,7 @@ func number(key, text string, most float64) (float64, error) {
 // is not finite (cJSON), which encoding/json alone would take for 0.
 type figure struct{ text string }
 
+// UnmarshalJSON keeps the text of any JSON value.
 func (f *figure) UnmarshalJSON(data []byte) error {
 	f.text = string(data)
 	return nil

@@ -29,8 +29,10 @@ const (
 	// may add up to; more means that the clock was set.
 	mostCovered = 1.25
 	// intervals is about how many of them a trial's time is parted into, leastInterval
-	// the shortest that iperf3 takes.
+	// the shortest that iperf3 takes. With a long warm-up no more than mostIntervals are
+	// reported, because what a tool prints is kept up to a limit.
 	intervals     = 20
+	mostIntervals = 60
 	leastInterval = 0.1
 	// elapsedError is what netperf's seconds may be off by: it prints two places.
 	elapsedError = 0.005
@@ -62,7 +64,9 @@ func holeLimit(seconds float64) float64 { return max(leastHole, holeShare*second
 
 // intervalOf is how often iperf3 reports, in seconds, to one place.
 func intervalOf(cell plan.Cell) float64 {
-	return max(leastInterval, math.Ceil(10*cell.Duration(plan.FactorDuration).Seconds()/intervals)/10)
+	measured := cell.Duration(plan.FactorDuration).Seconds()
+	all := measured + cell.Duration(plan.FactorWarmup).Seconds()
+	return max(leastInterval, math.Ceil(10*max(measured/intervals, all/mostIntervals))/10)
 }
 
 // Evidences are those of a trial's clients, from its raw files.

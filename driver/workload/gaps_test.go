@@ -149,3 +149,16 @@ func TestActivityTakesTheClockThatNobodySets(t *testing.T) {
 		t.Errorf("busy CPUs %v, want 1.6 s over 3602 s", got)
 	}
 }
+
+func TestIntervals(t *testing.T) {
+	for _, tc := range []struct {
+		warmup, duration string
+		want             float64
+	}{{"0s", "1s", 0.1}, {"1s", "3s", 0.2}, {"0s", "60s", 3}, {"30s", "1s", 0.6}, {"5s", "10s", 0.5}} {
+		cell := cellOf("TCP_STREAM")
+		cell.Factors[plan.FactorWarmup], cell.Factors[plan.FactorDuration] = tc.warmup, tc.duration
+		if got := intervalOf(cell); got != tc.want {
+			t.Errorf("%s after %s: %g s, want %g", tc.duration, tc.warmup, got, tc.want)
+		}
+	}
+}

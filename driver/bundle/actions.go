@@ -469,8 +469,9 @@ type Guard struct {
 	// MTU is what Link must have, in bytes; 0 is not looked at.
 	MTU int `json:"mtu,omitempty"`
 	// JIT must be on (net.core.bpf_jit_enable = 1) and not hardened
-	// (net.core.bpf_jit_harden = 0) on the machine, and every program of Handle,
-	// if given, be machine code.
+	// (net.core.bpf_jit_harden = 0) on the machine, which a loaded program tells where
+	// the sysctls are not shown, and every program of Handle, if given, be machine
+	// code.
 	JIT bool `json:"jit,omitempty"`
 	// Conntrack is the largest share of nf_conntrack_max that the connections of
 	// the step's namespace may take, 0 is not looked at. A namespace that tracks
@@ -508,7 +509,13 @@ type Snapshot struct {
 
 // Activity is what Snapshot writes.
 type Activity struct {
-	UnixNano int64              `json:"unix_nano"`
+	UnixNano int64 `json:"unix_nano"`
+	// MonoNano is CLOCK_MONOTONIC, which nobody sets; durations are its. In virtual
+	// time, where both tell the same, it is left out.
+	MonoNano int64 `json:"mono_nano,omitempty"`
+	// Waited is for how long some task of the machine had to wait for a CPU, ever, in
+	// seconds (ParseWaited); nil where the kernel does not say.
+	Waited   *float64           `json:"cpu_waited_seconds,omitempty"`
 	CPU      map[string]float64 `json:"cpu_seconds"` // user, nice, system, idle, iowait, irq, softirq, steal; all CPUs
 	Softirqs map[string]uint64  `json:"softirqs"`
 	TCP      map[string]uint64  `json:"tcp"` // of the step's namespace

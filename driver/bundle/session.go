@@ -15,6 +15,8 @@ type Request struct {
 	Mark   bool `json:"mark,omitempty"`
 	UndoTo *int `json:"undo_to,omitempty"`
 	Facts  bool `json:"facts,omitempty"`
+	// Clock asks what the machine's clocks say now.
+	Clock bool `json:"clock,omitempty"`
 }
 
 // Hello opens a session.
@@ -66,6 +68,13 @@ type Reply struct {
 	Results []StepResult      `json:"results,omitempty"`
 	Raw     map[string]string `json:"raw,omitempty"` // raw files by name, text
 	Facts   map[string]string `json:"facts,omitempty"`
+	Clock   *Clock            `json:"clock,omitempty"`
+}
+
+// Clock is what the clocks of a machine said at one time, in nanoseconds.
+type Clock struct {
+	Mono int64 `json:"mono"` // CLOCK_MONOTONIC
+	Real int64 `json:"real"` // CLOCK_REALTIME
 }
 
 // StepResult is what one executed step measured.

@@ -78,6 +78,8 @@ type runner struct {
 	loadWait, loadPoll time.Duration
 	loud               string
 
+	others others // what the clients of trials so far used
+
 	// Of a run in virtual time: trials are over and only recorded, but for those
 	// that an earlier process recorded.
 	replay bool
@@ -92,7 +94,7 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 
 func newRunner(cfg Config) *runner {
 	return &runner{Config: cfg, result: Result{Status: map[string]int{}, Seconds: map[string]float64{}},
-		described: map[string]bool{}, blamed: map[string]error{}, broken: map[string]bool{}, load: loadAverage, loadWait: loadWait, loadPoll: loadPoll}
+		described: map[string]bool{}, blamed: map[string]error{}, broken: map[string]bool{}, others: others{}, load: loadAverage, loadWait: loadWait, loadPoll: loadPoll}
 }
 
 func (r *runner) run(ctx context.Context) (Result, error) {

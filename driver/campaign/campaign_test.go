@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"hookbed/analysis/record"
 	"hookbed/driver/bundle"
@@ -54,6 +56,8 @@ func fakeGuest(how string) {
 			reply.Mark = marks
 		case req.Facts:
 			reply.Facts = map[string]string{"tool.iptables-legacy": "v1"}
+		case req.Clock:
+			reply.Clock = fakeClock(how)
 		case req.Exec != nil:
 			reply = fakeExec(how, req.Exec)
 		case req.UndoTo != nil && *req.UndoTo == 0:
@@ -106,9 +110,16 @@ func fakeExec(how string, s *bundle.Steps) bundle.Reply {
 			if how == "steal" { // of the second between the snapshots a tenth
 				cpu = fmt.Sprintf(`{"idle": %.1f, "steal": %.1f}`, at/1e9*0.9, at/1e9*0.1)
 			}
-			reply.Raw[do.Out] = fmt.Sprintf(`{"unix_nano": %.0f, "cpu_seconds": %s, "softirqs": {}, "tcp": {}}`, at, cpu)
+			waited := 5.0
+			if at > 1e9 && how == "preempted" { // half of the second between the snapshots
+				waited = 5.5
+			}
+			reply.Raw[do.Out] = fmt.Sprintf(`{"unix_nano": %.0f, "cpu_seconds": %s, "softirqs": {}, "tcp": {}, "cpu_waited_seconds": %g}`, at, cpu, waited)
 		case bundle.Exec:
-			reply.Raw[do.Out] = "THROUGHPUT=1000\nMEAN_LATENCY=10\nP50_LATENCY=10\nP90_LATENCY=10\nP99_LATENCY=10\n"
+			if strings.HasPrefix(how, "clock-") { // long enough for a clock to be told wrong
+				time.Sleep(20 * time.Millisecond)
+			}
+			reply.Raw[do.Out] = fakeResult(how)
 		}
 		if fault := misbehave(how, step); fault != "" {
 			reply.Error, reply.Fault = "fake "+fault, fault
@@ -120,6 +131,17 @@ func fakeExec(how string, s *bundle.Steps) bundle.Reply {
 		reply.Results = append(reply.Results, result)
 	}
 	return reply
+}
+
+// fakeResult is what the fake client prints.
+func fakeResult(how string) string {
+	switch how {
+	case "nan": // as netperf prints it, now and then
+		return "THROUGHPUT=nan\nMEAN_LATENCY=10\nP50_LATENCY=1\nP90_LATENCY=1\nP99_LATENCY=1\n"
+	case "stopped", "preempted": // for half of its second
+		return "THROUGHPUT=50000\nMEAN_LATENCY=19.9\nP50_LATENCY=9\nP90_LATENCY=10\nP99_LATENCY=15\nMAX_LATENCY=502423\nELAPSED_TIME=1.00\n"
+	}
+	return "THROUGHPUT=1000\nMEAN_LATENCY=10\nP50_LATENCY=10\nP90_LATENCY=10\nP99_LATENCY=10\n"
 }
 
 func misbehave(how string, step bundle.Step) string {
@@ -135,7 +157,7 @@ func misbehave(how string, step bundle.Step) string {
 		return bundle.FaultRig
 	case how == "die-once" && exec && times() == 1:
 		os.Exit(9)
-	case how == "not-enforced" && probes:
+	case how == "not-enforced" && probes, how == "clock-fast-fails" && exec:
 		return bundle.FaultSubject
 	case how == "unsupported" && load:
 		return bundle.FaultUnsupported
@@ -411,6 +433,58 @@ func TestGuardThatTripsIsVoid(t *testing.T) {
 	}
 	expectTrials(t, rows, 4, record.StatusVoid)
 	if !strings.Contains(rows[0].Reason, "fake void") {
+		t.Errorf("reason %q", rows[0].Reason)
+	}
+}
+
+// TestNoNumberIsAFailedTrial: one trial's nan does not stop the run, nor is it tried
+// again.
+func TestNoNumberIsAFailedTrial(t *testing.T) {
+	result, rows, err := campaignOf(t, "nan")
+	if err != nil {
+		t.Fatal(err)
+	}
+	expectTrials(t, rows, 4, record.StatusFailed)
+	if result.Failed() != 4 {
+		t.Errorf("%d failed, want 4", result.Failed())
+	}
+	for _, r := range rows {
+		if r.Metric != "" || !strings.Contains(r.Reason, `THROUGHPUT is "nan"`) || r.Raw == "" {
+			t.Errorf("row %+v, want no metric, the key with its text, and the raw file", r)
+		}
+	}
+}
+
+// TestNotFiniteIsNoRow: also a metric that only the driver makes.
+func TestNotFiniteIsNoRow(t *testing.T) {
+	for _, v := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
+		got := notFinite([]workload.Metric{{Name: "rate", Value: 1}, {Name: "cpu.client_node", Value: v}})
+		if !strings.Contains(got, "cpu.client_node") {
+			t.Errorf("of %v: %q, want the metric's name", v, got)
+		}
+	}
+	if got := notFinite([]workload.Metric{{Name: "rate", Value: 1e300}}); got != "" {
+		t.Errorf("of 1e300: %q", got)
+	}
+}
+
+// TestHoleOfOtherProgramsIsNot: what made a client wait for its CPU is for the limits
+// of load and steal to judge.
+func TestHoleOfOtherProgramsIsNot(t *testing.T) {
+	_, rows, err := campaignOf(t, "preempted")
+	if err != nil {
+		t.Fatal(err)
+	}
+	expectTrials(t, rows, 4, record.StatusOK)
+}
+
+func TestHoleIsVoid(t *testing.T) {
+	_, rows, err := campaignOf(t, "stopped")
+	if err != nil {
+		t.Fatal(err)
+	}
+	expectTrials(t, rows, 4, record.StatusVoid)
+	if !strings.Contains(rows[0].Reason, "one transaction took 0.502 s of the measured 1 s") {
 		t.Errorf("reason %q", rows[0].Reason)
 	}
 }

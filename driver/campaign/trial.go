@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
@@ -147,7 +145,7 @@ func (r *runner) trial(ctx context.Context, t plan.Trial, setup datapath.Setup, 
 	if err != nil {
 		return err
 	}
-	proof, measured, err := r.proveAndRun(ctx, b)
+	proof, measured, seen, err := r.watched(ctx, b, setup.Topology)
 	if undo := r.lab.UndoTo(ctx, marks); err == nil && undo != nil {
 		err = undo
 	}
@@ -167,19 +165,15 @@ func (r *runner) trial(ctx context.Context, t plan.Trial, setup datapath.Setup, 
 	if err != nil {
 		return err
 	}
-	metrics, err := workload.Parse(cell, os.DirFS(filepath.Join(r.Dir.Path(), filepath.Dir(raw))))
+	v, err := r.judge(cell, setup, raw, measured, seen)
 	if err != nil {
 		return r.record(t, record.StatusFailed, err.Error(), raw, nil)
 	}
-	reason := r.guard(cell, setup, metrics, measured)
-	if reason == "" {
-		reason = r.disturbed(metrics)
-	}
 	status := record.StatusOK
-	if reason != "" {
+	if v.void != "" {
 		status = record.StatusVoid
 	}
-	metrics = append(metrics, a.metrics...)
+	metrics := append(v.metrics, a.metrics...)
 	metrics = append(metrics, proofMetrics(cell, proof, measured)...)
 	if setup.KnownInstructions != nil {
 		metrics = append(metrics, workload.Metric{Name: "known_added_instructions", Unit: "1", Value: *setup.KnownInstructions})
@@ -188,7 +182,13 @@ func (r *runner) trial(ctx context.Context, t plan.Trial, setup datapath.Setup, 
 		metrics = append(metrics, workload.Metric{Name: "overhead_seconds", Unit: "s",
 			Value: time.Since(start).Seconds() - workload.Measured(cell, metrics) - cell.Duration(plan.FactorWarmup).Seconds()})
 	}
-	return r.record(t, status, reason, raw, metrics)
+	if bad := notFinite(metrics); bad != "" {
+		return r.record(t, record.StatusFailed, bad, raw, nil)
+	}
+	if status == record.StatusOK {
+		r.others.add(cell.ID, v.use)
+	}
+	return r.record(t, status, v.void, raw, metrics)
 }
 
 func (r *runner) proveAndRun(ctx context.Context, b *bundle.Bundle) (proof, measured lab.Execution, err error) {
@@ -204,21 +204,6 @@ func (r *runner) proveAndRun(ctx context.Context, b *bundle.Bundle) (proof, meas
 		return proof, measured, fmt.Errorf("run workload: %w", err)
 	}
 	return proof, measured, nil
-}
-
-// guard returns why the trial's number must not be used, or "".
-func (r *runner) guard(cell plan.Cell, setup datapath.Setup, metrics []workload.Metric, ex lab.Execution) string {
-	least := workload.LeastTraffic(cell, metrics)
-	if setup.Hook != nil {
-		if seen := hookTraffic(ex); seen.Packets < least.Packets || seen.Bytes < least.Bytes {
-			return fmt.Sprintf("the filter saw %.0f packets and %.0f bytes, the workload sent at least %.0f and %.0f: traffic went past it",
-				seen.Packets, seen.Bytes, least.Packets, least.Bytes)
-		}
-	}
-	if setup.Tunnel != nil {
-		return tunnelGuard(least, tunnelTraffic(ex))
-	}
-	return ""
 }
 
 // tunnelGuard returns why the traffic did not go through the overlay as it was

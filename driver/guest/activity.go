@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"hookbed/driver/bundle"
 )
 
@@ -22,6 +24,14 @@ func doSnapshot(c *call, a bundle.Snapshot) error {
 	act, err := readActivity()
 	if err != nil {
 		return err
+	}
+	if !c.x.quiet {
+		if act.MonoNano, err = nanoseconds(unix.CLOCK_MONOTONIC); err != nil {
+			return err
+		}
+		if data, err := os.ReadFile(bundle.PressureFile); err == nil { // not every kernel has it
+			act.Waited = bundle.ParseWaited(string(data))
+		}
 	}
 	data, err := json.Marshal(act)
 	if err != nil {
@@ -53,6 +63,28 @@ func readActivity() (bundle.Activity, error) {
 		return act, errors.New("read activity: /proc does not look as expected")
 	}
 	return act, nil
+}
+
+// nanoseconds is what a clock says.
+func nanoseconds(clock int32) (int64, error) {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(clock, &ts); err != nil {
+		return 0, fmt.Errorf("read clock %d: %w", clock, err)
+	}
+	return ts.Nano(), nil
+}
+
+// tellClock answers with what both clocks say; one is read between two reads of the
+// other, so that both are of one time even where the process has to wait in between.
+func tellClock() bundle.Reply {
+	var at [3]int64
+	var err error
+	for i, clock := range []int32{unix.CLOCK_MONOTONIC, unix.CLOCK_REALTIME, unix.CLOCK_MONOTONIC} {
+		if at[i], err = nanoseconds(clock); err != nil {
+			return failed(err)
+		}
+	}
+	return bundle.Reply{Clock: &bundle.Clock{Mono: at[0] + (at[2]-at[0])/2, Real: at[1]}}
 }
 
 // parseCPU reads the first line of /proc/stat: seconds over all CPUs.

@@ -23,6 +23,7 @@ type executor struct {
 	blobs     string // directory of files by SHA-256
 	named     bool   // files may also lie there under their own names
 	machine   bool   // Machine of Hello
+	quiet     bool   // of a sealed guest: nothing is looked at that virtual time has no use for
 	handlers  map[string]handler
 	endpoints map[string]*endpoint
 	undo      undoStack

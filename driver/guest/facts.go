@@ -37,6 +37,7 @@ func (x *executor) facts(ctx context.Context) (map[string]string, error) {
 	kernelFacts(f)
 	cpuFacts(f)
 	maps.Copy(f, hostSysctls())
+	_ = fillJIT(f) // what cannot be learned is left out
 	err := x.node.withNetlink(func(h *netlink.Handle) error {
 		sysctlFacts(f, namespaceSysctls())
 		congestionFacts(f)

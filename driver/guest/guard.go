@@ -73,7 +73,7 @@ func lookJIT(c *call, a bundle.Guard) (wrong []string, err error) {
 			return nil, fmt.Errorf("read program info: %w", err)
 		}
 		if _, err := info.JitedSize(); err != nil {
-			wrong = append(wrong, fmt.Sprintf("program %s is interpreted: %v", name, err))
+			wrong = append(wrong, fmt.Sprintf("program %s is interpreted, or the kernel hides from this process that it is not (jited length 0): %v", name, err))
 		}
 	}
 	return wrong, nil

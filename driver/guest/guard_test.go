@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"strings"
 	"testing"
@@ -39,6 +40,62 @@ func TestGuardJIT(t *testing.T) {
 	r.x.jit = func() (map[string]string, error) { return nil, os.ErrPermission }
 	r.fails("", bundle.FaultRig, guard, "permission denied")
 	r.fails("", bundle.FaultRig, bundle.Guard{JIT: true, Handle: "p"}, `no BPF object "p"`)
+}
+
+// TestGuardLearnsJIT: a program tells what the machine's sysctls say, also where they
+// are not shown. On a machine of its own (TestVMKernel) it sets them.
+func TestGuardLearnsJIT(t *testing.T) {
+	here, err := currentNamespace("here")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns, err := newNamespace(here, "elsewhere")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.file.Close()
+	const harden = "/proc/sys/net/core/bpf_jit_harden"
+	now := readLine(harden)
+	if now == "" {
+		t.Fatal("these tests do not run in the machine's first network namespace")
+	}
+	levels := []string{now}
+	if os.Getenv(machineTest) != "" {
+		levels = []string{"0", "1", "2", now}
+	}
+	for _, level := range levels {
+		if level != readLine(harden) {
+			if err := writeSysctl(harden, level); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := map[string]string{"bpf_jit_enable": readLine("/proc/sys/net/core/bpf_jit_enable"), "bpf_jit_harden": level}
+		if level == "1" { // not for programs of ours
+			want["bpf_jit_harden"] = "0"
+		}
+		err := ns.do(func() error {
+			got := map[string]string{}
+			sysctlFacts(got, []string{"net.core.bpf_jit_enable", "net.core.bpf_jit_harden"})
+			if len(got) > 0 {
+				t.Errorf("a namespace of its own shows %v: this test shows nothing", got)
+			}
+			if err := fillJIT(got); err != nil {
+				return err
+			}
+			if !maps.Equal(got, want) {
+				t.Errorf("learnt %v, want %v", got, want)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	// What is known is not asked for again.
+	known := map[string]string{"bpf_jit_enable": "0", "bpf_jit_harden": "2"}
+	if err := fillJIT(known); err != nil || known["bpf_jit_enable"] != "0" || known["bpf_jit_harden"] != "2" {
+		t.Errorf("error %v, known became %v", err, known)
+	}
 }
 
 // TestGuardReadsTheMachine: also a helper in namespaces of its own, where the

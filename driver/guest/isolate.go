@@ -83,7 +83,7 @@ func outsideFD() (int, bool) {
 
 // readJIT reads the sysctls of the BPF JIT compiler as they are now, under the
 // names of the facts. The kernel shows them in the machine's first network
-// namespace only; where the helper was not started in that, they are missing.
+// namespace only; where the helper was not started in that, a program tells.
 func readJIT() (map[string]string, error) {
 	path := "/proc/self/ns/net"
 	if fd, ok := outsideFD(); ok {
@@ -95,10 +95,14 @@ func readJIT() (map[string]string, error) {
 	}
 	defer ns.file.Close()
 	got := map[string]string{}
-	return got, ns.do(func() error {
+	err = ns.do(func() error {
 		sysctlFacts(got, []string{"net.core.bpf_jit_enable", "net.core.bpf_jit_harden"})
 		return nil
 	})
+	if err != nil {
+		return nil, err
+	}
+	return got, fillJIT(got)
 }
 
 // mountRoot mounts in an endpoint root file system what processes expect

@@ -407,9 +407,17 @@ func (c *call) finish(a bundle.Exec, e execution) error {
 	if e.note != "" {
 		c.note("%s", e.note)
 	}
+	stops := func() (int, float64) { return 0, 0 }
+	if !c.x.quiet {
+		stops = watchStops(e.process)
+	}
 	ended, err := c.await(e.process, a.Timeout)
 	c.value("seconds", time.Since(e.start).Seconds())
-	c.switches(e.process)
+	c.used(e.process)
+	if n, seconds := stops(); n > 0 {
+		c.value("stops", float64(n))
+		c.value("stopped_seconds", seconds)
+	}
 	if e.out.cut {
 		c.note("standard output cut after %d bytes", rawLimit)
 	}
@@ -422,11 +430,15 @@ func (c *call) finish(a bundle.Exec, e execution) error {
 	return c.judge(e.process, a, ended, e.err.String())
 }
 
-// switches tells how often the process slept, and how often it was made to give way.
-func (c *call) switches(p *process) {
+// used tells how often the process slept, how often it was made to give way, and
+// the CPU time that it took.
+func (c *call) used(p *process) {
 	select {
 	case <-p.done:
 		if p.used != nil {
+			if !c.x.quiet {
+				c.value("cpu_seconds", float64(p.used.Utime.Nano()+p.used.Stime.Nano())/1e9)
+			}
 			c.value("switches_voluntary", float64(p.used.Nvcsw))
 			c.value("switches_involuntary", float64(p.used.Nivcsw))
 		}

@@ -449,3 +449,23 @@ func TestTailAndHead(t *testing.T) {
 		t.Errorf("tail %q, head %q, cut %t", tl, h.data, h.cut)
 	}
 }
+
+// TestStopsAreTold: a program that is stopped and goes on is told of, however busy
+// the machine; one that only sleeps is not.
+func TestStopsAreTold(t *testing.T) {
+	r := newRig(t)
+	r.pair()
+	got := r.must("client", bundle.Exec{Argv: []string{"sh", "-c", "(sleep 0.3; kill -CONT $$) & kill -STOP $$; wait"}, Timeout: 60}).Values
+	if got["stops"] != 1 || got["stopped_seconds"] <= 0 || got["stopped_seconds"] > got["seconds"] {
+		t.Errorf("values are %v, want one stop", got)
+	}
+	got = r.must("client", bundle.Exec{Argv: []string{"sh", "-c", "sleep 0.3; :"}, Timeout: 60}).Values
+	if _, told := got["stops"]; told || got["cpu_seconds"] <= 0 {
+		t.Errorf("values are %v, want no stop and some CPU time", got)
+	}
+	r.x.quiet = true
+	got = r.must("client", bundle.Exec{Argv: []string{"sh", "-c", "exit 0"}, Timeout: 60}).Values
+	if _, told := got["cpu_seconds"]; told {
+		t.Errorf("a sealed guest tells %v", got)
+	}
+}

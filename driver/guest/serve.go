@@ -41,6 +41,7 @@ func serve(ctx context.Context, in io.Reader, out io.Writer, log *slog.Logger, h
 	if err != nil {
 		return err
 	}
+	x.quiet = how.quiet
 	s := &session{x: x, log: log, private: how.private, quiet: how.quiet}
 	if how.quiet {
 		defer debug.SetGCPercent(debug.SetGCPercent(-1))
@@ -134,6 +135,8 @@ func (s *session) answer(ctx context.Context, line []byte) bundle.Reply {
 		return bundle.Reply{Mark: s.x.undo.mark()}
 	case req.UndoTo != nil:
 		return failed(s.x.undoTo(*req.UndoTo))
+	case req.Clock:
+		return tellClock()
 	default:
 		facts, err := s.x.facts(ctx)
 		reply := failed(err)
@@ -159,7 +162,7 @@ func decodeRequest(line []byte) (bundle.Request, error) {
 		return req, fmt.Errorf("decode request: %w", err)
 	}
 	n := 0
-	for _, set := range []bool{req.Hello != nil, req.Bind != nil, req.Exec != nil, req.Mark, req.UndoTo != nil, req.Facts} {
+	for _, set := range []bool{req.Hello != nil, req.Bind != nil, req.Exec != nil, req.Mark, req.UndoTo != nil, req.Facts, req.Clock} {
 		if set {
 			n++
 		}

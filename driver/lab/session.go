@@ -45,6 +45,8 @@ type session struct {
 	left   bool       // a call was abandoned: the helper undoes everything and ends
 	pushed map[string]bool
 	push   pushFunc
+	// started is when it was, which the driver's readings of its clock count from.
+	started time.Time
 }
 
 // pushFunc delivers files to where a helper looks for blobs.
@@ -65,7 +67,7 @@ func openSession(ctx context.Context, where string, h host.Host, argv []string, 
 func startSession(ctx context.Context, where string, h host.Host, argv []string, push pushFunc) *session {
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
-	s := &session{where: where, in: inW, out: bufio.NewReaderSize(outR, 1<<20), ended: make(chan struct{}), pushed: map[string]bool{}, push: push}
+	s := &session{where: where, in: inW, out: bufio.NewReaderSize(outR, 1<<20), ended: make(chan struct{}), pushed: map[string]bool{}, push: push, started: time.Now()}
 	// The helper outlives any one call's context and ends when its input does.
 	go func() {
 		s.err = h.Run(context.WithoutCancel(ctx), host.Cmd{Argv: argv, Stdin: inR, Stdout: outW, Stderr: &s.stderr})

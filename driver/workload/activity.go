@@ -31,7 +31,7 @@ func parseActivity(raw fs.FS) ([]Metric, error) {
 }
 
 func activityMetrics(side string, a, b bundle.Activity) []Metric {
-	wall := float64(b.UnixNano-a.UnixNano) / 1e9
+	wall := between(a, b)
 	if wall <= 0 {
 		return nil
 	}
@@ -59,6 +59,30 @@ func activityMetrics(side string, a, b bundle.Activity) []Metric {
 		out = append(out, Metric{"softirq_" + irq + "." + side, "1/s", float64(b.Softirqs[irq]-a.Softirqs[irq]) / wall})
 	}
 	return append(out, Metric{"tcp_retrans." + side, "1", float64(b.TCP["RetransSegs"] - a.TCP["RetransSegs"])})
+}
+
+// between is how many seconds passed between two snapshots. Older ones, and those of
+// virtual time, know only the clock that can be set.
+func between(a, b bundle.Activity) float64 {
+	if a.MonoNano != 0 && b.MonoNano != 0 {
+		return float64(b.MonoNano-a.MonoNano) / 1e9
+	}
+	return float64(b.UnixNano-a.UnixNano) / 1e9
+}
+
+// Waited is for how long, in seconds, tasks had to wait for a CPU of either node
+// during a trial; false where a node's kernel does not say.
+func Waited(raw fs.FS) (float64, bool) {
+	most := 0.0
+	for _, side := range [][2]string{{rawClientBefore, rawClientAfter}, {rawServerBefore, rawServerAfter}} {
+		a, err := readActivity(raw, side[0])
+		b, err2 := readActivity(raw, side[1])
+		if err != nil || err2 != nil || a.Waited == nil || b.Waited == nil {
+			return 0, false
+		}
+		most = max(most, *b.Waited-*a.Waited)
+	}
+	return most, true
 }
 
 func readActivity(raw fs.FS, name string) (bundle.Activity, error) {

@@ -87,7 +87,7 @@ func TestParseAddsClientsUp(t *testing.T) {
 			t.Errorf("%s is %v, want %v", name, got, want)
 		}
 	}
-	if least := LeastTraffic(clientsCell("TCP_RR", 2), ms); least.Packets != 1200 {
+	if least := leastOf(t, clientsCell("TCP_RR", 2), raw); least.Packets != 1200 {
 		t.Errorf("least traffic %v, want that of both clients, 1200 packets", least)
 	}
 	raw["result-2.txt"] = &fstest.MapFile{Data: []byte(netperf(0, 0, 0))}
@@ -106,7 +106,7 @@ func TestParseAddsClientsUp(t *testing.T) {
 
 func TestParseAddsStreamsUp(t *testing.T) {
 	report := func(bits, lost float64) string {
-		return fmt.Sprintf(`{"end": {"sum_sent": {"retransmits": %g}, "sum_received": {"bits_per_second": %g}}}`, lost, bits)
+		return fmt.Sprintf(`{"end": {"sum_sent": {"retransmits": %g}, "sum_received": {"bits_per_second": %g, "bytes": 1000}}}`, lost, bits)
 	}
 	raw := rawOfTrial("result.json", report(4e9, 1))
 	raw["result-2.json"] = &fstest.MapFile{Data: []byte(report(4e9, 2))}
@@ -132,7 +132,7 @@ func TestStreamsAreOneProgram(t *testing.T) {
 	stream := func(bits, rtt float64) string {
 		return fmt.Sprintf(`{"sender":{"mean_rtt":%g},"receiver":{"bits_per_second":%g}}`, rtt, bits)
 	}
-	raw := fmt.Sprintf(`{"end":{"streams":[%s,%s,%s],"sum_sent":{"retransmits":7},"sum_received":{"bits_per_second":600}}}`, stream(100, 10), stream(200, 20), stream(300, 60))
+	raw := fmt.Sprintf(`{"end":{"streams":[%s,%s,%s],"sum_sent":{"retransmits":7},"sum_received":{"bits_per_second":600,"bytes":75}}}`, stream(100, 10), stream(200, 20), stream(300, 60))
 	ms, err := Parse(c, rawOfTrial("result.json", raw))
 	if err != nil {
 		t.Fatal(err)

@@ -23,6 +23,9 @@ func iperfClient(t Target, c Client, cell plan.Cell) []string {
 	if omit := wholeSeconds(cell, plan.FactorWarmup); omit != "0" {
 		argv = append(argv, "-O", omit)
 	}
+	if gapsShow(cell) {
+		argv = append(argv, "-i", strconv.FormatFloat(intervalOf(cell), 'f', 1, 64))
+	}
 	if streams := cell.Get(plan.FactorStreams); streams != "" {
 		argv = append(argv, "-P", streams)
 	}
@@ -30,55 +33,97 @@ func iperfClient(t Target, c Client, cell plan.Cell) []string {
 }
 
 type iperfReport struct {
-	Error string `json:"error"`
-	End   struct {
-		Received *struct {
-			BitsPerSecond float64 `json:"bits_per_second"`
-			Bytes         float64 `json:"bytes"`
-		} `json:"sum_received"`
-		Sent *struct {
-			Retransmits *float64 `json:"retransmits"`
-		} `json:"sum_sent"`
-		Streams []struct {
+	Error     string          `json:"error"`
+	Intervals []iperfInterval `json:"intervals"`
+	End       struct {
+		Received *iperfSum `json:"sum_received"`
+		Sent     *iperfSum `json:"sum_sent"`
+		Streams  []struct {
 			Sender struct {
-				MeanRTT float64 `json:"mean_rtt"` // us
+				MeanRTT figure `json:"mean_rtt"` // us
 			} `json:"sender"`
 			Receiver struct {
-				BitsPerSecond float64 `json:"bits_per_second"`
+				BitsPerSecond figure `json:"bits_per_second"`
 			} `json:"receiver"`
 		} `json:"streams"`
 	} `json:"end"`
 }
 
+// iperfSum is what one side counted over all streams in the measured time.
+type iperfSum struct {
+	Seconds       figure `json:"seconds"`
+	Bytes         figure `json:"bytes"`
+	BitsPerSecond figure `json:"bits_per_second"`
+	Retransmits   figure `json:"retransmits"`
+}
+
+// readIperf decodes a report that is not one of an error.
+func readIperf(data []byte) (iperfReport, error) {
+	var r iperfReport
+	if err := json.Unmarshal(data, &r); err != nil {
+		var syntax *json.SyntaxError
+		if errors.As(err, &syntax) { // older versions write nan and inf as such
+			at := min(int(syntax.Offset), len(data))
+			err = fmt.Errorf("%w: %q", err, data[max(0, at-40):at])
+		}
+		return r, err
+	}
+	if r.Error != "" {
+		return r, fmt.Errorf("iperf3 says: %s", r.Error)
+	}
+	if r.End.Received == nil || !r.End.Received.BitsPerSecond.given() {
+		return r, errors.New("no bits received")
+	}
+	return r, nil
+}
+
 // parseIperf takes the receiver's figure: what the sender pushed into its
 // socket buffer has not crossed the filter yet.
 func parseIperf(data []byte, alone bool) ([]Metric, error) {
-	var r iperfReport
-	if err := json.Unmarshal(data, &r); err != nil {
+	r, err := readIperf(data)
+	if err != nil {
 		return nil, err
 	}
-	if r.Error != "" {
-		return nil, fmt.Errorf("iperf3 says: %s", r.Error)
+	bits, err := r.End.Received.BitsPerSecond.value("sum_received.bits_per_second", mostBits)
+	if err != nil {
+		return nil, err
 	}
-	if r.End.Received == nil || r.End.Received.BitsPerSecond < 0 || alone && r.End.Received.BitsPerSecond == 0 {
+	if alone && bits == 0 {
 		return nil, errors.New("no bits received")
 	}
-	out := []Metric{{"throughput", "bit/s", r.End.Received.BitsPerSecond}}
-	if r.End.Sent != nil && r.End.Sent.Retransmits != nil {
-		out = append(out, Metric{"retransmits", "1", *r.End.Sent.Retransmits})
+	out := []Metric{{"throughput", "bit/s", bits}}
+	if r.End.Sent != nil && r.End.Sent.Retransmits.given() {
+		n, err := r.End.Sent.Retransmits.value("sum_sent.retransmits", mostCount)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, Metric{"retransmits", "1", n})
 	}
-	return append(out, r.perStream()...), nil
+	streams, err := r.perStream()
+	return append(out, streams...), err
 }
 
 // perStream is what the streams themselves report: their mean round-trip time
 // and, of several, how evenly they shared the throughput.
-func (r iperfReport) perStream() (out []Metric) {
+func (r iperfReport) perStream() (out []Metric, err error) {
 	var rtts, received []float64
-	for _, s := range r.End.Streams {
-		if s.Sender.MeanRTT > 0 {
-			rtts = append(rtts, s.Sender.MeanRTT/1e6)
+	for i, s := range r.End.Streams {
+		if s.Sender.MeanRTT.given() {
+			rtt, err := s.Sender.MeanRTT.value(fmt.Sprintf("mean_rtt of stream %d", i+1), mostSeconds*1e6)
+			if err != nil {
+				return nil, err
+			}
+			if rtt > 0 {
+				rtts = append(rtts, rtt/1e6)
+			}
 		}
-		received = append(received, s.Receiver.BitsPerSecond)
+		bits := 0.0
+		if s.Receiver.BitsPerSecond.given() {
+			if bits, err = s.Receiver.BitsPerSecond.value(fmt.Sprintf("bits_per_second of stream %d", i+1), mostBits); err != nil {
+				return nil, err
+			}
+		}
+		received = append(received, bits)
 	}
 	if len(rtts) > 0 {
 		out = append(out, Metric{"rtt_mean", "s", sum(rtts) / float64(len(rtts))})
@@ -86,5 +131,5 @@ func (r iperfReport) perStream() (out []Metric) {
 	if len(received) > 1 && sum(received) > 0 {
 		out = append(out, Metric{"stream_fairness", "1", jain(received)})
 	}
-	return out
+	return out, nil
 }

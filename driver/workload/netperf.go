@@ -11,23 +11,29 @@ import (
 	"hookbed/driver/plan"
 )
 
-// netperf's keyval selectors (-k) and the metrics they become. Latencies come
-// in microseconds and only with -j.
-func netperfSelectors() []struct {
+// selector is one of netperf's keys (-k) and the metric it becomes.
+type selector struct {
 	key, metric, unit string
-	scale             float64
-} {
-	return []struct {
-		key, metric, unit string
-		scale             float64
-	}{
-		{"THROUGHPUT", "rate", "1/s", 1},
-		{"MEAN_LATENCY", "latency_mean", "s", 1e-6},
-		{"P50_LATENCY", "latency_p50", "s", 1e-6},
-		{"P90_LATENCY", "latency_p90", "s", 1e-6},
-		{"P99_LATENCY", "latency_p99", "s", 1e-6},
+	scale, most       float64 // most in netperf's own unit
+}
+
+// netperfSelectors are the keys that become metrics. Latencies come in
+// microseconds and only with -j.
+func netperfSelectors() []selector {
+	return []selector{
+		{"THROUGHPUT", "rate", "1/s", 1, mostRate},
+		{"MEAN_LATENCY", "latency_mean", "s", 1e-6, mostSeconds * 1e6},
+		{"P50_LATENCY", "latency_p50", "s", 1e-6, mostSeconds * 1e6},
+		{"P90_LATENCY", "latency_p90", "s", 1e-6, mostSeconds * 1e6},
+		{"P99_LATENCY", "latency_p99", "s", 1e-6, mostSeconds * 1e6},
 	}
 }
+
+// Keys that become no metric: they tell whether the client ran all the time.
+const (
+	keyLongest = "MAX_LATENCY"  // us
+	keyElapsed = "ELAPSED_TIME" // s, to two places
+)
 
 // requestResponse is the study's measure of latency.
 func requestResponse() workload {
@@ -70,25 +76,28 @@ func netperf(test, doc string) workload {
 			return []string{"netserver", "-D", t.family(), "-p", strconv.Itoa(port)}
 		},
 		warmup: func(t Target, c Client, cell plan.Cell) []string {
-			return netperfClient(test, t, c, wholeSeconds(cell, plan.FactorWarmup))
+			return netperfClient(test, t, c, cell, wholeSeconds(cell, plan.FactorWarmup))
 		},
 		client: func(t Target, c Client, cell plan.Cell) []string {
 			length := wholeSeconds(cell, plan.FactorDuration)
 			if n := cell.Get(plan.FactorCount); n != "" {
 				length = "-" + n // netperf's way to say transactions
 			}
-			return netperfClient(test, t, c, length)
+			return netperfClient(test, t, c, cell, length)
 		},
-		parse: parseNetperf,
+		parse: parseNetperf, evidence: netperfEvidence,
 		turns: bundle.SchedRR,
 	}
 }
 
 // netperfClient runs for a length in seconds or, negative, in transactions.
-func netperfClient(test string, t Target, c Client, length string) []string {
+func netperfClient(test string, t Target, c Client, cell plan.Cell, length string) []string {
 	var keys []string
 	for _, s := range netperfSelectors() {
 		keys = append(keys, s.key)
+	}
+	if gapsShow(cell) {
+		keys = append(keys, keyLongest, keyElapsed)
 	}
 	return []string{
 		"netperf", t.family(), "-H", t.ServerAddr, "-p", strconv.Itoa(t.ControlPort), "-t", test, "-l", length, "-j",
@@ -96,18 +105,27 @@ func netperfClient(test string, t Target, c Client, length string) []string {
 	}
 }
 
-func parseNetperf(data []byte, alone bool) ([]Metric, error) {
+// keyvals are what netperf -k printed, by key.
+func keyvals(data []byte) map[string]string {
 	values := map[string]string{}
 	for _, line := range strings.Split(string(data), "\n") {
 		if k, v, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
 			values[k] = v
 		}
 	}
+	return values
+}
+
+func parseNetperf(data []byte, alone bool) ([]Metric, error) {
+	values := keyvals(data)
 	var out []Metric
 	for _, s := range netperfSelectors() {
-		v, err := strconv.ParseFloat(values[s.key], 64)
-		if err != nil || v < 0 || alone && v == 0 {
-			return nil, fmt.Errorf("%s is %q, want a positive number", s.key, values[s.key])
+		v, err := number(s.key, values[s.key], s.most)
+		if err == nil && alone && v == 0 {
+			err = fmt.Errorf("%s is %q, want a positive number", s.key, values[s.key])
+		}
+		if err != nil {
+			return nil, err
 		}
 		out = append(out, Metric{s.metric, s.unit, v * s.scale})
 	}

@@ -50,6 +50,8 @@ type workload struct {
 	parse func(data []byte, alone bool) ([]Metric, error)
 	// raw is the suffix of the files with what clients print.
 	raw string
+	// evidence reads from the same what the client did, and when it did nothing.
+	evidence func(cell plan.Cell, data []byte) (Evidence, error)
 	// turns is the policy under which programs share the one CPU of virtual time,
 	// where they would else take turns as chance has it (docs/virtual-time.md).
 	turns string
@@ -76,7 +78,7 @@ func registry() []workload {
 				Work: catalog.Work{Name: "MiB", Instructions: instructionsPerMiB, Bytes: 1 << 20},
 			},
 			raw:    ".json",
-			server: iperfServer, each: true, client: iperfClient, parse: parseIperf,
+			server: iperfServer, each: true, client: iperfClient, parse: parseIperf, evidence: iperfEvidence,
 			turns: bundle.SchedBatch, // several threads, which real time does not suit
 		},
 		requestResponse(),
@@ -250,6 +252,9 @@ func Parse(cell plan.Cell, raw fs.FS) ([]Metric, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse output of %s: %w", w.Name, err)
 	}
+	if _, err := Evidences(cell, raw); err != nil { // what cannot be judged is no number
+		return nil, err
+	}
 	activity, err := parseActivity(raw)
 	if err != nil {
 		return nil, err
@@ -265,19 +270,14 @@ func Parse(cell plan.Cell, raw fs.FS) ([]Metric, error) {
 // on the wire from client to server.
 type Traffic struct{ Packets, Bytes float64 }
 
-// LeastTraffic derives it from the metrics of one trial. A transaction is at
-// least one packet each way; bulk data passes as aggregates, so it is counted
-// in bytes.
-func LeastTraffic(cell plan.Cell, metrics []Metric) Traffic {
-	seconds := Measured(cell, metrics)
+// LeastTraffic derives it from what the tools of one trial counted themselves,
+// not from how long the trial should have been. A transaction is at least one
+// packet each way; bulk data passes as aggregates, so it is counted in bytes.
+func LeastTraffic(clients []Evidence) Traffic {
 	var t Traffic
-	for _, m := range metrics {
-		switch m.Name {
-		case "throughput":
-			t.Bytes = m.Value * seconds / 8
-		case "rate":
-			t.Packets = m.Value * seconds
-		}
+	for _, e := range clients {
+		t.Packets += e.Transactions
+		t.Bytes += e.Bytes
 	}
 	return t
 }

@@ -1,0 +1,61 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"hookbed/driver/bundle"
+	"hookbed/driver/datapath"
+)
+
+// Reading is what the clocks of a node said at some time between two of the driver's
+// own: it was asked Before, and the answer was there After.
+type Reading struct {
+	Before, After time.Duration // of the driver's monotonic clock, since any one time
+	bundle.Clock
+}
+
+// Clocks are readings by helper, under the name of the first node that it holds.
+type Clocks map[string]Reading
+
+// timed is a conversation whose other end has a clock of its own.
+type timed interface {
+	clock(ctx context.Context) (Reading, error)
+}
+
+// Clocks asks every helper of a topology what its clocks say. A lab whose steps
+// were executed before has none.
+func (l *Lab) Clocks(ctx context.Context, t datapath.Topology) (Clocks, error) {
+	out, asked := Clocks{}, map[conversation]bool{}
+	for _, n := range t.Nodes {
+		s, err := l.provider.session(n.Name)
+		if err != nil {
+			return nil, rigFault(err)
+		}
+		c, ok := s.(timed)
+		if !ok || asked[s] {
+			continue
+		}
+		asked[s] = true
+		if out[n.Name], err = c.clock(ctx); err != nil {
+			return nil, rigFault(err)
+		}
+	}
+	return out, nil
+}
+
+// clock reads the clocks of the helper's machine.
+func (s *session) clock(ctx context.Context) (Reading, error) {
+	r := Reading{Before: time.Since(s.started)}
+	reply, err := s.call(ctx, bundle.Request{Clock: true})
+	r.After = time.Since(s.started)
+	if err == nil && reply.Clock == nil {
+		err = rigFault(fmt.Errorf("guest helper on %s does not tell its clocks", s.where))
+	}
+	if err != nil {
+		return r, err
+	}
+	r.Clock = *reply.Clock
+	return r, nil
+}

@@ -101,7 +101,7 @@ func (r *runner) reference(ctx context.Context, block int, like plan.Cell) error
 	}
 	_, err = r.applySetup(ctx, setup)
 	if err == nil {
-		_, _, err = r.proveAndRun(ctx, b)
+		_, _, _, err = r.watched(ctx, b, setup.Topology)
 	}
 	if end := r.lab.End(ctx, setup); err == nil {
 		err = end
@@ -117,7 +117,7 @@ func referenceCell(p *plan.Plan, block int, like plan.Cell) (plan.Cell, error) {
 	s.Lab = p.LabOf(block)
 	s.Kernels, s.NICs, s.Clients, s.Streams = nil, nil, nil, nil
 	s.Scenarios, s.Workloads, s.Policies = []string{like.Get(plan.FactorScenario)}, []string{referenceWorkload}, []int{0}
-	s.Measure.Duration, s.Measure.Warmup = referenceDuration, 0
+	s.Measure.Duration, s.Measure.Warmup, s.Measure.Count = referenceDuration, 0, nil
 	for _, d := range catalog.Datapaths {
 		if d.Name != referenceDatapath {
 			continue

@@ -112,9 +112,10 @@ type Workload struct {
 	Work    Work     `json:"work"`
 	// Stop is the metric that a stopping rule looks at; "" is the first headline.
 	Stop string `json:"stop,omitempty"`
-	// Figure names the files of its figures; those of Study come first.
+	// Figure names the files of its figures.
 	Figure string `json:"figure"`
-	Study  bool   `json:"study,omitempty"` // the study has a figure of it
+	// Study are the numbers of the study's own figures of it, by scenario; these come first.
+	Study map[string]string `json:"study,omitempty"`
 }
 
 // Metric is one figure that a workload reports.

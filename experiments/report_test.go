@@ -140,7 +140,7 @@ const (
 	inPart  = "in part" // an order has some of its arms
 	asWhole = "as a whole"
 	ofOne   = "of one trial" // which is too few, whatever arms there are
-	notAll  = "" // the run has not both ends
+	notAll  = ""             // the run has not both ends
 )
 
 const (

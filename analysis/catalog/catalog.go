@@ -218,6 +218,12 @@ func (c Catalog) Level(factors map[string]string, key string) string {
 	if level := factors[key]; level != "" {
 		return level
 	}
+	return c.Default(factors, key)
+}
+
+// Default is the level that an option of an arm with these factors has without
+// asking, "" if its filter has no such option.
+func (c Catalog) Default(factors map[string]string, key string) string {
 	_, filter := c.Place(factors)
 	f, _ := c.Filter(filter)
 	return f.Defaults[key]
@@ -230,10 +236,8 @@ func (c Catalog) AtDefault(factors map[string]string, key string) bool {
 	if level == "" {
 		return true
 	}
-	_, filter := c.Place(factors)
-	f, _ := c.Filter(filter)
 	o, _ := c.Option(key)
-	return level == f.Defaults[key] || level == o.Means[factors[FactorScenario]]
+	return level == c.Default(factors, key) || level == o.Means[factors[FactorScenario]]
 }
 
 // Regime is which packets ask the policies of an arm, "" if it has none or that

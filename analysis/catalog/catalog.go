@@ -144,11 +144,6 @@ type Preset struct {
 	Filter string `json:"filter"`
 }
 
-// Empty says whether nothing is in it.
-func (c Catalog) Empty() bool {
-	return len(c.Fabrics)+len(c.Filters)+len(c.Options)+len(c.Workloads)+len(c.Presets) == 0
-}
-
 // find is the entry of a name, the zero value if there is none.
 func find[T any](all []T, is func(T) bool) (T, bool) {
 	if i := slices.IndexFunc(all, is); i >= 0 {
@@ -311,11 +306,6 @@ func (c Catalog) HigherIsBetter(metric string) bool {
 		}
 	}
 	return false
-}
-
-// Reports says whether a workload lists a metric as its own.
-func (c Catalog) Reports(metric string) bool {
-	return slices.ContainsFunc(c.Workloads, func(w Workload) bool { _, ok := w.Metric(metric); return ok })
 }
 
 // Join puts catalogs of several plans together. Of what two of them have the first

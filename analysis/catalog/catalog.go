@@ -112,9 +112,10 @@ type Workload struct {
 	Work    Work     `json:"work"`
 	// Stop is the metric that a stopping rule looks at; "" is the first headline.
 	Stop string `json:"stop,omitempty"`
-	// Figure names the files of its figures; those of Study come first.
+	// Figure names the files of its figures.
 	Figure string `json:"figure"`
-	Study  bool   `json:"study,omitempty"` // the study has a figure of it
+	// Study are the numbers of the study's own figures of it, by scenario; these come first.
+	Study map[string]string `json:"study,omitempty"`
 }
 
 // Metric is one figure that a workload reports.
@@ -141,11 +142,6 @@ type Preset struct {
 	Name   string `json:"name"`
 	Fabric string `json:"fabric"`
 	Filter string `json:"filter"`
-}
-
-// Empty says whether nothing is in it.
-func (c Catalog) Empty() bool {
-	return len(c.Fabrics)+len(c.Filters)+len(c.Options)+len(c.Workloads)+len(c.Presets) == 0
 }
 
 // find is the entry of a name, the zero value if there is none.
@@ -217,6 +213,12 @@ func (c Catalog) Level(factors map[string]string, key string) string {
 	if level := factors[key]; level != "" {
 		return level
 	}
+	return c.Default(factors, key)
+}
+
+// Default is the level that an option of an arm with these factors has without
+// asking, "" if its filter has no such option.
+func (c Catalog) Default(factors map[string]string, key string) string {
 	_, filter := c.Place(factors)
 	f, _ := c.Filter(filter)
 	return f.Defaults[key]
@@ -229,10 +231,8 @@ func (c Catalog) AtDefault(factors map[string]string, key string) bool {
 	if level == "" {
 		return true
 	}
-	_, filter := c.Place(factors)
-	f, _ := c.Filter(filter)
 	o, _ := c.Option(key)
-	return level == f.Defaults[key] || level == o.Means[factors[FactorScenario]]
+	return level == c.Default(factors, key) || level == o.Means[factors[FactorScenario]]
 }
 
 // Regime is which packets ask the policies of an arm, "" if it has none or that
@@ -306,11 +306,6 @@ func (c Catalog) HigherIsBetter(metric string) bool {
 		}
 	}
 	return false
-}
-
-// Reports says whether a workload lists a metric as its own.
-func (c Catalog) Reports(metric string) bool {
-	return slices.ContainsFunc(c.Workloads, func(w Workload) bool { _, ok := w.Metric(metric); return ok })
 }
 
 // Join puts catalogs of several plans together. Of what two of them have the first

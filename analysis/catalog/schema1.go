@@ -81,10 +81,10 @@ func schema1Options() []Option {
 func schema1Workloads() []Workload {
 	rate := func(title string) Metric { return Metric{Name: "rate", Title: title, Unit: "1/s", Higher: true} }
 	return []Workload{
-		{Name: "TCP_STREAM", Protocol: TCP, Tool: "iperf3", Figure: "throughput", Study: true,
+		{Name: "TCP_STREAM", Protocol: TCP, Tool: "iperf3", Figure: "throughput", Study: map[string]string{"localhost": "5", "multi-host": "7"},
 			Headline: []Metric{{Name: "throughput", Title: "throughput", Unit: "bit/s", Higher: true}},
 			Work:     Work{Name: "MiB", Instructions: "instructions_per_mib", Bytes: 1 << 20}},
-		{Name: "TCP_RR", Protocol: TCP, Tool: "netperf", Figure: "latency", Study: true, Stop: "rate",
+		{Name: "TCP_RR", Protocol: TCP, Tool: "netperf", Figure: "latency", Study: map[string]string{"localhost": "6", "multi-host": "8"}, Stop: "rate",
 			Headline: []Metric{{Name: "latency_mean", Title: "latency", Unit: "s"}, {Name: "latency_p50", Title: "median latency", Unit: "s"}, rate("transaction rate")},
 			Work:     Work{Name: "transaction", Instructions: "instructions_per_transaction", Packets: 2}},
 		{Name: "TCP_CRR", Protocol: TCP, Tool: "netperf", Figure: "crr-rate",

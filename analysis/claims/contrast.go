@@ -15,6 +15,7 @@ var studyContrast []byte
 // other by which one thing changes at a time.
 type Contrast struct {
 	Schema int     `toml:"schema"`
+	About  string  `toml:"about"` // in a sentence
 	From   Place   `toml:"from"`
 	To     Place   `toml:"to"`
 	Orders []Order `toml:"order"`

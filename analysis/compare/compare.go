@@ -193,21 +193,38 @@ func lines(rows []record.Row) [][]string {
 	return out
 }
 
-// matcher names a cell across runs. Across environments what the rig is does not
-// matter, unless a run compares rigs itself: then each has its like.
+// matcher names a cell across runs: by its ID where all have it, else by its factors
+// without options at their default, as a run from before there was an option says
+// nothing of it. Across environments what the rig is does not matter, unless a run
+// compares rigs itself: then each has its like.
 func matcher(across bool, sets ...*runs.Set) func(*runs.Cell) string {
-	if !across {
-		return func(c *runs.Cell) string { return c.ID }
+	var words catalog.Catalog
+	for _, s := range sets {
+		words = catalog.Join(words, s.Words)
+	}
+	unsaid := func(c *runs.Cell, f, level string) bool {
+		_, option := words.Option(f)
+		return option && level == words.Default(c.Factors, f)
 	}
 	var rig []string
 	for _, f := range []string{"kernel", "nic", "provider", "endpoint"} {
-		if !slices.ContainsFunc(sets, func(s *runs.Set) bool { return varies(s, f) }) {
+		if across && !slices.ContainsFunc(sets, func(s *runs.Set) bool { return varies(s, f) }) {
 			rig = append(rig, f)
 		}
 	}
+	shared := func(id string) bool {
+		return !slices.ContainsFunc(sets, func(s *runs.Set) bool {
+			return !slices.ContainsFunc(s.Cells, func(c *runs.Cell) bool { return c.ID == id })
+		})
+	}
 	return func(c *runs.Cell) string {
+		if !across && shared(c.ID) {
+			return c.ID
+		}
 		f := maps.Clone(c.Factors)
-		maps.DeleteFunc(f, func(name, _ string) bool { return slices.Contains(rig, name) })
+		maps.DeleteFunc(f, func(name, level string) bool {
+			return slices.Contains(rig, name) || level == "" || unsaid(c, name, level)
+		})
 		return fmt.Sprint(f) // maps print sorted
 	}
 }

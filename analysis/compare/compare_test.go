@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -168,5 +169,31 @@ func TestNoNumbers(t *testing.T) {
 	one.Rows = good.Rows[:2]
 	if c := mustRuns(t, one, one, Options{}).Cells[1]; c.Verdict != Undecided || c.Reason != "too few trials for an interval" {
 		t.Errorf("one trial: %+v", c)
+	}
+}
+
+// A run whose cells say an option at its default has the cells of one that was made
+// before there was such an option.
+func TestOptionsAtTheirDefaultAreNoOtherCells(t *testing.T) {
+	old, now := invented("old", runs.ClockVirtual, 3, 1, 1), invented("new", runs.ClockVirtual, 3, 1, 1)
+	for i := range now.Rows {
+		f := maps.Clone(now.Rows[i].Factors)
+		f["filter"], f["prealloc"] = "tc-hash", "off"
+		now.Rows[i].Factors, now.Rows[i].Cell = f, now.Rows[i].Cell+"-later"
+		f = maps.Clone(old.Rows[i].Factors)
+		f["filter"] = "tc-hash"
+		old.Rows[i].Factors = f
+	}
+	res := mustRuns(t, old, now, Options{})
+	if res.Identical || len(res.Cells) == 0 || !res.Reproduced() {
+		t.Errorf("identical %v, cells %+v", res.Identical, res.Cells)
+	}
+	for i := range now.Rows {
+		now.Rows[i].Factors["prealloc"] = "on"
+	}
+	for _, c := range mustRuns(t, old, now, Options{}).Cells {
+		if c.Verdict != Missing {
+			t.Errorf("asked for, it is the same cell: %+v", c)
+		}
 	}
 }

@@ -117,7 +117,10 @@ func (e estimator) sentence(x Explanation) string {
 	case t == nil:
 		return "The study's contrast cannot be said: " + list(first.lacking()) + "."
 	case t.Confidence == 0:
-		return fmt.Sprintf("%s the gain is ×%s, of one trial: what explains it cannot be said.", head, ratio(t.Estimate))
+		if arms := absent(lackingEverywhere(x.Orders)); len(arms) > 0 {
+			return fmt.Sprintf("%s the gain is ×%s, of one trial. %s", head, ratio(t.Estimate), takes(arms))
+		}
+		return fmt.Sprintf("%s the gain is ×%s, of one trial, which is too few to say what explains it.", head, ratio(t.Estimate))
 	case !t.Excludes(1):
 		return fmt.Sprintf("%s the gain is not distinguishable from none: %s. There is nothing to explain.", head, ratioWithInterval(t, e.confidence))
 	}
@@ -129,7 +132,7 @@ func (e estimator) sentence(x Explanation) string {
 	verdict, said := orderMatters(x.Orders), x.Orders
 	if why := lackingEverywhere(x.Orders); len(why) > 0 {
 		if arms := absent(why); len(arms) > 0 {
-			return out[0] + " What explains it takes arms that are not in this run: " + list(arms) + "."
+			return out[0] + " " + takes(arms)
 		}
 		return out[0] + " What explains it cannot be said: " + list(why) + "."
 	}
@@ -137,12 +140,20 @@ func (e estimator) sentence(x Explanation) string {
 		said = said[:1] // the table has the others
 	}
 	for _, d := range said {
+		if d.empty() {
+			continue
+		}
 		out = append(out, sentenceCase(d.Order)+": "+e.explains(d)+".")
 	}
 	if verdict != "" {
 		out = append(out, verdict)
 	}
 	return strings.Join(out, " ")
+}
+
+// takes says which arms would take the whole apart.
+func takes(arms []string) string {
+	return "What explains it takes arms that are not in this run: " + list(arms) + "."
 }
 
 // absent are the arms that reasons name, if all of them are that the run has not the arm.
@@ -201,6 +212,9 @@ func (e estimator) explains(d Decomposition) string {
 			continue
 		}
 		parts = append(parts, e.makes(s))
+	}
+	if arms := absent(d.lacking()); len(arms) > 0 {
+		return strings.Join(append(parts, fmt.Sprintf("to tell %s apart takes what is not in this run: %s", list(missing), list(arms))), "; ")
 	}
 	if len(missing) > 0 {
 		parts = append(parts, fmt.Sprintf("%s cannot be said: %s", list(missing), list(d.lacking())))

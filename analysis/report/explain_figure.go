@@ -72,7 +72,7 @@ func (e estimator) shareFigure(x Explanation) bars {
 		}
 		for i, kind := range []string{kindStructure, kindPath, kindMechanism} {
 			s := d.Steps[slices.IndexFunc(d.Steps, func(s Step) bool { return s.Kind == kind })]
-			row := bar{label: kind, color: i, value: s.Share, why: "cannot be said"}
+			row := bar{label: kind, color: i, value: s.Share, why: "not said"}
 			if i == 0 {
 				row.head = fmt.Sprintf("%s, ×%s in all", d.Order, ratio(d.Total.Estimate))
 			}

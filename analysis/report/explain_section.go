@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,16 +14,16 @@ import (
 // a small table a workload, and what they rest on folded away.
 func (e estimator) explainSection(all []Explanation) section {
 	sec := section{ID: "explain", Title: "What explains it",
-		Note: "The study compared a linear iptables list on Docker's bridge with a hash in tc eBPF on a path of redirects: mechanism, structure and path at once. Here one thing changes a step. " +
+		Note: e.contrast.About + " Here one thing changes a step. " +
 			"Ratios are gains: ×2 is twice as fast. The gains of the steps multiply to the whole, so a step's share is its part on a logarithmic scale. " + stat.RoughNote}
 	if e.clock() == runs.ClockVirtual {
 		sec.Note += " The clock is virtual: gains are in instructions, not in time."
 	}
+	if t := e.wholeTable(all); len(t.Rows) > 0 {
+		sec.Tables = append(sec.Tables, t)
+	}
 	for _, x := range all {
 		tables := []table{e.orderTable(x), e.contrastTable(x), e.slopeTable(x)}
-		if len(tables[0].Rows) == 0 && x.Sentence != "" {
-			sec.Note += " " + x.title() + ": " + x.Sentence
-		}
 		for _, t := range tables {
 			if len(t.Rows) > 0 {
 				sec.Tables = append(sec.Tables, t)
@@ -59,6 +60,26 @@ func (e estimator) orderTable(x Explanation) table {
 		}
 		t.Rows = append(t.Rows, row)
 	}
+	return t
+}
+
+// wholeTable has the study's contrast as a whole, where the run has its ends and none
+// of the arms between them.
+func (e estimator) wholeTable(all []Explanation) table {
+	t := table{ID: "explain-whole", Title: "The study's contrast as a whole",
+		Columns: []column{text("workload"), text("from"), text("to"), number("N"), text("gain"), text("verdict")}}
+	var arms []string
+	for _, x := range all {
+		lacks := absent(lackingEverywhere(x.Orders))
+		if len(lacks) == 0 {
+			continue
+		}
+		d := x.Orders[0]
+		arms = append(arms, lacks...)
+		t.Rows = append(t.Rows, tableRow{Cells: []string{x.title(), d.Arms[0], d.Arms[len(d.Arms)-1], strconv.Itoa(x.Policies), ratioWithInterval(d.Total, e.confidence), d.Word}})
+	}
+	slices.Sort(arms)
+	t.Note = takes(slices.Compact(arms))
 	return t
 }
 

@@ -330,7 +330,7 @@ func TestExplainMissing(t *testing.T) {
 		c    cross
 		want []string
 	}{
-		{"no list in tc", structural().without("tc-linear"), []string{"mechanism and structure cannot be said: bridge+tc-linear is not in this run", "path explains 10 %"}},
+		{"no list in tc", structural().without("tc-linear"), []string{"to tell mechanism and structure apart takes what is not in this run: bridge+tc-linear", "path explains 10 %"}},
 		{"no middle", structural().without("tc-linear", "tc-hash", "nft-set", "ipset"),
 			[]string{"What explains it takes arms that are not in this run: bridge+nft-set (as-study), bridge+tc-hash and bridge+tc-linear."}},
 		{"ipset only", structural().without("nft-set"), []string{"Mechanism first: structure explains"}},
@@ -340,7 +340,7 @@ func TestExplainMissing(t *testing.T) {
 			[]string{"The study's contrast cannot be said: bridge+iptables-legacy (as-study) has no valid number"}},
 		// An unlike option makes another arm of it.
 		{"unlike", structural().changed("tc-linear", func(a *crossArm) { a.options = map[string]string{"attach": "tcx"} }),
-			[]string{"bridge+tc-linear is not in this run"}},
+			[]string{"what is not in this run: bridge+tc-linear"}},
 		{"nothing to explain", structural().changed("cilium-like", func(a *crossArm) { a.cost = each(100, 0) }), []string{"There is nothing to explain"}},
 		{"against", structural().changed("cilium-like", func(a *crossArm) { a.cost = each(30, 0) }), []string{"path works against it, −"}},
 		{"order", structural().changed("nft-set", func(a *crossArm) { a.cost = each(60, 0) }), []string{"The order matters: the shares of mechanism and structure"}},
@@ -422,7 +422,7 @@ func TestExplainOneTrial(t *testing.T) {
 	c := structural()
 	c.trials = 1
 	x := explain(t, c)[0]
-	if !strings.Contains(x.Sentence, "of one trial: what explains it cannot be said") || stepOf(t, x.Orders[0], kindPath).Gain.Confidence != 0 || x.Slopes[0].Each.Confidence != 0 {
+	if !strings.Contains(x.Sentence, "of one trial, which is too few to say what explains it") || stepOf(t, x.Orders[0], kindPath).Gain.Confidence != 0 || x.Slopes[0].Each.Confidence != 0 {
 		t.Errorf("%s\n%+v", x.Sentence, x.Orders[0])
 	}
 }

@@ -66,7 +66,7 @@ func (e estimator) figures() []figure {
 	for _, study := range []bool{true, false} {
 		for _, s := range e.scenarios {
 			for _, m := range ms {
-				if w, _ := e.Words.Workload(m.workload); w.Study == study {
+				if w, _ := e.Words.Workload(m.workload); (len(w.Study) > 0) == study {
 					add(s, m)
 				}
 			}
@@ -95,7 +95,7 @@ func (e estimator) figure(scenario string, m measure) (figure, bool) {
 	f := figure{Name: name + "-" + slug(scenario), Scenario: scenario, measure: m, scale: e.scale(e.Units[m.metric], mediansOf(all))}
 	f.Title = fmt.Sprintf("%s, %s", sentenceCase(m.name), scenario)
 	f.Subtitle, f.Basis = subtitle(m), e.basis(all)
-	f.Caption = caption(m, scenario)
+	f.Caption = caption(m, scenario, w.Study[scenario])
 	lines, refs := 0, 0
 	for _, arm := range e.arms {
 		s := series{arm: arm, reference: e.noPolicies(arm)}
@@ -224,11 +224,8 @@ func trialsText(all []Summary) string {
 	return trials + ", " + percent(low) + " to " + percent(high) + " intervals"
 }
 
-// caption says which figure of the 2017 study this one re-draws.
-func caption(m measure, scenario string) string {
-	number := map[string]string{
-		"TCP_STREAM localhost": "5", "TCP_RR localhost": "6", "TCP_STREAM multi-host": "7", "TCP_RR multi-host": "8",
-	}[m.workload+" "+scenario]
+// caption says which figure of the 2017 study this one re-draws, by its number.
+func caption(m measure, scenario, number string) string {
 	s := sentenceCase(m.name) + " against the number of policies, " + scenario + "."
 	if number != "" {
 		s += " The study's figure " + number + ", measured anew."

@@ -187,7 +187,7 @@ func (e estimator) eachAdds(base, with *subject, n int, m overlayMeasure) *Inter
 func (e estimator) overlaySection(all []OverlayCost) section {
 	sec := section{ID: "overlay", Title: "What the overlay costs",
 		Note: "An arm with the overlay less the same arm without: fabric, filter, options and number of policies are equal, and intervals are of differences within blocks where enough are shared. " +
-			"A transaction of TCP_RR crosses the overlay as two packets, one each way; TCP_STREAM is counted by the byte of payload, because segmentation offload carries many packets as one. " +
+			"Work that is a known number of packets is counted by the packet, one each way; bulk data by the byte of payload, because segmentation offload carries many packets as one. " +
 			"What an arm costs without the overlay is all of it, endpoints and workload included. " + stat.RoughNote}
 	if e.clock() == runs.ClockVirtual {
 		sec.Note += " The clock is virtual: time is instructions, not caches or parallelism."

@@ -74,12 +74,6 @@ func (d *dataset) scenarioOf(c *runs.Cell) string {
 	return name
 }
 
-// plainScenario is a place without all but its scenario.
-func plainScenario(scenario string) string {
-	plain, _, _ := strings.Cut(scenario, ", ")
-	return plain
-}
-
 // placeSections has one section for each factor of a place that is compared: who
 // runs where, and what an arm costs on each.
 func (e estimator) placeSections() []section {

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	words "hookbed/analysis/catalog"
 	"hookbed/bpf"
 	"hookbed/driver/bundle"
 	"hookbed/driver/datapath"
@@ -68,35 +69,47 @@ type instance struct {
 	to      netip.Addr
 }
 
-// Subjects lists every program that can be measured. A new one is a line here.
-func Subjects() []Subject {
-	tc := func(name, doc string) Subject {
-		return Subject{Name: name, Hook: HookTC, Doc: doc, Accept: tcOK, render: ours("bridge", bpf.ProgToEndpoint)}
-	}
-	xdp := func(name, doc string) Subject {
-		return Subject{Name: name, Hook: HookXDP, Doc: doc, Accept: xdpPass, render: ours("bridge", bpf.ProgXDP)}
-	}
-	tcPass, xdpPassing := tc("tc-pass", "reads nothing and passes every packet"), xdp("xdp-pass", "reads nothing and passes every packet")
-	tcPass.NoPolicies, xdpPassing.NoPolicies = true, true
-	xdpPassing.render = ours("bridge", bpf.ProgXDPPass)
-	policyFirst := tc("tc-hash-policy-first", "identity and hash, then conntrack only if no policy admits")
-	policyFirst.render = oursAs("tc-hash", "bridge", bpf.ProgToEndpoint, option{"enforce", "policy-first"})
-	return slices.Concat([]Subject{
-		tcPass,
-		tc("tc-linear", "conntrack, then a list asked in order"),
-		tc("tc-hash", "conntrack, identity, then a hash of identity, port and protocol"),
-		policyFirst,
-		tc("tc-lpm", "conntrack, then a trie of source prefixes"),
-		tc("tc-cilium09", "conntrack, then a hash of identities; ports only for new connections"),
-		// With a TTL of 1 the verdict is reached but nothing rewritten or redirected,
-		// so that every run sees the same frame.
-		{Name: "cilium-like", Hook: HookTC, Doc: "tc-hash within the program that joins endpoints", Accept: tcOK, ttl: 1, render: oursAs("tc-hash", "bpf", bpf.ProgFromEndpoint)},
-		xdpPassing,
-		xdp("xdp-linear", "a stateless list asked in order"),
-		xdp("xdp-hash", "a stateless hash of source, port and protocol"),
-		xdp("xdp-lpm", "a stateless trie of source prefixes"),
-	}, peers())
+// Subjects lists every program that can be measured.
+func Subjects() []Subject { return SubjectsOf(datapath.Catalog()) }
+
+// SubjectsOf are the programs of a catalog's filters, as they are where fabrics
+// have none of their own, then other programs that arms load, then those of peers.
+func SubjectsOf(catalog []plan.DatapathEntry) []Subject {
+	policyFirst := Subject{Name: "tc-hash-policy-first", Hook: HookTC, Doc: "identity and hash, then conntrack only if no policy admits", Accept: tcOK,
+		render: oursAs("tc-hash", fabricBase, bpf.ProgToEndpoint, option{"enforce", "policy-first"})}
+	// With a TTL of 1 the verdict is reached but nothing rewritten or redirected,
+	// so that every run sees the same frame.
+	joining := Subject{Name: "cilium-like", Hook: HookTC, Doc: "tc-hash within the program that joins endpoints", Accept: tcOK, ttl: 1,
+		render: oursAs("tc-hash", "bpf", bpf.ProgFromEndpoint)}
+	return slices.Concat(programs(catalog, words.TC, policyFirst), []Subject{joining}, programs(catalog, words.XDP), peers())
 }
+
+// programs are those of the filters of one mechanism, each followed by the variants
+// whose names begin with its.
+func programs(catalog []plan.DatapathEntry, mechanism string, variants ...Subject) (out []Subject) {
+	for _, e := range catalog {
+		if !e.Crossed || !e.Base || e.Mechanism != mechanism || e.Control || e.Peer != "" || len(e.Keys) > 0 {
+			continue
+		}
+		s := Subject{Name: e.Filter, Hook: HookTC, Doc: e.Doc, NoPolicies: e.NoPolicies, Accept: tcOK, render: ours(e.Fabric, bpf.ProgToEndpoint)}
+		if mechanism == words.XDP {
+			s.Hook, s.Accept, s.render = HookXDP, xdpPass, ours(e.Fabric, bpf.ProgXDP)
+			if e.NoPolicies {
+				s.render = ours(e.Fabric, bpf.ProgXDPPass)
+			}
+		}
+		out = append(out, s)
+		for _, v := range variants {
+			if strings.HasPrefix(v.Name, e.Filter+"-") {
+				out = append(out, v)
+			}
+		}
+	}
+	return out
+}
+
+// fabricBase is where filters are measured: it has no programs of its own.
+const fabricBase = "bridge"
 
 // ours renders a subject named like the filter of an arm.
 func ours(fabric, program string) func(Subject, int, Environment) (instance, error) {

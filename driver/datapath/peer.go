@@ -33,8 +33,7 @@ const (
 // NeedsPeers says whether a cell's filter is one that others wrote, which the
 // lab then has to have.
 func NeedsPeers(cell plan.Cell) bool {
-	f := cell.Get(plan.FactorFilter)
-	return f == filterXDPFilter || f == filterBPFilter
+	return slices.ContainsFunc(peerFilters(), func(f filter) bool { return f.peer != "" && f.name == cell.Get(plan.FactorFilter) })
 }
 
 func peerFilters() []filter {

@@ -109,6 +109,18 @@ func (d DatapathEntry) options() []catalog.Option {
 	return out
 }
 
+// RegimeOf is which packets ask the policies of an arm with these options, "" if it
+// has none or that is not known.
+func (d DatapathEntry) RegimeOf(options map[string]string) string {
+	words := catalog.Catalog{Filters: []catalog.Filter{d.filter()}, Options: d.options()}
+	factors := maps.Clone(options)
+	if factors == nil {
+		factors = map[string]string{}
+	}
+	factors[FactorFabric], factors[FactorFilter] = d.Fabric, d.Filter
+	return words.Regime(factors)
+}
+
 func (w WorkloadEntry) words() catalog.Workload {
 	return catalog.Workload{Name: w.Name, Protocol: w.Protocol, Tool: w.Tool, Headline: w.Headline, Metrics: w.Metrics, Work: w.Work, Figure: w.Figure, Study: w.Study}
 }

@@ -36,8 +36,6 @@ const (
 	maxCount    = 10_000_000
 )
 
-const defaultFabric = "bridge" // of an arm that names a filter only
-
 const defaultSeeds = 3 // of virtual time: the least that shows whether a seed matters
 
 // Defaults is what an experiment file need not say. Name, matrix and arms have
@@ -543,7 +541,7 @@ func (l *loader) crossed(t *table, fabrics, filters []string) (entry DatapathEnt
 		t.problem("filter", "is missing beside fabric; write one of %s", quoted(filters))
 	}
 	filter := t.level("filter", "", filters)
-	fabric := t.level("fabric", defaultFabric, fabrics)
+	fabric := t.level("fabric", l.cat.baseFabric(), fabrics)
 	for _, d := range l.cat.Datapaths {
 		if !d.Crossed || d.Filter != filter || d.Fabric != fabric {
 			continue
@@ -605,6 +603,14 @@ func (c Catalog) axes() (fabrics, filters []string) {
 		}
 	}
 	return fabrics, filters
+}
+
+// baseFabric is that of an arm that names a filter only.
+func (c Catalog) baseFabric() string {
+	if i := slices.IndexFunc(c.Datapaths, func(d DatapathEntry) bool { return d.Crossed && d.Base }); i >= 0 {
+		return c.Datapaths[i].Fabric
+	}
+	return ""
 }
 
 func (c Catalog) workload(name string) (WorkloadEntry, bool) {

@@ -216,7 +216,7 @@ type WorkloadEntry struct {
 	Metrics  []catalog.Metric
 	Work     catalog.Work
 	Figure   string
-	Study    bool
+	Study    map[string]string
 }
 
 // Cell is one combination of levels.

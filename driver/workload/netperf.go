@@ -41,7 +41,7 @@ func requestResponse() workload {
 	w.Headline = []catalog.Metric{{Name: "latency_mean", Title: "latency", Unit: "s"}, {Name: "latency_p50", Title: "median latency", Unit: "s"}, rate("transaction rate")}
 	w.Metrics = slices.Concat(latencies("latency_p90", "latency_p99"), sharing("rate", "1/s"))
 	w.Work = catalog.Work{Name: "transaction", Instructions: instructionsPerTransaction, Packets: 2} // acknowledgements ride on them
-	w.Figure, w.Study = "latency", true
+	w.Figure, w.Study = "latency", map[string]string{plan.Localhost: "6", plan.MultiHost: "8"}
 	return w
 }
 

@@ -20,6 +20,7 @@ type Arm struct {
 	// NoPolicies: enforces nothing.
 	NoPolicies bool
 	defaults   map[string]string
+	entry      plan.DatapathEntry // of the catalog, which says what the filter is
 }
 
 // Name tells arms apart: the datapath, the scenario if it is not the first, and
@@ -63,16 +64,16 @@ const (
 	factorScenario = "scenario"
 )
 
-// Arms lists the arms of every filter in the catalog: each fabric with the
+// Arms lists the arms of every filter of a catalog: each fabric with the
 // defaults in both scenarios, and then as many more as it takes to have every
 // pair of levels of any two options, fabric and scenario together in some arm,
 // as far as the catalog lets them be together. What a filter does wrong it
 // mostly does wrong for one level or for two that meet; the whole cross is
 // thousands of arms.
-func Arms() []Arm {
+func Arms(catalog []plan.DatapathEntry) []Arm {
 	byFilter := map[string][]plan.DatapathEntry{}
 	var order []string
-	for _, d := range datapath.Catalog() {
+	for _, d := range catalog {
 		if !d.Crossed || d.Impossible != "" || !runnable(d) {
 			continue
 		}
@@ -109,8 +110,9 @@ func Some(arms []Arm) (out []Arm) {
 	return out
 }
 
-// runnable: what the user brings has no meaning of its own to be held to.
-func runnable(d plan.DatapathEntry) bool { return d.Filter != "custom" }
+// runnable: what the user brings, by keys that name files, has no meaning of its own
+// to be held to.
+func runnable(d plan.DatapathEntry) bool { return len(d.Keys) == 0 }
 
 // build makes an arm of levels of factors; ok is false if the catalog refuses
 // it. An option that the fabric does not have, and only such a one, is "".
@@ -119,7 +121,7 @@ func build(ds []plan.DatapathEntry, levels map[string]string) (a Arm, ok bool) {
 		if d.Fabric != levels[factorFabric] {
 			continue
 		}
-		a = Arm{Datapath: d.Name, Fabric: d.Fabric, Filter: d.Filter, Scenario: levels[factorScenario], NoPolicies: d.NoPolicies, Options: map[string]string{}, defaults: map[string]string{}}
+		a = Arm{Datapath: d.Name, Fabric: d.Fabric, Filter: d.Filter, Scenario: levels[factorScenario], NoPolicies: d.NoPolicies, Options: map[string]string{}, defaults: map[string]string{}, entry: d}
 		for _, o := range d.Options {
 			a.defaults[o.Key] = o.Allowed[0]
 			if a.Options[o.Key] = levels[o.Key]; a.Options[o.Key] == "" {

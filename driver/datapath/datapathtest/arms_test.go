@@ -33,7 +33,7 @@ func (a Arm) level(key string) string {
 // their defaults, every level of every option that the catalog allows is in
 // some arm, and no two arms are the same.
 func TestArmsCoverTheCatalog(t *testing.T) {
-	arms := Arms()
+	arms := Arms(datapath.Catalog())
 	seen := map[string]bool{}
 	for _, a := range arms {
 		if seen[a.Name()] {

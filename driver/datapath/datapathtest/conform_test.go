@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"hookbed/driver/datapath"
 	"hookbed/images"
 )
 
@@ -75,11 +76,11 @@ func peersRoot(t *testing.T) string {
 
 // TestConform puts every arm to the test on this kernel.
 func TestConform(t *testing.T) {
-	arms := Arms()
+	arms := Arms(datapath.Catalog())
+	plain := Defaults(arms)
 	if !*allFlag {
 		arms = Some(arms)
 	}
-	plain := Defaults(Arms())
 	only := regexp.MustCompile(*armsFlag)
 	arms = slices.DeleteFunc(arms, func(a Arm) bool { return !only.MatchString(a.Name()) })
 	rig := Rig{Guest: guestBinary(t), Dir: t.TempDir(), Peers: peersRoot(t), Silence: *silenceFlag, Report: &Report{Of: len(arms)}}

@@ -3,6 +3,7 @@ package datapathtest
 import (
 	"net/netip"
 
+	"hookbed/analysis/catalog"
 	"hookbed/bpf"
 )
 
@@ -11,29 +12,20 @@ const (
 	optPolicy    = "policy"
 	optAction    = "action"
 	optFamily    = "family"
-	optState     = "state"
 	optPlacement = "placement"
 	optEnforce   = "enforce"
 	optHook      = "hook"
 
-	levelL3        = "l3"
-	levelDeny      = "deny"
-	levelIPv6      = "ipv6"
-	levelStateless = "stateless"
-	levelInput     = "input"
-	levelForward   = "forward"
-	levelNew       = "new"
+	levelL3      = "l3"
+	levelDeny    = "deny"
+	levelIPv6    = "ipv6"
+	levelInput   = "input"
+	levelForward = "forward"
+	levelNew     = "new"
 )
 
-// Kinds of filters, as far as promises go.
-const (
-	kindNone      = "none"      // no policy
-	kindNetfilter = "netfilter" // ours
-	kindTC        = "tc"        // ours
-	kindXDP       = "xdp"       // ours
-	kindXDPFilter = "xdp-filter"
-	kindBPFilter  = "bpfilter"
-)
+// bpfilter is the one of others' filters that has exceptions of its own.
+const bpfilter = "bpfilter"
 
 // promise is something on which arms differ. What an arm does not promise is
 // checked too: it must really not happen, or the declaration is wrong.
@@ -63,31 +55,13 @@ type exception struct {
 	reason  string
 }
 
-// kind is what sort of filter an arm has.
-func (a Arm) kind() string {
-	switch a.Filter {
-	case "iptables-legacy", "iptables-nft", "ipset", "nft-linear", "nft-set", "nft-vmap", "nft-interval":
-		return kindNetfilter
-	case "tc-linear", "tc-hash", "tc-lpm", "tc-cilium09":
-		return kindTC
-	case "xdp-linear", "xdp-hash", "xdp-lpm":
-		return kindXDP
-	case kindXDPFilter, kindBPFilter:
-		return a.Filter
-	}
-	return kindNone
+// ours: a filter of this mechanism that has policies and was not written by others.
+func (a Arm) ours(mechanism string) bool {
+	return a.entry.Mechanism == mechanism && a.entry.Peer == "" && !a.NoPolicies
 }
 
 // stateless: a filter that knows no connections.
-func (a Arm) stateless() bool {
-	switch a.kind() {
-	case kindNetfilter:
-		return a.Is(optState, levelStateless)
-	case kindXDP, kindXDPFilter, kindBPFilter:
-		return true
-	}
-	return false
-}
+func (a Arm) stateless() bool { return a.entry.RegimeOf(a.Options) == catalog.Stateless }
 
 // namesPorts: the arm's policies admit some ports and protocols of a source,
 // and by default nothing.
@@ -107,23 +81,23 @@ func exceptions() []exception {
 			"the filter knows no connections: an error needs a policy that names its sender"},
 
 		{promiseKept, Arm.stateless, "the filter knows no connections: every packet needs a policy"},
-		{promiseKept, func(a Arm) bool { return a.kind() == kindTC && !a.Is(optEnforce, levelNew) },
+		{promiseKept, func(a Arm) bool { return a.ours(catalog.TC) && !a.Is(optEnforce, levelNew) },
 			"policy is asked for every packet that is no reply (enforce = all or policy-first)"},
 
-		{promiseFragments, func(a Arm) bool { return a.kind() == kindTC || a.kind() == kindXDP },
+		{promiseFragments, func(a Arm) bool { return a.ours(catalog.TC) || a.ours(catalog.XDP) },
 			"a later fragment has no ports to judge, and the programs reassemble nothing: dropped towards an endpoint with policies"},
 		{promiseFragments, func(a Arm) bool {
-			return a.kind() == kindNetfilter && a.stateless() && a.namesPorts() && !a.Is(optPlacement, levelInput)
+			return a.ours(catalog.Netfilter) && a.stateless() && a.namesPorts() && !a.Is(optPlacement, levelInput)
 		}, "on a node without connection tracking nobody reassembles: a later fragment has no port to match"},
 		{promiseFragments, func(a Arm) bool {
-			return a.kind() == kindNetfilter && a.stateless() && a.namesPorts() && a.Is(optPlacement, levelInput) && a.Is(optFamily, levelIPv6)
+			return a.ours(catalog.Netfilter) && a.stateless() && a.namesPorts() && a.Is(optPlacement, levelInput) && a.Is(optFamily, levelIPv6)
 		}, "IPv6 is reassembled after the hook INPUT: without connection tracking a later fragment has no port to match"},
 
-		{promiseFragments, func(a Arm) bool { return a.kind() == kindBPFilter && a.namesPorts() && a.Is(optFamily, levelIPv6) },
+		{promiseFragments, func(a Arm) bool { return a.Filter == bpfilter && a.namesPorts() && a.Is(optFamily, levelIPv6) },
 			"bpfilter 0.6 reads no port behind IPv6's fragment header, so that no rule about a port admits it"},
 
 		{promiseClosed, func(a Arm) bool {
-			return a.kind() == kindBPFilter && a.Is(optAction, levelDeny) && !a.Is(optPolicy, levelL3) && !(a.Is(optHook, levelInput) && !a.Is(optFamily, levelIPv6))
+			return a.Filter == bpfilter && a.Is(optAction, levelDeny) && !a.Is(optPolicy, levelL3) && !(a.Is(optHook, levelInput) && !a.Is(optFamily, levelIPv6))
 		}, "bpfilter 0.6 reads no port behind IPv6's fragment header nor in a first fragment that ends within TCP's header, so that no rule about a port denies it"},
 
 		{promiseUnregistered, func(a Arm) bool {
@@ -184,7 +158,7 @@ func (ps policySet) names(p bpf.Policy, f flow) bool {
 	match := func(q bpf.Policy) bool {
 		return (q.Proto == 0 || q.Proto == proto) && (q.Port == 0 || int(q.Port) == f.port)
 	}
-	if ps.arm.Filter != "tc-cilium09" {
+	if ps.arm.entry.Structure != catalog.HashAndList {
 		return match(p)
 	}
 	// Its ports are of the endpoint: one that any policy names is open to every

@@ -269,12 +269,20 @@ func unlike(a, b surroundings) []Difference {
 	}
 	var out []Difference
 	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		if !a.virtual && ofPeers(key) && (a.entries[key] == "" || b.entries[key] == "") {
+			continue // only one of them has such arms
+		}
 		if x, y := a.entry(key), b.entry(key); x != y {
 			out = append(out, Difference{key, x, y})
 		}
 	}
 	return out
 }
+
+// ofPeers says whether an entry is about filters by others, which are on the node
+// where an experiment has an arm of theirs. In a sealed guest they are a part of
+// what it boots, so there they matter to every arm.
+func ofPeers(key string) bool { return strings.Contains(key, "peers") }
 
 func (s surroundings) entry(key string) string {
 	if v := s.entries[key]; v != "" {
@@ -293,7 +301,7 @@ func (s surroundings) matters(key string) bool {
 	parts := strings.Split(strings.ToLower(key), ".")
 	last := strings.Join(parts[max(0, len(parts)-2):], ".")
 	switch parts[0] {
-	case "kernel_release", "kernel_cmdline", "endpoint_sha256", "guest_sha256", "image_sha256", "accelerator",
+	case "kernel_release", "kernel_cmdline", "endpoint_sha256", "peers_sha256", "guest_sha256", "image_sha256", "accelerator",
 		"icount_shift", "vcpus", "memory_mib":
 		return true
 	case "data_nic_queues":

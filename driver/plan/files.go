@@ -109,8 +109,8 @@ func whyUnreadable(dir, path string, err error) error {
 		return err
 	}
 	base, err1 := filepath.EvalSymlinks(dir)
-	real, err2 := filepath.EvalSymlinks(filepath.Join(dir, path))
-	if err1 != nil || err2 != nil || real == filepath.Join(base, path) {
+	target, err2 := filepath.EvalSymlinks(filepath.Join(dir, path))
+	if err1 != nil || err2 != nil || target == filepath.Join(base, path) {
 		return failed.Err
 	}
 	return fmt.Errorf("a symbolic link leads out of the experiment's directory, or is not relative, and only what is below it belongs to the experiment (%w); put a copy of the file there", failed.Err)

@@ -31,9 +31,10 @@ type SSHConfig struct {
 	// tried again: one that is booting. 0 tries once.
 	Retry time.Duration
 	// Keepalive is the time between two checks that the machine is there, 0
-	// is 4 s. One that has not answered a check after 2.5 such times is
-	// ErrUnreachable.
+	// is 4 s. One that has not answered a check after Silence, 0 is 2.5 such
+	// times, is ErrUnreachable.
 	Keepalive time.Duration
+	Silence   time.Duration
 }
 
 const (
@@ -105,6 +106,9 @@ func newDialer(cfg SSHConfig) (*dialer, error) {
 	}
 	if cfg.Keepalive <= 0 {
 		d.cfg.Keepalive = keepaliveEvery
+	}
+	if cfg.Silence <= 0 {
+		d.cfg.Silence = d.cfg.Keepalive * 5 / 2
 	}
 	return d, nil
 }

@@ -41,7 +41,8 @@ const (
 	retryPause     = 50 * time.Millisecond
 	bootingConnect = time.Second      // a lost SYN is sent anew sooner than TCP itself would
 	plainConnect   = 10 * time.Second // one try, any distance
-	handshakeLimit = 20 * time.Second // an emulated machine takes seconds under load
+	handshakeRetry = 20 * time.Second // an emulated machine takes seconds under load
+	handshakeOnce  = time.Minute      // where it is not tried again
 	keepaliveEvery = 4 * time.Second
 )
 
@@ -61,6 +62,7 @@ type dialer struct {
 	login   ssh.Signer
 	hostKey ssh.PublicKey
 	connect time.Duration // limit of one TCP connect
+	shake   time.Duration // limit of one handshake
 }
 
 // DialSSH logs in to a machine. Errors of the network wrap ErrUnreachable.
@@ -90,7 +92,7 @@ func DialSSH(ctx context.Context, cfg SSHConfig) (*SSH, error) {
 }
 
 func newDialer(cfg SSHConfig) (*dialer, error) {
-	d := &dialer{cfg: cfg, connect: plainConnect}
+	d := &dialer{cfg: cfg, connect: plainConnect, shake: handshakeOnce}
 	var err error
 	if d.login, err = ssh.ParsePrivateKey(cfg.PrivateKey); err != nil {
 		return nil, fmt.Errorf("read the private key for %s: %w", cfg.Addr, err)
@@ -99,7 +101,7 @@ func newDialer(cfg SSHConfig) (*dialer, error) {
 		return nil, fmt.Errorf("read the pinned host key of %s: %w", cfg.Addr, err)
 	}
 	if cfg.Retry > 0 {
-		d.connect = bootingConnect
+		d.connect, d.shake = bootingConnect, handshakeRetry
 	}
 	if cfg.Dial == nil {
 		d.cfg.Dial = new(net.Dialer).DialContext
@@ -141,7 +143,7 @@ func (d *dialer) handshake(conn net.Conn) (*SSH, error) {
 		return mismatch
 	}
 	// Not a deadline, which connections through another machine do not have.
-	limit := time.AfterFunc(handshakeLimit, func() { _ = conn.Close() })
+	limit := time.AfterFunc(d.shake, func() { _ = conn.Close() })
 	c, channels, requests, err := ssh.NewClientConn(conn, d.cfg.Addr, &ssh.ClientConfig{
 		User:              d.cfg.User,
 		Auth:              []ssh.AuthMethod{ssh.PublicKeys(d.login)},
@@ -149,7 +151,7 @@ func (d *dialer) handshake(conn net.Conn) (*SSH, error) {
 		HostKeyAlgorithms: preferred(d.hostKey.Type()),
 	})
 	if !limit.Stop() {
-		err = fmt.Errorf("no handshake within %s: %w", handshakeLimit, os.ErrDeadlineExceeded)
+		err = fmt.Errorf("no handshake within %s: %w", d.shake, os.ErrDeadlineExceeded)
 	}
 	switch {
 	case err == nil:

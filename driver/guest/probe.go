@@ -22,8 +22,8 @@ const (
 	// machine takes seconds; only what fails takes so long.
 	answerLimit = 30 * time.Second
 	// graceTrips is how many round trips of the slowest witness a denied probe must
-	// stay unanswered after it.
-	graceTrips = 2
+	// stay unanswered.
+	graceTrips = 8
 	probeTick  = 50 * time.Millisecond // between looks at the context
 )
 
@@ -160,15 +160,13 @@ type attempt struct {
 	sent     time.Time
 	datagram *datagram // nil for TCP
 	decided  bool
-	at       time.Time     // when it was decided
-	trip     time.Duration // the way there and back
+	at       time.Time // when it was decided
 	got      outcome
 }
 
 // decide ends an attempt.
 func (t *attempt) decide(got outcome) {
 	t.decided, t.got, t.at = true, got, time.Now()
-	t.trip = t.at.Sub(t.sent)
 }
 
 // waits are how long attempts stay unanswered until that decides.
@@ -339,7 +337,7 @@ func (w waits) silentUntil(tries []attempt) (until time.Time, told bool) {
 				return time.Time{}, false
 			}
 			if from = t.at; t.got.established {
-				slowest = max(slowest, t.trip)
+				slowest = max(slowest, t.at.Sub(t.sent))
 			}
 		}
 		if from.After(last) {
@@ -381,11 +379,5 @@ func (t *attempt) wake() error {
 		return os.NewSyscallError("getsockopt", err)
 	}
 	t.decide(outcomeOf(unix.Errno(errno)))
-	// A connection whose first segment was lost waited for the second; what that
-	// one took TCP knows.
-	info, err := unix.GetsockoptTCPInfo(t.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	if err == nil && info.Total_retrans > 0 && info.Rtt > 0 {
-		t.trip = time.Duration(info.Rtt) * time.Microsecond
-	}
 	return nil
 }

@@ -21,9 +21,9 @@ const (
 	// answerLimit is the least that a probe which must be answered is given. A busy
 	// machine takes seconds; only what fails takes so long.
 	answerLimit = 30 * time.Second
-	// graceTrips is how many round trips of the slowest witness a denied probe must
-	// stay unanswered.
-	graceTrips = 8
+	// graceTrips is how many times what the slowest witness took a denied probe must
+	// stay unanswered after it.
+	graceTrips = 2
 	probeTick  = 50 * time.Millisecond // between looks at the context
 )
 

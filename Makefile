@@ -41,7 +41,7 @@ reproduce: deps build
 
 # Unit, golden, command-line, BPF verdict and local-provider end-to-end tests.
 test: deps build
-	$(GO) test -timeout 20m ./...
+	$(GO) test -timeout 90m ./...
 
 # End to end on libvirt VMs, under emulation where there is no KVM.
 test-vm: deps build

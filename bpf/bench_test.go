@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -130,8 +131,9 @@ func BenchmarkAccounting(b *testing.B) {
 
 // TestHashesAreFlat: a hash of 10 000 policies costs what one of a single policy
 // costs. Both are timed in turns, and the least CPU time of each is compared: noise
-// only ever adds. The bound leaves room for that. Runs of XDP are longer, because the
-// kernel spends some ms on each beside them.
+// only ever adds. The bound leaves room for that, and a busy machine gets more rounds
+// to show each without noise. Runs of XDP are longer, because the kernel spends some
+// ms on each beside them.
 func TestHashesAreFlat(t *testing.T) {
 	for _, o := range objects() {
 		repeat, rounds := 2000, 100
@@ -143,18 +145,22 @@ func TestHashesAreFlat(t *testing.T) {
 			rigs = append(rigs, o.filled(t, StructureHash, manyPolicies(n, false), nil))
 		}
 		best := []time.Duration{time.Hour, time.Hour}
-		for range rounds {
+		ratio := math.Inf(1)
+		for round := 0; round < rounds || ratio > flat && round < 20*rounds; round++ {
 			for i, r := range rigs {
 				best[i] = min(best[i], r.time(o.program, frame{}.bytes(), o.admit, repeat))
 			}
+			ratio = float64(best[1]) / float64(best[0])
 		}
-		ratio := float64(best[1]) / float64(best[0])
 		t.Logf("%s: %v and %v for %d packets, ratio %.3f", o.name, best[0], best[1], repeat, ratio)
-		if ratio > 1.15 {
+		if ratio > flat {
 			t.Errorf("%s: 10 000 policies cost %.2f times what one costs", o.name, ratio)
 		}
 	}
 }
+
+// flat is the largest ratio that counts as no growth.
+const flat = 1.15
 
 // threadTime is what this thread has had of a CPU. Whoever else runs here does
 // not count, but for what they do to caches.

@@ -51,7 +51,7 @@ func TestDoctorInterrupted(t *testing.T) {
 		}
 		return string(data)
 	}
-	eventually(t, time.Minute, "doctor looks at images", func() error {
+	eventually(t, "doctor looks at images", func() error {
 		if !strings.Contains(text(), "\ndoctor: images") {
 			return fmt.Errorf("it says %s", text())
 		}

@@ -6,7 +6,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netns"
 
@@ -142,7 +141,7 @@ func (f *fleet) startLibvirtd(m *fleetMachine) {
 	if out, err := f.on(m, "libvirtd", "--daemon").CombinedOutput(); err != nil {
 		f.t.Fatalf("start libvirtd of %s: %v: %s", m.name, err, out)
 	}
-	eventually(f.t, 30*time.Second, "libvirtd of "+m.name+" answers", func() error {
+	eventually(f.t, "libvirtd of "+m.name+" answers", func() error {
 		out, err := f.on(m, "virsh", "--connect", "qemu:///system", "list").CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, out)
@@ -154,7 +153,7 @@ func (f *fleet) startLibvirtd(m *fleetMachine) {
 func (f *fleet) stopLibvirtd(m *fleetMachine) {
 	f.t.Helper()
 	const script = `pid=$(cat /run/libvirtd.pid); kill "$pid"; while [ -e "/proc/$pid" ]; do sleep 0.05; done`
-	if out, err := f.on(m, "timeout", "20", "sh", "-c", script).CombinedOutput(); err != nil {
+	if out, err := f.on(m, "timeout", "300", "sh", "-c", script).CombinedOutput(); err != nil {
 		f.t.Fatalf("stop libvirtd of %s: %v: %s", m.name, err, out)
 	}
 }

@@ -29,7 +29,7 @@ for p in /proc/[0-9]*; do cat $p/comm; done | grep -e qemu -e dnsmasq`
 // computersClean waits until the computers have nothing of a lab.
 func (f *fleet) computersClean(before []string) {
 	f.t.Helper()
-	eventually(f.t, 10*time.Second, "the computers are as they were", func() error {
+	eventually(f.t, "the computers are as they were", func() error {
 		for i, m := range f.machines {
 			if now := f.computerState(m); now != before[i] {
 				return fmt.Errorf("%s is not as it was:\n%s", m.name, difference(before[i], now))
@@ -77,7 +77,7 @@ chmod 644 /var/lib/hookbed/.hookbed && chown --reference=/var/lib/hookbed /var/l
 		if out, err := f.on(m, "sh", "-c", used, "sh", marker.New("r1", "anna").Text()).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		eventually(t, time.Minute, "libvirt has asked QEMU what it can do, and addresses are as they stay", func() error {
+		eventually(t, "libvirt has asked QEMU what it can do, and addresses are as they stay", func() error {
 			if before[i] = f.computerState(m); strings.Contains(before[i], "qemu-system") || strings.Contains(before[i], "tentative") {
 				return errors.New(before[i])
 			}

@@ -68,7 +68,7 @@ func TestDownOfALivingLab(t *testing.T) {
 		<-ended
 	})
 	root := filepath.Join(dir, "state", "hookbed", "labs")
-	eventually(t, time.Minute, "the run has a lab", func() error {
+	eventually(t, "the run has a lab", func() error {
 		labs, err := lab.Labs(root)
 		if err == nil && (len(labs) != 1 || labs[0].Driver.PID != run.Process.Pid) {
 			err = fmt.Errorf("labs %+v", labs)

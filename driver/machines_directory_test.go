@@ -65,13 +65,13 @@ touch -d '3 hours ago' run-old; ln -s shared /var/lib/link`)
 	if cmd.ProcessState.ExitCode() != exitUsage {
 		t.Errorf("doctor: %s", said)
 	}
-	f.expectAsBefore(before, 5*time.Second)
+	f.expectAsBefore(before)
 
 	// An empty one that is there stays; nothing stays in it.
 	f.onFirst("mkdir /var/lib/empty")
 	before = f.snapshots()
 	f.expectRun(exitOK, "", "/var/lib/empty", "four")
-	f.expectAsBefore(before, 5*time.Second)
+	f.expectAsBefore(before)
 
 	// With a cache the images stay, and the next run uses them. What others put beside
 	// them stays when the images go.

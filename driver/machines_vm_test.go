@@ -10,7 +10,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"hookbed/driver/lab"
 )
@@ -86,7 +85,7 @@ func TestVMMachines(t *testing.T) {
 		_ = cmd.Run() // a process may end while it is looked at
 		return out.String()
 	}
-	eventually(t, time.Minute, "the interactive lab's own helpers have ended", func() error {
+	eventually(t, "the interactive lab's own helpers have ended", func() error {
 		if text := look("node1") + look("node2"); strings.Contains(text, "\nguest\n") {
 			return fmt.Errorf("there are %s", text)
 		}
@@ -116,7 +115,7 @@ func TestVMMachines(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 2*time.Minute, "a trial has run", func() error {
+	eventually(t, "a trial has run", func() error {
 		if trialsStarted(filepath.Join(r.dir, "killed/rows.csv")) == 0 {
 			return fmt.Errorf("none yet: %s", out)
 		}
@@ -125,7 +124,7 @@ func TestVMMachines(t *testing.T) {
 	r.run("ssh", "node1", "--", "sh", "-c", killHelpers)
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
-	eventually(t, 30*time.Second, "node1 has its NIC, and lacks the address", func() error {
+	eventually(t, "node1 has its NIC, and lacks the address", func() error {
 		if text := look("node1"); !strings.Contains(text, "data0") || strings.Contains(text, "198.18.1.11") {
 			return fmt.Errorf("it has %s", text)
 		}
@@ -134,7 +133,7 @@ func TestVMMachines(t *testing.T) {
 	if text := driver("doctor", "machines.toml"); !strings.Contains(text, "ok    data link") {
 		t.Errorf("doctor says %s", text)
 	}
-	eventually(t, 30*time.Second, "node1 is as it was", func() error {
+	eventually(t, "node1 is as it was", func() error {
 		got := strings.Replace(look("node1"), ".hookbed\nimages\nlock\n", "", 1)
 		got = killedRun.ReplaceAllString(got, "") // that directory waits for its hour
 		if got != was[0] {

@@ -126,7 +126,7 @@ func signalled(ts *testscript.TestScript, _ bool, args []string) {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	ts.Check(cmd.Start())
-	deadline := time.Now().Add(5 * time.Minute)
+	deadline := time.Now().Add(15 * time.Minute)
 	for countLines(ts.MkAbs(args[1])) < lines && time.Now().Before(deadline) {
 		time.Sleep(20 * time.Millisecond)
 	}

@@ -224,7 +224,7 @@ func TestVMNetnsEndpoints(t *testing.T) {
 // moment after it is there: libvirt has let it go, and its kernel is on the way.
 func killMachine(t *testing.T, text string) {
 	t.Helper()
-	eventually(t, time.Minute, "a machine boots", func() error {
+	eventually(t, "a machine boots", func() error {
 		files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 		for _, file := range files {
 			argv, _ := os.ReadFile(file)

@@ -305,10 +305,14 @@ const (
 // once, and fails unless every outcome is as wanted. Source addresses that the
 // namespace lacks are added to Link for the time of the probe. A datagram that
 // is wanted to get through is repeated while it is not answered, because
-// nobody else does that.
+// nobody else does that. Those that are wanted to get through have half a minute
+// at least, and are the witnesses of the others, which are sent before them: these
+// must stay silent for Timeout after the last witness was answered, and for several
+// times as long as the slowest took, so that a busy machine's late answer is no
+// denial.
 type Probes struct {
 	Link    string  `json:"link"`
-	Timeout float64 `json:"timeout"` // seconds a denial must stay silent
+	Timeout float64 `json:"timeout"` // seconds a denial must stay silent, at least
 	Tries   []Probe `json:"tries"`
 }
 

@@ -230,7 +230,7 @@ func (s rateSetup) blame(ctx context.Context, err error, rates ...*Rate) error {
 
 const (
 	rateFlow    = "rate"
-	openTimeout = 2 // seconds
+	openTimeout = 30 // seconds; only what fails takes so long
 )
 
 // prepare makes the proven setup ready for frames that are not from a socket.

@@ -257,6 +257,53 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
+// TestDenialsHaveAWitness: beside every probe that must be denied is one to the same
+// server that must be allowed. Without it a busy machine's late answer would pass for
+// a denial.
+func TestDenialsHaveAWitness(t *testing.T) {
+	denied := 0
+	for _, kind := range []string{policyL3, policyL4, policyCIDR} {
+		for _, action := range []string{actionAllow, actionDeny} {
+			for _, clients := range []int{1, 3} {
+				c := clientsCell(t, "iptables", plan.MultiHost, 9, clients, map[string]string{optPolicy: kind, optAction: action})
+				for _, st := range render(t, c).Prove {
+					for _, p := range probesIn(st) {
+						allowed := map[string]bool{}
+						for _, try := range p.Tries {
+							allowed[try.To] = allowed[try.To] || try.Want == bundle.Allow
+						}
+						for _, try := range p.Tries {
+							if try.Want != bundle.Deny {
+								continue
+							}
+							denied++
+							if !allowed[try.To] {
+								t.Errorf("%s %s, %d clients: nothing vouches for the way of %+v", kind, action, clients, try)
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	if denied == 0 {
+		t.Error("nothing is denied")
+	}
+}
+
+// probesIn are the probes of a step, or of those that it does at once.
+func probesIn(st bundle.Step) (out []bundle.Probes) {
+	switch a := st.Do.(type) {
+	case bundle.Probes:
+		out = append(out, a)
+	case bundle.Parallel:
+		for _, s := range a.Steps {
+			out = append(out, probesIn(s)...)
+		}
+	}
+	return out
+}
+
 // TestSizesFollowPolicies: what the kernel is asked to hold, and what the
 // proof expects of it, is N and the frame of each filter.
 func TestSizesFollowPolicies(t *testing.T) {

@@ -8,9 +8,10 @@ import (
 	"hookbed/driver/bundle"
 )
 
-// probeSilence is how long a denied connection must stay unanswered, in
-// seconds. An answered one takes milliseconds even under emulation, and the
-// drop counter has to agree.
+// probeSilence is how long a denied connection must stay unanswered at least, in
+// seconds, after the allowed ones, which are tried after it, were answered. An
+// answered one takes milliseconds even under emulation, and the drop counter has to
+// agree.
 const probeSilence = 0.4
 
 // prove renders the proof that goes before every trial. The same tuples are

@@ -105,6 +105,7 @@ func testAttach(t *testing.T, object, hook, program string) {
 		bundle.Read{Name: "before", From: counter},
 		bundle.AttachBPF{Handle: "o", Program: program, Link: "eth0", Hook: hook})
 	r.must("client", try(bundle.Deny))
+	r.awaitCounter("server", counter, func(got map[string]float64) bool { return got["dropped"] > 0 })
 	got := r.must("server", bundle.Read{Name: "after", From: counter},
 		bundle.Read{Name: "after", From: counter}).Values
 	if got["dropped"] == 0 || got["packets"] != got["dropped"] || got["accepted"] != 0 {

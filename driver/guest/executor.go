@@ -36,6 +36,9 @@ type executor struct {
 	nursery   *nursery
 	peers     peers
 	jit       func() (map[string]string, error) // reads the machine's state of the JIT compiler
+
+	answerLimit time.Duration // see its constant
+	silentLimit time.Duration // see its constant
 }
 
 func newExecutor() (*executor, error) {
@@ -54,6 +57,9 @@ func newExecutor() (*executor, error) {
 		mounted:   engineNamespaces,
 		snapshots: map[string]counters{},
 		jit:       readJIT,
+
+		answerLimit: answerLimit,
+		silentLimit: silentLimit,
 	}, nil
 }
 

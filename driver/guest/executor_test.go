@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -95,6 +96,24 @@ func (r *rig) must(in string, actions ...bundle.Action) bundle.StepResult {
 	}
 	r.raw = reply.Raw
 	return reply.Results[len(reply.Results)-1]
+}
+
+// awaitCounter reads a counter until it is as it should be or a busy machine had time
+// enough to take in what was sent.
+func (r *rig) awaitCounter(in string, from bundle.Counter, ok func(map[string]float64) bool) map[string]float64 {
+	r.t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		got := r.must(in, bundle.Read{Name: "await", From: from}).Values
+		if ok(got) || time.Now().After(deadline) {
+			return got
+		}
+	}
+}
+
+// retransmitted is how many segments an endpoint's TCP has sent once more.
+func (r *rig) retransmitted(in string) float64 {
+	r.t.Helper()
+	return float64(parseSNMP(r.output(in, "cat", "/proc/net/snmp"), "Tcp")["RetransSegs"])
 }
 
 // fails runs an action that must fail with a fault and a message containing

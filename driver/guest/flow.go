@@ -68,10 +68,10 @@ func (c *call) openFlow(a bundle.Flow) error {
 // connectFlow connects in the thread's namespace.
 func (c *call) connectFlow(a bundle.Flow) (*net.TCPConn, error) {
 	p := bundle.Probe{What: a.Handle, From: a.From, To: a.To, Port: a.Port, Want: bundle.Allow}
-	t, err := dial(p, time.Duration(a.Timeout*float64(time.Second)))
+	t, err := dial(p)
 	tries := []attempt{t}
 	if err == nil {
-		err = settle(c.ctx, tries)
+		err = settle(c.ctx, tries, waits{answer: seconds(a.Timeout)})
 	}
 	if got := tries[0].got; err == nil && !got.established {
 		err = subject("open flow: %s was %s", route(p), got.how)
@@ -100,7 +100,7 @@ func (c *call) checkFlow(f *flow, a bundle.Flow) error {
 		return fmt.Errorf("flow wants %q, not %s or %s", a.Want, bundle.Allow, bundle.Deny)
 	}
 	start := time.Now()
-	err := f.exchange(c.ctx, start.Add(time.Duration(a.Timeout*float64(time.Second))))
+	err := f.exchange(c.ctx, start.Add(seconds(a.Timeout)))
 	silent := errors.Is(err, os.ErrDeadlineExceeded) && c.ctx.Err() == nil
 	switch {
 	case silent && a.Want == bundle.Deny:

@@ -190,7 +190,7 @@ func TestGuardConntrack(t *testing.T) {
 	r.pair()
 	r.output("server", "iptables-legacy", "-A", "INPUT", "-m", "conntrack", "--ctstate", "ESTABLISHED", "-j", "ACCEPT")
 	r.must("server", bundle.Listen{Handle: "l", Port: 5001}, bundle.Guard{Conntrack: 1e-12})
-	r.must("client", bundle.Flow{Handle: "f", Op: bundle.FlowOpen, Link: "eth0", From: client4, To: server4, Port: 5001, Timeout: 3})
+	r.must("client", bundle.Flow{Handle: "f", Op: bundle.FlowOpen, Link: "eth0", From: client4, To: server4, Port: 5001, Timeout: heard})
 	got := r.must("server", bundle.Guard{Conntrack: 0.9}).Values
 	if got["conntrack_count"] != 1 || got["conntrack_max"] < 1 {
 		t.Errorf("values are %v, want one connection", got)

@@ -14,15 +14,17 @@ import (
 )
 
 const (
-	silentLimit = time.Second // for the first bytes on an accepted connection
-	maxDatagram = 1 << 16     // bytes
+	// silentLimit is for the first bytes on an accepted connection. It only spares
+	// descriptors that nobody needs, so it is longer than a busy client takes to speak.
+	silentLimit = time.Minute
+	maxDatagram = 1 << 16 // bytes
 )
 
 func doListen(c *call, a bundle.Listen) error {
 	if _, ok := c.x.servers[a.Handle]; ok || a.Handle == "" {
 		return fmt.Errorf("server handle %q is taken", a.Handle)
 	}
-	e := &echoServer{open: map[closer]bool{}}
+	e := &echoServer{open: map[closer]bool{}, silent: c.x.silentLimit}
 	if err := e.listen(c.ctx, a.Port); err != nil {
 		e.close()
 		return fmt.Errorf("listen: %w", err)
@@ -38,7 +40,8 @@ type closer interface{ Close() error }
 
 // echoServer sends back whatever it is sent.
 type echoServer struct {
-	busy sync.WaitGroup
+	silent time.Duration // see silentLimit
+	busy   sync.WaitGroup
 
 	mu     sync.Mutex
 	open   map[closer]bool // listeners and connections
@@ -113,15 +116,15 @@ func (e *echoServer) accept(l net.Listener) {
 		e.keep(conn)
 		e.busy.Go(func() {
 			defer e.drop(conn)
-			echoBytes(conn)
+			echoBytes(conn, e.silent)
 		})
 	}
 }
 
 // echoBytes serves one connection until its other end is done with it.
-func echoBytes(conn net.Conn) {
+func echoBytes(conn net.Conn, silent time.Duration) {
 	buf := make([]byte, maxDatagram)
-	_ = conn.SetReadDeadline(time.Now().Add(silentLimit))
+	_ = conn.SetReadDeadline(time.Now().Add(silent))
 	for {
 		n, err := conn.Read(buf)
 		if n > 0 {

@@ -76,7 +76,7 @@ func testNetkitHook(t *testing.T, r *rig, hook string) {
 	r.must("", bundle.LoadBPF{Handle: "o", Object: "counting", Programs: []string{"tc_count"}, Vars: map[string]string{"verdict": "01000000", "drop": "01"}},
 		bundle.AttachBPF{Handle: "o", Program: "tc_count", Link: "nk0", Hook: hook})
 	r.must("client", try(bundle.Deny))
-	got := r.must("", bundle.Read{Name: "x", From: bundle.Counter{BPF: &bundle.BPFCounter{Handle: "o", Stats: "stats"}}}).Values
+	got := r.awaitCounter("", bundle.Counter{BPF: &bundle.BPFCounter{Handle: "o", Stats: "stats"}}, func(got map[string]float64) bool { return got["dropped"] > 0 })
 	if got["dropped"] == 0 {
 		t.Errorf("%s: counters are %v, want drops", hook, got)
 	}

@@ -18,7 +18,12 @@ import (
 )
 
 const (
-	allowLimit = 3 * time.Second       // the least an allowed connection is given: two SYN retransmissions
+	// answerLimit is the least that a probe which must be answered is given. A busy
+	// machine takes seconds; only what fails takes so long.
+	answerLimit = 30 * time.Second
+	// graceTrips is how many times what the slowest witness took a denied probe must
+	// stay unanswered after it.
+	graceTrips = 2
 	probeTick  = 50 * time.Millisecond // between looks at the context
 )
 
@@ -151,14 +156,28 @@ func (c *call) addSources(link string, sources []string) (remove func(*netlink.H
 // attempt is a connection being tried, or a datagram waiting for its answer.
 type attempt struct {
 	fd       int
-	until    time.Time
+	must     bool // be answered
+	sent     time.Time
 	datagram *datagram // nil for TCP
 	decided  bool
+	at       time.Time // when it was decided
 	got      outcome
 }
 
+// decide ends an attempt.
+func (t *attempt) decide(got outcome) {
+	t.decided, t.got, t.at = true, got, time.Now()
+}
+
+// waits are how long attempts stay unanswered until that decides.
+type waits struct {
+	answer  time.Duration // those that must be answered
+	silence time.Duration // the others, at least
+}
+
 // tryAll tries every probe at once on non-blocking sockets and waits until each
-// is decided: by an answer, or by silence.
+// is decided: by an answer, or by silence. What is to be denied is sent first, so
+// that what is to be allowed is its witness; see silentUntil.
 func (c *call) tryAll(a bundle.Probes) ([]outcome, error) {
 	tries := make([]attempt, len(a.Tries))
 	for i := range tries {
@@ -169,19 +188,20 @@ func (c *call) tryAll(a bundle.Probes) ([]outcome, error) {
 			hangUp(t.fd)
 		}
 	}()
-	silence := time.Duration(a.Timeout * float64(time.Second))
-	for i, p := range a.Tries {
-		limit := silence
-		if p.Want == bundle.Allow {
-			limit = max(silence, allowLimit)
-		}
-		t, err := dial(p, limit)
-		tries[i] = t
-		if err != nil {
-			return nil, fmt.Errorf("probe %q from %s: %w", p.What, p.From, err)
+	for _, want := range []string{bundle.Deny, bundle.Allow} {
+		for i, p := range a.Tries {
+			if p.Want != want {
+				continue
+			}
+			t, err := dial(p)
+			tries[i] = t
+			if err != nil {
+				return nil, fmt.Errorf("probe %q from %s: %w", p.What, p.From, err)
+			}
 		}
 	}
-	if err := settle(c.ctx, tries); err != nil {
+	silence := seconds(a.Timeout)
+	if err := settle(c.ctx, tries, waits{answer: max(silence, c.x.answerLimit), silence: silence}); err != nil {
 		return nil, err
 	}
 	out := make([]outcome, len(tries))
@@ -212,8 +232,8 @@ func sockaddr(a netip.Addr, port int) unix.Sockaddr {
 }
 
 // dial starts one attempt in the thread's namespace.
-func dial(p bundle.Probe, limit time.Duration) (attempt, error) {
-	t := attempt{fd: -1}
+func dial(p bundle.Probe) (attempt, error) {
+	t := attempt{fd: -1, must: p.Want == bundle.Allow}
 	from, to, err := ends(p)
 	if err != nil {
 		return t, err
@@ -234,7 +254,7 @@ func dial(p bundle.Probe, limit time.Duration) (attempt, error) {
 	if err := unix.Bind(t.fd, sockaddr(from, 0)); err != nil {
 		return t, os.NewSyscallError("bind", err)
 	}
-	t.until = time.Now().Add(limit)
+	t.sent = time.Now()
 	port := p.Port
 	if p.Proto == bundle.ICMP {
 		port = 0
@@ -245,10 +265,10 @@ func dial(p bundle.Probe, limit time.Duration) (attempt, error) {
 	}
 	switch {
 	case err == nil && t.datagram == nil:
-		t.decided, t.got = true, outcomeOf(0)
+		t.decide(outcomeOf(0))
 	case err != nil && !errors.Is(err, unix.EINPROGRESS):
 		// Nothing was sent, so nobody denied it: there is no route, say.
-		t.decided, t.got = true, outcome{how: "never sent (" + err.Error() + ")"}
+		t.decide(outcome{how: "never sent (" + err.Error() + ")"})
 	}
 	return t, nil
 }
@@ -261,37 +281,70 @@ func hangUp(fd int) {
 	}
 }
 
-// settle polls until every attempt is decided or ctx ends.
-func settle(ctx context.Context, tries []attempt) error {
+// settle polls until every attempt is decided or ctx ends. Time decides only what
+// was due before a look at its socket that found nothing: a process that was kept
+// waiting finds the answers that came meanwhile.
+func settle(ctx context.Context, tries []attempt, w waits) error {
 	for {
 		var fds []unix.PollFd
-		var which []int
-		now := time.Now()
+		var open []*attempt
 		for i := range tries {
-			t := &tries[i]
-			t.pass(now)
-			if !t.decided {
-				fds, which = append(fds, unix.PollFd{Fd: int32(t.fd), Events: t.events()}), append(which, i)
+			if t := &tries[i]; !t.decided {
+				fds, open = append(fds, unix.PollFd{Fd: int32(t.fd), Events: t.events()}), append(open, t)
 			}
 		}
-		if len(fds) == 0 {
+		if len(open) == 0 {
 			return nil
 		}
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		now := time.Now()
+		denied, told := w.silentUntil(tries)
 		if _, err := unix.Poll(fds, int(probeTick/time.Millisecond)); err != nil && err != unix.EINTR {
 			return os.NewSyscallError("poll", err)
 		}
-		for k, p := range fds {
-			if p.Revents == 0 {
-				continue
+		for i, t := range open {
+			if fds[i].Revents != 0 {
+				if err := t.wake(); err != nil {
+					return err
+				}
 			}
-			if err := tries[which[k]].wake(); err != nil {
-				return err
+			switch {
+			case t.decided:
+			case t.must:
+				t.pass(now, t.sent.Add(w.answer))
+			case told:
+				t.pass(now, denied)
 			}
 		}
 	}
+}
+
+// silentUntil is when silence will have denied what must not be answered; it is
+// not told while a witness is on its way. Witnesses are the attempts that must be
+// answered. They were sent after the others and by the same way, so once they are
+// answered the others had their chance; several times what the slowest of them took
+// is for ways that are not quite the same, such as another queue of a NIC or
+// another socket of the server's. Attempts without a witness have silence alone.
+func (w waits) silentUntil(tries []attempt) (until time.Time, told bool) {
+	var last time.Time
+	var slowest time.Duration
+	for _, t := range tries {
+		from := t.sent
+		if t.must {
+			if !t.decided {
+				return time.Time{}, false
+			}
+			if from = t.at; t.got.established {
+				slowest = max(slowest, t.at.Sub(t.sent))
+			}
+		}
+		if from.After(last) {
+			last = from
+		}
+	}
+	return last.Add(max(w.silence, graceTrips*slowest)), true
 }
 
 func (t *attempt) events() int16 {
@@ -302,14 +355,13 @@ func (t *attempt) events() int16 {
 }
 
 // pass decides what time decides, and repeats a datagram that is due.
-func (t *attempt) pass(now time.Time) {
+func (t *attempt) pass(now, until time.Time) {
 	switch {
-	case t.decided:
-	case now.After(t.until):
-		t.decided, t.got = true, outcome{denied: true, how: "denied (no answer)"}
+	case now.After(until):
+		t.decide(outcome{denied: true, how: "denied (no answer)"})
 	case t.datagram != nil:
 		if errno := t.datagram.repeat(t.fd, now); errno != 0 {
-			t.decided, t.got = true, outcomeOf(errno)
+			t.decide(outcomeOf(errno))
 		}
 	}
 }
@@ -317,13 +369,15 @@ func (t *attempt) pass(now time.Time) {
 // wake looks at what happened to a socket.
 func (t *attempt) wake() error {
 	if t.datagram != nil {
-		t.decided, t.got = t.datagram.answered(t.fd)
+		if answered, got := t.datagram.answered(t.fd); answered {
+			t.decide(got)
+		}
 		return nil
 	}
 	errno, err := unix.GetsockoptInt(t.fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err != nil {
 		return os.NewSyscallError("getsockopt", err)
 	}
-	t.decided, t.got = true, outcomeOf(unix.Errno(errno))
+	t.decide(outcomeOf(unix.Errno(errno)))
 	return nil
 }

@@ -21,15 +21,15 @@ import (
 )
 
 const (
-	listenLimit = 10 * time.Second     // for a server to listen
+	listenLimit = time.Minute          // for a server to listen; one that ends is not waited for
 	listenPoll  = 5 * time.Millisecond // between looks
 	termGrace   = time.Second          // between SIGTERM and SIGKILL
-	killGrace   = 2 * time.Second      // for the kernel to end a killed process
+	killGrace   = 15 * time.Second     // for the kernel to end a killed process
 	rawLimit    = 4 << 20              // bytes kept of a workload's output
 	tailLimit   = 2048                 // bytes of stderr in a message
 	binDirs     = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-	tcpListen   = "0A"                   // TCP_LISTEN in /proc/net/tcp
-	drainDelay  = 500 * time.Millisecond // for output of children that outlive their parent
+	tcpListen   = "0A"            // TCP_LISTEN in /proc/net/tcp
+	drainDelay  = 2 * time.Second // for output of children that outlive their parent
 )
 
 // processEnv is the whole environment of every process the helper starts, so

@@ -149,11 +149,29 @@ func (c *call) enlist(prog *ebpf.Program) (put func(), err error) {
 
 // send hands n frames to the link.
 func (g *generator) send(n uint32) error {
-	_, err := g.coll.Programs[bpf.ProgGenerate].Run(&ebpf.RunOptions{Data: g.frame, Repeat: n, Flags: liveFrames})
+	err := withoutSignals(func() error {
+		_, err := g.coll.Programs[bpf.ProgGenerate].Run(&ebpf.RunOptions{Data: g.frame, Repeat: n, Flags: liveFrames})
+		return err
+	})
 	if errors.Is(err, unix.EINVAL) {
 		return unsupported("this kernel has no live frames: %w", err)
 	}
 	return err
+}
+
+// withoutSignals runs fn on the calling thread, which must be locked. A signal ends a
+// test run after a batch of frames, and the run is then begun anew, all of it; the Go
+// runtime sends such signals, most on a busy machine.
+func withoutSignals(fn func() error) error {
+	var all, before unix.Sigset_t
+	for i := range all.Val {
+		all.Val[i] = ^all.Val[i]
+	}
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &before); err != nil {
+		return fmt.Errorf("block signals: %w", err)
+	}
+	err := fn()
+	return errors.Join(err, unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil))
 }
 
 func (g *generator) sent() (n uint64, err error) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -49,14 +50,18 @@ func testRules(t *testing.T, tool string) {
 	if res.Values["allowed"] != 1 || res.Values["denied"] != 2 {
 		t.Errorf("probes count %v", res.Values)
 	}
+	r.awaitCounter("server", counter, func(got map[string]float64) bool {
+		return got["accepted"] >= 2 && got["dropped"] >= 1 && got["packets"] >= 4
+	})
 	after := r.must("server", bundle.Read{Name: "after", From: counter}).Values
-	if after["accepted"] < 2 || after["dropped"] != 1 || after["packets"] < 4 || after["bytes"] == 0 {
-		t.Errorf("counters after are %v", after)
+	again := r.retransmitted("client") // a busy machine's probes wait long enough for that
+	if after["accepted"] < 2 || after["dropped"] < 1 || after["dropped"] > 1+again || after["packets"] < 4 || after["bytes"] == 0 {
+		t.Errorf("counters after are %v, with %g segments sent again", after, again)
 	}
 	r.must("server", bundle.Expect{What: "two rules", Read: "after", Key: "rules", Op: bundle.Equal, Value: 2},
 		bundle.Expect{What: "drops counted", Read: "after", Since: "before", Key: "dropped", Op: bundle.AtLeast, Value: 1})
-	r.fails("server", bundle.FaultSubject, bundle.Expect{What: "drops counted", Read: "after", Since: "before", Key: "dropped", Op: bundle.AtLeast, Value: 3},
-		"drops counted: after.dropped = 1 (since before: +1), want >= 3")
+	r.fails("server", bundle.FaultSubject, bundle.Expect{What: "drops counted", Read: "after", Since: "before", Key: "dropped", Op: bundle.AtLeast, Value: uint64(after["dropped"]) + 2},
+		fmt.Sprintf("drops counted: after.dropped = %g (since before: +%[1]g), want >= %[2]g", after["dropped"], after["dropped"]+2))
 	r.fails("server", bundle.FaultRig, bundle.Expect{What: "x", Read: "never", Key: "rules", Op: bundle.Equal}, `no snapshot "never"`)
 	if err := r.x.undoTo(1); err != nil {
 		t.Fatal(err)

@@ -238,11 +238,11 @@ func TestSession(t *testing.T) {
 	if mark := h.must(bundle.Request{Mark: true}).Mark; mark != 1 {
 		t.Errorf("mark is %d, want 1", mark)
 	}
-	reply := h.must(chunk("", bundle.Netns{Name: "client"}, bundle.Exec{Argv: []string{"sh", "-c", "echo a >/tmp/a; head -c 1 /dev/zero | wc -c; ls /proc/self >/dev/null && echo ok"}, Timeout: 5, Out: "o"}))
+	reply := h.must(chunk("", bundle.Netns{Name: "client"}, bundle.Exec{Argv: []string{"sh", "-c", "echo a >/tmp/a; head -c 1 /dev/zero | wc -c; ls /proc/self >/dev/null && echo ok"}, Timeout: 60, Out: "o"}))
 	if len(reply.Results) != 2 {
 		t.Errorf("results are %+v", reply.Results)
 	}
-	reply = h.must(chunk("client", bundle.Exec{Argv: []string{"sh", "-c", "echo a >/tmp/a; cat /here; cat /proc/loadavg >/dev/null && cat </dev/null && echo mounted"}, Timeout: 5, Out: "o"}))
+	reply = h.must(chunk("client", bundle.Exec{Argv: []string{"sh", "-c", "echo a >/tmp/a; cat /here; cat /proc/loadavg >/dev/null && cat </dev/null && echo mounted"}, Timeout: 60, Out: "o"}))
 	if reply.Raw["o"] != "inside\nmounted\n" {
 		t.Errorf("the endpoint root shows %q", reply.Raw["o"])
 	}
@@ -374,7 +374,7 @@ func TestByHand(t *testing.T) {
 	add := func(phase bundle.Phase, in string, a bundle.Action) {
 		b.Steps = append(b.Steps, bundle.Step{Node: "node1", Phase: phase, In: in, Do: a})
 	}
-	add(bundle.Run, "server", bundle.Exec{Argv: []string{"iptables-legacy", "-S"}, Timeout: 5, Out: "rules.txt"})
+	add(bundle.Run, "server", bundle.Exec{Argv: []string{"iptables-legacy", "-S"}, Timeout: 60, Out: "rules.txt"})
 	add(bundle.Apply, "", bundle.Netns{Name: "server"})
 	add(bundle.Apply, "server", bundle.Rules{Tool: "iptables-legacy", File: "rules"})
 	for _, f := range b.Files {
@@ -400,7 +400,7 @@ func TestByHand(t *testing.T) {
 	if status != 0 || report.Name != "hand" || len(report.Results) != 3 || !strings.Contains(report.Raw["rules.txt"], "198.19.0.7") {
 		t.Errorf("status %d, report %s", status, out)
 	}
-	add(bundle.Collect, "server", bundle.Exec{Argv: []string{"false"}, Timeout: 5})
+	add(bundle.Collect, "server", bundle.Exec{Argv: []string{"false"}, Timeout: 60})
 	if out, status := byHandProcess(t, dir, b); status != 1 || !strings.Contains(string(out), `"fault": "subject"`) {
 		t.Errorf("a failing bundle ends with status %d: %s", status, out)
 	}

@@ -67,9 +67,14 @@ func (c *call) testRun(r bundle.TestRun) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	start := time.Now()
-	ret, err := prog.Run(&ebpf.RunOptions{Data: frame, Repeat: r.Repeat})
-	took := time.Since(start)
+	var ret uint32
+	var took time.Duration
+	err = withoutSignals(func() error {
+		start := time.Now()
+		ret, err = prog.Run(&ebpf.RunOptions{Data: frame, Repeat: r.Repeat})
+		took = time.Since(start)
+		return err
+	})
 	if err != nil {
 		return 0, err
 	}

@@ -94,7 +94,7 @@ func TestDatagramProbesThatMustFail(t *testing.T) {
 		if p.To == server6 {
 			p.From = client6
 		}
-		return bundle.Probes{Link: "eth0", Timeout: 1.0, Tries: []bundle.Probe{p}}
+		return bundle.Probes{Link: "eth0", Timeout: heard, Tries: []bundle.Probe{p}}
 	}
 	for _, to := range []string{server4, server6} {
 		r.fails("client", bundle.FaultSubject, try(bundle.Probe{To: to, Port: 5001, Proto: bundle.UDP, Want: bundle.Deny}), "it: ", "udp ", " was allowed, want deny")
@@ -116,7 +116,7 @@ func TestDatagramsRefusedByAnAdministrator(t *testing.T) {
 		r.pair6()
 		r.must("server", bundle.Listen{Handle: "l", Port: 5001})
 		r.output("server", tool, "-A", "INPUT", "-p", "udp", "-j", "REJECT", "--reject-with", how)
-		r.must("client", bundle.Probes{Link: "eth0", Timeout: 0.1, Tries: []bundle.Probe{{What: "c", From: who[0], To: who[2], Port: 5001, Proto: bundle.UDP, Want: bundle.Deny}}})
+		r.must("client", bundle.Probes{Link: "eth0", Timeout: heard, Tries: []bundle.Probe{{What: "c", From: who[0], To: who[2], Port: 5001, Proto: bundle.UDP, Want: bundle.Deny}}})
 	}
 }
 
@@ -142,7 +142,9 @@ func TestListenEchoes(t *testing.T) {
 	r := newRig(t)
 	r.pair6()
 	r.must("server", bundle.Listen{Handle: "l", Port: 5001})
-	silent, talks := r.connect("[2001:2:0:1::3]:5001"), r.connect("198.18.1.3:5001")
+	r.x.silentLimit = 50 * time.Millisecond
+	r.must("server", bundle.Listen{Handle: "hasty", Port: 5002})
+	silent, talks := r.connect("[2001:2:0:1::3]:5002"), r.connect("198.18.1.3:5001")
 	say := func(text string) {
 		t.Helper()
 		buf := make([]byte, len(text))
@@ -157,10 +159,43 @@ func TestListenEchoes(t *testing.T) {
 	if n, err := silent.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("the silent connection gives %d bytes, %v, want its end", n, err)
 	}
-	say("later, after that second")
+	say("later")
 	r.must("server", bundle.Stop{Handle: "l"})
 	if _, err := talks.Read(make([]byte, 1)); err == nil {
 		t.Error("a connection outlives its listener")
+	}
+}
+
+// slowTalker is a connection that says two things, and notes its deadlines.
+type slowTalker struct {
+	net.Conn
+	says      []string
+	deadlines []time.Time
+}
+
+func (s *slowTalker) SetReadDeadline(at time.Time) error {
+	s.deadlines = append(s.deadlines, at)
+	return nil
+}
+
+func (s *slowTalker) Read(p []byte) (int, error) {
+	if len(s.says) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, s.says[0])
+	s.says = s.says[1:]
+	return n, nil
+}
+
+func (s *slowTalker) Write(p []byte) (int, error) { return len(p), nil }
+
+// TestOnlyTheFirstBytesAreDue: a connection that has spoken may be silent.
+func TestOnlyTheFirstBytesAreDue(t *testing.T) {
+	conn := &slowTalker{says: []string{"early", "late"}}
+	before := time.Now()
+	echoBytes(conn, time.Hour)
+	if d := conn.deadlines; len(d) != 3 || d[0].Before(before.Add(time.Hour)) || !d[1].IsZero() || !d[2].IsZero() {
+		t.Errorf("deadlines are %v, want one for the first bytes and none after", d)
 	}
 }
 
@@ -182,9 +217,9 @@ func TestFlow(t *testing.T) {
 			client := r.x.endpoints["client"].namespace
 			before := r.state(client)
 			r.x.undo.mark()
-			open := bundle.Flow{Handle: "f", Op: bundle.FlowOpen, Link: "eth0", From: who[1], To: who[2], Port: 5001, Timeout: 3}
-			check := bundle.Flow{Handle: "f", Op: bundle.FlowCheck, Timeout: 3}
-			cut := bundle.Flow{Handle: "f", Op: bundle.FlowCheck, Timeout: 0.2, Want: bundle.Deny}
+			open := bundle.Flow{Handle: "f", Op: bundle.FlowOpen, Link: "eth0", From: who[1], To: who[2], Port: 5001, Timeout: heard}
+			check := bundle.Flow{Handle: "f", Op: bundle.FlowCheck, Timeout: heard}
+			cut := bundle.Flow{Handle: "f", Op: bundle.FlowCheck, Timeout: heard, Want: bundle.Deny}
 			if got := r.must("client", open).Values["echo_seconds"]; got <= 0 {
 				t.Errorf("the first echo took %g s", got)
 			}
@@ -192,6 +227,7 @@ func TestFlow(t *testing.T) {
 			r.must("client", check)
 			r.fails("client", bundle.FaultSubject, cut, "bytes came back")
 			r.output("server", tool, "-A", "INPUT", "-s", who[1], "-j", "DROP")
+			cut.Timeout = 0.2
 			r.must("client", cut)
 			cut.Want = bundle.Allow
 			r.fails("client", bundle.FaultSubject, cut, "flow "+who[1], "nothing came back within 0.2 s")
@@ -217,10 +253,12 @@ func TestFlowFailures(t *testing.T) {
 	r := newRig(t)
 	r.pair()
 	before := r.state(r.x.endpoints["client"].namespace)
-	open := bundle.Flow{Handle: "f", Op: bundle.FlowOpen, Link: "eth0", From: stranger4, To: server4, Port: 5001, Timeout: 0.2}
+	open := bundle.Flow{Handle: "f", Op: bundle.FlowOpen, Link: "eth0", From: stranger4, To: server4, Port: 5001, Timeout: heard}
 	r.fails("client", bundle.FaultSubject, open, "open flow: 198.19.0.7 -> 198.18.1.3:5001 was let through and reset")
 	r.output("server", "iptables-legacy", "-A", "INPUT", "-j", "DROP")
-	r.fails("client", bundle.FaultSubject, open, "denied (no answer)")
+	brief := open
+	brief.Timeout = 0.2
+	r.fails("client", bundle.FaultSubject, brief, "denied (no answer)")
 	r.output("server", "iptables-legacy", "-F", "INPUT")
 	if after := r.state(r.x.endpoints["client"].namespace); after != before {
 		t.Errorf("a flow that did not open left\n%s\nit was\n%s", after, before)
@@ -232,5 +270,5 @@ func TestFlowFailures(t *testing.T) {
 	r.fails("client", bundle.FaultRig, bundle.Flow{Handle: "f", Op: bundle.FlowCheck, Want: "maybe"}, `"maybe"`)
 	r.must("server", bundle.Stop{Handle: "l"})
 	// The other end is gone, which is no silence.
-	r.fails("client", bundle.FaultSubject, bundle.Flow{Handle: "f", Op: bundle.FlowCheck, Timeout: 1, Want: bundle.Deny}, "is broken")
+	r.fails("client", bundle.FaultSubject, bundle.Flow{Handle: "f", Op: bundle.FlowCheck, Timeout: heard, Want: bundle.Deny}, "is broken")
 }

@@ -59,8 +59,13 @@ func TestVxlan(t *testing.T) {
 			}
 			r.must("b", bundle.Sniff{Handle: "outer", Link: "data0", Port: 4789}, bundle.Listen{Handle: "echo", Port: 5001})
 			before := r.must("b", link("before")).Values
-			r.must("a", bundle.Probes{Link: "vx0", Timeout: 5, Tries: []bundle.Probe{{What: "through", From: innerOf(0), To: innerOf(1), Port: 5001, Want: bundle.Allow}}})
-			got, after := r.must("b", read("outer")).Values, r.must("b", link("after")).Values
+			r.must("a", bundle.Probes{Link: "vx0", Timeout: 60, Tries: []bundle.Probe{{What: "through", From: innerOf(0), To: innerOf(1), Port: 5001, Want: bundle.Allow}}})
+			// The last segments of the probe may still be on their way.
+			var got, after map[string]float64
+			await(t, func() bool {
+				got, after = r.must("b", read("outer")).Values, r.must("b", link("after")).Values
+				return got["in"] >= 2 && after["rx_packets"]-before["rx_packets"] == got["in"] && after["tx_packets"]-before["tx_packets"] == got["out"]
+			})
 			with, none := "checksum", "no_checksum"
 			if !sum {
 				with, none = none, with
@@ -108,8 +113,8 @@ func TestVxlanSniffFragments(t *testing.T) {
 		r.must(name, bundle.SetLink{Link: "data0", MTU: 600})
 	}
 	r.must("b", bundle.Sniff{Handle: "outer", Link: "data0", Port: 4789}, bundle.Listen{Handle: "echo", Port: 5001})
-	r.must("a", bundle.Probes{Link: "vx0", Timeout: 5, Tries: []bundle.Probe{{What: "large", From: innerOf(0), To: innerOf(1), Port: 5001, Want: bundle.Allow, Proto: bundle.UDP, Size: 1200}}})
-	got := r.must("b", bundle.Read{Name: "x", From: bundle.Counter{Sniff: &bundle.SniffCounter{Handle: "outer"}}}).Values
+	r.must("a", bundle.Probes{Link: "vx0", Timeout: 60, Tries: []bundle.Probe{{What: "large", From: innerOf(0), To: innerOf(1), Port: 5001, Want: bundle.Allow, Proto: bundle.UDP, Size: 1200}}})
+	got := r.awaitCounter("b", bundle.Counter{Sniff: &bundle.SniffCounter{Handle: "outer"}}, func(got map[string]float64) bool { return got["fragments"] >= 3 })
 	link := r.must("b", bundle.Read{Name: "y", From: bundle.Counter{Link: &bundle.LinkCounter{Link: "vx0"}}}).Values
 	if got["fragments"] < 3 || link["fragments"] < 3 {
 		t.Errorf("of a packet in three fragments: %v on the underlay, %v at the node", got, link)
@@ -151,7 +156,8 @@ func TestTunnelIdentity(t *testing.T) {
 	} {
 		before := counted()
 		r.sendOuter(tc.vni, bundle.Frame{From: netip.MustParseAddr(tc.from), To: server, FromPort: 40000, ToPort: 5001, FromMAC: "02:12:0b:0a:00:01", ToMAC: "02:12:0b:0a:00:02"})
-		after := counted()
+		after := before
+		await(t, func() bool { after = counted(); return after["packets"] > before["packets"] })
 		if after[tc.want]-before[tc.want] != 1 || after["packets"]-before["packets"] != 1 {
 			t.Errorf("%s: counters went from %v to %v, want one %s", tc.what, before, after, tc.want)
 		}

@@ -31,16 +31,18 @@ type SSHConfig struct {
 	// tried again: one that is booting. 0 tries once.
 	Retry time.Duration
 	// Keepalive is the time between two checks that the machine is there, 0
-	// is 4 s. One that has not answered a check after 2.5 such times is
-	// ErrUnreachable.
+	// is 4 s. One that has not answered a check after Silence, 0 is 2.5 such
+	// times, is ErrUnreachable.
 	Keepalive time.Duration
+	Silence   time.Duration
 }
 
 const (
 	retryPause     = 50 * time.Millisecond
 	bootingConnect = time.Second      // a lost SYN is sent anew sooner than TCP itself would
 	plainConnect   = 10 * time.Second // one try, any distance
-	handshakeLimit = 20 * time.Second // an emulated machine takes seconds under load
+	handshakeRetry = 20 * time.Second // an emulated machine takes seconds under load
+	handshakeOnce  = time.Minute      // where it is not tried again
 	keepaliveEvery = 4 * time.Second
 )
 
@@ -60,6 +62,7 @@ type dialer struct {
 	login   ssh.Signer
 	hostKey ssh.PublicKey
 	connect time.Duration // limit of one TCP connect
+	shake   time.Duration // limit of one handshake
 }
 
 // DialSSH logs in to a machine. Errors of the network wrap ErrUnreachable.
@@ -89,7 +92,7 @@ func DialSSH(ctx context.Context, cfg SSHConfig) (*SSH, error) {
 }
 
 func newDialer(cfg SSHConfig) (*dialer, error) {
-	d := &dialer{cfg: cfg, connect: plainConnect}
+	d := &dialer{cfg: cfg, connect: plainConnect, shake: handshakeOnce}
 	var err error
 	if d.login, err = ssh.ParsePrivateKey(cfg.PrivateKey); err != nil {
 		return nil, fmt.Errorf("read the private key for %s: %w", cfg.Addr, err)
@@ -98,13 +101,16 @@ func newDialer(cfg SSHConfig) (*dialer, error) {
 		return nil, fmt.Errorf("read the pinned host key of %s: %w", cfg.Addr, err)
 	}
 	if cfg.Retry > 0 {
-		d.connect = bootingConnect
+		d.connect, d.shake = bootingConnect, handshakeRetry
 	}
 	if cfg.Dial == nil {
 		d.cfg.Dial = new(net.Dialer).DialContext
 	}
 	if cfg.Keepalive <= 0 {
 		d.cfg.Keepalive = keepaliveEvery
+	}
+	if cfg.Silence <= 0 {
+		d.cfg.Silence = d.cfg.Keepalive * 5 / 2
 	}
 	return d, nil
 }
@@ -137,7 +143,7 @@ func (d *dialer) handshake(conn net.Conn) (*SSH, error) {
 		return mismatch
 	}
 	// Not a deadline, which connections through another machine do not have.
-	limit := time.AfterFunc(handshakeLimit, func() { _ = conn.Close() })
+	limit := time.AfterFunc(d.shake, func() { _ = conn.Close() })
 	c, channels, requests, err := ssh.NewClientConn(conn, d.cfg.Addr, &ssh.ClientConfig{
 		User:              d.cfg.User,
 		Auth:              []ssh.AuthMethod{ssh.PublicKeys(d.login)},
@@ -145,7 +151,7 @@ func (d *dialer) handshake(conn net.Conn) (*SSH, error) {
 		HostKeyAlgorithms: preferred(d.hostKey.Type()),
 	})
 	if !limit.Stop() {
-		err = fmt.Errorf("no handshake within %s: %w", handshakeLimit, os.ErrDeadlineExceeded)
+		err = fmt.Errorf("no handshake within %s: %w", d.shake, os.ErrDeadlineExceeded)
 	}
 	switch {
 	case err == nil:

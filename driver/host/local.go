@@ -83,7 +83,7 @@ func (l *Local) Run(ctx context.Context, cmd Cmd) error {
 	endGroup(child.Process.Pid)
 	select { // so that nothing is written to Stdout and Stderr after Run
 	case <-done:
-	case <-time.After(lostGrace): // a process that left the group holds them
+	case <-time.After(drainGrace): // a process that left the group holds them
 	}
 	return fmt.Errorf("run %s: %w", cmd.Argv[0], context.Cause(ctx))
 }

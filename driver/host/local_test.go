@@ -75,10 +75,10 @@ func TestLocalChildDiesWithParent(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = parent.Wait() // killed
-	for limit := time.Now().Add(5 * time.Second); !gone(child); time.Sleep(10 * time.Millisecond) {
+	for limit := time.Now().Add(patience); !gone(child); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(limit) {
 			_ = syscall.Kill(child, syscall.SIGKILL)
-			t.Fatal("the child is still there 5 s after its parent was killed")
+			t.Fatalf("the child is still there %s after its parent was killed", patience)
 		}
 	}
 }

@@ -22,7 +22,7 @@ const (
 
 func TestMain(m *testing.M) {
 	if os.Getenv(childEnv) != "" {
-		err := host.NewLocal().Run(context.Background(), host.Cmd{Argv: []string{"sh", "-c", "echo $$; exec sleep 100"}, Stdout: os.Stdout})
+		err := host.NewLocal().Run(context.Background(), host.Cmd{Argv: []string{"sh", "-c", "echo $$; exec sleep 1000"}, Stdout: os.Stdout})
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

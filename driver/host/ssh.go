@@ -20,14 +20,13 @@ const (
 	// of commands another.
 	maxCommands = 8
 	// endGrace is how long an ended command has between SIGTERM and SIGKILL.
-	endGrace = 2 * time.Second
+	endGrace = 5 * time.Second
 	// endLimit bounds the whole ending of a command.
-	endLimit = 5 * time.Second
+	endLimit = 15 * time.Second
 	// sessionLimit is how long a session that the server refuses is tried again.
-	sessionLimit = 2 * time.Second
-	// lostGrace is how long a failed request waits to learn whether the link
-	// is lost: requests fail a moment before the connection's end is known.
-	lostGrace = 500 * time.Millisecond
+	sessionLimit = 20 * time.Second
+	// drainGrace is how long the output of a command that has ended is waited for.
+	drainGrace = 2 * time.Second
 )
 
 // errClosed is the cause of a link that was closed on purpose.
@@ -57,7 +56,7 @@ func newSSH(cfg SSHConfig, conn net.Conn, client *ssh.Client) *SSH {
 		slots: make(chan struct{}, maxCommands), lost: make(chan struct{}),
 	}
 	go func() { s.cut(client.Wait()) }()
-	go s.keepalive(cfg.Keepalive)
+	go s.keepalive(cfg.Keepalive, cfg.Silence)
 	return s
 }
 
@@ -80,25 +79,18 @@ func (s *SSH) Close() error {
 	return nil
 }
 
-// keepalive asks the machine for a sign of life until the link ends. The
-// request is one that no server knows and every server answers.
-func (s *SSH) keepalive(every time.Duration) {
-	limit := every * 5 / 2
+// keepalive asks the machine for a sign of life until the link ends.
+func (s *SSH) keepalive(every, limit time.Duration) {
 	for {
 		select {
 		case <-s.lost:
 			return
 		case <-time.After(every):
 		}
-		answer := make(chan error, 1)
-		go func() {
-			_, _, err := s.client.SendRequest("keepalive@openssh.com", true, nil)
-			answer <- err
-		}()
 		select {
 		case <-s.lost:
 			return
-		case err := <-answer:
+		case err := <-s.lives():
 			if err != nil {
 				s.cut(err)
 			}
@@ -108,13 +100,29 @@ func (s *SSH) keepalive(every time.Duration) {
 	}
 }
 
-// explain adds to the error of a failed request whether the link is lost.
+// lives asks the machine for a sign of life: nil is one. The request is one that no
+// server knows and every server answers.
+func (s *SSH) lives() <-chan error {
+	answer := make(chan error, 1)
+	go func() {
+		_, _, err := s.client.SendRequest("keepalive@openssh.com", true, nil)
+		answer <- err
+	}()
+	return answer
+}
+
+// explain adds to the error of a failed request whether the link is lost. Requests
+// fail a moment before the connection's end is known, so the machine is asked.
 func (s *SSH) explain(err error) error {
 	select {
 	case <-s.lost:
-	case <-time.After(lostGrace):
-		return fmt.Errorf("%s: %w", s.addr, err)
+	case dead := <-s.lives():
+		if dead == nil {
+			return fmt.Errorf("%s: %w", s.addr, err)
+		}
+		s.cut(dead)
 	}
+	<-s.lost
 	return fmt.Errorf("%s: %w: %w", s.addr, ErrUnreachable, s.cause)
 }
 
@@ -231,11 +239,11 @@ func (s *SSH) outcome(ctx context.Context, cmd Cmd, kept *tail, err error) error
 	return fmt.Errorf("run %s: %w", cmd.Argv[0], s.explain(err))
 }
 
-// endScript ends the process group $1: SIGTERM, up to 2 s of grace, SIGKILL.
+// endScript ends the process group $1: SIGTERM, endGrace, SIGKILL.
 // It is written for dash, whose `kill -TERM` does not take `--`.
 const endScript = `kill -s TERM -- "-$1" || exit 0
 i=0
-while [ $i -lt 40 ] && kill -s 0 -- "-$1" 2>/dev/null; do sleep 0.05; i=$((i+1)); done
+while [ $i -lt 100 ] && kill -s 0 -- "-$1" 2>/dev/null; do sleep 0.05; i=$((i+1)); done
 kill -s KILL -- "-$1" 2>/dev/null
 exit 0`
 
@@ -260,7 +268,7 @@ func (s *SSH) end(session *ssh.Session, found <-chan int, done <-chan struct{}) 
 	_ = session.Close() // EOF if the command has ended
 	select {            // so that nothing is written to Stdout and Stderr after Run
 	case <-done:
-	case <-time.After(lostGrace):
+	case <-time.After(drainGrace):
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -452,7 +453,7 @@ func TestHugePlansAndFilesAreRefused(t *testing.T) {
 }
 
 func TestHostileFilesCostLittle(t *testing.T) {
-	start := time.Now()
+	start := cpuTime(t)
 	for _, s := range []string{
 		"a = " + strings.Repeat("[", 60_000),
 		"a = " + strings.Repeat("{a=", 9_000) + "1" + strings.Repeat("}", 9_000),
@@ -466,9 +467,20 @@ func TestHostileFilesCostLittle(t *testing.T) {
 			t.Errorf("%.20s... is taken for an experiment", s)
 		}
 	}
-	if took := time.Since(start); took > 10*time.Second {
+	if took := cpuTime(t) - start; took > 10*time.Second {
 		t.Errorf("took %v", took)
 	}
+}
+
+// cpuTime is how long this process has computed, which others on the same machine
+// do not add to.
+func cpuTime(t *testing.T) time.Duration {
+	t.Helper()
+	var used syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
 func TestLoadNamesAMissingFile(t *testing.T) {

@@ -49,8 +49,22 @@ func victim(path string) error {
 }
 
 // TestKilledInMidAppend kills drivers while they append, at different points of
-// the file's growth, until one finishes: every trial is there once and whole.
+// the file's growth, until one finishes: every trial is there once and whole. On a
+// busy machine one may finish before it is looked at, so there are more runs until
+// some were killed at work.
 func TestKilledInMidAppend(t *testing.T) {
+	kills := 0
+	for runs := 0; kills < 3 && runs < 50; runs++ {
+		kills += killInMidAppend(t)
+	}
+	if kills < 3 {
+		t.Errorf("only %d drivers were killed at work, want at least 3", kills)
+	}
+}
+
+// killInMidAppend is one run, and tells how many drivers it took beside the last.
+func killInMidAppend(t *testing.T) (kills int) {
+	t.Helper()
 	d, err := Create(filepath.Join(t.TempDir(), "run"), makePlan(t, strings.Replace(experiment, "trials = 3", "trials = 6", 1)))
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +72,6 @@ func TestKilledInMidAppend(t *testing.T) {
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
-	kills := 0
 	for growth := int64(1); ; growth += 200_000 {
 		killed := runVictim(t, d.Path(), growth)
 		checkWholeTrials(t, d.Path())
@@ -66,9 +79,6 @@ func TestKilledInMidAppend(t *testing.T) {
 			break
 		}
 		kills++
-	}
-	if kills < 3 {
-		t.Errorf("only %d drivers were killed at work, want at least 3", kills)
 	}
 	again, err := Open(d.Path())
 	if err != nil {
@@ -81,6 +91,7 @@ func TestKilledInMidAppend(t *testing.T) {
 	if n := len(readRows(t, again, "rows.csv")); n != 12*victimRows {
 		t.Errorf("%d rows, want %d", n, 12*victimRows)
 	}
+	return kills
 }
 
 // runVictim runs a driver and kills it once rows.csv has grown; it says
@@ -96,7 +107,8 @@ func runVictim(t *testing.T, path string, growth int64) (killed bool) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	deadline := time.After(30 * time.Second)
+	const limit = 5 * time.Minute // a busy machine may take long
+	deadline := time.After(limit)
 	for {
 		select {
 		case err := <-ended:
@@ -107,7 +119,7 @@ func runVictim(t *testing.T, path string, growth int64) (killed bool) {
 			return err != nil
 		case <-deadline:
 			_ = cmd.Process.Kill()
-			t.Fatal("driver took over 30 s")
+			t.Fatalf("driver took over %s", limit)
 		default:
 			if fileSize(t, path) >= before+growth {
 				_ = cmd.Process.Kill() // it may have ended by itself

@@ -35,8 +35,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// patience only ends a test that hangs: a busy machine may take long for anything.
+const patience = 5 * time.Minute
+
 func driverChild(dir string) int {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
 	h, err := Connect(ctx, Config{StateDir: dir, Lab: "child", Detached: os.Getenv(childDetached) != "", Socket: filepath.Join(dir, "none")})
 	if err == nil {
@@ -68,7 +71,7 @@ func bare(dir, kernel, initramfs string) Machine {
 func connect(t testing.TB, dir string, cacheDir string) *Hypervisor {
 	t.Helper()
 	needRoot(t)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	h, err := Connect(ctx, Config{StateDir: dir, Lab: "t", CacheDir: cacheDir, Socket: filepath.Join(dir, "none")})
 	if err != nil {
@@ -131,6 +134,13 @@ func (w world) members() []string {
 	return found
 }
 
+// awaitGone waits until nobody is left.
+func (w world) awaitGone() {
+	for end := time.Now().Add(patience); len(w.members()) > 0 && time.Now().Before(end); {
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
 func (w world) wantGone(t *testing.T, dir string) {
 	t.Helper()
 	if left := w.members(); len(left) > 0 {
@@ -151,7 +161,6 @@ func (w world) wantGone(t *testing.T, dir string) {
 func TestPrivateLibvirtdLeavesNothing(t *testing.T) {
 	dir := t.TempDir()
 	files := openFiles(t)
-	start := time.Now()
 	h := connect(t, dir, "")
 	w := worldOf(t, *h.record.Process)
 	if err := h.CreateNetwork(t.Context(), mgmt); err != nil {
@@ -163,14 +172,11 @@ func TestPrivateLibvirtdLeavesNothing(t *testing.T) {
 	if err := h.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(start); took > 20*time.Second {
-		t.Errorf("up and down took %v", took)
-	}
 	w.wantGone(t, dir)
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("files remain: %v, %v", left, err)
 	}
-	for end := time.Now().Add(5 * time.Second); openFiles(t) > files && time.Now().Before(end); {
+	for end := time.Now().Add(patience); openFiles(t) > files && time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond) // the connection's reader notices by itself
 	}
 	if n := openFiles(t); n > files {
@@ -233,9 +239,7 @@ func TestKilledDriverLeavesNothing(t *testing.T) {
 	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(10 * time.Second); len(w.members()) > 0 && time.Now().Before(end); {
-		time.Sleep(20 * time.Millisecond)
-	}
+	w.awaitGone()
 	w.wantGone(t, dir)
 	if err := Cleanup(t.Context(), dir); err != nil {
 		t.Error(err)

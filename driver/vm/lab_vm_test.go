@@ -205,9 +205,7 @@ func TestVMKilledDriverEndsItsMachines(t *testing.T) {
 	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(10 * time.Second); len(w.members()) > 0 && time.Now().Before(end); {
-		time.Sleep(20 * time.Millisecond)
-	}
+	w.awaitGone()
 	w.wantGone(t, dir)
 }
 

@@ -25,12 +25,13 @@ import (
 // SystemSocket is where the system's libvirtd listens.
 const SystemSocket = "/run/libvirt/libvirt-sock"
 
+// Limits end what hangs. A busy machine takes many times what an idle one does.
 const (
-	dialLimit   = 5 * time.Second  // to connect to a libvirtd that listens
-	remoteLimit = 30 * time.Second // to connect to a remote libvirtd, through SSH
-	createLimit = 30 * time.Second // for a network to be made
-	daemonLimit = 30 * time.Second // for a private libvirtd to listen
-	endLimit    = 15 * time.Second // for killed processes to be gone
+	dialLimit   = 30 * time.Second // to connect to a libvirtd that listens
+	remoteLimit = time.Minute      // to connect to a remote libvirtd, through SSH
+	createLimit = time.Minute      // for a network to be made
+	daemonLimit = 2 * time.Minute  // for a private libvirtd to listen
+	endLimit    = time.Minute      // for killed processes to be gone
 )
 
 // Config says which libvirt a lab uses and what becomes of it. The zero value

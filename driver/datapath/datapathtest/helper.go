@@ -18,7 +18,7 @@ import (
 )
 
 // callLimit bounds one request to the helper.
-const callLimit = 2 * time.Minute
+const callLimit = 10 * time.Minute
 
 // helper is a conversation with the real guest helper, started as a child in
 // namespaces of its own, as the local provider does it.

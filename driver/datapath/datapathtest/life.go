@@ -197,6 +197,19 @@ func (g *background) loop(turn func() error) {
 	})
 }
 
+// flows waits until there is traffic of both kinds, or something went wrong. A busy
+// computer would be through with an update before the first packet.
+func (g *background) flows() {
+	for end := time.Now().Add(allowLimit); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		g.mu.Lock()
+		failed := len(g.errs) > 0
+		g.mu.Unlock()
+		if failed || g.turns.Load() > 0 && g.tries.Load() > 0 {
+			return
+		}
+	}
+}
+
 // end stops the traffic and says what went wrong.
 func (g *background) end() error {
 	close(g.stop)
@@ -235,6 +248,9 @@ func (b *bench) updateUnderTraffic() error {
 	before := b.echo.received(datapath.ServicePort)
 	g := &background{stop: make(chan struct{})}
 	err := b.startBackground(g)
+	if err == nil {
+		g.flows()
+	}
 	for range updateRounds {
 		if err == nil {
 			err = b.updateRound()

@@ -220,8 +220,8 @@ func (o object) alive() bool {
 	return !errors.Is(err, os.ErrNotExist)
 }
 
-// leftLimit is how long the kernel may take to free what nobody holds.
-const leftLimit = 10 * time.Second
+// leftLimit is how long a busy computer's kernel may take to free what nobody holds.
+const leftLimit = 2 * time.Minute
 
 // left waits until all objects are gone and names those that stay.
 func left(objects []object) []string {

@@ -33,7 +33,7 @@ func lockedStart(cmd *exec.Cmd) error {
 // or endpoint, by asking it, and opens it among the helper's descriptors.
 func openPlace(h *helper, name string) (*place, error) {
 	const out = "netns"
-	step := bundle.Step{Node: name, Phase: bundle.Run, In: name, Do: bundle.Exec{Argv: []string{"readlink", "/proc/self/ns/net"}, Timeout: 10, Out: out}}
+	step := bundle.Step{Node: name, Phase: bundle.Run, In: name, Do: bundle.Exec{Argv: []string{"readlink", "/proc/self/ns/net"}, Timeout: 120, Out: out}}
 	reply, err := h.exec(nil, []bundle.Step{step})
 	if err != nil {
 		return nil, fmt.Errorf("find namespace %s: %w", name, err)
@@ -93,12 +93,11 @@ func (p *place) feed(input string, argv ...string) (string, error) {
 // settle waits until the namespace's addresses are final: duplicate address
 // detection of IPv6 takes a second.
 func (p *place) settle() error {
-	for range 200 {
+	for end := time.Now().Add(allowLimit); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		out, err := p.run("ip", "-6", "-o", "addr", "show", "tentative")
 		if err != nil || strings.TrimSpace(out) == "" {
 			return err
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 	return fmt.Errorf("addresses of %s stay tentative", p.name)
 }

@@ -17,7 +17,11 @@ import (
 // allowLimit is how long a packet that must arrive may take: a lost first SYN
 // is sent again after one second, three and seven, and the computer may be busy.
 // Only what fails takes so long.
-const allowLimit = 15 * time.Second
+const allowLimit = 2 * time.Minute
+
+// graceTrips is how many times an admitted exchange's time a packet must stay
+// unanswered that must be dropped.
+const graceTrips = 8
 
 // answer is what came back of a packet.
 type answer string

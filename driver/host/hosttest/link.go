@@ -176,7 +176,7 @@ func closeInMidRun(t *testing.T, h host.Host) {
 // command that runs and to whoever uses it later. cut cuts the link.
 func LostLink(t *testing.T, h host.Host, cut func()) {
 	t.Helper()
-	r, result := running(context.Background(), t, h, nil, "sh", "-c", "echo $$; exec sleep 20")
+	r, result := running(context.Background(), t, h, nil, "sh", "-c", "echo $$; exec sleep 1000")
 	for _, pid := range readPIDs(t, r) {
 		// Nothing tells a command without input that its host is lost.
 		t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })

@@ -255,13 +255,20 @@ func TestExplainKnownShares(t *testing.T) {
 				if s.Share.Rough != (tt.rough || c.halves && c.trials >= stat.MinFasterHalf) || s.Gain.Rough != tt.rough {
 					t.Errorf("%s, %s: %s is rough %v and %v", tt.name, d.Order, kind, s.Share.Rough, s.Gain.Rough)
 				}
-				if (s.Word == wordSame) != (kind == kindMechanism) {
-					t.Errorf("%s, %s: %s is %q", tt.name, d.Order, kind, s.Word)
+				few := s.Gain.Confidence < 0.95
+				if few && (s.Word != wordUndecided || s.Decides == nil) || !few && (s.Word == wordSame) != (kind == kindMechanism) {
+					t.Errorf("%s, %s: %s is %q, %v", tt.name, d.Order, kind, s.Word, s.Decides)
 				}
 			}
 			if math.Abs(product/d.Total.Estimate-1) > 1e-9 || math.Abs(d.Total.Estimate-5) > 0.15 {
 				t.Errorf("%s, %s: total %g, product of steps %g, want 5", tt.name, d.Order, d.Total.Estimate, product)
 			}
+		}
+		if strings.HasPrefix(tt.name, "few trials") {
+			if !strings.Contains(all[0].Sentence, "the gain is undecided") || !strings.Contains(all[0].Sentence, "about 5 trials a cell would decide") {
+				t.Errorf("%s: %s", tt.name, all[0].Sentence)
+			}
+			continue
 		}
 		if !strings.Contains(all[0].Sentence, "mechanism is not distinguishable from none") || !strings.Contains(all[0].Sentence, "Taken in another order, no share differs") {
 			t.Errorf("%s: %s", tt.name, all[0].Sentence)

@@ -181,7 +181,7 @@ func TestTroubleIsShown(t *testing.T) {
 	for _, want := range []string{
 		"**Shapes, not speeds:**", "**Few trials:**", "**One block:**",
 		"Trials without a usable number: 4 failed, 8 unsupported, 4 void", "| 50 % |",
-		"NIC has no native XDP", `forbidden\|source`, `BPF JIT is "0", want 1`, "| xdp | 100 | no valid number", "seems slower", "at least 25 %",
+		"NIC has no native XDP", `forbidden\|source`, `BPF JIT is "0", want 1`, "| xdp | 100 | no valid number", "undecided ×0.969 (0.965 to 0.973, at least 25 %); about 5 trials a cell would decide",
 	} {
 		if !strings.Contains(md, want) && !strings.Contains(strings.ReplaceAll(md, "**", ""), want) {
 			t.Errorf("report.md lacks %q", want)
@@ -228,7 +228,9 @@ func TestWord(t *testing.T) {
 		{r(1.1, 1.2, 1.3, 0.95), true, "faster"},
 		{r(1.1, 1.2, 1.3, 0.95), false, "slower"},
 		{r(0.9, 0.95, 1, 0.95), true, "not distinguishable"},
-		{r(0.4, 0.5, 0.6, 0.25), true, "seems slower"},
+		{r(0.4, 0.5, 0.6, 0.25), true, "undecided"},
+		{r(0.9, 0.95, 1, 0.25), true, "undecided"},
+		{r(0.4, 0.5, 0.6, 0.949), true, "undecided"},
 		{r(0.5, 0.5, 0.5, 0), true, "undecided (too few trials)"},
 		{&Interval{Estimate: 0.5, Low: 0.5, High: 0.5, N: 1}, true, "undecided (one trial)"},
 	}

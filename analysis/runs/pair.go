@@ -6,6 +6,20 @@ import "strings"
 // block: fewer give a spread that no interval can be built on.
 const MinBlocks = 3
 
+// MinSeeds is MinBlocks in virtual time. Nothing but the seed varies there, and
+// by little: Student's t of two pairs, wide as it is, tells what it holds as often
+// as it says (docs/statistics.md), where the extremes of two trials tell nothing.
+const MinSeeds = 2
+
+// Enough is the number of shared blocks from which on cells with such blocks are
+// paired.
+func Enough(id BlockID) int {
+	if id.Seed != "" {
+		return MinSeeds
+	}
+	return MinBlocks
+}
+
 // BlockID names a block.
 type BlockID struct {
 	Run    string
@@ -50,8 +64,8 @@ type Pairs struct {
 }
 
 // Pair arranges a metric of two cells for comparison: by block, each block's
-// trials reduced by estimate, if they share MinBlocks blocks or more, so that
-// what blocks differ by cancels; else trial by trial.
+// trials reduced by estimate, if they share Enough blocks, so that what blocks
+// differ by cancels; else trial by trial.
 func Pair(a, b *Cell, metric string, estimate func([]float64) float64) Pairs {
 	return PairBlocks(a.Blocks(metric), b.Blocks(metric), estimate)
 }
@@ -68,7 +82,7 @@ func PairBlocks(a, b []Block, estimate func([]float64) float64) Pairs {
 			p.A, p.B = append(p.A, estimate(blk.Values)), append(p.B, estimate(other))
 		}
 	}
-	if p.Blocks = len(p.A); p.Blocks >= MinBlocks {
+	if p.Blocks = len(p.A); p.Blocks > 0 && p.Blocks >= Enough(a[0].ID) {
 		return p
 	}
 	return Pairs{A: values(a), B: values(b), Blocks: min(len(a), len(b))}

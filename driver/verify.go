@@ -150,8 +150,12 @@ func numbersOf(v claims.Verdict) string {
 	if c == nil {
 		return v.Reason
 	}
-	return fmt.Sprintf("%s; %s, %s N=%d over %s N=%d: %s, margin %s, %s", v.Reason, c.Metric, c.Arm, c.Policies, c.Against, c.AgainstPolicies,
+	text := fmt.Sprintf("%s; %s, %s N=%d over %s N=%d: %s, margin %s, %s", v.Reason, c.Metric, c.Arm, c.Policies, c.Against, c.AgainstPolicies,
 		ratioText(&c.Ratio), percentText(v.Margin), trialsText(c.Paired, c.Blocks, c.Trials, c.AgainstTrials))
+	if n := v.Decides(); n != nil {
+		text += "; " + n.String()
+	}
+	return text
 }
 
 func ratioText(r *stat.Estimate) string {

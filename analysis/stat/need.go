@@ -51,6 +51,20 @@ func (n Need) String() string {
 // Finite says whether there is a number at which it would be decided.
 func (n Need) Finite() bool { return n.Bound == NeedAbout || n.Bound == NeedAtLeast }
 
+// Above says whether n takes more than another of the same values.
+func (n Need) Above(other Need) bool {
+	rank := func(n Need) int {
+		switch n.Bound {
+		case NeedNone:
+			return MaxNeed + 2
+		case NeedMore:
+			return MaxNeed + 1
+		}
+		return n.N
+	}
+	return rank(n) > rank(other)
+}
+
 // Question is what a ratio's interval is to decide.
 type Question struct {
 	Confidence float64   // asked for

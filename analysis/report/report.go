@@ -263,6 +263,9 @@ func (c content) reading() []string {
 	if judged > 1 {
 		out = append(out, fmt.Sprintf("%d ratios are judged one by one. At %s each, about %.1f of them would exclude 1 even if nothing differed.", judged, percent(c.Confidence), float64(judged)*(1-c.Confidence)))
 	}
+	if len(c.figures) > 0 {
+		out = append(out, "In line figures every point stands where its N is; interval bars stand a little beside, so that those of several arms can be seen. More than a few arms are shown in panels with the same axes.")
+	}
 	if c.Reference != "" {
 		out = append(out, "The arm compared with is "+c.Reference+", at N = 0.")
 	}

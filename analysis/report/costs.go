@@ -165,7 +165,7 @@ func (e estimator) interval(v stat.Estimate, sc scale) string {
 	if v.Confidence == 0 {
 		return none
 	}
-	text := sc.format(v.Low) + " to " + sc.format(v.High)
+	text := sc.bound(v.Low) + " to " + sc.bound(v.High)
 	if v.Confidence < e.confidence {
 		text += ", " + stated(v)
 	}

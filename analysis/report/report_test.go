@@ -492,6 +492,19 @@ func TestAccelerator(t *testing.T) {
 	}
 }
 
+// A bound above 0 never reads 0, in a table or as a ratio.
+func TestPositiveBoundsDoNotReadZero(t *testing.T) {
+	sc := scale{unit: "µs", divisor: 1e-6, decimals: 1}
+	for v, want := range map[float64]string{20.64e-6: "20.6", 0.012e-6: "0.012", 0: "0.0", -0.01e-6: "-0.0"} {
+		if got := sc.bound(v); got != want {
+			t.Errorf("bound of %g: %s, want %s", v, got, want)
+		}
+	}
+	if got := ratio(0.00012); got != "0.00012" {
+		t.Errorf("ratio: %s", got)
+	}
+}
+
 func TestScale(t *testing.T) {
 	tests := []struct {
 		unit string

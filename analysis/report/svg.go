@@ -225,7 +225,7 @@ func (f figure) tip(p Summary) string {
 	sc := f.scale
 	text := head + strings.TrimSpace(sc.format(p.Median.Estimate)+" "+sc.unit)
 	if p.Median.Confidence > 0 {
-		text += fmt.Sprintf(" (%s to %s, %s)", sc.format(p.Median.Low), sc.format(p.Median.High), percent(p.Median.Confidence))
+		text += fmt.Sprintf(" (%s to %s, %s)", sc.bound(p.Median.Low), sc.bound(p.Median.High), percent(p.Median.Confidence))
 	}
 	return text + ", " + plural(p.N, "trial")
 }

@@ -65,6 +65,15 @@ func (s scale) format(v float64) string {
 	return strconv.FormatFloat(v/s.divisor, 'f', s.decimals, 64)
 }
 
+// bound is a bound of an interval: a positive one never reads 0.
+func (s scale) bound(v float64) string {
+	text := s.format(v)
+	if v > 0 && strings.Trim(text, "0.") == "" {
+		return strconv.FormatFloat(v/s.divisor, 'g', 2, 64)
+	}
+	return text
+}
+
 // titled is a heading with the unit behind it.
 func (s scale) titled(name string) string {
 	if s.unit == "" {

@@ -237,6 +237,9 @@ func TestExplainKnownShares(t *testing.T) {
 		{"few trials, faster half", func(c *cross) { c.trials = 4 }, false},
 		{"blocks", func(c *cross) { c.blocks, c.trials = 6, 3 }, true},
 		{"virtual", func(c *cross) { c.blocks, c.trials, c.clock, c.halves = 4, 1, runs.ClockVirtual, false }, true},
+		{"two seeds", func(c *cross) {
+			c.blocks, c.trials, c.clock, c.halves, c.spread = 2, 1, runs.ClockVirtual, false, 0.0005
+		}, true},
 	} {
 		c := structural()
 		tt.change(&c)
@@ -272,6 +275,57 @@ func TestExplainKnownShares(t *testing.T) {
 		}
 		if !strings.Contains(all[0].Sentence, "mechanism is not distinguishable from none") || !strings.Contains(all[0].Sentence, "Taken in another order, no share differs") {
 			t.Errorf("%s: %s", tt.name, all[0].Sentence)
+		}
+	}
+}
+
+// TestNoDirectionBelowTheConfidence: of as few trials as there may be, no word of
+// an explanation takes a side without the confidence for it, and what takes none
+// says what it would take.
+func TestNoDirectionBelowTheConfidence(t *testing.T) {
+	for _, trials := range []int{1, 2, 4, 6} {
+		c := structural()
+		c.halves, c.trials = false, trials
+		check := func(what, word string, r *Interval, n *stat.Need) {
+			sure := r != nil && r.Confidence >= 0.95
+			if side := word == wordFaster || word == wordSlower; side && !sure || !side && n == nil || side && n != nil {
+				t.Errorf("%d trials, %s: %q of %+v, decided by %v", trials, what, word, r, n)
+			}
+		}
+		for _, x := range explain(t, c) {
+			if strings.Contains(x.Sentence, "seems") || trials < 5 && strings.Contains(x.Sentence, "explains ") && !strings.Contains(x.Sentence, "what explains it cannot be said") {
+				t.Errorf("%d trials: %s", trials, x.Sentence)
+			}
+			for _, d := range x.Orders {
+				check(d.Order, d.Word, d.Total, d.Decides)
+				for _, s := range d.Steps {
+					check(d.Order+", "+s.Kind, s.Word, s.Gain, s.Decides)
+				}
+			}
+			for _, k := range x.Contrasts {
+				check(k.What+" over "+k.OverWhat, k.Word, k.Gain, k.Decides)
+			}
+		}
+	}
+}
+
+// In virtual time it is seeds that decide.
+func TestSeedsDecide(t *testing.T) {
+	c := structural()
+	c.halves, c.clock, c.blocks, c.trials = false, runs.ClockVirtual, 1, 1
+	for _, blocks := range []int{1, 2} {
+		c.blocks = blocks
+		undecided := 0
+		for _, k := range explain(t, c)[0].Contrasts {
+			if k.Decides == nil {
+				continue
+			}
+			if undecided++; k.Decides.Of != stat.NeedSeeds || k.Decides.Bound != stat.NeedNone && k.Decides.N <= blocks {
+				t.Errorf("%d seeds: %s is decided by %v", blocks, k.What, k.Decides)
+			}
+		}
+		if undecided == 0 {
+			t.Errorf("%d seeds decide everything", blocks)
 		}
 	}
 }

@@ -187,6 +187,11 @@ func TestTroubleIsShown(t *testing.T) {
 			t.Errorf("report.md lacks %q", want)
 		}
 	}
+	for _, name := range []string{"report.md", "report.html", "report.json"} {
+		if strings.Contains(read(t, "testdata", "golden", name), "seems") {
+			t.Errorf("%s leans one way without the confidence for it", name)
+		}
+	}
 	for _, name := range []string{"throughput-localhost", "throughput-multi-host"} {
 		if csv := read(t, "testdata", "golden", "figures", name+".csv"); !strings.Contains(csv, "xdp,100,0,,,,,,") {
 			t.Errorf("failed cell is a gap in %s.csv:\n%s", name, csv)

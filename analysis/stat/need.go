@@ -3,6 +3,7 @@ package stat
 import (
 	"fmt"
 	"math"
+	"sort"
 	"strings"
 
 	"gonum.org/v1/gonum/stat/distuv"
@@ -90,14 +91,18 @@ func (e Estimate) Needed(q Question) Need {
 	case !(each > 0):
 		return out
 	default:
-		for out.Bound = NeedAbout; out.N <= MaxNeed; out.N++ {
-			t := quantileOf(methodAt(e.Method, out.N), out.N)
-			if (t((1+q.Confidence)/2)+t(needPower))*each/math.Sqrt(float64(out.N)) <= distance {
-				return out
-			}
-		}
+		// More values never have a wider interval, so halving finds the first.
+		out.Bound = NeedAbout
+		out.N += sort.Search(MaxNeed+1-out.N, func(more int) bool {
+			n := out.N + more
+			t := quantileOf(methodAt(e.Method, n), n)
+			return (t((1+q.Confidence)/2)+t(needPower))*each/math.Sqrt(float64(n)) <= distance
+		})
 	}
-	return Need{N: MaxNeed, Bound: NeedMore, Of: q.Of}
+	if out.N > MaxNeed {
+		return Need{N: MaxNeed, Bound: NeedMore, Of: q.Of}
+	}
+	return out
 }
 
 // distance is how far a ratio's logarithm is from the nearest that it is to be

@@ -37,8 +37,8 @@ func hardShapes() []shape {
 }
 
 // TestFasterHalfOfHardShapes holds the interval of the faster half against
-// shapes that no other interval here is held against. A point less is accepted
-// than of the others. With -v it prints the table of docs/statistics.md: coverage,
+// shapes that no other interval here is held against. Of fewer samples than there,
+// two points less are accepted. With -v it prints the table of docs/statistics.md: coverage,
 // and how many times the lower bound the upper one is, of half of the intervals
 // and of 99 in a hundred.
 func TestFasterHalfOfHardShapes(t *testing.T) {
@@ -48,7 +48,7 @@ func TestFasterHalfOfHardShapes(t *testing.T) {
 		for i, s := range append(shapes(), hardShapes()...) {
 			held, widths := coverHalf(s, rand.New(rand.NewPCG(uint64(n), uint64(i))), n)
 			line += fmt.Sprintf(" %.1f, ×%.2f, ×%.2f |", 100*held, widths[len(widths)/2], widths[len(widths)*99/100])
-			if held < 0.92 || held > 0.985 {
+			if held < 0.91 || held > 0.99 {
 				t.Errorf("%s, n=%d: %.4f held", s.name, n, held)
 			}
 			if s.name == "normal" && widths[len(widths)*99/100] > 4 {
@@ -60,11 +60,13 @@ func TestFasterHalfOfHardShapes(t *testing.T) {
 	t.Logf("\n%s", strings.Join(lines, "\n"))
 }
 
+const hardRounds = 800
+
 func coverHalf(s shape, r *rand.Rand, n int) (held float64, widths []float64) {
-	for range coverageRounds {
+	for range hardRounds {
 		e, _ := quick(r).FasterHalfInterval(s.sample(r, n), false, 0.95)
 		if within(e, s.half).held {
-			held += 1.0 / coverageRounds
+			held += 1.0 / hardRounds
 		}
 		widths = append(widths, e.High/e.Low)
 	}

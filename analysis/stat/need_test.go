@@ -36,7 +36,7 @@ func pilots() []pilot {
 	}
 }
 
-const plannedRounds = 150
+const plannedRounds = 120
 
 // TestPlannedTrialsDecide runs a pilot that decides nothing, plans, and runs again
 // with as many values as planned: with effect and spread unchanged, most of these
@@ -51,7 +51,7 @@ func TestPlannedTrialsDecide(t *testing.T) {
 			for range plannedRounds {
 				e := p.of(p.sample(s, rng, p.n, 1.12), p.sample(s, rng, p.n, 1), rng)
 				n := e.Needed(p.q)
-				if p.decides(e) || n.Bound != NeedAbout || n.N > 150 {
+				if p.decides(e) || n.Bound != NeedAbout || n.N > 80 {
 					continue // nothing to plan, or too long to run here
 				}
 				plans, needs = plans+1, append(needs, n.N)

@@ -651,7 +651,7 @@ func TestMachinesWithoutWhatTrialsNeed(t *testing.T) {
 	if _, err := os.Stat(f.path("run")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a run directory without a trial is left: %v", err)
 	}
-	f.expectAsBefore(before, 5*time.Second)
+	f.expectAsBefore(before)
 }
 
 // TestMachinesRefused: a run never takes the NIC that the connection is on.

@@ -158,8 +158,12 @@ func numbersOf(v claims.Verdict) string {
 	if c == nil {
 		return v.Reason
 	}
-	return fmt.Sprintf("%s; %s, %s N=%d over %s N=%d: %s, margin %s, %s", v.Reason, c.Metric, c.Arm, c.Policies, c.Against, c.AgainstPolicies,
+	text := fmt.Sprintf("%s; %s, %s N=%d over %s N=%d: %s, margin %s, %s", v.Reason, c.Metric, c.Arm, c.Policies, c.Against, c.AgainstPolicies,
 		ratioText(&c.Ratio), percentText(v.Margin), trialsText(c.Paired, c.Blocks, c.Trials, c.AgainstTrials))
+	if n := v.Decides(); n != nil {
+		text += "; " + n.String()
+	}
+	return text
 }
 
 func ratioText(r *stat.Estimate) string {
@@ -167,13 +171,21 @@ func ratioText(r *stat.Estimate) string {
 	case r == nil || r.Estimate == 0:
 		return "no ratio"
 	case r.Confidence == 0:
-		return fmt.Sprintf("x%.3f, no interval", r.Estimate)
+		return "x" + ratioNumber(r.Estimate) + ", no interval"
 	}
-	text := fmt.Sprintf("x%.3f (%.3f to %.3f)", r.Estimate, r.Low, r.High)
+	text := fmt.Sprintf("x%s (%s to %s)", ratioNumber(r.Estimate), ratioNumber(r.Low), ratioNumber(r.High))
 	if r.Rough {
 		text += " " + stat.RoughMark
 	}
 	return text
+}
+
+// ratioNumber never writes 0 for a ratio above it.
+func ratioNumber(v float64) string {
+	if v > 0 && v < 0.01 {
+		return strconv.FormatFloat(v, 'g', 2, 64)
+	}
+	return strconv.FormatFloat(v, 'f', 3, 64)
 }
 
 func percentText(share float64) string { return strconv.FormatFloat(share*100, 'g', 3, 64) + " %" }

@@ -134,6 +134,9 @@ func TestUndecided(t *testing.T) {
 			if v.Verdict != Undecided || v.Missing {
 				t.Errorf("%s with %d trials: %s, missing %v", h, tt.trials, v.Verdict, v.Missing)
 			}
+			if n := v.Decides(); n == nil || n.Finite() && n.N <= tt.trials {
+				t.Errorf("%s with %d trials: decided by %v", h, tt.trials, n)
+			}
 		}
 	}
 	all := rows(1, 5, 0.01, hash(linear(1, 0)), list(linear(1, 0)))

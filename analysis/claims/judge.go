@@ -37,6 +37,8 @@ type Comparison struct {
 	Trials          int           `json:"trials"` // of Arm
 	AgainstTrials   int           `json:"against_trials"`
 	Word            string        `json:"word"` // what this comparison says of the claim
+	// Decides is how many trials, blocks or seeds would decide it, if it is undecided.
+	Decides *stat.Need `json:"decides,omitempty"`
 }
 
 // Verdict is what the rows say of a claim.
@@ -53,7 +55,7 @@ type Verdict struct {
 // Judge judges each claim by the cells of runs. A claim is reproduced if every
 // comparison in it is, contradicted if one is, else undecided. Directions are
 // judged by one-sided tests at Alpha, sameness by two of them (TOST): cells are
-// paired by block where they share runs.MinBlocks blocks, each block reduced by
+// paired by block where they share runs.Enough blocks, each block reduced by
 // the estimator of the plan; else their trials are taken as independent.
 func Judge(set *runs.Set, list []Claim) []Verdict {
 	out := make([]Verdict, 0, len(list))
@@ -292,7 +294,49 @@ func (v Verdict) compare(set *runs.Set, w want, metric string) Comparison {
 	if eq.Ratio.Confidence > 0 {
 		out.Word = w.expect.word(eq, set.Words.HigherIsBetter(metric))
 	}
+	if out.Word == Undecided && out.Ratio.Estimate > 0 {
+		n := out.Ratio.Needed(stat.Question{Confidence: 1 - 2*Alpha, Of: unit(set, p.Paired), Apart: w.expect.apart(v.Margin, set.Words.HigherIsBetter(metric))})
+		out.Decides = &n
+	}
 	return out
+}
+
+// unit is what the values of a comparison are.
+func unit(set *runs.Set, paired bool) string {
+	switch {
+	case len(set.Runs) > 0 && set.Runs[0].Clock() == runs.ClockVirtual:
+		return stat.NeedSeeds
+	case paired:
+		return stat.NeedBlocks
+	}
+	return stat.NeedTrials
+}
+
+// apart are the ratios on which an expectation turns.
+func (x expectation) apart(margin float64, higherIsBetter bool) []float64 {
+	above, below := 1+margin, 1/(1+margin)
+	if !higherIsBetter {
+		above, below = below, above
+	}
+	switch x {
+	case better:
+		return []float64{above}
+	case same:
+		return []float64{below, above}
+	}
+	return []float64{below}
+}
+
+// Decides is how many trials, blocks or seeds would decide the verdict: as many as
+// the comparison takes that takes the most; nil if it is decided, or has no number.
+func (v Verdict) Decides() *stat.Need {
+	var most *stat.Need
+	for _, c := range v.Comparisons {
+		if v.Verdict == Undecided && c.Decides != nil && (most == nil || c.Decides.Above(*most)) {
+			most = c.Decides
+		}
+	}
+	return most
 }
 
 // estimator makes one number of a block's trials, as the plan of the first run says.

@@ -53,6 +53,8 @@ type Cell struct {
 	NewTrials int            `json:"new_trials"`
 	Verdict   string         `json:"verdict"`
 	Reason    string         `json:"why,omitempty"`
+	// Decides is how many trials, blocks or seeds would decide it, if it is undecided.
+	Decides *stat.Need `json:"decides,omitempty"`
 }
 
 // Row is a measurement that differs between two runs in virtual time.
@@ -317,7 +319,31 @@ func (r *Result) test(out Cell, old, now *runs.Cell, estimate func([]float64) fl
 		out.Verdict = Different
 	}
 	out.Ratio = &eq.Ratio
+	if out.Verdict == Undecided {
+		out.need(r.Margin, r.unit(now.Blocks(out.Metric), old.Blocks(out.Metric)))
+	}
 	return out
+}
+
+// need says how many values would decide a cell.
+func (c *Cell) need(margin float64, unit string) {
+	n := c.Ratio.Needed(stat.Question{Confidence: 1 - 2*alpha, Of: unit, Apart: []float64{1 / (1 + margin), 1 + margin}})
+	c.Decides = &n
+	if c.Reason != "" {
+		c.Reason += "; "
+	}
+	c.Reason += n.String()
+}
+
+// unit is what the values of a comparison are: see samples.
+func (r *Result) unit(now, old []runs.Block) string {
+	switch {
+	case r.Clock == runs.ClockVirtual:
+		return stat.NeedSeeds
+	case min(len(now), len(old)) >= runs.MinBlocks:
+		return stat.NeedBlocks
+	}
+	return stat.NeedTrials
 }
 
 // samples of two runs. In virtual time the same block of both has the same

@@ -67,6 +67,9 @@ func TestVerdicts(t *testing.T) {
 		old, now := invented("old", tt.clock, tt.blocks, 1, 1), invented("new", tt.clock, tt.blocks, 2, tt.speed)
 		res := mustRuns(t, old, now, Options{})
 		c := res.Cells[1]
+		if (c.Verdict == Undecided) != (c.Decides != nil) || c.Decides != nil && (c.Decides.N <= c.NewTrials || !strings.Contains(c.Reason, c.Decides.String())) {
+			t.Errorf("%+v: %s is decided by %v, %q", tt, c.Verdict, c.Decides, c.Reason)
+		}
 		if c.Verdict != tt.want || c.Paired != tt.paired || res.Cells[0].Verdict != Same || res.Reproduced() != (tt.want == Same) {
 			t.Errorf("%+v: %s, paired %v, ratio %+v, first cell %s, reproduced %v", tt, c.Verdict, c.Paired, c.Ratio, res.Cells[0].Verdict, res.Reproduced())
 		}
@@ -167,7 +170,7 @@ func TestNoNumbers(t *testing.T) {
 	}
 	one := good
 	one.Rows = good.Rows[:2]
-	if c := mustRuns(t, one, one, Options{}).Cells[1]; c.Verdict != Undecided || c.Reason != "too few trials for an interval" {
+	if c := mustRuns(t, one, one, Options{}).Cells[1]; c.Verdict != Undecided || c.Reason != "too few trials for an interval; it takes at least 2 trials a cell" {
 		t.Errorf("one trial: %+v", c)
 	}
 }

@@ -236,9 +236,30 @@ func (e estimator) told(rs []measured, arms []string, ratioOf func(Summary) *Int
 		open = append(open, arm)
 	}
 	if len(open) > 0 {
-		items = append(items, "undecided: "+strings.Join(open, ", "))
+		items = append(items, "undecided: "+strings.Join(open, ", ")+e.deciding(rs, of[undecided], ratioOf))
 	}
 	return strings.Join(items, "; ")
+}
+
+// deciding says how many trials, blocks or seeds would decide all that is
+// open, in brackets; "" if nothing can be said.
+func (e estimator) deciding(rs []measured, arms []string, ratioOf func(Summary) *Interval) string {
+	var most *stat.Need
+	for _, r := range rs {
+		for _, arm := range arms {
+			g := r.of(arm)
+			if g == nil {
+				continue
+			}
+			if n := e.need(ratioOf(e.summary(g, r.metric))); n != nil && (most == nil || n.Above(*most)) {
+				most = n
+			}
+		}
+	}
+	if most == nil {
+		return ""
+	}
+	return " (" + most.String() + ")"
 }
 
 // upTo names the first few and counts the others.

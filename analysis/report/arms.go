@@ -17,11 +17,7 @@ type arms struct{ f figure }
 
 // GlyphBoxes makes room for the longest name.
 func (a arms) GlyphBoxes(*plot.Plot) []plot.GlyphBox {
-	var width vg.Length
-	for _, s := range a.f.series {
-		width = max(width, nameStyle().Width(s.arm))
-	}
-	return []plot.GlyphBox{{X: 1, Rectangle: vg.Rectangle{Max: vg.Point{X: labelIndent + width}}}}
+	return []plot.GlyphBox{{X: 1, Rectangle: vg.Rectangle{Max: vg.Point{X: labelIndent + a.f.nameWidth}}}}
 }
 
 // Plot implements plot.Plotter.
@@ -68,12 +64,13 @@ func (s series) color() color.NRGBA {
 // arms after the palette is used up.
 func (s series) lineStyle() draw.LineStyle {
 	style := draw.LineStyle{Color: s.color(), Width: 2}
-	switch {
-	case s.reference:
-		style.Dashes = [][]vg.Length{{8, 4}, {2, 4}}[s.index%2]
-	case s.index >= len(palette()):
-		style.Dashes = []vg.Length{10, 3, 3, 3}
+	if s.reference {
+		all := [][]vg.Length{{8, 4}, {2, 4}, {12, 3, 2, 3}, {5, 2}}
+		style.Dashes = all[s.index%len(all)]
+		return style
 	}
+	all := [][]vg.Length{nil, {10, 3, 3, 3}, {5, 3}, {2, 3}}
+	style.Dashes = all[s.index/len(palette())%len(all)]
 	return style
 }
 
@@ -109,16 +106,11 @@ func (s series) cross(c draw.Canvas, at vg.Point) {
 // place is where a point goes on the plot area.
 func (f figure) place(s series, point Summary, c draw.Canvas, p *plot.Plot) vg.Point {
 	x, y := p.Transforms(&c)
-	at := vg.Point{X: x(float64(f.x(point))) + f.shift(s), Y: c.Min.Y + missingY}
+	at := vg.Point{X: x(float64(f.x(point))), Y: c.Min.Y + missingY}
 	if point.Median != nil {
 		at.Y = y(point.Median.Estimate / f.scale.divisor)
 	}
 	return at
-}
-
-// shift moves lines aside, so that points of several arms at one N can be seen.
-func (f figure) shift(s series) vg.Length {
-	return dodge * (vg.Length(s.index) - vg.Length(f.lines-1)/2)
 }
 
 // reference draws an arm without policies across the plot, its interval as a band.
@@ -157,11 +149,12 @@ func (f figure) line(s series, c draw.Canvas, p *plot.Plot) {
 			bars.YErrors = append(bars.YErrors, struct{ Low, High float64 }{at.Y - m.Low/d, m.High/d - at.Y})
 		}
 	}
-	shifted := draw.Crop(c, f.shift(s), f.shift(s), 0, 0)
-	bars.Plot(shifted, p)
+	x, _ := p.Transforms(&c)
+	aside := f.aside(s, x)
+	bars.Plot(draw.Crop(c, aside, aside, 0, 0), p)
 	for _, part := range parts {
-		(&plotter.Line{XYs: part, LineStyle: s.lineStyle()}).Plot(shifted, p)
-		(&plotter.Scatter{XYs: part, GlyphStyle: s.marker()}).Plot(shifted, p)
+		(&plotter.Line{XYs: part, LineStyle: s.lineStyle()}).Plot(c, p)
+		(&plotter.Scatter{XYs: part, GlyphStyle: s.marker()}).Plot(c, p)
 	}
 }
 
@@ -222,7 +215,7 @@ func (l label) draw(c draw.Canvas) {
 		l.s.cross(c, vg.Point{X: x + 9, Y: l.y})
 	}
 	name := nameStyle()
-	c.FillText(name, vg.Point{X: c.Max.X + labelIndent, Y: l.y + name.FontExtents().Descent}, l.s.arm)
+	c.FillText(name, vg.Point{X: c.Max.X + labelIndent, Y: l.y + name.FontExtents().Descent}, shortened(name, l.s.arm, nameMost))
 }
 
 // spread moves labels, sorted by y, at least labelSpace apart, as little as

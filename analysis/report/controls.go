@@ -40,7 +40,11 @@ func (e estimator) sameArms() table {
 					}
 					r := e.ratio(a, b, m.metric)
 					word := "no interval"
-					if r != nil && r.Confidence > 0 {
+					switch {
+					case r == nil || r.Confidence == 0:
+					case r.Confidence < e.confidence: // says nothing of how often such intervals err
+						word = wordUndecided
+					default:
 						total++
 						word = "no"
 						if r.Excludes(1) {
@@ -149,6 +153,9 @@ func claimSection(verdicts []claims.Verdict) section {
 			row.Cells[6] += fmt.Sprintf(": %d and %d trials", c.Trials, c.AgainstTrials)
 			if c.Paired {
 				row.Cells[6] += fmt.Sprintf(", paired in %d blocks", c.Blocks)
+			}
+			if n := v.Decides(); n != nil {
+				row.Cells[6] += "; " + n.String()
 			}
 		}
 		t.Rows = append(t.Rows, row)

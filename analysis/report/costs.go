@@ -160,23 +160,32 @@ func (e estimator) costTable(costs []Cost) table {
 	c := costs[0]
 	var paths, slopes []float64
 	for _, c := range costs {
-		paths, slopes = append(paths, c.Fit.T0.Estimate), append(slopes, c.Fit.Slope.Estimate)
+		paths, slopes = append(paths, pathOf(c.Fit)), append(slopes, c.Fit.Slope.Estimate)
 	}
 	path, slope := e.scale(c.Unit, paths), e.scale(c.Unit, slopes)
 	t := table{ID: slug("cost-" + c.Scenario + "-" + c.Workload + "-" + c.Of), Title: sentenceCase(c.Of) + ", " + c.Workload + ", " + c.Scenario}
 	t.Columns = []column{text("arm"), number("points"), text("model"), number(path.titled("path")), text("interval"), number(slope.titled("each policy")), text("interval"), text("flat")}
 	for _, c := range costs {
 		t.Rows = append(t.Rows, tableRow{Cells: []string{c.Arm, strconv.Itoa(len(c.points.N)), fmt.Sprintf("%s (%.2f)", c.Fit.Best.Name, c.Fit.Best.Weight),
-			path.format(c.Fit.T0.Estimate), e.interval(c.Fit.T0, path), slope.format(c.Fit.Slope.Estimate), e.interval(c.Fit.Slope, slope), flatWord(c.Fit.Flat)}})
+			path.format(pathOf(c.Fit)), e.interval(c.Fit.T0, path), slope.format(c.Fit.Slope.Estimate), e.interval(c.Fit.Slope, slope), flatWord(c.Fit.Flat)}})
 	}
 	return t
+}
+
+// pathOf is what the path costs; no number where the line has it at 0 or below,
+// which no path costs.
+func pathOf(f stat.CostFit) float64 {
+	if f.T0.Estimate > 0 {
+		return f.T0.Estimate
+	}
+	return math.NaN()
 }
 
 func (e estimator) interval(v stat.Estimate, sc scale) string {
 	if v.Confidence == 0 {
 		return none
 	}
-	text := sc.format(v.Low) + " to " + sc.format(v.High)
+	text := sc.bound(v.Low) + " to " + sc.bound(v.High)
 	if v.Confidence < e.confidence {
 		text += ", " + stated(v)
 	}

@@ -21,16 +21,20 @@ type Decomposition struct {
 	Names []string  `json:"names"` // what they are called, "" if missing
 	Total *Interval `json:"total"` // how many times as fast the last is as the first
 	Word  string    `json:"word"`
-	Steps []Step    `json:"steps"`
+	// Decides is how many trials, blocks or seeds would decide the whole.
+	Decides *stat.Need `json:"decides,omitempty"`
+	Steps   []Step     `json:"steps"`
 }
 
 // Step is one step of a decomposition.
 type Step struct {
-	Kind    string    `json:"kind"`
-	Gain    *Interval `json:"gain"`
-	Share   *Interval `json:"share"` // of the total, on a logarithmic scale
-	Word    string    `json:"word"`
-	Missing []string  `json:"missing,omitempty"` // arms without which it cannot be said, with why
+	Kind  string    `json:"kind"`
+	Gain  *Interval `json:"gain"`
+	Share *Interval `json:"share"` // of the total, on a logarithmic scale
+	Word  string    `json:"word"`
+	// Decides is how many trials, blocks or seeds would decide the gain.
+	Decides *stat.Need `json:"decides,omitempty"`
+	Missing []string   `json:"missing,omitempty"` // arms without which it cannot be said, with why
 }
 
 // at is the arm of a place of the study's contrast, nil if the run has it not.
@@ -89,7 +93,7 @@ func (e estimator) follow(c *context, o claims.Order, metric string, n int) Deco
 	if whole {
 		d.Total = s.gain(0, len(cells)-1)
 	}
-	d.Word = word(d.Total, true, e.confidence)
+	d.Word, d.Decides = word(d.Total, true, e.confidence), e.need(d.Total)
 	for i := range o.Steps {
 		step := Step{Kind: o.Steps[i].Kind}
 		for _, why := range lacks[i : i+2] {
@@ -103,7 +107,7 @@ func (e estimator) follow(c *context, o claims.Order, metric string, n int) Deco
 				step.Share = s.share(at[i], at[i+1])
 			}
 		}
-		step.Word = word(step.Gain, true, e.confidence)
+		step.Word, step.Decides = word(step.Gain, true, e.confidence), e.need(step.Gain)
 		d.Steps = append(d.Steps, step)
 	}
 	return d
@@ -120,15 +124,13 @@ func (e estimator) sentence(x Explanation) string {
 		if arms := absent(lackingEverywhere(x.Orders)); len(arms) > 0 {
 			return fmt.Sprintf("%s the gain is ×%s, of one trial. %s", head, ratio(t.Estimate), takes(arms))
 		}
-		return fmt.Sprintf("%s the gain is ×%s, of one trial, which is too few to say what explains it.", head, ratio(t.Estimate))
+		return fmt.Sprintf("%s the gain is ×%s, of one trial, which is too few to say what explains it (%s).", head, ratio(t.Estimate), first.Decides)
+	case t.Confidence < e.confidence:
+		return fmt.Sprintf("%s the gain is undecided, %s: what explains it cannot be said yet (%s).", head, ratioWithInterval(t, e.confidence), first.Decides)
 	case !t.Excludes(1):
 		return fmt.Sprintf("%s the gain is not distinguishable from none: %s. There is nothing to explain.", head, ratioWithInterval(t, e.confidence))
 	}
-	verb := "is"
-	if first.Total.Confidence < e.confidence {
-		verb = "seems"
-	}
-	out := []string{fmt.Sprintf("%s the gain %s %s.", head, verb, ratioWithInterval(first.Total, e.confidence))}
+	out := []string{fmt.Sprintf("%s the gain is %s.", head, ratioWithInterval(first.Total, e.confidence))}
 	verdict, said := orderMatters(x.Orders), x.Orders
 	if why := lackingEverywhere(x.Orders); len(why) > 0 {
 		if arms := absent(why); len(arms) > 0 {
@@ -236,14 +238,13 @@ func (e estimator) makes(s Step) string {
 	case s.Gain == nil || s.Share == nil:
 		return s.Kind + " cannot be said"
 	case s.Gain.Confidence == 0:
-		return fmt.Sprintf("%s makes %s, of one trial", s.Kind, share)
+		return fmt.Sprintf("%s makes %s, of one trial (%s)", s.Kind, share, s.Decides)
+	case s.Gain.Confidence < e.confidence:
+		return fmt.Sprintf("%s is undecided, %s (%s)", s.Kind, share, s.Decides)
 	case !s.Gain.Excludes(1):
 		return fmt.Sprintf("%s is not distinguishable from none, %s", s.Kind, share)
 	}
 	verb := map[bool]string{true: "explains", false: "works against it,"}[s.Share.Estimate > 0]
-	if s.Gain.Confidence < e.confidence {
-		verb = map[bool]string{true: "seems to explain", false: "seems to work against it,"}[s.Share.Estimate > 0]
-	}
 	return fmt.Sprintf("%s %s %s", s.Kind, verb, share)
 }
 

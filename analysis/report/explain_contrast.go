@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"hookbed/analysis/catalog"
+	"hookbed/analysis/stat"
 )
 
 // Contrast is two arms that differ in one thing.
@@ -18,6 +19,8 @@ type Contrast struct {
 	Gain     *Interval `json:"gain"` // how many times as fast Arm is
 	Word     string    `json:"word"`
 	Note     string    `json:"note,omitempty"` // what else they differ in
+	// Decides is how many trials, blocks or seeds would decide the gain.
+	Decides *stat.Need `json:"decides,omitempty"`
 }
 
 // contrasts are all pairs of a context's arms that differ in one thing.
@@ -28,7 +31,7 @@ func (e estimator) contrasts(c *context, metric string) []Contrast {
 			return
 		}
 		gain := e.sample(metric, b.cells[n], a.cells[n]).gain(0, 1)
-		out = append(out, Contrast{kind, a.arm, a.title(), b.arm, b.title(), n, gain, word(gain, true, e.confidence), note})
+		out = append(out, Contrast{kind, a.arm, a.title(), b.arm, b.title(), n, gain, word(gain, true, e.confidence), note, e.need(gain)})
 	}
 	for _, a := range c.subjects {
 		for _, p := range e.paths(c, a) {

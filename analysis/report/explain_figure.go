@@ -44,7 +44,8 @@ const (
 	barThick  = 13
 	barGap    = 7 // above a heading
 	barsFoot  = 34
-	barsRight = 150 // for the number behind each bar
+	barsRight = 150 // for the number behind each bar, if it needs no more
+	textMost  = 250 // of a label or a number
 )
 
 // explainFigures are the shares of a scenario, and each policy's cost by arm of
@@ -158,8 +159,8 @@ func (b bars) svg() []byte {
 	dark, grey, _, _ := ink()
 	title, soft := textStyle(17, dark), textStyle(13, grey)
 	title.Font.Weight = xfont.WeightBold
-	c.FillText(title, vg.Point{X: 18, Y: height - 31}, b.Title)
-	c.FillText(soft, vg.Point{X: 18, Y: height - 51}, b.Subtitle)
+	fillWithin(c, title, vg.Point{X: 18, Y: height - 31}, b.Title, figWidth-2*18)
+	fillWithin(c, soft, vg.Point{X: 18, Y: height - 51}, b.Subtitle, figWidth-2*18)
 	b.drawRows(c)
 	return svgDocument(canvas, height, b.Title, b.describe(), "")
 }
@@ -168,14 +169,29 @@ func (b bars) svg() []byte {
 func (b bars) left() vg.Length {
 	var width vg.Length
 	for _, r := range b.rows {
-		width = max(width, nameStyle().Width(r.label))
+		width = max(width, nameStyle().Width(shortened(nameStyle(), r.label, textMost)))
 	}
 	return 18 + width*1.1 + 12 // the page's font may be wider than the one measured with
 }
 
+// right is where the axis ends: before the longest number.
+func (b bars) right() vg.Length {
+	var width vg.Length
+	for _, r := range b.rows {
+		width = max(width, numberStyle().Width(shortened(numberStyle(), b.number(r), textMost)))
+	}
+	return figWidth - max(barsRight, 6+width*1.1+12)
+}
+
+func numberStyle() draw.TextStyle {
+	style := nameStyle()
+	style.Font.Size = 12
+	return style
+}
+
 func (b bars) drawRows(c draw.Canvas) {
 	_, soft, axis, grid := ink()
-	left, right := b.left(), vg.Length(figWidth-barsRight)
+	left, right := b.left(), b.right()
 	low, high := b.span()
 	x := func(v float64) vg.Length { return left + (right-left)*vg.Length((v-low)/(high-low)) }
 	top, bottom := b.height()-barsHead+8, vg.Length(barsFoot-6)
@@ -190,7 +206,7 @@ func (b bars) drawRows(c draw.Canvas) {
 	for _, r := range b.rows {
 		if r.head != "" {
 			y -= barGap
-			c.FillText(textStyle(13, soft), vg.Point{X: 18, Y: y - 10}, r.head)
+			fillWithin(c, textStyle(13, soft), vg.Point{X: 18, Y: y - 10}, r.head, figWidth-2*18)
 			y -= barStep
 		}
 		b.drawRow(c, r, y, x)
@@ -206,7 +222,7 @@ func tickLabel(v float64) string {
 
 func (b bars) drawRow(c draw.Canvas, r bar, y vg.Length, x func(float64) vg.Length) {
 	name, middle := nameStyle(), y-barThick/2
-	c.FillText(name, vg.Point{X: 18, Y: middle}, r.label)
+	c.FillText(name, vg.Point{X: 18, Y: middle}, shortened(name, r.label, textMost))
 	end := x(0)
 	if v := r.value; v != nil {
 		d := b.scale.divisor
@@ -221,8 +237,7 @@ func (b bars) drawRow(c draw.Canvas, r bar, y vg.Length, x func(float64) vg.Leng
 			end = max(end, x(v.High/d))
 		}
 	}
-	name.Font.Size = 12
-	c.FillText(name, vg.Point{X: end + 6, Y: middle}, b.number(r))
+	c.FillText(numberStyle(), vg.Point{X: end + 6, Y: middle}, shortened(numberStyle(), b.number(r), textMost))
 }
 
 // whisker is an interval with its ends.

@@ -26,13 +26,14 @@ func (e estimator) sample(metric string, cells ...*runs.Cell) sample {
 			seen[b.ID]++
 		}
 	}
-	shared := 0
-	for _, n := range seen {
+	shared, enough := 0, runs.MinBlocks
+	for id, n := range seen {
 		if n == len(cells) {
 			shared++
+			enough = runs.Enough(id)
 		}
 	}
-	s.paired = runs.Enough(shared, e.clock() == runs.ClockVirtual)
+	s.paired = shared >= enough
 	for _, c := range cells {
 		var values []float64
 		for _, b := range c.Blocks(metric) {

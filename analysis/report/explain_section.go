@@ -99,7 +99,7 @@ func (e estimator) contrastTable(x Explanation) table {
 	for _, kind := range kinds() {
 		for _, c := range x.Contrasts {
 			if c.Kind == kind {
-				t.Rows = append(t.Rows, tableRow{Cells: []string{kind, c.What, c.OverWhat, strconv.Itoa(c.Policies), ratioWithInterval(c.Gain, e.confidence), c.Word, c.Note}})
+				t.Rows = append(t.Rows, tableRow{Cells: []string{kind, c.What, c.OverWhat, strconv.Itoa(c.Policies), ratioWithInterval(c.Gain, e.confidence), withNeed(c.Word, c.Word, c.Decides), c.Note}})
 			}
 		}
 	}

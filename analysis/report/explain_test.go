@@ -238,6 +238,9 @@ func TestExplainKnownShares(t *testing.T) {
 		{"few trials, faster half", func(c *cross) { c.trials = 4 }, false},
 		{"blocks", func(c *cross) { c.blocks, c.trials = 6, 3 }, true},
 		{"virtual", func(c *cross) { c.blocks, c.trials, c.clock, c.halves = 4, 1, runs.ClockVirtual, false }, true},
+		{"two seeds", func(c *cross) {
+			c.blocks, c.trials, c.clock, c.halves, c.spread = 2, 1, runs.ClockVirtual, false, 0.0005
+		}, true},
 	} {
 		c := structural()
 		tt.change(&c)
@@ -256,16 +259,74 @@ func TestExplainKnownShares(t *testing.T) {
 				if s.Share.Rough != (tt.rough || c.halves && c.trials >= stat.MinFasterHalf) || s.Gain.Rough != tt.rough {
 					t.Errorf("%s, %s: %s is rough %v and %v", tt.name, d.Order, kind, s.Share.Rough, s.Gain.Rough)
 				}
-				if (s.Word == wordSame) != (kind == kindMechanism) {
-					t.Errorf("%s, %s: %s is %q", tt.name, d.Order, kind, s.Word)
+				few := s.Gain.Confidence < 0.95
+				if few && (s.Word != wordUndecided || s.Decides == nil) || !few && (s.Word == wordSame) != (kind == kindMechanism) {
+					t.Errorf("%s, %s: %s is %q, %v", tt.name, d.Order, kind, s.Word, s.Decides)
 				}
 			}
 			if math.Abs(product/d.Total.Estimate-1) > 1e-9 || math.Abs(d.Total.Estimate-5) > 0.15 {
 				t.Errorf("%s, %s: total %g, product of steps %g, want 5", tt.name, d.Order, d.Total.Estimate, product)
 			}
 		}
+		if strings.HasPrefix(tt.name, "few trials") {
+			if !strings.Contains(all[0].Sentence, "the gain is undecided") || !strings.Contains(all[0].Sentence, "about 5 trials a cell would decide") {
+				t.Errorf("%s: %s", tt.name, all[0].Sentence)
+			}
+			continue
+		}
 		if !strings.Contains(all[0].Sentence, "mechanism is not distinguishable from none") || !strings.Contains(all[0].Sentence, "Taken in another order, no share differs") {
 			t.Errorf("%s: %s", tt.name, all[0].Sentence)
+		}
+	}
+}
+
+// TestNoDirectionBelowTheConfidence: of as few trials as there may be, no word of
+// an explanation takes a side without the confidence for it, and what takes none
+// says what it would take.
+func TestNoDirectionBelowTheConfidence(t *testing.T) {
+	for _, trials := range []int{1, 2, 4, 6} {
+		c := structural()
+		c.halves, c.trials = false, trials
+		check := func(what, word string, r *Interval, n *stat.Need) {
+			sure := r != nil && r.Confidence >= 0.95
+			if side := word == wordFaster || word == wordSlower; side && !sure || !side && n == nil || side && n != nil {
+				t.Errorf("%d trials, %s: %q of %+v, decided by %v", trials, what, word, r, n)
+			}
+		}
+		for _, x := range explain(t, c) {
+			if strings.Contains(x.Sentence, "seems") || trials < 5 && strings.Contains(x.Sentence, "explains ") && !strings.Contains(x.Sentence, "what explains it cannot be said") {
+				t.Errorf("%d trials: %s", trials, x.Sentence)
+			}
+			for _, d := range x.Orders {
+				check(d.Order, d.Word, d.Total, d.Decides)
+				for _, s := range d.Steps {
+					check(d.Order+", "+s.Kind, s.Word, s.Gain, s.Decides)
+				}
+			}
+			for _, k := range x.Contrasts {
+				check(k.What+" over "+k.OverWhat, k.Word, k.Gain, k.Decides)
+			}
+		}
+	}
+}
+
+// In virtual time it is seeds that decide.
+func TestSeedsDecide(t *testing.T) {
+	c := structural()
+	c.halves, c.clock, c.blocks, c.trials = false, runs.ClockVirtual, 1, 1
+	for _, blocks := range []int{1, 2} {
+		c.blocks = blocks
+		undecided := 0
+		for _, k := range explain(t, c)[0].Contrasts {
+			if k.Decides == nil {
+				continue
+			}
+			if undecided++; k.Decides.Of != stat.NeedSeeds || k.Decides.Bound != stat.NeedNone && k.Decides.N <= blocks {
+				t.Errorf("%d seeds: %s is decided by %v", blocks, k.What, k.Decides)
+			}
+		}
+		if undecided == 0 {
+			t.Errorf("%d seeds decide everything", blocks)
 		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 
+	"gonum.org/v1/plot/vg"
+
 	"hookbed/analysis/runs"
 )
 
@@ -24,9 +26,12 @@ type figure struct {
 	scale    scale
 	series   []series
 	lines    int     // arms that are not references
+	refs     int     // arms that are
 	highest  float64 // value, with its interval
 	levels   []int   // on the axis
 	clients  bool    // the axis is the number of clients, else that of policies
+	// nameWidth is the room for names, of every panel alike so that their axes meet.
+	nameWidth vg.Length
 }
 
 // x is where a point is on the axis.
@@ -114,7 +119,7 @@ func (e estimator) figure(scenario string, m measure) (figure, bool) {
 			f.series = append(f.series, s)
 		}
 	}
-	f.lines, f.levels = lines, levelsOf(all)
+	f.lines, f.refs, f.levels = lines, refs, levelsOf(all)
 	for _, p := range all {
 		if p.Median != nil {
 			f.highest = max(f.highest, p.Median.High, p.Median.Estimate)
@@ -141,7 +146,7 @@ func (e estimator) clientsFigure(scenario string, m measure) (figure, bool) {
 	if !ok {
 		return f, false
 	}
-	f.Name, f.clients, f.series, f.lines, f.highest = f.Name+"-clients", true, nil, 0, 0
+	f.Name, f.clients, f.series, f.lines, f.refs, f.highest = f.Name+"-clients", true, nil, 0, 0, 0
 	f.Title = fmt.Sprintf("%s by number of clients, %s", sentenceCase(m.name), scenario)
 	f.Caption = fmt.Sprintf("%s of all clients together against their number, %s, each arm with the most policies it was run with.", sentenceCase(m.name), scenario)
 	var shown []Summary

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"hookbed/analysis/stat"
 )
 
 // Verdict is one judged comparison: an arm at its largest N against itself at
@@ -18,21 +20,25 @@ type Verdict struct {
 	Against  string    `json:"against"` // arm at N = 0
 	Ratio    *Interval `json:"ratio"`
 	Word     string    `json:"word"`
+	// Decides is how many trials, blocks or seeds would decide what is undecided or
+	// not distinguishable.
+	Decides *stat.Need `json:"decides,omitempty"`
 }
 
-// Words of a verdict. "Seems" marks an interval that excludes 1 but has less
-// confidence than was asked for.
+// Words of a verdict. An interval with less confidence than was asked for decides
+// nothing, whatever it excludes.
 const (
-	wordSlower      = "slower"
-	wordFaster      = "faster"
-	wordSame        = "not distinguishable"
-	wordOneTrial    = "undecided (one trial)"
-	wordFewTrials   = "undecided (too few trials)"
-	wordNoNumber    = "no valid number"
-	wordSeemsPrefix = "seems "
+	wordSlower    = "slower"
+	wordFaster    = "faster"
+	wordSame      = "not distinguishable"
+	wordUndecided = "undecided"
+	wordOneTrial  = "undecided (one trial)"
+	wordFewTrials = "undecided (too few trials)"
+	wordNoNumber  = "no valid number"
 )
 
-// word judges a ratio only by its interval.
+// word judges a ratio only by its interval: it gives no direction below the
+// confidence asked for.
 func word(r *Interval, higherIsBetter bool, confidence float64) string {
 	switch {
 	case r == nil:
@@ -41,17 +47,14 @@ func word(r *Interval, higherIsBetter bool, confidence float64) string {
 		return wordOneTrial
 	case r.Confidence == 0:
 		return wordFewTrials
+	case r.Confidence < confidence:
+		return wordUndecided
 	case !r.Excludes(1):
 		return wordSame
+	case (r.Estimate < 1) == higherIsBetter:
+		return wordSlower
 	}
-	w := wordFaster
-	if (r.Estimate < 1) == higherIsBetter {
-		w = wordSlower
-	}
-	if r.Confidence < confidence {
-		return wordSeemsPrefix + w
-	}
-	return w
+	return wordFaster
 }
 
 // verdicts judges every arm of every scenario and headline measure.
@@ -77,12 +80,12 @@ func (e estimator) armVerdicts(scenario string, m measure, arm string) []Verdict
 	var out []Verdict
 	if g.policies > 0 && e.groups[point{scenario, m.workload, arm, 0}] != nil {
 		v.Against, v.Ratio = arm, s.VsZero
-		v.Word = word(v.Ratio, m.higherIsBetter, e.confidence)
+		v.Word, v.Decides = word(v.Ratio, m.higherIsBetter, e.confidence), e.need(v.Ratio)
 		out = append(out, v)
 	}
 	if ref := e.against(g, e.ref); ref != "" && arm != ref && e.groups[point{scenario, m.workload, ref, 0}] != nil {
 		v.Against, v.Ratio = ref, s.VsReference
-		v.Word = word(v.Ratio, m.higherIsBetter, e.confidence)
+		v.Word, v.Decides = word(v.Ratio, m.higherIsBetter, e.confidence), e.need(v.Ratio)
 		out = append(out, v)
 	}
 	return out
@@ -179,7 +182,7 @@ func (e estimator) cellOf(v Verdict) glanceCell {
 	if v.Ratio == nil {
 		return c
 	}
-	c.Ratio = ratioWithInterval(v.Ratio, e.confidence)
+	c.Ratio = v.behind(ratioWithInterval(v.Ratio, e.confidence))
 	return c
 }
 
@@ -225,6 +228,8 @@ func phrase(verdicts []Verdict) string {
 		m := v.Measure
 		if c := classOf(v.Word); c == "slower" || c == "faster" {
 			m += " (×" + ratio(v.Ratio.Estimate) + ")"
+		} else if c == "unknown" && v.Decides != nil {
+			m += " (" + v.Decides.String() + ")"
 		}
 		measures[v.Word] = append(measures[v.Word], m)
 	}
@@ -248,7 +253,7 @@ func list(names []string) string {
 
 // classOf is how a verdict is coloured.
 func classOf(word string) string {
-	switch strings.TrimPrefix(word, wordSeemsPrefix) {
+	switch word {
 	case wordSlower:
 		return "slower"
 	case wordFaster:

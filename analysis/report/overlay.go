@@ -122,7 +122,7 @@ func (e estimator) overlayOf(base, with *subject, m overlayMeasure) []OverlayCos
 		}
 		o := OverlayCost{Workload: m.workload, Of: m.of, Unit: m.unit, Arm: with.arm, What: with.title(), Without: base.arm, Policies: n,
 			Base: stat.Median(costsOf(e.sample(m.metric, a).values[0], m.each())), Adds: adds}
-		if r := e.sample(m.metric, a, b).gain(0, 1); r != nil {
+		if r := e.sample(m.metric, a, b).gain(0, 1); r != nil && r.Low > 0 {
 			o.Ratio = inverse(r)
 		}
 		if top := most(base, with); n == top && base.cells[0] != nil && with.cells[0] != nil {
@@ -322,7 +322,7 @@ func (e estimator) sameOverlay() table {
 							continue
 						}
 						gain := e.sample(m.metric, a.cells[n], b.cells[n]).gain(0, 1)
-						t.Rows = append(t.Rows, tableRow{Cells: []string{s, m.workload, cmp.Or(e.of(a.own, catalog.RoleOverlay), noOverlay), a.regime, strconv.Itoa(n), ratioWithInterval(gain, e.confidence), word(gain, true, e.confidence)}})
+						t.Rows = append(t.Rows, tableRow{Cells: []string{s, m.workload, cmp.Or(e.of(a.own, catalog.RoleOverlay), noOverlay), a.regime, strconv.Itoa(n), ratioWithInterval(gain, e.confidence), e.verdict(gain, true)}})
 					}
 				}
 			}

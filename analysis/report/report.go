@@ -210,10 +210,11 @@ func (c content) reading() []string {
 		fmt.Sprintf("Effects are ratios of medians. From %d trials on either side their interval is a percentile bootstrap at %s; below, it spans the ratios of the extremes and \"at least\" is the confidence it cannot fall short of. Arms that share %d blocks or more are compared within each block, by Student's t on the logs of the blocks' ratios; with fewer than %d blocks that interval is marked %s. %s",
 			stat.MinRatioBootstrap, percent(c.Confidence), runs.MinBlocks, stat.MinPairs, stat.RoughMark, stat.RoughNote),
 		fmt.Sprintf("Where a ratio has no confidence beside it, it is %s.", percent(c.Confidence)),
-		"\"Slower\" and \"faster\" mean that the interval excludes 1, \"seems\" that it does so with less confidence than asked for. \"Not distinguishable\" does not mean equal: read the interval.",
+		fmt.Sprintf("\"Slower\" and \"faster\" mean that an interval of %s excludes 1, \"not distinguishable\" that it does not, which does not mean equal: read the interval. \"Undecided\" is what has no such interval, whatever its numbers look like.", percent(c.Confidence)),
+		"How many trials, blocks or seeds would decide is planned from the effect and the spread seen: with as many, those at hand included, 8 runs in 10 would decide if both stay as they are. Few trials know little of their own spread, so it is a guide, not a promise.",
 	}
 	if c.Estimator != "median" {
-		out[0] = "Each number is the mean of the faster half of the trials, which the plan fixed beforehand, for noise that only ever slows; its interval is a bootstrap t."
+		out[0] = "Each number is the mean of the faster half of the trials, which the plan fixed beforehand, for noise that only ever slows; its interval is a bootstrap t on logs, so that no bound is 0 or less."
 		out[1] = strings.Replace(out[1], "ratios of medians", "ratios of faster halves", 1)
 	}
 	if c.Clock == runs.ClockVirtual {
@@ -227,6 +228,9 @@ func (c content) reading() []string {
 	}
 	if judged > 1 {
 		out = append(out, fmt.Sprintf("%d ratios are judged one by one. At %s each, about %.1f of them would exclude 1 even if nothing differed.", judged, percent(c.Confidence), float64(judged)*(1-c.Confidence)))
+	}
+	if len(c.figures) > 0 {
+		out = append(out, "In line figures every point stands where its N is; interval bars stand a little beside, so that those of several arms can be seen. More than a few arms are shown in panels with the same axes.")
 	}
 	if c.Reference != "" {
 		out = append(out, "The arm compared with is "+c.Reference+", at N = 0.")

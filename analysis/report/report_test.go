@@ -182,10 +182,16 @@ func TestTroubleIsShown(t *testing.T) {
 	for _, want := range []string{
 		"**Shapes, not speeds:**", "**Few trials:**", "**One block:**",
 		"Trials without a usable number: 4 failed, 8 unsupported, 4 void", "| 50 % |",
-		"NIC has no native XDP", `forbidden\|source`, `BPF JIT is "0", want 1`, "| xdp | 100 | no valid number", "seems slower", "at least 25 %",
+		"NIC has no native XDP", `forbidden\|source`, `BPF JIT is "0", want 1`, "| xdp | 100 | no valid number", "undecided ×0.969 (0.965 to 0.973, at least 25 %); about 5 trials a cell would decide",
 	} {
 		if !strings.Contains(md, want) && !strings.Contains(strings.ReplaceAll(md, "**", ""), want) {
 			t.Errorf("report.md lacks %q", want)
+		}
+	}
+	for _, name := range []string{"report.md", "report.html", "report.json"} {
+		own := strings.ReplaceAll(read(t, "testdata", "golden", name), "eBPF seems to perform less", "") // the study's own words
+		if strings.Contains(own, "seems") {
+			t.Errorf("%s leans one way without the confidence for it", name)
 		}
 	}
 	for _, name := range []string{"throughput-localhost", "throughput-multi-host"} {
@@ -229,7 +235,9 @@ func TestWord(t *testing.T) {
 		{r(1.1, 1.2, 1.3, 0.95), true, "faster"},
 		{r(1.1, 1.2, 1.3, 0.95), false, "slower"},
 		{r(0.9, 0.95, 1, 0.95), true, "not distinguishable"},
-		{r(0.4, 0.5, 0.6, 0.25), true, "seems slower"},
+		{r(0.4, 0.5, 0.6, 0.25), true, "undecided"},
+		{r(0.9, 0.95, 1, 0.25), true, "undecided"},
+		{r(0.4, 0.5, 0.6, 0.949), true, "undecided"},
 		{r(0.5, 0.5, 0.5, 0), true, "undecided (too few trials)"},
 		{&Interval{Estimate: 0.5, Low: 0.5, High: 0.5, N: 1}, true, "undecided (one trial)"},
 	}
@@ -491,6 +499,19 @@ func TestAccelerator(t *testing.T) {
 		if ok != (tt.want != "") || ok && got != tt.want {
 			t.Errorf("accelerator(%q, %q) = %q, %v", tt.key, tt.value, got, ok)
 		}
+	}
+}
+
+// A bound above 0 never reads 0, in a table or as a ratio.
+func TestPositiveBoundsDoNotReadZero(t *testing.T) {
+	sc := scale{unit: "µs", divisor: 1e-6, decimals: 1}
+	for v, want := range map[float64]string{20.64e-6: "20.6", 0.012e-6: "0.012", 0: "0.0", -0.01e-6: "-0.0"} {
+		if got := sc.bound(v); got != want {
+			t.Errorf("bound of %g: %s, want %s", v, got, want)
+		}
+	}
+	if got := ratio(0.00012); got != "0.00012" {
+		t.Errorf("ratio: %s", got)
 	}
 }
 

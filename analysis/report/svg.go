@@ -27,7 +27,6 @@ const (
 	xMargin     = 0.05 // of the plot area, on either side of the levels
 	labelSpace  = 19   // between lines of labels
 	labelIndent = 38   // from the plot area to an arm's name
-	dodge       = 5    // between the points of two arms at one N
 	markerSize  = 4.8
 	missingY    = 9 // of the cross of a missing number, above the axis
 )
@@ -39,12 +38,22 @@ func ink() (text, soft, axis, grid color.Color) {
 
 // svg is the figure as a stand-alone SVG document.
 func (f figure) svg() []byte {
-	c := vgsvg.New(figWidth, figHeight)
+	height := f.height()
+	c := vgsvg.New(figWidth, height)
 	all := draw.New(c)
 	f.heading(all)
-	p, area := f.plot(), draw.Crop(all, 18, -12, 14, -figHead)
-	p.Draw(area)
-	return svgDocument(c, figHeight, f.Title, f.describe(), f.tips(p, p.DataCanvas(area)))
+	var tips strings.Builder
+	panels := f.panels()
+	for i, area := range f.areas(all) {
+		label := ""
+		if i == len(panels)-1 {
+			label = f.axis() + f.axisNote()
+		}
+		p := panels[i].plot(label)
+		p.Draw(area)
+		tips.WriteString(panels[i].tips(p, p.DataCanvas(area), height))
+	}
+	return svgDocument(c, height, f.Title, f.describe(), tips.String())
 }
 
 func textStyle(size vg.Length, c color.Color) draw.TextStyle {
@@ -59,20 +68,22 @@ func (f figure) heading(c draw.Canvas) {
 	if unit == "" {
 		unit = f.measure.metric
 	}
-	c.FillText(title, vg.Point{X: 18, Y: figHeight - 33}, f.Title)
-	c.FillText(soft, vg.Point{X: 18, Y: figHeight - 53}, f.Subtitle)
-	c.FillText(soft, vg.Point{X: 18, Y: figHeight - 71}, f.Basis)
-	c.FillText(soft, vg.Point{X: 18, Y: figHeight - figHead + 5}, unit)
+	const width = figWidth - 2*18
+	fillWithin(c, title, vg.Point{X: 18, Y: c.Max.Y - 33}, f.Title, width)
+	fillWithin(c, soft, vg.Point{X: 18, Y: c.Max.Y - 53}, f.Subtitle, width)
+	fillWithin(c, soft, vg.Point{X: 18, Y: c.Max.Y - 71}, f.Basis, width)
+	fillWithin(c, soft, vg.Point{X: 18, Y: c.Max.Y - figHead + 5}, unit, width)
 }
 
-// plot is the figure below its heading, in the unit of its scale.
-func (f figure) plot() *plot.Plot {
+// plot is a panel below the heading, in the unit of its scale, with a name for its
+// axis of N.
+func (f figure) plot(label string) *plot.Plot {
 	_, soft, axis, grid := ink()
 	p, ticks := plot.New(), f.valueTicks()
 	p.BackgroundColor = nil // the document has a card
 	p.X.Min, p.X.Max = float64(f.levels[0]), float64(f.levels[len(f.levels)-1])
 	p.X.Scale, p.X.Tick.Marker = levels(f.levels), levels(f.levels)
-	p.X.Label.Text, p.X.Label.Padding = f.axis()+f.axisNote(), 6
+	p.X.Label.Text, p.X.Label.Padding = label, 6
 	p.X.Tick.LineStyle, p.X.Tick.Length = draw.LineStyle{Color: axis, Width: 1}, 5
 	p.Y.Min, p.Y.Max = 0, ticks[len(ticks)-1].Value
 	p.Y.Tick.Marker, p.Y.Tick.Length = ticks, 0
@@ -189,7 +200,7 @@ func (s series) valid() (out []Summary) {
 
 // tips are invisible areas over points, and across the plot over arms without
 // policies, which say in a browser what is under the pointer.
-func (f figure) tips(p *plot.Plot, c draw.Canvas) string {
+func (f figure) tips(p *plot.Plot, c draw.Canvas, height vg.Length) string {
 	var b strings.Builder
 	for _, s := range f.layers() {
 		for _, point := range s.points {
@@ -199,7 +210,7 @@ func (f figure) tips(p *plot.Plot, c draw.Canvas) string {
 				x, width = c.Min.X, c.Size().X
 			}
 			fmt.Fprintf(&b, `<rect x="%.1f" y="%.1f" width="%.1f" height="14" fill-opacity="0"><title>%s</title></rect>`+"\n",
-				x, figHeight-at.Y-7, width, esc(f.tip(point)))
+				x, height-at.Y-7, width, esc(f.tip(point)))
 		}
 	}
 	return b.String()
@@ -214,7 +225,7 @@ func (f figure) tip(p Summary) string {
 	sc := f.scale
 	text := head + strings.TrimSpace(sc.format(p.Median.Estimate)+" "+sc.unit)
 	if p.Median.Confidence > 0 {
-		text += fmt.Sprintf(" (%s to %s, %s)", sc.format(p.Median.Low), sc.format(p.Median.High), percent(p.Median.Confidence))
+		text += fmt.Sprintf(" (%s to %s, %s)", sc.bound(p.Median.Low), sc.bound(p.Median.High), percent(p.Median.Confidence))
 	}
 	return text + ", " + plural(p.N, "trial")
 }

@@ -61,7 +61,7 @@ func (s synthetic) cellsOn(kernel string, before int) []syntheticCell {
 		for _, w := range s.workloads {
 			for _, arm := range s.arms {
 				for _, n := range s.policies {
-					if n > 0 && (arm == "docker" || arm == "xdp-pass") {
+					if n > 0 && (arm == "docker" || arm == "xdp-pass" || strings.HasPrefix(arm, "plain-")) {
 						continue
 					}
 					f := map[string]string{"scenario": sc, "workload": w, "arm": arm, "policies": strconv.Itoa(n),

@@ -119,7 +119,7 @@ func (e estimator) resultRow(s Summary, sc scale) tableRow {
 		row.Class = "failed"
 		row.Cells = append(row.Cells, none, none, none, none, "0")
 	} else {
-		interval, confidence := sc.format(s.Median.Low)+" to "+sc.format(s.Median.High), percent(s.Median.Confidence)
+		interval, confidence := sc.bound(s.Median.Low)+" to "+sc.bound(s.Median.High), percent(s.Median.Confidence)
 		if s.Median.Confidence == 0 {
 			interval, confidence = none, none
 		}

@@ -65,6 +65,15 @@ func (s scale) format(v float64) string {
 	return strconv.FormatFloat(v/s.divisor, 'f', s.decimals, 64)
 }
 
+// bound is a bound of an interval: a positive one never reads 0.
+func (s scale) bound(v float64) string {
+	text := s.format(v)
+	if v > 0 && strings.Trim(text, "0.") == "" {
+		return strconv.FormatFloat(v/s.divisor, 'g', 2, 64)
+	}
+	return text
+}
+
 // titled is a heading with the unit behind it.
 func (s scale) titled(name string) string {
 	if s.unit == "" {
@@ -93,6 +102,8 @@ func ratio(v float64) string {
 		return strconv.FormatFloat(v, 'f', 0, 64)
 	case v >= 10:
 		return strconv.FormatFloat(v, 'f', 1, 64)
+	case v > 0 && v < 0.01: // no positive ratio reads 0
+		return strconv.FormatFloat(v, 'g', 2, 64)
 	}
 	return strconv.FormatFloat(v, 'f', 3, 64)
 }

@@ -3,21 +3,21 @@ package runs
 import "hookbed/analysis/catalog"
 
 // MinBlocks is the number of shared blocks from which cells are paired by
-// block: fewer give a spread that no interval can be built on. In virtual time
-// MinSeeds are enough: the seed is all that differs between blocks, so a ratio
-// within them varies by a small part of a percent, and Student's t of two values
-// is wide, but says something.
-const (
-	MinBlocks = 3
-	MinSeeds  = 2
-)
+// block: fewer give a spread that no interval can be built on.
+const MinBlocks = 3
 
-// Enough says whether shared blocks are enough to pair cells by.
-func Enough(shared int, virtual bool) bool {
-	if virtual {
-		return shared >= MinSeeds
+// MinSeeds is MinBlocks in virtual time. Nothing but the seed varies there, and
+// by little: Student's t of two pairs, wide as it is, tells what it holds as often
+// as it says (docs/statistics.md), where the extremes of two trials tell nothing.
+const MinSeeds = 2
+
+// Enough is the number of shared blocks from which on cells with such blocks are
+// paired.
+func Enough(id BlockID) int {
+	if id.Seed != "" {
+		return MinSeeds
 	}
-	return shared >= MinBlocks
+	return MinBlocks
 }
 
 // BlockID names a block.
@@ -64,7 +64,7 @@ type Pairs struct {
 }
 
 // Pair arranges a metric of two cells for comparison: by block, each block's
-// trials reduced by estimate, if they share enough blocks, so that what blocks
+// trials reduced by estimate, if they share Enough blocks, so that what blocks
 // differ by cancels; else trial by trial.
 func Pair(a, b *Cell, metric string, estimate func([]float64) float64) Pairs {
 	return PairBlocks(a.Blocks(metric), b.Blocks(metric), estimate)
@@ -82,8 +82,7 @@ func PairBlocks(a, b []Block, estimate func([]float64) float64) Pairs {
 			p.A, p.B = append(p.A, estimate(blk.Values)), append(p.B, estimate(other))
 		}
 	}
-	virtual := len(a) > 0 && a[0].ID.Seed != ""
-	if p.Blocks = len(p.A); Enough(p.Blocks, virtual) {
+	if p.Blocks = len(p.A); p.Blocks > 0 && p.Blocks >= Enough(a[0].ID) {
 		return p
 	}
 	return Pairs{A: values(a), B: values(b), Blocks: min(len(a), len(b))}

@@ -178,14 +178,14 @@ func (b Bootstrap) Ratio(num, den []float64, confidence float64) Estimate {
 	tail := (1 - confidence) / 2
 	e.Low, e.High = quantile(reps, tail), quantile(reps, 1-tail)
 	e.Confidence, e.Method = confidence, MethodPercentile
-	return e
+	return e.boundedIf(slices.Min(num) > 0)
 }
 
 func extremes(e Estimate, num, den []float64) Estimate {
 	e.Low, e.High = slices.Min(num)/slices.Max(den), slices.Max(num)/slices.Min(den)
 	e.Confidence = orderCoverage(len(num), 1) * orderCoverage(len(den), 1)
 	e.Method = MethodExtremes
-	return e
+	return e.boundedIf(slices.Min(num) > 0)
 }
 
 func medianInPlace(x []float64) float64 {

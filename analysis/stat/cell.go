@@ -25,35 +25,67 @@ func FasterHalf(x []float64, higherIsFaster bool) float64 {
 	return Mean(s[:h])
 }
 
+// leastError is the least that the standard error of a resample counts for, in
+// standard errors of the sample. A resample may draw one value of the faster half
+// again and again; its own error is then next to nothing, and what it divides is
+// as large as one likes. By simulation a quarter bounds the interval and leaves
+// its coverage as it is for every shape; a half takes 4 points of it, and
+// Student's t or a percentile bootstrap in its place 5 to 15 (docs/statistics.md).
+const leastError = 0.25
+
 // FasterHalfInterval is FasterHalf with the interval of a symmetric bootstrap t
-// (Hall 1988), studentised as trimmed means are, by the Winsorised standard
-// deviation (Tukey and McLaughlin 1963), here Winsorised on the slower side
-// only. ok is false below MinFasterHalf samples.
+// (Hall 1988) of its logarithm, so that no bound of positive values is 0 or less.
+// It is studentised as trimmed means are, by the Winsorised standard deviation
+// (Tukey and McLaughlin 1963), here Winsorised on the slower side only, with no
+// error below leastError. A sample with a value of 0 or less has no logarithm:
+// its interval is of the values themselves, and ends at 0 if none is below. ok is
+// false below MinFasterHalf samples.
 func (b Bootstrap) FasterHalfInterval(x []float64, higherIsFaster bool, confidence float64) (e Estimate, ok bool) {
 	if len(x) < MinFasterHalf {
 		return Estimate{}, false
 	}
 	est := FasterHalf(x, higherIsFaster)
 	e = Estimate{Estimate: est, Low: est, High: est, Confidence: confidence, N: len(x), Method: MethodBootstrapT}
-	times := slowerUp(x, higherIsFaster)
-	center, se := halfWithError(times)
-	if se == 0 {
+	positive := slices.Min(x) > 0
+	h := halfOf(slowerUp(x, higherIsFaster), positive)
+	if h.se == 0 {
 		return e, true // no spread: the interval is the point
 	}
-	rng, reps, buf := b.rand(), make([]float64, 0, b.resamples()), make([]float64, len(x))
-	for range b.resamples() {
-		slices.Sort(resample(rng, times, buf))
-		if m, s := halfWithError(buf); s > 0 {
-			reps = append(reps, math.Abs(m-center)/s)
-		}
+	half := b.halfQuantile(slowerUp(x, higherIsFaster), positive, confidence) * h.se
+	if positive {
+		e.Low, e.High = est*math.Exp(-half), est*math.Exp(half)
+		return e.bounded(), true
 	}
-	if len(reps) == 0 {
-		return Estimate{}, false
+	e.Low, e.High = est-half, est+half
+	if slices.Min(x) == 0 {
+		e.Low = max(0, e.Low)
+	}
+	return e, true
+}
+
+// halfQuantile takes the place of Student's t: the quantile of the studentised
+// bootstrap distribution of a sample in order, whichever its sign.
+func (b Bootstrap) halfQuantile(times []float64, positive bool, confidence float64) float64 {
+	rng, reps, buf, whole := b.rand(), make([]float64, b.resamples()), make([]float64, len(times)), halfOf(times, positive)
+	for i := range reps {
+		slices.Sort(resample(rng, times, buf))
+		h := halfOf(buf, positive)
+		reps[i] = math.Abs(h.at-whole.at) / max(h.se, leastError*whole.se)
 	}
 	slices.Sort(reps)
-	half := quantile(reps, confidence) * se
-	e.Low, e.High = est-half, est+half
-	return e, true
+	return quantile(reps, confidence)
+}
+
+// half is the mean of the faster half and its standard error, or, of positive
+// values, the logarithm of that mean and its standard error.
+type half struct{ at, se float64 }
+
+func halfOf(sorted []float64, positive bool) half {
+	m, se := halfWithError(sorted)
+	if !positive {
+		return half{m, se}
+	}
+	return half{math.Log(math.Abs(m)), se / math.Abs(m)}
 }
 
 // slowerUp are the values in order, the faster ones first.
@@ -96,12 +128,23 @@ const medianBandwidth = 1.7
 // acceleration is 0, and by the symmetry of ranks half its bootstrap
 // distribution lies on either side, so the bias correction is 0 as well. What
 // is left is a percentile interval, which resampling alone makes too coarse to
-// cover (see Ho and Lee 2005); a normal kernel smooths it. ok is false below
+// cover (see Ho and Lee 2005); a normal kernel smooths it, that of the logs where
+// all values are positive, so that no bound is 0 or less. ok is false below
 // MinMedianBCa samples.
 func (b Bootstrap) MedianBCa(x []float64, confidence float64) (e Estimate, ok bool) {
 	if len(x) < MinMedianBCa {
 		return Estimate{}, false
 	}
+	l := logs(x)
+	if l == nil {
+		return b.medianBCa(x, confidence), true
+	}
+	e = b.medianBCa(l, confidence)
+	e.Estimate, e.Low, e.High = Median(x), math.Exp(e.Low), math.Exp(e.High)
+	return e.bounded(), true
+}
+
+func (b Bootstrap) medianBCa(x []float64, confidence float64) Estimate {
 	rng, reps, buf := b.rand(), make([]float64, b.resamples()), make([]float64, len(x))
 	h := medianBandwidth * robustStdDev(x) / math.Sqrt(float64(len(x)))
 	for i := range reps {
@@ -114,7 +157,7 @@ func (b Bootstrap) MedianBCa(x []float64, confidence float64) (e Estimate, ok bo
 	slices.Sort(reps)
 	tail := (1 - confidence) / 2
 	return Estimate{Estimate: Median(x), Low: quantile(reps, tail), High: quantile(reps, 1-tail),
-		Confidence: confidence, N: len(x), Method: MethodMedianBCa}, true
+		Confidence: confidence, N: len(x), Method: MethodMedianBCa}
 }
 
 // robustStdDev is the smaller of the standard deviation and what the

@@ -79,7 +79,7 @@ func (m CostModel) At(n float64) float64 {
 type CostFit struct {
 	Models []CostModel `json:"models"`
 	Best   CostModel   `json:"best"`  // the one of the least AICc
-	T0     Estimate    `json:"t0"`    // of the linear model: the path
+	T0     Estimate    `json:"t0"`    // of the linear model: the path; without confidence where the line has it at 0 or below
 	Slope  Estimate    `json:"slope"` // of the linear model: each policy
 	Flat   Equivalence `json:"flat"`  // the linear model at the largest n over that at the smallest
 }
@@ -92,7 +92,8 @@ type CostFit struct {
 // and the interval is Student's t over blocks, so that what a boot changes is
 // in it; one block has no confidence. Without, errors are taken to be
 // independent and of one size (see Relative), and the interval is a bootstrap t
-// of residuals from MinCostPoints points on, below that of least squares.
+// of residuals from MinCostPoints points on, below that of least squares. That of
+// T0, which cannot be 0 or less, is of its logarithm.
 func FitCost(p Points, opt CostOptions) (CostFit, error) {
 	opt = opt.withDefaults()
 	levels, err := p.check(2)
@@ -121,7 +122,7 @@ func (f *CostFit) linear(p Points, w, levels []float64, opt CostOptions) error {
 	if p.Block == nil && len(p.N) >= MinCostPoints {
 		f.T0, f.Slope = opt.Bootstrap.line(p, w, l, opt.Confidence)
 	} else {
-		f.T0, f.Slope = l.at(0).interval(opt.Confidence), l.slope().interval(opt.Confidence)
+		f.T0, f.Slope = l.at(0).positive(opt.Confidence), l.slope().interval(opt.Confidence)
 	}
 	f.Flat = endRatio(lines, levels[0], levels[len(levels)-1]).equivalence(opt.Margin, opt.Alpha)
 	return nil
@@ -398,7 +399,7 @@ func fitLine(n, y, w []float64) line {
 // each freed of its leverage (Davison and Hinkley 1997, sections 5.2 and
 // 6.2).
 func (b Bootstrap) line(p Points, w []float64, l line, confidence float64) (t0, slope Estimate) {
-	t0, slope = l.at(0).interval(confidence), l.slope().interval(confidence)
+	t0, slope = l.at(0).positive(confidence), l.slope().interval(confidence)
 	if l.v00 == 0 {
 		return t0, slope // no spread: the intervals are points
 	}
@@ -409,13 +410,30 @@ func (b Bootstrap) line(p Points, w []float64, l line, confidence float64) (t0, 
 			y[i] = l.t0 + l.c*n + residuals[rng.IntN(len(residuals))]/math.Sqrt(w[i])
 		}
 		if r := fitLine(p.N, y, w); r.v00 > 0 {
-			at0, rise = append(at0, (r.t0-l.t0)/math.Sqrt(r.v00)), append(rise, (r.c-l.c)/math.Sqrt(r.v11))
+			at0, rise = append(at0, logChange(r, l)), append(rise, (r.c-l.c)/math.Sqrt(r.v11))
 		}
 	}
 	if len(at0) == 0 {
 		return t0, slope
 	}
-	return studentised(t0, at0, math.Sqrt(l.v00)), studentised(slope, rise, math.Sqrt(l.v11))
+	slope = studentised(slope, rise, math.Sqrt(l.v11))
+	if !(l.t0 > 0) {
+		return t0, slope
+	}
+	logT0 := t0
+	logT0.Estimate, logT0.Confidence = math.Log(l.t0), confidence
+	logT0 = studentised(logT0, at0, math.Sqrt(l.v00)/l.t0)
+	logT0.Estimate, logT0.Low, logT0.High = l.t0, math.Exp(logT0.Low), math.Exp(logT0.High)
+	return logT0.bounded(), slope
+}
+
+// logChange is by how much the logarithm of a line's intercept differs from that
+// of another, in its own standard errors.
+func logChange(r, l line) float64 {
+	if !(r.t0 > 0) {
+		return math.Inf(-1)
+	}
+	return math.Log(r.t0/l.t0) / (math.Sqrt(r.v00) / r.t0)
 }
 
 func studentised(e Estimate, reps []float64, se float64) Estimate {

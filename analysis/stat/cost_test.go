@@ -54,8 +54,11 @@ func TestFitCostPublishedExample(t *testing.T) {
 	// The bootstrap t differs from t by the skewness of the residuals only.
 	near(t, "bootstrapped slope, low", f.Slope.Low, slope.Low, 0.25)
 	near(t, "bootstrapped slope, high", f.Slope.High, slope.High, 0.25)
-	if f.T0.Method != MethodBootstrapT || f.T0.N != 50 || f.T0.Rough || f.T0.Confidence != 0.95 {
-		t.Errorf("%+v", f.T0)
+	if f.Slope.Method != MethodBootstrapT || f.Slope.N != 50 || f.Slope.Rough || f.Slope.Confidence != 0.95 {
+		t.Errorf("%+v", f.Slope)
+	}
+	if f.T0.Confidence != 0 { // cars that stand do not stop 18 feet behind them
+		t.Errorf("a path below nothing: %+v", f.T0)
 	}
 	f, err = FitCost(Points{N: p.N[:20], Y: p.Y[:20]}, CostOptions{})
 	if err != nil || f.T0.Method != MethodLeastSq || !f.T0.Rough {

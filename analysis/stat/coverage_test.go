@@ -156,7 +156,7 @@ func cellClaims() []claim {
 			return []outcome{within(e, s.median)}
 		}})
 	}
-	for _, n := range []int{MinFasterHalf, 10, 20} {
+	for _, n := range []int{MinFasterHalf, 8, 10, 20} {
 		out = append(out, claim{n, []accepted{nominal("FasterHalfInterval")}, func(s shape, r *rand.Rand) []outcome {
 			e, _ := quick(r).FasterHalfInterval(s.sample(r, n), false, 0.95)
 			return []outcome{within(e, s.half)}

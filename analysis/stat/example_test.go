@@ -2,6 +2,7 @@ package stat
 
 import (
 	"math"
+	"slices"
 	"testing"
 )
 
@@ -183,8 +184,10 @@ func TestHalfWithError(t *testing.T) {
 	near(t, "standard error", se, 2.0/3, 1e-12)
 }
 
+// Values of either sign, because positive ones have the interval of their
+// logarithms, and those of negative ones do not exist.
 func TestFasterHalfIntervalIsMirrored(t *testing.T) {
-	x := []float64{9, 8.5, 9.2, 7, 9.1, 8.8, 9.3, 6, 9.05}
+	x := []float64{1, 0.5, 1.2, -1, 1.1, 0.8, 1.3, -2, 1.05}
 	mirrored := make([]float64, len(x))
 	for i, v := range x {
 		mirrored[i] = -v
@@ -196,6 +199,21 @@ func TestFasterHalfIntervalIsMirrored(t *testing.T) {
 	near(t, "low", up.Low, -down.High, 1e-12)
 	if !(up.Low < up.Estimate && up.Estimate < up.High) {
 		t.Errorf("%+v", up)
+	}
+}
+
+// Of positive values the interval is symmetric on the logs, and knows no unit.
+func TestFasterHalfIntervalOfPositiveValues(t *testing.T) {
+	x := []float64{9, 8.5, 9.2, 7, 9.1, 8.8, 9.3, 6, 9.05}
+	for _, up := range []bool{true, false} {
+		e, _ := Bootstrap{Seed: 2}.FasterHalfInterval(x, up, 0.95)
+		f, _ := Bootstrap{Seed: 2}.FasterHalfInterval(scale(slices.Clone(x), 1e-6), up, 0.95)
+		near(t, "low times high", e.Low*e.High, e.Estimate*e.Estimate, 1e-9)
+		near(t, "low in another unit", f.Low*1e6, e.Low, 1e-9)
+		near(t, "high in another unit", f.High*1e6, e.High, 1e-9)
+		if !(e.Low < e.Estimate && e.Estimate < e.High) {
+			t.Errorf("%+v", e)
+		}
 	}
 }
 

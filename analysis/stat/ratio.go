@@ -104,7 +104,24 @@ func (s student) upper(at float64) float64 {
 func (s student) ratio(confidence float64) Estimate {
 	e := s.interval(confidence)
 	e.Estimate, e.Low, e.High = math.Exp(e.Estimate), math.Exp(e.Low), math.Exp(e.High)
-	return e
+	return e.bounded()
+}
+
+// positive is interval for a quantity that cannot be 0 or less: that of its
+// logarithm, by the delta method. An estimate that is not positive itself says
+// that the model is wrong, and has no confidence.
+func (s student) positive(confidence float64) Estimate {
+	e := s
+	e.est, e.se = math.Log(s.est), s.se/s.est
+	if !(s.est > 0) {
+		return Estimate{Estimate: s.est, Low: s.est, High: s.est, N: s.n, Method: s.method, Rough: s.rough()}
+	}
+	out := e.ratio(confidence)
+	out.Estimate = s.est
+	if s.se == 0 { // the point itself, not what its logarithm rounds to
+		out.Low, out.High = s.est, s.est
+	}
+	return out
 }
 
 func (s student) equivalence(margin, alpha float64) Equivalence {

@@ -149,6 +149,15 @@ func (h halves) contrast(weights []float64) (sum, variance float64) {
 	return sum, variance
 }
 
+// atLeast keeps each variance of a resample from falling below what leastError
+// allows of the sample's.
+func (h halves) atLeast(sample halves) halves {
+	for k, v := range sample.variance {
+		h.variance[k] = max(h.variance[k], leastError*leastError*v)
+	}
+	return h
+}
+
 // critical is what takes the place of Student's t for a contrast of faster
 // halves: the quantile of its own studentised bootstrap distribution (Hall 1988),
 // 0 where no arm spreads.
@@ -162,7 +171,7 @@ func (b Bootstrap) critical(arms [][]float64, higherIsFaster bool, h halves, wei
 		for k, x := range arms {
 			resample(rng, x, bufs[k])
 		}
-		if sum, variance := halvesOf(bufs, higherIsFaster).contrast(weights); variance > 0 {
+		if sum, variance := halvesOf(bufs, higherIsFaster).atLeast(h).contrast(weights); variance > 0 {
 			reps = append(reps, math.Abs(sum-center)/math.Sqrt(variance))
 		}
 	}
@@ -185,7 +194,7 @@ func (b Bootstrap) FasterHalfRatio(num, den []float64, higherIsFaster bool, conf
 	est, variance := h.contrast(weights)
 	half := b.critical(arms, higherIsFaster, h, weights, confidence) * math.Sqrt(variance)
 	return Estimate{Estimate: math.Exp(est), Low: math.Exp(est - half), High: math.Exp(est + half), Confidence: confidence,
-		N: min(len(num), len(den)), Method: MethodBootstrapT}, true
+		N: min(len(num), len(den)), Method: MethodBootstrapT}.bounded(), true
 }
 
 // FasterHalfShare is a share of arms measured independently, of their faster

@@ -55,6 +55,23 @@ func (e Estimate) Excludes(x float64) bool {
 	return e.Confidence > 0 && (x < e.Low || x > e.High)
 }
 
+// bounded takes the confidence from the interval of a positive quantity whose
+// bounds are no positive numbers: what cannot be written down bounds nothing.
+func (e Estimate) bounded() Estimate {
+	if !(e.Low > 0) || !(e.High > 0) || math.IsInf(e.High, 1) {
+		e.Low, e.High, e.Confidence = e.Estimate, e.Estimate, 0
+	}
+	return e
+}
+
+// boundedIf is bounded where the quantity is positive.
+func (e Estimate) boundedIf(positive bool) Estimate {
+	if positive {
+		return e.bounded()
+	}
+	return e
+}
+
 // Median is the middle of a sample, or the mean of its two middles; NaN if
 // the sample is empty.
 func Median(x []float64) float64 {

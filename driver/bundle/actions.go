@@ -247,7 +247,7 @@ type AttachBPF struct {
 // Listen opens a listener of the helper's own, for TCP and UDP over IPv4 and,
 // where the kernel has it, IPv6. It proves reachability before the real server
 // runs. Whatever it is sent it sends back; a TCP connection on which nothing
-// comes for a second after it was accepted is closed. Undo: closed, with every
+// comes for a minute after it was accepted is closed. Undo: closed, with every
 // connection.
 type Listen struct {
 	Handle string `json:"handle"`

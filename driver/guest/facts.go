@@ -26,8 +26,8 @@ import (
 )
 
 const (
-	factLimit = 5 * time.Second // for one tool to tell its version
-	dataLink  = "data0"         // the node's data link, by convention of the lab
+	factLimit = 30 * time.Second // for one tool to tell its version; only one that hangs takes it
+	dataLink  = "data0"          // the node's data link, by convention of the lab
 )
 
 // facts is what the environment record of a run needs to know of a node. A

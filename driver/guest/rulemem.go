@@ -74,9 +74,9 @@ func newMemoryCgroup() (*memoryCgroup, error) {
 	return &memoryCgroup{dir, v1}, nil
 }
 
-// emptyLimit is how long a process or thread that has ended may still be in its
+// emptyLimit is how long, on a busy machine, what has ended may still be in its
 // cgroup.
-const emptyLimit = 2 * time.Second
+const emptyLimit = 30 * time.Second
 
 // awaitEmpty waits until nothing runs in the cgroup: what ended leaves it, and
 // frees its own kernel memory, a moment later.

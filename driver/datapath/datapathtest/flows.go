@@ -463,10 +463,10 @@ func (b *bench) narrow(limit time.Duration) (int, error) {
 	if err := b.client.sendRaw(to.Addr(), packet); err != nil {
 		return 0, err
 	}
-	got := 0
+	var got int
 	for end := time.Now().Add(limit); ; time.Sleep(5 * time.Millisecond) {
-		last := time.Now().After(end)
-		if got, err = pathMTU(far, to.Addr().Is6()); err != nil || got == mtu || last {
+		over := time.Now().After(end)
+		if got, err = pathMTU(far, to.Addr().Is6()); err != nil || got == mtu || over {
 			break
 		}
 	}

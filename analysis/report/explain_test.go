@@ -294,7 +294,7 @@ func TestNoDirectionBelowTheConfidence(t *testing.T) {
 			}
 		}
 		for _, x := range explain(t, c) {
-			if strings.Contains(x.Sentence, "seems") || trials < 5 && strings.Contains(x.Sentence, "explains ") && !strings.Contains(x.Sentence, "what explains it cannot be said") {
+			if strings.Contains(x.Sentence, "seems") || trials < 5 && strings.Contains(x.Sentence, "explains ") && !strings.Contains(x.Sentence, "what explains it cannot be said") && !strings.Contains(x.Sentence, "too few to say what explains it") {
 				t.Errorf("%d trials: %s", trials, x.Sentence)
 			}
 			for _, d := range x.Orders {

@@ -99,7 +99,7 @@ func (p planned) contradiction(row record.Row) string {
 
 func level(text string) string {
 	if text == "" {
-		return "none"
+		return "no level"
 	}
 	return strconv.Quote(text)
 }

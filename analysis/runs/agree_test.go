@@ -29,10 +29,10 @@ func TestRowsThatContradictThePlan(t *testing.T) {
 		"unknown trial":          {func(r *record.Row) { r.Trial = 2 }, "cell c2, block 2, trial 2 is not in plan.json"},
 		"another cell's trial":   {func(r *record.Row) { r.Cell = "c1" }, "cell c1, block 2, trial 1 is not in plan.json"},
 		"another level":          {func(r *record.Row) { r.Factors["policies"] = "1000" }, `factor policies is "1000", and in plan.json cell c2 has "10"`},
-		"a level that is absent": {func(r *record.Row) { delete(r.Factors, "state") }, `factor state is none, and in plan.json cell c2 has "as-study"`},
-		"a factor of no cell":    {func(r *record.Row) { r.Factors["colour"] = "red" }, `factor colour is "red", and in plan.json cell c2 has none`},
+		"a level that is absent": {func(r *record.Row) { delete(r.Factors, "state") }, `factor state is no level, and in plan.json cell c2 has "as-study"`},
+		"a factor of no cell":    {func(r *record.Row) { r.Factors["colour"] = "red" }, `factor colour is "red", and in plan.json cell c2 has no level`},
 		"another seed":           {func(r *record.Row) { r.Factors["seed"] = "1" }, `seed is "1", and in plan.json block 2 has "2"`},
-		"no seed":                {func(r *record.Row) { delete(r.Factors, "seed") }, `seed is none, and in plan.json block 2 has "2"`},
+		"no seed":                {func(r *record.Row) { delete(r.Factors, "seed") }, `seed is no level, and in plan.json block 2 has "2"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			rows := []record.Row{

@@ -73,7 +73,8 @@ func (c *call) connectFlow(a bundle.Flow) (*net.TCPConn, error) {
 	if err == nil {
 		err = settle(c.ctx, tries, waits{answer: seconds(a.Timeout)})
 	}
-	if got := tries[0].got; err == nil && !got.established {
+	t = tries[0] // its socket may be another one
+	if got := t.got; err == nil && !got.established {
 		err = subject("open flow: %s was %s", route(p), got.how)
 	}
 	if err != nil {

@@ -155,8 +155,10 @@ func (c *call) addSources(link string, sources []string) (remove func(*netlink.H
 
 // attempt is a connection being tried, or a datagram waiting for its answer.
 type attempt struct {
-	fd       int
-	must     bool // be answered
+	probe    bundle.Probe
+	fd       int       // -1 between two connections
+	due      time.Time // of the next connection
+	must     bool      // be answered
 	sent     time.Time
 	datagram *datagram // nil for TCP
 	decided  bool
@@ -233,7 +235,7 @@ func sockaddr(a netip.Addr, port int) unix.Sockaddr {
 
 // dial starts one attempt in the thread's namespace.
 func dial(p bundle.Probe) (attempt, error) {
-	t := attempt{fd: -1, must: p.Want == bundle.Allow}
+	t := attempt{probe: p, fd: -1, must: p.Want == bundle.Allow}
 	from, to, err := ends(p)
 	if err != nil {
 		return t, err
@@ -249,7 +251,7 @@ func dial(p bundle.Probe) (attempt, error) {
 		kind, proto = t.datagram.kind, t.datagram.proto
 	}
 	if t.fd, err = unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, proto); err != nil {
-		return attempt{fd: -1}, os.NewSyscallError("socket", err)
+		return attempt{probe: p, fd: -1}, os.NewSyscallError("socket", err)
 	}
 	if err := unix.Bind(t.fd, sockaddr(from, 0)); err != nil {
 		return t, os.NewSyscallError("bind", err)
@@ -312,6 +314,10 @@ func settle(ctx context.Context, tries []attempt, w waits) error {
 			}
 			switch {
 			case t.decided:
+			case t.must && t.fd < 0 && now.After(t.due) && now.Before(t.sent.Add(w.answer)):
+				if err := t.reconnect(); err != nil {
+					return err
+				}
 			case t.must:
 				t.pass(now, t.sent.Add(w.answer))
 			case told:
@@ -357,6 +363,8 @@ func (t *attempt) events() int16 {
 // pass decides what time decides, and repeats a datagram that is due.
 func (t *attempt) pass(now, until time.Time) {
 	switch {
+	case now.After(until) && t.fd < 0:
+		t.decide(outcomeOf(unix.EHOSTUNREACH))
 	case now.After(until):
 		t.decide(outcome{denied: true, how: "denied (no answer)"})
 	case t.datagram != nil:
@@ -378,6 +386,21 @@ func (t *attempt) wake() error {
 	if err != nil {
 		return os.NewSyscallError("getsockopt", err)
 	}
+	if t.must && unix.Errno(errno) == unix.EHOSTUNREACH {
+		hangUp(t.fd)
+		t.fd, t.due = -1, time.Now().Add(datagramAgain)
+		return nil
+	}
 	t.decide(outcomeOf(unix.Errno(errno)))
 	return nil
+}
+
+// reconnect tries once more what must be answered and did not find its way. The
+// kernel gives a neighbour three seconds to answer, and a busy machine's may take
+// longer.
+func (t *attempt) reconnect() error {
+	next, err := dial(t.probe)
+	next.sent = t.sent
+	*t = next
+	return err
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -48,6 +49,32 @@ func TestSilentAllowIsAFailure(t *testing.T) {
 	if d := time.Since(start); d < r.x.answerLimit {
 		t.Errorf("gave up after %v, want %v", d, r.x.answerLimit)
 	}
+}
+
+// TestAllowedProbesAwaitTheirNeighbour: what must be answered is tried again where
+// the kernel gave up the neighbour on the way, as it does on a busy machine.
+func TestAllowedProbesAwaitTheirNeighbour(t *testing.T) {
+	r := newRig(t)
+	r.pair()
+	r.must("server", bundle.Listen{Handle: "l", Port: 5001})
+	r.x.answerLimit = patience
+	client, server := r.x.endpoints["client"], r.x.endpoints["server"]
+	ip := func(at *endpoint, argv ...string) (out []byte) {
+		_ = at.do(func() (err error) { out, err = exec.Command("ip", argv...).Output(); return err })
+		return out
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			if strings.Contains(string(ip(client, "neigh", "show", "198.18.1.9")), "FAILED") {
+				break
+			}
+		}
+		ip(server, "address", "add", "198.18.1.9/32", "dev", "eth0")
+	}()
+	r.must("client", bundle.Probes{Link: "eth0", Tries: []bundle.Probe{{What: "c", From: client4, To: "198.18.1.9", Port: 5001, Want: bundle.Allow}}})
+	<-done
 }
 
 // TestDeniedProbesWaitForTheirWitness: on a machine so busy that answers come long

@@ -67,11 +67,7 @@ func network(p protocol, a netip.Addr) string {
 func (p *place) try(f flow, to netip.Addr, limit time.Duration) (answer, error) {
 	switch f.proto {
 	case tcp:
-		conn, err := p.dial(f.from, netip.AddrPortFrom(to, uint16(f.port)), limit)
-		if err == nil {
-			hangUp(conn)
-		}
-		return answerOf(err)
+		return p.tryTCP(f, to, limit)
 	case udp:
 		return p.tryUDP(f, to, limit)
 	default:
@@ -114,6 +110,20 @@ func (p *place) dial(from netip.Addr, to netip.AddrPort, limit time.Duration) (*
 func hangUp(c *net.TCPConn) {
 	_ = c.SetLinger(0)
 	_ = c.Close()
+}
+
+// tryTCP connects, and once more where a neighbour was not found: a busy computer's
+// may answer after the kernel gave it up.
+func (p *place) tryTCP(f flow, to netip.Addr, limit time.Duration) (answer, error) {
+	for end := time.Now().Add(limit); ; time.Sleep(20 * time.Millisecond) {
+		conn, err := p.dial(f.from, netip.AddrPortFrom(to, uint16(f.port)), max(time.Until(end), time.Millisecond))
+		if err == nil {
+			hangUp(conn)
+		}
+		if !errors.Is(err, syscall.EHOSTUNREACH) || !time.Now().Before(end) {
+			return answerOf(err)
+		}
+	}
 }
 
 func (p *place) tryUDP(f flow, to netip.Addr, limit time.Duration) (answer, error) {

@@ -108,11 +108,12 @@ func runWatched(t *testing.T, look func(driver int)) []record.Row {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	go func() { ended <- cmd.Wait() }() // an exit code is no matter here: the rows are
 	for running := true; running; {
 		select {
-		case <-ended:
+		case err := <-ended:
 			running = false
+			t.Logf("the run ended: %v", err)
 		case <-time.After(5 * time.Millisecond):
 			look(cmd.Process.Pid)
 		}

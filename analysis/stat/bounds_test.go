@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -60,7 +61,7 @@ func TestPositiveQuantitiesHavePositiveBounds(t *testing.T) {
 			what := fmt.Sprintf("%s, n=%d", name, n)
 			boundsOfCells(t, what, a, quick(rng))
 			boundsOfRatios(t, what, a, b, quick(rng))
-			boundsOfPath(t, what, append(a, b...), quick(rng))
+			boundsOfPath(t, what, slices.Concat(a, b), quick(rng))
 		}
 	}
 }

@@ -54,8 +54,14 @@ func (a *attendant) removeRun(name string) error {
 // removeImages removes the images that the driver put in a directory, and the
 // directory where nothing else is in it.
 func removeImages(dir string) error {
-	if info, err := os.Lstat(dir); err != nil || !info.IsDir() {
-		return nil // none, or a link that somebody made
+	info, err := os.Lstat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return nil // a link that somebody made
 	}
 	entries, err := os.ReadDir(dir)
 	errs := []error{err}

@@ -30,11 +30,11 @@ func learnJIT() (map[string]string, error) {
 	got := map[string]string{}
 	size, err := info.TranslatedSize()
 	if err != nil {
-		return got, nil //nolint:nilerr // hidden: nothing is learnt
+		return got, nil // hidden: nothing is learnt
 	}
 	if _, err := info.JitedSize(); err != nil {
 		got["bpf_jit_enable"] = "0"
-		return got, nil //nolint:nilerr // that it has none is what is learnt
+		return got, nil // that it has none is what is learnt
 	}
 	got["bpf_jit_enable"], got["bpf_jit_harden"] = "1", "0"
 	// Blinding parts each constant in two, and so makes more instructions.

@@ -42,14 +42,3 @@ func (l *loader) freeKeys(t *table, d DatapathEntry, a *Arm) {
 		}
 	}
 }
-
-// attachFiles gives every cell the files of its arm.
-func (p *Plan) attachFiles() {
-	files := map[string]map[string]File{}
-	for _, a := range p.Spec.Arms {
-		files[a.Name] = a.Files
-	}
-	for i := range p.Cells {
-		p.Cells[i].Files = files[p.Cells[i].Get(FactorArm)]
-	}
-}

@@ -16,10 +16,12 @@ import (
 // place: what each approach gives, what policies do to it, from how many on one
 // costs more than another, and what explains the difference.
 type Answer struct {
-	Clock     string     `json:"clock"`
-	Place     string     `json:"place"`          // "localhost", and what else is kept apart
-	Note      string     `json:"note,omitempty"` // what the numbers are worth, if that needs to be said
-	Sentences []Sentence `json:"sentences"`
+	Clock string `json:"clock"`
+	Place string `json:"place"` // "localhost", and what else is kept apart
+	// Demonstration: it shows that the rig works, and decides nothing.
+	Demonstration bool       `json:"demonstration,omitempty"`
+	Note          string     `json:"note,omitempty"` // what the numbers are worth, if that needs to be said
+	Sentences     []Sentence `json:"sentences"`
 }
 
 // Sentence is one point of an answer.
@@ -33,7 +35,16 @@ func (a Answer) Heading() string {
 	if a.Clock == "" {
 		return a.Place
 	}
-	return a.Place + ", " + a.Clock + " clock"
+	out := a.Place + ", " + a.Clock + " clock"
+	if a.Demonstration {
+		out += demonstration
+	}
+	return out
+}
+
+// rough says whether any of its intervals is marked so.
+func (a Answer) rough() bool {
+	return slices.ContainsFunc(a.Sentences, func(s Sentence) bool { return strings.Contains(s.Text, stat.RoughMark) })
 }
 
 // Lines are the answer as plain text, the heading first.
@@ -57,27 +68,26 @@ const (
 
 // answers are those of every place that has any sentence, and of the claims.
 func (e estimator) answers(c content) []Answer {
-	var out []Answer
+	out := []Answer{}
+	shows := strings.HasSuffix(c.part.Title, demonstration)
 	for _, place := range e.scenarios {
-		a := Answer{Clock: e.clock(), Place: place, Sentences: []Sentence{}}
-		for _, s := range append([]Sentence{e.inShort(place), e.withoutPolicies(place), e.withPolicies(place), e.turnSentence(place)}, explained(place, c.Explanations)...) {
-			if s.Text != "" {
-				a.Sentences = append(a.Sentences, s)
-			}
+		said := []Sentence{e.inShort(place), e.withoutPolicies(place), e.withPolicies(place), e.turnSentence(place)}
+		if !shows {
+			said = append(said, explained(place, c.Explanations)...)
 		}
-		if slices.ContainsFunc(a.Sentences, func(s Sentence) bool { return strings.Contains(s.Text, stat.RoughMark) }) {
-			a.Note = stat.RoughNote
-		}
-		if len(a.Sentences) > 0 {
-			out = append(out, a)
+		said = slices.DeleteFunc(said, func(s Sentence) bool { return s.Text == "" })
+		if len(said) > 0 {
+			out = append(out, Answer{Clock: e.clock(), Place: place, Demonstration: shows, Sentences: said})
 		}
 	}
-	if len(out) == 0 {
-		return []Answer{}
-	}
-	if strings.HasSuffix(c.part.Title, demonstration) {
+	switch {
+	case len(out) == 0:
+		return out
+	case shows:
 		out[0].Note = c.part.Note
 		return out // which judges nothing
+	case slices.ContainsFunc(out, Answer.rough):
+		out[0].Note = stat.RoughNote
 	}
 	if text := claimed(c.Claims); text != "" {
 		last := &out[len(out)-1]

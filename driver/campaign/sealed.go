@@ -1,6 +1,7 @@
 package campaign
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -124,7 +125,7 @@ func RunSealed(ctx context.Context, cfg SealedConfig) (Result, error) {
 	s := &guests{cfg: cfg, wake: make(chan struct{}, 1), ready: map[int]booted{}}
 	defer s.wait.Wait()
 	defer cancel()
-	s.start(ctx, blocks)
+	s.start(ctx, longestFirst(r.Plan, blocks))
 	for _, number := range blocks {
 		b, err := s.take(ctx, number)
 		if err != nil {
@@ -172,6 +173,24 @@ type guests struct {
 	mu    sync.Mutex
 	ready map[int]booted
 	wake  chan struct{}
+}
+
+// twoHosts is how much longer a block takes whose nodes are two: both are set up.
+const twoHosts = 1.15
+
+// longestFirst is the order in which blocks are handed out: with the short ones
+// at the end, workers end at about the same time. It changes no number.
+func longestFirst(p *plan.Plan, blocks []int) []int {
+	length := map[int]float64{}
+	for _, number := range blocks {
+		length[number] = float64(len(trialsOf(p, number)))
+		if b, _ := p.BlockByNumber(number); b.Scenario == plan.MultiHost {
+			length[number] *= twoHosts
+		}
+	}
+	out := slices.Clone(blocks)
+	slices.SortStableFunc(out, func(a, b int) int { return cmp.Compare(length[b], length[a]) })
+	return out
 }
 
 // start hands the blocks out to Jobs workers, in order.
@@ -263,20 +282,17 @@ func (f *following) onReply(r bundle.SealedReply) {
 	}
 }
 
-// take waits for a block.
+// take waits for a block. Another one that failed ends the wait, too: the worker
+// that had it stopped, and may have been the one to execute this.
 func (s *guests) take(ctx context.Context, number int) (booted, error) {
 	for {
-		s.mu.Lock()
-		b, ok := s.ready[number]
-		delete(s.ready, number)
-		s.mu.Unlock()
-		if ok && ctx.Err() != nil {
+		b, ok := s.finished(number)
+		switch {
+		case ok && ctx.Err() != nil:
 			return b, ctx.Err()
-		}
-		if ok && b.err != nil {
+		case ok && b.err != nil:
 			return b, fmt.Errorf("%w: %w", ErrRig, b.err)
-		}
-		if ok {
+		case ok:
 			return b, nil
 		}
 		select {
@@ -285,6 +301,23 @@ func (s *guests) take(ctx context.Context, number int) (booted, error) {
 			return b, ctx.Err()
 		}
 	}
+}
+
+// finished is the block asked for if it has ended, else one that failed; ok is
+// false if there is neither.
+func (s *guests) finished(number int) (b booted, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b, ok = s.ready[number]; ok {
+		delete(s.ready, number)
+		return b, true
+	}
+	for _, n := range slices.Sorted(maps.Keys(s.ready)) {
+		if s.ready[n].err != nil {
+			return s.ready[n], true
+		}
+	}
+	return booted{}, false
 }
 
 // recordBlock records the trials of an executed block, by running them on a lab that

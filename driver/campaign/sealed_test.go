@@ -220,8 +220,8 @@ func TestSealedResume(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if slices.Sort(booted); !slices.Equal(booted, []int{3, 4}) {
-		t.Errorf("blocks %v were booted again, want 3 and 4: the others were kept", booted)
+	if slices.Sort(booted); !slices.Equal(booted, []int{3}) {
+		t.Errorf("blocks %v were booted again, want 3, the last that is handed out: the others were kept", booted)
 	}
 	if rowsFile(t, again) != rowsFile(t, whole) {
 		t.Error("rows.csv of the resumed run differs from that of the whole one")
@@ -307,5 +307,19 @@ func TestComposeDependsOnThePlanAlone(t *testing.T) {
 	}
 	if _, err := Compose(p, len(p.Blocks)+1); err == nil {
 		t.Error("a block that the plan lacks was composed")
+	}
+}
+
+// TestLongestBlocksFirst: with two workers and two blocks of each scenario, each
+// worker has one of either.
+func TestLongestBlocksFirst(t *testing.T) {
+	p := planOf(t, virtualExperiment)
+	var order []string
+	for _, number := range longestFirst(p, []int{1, 2, 3, 4}) {
+		b, _ := p.BlockByNumber(number)
+		order = append(order, b.Scenario)
+	}
+	if want := []string{"multi-host", "multi-host", "localhost", "localhost"}; !slices.Equal(order, want) {
+		t.Errorf("handed out as %v, want %v", order, want)
 	}
 }

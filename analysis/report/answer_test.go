@@ -61,3 +61,20 @@ func TestDemonstration(t *testing.T) {
 		t.Errorf("it is not labelled: %q", res.Answers[0].Note)
 	}
 }
+
+// TestWarningsOfSeeds: in virtual time a reader is told of few seeds, and of cells
+// in which they differ by more than what can be compared.
+func TestWarningsOfSeeds(t *testing.T) {
+	for spread, uneven := range map[float64]bool{0.0005: false, 0.1: true} {
+		c := structural()
+		c.clock, c.blocks, c.trials, c.halves, c.spread = runs.ClockVirtual, 2, 1, false, spread
+		_, res := makeReport(t, Options{}, c.write(t))
+		w := strings.Join(res.Warnings, "\n")
+		if !strings.Contains(w, "Few seeds: with 2 seeds") || strings.Contains(w, "Few trials") {
+			t.Errorf("warnings: %s", w)
+		}
+		if strings.Contains(w, "Uneven seeds: ") != uneven {
+			t.Errorf("a spread of %g is told: %s", spread, w)
+		}
+	}
+}

@@ -10,8 +10,12 @@ import (
 	"hookbed/analysis/runs"
 )
 
-// noisy is the CoV above which a cell is called noisy.
-const noisy = 0.10
+// noisy is the CoV above which a cell is called noisy; in virtual time, where only
+// seeds vary, unevenSeeds.
+const (
+	noisy       = 0.10
+	unevenSeeds = 0.02
+)
 
 // listed is how many cells a warning names before it counts the rest.
 const listed = 6
@@ -102,6 +106,10 @@ func (e estimator) fewTrials(all []Summary) []string {
 	if few == 0 {
 		return nil
 	}
+	if e.clock() == runs.ClockVirtual {
+		return []string{fmt.Sprintf("Few seeds: with %s the interval of a number by itself, smallest to largest, encloses the median over all seeds with %s confidence in %d of %d headline cells. Ratios within a seed vary far less, and have the confidence that stands with them.",
+			plural(least, "seed"), percent(confidence), few, total)}
+	}
 	text := fmt.Sprintf("Few trials: %d of %d headline medians do not reach %s confidence. The smallest sample is %s", few, total, percent(e.confidence), plural(least, "trial"))
 	if confidence == 0 {
 		return []string{text + ", which gives no interval at all."}
@@ -174,16 +182,20 @@ func (d *dataset) oneBlock() []string {
 }
 
 func (e estimator) noise(all []Summary) []string {
+	name, limit, of := "Noisy", noisy, func(s Summary) *float64 { return s.CoV }
+	if e.clock() == runs.ClockVirtual {
+		name, limit, of = "Uneven seeds", unevenSeeds, func(s Summary) *float64 { return s.SeedCoV }
+	}
 	var cells []string
 	for _, s := range all {
-		if s.CoV != nil && *s.CoV > noisy {
-			cells = append(cells, fmt.Sprintf("%s %s %s N=%d (%s)", s.Scenario, s.Workload, s.Arm, s.Policies, percent(*s.CoV)))
+		if v := of(s); v != nil && *v > limit {
+			cells = append(cells, fmt.Sprintf("%s %s %s N=%d (%s)", s.Scenario, s.Workload, s.Arm, s.Policies, percent(*v)))
 		}
 	}
 	if len(cells) == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("Noisy: the CoV of %s is above %s: %s.", plural(len(cells), "headline cell"), percent(noisy), some(cells))}
+	return []string{fmt.Sprintf("%s: the CoV of %s is above %s: %s.", name, plural(len(cells), "headline cell"), percent(limit), some(cells))}
 }
 
 // residues names factors that vary inside one line of a table.

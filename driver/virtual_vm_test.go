@@ -185,16 +185,16 @@ func (r *vmRig) killAfterABlock(out string) {
 	if err := cmd.Start(); err != nil {
 		r.t.Fatal(err)
 	}
-	first := filepath.Join(r.dir, out, "blocks", "1.jsonl")
+	done := filepath.Join(r.dir, out, "blocks", "*.jsonl")
 	for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		if _, err := os.Stat(first); err == nil {
+		if first, _ := filepath.Glob(done); len(first) > 0 {
 			break
 		}
 	}
 	time.Sleep(5 * time.Second) // well into the second block
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
-	blocks, _ := filepath.Glob(filepath.Join(r.dir, out, "blocks", "*.jsonl"))
+	blocks, _ := filepath.Glob(done)
 	if len(blocks) == 0 || len(blocks) == 4 {
 		r.t.Fatalf("killed with %d blocks of 4 finished, want some but not all\n%s", len(blocks), said)
 	}

@@ -17,7 +17,7 @@ func (a *app) rates(ctx context.Context, file string, f costFlags) error {
 	if err != nil {
 		return err
 	}
-	if p.Spec.Lab.Provider != plan.ProviderLocal {
+	if !p.Spec.Lab.Capabilities().Here() {
 		return fmt.Errorf("%w: %s: packet rates are measured on this computer; write lab.provider = %q", errUsage, file, plan.ProviderLocal)
 	}
 	out, err := f.output("rate")

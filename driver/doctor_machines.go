@@ -30,7 +30,7 @@ func (a *app) doctorOf(file string) ([]look, error) {
 	if len(p.Spec.Lab.Hypervisors) > 0 {
 		return hypervisorLooks(p.Spec), nil
 	}
-	if p.Spec.Lab.Provider != plan.ProviderSSH {
+	if !p.Spec.Lab.Capabilities().Existing {
 		return nil, fmt.Errorf("%w: %s: its provider is %q, and only %q, or [[lab.hypervisor]], has computers to look at; `driver doctor` without a file looks at this one",
 			errUsage, file, p.Spec.Lab.Provider, plan.ProviderSSH)
 	}

@@ -57,7 +57,7 @@ func (a *app) up(ctx context.Context, file, name string) error {
 	if err != nil {
 		return err
 	}
-	if p.Spec.Lab.Provider != plan.ProviderLibvirt {
+	if !p.Spec.Lab.Capabilities().Outlives {
 		return fmt.Errorf("%w: %s: an interactive lab needs provider \"libvirt\"; nodes of provider %q end with the driver", errUsage, file, p.Spec.Lab.Provider)
 	}
 	root, err := stateRoot()

@@ -43,7 +43,7 @@ func estimate(p *plan.Plan, jobs int) time.Duration {
 		virtual := p.Estimate(sealedSetupOverhead, sealedTrialOverhead)
 		block := sealedBoot + time.Duration(sealedPace*float64(virtual)/float64(len(p.Blocks)))
 		return time.Duration((len(p.Blocks)+jobs-1)/jobs) * block
-	case p.Spec.Lab.Provider == plan.ProviderLocal:
+	case p.Spec.Lab.Capabilities().Here():
 		return p.Estimate(localSetupOverhead, localTrialOverhead)
 	}
 	return p.Estimate(setupOverhead, trialOverhead)

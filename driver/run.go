@@ -188,7 +188,7 @@ func (a *app) reopenRun(ctx context.Context, file string, f runFlags) (job, erro
 	if err == nil {
 		j.selected, err = selected(j.plan, dir.Shard(), f)
 	}
-	if err == nil && j.plan.Spec.Lab.Provider == plan.ProviderLocal { // there is no file to be read
+	if err == nil && j.plan.Spec.Lab.Capabilities().Here() { // there is no file to be read
 		err = j.plan.Spec.Unfit(func(string) plan.Computer { return lab.Here() })
 	}
 	if err == nil && len(j.pending()) > 0 {

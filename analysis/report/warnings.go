@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"hookbed/analysis/catalog"
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
 )
@@ -54,7 +55,10 @@ func (d *dataset) accelerators() []string {
 				seen[word], found = true, true
 			}
 		}
-		if !found && r.Plan != nil && r.Plan.Spec.Lab.Provider == "libvirt" {
+		if found || r.Plan == nil {
+			continue
+		}
+		if p, _ := catalog.ProviderNamed(r.Plan.Spec.Lab.Provider); p.VMs {
 			seen[r.Plan.Spec.Lab.Accel] = true
 		}
 	}

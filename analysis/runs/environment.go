@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"hookbed/analysis/catalog"
 )
 
 // Difference is an entry of the environment that two runs do not share.
@@ -311,7 +313,8 @@ func (s surroundings) matters(key string) bool {
 	case "hypervisors": // of each node that is not on this computer
 		return parts[len(parts)-1] == "qemu" || parts[len(parts)-1] == "cpu"
 	case "host_cpu":
-		return !s.virtual && s.entries["provider"] != "ssh"
+		p, _ := catalog.ProviderNamed(s.entries["provider"])
+		return !s.virtual && !p.Existing
 	case "nodes":
 		return last == "kernel.release" || last == "kernel.config_sha256" ||
 			!s.virtual && (last == "cpu.model" || parts[len(parts)-1] == "mitigations")

@@ -212,7 +212,7 @@ func (r *runner) ensureLab(ctx context.Context, block int) error {
 	if err := r.down(ctx); err != nil {
 		return err
 	}
-	if r.Plan.Spec.Lab.Provider != plan.ProviderLocal {
+	if !r.Plan.Spec.Lab.Capabilities().Here() {
 		if err := r.awaitQuiet(ctx); err != nil {
 			return err
 		}
@@ -289,7 +289,7 @@ func (r *runner) attempt(ctx context.Context, trials []plan.Trial) (left []plan.
 		return nil, r.recordAll(trials, record.StatusUnsupported, err.Error())
 	}
 	defer func() { r.end(ctx, setup, cell, fault) }()
-	if r.Plan.Spec.Lab.Provider == plan.ProviderLocal {
+	if r.Plan.Spec.Lab.Capabilities().Here() {
 		if err := r.awaitQuiet(ctx); err != nil {
 			return trials, err
 		}

@@ -13,7 +13,6 @@ import (
 	"hookbed/driver/bundle"
 	"hookbed/driver/datapath"
 	"hookbed/driver/lab"
-	"hookbed/driver/plan"
 )
 
 // A node's clock measures the trial. Between two readings it must have gone on as
@@ -88,7 +87,7 @@ func (r *runner) watched(ctx context.Context, b *bundle.Bundle, t datapath.Topol
 	if seen.clock == "" {
 		return proof, measured, seen, err
 	}
-	if r.Plan.Spec.Lab.Provider == plan.ProviderLibvirt {
+	if r.Plan.Spec.Lab.Capabilities().VMs {
 		return proof, measured, seen, &lab.Fault{Kind: bundle.FaultRig, Err: errors.New(seen.clock)}
 	}
 	if err != nil {

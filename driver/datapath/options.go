@@ -177,7 +177,7 @@ func refusePlacement(_ plan.Lab, fabric, scenario string, o map[string]string) s
 // virtioNIC says whether the data NIC of a node is a virtio one. Elsewhere,
 // and in virtual time, nodes are namespaces and their NIC is a veth.
 func virtioNIC(provider, clock string) bool {
-	return provider == plan.ProviderLibvirt && clock != plan.ClockVirtual
+	return plan.Lab{Provider: provider}.Capabilities().VMs && clock != plan.ClockVirtual
 }
 
 // refuseXDP refuses what XDP cannot see, and native XDP on a virtio NIC that has

@@ -46,7 +46,7 @@ func refuseSwarm(lab plan.Lab, fabric string, o map[string]string) string {
 	switch {
 	case lab.Clock == plan.ClockVirtual:
 		return fmt.Sprintf("Docker's overlay network needs engines, and a guest in virtual time is sealed; write clock = %q, or %s", plan.ClockWall, without)
-	case lab.Provider != plan.ProviderLibvirt:
+	case !lab.Capabilities().Engines:
 		return fmt.Sprintf("Docker's overlay network needs engines that the lab may join in a Swarm, which nodes of provider %q do not have; write provider = %q, or %s", lab.Provider, plan.ProviderLibvirt, without)
 	case len(lab.Hypervisors) > 1:
 		return fmt.Sprintf("engines of a Swarm speak with each other on the management network, of which each hypervisor has its own; place all nodes on one hypervisor, or write %s", without)

@@ -86,7 +86,7 @@ func (l *loader) computer(t *table, m Measure, lab Lab) {
 		return
 	case lab.Clock == ClockVirtual:
 		c = l.cat.Sealed
-	case lab.Provider != ProviderLocal:
+	case !lab.Capabilities().Here():
 		return
 	}
 	if c == nil {

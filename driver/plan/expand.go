@@ -121,7 +121,7 @@ func streamsOf(s Spec, workload string, cat Catalog) []int {
 // factors are the levels that all cells of an arm under one boot share.
 func factors(s Spec, boot Boot, arm Arm, d DatapathEntry) (map[string]string, error) {
 	kernel := boot.Kernel
-	if s.Lab.Provider != ProviderLibvirt {
+	if !s.Lab.Capabilities().VMs {
 		kernel = kernelOfHost
 	}
 	f := map[string]string{

@@ -62,8 +62,8 @@ func (l *loader) hypervisors(t *table, lab Lab) []Hypervisor {
 	switch {
 	case len(tables) == 0:
 		return nil
-	case lab.Provider != ProviderLibvirt:
-		t.problem("hypervisor", "is about VMs; remove it, or write provider = %q", ProviderLibvirt)
+	case !lab.Capabilities().VMs:
+		t.problem("hypervisor", "is about VMs; remove it, or write provider = %s", l.cat.withVMs())
 	case lab.Clock == ClockVirtual:
 		t.problem("hypervisor", "is of no use to clock = %q, whose numbers do not depend on the computer; remove it", ClockVirtual)
 	case lab.Accel == AccelAuto:

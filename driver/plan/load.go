@@ -152,10 +152,11 @@ func (l *loader) spec(root *table) Spec {
 }
 
 func (l *loader) lab(t *table, d Lab) Lab {
-	out := Lab{Provider: t.level("provider", d.Provider, []string{ProviderLibvirt, ProviderLocal, ProviderSSH})}
+	out := Lab{Provider: t.level("provider", d.Provider, l.cat.providerNames())}
+	out.provider = l.cat.entryOf(out.Provider)
 	out.Clock = t.level("clock", d.Clock, []string{ClockWall, ClockVirtual})
-	local, virtual := out.Provider != ProviderLibvirt, out.Clock == ClockVirtual
-	if local || virtual {
+	has, virtual := out.Capabilities(), out.Clock == ClockVirtual
+	if !has.Engines || virtual {
 		d.Endpoint = EndpointNetns
 	}
 	if virtual {
@@ -168,17 +169,17 @@ func (l *loader) lab(t *table, d Lab) Lab {
 	out.Memory = t.memory("memory", d.Memory, minMemory, maxMemory)
 	out.Queues = int(t.number("queues", int64(d.Queues), 1, maxQueues))
 	out.NIC = l.nicKeys(t, "nic")
-	out.Inventory = l.inventory(t, out.Provider)
+	out.Inventory = l.inventory(t, has.Existing)
 	out.Hypervisors = l.hypervisors(t, out)
 	t.finish()
 	switch {
-	case local && virtual:
-		t.problem("clock", "%q needs provider = %q: only the clock of a VM can be made to count instructions; write that, or clock = %q",
-			ClockVirtual, ProviderLibvirt, ClockWall)
-	case out.Provider == ProviderSSH:
-		return l.sshLab(t, out)
-	case local:
-		return l.localLab(t, out)
+	case !has.VMs && virtual:
+		t.problem("clock", "%q needs provider = %s: only the clock of a VM can be made to count instructions; write that, or clock = %q",
+			ClockVirtual, l.cat.withVMs(), ClockWall)
+	case has.Existing:
+		return l.existingLab(t, out)
+	case !has.VMs:
+		return l.bareLab(t, out)
 	case virtual:
 		l.virtualLab(t, out)
 	}
@@ -190,18 +191,18 @@ func vmKeys() []string {
 	return []string{"accel", "kernel", "vcpus", "memory", "queues", "nic", "mtu", "offloads"}
 }
 
-// localLab is a Lab without VMs.
-func (l *loader) localLab(t *table, lab Lab) Lab {
+// bareLab is a Lab whose nodes are no machines.
+func (l *loader) bareLab(t *table, lab Lab) Lab {
 	for _, key := range vmKeys() {
 		if t.has(key) {
-			t.problem(key, "is about VMs, and the local provider has none; remove it, or write provider = %q", ProviderLibvirt)
+			t.problem(key, "is about VMs, and the %s provider has none; remove it, or write provider = %s", lab.Provider, l.cat.withVMs())
 		}
 	}
-	if lab.Endpoint == EndpointDocker {
-		t.problem("endpoint", "%q needs an engine in the node, and local nodes are bare namespaces; write %q, or provider = %q",
-			EndpointDocker, EndpointNetns, ProviderLibvirt)
+	if lab.Endpoint == EndpointDocker && !lab.Capabilities().Engines {
+		t.problem("endpoint", "%q needs an engine in the node, and %s nodes are bare namespaces; write %q, or provider = %s",
+			EndpointDocker, lab.Provider, EndpointNetns, l.cat.withEngines())
 	}
-	return Lab{Provider: lab.Provider, Endpoint: lab.Endpoint, Clock: lab.Clock}
+	return Lab{Provider: lab.Provider, Endpoint: lab.Endpoint, Clock: lab.Clock, provider: lab.provider}
 }
 
 // virtualLab refuses what a sealed guest whose clock counts instructions cannot have.
@@ -248,8 +249,8 @@ func (l *loader) measure(t *table, d Measure, lab Lab) Measure {
 	if l.labOK && virtual {
 		virtualMeasure(t)
 	}
-	if l.labOK && lab.Provider == ProviderSSH && t.has("load_limit") {
-		t.problem("load_limit", "is about this computer, and the machines of provider %q are others; remove it, or write steal_limit", ProviderSSH)
+	if l.labOK && !lab.Capabilities().LoadsHere && t.has("load_limit") {
+		t.problem("load_limit", "is about this computer, and the machines of provider %q are others; remove it, or write steal_limit", lab.Provider)
 	}
 	if l.labOK && len(lab.Hypervisors) > 0 && t.has("load_limit") {
 		t.problem("load_limit", "is about this computer, and the nodes run on others; remove it, or write steal_limit")
@@ -341,7 +342,7 @@ func (l *loader) count(t *table) map[string]int {
 // not make is not in the file.
 func (l *loader) cpu(t *table, key string, fallback int, lab Lab) int {
 	cpu := int(t.number(key, int64(fallback), 0, maxCPU))
-	if !l.labOK || lab.Provider != ProviderLibvirt || cpu < lab.VCPUs {
+	if !l.labOK || !lab.Capabilities().VMs || cpu < lab.VCPUs {
 		return cpu
 	}
 	if t.has(key) {
@@ -417,8 +418,8 @@ func (l *loader) kernels(t *table, s *Spec) {
 	}
 	kernels := t.levels("kernels", l.cat.Kernels)
 	switch {
-	case l.labOK && s.Lab.Provider != ProviderLibvirt:
-		t.problem("kernels", "are what VMs boot, and provider = %q has the kernel it has; remove it, or write provider = %q", s.Lab.Provider, ProviderLibvirt)
+	case l.labOK && !s.Lab.Capabilities().VMs:
+		t.problem("kernels", "are what VMs boot, and provider = %q has the kernel it has; remove it, or write provider = %s", s.Lab.Provider, l.cat.withVMs())
 	case l.doc.has("lab.kernel"):
 		t.problem("kernels", "is there beside lab.kernel in line %d, and says both; remove one of them", l.doc.lines["lab.kernel"])
 	case len(kernels) > 0:

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Inventory is what the ssh provider runs on, and how.
+// Inventory is the existing machines that an experiment runs on, and how.
 type Inventory struct {
 	Machines []Machine `json:"machines"`
 	// AbandonAfter is how long a machine waits for a sign of life of its driver
@@ -20,7 +20,7 @@ type Inventory struct {
 	Cache bool `json:"cache"`
 }
 
-// Machine is an existing computer of the ssh provider. It holds paths and
+// Machine is an existing computer. It holds paths and
 // never a secret.
 type Machine struct {
 	Name string `json:"name"` // of the node it is: "node1", "node2"
@@ -37,7 +37,7 @@ type Machine struct {
 	Data string `json:"data,omitempty"`
 }
 
-// Bounds and defaults of the ssh provider.
+// Bounds and defaults of existing machines.
 const (
 	defaultAbandon   = 30 * time.Second
 	minAbandon       = 5 * time.Second
@@ -58,11 +58,11 @@ var (
 // nodeNames are the names of the nodes that a topology may have.
 func nodeNames() []string { return []string{"node1", "node2"} }
 
-// machineKeys are the keys of [lab] that the ssh provider alone has.
+// machineKeys are the keys of [lab] about existing machines.
 func machineKeys() []string { return []string{"machine", "abandon_after", "directory", "cache"} }
 
-// inventory reads what [lab] says of existing machines, nil with another provider.
-func (l *loader) inventory(t *table, provider string) *Inventory {
+// inventory reads what [lab] says of existing machines, nil where the provider has none.
+func (l *loader) inventory(t *table, existing bool) *Inventory {
 	l.labTable, l.machines = t, t.children("machine")
 	inv := &Inventory{
 		AbandonAfter: t.duration("abandon_after", defaultAbandon, minAbandon, maxAbandon),
@@ -78,10 +78,10 @@ func (l *loader) inventory(t *table, provider string) *Inventory {
 		line[machine.Name] = m.at("name")
 		inv.Machines = append(inv.Machines, machine)
 	}
-	if provider != ProviderSSH {
+	if !existing {
 		for _, key := range machineKeys() {
 			if t.has(key) {
-				t.problem(key, "is about existing machines; remove it, or write provider = %q", ProviderSSH)
+				t.problem(key, "is about existing machines; remove it, or write provider = %s", l.cat.withExisting())
 			}
 		}
 		return nil
@@ -156,23 +156,23 @@ func (l *loader) path(t *table, key string) string {
 	return filepath.Join(filepath.Dir(l.doc.file), text)
 }
 
-// sshLab is a Lab without VMs, on machines that are there.
-func (l *loader) sshLab(t *table, lab Lab) Lab {
+// existingLab is a Lab on machines that are there already.
+func (l *loader) existingLab(t *table, lab Lab) Lab {
 	for _, key := range vmKeys() {
 		if t.has(key) {
-			t.problem(key, "is about VMs, and machines of provider %q are what they are; remove it, or write provider = %q", ProviderSSH, ProviderLibvirt)
+			t.problem(key, "is about VMs, and machines of provider %q are what they are; remove it, or write provider = %s", lab.Provider, l.cat.withVMs())
 		}
 	}
-	if lab.Endpoint == EndpointDocker {
-		t.problem("endpoint", "%q would put containers on a bridge in the machine's own network namespace, among its firewall and routes, which are left alone; write %q, or provider = %q",
-			EndpointDocker, EndpointNetns, ProviderLibvirt)
+	if lab.Endpoint == EndpointDocker && !lab.Capabilities().Engines {
+		t.problem("endpoint", "%q would put containers on a bridge in the machine's own network namespace, among its firewall and routes, which are left alone; write %q, or provider = %s",
+			EndpointDocker, EndpointNetns, l.cat.withEngines())
 	}
-	return Lab{Provider: lab.Provider, Endpoint: lab.Endpoint, Clock: lab.Clock, Inventory: lab.Inventory}
+	return Lab{Provider: lab.Provider, Endpoint: lab.Endpoint, Clock: lab.Clock, Inventory: lab.Inventory, provider: lab.provider}
 }
 
 // enoughMachines checks the inventory against the scenarios.
 func (l *loader) enoughMachines(s Spec) {
-	if !l.labOK || s.Lab.Provider != ProviderSSH || !slices.Contains(s.Scenarios, MultiHost) {
+	if !l.labOK || !s.Lab.Capabilities().Existing || !slices.Contains(s.Scenarios, MultiHost) {
 		return
 	}
 	if len(l.machines) < 2 {

@@ -99,8 +99,8 @@ func (l *loader) nics(t *table, s *Spec) {
 		return
 	}
 	switch {
-	case l.labOK && (s.Lab.Provider != ProviderLibvirt || s.Lab.Clock == ClockVirtual):
-		t.problem("nics", "are cards of VMs on the wall clock, and this lab has none; remove it, or write provider = %q and clock = %q", ProviderLibvirt, ClockWall)
+	case l.labOK && (!s.Lab.Capabilities().VMs || s.Lab.Clock == ClockVirtual):
+		t.problem("nics", "are cards of VMs on the wall clock, and this lab has none; remove it, or write provider = %s and clock = %q", l.cat.withVMs(), ClockWall)
 	case !s.Lab.NIC.Plain():
 		t.problem("nics", "is there beside nic, mtu or offloads in [lab], which are of one card; remove those")
 	}

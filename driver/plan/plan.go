@@ -11,12 +11,8 @@ import (
 	"hookbed/analysis/catalog"
 )
 
-// Providers, endpoints, scenarios and accelerators: the allowed levels.
+// Endpoints, scenarios and accelerators: the allowed levels.
 const (
-	ProviderLibvirt = "libvirt"
-	ProviderLocal   = "local"
-	ProviderSSH     = "ssh"
-
 	EndpointDocker = "docker"
 	EndpointNetns  = "netns"
 
@@ -62,7 +58,7 @@ type Lab struct {
 	Provider string `json:"provider"`
 	Endpoint string `json:"endpoint"`
 	Clock    string `json:"clock"`
-	// About VMs, and zero with other providers than libvirt.
+	// About VMs, and zero where the provider has none.
 	Accel  string `json:"accel,omitempty"`
 	Kernel string `json:"kernel,omitempty"`     // name of a kernel lock, "6.12"
 	VCPUs  int    `json:"vcpus,omitempty"`      // per VM
@@ -71,8 +67,10 @@ type Lab struct {
 	NIC    NIC    `json:"nic,omitzero"`         // the data NIC; its Queues are 0, or compared
 	// Hypervisors run the VMs; nil is this computer.
 	Hypervisors []Hypervisor `json:"hypervisors,omitempty"`
-	// About existing machines; nil with other providers than ssh.
+	// About existing machines; nil where the provider has none.
 	Inventory *Inventory `json:"inventory,omitempty"`
+	// provider is its entry, where the catalog lists others than catalog.Providers.
+	provider *catalog.Provider
 }
 
 // Measure says how each trial is measured.
@@ -127,9 +125,11 @@ type Catalog struct {
 	Datapaths []DatapathEntry
 	Workloads []WorkloadEntry
 	Kernels   []string // names of the kernel locks
+	// Providers are the ways to have nodes; nil: catalog.Providers.
+	Providers []catalog.Provider
 	// NICs are the models of network cards that a kernel has a driver for.
 	NICs map[string][]string
-	// Here is this computer, on which the local provider's nodes are; nil: not known.
+	// Here is this computer, whose kernel some providers' nodes share; nil: not known.
 	Here *Computer
 	// Sealed is a guest in virtual time; nil: not known.
 	Sealed *Computer
@@ -277,7 +277,7 @@ const (
 	FactorStreams    = "streams" // only in cells of a workload that has several, where an experiment names them
 	FactorProvider   = "provider"
 	FactorEndpoint   = "endpoint"
-	FactorKernel     = "kernel"   // lock name, or "host" for other providers than libvirt
+	FactorKernel     = "kernel"   // lock name, or "host" where nodes are no VMs
 	FactorNIC        = "nic"      // NIC.String, where it is compared or not the default
 	FactorMTU        = "mtu"      // of every link, bytes, where it is not 1500
 	FactorDuration   = "duration" // Go duration; not in cells with a count

@@ -22,6 +22,7 @@ import (
 	"hookbed/driver/bundle"
 	"hookbed/driver/datapath"
 	"hookbed/driver/host"
+	"hookbed/driver/lab/engine"
 	"hookbed/driver/marker"
 	"hookbed/driver/plan"
 	"hookbed/driver/vm"
@@ -62,7 +63,7 @@ type virtualNode struct {
 	domain  string
 	ssh     *host.SSH
 	helper  *session
-	engine  *engine
+	engine  *engine.Engine
 
 	mu         sync.Mutex
 	containers map[place]placed // that run
@@ -458,13 +459,13 @@ func (p *virtual) openEngines(ctx context.Context) error {
 	for _, n := range p.nodes {
 		group.Go(func() error {
 			var err error
-			if n.engine, err = openEngine(gctx, n.Node, n.ssh, p.set.EndpointTag); err != nil {
+			if n.engine, err = engine.Open(gctx, n.Node, n.ssh, p.set.EndpointTag); err != nil {
 				return err
 			}
-			if err := n.engine.load(gctx, p.set.EndpointArchive.Path); err != nil {
+			if err := n.engine.Load(gctx, p.set.EndpointArchive.Path); err != nil {
 				return err
 			}
-			return n.engine.network(gctx)
+			return n.engine.MakeBridge(gctx)
 		})
 	}
 	if err := group.Wait(); err != nil {
@@ -473,11 +474,24 @@ func (p *virtual) openEngines(ctx context.Context) error {
 	return p.joinSwarm(ctx)
 }
 
+// joinSwarm joins the nodes' engines in a Swarm where an arm needs one. They control it
+// on the management network.
+func (p *virtual) joinSwarm(ctx context.Context) error {
+	if !p.cfg.Swarm {
+		return nil
+	}
+	var members []engine.Member
+	for _, n := range p.nodes {
+		members = append(members, engine.Member{Engine: n.engine, Control: n.mgmt})
+	}
+	return engine.JoinSwarm(ctx, members, p.cfg.Lab.NIC.Bytes())
+}
+
 // containerFacts asks the tools inside a container of the node for their
 // versions. The container serves as an endpoint afterwards.
 func (n *virtualNode) containerFacts(ctx context.Context) (map[string]string, error) {
-	at := place{datapath.Client, networkModeNone}
-	id, pid, err := n.engine.start(ctx, at.role, "", at.network)
+	at := place{datapath.Client, datapath.NetworkNone}
+	id, pid, err := n.engine.Start(ctx, at.role, "", at.network)
 	if id != "" {
 		n.containers[at] = placed{id, pid}
 	}
@@ -486,7 +500,7 @@ func (n *virtualNode) containerFacts(ctx context.Context) (map[string]string, er
 	}
 	facts := map[string]string{}
 	for tool, argv := range map[string][]string{"iperf3": {"iperf3", "--version"}, "netperf": {"netperf", "-V"}} {
-		out, err := n.engine.exec(ctx, id, argv...)
+		out, err := n.engine.Exec(ctx, id, argv...)
 		if err != nil {
 			return nil, err
 		}
@@ -499,11 +513,10 @@ func (p *virtual) begin(ctx context.Context, s datapath.Setup) error {
 	if !p.docker() {
 		return nil
 	}
-	mode := map[string]string{datapath.NetworkNone: networkModeNone, datapath.NetworkBridge: dockerNetwork, datapath.NetworkOverlay: overlayNetwork}[s.Network]
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(startsAtOnce)
 	for _, e := range s.Topology.Endpoints() {
-		group.Go(func() error { return p.node(e.Node.Name).place(ctx, e, mode) })
+		group.Go(func() error { return p.node(e.Node.Name).place(ctx, e, s.Network) })
 	}
 	return group.Wait()
 }
@@ -514,19 +527,15 @@ const startsAtOnce = 4
 
 // place gives an endpoint its container and tells the helper where it lives. A
 // container that no rule set has been in serves again: its namespace is as new.
-func (n *virtualNode) place(ctx context.Context, e datapath.Endpoint, mode string) error {
-	at := place{e.Role, mode}
+func (n *virtualNode) place(ctx context.Context, e datapath.Endpoint, network string) error {
+	at := place{e.Role, network}
 	n.mu.Lock()
 	c, running := n.containers[at]
 	n.used = append(n.used, at)
 	n.mu.Unlock()
 	if !running {
 		var err error
-		if mode == overlayNetwork {
-			c.id, c.pid, err = n.engine.attach(ctx, e.Role, e.Addr.String())
-		} else {
-			c.id, c.pid, err = n.engine.start(ctx, e.Role, e.Addr.String(), mode)
-		}
+		c.id, c.pid, err = n.engine.Start(ctx, e.Role, e.Addr.String(), network)
 		if c.id != "" {
 			n.mu.Lock()
 			n.containers[at] = c
@@ -575,7 +584,7 @@ func (n *virtualNode) end(ctx context.Context, s datapath.Setup) error {
 			continue
 		}
 		if c, running := n.containers[at]; running {
-			err = errors.Join(err, n.engine.remove(ctx, c.id))
+			err = errors.Join(err, n.engine.Remove(ctx, c.id))
 			delete(n.containers, at)
 		}
 	}
@@ -588,7 +597,7 @@ func (n *virtualNode) end(ctx context.Context, s datapath.Setup) error {
 func (p *virtual) close(ctx context.Context) error {
 	for _, n := range p.nodes {
 		if n.engine != nil {
-			n.engine.close()
+			n.engine.Close()
 		}
 		if n.ssh != nil {
 			_ = n.ssh.Close() // ends the helper too
@@ -656,7 +665,7 @@ func (l *Lab) describeVirtual(ctx context.Context, p *virtual) error {
 		if n.engine == nil {
 			continue
 		}
-		facts, err := n.engine.facts(ctx)
+		facts, err := n.engine.Facts(ctx)
 		if err != nil {
 			return err
 		}
@@ -701,7 +710,7 @@ func (l *Lab) describeVirtual(ctx context.Context, p *virtual) error {
 func (p *virtual) detach() error {
 	for _, n := range p.nodes {
 		if n.engine != nil {
-			n.engine.close()
+			n.engine.Close()
 		}
 		if n.ssh != nil {
 			_ = n.ssh.Close()

@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/docker/docker/api/types/network"
-
 	"hookbed/driver/datapath"
 	"hookbed/driver/host"
 	"hookbed/driver/plan"
@@ -43,9 +41,9 @@ func TestVMSwarmHand(t *testing.T) {
 	c := datapath.Layout(plan.Cell{Factors: map[string]string{plan.FactorScenario: plan.MultiHost, plan.FactorEndpoint: plan.EndpointDocker}})
 	for _, e := range c.Endpoints() {
 		n := p.node(e.Node.Name)
-		net, err := p.nodes[0].engine.api.NetworkInspect(t.Context(), overlayNetwork, network.InspectOptions{Verbose: true})
-		t.Logf("%+v %v", net, err)
-		id, pid, err := n.engine.start(t.Context(), e.Role, e.Addr.String(), overlayNetwork)
+		inspect := host.Cmd{Argv: []string{"docker", "network", "inspect", "--verbose", "hookbed-overlay"}, Stdout: os.Stdout, Stderr: os.Stdout}
+		t.Log(p.nodes[0].ssh.Run(t.Context(), inspect))
+		id, pid, err := n.engine.Start(t.Context(), e.Role, e.Addr.String(), datapath.NetworkOverlay)
 		t.Log(e.Role, id, pid, err)
 	}
 	for _, n := range p.nodes {

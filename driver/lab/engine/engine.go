@@ -1,4 +1,7 @@
-package lab
+// Package engine has the Docker Engines of nodes make their endpoints: containers on a
+// bridge of the node, on an overlay network of a Swarm, or on no network. It is the
+// only package that uses Docker's client.
+package engine
 
 import (
 	"context"
@@ -20,35 +23,36 @@ import (
 )
 
 const (
-	dockerSocket  = "/run/docker.sock"
-	dockerNetwork = "hookbed"
-	// networkModeNone gives a container loopback only.
-	networkModeNone = "none"
-	engineStart     = 180 * time.Second
+	socket = "/run/docker.sock"
+	// bridgeNetwork is the bridge network of a node's engine.
+	bridgeNetwork = "hookbed"
+	// noNetwork gives a container loopback only.
+	noNetwork = "none"
+	openLimit = 180 * time.Second
 )
 
-// engine is the Docker Engine of one node, reached through its host.
-type engine struct {
+// Engine is the Docker Engine of one node, reached through its host.
+type Engine struct {
 	node datapath.Node
 	api  *client.Client
 	tag  string
 }
 
-// openEngine connects to the node's engine over a forwarded unix socket and
-// waits until it answers.
-func openEngine(ctx context.Context, node datapath.Node, h host.Host, tag string) (*engine, error) {
+// Open connects to the node's engine over a forwarded unix socket and waits, at most
+// 180 s, until it answers. tag is that of the endpoint image, which Load loads. Close it.
+func Open(ctx context.Context, node datapath.Node, h host.Host, tag string) (*Engine, error) {
 	api, err := client.NewClientWithOpts(
 		client.WithHost("http://docker.invalid"),
 		client.WithDialContext(func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return h.Forward(ctx, "unix", dockerSocket)
+			return h.Forward(ctx, "unix", socket)
 		}),
 		client.WithAPIVersionNegotiation(),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("make Docker client: %w", err)
 	}
-	e := &engine{node: node, api: api, tag: tag}
-	ctx, cancel := context.WithTimeout(ctx, engineStart)
+	e := &Engine{node: node, api: api, tag: tag}
+	ctx, cancel := context.WithTimeout(ctx, openLimit)
 	defer cancel()
 	for {
 		if _, err = api.Ping(ctx); err == nil {
@@ -57,14 +61,14 @@ func openEngine(ctx context.Context, node datapath.Node, h host.Host, tag string
 		select {
 		case <-ctx.Done():
 			_ = api.Close()
-			return nil, fmt.Errorf("docker engine on %s did not answer within %s: %w", node.Name, engineStart, err)
+			return nil, fmt.Errorf("docker engine on %s did not answer within %s: %w", node.Name, openLimit, err)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
 
-// load loads the endpoint image from an archive as docker save writes it.
-func (e *engine) load(ctx context.Context, archive string) error {
+// Load loads the endpoint image from an archive as docker save writes it.
+func (e *Engine) Load(ctx context.Context, archive string) error {
 	f, err := os.Open(archive)
 	if err != nil {
 		return fmt.Errorf("open endpoint image: %w", err)
@@ -85,11 +89,11 @@ func (e *engine) load(ctx context.Context, archive string) error {
 	return nil
 }
 
-// network creates the bridge network that endpoints of fabric "bridge" join.
+// MakeBridge makes the bridge network that endpoints of fabric "bridge" join.
 // Masquerading is off: between nodes endpoints are routed under their own
 // addresses, or policies by source would see only the node's.
-func (e *engine) network(ctx context.Context) error {
-	_, err := e.api.NetworkCreate(ctx, dockerNetwork, network.CreateOptions{
+func (e *Engine) MakeBridge(ctx context.Context) error {
+	_, err := e.api.NetworkCreate(ctx, bridgeNetwork, network.CreateOptions{
 		Driver: "bridge",
 		IPAM:   &network.IPAM{Config: []network.IPAMConfig{{Subnet: e.node.Subnet.String(), Gateway: e.node.Gateway.String()}}},
 		Options: map[string]string{
@@ -103,16 +107,28 @@ func (e *engine) network(ctx context.Context) error {
 	return nil
 }
 
-// start makes and starts a fresh container for an endpoint and returns its ID
-// and the PID, on the node, of its first process.
-func (e *engine) start(ctx context.Context, role, addr, netMode string) (id string, pid int, err error) {
+// Start makes and starts a fresh container for an endpoint, at an address of a network
+// of datapath.Setup. It returns the container's ID and the PID, on the node, of its
+// first process. On an error the ID is that of a container that is left, or "".
+func (e *Engine) Start(ctx context.Context, role, addr, network string) (id string, pid int, err error) {
+	switch network {
+	case datapath.NetworkOverlay:
+		return e.startOnOverlay(ctx, role, addr)
+	case datapath.NetworkBridge:
+		return e.start(ctx, role, addr, bridgeNetwork)
+	}
+	return e.start(ctx, role, addr, noNetwork)
+}
+
+// start is Start for a network by the engine's own name of it.
+func (e *Engine) start(ctx context.Context, role, addr, netMode string) (id string, pid int, err error) {
 	cfg := &container.Config{Image: e.tag, Cmd: []string{"/bin/sleep", "2147483647"}, Hostname: role}
 	hostCfg := &container.HostConfig{
 		NetworkMode: container.NetworkMode(netMode),
 		LogConfig:   container.LogConfig{Type: "none"},
 	}
 	var nets *network.NetworkingConfig
-	if netMode != networkModeNone {
+	if netMode != noNetwork {
 		nets = &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{
 			netMode: {IPAMConfig: &network.EndpointIPAMConfig{IPv4Address: addr}},
 		}}
@@ -134,18 +150,19 @@ func (e *engine) start(ctx context.Context, role, addr, netMode string) (id stri
 	return made.ID, info.State.Pid, nil
 }
 
-func (e *engine) remove(ctx context.Context, id string) error {
+// Remove ends and removes a container. One that is gone already is no error.
+func (e *Engine) Remove(ctx context.Context, id string) error {
 	if err := e.api.ContainerRemove(ctx, id, container.RemoveOptions{Force: true}); err != nil && !cerrdefs.IsNotFound(err) {
 		return fmt.Errorf("remove container on %s: %w", e.node.Name, err)
 	}
 	return nil
 }
 
-// exec runs a command in a container through the engine and returns what it
+// Exec runs a command in a container through the engine and returns what it
 // printed. It is for facts; measured programs are started by the guest helper
 // in the container's namespaces, root and cgroup, so that neither the engine
 // nor the driver's link carries their output while they run.
-func (e *engine) exec(ctx context.Context, id string, argv ...string) (string, error) {
+func (e *Engine) Exec(ctx context.Context, id string, argv ...string) (string, error) {
 	made, err := e.api.ContainerExecCreate(ctx, id, container.ExecOptions{Cmd: argv, AttachStdout: true, AttachStderr: true})
 	if err != nil {
 		return "", fmt.Errorf("exec %s in container on %s: %w", argv[0], e.node.Name, err)
@@ -162,8 +179,8 @@ func (e *engine) exec(ctx context.Context, id string, argv ...string) (string, e
 	return strings.TrimSpace(out.String()), nil
 }
 
-// facts describes the engine for env.json.
-func (e *engine) facts(ctx context.Context) (map[string]string, error) {
+// Facts describes the engine for env.json.
+func (e *Engine) Facts(ctx context.Context) (map[string]string, error) {
 	v, err := e.api.ServerVersion(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("ask Docker version on %s: %w", e.node.Name, err)
@@ -178,4 +195,5 @@ func (e *engine) facts(ctx context.Context) (map[string]string, error) {
 	}, nil
 }
 
-func (e *engine) close() { _ = e.api.Close() }
+// Close closes the connection to the engine, which goes on.
+func (e *Engine) Close() { _ = e.api.Close() }

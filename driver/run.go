@@ -279,7 +279,7 @@ func (a *app) measure(ctx context.Context, j job, trials []plan.Trial, f runFlag
 		return upFit(ctx, cfg, p.Spec)
 	}
 	run.Environment = func(l *lab.Lab) map[string]any {
-		env := environment(p, l.Environment())
+		env := environment(p, l.Environment().Entries())
 		env["lab_seconds"] = l.Timings
 		return env
 	}
@@ -302,7 +302,7 @@ func upFit(ctx context.Context, cfg lab.Config, s plan.Spec) (*lab.Lab, error) {
 // labConfig prepares what labs of an experiment have in common, and clears
 // what killed runs left.
 func (a *app) labConfig(ctx context.Context, p *plan.Plan, drift string) (lab.Config, error) {
-	if err := lab.Refuse(p.Spec.Lab); err != nil {
+	if err := lab.Preflight(p.Spec.Lab); err != nil {
 		return lab.Config{}, err
 	}
 	root, err := stateRoot()
@@ -355,7 +355,7 @@ func (a *app) measureSealed(ctx context.Context, run campaign.Config, cfg lab.Co
 	if jobs == 0 {
 		jobs = lab.Jobs(cfg.Lab.Memory)
 	}
-	env := environment(run.Plan, facts)
+	env := environment(run.Plan, facts.Entries())
 	env["jobs"] = jobs
 	return campaign.RunSealed(ctx, campaign.SealedConfig{Config: run, Jobs: jobs, Boot: sealer.Run, Facts: env})
 }

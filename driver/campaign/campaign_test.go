@@ -246,7 +246,7 @@ func runnerOf(t *testing.T, how, experiment string) *runner {
 	}
 	return newRunner(Config{
 		Plan: p, Dir: dir, Trials: dir.Pending(), Progress: &quiet{}, Log: slog.New(slog.DiscardHandler),
-		Environment: func(l *lab.Lab) map[string]any { return l.Environment() },
+		Environment: func(l *lab.Lab) map[string]any { return l.Environment().Entries() },
 		Up: func(ctx context.Context, _ int) (*lab.Lab, error) {
 			return lab.Up(ctx, lab.Config{Name: "fake", Lab: p.Spec.Lab, Nodes: 1, Store: store, GuestPath: self,
 				StateDir: filepath.Join(t.TempDir(), "state")})

@@ -331,7 +331,7 @@ func (r *runner) recordBlock(ctx context.Context, b booted) error {
 	if err != nil {
 		return fmt.Errorf("%w: block %d: %w", ErrRig, b.number, err)
 	}
-	if r.lab, err = lab.Replay(composed.Block, replies, nil); err != nil {
+	if r.lab, err = lab.Replay(composed.Block, replies); err != nil {
 		return fmt.Errorf("%w: block %d: %w", ErrRig, b.number, err)
 	}
 	r.block = b.number

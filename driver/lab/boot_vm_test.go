@@ -102,7 +102,7 @@ func BenchmarkVMBootToCommand(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		accel, _ := l.Environment()["accelerator"].(string)
+		accel := l.Environment().Accelerator
 		if err := l.Close(b.Context()); err != nil {
 			b.Fatal(err)
 		}

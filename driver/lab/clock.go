@@ -19,34 +19,29 @@ type Reading struct {
 // Clocks are readings by helper, under the name of the first node that it holds.
 type Clocks map[string]Reading
 
-// timed is a conversation whose other end has a clock of its own.
-type timed interface {
-	clock(ctx context.Context) (Reading, error)
-}
-
 // Clocks asks every helper of a topology what its clocks say. A lab whose steps
 // were executed before has none.
 func (l *Lab) Clocks(ctx context.Context, t datapath.Topology) (Clocks, error) {
-	out, asked := Clocks{}, map[conversation]bool{}
+	out, asked := Clocks{}, map[Helper]bool{}
 	for _, n := range t.Nodes {
-		s, err := l.provider.session(n.Name)
+		h, err := l.provider.Helper(n.Name)
 		if err != nil {
 			return nil, rigFault(err)
 		}
-		c, ok := s.(timed)
-		if !ok || asked[s] {
+		c, ok := h.(Clocked)
+		if !ok || asked[h] {
 			continue
 		}
-		asked[s] = true
-		if out[n.Name], err = c.clock(ctx); err != nil {
+		asked[h] = true
+		if out[n.Name], err = c.Clock(ctx); err != nil {
 			return nil, rigFault(err)
 		}
 	}
 	return out, nil
 }
 
-// clock reads the clocks of the helper's machine.
-func (s *session) clock(ctx context.Context) (Reading, error) {
+// Clock reads the clocks of the helper's machine.
+func (s *session) Clock(ctx context.Context) (Reading, error) {
 	r := Reading{Before: time.Since(s.started)}
 	reply, err := s.call(ctx, bundle.Request{Clock: true})
 	r.After = time.Since(s.started)

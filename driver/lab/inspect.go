@@ -204,7 +204,7 @@ func (l *Lab) ReachNodes(ctx context.Context) (err error) {
 func (l *Lab) wholeFrame(nodes ...string) int {
 	least := 1500
 	for _, n := range nodes {
-		if mtu, err := strconv.Atoi(l.facts[n]["link."+datapath.DataLink+".mtu"]); err == nil && mtu < least {
+		if mtu, err := strconv.Atoi(l.Facts(n)["link."+datapath.DataLink+".mtu"]); err == nil && mtu < least {
 			least = mtu
 		}
 	}

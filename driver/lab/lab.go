@@ -7,8 +7,6 @@ package lab
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"log/slog"
 	"time"
 
@@ -47,72 +45,34 @@ type Config struct {
 
 // Lab is a running lab.
 type Lab struct {
-	provider provider
-	env      map[string]any
-	facts    map[string]map[string]string // by node
-	// Timings are the seconds each part of bringing the lab up took.
-	Timings map[string]float64
-}
-
-// provider is one way to have nodes and endpoints.
-type provider interface {
-	// detach leaves the lab running without this driver.
-	detach() error
-	// begin makes the endpoints of a setup, in namespaces no rule set has been in.
-	begin(ctx context.Context, s datapath.Setup) error
-	// session is the helper of a node, valid between begin and end.
-	session(node string) (conversation, error)
-	// end undoes everything begin and later steps did.
-	end(ctx context.Context, s datapath.Setup) error
-	close(ctx context.Context) error
-}
-
-// conversation is what a helper is asked between begin and end of a setup.
-type conversation interface {
-	exec(ctx context.Context, name string, files map[string]bundle.File, steps []bundle.Step) (bundle.Reply, error)
-	mark(ctx context.Context) (int, error)
-	undoTo(ctx context.Context, mark int) error
-}
-
-// Up brings a lab up. On error nothing is left behind.
-func Up(ctx context.Context, cfg Config) (*Lab, error) {
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
-	}
-	switch cfg.Lab.Provider {
-	case plan.ProviderLocal:
-		return upLocal(ctx, cfg)
-	case plan.ProviderLibvirt:
-		return upLibvirt(ctx, cfg)
-	case plan.ProviderSSH:
-		return upMachines(ctx, cfg)
-	}
-	return nil, fmt.Errorf("unknown provider %q", cfg.Lab.Provider)
+	provider Provider
+	env      Environment
+	Timings  Timings
 }
 
 // Environment is what env.json records of the lab.
-func (l *Lab) Environment() map[string]any { return l.env }
+func (l *Lab) Environment() Environment { return l.env }
 
 // Facts are what a node's helper reports of its kernel and tools.
-func (l *Lab) Facts(node string) map[string]string { return l.facts[node] }
+func (l *Lab) Facts(node string) map[string]string { return l.env.Nodes[node] }
 
 // Begin makes the endpoints of a setup.
 func (l *Lab) Begin(ctx context.Context, s datapath.Setup) error {
-	return rigFault(l.provider.begin(ctx, s))
+	return rigFault(l.provider.Begin(ctx, s))
 }
 
 // End undoes the setup on a fresh, time-limited context.
 func (l *Lab) End(ctx context.Context, s datapath.Setup) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownLimit)
 	defer cancel()
-	return rigFault(l.provider.end(ctx, s))
+	return rigFault(l.provider.End(ctx, s))
 }
 
 // Close takes the lab down on a fresh, time-limited context.
 func (l *Lab) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownLimit)
 	defer cancel()
-	return l.provider.close(ctx)
+	return l.provider.Close(ctx)
 }
 
 // Outcome is an executed step with what it measured.
@@ -141,11 +101,11 @@ func (e Execution) Seconds() float64 {
 func (l *Lab) Exec(ctx context.Context, b *bundle.Bundle, phases ...bundle.Phase) (Execution, error) {
 	ex := Execution{Raw: map[string]string{}}
 	for _, c := range b.Chunks(phases...) {
-		s, err := l.provider.session(c.Node)
+		h, err := l.provider.Helper(c.Node)
 		if err != nil {
 			return ex, rigFault(err)
 		}
-		reply, err := s.exec(ctx, b.Name, b.FilesOf(c.Steps), c.Steps)
+		reply, err := h.Exec(ctx, b.Name, b.FilesOf(c.Steps), c.Steps)
 		for i, r := range reply.Results {
 			if i < len(c.Steps) {
 				ex.Steps = append(ex.Steps, Outcome{c.Steps[i], r})
@@ -162,20 +122,20 @@ func (l *Lab) Exec(ctx context.Context, b *bundle.Bundle, phases ...bundle.Phase
 }
 
 // Marks are undo positions of the helpers that hold a topology's nodes.
-type Marks map[conversation]int
+type Marks map[Helper]int
 
 // Mark remembers the undo position of every node of a topology.
 func (l *Lab) Mark(ctx context.Context, t datapath.Topology) (Marks, error) {
 	marks := Marks{}
 	for _, n := range t.Nodes {
-		s, err := l.provider.session(n.Name)
+		h, err := l.provider.Helper(n.Name)
 		if err != nil {
 			return nil, rigFault(err)
 		}
-		if _, held := marks[s]; held {
+		if _, held := marks[h]; held {
 			continue // one helper may hold several nodes
 		}
-		if marks[s], err = s.mark(ctx); err != nil {
+		if marks[h], err = h.Mark(ctx); err != nil {
 			return nil, rigFault(err)
 		}
 	}
@@ -187,11 +147,17 @@ func (l *Lab) UndoTo(ctx context.Context, marks Marks) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownLimit)
 	defer cancel()
 	var errs []error
-	for s, mark := range marks {
-		errs = append(errs, s.undoTo(ctx, mark))
+	for h, mark := range marks {
+		errs = append(errs, h.UndoTo(ctx, mark))
 	}
 	return rigFault(errors.Join(errs...))
 }
 
 // Detach leaves the lab running; only labs brought up Detached can be left.
-func (l *Lab) Detach() error { return l.provider.detach() }
+func (l *Lab) Detach() error {
+	d, ok := l.provider.(Detacher)
+	if !ok {
+		return errors.New("the nodes of this lab end with the driver")
+	}
+	return d.Detach()
+}

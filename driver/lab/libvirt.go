@@ -46,12 +46,15 @@ const (
 type virtual struct {
 	cfg   Config
 	begun State // as it is written down first
-	set   images.Set
-	accel vm.Accel
-	name  string // of the lab in the names of machines and networks
-	sites []*site
-	login host.Key
-	nodes []*virtualNode
+	// claimed: the state directory is this lab's. Until then it may hold the state of an
+	// earlier one that could not be taken down.
+	claimed bool
+	set     images.Set
+	accel   vm.Accel
+	name    string // of the lab in the names of machines and networks
+	sites   []*site
+	login   host.Key
+	nodes   []*virtualNode
 }
 
 // virtualNode is one VM.
@@ -79,40 +82,31 @@ type placed struct {
 	pid int // of its first process, on the node
 }
 
-func upLibvirt(ctx context.Context, cfg Config) (_ *Lab, err error) {
-	if err := clearRemote(ctx, filepath.Dir(cfg.StateDir), cfg.Name); err != nil { // that a block before could not
-		return nil, err
+func newVirtual(cfg Config) Provider { return &virtual{cfg: cfg, begun: begun(cfg)} }
+
+// Open boots the machines.
+func (p *virtual) Open(ctx context.Context, t Timings) (env Environment, err error) {
+	if err := clearRemote(ctx, filepath.Dir(p.cfg.StateDir), p.cfg.Name); err != nil { // that a block before could not
+		return env, err
 	}
-	l := &Lab{Timings: map[string]float64{}}
-	p := &virtual{cfg: cfg, begun: begun(cfg)}
-	if p.name, err = labName(cfg); err != nil {
-		return nil, err
+	if p.name, err = labName(p.cfg); err != nil {
+		return env, err
 	}
 	p.begun.Token = marker.New(p.name, "").Token
-	p.sites = sites(cfg, p.name, p.begun.Token)
-	l.provider = p
-	if err := claim(cfg.StateDir, p.state()); err != nil {
-		return nil, err
+	p.sites = sites(p.cfg, p.name, p.begun.Token)
+	if err := claim(p.cfg.StateDir, p.state()); err != nil {
+		return env, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, l.Close(ctx))
-		}
-	}()
+	p.claimed = true
 	for _, part := range []struct {
 		name string
 		do   func(context.Context) error
 	}{{"images", p.prepare}, {"boot", p.boot}, {"engine", p.openEngines}} {
-		start := time.Now()
-		if err := part.do(ctx); err != nil {
-			return nil, err
+		if err := t.Measure(ctx, part.name, part.do); err != nil {
+			return env, err
 		}
-		l.Timings[part.name] = time.Since(start).Seconds()
 	}
-	if err := l.describeVirtual(ctx, p); err != nil {
-		return nil, err
-	}
-	return l, nil
+	return p.describe(ctx)
 }
 
 // prepare gets the images and learns which accelerator works.
@@ -509,7 +503,8 @@ func (n *virtualNode) containerFacts(ctx context.Context) (map[string]string, er
 	return facts, nil
 }
 
-func (p *virtual) begin(ctx context.Context, s datapath.Setup) error {
+// Begin starts a container for each endpoint, where there are engines.
+func (p *virtual) Begin(ctx context.Context, s datapath.Setup) error {
 	if !p.docker() {
 		return nil
 	}
@@ -558,16 +553,17 @@ func (p *virtual) node(name string) *virtualNode {
 	return nil
 }
 
-func (p *virtual) session(node string) (conversation, error) {
+// Helper is the helper of a node.
+func (p *virtual) Helper(node string) (Helper, error) {
 	if n := p.node(node); n != nil && n.helper != nil {
 		return n.helper, nil
 	}
 	return nil, fmt.Errorf("no node %q in this lab", node)
 }
 
-// end undoes the datapath, then removes the containers that the setup leaves
+// End undoes the datapath, then removes the containers that the setup leaves
 // marked: a flushed legacy table stays registered in its namespace and costs.
-func (p *virtual) end(ctx context.Context, s datapath.Setup) error {
+func (p *virtual) End(ctx context.Context, s datapath.Setup) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, n := range p.nodes {
 		group.Go(func() error { return n.end(ctx, s) })
@@ -576,7 +572,7 @@ func (p *virtual) end(ctx context.Context, s datapath.Setup) error {
 }
 
 func (n *virtualNode) end(ctx context.Context, s datapath.Setup) error {
-	err := n.helper.undoTo(ctx, 0)
+	err := n.helper.UndoTo(ctx, 0)
 	for _, at := range n.used {
 		_, unbind := n.helper.call(ctx, bundle.Request{Bind: &bundle.Bind{Endpoint: at.role}})
 		err = errors.Join(err, unbind)
@@ -592,9 +588,9 @@ func (n *virtualNode) end(ctx context.Context, s datapath.Setup) error {
 	return err
 }
 
-// close ends machines and hypervisor; guests need no goodbye, since all they
+// Close ends machines and hypervisor. Guests are not shut down first, since all they
 // have is in memory.
-func (p *virtual) close(ctx context.Context) error {
+func (p *virtual) Close(ctx context.Context) error {
 	for _, n := range p.nodes {
 		if n.engine != nil {
 			n.engine.Close()
@@ -609,6 +605,9 @@ func (p *virtual) close(ctx context.Context) error {
 	}
 	if err != nil && len(p.cfg.Lab.Hypervisors) > 0 {
 		return fmt.Errorf("take the lab down: %w; `driver down NAME` tries again", err)
+	}
+	if !p.claimed {
+		return err
 	}
 	return errors.Join(err, release(p.cfg.StateDir))
 }
@@ -647,67 +646,80 @@ func (p *virtual) keepState() error {
 	return saveState(p.cfg.StateDir, s)
 }
 
-// describeVirtual collects what env.json says of the lab.
-func (l *Lab) describeVirtual(ctx context.Context, p *virtual) error {
-	l.facts = map[string]map[string]string{}
-	machines := map[string]any{}
+// describe collects what env.json says of the lab.
+func (p *virtual) describe(ctx context.Context) (env Environment, err error) {
+	facts, machines := map[string]map[string]string{}, map[string]Machine{}
 	for i, n := range p.nodes {
-		reply, err := n.helper.call(ctx, bundle.Request{Facts: true})
-		if err != nil {
-			return err
+		if facts[n.Name], err = n.facts(ctx, i == 0); err != nil {
+			return env, err
 		}
-		l.facts[n.Name] = reply.Facts
 		line, err := n.site.hv.CommandLine(ctx, n.domain)
 		if err != nil {
-			return err
+			return env, err
 		}
-		machines[n.Name] = map[string]any{"qemu_command_line": line}
-		if n.engine == nil {
-			continue
-		}
-		facts, err := n.engine.Facts(ctx)
-		if err != nil {
-			return err
-		}
-		maps.Copy(reply.Facts, facts)
-		if i == 0 {
-			if facts, err = n.containerFacts(ctx); err != nil {
-				return err
-			}
-			maps.Copy(reply.Facts, facts)
-		}
-	}
-	artifacts := map[string]string{}
-	for _, a := range []images.Artifact{p.set.Kernel, p.set.Modules, p.set.Initramfs, p.set.Root, p.set.Endpoint, p.set.EndpointArchive} {
-		artifacts[a.Name] = a.SHA256
-	}
-	if p.set.Peers != nil {
-		artifacts[p.set.Peers.Name] = p.set.Peers.SHA256
+		machines[n.Name] = Machine{CommandLine: line}
 	}
 	versions, err := p.sites[0].hv.Versions(ctx)
-	l.env = map[string]any{
-		"provider": "libvirt", "accelerator": p.accel.Name, "accelerator_how": p.accel.How,
-		"hypervisor": versions, "kernel_release": p.set.KernelRelease, "image_sha256": artifacts,
-		"image_drift": p.set.Drift, "machines": machines, "nodes": l.facts,
-		"vcpus": p.cfg.Lab.VCPUs, "memory_mib": p.cfg.Lab.Memory, "data_nic_queues": p.cfg.Lab.Queues,
+	if err != nil {
+		return env, err
 	}
-	if len(p.cfg.Lab.Hypervisors) > 0 {
-		others := map[string]any{}
-		for _, n := range p.nodes {
-			if others[n.Name], err = n.site.facts(ctx); err != nil {
-				return err
-			}
+	env = p.environment(versions, machines, facts)
+	if len(p.cfg.Lab.Hypervisors) == 0 {
+		return env, nil
+	}
+	env.Hypervisors = map[string]map[string]string{}
+	for _, n := range p.nodes {
+		if env.Hypervisors[n.Name], err = n.site.facts(ctx); err != nil {
+			return env, err
 		}
-		l.env["hypervisors"] = others
 	}
-	if !p.cfg.Lab.NIC.Plain() {
-		l.env["data_nic"] = p.cfg.Lab.NIC.String()
-	}
-	return err
+	return env, nil
 }
 
-// detach lets go of the machines without ending them.
-func (p *virtual) detach() error {
+// facts are those of the node, of its engine, and of a container where that is asked
+// for.
+func (n *virtualNode) facts(ctx context.Context, container bool) (map[string]string, error) {
+	reply, err := n.helper.call(ctx, bundle.Request{Facts: true})
+	if err != nil || n.engine == nil {
+		return reply.Facts, err
+	}
+	facts, err := n.engine.Facts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(reply.Facts, facts)
+	if !container {
+		return reply.Facts, nil
+	}
+	if facts, err = n.containerFacts(ctx); err != nil {
+		return nil, err
+	}
+	maps.Copy(reply.Facts, facts)
+	return reply.Facts, nil
+}
+
+// environment is what env.json says of a lab on this computer's hypervisor, or on
+// others of the same versions.
+func (p *virtual) environment(versions vm.Version, machines map[string]Machine, facts map[string]map[string]string) Environment {
+	artifacts := map[string]string{}
+	for _, a := range append(p.images(), p.set.EndpointArchive) {
+		artifacts[a.Name] = a.SHA256
+	}
+	env := Environment{
+		Provider: plan.ProviderLibvirt, Accelerator: p.accel.Name, AcceleratorHow: p.accel.How,
+		Hypervisor: &versions, KernelRelease: &ByKernel[string]{One: p.set.KernelRelease},
+		ImageSHA256: &ByKernel[map[string]string]{One: artifacts}, ImageDrift: ByKernel[[]images.Drift]{One: p.set.Drift},
+		Machines: machines, Nodes: facts,
+		VCPUs: p.cfg.Lab.VCPUs, MemoryMiB: p.cfg.Lab.Memory, DataNICQueues: p.cfg.Lab.Queues,
+	}
+	if !p.cfg.Lab.NIC.Plain() {
+		env.DataNIC = p.cfg.Lab.NIC.String()
+	}
+	return env
+}
+
+// Detach ends the connections to the machines, and leaves the machines running.
+func (p *virtual) Detach() error {
 	for _, n := range p.nodes {
 		if n.engine != nil {
 			n.engine.Close()

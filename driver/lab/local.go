@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/datapath"
@@ -21,84 +20,99 @@ import (
 type local struct {
 	cfg    Config
 	here   host.Host
-	root   string // endpoint root file system
-	peers  string // root file system of the peers, "" for none
-	blobs  string
+	set    images.Set
+	blobs  string // directory of files for the helper
 	nodes  []datapath.Node
 	helper *session
 }
 
-// Refuse says why this process can bring no such lab up, as far as that can be
-// told without trying; nil if nothing is known against it.
-func Refuse(l plan.Lab) error {
-	if l.Provider == plan.ProviderLocal && os.Geteuid() != 0 {
+// localPreflight is about namespaces, which only root makes.
+func localPreflight() error {
+	if os.Geteuid() != 0 {
 		return fmt.Errorf("the local provider makes network namespaces: run it as root")
 	}
 	return nil
 }
 
-func upLocal(ctx context.Context, cfg Config) (*Lab, error) {
-	if err := Refuse(cfg.Lab); err != nil {
-		return nil, err
-	}
-	start := time.Now()
-	set, err := cfg.Store.Ensure(ctx, images.Want{EndpointDir: true, Peers: cfg.Peers})
-	if err != nil {
-		return nil, err
-	}
-	p := &local{cfg: cfg, here: host.NewLocal(), root: set.EndpointDir, peers: set.PeersDir, blobs: filepath.Join(cfg.StateDir, "blobs")}
-	if err := claim(cfg.StateDir, begun(cfg)); err != nil {
-		return nil, err
-	}
-	if err := os.Mkdir(p.blobs, 0o700); err != nil {
-		return nil, fmt.Errorf("make state directory: %w", err)
-	}
-	for i := range cfg.Nodes {
-		p.nodes = append(p.nodes, datapath.NodeAt(i+1))
-	}
-	l := &Lab{provider: p, Timings: map[string]float64{"images": time.Since(start).Seconds()}}
-	if err := l.describeLocal(ctx, p, set); err != nil {
-		_ = l.Close(ctx)
-		return nil, err
-	}
-	return l, nil
+func newLocal(cfg Config) Provider {
+	return &local{cfg: cfg, here: host.NewLocal(), blobs: filepath.Join(cfg.StateDir, "blobs")}
 }
 
-// describeLocal asks a helper for the facts of this kernel.
-func (l *Lab) describeLocal(ctx context.Context, p *local, set images.Set) error {
-	start := time.Now()
-	if err := p.open(ctx); err != nil {
+// Open prepares the images, and starts a helper once for the facts of this kernel.
+func (p *local) Open(ctx context.Context, t Timings) (Environment, error) {
+	var facts map[string]string
+	err := t.Measure(ctx, "images", p.prepare)
+	if err == nil {
+		err = t.Measure(ctx, "boot", func(ctx context.Context) (err error) {
+			facts, err = p.facts(ctx)
+			return err
+		})
+	}
+	if err == nil {
+		err = p.shut(ctx)
+	}
+	if err != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownLimit)
+		defer cancel()
+		_ = p.shut(ctx) // err says more than how the helper ended
+		return Environment{}, err
+	}
+	nodes := map[string]map[string]string{}
+	for _, n := range p.nodes {
+		nodes[n.Name] = facts
+	}
+	return p.environment(nodes), nil
+}
+
+// prepare gets the images and claims the state directory.
+func (p *local) prepare(ctx context.Context) error {
+	var err error
+	if p.set, err = p.cfg.Store.Ensure(ctx, images.Want{EndpointDir: true, Peers: p.cfg.Peers}); err != nil {
 		return err
+	}
+	if err := claim(p.cfg.StateDir, begun(p.cfg)); err != nil {
+		return err
+	}
+	if err := os.Mkdir(p.blobs, 0o700); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	for i := range p.cfg.Nodes {
+		p.nodes = append(p.nodes, datapath.NodeAt(i+1))
+	}
+	return nil
+}
+
+// facts are what a helper reports of this computer. It goes on running.
+func (p *local) facts(ctx context.Context) (map[string]string, error) {
+	if err := p.open(ctx); err != nil {
+		return nil, err
 	}
 	reply, err := p.helper.call(ctx, bundle.Request{Facts: true})
-	if err != nil {
-		return err
+	return reply.Facts, err
+}
+
+// environment is what env.json says of the lab, with the facts of its nodes.
+func (p *local) environment(nodes map[string]map[string]string) Environment {
+	env := Environment{
+		Provider: plan.ProviderLocal, Accelerator: "none (this computer's kernel)",
+		EndpointSHA256: &p.set.Endpoint.SHA256, ImageDrift: ByKernel[[]images.Drift]{One: p.set.Drift}, Nodes: nodes,
 	}
-	l.Timings["boot"] = time.Since(start).Seconds()
-	l.facts = map[string]map[string]string{}
-	for _, n := range p.nodes {
-		l.facts[n.Name] = reply.Facts
+	if p.set.Peers != nil {
+		env.PeersSHA256 = &p.set.PeersDigest
 	}
-	l.env = map[string]any{
-		"provider": "local", "accelerator": "none (this computer's kernel)",
-		"endpoint_sha256": set.Endpoint.SHA256, "image_drift": set.Drift, "nodes": l.facts,
-	}
-	if set.Peers != nil {
-		l.env["peers_sha256"] = set.PeersDigest
-	}
-	return p.shut(ctx)
+	return env
 }
 
 // open starts a helper and wires the nodes together in it.
 func (p *local) open(ctx context.Context) error {
 	argv := []string{p.cfg.GuestPath, "serve", "--node-netns", "--die-with-parent"}
-	hello := bundle.Hello{Schema: bundle.Schema, Node: "local", Blobs: p.blobs, EndpointRoot: p.root, PeersRoot: p.peers}
+	hello := bundle.Hello{Schema: bundle.Schema, Node: "local", Blobs: p.blobs, EndpointRoot: p.set.EndpointDir, PeersRoot: p.set.PeersDir}
 	s, err := openSession(ctx, "this computer", p.here, argv, hello, p.pushBlobs)
 	if err != nil {
 		return err
 	}
 	p.helper = s
-	_, err = s.exec(ctx, "nodes", nil, Wiring(p.nodes))
+	_, err = s.Exec(ctx, "nodes", nil, Wiring(p.nodes))
 	return err
 }
 
@@ -132,24 +146,26 @@ func (p *local) pushBlobs(ctx context.Context, files []bundle.File) error {
 	return nil
 }
 
-func (p *local) begin(ctx context.Context, _ datapath.Setup) error { return p.open(ctx) }
+// Begin starts a fresh helper, and so has fresh nodes.
+func (p *local) Begin(ctx context.Context, _ datapath.Setup) error { return p.open(ctx) }
 
-func (p *local) session(node string) (conversation, error) {
+// Helper is the one helper, which holds all nodes.
+func (p *local) Helper(node string) (Helper, error) {
 	if p.helper == nil {
 		return nil, fmt.Errorf("no helper runs for %s", node)
 	}
 	return p.helper, nil
 }
 
-// end undoes the setup by a request before the helper ends: its reply says whose
+// End undoes the setup by a request before the helper ends: its reply says whose
 // fault it is that something could not be undone.
-func (p *local) end(ctx context.Context, _ datapath.Setup) error {
+func (p *local) End(ctx context.Context, _ datapath.Setup) error {
 	if p.helper == nil {
 		return nil
 	}
 	var undone error
 	if !p.helper.left {
-		undone = p.helper.undoTo(ctx, 0)
+		undone = p.helper.UndoTo(ctx, 0)
 	}
 	ended := p.shut(ctx)
 	if undone != nil {
@@ -168,14 +184,11 @@ func (p *local) shut(ctx context.Context) error {
 	return err
 }
 
-func (p *local) close(ctx context.Context) error {
+// Close ends the helper, if one runs, and gives the state directory up.
+func (p *local) Close(ctx context.Context) error {
 	err := p.shut(ctx)
 	if rm := release(p.cfg.StateDir); err == nil {
 		err = rm
 	}
 	return err
-}
-
-func (p *local) detach() error {
-	return fmt.Errorf("the local provider's nodes end with the driver")
 }

@@ -65,29 +65,30 @@ type reached struct {
 	token   string   // of the markers of both
 }
 
-func upMachines(ctx context.Context, cfg Config) (_ *Lab, err error) {
-	l := &Lab{Timings: map[string]float64{}}
-	p := &machines{cfg: cfg, inv: cfg.Lab.Inventory}
-	l.provider = p
-	if err := claim(cfg.StateDir, p.state()); err != nil {
-		return nil, err
+func newMachines(cfg Config) Provider {
+	return &machines{cfg: cfg, inv: cfg.Lab.Inventory}
+}
+
+// Open starts an agent with a helper on each machine.
+func (p *machines) Open(ctx context.Context, t Timings) (Environment, error) {
+	if err := claim(p.cfg.StateDir, p.state()); err != nil {
+		return Environment{}, err
 	}
-	defer func() {
+	if err := t.Measure(ctx, "images", p.prepare); err != nil {
+		return Environment{}, err
+	}
+	if err := t.Measure(ctx, "boot", p.open); err != nil {
+		return Environment{}, err
+	}
+	facts := map[string]map[string]string{}
+	for _, n := range p.nodes {
+		reply, err := n.helper.call(ctx, bundle.Request{Facts: true})
 		if err != nil {
-			err = errors.Join(err, l.Close(ctx))
+			return Environment{}, err
 		}
-	}()
-	for _, part := range []struct {
-		name string
-		do   func(context.Context) error
-	}{{"images", p.prepare}, {"boot", p.open}} {
-		start := time.Now()
-		if err := part.do(ctx); err != nil {
-			return nil, err
-		}
-		l.Timings[part.name] = time.Since(start).Seconds()
+		facts[n.Node.Name] = reply.Facts
 	}
-	return l, l.describeMachines(ctx, p)
+	return p.environment(facts), nil
 }
 
 // state names the machines, for whoever looks at the labs.
@@ -344,9 +345,11 @@ rm -rf "$2.new"; mkdir "$2.new"
 tar -xzpf "$1" -C "$2.new"
 mv "$2.new" "$2"; rm -f "$1"`
 
-func (p *machines) begin(context.Context, datapath.Setup) error { return nil }
+// Begin has nothing to do: steps of the setup make the endpoints.
+func (p *machines) Begin(context.Context, datapath.Setup) error { return nil }
 
-func (p *machines) session(node string) (conversation, error) {
+// Helper is the helper of a node's machine.
+func (p *machines) Helper(node string) (Helper, error) {
 	for _, n := range p.nodes {
 		if n.Node.Name == node && n.helper != nil {
 			return n.helper, nil
@@ -355,16 +358,18 @@ func (p *machines) session(node string) (conversation, error) {
 	return nil, fmt.Errorf("no node %q in this lab", node)
 }
 
-func (p *machines) end(ctx context.Context, _ datapath.Setup) error {
+// End undoes the setup on every machine.
+func (p *machines) End(ctx context.Context, _ datapath.Setup) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, n := range p.nodes {
-		group.Go(func() error { return n.helper.undoTo(ctx, 0) })
+		group.Go(func() error { return n.helper.UndoTo(ctx, 0) })
 	}
 	return group.Wait()
 }
 
-// close ends the helpers, waits until every machine is as it was, and hangs up.
-func (p *machines) close(ctx context.Context) error {
+// Close ends the helpers, waits until every machine is as it was, and ends the
+// connections.
+func (p *machines) Close(ctx context.Context) error {
 	errs := make([]error, len(p.nodes)+1)
 	group := new(errgroup.Group)
 	for i, n := range p.nodes {
@@ -398,33 +403,23 @@ func (m *reached) forget(ctx context.Context) error {
 	return m.asRoot(ctx, "sh", "-c", leaveRunDir, "sh", m.root, m.run, m.token)
 }
 
-// describeMachines collects what env.json says of the lab.
-func (l *Lab) describeMachines(ctx context.Context, p *machines) error {
-	l.facts = map[string]map[string]string{}
-	about := map[string]any{}
+// environment is what env.json says of the lab, with the facts of its nodes.
+func (p *machines) environment(facts map[string]map[string]string) Environment {
+	about := map[string]Machine{}
 	for _, n := range p.nodes {
-		reply, err := n.helper.call(ctx, bundle.Request{Facts: true})
-		if err != nil {
-			return err
-		}
-		l.facts[n.Node.Name] = reply.Facts
-		m := map[string]string{"host": n.Host, "port": strconv.Itoa(n.Port), "host_key": host.Fingerprint(n.hostKey)}
+		m := Machine{Host: n.Host, Port: strconv.Itoa(n.Port), HostKey: host.Fingerprint(n.hostKey)}
 		if n.borrow {
-			m["data_nic"] = n.Machine.Data
+			m.DataNIC = n.Machine.Data
 		}
 		about[n.Node.Name] = m
 	}
-	l.env = map[string]any{
-		"provider": plan.ProviderSSH, "accelerator": "none (existing machines)", "machines": about,
-		"kernel_release":  l.facts[p.nodes[0].Node.Name]["kernel.release"],
-		"endpoint_sha256": p.set.EndpointDigest, "image_drift": p.set.Drift, "nodes": l.facts,
+	env := Environment{
+		Provider: plan.ProviderSSH, Accelerator: "none (existing machines)", Machines: about,
+		KernelRelease:  &ByKernel[string]{One: facts[p.nodes[0].Node.Name]["kernel.release"]},
+		EndpointSHA256: &p.set.EndpointDigest, ImageDrift: ByKernel[[]images.Drift]{One: p.set.Drift}, Nodes: facts,
 	}
 	if p.cfg.Peers {
-		l.env["peers_sha256"] = p.set.PeersDigest
+		env.PeersSHA256 = &p.set.PeersDigest
 	}
-	return nil
-}
-
-func (p *machines) detach() error {
-	return errors.New("existing machines are left as they were when the driver ends")
+	return env
 }

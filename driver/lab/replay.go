@@ -9,26 +9,26 @@ import (
 )
 
 // Replay is a lab whose steps were executed already, by a sealed guest: it
-// answers from the guest's results. Whoever runs trials on it must ask for what
-// the block told the guest to do.
-func Replay(block bundle.Sealed, replies []bundle.SealedReply, env map[string]any) (*Lab, error) {
+// answers from the guest's results. Trials that run on it must do what the block had
+// the guest do, in the same order.
+func Replay(block bundle.Sealed, replies []bundle.SealedReply) (*Lab, error) {
 	p := &replay{block: block, left: map[turn][]bundle.SealedReply{}, used: map[int]bool{}}
-	l := &Lab{provider: p, env: env, facts: map[string]map[string]string{}, Timings: map[string]float64{}}
+	facts := map[string]map[string]string{}
 	for _, r := range replies {
 		switch r.Phase {
 		case bundle.SealedFacts:
 			for _, n := range []string{datapath.NodeAt(1).Name, datapath.NodeAt(2).Name} {
-				l.facts[n] = r.Reply.Facts
+				facts[n] = r.Reply.Facts
 			}
 		default:
 			at := turn{r.Setup, r.Trial}
 			p.left[at] = append(p.left[at], r)
 		}
 	}
-	if len(l.facts) == 0 {
+	if len(facts) == 0 {
 		return nil, fmt.Errorf("results of the sealed guest begin without facts")
 	}
-	return l, nil
+	return &Lab{provider: p, env: Environment{Nodes: facts}, Timings: Timings{}}, nil
 }
 
 // turn is a setup of the block and a trial of it, -1 for the setup itself.
@@ -48,7 +48,11 @@ func SetupName(s datapath.Setup) (string, error) {
 	return b.Digest()
 }
 
-func (p *replay) begin(_ context.Context, s datapath.Setup) error {
+// Open has nothing to do: Replay makes the lab.
+func (p *replay) Open(context.Context, Timings) (Environment, error) { return Environment{}, nil }
+
+// Begin finds the setup in the block.
+func (p *replay) Begin(_ context.Context, s datapath.Setup) error {
 	name, err := SetupName(s)
 	if err != nil {
 		return err
@@ -87,28 +91,32 @@ func replyFault(r bundle.Reply) error {
 	return &Fault{Kind: r.Fault, Err: fmt.Errorf("sealed guest: %s", r.Error)}
 }
 
-func (p *replay) session(string) (conversation, error) { return p, nil }
+// Helper is the one helper of the sealed guest.
+func (p *replay) Helper(string) (Helper, error) { return p, nil }
 
-func (p *replay) exec(context.Context, string, map[string]bundle.File, []bundle.Step) (bundle.Reply, error) {
+// Exec answers with the reply to the next chunk.
+func (p *replay) Exec(context.Context, string, map[string]bundle.File, []bundle.Step) (bundle.Reply, error) {
 	return p.next(string(bundle.Apply), string(bundle.Prove), string(bundle.Run))
 }
 
-func (p *replay) mark(context.Context) (int, error) {
+// Mark goes on to the next trial.
+func (p *replay) Mark(context.Context) (int, error) {
 	p.at.trial++
 	return p.at.trial, nil
 }
 
-func (p *replay) undoTo(context.Context, int) error {
+// UndoTo answers with the reply to undoing a trial.
+func (p *replay) UndoTo(context.Context, int) error {
 	_, err := p.next(bundle.SealedUndo)
 	return err
 }
 
-func (p *replay) end(context.Context, datapath.Setup) error {
+// End answers with the reply to undoing the setup.
+func (p *replay) End(context.Context, datapath.Setup) error {
 	p.at.trial = -1
 	_, err := p.next(bundle.SealedClose)
 	return err
 }
 
-func (p *replay) close(context.Context) error { return nil }
-
-func (p *replay) detach() error { return fmt.Errorf("a sealed guest has ended") }
+// Close has nothing to do: the guest has ended.
+func (p *replay) Close(context.Context) error { return nil }

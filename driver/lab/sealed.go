@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -283,36 +282,43 @@ func DecodeReplies(data []byte) ([]bundle.SealedReply, error) {
 
 // Environment is what env.json says of sealed guests: with these digests, the
 // experiment's plan and the QEMU version equal, every computer gets equal rows.
-func (s *Sealer) Environment(ctx context.Context) (map[string]any, error) {
+func (s *Sealer) Environment(ctx context.Context) (Environment, error) {
 	versions, err := s.hv.Versions(ctx)
 	if err != nil {
-		return nil, err
+		return Environment{}, err
 	}
+	return s.environment(versions), nil
+}
+
+func (s *Sealer) environment(versions vm.Version) Environment {
 	sum := sha256.Sum256(s.guest)
-	env := map[string]any{
-		"provider": "libvirt", "accelerator": vm.TCG, "accelerator_how": "virtual time counts emulated instructions",
-		"delivery": "sealed", "icount_shift": vm.ICountShift, "hypervisor": versions,
-		"guest_sha256": hex.EncodeToString(sum[:]), "kernel_cmdline": images.SealedCmdline,
-		"vcpus": 1, "memory_mib": s.cfg.Lab.Memory, "transparent_hugepages": "never",
+	env := Environment{
+		Provider: plan.ProviderLibvirt, Accelerator: vm.TCG, AcceleratorHow: "virtual time counts emulated instructions",
+		Delivery: "sealed", ICountShift: vm.ICountShift, Hypervisor: &versions,
+		GuestSHA256: hex.EncodeToString(sum[:]), KernelCmdline: images.SealedCmdline,
+		VCPUs: 1, MemoryMiB: s.cfg.Lab.Memory, TransparentHugepage: "never",
 	}
-	if len(s.cfg.Kernels) == 0 {
-		maps.Copy(env, sealedImages(s.sets[s.cfg.Lab.Kernel]))
-		return env, nil
-	}
-	releases, digests, drift := map[string]any{}, map[string]any{}, map[string]any{}
+	releases, digests, drift := map[string]string{}, map[string]map[string]string{}, map[string][]images.Drift{}
 	for k, set := range s.sets {
-		facts := sealedImages(set)
-		releases[k], digests[k], drift[k] = facts["kernel_release"], facts["image_sha256"], facts["image_drift"]
+		releases[k], digests[k], drift[k] = set.KernelRelease, sealedImages(set), set.Drift
 	}
-	env["kernel_release"], env["image_sha256"], env["image_drift"] = releases, digests, drift
-	return env, nil
+	if k := s.cfg.Lab.Kernel; len(s.cfg.Kernels) == 0 {
+		env.KernelRelease = &ByKernel[string]{One: releases[k]}
+		env.ImageSHA256 = &ByKernel[map[string]string]{One: digests[k]}
+		env.ImageDrift.One = drift[k]
+		return env
+	}
+	env.KernelRelease = &ByKernel[string]{Each: releases}
+	env.ImageSHA256 = &ByKernel[map[string]string]{Each: digests}
+	env.ImageDrift.Each = drift
+	return env
 }
 
 // sealedImages is what a guest of a kernel boots, by digest.
-func sealedImages(set images.Set) map[string]any {
+func sealedImages(set images.Set) map[string]string {
 	artifacts := map[string]string{set.Kernel.Name: set.Kernel.SHA256}
 	for _, a := range set.Sealed {
 		artifacts[a.Name] = a.SHA256
 	}
-	return map[string]any{"kernel_release": set.KernelRelease, "image_sha256": artifacts, "image_drift": set.Drift}
+	return artifacts
 }

@@ -53,7 +53,7 @@ func replayed(t *testing.T, replies ...bundle.SealedReply) (*Lab, datapath.Setup
 		t.Fatal(err)
 	}
 	facts := bundle.SealedReply{Trial: -1, Phase: bundle.SealedFacts, Reply: bundle.Reply{Facts: map[string]string{"a": "b"}}}
-	l, err := Replay(bundle.Sealed{Setups: []bundle.SealedSetup{{Name: name}}}, append([]bundle.SealedReply{facts}, replies...), nil)
+	l, err := Replay(bundle.Sealed{Setups: []bundle.SealedSetup{{Name: name}}}, append([]bundle.SealedReply{facts}, replies...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestReplayNoticesOtherQuestions(t *testing.T) {
 	if err := l.Begin(ctx, setup); err == nil {
 		t.Error("a setup that the block lacks was replayed")
 	}
-	if _, err := Replay(bundle.Sealed{}, nil, nil); err == nil {
+	if _, err := Replay(bundle.Sealed{}, nil); err == nil {
 		t.Error("results without facts were taken")
 	}
 	if _, err := DecodeReplies([]byte("{}\n{half")); err == nil || !strings.Contains(err.Error(), "line 2") {

@@ -158,8 +158,8 @@ func (s *session) lost(err error) error {
 	return rigFault(fmt.Errorf("guest helper on %s is gone: %w", s.where, err))
 }
 
-// exec delivers the chunk's files and executes its steps.
-func (s *session) exec(ctx context.Context, name string, files map[string]bundle.File, steps []bundle.Step) (bundle.Reply, error) {
+// Exec delivers the chunk's files and executes its steps.
+func (s *session) Exec(ctx context.Context, name string, files map[string]bundle.File, steps []bundle.Step) (bundle.Reply, error) {
 	if err := s.deliver(ctx, files); err != nil {
 		return bundle.Reply{}, rigFault(fmt.Errorf("push files to %s: %w", s.where, err))
 	}
@@ -188,12 +188,14 @@ func (s *session) deliver(ctx context.Context, files map[string]bundle.File) err
 	return nil
 }
 
-func (s *session) mark(ctx context.Context) (int, error) {
+// Mark is a position to undo to.
+func (s *session) Mark(ctx context.Context) (int, error) {
 	r, err := s.call(ctx, bundle.Request{Mark: true})
 	return r.Mark, err
 }
 
-func (s *session) undoTo(ctx context.Context, mark int) error {
+// UndoTo undoes what was done since a position.
+func (s *session) UndoTo(ctx context.Context, mark int) error {
 	_, err := s.call(ctx, bundle.Request{UndoTo: &mark})
 	return err
 }

@@ -73,10 +73,11 @@ func (e Environment) Entries() map[string]any {
 	v := reflect.ValueOf(e)
 	for i := range v.NumField() {
 		key, option, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
-		if option == "omitempty" && v.Field(i).IsZero() {
+		f := v.Field(i)
+		if option == "omitempty" && (f.IsZero() || f.Kind() == reflect.Map && f.Len() == 0) {
 			continue
 		}
-		out[key] = v.Field(i).Interface()
+		out[key] = f.Interface()
 	}
 	return out
 }

@@ -87,6 +87,7 @@ func TestEnvironmentsStayAsTheyWere(t *testing.T) {
 func TestEntriesAreAsTagged(t *testing.T) {
 	set, _ := imageSets()
 	env := (&local{set: set}).environment(map[string]map[string]string{"node1": {"a": "b"}})
+	env.Hypervisors = map[string]map[string]string{}
 	var byTag, byEntries map[string]json.RawMessage
 	for from, to := range map[any]*map[string]json.RawMessage{&env: &byTag, nil: &byEntries} {
 		if from == nil {

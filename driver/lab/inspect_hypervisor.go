@@ -20,36 +20,36 @@ import (
 func ExamineHypervisor(ctx context.Context, h plan.Hypervisor, accel string, cards []plan.NIC) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, examineLimit)
 	defer cancel()
-	s := &site{at: &h}
-	found := s.loginFinding(s.login(ctx))
+	c := &otherComputer{at: h}
+	found := c.loginFinding(c.login(ctx))
 	out := []Finding{found}
 	if found.OK {
-		defer s.ssh.Close()
-		out = append(out, s.libvirtFindings(ctx, accel)...)
-		out = append(out, s.forwardFinding(ctx), s.directoryFinding(ctx), s.firewallFinding(ctx))
+		defer c.ssh.Close()
+		out = append(out, c.libvirtFindings(ctx, accel)...)
+		out = append(out, c.forwardFinding(ctx), c.directoryFinding(ctx), c.firewallFinding(ctx))
 		if h.DataBridge != "" {
-			out = append(out, s.bridgeFinding(ctx, cards))
+			out = append(out, c.bridgeFinding(ctx, cards))
 		}
 	}
 	for i := range out {
-		out[i].What = s.name() + " " + out[i].What
+		out[i].What = c.title() + " " + out[i].What
 	}
 	return out
 }
 
-func (s *site) loginFinding(err error) Finding {
-	h := s.at
+func (c *otherComputer) loginFinding(err error) Finding {
+	h := c.at
 	f := reachFinding(&plan.Inventory{Directory: h.Directory}, plan.Machine{Host: h.Host, Port: h.Port, User: h.User, Key: h.Key, KnownHosts: h.KnownHosts}, err)
 	f.What = "login"
 	if err == nil {
-		f.Detail = "host key " + host.Fingerprint(s.hostKey)
+		f.Detail = "host key " + host.Fingerprint(c.hostKey)
 	}
 	return f
 }
 
 // libvirtFindings connect to libvirt as a lab does.
-func (s *site) libvirtFindings(ctx context.Context, accel string) []Finding {
-	f := Finding{What: "libvirt", Fix: "on it: systemctl start libvirtd, and see that user " + s.at.User + " may use it (root, or one of group libvirt)"}
+func (c *otherComputer) libvirtFindings(ctx context.Context, accel string) []Finding {
+	f := Finding{What: "libvirt", Fix: "on it: systemctl start libvirtd, and see that user " + c.at.User + " may use it (root, or one of group libvirt)"}
 	fail := func(err error) []Finding {
 		f.Detail = err.Error()
 		return []Finding{f}
@@ -59,7 +59,7 @@ func (s *site) libvirtFindings(ctx context.Context, accel string) []Finding {
 		return fail(err)
 	}
 	defer os.RemoveAll(dir)
-	hv, err := vm.Connect(ctx, vm.Config{StateDir: dir, Lab: "doctor", Remote: s.remote()})
+	hv, err := vm.Connect(ctx, vm.Config{StateDir: dir, Lab: "doctor", Remote: c.remote()})
 	if err != nil {
 		return fail(err)
 	}
@@ -78,9 +78,9 @@ func (s *site) libvirtFindings(ctx context.Context, accel string) []Finding {
 
 // forwardFinding tries whether guests can be reached through the SSH server, by the
 // port that discards (RFC 863), at which hardly anybody answers.
-func (s *site) forwardFinding(ctx context.Context) Finding {
+func (c *otherComputer) forwardFinding(ctx context.Context) Finding {
 	f := Finding{What: "forwarding", OK: true, Detail: "its SSH server forwards connections to guests"}
-	conn, err := s.ssh.Forward(ctx, "tcp", "127.0.0.1:9")
+	conn, err := c.ssh.Forward(ctx, "tcp", "127.0.0.1:9")
 	if err == nil {
 		_ = conn.Close()
 	}
@@ -93,10 +93,10 @@ func (s *site) forwardFinding(ctx context.Context) Finding {
 // leastSpace is what images of one kernel and the files of a lab take, in bytes.
 const leastSpace = 1 << 30
 
-func (s *site) directoryFinding(ctx context.Context) Finding {
-	dir := s.at.Directory
-	f := Finding{What: "directory", Fix: fmt.Sprintf("on it, as root: install -d -o %s %s; or give the hypervisor another directory", s.at.User, dir)}
-	text, err := s.ask(ctx, "sh", "-c", lookAtDirectory, "sh", dir)
+func (c *otherComputer) directoryFinding(ctx context.Context) Finding {
+	dir := c.at.Directory
+	f := Finding{What: "directory", Fix: fmt.Sprintf("on it, as root: install -d -o %s %s; or give the hypervisor another directory", c.at.User, dir)}
+	text, err := c.ask(ctx, "sh", "-c", lookAtDirectory, "sh", dir)
 	if err != nil {
 		f.Detail = err.Error()
 		if strings.Contains(f.Detail, foreign) {
@@ -118,11 +118,11 @@ func (s *site) directoryFinding(ctx context.Context) Finding {
 
 // firewallFinding is about rules of the hypervisor's that bridged frames meet: a
 // measurement would be theirs, too.
-func (s *site) firewallFinding(ctx context.Context) Finding {
+func (c *otherComputer) firewallFinding(ctx context.Context) Finding {
 	f := Finding{What: "bridged frames", OK: true, Detail: "no firewall of the hypervisor sees them"}
 	const off = "net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-arptables=0"
 	const script = `cd /proc/sys/net/bridge 2>/dev/null || exit 0; for f in bridge-nf-call-iptables bridge-nf-call-arptables; do [ "$(cat $f)" = 0 ] || echo "$f=$(cat $f)"; done`
-	text, err := s.ask(ctx, "sh", "-c", script)
+	text, err := c.ask(ctx, "sh", "-c", script)
 	if err != nil {
 		text = err.Error()
 	}
@@ -133,19 +133,19 @@ func (s *site) firewallFinding(ctx context.Context) Finding {
 	return f
 }
 
-func (s *site) bridgeFinding(ctx context.Context, cards []plan.NIC) Finding {
+func (c *otherComputer) bridgeFinding(ctx context.Context, cards []plan.NIC) Finding {
 	f := Finding{What: "data bridge", OK: true, Fix: "do what the message says"}
 	for _, nic := range cards {
-		if err := s.checkBridge(ctx, nic); err != nil {
+		if err := c.checkBridge(ctx, nic); err != nil {
 			f.OK, f.Detail = false, err.Error()
 			return f
 		}
 	}
-	ports, err := s.ask(ctx, "ls", path.Join("/sys/class/net", s.at.DataBridge, "brif"))
+	ports, err := c.ask(ctx, "ls", path.Join("/sys/class/net", c.at.DataBridge, "brif"))
 	if err != nil {
 		f.OK, f.Detail = false, err.Error()
 		return f
 	}
-	f.Detail = fmt.Sprintf("%s, with the ports %q", s.at.DataBridge, strings.Fields(ports))
+	f.Detail = fmt.Sprintf("%s, with the ports %q", c.at.DataBridge, strings.Fields(ports))
 	return f
 }

@@ -132,7 +132,7 @@ func (p *virtual) network(kind string) string { return networkName(p.name, kind)
 // siteOf is where a node runs.
 func (p *virtual) siteOf(node string) (*site, error) {
 	for _, s := range p.sites {
-		if s.at == nil || slices.Contains(s.at.Nodes, node) {
+		if s.has(node) {
 			return s, nil
 		}
 	}
@@ -184,16 +184,8 @@ func (p *virtual) reach(ctx context.Context) error {
 }
 
 func (p *virtual) reachSite(ctx context.Context, s *site) error {
-	if err := s.connect(ctx, vm.Config{Lab: p.name, Detached: p.cfg.Detached, CacheDir: filepath.Join(p.cfg.Store.Dir(), "libvirt")}); err != nil {
-		return err
-	}
-	if err := s.hv.Supports(ctx, p.accel.Name); err != nil {
-		return s.mention(err)
-	}
-	if err := s.prepare(ctx, p.cfg.Lab.NIC); err != nil {
-		return err
-	}
-	if err := s.networks(ctx, p.name, p.cfg.Lab.NIC.MTU); err != nil {
+	cfg := vm.Config{Lab: p.name, Detached: p.cfg.Detached, CacheDir: filepath.Join(p.cfg.Store.Dir(), "libvirt")}
+	if err := s.prepare(ctx, cfg, p.accel.Name, p.cfg.Lab.NIC); err != nil {
 		return err
 	}
 	for _, a := range p.images() {
@@ -202,7 +194,7 @@ func (p *virtual) reachSite(ctx context.Context, s *site) error {
 			return err
 		}
 		if copied {
-			p.cfg.Log.Info("image copied", "image", a.Name, "hypervisor", s.name())
+			p.cfg.Log.Info("image copied", "image", a.Name, "hypervisor", s.title())
 		}
 	}
 	return nil
@@ -279,7 +271,17 @@ func (p *virtual) tryData(ctx context.Context) error {
 		}
 	}
 	return fmt.Errorf("%s on %s does not reach %s on %s by whole frames: see that the bridges %s and %s are joined, that everything between them has an MTU of %d bytes or more, and that no firewall filters bridged frames (net.bridge.bridge-nf-call-iptables = 0): %w",
-		a.Name, a.site.name(), b.Name, b.site.name(), a.site.at.DataBridge, b.site.at.DataBridge, p.cfg.Lab.NIC.Bytes(), errors.Join(err, ctx.Err()))
+		a.Name, a.site.title(), b.Name, b.site.title(), p.bridgeOf(a), p.bridgeOf(b), p.cfg.Lab.NIC.Bytes(), errors.Join(err, ctx.Err()))
+}
+
+// bridgeOf is the bridge of a node's hypervisor that the data network goes through.
+func (p *virtual) bridgeOf(n *virtualNode) string {
+	for _, h := range p.cfg.Lab.Hypervisors {
+		if slices.Contains(h.Nodes, n.Name) {
+			return h.DataBridge
+		}
+	}
+	return ""
 }
 
 // mountPeers finds the peers' disk by its serial and mounts it at $1.
@@ -601,7 +603,7 @@ func (p *virtual) Close(ctx context.Context) error {
 	}
 	var err error
 	for _, s := range p.sites {
-		err = errors.Join(err, s.close(ctx))
+		err = errors.Join(err, s.close(ctx, s.hv))
 	}
 	if err != nil && len(p.cfg.Lab.Hypervisors) > 0 {
 		return fmt.Errorf("take the lab down: %w; `driver down NAME` tries again", err)
@@ -615,8 +617,8 @@ func (p *virtual) Close(ctx context.Context) error {
 func (p *virtual) state() State {
 	s := p.begun
 	for _, at := range p.sites {
-		if at.at != nil {
-			s.Hypervisors, s.Remote = append(s.Hypervisors, *at.at), p.name
+		if h, ok := at.hypervisor.(described); ok {
+			s.Hypervisors, s.Remote = append(s.Hypervisors, h.entry()), p.name
 		}
 	}
 	if hv := p.sites[0].hv; hv != nil {
@@ -664,15 +666,15 @@ func (p *virtual) describe(ctx context.Context) (env Environment, err error) {
 		return env, err
 	}
 	env = p.environment(versions, machines, facts)
-	if len(p.cfg.Lab.Hypervisors) == 0 {
-		return env, nil
-	}
-	env.Hypervisors = map[string]map[string]string{}
+	others := map[string]map[string]string{}
 	for _, n := range p.nodes {
-		if env.Hypervisors[n.Name], err = n.site.facts(ctx); err != nil {
-			return env, err
+		if h, ok := n.site.hypervisor.(described); ok {
+			if others[n.Name], err = h.facts(ctx, n.site.hv); err != nil {
+				return env, err
+			}
 		}
 	}
+	env.Hypervisors = others
 	return env, nil
 }
 
@@ -730,10 +732,7 @@ func (p *virtual) Detach() error {
 	}
 	var err error
 	for _, s := range p.sites {
-		err = errors.Join(err, s.hv.Detach())
-		if s.reached != nil {
-			_ = s.ssh.Close()
-		}
+		err = errors.Join(err, s.detach(s.hv))
 	}
 	return err
 }

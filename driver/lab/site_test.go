@@ -30,22 +30,23 @@ func TestSites(t *testing.T) {
 		t.Errorf("two labs are called %s", name)
 	}
 	all := sites(cfg, name, "")
-	if len(all) != 2 || all[0].name() != "lab@b" || all[1].name() != "root@a" {
+	if len(all) != 2 || all[0].title() != "lab@b" || all[1].title() != "root@a" {
 		t.Fatalf("sites %+v", all)
 	}
+	first, second := all[0].hypervisor.(*otherComputer), all[1].hypervisor.(*otherComputer)
 	if got, want := all[1].imagePath(images.Artifact{Path: "/cache/root.squashfs", SHA256: "abcd"}), "/var/lib/hookbed/images/abcd-root.squashfs"; got != want {
 		t.Errorf("image at %s, want %s", got, want)
 	}
-	if got, want := all[0].run, "/srv/hookbed/labs/"+name; got != want {
+	if got, want := first.labDir, "/srv/hookbed/labs/"+name; got != want {
 		t.Errorf("the lab's directory is %s, want %s", got, want)
 	}
-	if key := all[0].at.Key; !filepath.IsAbs(key) || !strings.HasSuffix(key, "/keys/b") || all[0].at.KnownHosts != "~/.ssh/known_hosts" || all[1].at.Key != "/keys/a" {
-		t.Errorf("paths for a later `driver down`: %s, %s, %s", key, all[0].at.KnownHosts, all[1].at.Key)
+	if key := first.at.Key; !filepath.IsAbs(key) || !strings.HasSuffix(key, "/keys/b") || first.at.KnownHosts != "~/.ssh/known_hosts" || second.at.Key != "/keys/a" {
+		t.Errorf("paths for a later `driver down`: %s, %s, %s", key, first.at.KnownHosts, second.at.Key)
 	}
 	if cfg.Lab.Hypervisors[0].Key != "keys/b" {
 		t.Error("the experiment's own paths were changed")
 	}
-	if one := sites(hypervisorConfig(1), name, ""); len(one) != 1 || one[0].name() != "root@a" {
+	if one := sites(hypervisorConfig(1), name, ""); len(one) != 1 || one[0].title() != "root@a" {
 		t.Errorf("a lab of node1 alone is on %d hypervisors", len(one))
 	}
 	here := Config{Name: "r123", StateDir: "/state/r123", Nodes: 2}
@@ -53,8 +54,13 @@ func TestSites(t *testing.T) {
 		t.Errorf("a lab here is called %s, %v", name, err)
 	}
 	local := sites(here, "r123", "")
-	if len(local) != 1 || local[0].dir != here.StateDir || local[0].address(1) != netip.MustParseAddr("198.18.0.12") || local[0].imagePath(images.Artifact{Path: "/cache/x"}) != "/cache/x" {
+	local[0].mgmt = netip.MustParsePrefix(mgmtCIDR)
+	if len(local) != 1 || local[0].hypervisor.(*thisComputer).dir != here.StateDir || local[0].address(1) != netip.MustParseAddr("198.18.0.12") || local[0].imagePath(images.Artifact{Path: "/cache/x"}) != "/cache/x" {
 		t.Errorf("sites of a lab here: %+v", local[0])
+	}
+	_, far := all[0].hypervisor.(described)
+	if _, here := local[0].hypervisor.(described); here || !far || !local[0].has("node2") || all[0].has("node1") {
+		t.Errorf("a hypervisor here is written down: %v, one elsewhere: %v", here, far)
 	}
 }
 
@@ -99,7 +105,7 @@ func TestManagementRanges(t *testing.T) {
 			t.Fatal(err)
 		}
 		different[p.Masked()] = true
-		s := &site{at: &plan.Hypervisor{}, mgmt: p}
+		s := &site{mgmt: p, first: 1}
 		if p.Bits() != 28 || p.Addr() != p.Masked().Addr().Next() || !netip.MustParsePrefix(mgmtRanges).Contains(p.Addr()) || !p.Contains(s.address(0)) || !p.Contains(s.address(1)) ||
 			s.address(0) != p.Addr().Next() || s.address(1) != s.address(0).Next() {
 			t.Errorf("range %s with the nodes %s and %s", p, s.address(0), s.address(1))
@@ -129,7 +135,7 @@ func TestProxy(t *testing.T) {
 // TestClearSparesOthers: a state file that names no lab removes no directory of labs.
 func TestClearSparesOthers(t *testing.T) {
 	for _, name := range []string{"", ".", "r123"} {
-		s := remoteSite(plan.Hypervisor{Host: "198.18.255.1", Directory: "/var/lib/hookbed"}, t.TempDir(), name, "", 0)
+		s := newOther(plan.Hypervisor{Host: "198.18.255.1", Directory: "/var/lib/hookbed"}, t.TempDir(), name, "", 0)
 		if err := s.clear(t.Context()); err != nil {
 			t.Errorf("%q: %v, want nothing to be done", name, err)
 		}

@@ -356,7 +356,7 @@ func clearRemote(ctx context.Context, root, name string) error {
 			continue
 		}
 		for i, h := range l.Hypervisors {
-			if err := remoteSite(h, filepath.Join(root, name), l.Remote, l.Token, i).clear(ctx); err != nil {
+			if err := newOther(h, filepath.Join(root, name), l.Remote, l.Token, i).clear(ctx); err != nil {
 				errs = append(errs, fmt.Errorf("%w; if that computer is gone for good, remove %s", err, filepath.Join(root, name)))
 			}
 		}

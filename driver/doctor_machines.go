@@ -47,7 +47,7 @@ func hypervisorLooks(s plan.Spec) []look {
 	var out []look
 	for _, h := range s.Lab.Hypervisors {
 		out = append(out, look{"hypervisor " + h.Title(), func(ctx context.Context) []check {
-			return findings(lab.ExamineHypervisor(ctx, h, s.Lab.Accel, cards))
+			return findings(lab.InspectHypervisor(ctx, h, s.Lab.Accel, cards))
 		}})
 	}
 	return out
@@ -63,7 +63,7 @@ func (d *machinesDoctor) machineLooks() []look {
 			if err != nil {
 				return []check{{Name: "guest helper", Detail: err.Error(), Fix: "run `make build`"}}
 			}
-			found, facts := lab.Examine(ctx, inv, m, guest)
+			found, facts := lab.Inspect(ctx, inv, m, guest)
 			if facts != nil {
 				d.facts[m.Name] = facts
 			}

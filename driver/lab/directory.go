@@ -96,9 +96,9 @@ if [ -z "$3" ] || carries "$1" "$3"; then rm -rf -- "$1"; else rmdir -- "$1" 2>/
 rm -rf -- /var/log/libvirt/qemu/hookbed-"$2"-node[0-9].log /run/libvirt/network/hookbed-"$2"-mgmt /run/libvirt/network/hookbed-"$2"-data 2>/dev/null || true
 [ ! -e "$1" ]`
 
-// lookAtDirectory prints the bytes free where directory $1 is, or would be made, and
+// inspectDirectory prints the bytes free where directory $1 is, or would be made, and
 // refuses what claim does.
-const lookAtDirectory = claimDirectory + `dir=$1
+const inspectDirectory = claimDirectory + `dir=$1
 while [ ! -e "$dir" ]; do dir=$(dirname "$dir"); done
 [ -d "$dir" ] && [ -w "$dir" ] || { echo "$dir is not this user's to write to" >&2; exit 1; }
 if home "$1"; then refuse "$1 is the home of a user"; fi

@@ -224,7 +224,7 @@ func TestLabDirectory(t *testing.T) {
 		t.Fatal(err, said)
 	}
 	put(t, run, "known_hosts")
-	if _, said, err := shell(lookAtDirectory, dir); err != nil {
+	if _, said, err := shell(inspectDirectory, dir); err != nil {
 		t.Error("doctor refuses our own directory:", err, said)
 	}
 	if _, _, err := shell(leaveLabDir, run, name, marker.New("", "").Token); err == nil || !marker.Has(run, mine.Token) {
@@ -242,7 +242,7 @@ func TestLabDirectory(t *testing.T) {
 	for _, try := range []struct {
 		script string
 		args   []string
-	}{{makeLabDir, []string{other, filepath.Join(other, "labs", name), made, found, mine.Text()}}, {lookAtDirectory, []string{other}}} {
+	}{{makeLabDir, []string{other, filepath.Join(other, "labs", name), made, found, mine.Text()}}, {inspectDirectory, []string{other}}} {
 		if _, said, err := shell(try.script, try.args...); err == nil || !strings.Contains(said, foreign) {
 			t.Errorf("a folder in use: %v, %s", err, said)
 		}

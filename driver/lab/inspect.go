@@ -24,14 +24,14 @@ type Finding struct {
 	Fix    string // what to do when not OK
 }
 
-// examineLimit bounds the look at one machine.
-const examineLimit = 60 * time.Second
+// inspectLimit bounds the look at one machine.
+const inspectLimit = 60 * time.Second
 
-// Examine looks at one machine of the inventory: whether it can be reached, by
+// Inspect looks at one machine of the inventory: whether it can be reached, by
 // which key, as root, and what it is and has. It leaves nothing there. The
 // facts, by the names of a session's, are nil where it could not be asked.
-func Examine(ctx context.Context, inv *plan.Inventory, m plan.Machine, guest string) ([]Finding, map[string]string) {
-	ctx, cancel := context.WithTimeout(ctx, examineLimit)
+func Inspect(ctx context.Context, inv *plan.Inventory, m plan.Machine, guest string) ([]Finding, map[string]string) {
+	ctx, cancel := context.WithTimeout(ctx, inspectLimit)
 	defer cancel()
 	r, err := reach(ctx, inv, m, "doctor")
 	found := reachFinding(inv, m, err)
@@ -40,7 +40,7 @@ func Examine(ctx context.Context, inv *plan.Inventory, m plan.Machine, guest str
 	}
 	defer r.ssh.Close()
 	found.Detail = fmt.Sprintf("%s port %d as %s, host key %s", m.Host, m.Port, m.User, host.Fingerprint(r.hostKey))
-	facts, err := r.survey(ctx, guest)
+	facts, err := r.inspect(ctx, guest)
 	if err = errors.Join(err, r.forget(context.WithoutCancel(ctx))); err != nil {
 		return []Finding{found, {What: m.Name + " helper", Detail: err.Error(),
 			Fix: fmt.Sprintf("see that %s is on a file system from which programs run (lab.directory), and that the machine is %s", inv.Directory, "x86-64 Linux")}}, nil
@@ -55,12 +55,12 @@ func Examine(ctx context.Context, inv *plan.Inventory, m plan.Machine, guest str
 	return out, facts
 }
 
-// survey has the helper's program say what the machine is and has.
-func (m *reached) survey(ctx context.Context, guest string) (map[string]string, error) {
+// inspect has the helper's program say what the machine is and has.
+func (m *reached) inspect(ctx context.Context, guest string) (map[string]string, error) {
 	if err := m.pushGuest(ctx, guest); err != nil {
 		return nil, err
 	}
-	argv := append(m.rootly(m.at("guest"), "survey"), m.keepFlags()...)
+	argv := append(m.rootArgv(m.at("guest"), "survey"), m.keepFlags()...)
 	if m.Data != "" {
 		argv = append(argv, "--data", m.Data)
 	}

@@ -14,11 +14,11 @@ import (
 	"hookbed/driver/vm"
 )
 
-// ExamineHypervisor looks at a computer on whose libvirt nodes are to run: login,
+// InspectHypervisor looks at a computer on whose libvirt nodes are to run: login,
 // libvirt and what it can do, the directory, and the way of the data. cards are
 // those of the data network that the experiment has. It leaves nothing there.
-func ExamineHypervisor(ctx context.Context, h plan.Hypervisor, accel string, cards []plan.NIC) []Finding {
-	ctx, cancel := context.WithTimeout(ctx, examineLimit)
+func InspectHypervisor(ctx context.Context, h plan.Hypervisor, accel string, cards []plan.NIC) []Finding {
+	ctx, cancel := context.WithTimeout(ctx, inspectLimit)
 	defer cancel()
 	c := &otherComputer{at: h}
 	found := c.loginFinding(c.login(ctx))
@@ -96,7 +96,7 @@ const leastSpace = 1 << 30
 func (c *otherComputer) directoryFinding(ctx context.Context) Finding {
 	dir := c.at.Directory
 	f := Finding{What: "directory", Fix: fmt.Sprintf("on it, as root: install -d -o %s %s; or give the hypervisor another directory", c.at.User, dir)}
-	text, err := c.ask(ctx, "sh", "-c", lookAtDirectory, "sh", dir)
+	text, err := c.ask(ctx, "sh", "-c", inspectDirectory, "sh", dir)
 	if err != nil {
 		f.Detail = err.Error()
 		if strings.Contains(f.Detail, foreign) {

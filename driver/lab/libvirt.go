@@ -69,15 +69,15 @@ type virtualNode struct {
 	engine  *engine.Engine
 
 	mu         sync.Mutex
-	containers map[place]placed // that run
-	used       []place          // by the present setup
+	containers map[containerKey]container // that run
+	used       []containerKey             // by the present setup
 }
 
-// place is what a container was made for.
-type place struct{ role, network string }
+// containerKey is what a container was made for.
+type containerKey struct{ role, network string }
 
-// placed is a running container.
-type placed struct {
+// container is a running container.
+type container struct {
 	id  string
 	pid int // of its first process, on the node
 }
@@ -152,7 +152,7 @@ func (p *virtual) boot(ctx context.Context) error {
 	}
 	group, gctx := errgroup.WithContext(ctx)
 	for i := range p.cfg.Nodes {
-		n := &virtualNode{Node: datapath.NodeAt(i + 1), domain: fmt.Sprintf("hookbed-%s-node%d", p.name, i+1), containers: map[place]placed{}}
+		n := &virtualNode{Node: datapath.NodeAt(i + 1), domain: fmt.Sprintf("hookbed-%s-node%d", p.name, i+1), containers: map[containerKey]container{}}
 		if n.hostKey, err = host.NewKey(); err != nil {
 			return err
 		}
@@ -486,10 +486,10 @@ func (p *virtual) joinSwarm(ctx context.Context) error {
 // containerFacts asks the tools inside a container of the node for their
 // versions. The container serves as an endpoint afterwards.
 func (n *virtualNode) containerFacts(ctx context.Context) (map[string]string, error) {
-	at := place{datapath.Client, datapath.NetworkNone}
+	at := containerKey{datapath.Client, datapath.NetworkNone}
 	id, pid, err := n.engine.Start(ctx, at.role, "", at.network)
 	if id != "" {
-		n.containers[at] = placed{id, pid}
+		n.containers[at] = container{id, pid}
 	}
 	if err != nil {
 		return nil, err
@@ -513,7 +513,7 @@ func (p *virtual) Begin(ctx context.Context, s datapath.Setup) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(startsAtOnce)
 	for _, e := range s.Topology.Endpoints() {
-		group.Go(func() error { return p.node(e.Node.Name).place(ctx, e, s.Network) })
+		group.Go(func() error { return p.node(e.Node.Name).giveContainer(ctx, e, s.Network) })
 	}
 	return group.Wait()
 }
@@ -522,10 +522,10 @@ func (p *virtual) Begin(ctx context.Context, s datapath.Setup) error {
 // gets no faster with more.
 const startsAtOnce = 4
 
-// place gives an endpoint its container and tells the helper where it lives. A
+// giveContainer gives an endpoint its container and tells the helper where it lives. A
 // container that no rule set has been in serves again: its namespace is as new.
-func (n *virtualNode) place(ctx context.Context, e datapath.Endpoint, network string) error {
-	at := place{e.Role, network}
+func (n *virtualNode) giveContainer(ctx context.Context, e datapath.Endpoint, network string) error {
+	at := containerKey{e.Role, network}
 	n.mu.Lock()
 	c, running := n.containers[at]
 	n.used = append(n.used, at)
@@ -680,7 +680,7 @@ func (p *virtual) describe(ctx context.Context) (env Environment, err error) {
 
 // facts are those of the node, of its engine, and of a container where that is asked
 // for.
-func (n *virtualNode) facts(ctx context.Context, container bool) (map[string]string, error) {
+func (n *virtualNode) facts(ctx context.Context, withContainer bool) (map[string]string, error) {
 	reply, err := n.helper.call(ctx, bundle.Request{Facts: true})
 	if err != nil || n.engine == nil {
 		return reply.Facts, err
@@ -690,7 +690,7 @@ func (n *virtualNode) facts(ctx context.Context, container bool) (map[string]str
 		return nil, err
 	}
 	maps.Copy(reply.Facts, facts)
-	if !container {
+	if !withContainer {
 		return reply.Facts, nil
 	}
 	if facts, err = n.containerFacts(ctx); err != nil {

@@ -26,9 +26,9 @@ import (
 )
 
 const (
-	// beatsPerLimit is how many signs of life a machine gets before it would take
+	// keepalivesPerLimit is how many signs of life a machine gets before it would take
 	// its driver for gone.
-	beatsPerLimit = 8
+	keepalivesPerLimit = 8
 	// lockWait is how long a machine may take to clear up after a driver that died,
 	// beside the time that it waits for a sign of one.
 	lockWait = 40 * time.Second
@@ -173,7 +173,7 @@ func reach(ctx context.Context, inv *plan.Inventory, machine plan.Machine, lab s
 func (m *reached) makeDir(ctx context.Context, lab string) error {
 	made, found := markers(lab)
 	var out bytes.Buffer
-	if err := m.ssh.Run(ctx, host.Cmd{Argv: m.rootly("sh", "-c", makeRunDir, "sh", m.root, m.run, m.User, made, found), Stdout: &out}); err != nil {
+	if err := m.ssh.Run(ctx, host.Cmd{Argv: m.rootArgv("sh", "-c", makeRunDir, "sh", m.root, m.run, m.User, made, found), Stdout: &out}); err != nil {
 		return err
 	}
 	own, err := marker.Parse(out.String())
@@ -244,10 +244,10 @@ func (m *reached) ask(ctx context.Context, argv ...string) (string, error) {
 
 // asRoot runs a command as root.
 func (m *reached) asRoot(ctx context.Context, argv ...string) error {
-	return m.ssh.Run(ctx, host.Cmd{Argv: m.rootly(argv...)})
+	return m.ssh.Run(ctx, host.Cmd{Argv: m.rootArgv(argv...)})
 }
 
-func (m *reached) rootly(argv ...string) []string {
+func (m *reached) rootArgv(argv ...string) []string {
 	return append(append([]string{}, m.become...), argv...)
 }
 
@@ -277,7 +277,7 @@ func (p *machines) start(ctx context.Context, n *machineNode) error {
 		return err
 	}
 	limit := p.inv.AbandonAfter
-	argv := n.rootly(n.at("guest"), "attend", "--dir", n.root, "--run", n.run, "--token", n.token, "--abandon-after", limit.String(),
+	argv := n.rootArgv(n.at("guest"), "attend", "--dir", n.root, "--run", n.run, "--token", n.token, "--abandon-after", limit.String(),
 		"--lock-wait", (limit + lockWait).String(), "--br-netfilter")
 	argv = append(argv, n.keepFlags()...)
 	if p.inv.Cache {
@@ -287,7 +287,7 @@ func (p *machines) start(ctx context.Context, n *machineNode) error {
 		argv = append(argv, "--data", n.Machine.Data, "--cidr", n.DataCIDR())
 	}
 	n.helper = startSession(ctx, n.Node.Name, n.ssh, argv, n.pushBlobs)
-	go n.helper.beat(limit / beatsPerLimit)
+	go n.helper.keepalive(limit / keepalivesPerLimit)
 	if _, err := n.helper.converse(ctx, []byte("\n")); err != nil {
 		return fmt.Errorf("start guest helper: %w", err)
 	}

@@ -82,9 +82,9 @@ func startSession(ctx context.Context, where string, h host.Host, argv []string,
 	return s
 }
 
-// beat sends a sign of life, an empty line, until the helper ends. It goes
+// keepalive sends a sign of life, an empty line, until the helper ends. It goes
 // between the lines of requests: a pipe takes each write as a whole.
-func (s *session) beat(every time.Duration) {
+func (s *session) keepalive(every time.Duration) {
 	for {
 		select {
 		case <-s.ended:

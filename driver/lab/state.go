@@ -220,18 +220,18 @@ func home(file string) string {
 // Labs lists the labs under a state root, running or left over. What is there and
 // no lab is none of ours: see Strays.
 func Labs(root string) ([]State, error) {
-	labs, _, err := look(root)
+	labs, _, err := listLabs(root)
 	return labs, err
 }
 
 // Strays lists what is among the labs of a state root and is no lab: files, links,
 // directories without a lab's state. Nothing here reads or removes them.
 func Strays(root string) ([]string, error) {
-	_, strays, err := look(root)
+	_, strays, err := listLabs(root)
 	return strays, err
 }
 
-func look(root string) (labs []State, strays []string, err error) {
+func listLabs(root string) (labs []State, strays []string, err error) {
 	entries, err := os.ReadDir(root)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil, nil

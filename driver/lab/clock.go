@@ -9,8 +9,8 @@ import (
 	"hookbed/driver/datapath"
 )
 
-// Reading is what the clocks of a node said at some time between two of the driver's
-// own: it was asked Before, and the answer was there After.
+// Reading is what a node's clocks showed at some time between two readings of the
+// driver's own clock: Before the request, and After the reply.
 type Reading struct {
 	Before, After time.Duration // of the driver's monotonic clock, since any one time
 	bundle.Clock
@@ -19,8 +19,8 @@ type Reading struct {
 // Clocks are readings by helper, under the name of the first node that it holds.
 type Clocks map[string]Reading
 
-// Clocks asks every helper of a topology what its clocks say. A lab whose steps
-// were executed before has none.
+// Clocks reads the clocks of every helper of a topology. A lab whose steps were
+// executed before has none.
 func (l *Lab) Clocks(ctx context.Context, t datapath.Topology) (Clocks, error) {
 	out, asked := Clocks{}, map[Helper]bool{}
 	for _, n := range t.Nodes {

@@ -8,19 +8,19 @@ import (
 	"hookbed/images"
 )
 
-// Here is this computer, on which the local provider's nodes are.
+// Here is this computer, whose kernel some providers' nodes share.
 func Here() plan.Computer {
 	c := plan.Computer{Title: "this computer", CPUs: computer.CPUs()}
 	c.Congestion, c.Restricted = computer.Congestion()
 	return c
 }
 
-// Sealed is a guest in virtual time. Its one CPU is what the loader knows already.
+// Sealed is a guest in virtual time. The loader already checks for its one CPU.
 func Sealed() plan.Computer {
 	return plan.Computer{Title: "guests in virtual time", Congestion: images.SealedCongestion()}
 }
 
-// ComputerOf is the machine whose helper tells these facts. What it does not tell
+// ComputerOf is the machine whose helper reports these facts. What it does not report
 // is not known.
 func ComputerOf(title string, facts map[string]string) plan.Computer {
 	return plan.Computer{
@@ -29,7 +29,8 @@ func ComputerOf(title string, facts map[string]string) plan.Computer {
 	}
 }
 
-// Unfit says what of [measure] the lab's machines have not; nil if they have all.
+// Unfit lists what [measure] needs and the lab's machines do not have; nil if they have
+// all.
 func (l *Lab) Unfit(s plan.Spec) error {
 	return s.Unfit(func(node string) plan.Computer { return ComputerOf("its machine", l.Facts(node)) })
 }

@@ -6,14 +6,14 @@ import (
 	"hookbed/driver/marker"
 )
 
-// foreign is in what a computer answers whose directory is in use by others.
+// foreign is in the message about a directory that something else uses.
 const foreign = "no run of hookbed made it"
 
 // claimDirectory defines claim DIRECTORY MODE MADE FOUND, which makes a directory, or
 // takes one that is empty, by writing marker MADE or FOUND into it, and leaves the
-// marker's text in $text. One that has a marker already is ours, too. Any other is
-// refused before anything is written. A marker that another run is just writing, or
-// removing, is waited for.
+// marker's text in $text. A directory with a marker already is hookbed's, too. Any
+// other is refused before anything is written. If another run is just writing or
+// removing the marker, claim waits.
 const claimDirectory = `set -e
 refuse() { echo "$1" >&2; exit 1; }
 marked() { [ ! -L "$1" ] && [ ! -L "$1/` + marker.File + `" ] && [ "$(head -n 1 "$1/` + marker.File + `" 2>/dev/null)" = "` + marker.Head + `" ]; }
@@ -38,7 +38,7 @@ claim() {
 }
 `
 
-// owner is whose labs these are, on computers of others.
+// owner names the user and the computer of this driver, on other computers.
 func owner() string {
 	name, err := os.Hostname()
 	if err != nil {
@@ -58,7 +58,8 @@ func markers(lab string) (made, found string) {
 
 // makeRunDir makes directory $2 in $1 for user $3; only root can be in the way. $4 and
 // $5 are the markers. It prints the one that $1 has, which the run's directory gets, too.
-// Whoever just removes $1 because it became empty must not take the new run along.
+// Another run may just be removing $1 because it became empty; the new run's directory
+// must not go with it.
 const makeRunDir = claimDirectory + `umask 077
 for again in 1 2 3 4 5; do
 	claim "$1" 711 "$4" "$5"
@@ -80,7 +81,7 @@ rm -f -- "$1/` + marker.File + `"
 [ -z "$made" ] || rmdir -- "$1" 2>/dev/null || true`
 
 // makeLabDir makes directory $2 of a lab, with marker $5, in $1, whose markers are $3
-// and $4. Only who knows a name can look into it.
+// and $4. Others can enter a lab's directory only by its name.
 const makeLabDir = claimDirectory + `umask 022
 mkdir -p "$(dirname "$1")"
 claim "$1" 755 "$3" "$4"

@@ -111,7 +111,7 @@ func TestRunDirectoryOfOurs(t *testing.T) {
 }
 
 // TestRunDirectoryOfOthers: a folder in use is refused before anything is written,
-// also where it looks like one of ours, and removing runs leaves what others have.
+// also where it looks like one of hookbed's, and removing runs leaves what others have.
 func TestRunDirectoryOfOthers(t *testing.T) {
 	base := t.TempDir()
 	for name, files := range map[string][]string{
@@ -157,7 +157,7 @@ func TestRunDirectoryOfOthers(t *testing.T) {
 	}
 }
 
-// TestRunDirectoryAmongOthers: what somebody puts into our directory stays, with the
+// TestRunDirectoryAmongOthers: what others put into the directory stays, with the
 // directory; a run that does not carry the token stays, too.
 func TestRunDirectoryAmongOthers(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "hookbed")

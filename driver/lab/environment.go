@@ -9,8 +9,8 @@ import (
 	"hookbed/images"
 )
 
-// Environment is what a provider says of its lab. It is a part of env.json; what a
-// provider does not have is not there.
+// Environment describes a lab, as its provider fills it in. It is a part of env.json.
+// What a provider does not have is left out.
 type Environment struct {
 	Provider       string `json:"provider"`
 	Accelerator    string `json:"accelerator"`

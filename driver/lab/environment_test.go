@@ -12,8 +12,8 @@ import (
 	"hookbed/images"
 )
 
-// imageSets are the images of two kernels; the older one's have others' filters, and
-// drifted.
+// imageSets are two sets of images. The second has filters of other projects, and a
+// package that drifted.
 func imageSets() (set, older images.Set) {
 	of := func(name, sum string) images.Artifact { return images.Artifact{Name: name, SHA256: sum} }
 	set = images.Set{KernelRelease: "6.12.117-amd64", Kernel: of("vmlinuz", "a1"), Modules: of("modules.squashfs", "a2"), Initramfs: of("initramfs.cpio", "a3"),
@@ -35,8 +35,8 @@ func existing(cfg Config, set images.Set, borrow bool, addrs ...string) *machine
 	return p
 }
 
-// TestEnvironmentsStayAsTheyWere: env.json of every provider is, byte by byte, what runs
-// have in which it was made by hand.
+// TestEnvironmentsStayAsTheyWere: the environment of every provider is, byte by byte, as
+// env.json of earlier runs has it.
 func TestEnvironmentsStayAsTheyWere(t *testing.T) {
 	set, older := imageSets()
 	facts := map[string]map[string]string{"node2": {"kernel.release": "6.12.117-amd64", "cpu.model": "A <B> & C"}, "node1": {"kernel.release": "6.12.117-amd64"}}
@@ -50,7 +50,6 @@ func TestEnvironmentsStayAsTheyWere(t *testing.T) {
 	plain := Config{Lab: plan.Lab{VCPUs: 2, Memory: 2048, Queues: 4}}
 	card := Config{Lab: plan.Lab{VCPUs: 2, Memory: 2048, Queues: 1, NIC: plan.NIC{Model: "e1000e", MTU: 1400}}}
 	others := (&virtual{cfg: card, set: older, accel: accel}).environment(versions, machines, facts)
-	// As for a kernel of the same release.
 	others.Hypervisors = map[string]map[string]string{}
 	for node := range facts {
 		others.Hypervisors[node] = map[string]string{"uri": "qemu+ssh://root@192.0.2.21/system", "libvirt": "9.0.0", "cpu": "A"}

@@ -24,12 +24,12 @@ type Finding struct {
 	Fix    string // what to do when not OK
 }
 
-// inspectLimit bounds the look at one machine.
+// inspectLimit bounds the inspection of one machine.
 const inspectLimit = 60 * time.Second
 
 // Inspect looks at one machine of the inventory: whether it can be reached, by
-// which key, as root, and what it is and has. It leaves nothing there. The
-// facts, by the names of a session's, are nil where it could not be asked.
+// which key, as root, and what it is and has. It leaves nothing there. The facts
+// have the names of a helper's facts, and are nil if the machine cannot be reached.
 func Inspect(ctx context.Context, inv *plan.Inventory, m plan.Machine, guest string) ([]Finding, map[string]string) {
 	ctx, cancel := context.WithTimeout(ctx, inspectLimit)
 	defer cancel()
@@ -55,7 +55,7 @@ func Inspect(ctx context.Context, inv *plan.Inventory, m plan.Machine, guest str
 	return out, facts
 }
 
-// inspect has the helper's program say what the machine is and has.
+// inspect runs the helper's program, which reports what the machine is and has.
 func (m *reached) inspect(ctx context.Context, guest string) (map[string]string, error) {
 	if err := m.pushGuest(ctx, guest); err != nil {
 		return nil, err
@@ -75,7 +75,7 @@ func (m *reached) inspect(ctx context.Context, guest string) (map[string]string,
 	return facts, nil
 }
 
-// reachFinding words why a machine could not be reached.
+// reachFinding explains why a machine could not be reached.
 func reachFinding(inv *plan.Inventory, m plan.Machine, err error) Finding {
 	f := Finding{What: m.Name + " login", OK: err == nil}
 	if err == nil {
@@ -104,7 +104,7 @@ func reachFinding(inv *plan.Inventory, m plan.Machine, err error) Finding {
 	return f
 }
 
-// Least kernel: tc and XDP programs here use what came with Linux 5.10.
+// Least kernel: the tc and XDP programs use features of Linux 5.10.
 const leastMajor, leastMinor = 5, 10
 
 func kernelFinding(_ plan.Machine, facts map[string]string) Finding {

@@ -77,7 +77,7 @@ func (c *otherComputer) libvirtFindings(ctx context.Context, accel string) []Fin
 }
 
 // forwardFinding tries whether guests can be reached through the SSH server, by the
-// port that discards (RFC 863), at which hardly anybody answers.
+// discard port (RFC 863), on which hardly any computer listens.
 func (c *otherComputer) forwardFinding(ctx context.Context) Finding {
 	f := Finding{What: "forwarding", OK: true, Detail: "its SSH server forwards connections to guests"}
 	conn, err := c.ssh.Forward(ctx, "tcp", "127.0.0.1:9")
@@ -116,8 +116,8 @@ func (c *otherComputer) directoryFinding(ctx context.Context) Finding {
 	return f
 }
 
-// firewallFinding is about rules of the hypervisor's that bridged frames meet: a
-// measurement would be theirs, too.
+// firewallFinding is about rules of the hypervisor that bridged frames meet: a
+// measurement would include their cost.
 func (c *otherComputer) firewallFinding(ctx context.Context) Finding {
 	f := Finding{What: "bridged frames", OK: true, Detail: "no firewall of the hypervisor sees them"}
 	const off = "net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-arptables=0"

@@ -1,7 +1,8 @@
-// Package lab turns machines, images and networks into the nodes and endpoints
-// of a topology, and executes bundles on them. Providers: libvirt (virtual
-// machines), local (network namespaces of this computer) and ssh (existing
-// machines).
+// Package lab turns machines, images and networks into the nodes and endpoints of a
+// topology, and executes bundles on them. How nodes are made is a Provider's part:
+// libvirt (virtual machines), local (network namespaces of this computer) and ssh
+// (existing machines). What a provider's nodes are and have is in its entry of
+// catalog.Providers.
 package lab
 
 import (
@@ -16,30 +17,30 @@ import (
 	"hookbed/images"
 )
 
-// teardownLimit bounds every teardown, which runs on a context of its own so
-// that an interrupted run still cleans up.
+// teardownLimit bounds every teardown. It runs on a fresh context, so that an
+// interrupted run still cleans up.
 const teardownLimit = 60 * time.Second
 
-// Config says what lab to bring up.
+// Config describes the lab to bring up.
 type Config struct {
 	Name       string // of the lab; part of domain and network names
-	Experiment string // its name, for whoever looks at the labs
+	Experiment string // its name, for lists of labs
 	Lab        plan.Lab
-	// Kernels are those that sealed guests boot, where they are compared; else it
-	// is the lab's.
+	// Kernels are those that sealed guests boot, where kernels are compared; else they
+	// boot the lab's.
 	Kernels   []string
 	Nodes     int // how many nodes the experiment needs, 1 or 2
 	Store     *images.Store
 	StateDir  string // directory of this lab's state, made and removed by it
 	GuestPath string // the static guest helper on this computer
-	// Peers: the nodes need the filters that others wrote.
+	// Peers: the nodes need the filters of other projects.
 	Peers bool
 	// Swarm: the nodes' engines are joined in a Swarm, with an overlay network.
 	Swarm    bool
 	Detached bool // the lab survives the driver (`driver up`)
 	Log      *slog.Logger
-	// HangLimit is after how long a machine that boots and does not answer is ended
-	// and booted again; 0 chooses.
+	// HangLimit is how long a machine may boot without an answer before it is ended
+	// and booted again; 0 is 75 s.
 	HangLimit time.Duration
 }
 
@@ -81,7 +82,7 @@ type Outcome struct {
 	bundle.StepResult
 }
 
-// Execution is what executing phases of a bundle gave.
+// Execution is the result of executing phases of a bundle.
 type Execution struct {
 	Steps []Outcome
 	Raw   map[string]string

@@ -86,7 +86,7 @@ func newVirtual(cfg Config) Provider { return &virtual{cfg: cfg, begun: begun(cf
 
 // Open boots the machines.
 func (p *virtual) Open(ctx context.Context, t Timings) (env Environment, err error) {
-	if err := clearRemote(ctx, filepath.Dir(p.cfg.StateDir), p.cfg.Name); err != nil { // that a block before could not
+	if err := clearRemote(ctx, filepath.Dir(p.cfg.StateDir), p.cfg.Name); err != nil { // what an earlier block left
 		return env, err
 	}
 	if p.name, err = labName(p.cfg); err != nil {
@@ -109,7 +109,7 @@ func (p *virtual) Open(ctx context.Context, t Timings) (env Environment, err err
 	return p.describe(ctx)
 }
 
-// prepare gets the images and learns which accelerator works.
+// prepare gets the images and finds out which accelerator works.
 func (p *virtual) prepare(ctx context.Context) error {
 	var err error
 	if p.set, err = p.cfg.Store.Ensure(ctx, images.Want{Kernel: p.cfg.Lab.Kernel, Root: true, Endpoint: true, Peers: p.cfg.Peers}); err != nil {
@@ -172,7 +172,7 @@ func (p *virtual) boot(ctx context.Context) error {
 	return p.keepState()
 }
 
-// reach connects to libvirt wherever nodes run, and brings there what they need.
+// reach connects to libvirt at each site, and copies what the nodes need there.
 func (p *virtual) reach(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, reachLimit)
 	defer cancel()
@@ -301,14 +301,14 @@ func (n *virtualNode) pushBlobs(ctx context.Context, blobs []bundle.File) error 
 	return n.ssh.PushAll(ctx, files...)
 }
 
-// bootTries is how often a machine is booted that ends or hangs before one can log
-// in. An emulated machine now and then dies before its kernel says a word, or a
-// processor of it never gets its timer's interrupts.
+// bootTries is how often a machine is booted that ends or hangs before the driver can
+// log in. An emulated machine now and then dies before its kernel prints anything, or
+// one of its processors never gets its timer's interrupts.
 const bootTries = 2
 
-// hangLimit is after how long a machine that does not answer is taken for hung; an
-// emulated one on a busy computer boots in a fraction of it. The last try may
-// take all that is left of bootLimit.
+// hangLimit is how long a machine may not answer before it counts as hung. An emulated
+// one on a busy computer boots in a fraction of that time. The last try may take all
+// that is left of bootLimit.
 const hangLimit = 75 * time.Second
 
 var (
@@ -344,8 +344,8 @@ func (p *virtual) start(ctx context.Context, n *virtualNode, m vm.Machine) error
 	}
 }
 
-// dial logs in to a node that boots, and gives up after a time, and at once when
-// its machine ends: a guest that panics does.
+// dial logs in to a node that boots. It gives up after a time, and at once when the
+// machine ends, as one does whose kernel panics.
 func (p *virtual) dial(ctx context.Context, n *virtualNode, limit time.Duration) error {
 	ctx, stop := context.WithTimeoutCause(ctx, limit, errHung)
 	defer stop()
@@ -483,8 +483,8 @@ func (p *virtual) joinSwarm(ctx context.Context) error {
 	return engine.JoinSwarm(ctx, members, p.cfg.Lab.NIC.Bytes())
 }
 
-// containerFacts asks the tools inside a container of the node for their
-// versions. The container serves as an endpoint afterwards.
+// containerFacts are the versions of the tools inside a container of the node. The
+// container serves as an endpoint afterwards.
 func (n *virtualNode) containerFacts(ctx context.Context) (map[string]string, error) {
 	at := containerKey{datapath.Client, datapath.NetworkNone}
 	id, pid, err := n.engine.Start(ctx, at.role, "", at.network)
@@ -518,12 +518,13 @@ func (p *virtual) Begin(ctx context.Context, s datapath.Setup) error {
 	return group.Wait()
 }
 
-// startsAtOnce is how many containers start side by side: an emulated engine
-// gets no faster with more.
+// startsAtOnce is how many containers start in parallel: an emulated engine gets no
+// faster with more.
 const startsAtOnce = 4
 
-// giveContainer gives an endpoint its container and tells the helper where it lives. A
-// container that no rule set has been in serves again: its namespace is as new.
+// giveContainer gives an endpoint its container, and the helper the container's
+// process. A container that no rule set has been in is used again: its namespace is as
+// new.
 func (n *virtualNode) giveContainer(ctx context.Context, e datapath.Endpoint, network string) error {
 	at := containerKey{e.Role, network}
 	n.mu.Lock()
@@ -563,8 +564,8 @@ func (p *virtual) Helper(node string) (Helper, error) {
 	return nil, fmt.Errorf("no node %q in this lab", node)
 }
 
-// End undoes the datapath, then removes the containers that the setup leaves
-// marked: a flushed legacy table stays registered in its namespace and costs.
+// End undoes the datapath, then removes the containers in which the setup leaves traces:
+// a flushed legacy table stays registered in its namespace and costs time.
 func (p *virtual) End(ctx context.Context, s datapath.Setup) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, n := range p.nodes {
@@ -648,7 +649,7 @@ func (p *virtual) keepState() error {
 	return saveState(p.cfg.StateDir, s)
 }
 
-// describe collects what env.json says of the lab.
+// describe collects what env.json has about the lab.
 func (p *virtual) describe(ctx context.Context) (env Environment, err error) {
 	facts, machines := map[string]map[string]string{}, map[string]Machine{}
 	for i, n := range p.nodes {
@@ -678,8 +679,7 @@ func (p *virtual) describe(ctx context.Context) (env Environment, err error) {
 	return env, nil
 }
 
-// facts are those of the node, of its engine, and of a container where that is asked
-// for.
+// facts are those of the node, of its engine, and, if wanted, of a container.
 func (n *virtualNode) facts(ctx context.Context, withContainer bool) (map[string]string, error) {
 	reply, err := n.helper.call(ctx, bundle.Request{Facts: true})
 	if err != nil || n.engine == nil {
@@ -700,8 +700,7 @@ func (n *virtualNode) facts(ctx context.Context, withContainer bool) (map[string
 	return reply.Facts, nil
 }
 
-// environment is what env.json says of a lab on this computer's hypervisor, or on
-// others of the same versions.
+// environment is what env.json has about the lab, without facts of other hypervisors.
 func (p *virtual) environment(versions vm.Version, machines map[string]Machine, facts map[string]map[string]string) Environment {
 	artifacts := map[string]string{}
 	for _, a := range append(p.images(), p.set.EndpointArchive) {

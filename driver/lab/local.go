@@ -13,10 +13,10 @@ import (
 	"hookbed/images"
 )
 
-// local has namespaces as nodes and endpoints, all of them anonymous and held
-// by one guest helper in namespaces of its own: when it ends, however it ends,
-// the kernel drops every link, rule and program with it. A fresh helper for
-// each setup means fresh nodes too, so no filter inherits another's tables.
+// local has namespaces as nodes and endpoints. They are anonymous, and one guest helper,
+// in namespaces of its own, holds them all: when it ends, in whatever way, the kernel
+// drops every link, rule and program with it. Each setup gets a fresh helper, and so
+// fresh nodes: no filter inherits another's tables.
 type local struct {
 	cfg    Config
 	here   host.Host
@@ -54,7 +54,7 @@ func (p *local) Open(ctx context.Context, t Timings) (Environment, error) {
 	if err != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownLimit)
 		defer cancel()
-		_ = p.shut(ctx) // err says more than how the helper ended
+		_ = p.shut(ctx) // err is more precise than how the helper ended
 		return Environment{}, err
 	}
 	nodes := map[string]map[string]string{}
@@ -91,7 +91,7 @@ func (p *local) facts(ctx context.Context) (map[string]string, error) {
 	return reply.Facts, err
 }
 
-// environment is what env.json says of the lab, with the facts of its nodes.
+// environment is what env.json has about the lab, with the facts of its nodes.
 func (p *local) environment(nodes map[string]map[string]string) Environment {
 	env := Environment{
 		Provider: plan.ProviderLocal, Accelerator: "none (this computer's kernel)",
@@ -157,8 +157,8 @@ func (p *local) Helper(node string) (Helper, error) {
 	return p.helper, nil
 }
 
-// End undoes the setup by a request before the helper ends: its reply says whose
-// fault it is that something could not be undone.
+// End undoes the setup by a request before the helper ends: the reply has the fault if
+// something could not be undone.
 func (p *local) End(ctx context.Context, _ datapath.Setup) error {
 	if p.helper == nil {
 		return nil

@@ -26,16 +26,16 @@ import (
 )
 
 const (
-	// keepalivesPerLimit is how many signs of life a machine gets before it would take
-	// its driver for gone.
+	// keepalivesPerLimit is how many keepalives a machine gets within the time after
+	// which it takes its driver for gone.
 	keepalivesPerLimit = 8
-	// lockWait is how long a machine may take to clear up after a driver that died,
-	// beside the time that it waits for a sign of one.
+	// lockWait is how long a machine may take to clean up after a driver that died, in
+	// addition to the time that it waits for a keepalive.
 	lockWait = 40 * time.Second
 )
 
 // machines is the ssh provider: existing computers as nodes. Each node is a
-// network namespace that an attendant on the machine makes, and to which it
+// network namespace that an agent on the machine makes, and to which it
 // lends the data NIC; endpoints are bare namespaces. The machine's own
 // namespace, with its firewall, routes and sysctls, is left alone.
 type machines struct {
@@ -53,7 +53,7 @@ type machineNode struct {
 	helper *session
 }
 
-// reached is a machine that we are logged in to, and our directory on it.
+// reached is a machine that the driver is logged in to, with the run's directory on it.
 type reached struct {
 	plan.Machine
 	hostKey string
@@ -91,7 +91,7 @@ func (p *machines) Open(ctx context.Context, t Timings) (Environment, error) {
 	return p.environment(facts), nil
 }
 
-// state names the machines, for whoever looks at the labs.
+// state names the machines, for lists of labs.
 func (p *machines) state() State {
 	s := begun(p.cfg)
 	for i := range p.cfg.Nodes {
@@ -135,8 +135,8 @@ func (m *reached) image(name, digest string) string {
 	return path.Join(m.root, "images", name+"-"+digest[:16])
 }
 
-// reach logs in to a machine, finds out how to be root there, and makes this
-// run's directory. lab is whose it is.
+// reach logs in to a machine, finds out how to be root there, and makes this run's
+// directory, for the lab of a name.
 func reach(ctx context.Context, inv *plan.Inventory, machine plan.Machine, lab string) (_ *reached, err error) {
 	m := &reached{Machine: machine, root: inv.Directory, run: "run-" + strings.ToLower(rand.Text()[:12])}
 	if err := m.login(ctx); err != nil {
@@ -219,7 +219,7 @@ func expandHome(p string) (string, error) {
 // errNotRoot is wrapped when the login is not root and cannot become it.
 var errNotRoot = errors.New("needs root")
 
-// beRoot learns how commands are run as root: as they are, or by sudo.
+// beRoot finds out how commands are run as root: as they are, or by sudo.
 func (m *reached) beRoot(ctx context.Context) error {
 	id, err := m.ask(ctx, "id", "-u")
 	if err != nil {
@@ -269,9 +269,9 @@ func (m *reached) keepFlags() []string {
 	return out
 }
 
-// start starts the attendant, which waits for the machine to be free and lends
-// its NIC, then sends images, then greets the helper. From the attendant's
-// first line on, the machine clears up by itself.
+// start starts the agent, which waits for the machine to be free and lends its NIC,
+// then sends images, then greets the helper. From the agent's first line on, the
+// machine cleans up by itself.
 func (p *machines) start(ctx context.Context, n *machineNode) error {
 	if err := n.pushGuest(ctx, p.cfg.GuestPath); err != nil {
 		return err
@@ -398,12 +398,12 @@ func (n *machineNode) leave(ctx context.Context) error {
 	return errors.Join(err, n.ssh.Close())
 }
 
-// forget removes this run's directory, where no attendant does.
+// forget removes this run's directory, where no agent does.
 func (m *reached) forget(ctx context.Context) error {
 	return m.asRoot(ctx, "sh", "-c", leaveRunDir, "sh", m.root, m.run, m.token)
 }
 
-// environment is what env.json says of the lab, with the facts of its nodes.
+// environment is what env.json has about the lab, with the facts of its nodes.
 func (p *machines) environment(facts map[string]map[string]string) Environment {
 	about := map[string]Machine{}
 	for _, n := range p.nodes {

@@ -16,8 +16,8 @@ import (
 // Provider is one way to have nodes and endpoints: the live side of an entry of
 // catalog.Providers. Up calls its methods, in the order in which they are listed.
 type Provider interface {
-	// Open claims the lab's state directory, makes the nodes, and says what they are.
-	// It measures the parts of that in t. After an error of Open comes Close.
+	// Open claims the lab's state directory, makes the nodes, and describes them. It
+	// measures the parts of that in t. After an error, Close is called, too.
 	Open(ctx context.Context, t Timings) (Environment, error)
 	// Begin makes the endpoints of a setup, in namespaces no rule set has been in.
 	Begin(ctx context.Context, s datapath.Setup) error
@@ -25,7 +25,8 @@ type Provider interface {
 	Helper(node string) (Helper, error)
 	// End undoes everything that Begin and later steps did.
 	End(ctx context.Context, s datapath.Setup) error
-	// Close takes down what Open made, whole or not, and gives the state directory up.
+	// Close takes down what Open made, in whole or in part, and gives the state
+	// directory up.
 	Close(ctx context.Context) error
 }
 
@@ -52,12 +53,12 @@ type Clocked interface {
 // implementation is the live side of a provider's entry.
 type implementation struct {
 	open func(Config) Provider
-	// preflight says why this process can bring no such lab up; nil: nothing is known
-	// against it.
+	// preflight is the error if this process cannot bring up such a lab; nil: no check.
 	preflight func() error
 }
 
-// implementations lists what there is for the names of catalog.Providers.
+// implementations are the live sides of catalog.Providers, by name. A new provider is
+// listed here, and in that catalog.
 func implementations() map[string]implementation {
 	return map[string]implementation{
 		plan.ProviderLibvirt: {open: newVirtual},
@@ -66,8 +67,8 @@ func implementations() map[string]implementation {
 	}
 }
 
-// Preflight says why this process can bring no such lab up, as far as that is known
-// without trying; nil if nothing is known against it.
+// Preflight checks what must hold before a lab of the provider can be brought up, as
+// far as that is seen without trying.
 func Preflight(l plan.Lab) error {
 	if i := implementations()[l.Provider]; i.preflight != nil {
 		return i.preflight()

@@ -8,7 +8,7 @@ import (
 	"hookbed/driver/datapath"
 )
 
-// Replay is a lab whose steps were executed already, by a sealed guest: it
+// Replay is a lab whose steps a sealed guest executed already: it
 // answers from the guest's results. Trials that run on it must do what the block had
 // the guest do, in the same order.
 func Replay(block bundle.Sealed, replies []bundle.SealedReply) (*Lab, error) {
@@ -37,7 +37,7 @@ type turn struct{ setup, trial int }
 // replay is at one setup, and in it at one trial.
 type replay struct {
 	block bundle.Sealed
-	left  map[turn][]bundle.SealedReply // not asked for yet
+	left  map[turn][]bundle.SealedReply // not used yet
 	used  map[int]bool
 	at    turn
 }

@@ -30,8 +30,8 @@ const stallLimit = 10 * time.Minute
 const watchTick = 200 * time.Millisecond
 
 // Sealer boots sealed guests in virtual time: what they execute is in their
-// initramfs, and what they found comes out when it is over. Its methods may be
-// called by several goroutines.
+// initramfs, and their results come out at the end. Its methods may be called by
+// several goroutines.
 type Sealer struct {
 	cfg   Config
 	sets  map[string]images.Set // by kernel
@@ -97,7 +97,7 @@ func Jobs(memory int) int {
 	return max(1, jobs)
 }
 
-// guestOverhead is what QEMU takes beside the guest's memory, in MiB: mostly
+// guestOverhead is what QEMU needs in addition to the guest's memory, in MiB: mostly
 // its cache of translated code and the initramfs.
 const guestOverhead = 512
 
@@ -163,8 +163,8 @@ func (s *Sealer) initramfs(path string, b SealedBlock) (digest string, err error
 }
 
 // Run boots a guest, waits until it has executed its block, and returns its
-// results as it wrote them. onReply is called for each line as it comes; it
-// may be nil. A guest that ends early is an error with the end of its console.
+// results as it wrote them. onReply is called for each line as it comes; it may be nil.
+// A guest that ends early is an error, with the end of its console.
 func (s *Sealer) Run(ctx context.Context, b SealedBlock, onReply func(bundle.SealedReply)) ([]byte, error) {
 	base := filepath.Join(s.cfg.StateDir, "block"+strconv.Itoa(b.Number))
 	uuid, err := randomUUID()
@@ -243,7 +243,7 @@ type follower struct {
 	fed     time.Time
 }
 
-// poll reads what is new. done says that the guest has said everything.
+// poll reads what is new. done: the guest's last result is there.
 func (f *follower) poll() (done bool, err error) {
 	data, err := os.ReadFile(f.path)
 	if err != nil {
@@ -280,7 +280,7 @@ func DecodeReplies(data []byte) ([]bundle.SealedReply, error) {
 	return out, nil
 }
 
-// Environment is what env.json says of sealed guests: with these digests, the
+// Environment is what env.json has about sealed guests: with these digests, the
 // experiment's plan and the QEMU version equal, every computer gets equal rows.
 func (s *Sealer) Environment(ctx context.Context) (Environment, error) {
 	versions, err := s.hv.Versions(ctx)

@@ -15,7 +15,7 @@ import (
 	"hookbed/driver/host"
 )
 
-// Fault is a failed request to a guest helper with the party it blames.
+// Fault is a failed request to a guest helper, with the party that it blames.
 type Fault struct {
 	Kind string // bundle.FaultSubject, FaultRig, FaultUnsupported or FaultVoid
 	Err  error
@@ -45,7 +45,7 @@ type session struct {
 	left   bool       // a call was abandoned: the helper undoes everything and ends
 	pushed map[string]bool
 	push   pushFunc
-	// started is when it was, which the driver's readings of its clock count from.
+	// started is when the session began. The driver's readings of its clock count from it.
 	started time.Time
 }
 
@@ -63,7 +63,7 @@ func openSession(ctx context.Context, where string, h host.Host, argv []string, 
 	return s, nil
 }
 
-// startSession starts a helper that is yet to be greeted.
+// startSession starts a helper, and does not greet it.
 func startSession(ctx context.Context, where string, h host.Host, argv []string, push pushFunc) *session {
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
@@ -82,7 +82,7 @@ func startSession(ctx context.Context, where string, h host.Host, argv []string,
 	return s
 }
 
-// keepalive sends a sign of life, an empty line, until the helper ends. It goes
+// keepalive sends an empty line from time to time, until the helper ends. It goes
 // between the lines of requests: a pipe takes each write as a whole.
 func (s *session) keepalive(every time.Duration) {
 	for {

@@ -19,15 +19,15 @@ import (
 	"hookbed/driver/vm"
 )
 
-// State is what a lab writes down about itself, so that another driver can
-// reach it or clear it away.
+// State is what a lab writes down about itself, so that another driver can reach it or
+// take it down.
 type State struct {
 	Name       string      `json:"name"` // also of its directory
 	Experiment string      `json:"experiment,omitempty"`
 	Provider   string      `json:"provider"`
 	Detached   bool        `json:"detached"`        // meant to outlive its driver
 	Driver     ProcessID   `json:"driver"`          // the owner
-	User       string      `json:"user,omitempty"`  // whose the driver is
+	User       string      `json:"user,omitempty"`  // who started the driver
 	Since      time.Time   `json:"since,omitzero"`  // when the lab was begun
 	NetNS      string      `json:"netns,omitempty"` // from which guests are reachable, "" = this one
 	Key        string      `json:"key,omitempty"`   // path of the login key
@@ -39,7 +39,7 @@ type State struct {
 	Remote      string            `json:"remote,omitempty"`
 	// Token is in the marker of the lab's directory on each of them.
 	Token string `json:"token,omitempty"`
-	// Torn: the state cannot be read, so nobody knows whose the lab is.
+	// Torn: the state cannot be read, so the lab's owner is not known.
 	Torn bool `json:"torn,omitempty"`
 }
 
@@ -55,7 +55,7 @@ func begun(cfg Config) State {
 		Driver: thisProcess(), User: whoami(), Since: time.Now().UTC().Truncate(time.Second)}
 }
 
-// whoami is who started this process, as far as the environment tells.
+// whoami names the user who started this process, as far as the environment shows.
 func whoami() string {
 	name := "user " + strconv.Itoa(os.Getuid())
 	if u, err := user.Current(); err == nil {
@@ -71,14 +71,14 @@ func whoami() string {
 type ProcessID struct {
 	PID   int    `json:"pid"`
 	Start string `json:"start"` // field 22 of /proc/PID/stat, clock ticks since boot
-	// Space is the PID namespace in which the process has this number; "" is that of
-	// who reads it, as it was before this was written down.
+	// Space is the PID namespace in which the process has this number; "" is the
+	// reader's, as in states of releases that did not write it down.
 	Space string `json:"pid_namespace,omitempty"`
 }
 
 func thisProcess() ProcessID { return ProcessID{os.Getpid(), startTime(os.Getpid()), pidSpace()} }
 
-// pidSpace names the PID namespace of this process, "" where /proc does not tell.
+// pidSpace names the PID namespace of this process, "" where /proc does not have it.
 func pidSpace() string {
 	name, err := os.Readlink("/proc/self/ns/pid")
 	if err != nil {
@@ -87,8 +87,8 @@ func pidSpace() string {
 	return name
 }
 
-// Elsewhere says that the process is of another PID namespace, as that of a
-// container: from here nobody knows whether it lives.
+// Elsewhere says whether the process is in another PID namespace, as that of a
+// container: from here it cannot be seen whether it lives.
 func (p ProcessID) Elsewhere() bool { return p.Space != "" && p.Space != pidSpace() }
 
 func startTime(pid int) string {
@@ -104,8 +104,8 @@ func startTime(pid int) string {
 	return ""
 }
 
-// Lives says whether the process runs. One that cannot be seen from here is taken
-// for alive: what may be somebody's is left alone.
+// Lives says whether the process runs. One that cannot be seen from here counts as
+// alive: its lab may be in use, and is left alone.
 func (p ProcessID) Lives() bool {
 	return p.PID > 0 && (p.Elsewhere() || p.Start != "" && startTime(p.PID) == p.Start)
 }
@@ -113,8 +113,8 @@ func (p ProcessID) Lives() bool {
 const stateFile = "lab.json"
 
 // underLock calls do while no other driver makes, removes or sweeps labs under
-// a state root: a lab that is half made or half gone looks like a dead one's. The
-// kernel gives the lock up when the process ends.
+// a state root: a lab that is half made or half removed looks like one whose driver
+// died. The kernel releases the lock when the process ends.
 func underLock(root string, do func() error) error {
 	f, err := os.Open(root)
 	if err != nil {
@@ -135,8 +135,8 @@ func underLock(root string, do func() error) error {
 // ErrTaken is wrapped when a lab of the name is there already.
 var ErrTaken = errors.New("a lab of this name is there already")
 
-// claim makes the directory of a lab, with its state in it. One that another
-// process left, or has, stays that one's.
+// claim makes the directory of a lab, with its state in it. It refuses a directory that
+// another process has, or left.
 func claim(dir string, s State) error {
 	root := filepath.Dir(dir)
 	if err := os.MkdirAll(root, 0o700); err != nil {
@@ -217,15 +217,15 @@ func home(file string) string {
 	return file
 }
 
-// Labs lists the labs under a state root, running or left over. What is there and
-// no lab is none of ours: see Strays.
+// Labs lists the labs under a state root, running or left over. What else is there:
+// see Strays.
 func Labs(root string) ([]State, error) {
 	labs, _, err := listLabs(root)
 	return labs, err
 }
 
 // Strays lists what is among the labs of a state root and is no lab: files, links,
-// directories without a lab's state. Nothing here reads or removes them.
+// directories without a lab's state. This package does not read or remove them.
 func Strays(root string) ([]string, error) {
 	_, strays, err := listLabs(root)
 	return strays, err
@@ -272,20 +272,20 @@ func readState(dir string) State {
 // lab up has ended when it is up.
 func (s State) InUse() bool { return s.Driver.Lives() }
 
-// Left says that the lab's owner died and nobody will want it any more.
+// Left says whether the lab's owner died, and the lab was not meant to outlive it.
 func (s State) Left() bool { return !s.Torn && !s.Detached && !s.InUse() }
 
-// endLimit is how long a driver may take to end when it is asked to: it takes its
-// lab down.
+// endLimit is how long a driver may take to end after a signal: it takes its lab down
+// first.
 const endLimit = teardownLimit + 30*time.Second
 
-// EndOwner asks the living driver of a lab to end, as ^C does, and waits until it
-// has taken its lab down. One that cannot be seen from here is not asked.
+// EndOwner ends the living driver of a lab by a signal, as ^C does, and waits until it
+// has taken its lab down. A driver that cannot be seen from here gets no signal.
 func (s State) EndOwner(ctx context.Context) error {
 	if !s.InUse() || s.Driver.Elsewhere() {
 		return nil
 	}
-	// From here on the number is nobody else's.
+	// From here on no other process can have the number.
 	fd, err := unix.PidfdOpen(s.Driver.PID, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return nil
@@ -313,8 +313,8 @@ func (s State) EndOwner(ctx context.Context) error {
 	return fmt.Errorf("wait for driver %d, which owns lab %q, to end: %w", s.Driver.PID, s.Name, ctx.Err())
 }
 
-// Clear takes a lab down, whatever is left of it, and removes its state. What is no
-// lab is not touched.
+// Clear takes down what is left of a lab, and removes its state. It does not touch what
+// is no lab.
 func Clear(ctx context.Context, root, name string) error {
 	labs, err := Labs(root)
 	if err != nil {
@@ -364,9 +364,9 @@ func clearRemote(ctx context.Context, root, name string) error {
 	return errors.Join(errs...)
 }
 
-// SweepRemote clears what labs whose driver died left on other computers, and
-// returns their names. Those that it cannot clear, because a computer cannot be
-// reached, are errors that need not stop anybody.
+// SweepRemote clears what labs whose driver died left on other computers, and returns
+// their names. Those that it cannot clear, because a computer cannot be reached, are
+// errors; a caller may go on with them.
 func SweepRemote(ctx context.Context, root string) (cleared []string, err error) {
 	labs, err := Labs(root)
 	if err != nil {
@@ -405,7 +405,7 @@ func sweep(ctx context.Context, root string) (cleared []string, err error) {
 		return nil, err
 	}
 	for _, l := range labs {
-		// Nobody waits under the lock for a computer that does not answer; see SweepRemote.
+		// Not under the lock: another computer may not answer. See SweepRemote.
 		if !l.Left() || len(l.Hypervisors) > 0 {
 			continue
 		}

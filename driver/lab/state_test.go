@@ -48,7 +48,7 @@ func TestSweepClearsOnlyTheDead(t *testing.T) {
 	}
 }
 
-// TestWhatIsNoLabStays: files, links and folders that somebody put among the labs,
+// TestWhatIsNoLabStays: files, links and folders of others that are among the labs,
 // labs whose state cannot be read or whose owner cannot be seen from here stop no
 // run and are not removed; nor is anything by a name that is only written down.
 func TestWhatIsNoLabStays(t *testing.T) {

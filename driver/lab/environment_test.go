@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"hookbed/driver/datapath"
+	"hookbed/driver/lab/remote"
 	"hookbed/driver/plan"
 	"hookbed/driver/vm"
 	"hookbed/images"
@@ -30,7 +31,7 @@ func existing(cfg Config, set images.Set, borrow bool, addrs ...string) *machine
 	p := &machines{cfg: cfg, set: set}
 	for i, addr := range addrs {
 		p.nodes = append(p.nodes, &machineNode{Node: datapath.NodeAt(i + 1), borrow: borrow,
-			reached: &reached{Machine: plan.Machine{Host: addr, Port: 22, Data: "eth1"}, hostKey: key}})
+			machine: plan.Machine{Host: addr, Port: 22, Data: "eth1"}, Run: &remote.Run{Computer: &remote.Computer{HostKey: key}}})
 	}
 	return p
 }

@@ -13,6 +13,7 @@ import (
 	"hookbed/driver/bundle"
 	"hookbed/driver/datapath"
 	"hookbed/driver/host"
+	"hookbed/driver/lab/remote"
 	"hookbed/driver/plan"
 )
 
@@ -33,15 +34,15 @@ const inspectLimit = 60 * time.Second
 func Inspect(ctx context.Context, inv *plan.Inventory, m plan.Machine, guest string) ([]Finding, map[string]string) {
 	ctx, cancel := context.WithTimeout(ctx, inspectLimit)
 	defer cancel()
-	r, err := reach(ctx, inv, m, "doctor")
+	r, err := remote.Reach(ctx, inv, m, "doctor", whoami())
 	found := reachFinding(inv, m, err)
 	if err != nil {
 		return []Finding{found}, nil
 	}
-	defer r.ssh.Close()
-	found.Detail = fmt.Sprintf("%s port %d as %s, host key %s", m.Host, m.Port, m.User, host.Fingerprint(r.hostKey))
-	facts, err := r.inspect(ctx, guest)
-	if err = errors.Join(err, r.forget(context.WithoutCancel(ctx))); err != nil {
+	defer r.SSH.Close()
+	found.Detail = fmt.Sprintf("%s port %d as %s, host key %s", m.Host, m.Port, m.User, host.Fingerprint(r.HostKey))
+	facts, err := inspect(ctx, r, m, guest)
+	if err = errors.Join(err, r.Leave(context.WithoutCancel(ctx))); err != nil {
 		return []Finding{found, {What: m.Name + " helper", Detail: err.Error(),
 			Fix: fmt.Sprintf("see that %s is on a file system from which programs run (lab.directory), and that the machine is %s", inv.Directory, "x86-64 Linux")}}, nil
 	}
@@ -56,16 +57,17 @@ func Inspect(ctx context.Context, inv *plan.Inventory, m plan.Machine, guest str
 }
 
 // inspect runs the helper's program, which reports what the machine is and has.
-func (m *reached) inspect(ctx context.Context, guest string) (map[string]string, error) {
-	if err := m.pushGuest(ctx, guest); err != nil {
+func inspect(ctx context.Context, r *remote.Run, m plan.Machine, guest string) (map[string]string, error) {
+	program, err := r.PushProgram(ctx, guest)
+	if err != nil {
 		return nil, err
 	}
-	argv := append(m.rootArgv(m.at("guest"), "survey"), m.keepFlags()...)
+	argv := append(r.RootArgv(program, "survey"), r.KeepFlags()...)
 	if m.Data != "" {
 		argv = append(argv, "--data", m.Data)
 	}
 	var out bytes.Buffer
-	if err := m.ssh.Run(ctx, host.Cmd{Argv: argv, Stdout: &out}); err != nil {
+	if err := r.SSH.Run(ctx, host.Cmd{Argv: argv, Stdout: &out}); err != nil {
 		return nil, err
 	}
 	var facts map[string]string
@@ -88,13 +90,13 @@ func reachFinding(inv *plan.Inventory, m plan.Machine, err error) Finding {
 		f.Fix = fmt.Sprintf("compare the fingerprint that `ssh-keyscan -p %d %s | ssh-keygen -lf -` prints with the machine's own, then add the line to %s", m.Port, m.Host, m.KnownHosts)
 	case errors.As(err, &changed):
 		f.Fix = fmt.Sprintf("find out why the machine has another key (new system, or somebody in between); only then change the line in %s", m.KnownHosts)
-	case errors.Is(err, errNotRoot):
+	case errors.Is(err, remote.ErrNotRoot):
 		f.Fix = fmt.Sprintf("write user = \"root\", or let %s sudo without a password: echo '%s ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/hookbed", m.User, m.User)
 	case strings.Contains(f.Detail, "is refused for user"):
 		f.Fix = fmt.Sprintf("add the public half of %s to ~%s/.ssh/authorized_keys on the machine", m.Key, m.User)
 	case strings.Contains(f.Detail, "read known hosts"), strings.Contains(f.Detail, "login key"), strings.Contains(f.Detail, "private key"):
 		f.Fix = "see that key and known_hosts name the right files (paths are relative to the experiment), and that the key has no passphrase"
-	case strings.Contains(f.Detail, foreign):
+	case strings.Contains(f.Detail, remote.Foreign):
 		f.Fix = "give lab.directory a folder of its own: one that is not there yet, or an empty one"
 	case strings.Contains(f.Detail, "make "+inv.Directory):
 		f.Fix = "give lab.directory a place that root can write to"

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"hookbed/driver/host"
+	"hookbed/driver/lab/remote"
 	"hookbed/driver/plan"
 	"hookbed/driver/vm"
 )
@@ -24,7 +25,7 @@ func InspectHypervisor(ctx context.Context, h plan.Hypervisor, accel string, car
 	found := c.loginFinding(c.login(ctx))
 	out := []Finding{found}
 	if found.OK {
-		defer c.ssh.Close()
+		defer c.SSH.Close()
 		out = append(out, c.libvirtFindings(ctx, accel)...)
 		out = append(out, c.forwardFinding(ctx), c.directoryFinding(ctx), c.firewallFinding(ctx))
 		if h.DataBridge != "" {
@@ -42,7 +43,7 @@ func (c *otherComputer) loginFinding(err error) Finding {
 	f := reachFinding(&plan.Inventory{Directory: h.Directory}, plan.Machine{Host: h.Host, Port: h.Port, User: h.User, Key: h.Key, KnownHosts: h.KnownHosts}, err)
 	f.What = "login"
 	if err == nil {
-		f.Detail = "host key " + host.Fingerprint(c.hostKey)
+		f.Detail = "host key " + host.Fingerprint(c.HostKey)
 	}
 	return f
 }
@@ -59,7 +60,7 @@ func (c *otherComputer) libvirtFindings(ctx context.Context, accel string) []Fin
 		return fail(err)
 	}
 	defer os.RemoveAll(dir)
-	hv, err := vm.Connect(ctx, vm.Config{StateDir: dir, Lab: "doctor", Remote: c.remote()})
+	hv, err := vm.Connect(ctx, vm.Config{StateDir: dir, Lab: "doctor", Remote: c.way()})
 	if err != nil {
 		return fail(err)
 	}
@@ -80,7 +81,7 @@ func (c *otherComputer) libvirtFindings(ctx context.Context, accel string) []Fin
 // discard port (RFC 863), on which hardly any computer listens.
 func (c *otherComputer) forwardFinding(ctx context.Context) Finding {
 	f := Finding{What: "forwarding", OK: true, Detail: "its SSH server forwards connections to guests"}
-	conn, err := c.ssh.Forward(ctx, "tcp", "127.0.0.1:9")
+	conn, err := c.SSH.Forward(ctx, "tcp", "127.0.0.1:9")
 	if err == nil {
 		_ = conn.Close()
 	}
@@ -96,10 +97,10 @@ const leastSpace = 1 << 30
 func (c *otherComputer) directoryFinding(ctx context.Context) Finding {
 	dir := c.at.Directory
 	f := Finding{What: "directory", Fix: fmt.Sprintf("on it, as root: install -d -o %s %s; or give the hypervisor another directory", c.at.User, dir)}
-	text, err := c.ask(ctx, "sh", "-c", inspectDirectory, "sh", dir)
+	text, err := remote.FreeBytes(ctx, c.Computer, dir)
 	if err != nil {
 		f.Detail = err.Error()
-		if strings.Contains(f.Detail, foreign) {
+		if strings.Contains(f.Detail, remote.Foreign) {
 			f.Fix = "give the hypervisor's directory a folder of its own: one that is not there yet, or an empty one"
 		}
 		return f
@@ -122,7 +123,7 @@ func (c *otherComputer) firewallFinding(ctx context.Context) Finding {
 	f := Finding{What: "bridged frames", OK: true, Detail: "no firewall of the hypervisor sees them"}
 	const off = "net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-arptables=0"
 	const script = `cd /proc/sys/net/bridge 2>/dev/null || exit 0; for f in bridge-nf-call-iptables bridge-nf-call-arptables; do [ "$(cat $f)" = 0 ] || echo "$f=$(cat $f)"; done`
-	text, err := c.ask(ctx, "sh", "-c", script)
+	text, err := c.Output(ctx, "sh", "-c", script)
 	if err != nil {
 		text = err.Error()
 	}
@@ -141,7 +142,7 @@ func (c *otherComputer) bridgeFinding(ctx context.Context, cards []plan.NIC) Fin
 			return f
 		}
 	}
-	ports, err := c.ask(ctx, "ls", path.Join("/sys/class/net", c.at.DataBridge, "brif"))
+	ports, err := c.Output(ctx, "ls", path.Join("/sys/class/net", c.at.DataBridge, "brif"))
 	if err != nil {
 		f.OK, f.Detail = false, err.Error()
 		return f

@@ -1,18 +1,10 @@
 package lab
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"net"
-	"os"
-	"path"
-	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -20,7 +12,7 @@ import (
 	"hookbed/driver/bundle"
 	"hookbed/driver/datapath"
 	"hookbed/driver/host"
-	"hookbed/driver/marker"
+	"hookbed/driver/lab/remote"
 	"hookbed/driver/plan"
 	"hookbed/images"
 )
@@ -48,21 +40,10 @@ type machines struct {
 // machineNode is one machine.
 type machineNode struct {
 	datapath.Node
-	*reached
-	borrow bool // the data NIC
-	helper *session
-}
-
-// reached is a machine that the driver is logged in to, with the run's directory on it.
-type reached struct {
-	plan.Machine
-	hostKey string
-	ssh     *host.SSH
-	become  []string // before the argv of what root is to run
-	keep    []string // addresses of the SSH connection, both ends
-	root    string   // directory of all runs
-	run     string   // name of this run's directory in it
-	token   string   // of the markers of both
+	machine     plan.Machine
+	*remote.Run      // nil until it is reached
+	borrow      bool // the data NIC
+	helper      *session
 }
 
 func newMachines(cfg Config) Provider {
@@ -109,13 +90,13 @@ func (p *machines) prepare(ctx context.Context) error {
 // open logs in to the machines and starts a helper on each.
 func (p *machines) open(ctx context.Context) error {
 	for i := range p.cfg.Nodes {
-		p.nodes = append(p.nodes, &machineNode{Node: datapath.NodeAt(i + 1), borrow: p.cfg.Nodes > 1})
+		p.nodes = append(p.nodes, &machineNode{Node: datapath.NodeAt(i + 1), machine: p.inv.Machines[i], borrow: p.cfg.Nodes > 1})
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	for i, n := range p.nodes {
+	for _, n := range p.nodes {
 		group.Go(func() error {
 			var err error
-			if n.reached, err = reach(ctx, p.inv, p.inv.Machines[i], p.cfg.Name); err != nil {
+			if n.Run, err = remote.Reach(ctx, p.inv, n.machine, p.cfg.Name, whoami()); err != nil {
 				return fmt.Errorf("%s: %w", n.Node.Name, err)
 			}
 			if err := p.start(ctx, n); err != nil {
@@ -127,223 +108,51 @@ func (p *machines) open(ctx context.Context) error {
 	return group.Wait()
 }
 
-// Paths of a run on a machine.
-func (m *reached) at(parts ...string) string {
-	return path.Join(append([]string{m.root, m.run}, parts...)...)
-}
-func (m *reached) image(name, digest string) string {
-	return path.Join(m.root, "images", name+"-"+digest[:16])
-}
-
-// reach logs in to a machine, finds out how to be root there, and makes this run's
-// directory, for the lab of a name.
-func reach(ctx context.Context, inv *plan.Inventory, machine plan.Machine, lab string) (_ *reached, err error) {
-	m := &reached{Machine: machine, root: inv.Directory, run: "run-" + strings.ToLower(rand.Text()[:12])}
-	if err := m.login(ctx); err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			_ = m.ssh.Close()
-		}
-	}()
-	if err := m.beRoot(ctx); err != nil {
-		return nil, err
-	}
-	connection, err := m.ask(ctx, "sh", "-c", `echo "$SSH_CONNECTION"`)
-	if err != nil {
-		return nil, fmt.Errorf("ask by what address it is reached: %w", err)
-	}
-	// sshd(8): client address and port, server address and port.
-	f := strings.Fields(connection)
-	if len(f) != 4 {
-		return nil, fmt.Errorf("its SSH server does not say by what address it is reached (SSH_CONNECTION is %q)", connection)
-	}
-	for _, addr := range []string{f[2], f[0]} {
-		addr, _, _ = strings.Cut(addr, "%")
-		m.keep = append(m.keep, addr)
-	}
-	if err := m.makeDir(ctx, lab); err != nil {
-		return nil, fmt.Errorf("make %s: %w", m.at(), err)
-	}
-	return m, nil
-}
-
-// makeDir makes the run's directory, with the marker of the directory of all runs.
-func (m *reached) makeDir(ctx context.Context, lab string) error {
-	made, found := markers(lab)
-	var out bytes.Buffer
-	if err := m.ssh.Run(ctx, host.Cmd{Argv: m.rootArgv("sh", "-c", makeRunDir, "sh", m.root, m.run, m.User, made, found), Stdout: &out}); err != nil {
-		return err
-	}
-	own, err := marker.Parse(out.String())
-	m.token = own.Token
-	return err
-}
-
-// login dials the machine with the key, and the host key, that the inventory names.
-func (m *reached) login(ctx context.Context) error {
-	addr := net.JoinHostPort(m.Host, strconv.Itoa(m.Port))
-	known, err := expandHome(m.KnownHosts)
-	if err != nil {
-		return err
-	}
-	if m.hostKey, err = host.KnownKey(known, addr); err != nil {
-		return err
-	}
-	file, err := expandHome(m.Key)
-	if err != nil {
-		return err
-	}
-	key, err := os.ReadFile(file)
-	if err != nil {
-		return fmt.Errorf("read the login key: %w", err)
-	}
-	m.ssh, err = host.DialSSH(ctx, host.SSHConfig{Addr: addr, User: m.User, PrivateKey: key, HostKey: m.hostKey})
-	return err
-}
-
-// expandHome makes "~/x" a path of this user's.
-func expandHome(p string) (string, error) {
-	rest, ok := strings.CutPrefix(p, "~/")
-	if !ok {
-		return p, nil
-	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return "", fmt.Errorf("find the home directory of %s: %w", p, err)
-	}
-	return filepath.Join(home, rest), nil
-}
-
-// errNotRoot is wrapped when the login is not root and cannot become it.
-var errNotRoot = errors.New("needs root")
-
-// beRoot finds out how commands are run as root: as they are, or by sudo.
-func (m *reached) beRoot(ctx context.Context) error {
-	id, err := m.ask(ctx, "id", "-u")
-	if err != nil {
-		return fmt.Errorf("ask who we are: %w", err)
-	}
-	if id == "0" {
-		return nil
-	}
-	m.become = []string{"sudo", "-n", "--"}
-	if err := m.asRoot(ctx, "true"); err != nil {
-		return fmt.Errorf("%w: user %s is not root, and may not sudo without a password: %w", errNotRoot, m.User, err)
-	}
-	return nil
-}
-
-// ask runs a command and returns what it prints.
-func (m *reached) ask(ctx context.Context, argv ...string) (string, error) {
-	var out bytes.Buffer
-	err := m.ssh.Run(ctx, host.Cmd{Argv: argv, Stdout: &out})
-	return strings.TrimSpace(out.String()), err
-}
-
-// asRoot runs a command as root.
-func (m *reached) asRoot(ctx context.Context, argv ...string) error {
-	return m.ssh.Run(ctx, host.Cmd{Argv: m.rootArgv(argv...)})
-}
-
-func (m *reached) rootArgv(argv ...string) []string {
-	return append(append([]string{}, m.become...), argv...)
-}
-
-// pushGuest sends the helper's program.
-func (m *reached) pushGuest(ctx context.Context, local string) error {
-	program, err := os.ReadFile(local)
-	if err != nil {
-		return fmt.Errorf("read the guest helper: %w", err)
-	}
-	return m.ssh.Push(ctx, program, m.at("guest"), 0o755)
-}
-
-// keepFlags are the flags that protect the SSH connection.
-func (m *reached) keepFlags() []string {
-	var out []string
-	for _, addr := range m.keep {
-		out = append(out, "--keep", addr)
-	}
-	return out
-}
-
 // start starts the agent, which waits for the machine to be free and lends its NIC,
 // then sends images, then greets the helper. From the agent's first line on, the
 // machine cleans up by itself.
 func (p *machines) start(ctx context.Context, n *machineNode) error {
-	if err := n.pushGuest(ctx, p.cfg.GuestPath); err != nil {
+	program, err := n.PushProgram(ctx, p.cfg.GuestPath)
+	if err != nil {
 		return err
 	}
 	limit := p.inv.AbandonAfter
-	argv := n.rootArgv(n.at("guest"), "attend", "--dir", n.root, "--run", n.run, "--token", n.token, "--abandon-after", limit.String(),
-		"--lock-wait", (limit + lockWait).String(), "--br-netfilter")
-	argv = append(argv, n.keepFlags()...)
+	argv := append(n.RootArgv(program, "attend"), n.DirFlags()...)
+	argv = append(argv, "--abandon-after", limit.String(), "--lock-wait", (limit + lockWait).String(), "--br-netfilter")
+	argv = append(argv, n.KeepFlags()...)
 	if p.inv.Cache {
 		argv = append(argv, "--cache")
 	}
 	if n.borrow {
-		argv = append(argv, "--data", n.Machine.Data, "--cidr", n.DataCIDR())
+		argv = append(argv, "--data", n.machine.Data, "--cidr", n.DataCIDR())
 	}
-	n.helper = startSession(ctx, n.Node.Name, n.ssh, argv, n.pushBlobs)
+	n.helper = startSession(ctx, n.Node.Name, n.SSH, argv, n.pushBlobs)
 	go n.helper.keepalive(limit / keepalivesPerLimit)
 	if _, err := n.helper.converse(ctx, []byte("\n")); err != nil {
 		return fmt.Errorf("start guest helper: %w", err)
 	}
-	hello := bundle.Hello{Schema: bundle.Schema, Node: n.Node.Name, Blobs: n.at("blobs"), EndpointRoot: n.image("endpoint", p.set.EndpointDigest)}
-	if err := n.pushTree(ctx, p.set.EndpointDir, hello.EndpointRoot); err != nil {
+	hello := bundle.Hello{Schema: bundle.Schema, Node: n.Node.Name, Blobs: n.Path("blobs"), EndpointRoot: n.Image("endpoint", p.set.EndpointDigest)}
+	if err := n.PushTree(ctx, p.set.EndpointDir, hello.EndpointRoot); err != nil {
 		return err
 	}
 	if p.cfg.Peers {
-		hello.PeersRoot = n.image("peers", p.set.PeersDigest)
-		if err := n.pushTree(ctx, p.set.PeersDir, hello.PeersRoot); err != nil {
+		hello.PeersRoot = n.Image("peers", p.set.PeersDigest)
+		if err := n.PushTree(ctx, p.set.PeersDir, hello.PeersRoot); err != nil {
 			return err
 		}
 	}
-	_, err := n.helper.call(ctx, bundle.Request{Hello: &hello})
+	_, err = n.helper.call(ctx, bundle.Request{Hello: &hello})
 	return err
 }
 
 // pushBlobs sends files in a few round trips however many they are.
-func (m *reached) pushBlobs(ctx context.Context, blobs []bundle.File) error {
+func (n *machineNode) pushBlobs(ctx context.Context, blobs []bundle.File) error {
 	var files []host.File
 	for _, f := range blobs {
-		files = append(files, host.File{Path: m.at("blobs", f.SHA256), Data: f.Data, Mode: 0o600})
+		files = append(files, host.File{Path: n.Path("blobs", f.SHA256), Data: f.Data, Mode: 0o600})
 	}
-	return m.ssh.PushAll(ctx, files...)
+	return n.SSH.PushAll(ctx, files...)
 }
-
-// pushTree sends the files below local to where they belong on the machine,
-// unless an earlier run left them there.
-func (m *reached) pushTree(ctx context.Context, local, remote string) error {
-	if err := m.asRoot(ctx, "test", "-d", remote); err == nil {
-		return nil
-	}
-	var packed bytes.Buffer
-	z, err := gzip.NewWriterLevel(&packed, gzip.BestSpeed)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(images.WriteTar(z, local), z.Close()); err != nil {
-		return err
-	}
-	archive := m.at(path.Base(remote) + ".tar.gz")
-	if err := m.ssh.Push(ctx, packed.Bytes(), archive, 0o600); err != nil {
-		return err
-	}
-	if err := m.asRoot(ctx, "sh", "-c", unpackTree, "sh", archive, remote); err != nil {
-		return fmt.Errorf("unpack %s: %w", remote, err)
-	}
-	return nil
-}
-
-// unpackTree unpacks archive $1 as directory $2, which is there whole or not at all.
-const unpackTree = `set -e; umask 022
-mkdir -p -m 711 "$(dirname "$2")"
-rm -rf "$2.new"; mkdir "$2.new"
-tar -xzpf "$1" -C "$2.new"
-mv "$2.new" "$2"; rm -f "$1"`
 
 // Begin has nothing to do: steps of the setup make the endpoints.
 func (p *machines) Begin(context.Context, datapath.Setup) error { return nil }
@@ -384,7 +193,7 @@ func (p *machines) Close(ctx context.Context) error {
 }
 
 func (n *machineNode) leave(ctx context.Context) error {
-	if n.reached == nil {
+	if n.Run == nil {
 		return nil
 	}
 	var err error
@@ -393,23 +202,18 @@ func (n *machineNode) leave(ctx context.Context) error {
 			err = fmt.Errorf("leave %s as it was: %w", n.Node.Name, err)
 		}
 	} else {
-		err = n.forget(ctx)
+		err = n.Run.Leave(ctx)
 	}
-	return errors.Join(err, n.ssh.Close())
-}
-
-// forget removes this run's directory, where no agent does.
-func (m *reached) forget(ctx context.Context) error {
-	return m.asRoot(ctx, "sh", "-c", leaveRunDir, "sh", m.root, m.run, m.token)
+	return errors.Join(err, n.SSH.Close())
 }
 
 // environment is what env.json has about the lab, with the facts of its nodes.
 func (p *machines) environment(facts map[string]map[string]string) Environment {
 	about := map[string]Machine{}
 	for _, n := range p.nodes {
-		m := Machine{Host: n.Host, Port: strconv.Itoa(n.Port), HostKey: host.Fingerprint(n.hostKey)}
+		m := Machine{Host: n.machine.Host, Port: strconv.Itoa(n.machine.Port), HostKey: host.Fingerprint(n.HostKey)}
 		if n.borrow {
-			m.DataNIC = n.Machine.Data
+			m.DataNIC = n.machine.Data
 		}
 		about[n.Node.Name] = m
 	}

@@ -20,7 +20,7 @@ import (
 	"time"
 
 	"hookbed/driver/host"
-	"hookbed/driver/marker"
+	"hookbed/driver/lab/remote"
 	"hookbed/driver/plan"
 	"hookbed/driver/vm"
 	"hookbed/images"
@@ -28,19 +28,18 @@ import (
 
 // otherComputer is a hypervisor that is reached by SSH.
 type otherComputer struct {
-	at  plan.Hypervisor
-	dir string // its state directory on this computer
-	*reached
-	labDir string // directory of the lab there
-	marker string // token of its marker
-	user   string // number of the user there: "0" is root's
+	at               plan.Hypervisor
+	dir              string        // its state directory on this computer
+	*remote.Computer               // nil until it is reached
+	lab              remote.LabDir // there
+	user             string        // number of the user there: "0" is root's
 }
 
 // newOther is the i-th hypervisor of a lab, from 0. Its paths become absolute:
 // `driver down NAME` may be called anywhere.
 func newOther(h plan.Hypervisor, stateDir, name, token string, i int) *otherComputer {
 	h.Key, h.KnownHosts = absolute(h.Key), absolute(h.KnownHosts)
-	return &otherComputer{at: h, dir: filepath.Join(stateDir, "hypervisor"+strconv.Itoa(i+1)), labDir: path.Join(h.Directory, "labs", name), marker: token}
+	return &otherComputer{at: h, dir: filepath.Join(stateDir, "hypervisor"+strconv.Itoa(i+1)), lab: remote.LabDir{Root: h.Directory, Path: path.Join(h.Directory, "labs", name), Token: token}}
 }
 
 func absolute(file string) string {
@@ -62,7 +61,7 @@ func (c *otherComputer) reach(ctx context.Context, cfg vm.Config, accel string, 
 	if err := c.login(ctx); err != nil {
 		return nil, err
 	}
-	cfg.StateDir, cfg.Remote = c.dir, c.remote()
+	cfg.StateDir, cfg.Remote = c.dir, c.way()
 	hv, err := vm.Connect(ctx, cfg)
 	if err != nil {
 		return hv, fmt.Errorf("use libvirt of %s: %w", c.title(), err)
@@ -78,21 +77,21 @@ func (c *otherComputer) reach(ctx context.Context, cfg vm.Config, accel string, 
 
 // login dials the hypervisor with the key, and the host key, that the experiment names.
 func (c *otherComputer) login(ctx context.Context) error {
-	r := &reached{Machine: plan.Machine{Host: c.at.Host, Port: c.at.Port, User: c.at.User, Key: c.at.Key, KnownHosts: c.at.KnownHosts}}
-	if err := r.login(ctx); err != nil {
+	computer, err := remote.Login(ctx, plan.Machine{Host: c.at.Host, Port: c.at.Port, User: c.at.User, Key: c.at.Key, KnownHosts: c.at.KnownHosts})
+	if err != nil {
 		return fmt.Errorf("reach hypervisor %s (see `driver doctor FILE`): %w", c.title(), err)
 	}
-	c.reached = r
+	c.Computer = computer
 	return nil
 }
 
-// remote is the way to libvirtd, and to guests, through the SSH connection:
+// way is the one to libvirtd, and to guests, through the SSH connection:
 // nothing listens on the hypervisor that did not before.
-func (c *otherComputer) remote() *vm.Remote {
+func (c *otherComputer) way() *vm.Remote {
 	return &vm.Remote{
 		Name: c.title(),
 		Dial: func(ctx context.Context) (net.Conn, error) {
-			conn, err := c.ssh.Forward(ctx, "unix", c.at.Socket)
+			conn, err := c.SSH.Forward(ctx, "unix", c.at.Socket)
 			if err != nil {
 				err = fmt.Errorf("%w: see that libvirtd runs there (systemctl start libvirtd), that user %s may use %s (root, or one of group libvirt), and that its SSH server forwards (AllowTcpForwarding, AllowStreamLocalForwarding)",
 					err, c.at.User, c.at.Socket)
@@ -102,7 +101,7 @@ func (c *otherComputer) remote() *vm.Remote {
 		Reach: c.forward,
 		Run: func(ctx context.Context, argv ...string) ([]byte, error) {
 			var out bytes.Buffer
-			err := c.ssh.Run(ctx, host.Cmd{Argv: argv, Stdout: &out})
+			err := c.SSH.Run(ctx, host.Cmd{Argv: argv, Stdout: &out})
 			return out.Bytes(), err
 		},
 	}
@@ -114,7 +113,7 @@ const refusedPause = 500 * time.Millisecond
 
 // forward dials from the hypervisor.
 func (c *otherComputer) forward(ctx context.Context, network, addr string) (net.Conn, error) {
-	conn, err := c.ssh.Forward(ctx, network, addr)
+	conn, err := c.SSH.Forward(ctx, network, addr)
 	if err != nil {
 		select {
 		case <-ctx.Done():
@@ -127,13 +126,11 @@ func (c *otherComputer) forward(ctx context.Context, network, addr string) (net.
 // makeDir makes the lab's directory.
 func (c *otherComputer) makeDir(ctx context.Context) error {
 	var err error
-	if c.user, err = c.ask(ctx, "id", "-u"); err != nil {
+	if c.user, err = c.Output(ctx, "id", "-u"); err != nil {
 		return fmt.Errorf("ask who we are on %s: %w", c.title(), err)
 	}
-	made, found := markers(path.Base(c.labDir))
-	mine := marker.Marker{Token: c.marker, Made: true, Lab: path.Base(c.labDir), Owner: owner()}
-	if err := c.ssh.Run(ctx, host.Cmd{Argv: []string{"sh", "-c", makeLabDir, "sh", c.at.Directory, c.labDir, made, found, mine.Text()}}); err != nil {
-		return fmt.Errorf("make %s on %s: %w; give the hypervisor's directory a place that user %s can write to", c.labDir, c.title(), err, c.at.User)
+	if err := c.lab.Make(ctx, c.Computer, whoami()); err != nil {
+		return fmt.Errorf("make %s on %s: %w; give the hypervisor's directory a place that user %s can write to", c.lab.Path, c.title(), err, c.at.User)
 	}
 	return nil
 }
@@ -145,11 +142,11 @@ func (c *otherComputer) checkBridge(ctx context.Context, nic plan.NIC) error {
 		return nil
 	}
 	link := path.Join("/sys/class/net", bridge)
-	if err := c.ssh.Run(ctx, host.Cmd{Argv: []string{"test", "-d", path.Join(link, "bridge")}}); err != nil {
+	if err := c.SSH.Run(ctx, host.Cmd{Argv: []string{"test", "-d", path.Join(link, "bridge")}}); err != nil {
 		return fmt.Errorf("find data_bridge %q on %s: there is no such bridge; make one there, joined to that of the other hypervisor, as in: ip link add %s type bridge && ip link set NIC master %s && ip link set %s up",
 			bridge, c.title(), bridge, bridge, bridge)
 	}
-	mtu, err := c.ask(ctx, "cat", path.Join(link, "mtu"))
+	mtu, err := c.Output(ctx, "cat", path.Join(link, "mtu"))
 	if err != nil {
 		return fmt.Errorf("read the MTU of %s on %s: %w", bridge, c.title(), err)
 	}
@@ -217,7 +214,7 @@ func (c *otherComputer) imagePath(a images.Artifact) string {
 func (c *otherComputer) bring(ctx context.Context, a images.Artifact) (copied bool, err error) {
 	to := c.imagePath(a)
 	// One that is not there has no digest either.
-	if line, err := c.ask(ctx, "sha256sum", "--", to); err == nil && strings.HasPrefix(line, a.SHA256+" ") {
+	if line, err := c.Output(ctx, "sha256sum", "--", to); err == nil && strings.HasPrefix(line, a.SHA256+" ") {
 		return false, nil
 	}
 	data, err := os.ReadFile(a.Path)
@@ -227,24 +224,24 @@ func (c *otherComputer) bring(ctx context.Context, a images.Artifact) (copied bo
 	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != a.SHA256 {
 		return false, fmt.Errorf("image %s in %s has not the digest %s any more: run `driver images verify`", a.Name, a.Path, a.SHA256)
 	}
-	part := path.Join(c.labDir, path.Base(to))
+	part := path.Join(c.lab.Path, path.Base(to))
 	if err := c.push(ctx, part, data, 0o644); err != nil {
 		return false, err
 	}
-	if err := c.ssh.Run(ctx, host.Cmd{Argv: []string{"mv", "-f", "--", part, to}}); err != nil {
+	if err := c.SSH.Run(ctx, host.Cmd{Argv: []string{"mv", "-f", "--", part, to}}); err != nil {
 		return false, fmt.Errorf("name image %s on %s: %w", a.Name, c.title(), err)
 	}
 	return true, nil
 }
 
 func (c *otherComputer) file(ctx context.Context, name string, data []byte) (string, error) {
-	to := path.Join(c.labDir, name)
+	to := path.Join(c.lab.Path, name)
 	return to, c.push(ctx, to, data, c.mode(0o644))
 }
 
 // consoleFile makes the file beforehand: not every user may read one that libvirt makes.
 func (c *otherComputer) consoleFile(ctx context.Context, name string) (string, error) {
-	to := path.Join(c.labDir, name)
+	to := path.Join(c.lab.Path, name)
 	return to, c.push(ctx, to, nil, c.mode(0o666))
 }
 
@@ -258,7 +255,7 @@ func (c *otherComputer) mode(ofOthers uint32) uint32 {
 }
 
 func (c *otherComputer) push(ctx context.Context, to string, data []byte, mode uint32) error {
-	err := c.ssh.Push(ctx, data, to, mode)
+	err := c.SSH.Push(ctx, data, to, mode)
 	if errors.Is(err, syscall.ENOSPC) {
 		return fmt.Errorf("copy %d MiB to %s: no space is left there; give the hypervisor's directory another file system: %w", len(data)>>20, c.title(), err)
 	}
@@ -269,7 +266,7 @@ func (c *otherComputer) push(ctx context.Context, to string, data []byte, mode u
 }
 
 func (c *otherComputer) console(ctx context.Context, log string) string {
-	text, err := c.ask(ctx, "tail", "-c", "1500", log)
+	text, err := c.Output(ctx, "tail", "-c", "1500", log)
 	if err != nil {
 		return err.Error()
 	}
@@ -287,11 +284,11 @@ func (c *otherComputer) facts(ctx context.Context, hv *vm.Hypervisor) (map[strin
 	if err != nil {
 		return nil, c.mention(err)
 	}
-	out, err := c.ask(ctx, "sh", "-c", siteFacts)
+	out, err := c.Output(ctx, "sh", "-c", siteFacts)
 	if err != nil {
 		return nil, fmt.Errorf("ask %s what it is: %w", c.title(), err)
 	}
-	facts := map[string]string{"uri": c.at.URI, "host_key": host.Fingerprint(c.hostKey), "libvirt": v.Libvirt, "qemu": v.QEMU}
+	facts := map[string]string{"uri": c.at.URI, "host_key": host.Fingerprint(c.HostKey), "libvirt": v.Libvirt, "qemu": v.QEMU}
 	if c.at.DataBridge != "" {
 		facts["data_bridge"] = c.at.DataBridge
 	}
@@ -304,7 +301,7 @@ func (c *otherComputer) facts(ctx context.Context, hv *vm.Hypervisor) (map[strin
 
 // close removes the lab's directory, too. If the connection is lost it makes another.
 func (c *otherComputer) close(ctx context.Context, hv *vm.Hypervisor) error {
-	if c.reached == nil {
+	if c.Computer == nil {
 		return nil // it was never reached
 	}
 	var err error
@@ -314,7 +311,7 @@ func (c *otherComputer) close(ctx context.Context, hv *vm.Hypervisor) error {
 	if err == nil {
 		err = c.leave(ctx)
 	}
-	_ = c.ssh.Close()
+	_ = c.SSH.Close()
 	if err != nil {
 		return c.clear(ctx)
 	}
@@ -323,20 +320,19 @@ func (c *otherComputer) close(ctx context.Context, hv *vm.Hypervisor) error {
 
 func (c *otherComputer) detach(hv *vm.Hypervisor) error {
 	err := hv.Detach()
-	if c.reached != nil {
-		_ = c.ssh.Close()
+	if c.Computer != nil {
+		_ = c.SSH.Close()
 	}
 	return err
 }
 
 // leave removes what is left of the lab on another computer.
 func (c *otherComputer) leave(ctx context.Context) error {
-	name := path.Base(c.labDir)
-	if !remoteName.MatchString(name) {
-		return fmt.Errorf("remove %s on %s: that is no lab's name", c.labDir, c.title())
+	if !remoteName.MatchString(path.Base(c.lab.Path)) {
+		return fmt.Errorf("remove %s on %s: that is no lab's name", c.lab.Path, c.title())
 	}
-	if err := c.ssh.Run(ctx, host.Cmd{Argv: []string{"sh", "-c", leaveLabDir, "sh", c.labDir, name, c.marker}}); err != nil {
-		return fmt.Errorf("remove %s on %s: %w", c.labDir, c.title(), err)
+	if err := c.lab.Leave(ctx, c.Computer); err != nil {
+		return fmt.Errorf("remove %s on %s: %w", c.lab.Path, c.title(), err)
 	}
 	return nil
 }
@@ -346,7 +342,7 @@ const clearLimit = 40 * time.Second
 
 // clear takes down what a lab left on another computer.
 func (c *otherComputer) clear(ctx context.Context) error {
-	if !remoteName.MatchString(path.Base(c.labDir)) {
+	if !remoteName.MatchString(path.Base(c.lab.Path)) {
 		return nil // of a lab that never got so far as to have a name
 	}
 	ctx, cancel := context.WithTimeout(ctx, clearLimit)
@@ -354,8 +350,8 @@ func (c *otherComputer) clear(ctx context.Context) error {
 	if err := c.login(ctx); err != nil {
 		return err
 	}
-	defer c.ssh.Close()
-	if err := vm.CleanupRemote(ctx, c.dir, c.remote()); err != nil {
+	defer c.SSH.Close()
+	if err := vm.CleanupRemote(ctx, c.dir, c.way()); err != nil {
 		return err
 	}
 	return c.leave(ctx)

@@ -37,7 +37,7 @@ func TestSites(t *testing.T) {
 	if got, want := all[1].imagePath(images.Artifact{Path: "/cache/root.squashfs", SHA256: "abcd"}), "/var/lib/hookbed/images/abcd-root.squashfs"; got != want {
 		t.Errorf("image at %s, want %s", got, want)
 	}
-	if got, want := first.labDir, "/srv/hookbed/labs/"+name; got != want {
+	if got, want := first.lab.Path, "/srv/hookbed/labs/"+name; got != want {
 		t.Errorf("the lab's directory is %s, want %s", got, want)
 	}
 	if key := first.at.Key; !filepath.IsAbs(key) || !strings.HasSuffix(key, "/keys/b") || first.at.KnownHosts != "~/.ssh/known_hosts" || second.at.Key != "/keys/a" {

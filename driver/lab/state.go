@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"hookbed/driver/lab/remote"
 	"hookbed/driver/plan"
 	"hookbed/driver/vm"
 )
@@ -211,7 +212,7 @@ func (s State) Proxy(node string) string {
 
 // home is a path with "~/" as this user's, where that is known.
 func home(file string) string {
-	if full, err := expandHome(file); err == nil {
+	if full, err := remote.ExpandHome(file); err == nil {
 		return full
 	}
 	return file

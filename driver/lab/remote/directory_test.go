@@ -1,4 +1,4 @@
-package lab
+package remote
 
 import (
 	"bytes"
@@ -35,7 +35,7 @@ func me(t *testing.T) *user.User {
 // makeRun is what a driver does first on a machine.
 func makeRun(t *testing.T, dir, run string) (marker.Marker, string, error) {
 	t.Helper()
-	made, found := markers("r1")
+	made, found := markers("r1", "anna")
 	out, said, err := shell(makeRunDir, dir, run, me(t).Username, made, found)
 	if err != nil {
 		return marker.Marker{}, said, err
@@ -139,7 +139,7 @@ func TestRunDirectoryOfOthers(t *testing.T) {
 			before = tree(t, dir)
 		}
 		_, said, err := makeRun(t, dir, "run-new")
-		if err == nil || !slices.ContainsFunc([]string{foreign, "symbolic link", "home of a user"}, func(s string) bool { return strings.Contains(said, s) }) {
+		if err == nil || !slices.ContainsFunc([]string{Foreign, "symbolic link", "home of a user"}, func(s string) bool { return strings.Contains(said, s) }) {
 			t.Errorf("%s: %v, %s", name, err, said)
 		}
 		if name == "home" {
@@ -185,7 +185,7 @@ func TestRunDirectoriesAtOnce(t *testing.T) {
 	for i := range 4 {
 		group.Go(func() {
 			for range 8 {
-				made, found := markers("r1")
+				made, found := markers("r1", "anna")
 				run := "run-" + string(rune('a'+i))
 				out, said, err := shell(makeRunDir, dir, run, user, made, found)
 				if err != nil {
@@ -218,7 +218,7 @@ func TestLabDirectory(t *testing.T) {
 	base := t.TempDir()
 	dir, name := filepath.Join(base, "srv", "hookbed"), "r1-0a1b2c3d"
 	run := filepath.Join(dir, "labs", name)
-	made, found := markers(name)
+	made, found := markers(name, "anna")
 	mine := marker.New(name, "anna")
 	if _, said, err := shell(makeLabDir, dir, run, made, found, mine.Text()); err != nil {
 		t.Fatal(err, said)
@@ -243,7 +243,7 @@ func TestLabDirectory(t *testing.T) {
 		script string
 		args   []string
 	}{{makeLabDir, []string{other, filepath.Join(other, "labs", name), made, found, mine.Text()}}, {inspectDirectory, []string{other}}} {
-		if _, said, err := shell(try.script, try.args...); err == nil || !strings.Contains(said, foreign) {
+		if _, said, err := shell(try.script, try.args...); err == nil || !strings.Contains(said, Foreign) {
 			t.Errorf("a folder in use: %v, %s", err, said)
 		}
 	}

@@ -1,4 +1,4 @@
-package lab
+package remote
 
 import (
 	"os"
@@ -6,8 +6,8 @@ import (
 	"hookbed/driver/marker"
 )
 
-// foreign is in the message about a directory that something else uses.
-const foreign = "no run of hookbed made it"
+// Foreign is in the message about a directory that something else uses.
+const Foreign = "no run of hookbed made it"
 
 // claimDirectory defines claim DIRECTORY MODE MADE FOUND, which makes a directory, or
 // takes one that is empty, by writing marker MADE or FOUND into it, and leaves the
@@ -34,23 +34,23 @@ claim() {
 		if [ -z "$(ls -A "$1")" ] && mark "$1" "$text"; then return 0; fi
 		sleep 0.2 2>/dev/null || sleep 1
 	done
-	refuse "$1 is not empty, and ` + foreign + `: give a directory that is not there yet, or an empty one. If a release of hookbed before markers left it, remove it there"
+	refuse "$1 is not empty, and ` + Foreign + `: give a directory that is not there yet, or an empty one. If a release of hookbed before markers left it, remove it there"
 }
 `
 
-// owner names the user and the computer of this driver, on other computers.
-func owner() string {
+// owner names a user of this computer, on other computers.
+func owner(user string) string {
 	name, err := os.Hostname()
 	if err != nil {
 		name = "a computer without a name"
 	}
-	return whoami() + " on " + name
+	return user + " on " + name
 }
 
-// markers are the texts of a marker of a lab: where the directory is made, and where
-// it was there.
-func markers(lab string) (made, found string) {
-	m := marker.New(lab, owner())
+// markers are the texts of a marker of a lab of a user: where the directory is made, and
+// where it was there.
+func markers(lab, user string) (made, found string) {
+	m := marker.New(lab, owner(user))
 	found = m.Text()
 	m.Made = true
 	return m.Text(), found
@@ -103,6 +103,6 @@ const inspectDirectory = claimDirectory + `dir=$1
 while [ ! -e "$dir" ]; do dir=$(dirname "$dir"); done
 [ -d "$dir" ] && [ -w "$dir" ] || { echo "$dir is not this user's to write to" >&2; exit 1; }
 if home "$1"; then refuse "$1 is the home of a user"; fi
-if [ -d "$1" ] && [ -n "$(ls -A "$1")" ] && ! marked "$1"; then refuse "$1 is not empty, and ` + foreign + `"; fi
+if [ -d "$1" ] && [ -n "$(ls -A "$1")" ] && ! marked "$1"; then refuse "$1 is not empty, and ` + Foreign + `"; fi
 for sub in images labs; do [ ! -e "$1/$sub" ] || [ -w "$1/$sub" ] || { echo "$1/$sub is not this user's to write to" >&2; exit 1; }; done
 echo $(($(stat -f -c '%a * %S' "$dir")))`

@@ -1,0 +1,151 @@
+package remote
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strings"
+
+	"hookbed/driver/host"
+	"hookbed/driver/marker"
+	"hookbed/driver/plan"
+	"hookbed/images"
+)
+
+// Run is a run's directory on an existing machine.
+type Run struct {
+	*Computer
+	keep  []string // addresses of the SSH connection, both ends
+	root  string   // directory of all runs
+	name  string   // of this run's directory in it
+	token string   // of the markers of both
+}
+
+// Reach logs in to a machine, finds out how to be root there, and makes the directory of
+// a run, for a lab of a user of this computer. Leave it, and close its SSH.
+func Reach(ctx context.Context, inv *plan.Inventory, m plan.Machine, lab, user string) (_ *Run, err error) {
+	r := &Run{root: inv.Directory, name: "run-" + strings.ToLower(rand.Text()[:12])}
+	if r.Computer, err = Login(ctx, m); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = r.SSH.Close()
+		}
+	}()
+	if err := r.beRoot(ctx, m.User); err != nil {
+		return nil, err
+	}
+	if r.keep, err = r.connection(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.makeDir(ctx, m.User, lab, user); err != nil {
+		return nil, fmt.Errorf("make %s: %w", r.Path(), err)
+	}
+	return r, nil
+}
+
+// connection are the addresses of the SSH connection: the machine's, and the driver's.
+func (r *Run) connection(ctx context.Context) (out []string, err error) {
+	connection, err := r.Output(ctx, "sh", "-c", `echo "$SSH_CONNECTION"`)
+	if err != nil {
+		return nil, fmt.Errorf("ask by what address it is reached: %w", err)
+	}
+	// sshd(8): client address and port, server address and port.
+	f := strings.Fields(connection)
+	if len(f) != 4 {
+		return nil, fmt.Errorf("its SSH server does not say by what address it is reached (SSH_CONNECTION is %q)", connection)
+	}
+	for _, addr := range []string{f[2], f[0]} {
+		addr, _, _ = strings.Cut(addr, "%")
+		out = append(out, addr)
+	}
+	return out, nil
+}
+
+// makeDir makes the run's directory, with the marker of the directory of all runs. login
+// is the user there.
+func (r *Run) makeDir(ctx context.Context, login, lab, user string) error {
+	made, found := markers(lab, user)
+	var out bytes.Buffer
+	if err := r.SSH.Run(ctx, host.Cmd{Argv: r.RootArgv("sh", "-c", makeRunDir, "sh", r.root, r.name, login, made, found), Stdout: &out}); err != nil {
+		return err
+	}
+	own, err := marker.Parse(out.String())
+	r.token = own.Token
+	return err
+}
+
+// Path is that of the run's directory, or of a file below it.
+func (r *Run) Path(parts ...string) string {
+	return path.Join(append([]string{r.root, r.name}, parts...)...)
+}
+
+// Image is where images are kept between runs, by a name and a digest.
+func (r *Run) Image(name, digest string) string {
+	return path.Join(r.root, "images", name+"-"+digest[:16])
+}
+
+// PushProgram sends the helper's program and returns its path there.
+func (r *Run) PushProgram(ctx context.Context, local string) (string, error) {
+	program, err := os.ReadFile(local)
+	if err != nil {
+		return "", fmt.Errorf("read the guest helper: %w", err)
+	}
+	return r.Path("guest"), r.SSH.Push(ctx, program, r.Path("guest"), 0o755)
+}
+
+// DirFlags are the helper's flags for the run's directory.
+func (r *Run) DirFlags() []string {
+	return []string{"--dir", r.root, "--run", r.name, "--token", r.token}
+}
+
+// KeepFlags are the helper's flags that protect the SSH connection.
+func (r *Run) KeepFlags() []string {
+	var out []string
+	for _, addr := range r.keep {
+		out = append(out, "--keep", addr)
+	}
+	return out
+}
+
+// PushTree sends the files below local to where they belong on the machine,
+// unless an earlier run left them there.
+func (r *Run) PushTree(ctx context.Context, local, remote string) error {
+	if err := r.asRoot(ctx, "test", "-d", remote); err == nil {
+		return nil
+	}
+	var packed bytes.Buffer
+	z, err := gzip.NewWriterLevel(&packed, gzip.BestSpeed)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(images.WriteTar(z, local), z.Close()); err != nil {
+		return err
+	}
+	archive := r.Path(path.Base(remote) + ".tar.gz")
+	if err := r.SSH.Push(ctx, packed.Bytes(), archive, 0o600); err != nil {
+		return err
+	}
+	if err := r.asRoot(ctx, "sh", "-c", unpackTree, "sh", archive, remote); err != nil {
+		return fmt.Errorf("unpack %s: %w", remote, err)
+	}
+	return nil
+}
+
+// unpackTree unpacks archive $1 as directory $2, which is there whole or not at all.
+const unpackTree = `set -e; umask 022
+mkdir -p -m 711 "$(dirname "$2")"
+rm -rf "$2.new"; mkdir "$2.new"
+tar -xzpf "$1" -C "$2.new"
+mv "$2.new" "$2"; rm -f "$1"`
+
+// Leave removes the run's directory. Where an agent runs, the agent removes it.
+func (r *Run) Leave(ctx context.Context) error {
+	return r.asRoot(ctx, "sh", "-c", leaveRunDir, "sh", r.root, r.name, r.token)
+}

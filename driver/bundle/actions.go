@@ -75,13 +75,13 @@ type FDB struct {
 	Dst  string `json:"dst"`
 }
 
-// Sandbox names, for the steps after it, the namespace in which a container engine
+// OverlayNetns names, for the steps after it, the namespace in which a container engine
 // keeps the bridge and the VXLAN device of an overlay network: where the other end
 // of Link, a link of the step's namespace, is. It is looked for among those that the
 // engine has mounted. The step waits until the device knows the way to others, and
 // changes nothing. Value: udp_csum, 1 if the device computes the UDP checksum of
 // outer packets, else 0. Undo: the name is forgotten.
-type Sandbox struct {
+type OverlayNetns struct {
 	Name   string `json:"name"`
 	Link   string `json:"link"`
 	Device string `json:"device"` // the VXLAN device
@@ -573,7 +573,6 @@ func (Netkit) Kind() string    { return "netkit" }
 func (Bridge) Kind() string    { return "bridge" }
 func (Vxlan) Kind() string     { return "vxlan" }
 func (FDB) Kind() string       { return "fdb" }
-func (Sandbox) Kind() string   { return "sandbox" }
 func (SetLink) Kind() string   { return "set-link" }
 func (Addr) Kind() string      { return "addr" }
 func (Route) Kind() string     { return "route" }
@@ -602,10 +601,12 @@ func (Tool) Kind() string      { return "tool" }
 func (Daemon) Kind() string    { return "daemon" }
 func (AdoptBPF) Kind() string  { return "adopt-bpf" }
 
+func (OverlayNetns) Kind() string { return "sandbox" } // its name in JSON stays
+
 // actions lists every action once; decoding goes by it.
 func actions() []Action {
 	return []Action{
-		Netns{}, Veth{}, Netkit{}, Bridge{}, Vxlan{}, FDB{}, Sandbox{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
+		Netns{}, Veth{}, Netkit{}, Bridge{}, Vxlan{}, FDB{}, OverlayNetns{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
 		TestRuns{}, Generate{},
 		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Sniff{}, Stop{}, Probes{}, Flow{},
 		Read{}, Expect{}, Guard{}, Exec{}, Parallel{}, Snapshot{},

@@ -200,7 +200,7 @@ func (r *renderer) watchOverlay() {
 // tunnel is a node's VXLAN device, and the namespace that it is in.
 func (r *renderer) tunnel() (in, device string) {
 	if r.swarm() {
-		return sandbox, sandboxLink
+		return overlayNetns, overlayNetnsLink
 	}
 	return "", overlayLink
 }

@@ -20,9 +20,9 @@ const (
 	// swarmSubnet is none of a node's: an engine has each address in one network.
 	swarmSubnet = "198.18.64.0/24"
 
-	sandbox     = "sandbox" // the namespace of an engine's where bridge and VXLAN device are
-	sandboxLink = "vxlan0"
-	sandboxWait = 60 // seconds in which engines tell each other where endpoints are
+	overlayNetns     = "sandbox" // the namespace of an engine's where bridge and VXLAN device are
+	overlayNetnsLink = "vxlan0"
+	overlayNetnsWait = 60 // seconds in which engines tell each other where endpoints are
 )
 
 // SwarmSubnet is that of the overlay network, one for the endpoints of all nodes.
@@ -80,10 +80,10 @@ func swarmFabric(r *renderer) {
 				one = e.Role
 			}
 		}
-		r.apply(n, one, bundle.Sandbox{Name: sandbox, Link: endpointLink, Device: sandboxLink, VNI: SwarmVNI, Port: SwarmPort, Ways: ways, Timeout: sandboxWait})
+		r.apply(n, one, bundle.OverlayNetns{Name: overlayNetns, Link: endpointLink, Device: overlayNetnsLink, VNI: SwarmVNI, Port: SwarmPort, Ways: ways, Timeout: overlayNetnsWait})
 		// As on the bridge without an overlay: whether bridged packets meet iptables
 		// must not depend on the engine.
-		r.apply(n, sandbox, bundle.Sysctl{Key: "net.bridge.bridge-nf-call-iptables", Value: "1"})
+		r.apply(n, overlayNetns, bundle.Sysctl{Key: "net.bridge.bridge-nf-call-iptables", Value: "1"})
 	}
 	for _, e := range r.endpoints() {
 		r.endpointSysctls(e)
@@ -95,7 +95,7 @@ func swarmFabric(r *renderer) {
 // links are.
 func (r *renderer) farEnds() string {
 	if r.swarm() {
-		return sandbox
+		return overlayNetns
 	}
 	return ""
 }

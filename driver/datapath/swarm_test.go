@@ -37,7 +37,7 @@ func TestSwarmLeavesTheNodeAlone(t *testing.T) {
 		if s.Network != NetworkOverlay {
 			t.Errorf("%s: containers join %q", d.Name, s.Network)
 		}
-		if h := s.Tunnel; h == nil || h.In != sandbox || h.From.Link.Link != sandboxLink || !h.From.Link.Outer {
+		if h := s.Tunnel; h == nil || h.In != overlayNetns || h.From.Link.Link != overlayNetnsLink || !h.From.Link.Outer {
 			t.Errorf("%s: the overlay is counted at %+v", d.Name, h)
 		}
 		for _, st := range s.Apply {
@@ -64,7 +64,7 @@ func TestSwarmProof(t *testing.T) {
 	s := render(t, swarmCell(t, "iptables", 3, map[string]string{plan.FactorMTU: "1400", plan.FactorClients: "2"}))
 	ways := map[string]int{}
 	for _, st := range s.Apply {
-		if do, ok := st.Do.(bundle.Sandbox); ok {
+		if do, ok := st.Do.(bundle.OverlayNetns); ok {
 			ways[st.Node+" "+st.In] = len(do.Ways)
 		}
 	}
@@ -93,7 +93,7 @@ func TestSwarmProof(t *testing.T) {
 	if !vni {
 		t.Error("no probes are expected under the Swarm's identifier")
 	}
-	for _, at := range []string{"node1  data0", "node2  data0", "node1 sandbox vxlan0", "node2 sandbox vxlan0", "node1 client eth0", "node1 client2 eth0", "node2 server eth0"} {
+	for _, at := range []string{"node1  data0", "node2  data0", "node1 overlayNetns vxlan0", "node2 overlayNetns vxlan0", "node1 client eth0", "node1 client2 eth0", "node2 server eth0"} {
 		if !guarded[at] {
 			t.Errorf("the MTU of %q is not guarded, or another: %v", at, guarded)
 		}

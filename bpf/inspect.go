@@ -40,9 +40,9 @@ const (
 	statsHeader = `#include "stats.h" of bpf/headers`
 )
 
-// Examine says what an object lacks, by its file alone: whether a kernel takes it
+// Inspect says what an object lacks, by its file alone: whether a kernel takes it
 // is for the kernel to say.
-func Examine(object []byte, d Demand) []Fault {
+func Inspect(object []byte, d Demand) []Fault {
 	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(object))
 	if err != nil {
 		return []Fault{{FaultObject, fmt.Sprintf("is no BPF object: %v; %s", err, howToBuild)}}

@@ -51,12 +51,12 @@ func customFilter() filter {
 				Doc: "where the object's program is attached"},
 			{Key: optEntries, Allowed: []string{entriesNone, entriesList, entriesHash, entriesTrie}, Doc: "fill the object's maps with the policies as the structure of that name has them (docs/bpf.md)"},
 		}),
-		refuse: refuseFirst(refuseMatch, refuseCustom), examine: examineCustom,
+		refuse: refuseFirst(refuseMatch, refuseCustom), inspect: inspectCustom,
 	}
 }
 
-// examineCustom looks into the user's object.
-func examineCustom(s plan.Spec, a plan.Arm) []plan.Finding {
+// inspectCustom looks into the user's object.
+func inspectCustom(s plan.Spec, a plan.Arm) []plan.Finding {
 	object, is := a.Files[keyObject]
 	if !is {
 		return nil
@@ -73,7 +73,7 @@ func examineCustom(s plan.Spec, a plan.Arm) []plan.Finding {
 		}
 	}
 	var out []plan.Finding
-	for _, f := range bpf.Examine(object.Data, d) {
+	for _, f := range bpf.Inspect(object.Data, d) {
 		// Whatever is missing is missing in the object, whose name goes with it.
 		out = append(out, plan.Finding{Key: map[string]string{bpf.FaultProgram: keyProgram, bpf.FaultType: optHook}[f.About], File: keyObject, What: f.What})
 	}

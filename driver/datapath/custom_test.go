@@ -12,7 +12,7 @@ import (
 // TestObjectsOfUsersAreLookedInto: the catalog's entry finds in the object file
 // what the setup would ask of it, and blames the key that says it.
 func TestObjectsOfUsersAreLookedInto(t *testing.T) {
-	examine := entryOf(t, crossName(fabricBridge, filterCustom)).Examine
+	inspect := entryOf(t, crossName(fabricBridge, filterCustom)).Inspect
 	for name, c := range map[string]struct {
 		object  []byte
 		options map[string]string
@@ -38,7 +38,7 @@ func TestObjectsOfUsersAreLookedInto(t *testing.T) {
 		for k, v := range c.options {
 			arm.Options[k] = v
 		}
-		got := examine(c.spec, arm)
+		got := inspect(c.spec, arm)
 		switch {
 		case c.want == "" && len(got) > 0:
 			t.Errorf("%s: %+v", name, got)
@@ -46,7 +46,7 @@ func TestObjectsOfUsersAreLookedInto(t *testing.T) {
 			t.Errorf("%s: %+v, want one about %q: %q", name, got, c.key, c.want)
 		}
 	}
-	if got := examine(plan.Spec{}, plan.Arm{Files: map[string]plan.File{keyApply: {Path: "a.sh"}}}); got != nil {
+	if got := inspect(plan.Spec{}, plan.Arm{Files: map[string]plan.File{keyApply: {Path: "a.sh"}}}); got != nil {
 		t.Errorf("scripts have %+v", got)
 	}
 }

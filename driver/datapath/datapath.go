@@ -102,8 +102,8 @@ type filter struct {
 	whyClients string
 	// mostRules is how many entries it holds, 0 for as many as there can be.
 	mostRules int
-	// examine looks at the files that an arm names; nil: nothing.
-	examine func(plan.Spec, plan.Arm) []plan.Finding
+	// inspect looks at the files that an arm names; nil: nothing.
+	inspect func(plan.Spec, plan.Arm) []plan.Finding
 	refuse  refusal // nil: nothing
 	render  func(*renderer) error
 }
@@ -173,7 +173,7 @@ func combined(fa fabric, fi filter) plan.DatapathEntry {
 	if e.Protocols = fi.protocols; e.Protocols == nil {
 		e.Protocols = []string{catalog.TCP}
 	}
-	e.Examine = fi.examine
+	e.Inspect = fi.inspect
 	if !fi.noPolicies {
 		e.MostPolicies = func(options map[string]string, clients int) (int, string) {
 			return mostPolicies(options, clients, fi.mostRules)

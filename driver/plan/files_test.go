@@ -143,7 +143,7 @@ func TestFindingsNameTheFile(t *testing.T) {
 	file := customFile(t, `apply = "a.sh"`)
 	writeBeside(t, file, "a.sh", "#!/bin/sh\n")
 	c := scriptCatalog()
-	c.Datapaths[0].Examine = func(s Spec, a Arm) []Finding {
+	c.Datapaths[0].Inspect = func(s Spec, a Arm) []Finding {
 		if len(s.Policies) != 1 || string(a.Files["apply"].Data) != "#!/bin/sh\n" || a.Options["program"] != "main" {
 			t.Errorf("it sees policies %v of %+v", s.Policies, a)
 		}

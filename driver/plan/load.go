@@ -472,7 +472,7 @@ func (l *loader) arm(t *table, s Spec) Arm {
 	l.tooMany(t, entry, s, a)
 	l.refused(t, key, entry, s, a)
 	if len(l.doc.problems) == before {
-		l.examine(t, entry, s, a)
+		l.inspect(t, entry, s, a)
 	}
 	return a
 }

@@ -171,9 +171,9 @@ type DatapathEntry struct {
 	// MostPolicies is how many policies it can be given at so many clients, and
 	// why no more. It sees the options with defaults filled in; nil: any number.
 	MostPolicies func(options map[string]string, clients int) (most int, why string)
-	// Examine says what is wrong with the files that an arm names, beside what it
+	// Inspect says what is wrong with the files that an arm names, beside what it
 	// says of them; nil: nothing.
-	Examine func(s Spec, arm Arm) []Finding
+	Inspect func(s Spec, arm Arm) []Finding
 }
 
 // Option is a key an arm may set.

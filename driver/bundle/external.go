@@ -3,7 +3,7 @@ package bundle
 import "strings"
 
 // The steps of filters that others wrote. They run as they come, from a root
-// file system of their own (Hello.PeersRoot), or as the user's own scripts.
+// file system of their own (Hello.ExternalRoot), or as the user's own scripts.
 
 // Program is something to run that is not the helper's own.
 //

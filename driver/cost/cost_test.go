@@ -173,12 +173,12 @@ func onKind(kind string, err error) func(bundle.Step) error {
 	}
 }
 
-// TestPeers: what is not to be had is unsupported, and what is there and refuses
+// TestExternalPrograms: what is not to be had is unsupported, and what is there and refuses
 // to load a policy set too.
-func TestPeers(t *testing.T) {
+func TestExternalPrograms(t *testing.T) {
 	f := &fake{t: t, cost: linear, fail: onKind("tool", fault(bundle.FaultSubject, "rule too long"))}
-	for env, want := range map[Environment]string{{NoPeers: "no network"}: "no network", {}: "rule too long"} {
-		cells, err := Measure(t.Context(), Config{Lab: f, Subjects: pick(t, "xdp-filter", "bpfilter-set"), Policies: []int{2}, Rounds: 1, Peers: env})
+	for env, want := range map[Environment]string{{NoExternal: "no network"}: "no network", {}: "rule too long"} {
+		cells, err := Measure(t.Context(), Config{Lab: f, Subjects: pick(t, "xdp-filter", "bpfilter-set"), Policies: []int{2}, Rounds: 1, External: env})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -194,9 +194,9 @@ func TestPeers(t *testing.T) {
 	}
 }
 
-// TestPeersAreEnded: whatever loaded a foreign program is ended once the program
+// TestExternalProgramsAreEnded: whatever loaded a foreign program is ended once the program
 // is held, or could not be loaded, so that the next finds the link free.
-func TestPeersAreEnded(t *testing.T) {
+func TestExternalProgramsAreEnded(t *testing.T) {
 	for _, name := range []string{"xdp-filter", "bpfilter-set", "bpfilter-linear-xdp"} {
 		s := pick(t, name)[0]
 		i, err := s.render(s, 3, Environment{})

@@ -14,17 +14,17 @@ import (
 
 // Names of the projects whose programs are measured beside ours.
 const (
-	PeerXDPFilter = "xdp-filter"
-	PeerBPFilter  = "bpfilter"
+	ExternalXDPFilter = "xdp-filter"
+	ExternalBPFilter  = "bpfilter"
 )
 
-// Peers lists the projects.
-func Peers() []string { return []string{PeerXDPFilter, PeerBPFilter} }
+// ExternalProjects lists the projects.
+func ExternalProjects() []string { return []string{ExternalXDPFilter, ExternalBPFilter} }
 
 // Environment is what the lab has.
 type Environment struct {
-	// NoPeers is why the programs of other projects are not there, "" if they are.
-	NoPeers string
+	// NoExternal is why the programs of other projects are not there, "" if they are.
+	NoExternal string
 }
 
 // errAbsent is wrapped by the error that another project's program is not there,
@@ -32,19 +32,19 @@ type Environment struct {
 var errAbsent = errors.New("not to be had")
 
 func (e Environment) check() error {
-	if e.NoPeers != "" {
-		return fmt.Errorf("%w: %s", errAbsent, e.NoPeers)
+	if e.NoExternal != "" {
+		return fmt.Errorf("%w: %s", errAbsent, e.NoExternal)
 	}
 	return nil
 }
 
-func peers() []Subject {
+func externalSubjects() []Subject {
 	filter := func(name, features, program, doc string) Subject {
-		return Subject{Name: name, Hook: HookXDP, Foreign: PeerXDPFilter, Accept: xdpPass, Doc: doc, render: xdpFilter(features, program)}
+		return Subject{Name: name, Hook: HookXDP, External: ExternalXDPFilter, Accept: xdpPass, Doc: doc, render: xdpFilter(features, program)}
 	}
 	bf := func(name, hook, form, doc string) Subject {
 		accept := map[string]uint32{HookTC: tcOK, HookXDP: xdpPass}[hook]
-		return Subject{Name: name, Hook: hook, Foreign: PeerBPFilter, Accept: accept, Doc: doc, render: bpfilter(map[string]string{"form": form, "hook": hook})}
+		return Subject{Name: name, Hook: hook, External: ExternalBPFilter, Accept: accept, Doc: doc, render: bpfilter(map[string]string{"form": form, "hook": hook})}
 	}
 	return []Subject{
 		filter("xdp-filter", "ipv4", "xdpfilt_dny_ip", "a hash of sources, as the arm xdp-filter has it; no ports"),
@@ -79,7 +79,7 @@ func xdpFilter(features, program string) func(Subject, int, Environment) (instan
 		if n > xdpFilterMax {
 			return instance{}, fmt.Errorf("%w: its table has room for %d addresses", errAbsent, xdpFilterMax)
 		}
-		cell, err := cellOf("bridge", PeerXDPFilter, n)
+		cell, err := cellOf("bridge", ExternalXDPFilter, n)
 		if err != nil {
 			return instance{}, err
 		}
@@ -124,7 +124,7 @@ func bpfilter(options map[string]string) func(Subject, int, Environment) (instan
 		if err := env.check(); err != nil {
 			return instance{}, err
 		}
-		cell, err := cellOf("bridge", PeerBPFilter, n)
+		cell, err := cellOf("bridge", ExternalBPFilter, n)
 		if err != nil {
 			return instance{}, err
 		}

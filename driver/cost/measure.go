@@ -28,7 +28,7 @@ type Config struct {
 	Rounds   int
 	Seed     uint64 // of the order within rounds
 	CPU      int
-	Peers    Environment
+	External Environment
 	Progress func(done, total int, what string)
 	// Sample is told of each measurement as it is made; an error stops the run.
 	Sample func(Sample) error
@@ -157,7 +157,7 @@ func (m *measurer) exec(ctx context.Context, name string, do ...bundle.Action) e
 func (m *measurer) load(ctx context.Context, s Subject, n int) ([]*Cell, error) {
 	cells := newCells(s, n)
 	m.progress(0, fmt.Sprintf("load and prove %s with %d policies", s.Name, n))
-	i, err := s.render(s, n, m.Peers)
+	i, err := s.render(s, n, m.External)
 	if err != nil {
 		status := record.StatusFailed
 		if errors.Is(err, errAbsent) || errors.Is(err, datapath.ErrNotSupported) {
@@ -171,7 +171,7 @@ func (m *measurer) load(ctx context.Context, s Subject, n int) ([]*Cell, error) 
 	}
 	if err != nil {
 		_, err = m.blame(ctx, cells, fmt.Errorf("load: %w", err))
-		if s.Foreign != "" && err == nil {
+		if s.External != "" && err == nil {
 			refuse(cells)
 		}
 		return cells, err
@@ -196,7 +196,7 @@ func (m *measurer) load(ctx context.Context, s Subject, n int) ([]*Cell, error) 
 }
 
 func newCells(s Subject, n int) []*Cell {
-	project := s.Foreign
+	project := s.External
 	if project == "" {
 		project = "hookbed"
 	}

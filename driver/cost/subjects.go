@@ -39,8 +39,8 @@ type Subject struct {
 	Name string
 	Hook string
 	Doc  string
-	// Foreign names the project whose own program it is; "" is hookbed.
-	Foreign string
+	// External names the project whose own program it is; "" is hookbed.
+	External string
 	// NoPolicies: the program has none and is measured once, as N = 0.
 	NoPolicies bool
 	// Accept is the return code of a packet that passes; a drop is the hook's.
@@ -81,14 +81,14 @@ func SubjectsOf(catalog []plan.DatapathEntry) []Subject {
 	// so that every run sees the same frame.
 	joining := Subject{Name: "cilium-like", Hook: HookTC, Doc: "tc-hash within the program that joins endpoints", Accept: tcOK, ttl: 1,
 		render: oursAs("tc-hash", "bpf", bpf.ProgFromEndpoint)}
-	return slices.Concat(programs(catalog, words.TC, policyFirst), []Subject{joining}, programs(catalog, words.XDP), peers())
+	return slices.Concat(programs(catalog, words.TC, policyFirst), []Subject{joining}, programs(catalog, words.XDP), externalSubjects())
 }
 
 // programs are those of the filters of one mechanism, each followed by the variants
 // whose names begin with its.
 func programs(catalog []plan.DatapathEntry, mechanism string, variants ...Subject) (out []Subject) {
 	for _, e := range catalog {
-		if !e.Crossed || !e.Base || e.Mechanism != mechanism || e.Control || e.Peer != "" || len(e.Keys) > 0 {
+		if !e.Crossed || !e.Base || e.Mechanism != mechanism || e.Control || e.External != "" || len(e.Keys) > 0 {
 			continue
 		}
 		s := Subject{Name: e.Filter, Hook: HookTC, Doc: e.Doc, NoPolicies: e.NoPolicies, Accept: tcOK, render: ours(e.Fabric, bpf.ProgToEndpoint)}

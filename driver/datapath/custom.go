@@ -35,7 +35,7 @@ const (
 
 func customFilter() filter {
 	return filter{
-		name: filterCustom, inside: true, render: customPeer,
+		name: filterCustom, inside: true, render: renderCustom,
 		doc: "the user's own scripts or BPF object; proven by the same probes, and by the counters that it has to have",
 		keys: []plan.FreeKey{
 			{Key: keyApply, File: true, Script: true, Doc: "script that puts the filter in force"},
@@ -118,8 +118,8 @@ func refuseCustom(_ plan.Lab, fabric, _ string, o map[string]string) string {
 	return ""
 }
 
-// customPeer renders the user's filter. With no policies there is none.
-func customPeer(r *renderer) error {
+// renderCustom renders the user's filter. With no policies there is none.
+func renderCustom(r *renderer) error {
 	if r.policies.size() == 0 {
 		return nil
 	}

@@ -112,9 +112,9 @@ type filter struct {
 type nature struct {
 	mechanism, structure string
 	// regime is the one that it always has; "" if an option says.
-	regime  string
-	control bool
-	peer    string
+	regime   string
+	control  bool
+	external string
 	// protocols its policies can name; nil is TCP.
 	protocols []string
 }
@@ -168,7 +168,7 @@ func combined(fa fabric, fi filter) plan.DatapathEntry {
 		Options: slices.Concat([]plan.Option{familyOption()}, fa.options, fi.options),
 	}
 	e.MaxClients, e.WhyClients = fi.maxClients, fi.whyClients
-	e.Mechanism, e.Structure, e.Regime, e.Control, e.Peer = fi.mechanism, fi.structure, fi.regime, fi.control, fi.peer
+	e.Mechanism, e.Structure, e.Regime, e.Control, e.External = fi.mechanism, fi.structure, fi.regime, fi.control, fi.external
 	e.Base, e.FabricMechanism = fa.base, fa.mechanism
 	if e.Protocols = fi.protocols; e.Protocols == nil {
 		e.Protocols = []string{catalog.TCP}

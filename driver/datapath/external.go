@@ -30,25 +30,25 @@ const (
 	hookXDP     = "xdp"
 )
 
-// NeedsPeers says whether a cell's filter is one that others wrote, which the
+// NeedsExternal says whether a cell's filter is one that others wrote, which the
 // lab then has to have.
-func NeedsPeers(cell plan.Cell) bool {
-	return slices.ContainsFunc(peerFilters(), func(f filter) bool { return f.peer != "" && f.name == cell.Get(plan.FactorFilter) })
+func NeedsExternal(cell plan.Cell) bool {
+	return slices.ContainsFunc(externalFilters(), func(f filter) bool { return f.external != "" && f.name == cell.Get(plan.FactorFilter) })
 }
 
-func peerFilters() []filter {
+func externalFilters() []filter {
 	return []filter{
 		{
-			name: filterXDPFilter, inside: true, render: xdpFilterPeer,
-			nature:  nature{mechanism: catalog.XDP, structure: catalog.Hash, regime: catalog.Stateless, peer: "xdp-tools"},
+			name: filterXDPFilter, inside: true, render: renderXDPFilter,
+			nature:  nature{mechanism: catalog.XDP, structure: catalog.Hash, regime: catalog.Stateless, external: "xdp-tools"},
 			doc:     "xdp-filter of xdp-tools, a peer: an XDP hash of addresses; stateless; names no port beside an address, so an upper bound",
 			options: slices.Concat([]plan.Option{xdpFilterPolicy()}, policyOptions()[1:], xdpOptions()),
 			refuse:  refuseFirst(refuseXDPFilter, refuseMatch, refuseXDP),
 		},
 		{
-			name: filterBPFilter, inside: true, render: bpfilterPeer,
+			name: filterBPFilter, inside: true, render: renderBPFilter,
 			// Mechanism and structure are as its options say.
-			nature: nature{regime: catalog.Stateless, peer: "bpfilter"},
+			nature: nature{regime: catalog.Stateless, external: "bpfilter"},
 			doc:    "bpfilter 0.6, a peer: rules compiled into one eBPF program, as a list or a set; stateless, no connection tracking",
 			options: slices.Concat(policyOptions(), []plan.Option{
 				{Key: optForm, Allowed: []string{formSet, formLinear}, Doc: "one rule that asks a hash of the policies, or one rule for each"},
@@ -101,9 +101,9 @@ const (
 	xdpFilterTarget   = 2 // its destination
 )
 
-// xdpFilterPeer loads xdp-filter by its own command, and fills the map that it
+// renderXDPFilter loads xdp-filter by its own command, and fills the map that it
 // made in batches: its command adds one address a process, 3 ms each.
-func xdpFilterPeer(r *renderer) error {
+func renderXDPFilter(r *renderer) error {
 	at := r.edge()
 	handle := filterXDPFilter + "@" + at.node.Name
 	table := "filter_" + r.six(familyIPv4, familyIPv6)
@@ -211,8 +211,8 @@ const (
 	bpfilterLimit = 300
 )
 
-// bpfilterPeer starts bpfilter's daemon and has it load one chain.
-func bpfilterPeer(r *renderer) error {
+// renderBPFilter starts bpfilter's daemon and has it load one chain.
+func renderBPFilter(r *renderer) error {
 	node, in := r.Topology.Server.Node, Server
 	if r.cell.Get(optHook) == hookForward {
 		in = ""

@@ -92,7 +92,7 @@ func (l *Lab) describeLocal(ctx context.Context, p *local, set images.Set) error
 // open starts a helper and wires the nodes together in it.
 func (p *local) open(ctx context.Context) error {
 	argv := []string{p.cfg.GuestPath, "serve", "--node-netns", "--die-with-parent"}
-	hello := bundle.Hello{Schema: bundle.Schema, Node: "local", Blobs: p.blobs, EndpointRoot: p.root, PeersRoot: p.peers}
+	hello := bundle.Hello{Schema: bundle.Schema, Node: "local", Blobs: p.blobs, EndpointRoot: p.root, ExternalRoot: p.peers}
 	s, err := openSession(ctx, "this computer", p.here, argv, hello, p.pushBlobs)
 	if err != nil {
 		return err

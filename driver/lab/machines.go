@@ -295,8 +295,8 @@ func (p *machines) start(ctx context.Context, n *machineNode) error {
 		return err
 	}
 	if p.cfg.Peers {
-		hello.PeersRoot = n.image("peers", p.set.PeersDigest)
-		if err := n.pushTree(ctx, p.set.PeersDir, hello.PeersRoot); err != nil {
+		hello.ExternalRoot = n.image("peers", p.set.PeersDigest)
+		if err := n.pushTree(ctx, p.set.PeersDir, hello.ExternalRoot); err != nil {
 			return err
 		}
 	}

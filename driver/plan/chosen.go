@@ -87,7 +87,7 @@ func (d DatapathEntry) fabric() catalog.Fabric {
 
 func (d DatapathEntry) filter() catalog.Filter {
 	f := catalog.Filter{Name: d.Filter, Mechanism: d.Mechanism, Structure: d.Structure, Policies: !d.NoPolicies, Regime: d.Regime,
-		Control: d.Control, Peer: d.Peer}
+		Control: d.Control, External: d.External}
 	for _, o := range d.Options {
 		if f.Defaults == nil {
 			f.Defaults = map[string]string{}

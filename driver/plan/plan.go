@@ -154,13 +154,13 @@ type DatapathEntry struct {
 	Impossible string
 	// NoPolicies: enforces nothing, so only N = 0 exists.
 	NoPolicies bool
-	// Mechanism, Structure, Regime, Control and Peer are the filter's, as
+	// Mechanism, Structure, Regime, Control and External are the filter's, as
 	// catalog.Filter has them; Base and FabricMechanism the fabric's.
 	Mechanism       string
 	Structure       string
 	Regime          string
 	Control         bool
-	Peer            string
+	External        string
 	Base            bool
 	FabricMechanism string
 	// Protocols are those that its policies can name. Without policies it carries any.

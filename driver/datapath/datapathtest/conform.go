@@ -23,9 +23,9 @@ import (
 
 // Rig is where arms are put to the test: this computer's kernel.
 type Rig struct {
-	Guest string // the guest helper's binary
-	Dir   string // a directory for files of bundles
-	Peers string // root file system of the filters that others wrote
+	Guest    string // the guest helper's binary
+	Dir      string // a directory for files of bundles
+	External string // root file system of the filters that others wrote
 	// Silence is how long nothing may come back of a packet that is dropped. It
 	// must be many times what an admitted one takes.
 	Silence time.Duration

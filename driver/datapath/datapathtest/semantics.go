@@ -57,7 +57,7 @@ type exception struct {
 
 // ours: a filter of this mechanism that has policies and was not written by others.
 func (a Arm) ours(mechanism string) bool {
-	return a.entry.Mechanism == mechanism && a.entry.Peer == "" && !a.NoPolicies
+	return a.entry.Mechanism == mechanism && a.entry.External == "" && !a.NoPolicies
 }
 
 // stateless: a filter that knows no connections.

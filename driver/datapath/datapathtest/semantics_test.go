@@ -59,7 +59,7 @@ func TestTheCatalogSaysWhatFiltersAre(t *testing.T) {
 		case d.NoPolicies:
 		case regime == "" || len(d.Protocols) == 0:
 			t.Errorf("%s has policies, the regime %q and the protocols %v", d.Name, regime, d.Protocols)
-		case d.Peer == "" && (d.Mechanism == "" || d.Structure == "" || d.Structure == catalog.Nothing):
+		case d.External == "" && (d.Mechanism == "" || d.Structure == "" || d.Structure == catalog.Nothing):
 			t.Errorf("%s has policies, the mechanism %q and the structure %q", d.Name, d.Mechanism, d.Structure)
 		}
 	}

@@ -107,7 +107,7 @@ func Measure(ctx context.Context, cfg Config) ([]*Cell, error) {
 	return m.cells, nil
 }
 
-// MaxXDP is how many XDP programs the kernel's dispatcher has places for
+// MaxXDP is how many XDP programs the kernel's dispatcher has slots for
 // (BPF_DISPATCHER_MAX in include/linux/bpf.h). One more would be called another
 // way, a few nanoseconds dearer.
 const MaxXDP = 48
@@ -163,7 +163,7 @@ func (m *measurer) load(ctx context.Context, s Subject, n int) ([]*Cell, error) 
 		if errors.Is(err, errAbsent) || errors.Is(err, datapath.ErrNotSupported) {
 			status = record.StatusUnsupported
 		}
-		return settle(cells, status, err), nil
+		return setStatus(cells, status, err), nil
 	}
 	ex, err := m.Lab.Exec(ctx, i.bundle, bundle.Apply)
 	if err := m.end(ctx, i, err != nil); err != nil {
@@ -218,20 +218,20 @@ func loadSeconds(ex lab.Execution) float64 {
 	return sum
 }
 
-// blame settles cells by whose fault an error is; the rig's goes back.
+// blame sets the status of cells by whose fault an error is; the rig's goes back.
 func (m *measurer) blame(ctx context.Context, cells []*Cell, err error) ([]*Cell, error) {
 	var f *lab.Fault
 	switch {
 	case ctx.Err() != nil:
 		return cells, ctx.Err()
 	case errors.As(err, &f) && f.Kind == bundle.FaultSubject:
-		return settle(cells, record.StatusFailed, err), nil
+		return setStatus(cells, record.StatusFailed, err), nil
 	case errors.As(err, &f) && f.Kind == bundle.FaultUnsupported:
-		return settle(cells, record.StatusUnsupported, err), nil
+		return setStatus(cells, record.StatusUnsupported, err), nil
 	case errors.As(err, &f) && f.Kind == bundle.FaultVoid:
-		return settle(cells, record.StatusVoid, err), nil
+		return setStatus(cells, record.StatusVoid, err), nil
 	case tooLarge(err):
-		return settle(cells, record.StatusUnsupported, err), nil
+		return setStatus(cells, record.StatusUnsupported, err), nil
 	}
 	return cells, err
 }
@@ -261,7 +261,7 @@ func tooLarge(err error) bool {
 	return strings.Contains(err.Error(), "argument list too long") || strings.Contains(err.Error(), "program is too large")
 }
 
-func settle(cells []*Cell, status string, err error) []*Cell {
+func setStatus(cells []*Cell, status string, err error) []*Cell {
 	for _, c := range cells {
 		c.end(status, err.Error())
 	}

@@ -166,7 +166,7 @@ func probesOf(s datapath.Setup) map[string]bundle.Probe {
 // ctx's.
 func (cfg RateConfig) measure(ctx context.Context, s rateSetup, round int) (err error) {
 	if err := datapath.Check(s.setup, cfg.Lab.Facts(s.setup.Topology.Server.Node.Name)); err != nil {
-		s.settle(record.StatusUnsupported, err)
+		s.setStatus(record.StatusUnsupported, err)
 		return nil
 	}
 	defer func() { err = errors.Join(err, cfg.Lab.End(ctx, s.setup)) }()
@@ -199,7 +199,7 @@ func (cfg RateConfig) measure(ctx context.Context, s rateSetup, round int) (err 
 	return nil
 }
 
-func (s rateSetup) settle(status string, err error, rates ...*Rate) {
+func (s rateSetup) setStatus(status string, err error, rates ...*Rate) {
 	if len(rates) == 0 {
 		rates = s.rates
 	}
@@ -208,7 +208,7 @@ func (s rateSetup) settle(status string, err error, rates ...*Rate) {
 	}
 }
 
-// blame settles rates by whose fault an error is; the rig's goes back.
+// blame sets the status of rates by whose fault an error is; the rig's goes back.
 func (s rateSetup) blame(ctx context.Context, err error, rates ...*Rate) error {
 	var f *lab.Fault
 	if ctx.Err() != nil {
@@ -217,12 +217,12 @@ func (s rateSetup) blame(ctx context.Context, err error, rates ...*Rate) error {
 	if errors.As(err, &f) {
 		status, ok := map[string]string{bundle.FaultSubject: record.StatusFailed, bundle.FaultUnsupported: record.StatusUnsupported, bundle.FaultVoid: record.StatusVoid}[f.Kind]
 		if ok {
-			s.settle(status, err, rates...)
+			s.setStatus(status, err, rates...)
 			return nil
 		}
 	}
 	if errors.Is(err, errUncounted) {
-		s.settle(record.StatusFailed, err, rates...)
+		s.setStatus(record.StatusFailed, err, rates...)
 		return nil
 	}
 	return err

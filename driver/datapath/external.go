@@ -149,7 +149,7 @@ const metricAttach = "attach_seconds"
 // xdpFilterEntries are the policies as entries of xdp-filter's map, and, where
 // the rest is dropped, those without which no neighbour could be found: it
 // judges ARP and neighbour discovery by the same list.
-func (r *renderer) xdpFilterEntries(at place) (lines string, n int) {
+func (r *renderer) xdpFilterEntries(at attachPoint) (lines string, n int) {
 	var b strings.Builder
 	for _, p := range r.policies.list {
 		b.WriteString(xdpFilterLine(p.Source.Addr(), xdpFilterSource))
@@ -177,7 +177,7 @@ func (r *renderer) xdpFilterEntries(at place) (lines string, n int) {
 
 // neighbours are the addresses from which ARP and neighbour discovery come in at
 // a place, beside the client's own.
-func (r *renderer) neighbours(at place) []netip.Addr {
+func (r *renderer) neighbours(at attachPoint) []netip.Addr {
 	switch {
 	case at.in == "":
 		return []netip.Addr{r.Topology.Client.Node.Data}

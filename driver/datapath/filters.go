@@ -135,21 +135,21 @@ func xdpFilters() []filter {
 	}
 }
 
-// place is where on a node a filter of the server's traffic is attached.
-type place struct {
+// attachPoint is where on a node a filter of the server's traffic is attached.
+type attachPoint struct {
 	node Node
 	in   string // role of an endpoint, "" for the node itself
 	link string
 }
 
-// edge is the place that the option "where" names.
-func (r *renderer) edge() place {
+// edge is the attach point that the option "where" names.
+func (r *renderer) edge() attachPoint {
 	t := r.Topology
 	where := r.cell.Get(optWhere)
 	if where == whereNIC || where != whereEndpoint && t.MultiHost() {
-		return place{node: t.Server.Node, link: DataLink}
+		return attachPoint{node: t.Server.Node, link: DataLink}
 	}
-	return place{node: t.Server.Node, in: Server, link: endpointLink}
+	return attachPoint{node: t.Server.Node, in: Server, link: endpointLink}
 }
 
 // offloadsOff takes away what native XDP takes away at the same place, and
@@ -164,9 +164,9 @@ func offloadsOff(r *renderer) error {
 			"tx-tcp-segmentation": false, "tx-tcp-ecn-segmentation": false, "tx-tcp-mangleid-segmentation": false, "tx-tcp6-segmentation": false,
 			"tx-udp-segmentation": false, "tx-sctp-segmentation": false, "tx-gso-list": false,
 		}
-		sender := place{node: at.node, in: r.farEnds(), link: r.Topology.Server.PeerLink()}
+		sender := attachPoint{node: at.node, in: r.farEnds(), link: r.Topology.Server.PeerLink()}
 		if at.in == "" {
-			sender = place{node: r.Topology.Client.Node, link: DataLink}
+			sender = attachPoint{node: r.Topology.Client.Node, link: DataLink}
 		}
 		at = sender
 	}

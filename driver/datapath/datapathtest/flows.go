@@ -539,7 +539,7 @@ func (b *bench) node() error {
 // neighbours: endpoints find each other anew once they forgot the other's
 // address.
 func (b *bench) neighbours() error {
-	for _, p := range []*place{b.client, b.server} {
+	for _, p := range []*netns{b.client, b.server} {
 		if _, err := p.run("ip", "neigh", "flush", "all"); err != nil {
 			return err
 		}

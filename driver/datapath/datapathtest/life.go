@@ -65,7 +65,7 @@ func (b *bench) asFound() error {
 
 // allowLeft takes out of a difference the empty table that is declared to stay.
 // Of an arm that declares it, it must be there.
-func (b *bench) allowLeft(p *place, diff []string) ([]string, error) {
+func (b *bench) allowLeft(p *netns, diff []string) ([]string, error) {
 	promised, reason := b.arm.promises(promiseUnregistered)
 	if promised || b.set.Topology.Server.Node.Name != p.name {
 		return diff, nil
@@ -520,15 +520,15 @@ func (b *bench) crashAt(when string, set datapath.Setup, middle bool) error {
 	if _, err := h.exec(set.Files, set.Apply[:half]); err != nil {
 		return err
 	}
-	var places []*place
+	var namespaces []*netns
 	for _, name := range []string{"node1", "node2", datapath.Client, datapath.Server} {
-		p, err := openPlace(h, name)
+		p, err := openNetns(h, name)
 		if err != nil && !middle {
 			return err
 		}
 		if err == nil {
 			defer p.close()
-			places = append(places, p)
+			namespaces = append(namespaces, p)
 		}
 	}
 	var rest bundle.Request
@@ -542,12 +542,12 @@ func (b *bench) crashAt(when string, set datapath.Setup, middle bool) error {
 		return err
 	}
 	time.Sleep(crashDelay)
-	objects, err := objectsOf(h, places)
+	objects, err := objectsOf(h, namespaces)
 	if err != nil {
 		return err
 	}
 	h.kill()
-	return nothingLeft(when, objects, places)
+	return nothingLeft(when, objects, namespaces)
 }
 
 // crashDelay is how long the helper is let go on with the step that it is
@@ -556,19 +556,19 @@ const crashDelay = 5 * time.Millisecond
 
 // nothingLeft waits until the kernel took everything of a killed helper away. It
 // closes the namespaces, which it must hold until nobody is in them.
-func nothingLeft(when string, objects []object, places []*place) error {
+func nothingLeft(when string, objects []object, namespaces []*netns) error {
 	var errs []error
 	if len(objects) < 2 {
 		errs = append(errs, fmt.Errorf("killed %s: only %v was seen of the helper", when, objects))
 	}
 	var ids []string
-	for _, p := range places {
+	for _, p := range namespaces {
 		ids = append(ids, p.id)
 	}
 	if in := inhabitants(ids...); len(in) > 0 {
 		errs = append(errs, fmt.Errorf("killed %s, a namespace is held: %s", when, strings.Join(in, ", ")))
 	}
-	for _, p := range places {
+	for _, p := range namespaces {
 		p.close()
 	}
 	if stay := left(objects); len(stay) > 0 {

@@ -63,7 +63,7 @@ func (o object) name() string {
 // objectsOf lists what a helper holds: itself, its descendants and the BPF
 // objects of all of them, and the programs attached in the given namespaces
 // with their maps. Those of other processes of this computer are not in it.
-func objectsOf(h *helper, places []*place) ([]object, error) {
+func objectsOf(h *helper, namespaces []*netns) ([]object, error) {
 	found := map[object]bool{}
 	for _, pid := range append(descendants(h.pid()), h.pid()) {
 		if start := startTime(pid); start != "" {
@@ -73,7 +73,7 @@ func objectsOf(h *helper, places []*place) ([]object, error) {
 			found[o] = true
 		}
 	}
-	for _, p := range places {
+	for _, p := range namespaces {
 		s := state{}
 		for _, v := range views() {
 			if !slices.Contains(programViews(), v.name) {

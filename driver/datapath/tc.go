@@ -7,6 +7,7 @@ import (
 
 	"hookbed/bpf"
 	"hookbed/driver/bundle"
+	"hookbed/driver/plan"
 )
 
 // Handles of loaded objects: one helper may hold several nodes, and a node two
@@ -325,4 +326,4 @@ func onOff(on bool) string {
 	return "00"
 }
 
-func (r *renderer) fabric() string { return r.cell.Get("fabric") }
+func (r *renderer) fabric() string { return r.cell.Get(plan.FactorFabric) }

@@ -172,10 +172,13 @@ type Rules struct {
 	Metric string `json:"metric,omitempty"`
 }
 
-// Names of the values in which Rules and FillMap tell how long they took.
+// Names of the values of steps that load and change policies, and of the metrics that
+// rows have of them.
 const (
-	MetricLoad   = "load_seconds"
-	MetricUpdate = "update_seconds" // of one policy, in a set that is in force
+	MetricLoad   = "load_seconds"   // wall time, of loading all policies
+	MetricUpdate = "update_seconds" // wall time, of one policy in a set that is in force
+	MetricAttach = "attach_seconds" // wall time, of loading an external program without policies
+	MetricMemory = "memory_bytes"   // kernel memory
 )
 
 // LoadBPF loads a BPF object under a handle. The step's value "memory_bytes" is
@@ -366,6 +369,21 @@ type Read struct {
 	Name string  `json:"name"`
 	From Counter `json:"from"`
 }
+
+// Values of a Read, as far as the fields of Counter name them.
+const (
+	CountPackets    = "packets"
+	CountBytes      = "bytes"
+	CountDropped    = "dropped"    // packets
+	CountAccepted   = "accepted"   // packets that a policy admitted
+	CountPassed     = "passed"     // packets that no policy is about
+	CountRules      = "rules"      // in the chain
+	CountRulesHook  = "rules_hook" // in the whole table
+	CountEntries    = "entries"    // that a script reports
+	CountSlots      = "slots"      // indices of a stats map
+	CountEntriesOf  = "entries."   // and the map's name
+	CountElementsOf = "elements."  // and the set's name
+)
 
 // Counter says what Read reads. Exactly one field is set.
 type Counter struct {

@@ -89,7 +89,7 @@ func xdpFilter(features, program string) func(Subject, int, Environment) (instan
 		command := func(args ...string) bundle.Program {
 			return bundle.Program{Argv: append([]string{"xdp-filter"}, args...)}
 		}
-		i.atServer(bundle.Tool{Do: command("load", "eth0", "-m", "native", "-f", features, "-p", "deny"), Metric: "attach_seconds"})
+		i.atServer(bundle.Tool{Do: command("load", "eth0", "-m", "native", "-f", features, "-p", "deny"), Metric: bundle.MetricAttach})
 		i.atServer(bundle.AdoptBPF{Handle: i.handle, Pins: xdpFilterPins, Maps: []string{xdpFilterMap}, Link: "eth0", Hook: bundle.HookXDPNative})
 		i.step(bundle.FillMap{Handle: i.handle, Map: xdpFilterMap, File: "addresses"})
 		i.attachNative(s, n)

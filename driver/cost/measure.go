@@ -213,7 +213,7 @@ func newCells(s Subject, n int) []*Cell {
 func loadSeconds(ex lab.Execution) float64 {
 	sum := 0.0
 	for _, o := range ex.Steps {
-		sum += o.Values["load_seconds"]
+		sum += o.Values[bundle.MetricLoad]
 	}
 	return sum
 }

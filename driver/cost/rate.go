@@ -337,15 +337,15 @@ func sampleOf(ex lab.Execution, sent string) (RateSample, error) {
 	case sent == Drop && arrived > 0:
 		return s, fmt.Errorf("%w: %d of %d packets that must be denied arrived", errUncounted, arrived, s.Frames)
 	case sent == Drop:
-		s.Counted = grown("dropped")
+		s.Counted = grown(bundle.CountDropped)
 	default:
 		s.Counted = arrived
 	}
 	if s.Counted == 0 || s.Counted > s.Frames+strays {
 		return s, fmt.Errorf("%w: %d frames were sent, %d counted", errUncounted, s.Frames, s.Counted)
 	}
-	if len(reads) > 0 && sent == Accept && grown("packets") < s.Counted {
-		return s, fmt.Errorf("%w: %d packets arrived, and the filter saw %d", errUncounted, s.Counted, grown("packets"))
+	if len(reads) > 0 && sent == Accept && grown(bundle.CountPackets) < s.Counted {
+		return s, fmt.Errorf("%w: %d packets arrived, and the filter saw %d", errUncounted, s.Counted, grown(bundle.CountPackets))
 	}
 	s.Counted = min(s.Counted, s.Frames)
 	return s, nil

@@ -166,8 +166,8 @@ func TestSizesOfClients(t *testing.T) {
 		key  string
 		size uint64
 	}{
-		"bridge+ipset":       {"elements." + ipsetName, 50 + 16},
-		"bridge+nft-set":     {"elements." + nftSet, 50 + 16},
+		"bridge+ipset":       {bundle.CountElementsOf + ipsetName, 50 + 16},
+		"bridge+nft-set":     {bundle.CountElementsOf + nftSet, 50 + 16},
 		"bridge+tc-hash":     {"entries.policy", 50 + 16},
 		"bridge+xdp-hash":    {"entries.policy", 50 + 16},
 		"bridge+tc-lpm":      {"entries.trie", 50 + 16},

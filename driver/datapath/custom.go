@@ -163,7 +163,7 @@ func (c custom) scripts() error {
 	r.Hook = &Hook{Node: c.node.Name, In: c.in, From: bundle.Counter{Script: program(keyCounters)}}
 	r.realised = append(r.realised, bundle.Expect{
 		What: fmt.Sprintf("entries that %s reports for %d policies", r.cell.Files[keyCounters].Path, r.policies.size()),
-		Key:  "entries", Op: bundle.Equal, Value: uint64(len(r.installed())),
+		Key:  bundle.CountEntries, Op: bundle.Equal, Value: uint64(len(r.installed())),
 	})
 	return nil
 }

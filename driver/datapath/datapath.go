@@ -268,7 +268,7 @@ func newRenderer(cell plan.Cell) *renderer {
 		Setup:    Setup{Topology: t, Network: NetworkBridge, Files: map[string]bundle.File{}},
 		cell:     cell,
 		policies: policiesOf(cell, t),
-		admits:   "accepted",
+		admits:   bundle.CountAccepted,
 	}
 }
 

@@ -122,11 +122,11 @@ func renderXDPFilter(r *renderer) error {
 	r.apply(at.node, at.in, bundle.Tool{
 		Do:     bundle.Program{Argv: []string{"xdp-filter", "load", "{name:" + at.link + "}", "-m", mode, "-f", r.six(familyIPv4, familyIPv6), "-p", otherwise}},
 		Undo:   &bundle.Program{Argv: []string{"xdp-filter", "unload", "{name:" + at.link + "}"}},
-		Metric: metricAttach,
+		Metric: bundle.MetricAttach,
 	})
 	r.apply(at.node, at.in, bundle.AdoptBPF{Handle: handle, Pins: xdpFilterPins, Maps: []string{table, xdpFilterStats}, Link: at.link, Hook: hook})
 	counter := &bundle.BPFCounter{Handle: handle, Stats: xdpFilterStats, Ranges: []bundle.StatRange{
-		{Key: "dropped", First: 0, Count: 2}, {Key: "accepted", First: 2, Count: 1}, // XDP_ABORTED, XDP_DROP; XDP_PASS
+		{Key: bundle.CountDropped, First: 0, Count: 2}, {Key: bundle.CountAccepted, First: 2, Count: 1}, // XDP_ABORTED, XDP_DROP; XDP_PASS
 	}}
 	r.Hook = &Hook{Node: at.node.Name, From: bundle.Counter{BPF: counter}}
 	r.guard(at.node, "", bundle.Guard{Handle: handle, JIT: true})
@@ -138,13 +138,10 @@ func renderXDPFilter(r *renderer) error {
 	r.apply(at.node, "", bundle.FillMap{Handle: handle, Map: table, File: r.file(table, []byte(lines))})
 	r.expectEntries(table, entries)
 	one := r.file("update."+table, []byte(xdpFilterLine(r.policies.extra(r.Topology.IPv6).Source.Addr(), xdpFilterSource)))
-	r.update(at.node, "", bundle.FillMap{Handle: handle, Map: table, File: one, Metric: MetricUpdate})
-	r.revert(at.node, "", bundle.FillMap{Handle: handle, Map: table, File: one, Delete: true, Metric: MetricUpdate})
+	r.update(at.node, "", bundle.FillMap{Handle: handle, Map: table, File: one, Metric: bundle.MetricUpdate})
+	r.revert(at.node, "", bundle.FillMap{Handle: handle, Map: table, File: one, Delete: true, Metric: bundle.MetricUpdate})
 	return nil
 }
-
-// metricAttach is how long loading a program of others took, apart from its policies.
-const metricAttach = "attach_seconds"
 
 // xdpFilterEntries are the policies as entries of xdp-filter's map, and, where
 // the rest is dropped, those without which no neighbour could be found: it
@@ -235,7 +232,7 @@ func renderBPFilter(r *renderer) error {
 	r.guard(node, "", bundle.Guard{Handle: handle, JIT: true})
 	r.realised = append(r.realised, bundle.Expect{
 		What: fmt.Sprintf("counters of bpfilter's %d rules, its policy and its errors", chain.frame+chain.rules),
-		Key:  "slots", Op: bundle.Equal, Value: uint64(chain.frame + chain.rules + 2),
+		Key:  bundle.CountSlots, Op: bundle.Equal, Value: uint64(chain.frame + chain.rules + 2),
 	})
 	if chain.elements > 0 {
 		counter.Maps = append(counter.Maps, bpfilterSet)
@@ -244,7 +241,7 @@ func renderBPFilter(r *renderer) error {
 	if r.policies.size() > 0 {
 		extra := r.policies.extra(r.Topology.IPv6)
 		swap := func(stdin string) bundle.Tool {
-			return bundle.Tool{Metric: MetricUpdate, Do: bundle.Program{
+			return bundle.Tool{Metric: bundle.MetricUpdate, Do: bundle.Program{
 				Argv: []string{"bfcli", "chain", "update", "--name", bpfilterChain, "--from-file", "/proc/self/fd/0"}, Stdin: stdin, Timeout: bpfilterLimit,
 			}}
 		}
@@ -265,17 +262,17 @@ type bfChain struct {
 
 // ranges say what the indices of the chain's counters mean.
 func (c bfChain) ranges(deny bool) []bundle.StatRange {
-	hit, miss := "accepted", "dropped"
+	hit, miss := bundle.CountAccepted, bundle.CountDropped
 	if deny {
 		hit, miss = miss, hit
 	}
 	if c.rules == 0 {
-		miss = "passed"
+		miss = bundle.CountPassed
 	}
 	at := uint32(c.frame + c.rules)
 	out := []bundle.StatRange{{Key: hit, First: uint32(c.frame), Count: uint32(c.rules)}, {Key: miss, First: at, Count: 1}, {Key: "errors", First: at + 1, Count: 1}}
 	if c.frame > 0 {
-		out = append(out, bundle.StatRange{Key: "passed", Count: uint32(c.frame)})
+		out = append(out, bundle.StatRange{Key: bundle.CountPassed, Count: uint32(c.frame)})
 	}
 	return out
 }

@@ -23,13 +23,6 @@ const (
 	filterNftInterval    = "nft-interval"
 )
 
-// Values of a rule set's counters under which an admitted packet that began a
-// connection is counted.
-const (
-	countAccepted = "accepted" // a policy admitted it
-	countPassed   = "passed"   // no policy denied it
-)
-
 // entry is one policy as a rule set states it: a source, and what it is let
 // (or not let) reach at the server. A host is a prefix of one address.
 type entry struct {
@@ -98,9 +91,9 @@ func (rs ruleset) render() (renderedRules, error) {
 	default:
 		out = rs.nft()
 	}
-	out.Admits = countAccepted
+	out.Admits = bundle.CountAccepted
 	if rs.Deny {
-		out.Admits = countPassed
+		out.Admits = bundle.CountPassed
 	}
 	return out, nil
 }
@@ -237,8 +230,8 @@ func netfilterFilter(r *renderer) error {
 	if rs.State != stateStateless {
 		r.guard(node, in, bundle.Guard{Conntrack: tableShare})
 	}
-	r.update(node, in, bundle.Rules{Tool: out.Update.Tool, File: r.file(out.Update.Name, out.Update.Data), Metric: MetricUpdate})
-	r.revert(node, in, bundle.Rules{Tool: out.Revert.Tool, File: r.file(out.Revert.Name, out.Revert.Data), Metric: MetricUpdate})
+	r.update(node, in, bundle.Rules{Tool: out.Update.Tool, File: r.file(out.Update.Name, out.Update.Data), Metric: bundle.MetricUpdate})
+	r.revert(node, in, bundle.Rules{Tool: out.Revert.Tool, File: r.file(out.Revert.Name, out.Revert.Data), Metric: bundle.MetricUpdate})
 	return nil
 }
 
@@ -249,10 +242,10 @@ func (out renderedRules) realised(n int) []bundle.Expect {
 	if len(out.Elements) > 0 {
 		what = fmt.Sprintf("rules in %s (one for all policies)", out.Counter.Chain)
 	}
-	expects := []bundle.Expect{{What: what, Key: "rules", Op: bundle.Equal, Value: out.Rules}}
+	expects := []bundle.Expect{{What: what, Key: bundle.CountRules, Op: bundle.Equal, Value: out.Rules}}
 	for _, name := range slices.Sorted(maps.Keys(out.Elements)) {
 		expects = append(expects, bundle.Expect{
-			What: fmt.Sprintf("elements of %s", name), Key: "elements." + name, Op: bundle.Equal, Value: out.Elements[name],
+			What: fmt.Sprintf("elements of %s", name), Key: bundle.CountElementsOf + name, Op: bundle.Equal, Value: out.Elements[name],
 		})
 	}
 	return expects

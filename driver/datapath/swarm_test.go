@@ -93,7 +93,7 @@ func TestSwarmProof(t *testing.T) {
 	if !vni {
 		t.Error("no probes are expected under the Swarm's identifier")
 	}
-	for _, at := range []string{"node1  data0", "node2  data0", "node1 overlayNetns vxlan0", "node2 overlayNetns vxlan0", "node1 client eth0", "node1 client2 eth0", "node2 server eth0"} {
+	for _, at := range []string{"node1  data0", "node2  data0", "node1 sandbox vxlan0", "node2 sandbox vxlan0", "node1 client eth0", "node1 client2 eth0", "node2 server eth0"} {
 		if !guarded[at] {
 			t.Errorf("the MTU of %q is not guarded, or another: %v", at, guarded)
 		}

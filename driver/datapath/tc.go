@@ -236,14 +236,14 @@ func (r *renderer) fillPolicies(n Node, handle string, s bpf.Structure, to table
 	}
 	for _, f := range add {
 		if r.asksSender(handle, f) {
-			r.update(r.Topology.Client.Node, "", r.fillMap(tcHandle(r.Topology.Client.Node), f, "add.", MetricUpdate))
+			r.update(r.Topology.Client.Node, "", r.fillMap(tcHandle(r.Topology.Client.Node), f, "add.", bundle.MetricUpdate))
 		}
-		r.update(n, "", r.fillMap(handle, f, "add.", MetricUpdate))
+		r.update(n, "", r.fillMap(handle, f, "add.", bundle.MetricUpdate))
 	}
 	for _, f := range remove {
-		r.revert(n, "", r.fillMap(handle, f, "remove.", MetricUpdate))
+		r.revert(n, "", r.fillMap(handle, f, "remove.", bundle.MetricUpdate))
 		if r.asksSender(handle, f) {
-			r.revert(r.Topology.Client.Node, "", r.fillMap(tcHandle(r.Topology.Client.Node), f, "remove.", MetricUpdate))
+			r.revert(r.Topology.Client.Node, "", r.fillMap(tcHandle(r.Topology.Client.Node), f, "remove.", bundle.MetricUpdate))
 		}
 	}
 	return nil
@@ -259,13 +259,10 @@ func (r *renderer) fillMap(handle string, f bpf.Fill, prefix, metric string) bun
 	return bundle.FillMap{Handle: handle, Map: f.Map, File: r.file(prefix+f.Map, []byte(f.Lines)), Delete: f.Delete, Metric: metric}
 }
 
-// MetricUpdate is the value of a step that updates by one policy, in seconds.
-const MetricUpdate = "update_seconds"
-
 func (r *renderer) expectEntries(m string, n int) {
 	r.realised = append(r.realised, bundle.Expect{
 		What: fmt.Sprintf("entries of map %s for %d policies", m, r.policies.size()),
-		Key:  "entries." + m, Op: bundle.Equal, Value: uint64(n),
+		Key:  bundle.CountEntriesOf + m, Op: bundle.Equal, Value: uint64(n),
 	})
 }
 

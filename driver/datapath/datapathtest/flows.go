@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/bpf"
+	"hookbed/driver/bundle"
 	"hookbed/driver/datapath"
 )
 
@@ -239,10 +240,10 @@ func (b *bench) grew(before, after map[string]float64, sent, dropped int) error 
 			errs = append(errs, fmt.Errorf("counter %q grew by %.0f, want at least %d (counters: %v)", key, grew, n, after))
 		}
 	}
-	atLeast("packets", sent+dropped)
-	atLeast("dropped", dropped)
+	atLeast(bundle.CountPackets, sent+dropped)
+	atLeast(bundle.CountDropped, dropped)
 	if len(b.policies.installed) > 0 && !b.policies.deny {
-		atLeast("accepted", 1)
+		atLeast(bundle.CountAccepted, 1)
 	}
 	return errors.Join(errs...)
 }

@@ -478,7 +478,7 @@ func (b *bench) other() error {
 // fresh: counters begin at 0, so after one proof they are small.
 func fresh(values map[string]float64) error {
 	const most = 10000
-	for _, key := range []string{"packets", "dropped", "accepted"} {
+	for _, key := range []string{bundle.CountPackets, bundle.CountDropped, bundle.CountAccepted} {
 		if values[key] > most {
 			return fmt.Errorf("counter %q is %.0f after one proof", key, values[key])
 		}

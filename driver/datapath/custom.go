@@ -98,7 +98,7 @@ func roomOf(name string, s plan.Spec, a plan.Arm) uint32 {
 	return uint32(room)
 }
 
-func refuseCustom(_ plan.Lab, fabric, _ string, o map[string]string) string {
+func refuseCustom(_ plan.Lab, fa fabric, _ string, o map[string]string) string {
 	switch {
 	case (o[keyApply] == "") == (o[keyObject] == ""):
 		return fmt.Sprintf("it is scripts or an object; write either %s = \"FILE\" or %s = \"FILE\"", keyApply, keyObject)
@@ -112,8 +112,8 @@ func refuseCustom(_ plan.Lab, fabric, _ string, o map[string]string) string {
 		return fmt.Sprintf("an object may have several programs; write %s = \"NAME\"", keyProgram)
 	case o[keyObject] != "" && o[keyRemove]+o[keyCounters] != "":
 		return fmt.Sprintf("an object is detached and its map \"stats\" read without scripts; remove %s and %s", keyRemove, keyCounters)
-	case fabric == fabricVeth && o[optIn] == inNode:
-		return fmt.Sprintf("on fabric %q no packet meets the node; write in = %q", fabric, inServer)
+	case fa.bare && o[optIn] == inNode:
+		return fmt.Sprintf("on fabric %q no packet meets the node; write in = %q", fa.name, inServer)
 	}
 	return ""
 }

@@ -179,10 +179,10 @@ func combined(fa fabric, fi filter) plan.DatapathEntry {
 			return mostPolicies(options, clients, fi.mostRules)
 		}
 	}
-	if fa.name == fabricVeth {
-		e.MaxClients, e.WhyClients = 1, "fabric \"veth\" is one link between two endpoints"
+	if fa.bare {
+		e.MaxClients, e.WhyClients = 1, fmt.Sprintf("fabric %q is one link between two endpoints", fa.name)
 	}
-	if fa.name == fabricVeth && !fi.inside {
+	if fa.bare && !fi.inside {
 		e.Impossible = "it belongs at the node's end of an endpoint's link, and here both ends are endpoints"
 	}
 	refuse := refuseFirst(refuseBare, refuseOverlay)
@@ -190,7 +190,7 @@ func combined(fa fabric, fi filter) plan.DatapathEntry {
 		refuse = refuseFirst(refuseBare, refuseOverlay, fi.refuse)
 	}
 	e.Refuse = func(lab plan.Lab, scenario string, options map[string]string) string {
-		return refuse(lab, fa.name, scenario, options)
+		return refuse(lab, fa, scenario, options)
 	}
 	return e
 }
@@ -207,13 +207,13 @@ func Render(cell plan.Cell) (Setup, error) {
 	if most, why := mostPolicies(cell.Factors, len(Layout(cell).Clients()), fi.mostRules); !fi.noPolicies && cell.Int(plan.FactorPolicies) > most {
 		return Setup{}, fmt.Errorf("render filter %q: it cannot be given %s policies, only %d: %s", fi.name, cell.Get(plan.FactorPolicies), most, why)
 	}
-	r := newRenderer(cell)
+	r := newRenderer(cell, fa)
 	r.common()
 	fa.build(r)
 	if err := fi.render(r); err != nil {
 		return Setup{}, fmt.Errorf("render filter %q on fabric %q: %w", fi.name, fa.name, err)
 	}
-	if fa.name == fabricBPF && !r.joined {
+	if fa.redirects && !r.joined {
 		if err := r.joinByTC(bpf.StructurePass, nil); err != nil {
 			return Setup{}, fmt.Errorf("render fabric %q: %w", fa.name, err)
 		}
@@ -251,6 +251,7 @@ func Check(s Setup, facts map[string]string) error {
 type renderer struct {
 	Setup
 	cell     plan.Cell
+	fabric   fabric
 	policies policies
 	// realised is what the kernel must hold once the policies are applied.
 	realised []bundle.Expect
@@ -262,11 +263,12 @@ type renderer struct {
 	admits string
 }
 
-func newRenderer(cell plan.Cell) *renderer {
+func newRenderer(cell plan.Cell, fa fabric) *renderer {
 	t := Layout(cell)
 	return &renderer{
 		Setup:    Setup{Topology: t, Network: NetworkBridge, Files: map[string]bundle.File{}},
 		cell:     cell,
+		fabric:   fa,
 		policies: policiesOf(cell, t),
 		admits:   bundle.CountAccepted,
 	}

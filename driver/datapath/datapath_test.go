@@ -398,8 +398,8 @@ func TestNativeXDPWantsQueues(t *testing.T) {
 		{plan.ProviderLibvirt, plan.Localhost, attachNative, 1, false},
 		{plan.ProviderLocal, plan.MultiHost, attachNative, 0, false},
 	} {
-		lab := plan.Lab{Provider: tc.provider, VCPUs: 2, Queues: tc.queues}
-		if got := refuseXDP(lab, fabricBridge, tc.scenario, map[string]string{optAttach: tc.attach, optWhere: whereEdge}); (got != "") != tc.refused {
+		lab, bridge := plan.Lab{Provider: tc.provider, VCPUs: 2, Queues: tc.queues}, fabrics()[0]
+		if got := refuseXDP(lab, bridge, tc.scenario, map[string]string{optAttach: tc.attach, optWhere: whereEdge}); (got != "") != tc.refused {
 			t.Errorf("%+v: %q", tc, got)
 		}
 	}

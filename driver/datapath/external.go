@@ -68,7 +68,7 @@ func xdpFilterPolicy() plan.Option {
 	return o
 }
 
-func refuseXDPFilter(_ plan.Lab, _, _ string, o map[string]string) string {
+func refuseXDPFilter(_ plan.Lab, _ fabric, _ string, o map[string]string) string {
 	switch o[optPolicy] {
 	case policyL4:
 		return fmt.Sprintf("xdp-filter admits or drops by address OR by port, and cannot ask for both; write policy = %q, or filter = %q", policyL3, "xdp-hash")
@@ -78,14 +78,14 @@ func refuseXDPFilter(_ plan.Lab, _, _ string, o map[string]string) string {
 	return ""
 }
 
-func refuseBPFilter(_ plan.Lab, fabric, _ string, o map[string]string) string {
+func refuseBPFilter(_ plan.Lab, fa fabric, _ string, o map[string]string) string {
 	switch {
 	case o[optForm] == formSet && o[optMatch] != matchLast:
 		return fmt.Sprintf("a set has no order; remove match, or write form = %q", formLinear)
-	case o[optHook] == hookXDP && fabric == fabricBPF: // it is generic XDP
-		return fmt.Sprintf("generic XDP does not see what was redirected, which is all that fabric %q delivers; write hook = %q", fabricBPF, hookTC)
-	case o[optHook] == hookForward && (fabric == fabricBPF || fabric == fabricVeth):
-		return fmt.Sprintf("fabric %q takes packets past the node's netfilter; write hook = %q", fabric, hookInput)
+	case o[optHook] == hookXDP && fa.redirects: // it is generic XDP
+		return fmt.Sprintf("generic XDP does not see what was redirected, which is all that fabric %q delivers; write hook = %q", fa.name, hookTC)
+	case o[optHook] == hookForward && fa.pastNetfilter:
+		return fmt.Sprintf("fabric %q takes packets past the node's netfilter; write hook = %q", fa.name, hookInput)
 	}
 	return ""
 }
@@ -178,7 +178,7 @@ func (r *renderer) neighbours(at attachPoint) []netip.Addr {
 	switch {
 	case at.in == "":
 		return []netip.Addr{r.Topology.Client.Node.Data}
-	case r.fabric() == fabricBridge:
+	case r.fabric.bridged:
 		return []netip.Addr{r.Topology.Server.Node.Gateway}
 	}
 	return nil // they are permanent entries, or the client's

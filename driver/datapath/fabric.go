@@ -13,18 +13,34 @@ type fabric struct {
 	base bool
 	// mechanism of the programs that it has even where there is no filter.
 	mechanism string
+	// bare: one link between two endpoints is all, and no packet meets a node.
+	bare bool
+	// bridged: the endpoints of a node are ports of a bridge.
+	bridged bool
+	// pastNetfilter: packets between endpoints do not meet the node's netfilter.
+	pastNetfilter bool
+	// redirects: programs of the tc object join the endpoints, whatever the filter is
+	// (joinByTC), and deliver by bpf_redirect.
+	redirects bool
 	options   []plan.Option
 	build     func(*renderer)
 }
 
 func fabrics() []fabric {
+	delivery := plan.Option{Key: optDelivery, Role: catalog.RolePath, Allowed: []string{deliverRedirect, deliverPeer, deliverNetkit},
+		Doc: "bpf_redirect to the veth, bpf_redirect_peer into the endpoint (Linux 5.10), or netkit pairs instead of veths (6.7)"}
 	return []fabric{
-		{name: fabricBridge, base: true, doc: "Docker's bridge, or a plain one for namespaces", build: bridgeFabric, options: overlayOptions()},
-		{name: fabricRouted, doc: "a route for each endpoint's veth, no bridge", build: routedFabric, options: overlayOptions()},
-		{name: fabricBPF, doc: "tc programs that redirect between the endpoints' links; no bridge, no netfilter on the node", build: bpfFabric, mechanism: catalog.TC,
-			options: append([]plan.Option{{Key: optDelivery, Role: catalog.RolePath, Allowed: []string{deliverRedirect, deliverPeer, deliverNetkit},
-				Doc: "bpf_redirect to the veth, bpf_redirect_peer into the endpoint (Linux 5.10), or netkit pairs in the place of veths (6.7)"}}, overlayOptions()...)},
-		{name: fabricVeth, doc: "reference: one veth pair between the endpoints, no node", build: vethFabric},
+		{
+			name: fabricBridge, doc: "Docker's bridge, or a plain one for namespaces", base: true, bridged: true,
+			options: overlayOptions(), build: bridgeFabric,
+		},
+		{name: fabricRouted, doc: "a route for each endpoint's veth, no bridge", options: overlayOptions(), build: routedFabric},
+		{
+			name: fabricBPF, doc: "tc programs that redirect between the endpoints' links; no bridge, no netfilter on the node",
+			mechanism: catalog.TC, pastNetfilter: true, redirects: true,
+			options: append([]plan.Option{delivery}, overlayOptions()...), build: bpfFabric,
+		},
+		{name: fabricVeth, doc: "reference: one veth pair between the endpoints, no node", bare: true, pastNetfilter: true, build: vethFabric},
 	}
 }
 
@@ -146,7 +162,7 @@ func (r *renderer) routesBetweenNodes() {
 		return
 	}
 	switch {
-	case r.overlay() && r.fabric() == fabricBPF:
+	case r.overlay() && r.fabric.redirects:
 		r.keysBetweenNodes()
 		return
 	case r.overlay():

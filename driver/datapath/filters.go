@@ -88,14 +88,14 @@ func tableOptions(s bpf.Structure) []plan.Option {
 	return nil // a list has its entries always, and a trie never before they come
 }
 
-func refuseDenyOf2017(_ plan.Lab, _, _ string, o map[string]string) string {
+func refuseDenyOf2017(_ plan.Lab, _ fabric, _ string, o map[string]string) string {
 	if o[optAction] == actionDeny {
 		return fmt.Sprintf("Cilium's policy of 2017 could only admit; write action = %q, or filter = %q", actionAllow, "tc-hash")
 	}
 	return ""
 }
 
-func refuseFirstOf2017(_ plan.Lab, _, _ string, o map[string]string) string {
+func refuseFirstOf2017(_ plan.Lab, _ fabric, _ string, o map[string]string) string {
 	if o[optEnforce] == enforceFirst {
 		return fmt.Sprintf("Cilium's policy of 2017 asks ports of new connections only, so connections come first; write enforce = %q, or filter = %q", enforceAll, "tc-hash")
 	}
@@ -103,7 +103,7 @@ func refuseFirstOf2017(_ plan.Lab, _, _ string, o map[string]string) string {
 }
 
 // refuseNetkitAttach: a netkit pair has hooks of its own.
-func refuseNetkitAttach(_ plan.Lab, _, _ string, o map[string]string) string {
+func refuseNetkitAttach(_ plan.Lab, _ fabric, _ string, o map[string]string) string {
 	if o[optDelivery] == deliverNetkit && o[optAttach] == attachTCX {
 		return fmt.Sprintf("programs are attached to a netkit pair by its own hooks; remove attach, or write delivery = %q", deliverRedirect)
 	}

@@ -130,7 +130,7 @@ func (rs ruleset) check() error {
 
 // refuseNetfilter is netfilterRefuses for the plan's loader.
 func refuseNetfilter(filter string) refusal {
-	return func(_ plan.Lab, _, _ string, o map[string]string) string {
+	return func(_ plan.Lab, _ fabric, _ string, o map[string]string) string {
 		return netfilterRefuses(filter, o[optPolicy], o[optPlacement])
 	}
 }

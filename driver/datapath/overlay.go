@@ -45,12 +45,12 @@ func overlayOptions() []plan.Option {
 }
 
 // refuseOverlay: what an overlay cannot be together with.
-func refuseOverlay(lab plan.Lab, fabric, scenario string, o map[string]string) string {
+func refuseOverlay(lab plan.Lab, fa fabric, scenario string, o map[string]string) string {
 	if !overlaid(o[OptOverlay]) {
 		return ""
 	}
 	if o[OptOverlay] == OverlayDocker {
-		if why := refuseSwarm(lab, fabric, o); why != "" {
+		if why := refuseSwarm(lab, fa, o); why != "" {
 			return why
 		}
 	}
@@ -284,10 +284,10 @@ func (r *renderer) sentIdentities() (out []sentIdentity) {
 	}
 	for _, p := range tries {
 		id, whose := r.vni(), "all"
-		if r.fabric() == fabricBPF {
+		if r.fabric.redirects {
 			id, whose = r.identities[netip.MustParseAddr(p.From)], p.From
 		}
-		if r.fabric() == fabricBPF && id == 0 {
+		if r.fabric.redirects && id == 0 {
 			id = bpf.IdentityWorld
 		}
 		known := false

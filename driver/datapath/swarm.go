@@ -41,7 +41,7 @@ func NeedsSwarm(cell plan.Cell) bool { return cell.Get(OptOverlay) == OverlayDoc
 func (r *renderer) swarm() bool { return NeedsSwarm(r.cell) }
 
 // refuseSwarm: where there is no Swarm, and what does not see its packets.
-func refuseSwarm(lab plan.Lab, fabric string, o map[string]string) string {
+func refuseSwarm(lab plan.Lab, fa fabric, o map[string]string) string {
 	without := fmt.Sprintf("overlay = %q", overlayVXLAN)
 	switch {
 	case lab.Clock == plan.ClockVirtual:
@@ -52,7 +52,7 @@ func refuseSwarm(lab plan.Lab, fabric string, o map[string]string) string {
 		return fmt.Sprintf("engines of a Swarm speak with each other on the management network, of which each hypervisor has its own; place all nodes on one hypervisor, or write %s", without)
 	case lab.Endpoint != plan.EndpointDocker:
 		return fmt.Sprintf("an engine joins containers to its overlay network and nothing else; write endpoint = %q, or %s", plan.EndpointDocker, without)
-	case fabric != fabricBridge:
+	case !fa.bridged:
 		return fmt.Sprintf("Docker's overlay network is a bridge of the engine's; write fabric = %q, or %s", fabricBridge, without)
 	case o[optPlacement] == placementForward || o[optPlacement] == placementBridge:
 		return fmt.Sprintf("its packets never meet the node's FORWARD or DOCKER-USER: its bridge is in a namespace of the engine's; write placement = %q, or %s", placementInput, without)

@@ -7,7 +7,6 @@ import (
 
 	"hookbed/bpf"
 	"hookbed/driver/bundle"
-	"hookbed/driver/plan"
 )
 
 // Handles of loaded objects: one helper may hold several nodes, and a node two
@@ -25,7 +24,7 @@ func (r *renderer) tcFilter(s bpf.Structure) error {
 		return err
 	}
 	r.guardConntrack(s)
-	if r.fabric() == fabricBPF {
+	if r.fabric.redirects {
 		return r.joinByTC(s, fill)
 	}
 	n, link := r.Topology.Server.Node, r.Topology.Server.PeerLink()
@@ -55,7 +54,7 @@ func (r *renderer) tcFilter(s bpf.Structure) error {
 
 // guardConntrack looks at the programs' own table of connections.
 func (r *renderer) guardConntrack(s bpf.Structure) {
-	if s == bpf.StructurePass && r.fabric() != fabricBPF {
+	if s == bpf.StructurePass && !r.fabric.redirects {
 		return // keeps none
 	}
 	n := r.Topology.Server.Node
@@ -252,7 +251,7 @@ func (r *renderer) fillPolicies(n Node, handle string, s bpf.Structure, to table
 // asksSender says whether a table is the sender's node's as well: that of
 // identities, where the tunnel tells them.
 func (r *renderer) asksSender(handle string, f bpf.Fill) bool {
-	return r.overlay() && r.fabric() == fabricBPF && handle == tcHandle(r.Topology.Server.Node) && f.Map == bpf.MapIdentities
+	return r.overlay() && r.fabric.redirects && handle == tcHandle(r.Topology.Server.Node) && f.Map == bpf.MapIdentities
 }
 
 func (r *renderer) fillMap(handle string, f bpf.Fill, prefix, metric string) bundle.FillMap {
@@ -322,5 +321,3 @@ func onOff(on bool) string {
 	}
 	return "00"
 }
-
-func (r *renderer) fabric() string { return r.cell.Get(plan.FactorFabric) }

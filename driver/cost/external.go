@@ -79,7 +79,7 @@ func xdpFilter(features, program string) func(Subject, int, Environment) (instan
 		if n > xdpFilterMax {
 			return instance{}, fmt.Errorf("%w: its table has room for %d addresses", errAbsent, xdpFilterMax)
 		}
-		cell, err := cellOf("bridge", ExternalXDPFilter, n)
+		cell, err := cellOf(fabricBase, ExternalXDPFilter, n)
 		if err != nil {
 			return instance{}, err
 		}
@@ -124,7 +124,7 @@ func bpfilter(options map[string]string) func(Subject, int, Environment) (instan
 		if err := env.check(); err != nil {
 			return instance{}, err
 		}
-		cell, err := cellOf("bridge", ExternalBPFilter, n)
+		cell, err := cellOf(fabricBase, ExternalBPFilter, n)
 		if err != nil {
 			return instance{}, err
 		}

@@ -65,7 +65,7 @@ func arms(t *testing.T, policies ...int) *plan.Plan {
 			if filter == "none" && n > 0 {
 				continue
 			}
-			c, err := cellOf("bridge", filter, n)
+			c, err := cellOf(fabricBase, filter, n)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -80,7 +80,7 @@ func SubjectsOf(catalog []plan.DatapathEntry) []Subject {
 	// With a TTL of 1 the verdict is reached but nothing rewritten or redirected,
 	// so that every run sees the same frame.
 	joining := Subject{Name: "cilium-like", Hook: HookTC, Doc: "tc-hash within the program that joins endpoints", Accept: tcOK, ttl: 1,
-		render: oursAs("tc-hash", "bpf", bpf.ProgFromEndpoint)}
+		render: oursAs("tc-hash", datapath.FabricBPF, bpf.ProgFromEndpoint)}
 	return slices.Concat(programs(catalog, words.TC, policyFirst), []Subject{joining}, programs(catalog, words.XDP), externalSubjects())
 }
 
@@ -109,7 +109,7 @@ func programs(catalog []plan.DatapathEntry, mechanism string, variants ...Subjec
 }
 
 // fabricBase is where filters are measured: it has no programs of its own.
-const fabricBase = "bridge"
+const fabricBase = datapath.FabricBridge
 
 // ours renders a subject named like the filter of an arm.
 func ours(fabric, program string) func(Subject, int, Environment) (instance, error) {

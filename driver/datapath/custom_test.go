@@ -12,7 +12,7 @@ import (
 // TestObjectsOfUsersAreLookedInto: the catalog's entry finds in the object file
 // what the setup would ask of it, and blames the key that says it.
 func TestObjectsOfUsersAreLookedInto(t *testing.T) {
-	inspect := entryOf(t, crossName(fabricBridge, filterCustom)).Inspect
+	inspect := entryOf(t, crossName(FabricBridge, filterCustom)).Inspect
 	for name, c := range map[string]struct {
 		object  []byte
 		options map[string]string
@@ -58,7 +58,7 @@ func TestRoomIsWhatASetupFills(t *testing.T) {
 		for _, kind := range []string{policyL3, policyL4} {
 			for entries, tables := range map[string][]string{entriesHash: {bpf.MapPolicy}, entriesTrie: {bpf.MapTrie}, entriesList: {bpf.MapList, bpf.MapListMatch}} {
 				o := map[string]string{optAction: action, optPolicy: kind}
-				c := cellOf(t, crossName(fabricBridge, "xdp-hash"), plan.Localhost, plan.EndpointNetns, 100, o)
+				c := cellOf(t, crossName(FabricBridge, "xdp-hash"), plan.Localhost, plan.EndpointNetns, 100, o)
 				c.Factors[plan.FactorClients] = "4"
 				ps := policiesOf(c, Layout(c))
 				fills, err := bpf.XDPFills(structures()[entries], append(ps.installed(Layout(c)), ps.extra(false)))

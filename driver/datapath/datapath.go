@@ -124,12 +124,12 @@ type preset struct{ name, fabric, filter, doc string }
 
 func presets() []preset {
 	return []preset{
-		{"docker", fabricBridge, "none", "Docker's bridge (or a plain one for namespaces), no policy"},
-		{"iptables", fabricBridge, "iptables-legacy", "the study's: bridge and a linear list of iptables-legacy rules"},
-		{"cilium-like", fabricBPF, "tc-hash", "tc programs at the veths: conntrack, identity hash policy, redirect; no bridge, no netfilter"},
-		{"xdp", fabricBridge, "xdp-hash", "bridge and a stateless XDP hash policy: on the server's veth (localhost) or its node's NIC (multi-host)"},
-		{"xdp-pass", fabricBridge, "xdp-pass", "control for xdp: a program at the same place that passes every packet"},
-		{"control", fabricBridge, "tc-control", "positive control: bridge and a tc program at the server's eth0 whose cost in instructions is known"},
+		{"docker", FabricBridge, "none", "Docker's bridge (or a plain one for namespaces), no policy"},
+		{"iptables", FabricBridge, "iptables-legacy", "the study's: bridge and a linear list of iptables-legacy rules"},
+		{"cilium-like", FabricBPF, "tc-hash", "tc programs at the veths: conntrack, identity hash policy, redirect; no bridge, no netfilter"},
+		{"xdp", FabricBridge, "xdp-hash", "bridge and a stateless XDP hash policy: on the server's veth (localhost) or its node's NIC (multi-host)"},
+		{"xdp-pass", FabricBridge, "xdp-pass", "control for xdp: a program at the same place that passes every packet"},
+		{"control", FabricBridge, "tc-control", "positive control: bridge and a tc program at the server's eth0 whose cost in instructions is known"},
 	}
 }
 

@@ -31,16 +31,16 @@ func fabrics() []fabric {
 		Doc: "bpf_redirect to the veth, bpf_redirect_peer into the endpoint (Linux 5.10), or netkit pairs instead of veths (6.7)"}
 	return []fabric{
 		{
-			name: fabricBridge, doc: "Docker's bridge, or a plain one for namespaces", base: true, bridged: true,
+			name: FabricBridge, doc: "Docker's bridge, or a plain one for namespaces", base: true, bridged: true,
 			options: overlayOptions(), build: bridgeFabric,
 		},
-		{name: fabricRouted, doc: "a route for each endpoint's veth, no bridge", options: overlayOptions(), build: routedFabric},
+		{name: FabricRouted, doc: "a route for each endpoint's veth, no bridge", options: overlayOptions(), build: routedFabric},
 		{
-			name: fabricBPF, doc: "tc programs that redirect between the endpoints' links; no bridge, no netfilter on the node",
+			name: FabricBPF, doc: "tc programs that redirect between the endpoints' links; no bridge, no netfilter on the node",
 			mechanism: catalog.TC, pastNetfilter: true, redirects: true,
 			options: append([]plan.Option{delivery}, overlayOptions()...), build: bpfFabric,
 		},
-		{name: fabricVeth, doc: "reference: one veth pair between the endpoints, no node", bare: true, pastNetfilter: true, build: vethFabric},
+		{name: FabricVeth, doc: "reference: one veth pair between the endpoints, no node", bare: true, pastNetfilter: true, build: vethFabric},
 	}
 }
 

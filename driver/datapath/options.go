@@ -7,13 +7,16 @@ import (
 	"hookbed/driver/plan"
 )
 
-// Fabrics, option keys and their levels.
+// Names of the fabrics.
 const (
-	fabricBridge = "bridge"
-	fabricRouted = "routed"
-	fabricBPF    = "bpf"
-	fabricVeth   = "veth"
+	FabricBridge = "bridge"
+	FabricRouted = "routed"
+	FabricBPF    = "bpf"
+	FabricVeth   = "veth"
+)
 
+// Option keys and their levels.
+const (
 	optPolicy     = "policy"
 	optAction     = "action"
 	optFamily     = "family"

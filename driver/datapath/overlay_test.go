@@ -11,7 +11,7 @@ import (
 
 // overlayArms are one arm of each fabric that has overlays.
 func overlayArms() map[string]string {
-	return map[string]string{fabricBridge: "iptables", fabricRouted: crossName(fabricRouted, "tc-hash"), fabricBPF: "cilium-like"}
+	return map[string]string{FabricBridge: "iptables", FabricRouted: crossName(FabricRouted, "tc-hash"), FabricBPF: "cilium-like"}
 }
 
 // TestGoldenOverlay fixes what nodes get with an overlay between them.
@@ -181,12 +181,12 @@ func TestOverlayRefusals(t *testing.T) {
 		{"xdp", plan.MultiHost, map[string]string{optWhere: whereNIC}, "outer packets only"},
 		{"xdp", plan.MultiHost, map[string]string{optWhere: whereEndpoint}, ""},
 		{"xdp-pass", plan.MultiHost, nil, "outer packets only"},
-		{crossName(fabricBridge, "offloads-off"), plan.MultiHost, nil, "outer packets only"},
-		{crossName(fabricBridge, filterXDPFilter), plan.MultiHost, nil, "outer packets only"},
-		{crossName(fabricBridge, filterCustom), plan.MultiHost, map[string]string{keyApply: "a", keyCounters: "c", keyLink: DataLink}, "another link"},
+		{crossName(FabricBridge, "offloads-off"), plan.MultiHost, nil, "outer packets only"},
+		{crossName(FabricBridge, filterXDPFilter), plan.MultiHost, nil, "outer packets only"},
+		{crossName(FabricBridge, filterCustom), plan.MultiHost, map[string]string{keyApply: "a", keyCounters: "c", keyLink: DataLink}, "another link"},
 		{"iptables", plan.MultiHost, map[string]string{optPlacement: placementForward}, ""},
 		{"cilium-like", plan.MultiHost, nil, ""},
-		{crossName(fabricVeth, "none"), plan.MultiHost, nil, "one link between two endpoints"},
+		{crossName(FabricVeth, "none"), plan.MultiHost, nil, "one link between two endpoints"},
 	} {
 		d := entryOf(t, tc.datapath)
 		o := map[string]string{OptOverlay: overlayVXLAN, optUDPcsum: udpcsumOn}

@@ -53,7 +53,7 @@ func refuseSwarm(lab plan.Lab, fa fabric, o map[string]string) string {
 	case lab.Endpoint != plan.EndpointDocker:
 		return fmt.Sprintf("an engine joins containers to its overlay network and nothing else; write endpoint = %q, or %s", plan.EndpointDocker, without)
 	case !fa.bridged:
-		return fmt.Sprintf("Docker's overlay network is a bridge of the engine's; write fabric = %q, or %s", fabricBridge, without)
+		return fmt.Sprintf("Docker's overlay network is a bridge of the engine's; write fabric = %q, or %s", FabricBridge, without)
 	case o[optPlacement] == placementForward || o[optPlacement] == placementBridge:
 		return fmt.Sprintf("its packets never meet the node's FORWARD or DOCKER-USER: its bridge is in a namespace of the engine's; write placement = %q, or %s", placementInput, without)
 	case o[optHook] == hookForward:

@@ -154,8 +154,8 @@ func TestSwarmRefusals(t *testing.T) {
 	}{
 		{"iptables", plan.MultiHost, vmLab(), nil, ""},
 		{"docker", plan.MultiHost, vmLab(), nil, ""},
-		{crossName(fabricBridge, filterIpset), plan.MultiHost, vmLab(), nil, ""},
-		{crossName(fabricBridge, filterNftVmap), plan.MultiHost, vmLab(), nil, ""},
+		{crossName(FabricBridge, filterIpset), plan.MultiHost, vmLab(), nil, ""},
+		{crossName(FabricBridge, filterNftVmap), plan.MultiHost, vmLab(), nil, ""},
 		{"xdp", plan.MultiHost, vmLab(), map[string]string{optWhere: whereEndpoint}, ""},
 		{"iptables", plan.MultiHost, local, nil, `write provider = "libvirt", or overlay = "vxlan"`},
 		{"iptables", plan.MultiHost, ssh, nil, `nodes of provider "ssh"`},
@@ -166,12 +166,12 @@ func TestSwarmRefusals(t *testing.T) {
 		{"iptables", plan.Localhost, vmLab(), nil, `scenarios = ["multi-host"]`},
 		{"iptables", plan.MultiHost, vmLab(), map[string]string{optFamily: familyIPv6}, `family = "ipv4"`},
 		{"iptables", plan.MultiHost, vmLab(), map[string]string{optPlacement: placementForward}, `write placement = "input"`},
-		{crossName(fabricBridge, filterNftLinear), plan.MultiHost, vmLab(), map[string]string{optPlacement: placementBridge}, `write placement = "input"`},
+		{crossName(FabricBridge, filterNftLinear), plan.MultiHost, vmLab(), map[string]string{optPlacement: placementBridge}, `write placement = "input"`},
 		{"cilium-like", plan.MultiHost, vmLab(), nil, `write fabric = "bridge"`},
-		{crossName(fabricRouted, "none"), plan.MultiHost, vmLab(), nil, `write fabric = "bridge"`},
+		{crossName(FabricRouted, "none"), plan.MultiHost, vmLab(), nil, `write fabric = "bridge"`},
 		{"xdp", plan.MultiHost, vmLab(), nil, "UDP port 4788"},
-		{crossName(fabricBridge, filterBPFilter), plan.MultiHost, vmLab(), map[string]string{optHook: hookForward}, `write hook = "input"`},
-		{crossName(fabricBridge, filterCustom), plan.MultiHost, vmLab(), map[string]string{keyApply: "a", keyCounters: "c", keyRemove: "r", optIn: inNode}, `write in = "server"`},
+		{crossName(FabricBridge, filterBPFilter), plan.MultiHost, vmLab(), map[string]string{optHook: hookForward}, `write hook = "input"`},
+		{crossName(FabricBridge, filterCustom), plan.MultiHost, vmLab(), map[string]string{keyApply: "a", keyCounters: "c", keyRemove: "r", optIn: inNode}, `write in = "server"`},
 	} {
 		d := entryOf(t, tc.datapath)
 		o := map[string]string{OptOverlay: OverlayDocker}

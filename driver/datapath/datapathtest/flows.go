@@ -520,9 +520,9 @@ func (b *bench) unrelated() error {
 func (b *bench) node() error {
 	to := b.set.Topology.Client.Node.Gateway
 	switch b.arm.Fabric {
-	case "veth": // has no node
+	case datapath.FabricVeth: // has no node
 		return nil
-	case "bpf": // the gateway is nobody's address
+	case datapath.FabricBPF: // the gateway is nobody's address
 		if to = b.set.Topology.Client.Node.Data; to.Is6() && !b.set.Topology.MultiHost() {
 			return nil // the node has none of IPv6
 		}

@@ -2,6 +2,7 @@ package workload
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -130,4 +131,62 @@ func parseNetperf(data []byte, alone bool) ([]Metric, error) {
 		out = append(out, Metric{s.metric, s.unit, v * s.scale})
 	}
 	return out, nil
+}
+
+// netperfEvidence: a client that is stopped within a transaction makes that one as
+// long; one that is stopped between two spends that time in none.
+func netperfEvidence(cell plan.Cell, data []byte) (Evidence, error) {
+	values := keyvals(data)
+	given := map[string]float64{}
+	for key, most := range map[string]float64{
+		"THROUGHPUT": mostRate, "MEAN_LATENCY": mostSeconds * 1e6, "P50_LATENCY": mostSeconds * 1e6, "P99_LATENCY": mostSeconds * 1e6,
+		keyLongest: mostSeconds * 1e6, keyElapsed: mostSeconds,
+	} {
+		if values[key] == "" {
+			continue // not asked for
+		}
+		var err error
+		if given[key], err = number(key, values[key], most); err != nil {
+			return Evidence{}, err
+		}
+	}
+	rate, elapsed := given["THROUGHPUT"], given[keyElapsed]
+	e := Evidence{Seconds: elapsed, Transactions: rate * max(0, elapsed-elapsedError)}
+	if elapsed == 0 {
+		e.Transactions = rate * cell.Duration(plan.FactorDuration).Seconds()
+	}
+	if n := cell.Int(plan.FactorCount); n > 0 {
+		e.Transactions = float64(n)
+	}
+	if rate > 0 && elapsed > 0 {
+		e.Hole = netperfHole(given)
+	}
+	return e, nil
+}
+
+// netperfHole judges netperf's figures, by key. A path on which every transaction
+// takes long is slow and has no hole: what counts is longer than the median.
+func netperfHole(given map[string]float64) Hole {
+	rate, elapsed := given["THROUGHPUT"], given[keyElapsed]
+	mean, p50, p99, longest := given["MEAN_LATENCY"]/1e6, given["P50_LATENCY"]/1e6, given["P99_LATENCY"]/1e6, given[keyLongest]/1e6
+	if longest-p50 >= holeLimit(elapsed) {
+		out := fmt.Sprintf("one transaction took %.3g s of the measured %.3g s, 99 of 100 at most %.3g s", longest, elapsed, p99)
+		if mean > p99 {
+			out += fmt.Sprintf(", which is less than the mean of %.3g s", mean)
+		}
+		return Hole{Seconds: longest, Why: out}
+	}
+	covered := rate * mean
+	if covered > mostCovered {
+		return Hole{Seconds: math.Inf(1), Why: fmt.Sprintf("the transactions add up to %.3g s of the measured %.3g s: the clock was set", covered*elapsed, elapsed)}
+	}
+	// At least this long took the slowest of 100, all together.
+	if slow := rate * elapsed * (mean - p99); slow >= holeLimit(elapsed) {
+		return Hole{Seconds: slow, Resent: true,
+			Why: fmt.Sprintf("the mean of %.3g s is above what 99 of 100 transactions took, %.3g s: the others took %.3g s of the measured %.3g s", mean, p99, slow, elapsed)}
+	}
+	if open := elapsed * (1 - covered); mean > 0 && open >= max(leastHole, openShare*elapsed) {
+		return Hole{Seconds: open, Why: fmt.Sprintf("%.3g s of the measured %.3g s lie outside all transactions", open, elapsed)}
+	}
+	return Hole{}
 }

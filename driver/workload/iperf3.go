@@ -5,10 +5,39 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 
+	"hookbed/analysis/catalog"
+	"hookbed/driver/bundle"
 	"hookbed/driver/plan"
 )
+
+// Metrics of iperf3.
+const (
+	metricThroughput     = "throughput"
+	metricRetransmits    = "retransmits"
+	metricRTT            = "rtt_mean"
+	metricStreamFairness = "stream_fairness"
+)
+
+// stream is the study's measure of throughput.
+func stream() workload {
+	return workload{
+		WorkloadEntry: plan.WorkloadEntry{
+			Name: "TCP_STREAM", Doc: "iperf3, bulk TCP; bits received a second", Streams: true, Protocol: catalog.TCP, Tool: "iperf3", Figure: "throughput",
+			Study:    map[string]string{plan.Localhost: "5", plan.MultiHost: "7"},
+			Headline: []catalog.Metric{{Name: metricThroughput, Title: "throughput", Unit: "bit/s", Higher: true}},
+			Metrics: slices.Concat([]catalog.Metric{{Name: metricRetransmits, Unit: "1"}, {Name: metricRTT, Unit: "s"},
+				{Name: metricStreamFairness, Unit: "1", Higher: true}}, sharing(metricThroughput, "bit/s")),
+			Work: catalog.Work{Name: "MiB", Instructions: "instructions_per_mib", Bytes: 1 << 20},
+		},
+		raw:    ".json",
+		amount: metricThroughput, combine: map[string]combine{metricRTT: average, metricStreamFairness: average},
+		server: iperfServer, each: true, client: iperfClient, parse: parseIperf, evidence: iperfEvidence,
+		turns: bundle.SchedBatch, // several threads, which real time does not suit
+	}
+}
 
 // iperfServer serves one test at a time, so that each client has its own.
 func iperfServer(t Target, port int) []string {
@@ -92,13 +121,13 @@ func parseIperf(data []byte, alone bool) ([]Metric, error) {
 	if alone && bits == 0 {
 		return nil, errors.New("no bits received")
 	}
-	out := []Metric{{"throughput", "bit/s", bits}}
+	out := []Metric{{metricThroughput, "bit/s", bits}}
 	if r.End.Sent != nil && r.End.Sent.Retransmits.given() {
 		n, err := r.End.Sent.Retransmits.value("sum_sent.retransmits", mostCount)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, Metric{"retransmits", "1", n})
+		out = append(out, Metric{metricRetransmits, "1", n})
 	}
 	streams, err := r.perStream()
 	return append(out, streams...), err
@@ -127,10 +156,10 @@ func (r iperfReport) perStream() (out []Metric, err error) {
 		received = append(received, bits)
 	}
 	if len(rtts) > 0 {
-		out = append(out, Metric{"rtt_mean", "s", sum(rtts) / float64(len(rtts))})
+		out = append(out, Metric{metricRTT, "s", sum(rtts) / float64(len(rtts))})
 	}
 	if len(received) > 1 && sum(received) > 0 {
-		out = append(out, Metric{"stream_fairness", "1", jain(received)})
+		out = append(out, Metric{metricStreamFairness, "1", jain(received)})
 	}
 	return out, nil
 }

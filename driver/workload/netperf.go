@@ -12,6 +12,17 @@ import (
 	"hookbed/driver/plan"
 )
 
+// Metrics of netperf.
+const (
+	metricRate        = "rate"
+	metricLatencyMean = "latency_mean"
+	metricLatency50   = "latency_p50"
+	metricLatency90   = "latency_p90"
+	metricLatency99   = "latency_p99"
+
+	instructionsPerTransaction = "instructions_per_transaction"
+)
+
 // selector is one of netperf's keys (-k) and the metric it becomes.
 type selector struct {
 	key, metric, unit string
@@ -22,11 +33,11 @@ type selector struct {
 // microseconds and only with -j.
 func netperfSelectors() []selector {
 	return []selector{
-		{"THROUGHPUT", "rate", "1/s", 1, mostRate},
-		{"MEAN_LATENCY", "latency_mean", "s", 1e-6, mostSeconds * 1e6},
-		{"P50_LATENCY", "latency_p50", "s", 1e-6, mostSeconds * 1e6},
-		{"P90_LATENCY", "latency_p90", "s", 1e-6, mostSeconds * 1e6},
-		{"P99_LATENCY", "latency_p99", "s", 1e-6, mostSeconds * 1e6},
+		{"THROUGHPUT", metricRate, "1/s", 1, mostRate},
+		{"MEAN_LATENCY", metricLatencyMean, "s", 1e-6, mostSeconds * 1e6},
+		{"P50_LATENCY", metricLatency50, "s", 1e-6, mostSeconds * 1e6},
+		{"P90_LATENCY", metricLatency90, "s", 1e-6, mostSeconds * 1e6},
+		{"P99_LATENCY", metricLatency99, "s", 1e-6, mostSeconds * 1e6},
 	}
 }
 
@@ -39,8 +50,8 @@ const (
 // requestResponse is the study's measure of latency.
 func requestResponse() workload {
 	w := netperf("TCP_RR", "netperf, one-byte request and response on one connection; transactions a second and their latency")
-	w.Headline = []catalog.Metric{{Name: "latency_mean", Title: "latency", Unit: "s"}, {Name: "latency_p50", Title: "median latency", Unit: "s"}, rate("transaction rate")}
-	w.Metrics = slices.Concat(latencies("latency_p90", "latency_p99"), sharing("rate", "1/s"))
+	w.Headline = []catalog.Metric{{Name: metricLatencyMean, Title: "latency", Unit: "s"}, {Name: metricLatency50, Title: "median latency", Unit: "s"}, rate("transaction rate")}
+	w.Metrics = slices.Concat(latencies(metricLatency90, metricLatency99), sharing(metricRate, "1/s"))
 	w.Work = catalog.Work{Name: "transaction", Instructions: instructionsPerTransaction, Packets: 2} // acknowledgements ride on them
 	w.Figure, w.Study = "latency", map[string]string{plan.Localhost: "6", plan.MultiHost: "8"}
 	return w
@@ -51,14 +62,14 @@ func requestResponse() workload {
 func connectRequestResponse() workload {
 	w := netperf("TCP_CRR", "netperf, connect, request, response, close; connections a second")
 	w.Headline = []catalog.Metric{rate("connection rate")}
-	w.Metrics = slices.Concat(latencies("latency_mean", "latency_p50", "latency_p90", "latency_p99"), sharing("rate", "1/s"))
+	w.Metrics = slices.Concat(latencies(metricLatencyMean, metricLatency50, metricLatency90, metricLatency99), sharing(metricRate, "1/s"))
 	w.Work = catalog.Work{Name: "connection", Instructions: instructionsPerTransaction}
 	w.Figure = "crr-rate"
 	return w
 }
 
 func rate(title string) catalog.Metric {
-	return catalog.Metric{Name: "rate", Title: title, Unit: "1/s", Higher: true}
+	return catalog.Metric{Name: metricRate, Title: title, Unit: "1/s", Higher: true}
 }
 
 func latencies(names ...string) (out []catalog.Metric) {
@@ -73,6 +84,8 @@ func netperf(test, doc string) workload {
 	return workload{
 		WorkloadEntry: plan.WorkloadEntry{Name: test, Doc: doc, Protocol: catalog.TCP, Tool: "netperf", Counts: true},
 		raw:           ".txt",
+		amount:        metricRate,
+		combine:       map[string]combine{metricLatencyMean: weighted, metricLatency50: largest, metricLatency90: largest, metricLatency99: largest},
 		server: func(t Target, port int) []string {
 			return []string{"netserver", "-D", t.family(), "-p", strconv.Itoa(port)}
 		},

@@ -14,12 +14,12 @@ import (
 
 // Names of the projects whose programs are measured beside ours.
 const (
-	ExternalXDPFilter = "xdp-filter"
-	ExternalBPFilter  = "bpfilter"
+	projectXDPFilter = "xdp-filter"
+	projectBPFilter  = "bpfilter"
 )
 
 // ExternalProjects lists the projects.
-func ExternalProjects() []string { return []string{ExternalXDPFilter, ExternalBPFilter} }
+func ExternalProjects() []string { return []string{projectXDPFilter, projectBPFilter} }
 
 // Environment is what the lab has.
 type Environment struct {
@@ -40,11 +40,11 @@ func (e Environment) check() error {
 
 func externalSubjects() []Subject {
 	filter := func(name, features, program, doc string) Subject {
-		return Subject{Name: name, Hook: HookXDP, External: ExternalXDPFilter, Accept: xdpPass, Doc: doc, render: xdpFilter(features, program)}
+		return Subject{Name: name, Hook: HookXDP, External: projectXDPFilter, Accept: xdpPass, Doc: doc, render: xdpFilter(features, program)}
 	}
 	bf := func(name, hook, form, doc string) Subject {
 		accept := map[string]uint32{HookTC: tcOK, HookXDP: xdpPass}[hook]
-		return Subject{Name: name, Hook: hook, External: ExternalBPFilter, Accept: accept, Doc: doc, render: bpfilter(map[string]string{"form": form, "hook": hook})}
+		return Subject{Name: name, Hook: hook, External: projectBPFilter, Accept: accept, Doc: doc, render: bpfilter(map[string]string{"form": form, "hook": hook})}
 	}
 	return []Subject{
 		filter("xdp-filter", "ipv4", "xdpfilt_dny_ip", "a hash of sources, as the arm xdp-filter has it; no ports"),
@@ -79,7 +79,7 @@ func xdpFilter(features, program string) func(Subject, int, Environment) (instan
 		if n > xdpFilterMax {
 			return instance{}, fmt.Errorf("%w: its table has room for %d addresses", errAbsent, xdpFilterMax)
 		}
-		cell, err := cellOf(fabricBase, ExternalXDPFilter, n)
+		cell, err := cellOf(fabricBase, projectXDPFilter, n)
 		if err != nil {
 			return instance{}, err
 		}
@@ -124,7 +124,7 @@ func bpfilter(options map[string]string) func(Subject, int, Environment) (instan
 		if err := env.check(); err != nil {
 			return instance{}, err
 		}
-		cell, err := cellOf(fabricBase, ExternalBPFilter, n)
+		cell, err := cellOf(fabricBase, projectBPFilter, n)
 		if err != nil {
 			return instance{}, err
 		}

@@ -41,9 +41,9 @@ const (
 // height makes room for the legend.
 func (f figure) height() int { return max(figureHeight, 80+legendLine*len(f.lines)) }
 
-// Figure draws nanoseconds per packet over the number of policies, of packets
+// drawCells draws nanoseconds per packet over the number of policies, of packets
 // that meet the last one; nil if there is nothing to draw.
-func Figure(cells []*Cell) []byte {
+func drawCells(cells []*Cell) []byte {
 	f := figure{title: "Cost of a packet by BPF_PROG_TEST_RUN", value: "nanoseconds per packet"}
 	for _, c := range cells {
 		if c.Status != record.StatusOK || !c.measured() {

@@ -63,8 +63,6 @@ type Cell struct {
 	repeat          uint32
 }
 
-func (c *Cell) title() string { return fmt.Sprintf("%s N=%d %s", c.Program, c.Policies, c.Match) }
-
 func (c *Cell) end(status, reason string) { c.Status, c.Reason = status, reason }
 
 // callNS is the time that one system call should take: long beside its own cost,
@@ -183,7 +181,7 @@ func (m *measurer) load(ctx context.Context, s Subject, n int) ([]*Cell, error) 
 	for _, c := range cells {
 		c.handle, c.program, c.LoadSeconds = i.handle, i.program, load
 		c.frame, c.want = i.frame(c.Match, s.ttl), s.Accept
-		if c.Match == MatchNone && !s.NoPolicies {
+		if c.Match == matchNone && !s.NoPolicies {
 			c.want = s.drop()
 		}
 		if _, err := m.time(ctx, "prove", 1, c); err != nil {
@@ -201,8 +199,8 @@ func newCells(s Subject, n int) []*Cell {
 		project = "hookbed"
 	}
 	var out []*Cell
-	for _, match := range Matches() {
-		if s.NoPolicies && match != MatchNone {
+	for _, match := range matches() {
+		if s.NoPolicies && match != matchNone {
 			continue
 		}
 		out = append(out, &Cell{Program: s.Name, Hook: s.Hook, Project: project, Policies: n, Match: match, Status: record.StatusOK})

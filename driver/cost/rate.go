@@ -386,10 +386,10 @@ func (r *Rate) loss() float64 {
 	return 1 - float64(counted)/float64(frames)
 }
 
-// WriteRatesCSV writes one line a rate: per_core in packets a second of CPU time,
+// writeRatesCSV writes one line a rate: per_core in packets a second of CPU time,
 // with its interval, median and cov (standard deviation over mean); per_second in
 // packets a second as it passed.
-func WriteRatesCSV(w io.Writer, rates []*Rate) error {
+func writeRatesCSV(w io.Writer, rates []*Rate) error {
 	out := csv.NewWriter(w)
 	_ = out.Write([]string{"arm", "datapath", "scenario", "policies", "sent", "status", "reason", "rounds", "per_core", "low", "high", "confidence", "median", "cov", "per_second", "cpu_share", "loss"})
 	for _, r := range rates {
@@ -413,7 +413,7 @@ func WriteRatesCSV(w io.Writer, rates []*Rate) error {
 // RateTable is the rates as people read them.
 func RateTable(rates []*Rate, rounds int, m Machine) Table {
 	t := Table{Title: "Packet rates, million packets a second", Columns: []string{"arm", "scenario", "policies", "sent", "per core", "interval", "as time passed", "CPU", "lost"},
-		Notes: []string{"Each number: " + Estimator(rounds) + ". drop: counted by the filter; accept: of an open connection, arrived in the server's TCP. Per core: in a second of CPU time, the generator's included. CPU: the share of one CPU that this took; other programs had the rest.", m.note()}}
+		Notes: []string{"Each number: " + estimator(rounds) + ". drop: counted by the filter; accept: of an open connection, arrived in the server's TCP. Per core: in a second of CPU time, the generator's included. CPU: the share of one CPU that this took; other programs had the rest.", m.note()}}
 	for _, r := range rates {
 		row := []string{r.Arm, r.Scenario, strconv.Itoa(r.Policies), r.Sent}
 		if r.Status != record.StatusOK || len(r.Samples) == 0 {
@@ -430,10 +430,10 @@ func RateTable(rates []*Rate, rounds int, m Machine) Table {
 
 func mega(v float64) string { return strconv.FormatFloat(v/1e6, 'f', 3, 64) }
 
-// RateFigure draws the rates at which arms drop over the number of policies; nil
+// drawRates draws the rates at which arms drop over the number of policies; nil
 // if there is nothing to draw. With those at which they accept nobody could tell
 // so many lines apart.
-func RateFigure(rates []*Rate) []byte {
+func drawRates(rates []*Rate) []byte {
 	f := figure{title: "Packets that each arm drops", value: "million packets a second of one core"}
 	for _, r := range rates {
 		if r.Sent == Drop && r.Status == record.StatusOK && len(r.Samples) > 0 {

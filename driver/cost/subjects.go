@@ -69,8 +69,8 @@ type instance struct {
 	to      netip.Addr
 }
 
-// Subjects lists every program that can be measured.
-func Subjects() []Subject { return SubjectsOf(datapath.Catalog()) }
+// allSubjects lists every program that can be measured.
+func allSubjects() []Subject { return SubjectsOf(datapath.Catalog()) }
 
 // SubjectsOf are the programs of a catalog's filters, as they are where fabrics
 // have none of their own, then other programs that arms load, then those of peers.
@@ -211,23 +211,23 @@ func cellOf(fabric, filter string, n int, options ...option) (plan.Cell, error) 
 
 // Positions of the policy that a frame meets, and of a frame that meets none.
 const (
-	MatchFirst  = "first"
-	MatchMiddle = "middle"
-	MatchLast   = "last"
-	MatchNone   = "none"
+	matchFirst  = "first"
+	matchMiddle = "middle"
+	matchLast   = "last"
+	matchNone   = "none"
 )
 
-// Matches lists the positions in the order of tables.
-func Matches() []string { return []string{MatchFirst, MatchMiddle, MatchLast, MatchNone} }
+// matches lists the positions in the order of tables.
+func matches() []string { return []string{matchFirst, matchMiddle, matchLast, matchNone} }
 
 // sender is the source whose policy is at a position.
 func (i instance) sender(match string) netip.Addr {
 	switch n := len(i.named); {
-	case match == MatchNone || n == 0:
+	case match == matchNone || n == 0:
 		return i.unnamed
-	case match == MatchFirst:
+	case match == matchFirst:
 		return i.named[0]
-	case match == MatchMiddle:
+	case match == matchMiddle:
 		return i.named[(n-1)/2]
 	default:
 		return i.named[n-1]
@@ -250,7 +250,7 @@ func (i *instance) step(do bundle.Action) {
 
 // linkName is short enough for an interface and unique among instances.
 func linkName(s Subject, n int) string {
-	index := slices.IndexFunc(Subjects(), func(o Subject) bool { return o.Name == s.Name })
+	index := slices.IndexFunc(allSubjects(), func(o Subject) bool { return o.Name == s.Name })
 	return fmt.Sprintf("s%d-%d", index, n)
 }
 
@@ -261,7 +261,7 @@ func (i instance) frame(match string, ttl uint8) bundle.Frame {
 
 // Select picks subjects by name; "" or "all" is all of them.
 func Select(names []string) ([]Subject, error) {
-	all := Subjects()
+	all := allSubjects()
 	if len(names) == 0 || len(names) == 1 && names[0] == "all" {
 		return all, nil
 	}

@@ -56,8 +56,8 @@ func TestClientsAreApart(t *testing.T) {
 			once(e.Addr.String())
 			once(e.MAC)
 			once(e.HostMAC)
-			if len(e.HostLink()) > 15 || !e.Node.Subnet.Contains(e.Addr) {
-				t.Errorf("%s: link %q, address %s", e.Role, e.HostLink(), e.Addr)
+			if len(e.hostLink()) > 15 || !e.Node.Subnet.Contains(e.Addr) {
+				t.Errorf("%s: link %q, address %s", e.Role, e.hostLink(), e.Addr)
 			}
 		}
 		for _, c := range top.Clients() {

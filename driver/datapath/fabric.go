@@ -81,8 +81,8 @@ func bridgeFabric(r *renderer) {
 	for _, e := range r.endpoints() {
 		if !t.Docker {
 			r.apply(e.Node, "", bundle.Netns{Name: e.Role})
-			r.apply(e.Node, "", bundle.Veth{Link: e.HostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC, MTU: r.mtu()})
-			r.apply(e.Node, "", bundle.SetLink{Link: e.HostLink(), Master: BridgeLink, Up: true})
+			r.apply(e.Node, "", bundle.Veth{Link: e.hostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC, MTU: r.mtu()})
+			r.apply(e.Node, "", bundle.SetLink{Link: e.hostLink(), Master: BridgeLink, Up: true})
 		}
 		if !t.Docker || t.IPv6 {
 			r.apply(e.Node, e.Role, bundle.Addr{Link: endpointLink, CIDR: cidr(e.Addr, e.Node.Subnet.Bits())})
@@ -110,11 +110,11 @@ func routedFabric(r *renderer) {
 		r.apply(n, "", bundle.Addr{Link: "lo", CIDR: hostCIDR(n.Gateway)})
 	}
 	r.pointToPoint(func(e Endpoint) bundle.Action {
-		return bundle.Veth{Link: e.HostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC, MTU: r.mtu()}
+		return bundle.Veth{Link: e.hostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC, MTU: r.mtu()}
 	})
 	for _, e := range r.endpoints() {
 		if !t.IPv6 {
-			r.apply(e.Node, "", bundle.Sysctl{Key: "net/ipv4/conf/" + e.HostLink() + "/proxy_arp", Value: "1"})
+			r.apply(e.Node, "", bundle.Sysctl{Key: "net/ipv4/conf/" + e.hostLink() + "/proxy_arp", Value: "1"})
 		}
 	}
 }
@@ -124,9 +124,9 @@ func routedFabric(r *renderer) {
 func bpfFabric(r *renderer) {
 	r.pointToPoint(func(e Endpoint) bundle.Action {
 		if r.cell.Get(optDelivery) == deliverNetkit {
-			return bundle.Netkit{Link: e.HostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC, MTU: r.mtu()}
+			return bundle.Netkit{Link: e.hostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC, MTU: r.mtu()}
 		}
-		return bundle.Veth{Link: e.HostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC, MTU: r.mtu()}
+		return bundle.Veth{Link: e.hostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC, MTU: r.mtu()}
 	})
 }
 
@@ -145,12 +145,12 @@ func (r *renderer) pointToPoint(join func(Endpoint) bundle.Action) {
 		r.apply(e.Node, e.Role, bundle.Route{Dst: hostCIDR(gw), Link: endpointLink})
 		r.apply(e.Node, e.Role, bundle.Neigh{Link: endpointLink, IP: gw.String(), MAC: e.HostMAC})
 		r.apply(e.Node, e.Role, bundle.Route{Dst: r.anywhere(), Via: gw.String(), Link: endpointLink})
-		r.apply(e.Node, "", bundle.Route{Dst: hostCIDR(e.Addr), Link: e.HostLink()})
-		r.apply(e.Node, "", bundle.Neigh{Link: e.HostLink(), IP: e.Addr.String(), MAC: e.MAC})
+		r.apply(e.Node, "", bundle.Route{Dst: hostCIDR(e.Addr), Link: e.hostLink()})
+		r.apply(e.Node, "", bundle.Neigh{Link: e.hostLink(), IP: e.Addr.String(), MAC: e.MAC})
 		r.endpointSysctls(e)
 	}
 	r.routesBetweenNodes()
-	r.apply(t.Client.Node, "", bundle.Route{Dst: r.otherSources(), Via: t.Client.Addr.String(), Link: t.Client.HostLink(), OnLink: true})
+	r.apply(t.Client.Node, "", bundle.Route{Dst: r.otherSources(), Via: t.Client.Addr.String(), Link: t.Client.hostLink(), OnLink: true})
 }
 
 // routesBetweenNodes routes each node's endpoints through the other, and the

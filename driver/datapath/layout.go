@@ -50,8 +50,8 @@ type Endpoint struct {
 	Port int
 }
 
-// HostLink is the node's end of the endpoint's link where hookbed makes it.
-func (e Endpoint) HostLink() string { return "hb-" + e.Role }
+// hostLink is the node's end of the endpoint's link where hookbed makes it.
+func (e Endpoint) hostLink() string { return "hb-" + e.Role }
 
 // PeerLink names the node's end of eth0 whoever made it.
 func (e Endpoint) PeerLink() string { return "peer:" + e.Role + "/" + endpointLink }

@@ -96,7 +96,7 @@ func (r *renderer) joinByTC(s bpf.Structure, fill func(Node) error) error {
 		fromEndpoint = bundle.HookNetkitPeer // what the endpoint sends
 	}
 	for _, e := range r.endpoints() {
-		r.apply(e.Node, "", bundle.AttachBPF{Handle: tcHandle(e.Node), Program: j.fromEndpoint, Link: e.HostLink(), Hook: fromEndpoint})
+		r.apply(e.Node, "", bundle.AttachBPF{Handle: tcHandle(e.Node), Program: j.fromEndpoint, Link: e.hostLink(), Hook: fromEndpoint})
 	}
 	if t.MultiHost() {
 		for _, n := range t.Nodes {
@@ -193,7 +193,7 @@ func (r *renderer) fillEndpoints(n Node, enforce bool) {
 		if e.Node.Name != n.Name {
 			continue
 		}
-		lines.WriteString(bpf.EndpointLine(e.Addr, e.HostLink(), uint32(i+1), e.MAC, e.HostMAC, enforce && e.Role == Server) + "\n")
+		lines.WriteString(bpf.EndpointLine(e.Addr, e.hostLink(), uint32(i+1), e.MAC, e.HostMAC, enforce && e.Role == Server) + "\n")
 	}
 	r.apply(n, "", bundle.FillMap{Handle: tcHandle(n), Map: name, File: r.file(n.Name+".endpoints", []byte(lines.String()))})
 }

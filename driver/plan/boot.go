@@ -13,8 +13,8 @@ type Boot struct {
 	NIC    NIC
 }
 
-// Compared says whether the experiment compares boots, so that a block is one of them.
-func (s Spec) Compared() bool { return len(s.Kernels)+len(s.NICs) > 0 }
+// compared says whether the experiment compares boots, so that a block is one of them.
+func (s Spec) compared() bool { return len(s.Kernels)+len(s.NICs) > 0 }
 
 // Boots lists what the experiment boots, in the order of the file; one of the
 // lab's own where it compares none.
@@ -96,7 +96,7 @@ func (b Block) has(c Cell) bool {
 // is compared, in an order that the seed chooses.
 func blocks(s Spec) []Block {
 	virtual := s.Lab.Clock == ClockVirtual
-	if !virtual && !s.Compared() {
+	if !virtual && !s.compared() {
 		return nil
 	}
 	scenarios := []string{""}

@@ -225,10 +225,6 @@ func numbered(name string, k int) string {
 	return fmt.Sprintf("%s-%d", name, k+1)
 }
 
-// RawResult is the name of the raw file with the workload's own output, the first
-// client's.
-func RawResult(cell plan.Cell) string { return rawOf(cell, 0) }
-
 // rawOf is the name of the raw file of client number k, from 0.
 func rawOf(cell plan.Cell, k int) string {
 	w, _ := find(cell) // Render has refused others

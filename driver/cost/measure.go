@@ -7,7 +7,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
-	"strings"
 
 	"hookbed/analysis/record"
 	"hookbed/driver/bundle"
@@ -228,8 +227,6 @@ func (m *measurer) blame(ctx context.Context, cells []*Cell, err error) ([]*Cell
 		return setStatus(cells, record.StatusUnsupported, err), nil
 	case errors.As(err, &f) && f.Kind == bundle.FaultVoid:
 		return setStatus(cells, record.StatusVoid, err), nil
-	case tooLarge(err):
-		return setStatus(cells, record.StatusUnsupported, err), nil
 	}
 	return cells, err
 }
@@ -252,11 +249,6 @@ func refuse(cells []*Cell) {
 	for _, c := range cells {
 		c.Status = record.StatusUnsupported
 	}
-}
-
-// tooLarge recognises a program that the verifier gives up on.
-func tooLarge(err error) bool {
-	return strings.Contains(err.Error(), "argument list too long") || strings.Contains(err.Error(), "program is too large")
 }
 
 func setStatus(cells []*Cell, status string, err error) []*Cell {

@@ -54,7 +54,7 @@ func (f *fake) Exec(_ context.Context, b *bundle.Bundle, phases ...bundle.Phase)
 
 func fault(kind, text string) error { return &lab.Fault{Kind: kind, Err: errors.New(text)} }
 
-// linear costs 10 ns and one more for each policy, whoever is asked.
+// linear costs 10 ns and one more for each policy, of every program.
 func linear(r bundle.TestRun) float64 {
 	_, n, _ := strings.Cut(r.Handle, "/")
 	var policies int
@@ -227,7 +227,7 @@ func TestExternalProgramsAreEnded(t *testing.T) {
 	}
 }
 
-// TestEverySubject: all of ours render at every N, name as many sources as they
+// TestEverySubject: all of hookbed's render at every N, name as many sources as they
 // have policies, and have handles and links of their own.
 func TestEverySubject(t *testing.T) {
 	handles, links := map[string]bool{}, map[string]bool{}

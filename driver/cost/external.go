@@ -12,7 +12,7 @@ import (
 	"hookbed/driver/datapath"
 )
 
-// Names of the projects whose programs are measured beside ours.
+// Names of the projects whose programs are measured next to hookbed's.
 const (
 	projectXDPFilter = "xdp-filter"
 	projectBPFilter  = "bpfilter"
@@ -69,7 +69,7 @@ const (
 // xdpFilter has xdp-filter load its program with a default to deny, holds the
 // program and its maps, and has it unloaded from the link for the next. Its own
 // command adds an address in 3 ms, so the addresses are put into its map; without
-// those of neighbours, which an arm admits beside the policies, so that as many
+// those of neighbours, which an arm admits in addition to the policies, so that as many
 // fit as the table has room for.
 func xdpFilter(features, program string) func(Subject, int, Environment) (instance, error) {
 	return func(s Subject, n int, env Environment) (instance, error) {

@@ -35,7 +35,7 @@ type figure struct {
 const (
 	figureWidth, figureHeight = 900, 560 // points
 	legendLine                = 16
-	insideLegend              = 16 // lines of a legend that fit beside the lines
+	insideLegend              = 16 // lines of a legend that fit next to the lines
 )
 
 // height makes room for the legend.

@@ -29,7 +29,7 @@ type Config struct {
 	CPU      int
 	External Environment
 	Progress func(done, total int, what string)
-	// Sample is told of each measurement as it is made; an error stops the run.
+	// Sample is called for each measurement as it is made; an error stops the run.
 	Sample func(Sample) error
 }
 
@@ -64,11 +64,11 @@ type Cell struct {
 
 func (c *Cell) end(status, reason string) { c.Status, c.Reason = status, reason }
 
-// callNS is the time that one system call should take: long beside its own cost,
-// which is below a microsecond, short beside what disturbs it.
+// callNS is the time that one system call should take: long compared with its own
+// cost, which is below a microsecond, short compared with what disturbs it.
 const (
 	callNS      = 1e6
-	calibration = 64 // runs that tell the pace
+	calibration = 64 // runs that show the pace
 	mostRepeats = 1 << 20
 )
 
@@ -231,7 +231,7 @@ func (m *measurer) blame(ctx context.Context, cells []*Cell, err error) ([]*Cell
 	return cells, err
 }
 
-// end ends what loaded a program, so that the next finds its place free. After a
+// end ends what loaded a program, so that the next finds its hook free. After a
 // failure some of it may never have begun.
 func (m *measurer) end(ctx context.Context, i instance, failed bool) error {
 	for _, st := range i.ends {

@@ -43,7 +43,7 @@ type RateConfig struct {
 	CPU      int
 	Seconds  float64 // to send for each number
 	Progress func(done, total int, what string)
-	Sample   func(RateSample) error // told of each measurement as it is made
+	Sample   func(RateSample) error // called for each measurement as it is made
 }
 
 // Rate is one arm with N policies, and what is sent to it.
@@ -62,7 +62,7 @@ type Rate struct {
 type RateSample struct {
 	Rate    *Rate
 	Round   int
-	Frames  uint64  // handed to the link
+	Frames  uint64  // given to the link
 	Counted uint64  // dropped by the filter, or arrived in the server's TCP
 	Seconds float64 // of sending
 	Thread  float64 // seconds of CPU time of the sender, with the softirq work on it
@@ -352,7 +352,7 @@ func sampleOf(ex lab.Execution, sent string) (RateSample, error) {
 }
 
 // strays are how many packets a filter may drop meanwhile that the generator did
-// not send: some drop what asks for neighbours and routers, too.
+// not send: some drop solicitations of neighbours and routers, too.
 const strays = 32
 
 // arrivals is how many of the frames the server's TCP has received: their
@@ -431,8 +431,8 @@ func RateTable(rates []*Rate, rounds int, m Machine) Table {
 func mega(v float64) string { return strconv.FormatFloat(v/1e6, 'f', 3, 64) }
 
 // drawRates draws the rates at which arms drop over the number of policies; nil
-// if there is nothing to draw. With those at which they accept nobody could tell
-// so many lines apart.
+// if there is nothing to draw. With those at which they accept there would be too
+// many lines to distinguish.
 func drawRates(rates []*Rate) []byte {
 	f := figure{title: "Packets that each arm drops", value: "million packets a second of one core"}
 	for _, r := range rates {

@@ -145,7 +145,7 @@ func TestRatesHoldCountersAgainstEachOther(t *testing.T) {
 	}
 }
 
-// TestStrays: what a filter drops beside the frames is not counted for them.
+// TestStrays: what a filter drops in addition to the frames is not counted as one.
 func TestStrays(t *testing.T) {
 	b := newBench()
 	b.dropped = func(bundle.Generate) float64 { return sentFrames + 2 }

@@ -155,8 +155,8 @@ type Ratio struct {
 	Ratio stat.Estimate `json:"ratio"`
 }
 
-// Ratios are what cells of one run tell without a unit: each program at the most
-// policies over at the fewest, and each hash of ours over the program that does
+// Ratios are what cells of one run show without a unit: each program at the most
+// policies over at the fewest, and each of hookbed's hashes over the program that does
 // the most alike, at the most policies both have.
 func Ratios(cells []*Cell) []Ratio {
 	var out []Ratio

@@ -1,6 +1,6 @@
 // Package cost measures what a packet costs: each tc and XDP program by
-// BPF_PROG_TEST_RUN beside those of other projects, and the packet rate of every
-// arm of an experiment by an own generator. What the numbers mean is in
+// BPF_PROG_TEST_RUN next to those of other projects, and the packet rate of every
+// arm of an experiment by a generator. What the numbers mean is in
 // docs/cost.md.
 package cost
 
@@ -39,7 +39,7 @@ type Subject struct {
 	Name string
 	Hook string
 	Doc  string
-	// External names the project whose own program it is; "" is hookbed.
+	// External names the project whose program it is; "" is hookbed.
 	External string
 	// NoPolicies: the program has none and is measured once, as N = 0.
 	NoPolicies bool
@@ -73,14 +73,14 @@ type instance struct {
 func allSubjects() []Subject { return SubjectsOf(datapath.Catalog()) }
 
 // SubjectsOf are the programs of a catalog's filters, as they are where fabrics
-// have none of their own, then other programs that arms load, then those of peers.
+// have none of their own, then other programs that arms load, then those of other projects.
 func SubjectsOf(catalog []plan.DatapathEntry) []Subject {
 	policyFirst := Subject{Name: "tc-hash-policy-first", Hook: HookTC, Doc: "identity and hash, then conntrack only if no policy admits", Accept: tcOK,
-		render: oursAs("tc-hash", fabricBase, bpf.ProgToEndpoint, option{"enforce", "policy-first"})}
+		render: ownProgramOf("tc-hash", fabricBase, bpf.ProgToEndpoint, option{"enforce", "policy-first"})}
 	// With a TTL of 1 the verdict is reached but nothing rewritten or redirected,
 	// so that every run sees the same frame.
 	joining := Subject{Name: "cilium-like", Hook: HookTC, Doc: "tc-hash within the program that joins endpoints", Accept: tcOK, ttl: 1,
-		render: oursAs("tc-hash", datapath.FabricBPF, bpf.ProgFromEndpoint)}
+		render: ownProgramOf("tc-hash", datapath.FabricBPF, bpf.ProgFromEndpoint)}
 	return slices.Concat(programs(catalog, words.TC, policyFirst), []Subject{joining}, programs(catalog, words.XDP), externalSubjects())
 }
 
@@ -91,11 +91,11 @@ func programs(catalog []plan.DatapathEntry, mechanism string, variants ...Subjec
 		if !e.Crossed || !e.Base || e.Mechanism != mechanism || e.Control || e.External != "" || len(e.Keys) > 0 {
 			continue
 		}
-		s := Subject{Name: e.Filter, Hook: HookTC, Doc: e.Doc, NoPolicies: e.NoPolicies, Accept: tcOK, render: ours(e.Fabric, bpf.ProgToEndpoint)}
+		s := Subject{Name: e.Filter, Hook: HookTC, Doc: e.Doc, NoPolicies: e.NoPolicies, Accept: tcOK, render: ownProgram(e.Fabric, bpf.ProgToEndpoint)}
 		if mechanism == words.XDP {
-			s.Hook, s.Accept, s.render = HookXDP, xdpPass, ours(e.Fabric, bpf.ProgXDP)
+			s.Hook, s.Accept, s.render = HookXDP, xdpPass, ownProgram(e.Fabric, bpf.ProgXDP)
 			if e.NoPolicies {
-				s.render = ours(e.Fabric, bpf.ProgXDPPass)
+				s.render = ownProgram(e.Fabric, bpf.ProgXDPPass)
 			}
 		}
 		out = append(out, s)
@@ -111,16 +111,16 @@ func programs(catalog []plan.DatapathEntry, mechanism string, variants ...Subjec
 // fabricBase is where filters are measured: it has no programs of its own.
 const fabricBase = datapath.FabricBridge
 
-// ours renders a subject named like the filter of an arm.
-func ours(fabric, program string) func(Subject, int, Environment) (instance, error) {
+// ownProgram renders a subject that is named like the filter of an arm.
+func ownProgram(fabric, program string) func(Subject, int, Environment) (instance, error) {
 	return func(s Subject, n int, env Environment) (instance, error) {
-		return oursAs(s.Name, fabric, program)(s, n, env)
+		return ownProgramOf(s.Name, fabric, program)(s, n, env)
 	}
 }
 
-// oursAs renders the very object, variables and map entries of an arm's filter;
+// ownProgramOf renders the very object, variables and map entries of an arm's filter;
 // what of it makes links is left out.
-func oursAs(filter, fabric, program string, options ...option) func(Subject, int, Environment) (instance, error) {
+func ownProgramOf(filter, fabric, program string, options ...option) func(Subject, int, Environment) (instance, error) {
 	return func(s Subject, n int, _ Environment) (instance, error) {
 		cell, err := cellOf(fabric, filter, n, options...)
 		if err != nil {

@@ -171,7 +171,7 @@ func (c custom) scripts() error {
 // customPolicies is the name of the policies' file in the script's directory.
 const customPolicies = "policies.csv"
 
-// environment is what the user's scripts are told.
+// environment is what the user's scripts get in their environment.
 func (c custom) environment() map[string]string {
 	t, otherwise := c.r.Topology, "deny"
 	if c.r.policies.deny {
@@ -203,7 +203,7 @@ func policiesCSV(ps []bpf.Policy) string {
 }
 
 // object loads and attaches the user's program, and fills its maps if they are
-// as ours.
+// laid out as hookbed's.
 func (c custom) object() error {
 	r := c.r
 	handle, hook := filterCustom+"@"+c.node.Name, r.cell.Get(optHook)

@@ -51,7 +51,7 @@ func TestObjectsOfUsersAreLookedInto(t *testing.T) {
 	}
 }
 
-// TestRoomIsWhatASetupFills: the entries that users' maps are asked to hold are
+// TestRoomIsWhatASetupFills: the entries that users' maps must hold are
 // those that a cell puts in, and one for the update.
 func TestRoomIsWhatASetupFills(t *testing.T) {
 	for _, action := range []string{actionAllow, actionDeny} {

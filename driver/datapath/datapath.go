@@ -53,8 +53,8 @@ type Setup struct {
 }
 
 // Marks says whether the setup leaves its mark on an endpoint's namespace: a
-// netfilter table, once loaded, stays registered after its rules are gone, and
-// nobody knows what the user's scripts do.
+// netfilter table, once loaded, stays registered after its rules are gone, and what
+// the user's scripts do is not known.
 func (s Setup) Marks(role string) bool {
 	for _, st := range s.Apply {
 		_, rules := st.Do.(bundle.Rules)
@@ -128,7 +128,7 @@ func presets() []preset {
 		{"iptables", FabricBridge, "iptables-legacy", "the study's: bridge and a linear list of iptables-legacy rules"},
 		{"cilium-like", FabricBPF, "tc-hash", "tc programs at the veths: conntrack, identity hash policy, redirect; no bridge, no netfilter"},
 		{"xdp", FabricBridge, "xdp-hash", "bridge and a stateless XDP hash policy: on the server's veth (localhost) or its node's NIC (multi-host)"},
-		{"xdp-pass", FabricBridge, "xdp-pass", "control for xdp: a program at the same place that passes every packet"},
+		{"xdp-pass", FabricBridge, "xdp-pass", "control for xdp: a program at the same hook that passes every packet"},
 		{"control", FabricBridge, "tc-control", "positive control: bridge and a tc program at the server's eth0 whose cost in instructions is known"},
 	}
 }
@@ -256,8 +256,8 @@ type renderer struct {
 	// realised is what the kernel must hold once the policies are applied.
 	realised []bundle.Expect
 	joined   bool // the programs of fabric bpf are there
-	// identities are those that the policies' sources have, where the filter asks
-	// for identities.
+	// identities are those that the policies' sources have, where the filter looks up
+	// identities.
 	identities map[netip.Addr]uint32
 	// admits is the value of the filter's counters that grows with what it admits.
 	admits string
@@ -307,7 +307,7 @@ func (r *renderer) file(name string, data []byte) string {
 func (r *renderer) endpoints() []Endpoint { return r.Topology.Endpoints() }
 
 // installed is what the filter is given: the policies, and what the workload
-// needs beside them.
+// needs in addition.
 func (r *renderer) installed() []bpf.Policy { return r.policies.installed(r.Topology) }
 
 // common renders what every fabric needs of a node: forwarding on, and reverse

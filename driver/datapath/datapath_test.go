@@ -89,7 +89,7 @@ func TestGolden(t *testing.T) {
 	})
 }
 
-// TestGoldenOfEveryFilter fixes what each filter does on each fabric, beside the
+// TestGoldenOfEveryFilter fixes what each filter does on each fabric, next to the
 // fabric's own steps.
 func TestGoldenOfEveryFilter(t *testing.T) {
 	text := map[string]string{}
@@ -257,7 +257,7 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-// TestDenialsHaveAWitness: beside every probe that must be denied is one to the same
+// TestDenialsHaveAWitness: next to every probe that must be denied is one to the same
 // server that must be allowed. Without it a busy machine's late answer would pass for
 // a denial.
 func TestDenialsHaveAWitness(t *testing.T) {
@@ -304,7 +304,7 @@ func probesIn(st bundle.Step) (out []bundle.Probes) {
 	return out
 }
 
-// TestSizesFollowPolicies: what the kernel is asked to hold, and what the
+// TestSizesFollowPolicies: what the kernel is to hold, and what the
 // proof expects of it, is N and the frame of each filter.
 func TestSizesFollowPolicies(t *testing.T) {
 	for _, tc := range []struct {
@@ -405,7 +405,7 @@ func TestNativeXDPWantsQueues(t *testing.T) {
 	}
 }
 
-// TestControlKnowsItsCost: what the kernel is told to spin is what the setup
+// TestControlKnowsItsCost: how often the program is set to spin is what the setup
 // says it costs, and no other datapath claims to know.
 func TestControlKnowsItsCost(t *testing.T) {
 	for spin, want := range map[string]struct {

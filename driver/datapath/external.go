@@ -14,7 +14,7 @@ import (
 	"hookbed/driver/plan"
 )
 
-// Filters that others wrote.
+// Filters of other projects.
 const (
 	filterXDPFilter = "xdp-filter"
 	filterBPFilter  = "bpfilter"
@@ -30,8 +30,8 @@ const (
 	hookXDP     = "xdp"
 )
 
-// NeedsExternal says whether a cell's filter is one that others wrote, which the
-// lab then has to have.
+// NeedsExternal says whether a cell's filter is of another project; the lab must then have
+// its programs.
 func NeedsExternal(cell plan.Cell) bool {
 	return slices.ContainsFunc(externalFilters(), func(f filter) bool { return f.external != "" && f.name == cell.Get(plan.FactorFilter) })
 }
@@ -41,7 +41,7 @@ func externalFilters() []filter {
 		{
 			name: filterXDPFilter, inside: true, render: renderXDPFilter,
 			nature:  nature{mechanism: catalog.XDP, structure: catalog.Hash, regime: catalog.Stateless, external: "xdp-tools"},
-			doc:     "xdp-filter of xdp-tools, a peer: an XDP hash of addresses; stateless; names no port beside an address, so an upper bound",
+			doc:     "xdp-filter of xdp-tools, external: an XDP hash of addresses; stateless; names no port with an address, so an upper bound",
 			options: slices.Concat([]plan.Option{xdpFilterPolicy()}, policyOptions()[1:], xdpOptions()),
 			refuse:  refuseFirst(refuseXDPFilter, refuseMatch, refuseXDP),
 		},
@@ -49,7 +49,7 @@ func externalFilters() []filter {
 			name: filterBPFilter, inside: true, render: renderBPFilter,
 			// Mechanism and structure are as its options say.
 			nature: nature{regime: catalog.Stateless, external: "bpfilter"},
-			doc:    "bpfilter 0.6, a peer: rules compiled into one eBPF program, as a list or a set; stateless, no connection tracking",
+			doc:    "bpfilter 0.6, external: rules compiled into one eBPF program, as a list or a set; stateless, no connection tracking",
 			options: slices.Concat(policyOptions(), []plan.Option{
 				{Key: optForm, Allowed: []string{formSet, formLinear}, Doc: "one rule that asks a hash of the policies, or one rule for each"},
 				{Key: optHook, Allowed: []string{hookTC, hookInput, hookForward, hookXDP},
@@ -173,7 +173,7 @@ func (r *renderer) xdpFilterEntries(at attachPoint) (lines string, n int) {
 }
 
 // neighbours are the addresses from which ARP and neighbour discovery come in at
-// a place, beside the client's own.
+// an attach point, without the client's own.
 func (r *renderer) neighbours(at attachPoint) []netip.Addr {
 	switch {
 	case at.in == "":
@@ -184,7 +184,7 @@ func (r *renderer) neighbours(at attachPoint) []netip.Addr {
 	return nil // they are permanent entries, or the client's
 }
 
-// solicitedNode is the multicast group on which an IPv6 address is asked for
+// solicitedNode is the multicast group to which solicitations of an IPv6 address go
 // (RFC 4291, 2.7.1).
 func solicitedNode(a netip.Addr) netip.Addr {
 	b, low := netip.MustParseAddr("ff02::1:ff00:0").As16(), a.As16()
@@ -358,7 +358,7 @@ func (r *renderer) bpfilterRule(p bpf.Policy) string {
 
 // bpfilterSets is the match of all policies by one set, and how many elements
 // it has. A set of prefixes can have no ports in it, so the port that all of
-// them share is matched beside it, and the control connection has a rule.
+// them share is matched next to it, and the control connection has a rule.
 func (r *renderer) bpfilterSets(all []bpf.Policy) (rules []string, elements int) {
 	ip := r.bpfilterIP()
 	port := protocolName(r.policies.proto) + ".dport"

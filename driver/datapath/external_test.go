@@ -82,7 +82,7 @@ func TestXDPFilterIsFullAtItsCapacity(t *testing.T) {
 	}
 }
 
-// TestBPFilterChains fixes what bpfilter is given, beside the golden default.
+// TestBPFilterChains fixes what bpfilter is given, in addition to the golden default.
 func TestBPFilterChains(t *testing.T) {
 	for _, c := range []struct {
 		options map[string]string

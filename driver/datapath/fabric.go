@@ -90,7 +90,7 @@ func bridgeFabric(r *renderer) {
 		}
 	}
 	for _, n := range t.Nodes {
-		// Docker asks for br_netfilter only sometimes; whether bridged packets
+		// Docker loads br_netfilter only sometimes; whether bridged packets
 		// meet iptables must not depend on it.
 		r.apply(n, "", bundle.Sysctl{Key: "net.bridge.bridge-nf-call-ip" + r.six("", "6") + "tables", Value: "1"})
 	}
@@ -131,7 +131,7 @@ func bpfFabric(r *renderer) {
 }
 
 // pointToPoint joins each endpoint to its node by a link of its own: an address
-// without a subnet, and neighbours that nobody has to ask for.
+// without a subnet, and permanent neighbour entries.
 func (r *renderer) pointToPoint(join func(Endpoint) bundle.Action) {
 	t := r.Topology
 	r.Network = NetworkNone

@@ -52,7 +52,7 @@ func tcFilters() []filter {
 			refuse: refuseFirst(append(rs, refuseMatch, refuseNetkitAttach)...), render: func(r *renderer) error { return r.tcFilter(s) },
 		}
 	}
-	pass := one("tc-pass", "control for tc: a program at the same place that admits every packet", bpf.StructurePass, refuseNetkitAttach)
+	pass := one("tc-pass", "control for tc: a program at the same hook that admits every packet", bpf.StructurePass, refuseNetkitAttach)
 	pass.noPolicies, pass.options = true, tcOptions()
 	cilium09 := one("tc-cilium09", "tc eBPF as Cilium 0.9 had it: a hash of source identities, and a list of ports asked for new connections", bpf.StructureCilium09,
 		refuseCIDR("tc-lpm"), refuseDenyOf2017, refuseFirstOf2017)
@@ -80,7 +80,7 @@ func structureOf(s bpf.Structure) string {
 	}[s]
 }
 
-// tableOptions are those of the maps that a structure asks.
+// tableOptions are those of the maps that a structure looks up in.
 func tableOptions(s bpf.Structure) []plan.Option {
 	if s == bpf.StructureHash || s == bpf.StructureCilium09 {
 		return []plan.Option{preallocOption()}
@@ -152,8 +152,8 @@ func (r *renderer) edge() attachPoint {
 	return attachPoint{node: t.Server.Node, in: Server, link: endpointLink}
 }
 
-// offloadsOff takes away what native XDP takes away at the same place, and
-// nothing else. A veth's peer may no longer hand over what is to be segmented
+// offloadsOff takes away what native XDP takes away at the same attach point, and
+// nothing else. A veth's peer may no longer pass on what is to be segmented
 // (veth_xdp_set in drivers/net/veth.c clears NETIF_F_GSO_SOFTWARE); a virtio NIC
 // no longer merges what it receives (virtnet_xdp_set clears the guest offloads).
 func offloadsOff(r *renderer) error {

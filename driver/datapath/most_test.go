@@ -109,7 +109,7 @@ func TestMostPrefixesAreWhatTheBlockHolds(t *testing.T) {
 
 // TestEveryArmKnowsItsMost: every filter with policies says how many it can be
 // given, and filters with less room than the generator has sources keep some for
-// what is installed beside them.
+// what is installed in addition.
 func TestEveryArmKnowsItsMost(t *testing.T) {
 	for _, d := range Catalog() {
 		if (d.MostPolicies == nil) != d.NoPolicies {

@@ -235,8 +235,8 @@ func netfilterFilter(r *renderer) error {
 	return nil
 }
 
-// realised is what the kernel must hold of a rule set of n policies beside the
-// control connection's. In a set or map one rule stands for all of them.
+// realised is what the kernel must hold of a rule set of n policies and the
+// control connection's. In a set or map one rule is for all of them.
 func (out renderedRules) realised(n int) []bundle.Expect {
 	what := fmt.Sprintf("rules in %s (%d policies and %d of the frame)", out.Counter.Chain, n, out.Rules-uint64(n))
 	if len(out.Elements) > 0 {
@@ -251,7 +251,7 @@ func (out renderedRules) realised(n int) []bundle.Expect {
 	return expects
 }
 
-// rulesetOf maps a cell's renderer to the rule set it asks for.
+// rulesetOf maps a cell's renderer to the rule set that it needs.
 func rulesetOf(r *renderer) ruleset {
 	filter := r.cell.Get(plan.FactorFilter)
 	rs := ruleset{

@@ -78,7 +78,7 @@ func policyOptions() []plan.Option {
 	return []plan.Option{
 		{Key: optPolicy, Role: catalog.RolePolicies, Allowed: []string{policyL4, policyL3, policyCIDR}, Doc: "policies name source, port and protocol; the source alone; or a source prefix of mixed length, port and protocol"},
 		{Key: optAction, Role: catalog.RolePolicies, Allowed: []string{actionAllow, actionDeny}, Doc: "N policies admit and the rest is dropped, or N policies drop and the rest is admitted"},
-		{Key: optMatch, Role: catalog.RolePolicies, Allowed: []string{matchLast, matchFirst, matchUniform}, Doc: "place of the policy that admits the client"},
+		{Key: optMatch, Role: catalog.RolePolicies, Allowed: []string{matchLast, matchFirst, matchUniform}, Doc: "position of the policy that admits the client"},
 	}
 }
 
@@ -184,9 +184,9 @@ func virtioNIC(provider, clock string) bool {
 }
 
 // refuseXDP refuses what XDP cannot see, and native XDP on a virtio NIC that has
-// no queues to spare: the driver wants a transmit queue for each CPU beside the
+// no queues to spare: the driver wants a transmit queue for each CPU in addition to the
 // stack's own, and without them falls back to a locked queue, which is another
-// datapath than the one asked for (virtnet_xdp_set in drivers/net/virtio_net.c).
+// datapath than the cell's (virtnet_xdp_set in drivers/net/virtio_net.c).
 func refuseXDP(lab plan.Lab, fa fabric, scenario string, o map[string]string) string {
 	nic := o[optWhere] == whereNIC || o[optWhere] == whereEdge && scenario == plan.MultiHost
 	native := o[optAttach] == attachNative

@@ -12,7 +12,7 @@ import (
 
 // The overlay between nodes.
 const (
-	// OptOverlay is the factor; the report knows it by this name.
+	// OptOverlay is the factor; the report finds it by this name.
 	OptOverlay = "overlay"
 	optUDPcsum = "udpcsum"
 
@@ -85,7 +85,7 @@ func outerPort(level string) int {
 	return vxlanPort
 }
 
-// overlay says whether the cell's nodes speak through VXLAN, whoever made it.
+// overlay says whether the cell's nodes are joined by VXLAN, hookbed's or an engine's.
 func (r *renderer) overlay() bool { return overlaid(r.cell.Get(OptOverlay)) }
 
 // underlayMTU is that of the nodes' cards.
@@ -178,8 +178,8 @@ func (r *renderer) shrinkLinks() {
 	}
 }
 
-// watchOverlay looks for what would make the overlay another than the one asked
-// for, and counts at the server's node what comes through.
+// watchOverlay looks for what would make the overlay another than the cell's,
+// and counts at the server's node what comes through.
 func (r *renderer) watchOverlay() {
 	if !r.overlay() {
 		return
@@ -230,9 +230,9 @@ func (r *renderer) sniffed() bundle.Counter {
 	return bundle.Counter{Sniff: c}
 }
 
-// expectOuter asks what was seen on the underlay to agree with the probes: each
+// expectOuter requires that what was seen on the underlay agrees with the probes: each
 // came in an outer packet, each answer left in one, with a checksum or without as
-// asked for, none of them in fragments, and under the network identifier that the
+// the cell says, none of them in fragments, and under the network identifier that the
 // fabric gives it.
 func (r *renderer) expectOuter(tries []bundle.Probe) {
 	if !r.overlay() {

@@ -142,7 +142,7 @@ func TestOverlayOfManyClients(t *testing.T) {
 }
 
 // TestTunnelTellsIdentities: the proof expects the probes of each source under
-// the identity that the policies have for it, and the sender's node knows it.
+// the identity that the policies have for it, and the sender's node has it too.
 func TestTunnelTellsIdentities(t *testing.T) {
 	o := map[string]string{OptOverlay: overlayVXLAN, optUDPcsum: udpcsumOff}
 	s := render(t, cellOf(t, "cilium-like", plan.MultiHost, plan.EndpointNetns, 3, o))

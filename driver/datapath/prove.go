@@ -87,8 +87,8 @@ func (r *renderer) try(what, from string, port int, named bool) bundle.Probe {
 	return bundle.Probe{What: what, From: from, To: r.Topology.Server.Addr.String(), Port: port, Want: r.policies.verdict(named, port != ForbiddenPort)}
 }
 
-// tries are those of the first client, which also speaks for the sources that
-// nobody has.
+// tries are those of the first client, which also sends from the sources that
+// no endpoint has.
 func (r *renderer) tries() []bundle.Probe {
 	ps, t := r.policies, r.Topology
 	client, unlisted := t.Client.Addr.String(), unlistedSource(t.IPv6).String()
@@ -127,7 +127,7 @@ func lastAddr(p bpf.Policy) netip.Addr {
 	return a
 }
 
-// expectCounters asks the filter's own counters to agree with the probes, and
+// expectCounters requires that the filter's own counters agree with the probes, and
 // its size in the kernel with the policies.
 func (r *renderer) expectCounters(tries []bundle.Probe) {
 	var allowed, denied uint64

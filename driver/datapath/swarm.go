@@ -8,11 +8,11 @@ import (
 	"hookbed/driver/plan"
 )
 
-// The overlay network of a Docker Swarm. Engines make it; the lab asks them to.
+// The overlay network of a Docker Swarm. The engines make it when the lab requests it.
 const (
 	// SwarmPort is the UDP port of its outer packets. It is not VXLAN's own, which
-	// the engine takes by default: a VXLAN device of ours that takes its keys from
-	// packets could not be made beside one of the engine's on the same port.
+	// the engine takes by default: hookbed's VXLAN device, which takes its
+	// keys from packets, could not be made while the engine has one on the same port.
 	SwarmPort = 4788
 	// SwarmVNI is its network identifier, the first that Docker gives a network.
 	SwarmVNI = 4097
@@ -20,9 +20,9 @@ const (
 	// swarmSubnet is none of a node's: an engine has each address in one network.
 	swarmSubnet = "198.18.64.0/24"
 
-	overlayNetns     = "sandbox" // the namespace of an engine's where bridge and VXLAN device are
+	overlayNetns     = "sandbox" // the engine's namespace with the bridge and the VXLAN device
 	overlayNetnsLink = "vxlan0"
-	overlayNetnsWait = 60 // seconds in which engines tell each other where endpoints are
+	overlayNetnsWait = 60 // seconds in which engines learn from each other where endpoints are
 )
 
 // SwarmSubnet is that of the overlay network, one for the endpoints of all nodes.

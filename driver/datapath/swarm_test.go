@@ -58,7 +58,7 @@ func TestSwarmLeavesTheNodeAlone(t *testing.T) {
 }
 
 // TestSwarmProof: outer packets are looked for at the Swarm's port and under its
-// identifier, both engines are asked for the way to the other's endpoints, and the
+// identifier, both engines must have the way to the other's endpoints, and the
 // MTU of all is that of the cards less what VXLAN takes.
 func TestSwarmProof(t *testing.T) {
 	s := render(t, swarmCell(t, "iptables", 3, map[string]string{plan.FactorMTU: "1400", plan.FactorClients: "2"}))
@@ -185,7 +185,7 @@ func TestSwarmRefusals(t *testing.T) {
 	}
 }
 
-// TestSwarmIsOnEveryFabricsList: where it is refused, the reason is told.
+// TestSwarmIsOnEveryFabricsList: where it is refused, a reason is given.
 func TestSwarmIsOnEveryFabricsList(t *testing.T) {
 	for _, d := range possible(true) {
 		for _, o := range d.Options {

@@ -16,7 +16,7 @@ func xdpHandle(n Node) string { return "xdp@" + n.Name }
 
 // tcFilter enforces by the tc object: within the programs that join endpoints
 // on fabric bpf, elsewhere by one at the node's end of the server's link, and one
-// beside it that remembers what the server sends.
+// next to it that remembers what the server sends.
 func (r *renderer) tcFilter(s bpf.Structure) error {
 	fill := func(n Node) error { return r.fillPolicies(n, tcHandle(n), s, tcTables()) }
 	var err error
@@ -173,7 +173,7 @@ func (r *renderer) listCapacity() uint32 {
 	return size
 }
 
-// endpointVars tells a program that guards one endpoint which.
+// endpointVars sets which endpoint a program guards.
 func (r *renderer) endpointVars(vars map[string]string) {
 	name := bpf.VarEndpointIP
 	if r.Topology.IPv6 {
@@ -182,7 +182,7 @@ func (r *renderer) endpointVars(vars map[string]string) {
 	vars[name] = hex.EncodeToString(bpf.IPKey(r.Topology.Server.Addr))
 }
 
-// fillEndpoints tells a node's programs which endpoints it has.
+// fillEndpoints fills the map from which a node's programs know its endpoints.
 func (r *renderer) fillEndpoints(n Node, enforce bool) {
 	name := bpf.MapEndpoints
 	if r.Topology.IPv6 {
@@ -222,7 +222,7 @@ func (r *renderer) fillPolicies(n Node, handle string, s bpf.Structure, to table
 		return err
 	}
 	for _, f := range fills {
-		if r.asksSender(handle, f) {
+		if r.sharedWithSender(handle, f) {
 			r.apply(r.Topology.Client.Node, "", r.fillMap(tcHandle(r.Topology.Client.Node), f, "", ""))
 		}
 		r.apply(n, "", r.fillMap(handle, f, "", ""))
@@ -234,23 +234,23 @@ func (r *renderer) fillPolicies(n Node, handle string, s bpf.Structure, to table
 		return err
 	}
 	for _, f := range add {
-		if r.asksSender(handle, f) {
+		if r.sharedWithSender(handle, f) {
 			r.update(r.Topology.Client.Node, "", r.fillMap(tcHandle(r.Topology.Client.Node), f, "add.", bundle.MetricUpdate))
 		}
 		r.update(n, "", r.fillMap(handle, f, "add.", bundle.MetricUpdate))
 	}
 	for _, f := range remove {
 		r.revert(n, "", r.fillMap(handle, f, "remove.", bundle.MetricUpdate))
-		if r.asksSender(handle, f) {
+		if r.sharedWithSender(handle, f) {
 			r.revert(r.Topology.Client.Node, "", r.fillMap(tcHandle(r.Topology.Client.Node), f, "remove.", bundle.MetricUpdate))
 		}
 	}
 	return nil
 }
 
-// asksSender says whether a table is the sender's node's as well: that of
-// identities, where the tunnel tells them.
-func (r *renderer) asksSender(handle string, f bpf.Fill) bool {
+// sharedWithSender says whether a table is needed on the sender's node as well: that of
+// identities, where the tunnel carries them.
+func (r *renderer) sharedWithSender(handle string, f bpf.Fill) bool {
 	return r.overlay() && r.fabric.redirects && handle == tcHandle(r.Topology.Server.Node) && f.Map == bpf.MapIdentities
 }
 

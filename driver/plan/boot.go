@@ -56,7 +56,7 @@ func (l Lab) with(b Boot) Lab {
 	return l
 }
 
-// BootName tells the boots that an experiment compares apart; "" where it
+// BootName names a boot among those that an experiment compares; "" where it
 // compares none.
 func (p *Plan) BootName(block int) string {
 	b, _ := p.BlockByNumber(block)
@@ -127,7 +127,7 @@ func blocks(s Spec) []Block {
 	return out
 }
 
-// bootStream tells the random numbers that order boots from those that order trials.
+// bootStream keeps the random numbers that order boots apart from those that order trials.
 const bootStream = 1
 
 // BlockByNumber finds a block that differs from others; ok is false where all

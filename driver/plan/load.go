@@ -327,7 +327,7 @@ func (l *loader) count(t *table) map[string]int {
 		case w.Counts && given:
 			out[w.Name] = int(in.number(w.Name, 1, 1, maxCount))
 		case w.Counts:
-			in.get(w.Name) // so that a misspelt one is told what was meant
+			in.get(w.Name) // so that for a misspelt one the message suggests what was meant
 		case given:
 			in.get(w.Name)
 			in.problem(w.Name, "has no transactions that could be counted, and runs for measure.duration; remove it")
@@ -502,7 +502,7 @@ func (l *loader) clients(t *table, key string, entry DatapathEntry, s Spec) {
 	}
 }
 
-// option reads one option of an arm into options, beside those before it.
+// option reads one option of an arm into options, which hold those before it.
 func (l *loader) option(t *table, o Option, options map[string]string) {
 	level := t.level(o.Key, o.Allowed[0], o.Allowed)
 	switch {

@@ -108,7 +108,7 @@ type Measure struct {
 // estimate, half its width over the estimate, is no wider than CI.
 type Stop struct {
 	CI  float64 `json:"ci"`  // relative half width, 0.02 is 2 %
-	Min int     `json:"min"` // trials of a cell before the rule is asked
+	Min int     `json:"min"` // trials of a cell before the rule is applied
 	Max int     `json:"max"` // trials of a cell at the most
 }
 
@@ -171,8 +171,8 @@ type DatapathEntry struct {
 	// MostPolicies is how many policies it can be given at so many clients, and
 	// why no more. It sees the options with defaults filled in; nil: any number.
 	MostPolicies func(options map[string]string, clients int) (most int, why string)
-	// Inspect says what is wrong with the files that an arm names, beside what it
-	// says of them; nil: nothing.
+	// Inspect says what is wrong with the files that an arm names, in addition to what
+	// the loader finds; nil: nothing.
 	Inspect func(s Spec, arm Arm) []Finding
 }
 
@@ -198,7 +198,7 @@ type Option struct {
 // Level is one level of one option. The zero value is none.
 type Level struct{ Key, Level string }
 
-// Applies says whether the option means something beside the others.
+// Applies says whether the option means something together with the others.
 func (o Option) Applies(options map[string]string) bool {
 	return o.Beside == Level{} || options[o.Beside.Key] == o.Beside.Level
 }
@@ -288,7 +288,7 @@ const (
 	FactorServerCPU  = "server_cpu"
 	FactorClock      = "clock" // ClockWall or ClockVirtual
 	// FactorSeed is a factor of the block, not of the cell: rows of virtual runs
-	// carry it beside the cell's factors.
+	// carry it in addition to the cell's factors.
 	FactorSeed = "seed"
 )
 

@@ -16,7 +16,8 @@ const (
 
 // parseActivity turns the snapshots around the client into busy CPUs, softirq
 // and steal time of both nodes (CPU seconds a wall second), the share of all CPU
-// time that was stolen, and softirq counts. iperf3's own CPU figure misses the work done in softirq.
+// time that was stolen, and softirq counts. iperf3's own CPU figure misses the work
+// done in softirq.
 func parseActivity(raw fs.FS) ([]Metric, error) {
 	var out []Metric
 	for _, side := range []struct{ name, before, after string }{

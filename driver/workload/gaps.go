@@ -12,8 +12,8 @@ import (
 // A hole is a part of the measured time in which a client did nothing: it, or what
 // it talked to, was stopped. Its number then says something else than the path's
 // speed. A retransmission timeout (0.2 s, as Linux has RFC 6298) is none. Programs
-// that take the CPU make holes as well, up to 0.9 s beside twenty of them a CPU;
-// whether those count is for who knows how long tasks waited for a CPU.
+// that take the CPU make holes as well, up to 0.9 s next to twenty of them a CPU;
+// whether those count is decided where it is known how long tasks waited for a CPU.
 const (
 	leastHole = 0.4  // s; of this length it counts,
 	holeShare = 0.05 // where it is this share of the measured time, too
@@ -34,11 +34,11 @@ const (
 	intervals     = 20
 	mostIntervals = 60
 	leastInterval = 0.1
-	// elapsedError is what netperf's seconds may be off by: it prints two places.
+	// elapsedError is what netperf's seconds may be off by: it prints two decimals.
 	elapsedError = 0.005
 )
 
-// Evidence is what one client's tool tells of the measured time itself.
+// Evidence is what one client's tool reports of the measured time itself.
 type Evidence struct {
 	Seconds      float64 // that the tool measured; 0 where it does not say
 	Bytes        float64 // received, at least
@@ -55,14 +55,14 @@ type Hole struct {
 	Resent bool
 }
 
-// gapsShow says whether the tools are asked for what shows holes. Virtual time has
+// gapsShow says whether the tools report what shows holes. Virtual time has
 // none, and its programs run as they always did.
 func gapsShow(cell plan.Cell) bool { return cell.Get(plan.FactorClock) != plan.ClockVirtual }
 
 // holeLimit is how long a hole in a measured time must be to count.
 func holeLimit(seconds float64) float64 { return max(leastHole, holeShare*seconds) }
 
-// intervalOf is how often iperf3 reports, in seconds, to one place.
+// intervalOf is how often iperf3 reports, in seconds, to one decimal.
 func intervalOf(cell plan.Cell) float64 {
 	measured := cell.Duration(plan.FactorDuration).Seconds()
 	all := measured + cell.Duration(plan.FactorWarmup).Seconds()
@@ -90,7 +90,7 @@ func Evidences(cell plan.Cell, raw fs.FS) ([]Evidence, error) {
 }
 
 // HoleOf is the hole in a trial. Of several clients that share what there is, one may
-// wait long without anybody's fault, so all must have waited.
+// wait long through no fault, so all must have waited.
 func HoleOf(clients []Evidence) Hole {
 	if slices.ContainsFunc(clients, func(e Evidence) bool { return e.Hole.Why == "" }) {
 		return Hole{}

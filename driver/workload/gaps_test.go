@@ -16,7 +16,7 @@ func lines(rate, mean, p99, longest, elapsed string) string {
 }
 
 // TestNetperfHoles holds what was measured with a client that was stopped for half a
-// second (SIGSTOP), and without, beside up to 20 busy programs a CPU: there the mean
+// second (SIGSTOP), and without, next to up to 20 busy programs a CPU: there the mean
 // is above the 99th percentile, too (the second of the honest ones), because fewer
 // than one transaction in 100 meets another program, and that takes long.
 func TestNetperfHoles(t *testing.T) {

@@ -175,7 +175,7 @@ type iperfInterval struct {
 	} `json:"sum"`
 }
 
-// part is a measured interval: seconds, and bytes that the client handed over.
+// part is a measured interval: seconds, and bytes that the client gave to its socket.
 type part struct{ start, end, bytes float64 }
 
 func iperfEvidence(cell plan.Cell, data []byte) (Evidence, error) {

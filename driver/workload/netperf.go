@@ -41,10 +41,10 @@ func netperfSelectors() []selector {
 	}
 }
 
-// Keys that become no metric: they tell whether the client ran all the time.
+// Keys that become no metric: they show whether the client ran all the time.
 const (
 	keyLongest = "MAX_LATENCY"  // us
-	keyElapsed = "ELAPSED_TIME" // s, to two places
+	keyElapsed = "ELAPSED_TIME" // s, to two decimals
 )
 
 // requestResponse is the study's measure of latency.
@@ -156,7 +156,7 @@ func netperfEvidence(cell plan.Cell, data []byte) (Evidence, error) {
 		keyLongest: mostSeconds * 1e6, keyElapsed: mostSeconds,
 	} {
 		if values[key] == "" {
-			continue // not asked for
+			continue // not requested
 		}
 		var err error
 		if given[key], err = number(key, values[key], most); err != nil {

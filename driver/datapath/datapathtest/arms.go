@@ -23,7 +23,7 @@ type Arm struct {
 	entry      plan.DatapathEntry // of the catalog, which says what the filter is
 }
 
-// Name tells arms apart: the datapath, the scenario if it is not the first, and
+// Name is different for each arm: the datapath, the scenario if it is not the first, and
 // the options that are not at their default.
 func (a Arm) Name() string {
 	parts := []string{a.Datapath}

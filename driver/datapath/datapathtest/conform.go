@@ -2,7 +2,7 @@
 // of "enforced" that every arm passes, on a real kernel, by the real guest
 // helper.
 //
-// The suite knows what policies mean and asks arms by packets. It does not know
+// The suite knows what policies mean and tests arms by packets. It does not know
 // how an arm enforces them, but for the one table of what some arms do not
 // promise (exceptions), and that is checked as well.
 package datapathtest
@@ -25,11 +25,11 @@ import (
 type Rig struct {
 	Guest    string // the guest helper's binary
 	Dir      string // a directory for files of bundles
-	External string // root file system of the filters that others wrote
+	External string // root file system of the external filters
 	// Silence is how long nothing may come back of a packet that is dropped. It
 	// must be many times what an admitted one takes.
 	Silence time.Duration
-	// Report collects what came out; nil if nobody wants it.
+	// Report collects the results; nil for none.
 	Report *Report
 	// Other is an arm that is put in force instead of the tested one at the end.
 	Other Arm
@@ -53,7 +53,7 @@ const (
 	checkOther     = "other"
 )
 
-// Check is a check with what it asks.
+// Check is one check and the question that it answers.
 type Check struct{ Name, Doc string }
 
 // Checks lists all.

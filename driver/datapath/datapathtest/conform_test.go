@@ -22,7 +22,7 @@ var (
 	tableFlag    = flag.String("table", os.Getenv("HOOKBED_CONFORMANCE_TABLE"), "file to write the conformance table to")
 	armsFlag     = flag.String("arms", "", "regular expression of the arms to test")
 	allFlag      = flag.Bool("all", false, "every arm; otherwise those with all options at their defaults and those of fabric bridge")
-	externalFlag = flag.String("peers", "", "root file system of the filters that others wrote; empty takes the image's")
+	externalFlag = flag.String("peers", "", "root file system of the external filters; empty takes the image's")
 	tellFlag     = flag.Bool("tell", false, "print a line for every arm that is through")
 	silenceFlag  = flag.Duration("silence", 150*time.Millisecond, "how long a dropped packet must stay unanswered")
 )
@@ -57,7 +57,7 @@ func guestBinary(t *testing.T) string {
 	return path
 }
 
-// externalRoot is the root file system of the filters that others wrote.
+// externalRoot is the root file system of the external filters.
 func externalRoot(t *testing.T) string {
 	t.Helper()
 	if *externalFlag != "" {

@@ -20,7 +20,7 @@ import (
 const (
 	endpointLink = "eth0"
 	clientPort   = 6001 // on which the client answers
-	closedPort   = 5999 // on which nobody listens
+	closedPort   = 5999 // on which no program listens
 )
 
 func (b *bench) serverAddr() netip.Addr { return b.set.Topology.Server.Addr }
@@ -34,15 +34,15 @@ func (b *bench) stranger() netip.Addr {
 	return netip.MustParseAddr("198.19.255.254")
 }
 
-// named is a source with what it stands for.
+// named is a source and what it is an example of.
 type named struct {
 	what string
 	addr netip.Addr
 }
 
-// sourcesOf lists who is tried: the client, nobody, and of the first, middle
-// and last policy about somebody else the two ends of its source and the
-// addresses beside it.
+// sourcesOf lists the sources to try: the client, one that no policy names, and of the
+// first, middle and last policy about another source its two ends and the addresses
+// next to them.
 func (b *bench) namedSources() []named {
 	out := []named{{"client", b.clientAddr()}, {"nobody", b.stranger()}}
 	others := slices.DeleteFunc(slices.Clone(b.policies.installed), func(p bpf.Policy) bool { return p.Source.Contains(b.clientAddr()) })
@@ -179,7 +179,7 @@ func (b *bench) tuples() error {
 	return errors.Join(b.tryAll(admitted, answered), b.tryAll(denied, silent))
 }
 
-// quick is the matrix of the client and nobody only.
+// quick is the matrix of the client and the unnamed source only.
 func (b *bench) quick() error {
 	fs := slices.DeleteFunc(b.flows(), func(f flow) bool { return f.from != b.clientAddr() && f.from != b.stranger() })
 	admitted, denied := split(b.policies, fs)
@@ -395,8 +395,8 @@ const (
 	smallMTU6 = 1280
 )
 
-// errors tells the server by ICMP that an admitted connection's path is
-// narrower, and asks for a port on which nobody listens.
+// errors reports to the server by ICMP that an admitted connection's path is
+// narrower, and sends to a port on which no program listens.
 func (b *bench) errors() error {
 	if err := b.closed(); err != nil {
 		return err
@@ -422,7 +422,7 @@ func (b *bench) errors() error {
 	return nil
 }
 
-// closed: where policies let a datagram in, the answer that nobody is there
+// closed: where policies let a datagram in, the answer that no program listens
 // gets out.
 func (b *bench) closed() error {
 	f := flow{what: "closed port", from: b.clientAddr(), proto: udp, port: closedPort}
@@ -522,7 +522,7 @@ func (b *bench) node() error {
 	switch b.arm.Fabric {
 	case datapath.FabricVeth: // has no node
 		return nil
-	case datapath.FabricBPF: // the gateway is nobody's address
+	case datapath.FabricBPF: // no link has the gateway's address
 		if to = b.set.Topology.Client.Node.Data; to.Is6() && !b.set.Topology.MultiHost() {
 			return nil // the node has none of IPv6
 		}

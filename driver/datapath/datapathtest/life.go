@@ -32,7 +32,7 @@ func (b *bench) remove() error {
 		return err
 	}
 	var errs []error
-	// As long as we hold them, nobody else's namespaces get their numbers.
+	// As long as they are held, no other namespaces get their numbers.
 	if in := inhabitants(b.client.id, b.server.id); len(in) > 0 {
 		errs = append(errs, fmt.Errorf("an endpoint's namespace is still held: %s", strings.Join(in, ", ")))
 	}
@@ -116,7 +116,7 @@ func (b *bench) record(n int) {
 }
 
 // realised compares what the kernel holds with N, by the arm's own expectation
-// and beside it: some value counts the policies one by one.
+// and next to it: some value counts the policies one by one.
 func (b *bench) realised(n int, values map[string]float64) error {
 	const frame = 8 // rules or entries at most that are no policy
 	if !slices.ContainsFunc(slices.Collect(maps.Values(values)), func(v float64) bool { return v >= float64(n) && v <= float64(n+frame) }) {
@@ -165,7 +165,7 @@ func (b *bench) size() error {
 	return errors.Join(errs...)
 }
 
-// background is traffic beside an update.
+// background is traffic during an update.
 type background struct {
 	stop  chan struct{}
 	wg    sync.WaitGroup
@@ -550,12 +550,12 @@ func (b *bench) crashAt(when string, set datapath.Setup, middle bool) error {
 	return nothingLeft(when, objects, namespaces)
 }
 
-// crashDelay is how long the helper is let go on with the step that it is
+// crashDelay is how long the helper may go on with the step that it is
 // killed in.
 const crashDelay = 5 * time.Millisecond
 
 // nothingLeft waits until the kernel took everything of a killed helper away. It
-// closes the namespaces, which it must hold until nobody is in them.
+// closes the namespaces, which it must hold until no process is in them.
 func nothingLeft(when string, objects []object, namespaces []*netns) error {
 	var errs []error
 	if len(objects) < 2 {

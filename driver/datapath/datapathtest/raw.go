@@ -48,7 +48,7 @@ func sum(parts ...[]byte) uint16 {
 	return ^uint16(s)
 }
 
-// pseudoHeader is what TCP and ICMPv6 checksums cover beside the message.
+// pseudoHeader is what TCP and ICMPv6 checksums cover in addition to the message.
 func pseudoHeader(from, to netip.Addr, proto byte, n int) []byte {
 	out := append(from.AsSlice(), to.AsSlice()...)
 	if from.Is4() {
@@ -199,7 +199,7 @@ func (s segments) await(limit time.Duration, fits func(seen) bool) (seen, bool) 
 }
 
 func (s segments) parse(b []byte) (seen, bool) {
-	if !s.v6 { // IPv4 raw sockets hand over the IP header too
+	if !s.v6 { // IPv4 raw sockets pass on the IP header too
 		if len(b) < ip4Header || len(b) < int(b[0]&15)*4 {
 			return seen{}, false
 		}

@@ -37,10 +37,10 @@ func TestOneEntryMakesArmsWithTheirPromises(t *testing.T) {
 }
 
 // Every entry says enough of its filter for promises to follow: a mechanism or whose
-// it is, a structure or that an option says it, and who asks the policies.
+// it is, a structure or that an option says it, and what looks up the policies.
 func TestTheCatalogSaysWhatFiltersAre(t *testing.T) {
 	for _, d := range datapath.Catalog() {
-		own := len(d.Keys) > 0 // the user's: nobody knows
+		own := len(d.Keys) > 0 // the user's: not known
 		defaults := map[string]string{}
 		for _, o := range d.Options {
 			defaults[o.Key] = o.Allowed[0]
@@ -65,7 +65,7 @@ func TestTheCatalogSaysWhatFiltersAre(t *testing.T) {
 	}
 }
 
-// An option is about one thing, whoever has it.
+// An option is about one thing, whichever filter has it.
 func TestOptionsHaveOneRole(t *testing.T) {
 	roles := map[string]plan.Option{}
 	for _, d := range datapath.Catalog() {

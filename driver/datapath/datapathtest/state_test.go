@@ -235,7 +235,7 @@ func switchOff(t *testing.T, p *netns, name, feature string) {
 	}
 }
 
-// TestAttachedProgramsAreFound: their IDs are how the suite knows which
+// TestAttachedProgramsAreFound: by their IDs the suite knows which
 // programs of this computer are an arm's.
 func TestAttachedProgramsAreFound(t *testing.T) {
 	p := freshNetns(t)

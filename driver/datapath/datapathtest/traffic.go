@@ -75,7 +75,7 @@ func (p *netns) try(f flow, to netip.Addr, limit time.Duration) (answer, error) 
 	}
 }
 
-// answerOf tells silence, refusal and a broken test apart.
+// answerOf says whether an error is silence, a refusal, or a broken test.
 func answerOf(err error) (answer, error) {
 	var timeout net.Error
 	switch {
@@ -166,7 +166,7 @@ func exchange(c net.Conn, n int, limit time.Duration) (answer, error) {
 	return answerOf(err)
 }
 
-// again is after how long what nobody sends again by itself, a datagram or a
+// again is after how long what the kernel does not send again by itself, a datagram or a
 // ping, is sent once more: one may get lost while addresses are resolved. What
 // must be dropped is sent once.
 const again = time.Second

@@ -39,7 +39,7 @@ func overlayOptions() []plan.Option {
 	return []plan.Option{
 		{Key: OptOverlay, Role: catalog.RoleOverlay, Allowed: []string{overlayNone, overlayVXLAN, OverlayDocker}, Silent: true,
 			Doc: "between hosts: routed by the nodes, through VXLAN devices, or through the overlay network of a Docker Swarm"},
-		{Key: optUDPcsum, Role: catalog.RoleOverlay, Allowed: []string{udpcsumOn, udpcsumOff}, Beside: plan.Level{Key: OptOverlay, Level: overlayVXLAN},
+		{Key: optUDPcsum, Role: catalog.RoleOverlay, Allowed: []string{udpcsumOn, udpcsumOff}, Needs: plan.Level{Key: OptOverlay, Level: overlayVXLAN},
 			Doc: "UDP checksum of outer packets: computed (the kernel's default), or zero (what Cilium sets)"},
 	}
 }

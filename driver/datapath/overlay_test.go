@@ -55,7 +55,7 @@ func TestOverlayLeavesOthersAlone(t *testing.T) {
 func TestOverlayIsNoFactorUnlessAsked(t *testing.T) {
 	for _, d := range possible(true) {
 		for _, o := range d.Options {
-			if o.Key == OptOverlay && !o.Silent || o.Key == optUDPcsum && o.Beside.Level != overlayVXLAN {
+			if o.Key == OptOverlay && !o.Silent || o.Key == optUDPcsum && o.Needs.Level != overlayVXLAN {
 				t.Errorf("%s: option %s is a factor of every cell", d.Name, o.Key)
 			}
 		}

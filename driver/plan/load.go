@@ -508,7 +508,7 @@ func (l *loader) option(t *table, o Option, options map[string]string) {
 	switch {
 	case !o.Applies(options):
 		if t.has(o.Key) {
-			t.problem(o.Key, "means nothing without %s = %q; write that, or remove it", o.Beside.Key, o.Beside.Level)
+			t.problem(o.Key, "means nothing without %s = %q; write that, or remove it", o.Needs.Key, o.Needs.Level)
 		}
 	case !o.Silent || level != o.Allowed[0]:
 		options[o.Key] = level

@@ -190,9 +190,9 @@ type Option struct {
 	Role    string
 	Regimes map[string]string
 	Means   map[string]string
-	// Beside is the level of another option, listed before this one, without which
+	// Needs is the level of another option, listed before this one, without which
 	// this one means nothing and is no factor.
-	Beside Level
+	Needs Level
 }
 
 // Level is one level of one option. The zero value is none.
@@ -200,7 +200,7 @@ type Level struct{ Key, Level string }
 
 // Applies says whether the option means something together with the others.
 func (o Option) Applies(options map[string]string) bool {
-	return o.Beside == Level{} || options[o.Beside.Key] == o.Beside.Level
+	return o.Needs == Level{} || options[o.Needs.Key] == o.Needs.Level
 }
 
 // WorkloadEntry describes one workload to the loader.

@@ -62,7 +62,7 @@ func (f *figure) add(name string, dashed bool, x, y float64) {
 	f.lines[i].x, f.lines[i].y = append(f.lines[i].x, x), append(f.lines[i].y, y)
 }
 
-// palette are colours that people who do not see all of them tell apart (Okabe
+// palette are colours that differ also for people who do not see all of them (Okabe
 // and Ito 2008), and grey.
 func palette() []color.Color {
 	return []color.Color{

@@ -57,8 +57,8 @@ func (s Subject) drop() uint32 {
 	return tcShot
 }
 
-// instance is a subject with N policies, rendered: how to load it, and whom its
-// policies name.
+// instance is a subject with N policies, rendered: how to load it, and which sources
+// its policies name.
 type instance struct {
 	bundle  *bundle.Bundle
 	ends    []bundle.Step // end whatever loaded the program, which stays held

@@ -6,6 +6,14 @@ import (
 	"hookbed/driver/plan"
 )
 
+// Names of the fabrics.
+const (
+	FabricBridge = "bridge"
+	FabricRouted = "routed"
+	FabricBPF    = "bpf"
+	FabricVeth   = "veth"
+)
+
 // fabric is one way in which endpoints of a node are joined.
 type fabric struct {
 	name, doc string
@@ -26,6 +34,7 @@ type fabric struct {
 	build     func(*renderer)
 }
 
+// fabrics lists every fabric; the first is the base.
 func fabrics() []fabric {
 	delivery := plan.Option{Key: optDelivery, Role: catalog.RolePath, Allowed: []string{deliverRedirect, deliverPeer, deliverNetkit},
 		Doc: "bpf_redirect to the veth, bpf_redirect_peer into the endpoint (Linux 5.10), or netkit pairs instead of veths (6.7)"}

@@ -7,14 +7,6 @@ import (
 	"hookbed/driver/plan"
 )
 
-// Names of the fabrics.
-const (
-	FabricBridge = "bridge"
-	FabricRouted = "routed"
-	FabricBPF    = "bpf"
-	FabricVeth   = "veth"
-)
-
 // Option keys and their levels.
 const (
 	optPolicy     = "policy"

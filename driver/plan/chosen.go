@@ -109,7 +109,7 @@ func (d DatapathEntry) options() []catalog.Option {
 	return out
 }
 
-// RegimeOf is which packets ask the policies of an arm with these options, "" if it
+// RegimeOf is for which packets policies of an arm with these options are looked up, "" if it
 // has none or that is not known.
 func (d DatapathEntry) RegimeOf(options map[string]string) string {
 	words := catalog.Catalog{Filters: []catalog.Filter{d.filter()}, Options: d.options()}

@@ -56,7 +56,7 @@ func readFile(dir, path string) ([]byte, error) {
 		return nil, err
 	}
 	defer root.Close()
-	// Before it is opened: opening a FIFO would wait for who writes to it.
+	// Before it is opened: opening a FIFO would wait for a writer.
 	st, err := root.Stat(path)
 	if err == nil {
 		err = readable(st)

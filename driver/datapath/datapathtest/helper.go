@@ -175,7 +175,7 @@ func (h *helper) facts() (map[string]string, error) {
 	return r.Facts, err
 }
 
-// pid is the helper's own, the same for everybody.
+// pid is the helper's own, the same in every namespace.
 func (h *helper) pid() int { return h.cmd.Process.Pid }
 
 // close ends the helper's input and waits until it undid everything.

@@ -239,7 +239,7 @@ func left(objects []object) []string {
 }
 
 // inhabitants waits until no process but this one is in one of the namespaces,
-// or holds one open, and names who is. A process that is just being started has
+// or holds one open, and names the process. One that is just being started has
 // its parent's descriptors for a moment.
 func inhabitants(ids ...string) []string {
 	var out []string

@@ -68,7 +68,7 @@ func (a Arm) stateless() bool { return a.entry.RegimeOf(a.Options) == catalog.St
 func (a Arm) namesPorts() bool { return !a.Is(optPolicy, levelL3) && !admitsByDefault(a) }
 
 // admitsByDefault: what no policy names is admitted, so most promises come true
-// without anybody's doing.
+// by themselves.
 func admitsByDefault(a Arm) bool { return a.NoPolicies || a.Is(optAction, levelDeny) }
 
 // exceptions is the one table of what arms do not promise.

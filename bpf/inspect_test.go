@@ -100,8 +100,8 @@ func TestInspectRefusesPrograms(t *testing.T) {
 	}
 }
 
-// TestInspectAcceptsOurs: with every structure whose maps users can name.
-func TestInspectAcceptsOurs(t *testing.T) {
+// TestInspectAcceptsOwnObjects: with every structure whose maps users can name.
+func TestInspectAcceptsOwnObjects(t *testing.T) {
 	for _, s := range []Structure{StructureLinear, StructureHash, StructureLPM} {
 		for _, v6 := range []bool{false, true} {
 			for _, d := range []struct {

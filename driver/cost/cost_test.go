@@ -175,8 +175,8 @@ func onKind(kind string, err error) func(bundle.Step) error {
 	}
 }
 
-// TestExternalPrograms: what is not to be had is unsupported, and what is there and refuses
-// to load a policy set too.
+// TestExternalPrograms: what is not there is unsupported, and so is what is there and
+// refuses to load a policy set.
 func TestExternalPrograms(t *testing.T) {
 	f := &fake{t: t, cost: linear, fail: onKind("tool", fault(bundle.FaultSubject, "rule too long"))}
 	for env, want := range map[Environment]string{{NoExternal: "no network"}: "no network", {}: "rule too long"} {
@@ -196,8 +196,8 @@ func TestExternalPrograms(t *testing.T) {
 	}
 }
 
-// TestExternalProgramsAreEnded: whatever loaded a foreign program is ended once the program
-// is held, or could not be loaded, so that the next finds the link free.
+// TestExternalProgramsAreEnded: what loaded an external program is ended once the
+// program is held, or could not be loaded, so that the next finds the link free.
 func TestExternalProgramsAreEnded(t *testing.T) {
 	for _, name := range []string{"xdp-filter", "bpfilter-set", "bpfilter-linear-xdp"} {
 		s := pick(t, name)[0]

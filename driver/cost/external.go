@@ -148,7 +148,7 @@ func bpfilter(options map[string]string) func(Subject, int, Environment) (instan
 	}
 }
 
-// holding are the steps by which an arm has a foreign program loaded, under
+// holding are the steps by which an arm has an external program loaded, under
 // another handle, and those that end what loaded it.
 func holding(apply []bundle.Step, handle string) (load, ends []bundle.Step) {
 	for _, st := range apply {

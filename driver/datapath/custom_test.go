@@ -10,7 +10,7 @@ import (
 )
 
 // TestObjectsOfUsersAreLookedInto: the catalog's entry finds in the object file
-// what the setup would ask of it, and blames the key that says it.
+// what the setup would need of it, and blames the key that says it.
 func TestObjectsOfUsersAreLookedInto(t *testing.T) {
 	inspect := entryOf(t, crossName(FabricBridge, filterCustom)).Inspect
 	for name, c := range map[string]struct {

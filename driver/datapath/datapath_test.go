@@ -177,7 +177,7 @@ func TestPoliciesAreDistinctSeededAndInPlace(t *testing.T) {
 	}
 }
 
-// checkPolicies: no two policies are about one address, only that at the place
+// checkPolicies: no two policies are about one address, only that at the position
 // at names the client, and none names a source that must stay unnamed.
 func checkPolicies(t *testing.T, c plan.Cell, n, at int) {
 	t.Helper()
@@ -405,9 +405,9 @@ func TestNativeXDPWantsQueues(t *testing.T) {
 	}
 }
 
-// TestControlKnowsItsCost: how often the program is set to spin is what the setup
-// says it costs, and no other datapath claims to know.
-func TestControlKnowsItsCost(t *testing.T) {
+// TestControlSaysItsCost: how often the program is set to spin is what the setup
+// says it costs, and no other datapath says a cost.
+func TestControlSaysItsCost(t *testing.T) {
 	for spin, want := range map[string]struct {
 		bytes string
 		cost  float64

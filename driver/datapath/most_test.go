@@ -107,10 +107,10 @@ func TestMostPrefixesAreWhatTheBlockHolds(t *testing.T) {
 	}
 }
 
-// TestEveryArmKnowsItsMost: every filter with policies says how many it can be
+// TestEveryArmSaysItsMost: every filter with policies says how many it can be
 // given, and filters with less room than the generator has sources keep some for
 // what is installed in addition.
-func TestEveryArmKnowsItsMost(t *testing.T) {
+func TestEveryArmSaysItsMost(t *testing.T) {
 	for _, d := range Catalog() {
 		if (d.MostPolicies == nil) != d.NoPolicies {
 			t.Errorf("%s: policies %v, but says how many: %v", d.Name, !d.NoPolicies, d.MostPolicies != nil)

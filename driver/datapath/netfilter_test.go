@@ -55,8 +55,8 @@ func nfCases() []nfCase {
 }
 
 // nfEndpoints are the addresses of the golden files, by family: the server, the
-// client, two other sources, the one of the update, and the prefixes that stand
-// for the last four where policies are prefixes.
+// client, two other sources, the one of the update, and the prefixes that
+// replace the last four where policies are prefixes.
 type nfEndpoints struct {
 	server   string
 	sources  [4]string

@@ -50,9 +50,9 @@ func TestOverlayLeavesOthersAlone(t *testing.T) {
 	}
 }
 
-// TestOverlayIsNoFactorUnlessAsked: cells from before there were overlays keep
+// TestOverlayIsNoFactorUnlessWritten: cells from before there were overlays keep
 // their IDs.
-func TestOverlayIsNoFactorUnlessAsked(t *testing.T) {
+func TestOverlayIsNoFactorUnlessWritten(t *testing.T) {
 	for _, d := range possible(true) {
 		for _, o := range d.Options {
 			if o.Key == OptOverlay && !o.Silent || o.Key == optUDPcsum && o.Needs.Level != overlayVXLAN {
@@ -141,9 +141,9 @@ func TestOverlayOfManyClients(t *testing.T) {
 	}
 }
 
-// TestTunnelTellsIdentities: the proof expects the probes of each source under
+// TestTunnelCarriesIdentities: the proof expects the probes of each source under
 // the identity that the policies have for it, and the sender's node has it too.
-func TestTunnelTellsIdentities(t *testing.T) {
+func TestTunnelCarriesIdentities(t *testing.T) {
 	o := map[string]string{OptOverlay: overlayVXLAN, optUDPcsum: udpcsumOff}
 	s := render(t, cellOf(t, "cilium-like", plan.MultiHost, plan.EndpointNetns, 3, o))
 	want := map[string]uint64{"vni.258": 2, "vni.2": 1, "vni.257": 2} // client, unlisted, policy 2

@@ -137,8 +137,8 @@ func TestTransactionsAreAtLeast(t *testing.T) {
 	}
 }
 
-// TestActivityTakesTheClockThatNobodySets: rates are of the time that passed.
-func TestActivityTakesTheClockThatNobodySets(t *testing.T) {
+// TestActivityTakesTheMonotonicClock: rates are of the time that passed.
+func TestActivityTakesTheMonotonicClock(t *testing.T) {
 	a := bundle.Activity{UnixNano: 1e18, MonoNano: 5e9, CPU: map[string]float64{"user": 1}}
 	b := bundle.Activity{UnixNano: 1e18 + 3602e9, MonoNano: 7e9, CPU: map[string]float64{"user": 2.6}} // an hour ahead
 	if got := metric(t, activityMetrics("x", a, b), "cpu.x").Value; got != 0.8 {

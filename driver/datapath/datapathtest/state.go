@@ -37,7 +37,7 @@ func views() []view {
 			return out, err
 		}}
 	}
-	// One process for all that ip can tell.
+	// One process for all that ip can show.
 	ip := func(name, family string, commands ...string) view {
 		return view{name, func(p *netns) (string, error) {
 			return p.feed(strings.Join(commands, "\n")+"\n", "ip", "-d", "-o", family, "-batch", "-")

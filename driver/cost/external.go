@@ -44,7 +44,7 @@ func externalSubjects() []Subject {
 	}
 	bf := func(name, hook, form, doc string) Subject {
 		accept := map[string]uint32{HookTC: tcOK, HookXDP: xdpPass}[hook]
-		return Subject{Name: name, Hook: hook, External: projectBPFilter, Accept: accept, Doc: doc, render: bpfilter(map[string]string{"form": form, "hook": hook})}
+		return Subject{Name: name, Hook: hook, External: projectBPFilter, Accept: accept, Doc: doc, render: bpfilter(option{"form", form}, option{"hook", hook})}
 	}
 	return []Subject{
 		filter("xdp-filter", "ipv4", "xdpfilt_dny_ip", "a hash of sources, as the arm xdp-filter has it; no ports"),
@@ -119,17 +119,14 @@ const bpfilterProgram = "bf_prog" // as its daemon names every one
 
 // bpfilter has its daemon load the very chain of an arm, holds the program and
 // its maps, and ends the daemon.
-func bpfilter(options map[string]string) func(Subject, int, Environment) (instance, error) {
+func bpfilter(options ...option) func(Subject, int, Environment) (instance, error) {
 	return func(s Subject, n int, env Environment) (instance, error) {
 		if err := env.check(); err != nil {
 			return instance{}, err
 		}
-		cell, err := cellOf(fabricBase, projectBPFilter, n)
+		cell, err := cellOf(fabricBase, projectBPFilter, n, options...)
 		if err != nil {
 			return instance{}, err
-		}
-		for key, level := range options {
-			cell.Factors[key] = level
 		}
 		setup, err := datapath.Render(cell)
 		if err != nil {

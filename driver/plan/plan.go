@@ -42,7 +42,7 @@ type Spec struct {
 	Lab         Lab      `json:"lab"`
 	Measure     Measure  `json:"measure"`
 	Scenarios   []string `json:"scenarios"`
-	Workloads   []string `json:"workloads"` // TCP_STREAM, TCP_RR, TCP_CRR
+	Workloads   []string `json:"workloads"` // by name in the catalog: TCP_STREAM, TCP_RR, ...
 	Policies    []int    `json:"policies"`  // numbers of policies N; 0 is "no rule at all"
 	// Clients are the numbers of client endpoints; nil is one, and no factor.
 	Clients []int `json:"clients,omitempty"`

@@ -70,7 +70,7 @@ drops them with it.`,
 	fl := cmd.Flags()
 	fl.StringSliceVar(&f.programs, "programs", []string{"all"}, "programs to time")
 	fl.IntSliceVar(&f.policies, "policies", []int{1, 10, 100, 1000, 10000}, "numbers of policies N")
-	fl.StringSliceVar(&f.peers, "peers", cost.Peers(), "projects whose programs to time beside ours; none for ours alone")
+	fl.StringSliceVar(&f.peers, "peers", cost.ExternalProjects(), "projects whose programs to time beside ours; none for ours alone")
 	fl.IntVar(&f.rounds, "rounds", 0, "rounds of interleaved measurements (default 100; with an experiment 7)")
 	fl.IntVar(&f.cpu, "cpu", runtime.NumCPU()-1, "CPU to measure on")
 	fl.Uint64Var(&f.seed, "seed", 1, "seed of the order within rounds")
@@ -108,8 +108,8 @@ func (f *costFlags) check(cmd *cobra.Command, rates bool) error {
 		return wrong("--programs: %w", err)
 	}
 	for _, p := range f.peers {
-		if p != "none" && !slices.Contains(cost.Peers(), p) {
-			return wrong("--peers: no project %q, want some of %s, or none", p, strings.Join(cost.Peers(), ", "))
+		if p != "none" && !slices.Contains(cost.ExternalProjects(), p) {
+			return wrong("--peers: no project %q, want some of %s, or none", p, strings.Join(cost.ExternalProjects(), ", "))
 		}
 	}
 	for _, n := range f.policies {
@@ -136,7 +136,7 @@ func (f *costFlags) check(cmd *cobra.Command, rates bool) error {
 // subjects are the programs that the flags leave.
 func (f costFlags) subjects() []cost.Subject {
 	all, _ := cost.Select(f.programs) // checked
-	return slices.DeleteFunc(all, func(s cost.Subject) bool { return s.Foreign != "" && !slices.Contains(f.peers, s.Foreign) })
+	return slices.DeleteFunc(all, func(s cost.Subject) bool { return s.External != "" && !slices.Contains(f.peers, s.External) })
 }
 
 // output makes the directory of results.
@@ -158,7 +158,7 @@ func (a *app) cost(ctx context.Context, f costFlags) error {
 	if err != nil {
 		return err
 	}
-	l, err := a.costLab(ctx, &plan.Plan{}, peers.NoPeers == "")
+	l, err := a.costLab(ctx, &plan.Plan{}, peers.NoExternal == "")
 	if err != nil {
 		return err
 	}
@@ -173,7 +173,7 @@ func (a *app) cost(ctx context.Context, f costFlags) error {
 	}
 	cells, err := cost.Measure(ctx, cost.Config{
 		Lab: l, Subjects: f.subjects(), Policies: f.policies, Rounds: f.rounds,
-		Seed: f.seed, CPU: f.cpu, Peers: peers, Progress: a.costProgress(), Sample: out.Sample,
+		Seed: f.seed, CPU: f.cpu, External: peers, Progress: a.costProgress(), Sample: out.Sample,
 	})
 	if err = errors.Join(err, l.End(ctx, datapath.Setup{})); err != nil {
 		return rigFault(ctx, err)
@@ -194,8 +194,8 @@ func (a *app) cost(ctx context.Context, f costFlags) error {
 // peersOf makes the image of other projects' programs ready, if some are wanted
 // and it can be built.
 func (a *app) peersOf(ctx context.Context, f costFlags) (env cost.Environment, digest string, err error) {
-	if !slices.ContainsFunc(f.subjects(), func(s cost.Subject) bool { return s.Foreign != "" }) {
-		return cost.Environment{NoPeers: "nobody asked for them"}, "", nil
+	if !slices.ContainsFunc(f.subjects(), func(s cost.Subject) bool { return s.External != "" }) {
+		return cost.Environment{NoExternal: "nobody asked for them"}, "", nil
 	}
 	store, err := a.openStore("")
 	if err != nil {
@@ -206,7 +206,7 @@ func (a *app) peersOf(ctx context.Context, f costFlags) (env cost.Environment, d
 		return env, "", ctx.Err()
 	}
 	if err != nil {
-		return cost.Environment{NoPeers: fmt.Sprintf("the image of peers cannot be built: %v", err)}, "", nil
+		return cost.Environment{NoExternal: fmt.Sprintf("the image of peers cannot be built: %v", err)}, "", nil
 	}
 	return env, set.PeersDigest, nil
 }

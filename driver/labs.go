@@ -252,7 +252,7 @@ func nodesOf(p *plan.Plan) int {
 }
 
 // needsPeers says whether some arm is a filter that others wrote.
-func needsPeers(p *plan.Plan) bool { return slices.ContainsFunc(p.Cells, datapath.NeedsPeers) }
+func needsPeers(p *plan.Plan) bool { return slices.ContainsFunc(p.Cells, datapath.NeedsExternal) }
 
 // needsSwarm says whether some arm has Docker's overlay network.
 func needsSwarm(p *plan.Plan) bool { return slices.ContainsFunc(p.Cells, datapath.NeedsSwarm) }

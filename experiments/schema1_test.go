@@ -132,7 +132,7 @@ func TestSchema1AgreesWithTheDriver(t *testing.T) {
 			if !ok {
 				continue // it came later
 			}
-			if was.Mechanism != f.Mechanism || was.Structure != f.Structure || was.Policies != f.Policies || was.Regime != f.Regime || was.Control != f.Control || was.Peer != f.Peer {
+			if was.Mechanism != f.Mechanism || was.Structure != f.Structure || was.Policies != f.Policies || was.Regime != f.Regime || was.Control != f.Control || was.External != f.External {
 				t.Errorf("%s: %+v, was %+v", file, f, was)
 			}
 			for key, level := range f.Defaults {

@@ -83,8 +83,8 @@ type Filter struct {
 	Regime string `json:"regime,omitempty"`
 	// Control: it is there to learn about the rig, not to enforce anything.
 	Control bool `json:"control,omitempty"`
-	// Peer names the project that wrote it; "" is ours.
-	Peer string `json:"peer,omitempty"`
+	// External names the project that wrote it; "" is hookbed.
+	External string `json:"peer,omitempty"`
 	// Defaults are the levels of the options that it has without asking.
 	Defaults map[string]string `json:"defaults,omitempty"`
 }

@@ -45,8 +45,8 @@ func schema1Filters() []Filter {
 	bare := func(name, mechanism string, control bool, defaults ...map[string]string) Filter {
 		return Filter{Name: name, Mechanism: mechanism, Structure: Nothing, Control: control, Defaults: with(defaults...)}
 	}
-	peer := func(name, mechanism, structure, project string, defaults ...map[string]string) Filter {
-		return Filter{Name: name, Mechanism: mechanism, Structure: structure, Policies: true, Regime: Stateless, Peer: project, Defaults: with(defaults...)}
+	external := func(name, mechanism, structure, project string, defaults ...map[string]string) Filter {
+		return Filter{Name: name, Mechanism: mechanism, Structure: structure, Policies: true, Regime: Stateless, External: project, Defaults: with(defaults...)}
 	}
 	return []Filter{
 		bare("none", "", false),
@@ -56,8 +56,8 @@ func schema1Filters() []Filter {
 		one("tc-cilium09", TC, HashAndList, "", tc, hash), bare("tc-control", TC, true, map[string]string{"spin": "0"}),
 		bare("offloads-off", "", true, map[string]string{"where": "edge"}), bare("xdp-pass", XDP, false, programs),
 		one("xdp-linear", XDP, List, Stateless, xdp), one("xdp-hash", XDP, Hash, Stateless, xdp, hash), one("xdp-lpm", XDP, Prefixes, Stateless, xdp),
-		peer("xdp-filter", XDP, Hash, "xdp-tools", policies, map[string]string{"policy": "l3"}, programs),
-		peer("bpfilter", "", "", "bpfilter", policies, map[string]string{"form": "set", "hook": "tc"}),
+		external("xdp-filter", XDP, Hash, "xdp-tools", policies, map[string]string{"policy": "l3"}, programs),
+		external("bpfilter", "", "", "bpfilter", policies, map[string]string{"form": "set", "hook": "tc"}),
 		one("custom", "", "", "", policies, map[string]string{"in": "server", "hook": "tc-ingress", "entries": "none"}),
 	}
 }

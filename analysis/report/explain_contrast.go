@@ -64,7 +64,7 @@ func (e estimator) contrasts(c *context, metric string) []Contrast {
 // differs.
 func (e estimator) differ(a, over catalog.Filter) string {
 	for _, f := range []catalog.Filter{a, over} {
-		if !f.Policies || f.Peer != "" || f.Mechanism == "" || f.Structure == "" {
+		if !f.Policies || f.External != "" || f.Mechanism == "" || f.Structure == "" {
 			return ""
 		}
 	}

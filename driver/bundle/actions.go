@@ -50,8 +50,8 @@ type Bridge struct {
 }
 
 // Vxlan makes a VXLAN device (RFC 7348) over IPv4 and sets it up. It learns
-// nothing: where a MAC address is must be said by FDB, or by whoever sets the
-// tunnel key of each packet. UDPCsum is read back. Undo: deleted.
+// nothing: where a MAC address is must be said by FDB, or by the program that sets
+// the tunnel key of each packet. UDPCsum is read back. Undo: deleted.
 type Vxlan struct {
 	Link     string `json:"link"`
 	MAC      string `json:"mac"`
@@ -75,13 +75,13 @@ type FDB struct {
 	Dst  string `json:"dst"`
 }
 
-// Sandbox names, for the steps after it, the namespace in which a container engine
+// OverlayNetns names, for the steps after it, the namespace in which a container engine
 // keeps the bridge and the VXLAN device of an overlay network: where the other end
 // of Link, a link of the step's namespace, is. It is looked for among those that the
-// engine has mounted. The step waits until the device knows the way to others, and
+// engine has mounted. The step waits until the device has the way to others, and
 // changes nothing. Value: udp_csum, 1 if the device computes the UDP checksum of
 // outer packets, else 0. Undo: the name is forgotten.
-type Sandbox struct {
+type OverlayNetns struct {
 	Name   string `json:"name"`
 	Link   string `json:"link"`
 	Device string `json:"device"` // the VXLAN device
@@ -157,13 +157,13 @@ type Offload struct {
 // `ipset restore` (atomic per line only). Undo: the Undo file, loaded the same
 // way; if it is empty nothing is undone (the namespace goes away).
 //
-// In a file for nft the text "{handle:FAMILY TABLE CHAIN COMMENT}" stands for
+// In a file for nft the text "{handle:FAMILY TABLE CHAIN COMMENT}" is replaced by
 // the handle of the chain's rule with that comment; it is looked up before the
 // call is timed.
 //
 // The step's values: Metric is the wall time of the call in seconds, and
-// "memory_bytes" what the kernel keeps of what the call loaded, where that can
-// be told; the step's note says how.
+// MetricMemory what the kernel keeps of what the call loaded, where that is
+// known; the step's note says how.
 type Rules struct {
 	Tool string `json:"tool"`
 	File string `json:"file"`
@@ -172,10 +172,13 @@ type Rules struct {
 	Metric string `json:"metric,omitempty"`
 }
 
-// Names of the values in which Rules and FillMap tell how long they took.
+// Names of the values of steps that load and change policies, and of the metrics that
+// rows have of them.
 const (
-	MetricLoad   = "load_seconds"
-	MetricUpdate = "update_seconds" // of one policy, in a set that is in force
+	MetricLoad   = "load_seconds"   // wall time, of loading all policies
+	MetricUpdate = "update_seconds" // wall time, of one policy in a set that is in force
+	MetricAttach = "attach_seconds" // wall time, of loading an external program without policies
+	MetricMemory = "memory_bytes"   // kernel memory
 )
 
 // LoadBPF loads a BPF object under a handle. The step's value "memory_bytes" is
@@ -235,8 +238,8 @@ const (
 )
 
 // AttachBPF attaches one program of a loaded object to a link in the step's
-// namespace, and checks by reading back that it is there in the mode asked
-// for. Undo: detached.
+// namespace, and checks by reading back that it is there in the mode of
+// Hook. Undo: detached.
 type AttachBPF struct {
 	Handle  string `json:"handle"`
 	Program string `json:"program"`
@@ -276,7 +279,7 @@ type Start struct {
 
 // Sniff counts the VXLAN packets that come and go by a link of the step's
 // namespace, until it is undone or stopped (packet(7)). It is for a few packets:
-// what nobody reads in time is lost, and then Read fails.
+// what is not read in time is lost, and then Read fails.
 type Sniff struct {
 	Handle string `json:"handle"`
 	Link   string `json:"link"`
@@ -305,7 +308,7 @@ const (
 // once, and fails unless every outcome is as wanted. Source addresses that the
 // namespace lacks are added to Link for the time of the probe. A datagram that
 // is wanted to get through is repeated while it is not answered, because
-// nobody else does that. Those that are wanted to get through have half a minute
+// the kernel does not do that. Those that are wanted to get through have half a minute
 // at least, and are the witnesses of the others, which are sent before them: these
 // must stay silent for Timeout after the last witness was answered, and for several
 // times as long as the slowest took, so that a busy machine's late answer is no
@@ -366,6 +369,21 @@ type Read struct {
 	Name string  `json:"name"`
 	From Counter `json:"from"`
 }
+
+// Values of a Read, as far as the fields of Counter name them.
+const (
+	CountPackets    = "packets"
+	CountBytes      = "bytes"
+	CountDropped    = "dropped"    // packets
+	CountAccepted   = "accepted"   // packets that a policy admitted
+	CountPassed     = "passed"     // packets that no policy is about
+	CountRules      = "rules"      // in the chain
+	CountRulesHook  = "rules_hook" // in the whole table
+	CountEntries    = "entries"    // that a script reports
+	CountSlots      = "slots"      // indices of a stats map
+	CountEntriesOf  = "entries."   // and the map's name
+	CountElementsOf = "elements."  // and the set's name
+)
 
 // Counter says what Read reads. Exactly one field is set.
 type Counter struct {
@@ -473,7 +491,7 @@ type Guard struct {
 	// MTU is what Link must have, in bytes; 0 is not looked at.
 	MTU int `json:"mtu,omitempty"`
 	// JIT must be on (net.core.bpf_jit_enable = 1) and not hardened
-	// (net.core.bpf_jit_harden = 0) on the machine, which a loaded program tells where
+	// (net.core.bpf_jit_harden = 0) on the machine, which a loaded program shows where
 	// the sysctls are not shown, and every program of Handle, if given, be machine
 	// code.
 	JIT bool `json:"jit,omitempty"`
@@ -498,7 +516,7 @@ type Exec struct {
 }
 
 // Parallel executes steps of one node at once, all Exec or all Probes, each in the
-// namespace of its own In, and waits for all of them. Programs are let go
+// namespace of its own In, and waits for all of them. Programs start
 // together: each is held at its first instruction until all are there. It fails
 // as those that fail do. Values: the sums of theirs.
 type Parallel struct {
@@ -514,7 +532,7 @@ type Snapshot struct {
 // Activity is what Snapshot writes.
 type Activity struct {
 	UnixNano int64 `json:"unix_nano"`
-	// MonoNano is CLOCK_MONOTONIC, which nobody sets; durations are its. In virtual
+	// MonoNano is CLOCK_MONOTONIC, which is never set; durations are its. In virtual
 	// time, where both tell the same, it is left out.
 	MonoNano int64 `json:"mono_nano,omitempty"`
 	// Waited is for how long some task of the machine had to wait for a CPU, ever, in
@@ -551,8 +569,8 @@ type TestRun struct {
 // fast as one CPU can, for Seconds, by BPF_PROG_TEST_RUN in its live-frames mode
 // (5.18) with a program that redirects to the link. A veth takes such frames
 // only if its other end has GRO or an XDP program. ToMAC and FromMAC of the
-// frame are filled in: the next hop's as the namespace's neighbour table knows
-// it, and the link's own. Values: sent (frames handed to the link), seconds,
+// frame are filled in: the next hop's as the namespace's neighbour table has
+// it, and the link's own. Values: sent (frames given to the link), seconds,
 // thread_seconds (CPU time of the sending thread, with the softirq work done on
 // it), softirqd_seconds (of that CPU's ksoftirqd).
 type Generate struct {
@@ -573,7 +591,6 @@ func (Netkit) Kind() string    { return "netkit" }
 func (Bridge) Kind() string    { return "bridge" }
 func (Vxlan) Kind() string     { return "vxlan" }
 func (FDB) Kind() string       { return "fdb" }
-func (Sandbox) Kind() string   { return "sandbox" }
 func (SetLink) Kind() string   { return "set-link" }
 func (Addr) Kind() string      { return "addr" }
 func (Route) Kind() string     { return "route" }
@@ -602,10 +619,12 @@ func (Tool) Kind() string      { return "tool" }
 func (Daemon) Kind() string    { return "daemon" }
 func (AdoptBPF) Kind() string  { return "adopt-bpf" }
 
+func (OverlayNetns) Kind() string { return "sandbox" } // its name in JSON stays
+
 // actions lists every action once; decoding goes by it.
 func actions() []Action {
 	return []Action{
-		Netns{}, Veth{}, Netkit{}, Bridge{}, Vxlan{}, FDB{}, Sandbox{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
+		Netns{}, Veth{}, Netkit{}, Bridge{}, Vxlan{}, FDB{}, OverlayNetns{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
 		TestRuns{}, Generate{},
 		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Sniff{}, Stop{}, Probes{}, Flow{},
 		Read{}, Expect{}, Guard{}, Exec{}, Parallel{}, Snapshot{},

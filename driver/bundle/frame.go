@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// FrameSize is the length of every frame in bytes: enough for the headers of
+// frameSize is the length of every frame in bytes: enough for the headers of
 // TCP over IPv6, and the same for both families.
-const FrameSize = 80
+const frameSize = 80
 
 // Frame is an Ethernet frame with a TCP segment of an open connection (ACK),
 // over IPv4 or IPv6 as its addresses are. Padding after the headers is zero and
@@ -59,7 +59,7 @@ func (f Frame) Bytes() ([]byte, error) {
 		out = append(out, f.header6(len(tcp))...)
 	}
 	out = append(out, tcp...)
-	return append(out, make([]byte, FrameSize-len(out))...), nil
+	return append(out, make([]byte, frameSize-len(out))...), nil
 }
 
 func macBytes(mac string) ([]byte, error) {

@@ -32,7 +32,7 @@ func TestFrame(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			b, err := tc.frame.Bytes()
-			if err != nil || len(b) != FrameSize {
+			if err != nil || len(b) != frameSize {
 				t.Fatalf("%d bytes: %v", len(b), err)
 			}
 			if !bytes.HasPrefix(b, []byte{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1}) || binary.BigEndian.Uint16(b[12:]) != tc.etherType {

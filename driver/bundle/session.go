@@ -15,7 +15,7 @@ type Request struct {
 	Mark   bool `json:"mark,omitempty"`
 	UndoTo *int `json:"undo_to,omitempty"`
 	Facts  bool `json:"facts,omitempty"`
-	// Clock asks what the machine's clocks say now.
+	// Clock requests what the machine's clocks say now.
 	Clock bool `json:"clock,omitempty"`
 }
 
@@ -28,15 +28,15 @@ type Hello struct {
 	// EndpointRoot is the root file system in which bare-namespace endpoints
 	// run their processes (iperf3, netperf and what they need).
 	EndpointRoot string `json:"endpoint_root"`
-	// PeersRoot is the root file system of filters that others wrote; "" where no
+	// ExternalRoot is the root file system of external filters; "" where no
 	// bundle has any.
-	PeersRoot string `json:"peers_root,omitempty"`
+	ExternalRoot string `json:"peers_root,omitempty"`
 	// Machine: the whole machine is hookbed's, so that kernel modules it loaded
 	// may be unloaded again.
 	Machine bool `json:"machine,omitempty"`
 }
 
-// Bind tells where a container endpoint lives.
+// Bind says in which process's namespaces a container endpoint is.
 type Bind struct {
 	Endpoint string `json:"endpoint"`
 	PID      int    `json:"pid"` // a process of the container; 0 unbinds

@@ -99,7 +99,7 @@ func fakeExec(how string, s *bundle.Steps) bundle.Reply {
 		switch do := step.Do.(type) {
 		case bundle.Read:
 			if do.Name == runAfter && how != "bypass" {
-				result.Values["packets"], result.Values["bytes"] = 1e12, 1e15
+				result.Values[bundle.CountPackets], result.Values[bundle.CountBytes] = 1e12, 1e15
 			}
 		case bundle.Snapshot:
 			at := 1e9

@@ -55,7 +55,7 @@ func hollow(h workload.Hole, waited float64, known bool, metrics []workload.Metr
 // resent says whether a node sent segments again during the workload.
 func resent(metrics []workload.Metric) bool {
 	return slices.ContainsFunc(metrics, func(m workload.Metric) bool {
-		return strings.HasPrefix(m.Name, "tcp_retrans.") && m.Value > 0
+		return strings.HasPrefix(m.Name, workload.TCPRetransOf) && m.Value > 0
 	})
 }
 

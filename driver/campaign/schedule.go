@@ -90,7 +90,7 @@ func (r *runner) disturbed(metrics []workload.Metric) string {
 	}
 	limit := r.Plan.Spec.Measure.StealLimit
 	for _, m := range metrics {
-		if limit > 0 && strings.HasPrefix(m.Name, "steal_share.") && m.Value > limit {
+		if limit > 0 && strings.HasPrefix(m.Name, workload.StealShareOf) && m.Value > limit {
 			return fmt.Sprintf("%.3g %% of the CPUs' time was stolen (%s), want at most %.3g %%", 100*m.Value, m.Name, 100*limit)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"hookbed/analysis/record"
@@ -70,8 +71,8 @@ func stepMetrics(ex lab.Execution) []workload.Metric {
 	load, update, memory := 0.0, 0.0, map[string]float64{}
 	for i, o := range ex.Steps {
 		load += o.Values[bundle.MetricLoad]
-		update += o.Values[datapath.MetricUpdate]
-		if bytes, ok := o.Values["memory_bytes"]; ok {
+		update += o.Values[bundle.MetricUpdate]
+		if bytes, ok := o.Values[bundle.MetricMemory]; ok {
 			memory[holder(i, o.Step)] = bytes
 		}
 	}
@@ -80,8 +81,8 @@ func stepMetrics(ex lab.Execution) []workload.Metric {
 		total += bytes
 	}
 	add(bundle.MetricLoad, "s", load)
-	add(datapath.MetricUpdate, "s", update)
-	add("memory_bytes", "By", total)
+	add(bundle.MetricUpdate, "s", update)
+	add(bundle.MetricMemory, "By", total)
 	return out
 }
 
@@ -237,7 +238,7 @@ func tunnelTraffic(ex lab.Execution) tunnel {
 // hookTraffic is what the filter's counters grew by during the workload.
 func hookTraffic(ex lab.Execution) workload.Traffic {
 	before, after := readValues(ex, runBefore), readValues(ex, runAfter)
-	return workload.Traffic{Packets: after["packets"] - before["packets"], Bytes: after["bytes"] - before["bytes"]}
+	return workload.Traffic{Packets: after[bundle.CountPackets] - before[bundle.CountPackets], Bytes: after[bundle.CountBytes] - before[bundle.CountBytes]}
 }
 
 func readValues(ex lab.Execution, name string) map[string]float64 {
@@ -254,10 +255,10 @@ func readValues(ex lab.Execution, name string) map[string]float64 {
 func proofMetrics(cell plan.Cell, proof, measured lab.Execution) []workload.Metric {
 	out := probeMetrics(proof)
 	for _, o := range proof.Steps {
-		if do, ok := o.Do.(bundle.Read); ok && do.Name == "prove-after" {
+		if do, ok := o.Do.(bundle.Read); ok && do.Name == datapath.HookSeen {
 			out = append(out, workload.Metric{Name: "policies_realised", Unit: "1", Value: float64(cell.Int(plan.FactorPolicies))})
 			for _, k := range slices.Sorted(maps.Keys(o.Values)) {
-				if k == "rules" || k == "rules_hook" || len(k) > 8 && k[:8] == "entries." {
+				if k == bundle.CountRules || k == bundle.CountRulesHook || isEntries(k) {
 					out = append(out, workload.Metric{Name: "hook_" + k, Unit: "1", Value: o.Values[k]})
 				}
 			}
@@ -273,6 +274,11 @@ func proofMetrics(cell plan.Cell, proof, measured lab.Execution) []workload.Metr
 			workload.Metric{Name: "overlay_packets_back", Unit: "1", Value: t.out})
 	}
 	return append(out, checksumMetrics(cell, proof)...)
+}
+
+// isEntries says whether a counter's value is how many entries a map has.
+func isEntries(key string) bool {
+	return len(key) > len(bundle.CountEntriesOf) && strings.HasPrefix(key, bundle.CountEntriesOf)
 }
 
 // checksumMetrics count the outer packets of the proof with a UDP checksum and

@@ -54,13 +54,15 @@ func (f *fake) Exec(_ context.Context, b *bundle.Bundle, phases ...bundle.Phase)
 
 func fault(kind, text string) error { return &lab.Fault{Kind: kind, Err: errors.New(text)} }
 
-// linear costs 10 ns and one more for each policy, whoever is asked.
+// linear costs 10 ns and one more for each policy, of every program.
 func linear(r bundle.TestRun) float64 {
 	_, n, _ := strings.Cut(r.Handle, "/")
 	var policies int
 	_, _ = fmt.Sscan(n, &policies)
 	return 10 + float64(policies)
 }
+
+func titleOf(c *Cell) string { return fmt.Sprintf("%s N=%d %s", c.Program, c.Policies, c.Match) }
 
 func pick(t *testing.T, names ...string) []Subject {
 	t.Helper()
@@ -100,13 +102,13 @@ func TestMeasureProvesBeforeItTimes(t *testing.T) {
 	}
 	for _, c := range cells {
 		if want := 10 + float64(c.Policies); c.Status != record.StatusOK || len(c.NS) != 3 || c.NS[0] != want || c.NS[2] != want {
-			t.Errorf("%s: %s %v, want three times %v", c.title(), c.Status, c.NS, want)
+			t.Errorf("%s: %s %v, want three times %v", titleOf(c), c.Status, c.NS, want)
 		}
-		if c.Match == MatchNone && c.Program == "xdp-hash" && c.want != xdpDrop || c.Match != MatchNone && c.want != xdpPass {
-			t.Errorf("%s wants return code %d", c.title(), c.want)
+		if c.Match == matchNone && c.Program == "xdp-hash" && c.want != xdpDrop || c.Match != matchNone && c.want != xdpPass {
+			t.Errorf("%s wants return code %d", titleOf(c), c.want)
 		}
 		if c.repeat != uint32(callNS/(10+float64(c.Policies))) {
-			t.Errorf("%s is run %d times a call", c.title(), c.repeat)
+			t.Errorf("%s is run %d times a call", titleOf(c), c.repeat)
 		}
 	}
 }
@@ -115,7 +117,7 @@ func TestMeasureIsSeeded(t *testing.T) {
 	orders := func(seed uint64) (out []string) {
 		f := &fake{t: t, cost: linear}
 		_, err := Measure(t.Context(), Config{Lab: f, Subjects: pick(t, "xdp-hash", "xdp-lpm"), Policies: []int{5}, Rounds: 4, Seed: seed,
-			Sample: func(s Sample) error { out = append(out, fmt.Sprint(s.Round, s.Order, s.Cell.title())); return nil }})
+			Sample: func(s Sample) error { out = append(out, fmt.Sprint(s.Round, s.Order, titleOf(s.Cell))); return nil }})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -155,10 +157,10 @@ func TestMeasureBlames(t *testing.T) {
 			}
 			last := cells[len(cells)-1] // no policy is met
 			if last.Status != tc.status || last.Reason == "" || len(last.NS) > 0 {
-				t.Errorf("%s is %q (%s) with %d numbers, want %q and no number", last.title(), last.Status, last.Reason, len(last.NS), tc.status)
+				t.Errorf("%s is %q (%s) with %d numbers, want %q and no number", titleOf(last), last.Status, last.Reason, len(last.NS), tc.status)
 			}
 			if tc.name == "wrong verdict" && (cells[0].Status != record.StatusOK || len(cells[0].NS) != 1) {
-				t.Errorf("%s is %s: the other frames are measured all the same", cells[0].title(), cells[0].Status)
+				t.Errorf("%s is %s: the other frames are measured all the same", titleOf(cells[0]), cells[0].Status)
 			}
 		})
 	}
@@ -173,18 +175,18 @@ func onKind(kind string, err error) func(bundle.Step) error {
 	}
 }
 
-// TestPeers: what is not to be had is unsupported, and what is there and refuses
-// to load a policy set too.
-func TestPeers(t *testing.T) {
+// TestExternalPrograms: what is not there is unsupported, and so is what is there and
+// refuses to load a policy set.
+func TestExternalPrograms(t *testing.T) {
 	f := &fake{t: t, cost: linear, fail: onKind("tool", fault(bundle.FaultSubject, "rule too long"))}
-	for env, want := range map[Environment]string{{NoPeers: "no network"}: "no network", {}: "rule too long"} {
-		cells, err := Measure(t.Context(), Config{Lab: f, Subjects: pick(t, "xdp-filter", "bpfilter-set"), Policies: []int{2}, Rounds: 1, Peers: env})
+	for env, want := range map[Environment]string{{NoExternal: "no network"}: "no network", {}: "rule too long"} {
+		cells, err := Measure(t.Context(), Config{Lab: f, Subjects: pick(t, "xdp-filter", "bpfilter-set"), Policies: []int{2}, Rounds: 1, External: env})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, c := range cells {
 			if c.Status != record.StatusUnsupported || !strings.Contains(c.Reason, want) {
-				t.Errorf("%s: %s (%s), want unsupported because of %q", c.title(), c.Status, c.Reason, want)
+				t.Errorf("%s: %s (%s), want unsupported because of %q", titleOf(c), c.Status, c.Reason, want)
 			}
 		}
 	}
@@ -194,9 +196,9 @@ func TestPeers(t *testing.T) {
 	}
 }
 
-// TestPeersAreEnded: whatever loaded a foreign program is ended once the program
-// is held, or could not be loaded, so that the next finds the link free.
-func TestPeersAreEnded(t *testing.T) {
+// TestExternalProgramsAreEnded: what loaded an external program is ended once the
+// program is held, or could not be loaded, so that the next finds the link free.
+func TestExternalProgramsAreEnded(t *testing.T) {
 	for _, name := range []string{"xdp-filter", "bpfilter-set", "bpfilter-linear-xdp"} {
 		s := pick(t, name)[0]
 		i, err := s.render(s, 3, Environment{})
@@ -225,11 +227,11 @@ func TestPeersAreEnded(t *testing.T) {
 	}
 }
 
-// TestEverySubject: all of ours render at every N, name as many sources as they
+// TestEverySubject: all of hookbed's render at every N, name as many sources as they
 // have policies, and have handles and links of their own.
 func TestEverySubject(t *testing.T) {
 	handles, links := map[string]bool{}, map[string]bool{}
-	for _, s := range Subjects() {
+	for _, s := range allSubjects() {
 		for _, n := range levelsOf(s, []int{1, 10, 10_000}) {
 			i, err := s.render(s, n, Environment{})
 			if err != nil {
@@ -257,7 +259,7 @@ func TestEverySubject(t *testing.T) {
 func TestSender(t *testing.T) {
 	a := func(s string) netip.Addr { return netip.MustParseAddr(s) }
 	i := instance{named: []netip.Addr{a("198.19.0.1"), a("198.19.0.2"), a("198.19.0.3"), a("198.19.0.4")}, unnamed: a("198.19.0.9"), to: a("198.18.11.20")}
-	for match, want := range map[string]string{MatchFirst: "198.19.0.1", MatchMiddle: "198.19.0.2", MatchLast: "198.19.0.4", MatchNone: "198.19.0.9"} {
+	for match, want := range map[string]string{matchFirst: "198.19.0.1", matchMiddle: "198.19.0.2", matchLast: "198.19.0.4", matchNone: "198.19.0.9"} {
 		if got := i.frame(match, 0).From.String(); got != want {
 			t.Errorf("the frame that meets the %s policy comes from %s, want %s", match, got, want)
 		}
@@ -283,13 +285,13 @@ func synthetic() []*Cell {
 		{"xdp-filter", HookXDP, "xdp-filter", func(float64) float64 { return 104.5 }},
 	} {
 		for _, n := range []int{1, 100, 10000} {
-			for _, match := range Matches() {
+			for _, match := range matches() {
 				out = append(out, &Cell{Program: p.name, Hook: p.hook, Project: p.project, Policies: n, Match: match, Status: record.StatusOK, NS: series(p.at(float64(n))), LoadSeconds: 0.01})
 			}
 		}
 	}
 	out[3].NS, out[3].Status, out[3].Reason = nil, record.StatusFailed, "prove the verdict: returned 0, want 2\nof run 1"
-	for _, match := range Matches() {
+	for _, match := range matches() {
 		out = append(out, &Cell{Program: "bpfilter-set", Hook: HookTC, Project: "bpfilter", Policies: 1, Match: match, Status: record.StatusUnsupported, Reason: "not installed"})
 	}
 	return out
@@ -297,7 +299,7 @@ func synthetic() []*Cell {
 
 func TestCellGoldens(t *testing.T) {
 	var csv, md, text bytes.Buffer
-	if err := WriteCSV(&csv, synthetic()); err != nil {
+	if err := writeCSV(&csv, synthetic()); err != nil {
 		t.Fatal(err)
 	}
 	for _, table := range Tables(synthetic(), 32, Machine{"a processor", "6.18", "Mitigation: Retpolines"}) {
@@ -339,13 +341,13 @@ func TestRatios(t *testing.T) {
 }
 
 func TestFigure(t *testing.T) {
-	svg := string(Figure(synthetic()))
+	svg := string(drawCells(synthetic()))
 	for _, text := range []string{"<svg", "tc-linear: 91.72 at N = 1, 1.414e+04 at N = 10000", "xdp-filter", "nanoseconds per packet"} {
 		if !strings.Contains(svg, text) {
 			t.Errorf("the figure lacks %q", text)
 		}
 	}
-	if Figure(nil) != nil {
+	if drawCells(nil) != nil {
 		t.Error("a figure of nothing")
 	}
 }

@@ -35,15 +35,15 @@ type figure struct {
 const (
 	figureWidth, figureHeight = 900, 560 // points
 	legendLine                = 16
-	insideLegend              = 16 // lines of a legend that fit beside the lines
+	insideLegend              = 16 // lines of a legend that fit next to the lines
 )
 
 // height makes room for the legend.
 func (f figure) height() int { return max(figureHeight, 80+legendLine*len(f.lines)) }
 
-// Figure draws nanoseconds per packet over the number of policies, of packets
+// drawCells draws nanoseconds per packet over the number of policies, of packets
 // that meet the last one; nil if there is nothing to draw.
-func Figure(cells []*Cell) []byte {
+func drawCells(cells []*Cell) []byte {
 	f := figure{title: "Cost of a packet by BPF_PROG_TEST_RUN", value: "nanoseconds per packet"}
 	for _, c := range cells {
 		if c.Status != record.StatusOK || !c.measured() {
@@ -62,7 +62,7 @@ func (f *figure) add(name string, dashed bool, x, y float64) {
 	f.lines[i].x, f.lines[i].y = append(f.lines[i].x, x), append(f.lines[i].y, y)
 }
 
-// palette are colours that people who do not see all of them tell apart (Okabe
+// palette are colours that differ also for people who do not see all of them (Okabe
 // and Ito 2008), and grey.
 func palette() []color.Color {
 	return []color.Color{

@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// unknown stands for what this computer does not tell.
+// unknown is written for what this computer does not report.
 const unknown = "not told"
 
-// Machine is what a ratio of two programs depends on beside the programs: the
+// Machine is what a ratio of two programs depends on in addition to the programs: the
 // processor, the kernel, and what it does against branch target injection, since
 // retpolines slow every indirect call and return thunks every return.
 type Machine struct {

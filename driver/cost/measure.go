@@ -7,7 +7,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
-	"strings"
 
 	"hookbed/analysis/record"
 	"hookbed/driver/bundle"
@@ -28,9 +27,9 @@ type Config struct {
 	Rounds   int
 	Seed     uint64 // of the order within rounds
 	CPU      int
-	Peers    Environment
+	External Environment
 	Progress func(done, total int, what string)
-	// Sample is told of each measurement as it is made; an error stops the run.
+	// Sample is called for each measurement as it is made; an error stops the run.
 	Sample func(Sample) error
 }
 
@@ -63,15 +62,13 @@ type Cell struct {
 	repeat          uint32
 }
 
-func (c *Cell) title() string { return fmt.Sprintf("%s N=%d %s", c.Program, c.Policies, c.Match) }
-
 func (c *Cell) end(status, reason string) { c.Status, c.Reason = status, reason }
 
-// callNS is the time that one system call should take: long beside its own cost,
-// which is below a microsecond, short beside what disturbs it.
+// callNS is the time that one system call should take: long compared with its own
+// cost, which is below a microsecond, short compared with what disturbs it.
 const (
 	callNS      = 1e6
-	calibration = 64 // runs that tell the pace
+	calibration = 64 // runs that show the pace
 	mostRepeats = 1 << 20
 )
 
@@ -107,7 +104,7 @@ func Measure(ctx context.Context, cfg Config) ([]*Cell, error) {
 	return m.cells, nil
 }
 
-// MaxXDP is how many XDP programs the kernel's dispatcher has places for
+// MaxXDP is how many XDP programs the kernel's dispatcher has slots for
 // (BPF_DISPATCHER_MAX in include/linux/bpf.h). One more would be called another
 // way, a few nanoseconds dearer.
 const MaxXDP = 48
@@ -157,13 +154,13 @@ func (m *measurer) exec(ctx context.Context, name string, do ...bundle.Action) e
 func (m *measurer) load(ctx context.Context, s Subject, n int) ([]*Cell, error) {
 	cells := newCells(s, n)
 	m.progress(0, fmt.Sprintf("load and prove %s with %d policies", s.Name, n))
-	i, err := s.render(s, n, m.Peers)
+	i, err := s.render(s, n, m.External)
 	if err != nil {
 		status := record.StatusFailed
 		if errors.Is(err, errAbsent) || errors.Is(err, datapath.ErrNotSupported) {
 			status = record.StatusUnsupported
 		}
-		return settle(cells, status, err), nil
+		return setStatus(cells, status, err), nil
 	}
 	ex, err := m.Lab.Exec(ctx, i.bundle, bundle.Apply)
 	if err := m.end(ctx, i, err != nil); err != nil {
@@ -171,7 +168,7 @@ func (m *measurer) load(ctx context.Context, s Subject, n int) ([]*Cell, error) 
 	}
 	if err != nil {
 		_, err = m.blame(ctx, cells, fmt.Errorf("load: %w", err))
-		if s.Foreign != "" && err == nil {
+		if s.External != "" && err == nil {
 			refuse(cells)
 		}
 		return cells, err
@@ -183,7 +180,7 @@ func (m *measurer) load(ctx context.Context, s Subject, n int) ([]*Cell, error) 
 	for _, c := range cells {
 		c.handle, c.program, c.LoadSeconds = i.handle, i.program, load
 		c.frame, c.want = i.frame(c.Match, s.ttl), s.Accept
-		if c.Match == MatchNone && !s.NoPolicies {
+		if c.Match == matchNone && !s.NoPolicies {
 			c.want = s.drop()
 		}
 		if _, err := m.time(ctx, "prove", 1, c); err != nil {
@@ -196,13 +193,13 @@ func (m *measurer) load(ctx context.Context, s Subject, n int) ([]*Cell, error) 
 }
 
 func newCells(s Subject, n int) []*Cell {
-	project := s.Foreign
+	project := s.External
 	if project == "" {
 		project = "hookbed"
 	}
 	var out []*Cell
-	for _, match := range Matches() {
-		if s.NoPolicies && match != MatchNone {
+	for _, match := range matches() {
+		if s.NoPolicies && match != matchNone {
 			continue
 		}
 		out = append(out, &Cell{Program: s.Name, Hook: s.Hook, Project: project, Policies: n, Match: match, Status: record.StatusOK})
@@ -213,30 +210,28 @@ func newCells(s Subject, n int) []*Cell {
 func loadSeconds(ex lab.Execution) float64 {
 	sum := 0.0
 	for _, o := range ex.Steps {
-		sum += o.Values["load_seconds"]
+		sum += o.Values[bundle.MetricLoad]
 	}
 	return sum
 }
 
-// blame settles cells by whose fault an error is; the rig's goes back.
+// blame sets the status of cells by whose fault an error is; the rig's goes back.
 func (m *measurer) blame(ctx context.Context, cells []*Cell, err error) ([]*Cell, error) {
 	var f *lab.Fault
 	switch {
 	case ctx.Err() != nil:
 		return cells, ctx.Err()
 	case errors.As(err, &f) && f.Kind == bundle.FaultSubject:
-		return settle(cells, record.StatusFailed, err), nil
+		return setStatus(cells, record.StatusFailed, err), nil
 	case errors.As(err, &f) && f.Kind == bundle.FaultUnsupported:
-		return settle(cells, record.StatusUnsupported, err), nil
+		return setStatus(cells, record.StatusUnsupported, err), nil
 	case errors.As(err, &f) && f.Kind == bundle.FaultVoid:
-		return settle(cells, record.StatusVoid, err), nil
-	case tooLarge(err):
-		return settle(cells, record.StatusUnsupported, err), nil
+		return setStatus(cells, record.StatusVoid, err), nil
 	}
 	return cells, err
 }
 
-// end ends what loaded a program, so that the next finds its place free. After a
+// end ends what loaded a program, so that the next finds its hook free. After a
 // failure some of it may never have begun.
 func (m *measurer) end(ctx context.Context, i instance, failed bool) error {
 	for _, st := range i.ends {
@@ -256,12 +251,7 @@ func refuse(cells []*Cell) {
 	}
 }
 
-// tooLarge recognises a program that the verifier gives up on.
-func tooLarge(err error) bool {
-	return strings.Contains(err.Error(), "argument list too long") || strings.Contains(err.Error(), "program is too large")
-}
-
-func settle(cells []*Cell, status string, err error) []*Cell {
+func setStatus(cells []*Cell, status string, err error) []*Cell {
 	for _, c := range cells {
 		c.end(status, err.Error())
 	}

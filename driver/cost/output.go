@@ -94,7 +94,7 @@ func (o *Output) Sample(s Sample) error {
 
 // Cells writes cost.csv, cost.md and cost.svg.
 func (o *Output) Cells(cells []*Cell, rounds int, m Machine) error {
-	return o.results("cost", func(w io.Writer) error { return WriteCSV(w, cells) }, Tables(cells, rounds, m), Figure(cells))
+	return o.results("cost", func(w io.Writer) error { return writeCSV(w, cells) }, Tables(cells, rounds, m), drawCells(cells))
 }
 
 func (o *Output) results(name string, writeCSV func(io.Writer) error, tables []Table, svg []byte) error {
@@ -136,7 +136,7 @@ func (o *Output) RateSample(s RateSample) error {
 
 // Rates writes rates.csv, rates.md and rates.svg.
 func (o *Output) Rates(rates []*Rate, rounds int, m Machine) error {
-	return o.results("rates", func(w io.Writer) error { return WriteRatesCSV(w, rates) }, []Table{RateTable(rates, rounds, m)}, RateFigure(rates))
+	return o.results("rates", func(w io.Writer) error { return writeRatesCSV(w, rates) }, []Table{RateTable(rates, rounds, m)}, drawRates(rates))
 }
 
 // RateSummary is a rate with its estimates.

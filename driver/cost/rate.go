@@ -43,7 +43,7 @@ type RateConfig struct {
 	CPU      int
 	Seconds  float64 // to send for each number
 	Progress func(done, total int, what string)
-	Sample   func(RateSample) error // told of each measurement as it is made
+	Sample   func(RateSample) error // called for each measurement as it is made
 }
 
 // Rate is one arm with N policies, and what is sent to it.
@@ -62,7 +62,7 @@ type Rate struct {
 type RateSample struct {
 	Rate    *Rate
 	Round   int
-	Frames  uint64  // handed to the link
+	Frames  uint64  // given to the link
 	Counted uint64  // dropped by the filter, or arrived in the server's TCP
 	Seconds float64 // of sending
 	Thread  float64 // seconds of CPU time of the sender, with the softirq work on it
@@ -166,7 +166,7 @@ func probesOf(s datapath.Setup) map[string]bundle.Probe {
 // ctx's.
 func (cfg RateConfig) measure(ctx context.Context, s rateSetup, round int) (err error) {
 	if err := datapath.Check(s.setup, cfg.Lab.Facts(s.setup.Topology.Server.Node.Name)); err != nil {
-		s.settle(record.StatusUnsupported, err)
+		s.setStatus(record.StatusUnsupported, err)
 		return nil
 	}
 	defer func() { err = errors.Join(err, cfg.Lab.End(ctx, s.setup)) }()
@@ -199,7 +199,7 @@ func (cfg RateConfig) measure(ctx context.Context, s rateSetup, round int) (err 
 	return nil
 }
 
-func (s rateSetup) settle(status string, err error, rates ...*Rate) {
+func (s rateSetup) setStatus(status string, err error, rates ...*Rate) {
 	if len(rates) == 0 {
 		rates = s.rates
 	}
@@ -208,7 +208,7 @@ func (s rateSetup) settle(status string, err error, rates ...*Rate) {
 	}
 }
 
-// blame settles rates by whose fault an error is; the rig's goes back.
+// blame sets the status of rates by whose fault an error is; the rig's goes back.
 func (s rateSetup) blame(ctx context.Context, err error, rates ...*Rate) error {
 	var f *lab.Fault
 	if ctx.Err() != nil {
@@ -217,12 +217,12 @@ func (s rateSetup) blame(ctx context.Context, err error, rates ...*Rate) error {
 	if errors.As(err, &f) {
 		status, ok := map[string]string{bundle.FaultSubject: record.StatusFailed, bundle.FaultUnsupported: record.StatusUnsupported, bundle.FaultVoid: record.StatusVoid}[f.Kind]
 		if ok {
-			s.settle(status, err, rates...)
+			s.setStatus(status, err, rates...)
 			return nil
 		}
 	}
 	if errors.Is(err, errUncounted) {
-		s.settle(record.StatusFailed, err, rates...)
+		s.setStatus(record.StatusFailed, err, rates...)
 		return nil
 	}
 	return err
@@ -337,22 +337,22 @@ func sampleOf(ex lab.Execution, sent string) (RateSample, error) {
 	case sent == Drop && arrived > 0:
 		return s, fmt.Errorf("%w: %d of %d packets that must be denied arrived", errUncounted, arrived, s.Frames)
 	case sent == Drop:
-		s.Counted = grown("dropped")
+		s.Counted = grown(bundle.CountDropped)
 	default:
 		s.Counted = arrived
 	}
 	if s.Counted == 0 || s.Counted > s.Frames+strays {
 		return s, fmt.Errorf("%w: %d frames were sent, %d counted", errUncounted, s.Frames, s.Counted)
 	}
-	if len(reads) > 0 && sent == Accept && grown("packets") < s.Counted {
-		return s, fmt.Errorf("%w: %d packets arrived, and the filter saw %d", errUncounted, s.Counted, grown("packets"))
+	if len(reads) > 0 && sent == Accept && grown(bundle.CountPackets) < s.Counted {
+		return s, fmt.Errorf("%w: %d packets arrived, and the filter saw %d", errUncounted, s.Counted, grown(bundle.CountPackets))
 	}
 	s.Counted = min(s.Counted, s.Frames)
 	return s, nil
 }
 
 // strays are how many packets a filter may drop meanwhile that the generator did
-// not send: some drop what asks for neighbours and routers, too.
+// not send: some drop solicitations of neighbours and routers, too.
 const strays = 32
 
 // arrivals is how many of the frames the server's TCP has received: their
@@ -386,10 +386,10 @@ func (r *Rate) loss() float64 {
 	return 1 - float64(counted)/float64(frames)
 }
 
-// WriteRatesCSV writes one line a rate: per_core in packets a second of CPU time,
+// writeRatesCSV writes one line a rate: per_core in packets a second of CPU time,
 // with its interval, median and cov (standard deviation over mean); per_second in
 // packets a second as it passed.
-func WriteRatesCSV(w io.Writer, rates []*Rate) error {
+func writeRatesCSV(w io.Writer, rates []*Rate) error {
 	out := csv.NewWriter(w)
 	_ = out.Write([]string{"arm", "datapath", "scenario", "policies", "sent", "status", "reason", "rounds", "per_core", "low", "high", "confidence", "median", "cov", "per_second", "cpu_share", "loss"})
 	for _, r := range rates {
@@ -413,7 +413,7 @@ func WriteRatesCSV(w io.Writer, rates []*Rate) error {
 // RateTable is the rates as people read them.
 func RateTable(rates []*Rate, rounds int, m Machine) Table {
 	t := Table{Title: "Packet rates, million packets a second", Columns: []string{"arm", "scenario", "policies", "sent", "per core", "interval", "as time passed", "CPU", "lost"},
-		Notes: []string{"Each number: " + Estimator(rounds) + ". drop: counted by the filter; accept: of an open connection, arrived in the server's TCP. Per core: in a second of CPU time, the generator's included. CPU: the share of one CPU that this took; other programs had the rest.", m.note()}}
+		Notes: []string{"Each number: " + estimator(rounds) + ". drop: counted by the filter; accept: of an open connection, arrived in the server's TCP. Per core: in a second of CPU time, the generator's included. CPU: the share of one CPU that this took; other programs had the rest.", m.note()}}
 	for _, r := range rates {
 		row := []string{r.Arm, r.Scenario, strconv.Itoa(r.Policies), r.Sent}
 		if r.Status != record.StatusOK || len(r.Samples) == 0 {
@@ -430,10 +430,10 @@ func RateTable(rates []*Rate, rounds int, m Machine) Table {
 
 func mega(v float64) string { return strconv.FormatFloat(v/1e6, 'f', 3, 64) }
 
-// RateFigure draws the rates at which arms drop over the number of policies; nil
-// if there is nothing to draw. With those at which they accept nobody could tell
-// so many lines apart.
-func RateFigure(rates []*Rate) []byte {
+// drawRates draws the rates at which arms drop over the number of policies; nil
+// if there is nothing to draw. With those at which they accept there would be too
+// many lines to distinguish.
+func drawRates(rates []*Rate) []byte {
 	f := figure{title: "Packets that each arm drops", value: "million packets a second of one core"}
 	for _, r := range rates {
 		if r.Sent == Drop && r.Status == record.StatusOK && len(r.Samples) > 0 {

@@ -65,7 +65,7 @@ func arms(t *testing.T, policies ...int) *plan.Plan {
 			if filter == "none" && n > 0 {
 				continue
 			}
-			c, err := cellOf("bridge", filter, n)
+			c, err := cellOf(fabricBase, filter, n)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -107,13 +107,13 @@ func TestRates(t *testing.T) {
 		t.Errorf("%d setups begun and %d ended, want 10", b.begun, b.ended)
 	}
 	var csv, md bytes.Buffer
-	if err := WriteRatesCSV(&csv, rates); err != nil {
+	if err := writeRatesCSV(&csv, rates); err != nil {
 		t.Fatal(err)
 	}
 	RateTable(rates, 2, Machine{"a processor", "6.18", "Mitigation: Retpolines"}).Markdown(&md)
 	checkGolden(t, "rates.csv", csv.Bytes())
 	checkGolden(t, "rates.md", md.Bytes())
-	if svg := string(RateFigure(rates)); !strings.Contains(svg, "iptables-legacy: 0.004 at N = 3") {
+	if svg := string(drawRates(rates)); !strings.Contains(svg, "iptables-legacy: 0.004 at N = 3") {
 		t.Error("the figure lacks an arm")
 	}
 }
@@ -145,7 +145,7 @@ func TestRatesHoldCountersAgainstEachOther(t *testing.T) {
 	}
 }
 
-// TestStrays: what a filter drops beside the frames is not counted for them.
+// TestStrays: what a filter drops in addition to the frames is not counted as one.
 func TestStrays(t *testing.T) {
 	b := newBench()
 	b.dropped = func(bundle.Generate) float64 { return sentFrames + 2 }

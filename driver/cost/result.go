@@ -32,17 +32,17 @@ func estimate(x []float64, higherIsFaster bool) stat.Estimate {
 	return stat.MedianInterval(x, confidence)
 }
 
-// Estimator names what estimate gives for a number of rounds.
-func Estimator(rounds int) string {
+// estimator names what estimate gives for a number of rounds.
+func estimator(rounds int) string {
 	if rounds >= minHalf {
 		return fmt.Sprintf("mean of the faster half of %d rounds, %.0f %% interval by bootstrap t", rounds, 100*confidence)
 	}
 	return fmt.Sprintf("median of %d rounds between order statistics", rounds)
 }
 
-// WriteCSV writes one line a cell: ns is the estimate of Estimator, in
+// writeCSV writes one line a cell: ns is the estimate that estimator names, in
 // nanoseconds, median and cov (standard deviation over mean) are of all rounds.
-func WriteCSV(w io.Writer, cells []*Cell) error {
+func writeCSV(w io.Writer, cells []*Cell) error {
 	out := csv.NewWriter(w)
 	_ = out.Write([]string{"program", "hook", "project", "policies", "match", "status", "reason", "rounds", "ns", "low", "high", "confidence", "median", "cov", "load_seconds"})
 	for _, c := range cells {
@@ -88,11 +88,11 @@ func Tables(cells []*Cell, rounds int, m Machine) []Table {
 }
 
 func nsTable(cells []*Cell, rounds int, m Machine) Table {
-	t := Table{Title: "Nanoseconds per packet", Columns: append([]string{"program", "project", "policies"}, Matches()...)}
+	t := Table{Title: "Nanoseconds per packet", Columns: append([]string{"program", "project", "policies"}, matches()...)}
 	noted := map[string]bool{}
 	for _, group := range groups(cells) {
 		row := []string{group[0].Program, group[0].Project, strconv.Itoa(group[0].Policies)}
-		for _, match := range Matches() {
+		for _, match := range matches() {
 			i := slices.IndexFunc(group, func(c *Cell) bool { return c.Match == match })
 			if i < 0 {
 				row = append(row, "")
@@ -106,7 +106,7 @@ func nsTable(cells []*Cell, rounds int, m Machine) Table {
 		}
 		t.Rows = append(t.Rows, row)
 	}
-	t.Notes = append([]string{"Each number: " + Estimator(rounds) + ". Columns: the policy that the packet meets; none drops it (xdp-pass and tc-pass pass it).", m.note()}, t.Notes...)
+	t.Notes = append([]string{"Each number: " + estimator(rounds) + ". Columns: the policy that the packet meets; none drops it (xdp-pass and tc-pass pass it).", m.note()}, t.Notes...)
 	return t
 }
 
@@ -155,8 +155,8 @@ type Ratio struct {
 	Ratio stat.Estimate `json:"ratio"`
 }
 
-// Ratios are what cells of one run tell without a unit: each program at the most
-// policies over at the fewest, and each hash of ours over the program that does
+// Ratios are what cells of one run show without a unit: each program at the most
+// policies over at the fewest, and each of hookbed's hashes over the program that does
 // the most alike, at the most policies both have.
 func Ratios(cells []*Cell) []Ratio {
 	var out []Ratio
@@ -209,7 +209,7 @@ func ratioOf(num, den []float64, higherIsFaster bool) stat.Estimate {
 
 // measured says whether a cell has numbers; ratios are of the last match.
 func (c *Cell) measured() bool {
-	return c.Match == MatchLast && c.Status == record.StatusOK && len(c.NS) > 0
+	return c.Match == matchLast && c.Status == record.StatusOK && len(c.NS) > 0
 }
 
 func extremes(cells []*Cell, program string) (low, high *Cell) {

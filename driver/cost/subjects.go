@@ -1,6 +1,6 @@
 // Package cost measures what a packet costs: each tc and XDP program by
-// BPF_PROG_TEST_RUN beside those of other projects, and the packet rate of every
-// arm of an experiment by an own generator. What the numbers mean is in
+// BPF_PROG_TEST_RUN next to those of other projects, and the packet rate of every
+// arm of an experiment by a generator. What the numbers mean is in
 // docs/cost.md.
 package cost
 
@@ -39,8 +39,8 @@ type Subject struct {
 	Name string
 	Hook string
 	Doc  string
-	// Foreign names the project whose own program it is; "" is hookbed.
-	Foreign string
+	// External names the project whose program it is; "" is hookbed.
+	External string
 	// NoPolicies: the program has none and is measured once, as N = 0.
 	NoPolicies bool
 	// Accept is the return code of a packet that passes; a drop is the hook's.
@@ -57,8 +57,8 @@ func (s Subject) drop() uint32 {
 	return tcShot
 }
 
-// instance is a subject with N policies, rendered: how to load it, and whom its
-// policies name.
+// instance is a subject with N policies, rendered: how to load it, and which sources
+// its policies name.
 type instance struct {
 	bundle  *bundle.Bundle
 	ends    []bundle.Step // end whatever loaded the program, which stays held
@@ -69,33 +69,33 @@ type instance struct {
 	to      netip.Addr
 }
 
-// Subjects lists every program that can be measured.
-func Subjects() []Subject { return SubjectsOf(datapath.Catalog()) }
+// allSubjects lists every program that can be measured.
+func allSubjects() []Subject { return SubjectsOf(datapath.Catalog()) }
 
 // SubjectsOf are the programs of a catalog's filters, as they are where fabrics
-// have none of their own, then other programs that arms load, then those of peers.
+// have none of their own, then other programs that arms load, then those of other projects.
 func SubjectsOf(catalog []plan.DatapathEntry) []Subject {
 	policyFirst := Subject{Name: "tc-hash-policy-first", Hook: HookTC, Doc: "identity and hash, then conntrack only if no policy admits", Accept: tcOK,
-		render: oursAs("tc-hash", fabricBase, bpf.ProgToEndpoint, option{"enforce", "policy-first"})}
+		render: ownProgramOf("tc-hash", fabricBase, bpf.ProgToEndpoint, option{"enforce", "policy-first"})}
 	// With a TTL of 1 the verdict is reached but nothing rewritten or redirected,
 	// so that every run sees the same frame.
 	joining := Subject{Name: "cilium-like", Hook: HookTC, Doc: "tc-hash within the program that joins endpoints", Accept: tcOK, ttl: 1,
-		render: oursAs("tc-hash", "bpf", bpf.ProgFromEndpoint)}
-	return slices.Concat(programs(catalog, words.TC, policyFirst), []Subject{joining}, programs(catalog, words.XDP), peers())
+		render: ownProgramOf("tc-hash", datapath.FabricBPF, bpf.ProgFromEndpoint)}
+	return slices.Concat(programs(catalog, words.TC, policyFirst), []Subject{joining}, programs(catalog, words.XDP), externalSubjects())
 }
 
 // programs are those of the filters of one mechanism, each followed by the variants
 // whose names begin with its.
 func programs(catalog []plan.DatapathEntry, mechanism string, variants ...Subject) (out []Subject) {
 	for _, e := range catalog {
-		if !e.Crossed || !e.Base || e.Mechanism != mechanism || e.Control || e.Peer != "" || len(e.Keys) > 0 {
+		if !e.Crossed || !e.Base || e.Mechanism != mechanism || e.Control || e.External != "" || len(e.Keys) > 0 {
 			continue
 		}
-		s := Subject{Name: e.Filter, Hook: HookTC, Doc: e.Doc, NoPolicies: e.NoPolicies, Accept: tcOK, render: ours(e.Fabric, bpf.ProgToEndpoint)}
+		s := Subject{Name: e.Filter, Hook: HookTC, Doc: e.Doc, NoPolicies: e.NoPolicies, Accept: tcOK, render: ownProgram(e.Fabric, bpf.ProgToEndpoint)}
 		if mechanism == words.XDP {
-			s.Hook, s.Accept, s.render = HookXDP, xdpPass, ours(e.Fabric, bpf.ProgXDP)
+			s.Hook, s.Accept, s.render = HookXDP, xdpPass, ownProgram(e.Fabric, bpf.ProgXDP)
 			if e.NoPolicies {
-				s.render = ours(e.Fabric, bpf.ProgXDPPass)
+				s.render = ownProgram(e.Fabric, bpf.ProgXDPPass)
 			}
 		}
 		out = append(out, s)
@@ -109,18 +109,18 @@ func programs(catalog []plan.DatapathEntry, mechanism string, variants ...Subjec
 }
 
 // fabricBase is where filters are measured: it has no programs of its own.
-const fabricBase = "bridge"
+const fabricBase = datapath.FabricBridge
 
-// ours renders a subject named like the filter of an arm.
-func ours(fabric, program string) func(Subject, int, Environment) (instance, error) {
+// ownProgram renders a subject that is named like the filter of an arm.
+func ownProgram(fabric, program string) func(Subject, int, Environment) (instance, error) {
 	return func(s Subject, n int, env Environment) (instance, error) {
-		return oursAs(s.Name, fabric, program)(s, n, env)
+		return ownProgramOf(s.Name, fabric, program)(s, n, env)
 	}
 }
 
-// oursAs renders the very object, variables and map entries of an arm's filter;
+// ownProgramOf renders the very object, variables and map entries of an arm's filter;
 // what of it makes links is left out.
-func oursAs(filter, fabric, program string, options ...option) func(Subject, int, Environment) (instance, error) {
+func ownProgramOf(filter, fabric, program string, options ...option) func(Subject, int, Environment) (instance, error) {
 	return func(s Subject, n int, _ Environment) (instance, error) {
 		cell, err := cellOf(fabric, filter, n, options...)
 		if err != nil {
@@ -211,23 +211,23 @@ func cellOf(fabric, filter string, n int, options ...option) (plan.Cell, error) 
 
 // Positions of the policy that a frame meets, and of a frame that meets none.
 const (
-	MatchFirst  = "first"
-	MatchMiddle = "middle"
-	MatchLast   = "last"
-	MatchNone   = "none"
+	matchFirst  = "first"
+	matchMiddle = "middle"
+	matchLast   = "last"
+	matchNone   = "none"
 )
 
-// Matches lists the positions in the order of tables.
-func Matches() []string { return []string{MatchFirst, MatchMiddle, MatchLast, MatchNone} }
+// matches lists the positions in the order of tables.
+func matches() []string { return []string{matchFirst, matchMiddle, matchLast, matchNone} }
 
 // sender is the source whose policy is at a position.
 func (i instance) sender(match string) netip.Addr {
 	switch n := len(i.named); {
-	case match == MatchNone || n == 0:
+	case match == matchNone || n == 0:
 		return i.unnamed
-	case match == MatchFirst:
+	case match == matchFirst:
 		return i.named[0]
-	case match == MatchMiddle:
+	case match == matchMiddle:
 		return i.named[(n-1)/2]
 	default:
 		return i.named[n-1]
@@ -250,7 +250,7 @@ func (i *instance) step(do bundle.Action) {
 
 // linkName is short enough for an interface and unique among instances.
 func linkName(s Subject, n int) string {
-	index := slices.IndexFunc(Subjects(), func(o Subject) bool { return o.Name == s.Name })
+	index := slices.IndexFunc(allSubjects(), func(o Subject) bool { return o.Name == s.Name })
 	return fmt.Sprintf("s%d-%d", index, n)
 }
 
@@ -261,7 +261,7 @@ func (i instance) frame(match string, ttl uint8) bundle.Frame {
 
 // Select picks subjects by name; "" or "all" is all of them.
 func Select(names []string) ([]Subject, error) {
-	all := Subjects()
+	all := allSubjects()
 	if len(names) == 0 || len(names) == 1 && names[0] == "all" {
 		return all, nil
 	}

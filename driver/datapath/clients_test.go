@@ -56,8 +56,8 @@ func TestClientsAreApart(t *testing.T) {
 			once(e.Addr.String())
 			once(e.MAC)
 			once(e.HostMAC)
-			if len(e.HostLink()) > 15 || !e.Node.Subnet.Contains(e.Addr) {
-				t.Errorf("%s: link %q, address %s", e.Role, e.HostLink(), e.Addr)
+			if len(e.hostLink()) > 15 || !e.Node.Subnet.Contains(e.Addr) {
+				t.Errorf("%s: link %q, address %s", e.Role, e.hostLink(), e.Addr)
 			}
 		}
 		for _, c := range top.Clients() {
@@ -166,8 +166,8 @@ func TestSizesOfClients(t *testing.T) {
 		key  string
 		size uint64
 	}{
-		"bridge+ipset":       {"elements." + ipsetName, 50 + 16},
-		"bridge+nft-set":     {"elements." + nftSet, 50 + 16},
+		"bridge+ipset":       {bundle.CountElementsOf + ipsetName, 50 + 16},
+		"bridge+nft-set":     {bundle.CountElementsOf + nftSet, 50 + 16},
 		"bridge+tc-hash":     {"entries.policy", 50 + 16},
 		"bridge+xdp-hash":    {"entries.policy", 50 + 16},
 		"bridge+tc-lpm":      {"entries.trie", 50 + 16},

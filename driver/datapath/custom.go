@@ -35,7 +35,7 @@ const (
 
 func customFilter() filter {
 	return filter{
-		name: filterCustom, inside: true, render: customPeer,
+		name: filterCustom, inside: true, render: renderCustom,
 		doc: "the user's own scripts or BPF object; proven by the same probes, and by the counters that it has to have",
 		keys: []plan.FreeKey{
 			{Key: keyApply, File: true, Script: true, Doc: "script that puts the filter in force"},
@@ -51,12 +51,12 @@ func customFilter() filter {
 				Doc: "where the object's program is attached"},
 			{Key: optEntries, Allowed: []string{entriesNone, entriesList, entriesHash, entriesTrie}, Doc: "fill the object's maps with the policies as the structure of that name has them (docs/bpf.md)"},
 		}),
-		refuse: refuseFirst(refuseMatch, refuseCustom), examine: examineCustom,
+		refuse: refuseFirst(refuseMatch, refuseCustom), inspect: inspectCustom,
 	}
 }
 
-// examineCustom looks into the user's object.
-func examineCustom(s plan.Spec, a plan.Arm) []plan.Finding {
+// inspectCustom looks into the user's object.
+func inspectCustom(s plan.Spec, a plan.Arm) []plan.Finding {
 	object, is := a.Files[keyObject]
 	if !is {
 		return nil
@@ -73,7 +73,7 @@ func examineCustom(s plan.Spec, a plan.Arm) []plan.Finding {
 		}
 	}
 	var out []plan.Finding
-	for _, f := range bpf.Examine(object.Data, d) {
+	for _, f := range bpf.Inspect(object.Data, d) {
 		// Whatever is missing is missing in the object, whose name goes with it.
 		out = append(out, plan.Finding{Key: map[string]string{bpf.FaultProgram: keyProgram, bpf.FaultType: optHook}[f.About], File: keyObject, What: f.What})
 	}
@@ -98,7 +98,7 @@ func roomOf(name string, s plan.Spec, a plan.Arm) uint32 {
 	return uint32(room)
 }
 
-func refuseCustom(_ plan.Lab, fabric, _ string, o map[string]string) string {
+func refuseCustom(_ plan.Lab, fa fabric, _ string, o map[string]string) string {
 	switch {
 	case (o[keyApply] == "") == (o[keyObject] == ""):
 		return fmt.Sprintf("it is scripts or an object; write either %s = \"FILE\" or %s = \"FILE\"", keyApply, keyObject)
@@ -112,14 +112,14 @@ func refuseCustom(_ plan.Lab, fabric, _ string, o map[string]string) string {
 		return fmt.Sprintf("an object may have several programs; write %s = \"NAME\"", keyProgram)
 	case o[keyObject] != "" && o[keyRemove]+o[keyCounters] != "":
 		return fmt.Sprintf("an object is detached and its map \"stats\" read without scripts; remove %s and %s", keyRemove, keyCounters)
-	case fabric == fabricVeth && o[optIn] == inNode:
-		return fmt.Sprintf("on fabric %q no packet meets the node; write in = %q", fabric, inServer)
+	case fa.bare && o[optIn] == inNode:
+		return fmt.Sprintf("on fabric %q no packet meets the node; write in = %q", fa.name, inServer)
 	}
 	return ""
 }
 
-// customPeer renders the user's filter. With no policies there is none.
-func customPeer(r *renderer) error {
+// renderCustom renders the user's filter. With no policies there is none.
+func renderCustom(r *renderer) error {
 	if r.policies.size() == 0 {
 		return nil
 	}
@@ -163,7 +163,7 @@ func (c custom) scripts() error {
 	r.Hook = &Hook{Node: c.node.Name, In: c.in, From: bundle.Counter{Script: program(keyCounters)}}
 	r.realised = append(r.realised, bundle.Expect{
 		What: fmt.Sprintf("entries that %s reports for %d policies", r.cell.Files[keyCounters].Path, r.policies.size()),
-		Key:  "entries", Op: bundle.Equal, Value: uint64(len(r.installed())),
+		Key:  bundle.CountEntries, Op: bundle.Equal, Value: uint64(len(r.installed())),
 	})
 	return nil
 }
@@ -171,7 +171,7 @@ func (c custom) scripts() error {
 // customPolicies is the name of the policies' file in the script's directory.
 const customPolicies = "policies.csv"
 
-// environment is what the user's scripts are told.
+// environment is what the user's scripts get in their environment.
 func (c custom) environment() map[string]string {
 	t, otherwise := c.r.Topology, "deny"
 	if c.r.policies.deny {
@@ -203,7 +203,7 @@ func policiesCSV(ps []bpf.Policy) string {
 }
 
 // object loads and attaches the user's program, and fills its maps if they are
-// as ours.
+// laid out as hookbed's.
 func (c custom) object() error {
 	r := c.r
 	handle, hook := filterCustom+"@"+c.node.Name, r.cell.Get(optHook)

@@ -10,9 +10,9 @@ import (
 )
 
 // TestObjectsOfUsersAreLookedInto: the catalog's entry finds in the object file
-// what the setup would ask of it, and blames the key that says it.
+// what the setup would need of it, and blames the key that says it.
 func TestObjectsOfUsersAreLookedInto(t *testing.T) {
-	examine := entryOf(t, crossName(fabricBridge, filterCustom)).Examine
+	inspect := entryOf(t, crossName(FabricBridge, filterCustom)).Inspect
 	for name, c := range map[string]struct {
 		object  []byte
 		options map[string]string
@@ -38,7 +38,7 @@ func TestObjectsOfUsersAreLookedInto(t *testing.T) {
 		for k, v := range c.options {
 			arm.Options[k] = v
 		}
-		got := examine(c.spec, arm)
+		got := inspect(c.spec, arm)
 		switch {
 		case c.want == "" && len(got) > 0:
 			t.Errorf("%s: %+v", name, got)
@@ -46,19 +46,19 @@ func TestObjectsOfUsersAreLookedInto(t *testing.T) {
 			t.Errorf("%s: %+v, want one about %q: %q", name, got, c.key, c.want)
 		}
 	}
-	if got := examine(plan.Spec{}, plan.Arm{Files: map[string]plan.File{keyApply: {Path: "a.sh"}}}); got != nil {
+	if got := inspect(plan.Spec{}, plan.Arm{Files: map[string]plan.File{keyApply: {Path: "a.sh"}}}); got != nil {
 		t.Errorf("scripts have %+v", got)
 	}
 }
 
-// TestRoomIsWhatASetupFills: the entries that users' maps are asked to hold are
+// TestRoomIsWhatASetupFills: the entries that users' maps must hold are
 // those that a cell puts in, and one for the update.
 func TestRoomIsWhatASetupFills(t *testing.T) {
 	for _, action := range []string{actionAllow, actionDeny} {
 		for _, kind := range []string{policyL3, policyL4} {
 			for entries, tables := range map[string][]string{entriesHash: {bpf.MapPolicy}, entriesTrie: {bpf.MapTrie}, entriesList: {bpf.MapList, bpf.MapListMatch}} {
 				o := map[string]string{optAction: action, optPolicy: kind}
-				c := cellOf(t, crossName(fabricBridge, "xdp-hash"), plan.Localhost, plan.EndpointNetns, 100, o)
+				c := cellOf(t, crossName(FabricBridge, "xdp-hash"), plan.Localhost, plan.EndpointNetns, 100, o)
 				c.Factors[plan.FactorClients] = "4"
 				ps := policiesOf(c, Layout(c))
 				fills, err := bpf.XDPFills(structures()[entries], append(ps.installed(Layout(c)), ps.extra(false)))

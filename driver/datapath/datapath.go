@@ -53,8 +53,8 @@ type Setup struct {
 }
 
 // Marks says whether the setup leaves its mark on an endpoint's namespace: a
-// netfilter table, once loaded, stays registered after its rules are gone, and
-// nobody knows what the user's scripts do.
+// netfilter table, once loaded, stays registered after its rules are gone, and what
+// the user's scripts do is not known.
 func (s Setup) Marks(role string) bool {
 	for _, st := range s.Apply {
 		_, rules := st.Do.(bundle.Rules)
@@ -102,8 +102,8 @@ type filter struct {
 	whyClients string
 	// mostRules is how many entries it holds, 0 for as many as there can be.
 	mostRules int
-	// examine looks at the files that an arm names; nil: nothing.
-	examine func(plan.Spec, plan.Arm) []plan.Finding
+	// inspect looks at the files that an arm names; nil: nothing.
+	inspect func(plan.Spec, plan.Arm) []plan.Finding
 	refuse  refusal // nil: nothing
 	render  func(*renderer) error
 }
@@ -112,9 +112,9 @@ type filter struct {
 type nature struct {
 	mechanism, structure string
 	// regime is the one that it always has; "" if an option says.
-	regime  string
-	control bool
-	peer    string
+	regime   string
+	control  bool
+	external string
 	// protocols its policies can name; nil is TCP.
 	protocols []string
 }
@@ -124,12 +124,12 @@ type preset struct{ name, fabric, filter, doc string }
 
 func presets() []preset {
 	return []preset{
-		{"docker", fabricBridge, "none", "Docker's bridge (or a plain one for namespaces), no policy"},
-		{"iptables", fabricBridge, "iptables-legacy", "the study's: bridge and a linear list of iptables-legacy rules"},
-		{"cilium-like", fabricBPF, "tc-hash", "tc programs at the veths: conntrack, identity hash policy, redirect; no bridge, no netfilter"},
-		{"xdp", fabricBridge, "xdp-hash", "bridge and a stateless XDP hash policy: on the server's veth (localhost) or its node's NIC (multi-host)"},
-		{"xdp-pass", fabricBridge, "xdp-pass", "control for xdp: a program at the same place that passes every packet"},
-		{"control", fabricBridge, "tc-control", "positive control: bridge and a tc program at the server's eth0 whose cost in instructions is known"},
+		{"docker", FabricBridge, "none", "Docker's bridge (or a plain one for namespaces), no policy"},
+		{"iptables", FabricBridge, "iptables-legacy", "the study's: bridge and a linear list of iptables-legacy rules"},
+		{"cilium-like", FabricBPF, "tc-hash", "tc programs at the veths: conntrack, identity hash policy, redirect; no bridge, no netfilter"},
+		{"xdp", FabricBridge, "xdp-hash", "bridge and a stateless XDP hash policy: on the server's veth (localhost) or its node's NIC (multi-host)"},
+		{"xdp-pass", FabricBridge, "xdp-pass", "control for xdp: a program at the same hook that passes every packet"},
+		{"control", FabricBridge, "tc-control", "positive control: bridge and a tc program at the server's eth0 whose cost in instructions is known"},
 	}
 }
 
@@ -168,21 +168,21 @@ func combined(fa fabric, fi filter) plan.DatapathEntry {
 		Options: slices.Concat([]plan.Option{familyOption()}, fa.options, fi.options),
 	}
 	e.MaxClients, e.WhyClients = fi.maxClients, fi.whyClients
-	e.Mechanism, e.Structure, e.Regime, e.Control, e.Peer = fi.mechanism, fi.structure, fi.regime, fi.control, fi.peer
+	e.Mechanism, e.Structure, e.Regime, e.Control, e.External = fi.mechanism, fi.structure, fi.regime, fi.control, fi.external
 	e.Base, e.FabricMechanism = fa.base, fa.mechanism
 	if e.Protocols = fi.protocols; e.Protocols == nil {
 		e.Protocols = []string{catalog.TCP}
 	}
-	e.Examine = fi.examine
+	e.Inspect = fi.inspect
 	if !fi.noPolicies {
 		e.MostPolicies = func(options map[string]string, clients int) (int, string) {
 			return mostPolicies(options, clients, fi.mostRules)
 		}
 	}
-	if fa.name == fabricVeth {
-		e.MaxClients, e.WhyClients = 1, "fabric \"veth\" is one link between two endpoints"
+	if fa.bare {
+		e.MaxClients, e.WhyClients = 1, fmt.Sprintf("fabric %q is one link between two endpoints", fa.name)
 	}
-	if fa.name == fabricVeth && !fi.inside {
+	if fa.bare && !fi.inside {
 		e.Impossible = "it belongs at the node's end of an endpoint's link, and here both ends are endpoints"
 	}
 	refuse := refuseFirst(refuseBare, refuseOverlay)
@@ -190,7 +190,7 @@ func combined(fa fabric, fi filter) plan.DatapathEntry {
 		refuse = refuseFirst(refuseBare, refuseOverlay, fi.refuse)
 	}
 	e.Refuse = func(lab plan.Lab, scenario string, options map[string]string) string {
-		return refuse(lab, fa.name, scenario, options)
+		return refuse(lab, fa, scenario, options)
 	}
 	return e
 }
@@ -207,13 +207,13 @@ func Render(cell plan.Cell) (Setup, error) {
 	if most, why := mostPolicies(cell.Factors, len(Layout(cell).Clients()), fi.mostRules); !fi.noPolicies && cell.Int(plan.FactorPolicies) > most {
 		return Setup{}, fmt.Errorf("render filter %q: it cannot be given %s policies, only %d: %s", fi.name, cell.Get(plan.FactorPolicies), most, why)
 	}
-	r := newRenderer(cell)
+	r := newRenderer(cell, fa)
 	r.common()
 	fa.build(r)
 	if err := fi.render(r); err != nil {
 		return Setup{}, fmt.Errorf("render filter %q on fabric %q: %w", fi.name, fa.name, err)
 	}
-	if fa.name == fabricBPF && !r.joined {
+	if fa.redirects && !r.joined {
 		if err := r.joinByTC(bpf.StructurePass, nil); err != nil {
 			return Setup{}, fmt.Errorf("render fabric %q: %w", fa.name, err)
 		}
@@ -251,24 +251,26 @@ func Check(s Setup, facts map[string]string) error {
 type renderer struct {
 	Setup
 	cell     plan.Cell
+	fabric   fabric
 	policies policies
 	// realised is what the kernel must hold once the policies are applied.
 	realised []bundle.Expect
 	joined   bool // the programs of fabric bpf are there
-	// identities are those that the policies' sources have, where the filter asks
-	// for identities.
+	// identities are those that the policies' sources have, where the filter looks up
+	// identities.
 	identities map[netip.Addr]uint32
 	// admits is the value of the filter's counters that grows with what it admits.
 	admits string
 }
 
-func newRenderer(cell plan.Cell) *renderer {
+func newRenderer(cell plan.Cell, fa fabric) *renderer {
 	t := Layout(cell)
 	return &renderer{
 		Setup:    Setup{Topology: t, Network: NetworkBridge, Files: map[string]bundle.File{}},
 		cell:     cell,
+		fabric:   fa,
 		policies: policiesOf(cell, t),
-		admits:   "accepted",
+		admits:   bundle.CountAccepted,
 	}
 }
 
@@ -305,7 +307,7 @@ func (r *renderer) file(name string, data []byte) string {
 func (r *renderer) endpoints() []Endpoint { return r.Topology.Endpoints() }
 
 // installed is what the filter is given: the policies, and what the workload
-// needs beside them.
+// needs in addition.
 func (r *renderer) installed() []bpf.Policy { return r.policies.installed(r.Topology) }
 
 // common renders what every fabric needs of a node: forwarding on, and reverse

@@ -89,7 +89,7 @@ func TestGolden(t *testing.T) {
 	})
 }
 
-// TestGoldenOfEveryFilter fixes what each filter does on each fabric, beside the
+// TestGoldenOfEveryFilter fixes what each filter does on each fabric, next to the
 // fabric's own steps.
 func TestGoldenOfEveryFilter(t *testing.T) {
 	text := map[string]string{}
@@ -177,7 +177,7 @@ func TestPoliciesAreDistinctSeededAndInPlace(t *testing.T) {
 	}
 }
 
-// checkPolicies: no two policies are about one address, only that at the place
+// checkPolicies: no two policies are about one address, only that at the position
 // at names the client, and none names a source that must stay unnamed.
 func checkPolicies(t *testing.T, c plan.Cell, n, at int) {
 	t.Helper()
@@ -257,7 +257,7 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-// TestDenialsHaveAWitness: beside every probe that must be denied is one to the same
+// TestDenialsHaveAWitness: next to every probe that must be denied is one to the same
 // server that must be allowed. Without it a busy machine's late answer would pass for
 // a denial.
 func TestDenialsHaveAWitness(t *testing.T) {
@@ -304,7 +304,7 @@ func probesIn(st bundle.Step) (out []bundle.Probes) {
 	return out
 }
 
-// TestSizesFollowPolicies: what the kernel is asked to hold, and what the
+// TestSizesFollowPolicies: what the kernel is to hold, and what the
 // proof expects of it, is N and the frame of each filter.
 func TestSizesFollowPolicies(t *testing.T) {
 	for _, tc := range []struct {
@@ -398,16 +398,16 @@ func TestNativeXDPWantsQueues(t *testing.T) {
 		{plan.ProviderLibvirt, plan.Localhost, attachNative, 1, false},
 		{plan.ProviderLocal, plan.MultiHost, attachNative, 0, false},
 	} {
-		lab := plan.Lab{Provider: tc.provider, VCPUs: 2, Queues: tc.queues}
-		if got := refuseXDP(lab, fabricBridge, tc.scenario, map[string]string{optAttach: tc.attach, optWhere: whereEdge}); (got != "") != tc.refused {
+		lab, bridge := plan.Lab{Provider: tc.provider, VCPUs: 2, Queues: tc.queues}, fabrics()[0]
+		if got := refuseXDP(lab, bridge, tc.scenario, map[string]string{optAttach: tc.attach, optWhere: whereEdge}); (got != "") != tc.refused {
 			t.Errorf("%+v: %q", tc, got)
 		}
 	}
 }
 
-// TestControlKnowsItsCost: what the kernel is told to spin is what the setup
-// says it costs, and no other datapath claims to know.
-func TestControlKnowsItsCost(t *testing.T) {
+// TestControlSaysItsCost: how often the program is set to spin is what the setup
+// says it costs, and no other datapath says a cost.
+func TestControlSaysItsCost(t *testing.T) {
 	for spin, want := range map[string]struct {
 		bytes string
 		cost  float64
@@ -441,23 +441,23 @@ func TestRefusals(t *testing.T) {
 		options                  map[string]string
 		want                     string
 	}{
-		{fabricBridge, "tc-hash", plan.Localhost, map[string]string{optPolicy: policyCIDR}, `no prefixes; write filter = "tc-lpm"`},
-		{fabricBridge, "xdp-hash", plan.Localhost, map[string]string{optPolicy: policyCIDR}, `no prefixes; write filter = "xdp-lpm"`},
-		{fabricBridge, "tc-cilium09", plan.Localhost, map[string]string{optAction: actionDeny}, "could only admit"},
-		{fabricBridge, "iptables-legacy", plan.Localhost, map[string]string{optAction: actionDeny, optMatch: matchFirst}, "a deny list has none"},
-		{fabricBPF, "iptables-legacy", plan.Localhost, map[string]string{optPlacement: placementForward}, "past the node's netfilter"},
-		{fabricBridge, "nft-set", plan.MultiHost, map[string]string{optPlacement: placementBridge}, "past its forward hook"},
-		{fabricRouted, "nft-set", plan.Localhost, map[string]string{optPlacement: placementBridge}, "has no bridge"},
-		{fabricVeth, "none", plan.MultiHost, nil, "one link between two endpoints"},
-		{fabricBridge, "xdp-hash", plan.Localhost, map[string]string{optWhere: whereNIC}, "do not meet its NIC"},
-		{fabricBPF, "xdp-hash", plan.Localhost, map[string]string{optDelivery: deliverPeer}, "does not see what bpf_redirect_peer delivers"},
-		{fabricBPF, "xdp-hash", plan.Localhost, map[string]string{optDelivery: deliverNetkit}, "netkit has no native XDP"},
-		{fabricBPF, "tc-hash", plan.Localhost, map[string]string{optDelivery: deliverNetkit, optAttach: attachTCX}, "hooks"},
-		{fabricBPF, "xdp-hash", plan.MultiHost, map[string]string{optDelivery: deliverPeer}, ""},
-		{fabricBPF, "xdp-hash", plan.Localhost, map[string]string{optAttach: attachGeneric}, "does not see what was redirected"},
-		{fabricBPF, "xdp-hash", plan.MultiHost, map[string]string{optAttach: attachGeneric}, "does not see what was redirected"},
-		{fabricBPF, filterBPFilter, plan.Localhost, map[string]string{optHook: hookXDP}, "does not see what was redirected"},
-		{fabricBridge, "tc-lpm", plan.Localhost, map[string]string{optPolicy: policyCIDR}, ""},
+		{FabricBridge, "tc-hash", plan.Localhost, map[string]string{optPolicy: policyCIDR}, `no prefixes; write filter = "tc-lpm"`},
+		{FabricBridge, "xdp-hash", plan.Localhost, map[string]string{optPolicy: policyCIDR}, `no prefixes; write filter = "xdp-lpm"`},
+		{FabricBridge, "tc-cilium09", plan.Localhost, map[string]string{optAction: actionDeny}, "could only admit"},
+		{FabricBridge, "iptables-legacy", plan.Localhost, map[string]string{optAction: actionDeny, optMatch: matchFirst}, "a deny list has none"},
+		{FabricBPF, "iptables-legacy", plan.Localhost, map[string]string{optPlacement: placementForward}, "past the node's netfilter"},
+		{FabricBridge, "nft-set", plan.MultiHost, map[string]string{optPlacement: placementBridge}, "past its forward hook"},
+		{FabricRouted, "nft-set", plan.Localhost, map[string]string{optPlacement: placementBridge}, "has no bridge"},
+		{FabricVeth, "none", plan.MultiHost, nil, "one link between two endpoints"},
+		{FabricBridge, "xdp-hash", plan.Localhost, map[string]string{optWhere: whereNIC}, "do not meet its NIC"},
+		{FabricBPF, "xdp-hash", plan.Localhost, map[string]string{optDelivery: deliverPeer}, "does not see what bpf_redirect_peer delivers"},
+		{FabricBPF, "xdp-hash", plan.Localhost, map[string]string{optDelivery: deliverNetkit}, "netkit has no native XDP"},
+		{FabricBPF, "tc-hash", plan.Localhost, map[string]string{optDelivery: deliverNetkit, optAttach: attachTCX}, "hooks"},
+		{FabricBPF, "xdp-hash", plan.MultiHost, map[string]string{optDelivery: deliverPeer}, ""},
+		{FabricBPF, "xdp-hash", plan.Localhost, map[string]string{optAttach: attachGeneric}, "does not see what was redirected"},
+		{FabricBPF, "xdp-hash", plan.MultiHost, map[string]string{optAttach: attachGeneric}, "does not see what was redirected"},
+		{FabricBPF, filterBPFilter, plan.Localhost, map[string]string{optHook: hookXDP}, "does not see what was redirected"},
+		{FabricBridge, "tc-lpm", plan.Localhost, map[string]string{optPolicy: policyCIDR}, ""},
 	} {
 		d := entryOf(t, crossName(tc.fabric, tc.filter))
 		options := cellOf(t, d.Name, tc.scenario, plan.EndpointNetns, 3, tc.options).Factors

@@ -6,6 +6,14 @@ import (
 	"hookbed/driver/plan"
 )
 
+// Names of the fabrics.
+const (
+	FabricBridge = "bridge"
+	FabricRouted = "routed"
+	FabricBPF    = "bpf"
+	FabricVeth   = "veth"
+)
+
 // fabric is one way in which endpoints of a node are joined.
 type fabric struct {
 	name, doc string
@@ -13,18 +21,35 @@ type fabric struct {
 	base bool
 	// mechanism of the programs that it has even where there is no filter.
 	mechanism string
+	// bare: one link between two endpoints is all, and no packet meets a node.
+	bare bool
+	// bridged: the endpoints of a node are ports of a bridge.
+	bridged bool
+	// pastNetfilter: packets between endpoints do not meet the node's netfilter.
+	pastNetfilter bool
+	// redirects: programs of the tc object join the endpoints, whatever the filter is
+	// (joinByTC), and deliver by bpf_redirect.
+	redirects bool
 	options   []plan.Option
 	build     func(*renderer)
 }
 
+// fabrics lists every fabric; the first is the base.
 func fabrics() []fabric {
+	delivery := plan.Option{Key: optDelivery, Role: catalog.RolePath, Allowed: []string{deliverRedirect, deliverPeer, deliverNetkit},
+		Doc: "bpf_redirect to the veth, bpf_redirect_peer into the endpoint (Linux 5.10), or netkit pairs instead of veths (6.7)"}
 	return []fabric{
-		{name: fabricBridge, base: true, doc: "Docker's bridge, or a plain one for namespaces", build: bridgeFabric, options: overlayOptions()},
-		{name: fabricRouted, doc: "a route for each endpoint's veth, no bridge", build: routedFabric, options: overlayOptions()},
-		{name: fabricBPF, doc: "tc programs that redirect between the endpoints' links; no bridge, no netfilter on the node", build: bpfFabric, mechanism: catalog.TC,
-			options: append([]plan.Option{{Key: optDelivery, Role: catalog.RolePath, Allowed: []string{deliverRedirect, deliverPeer, deliverNetkit},
-				Doc: "bpf_redirect to the veth, bpf_redirect_peer into the endpoint (Linux 5.10), or netkit pairs in the place of veths (6.7)"}}, overlayOptions()...)},
-		{name: fabricVeth, doc: "reference: one veth pair between the endpoints, no node", build: vethFabric},
+		{
+			name: FabricBridge, doc: "Docker's bridge, or a plain one for namespaces", base: true, bridged: true,
+			options: overlayOptions(), build: bridgeFabric,
+		},
+		{name: FabricRouted, doc: "a route for each endpoint's veth, no bridge", options: overlayOptions(), build: routedFabric},
+		{
+			name: FabricBPF, doc: "tc programs that redirect between the endpoints' links; no bridge, no netfilter on the node",
+			mechanism: catalog.TC, pastNetfilter: true, redirects: true,
+			options: append([]plan.Option{delivery}, overlayOptions()...), build: bpfFabric,
+		},
+		{name: FabricVeth, doc: "reference: one veth pair between the endpoints, no node", bare: true, pastNetfilter: true, build: vethFabric},
 	}
 }
 
@@ -65,8 +90,8 @@ func bridgeFabric(r *renderer) {
 	for _, e := range r.endpoints() {
 		if !t.Docker {
 			r.apply(e.Node, "", bundle.Netns{Name: e.Role})
-			r.apply(e.Node, "", bundle.Veth{Link: e.HostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC, MTU: r.mtu()})
-			r.apply(e.Node, "", bundle.SetLink{Link: e.HostLink(), Master: BridgeLink, Up: true})
+			r.apply(e.Node, "", bundle.Veth{Link: e.hostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC, MTU: r.mtu()})
+			r.apply(e.Node, "", bundle.SetLink{Link: e.hostLink(), Master: BridgeLink, Up: true})
 		}
 		if !t.Docker || t.IPv6 {
 			r.apply(e.Node, e.Role, bundle.Addr{Link: endpointLink, CIDR: cidr(e.Addr, e.Node.Subnet.Bits())})
@@ -74,7 +99,7 @@ func bridgeFabric(r *renderer) {
 		}
 	}
 	for _, n := range t.Nodes {
-		// Docker asks for br_netfilter only sometimes; whether bridged packets
+		// Docker loads br_netfilter only sometimes; whether bridged packets
 		// meet iptables must not depend on it.
 		r.apply(n, "", bundle.Sysctl{Key: "net.bridge.bridge-nf-call-ip" + r.six("", "6") + "tables", Value: "1"})
 	}
@@ -94,11 +119,11 @@ func routedFabric(r *renderer) {
 		r.apply(n, "", bundle.Addr{Link: "lo", CIDR: hostCIDR(n.Gateway)})
 	}
 	r.pointToPoint(func(e Endpoint) bundle.Action {
-		return bundle.Veth{Link: e.HostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC, MTU: r.mtu()}
+		return bundle.Veth{Link: e.hostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC, MTU: r.mtu()}
 	})
 	for _, e := range r.endpoints() {
 		if !t.IPv6 {
-			r.apply(e.Node, "", bundle.Sysctl{Key: "net/ipv4/conf/" + e.HostLink() + "/proxy_arp", Value: "1"})
+			r.apply(e.Node, "", bundle.Sysctl{Key: "net/ipv4/conf/" + e.hostLink() + "/proxy_arp", Value: "1"})
 		}
 	}
 }
@@ -108,14 +133,14 @@ func routedFabric(r *renderer) {
 func bpfFabric(r *renderer) {
 	r.pointToPoint(func(e Endpoint) bundle.Action {
 		if r.cell.Get(optDelivery) == deliverNetkit {
-			return bundle.Netkit{Link: e.HostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC, MTU: r.mtu()}
+			return bundle.Netkit{Link: e.hostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC, MTU: r.mtu()}
 		}
-		return bundle.Veth{Link: e.HostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC, MTU: r.mtu()}
+		return bundle.Veth{Link: e.hostLink(), MAC: e.HostMAC, Peer: endpointLink, PeerIn: e.Role, PeerMAC: e.MAC, MTU: r.mtu()}
 	})
 }
 
 // pointToPoint joins each endpoint to its node by a link of its own: an address
-// without a subnet, and neighbours that nobody has to ask for.
+// without a subnet, and permanent neighbour entries.
 func (r *renderer) pointToPoint(join func(Endpoint) bundle.Action) {
 	t := r.Topology
 	r.Network = NetworkNone
@@ -129,12 +154,12 @@ func (r *renderer) pointToPoint(join func(Endpoint) bundle.Action) {
 		r.apply(e.Node, e.Role, bundle.Route{Dst: hostCIDR(gw), Link: endpointLink})
 		r.apply(e.Node, e.Role, bundle.Neigh{Link: endpointLink, IP: gw.String(), MAC: e.HostMAC})
 		r.apply(e.Node, e.Role, bundle.Route{Dst: r.anywhere(), Via: gw.String(), Link: endpointLink})
-		r.apply(e.Node, "", bundle.Route{Dst: hostCIDR(e.Addr), Link: e.HostLink()})
-		r.apply(e.Node, "", bundle.Neigh{Link: e.HostLink(), IP: e.Addr.String(), MAC: e.MAC})
+		r.apply(e.Node, "", bundle.Route{Dst: hostCIDR(e.Addr), Link: e.hostLink()})
+		r.apply(e.Node, "", bundle.Neigh{Link: e.hostLink(), IP: e.Addr.String(), MAC: e.MAC})
 		r.endpointSysctls(e)
 	}
 	r.routesBetweenNodes()
-	r.apply(t.Client.Node, "", bundle.Route{Dst: r.otherSources(), Via: t.Client.Addr.String(), Link: t.Client.HostLink(), OnLink: true})
+	r.apply(t.Client.Node, "", bundle.Route{Dst: r.otherSources(), Via: t.Client.Addr.String(), Link: t.Client.hostLink(), OnLink: true})
 }
 
 // routesBetweenNodes routes each node's endpoints through the other, and the
@@ -146,7 +171,7 @@ func (r *renderer) routesBetweenNodes() {
 		return
 	}
 	switch {
-	case r.overlay() && r.fabric() == fabricBPF:
+	case r.overlay() && r.fabric.redirects:
 		r.keysBetweenNodes()
 		return
 	case r.overlay():

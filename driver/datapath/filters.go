@@ -13,7 +13,7 @@ import (
 // filters lists every filter, by mechanism and within it by structure.
 func filters() []filter {
 	none := filter{name: "none", doc: "no policy", noPolicies: true, nature: nature{structure: catalog.Nothing}, inside: true, render: func(*renderer) error { return nil }}
-	return slices.Concat([]filter{none}, netfilterFilters(), tcFilters(), xdpFilters(), peerFilters())
+	return slices.Concat([]filter{none}, netfilterFilters(), tcFilters(), xdpFilters(), externalFilters())
 }
 
 // holds is a filter that has room for so many entries.
@@ -52,7 +52,7 @@ func tcFilters() []filter {
 			refuse: refuseFirst(append(rs, refuseMatch, refuseNetkitAttach)...), render: func(r *renderer) error { return r.tcFilter(s) },
 		}
 	}
-	pass := one("tc-pass", "control for tc: a program at the same place that admits every packet", bpf.StructurePass, refuseNetkitAttach)
+	pass := one("tc-pass", "control for tc: a program at the same hook that admits every packet", bpf.StructurePass, refuseNetkitAttach)
 	pass.noPolicies, pass.options = true, tcOptions()
 	cilium09 := one("tc-cilium09", "tc eBPF as Cilium 0.9 had it: a hash of source identities, and a list of ports asked for new connections", bpf.StructureCilium09,
 		refuseCIDR("tc-lpm"), refuseDenyOf2017, refuseFirstOf2017)
@@ -80,7 +80,7 @@ func structureOf(s bpf.Structure) string {
 	}[s]
 }
 
-// tableOptions are those of the maps that a structure asks.
+// tableOptions are those of the maps that a structure looks up in.
 func tableOptions(s bpf.Structure) []plan.Option {
 	if s == bpf.StructureHash || s == bpf.StructureCilium09 {
 		return []plan.Option{preallocOption()}
@@ -88,14 +88,14 @@ func tableOptions(s bpf.Structure) []plan.Option {
 	return nil // a list has its entries always, and a trie never before they come
 }
 
-func refuseDenyOf2017(_ plan.Lab, _, _ string, o map[string]string) string {
+func refuseDenyOf2017(_ plan.Lab, _ fabric, _ string, o map[string]string) string {
 	if o[optAction] == actionDeny {
 		return fmt.Sprintf("Cilium's policy of 2017 could only admit; write action = %q, or filter = %q", actionAllow, "tc-hash")
 	}
 	return ""
 }
 
-func refuseFirstOf2017(_ plan.Lab, _, _ string, o map[string]string) string {
+func refuseFirstOf2017(_ plan.Lab, _ fabric, _ string, o map[string]string) string {
 	if o[optEnforce] == enforceFirst {
 		return fmt.Sprintf("Cilium's policy of 2017 asks ports of new connections only, so connections come first; write enforce = %q, or filter = %q", enforceAll, "tc-hash")
 	}
@@ -103,7 +103,7 @@ func refuseFirstOf2017(_ plan.Lab, _, _ string, o map[string]string) string {
 }
 
 // refuseNetkitAttach: a netkit pair has hooks of its own.
-func refuseNetkitAttach(_ plan.Lab, _, _ string, o map[string]string) string {
+func refuseNetkitAttach(_ plan.Lab, _ fabric, _ string, o map[string]string) string {
 	if o[optDelivery] == deliverNetkit && o[optAttach] == attachTCX {
 		return fmt.Sprintf("programs are attached to a netkit pair by its own hooks; remove attach, or write delivery = %q", deliverRedirect)
 	}
@@ -135,25 +135,25 @@ func xdpFilters() []filter {
 	}
 }
 
-// place is where on a node a filter of the server's traffic is attached.
-type place struct {
+// attachPoint is where on a node a filter of the server's traffic is attached.
+type attachPoint struct {
 	node Node
 	in   string // role of an endpoint, "" for the node itself
 	link string
 }
 
-// edge is the place that the option "where" names.
-func (r *renderer) edge() place {
+// edge is the attach point that the option "where" names.
+func (r *renderer) edge() attachPoint {
 	t := r.Topology
 	where := r.cell.Get(optWhere)
 	if where == whereNIC || where != whereEndpoint && t.MultiHost() {
-		return place{node: t.Server.Node, link: DataLink}
+		return attachPoint{node: t.Server.Node, link: DataLink}
 	}
-	return place{node: t.Server.Node, in: Server, link: endpointLink}
+	return attachPoint{node: t.Server.Node, in: Server, link: endpointLink}
 }
 
-// offloadsOff takes away what native XDP takes away at the same place, and
-// nothing else. A veth's peer may no longer hand over what is to be segmented
+// offloadsOff takes away what native XDP takes away at the same attach point, and
+// nothing else. A veth's peer may no longer pass on what is to be segmented
 // (veth_xdp_set in drivers/net/veth.c clears NETIF_F_GSO_SOFTWARE); a virtio NIC
 // no longer merges what it receives (virtnet_xdp_set clears the guest offloads).
 func offloadsOff(r *renderer) error {
@@ -164,9 +164,9 @@ func offloadsOff(r *renderer) error {
 			"tx-tcp-segmentation": false, "tx-tcp-ecn-segmentation": false, "tx-tcp-mangleid-segmentation": false, "tx-tcp6-segmentation": false,
 			"tx-udp-segmentation": false, "tx-sctp-segmentation": false, "tx-gso-list": false,
 		}
-		sender := place{node: at.node, in: r.farEnds(), link: r.Topology.Server.PeerLink()}
+		sender := attachPoint{node: at.node, in: r.farEnds(), link: r.Topology.Server.PeerLink()}
 		if at.in == "" {
-			sender = place{node: r.Topology.Client.Node, link: DataLink}
+			sender = attachPoint{node: r.Topology.Client.Node, link: DataLink}
 		}
 		at = sender
 	}

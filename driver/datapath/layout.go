@@ -12,7 +12,7 @@ import (
 // (RFC 2544) and 2001:2::/48 (RFC 5180).
 const (
 	DataLink      = "data0" // the node's NIC towards other nodes
-	BridgeLink    = "hb0"   // the bridge of fabric "bridge", Docker's or ours
+	BridgeLink    = "hb0"   // the bridge of fabric "bridge", Docker's or hookbed's
 	endpointLink  = "eth0"  // the endpoint's only link
 	otherSources4 = "198.19.0.0/16"
 	otherSources6 = "2001:2:0:1319::/112"
@@ -50,17 +50,17 @@ type Endpoint struct {
 	Port int
 }
 
-// HostLink is the node's end of the endpoint's link where hookbed makes it.
-func (e Endpoint) HostLink() string { return "hb-" + e.Role }
+// hostLink is the node's end of the endpoint's link where hookbed makes it.
+func (e Endpoint) hostLink() string { return "hb-" + e.Role }
 
-// PeerLink names the node's end of eth0 whoever made it.
+// PeerLink names the node's end of eth0, made by hookbed or an engine.
 func (e Endpoint) PeerLink() string { return "peer:" + e.Role + "/" + endpointLink }
 
-// Topology is the pure description of who sits where.
+// Topology says which endpoint is on which node, with which addresses.
 type Topology struct {
 	Nodes          []Node
 	Client, Server Endpoint
-	More           []Endpoint // clients beside Client, on its node
+	More           []Endpoint // further clients, on Client's node
 	Docker         bool       // endpoints are Docker containers
 	IPv6           bool       // the addresses are IPv6
 }
@@ -75,7 +75,7 @@ func (t Topology) Endpoints() []Endpoint {
 	return slices.Concat([]Endpoint{t.Client, t.Server}, t.More)
 }
 
-// MultiHost says whether client and server sit on different nodes.
+// MultiHost says whether client and server are on different nodes.
 func (t Topology) MultiHost() bool { return t.Client.Node.Name != t.Server.Node.Name }
 
 // NodeAt describes node i, counting from 1, with its IPv4 addresses, which every
@@ -104,8 +104,8 @@ func node6At(i int) Node {
 // DataCIDR is the node's address on the data network in CIDR form.
 func (n Node) DataCIDR() string { return cidr(n.Data, n.Subnet.Bits()) }
 
-// Layout places the endpoints of a cell: the clients always on node1, the
-// server beside them (localhost) or on node2 (multi-host).
+// Layout says where the endpoints of a cell are: the clients always on node1, the
+// server there too (localhost) or on node2 (multi-host).
 func Layout(cell plan.Cell) Topology {
 	at := NodeAt
 	v6 := cell.Get(optFamily) == familyIPv6
@@ -147,7 +147,7 @@ func endpointAt(role string, n Node, host byte) Endpoint {
 	b := n.Subnet.Addr().AsSlice()
 	b[len(b)-1] = host
 	addr, _ := netip.AddrFromSlice(b)
-	third := n.Gateway.As16()[14] // what tells nodes apart in an IPv4 address
+	third := n.Gateway.As16()[14] // what differs between nodes in an IPv4 address
 	if addr.Is6() {
 		third = n.Data.As16()[15]
 	}

@@ -30,9 +30,9 @@ func TestMostPoliciesAreWhatTheGeneratorHas(t *testing.T) {
 
 func checkMost(t *testing.T, options map[string]string, clients int) {
 	t.Helper()
-	most, why := entryOf(t, crossName(fabricBridge, filterNftInterval)).MostPolicies(options, clients)
+	most, why := entryOf(t, crossName(FabricBridge, filterNftInterval)).MostPolicies(options, clients)
 	at := func(n int) plan.Cell {
-		c := cellOf(t, crossName(fabricBridge, filterNftInterval), plan.Localhost, plan.EndpointNetns, n, options)
+		c := cellOf(t, crossName(FabricBridge, filterNftInterval), plan.Localhost, plan.EndpointNetns, n, options)
 		c.Factors[plan.FactorClients] = strconv.Itoa(clients)
 		return c
 	}
@@ -107,17 +107,17 @@ func TestMostPrefixesAreWhatTheBlockHolds(t *testing.T) {
 	}
 }
 
-// TestEveryArmKnowsItsMost: every filter with policies says how many it can be
+// TestEveryArmSaysItsMost: every filter with policies says how many it can be
 // given, and filters with less room than the generator has sources keep some for
-// what is installed beside them.
-func TestEveryArmKnowsItsMost(t *testing.T) {
+// what is installed in addition.
+func TestEveryArmSaysItsMost(t *testing.T) {
 	for _, d := range Catalog() {
 		if (d.MostPolicies == nil) != d.NoPolicies {
 			t.Errorf("%s: policies %v, but says how many: %v", d.Name, !d.NoPolicies, d.MostPolicies != nil)
 		}
 	}
 	for _, filter := range []string{filterIpset, "tc-linear", "xdp-linear"} {
-		d := entryOf(t, crossName(fabricBridge, filter))
+		d := entryOf(t, crossName(FabricBridge, filter))
 		most, why := d.MostPolicies(map[string]string{optPolicy: policyL4, optAction: actionAllow}, 16)
 		if want := bpf.MaxListRules - 16 - 1; most != want || !strings.Contains(why, "65536 entries") {
 			t.Errorf("%s with 16 clients: %d, want %d: %s", filter, most, want, why)

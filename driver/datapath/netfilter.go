@@ -23,13 +23,6 @@ const (
 	filterNftInterval    = "nft-interval"
 )
 
-// Values of a rule set's counters under which an admitted packet that began a
-// connection is counted.
-const (
-	countAccepted = "accepted" // a policy admitted it
-	countPassed   = "passed"   // no policy denied it
-)
-
 // entry is one policy as a rule set states it: a source, and what it is let
 // (or not let) reach at the server. A host is a prefix of one address.
 type entry struct {
@@ -98,9 +91,9 @@ func (rs ruleset) render() (renderedRules, error) {
 	default:
 		out = rs.nft()
 	}
-	out.Admits = countAccepted
+	out.Admits = bundle.CountAccepted
 	if rs.Deny {
-		out.Admits = countPassed
+		out.Admits = bundle.CountPassed
 	}
 	return out, nil
 }
@@ -137,7 +130,7 @@ func (rs ruleset) check() error {
 
 // refuseNetfilter is netfilterRefuses for the plan's loader.
 func refuseNetfilter(filter string) refusal {
-	return func(_ plan.Lab, _, _ string, o map[string]string) string {
+	return func(_ plan.Lab, _ fabric, _ string, o map[string]string) string {
 		return netfilterRefuses(filter, o[optPolicy], o[optPlacement])
 	}
 }
@@ -237,28 +230,28 @@ func netfilterFilter(r *renderer) error {
 	if rs.State != stateStateless {
 		r.guard(node, in, bundle.Guard{Conntrack: tableShare})
 	}
-	r.update(node, in, bundle.Rules{Tool: out.Update.Tool, File: r.file(out.Update.Name, out.Update.Data), Metric: MetricUpdate})
-	r.revert(node, in, bundle.Rules{Tool: out.Revert.Tool, File: r.file(out.Revert.Name, out.Revert.Data), Metric: MetricUpdate})
+	r.update(node, in, bundle.Rules{Tool: out.Update.Tool, File: r.file(out.Update.Name, out.Update.Data), Metric: bundle.MetricUpdate})
+	r.revert(node, in, bundle.Rules{Tool: out.Revert.Tool, File: r.file(out.Revert.Name, out.Revert.Data), Metric: bundle.MetricUpdate})
 	return nil
 }
 
-// realised is what the kernel must hold of a rule set of n policies beside the
-// control connection's. In a set or map one rule stands for all of them.
+// realised is what the kernel must hold of a rule set of n policies and the
+// control connection's. In a set or map one rule is for all of them.
 func (out renderedRules) realised(n int) []bundle.Expect {
 	what := fmt.Sprintf("rules in %s (%d policies and %d of the frame)", out.Counter.Chain, n, out.Rules-uint64(n))
 	if len(out.Elements) > 0 {
 		what = fmt.Sprintf("rules in %s (one for all policies)", out.Counter.Chain)
 	}
-	expects := []bundle.Expect{{What: what, Key: "rules", Op: bundle.Equal, Value: out.Rules}}
+	expects := []bundle.Expect{{What: what, Key: bundle.CountRules, Op: bundle.Equal, Value: out.Rules}}
 	for _, name := range slices.Sorted(maps.Keys(out.Elements)) {
 		expects = append(expects, bundle.Expect{
-			What: fmt.Sprintf("elements of %s", name), Key: "elements." + name, Op: bundle.Equal, Value: out.Elements[name],
+			What: fmt.Sprintf("elements of %s", name), Key: bundle.CountElementsOf + name, Op: bundle.Equal, Value: out.Elements[name],
 		})
 	}
 	return expects
 }
 
-// rulesetOf maps a cell's renderer to the rule set it asks for.
+// rulesetOf maps a cell's renderer to the rule set that it needs.
 func rulesetOf(r *renderer) ruleset {
 	filter := r.cell.Get(plan.FactorFilter)
 	rs := ruleset{

@@ -78,7 +78,7 @@ func (rs ruleset) iptablesVerdict() string {
 	return " -j ACCEPT"
 }
 
-// iptablesNew asks that a packet begin a connection, as the study's rules do.
+// iptablesNew matches packets that begin a connection, as the study's rules do.
 func (rs ruleset) iptablesNew() string {
 	if rs.State == stateStateless {
 		return ""
@@ -119,7 +119,7 @@ func (rs ruleset) iptablesFrame(policies []string) renderedRules {
 	}
 }
 
-// iptablesDiscovery lets neighbour discovery through to a drop that knows no
+// iptablesDiscovery lets neighbour discovery through before a drop that matches no
 // state: without it no IPv6 address is found. Conntrack calls it untracked,
 // so that a drop of what is NEW lets it through by itself.
 func (rs ruleset) iptablesDiscovery() []string {

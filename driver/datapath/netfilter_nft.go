@@ -140,7 +140,7 @@ func (rs ruleset) nftRule(e entry) string {
 	return rule + rs.nftDecision()
 }
 
-// nftLookup looks up first and asks for the state then, like a rule of the
+// nftLookup looks up first and matches the state then, like a rule of the
 // list.
 func (rs ruleset) nftLookup() string {
 	key := rs.nftIP() + " saddr"
@@ -161,7 +161,7 @@ func (rs ruleset) nftRules(policies []string) []string {
 	}
 	rules = append(rules, policies...)
 	if !rs.Deny {
-		// A drop that knows no state would drop neighbour discovery too;
+		// A drop that matches no state would drop neighbour discovery too;
 		// conntrack calls that untracked and not new.
 		if rs.Family == familyIPv6 && rs.State == stateStateless {
 			rules = append(rules, "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } counter accept")
@@ -212,7 +212,7 @@ func (rs ruleset) nftElement(e entry) string {
 }
 
 // nftUpdate puts one policy in and takes it out. In a list it goes to the head:
-// policies of one verdict may stand in any order, and for a place in between
+// policies of one verdict may be in any order, and to insert between two rules
 // nft would first list the chain. The rule is taken out by its handle, which
 // the guest looks up by the rule's comment beforehand.
 func (rs ruleset) nftUpdate(table string) (add, revert ruleFile) {

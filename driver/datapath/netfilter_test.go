@@ -28,7 +28,7 @@ func (c nfCase) String() string {
 	return fmt.Sprintf("%s %s %s %s %s%s", c.state, c.placement, c.family, c.policy, action, docker)
 }
 
-// nfCases has every level of every option beside the defaults, and every two
+// nfCases has every level of every option next to the defaults, and every two
 // that meet in the text of a rule.
 func nfCases() []nfCase {
 	var out []nfCase
@@ -55,8 +55,8 @@ func nfCases() []nfCase {
 }
 
 // nfEndpoints are the addresses of the golden files, by family: the server, the
-// client, two other sources, the one of the update, and the prefixes that stand
-// for the last four where policies are prefixes.
+// client, two other sources, the one of the update, and the prefixes that
+// replace the last four where policies are prefixes.
 type nfEndpoints struct {
 	server   string
 	sources  [4]string
@@ -215,7 +215,7 @@ func TestNetfilterOfNothing(t *testing.T) {
 	}
 }
 
-// TestStatelessHasNoState: not one rule asks conntrack anything.
+// TestStatelessHasNoState: no rule looks at conntrack.
 func TestStatelessHasNoState(t *testing.T) {
 	for _, filter := range nfFilters() {
 		for _, c := range nfCases() {

@@ -7,13 +7,8 @@ import (
 	"hookbed/driver/plan"
 )
 
-// Fabrics, option keys and their levels.
+// Option keys and their levels.
 const (
-	fabricBridge = "bridge"
-	fabricRouted = "routed"
-	fabricBPF    = "bpf"
-	fabricVeth   = "veth"
-
 	optPolicy     = "policy"
 	optAction     = "action"
 	optFamily     = "family"
@@ -75,7 +70,7 @@ func policyOptions() []plan.Option {
 	return []plan.Option{
 		{Key: optPolicy, Role: catalog.RolePolicies, Allowed: []string{policyL4, policyL3, policyCIDR}, Doc: "policies name source, port and protocol; the source alone; or a source prefix of mixed length, port and protocol"},
 		{Key: optAction, Role: catalog.RolePolicies, Allowed: []string{actionAllow, actionDeny}, Doc: "N policies admit and the rest is dropped, or N policies drop and the rest is admitted"},
-		{Key: optMatch, Role: catalog.RolePolicies, Allowed: []string{matchLast, matchFirst, matchUniform}, Doc: "place of the policy that admits the client"},
+		{Key: optMatch, Role: catalog.RolePolicies, Allowed: []string{matchLast, matchFirst, matchUniform}, Doc: "position of the policy that admits the client"},
 	}
 }
 
@@ -121,13 +116,13 @@ func whereOption() plan.Option {
 }
 
 // refusal says why options are impossible together, "" if they are not.
-type refusal func(lab plan.Lab, fabric, scenario string, options map[string]string) string
+type refusal func(lab plan.Lab, fa fabric, scenario string, options map[string]string) string
 
 // refuseFirst is the first refusal of several.
 func refuseFirst(rs ...refusal) refusal {
-	return func(lab plan.Lab, fabric, scenario string, options map[string]string) string {
+	return func(lab plan.Lab, fa fabric, scenario string, options map[string]string) string {
 		for _, r := range rs {
-			if why := r(lab, fabric, scenario, options); why != "" {
+			if why := r(lab, fa, scenario, options); why != "" {
 				return why
 			}
 		}
@@ -136,7 +131,7 @@ func refuseFirst(rs ...refusal) refusal {
 }
 
 // refuseMatch: nothing admits the client in a deny list.
-func refuseMatch(_ plan.Lab, _, _ string, o map[string]string) string {
+func refuseMatch(_ plan.Lab, _ fabric, _ string, o map[string]string) string {
 	if o[optAction] == actionDeny && o[optMatch] != matchLast {
 		return fmt.Sprintf("match = %q places the policy that admits the client, and a deny list has none; remove match, or write action = %q", o[optMatch], actionAllow)
 	}
@@ -145,7 +140,7 @@ func refuseMatch(_ plan.Lab, _, _ string, o map[string]string) string {
 
 // refuseCIDR is for filters that find whole addresses only.
 func refuseCIDR(instead string) refusal {
-	return func(_ plan.Lab, _, _ string, o map[string]string) string {
+	return func(_ plan.Lab, _ fabric, _ string, o map[string]string) string {
 		if o[optPolicy] == policyCIDR {
 			return fmt.Sprintf("a hash finds whole addresses, no prefixes; write filter = %q, or policy = %q", instead, policyL4)
 		}
@@ -154,22 +149,22 @@ func refuseCIDR(instead string) refusal {
 }
 
 // refuseBare: two ends of one link are on one host.
-func refuseBare(_ plan.Lab, fabric, scenario string, _ map[string]string) string {
-	if fabric == fabricVeth && scenario == plan.MultiHost {
-		return fmt.Sprintf("fabric %q is one link between two endpoints of one host; write scenarios = [%q], or another fabric", fabricVeth, plan.Localhost)
+func refuseBare(_ plan.Lab, fa fabric, scenario string, _ map[string]string) string {
+	if fa.bare && scenario == plan.MultiHost {
+		return fmt.Sprintf("fabric %q is one link between two endpoints of one host; write scenarios = [%q], or another fabric", fa.name, plan.Localhost)
 	}
 	return ""
 }
 
 // refusePlacement: what a fabric's packets do not pass.
-func refusePlacement(_ plan.Lab, fabric, scenario string, o map[string]string) string {
+func refusePlacement(_ plan.Lab, fa fabric, scenario string, o map[string]string) string {
 	switch {
 	case o[optPlacement] == placementBridge && scenario == plan.MultiHost:
 		return fmt.Sprintf("packets of another host are routed into the bridge, past its forward hook; write placement = %q, or scenarios = [%q]", placementForward, plan.Localhost)
-	case o[optPlacement] == placementForward && (fabric == fabricBPF || fabric == fabricVeth):
-		return fmt.Sprintf("fabric %q takes packets past the node's netfilter; write placement = %q", fabric, placementInput)
-	case o[optPlacement] == placementBridge && fabric != fabricBridge:
-		return fmt.Sprintf("fabric %q has no bridge; write placement = %q", fabric, placementInput)
+	case o[optPlacement] == placementForward && fa.pastNetfilter:
+		return fmt.Sprintf("fabric %q takes packets past the node's netfilter; write placement = %q", fa.name, placementInput)
+	case o[optPlacement] == placementBridge && !fa.bridged:
+		return fmt.Sprintf("fabric %q has no bridge; write placement = %q", fa.name, placementInput)
 	}
 	return ""
 }
@@ -181,10 +176,10 @@ func virtioNIC(provider, clock string) bool {
 }
 
 // refuseXDP refuses what XDP cannot see, and native XDP on a virtio NIC that has
-// no queues to spare: the driver wants a transmit queue for each CPU beside the
+// no queues to spare: the driver wants a transmit queue for each CPU in addition to the
 // stack's own, and without them falls back to a locked queue, which is another
-// datapath than the one asked for (virtnet_xdp_set in drivers/net/virtio_net.c).
-func refuseXDP(lab plan.Lab, fabric, scenario string, o map[string]string) string {
+// datapath than the cell's (virtnet_xdp_set in drivers/net/virtio_net.c).
+func refuseXDP(lab plan.Lab, fa fabric, scenario string, o map[string]string) string {
 	nic := o[optWhere] == whereNIC || o[optWhere] == whereEdge && scenario == plan.MultiHost
 	native := o[optAttach] == attachNative
 	switch {
@@ -192,8 +187,8 @@ func refuseXDP(lab plan.Lab, fabric, scenario string, o map[string]string) strin
 		return fmt.Sprintf("packets within a host do not meet its NIC; write where = %q", whereEdge)
 	// Since Linux 5.19 what bpf_redirect sends is marked, generic XDP lets it pass
 	// unseen (netif_receive_generic_xdp in net/core/dev.c), and a veth keeps the mark.
-	case fabric == fabricBPF && o[optAttach] == attachGeneric && !(nic && virtioNIC(lab.Provider, lab.Clock)):
-		return fmt.Sprintf("generic XDP does not see what was redirected, which is all that fabric %q delivers; write attach = %q", fabricBPF, attachNative)
+	case fa.redirects && o[optAttach] == attachGeneric && !(nic && virtioNIC(lab.Provider, lab.Clock)):
+		return fmt.Sprintf("generic XDP does not see what was redirected, which is all that fabric %q delivers; write attach = %q", fa.name, attachNative)
 	case !nic && o[optDelivery] == deliverPeer:
 		return fmt.Sprintf("native XDP on eth0 does not see what bpf_redirect_peer delivers; write delivery = %q", deliverRedirect)
 	case !nic && o[optDelivery] == deliverNetkit:

@@ -12,7 +12,7 @@ import (
 
 // The overlay between nodes.
 const (
-	// OptOverlay is the factor; the report knows it by this name.
+	// OptOverlay is the factor; the report finds it by this name.
 	OptOverlay = "overlay"
 	optUDPcsum = "udpcsum"
 
@@ -39,18 +39,18 @@ func overlayOptions() []plan.Option {
 	return []plan.Option{
 		{Key: OptOverlay, Role: catalog.RoleOverlay, Allowed: []string{overlayNone, overlayVXLAN, OverlayDocker}, Silent: true,
 			Doc: "between hosts: routed by the nodes, through VXLAN devices, or through the overlay network of a Docker Swarm"},
-		{Key: optUDPcsum, Role: catalog.RoleOverlay, Allowed: []string{udpcsumOn, udpcsumOff}, Beside: plan.Level{Key: OptOverlay, Level: overlayVXLAN},
+		{Key: optUDPcsum, Role: catalog.RoleOverlay, Allowed: []string{udpcsumOn, udpcsumOff}, Needs: plan.Level{Key: OptOverlay, Level: overlayVXLAN},
 			Doc: "UDP checksum of outer packets: computed (the kernel's default), or zero (what Cilium sets)"},
 	}
 }
 
 // refuseOverlay: what an overlay cannot be together with.
-func refuseOverlay(lab plan.Lab, fabric, scenario string, o map[string]string) string {
+func refuseOverlay(lab plan.Lab, fa fabric, scenario string, o map[string]string) string {
 	if !overlaid(o[OptOverlay]) {
 		return ""
 	}
 	if o[OptOverlay] == OverlayDocker {
-		if why := refuseSwarm(lab, fabric, o); why != "" {
+		if why := refuseSwarm(lab, fa, o); why != "" {
 			return why
 		}
 	}
@@ -85,7 +85,7 @@ func outerPort(level string) int {
 	return vxlanPort
 }
 
-// overlay says whether the cell's nodes speak through VXLAN, whoever made it.
+// overlay says whether the cell's nodes are joined by VXLAN, hookbed's or an engine's.
 func (r *renderer) overlay() bool { return overlaid(r.cell.Get(OptOverlay)) }
 
 // underlayMTU is that of the nodes' cards.
@@ -178,8 +178,8 @@ func (r *renderer) shrinkLinks() {
 	}
 }
 
-// watchOverlay looks for what would make the overlay another than the one asked
-// for, and counts at the server's node what comes through.
+// watchOverlay looks for what would make the overlay another than the cell's,
+// and counts at the server's node what comes through.
 func (r *renderer) watchOverlay() {
 	if !r.overlay() {
 		return
@@ -200,7 +200,7 @@ func (r *renderer) watchOverlay() {
 // tunnel is a node's VXLAN device, and the namespace that it is in.
 func (r *renderer) tunnel() (in, device string) {
 	if r.swarm() {
-		return sandbox, sandboxLink
+		return overlayNetns, overlayNetnsLink
 	}
 	return "", overlayLink
 }
@@ -230,9 +230,9 @@ func (r *renderer) sniffed() bundle.Counter {
 	return bundle.Counter{Sniff: c}
 }
 
-// expectOuter asks what was seen on the underlay to agree with the probes: each
+// expectOuter requires that what was seen on the underlay agrees with the probes: each
 // came in an outer packet, each answer left in one, with a checksum or without as
-// asked for, none of them in fragments, and under the network identifier that the
+// the cell says, none of them in fragments, and under the network identifier that the
 // fabric gives it.
 func (r *renderer) expectOuter(tries []bundle.Probe) {
 	if !r.overlay() {
@@ -284,10 +284,10 @@ func (r *renderer) sentIdentities() (out []sentIdentity) {
 	}
 	for _, p := range tries {
 		id, whose := r.vni(), "all"
-		if r.fabric() == fabricBPF {
+		if r.fabric.redirects {
 			id, whose = r.identities[netip.MustParseAddr(p.From)], p.From
 		}
-		if r.fabric() == fabricBPF && id == 0 {
+		if r.fabric.redirects && id == 0 {
 			id = bpf.IdentityWorld
 		}
 		known := false

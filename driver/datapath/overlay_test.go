@@ -11,7 +11,7 @@ import (
 
 // overlayArms are one arm of each fabric that has overlays.
 func overlayArms() map[string]string {
-	return map[string]string{fabricBridge: "iptables", fabricRouted: crossName(fabricRouted, "tc-hash"), fabricBPF: "cilium-like"}
+	return map[string]string{FabricBridge: "iptables", FabricRouted: crossName(FabricRouted, "tc-hash"), FabricBPF: "cilium-like"}
 }
 
 // TestGoldenOverlay fixes what nodes get with an overlay between them.
@@ -50,12 +50,12 @@ func TestOverlayLeavesOthersAlone(t *testing.T) {
 	}
 }
 
-// TestOverlayIsNoFactorUnlessAsked: cells from before there were overlays keep
+// TestOverlayIsNoFactorUnlessWritten: cells from before there were overlays keep
 // their IDs.
-func TestOverlayIsNoFactorUnlessAsked(t *testing.T) {
+func TestOverlayIsNoFactorUnlessWritten(t *testing.T) {
 	for _, d := range possible(true) {
 		for _, o := range d.Options {
-			if o.Key == OptOverlay && !o.Silent || o.Key == optUDPcsum && o.Beside.Level != overlayVXLAN {
+			if o.Key == OptOverlay && !o.Silent || o.Key == optUDPcsum && o.Needs.Level != overlayVXLAN {
 				t.Errorf("%s: option %s is a factor of every cell", d.Name, o.Key)
 			}
 		}
@@ -141,9 +141,9 @@ func TestOverlayOfManyClients(t *testing.T) {
 	}
 }
 
-// TestTunnelTellsIdentities: the proof expects the probes of each source under
-// the identity that the policies have for it, and the sender's node knows it.
-func TestTunnelTellsIdentities(t *testing.T) {
+// TestTunnelCarriesIdentities: the proof expects the probes of each source under
+// the identity that the policies have for it, and the sender's node has it too.
+func TestTunnelCarriesIdentities(t *testing.T) {
 	o := map[string]string{OptOverlay: overlayVXLAN, optUDPcsum: udpcsumOff}
 	s := render(t, cellOf(t, "cilium-like", plan.MultiHost, plan.EndpointNetns, 3, o))
 	want := map[string]uint64{"vni.258": 2, "vni.2": 1, "vni.257": 2} // client, unlisted, policy 2
@@ -181,12 +181,12 @@ func TestOverlayRefusals(t *testing.T) {
 		{"xdp", plan.MultiHost, map[string]string{optWhere: whereNIC}, "outer packets only"},
 		{"xdp", plan.MultiHost, map[string]string{optWhere: whereEndpoint}, ""},
 		{"xdp-pass", plan.MultiHost, nil, "outer packets only"},
-		{crossName(fabricBridge, "offloads-off"), plan.MultiHost, nil, "outer packets only"},
-		{crossName(fabricBridge, filterXDPFilter), plan.MultiHost, nil, "outer packets only"},
-		{crossName(fabricBridge, filterCustom), plan.MultiHost, map[string]string{keyApply: "a", keyCounters: "c", keyLink: DataLink}, "another link"},
+		{crossName(FabricBridge, "offloads-off"), plan.MultiHost, nil, "outer packets only"},
+		{crossName(FabricBridge, filterXDPFilter), plan.MultiHost, nil, "outer packets only"},
+		{crossName(FabricBridge, filterCustom), plan.MultiHost, map[string]string{keyApply: "a", keyCounters: "c", keyLink: DataLink}, "another link"},
 		{"iptables", plan.MultiHost, map[string]string{optPlacement: placementForward}, ""},
 		{"cilium-like", plan.MultiHost, nil, ""},
-		{crossName(fabricVeth, "none"), plan.MultiHost, nil, "one link between two endpoints"},
+		{crossName(FabricVeth, "none"), plan.MultiHost, nil, "one link between two endpoints"},
 	} {
 		d := entryOf(t, tc.datapath)
 		o := map[string]string{OptOverlay: overlayVXLAN, optUDPcsum: udpcsumOn}

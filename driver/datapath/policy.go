@@ -41,7 +41,7 @@ type policies struct {
 	proto uint8  // of the workload, which they name unless they name no port
 	deny  bool   // they name who is denied, and everything else is admitted
 	list  []bpf.Policy
-	// clients are the places of the policies that admit clients, in the order of
+	// clients are the positions of the policies that admit clients, in the order of
 	// the list; none in a deny list.
 	clients []int
 }
@@ -94,8 +94,8 @@ func (ps policies) clientPrefix(client netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(client, client.BitLen())
 }
 
-// matchAt are the places of the clients' policies among n, ascending: the last
-// ones are the worst case of a list, the first its best; uniform are places drawn
+// matchAt are the positions of the clients' policies among n, ascending: the last
+// ones are the worst case of a list, the first its best; uniform are positions drawn
 // by a fixed seed.
 func matchAt(match string, n, clients int) []int {
 	var out []int
@@ -120,7 +120,7 @@ func matchAt(match string, n, clients int) []int {
 func (ps policies) size() int { return len(ps.list) }
 
 // control admits each client's control connection of netperf, TCP always, which the workload
-// needs beside the measured one. Policies without ports admit it already.
+// needs in addition to the measured one. Policies without ports admit it already.
 func (ps policies) control(t Topology) []bpf.Policy {
 	if ps.size() == 0 || ps.deny || ps.kind == policyL3 {
 		return nil
@@ -133,7 +133,7 @@ func (ps policies) control(t Topology) []bpf.Policy {
 }
 
 // installed is what the filter is given: the policies and what the workload
-// needs beside them.
+// needs in addition.
 func (ps policies) installed(t Topology) []bpf.Policy {
 	return append(slices.Clone(ps.list), ps.control(t)...)
 }
@@ -174,7 +174,7 @@ func otherHost(host uint16, v6 bool) netip.Addr {
 	return a
 }
 
-// otherSources is the block of the sources that policies name and nobody has.
+// otherSources is the block of the sources that policies name and no endpoint has.
 // It has 2^16 of them in either family.
 func otherSources(v6 bool) netip.Prefix {
 	if v6 {

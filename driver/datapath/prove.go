@@ -14,6 +14,13 @@ import (
 // agree.
 const probeSilence = 0.4
 
+// Names of the snapshots of the filter's counters around the probes.
+const (
+	hookBefore = "prove-before"
+	// HookSeen is the last of them.
+	HookSeen = "prove-after"
+)
+
 // prove renders the proof that goes before every trial. The same tuples are
 // tried whatever N is: with policies those that no policy admits must be denied
 // and seen by the filter's drop counter; with none they must get through, which
@@ -29,14 +36,14 @@ func (r *renderer) prove() {
 	}
 	r.sniffProof()
 	if r.Hook != nil {
-		r.Prove = append(r.Prove, r.Hook.Read(bundle.Prove, "prove-before"))
+		r.Prove = append(r.Prove, r.Hook.Read(bundle.Prove, hookBefore))
 	}
 	r.proveStep(client, Client, bundle.Probes{Link: endpointLink, Timeout: probeSilence, Tries: tries})
 	if len(t.More) > 0 {
 		tries = append(tries, r.proveMore()...)
 	}
 	if r.Hook != nil {
-		r.Prove = append(r.Prove, r.Hook.Read(bundle.Prove, "prove-after"))
+		r.Prove = append(r.Prove, r.Hook.Read(bundle.Prove, HookSeen))
 		r.expectCounters(tries)
 	}
 	r.expectOuter(tries)
@@ -80,8 +87,8 @@ func (r *renderer) try(what, from string, port int, named bool) bundle.Probe {
 	return bundle.Probe{What: what, From: from, To: r.Topology.Server.Addr.String(), Port: port, Want: r.policies.verdict(named, port != ForbiddenPort)}
 }
 
-// tries are those of the first client, which also speaks for the sources that
-// nobody has.
+// tries are those of the first client, which also sends from the sources that
+// no endpoint has.
 func (r *renderer) tries() []bundle.Probe {
 	ps, t := r.policies, r.Topology
 	client, unlisted := t.Client.Addr.String(), unlistedSource(t.IPv6).String()
@@ -120,7 +127,7 @@ func lastAddr(p bpf.Policy) netip.Addr {
 	return a
 }
 
-// expectCounters asks the filter's own counters to agree with the probes, and
+// expectCounters requires that the filter's own counters agree with the probes, and
 // its size in the kernel with the policies.
 func (r *renderer) expectCounters(tries []bundle.Probe) {
 	var allowed, denied uint64
@@ -132,18 +139,18 @@ func (r *renderer) expectCounters(tries []bundle.Probe) {
 		}
 	}
 	expect := func(what, key string, least uint64) {
-		r.proveStep(r.Hook.Node, "", bundle.Expect{What: what, Read: "prove-after", Since: "prove-before", Key: key, Op: bundle.AtLeast, Value: least})
+		r.proveStep(r.Hook.Node, "", bundle.Expect{What: what, Read: HookSeen, Since: hookBefore, Key: key, Op: bundle.AtLeast, Value: least})
 	}
 	if denied > 0 {
-		expect("denied probes are dropped by the filter", "dropped", denied)
+		expect("denied probes are dropped by the filter", bundle.CountDropped, denied)
 	}
 	if r.policies.size() > 0 {
 		expect("allowed probes pass the filter", r.admits, allowed)
 	} else {
-		expect("probes pass the hook", "packets", allowed+denied)
+		expect("probes pass the hook", bundle.CountPackets, allowed+denied)
 	}
 	for _, e := range r.realised {
-		e.Read = "prove-after"
+		e.Read = HookSeen
 		r.proveStep(r.Hook.Node, "", e)
 	}
 }

@@ -8,11 +8,11 @@ import (
 	"hookbed/driver/plan"
 )
 
-// The overlay network of a Docker Swarm. Engines make it; the lab asks them to.
+// The overlay network of a Docker Swarm. The engines make it when the lab requests it.
 const (
 	// SwarmPort is the UDP port of its outer packets. It is not VXLAN's own, which
-	// the engine takes by default: a VXLAN device of ours that takes its keys from
-	// packets could not be made beside one of the engine's on the same port.
+	// the engine takes by default: hookbed's VXLAN device, which takes its
+	// keys from packets, could not be made while the engine has one on the same port.
 	SwarmPort = 4788
 	// SwarmVNI is its network identifier, the first that Docker gives a network.
 	SwarmVNI = 4097
@@ -20,9 +20,9 @@ const (
 	// swarmSubnet is none of a node's: an engine has each address in one network.
 	swarmSubnet = "198.18.64.0/24"
 
-	sandbox     = "sandbox" // the namespace of an engine's where bridge and VXLAN device are
-	sandboxLink = "vxlan0"
-	sandboxWait = 60 // seconds in which engines tell each other where endpoints are
+	overlayNetns     = "sandbox" // the engine's namespace with the bridge and the VXLAN device
+	overlayNetnsLink = "vxlan0"
+	overlayNetnsWait = 60 // seconds in which engines learn from each other where endpoints are
 )
 
 // SwarmSubnet is that of the overlay network, one for the endpoints of all nodes.
@@ -41,7 +41,7 @@ func NeedsSwarm(cell plan.Cell) bool { return cell.Get(OptOverlay) == OverlayDoc
 func (r *renderer) swarm() bool { return NeedsSwarm(r.cell) }
 
 // refuseSwarm: where there is no Swarm, and what does not see its packets.
-func refuseSwarm(lab plan.Lab, fabric string, o map[string]string) string {
+func refuseSwarm(lab plan.Lab, fa fabric, o map[string]string) string {
 	without := fmt.Sprintf("overlay = %q", overlayVXLAN)
 	switch {
 	case lab.Clock == plan.ClockVirtual:
@@ -52,8 +52,8 @@ func refuseSwarm(lab plan.Lab, fabric string, o map[string]string) string {
 		return fmt.Sprintf("engines of a Swarm speak with each other on the management network, of which each hypervisor has its own; place all nodes on one hypervisor, or write %s", without)
 	case lab.Endpoint != plan.EndpointDocker:
 		return fmt.Sprintf("an engine joins containers to its overlay network and nothing else; write endpoint = %q, or %s", plan.EndpointDocker, without)
-	case fabric != fabricBridge:
-		return fmt.Sprintf("Docker's overlay network is a bridge of the engine's; write fabric = %q, or %s", fabricBridge, without)
+	case !fa.bridged:
+		return fmt.Sprintf("Docker's overlay network is a bridge of the engine's; write fabric = %q, or %s", FabricBridge, without)
 	case o[optPlacement] == placementForward || o[optPlacement] == placementBridge:
 		return fmt.Sprintf("its packets never meet the node's FORWARD or DOCKER-USER: its bridge is in a namespace of the engine's; write placement = %q, or %s", placementInput, without)
 	case o[optHook] == hookForward:
@@ -80,10 +80,10 @@ func swarmFabric(r *renderer) {
 				one = e.Role
 			}
 		}
-		r.apply(n, one, bundle.Sandbox{Name: sandbox, Link: endpointLink, Device: sandboxLink, VNI: SwarmVNI, Port: SwarmPort, Ways: ways, Timeout: sandboxWait})
+		r.apply(n, one, bundle.OverlayNetns{Name: overlayNetns, Link: endpointLink, Device: overlayNetnsLink, VNI: SwarmVNI, Port: SwarmPort, Ways: ways, Timeout: overlayNetnsWait})
 		// As on the bridge without an overlay: whether bridged packets meet iptables
 		// must not depend on the engine.
-		r.apply(n, sandbox, bundle.Sysctl{Key: "net.bridge.bridge-nf-call-iptables", Value: "1"})
+		r.apply(n, overlayNetns, bundle.Sysctl{Key: "net.bridge.bridge-nf-call-iptables", Value: "1"})
 	}
 	for _, e := range r.endpoints() {
 		r.endpointSysctls(e)
@@ -95,7 +95,7 @@ func swarmFabric(r *renderer) {
 // links are.
 func (r *renderer) farEnds() string {
 	if r.swarm() {
-		return sandbox
+		return overlayNetns
 	}
 	return ""
 }

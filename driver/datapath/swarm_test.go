@@ -37,7 +37,7 @@ func TestSwarmLeavesTheNodeAlone(t *testing.T) {
 		if s.Network != NetworkOverlay {
 			t.Errorf("%s: containers join %q", d.Name, s.Network)
 		}
-		if h := s.Tunnel; h == nil || h.In != sandbox || h.From.Link.Link != sandboxLink || !h.From.Link.Outer {
+		if h := s.Tunnel; h == nil || h.In != overlayNetns || h.From.Link.Link != overlayNetnsLink || !h.From.Link.Outer {
 			t.Errorf("%s: the overlay is counted at %+v", d.Name, h)
 		}
 		for _, st := range s.Apply {
@@ -58,13 +58,13 @@ func TestSwarmLeavesTheNodeAlone(t *testing.T) {
 }
 
 // TestSwarmProof: outer packets are looked for at the Swarm's port and under its
-// identifier, both engines are asked for the way to the other's endpoints, and the
+// identifier, both engines must have the way to the other's endpoints, and the
 // MTU of all is that of the cards less what VXLAN takes.
 func TestSwarmProof(t *testing.T) {
 	s := render(t, swarmCell(t, "iptables", 3, map[string]string{plan.FactorMTU: "1400", plan.FactorClients: "2"}))
 	ways := map[string]int{}
 	for _, st := range s.Apply {
-		if do, ok := st.Do.(bundle.Sandbox); ok {
+		if do, ok := st.Do.(bundle.OverlayNetns); ok {
 			ways[st.Node+" "+st.In] = len(do.Ways)
 		}
 	}
@@ -154,8 +154,8 @@ func TestSwarmRefusals(t *testing.T) {
 	}{
 		{"iptables", plan.MultiHost, vmLab(), nil, ""},
 		{"docker", plan.MultiHost, vmLab(), nil, ""},
-		{crossName(fabricBridge, filterIpset), plan.MultiHost, vmLab(), nil, ""},
-		{crossName(fabricBridge, filterNftVmap), plan.MultiHost, vmLab(), nil, ""},
+		{crossName(FabricBridge, filterIpset), plan.MultiHost, vmLab(), nil, ""},
+		{crossName(FabricBridge, filterNftVmap), plan.MultiHost, vmLab(), nil, ""},
 		{"xdp", plan.MultiHost, vmLab(), map[string]string{optWhere: whereEndpoint}, ""},
 		{"iptables", plan.MultiHost, local, nil, `write provider = "libvirt", or overlay = "vxlan"`},
 		{"iptables", plan.MultiHost, ssh, nil, `nodes of provider "ssh"`},
@@ -166,12 +166,12 @@ func TestSwarmRefusals(t *testing.T) {
 		{"iptables", plan.Localhost, vmLab(), nil, `scenarios = ["multi-host"]`},
 		{"iptables", plan.MultiHost, vmLab(), map[string]string{optFamily: familyIPv6}, `family = "ipv4"`},
 		{"iptables", plan.MultiHost, vmLab(), map[string]string{optPlacement: placementForward}, `write placement = "input"`},
-		{crossName(fabricBridge, filterNftLinear), plan.MultiHost, vmLab(), map[string]string{optPlacement: placementBridge}, `write placement = "input"`},
+		{crossName(FabricBridge, filterNftLinear), plan.MultiHost, vmLab(), map[string]string{optPlacement: placementBridge}, `write placement = "input"`},
 		{"cilium-like", plan.MultiHost, vmLab(), nil, `write fabric = "bridge"`},
-		{crossName(fabricRouted, "none"), plan.MultiHost, vmLab(), nil, `write fabric = "bridge"`},
+		{crossName(FabricRouted, "none"), plan.MultiHost, vmLab(), nil, `write fabric = "bridge"`},
 		{"xdp", plan.MultiHost, vmLab(), nil, "UDP port 4788"},
-		{crossName(fabricBridge, filterBPFilter), plan.MultiHost, vmLab(), map[string]string{optHook: hookForward}, `write hook = "input"`},
-		{crossName(fabricBridge, filterCustom), plan.MultiHost, vmLab(), map[string]string{keyApply: "a", keyCounters: "c", keyRemove: "r", optIn: inNode}, `write in = "server"`},
+		{crossName(FabricBridge, filterBPFilter), plan.MultiHost, vmLab(), map[string]string{optHook: hookForward}, `write hook = "input"`},
+		{crossName(FabricBridge, filterCustom), plan.MultiHost, vmLab(), map[string]string{keyApply: "a", keyCounters: "c", keyRemove: "r", optIn: inNode}, `write in = "server"`},
 	} {
 		d := entryOf(t, tc.datapath)
 		o := map[string]string{OptOverlay: OverlayDocker}
@@ -185,7 +185,7 @@ func TestSwarmRefusals(t *testing.T) {
 	}
 }
 
-// TestSwarmIsOnEveryFabricsList: where it is refused, the reason is told.
+// TestSwarmIsOnEveryFabricsList: where it is refused, a reason is given.
 func TestSwarmIsOnEveryFabricsList(t *testing.T) {
 	for _, d := range possible(true) {
 		for _, o := range d.Options {

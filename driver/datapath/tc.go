@@ -16,7 +16,7 @@ func xdpHandle(n Node) string { return "xdp@" + n.Name }
 
 // tcFilter enforces by the tc object: within the programs that join endpoints
 // on fabric bpf, elsewhere by one at the node's end of the server's link, and one
-// beside it that remembers what the server sends.
+// next to it that remembers what the server sends.
 func (r *renderer) tcFilter(s bpf.Structure) error {
 	fill := func(n Node) error { return r.fillPolicies(n, tcHandle(n), s, tcTables()) }
 	var err error
@@ -24,7 +24,7 @@ func (r *renderer) tcFilter(s bpf.Structure) error {
 		return err
 	}
 	r.guardConntrack(s)
-	if r.fabric() == fabricBPF {
+	if r.fabric.redirects {
 		return r.joinByTC(s, fill)
 	}
 	n, link := r.Topology.Server.Node, r.Topology.Server.PeerLink()
@@ -54,7 +54,7 @@ func (r *renderer) tcFilter(s bpf.Structure) error {
 
 // guardConntrack looks at the programs' own table of connections.
 func (r *renderer) guardConntrack(s bpf.Structure) {
-	if s == bpf.StructurePass && r.fabric() != fabricBPF {
+	if s == bpf.StructurePass && !r.fabric.redirects {
 		return // keeps none
 	}
 	n := r.Topology.Server.Node
@@ -96,7 +96,7 @@ func (r *renderer) joinByTC(s bpf.Structure, fill func(Node) error) error {
 		fromEndpoint = bundle.HookNetkitPeer // what the endpoint sends
 	}
 	for _, e := range r.endpoints() {
-		r.apply(e.Node, "", bundle.AttachBPF{Handle: tcHandle(e.Node), Program: j.fromEndpoint, Link: e.HostLink(), Hook: fromEndpoint})
+		r.apply(e.Node, "", bundle.AttachBPF{Handle: tcHandle(e.Node), Program: j.fromEndpoint, Link: e.hostLink(), Hook: fromEndpoint})
 	}
 	if t.MultiHost() {
 		for _, n := range t.Nodes {
@@ -173,7 +173,7 @@ func (r *renderer) listCapacity() uint32 {
 	return size
 }
 
-// endpointVars tells a program that guards one endpoint which.
+// endpointVars sets which endpoint a program guards.
 func (r *renderer) endpointVars(vars map[string]string) {
 	name := bpf.VarEndpointIP
 	if r.Topology.IPv6 {
@@ -182,7 +182,7 @@ func (r *renderer) endpointVars(vars map[string]string) {
 	vars[name] = hex.EncodeToString(bpf.IPKey(r.Topology.Server.Addr))
 }
 
-// fillEndpoints tells a node's programs which endpoints it has.
+// fillEndpoints fills the map from which a node's programs know its endpoints.
 func (r *renderer) fillEndpoints(n Node, enforce bool) {
 	name := bpf.MapEndpoints
 	if r.Topology.IPv6 {
@@ -193,7 +193,7 @@ func (r *renderer) fillEndpoints(n Node, enforce bool) {
 		if e.Node.Name != n.Name {
 			continue
 		}
-		lines.WriteString(bpf.EndpointLine(e.Addr, e.HostLink(), uint32(i+1), e.MAC, e.HostMAC, enforce && e.Role == Server) + "\n")
+		lines.WriteString(bpf.EndpointLine(e.Addr, e.hostLink(), uint32(i+1), e.MAC, e.HostMAC, enforce && e.Role == Server) + "\n")
 	}
 	r.apply(n, "", bundle.FillMap{Handle: tcHandle(n), Map: name, File: r.file(n.Name+".endpoints", []byte(lines.String()))})
 }
@@ -222,7 +222,7 @@ func (r *renderer) fillPolicies(n Node, handle string, s bpf.Structure, to table
 		return err
 	}
 	for _, f := range fills {
-		if r.asksSender(handle, f) {
+		if r.sharedWithSender(handle, f) {
 			r.apply(r.Topology.Client.Node, "", r.fillMap(tcHandle(r.Topology.Client.Node), f, "", ""))
 		}
 		r.apply(n, "", r.fillMap(handle, f, "", ""))
@@ -234,37 +234,34 @@ func (r *renderer) fillPolicies(n Node, handle string, s bpf.Structure, to table
 		return err
 	}
 	for _, f := range add {
-		if r.asksSender(handle, f) {
-			r.update(r.Topology.Client.Node, "", r.fillMap(tcHandle(r.Topology.Client.Node), f, "add.", MetricUpdate))
+		if r.sharedWithSender(handle, f) {
+			r.update(r.Topology.Client.Node, "", r.fillMap(tcHandle(r.Topology.Client.Node), f, "add.", bundle.MetricUpdate))
 		}
-		r.update(n, "", r.fillMap(handle, f, "add.", MetricUpdate))
+		r.update(n, "", r.fillMap(handle, f, "add.", bundle.MetricUpdate))
 	}
 	for _, f := range remove {
-		r.revert(n, "", r.fillMap(handle, f, "remove.", MetricUpdate))
-		if r.asksSender(handle, f) {
-			r.revert(r.Topology.Client.Node, "", r.fillMap(tcHandle(r.Topology.Client.Node), f, "remove.", MetricUpdate))
+		r.revert(n, "", r.fillMap(handle, f, "remove.", bundle.MetricUpdate))
+		if r.sharedWithSender(handle, f) {
+			r.revert(r.Topology.Client.Node, "", r.fillMap(tcHandle(r.Topology.Client.Node), f, "remove.", bundle.MetricUpdate))
 		}
 	}
 	return nil
 }
 
-// asksSender says whether a table is the sender's node's as well: that of
-// identities, where the tunnel tells them.
-func (r *renderer) asksSender(handle string, f bpf.Fill) bool {
-	return r.overlay() && r.fabric() == fabricBPF && handle == tcHandle(r.Topology.Server.Node) && f.Map == bpf.MapIdentities
+// sharedWithSender says whether a table is needed on the sender's node as well: that of
+// identities, where the tunnel carries them.
+func (r *renderer) sharedWithSender(handle string, f bpf.Fill) bool {
+	return r.overlay() && r.fabric.redirects && handle == tcHandle(r.Topology.Server.Node) && f.Map == bpf.MapIdentities
 }
 
 func (r *renderer) fillMap(handle string, f bpf.Fill, prefix, metric string) bundle.FillMap {
 	return bundle.FillMap{Handle: handle, Map: f.Map, File: r.file(prefix+f.Map, []byte(f.Lines)), Delete: f.Delete, Metric: metric}
 }
 
-// MetricUpdate is the value of a step that updates by one policy, in seconds.
-const MetricUpdate = "update_seconds"
-
 func (r *renderer) expectEntries(m string, n int) {
 	r.realised = append(r.realised, bundle.Expect{
 		What: fmt.Sprintf("entries of map %s for %d policies", m, r.policies.size()),
-		Key:  "entries." + m, Op: bundle.Equal, Value: uint64(n),
+		Key:  bundle.CountEntriesOf + m, Op: bundle.Equal, Value: uint64(n),
 	})
 }
 
@@ -324,5 +321,3 @@ func onOff(on bool) string {
 	}
 	return "00"
 }
-
-func (r *renderer) fabric() string { return r.cell.Get("fabric") }

@@ -104,7 +104,7 @@ func (c *call) makeTables(spec *ebpf.CollectionSpec, a bundle.LoadBPF) (map[stri
 // kernel does not tell.
 func (c *call) reportMemory(handle string) {
 	if n, ok := memoryOf(c.x.objects[handle]); ok {
-		c.value("memory_bytes", float64(n))
+		c.value(bundle.MetricMemory, float64(n))
 	}
 }
 

@@ -30,7 +30,7 @@ const unixListen = 0x10000
 
 // peers is where filters by others run, and those that stay.
 type peers struct {
-	root    string // Hello.PeersRoot
+	root    string // Hello.ExternalRoot
 	room    *room  // of the present setup, nil before its first Program
 	daemons map[string]*process
 	adopted map[string]bool // handles of objects that AdoptBPF filed

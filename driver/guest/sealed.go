@@ -66,7 +66,7 @@ func seal(ctx context.Context) error {
 		return err
 	}
 	defer out.Close()
-	hello := bundle.Hello{Schema: bundle.Schema, Node: "sealed", Blobs: bundle.SealedBlobs, EndpointRoot: sealedRoot, PeersRoot: sealedPeers}
+	hello := bundle.Hello{Schema: bundle.Schema, Node: "sealed", Blobs: bundle.SealedBlobs, EndpointRoot: sealedRoot, ExternalRoot: sealedPeers}
 	s := sealedRun{ctx: ctx, out: out, start: func() (*childHelper, error) { return startChild(hello) }, settle: settleDown}
 	return s.block(block)
 }

@@ -186,7 +186,7 @@ func (s *session) hello(h bundle.Hello) bundle.Reply {
 		}
 	}
 	s.x.root, s.x.blobs, s.open = h.EndpointRoot, h.Blobs, true
-	s.x.peers.root, s.x.machine = h.PeersRoot, h.Machine
+	s.x.peers.root, s.x.machine = h.ExternalRoot, h.Machine
 	s.log.Info("session", "node", h.Node, "pid", os.Getpid())
 	return bundle.Reply{PID: os.Getpid()}
 }

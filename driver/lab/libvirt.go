@@ -247,7 +247,7 @@ func (p *virtual) bootNode(ctx context.Context, n *virtualNode, i int) error {
 		return err
 	}
 	n.helper, err = openSession(ctx, n.Name, n.ssh, []string{guestPath, "serve"},
-		bundle.Hello{Schema: bundle.Schema, Node: n.Name, Blobs: guestBlobs, EndpointRoot: guestEndpoint, PeersRoot: images.SealedPeers, Machine: true},
+		bundle.Hello{Schema: bundle.Schema, Node: n.Name, Blobs: guestBlobs, EndpointRoot: guestEndpoint, ExternalRoot: images.SealedPeers, Machine: true},
 		n.pushBlobs)
 	return err
 }

@@ -106,7 +106,7 @@ func (p *local) environment(nodes map[string]map[string]string) Environment {
 // open starts a helper and wires the nodes together in it.
 func (p *local) open(ctx context.Context) error {
 	argv := []string{p.cfg.GuestPath, "serve", "--node-netns", "--die-with-parent"}
-	hello := bundle.Hello{Schema: bundle.Schema, Node: "local", Blobs: p.blobs, EndpointRoot: p.set.EndpointDir, PeersRoot: p.set.PeersDir}
+	hello := bundle.Hello{Schema: bundle.Schema, Node: "local", Blobs: p.blobs, EndpointRoot: p.set.EndpointDir, ExternalRoot: p.set.PeersDir}
 	s, err := openSession(ctx, "this computer", p.here, argv, hello, p.pushBlobs)
 	if err != nil {
 		return err

@@ -136,8 +136,8 @@ func (p *machines) start(ctx context.Context, n *machineNode) error {
 		return err
 	}
 	if p.cfg.Peers {
-		hello.PeersRoot = n.Image("peers", p.set.PeersDigest)
-		if err := n.PushTree(ctx, p.set.PeersDir, hello.PeersRoot); err != nil {
+		hello.ExternalRoot = n.Image("peers", p.set.PeersDigest)
+		if err := n.PushTree(ctx, p.set.PeersDir, hello.ExternalRoot); err != nil {
 			return err
 		}
 	}

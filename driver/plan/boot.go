@@ -13,8 +13,8 @@ type Boot struct {
 	NIC    NIC
 }
 
-// Compared says whether the experiment compares boots, so that a block is one of them.
-func (s Spec) Compared() bool { return len(s.Kernels)+len(s.NICs) > 0 }
+// compared says whether the experiment compares boots, so that a block is one of them.
+func (s Spec) compared() bool { return len(s.Kernels)+len(s.NICs) > 0 }
 
 // Boots lists what the experiment boots, in the order of the file; one of the
 // lab's own where it compares none.
@@ -56,7 +56,7 @@ func (l Lab) with(b Boot) Lab {
 	return l
 }
 
-// BootName tells the boots that an experiment compares apart; "" where it
+// BootName names a boot among those that an experiment compares; "" where it
 // compares none.
 func (p *Plan) BootName(block int) string {
 	b, _ := p.BlockByNumber(block)
@@ -96,7 +96,7 @@ func (b Block) has(c Cell) bool {
 // is compared, in an order that the seed chooses.
 func blocks(s Spec) []Block {
 	virtual := s.Lab.Clock == ClockVirtual
-	if !virtual && !s.Compared() {
+	if !virtual && !s.compared() {
 		return nil
 	}
 	scenarios := []string{""}
@@ -127,7 +127,7 @@ func blocks(s Spec) []Block {
 	return out
 }
 
-// bootStream tells the random numbers that order boots from those that order trials.
+// bootStream keeps the random numbers that order boots apart from those that order trials.
 const bootStream = 1
 
 // BlockByNumber finds a block that differs from others; ok is false where all

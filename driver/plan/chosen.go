@@ -87,7 +87,7 @@ func (d DatapathEntry) fabric() catalog.Fabric {
 
 func (d DatapathEntry) filter() catalog.Filter {
 	f := catalog.Filter{Name: d.Filter, Mechanism: d.Mechanism, Structure: d.Structure, Policies: !d.NoPolicies, Regime: d.Regime,
-		Control: d.Control, Peer: d.Peer}
+		Control: d.Control, External: d.External}
 	for _, o := range d.Options {
 		if f.Defaults == nil {
 			f.Defaults = map[string]string{}
@@ -109,7 +109,7 @@ func (d DatapathEntry) options() []catalog.Option {
 	return out
 }
 
-// RegimeOf is which packets ask the policies of an arm with these options, "" if it
+// RegimeOf is for which packets policies of an arm with these options are looked up, "" if it
 // has none or that is not known.
 func (d DatapathEntry) RegimeOf(options map[string]string) string {
 	words := catalog.Catalog{Filters: []catalog.Filter{d.filter()}, Options: d.options()}

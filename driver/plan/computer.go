@@ -103,7 +103,7 @@ func (l *loader) computer(t *table, m Measure, lab Lab) {
 
 // Unfit says which keys of [measure] ask the experiment's nodes for what they have
 // not; its error wraps ErrInvalid, nil if there are none. of is the computer that a
-// node is on, of which what is not known is not asked.
+// node is on, of which what is not known is not checked.
 func (s Spec) Unfit(of func(node string) Computer) error {
 	multi := slices.Contains(s.Scenarios, MultiHost)
 	var problems []Problem

@@ -48,9 +48,9 @@ func TestWhatThisComputerHasNot(t *testing.T) {
 	}
 }
 
-// TestUnfitAsksEachNodeForWhatRunsThere: the client is on the first, the server on
-// the last, and what a machine does not tell is not asked.
-func TestUnfitAsksEachNodeForWhatRunsThere(t *testing.T) {
+// TestUnfitChecksEachNodeForWhatRunsThere: the client is on the first, the server on
+// the last, and what is not known of a machine is not checked.
+func TestUnfitChecksEachNodeForWhatRunsThere(t *testing.T) {
 	few, many := Computer{Title: "its machine", CPUs: []int{0}, Congestion: []string{"reno"}}, Computer{Title: "its machine", CPUs: []int{0, 1}, Congestion: []string{"reno", "bbr"}}
 	for _, c := range []struct {
 		scenarios    string

@@ -72,7 +72,7 @@ func describeSum(w io.Writer, p *Plan) {
 	m := p.Spec.Measure
 	fmt.Fprintf(w, "\ncells\t%d\n", len(p.Cells))
 	switch {
-	case p.Spec.Lab.Clock == ClockVirtual && p.Spec.Compared():
+	case p.Spec.Lab.Clock == ClockVirtual && p.Spec.compared():
 		fmt.Fprintf(w, "blocks\t%d\t(a boot each: seeds x boots x scenarios = %d x %d x %d)\n", m.Blocks, m.Seeds, len(p.Spec.Boots()), len(p.Spec.Scenarios))
 		fmt.Fprintf(w, "trials\t%d\t(a cell: seeds x trials = %d x %d)\n", len(p.Trials), m.Seeds, m.Trials)
 	case p.Spec.Lab.Clock == ClockVirtual:
@@ -84,7 +84,7 @@ func describeSum(w io.Writer, p *Plan) {
 	default:
 		fmt.Fprintf(w, "trials\t%d\t(a cell: blocks x trials = %d x %d)\n", len(p.Trials), p.Spec.CellBlocks(), m.Trials)
 	}
-	if p.Spec.Compared() && p.Spec.Lab.Clock == ClockWall {
+	if p.Spec.compared() && p.Spec.Lab.Clock == ClockWall {
 		fmt.Fprintf(w, "blocks\t%d\t(a boot each: blocks x kernels and network cards = %d x %d)\n", m.Blocks, p.Spec.CellBlocks(), len(p.Spec.Boots()))
 	}
 	fmt.Fprintf(w, "estimator\t%s\t(of a cell's trials)\n", m.Estimator)

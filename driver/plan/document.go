@@ -19,12 +19,12 @@ const maxFileSize = 64 << 10
 // any key of an experiment would make long keys cost the square of their length.
 const maxPath = 256
 
-// document is a parsed TOML file in which every key knows its line.
+// document is a parsed TOML file with the line of every key.
 type document struct {
 	file     string
 	root     map[string]any
 	lines    map[string]int      // by path: "lab", "lab.provider", "arm[1].state", "matrix.policies[2]"
-	known    map[string][]string // keys asked for, by path of their table
+	known    map[string][]string // keys that the loader read, by path of their table
 	unknown  []unknownKey
 	problems []Problem
 }
@@ -91,7 +91,7 @@ func (l *locator) line(r unstable.Range) int {
 	return 1 + sort.SearchInts(l.ends, int(r.Offset))
 }
 
-// header places the table of a [table] or [[array]] line and returns its path.
+// header notes the line of a [table] or [[array]] header and returns the table's path.
 func (l *locator) header(e *unstable.Node, array bool) string {
 	var path string
 	var line int
@@ -125,7 +125,7 @@ func (l *locator) pair(prefix string, e *unstable.Node) {
 	l.value(path, line, e.Value())
 }
 
-// value places what is inside arrays and inline tables.
+// value notes the lines of what is inside arrays and inline tables.
 func (l *locator) value(path string, line int, v *unstable.Node) {
 	if v.Raw.Length > 0 {
 		line = l.line(v.Raw)

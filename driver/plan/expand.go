@@ -53,7 +53,7 @@ func policiesOf(d DatapathEntry, s Spec) []int {
 	return s.Policies
 }
 
-// clientsOf lists the numbers of clients; 0 stands for an experiment that names
+// clientsOf lists the numbers of clients; 0 means an experiment that names
 // none, whose cells have one client and no such factor.
 func clientsOf(s Spec) []int {
 	if len(s.Clients) == 0 {
@@ -109,7 +109,7 @@ func perWorkload(s Spec, common map[string]string, cat Catalog) (out []Cell) {
 	return out
 }
 
-// streamsOf lists a workload's numbers of streams; 0 stands for cells without
+// streamsOf lists a workload's numbers of streams; 0 means cells without
 // that factor.
 func streamsOf(s Spec, workload string, cat Catalog) []int {
 	if w, _ := cat.workload(workload); len(s.Streams) == 0 || !w.Streams {
@@ -263,7 +263,7 @@ func (p *Plan) Measuring() time.Duration {
 }
 
 // Estimate is how long the plan takes, given what applying a setup and what
-// running a trial cost beside the workload. Booting the lab comes on top.
+// running a trial cost in addition to the workload. Booting the lab comes on top.
 func (p *Plan) Estimate(perSetup, perTrial time.Duration) time.Duration {
 	return p.Measuring() + time.Duration(p.Setups())*perSetup + time.Duration(len(p.Trials))*perTrial
 }

@@ -537,7 +537,7 @@ func TestKernelsAreFactorsOfCellsAndBlocks(t *testing.T) {
 
 // An experiment that compares no kernels has the plan that it always had.
 func TestKernelOfTheLabIsNoAxis(t *testing.T) {
-	if p := expandText(t, good); p.Spec.Compared() || len(p.Blocks) > 0 || p.BootName(1) != "" || p.LabOf(1).Kernel != "6.1" {
-		t.Errorf("compared %v, blocks %v, lab %+v", p.Spec.Compared(), p.Blocks, p.LabOf(1))
+	if p := expandText(t, good); p.Spec.compared() || len(p.Blocks) > 0 || p.BootName(1) != "" || p.LabOf(1).Kernel != "6.1" {
+		t.Errorf("compared %v, blocks %v, lab %+v", p.Spec.compared(), p.Blocks, p.LabOf(1))
 	}
 }

@@ -56,7 +56,7 @@ func readFile(dir, path string) ([]byte, error) {
 		return nil, err
 	}
 	defer root.Close()
-	// Before it is opened: opening a FIFO would wait for who writes to it.
+	// Before it is opened: opening a FIFO would wait for a writer.
 	st, err := root.Stat(path)
 	if err == nil {
 		err = readable(st)
@@ -170,12 +170,12 @@ func firstLineFault(first string) string {
 	return ""
 }
 
-// examine has the datapath look at an arm and its files.
-func (l *loader) examine(t *table, d DatapathEntry, s Spec, a Arm) {
-	if d.Examine == nil {
+// inspect has the datapath look at an arm and its files.
+func (l *loader) inspect(t *table, d DatapathEntry, s Spec, a Arm) {
+	if d.Inspect == nil {
 		return
 	}
-	for _, f := range d.Examine(s, a) {
+	for _, f := range d.Inspect(s, a) {
 		t.problem(cmp.Or(f.Key, f.File), "%s: %s", filepath.Join(filepath.Dir(l.doc.file), a.Files[f.File].Path), f.What)
 	}
 }

@@ -67,7 +67,7 @@ func writeBeside(t *testing.T, file, path, text string) {
 	}
 }
 
-// TestLinksStayBelowTheExperiment: what a plan and its packs hold lies beside the
+// TestLinksStayBelowTheExperiment: what a plan and its packs hold lies next to the
 // experiment, whatever links say. The directory itself may be reached by one.
 func TestLinksStayBelowTheExperiment(t *testing.T) {
 	const secret = "#!/bin/sh\n# of somebody else\n"
@@ -143,7 +143,7 @@ func TestFindingsNameTheFile(t *testing.T) {
 	file := customFile(t, `apply = "a.sh"`)
 	writeBeside(t, file, "a.sh", "#!/bin/sh\n")
 	c := scriptCatalog()
-	c.Datapaths[0].Examine = func(s Spec, a Arm) []Finding {
+	c.Datapaths[0].Inspect = func(s Spec, a Arm) []Finding {
 		if len(s.Policies) != 1 || string(a.Files["apply"].Data) != "#!/bin/sh\n" || a.Options["program"] != "main" {
 			t.Errorf("it sees policies %v of %+v", s.Policies, a)
 		}
@@ -157,7 +157,7 @@ func TestFindingsNameTheFile(t *testing.T) {
 	}
 }
 
-// TestMorePoliciesThanAnArmCanHave: told at the number, by the arm.
+// TestMorePoliciesThanAnArmCanHave: the problem is reported at the number, and names the arm.
 func TestMorePoliciesThanAnArmCanHave(t *testing.T) {
 	c := testCatalog()
 	c.Datapaths[1].MostPolicies = func(o map[string]string, clients int) (int, string) {

@@ -71,7 +71,7 @@ func TestHypervisors(t *testing.T) {
 }
 
 // TestHypervisorsAreNoFactor: where the nodes run does not change which cells
-// there are, and an experiment without hypervisors has a plan that knows of none.
+// there are, and an experiment without hypervisors has a plan without any.
 func TestHypervisorsAreNoFactor(t *testing.T) {
 	expand := func(text string) *Plan {
 		t.Helper()

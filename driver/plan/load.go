@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// FileSchema is the version of the experiment file. A loader refuses any other.
-const FileSchema = 1
+// fileSchema is the version of the experiment file. A loader refuses any other.
+const fileSchema = 1
 
 // Bounds of an experiment. They are wide: they catch slips, not ambition.
 const (
@@ -38,10 +38,10 @@ const (
 
 const defaultSeeds = 3 // of virtual time: the least that shows whether a seed matters
 
-// Defaults is what an experiment file need not say. Name, matrix and arms have
+// defaults is what an experiment file need not say. Name, matrix and arms have
 // no default. The local provider has no VMs, so its Lab is Provider and
 // Endpoint only, and its endpoint defaults to netns.
-func Defaults() Spec {
+func defaults() Spec {
 	return Spec{
 		Seed: 1,
 		Lab: Lab{
@@ -108,9 +108,9 @@ func (l *loader) schema(root *table) bool {
 	v, ok := root.get("schema")
 	switch {
 	case !ok:
-		root.problem("schema", "is missing; write schema = %d", FileSchema)
-	case v != int64(FileSchema):
-		root.problem("schema", "is %s, want %d, the only schema this driver reads", kindOf(v), FileSchema)
+		root.problem("schema", "is missing; write schema = %d", fileSchema)
+	case v != int64(fileSchema):
+		root.problem("schema", "is %s, want %d, the only schema this driver reads", kindOf(v), fileSchema)
 		return false
 	}
 	return true
@@ -124,7 +124,7 @@ var (
 const wordWant = "1 to 63 of a-z, 0-9 and -, not starting with -"
 
 func (l *loader) spec(root *table) Spec {
-	s := Defaults()
+	s := defaults()
 	s.Name = root.name("name", "", wordPattern, wordWant)
 	if !root.has("name") {
 		root.problem("name", "is missing; it names the run directory")
@@ -328,7 +328,7 @@ func (l *loader) count(t *table) map[string]int {
 		case w.Counts && given:
 			out[w.Name] = int(in.number(w.Name, 1, 1, maxCount))
 		case w.Counts:
-			in.get(w.Name) // so that a misspelt one is told what was meant
+			in.get(w.Name) // so that for a misspelt one the message suggests what was meant
 		case given:
 			in.get(w.Name)
 			in.problem(w.Name, "has no transactions that could be counted, and runs for measure.duration; remove it")
@@ -473,7 +473,7 @@ func (l *loader) arm(t *table, s Spec) Arm {
 	l.tooMany(t, entry, s, a)
 	l.refused(t, key, entry, s, a)
 	if len(l.doc.problems) == before {
-		l.examine(t, entry, s, a)
+		l.inspect(t, entry, s, a)
 	}
 	return a
 }
@@ -503,13 +503,13 @@ func (l *loader) clients(t *table, key string, entry DatapathEntry, s Spec) {
 	}
 }
 
-// option reads one option of an arm into options, beside those before it.
+// option reads one option of an arm into options, which hold those before it.
 func (l *loader) option(t *table, o Option, options map[string]string) {
 	level := t.level(o.Key, o.Allowed[0], o.Allowed)
 	switch {
 	case !o.Applies(options):
 		if t.has(o.Key) {
-			t.problem(o.Key, "means nothing without %s = %q; write that, or remove it", o.Beside.Key, o.Beside.Level)
+			t.problem(o.Key, "means nothing without %s = %q; write that, or remove it", o.Needs.Key, o.Needs.Level)
 		}
 	case !o.Silent || level != o.Allowed[0]:
 		options[o.Key] = level

@@ -115,7 +115,7 @@ func TestDefaultsFillWhatIsNotSaid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := Defaults()
+	d := defaults()
 	if got.Seed != 1 || !reflect.DeepEqual(got.Lab, d.Lab) || !reflect.DeepEqual(got.Measure, d.Measure) {
 		t.Errorf("got %+v, want the defaults %+v", got, d)
 	}

@@ -28,7 +28,7 @@ type Machine struct {
 	Port int    `json:"port"`
 	User string `json:"user"` // other than root: one that may sudo without a password
 	// Key is the private key's file and KnownHosts the file in which the machine's
-	// host key stands, as OpenSSH writes it: absolute, below "~/", or relative to
+	// host key is, as OpenSSH writes it: absolute, below "~/", or relative to
 	// where the driver runs.
 	Key        string `json:"key"`
 	KnownHosts string `json:"known_hosts"`
@@ -93,7 +93,7 @@ func (l *loader) inventory(t *table, existing bool) *Inventory {
 	return inv
 }
 
-// homePattern is where homes of users are; who logs in finds out about others.
+// homePattern is where homes of users are; others are known only after a login.
 var homePattern = regexp.MustCompile(`^(/home|/Users)/[^/]+$`)
 
 // directory is a path on another computer for files of hookbed alone. What it holds
@@ -140,7 +140,7 @@ func (l *loader) machine(t *table) Machine {
 	return m
 }
 
-// path is a file beside the experiment, or an absolute one. What is in it is
+// path is a file relative to the experiment's directory, or an absolute one. What is in it is
 // read when the machine is reached.
 func (l *loader) path(t *table, key string) string {
 	text := t.text(key, "")

@@ -26,7 +26,7 @@ type NIC struct {
 }
 
 const (
-	minMTU     = 1280 // what IPv6 asks of a link
+	minMTU     = 1280 // what IPv6 requires of a link
 	defaultMTU = 1500
 	maxMTU     = 9000 // what every card here can do
 )

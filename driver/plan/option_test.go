@@ -11,7 +11,7 @@ func tunnelCatalog() Catalog {
 	c := testCatalog()
 	c.Datapaths[1].Options = append(c.Datapaths[1].Options,
 		Option{Key: "overlay", Allowed: []string{"none", "vxlan"}, Silent: true},
-		Option{Key: "udpcsum", Allowed: []string{"on", "off"}, Beside: Level{"overlay", "vxlan"}})
+		Option{Key: "udpcsum", Allowed: []string{"on", "off"}, Needs: Level{"overlay", "vxlan"}})
 	return c
 }
 

@@ -38,7 +38,7 @@ type Spec struct {
 	Lab         Lab      `json:"lab"`
 	Measure     Measure  `json:"measure"`
 	Scenarios   []string `json:"scenarios"`
-	Workloads   []string `json:"workloads"` // TCP_STREAM, TCP_RR, TCP_CRR
+	Workloads   []string `json:"workloads"` // by name in the catalog: TCP_STREAM, TCP_RR, ...
 	Policies    []int    `json:"policies"`  // numbers of policies N; 0 is "no rule at all"
 	// Clients are the numbers of client endpoints; nil is one, and no factor.
 	Clients []int `json:"clients,omitempty"`
@@ -106,7 +106,7 @@ type Measure struct {
 // estimate, half its width over the estimate, is no wider than CI.
 type Stop struct {
 	CI  float64 `json:"ci"`  // relative half width, 0.02 is 2 %
-	Min int     `json:"min"` // trials of a cell before the rule is asked
+	Min int     `json:"min"` // trials of a cell before the rule is applied
 	Max int     `json:"max"` // trials of a cell at the most
 }
 
@@ -154,13 +154,13 @@ type DatapathEntry struct {
 	Impossible string
 	// NoPolicies: enforces nothing, so only N = 0 exists.
 	NoPolicies bool
-	// Mechanism, Structure, Regime, Control and Peer are the filter's, as
+	// Mechanism, Structure, Regime, Control and External are the filter's, as
 	// catalog.Filter has them; Base and FabricMechanism the fabric's.
 	Mechanism       string
 	Structure       string
 	Regime          string
 	Control         bool
-	Peer            string
+	External        string
 	Base            bool
 	FabricMechanism string
 	// Protocols are those that its policies can name. Without policies it carries any.
@@ -171,9 +171,9 @@ type DatapathEntry struct {
 	// MostPolicies is how many policies it can be given at so many clients, and
 	// why no more. It sees the options with defaults filled in; nil: any number.
 	MostPolicies func(options map[string]string, clients int) (most int, why string)
-	// Examine says what is wrong with the files that an arm names, beside what it
-	// says of them; nil: nothing.
-	Examine func(s Spec, arm Arm) []Finding
+	// Inspect says what is wrong with the files that an arm names, in addition to what
+	// the loader finds; nil: nothing.
+	Inspect func(s Spec, arm Arm) []Finding
 }
 
 // Option is a key an arm may set.
@@ -190,17 +190,17 @@ type Option struct {
 	Role    string
 	Regimes map[string]string
 	Means   map[string]string
-	// Beside is the level of another option, listed before this one, without which
+	// Needs is the level of another option, listed before this one, without which
 	// this one means nothing and is no factor.
-	Beside Level
+	Needs Level
 }
 
 // Level is one level of one option. The zero value is none.
 type Level struct{ Key, Level string }
 
-// Applies says whether the option means something beside the others.
+// Applies says whether the option means something together with the others.
 func (o Option) Applies(options map[string]string) bool {
-	return o.Beside == Level{} || options[o.Beside.Key] == o.Beside.Level
+	return o.Needs == Level{} || options[o.Needs.Key] == o.Needs.Level
 }
 
 // WorkloadEntry describes one workload to the loader.
@@ -288,7 +288,7 @@ const (
 	FactorServerCPU  = "server_cpu"
 	FactorClock      = "clock" // ClockWall or ClockVirtual
 	// FactorSeed is a factor of the block, not of the cell: rows of virtual runs
-	// carry it beside the cell's factors.
+	// carry it in addition to the cell's factors.
 	FactorSeed = "seed"
 )
 

@@ -351,7 +351,7 @@ func (t *table) anyKey() {
 	}
 }
 
-// finish notes the keys nobody asked for. Call it after all others.
+// finish notes the keys that nothing has read. Call it after all others.
 func (t *table) finish() {
 	for _, k := range slices.Sorted(maps.Keys(t.keys)) {
 		if !slices.Contains(t.doc.known[t.path], k) {
@@ -361,7 +361,7 @@ func (t *table) finish() {
 }
 
 // reportUnknown turns unknown keys into problems, once it is known which keys
-// every table has, so that a key in the wrong table can be told where it belongs.
+// every table has, so that a key in the wrong table gets a message that says where it belongs.
 func (d *document) reportUnknown() {
 	for _, u := range d.unknown {
 		t := table{doc: d, path: u.table}

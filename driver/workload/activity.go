@@ -8,9 +8,16 @@ import (
 	"hookbed/driver/bundle"
 )
 
+// Beginnings of the names of metrics that each side has; its name follows.
+const (
+	StealShareOf = "steal_share."
+	TCPRetransOf = "tcp_retrans."
+)
+
 // parseActivity turns the snapshots around the client into busy CPUs, softirq
 // and steal time of both nodes (CPU seconds a wall second), the share of all CPU
-// time that was stolen, and softirq counts. iperf3's own CPU figure misses the work done in softirq.
+// time that was stolen, and softirq counts. iperf3's own CPU figure misses the work
+// done in softirq.
 func parseActivity(raw fs.FS) ([]Metric, error) {
 	var out []Metric
 	for _, side := range []struct{ name, before, after string }{
@@ -52,13 +59,13 @@ func activityMetrics(side string, a, b bundle.Activity) []Metric {
 		{"cpu." + side, "1", busy},
 		{"cpu_softirq." + side, "1", delta("softirq")},
 		{"cpu_steal." + side, "1", delta("steal")},
-		{"steal_share." + side, "1", share},
+		{StealShareOf + side, "1", share},
 		{"load1." + side, "1", b.Load1},
 	}
 	for _, irq := range []string{"NET_RX", "NET_TX"} {
 		out = append(out, Metric{"softirq_" + irq + "." + side, "1/s", float64(b.Softirqs[irq]-a.Softirqs[irq]) / wall})
 	}
-	return append(out, Metric{"tcp_retrans." + side, "1", float64(b.TCP["RetransSegs"] - a.TCP["RetransSegs"])})
+	return append(out, Metric{TCPRetransOf + side, "1", float64(b.TCP["RetransSegs"] - a.TCP["RetransSegs"])})
 }
 
 // between is how many seconds passed between two snapshots. Older ones, and those of

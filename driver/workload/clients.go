@@ -3,37 +3,40 @@ package workload
 import (
 	"fmt"
 	"slices"
-	"strings"
 )
 
-// together makes one trial of what several clients measured at the same time.
-// What counts work is added up: rates, bits, retransmissions. The mean latency is
-// that of all transactions; of a percentile, which cannot be had from the
-// clients' own, it is the largest, which the percentile of all cannot exceed.
-// How the work was shared out is told beside it.
+// combine makes one value of a metric of those that several clients have at the same
+// time. amounts are how much work each of them did, by the workload's amount.
+type combine func(values, amounts []float64) float64
+
+// Ways to combine. Rates, bits and retransmissions add up; of a percentile, which cannot
+// be had from the clients' own, the largest is taken, which the percentile of all cannot
+// exceed.
+func added(values, _ []float64) float64   { return sum(values) }
+func largest(values, _ []float64) float64 { return slices.Max(values) }
+func average(values, _ []float64) float64 { return sum(values) / float64(len(values)) }
+
+// together makes one trial of what several clients measured at the same time, each
+// metric combined as the workload says. It adds how the clients shared the work.
 // A client that had nothing counts as 0; an error if none had anything.
-func together(each [][]Metric) ([]Metric, error) {
+func (w workload) together(each [][]Metric) ([]Metric, error) {
 	if len(each) == 1 {
 		return each[0], nil
 	}
+	amounts := valuesOf(each, w.amount)
 	var out []Metric
 	for _, m := range each[0] {
 		values := valuesOf(each, m.Name)
 		if len(values) < len(each) {
-			continue // not all clients know it
+			continue // not all clients have it
 		}
-		switch {
-		case strings.HasPrefix(m.Name, "latency_p"):
-			m.Value = slices.Max(values)
-		case m.Name == "latency_mean":
-			m.Value = weighted(values, valuesOf(each, "rate"))
-		case m.Name == "rtt_mean", m.Name == "stream_fairness":
-			m.Value = sum(values) / float64(len(values))
-		default:
-			m.Value = sum(values)
+		combined := w.combine[m.Name]
+		if combined == nil {
+			combined = added
 		}
+		m.Value = combined(values, amounts)
 		out = append(out, m)
-		if m.Name == "rate" || m.Name == "throughput" {
+		if m.Name == w.amount {
 			if m.Value <= 0 {
 				return nil, fmt.Errorf("no client had any %s", m.Name)
 			}
@@ -54,13 +57,13 @@ func jain(values []float64) float64 {
 	return total * total / (float64(len(values)) * squares)
 }
 
-// shares tells how evenly clients shared what they got, and what the worst and
-// the best off got.
+// shares are how evenly clients shared what they got, and what the client with the
+// least and the one with the most got.
 func shares(m Metric, values []float64) []Metric {
 	return []Metric{
-		{"fairness", "1", jain(values)},
-		{m.Name + "_min", m.Unit, slices.Min(values)},
-		{m.Name + "_max", m.Unit, slices.Max(values)},
+		{metricFairness, "1", jain(values)},
+		{m.Name + suffixLeast, m.Unit, slices.Min(values)},
+		{m.Name + suffixMost, m.Unit, slices.Max(values)},
 	}
 }
 

@@ -16,7 +16,7 @@ func lines(rate, mean, p99, longest, elapsed string) string {
 }
 
 // TestNetperfHoles holds what was measured with a client that was stopped for half a
-// second (SIGSTOP), and without, beside up to 20 busy programs a CPU: there the mean
+// second (SIGSTOP), and without, next to up to 20 busy programs a CPU: there the mean
 // is above the 99th percentile, too (the second of the honest ones), because fewer
 // than one transaction in 100 meets another program, and that takes long.
 func TestNetperfHoles(t *testing.T) {
@@ -137,8 +137,8 @@ func TestTransactionsAreAtLeast(t *testing.T) {
 	}
 }
 
-// TestActivityTakesTheClockThatNobodySets: rates are of the time that passed.
-func TestActivityTakesTheClockThatNobodySets(t *testing.T) {
+// TestActivityTakesTheMonotonicClock: rates are of the time that passed.
+func TestActivityTakesTheMonotonicClock(t *testing.T) {
 	a := bundle.Activity{UnixNano: 1e18, MonoNano: 5e9, CPU: map[string]float64{"user": 1}}
 	b := bundle.Activity{UnixNano: 1e18 + 3602e9, MonoNano: 7e9, CPU: map[string]float64{"user": 2.6}} // an hour ahead
 	if got := metric(t, activityMetrics("x", a, b), "cpu.x").Value; got != 0.8 {

@@ -6,16 +6,10 @@ import (
 	"hookbed/driver/plan"
 )
 
-// Metrics of instructions per unit of work, in virtual time.
-const (
-	instructionsPerTransaction = "instructions_per_transaction"
-	instructionsPerMiB         = "instructions_per_mib"
-)
-
-// instructions says what the metrics of a trial in virtual time come to in
-// executed instructions: of one transaction, or of one MiB received. Time is
+// instructions is what one unit of a workload's work takes in executed instructions, of
+// a trial in virtual time: of one transaction, or of one MiB received. Time is
 // instructions there, but for the time in which the machine had nothing to do.
-func instructions(cell plan.Cell, raw fs.FS, metrics []Metric) ([]Metric, error) {
+func (w workload) instructions(cell plan.Cell, raw fs.FS, metrics []Metric) ([]Metric, error) {
 	if cell.Get(plan.FactorClock) != plan.ClockVirtual {
 		return nil, nil
 	}
@@ -25,12 +19,14 @@ func instructions(cell plan.Cell, raw fs.FS, metrics []Metric) ([]Metric, error)
 	}
 	perSecond := busy * 1e9 / plan.InstructionNanoseconds
 	for _, m := range metrics {
-		switch {
-		case m.Name == "rate" && m.Value > 0:
-			return []Metric{{instructionsPerTransaction, "1", perSecond / m.Value}}, nil
-		case m.Name == "throughput" && m.Value > 0:
-			return []Metric{{instructionsPerMiB, "1", perSecond / (m.Value / 8 / (1 << 20))}}, nil
+		if m.Name != w.amount || m.Value <= 0 {
+			continue
 		}
+		units := m.Value // a second
+		if w.Work.Bytes > 0 {
+			units = m.Value / 8 / w.Work.Bytes // the amount is in bit/s
+		}
+		return []Metric{{w.Work.Instructions, "1", perSecond / units}}, nil
 	}
 	return nil, nil
 }

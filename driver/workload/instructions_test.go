@@ -45,7 +45,11 @@ func TestInstructionsOfAWorkload(t *testing.T) {
 		"bytes":                     {virtual("TCP_STREAM"), 4.1, 0, Metric{"throughput", "bit/s", 8 * (1 << 20) * 100}, []Metric{{"instructions_per_mib", "1", 1.25e6}}},
 		"no instructions on a wall": {cellOf("TCP_RR"), 3, 0, Metric{"rate", "1/s", 2500}, nil},
 	} {
-		got, err := instructions(c.cell, around(t, c.wall, c.idle), []Metric{c.metric})
+		w, err := find(c.cell)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := w.instructions(c.cell, around(t, c.wall, c.idle), []Metric{c.metric})
 		if err != nil {
 			t.Fatal(err)
 		}

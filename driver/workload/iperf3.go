@@ -4,10 +4,40 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"strconv"
 
+	"hookbed/analysis/catalog"
+	"hookbed/driver/bundle"
 	"hookbed/driver/plan"
 )
+
+// Metrics of iperf3.
+const (
+	metricThroughput     = "throughput"
+	metricRetransmits    = "retransmits"
+	metricRTT            = "rtt_mean"
+	metricStreamFairness = "stream_fairness"
+)
+
+// stream is the study's measure of throughput.
+func stream() workload {
+	return workload{
+		WorkloadEntry: plan.WorkloadEntry{
+			Name: "TCP_STREAM", Doc: "iperf3, bulk TCP; bits received a second", Streams: true, Protocol: catalog.TCP, Tool: "iperf3", Figure: "throughput",
+			Study:    map[string]string{plan.Localhost: "5", plan.MultiHost: "7"},
+			Headline: []catalog.Metric{{Name: metricThroughput, Title: "throughput", Unit: "bit/s", Higher: true}},
+			Metrics: slices.Concat([]catalog.Metric{{Name: metricRetransmits, Unit: "1"}, {Name: metricRTT, Unit: "s"},
+				{Name: metricStreamFairness, Unit: "1", Higher: true}}, sharing(metricThroughput, "bit/s")),
+			Work: catalog.Work{Name: "MiB", Instructions: "instructions_per_mib", Bytes: 1 << 20},
+		},
+		raw:    ".json",
+		amount: metricThroughput, combine: map[string]combine{metricRTT: average, metricStreamFairness: average},
+		server: iperfServer, each: true, client: iperfClient, parse: parseIperf, evidence: iperfEvidence,
+		turns: bundle.SchedBatch, // several threads, which real time does not suit
+	}
+}
 
 // iperfServer serves one test at a time, so that each client has its own.
 func iperfServer(t Target, port int) []string {
@@ -91,13 +121,13 @@ func parseIperf(data []byte, alone bool) ([]Metric, error) {
 	if alone && bits == 0 {
 		return nil, errors.New("no bits received")
 	}
-	out := []Metric{{"throughput", "bit/s", bits}}
+	out := []Metric{{metricThroughput, "bit/s", bits}}
 	if r.End.Sent != nil && r.End.Sent.Retransmits.given() {
 		n, err := r.End.Sent.Retransmits.value("sum_sent.retransmits", mostCount)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, Metric{"retransmits", "1", n})
+		out = append(out, Metric{metricRetransmits, "1", n})
 	}
 	streams, err := r.perStream()
 	return append(out, streams...), err
@@ -126,10 +156,103 @@ func (r iperfReport) perStream() (out []Metric, err error) {
 		received = append(received, bits)
 	}
 	if len(rtts) > 0 {
-		out = append(out, Metric{"rtt_mean", "s", sum(rtts) / float64(len(rtts))})
+		out = append(out, Metric{metricRTT, "s", sum(rtts) / float64(len(rtts))})
 	}
 	if len(received) > 1 && sum(received) > 0 {
-		out = append(out, Metric{"stream_fairness", "1", jain(received)})
+		out = append(out, Metric{metricStreamFairness, "1", jain(received)})
 	}
 	return out, nil
+}
+
+// iperfInterval is a part of the time of iperf3's client, of all its streams.
+type iperfInterval struct {
+	Sum struct {
+		Start   figure `json:"start"`
+		End     figure `json:"end"`
+		Seconds figure `json:"seconds"`
+		Bytes   figure `json:"bytes"`
+		Omitted bool   `json:"omitted"`
+	} `json:"sum"`
+}
+
+// part is a measured interval: seconds, and bytes that the client gave to its socket.
+type part struct{ start, end, bytes float64 }
+
+func iperfEvidence(cell plan.Cell, data []byte) (Evidence, error) {
+	r, err := readIperf(data)
+	if err != nil {
+		return Evidence{}, err
+	}
+	var e Evidence
+	if e.Bytes, err = r.End.Received.Bytes.value("sum_received.bytes", mostBytes); err != nil {
+		return e, err
+	}
+	if r.End.Sent == nil || !r.End.Sent.Seconds.given() {
+		return e, nil
+	}
+	if e.Seconds, err = r.End.Sent.Seconds.value("sum_sent.seconds", mostSeconds); err != nil || !gapsShow(cell) {
+		return e, err
+	}
+	parts, err := r.parts()
+	if err == nil && len(parts) > 0 && e.Bytes > 0 {
+		e.Hole = iperfHole(parts, e.Seconds, intervalOf(cell))
+	}
+	return e, err
+}
+
+// parts are the intervals after the warm-up.
+func (r iperfReport) parts() ([]part, error) {
+	var out []part
+	for i, in := range r.Intervals {
+		if in.Sum.Omitted || !in.Sum.Seconds.given() {
+			continue
+		}
+		var p part
+		for _, f := range []struct {
+			to   *float64
+			from figure
+			key  string
+			most float64
+		}{{&p.start, in.Sum.Start, "start", mostSeconds}, {&p.end, in.Sum.End, "end", mostSeconds}, {&p.bytes, in.Sum.Bytes, "bytes", mostBytes}} {
+			var err error
+			if *f.to, err = f.from.value(fmt.Sprintf("%s of interval %d", f.key, i+1), f.most); err != nil {
+				return nil, err
+			}
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+// iperfHole: a client that is stopped ends an interval late, one whose server is
+// stopped has intervals with nothing in them. What is shown of the latter is up to
+// an interval less than the hole.
+func iperfHole(parts []part, seconds, every float64) Hole {
+	limit, covered, bytes := holeLimit(seconds), 0.0, 0.0
+	for _, p := range parts {
+		covered += p.end - p.start
+		bytes += p.bytes
+		if late := p.end - p.start - every; late >= limit-every/2 {
+			return Hole{Seconds: late, Why: fmt.Sprintf("an interval of the client took %.3g s instead of %.3g s", p.end-p.start, every)}
+		}
+	}
+	if math.Abs(covered-seconds) >= limit {
+		return Hole{Seconds: math.Abs(covered - seconds), Why: fmt.Sprintf("the client's intervals cover %.3g s of the measured %.3g s", covered, seconds)}
+	}
+	if bytes/covered*limit < buffered {
+		return Hole{}
+	}
+	empty, longest := 0.0, 0.0
+	for _, p := range parts {
+		if p.bytes > emptyShare*bytes/covered*(p.end-p.start) {
+			empty = 0
+			continue
+		}
+		empty += p.end - p.start
+		longest = max(longest, empty)
+	}
+	if longest > 0 && longest >= limit-every {
+		return Hole{Seconds: longest, Why: fmt.Sprintf("nothing was sent for %.3g s of the measured %.3g s", longest, seconds)}
+	}
+	return Hole{}
 }

@@ -2,6 +2,7 @@ package workload
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -9,6 +10,17 @@ import (
 	"hookbed/analysis/catalog"
 	"hookbed/driver/bundle"
 	"hookbed/driver/plan"
+)
+
+// Metrics of netperf.
+const (
+	metricRate        = "rate"
+	metricLatencyMean = "latency_mean"
+	metricLatency50   = "latency_p50"
+	metricLatency90   = "latency_p90"
+	metricLatency99   = "latency_p99"
+
+	instructionsPerTransaction = "instructions_per_transaction"
 )
 
 // selector is one of netperf's keys (-k) and the metric it becomes.
@@ -21,25 +33,25 @@ type selector struct {
 // microseconds and only with -j.
 func netperfSelectors() []selector {
 	return []selector{
-		{"THROUGHPUT", "rate", "1/s", 1, mostRate},
-		{"MEAN_LATENCY", "latency_mean", "s", 1e-6, mostSeconds * 1e6},
-		{"P50_LATENCY", "latency_p50", "s", 1e-6, mostSeconds * 1e6},
-		{"P90_LATENCY", "latency_p90", "s", 1e-6, mostSeconds * 1e6},
-		{"P99_LATENCY", "latency_p99", "s", 1e-6, mostSeconds * 1e6},
+		{"THROUGHPUT", metricRate, "1/s", 1, mostRate},
+		{"MEAN_LATENCY", metricLatencyMean, "s", 1e-6, mostSeconds * 1e6},
+		{"P50_LATENCY", metricLatency50, "s", 1e-6, mostSeconds * 1e6},
+		{"P90_LATENCY", metricLatency90, "s", 1e-6, mostSeconds * 1e6},
+		{"P99_LATENCY", metricLatency99, "s", 1e-6, mostSeconds * 1e6},
 	}
 }
 
-// Keys that become no metric: they tell whether the client ran all the time.
+// Keys that become no metric: they show whether the client ran all the time.
 const (
 	keyLongest = "MAX_LATENCY"  // us
-	keyElapsed = "ELAPSED_TIME" // s, to two places
+	keyElapsed = "ELAPSED_TIME" // s, to two decimals
 )
 
 // requestResponse is the study's measure of latency.
 func requestResponse() workload {
 	w := netperf("TCP_RR", "netperf, one-byte request and response on one connection; transactions a second and their latency")
-	w.Headline = []catalog.Metric{{Name: "latency_mean", Title: "latency", Unit: "s"}, {Name: "latency_p50", Title: "median latency", Unit: "s"}, rate("transaction rate")}
-	w.Metrics = slices.Concat(latencies("latency_p90", "latency_p99"), sharing("rate", "1/s"))
+	w.Headline = []catalog.Metric{{Name: metricLatencyMean, Title: "latency", Unit: "s"}, {Name: metricLatency50, Title: "median latency", Unit: "s"}, rate("transaction rate")}
+	w.Metrics = slices.Concat(latencies(metricLatency90, metricLatency99), sharing(metricRate, "1/s"))
 	w.Work = catalog.Work{Name: "transaction", Instructions: instructionsPerTransaction, Packets: 2} // acknowledgements ride on them
 	w.Figure, w.Study = "latency", map[string]string{plan.Localhost: "6", plan.MultiHost: "8"}
 	return w
@@ -50,14 +62,14 @@ func requestResponse() workload {
 func connectRequestResponse() workload {
 	w := netperf("TCP_CRR", "netperf, connect, request, response, close; connections a second")
 	w.Headline = []catalog.Metric{rate("connection rate")}
-	w.Metrics = slices.Concat(latencies("latency_mean", "latency_p50", "latency_p90", "latency_p99"), sharing("rate", "1/s"))
+	w.Metrics = slices.Concat(latencies(metricLatencyMean, metricLatency50, metricLatency90, metricLatency99), sharing(metricRate, "1/s"))
 	w.Work = catalog.Work{Name: "connection", Instructions: instructionsPerTransaction}
 	w.Figure = "crr-rate"
 	return w
 }
 
 func rate(title string) catalog.Metric {
-	return catalog.Metric{Name: "rate", Title: title, Unit: "1/s", Higher: true}
+	return catalog.Metric{Name: metricRate, Title: title, Unit: "1/s", Higher: true}
 }
 
 func latencies(names ...string) (out []catalog.Metric) {
@@ -72,6 +84,8 @@ func netperf(test, doc string) workload {
 	return workload{
 		WorkloadEntry: plan.WorkloadEntry{Name: test, Doc: doc, Protocol: catalog.TCP, Tool: "netperf", Counts: true},
 		raw:           ".txt",
+		amount:        metricRate,
+		combine:       map[string]combine{metricLatencyMean: weighted, metricLatency50: largest, metricLatency90: largest, metricLatency99: largest},
 		server: func(t Target, port int) []string {
 			return []string{"netserver", "-D", t.family(), "-p", strconv.Itoa(port)}
 		},
@@ -130,4 +144,62 @@ func parseNetperf(data []byte, alone bool) ([]Metric, error) {
 		out = append(out, Metric{s.metric, s.unit, v * s.scale})
 	}
 	return out, nil
+}
+
+// netperfEvidence: a client that is stopped within a transaction makes that one as
+// long; one that is stopped between two spends that time in none.
+func netperfEvidence(cell plan.Cell, data []byte) (Evidence, error) {
+	values := keyvals(data)
+	given := map[string]float64{}
+	for key, most := range map[string]float64{
+		"THROUGHPUT": mostRate, "MEAN_LATENCY": mostSeconds * 1e6, "P50_LATENCY": mostSeconds * 1e6, "P99_LATENCY": mostSeconds * 1e6,
+		keyLongest: mostSeconds * 1e6, keyElapsed: mostSeconds,
+	} {
+		if values[key] == "" {
+			continue // not requested
+		}
+		var err error
+		if given[key], err = number(key, values[key], most); err != nil {
+			return Evidence{}, err
+		}
+	}
+	rate, elapsed := given["THROUGHPUT"], given[keyElapsed]
+	e := Evidence{Seconds: elapsed, Transactions: rate * max(0, elapsed-elapsedError)}
+	if elapsed == 0 {
+		e.Transactions = rate * cell.Duration(plan.FactorDuration).Seconds()
+	}
+	if n := cell.Int(plan.FactorCount); n > 0 {
+		e.Transactions = float64(n)
+	}
+	if rate > 0 && elapsed > 0 {
+		e.Hole = netperfHole(given)
+	}
+	return e, nil
+}
+
+// netperfHole judges netperf's figures, by key. A path on which every transaction
+// takes long is slow and has no hole: what counts is longer than the median.
+func netperfHole(given map[string]float64) Hole {
+	rate, elapsed := given["THROUGHPUT"], given[keyElapsed]
+	mean, p50, p99, longest := given["MEAN_LATENCY"]/1e6, given["P50_LATENCY"]/1e6, given["P99_LATENCY"]/1e6, given[keyLongest]/1e6
+	if longest-p50 >= holeLimit(elapsed) {
+		out := fmt.Sprintf("one transaction took %.3g s of the measured %.3g s, 99 of 100 at most %.3g s", longest, elapsed, p99)
+		if mean > p99 {
+			out += fmt.Sprintf(", which is less than the mean of %.3g s", mean)
+		}
+		return Hole{Seconds: longest, Why: out}
+	}
+	covered := rate * mean
+	if covered > mostCovered {
+		return Hole{Seconds: math.Inf(1), Why: fmt.Sprintf("the transactions add up to %.3g s of the measured %.3g s: the clock was set", covered*elapsed, elapsed)}
+	}
+	// At least this long took the slowest of 100, all together.
+	if slow := rate * elapsed * (mean - p99); slow >= holeLimit(elapsed) {
+		return Hole{Seconds: slow, Resent: true,
+			Why: fmt.Sprintf("the mean of %.3g s is above what 99 of 100 transactions took, %.3g s: the others took %.3g s of the measured %.3g s", mean, p99, slow, elapsed)}
+	}
+	if open := elapsed * (1 - covered); mean > 0 && open >= max(leastHole, openShare*elapsed) {
+		return Hole{Seconds: open, Why: fmt.Sprintf("%.3g s of the measured %.3g s lie outside all transactions", open, elapsed)}
+	}
+	return Hole{}
 }

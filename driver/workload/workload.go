@@ -50,6 +50,12 @@ type workload struct {
 	parse func(data []byte, alone bool) ([]Metric, error)
 	// raw is the suffix of the files with what clients print.
 	raw string
+	// amount is the metric of how much work a client did: clients share it, and virtual
+	// time counts instructions for its unit (WorkloadEntry.Work).
+	amount string
+	// combine says how values of several clients become one, by metric; added is the rule
+	// for a metric that is not named.
+	combine map[string]combine
 	// evidence reads from the same what the client did, and when it did nothing.
 	evidence func(cell plan.Cell, data []byte) (Evidence, error)
 	// turns is the policy under which programs share the one CPU of virtual time,
@@ -69,27 +75,25 @@ const (
 
 func registry() []workload {
 	return []workload{
-		{
-			WorkloadEntry: plan.WorkloadEntry{
-				Name: "TCP_STREAM", Doc: "iperf3, bulk TCP; bits received a second", Streams: true, Protocol: catalog.TCP, Tool: "iperf3", Figure: "throughput",
-				Study:    map[string]string{plan.Localhost: "5", plan.MultiHost: "7"},
-				Headline: []catalog.Metric{{Name: "throughput", Title: "throughput", Unit: "bit/s", Higher: true}},
-				Metrics: slices.Concat([]catalog.Metric{{Name: "retransmits", Unit: "1"}, {Name: "rtt_mean", Unit: "s"},
-					{Name: "stream_fairness", Unit: "1", Higher: true}}, sharing("throughput", "bit/s")),
-				Work: catalog.Work{Name: "MiB", Instructions: instructionsPerMiB, Bytes: 1 << 20},
-			},
-			raw:    ".json",
-			server: iperfServer, each: true, client: iperfClient, parse: parseIperf, evidence: iperfEvidence,
-			turns: bundle.SchedBatch, // several threads, which real time does not suit
-		},
+		stream(),
 		requestResponse(),
 		connectRequestResponse(),
 	}
 }
 
+// Metrics of how clients share the amount of a workload: the last two begin with its name.
+const (
+	metricFairness = "fairness"
+	suffixLeast    = "_min"
+	suffixMost     = "_max"
+)
+
 // sharing are the metrics of how several clients share what is the higher the better.
 func sharing(metric, unit string) []catalog.Metric {
-	return []catalog.Metric{{Name: "fairness", Unit: "1", Higher: true}, {Name: metric + "_min", Unit: unit, Higher: true}, {Name: metric + "_max", Unit: unit, Higher: true}}
+	return []catalog.Metric{
+		{Name: metricFairness, Unit: "1", Higher: true},
+		{Name: metric + suffixLeast, Unit: unit, Higher: true}, {Name: metric + suffixMost, Unit: unit, Higher: true},
+	}
 }
 
 // Catalog describes every workload to the plan's loader.
@@ -173,8 +177,9 @@ func Measured(cell plan.Cell, metrics []Metric) float64 {
 	if n == 0 {
 		return cell.Duration(plan.FactorDuration).Seconds()
 	}
+	w, _ := find(cell) // Render has refused others
 	for _, m := range metrics {
-		if m.Name == "rate" && m.Value > 0 { // of all clients together
+		if m.Name == w.amount && m.Value > 0 { // of all clients together
 			return float64(n*max(1, cell.Int(plan.FactorClients))) / m.Value
 		}
 	}
@@ -220,10 +225,6 @@ func numbered(name string, k int) string {
 	return fmt.Sprintf("%s-%d", name, k+1)
 }
 
-// RawResult is the name of the raw file with the workload's own output, the first
-// client's.
-func RawResult(cell plan.Cell) string { return rawOf(cell, 0) }
-
 // rawOf is the name of the raw file of client number k, from 0.
 func rawOf(cell plan.Cell, k int) string {
 	w, _ := find(cell) // Render has refused others
@@ -249,7 +250,7 @@ func Parse(cell plan.Cell, raw fs.FS) ([]Metric, error) {
 		}
 		each = append(each, metrics)
 	}
-	metrics, err := together(each)
+	metrics, err := w.together(each)
 	if err != nil {
 		return nil, fmt.Errorf("parse output of %s: %w", w.Name, err)
 	}
@@ -260,7 +261,7 @@ func Parse(cell plan.Cell, raw fs.FS) ([]Metric, error) {
 	if err != nil {
 		return nil, err
 	}
-	counted, err := instructions(cell, raw, metrics)
+	counted, err := w.instructions(cell, raw, metrics)
 	if err != nil {
 		return nil, err
 	}

@@ -219,7 +219,7 @@ func leastOf(t *testing.T, cell plan.Cell, raw fstest.MapFS) Traffic {
 	return LeastTraffic(clients)
 }
 
-// TestVirtualCommandsStay: what shows holes is not asked for in virtual time, whose
+// TestVirtualCommandsStay: what shows holes is not requested in virtual time, whose
 // numbers are those of these very programs.
 func TestVirtualCommandsStay(t *testing.T) {
 	for workload, client := range map[string]string{

@@ -23,7 +23,7 @@ type Arm struct {
 	entry      plan.DatapathEntry // of the catalog, which says what the filter is
 }
 
-// Name tells arms apart: the datapath, the scenario if it is not the first, and
+// Name is different for each arm: the datapath, the scenario if it is not the first, and
 // the options that are not at their default.
 func (a Arm) Name() string {
 	parts := []string{a.Datapath}
@@ -57,12 +57,6 @@ type factor struct {
 	key    string
 	levels []string
 }
-
-// Keys of factors that are no options.
-const (
-	factorFabric   = "fabric"
-	factorScenario = "scenario"
-)
 
 // Arms lists the arms of every filter of a catalog: each fabric with the
 // defaults in both scenarios, and then as many more as it takes to have every
@@ -103,7 +97,7 @@ func Defaults(arms []Arm) (out []Arm) {
 // bridge: what there is time for at every change.
 func Some(arms []Arm) (out []Arm) {
 	for _, a := range arms {
-		if a.plain() || a.Fabric == "bridge" {
+		if a.plain() || a.Fabric == datapath.FabricBridge {
 			out = append(out, a)
 		}
 	}
@@ -118,10 +112,10 @@ func runnable(d plan.DatapathEntry) bool { return len(d.Keys) == 0 }
 // it. An option that the fabric does not have, and only such a one, is "".
 func build(ds []plan.DatapathEntry, levels map[string]string) (a Arm, ok bool) {
 	for _, d := range ds {
-		if d.Fabric != levels[factorFabric] {
+		if d.Fabric != levels[plan.FactorFabric] {
 			continue
 		}
-		a = Arm{Datapath: d.Name, Fabric: d.Fabric, Filter: d.Filter, Scenario: levels[factorScenario], NoPolicies: d.NoPolicies, Options: map[string]string{}, defaults: map[string]string{}, entry: d}
+		a = Arm{Datapath: d.Name, Fabric: d.Fabric, Filter: d.Filter, Scenario: levels[plan.FactorScenario], NoPolicies: d.NoPolicies, Options: map[string]string{}, defaults: map[string]string{}, entry: d}
 		for _, o := range d.Options {
 			a.defaults[o.Key] = o.Allowed[0]
 			if a.Options[o.Key] = levels[o.Key]; a.Options[o.Key] == "" {
@@ -133,7 +127,7 @@ func build(ds []plan.DatapathEntry, levels map[string]string) (a Arm, ok bool) {
 			}
 		}
 		for key, level := range levels {
-			if _, has := a.Options[key]; !has && key != factorFabric && key != factorScenario && level != "" {
+			if _, has := a.Options[key]; !has && key != plan.FactorFabric && key != plan.FactorScenario && level != "" {
 				return a, false
 			}
 		}
@@ -145,7 +139,7 @@ func build(ds []plan.DatapathEntry, levels map[string]string) (a Arm, ok bool) {
 // factorsOf lists the axes of a filter's arms. An option that not every fabric
 // has is absent elsewhere: one more level, "".
 func factorsOf(ds []plan.DatapathEntry) []factor {
-	fabrics := factor{key: factorFabric}
+	fabrics := factor{key: plan.FactorFabric}
 	var options []factor
 	count := map[string]int{}
 	for _, d := range ds {
@@ -161,7 +155,7 @@ func factorsOf(ds []plan.DatapathEntry) []factor {
 			options[i].levels = append([]string{""}, o.levels...)
 		}
 	}
-	return append([]factor{fabrics, {factorScenario, []string{plan.Localhost, plan.MultiHost}}}, options...)
+	return append([]factor{fabrics, {plan.FactorScenario, []string{plan.Localhost, plan.MultiHost}}}, options...)
 }
 
 // levelsHere are the levels of an option that nodes which are namespaces can have:
@@ -227,7 +221,7 @@ func defaultsOf(d plan.DatapathEntry, fs []factor, scenario string) map[string]s
 	for _, f := range fs {
 		levels[f.key] = ""
 	}
-	levels[factorFabric], levels[factorScenario] = d.Fabric, scenario
+	levels[plan.FactorFabric], levels[plan.FactorScenario] = d.Fabric, scenario
 	for _, o := range d.Options {
 		levels[o.Key] = o.Allowed[0]
 	}

@@ -21,9 +21,9 @@ func byFilter() map[string][]plan.DatapathEntry {
 
 func (a Arm) level(key string) string {
 	switch key {
-	case factorFabric:
+	case plan.FactorFabric:
 		return a.Fabric
-	case factorScenario:
+	case plan.FactorScenario:
 		return a.Scenario
 	}
 	return a.Options[key] // absent: ""
@@ -49,7 +49,7 @@ func TestArmsCoverTheCatalog(t *testing.T) {
 			}
 			for _, f := range fs {
 				for _, l := range f.levels {
-					if possible(ds, fs, factorFabric, d.Fabric, f.key, l) && !slices.ContainsFunc(arms, func(a Arm) bool { return a.Filter == filter && a.level(f.key) == l }) {
+					if possible(ds, fs, plan.FactorFabric, d.Fabric, f.key, l) && !slices.ContainsFunc(arms, func(a Arm) bool { return a.Filter == filter && a.level(f.key) == l }) {
 						t.Errorf("no arm of filter %s has %s = %q", filter, f.key, l)
 					}
 				}

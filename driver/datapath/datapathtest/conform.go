@@ -2,7 +2,7 @@
 // of "enforced" that every arm passes, on a real kernel, by the real guest
 // helper.
 //
-// The suite knows what policies mean and asks arms by packets. It does not know
+// The suite knows what policies mean and tests arms by packets. It does not know
 // how an arm enforces them, but for the one table of what some arms do not
 // promise (exceptions), and that is checked as well.
 package datapathtest
@@ -23,15 +23,15 @@ import (
 
 // Rig is where arms are put to the test: this computer's kernel.
 type Rig struct {
-	Guest string // the guest helper's binary
-	Dir   string // a directory for files of bundles
-	Peers string // root file system of the filters that others wrote
+	Guest    string // the guest helper's binary
+	Dir      string // a directory for files of bundles
+	External string // root file system of the external filters
 	// Silence is how long nothing may come back of a packet that is dropped. It
 	// must be many times what an admitted one takes.
 	Silence time.Duration
-	// Report collects what came out; nil if nobody wants it.
+	// Report collects the results; nil for none.
 	Report *Report
-	// Other is an arm that is put in the place of the tested one at the end.
+	// Other is an arm that is put in force instead of the tested one at the end.
 	Other Arm
 }
 
@@ -53,7 +53,7 @@ const (
 	checkOther     = "other"
 )
 
-// Check is a check with what it asks.
+// Check is one check and the question that it answers.
 type Check struct{ Name, Doc string }
 
 // Checks lists all.
@@ -204,7 +204,7 @@ type bench struct {
 	arm    Arm
 	h      *helper
 	fact   map[string]string
-	nodes  []*place
+	nodes  []*netns
 	before []state                    // of the nodes, wired and otherwise untouched
 	start  int                        // undo mark after the wiring
 	held   map[int]map[string]float64 // counters by number of policies
@@ -213,7 +213,7 @@ type bench struct {
 	// What is applied.
 	set            datapath.Setup
 	policies       policySet
-	client, server *place
+	client, server *netns
 	echo           *services // of the server
 	back           *services // of the client
 }
@@ -233,12 +233,12 @@ func (b *bench) begin() error {
 		return fmt.Errorf("wire nodes: %w", err)
 	}
 	for _, n := range nodes {
-		p, err := openPlace(b.h, n.Name)
+		p, err := openNetns(b.h, n.Name)
 		if err != nil {
 			return err
 		}
 		b.nodes = append(b.nodes, p)
-		if err := p.settle(); err != nil {
+		if err := p.awaitAddresses(); err != nil {
 			return err
 		}
 		s, err := look(p)
@@ -310,10 +310,10 @@ func (b *bench) verify() error {
 // populate opens the endpoints' namespaces and has both answer.
 func (b *bench) populate() error {
 	var err error
-	if b.client, err = openPlace(b.h, datapath.Client); err != nil {
+	if b.client, err = openNetns(b.h, datapath.Client); err != nil {
 		return err
 	}
-	if b.server, err = openPlace(b.h, datapath.Server); err != nil {
+	if b.server, err = openNetns(b.h, datapath.Server); err != nil {
 		return err
 	}
 	if b.echo, err = b.server.serve(b.serverAddr(), datapath.ServicePort, datapath.ForbiddenPort, datapath.ControlPort); err != nil {
@@ -333,7 +333,7 @@ func (b *bench) depopulate() {
 			s.close()
 		}
 	}
-	for _, p := range []*place{b.client, b.server} {
+	for _, p := range []*netns{b.client, b.server} {
 		if p != nil {
 			p.close()
 		}

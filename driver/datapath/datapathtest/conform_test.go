@@ -18,13 +18,13 @@ import (
 )
 
 var (
-	guestFlag   = flag.String("guest", "", "the guest helper's binary; empty builds it")
-	tableFlag   = flag.String("table", os.Getenv("HOOKBED_CONFORMANCE_TABLE"), "file to write the conformance table to")
-	armsFlag    = flag.String("arms", "", "regular expression of the arms to test")
-	allFlag     = flag.Bool("all", false, "every arm; otherwise those with all options at their defaults and those of fabric bridge")
-	peersFlag   = flag.String("peers", "", "root file system of the filters that others wrote; empty takes the image's")
-	tellFlag    = flag.Bool("tell", false, "print a line for every arm that is through")
-	silenceFlag = flag.Duration("silence", 150*time.Millisecond, "how long a dropped packet must stay unanswered")
+	guestFlag    = flag.String("guest", "", "the guest helper's binary; empty builds it")
+	tableFlag    = flag.String("table", os.Getenv("HOOKBED_CONFORMANCE_TABLE"), "file to write the conformance table to")
+	armsFlag     = flag.String("arms", "", "regular expression of the arms to test")
+	allFlag      = flag.Bool("all", false, "every arm; otherwise those with all options at their defaults and those of fabric bridge")
+	externalFlag = flag.String("peers", "", "root file system of the external filters; empty takes the image's")
+	tellFlag     = flag.Bool("tell", false, "print a line for every arm that is through")
+	silenceFlag  = flag.Duration("silence", 150*time.Millisecond, "how long a dropped packet must stay unanswered")
 )
 
 func TestMain(m *testing.M) {
@@ -57,11 +57,11 @@ func guestBinary(t *testing.T) string {
 	return path
 }
 
-// peersRoot is the root file system of the filters that others wrote.
-func peersRoot(t *testing.T) string {
+// externalRoot is the root file system of the external filters.
+func externalRoot(t *testing.T) string {
 	t.Helper()
-	if *peersFlag != "" {
-		return *peersFlag
+	if *externalFlag != "" {
+		return *externalFlag
 	}
 	store, err := images.Open("", images.Options{})
 	if err != nil {
@@ -83,7 +83,7 @@ func TestConform(t *testing.T) {
 	}
 	only := regexp.MustCompile(*armsFlag)
 	arms = slices.DeleteFunc(arms, func(a Arm) bool { return !only.MatchString(a.Name()) })
-	rig := Rig{Guest: guestBinary(t), Dir: t.TempDir(), Peers: peersRoot(t), Silence: *silenceFlag, Report: &Report{Of: len(arms)}}
+	rig := Rig{Guest: guestBinary(t), Dir: t.TempDir(), External: externalRoot(t), Silence: *silenceFlag, Report: &Report{Of: len(arms)}}
 	if *tellFlag {
 		rig.Report.Progress = os.Stdout
 	}

@@ -13,13 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/bpf"
+	"hookbed/driver/bundle"
 	"hookbed/driver/datapath"
 )
 
 const (
 	endpointLink = "eth0"
 	clientPort   = 6001 // on which the client answers
-	closedPort   = 5999 // on which nobody listens
+	closedPort   = 5999 // on which no program listens
 )
 
 func (b *bench) serverAddr() netip.Addr { return b.set.Topology.Server.Addr }
@@ -33,15 +34,15 @@ func (b *bench) stranger() netip.Addr {
 	return netip.MustParseAddr("198.19.255.254")
 }
 
-// named is a source with what it stands for.
+// named is a source and what it is an example of.
 type named struct {
 	what string
 	addr netip.Addr
 }
 
-// sourcesOf lists who is tried: the client, nobody, and of the first, middle
-// and last policy about somebody else the two ends of its source and the
-// addresses beside it.
+// sourcesOf lists the sources to try: the client, one that no policy names, and of the
+// first, middle and last policy about another source its two ends and the addresses
+// next to them.
 func (b *bench) namedSources() []named {
 	out := []named{{"client", b.clientAddr()}, {"nobody", b.stranger()}}
 	others := slices.DeleteFunc(slices.Clone(b.policies.installed), func(p bpf.Policy) bool { return p.Source.Contains(b.clientAddr()) })
@@ -178,7 +179,7 @@ func (b *bench) tuples() error {
 	return errors.Join(b.tryAll(admitted, answered), b.tryAll(denied, silent))
 }
 
-// quick is the matrix of the client and nobody only.
+// quick is the matrix of the client and the unnamed source only.
 func (b *bench) quick() error {
 	fs := slices.DeleteFunc(b.flows(), func(f flow) bool { return f.from != b.clientAddr() && f.from != b.stranger() })
 	admitted, denied := split(b.policies, fs)
@@ -239,10 +240,10 @@ func (b *bench) grew(before, after map[string]float64, sent, dropped int) error 
 			errs = append(errs, fmt.Errorf("counter %q grew by %.0f, want at least %d (counters: %v)", key, grew, n, after))
 		}
 	}
-	atLeast("packets", sent+dropped)
-	atLeast("dropped", dropped)
+	atLeast(bundle.CountPackets, sent+dropped)
+	atLeast(bundle.CountDropped, dropped)
 	if len(b.policies.installed) > 0 && !b.policies.deny {
-		atLeast("accepted", 1)
+		atLeast(bundle.CountAccepted, 1)
 	}
 	return errors.Join(errs...)
 }
@@ -394,8 +395,8 @@ const (
 	smallMTU6 = 1280
 )
 
-// errors tells the server by ICMP that an admitted connection's path is
-// narrower, and asks for a port on which nobody listens.
+// errors reports to the server by ICMP that an admitted connection's path is
+// narrower, and sends to a port on which no program listens.
 func (b *bench) errors() error {
 	if err := b.closed(); err != nil {
 		return err
@@ -421,7 +422,7 @@ func (b *bench) errors() error {
 	return nil
 }
 
-// closed: where policies let a datagram in, the answer that nobody is there
+// closed: where policies let a datagram in, the answer that no program listens
 // gets out.
 func (b *bench) closed() error {
 	f := flow{what: "closed port", from: b.clientAddr(), proto: udp, port: closedPort}
@@ -519,9 +520,9 @@ func (b *bench) unrelated() error {
 func (b *bench) node() error {
 	to := b.set.Topology.Client.Node.Gateway
 	switch b.arm.Fabric {
-	case "veth": // has no node
+	case datapath.FabricVeth: // has no node
 		return nil
-	case "bpf": // the gateway is nobody's address
+	case datapath.FabricBPF: // no link has the gateway's address
 		if to = b.set.Topology.Client.Node.Data; to.Is6() && !b.set.Topology.MultiHost() {
 			return nil // the node has none of IPv6
 		}
@@ -539,7 +540,7 @@ func (b *bench) node() error {
 // neighbours: endpoints find each other anew once they forgot the other's
 // address.
 func (b *bench) neighbours() error {
-	for _, p := range []*place{b.client, b.server} {
+	for _, p := range []*netns{b.client, b.server} {
 		if _, err := p.run("ip", "neigh", "flush", "all"); err != nil {
 			return err
 		}

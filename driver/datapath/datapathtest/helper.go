@@ -77,7 +77,7 @@ func startHelper(rig Rig) (*helper, error) {
 	if err := <-started; err != nil {
 		return nil, fmt.Errorf("start helper: %w", err)
 	}
-	_, err = h.call(bundle.Request{Hello: &bundle.Hello{Schema: bundle.Schema, Node: "local", Blobs: rig.Dir, PeersRoot: rig.Peers}})
+	_, err = h.call(bundle.Request{Hello: &bundle.Hello{Schema: bundle.Schema, Node: "local", Blobs: rig.Dir, ExternalRoot: rig.External}})
 	if err != nil {
 		h.kill()
 		return nil, fmt.Errorf("greet helper: %w: %s", err, h.stderr.String())
@@ -175,7 +175,7 @@ func (h *helper) facts() (map[string]string, error) {
 	return r.Facts, err
 }
 
-// pid is the helper's own, the same for everybody.
+// pid is the helper's own, the same in every namespace.
 func (h *helper) pid() int { return h.cmd.Process.Pid }
 
 // close ends the helper's input and waits until it undid everything.

@@ -32,7 +32,7 @@ func (b *bench) remove() error {
 		return err
 	}
 	var errs []error
-	// As long as we hold them, nobody else's namespaces get their numbers.
+	// As long as they are held, no other namespaces get their numbers.
 	if in := inhabitants(b.client.id, b.server.id); len(in) > 0 {
 		errs = append(errs, fmt.Errorf("an endpoint's namespace is still held: %s", strings.Join(in, ", ")))
 	}
@@ -65,7 +65,7 @@ func (b *bench) asFound() error {
 
 // allowLeft takes out of a difference the empty table that is declared to stay.
 // Of an arm that declares it, it must be there.
-func (b *bench) allowLeft(p *place, diff []string) ([]string, error) {
+func (b *bench) allowLeft(p *netns, diff []string) ([]string, error) {
 	promised, reason := b.arm.promises(promiseUnregistered)
 	if promised || b.set.Topology.Server.Node.Name != p.name {
 		return diff, nil
@@ -116,7 +116,7 @@ func (b *bench) record(n int) {
 }
 
 // realised compares what the kernel holds with N, by the arm's own expectation
-// and beside it: some value counts the policies one by one.
+// and next to it: some value counts the policies one by one.
 func (b *bench) realised(n int, values map[string]float64) error {
 	const frame = 8 // rules or entries at most that are no policy
 	if !slices.ContainsFunc(slices.Collect(maps.Values(values)), func(v float64) bool { return v >= float64(n) && v <= float64(n+frame) }) {
@@ -165,7 +165,7 @@ func (b *bench) size() error {
 	return errors.Join(errs...)
 }
 
-// background is traffic beside an update.
+// background is traffic during an update.
 type background struct {
 	stop  chan struct{}
 	wg    sync.WaitGroup
@@ -478,7 +478,7 @@ func (b *bench) other() error {
 // fresh: counters begin at 0, so after one proof they are small.
 func fresh(values map[string]float64) error {
 	const most = 10000
-	for _, key := range []string{"packets", "dropped", "accepted"} {
+	for _, key := range []string{bundle.CountPackets, bundle.CountDropped, bundle.CountAccepted} {
 		if values[key] > most {
 			return fmt.Errorf("counter %q is %.0f after one proof", key, values[key])
 		}
@@ -520,15 +520,15 @@ func (b *bench) crashAt(when string, set datapath.Setup, middle bool) error {
 	if _, err := h.exec(set.Files, set.Apply[:half]); err != nil {
 		return err
 	}
-	var places []*place
+	var namespaces []*netns
 	for _, name := range []string{"node1", "node2", datapath.Client, datapath.Server} {
-		p, err := openPlace(h, name)
+		p, err := openNetns(h, name)
 		if err != nil && !middle {
 			return err
 		}
 		if err == nil {
 			defer p.close()
-			places = append(places, p)
+			namespaces = append(namespaces, p)
 		}
 	}
 	var rest bundle.Request
@@ -542,33 +542,33 @@ func (b *bench) crashAt(when string, set datapath.Setup, middle bool) error {
 		return err
 	}
 	time.Sleep(crashDelay)
-	objects, err := objectsOf(h, places)
+	objects, err := objectsOf(h, namespaces)
 	if err != nil {
 		return err
 	}
 	h.kill()
-	return nothingLeft(when, objects, places)
+	return nothingLeft(when, objects, namespaces)
 }
 
-// crashDelay is how long the helper is let go on with the step that it is
+// crashDelay is how long the helper may go on with the step that it is
 // killed in.
 const crashDelay = 5 * time.Millisecond
 
 // nothingLeft waits until the kernel took everything of a killed helper away. It
-// closes the namespaces, which it must hold until nobody is in them.
-func nothingLeft(when string, objects []object, places []*place) error {
+// closes the namespaces, which it must hold until no process is in them.
+func nothingLeft(when string, objects []object, namespaces []*netns) error {
 	var errs []error
 	if len(objects) < 2 {
 		errs = append(errs, fmt.Errorf("killed %s: only %v was seen of the helper", when, objects))
 	}
 	var ids []string
-	for _, p := range places {
+	for _, p := range namespaces {
 		ids = append(ids, p.id)
 	}
 	if in := inhabitants(ids...); len(in) > 0 {
 		errs = append(errs, fmt.Errorf("killed %s, a namespace is held: %s", when, strings.Join(in, ", ")))
 	}
-	for _, p := range places {
+	for _, p := range namespaces {
 		p.close()
 	}
 	if stay := left(objects); len(stay) > 0 {

@@ -24,12 +24,12 @@ const (
 	kindProcess = "process"
 )
 
-// object is something of the kernel's that outlives nobody by itself: a BPF
+// object is something of the kernel's that goes away with its last user: a BPF
 // program, map or link by its ID, a process by its PID and start.
 type object struct {
 	kind string
 	id   int
-	note string // of a process its start time, which tells it from a later one
+	note string // of a process its start time, in which a later one of that ID differs
 }
 
 func (o object) String() string {
@@ -63,7 +63,7 @@ func (o object) name() string {
 // objectsOf lists what a helper holds: itself, its descendants and the BPF
 // objects of all of them, and the programs attached in the given namespaces
 // with their maps. Those of other processes of this computer are not in it.
-func objectsOf(h *helper, places []*place) ([]object, error) {
+func objectsOf(h *helper, namespaces []*netns) ([]object, error) {
 	found := map[object]bool{}
 	for _, pid := range append(descendants(h.pid()), h.pid()) {
 		if start := startTime(pid); start != "" {
@@ -73,7 +73,7 @@ func objectsOf(h *helper, places []*place) ([]object, error) {
 			found[o] = true
 		}
 	}
-	for _, p := range places {
+	for _, p := range namespaces {
 		s := state{}
 		for _, v := range views() {
 			if !slices.Contains(programViews(), v.name) {
@@ -220,7 +220,7 @@ func (o object) alive() bool {
 	return !errors.Is(err, os.ErrNotExist)
 }
 
-// leftLimit is how long a busy computer's kernel may take to free what nobody holds.
+// leftLimit is how long a busy computer's kernel may take to free what no process holds.
 const leftLimit = 2 * time.Minute
 
 // left waits until all objects are gone and names those that stay.
@@ -238,8 +238,8 @@ func left(objects []object) []string {
 	return out
 }
 
-// inhabitants waits until nobody but this process is in one of the namespaces,
-// or holds one open, and names who is. A process that is just being started has
+// inhabitants waits until no process but this one is in one of the namespaces,
+// or holds one open, and names the process. One that is just being started has
 // its parent's descriptors for a moment.
 func inhabitants(ids ...string) []string {
 	var out []string

@@ -48,7 +48,7 @@ func sum(parts ...[]byte) uint16 {
 	return ^uint16(s)
 }
 
-// pseudoHeader is what TCP and ICMPv6 checksums cover beside the message.
+// pseudoHeader is what TCP and ICMPv6 checksums cover in addition to the message.
 func pseudoHeader(from, to netip.Addr, proto byte, n int) []byte {
 	out := append(from.AsSlice(), to.AsSlice()...)
 	if from.Is4() {
@@ -130,7 +130,7 @@ func sockaddr(a netip.Addr) (family int, sa unix.Sockaddr) {
 }
 
 // sendRaw sends whole IP packets.
-func (p *place) sendRaw(to netip.Addr, packets ...[]byte) error {
+func (p *netns) sendRaw(to netip.Addr, packets ...[]byte) error {
 	return p.do(func() error {
 		family, dst := sockaddr(to)
 		fd, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
@@ -154,7 +154,7 @@ type segments struct {
 	v6 bool
 }
 
-func (p *place) listenSegments(v6 bool) (s segments, err error) {
+func (p *netns) listenSegments(v6 bool) (s segments, err error) {
 	err = p.do(func() error {
 		family := unix.AF_INET
 		if v6 {
@@ -199,7 +199,7 @@ func (s segments) await(limit time.Duration, fits func(seen) bool) (seen, bool) 
 }
 
 func (s segments) parse(b []byte) (seen, bool) {
-	if !s.v6 { // IPv4 raw sockets hand over the IP header too
+	if !s.v6 { // IPv4 raw sockets pass on the IP header too
 		if len(b) < ip4Header || len(b) < int(b[0]&15)*4 {
 			return seen{}, false
 		}
@@ -237,7 +237,7 @@ func tooBig(router, from, to netip.AddrPort, seq uint32, mtu int) []byte {
 }
 
 // tryPing sends an echo request from an address.
-func (p *place) tryPing(from, to netip.Addr, limit time.Duration) (answer, error) {
+func (p *netns) tryPing(from, to netip.Addr, limit time.Duration) (answer, error) {
 	got := silent
 	err := p.do(func() error {
 		proto, request, reply := unix.IPPROTO_ICMP, byte(8), byte(0)

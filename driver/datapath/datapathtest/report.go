@@ -18,7 +18,7 @@ type Report struct {
 	took    map[string]time.Duration     // by check, summed
 	ended   int                          // arms that are through
 
-	// Progress gets a line for every arm that is through; nil if nobody wants it.
+	// Progress gets a line for every arm that is through; nil for none.
 	Progress io.Writer
 	// Of is how many arms there are in all, for Progress.
 	Of int

@@ -55,12 +55,12 @@ type exception struct {
 	reason  string
 }
 
-// ours: a filter of this mechanism that has policies and was not written by others.
+// ours: a filter of this mechanism that has policies and is hookbed's own.
 func (a Arm) ours(mechanism string) bool {
-	return a.entry.Mechanism == mechanism && a.entry.Peer == "" && !a.NoPolicies
+	return a.entry.Mechanism == mechanism && a.entry.External == "" && !a.NoPolicies
 }
 
-// stateless: a filter that knows no connections.
+// stateless: a filter without connection tracking.
 func (a Arm) stateless() bool { return a.entry.RegimeOf(a.Options) == catalog.Stateless }
 
 // namesPorts: the arm's policies admit some ports and protocols of a source,
@@ -68,7 +68,7 @@ func (a Arm) stateless() bool { return a.entry.RegimeOf(a.Options) == catalog.St
 func (a Arm) namesPorts() bool { return !a.Is(optPolicy, levelL3) && !admitsByDefault(a) }
 
 // admitsByDefault: what no policy names is admitted, so most promises come true
-// without anybody's doing.
+// by themselves.
 func admitsByDefault(a Arm) bool { return a.NoPolicies || a.Is(optAction, levelDeny) }
 
 // exceptions is the one table of what arms do not promise.

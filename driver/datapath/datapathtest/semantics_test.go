@@ -37,10 +37,10 @@ func TestOneEntryMakesArmsWithTheirPromises(t *testing.T) {
 }
 
 // Every entry says enough of its filter for promises to follow: a mechanism or whose
-// it is, a structure or that an option says it, and who asks the policies.
+// it is, a structure or that an option says it, and what looks up the policies.
 func TestTheCatalogSaysWhatFiltersAre(t *testing.T) {
 	for _, d := range datapath.Catalog() {
-		own := len(d.Keys) > 0 // the user's: nobody knows
+		own := len(d.Keys) > 0 // the user's: not known
 		defaults := map[string]string{}
 		for _, o := range d.Options {
 			defaults[o.Key] = o.Allowed[0]
@@ -59,13 +59,13 @@ func TestTheCatalogSaysWhatFiltersAre(t *testing.T) {
 		case d.NoPolicies:
 		case regime == "" || len(d.Protocols) == 0:
 			t.Errorf("%s has policies, the regime %q and the protocols %v", d.Name, regime, d.Protocols)
-		case d.Peer == "" && (d.Mechanism == "" || d.Structure == "" || d.Structure == catalog.Nothing):
+		case d.External == "" && (d.Mechanism == "" || d.Structure == "" || d.Structure == catalog.Nothing):
 			t.Errorf("%s has policies, the mechanism %q and the structure %q", d.Name, d.Mechanism, d.Structure)
 		}
 	}
 }
 
-// An option is about one thing, whoever has it.
+// An option is about one thing, whichever filter has it.
 func TestOptionsHaveOneRole(t *testing.T) {
 	roles := map[string]plan.Option{}
 	for _, d := range datapath.Catalog() {

@@ -23,13 +23,13 @@ type state map[string]string
 // view is one way to look at a namespace.
 type view struct {
 	name string
-	look func(p *place) (string, error)
+	look func(p *netns) (string, error)
 }
 
 // views lists all. Tools that a machine lacks left nothing there.
 func views() []view {
 	tool := func(argv ...string) view {
-		return view{strings.Join(argv, " "), func(p *place) (string, error) {
+		return view{strings.Join(argv, " "), func(p *netns) (string, error) {
 			out, err := p.run(argv...)
 			if err != nil && !toolExists(argv[0]) {
 				return "", nil
@@ -37,9 +37,9 @@ func views() []view {
 			return out, err
 		}}
 	}
-	// One process for all that ip can tell.
+	// One process for all that ip can show.
 	ip := func(name, family string, commands ...string) view {
-		return view{name, func(p *place) (string, error) {
+		return view{name, func(p *netns) (string, error) {
 			return p.feed(strings.Join(commands, "\n")+"\n", "ip", "-d", "-o", family, "-batch", "-")
 		}}
 	}
@@ -76,7 +76,7 @@ func toolExists(name string) bool {
 }
 
 // look takes the state of a namespace.
-func look(p *place) (state, error) {
+func look(p *netns) (state, error) {
 	s := state{}
 	for _, v := range views() {
 		text, err := v.look(p)
@@ -118,7 +118,7 @@ func differences(before, after state) []string {
 }
 
 // tcObjects lists qdiscs and the filters at both hooks of every link.
-func tcObjects(p *place) (string, error) {
+func tcObjects(p *netns) (string, error) {
 	links, err := p.links()
 	if err != nil {
 		return "", err
@@ -157,7 +157,7 @@ func describeFilter(f netlink.Filter) string {
 	return fmt.Sprintf("%s priority %d", f.Type(), f.Attrs().Priority)
 }
 
-func (p *place) links() (links []netlink.Link, err error) {
+func (p *netns) links() (links []netlink.Link, err error) {
 	err = p.do(func() error {
 		links, err = netlink.LinkList()
 		return err
@@ -167,7 +167,7 @@ func (p *place) links() (links []netlink.Link, err error) {
 
 // attachedPrograms lists programs that the tools of older distributions do not
 // show: those of tcx and netkit hooks (Linux 6.6, 6.7).
-func attachedPrograms(p *place) (string, error) {
+func attachedPrograms(p *netns) (string, error) {
 	// Before, the kernel has no such hooks, and calls the question invalid.
 	if v, err := features.LinuxVersionCode(); err != nil || v < 6<<16|6<<8 {
 		return "", err
@@ -197,7 +197,7 @@ func attachedPrograms(p *place) (string, error) {
 	return b.String(), err
 }
 
-func offloads(p *place) (string, error) {
+func offloads(p *netns) (string, error) {
 	links, err := p.links()
 	if err != nil {
 		return "", err
@@ -229,7 +229,7 @@ func ownSysctls() []string {
 }
 
 // sysctls reads those of the namespace.
-func sysctls(p *place) (string, error) {
+func sysctls(p *netns) (string, error) {
 	var b strings.Builder
 	err := p.do(func() error {
 		for _, dir := range []string{"ipv4", "ipv6", "bridge", "core"} {

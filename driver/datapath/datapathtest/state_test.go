@@ -18,10 +18,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// freshPlace makes a namespace of the test's own with a veth pair in it.
-func freshPlace(t *testing.T) *place {
+// freshNetns makes a namespace of the test's own with a veth pair in it.
+func freshNetns(t *testing.T) *netns {
 	t.Helper()
-	var p *place
+	var p *netns
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // the thread ends with the namespace
@@ -29,7 +29,7 @@ func freshPlace(t *testing.T) *place {
 		if err == nil {
 			var f *os.File
 			f, err = os.Open("/proc/thread-self/ns/net")
-			p = &place{name: "fresh", file: f}
+			p = &netns{name: "fresh", file: f}
 		}
 		done <- err
 	}()
@@ -42,27 +42,27 @@ func freshPlace(t *testing.T) *place {
 		p.must(t, "ip", "link", "set", l, "up")
 	}
 	p.must(t, "ip", "addr", "add", "198.18.1.1/24", "dev", "a0")
-	if err := p.settle(); err != nil {
+	if err := p.awaitAddresses(); err != nil {
 		t.Fatal(err)
 	}
 	return p
 }
 
-func (p *place) must(t *testing.T, argv ...string) {
+func (p *netns) must(t *testing.T, argv ...string) {
 	t.Helper()
 	if _, err := p.run(argv...); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (p *place) mustFeed(t *testing.T, input string, argv ...string) {
+func (p *netns) mustFeed(t *testing.T, input string, argv ...string) {
 	t.Helper()
 	if _, err := p.feed(input, argv...); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func mustLook(t *testing.T, p *place) state {
+func mustLook(t *testing.T, p *netns) state {
 	t.Helper()
 	s, err := look(p)
 	if err != nil {
@@ -74,18 +74,18 @@ func mustLook(t *testing.T, p *place) state {
 // leftover is something that a datapath might leave, and how it shows.
 type leftover struct {
 	name  string
-	leave func(t *testing.T, p *place)
+	leave func(t *testing.T, p *netns)
 	shows string // part of a line of the difference
 }
 
 // command leaves what a tool does.
 func command(shows string, argv ...string) leftover {
-	return leftover{strings.Join(argv, " "), func(t *testing.T, p *place) { p.must(t, argv...) }, shows}
+	return leftover{strings.Join(argv, " "), func(t *testing.T, p *netns) { p.must(t, argv...) }, shows}
 }
 
 func leftovers() []leftover {
 	restore := func(tool, rule, shows string) leftover {
-		return leftover{tool, func(t *testing.T, p *place) {
+		return leftover{tool, func(t *testing.T, p *netns) {
 			p.mustFeed(t, "*filter\n-A INPUT "+rule+" -j DROP\nCOMMIT\n", tool+"-restore", "--noflush")
 		}, shows}
 	}
@@ -101,21 +101,21 @@ func leftovers() []leftover {
 		command("198.18.1.77", "ip", "neigh", "add", "198.18.1.77", "lladdr", "02:00:00:00:00:77", "dev", "a0", "nud", "permanent"),
 		command("198.18.1.78", "ip", "neigh", "add", "proxy", "198.18.1.78", "dev", "a0"),
 		command("clsact", "tc", "qdisc", "add", "dev", "a0", "clsact"),
-		{"filter of tc", func(t *testing.T, p *place) { attachTC(t, p, "a0") }, "ingress filter bpf leftover program"},
-		{"tcx", func(t *testing.T, p *place) { attachTCX(t, p, "a0") }, "program"},
-		{"XDP", func(t *testing.T, p *place) { attachXDP(t, p, "a0") }, "xdp"},
+		{"filter of tc", func(t *testing.T, p *netns) { attachTC(t, p, "a0") }, "ingress filter bpf leftover program"},
+		{"tcx", func(t *testing.T, p *netns) { attachTCX(t, p, "a0") }, "program"},
+		{"XDP", func(t *testing.T, p *netns) { attachXDP(t, p, "a0") }, "xdp"},
 		command("table ip left", "nft", "add", "table", "ip", "left"),
-		{"bridge table", func(t *testing.T, p *place) {
+		{"bridge table", func(t *testing.T, p *netns) {
 			p.mustFeed(t, "table bridge left { chain c { type filter hook forward priority 0; counter drop; }; }\n", "nft", "-f", "-")
 		}, "table bridge left"},
 		restore("iptables-legacy", "-s 198.19.0.1/32", "-j DROP"),
 		restore("ip6tables-legacy", "-s 2001:2::1/128", "-j DROP"),
 		restore("iptables-nft", "-s 198.19.0.1/32", "ip saddr 198.19.0.1 counter drop"),
-		{"an empty legacy table", func(t *testing.T, p *place) { p.must(t, "iptables-legacy", "-S") }, "*filter"},
+		{"an empty legacy table", func(t *testing.T, p *netns) { p.must(t, "iptables-legacy", "-S") }, "*filter"},
 		command("create left hash:ip", "ipset", "create", "left", "hash:ip"),
-		{"sysctl", func(t *testing.T, p *place) { setSysctl(t, p, "net/ipv4/ip_forward", "1") }, "ip_forward = 1"},
-		{"sysctl of a link", func(t *testing.T, p *place) { setSysctl(t, p, "net/ipv4/conf/a0/proxy_arp", "1") }, "proxy_arp = 1"},
-		{"offload", func(t *testing.T, p *place) { switchOff(t, p, "a0", "tx-tcp-segmentation") }, "tx-tcp-segmentation false"},
+		{"sysctl", func(t *testing.T, p *netns) { setSysctl(t, p, "net/ipv4/ip_forward", "1") }, "ip_forward = 1"},
+		{"sysctl of a link", func(t *testing.T, p *netns) { setSysctl(t, p, "net/ipv4/conf/a0/proxy_arp", "1") }, "proxy_arp = 1"},
+		{"offload", func(t *testing.T, p *netns) { switchOff(t, p, "a0", "tx-tcp-segmentation") }, "tx-tcp-segmentation false"},
 	}
 }
 
@@ -125,7 +125,7 @@ func TestDifferenceNoticesEveryLeftover(t *testing.T) {
 	for _, l := range leftovers() {
 		t.Run(l.name, func(t *testing.T) {
 			t.Parallel()
-			p := freshPlace(t)
+			p := freshNetns(t)
 			before := mustLook(t, p)
 			if diff := differences(before, mustLook(t, p)); len(diff) > 0 {
 				t.Fatalf("an untouched namespace differs: %q", diff)
@@ -153,7 +153,7 @@ func passing(t *testing.T, kind ebpf.ProgramType, verdict int32) *ebpf.Program {
 	return prog
 }
 
-func (p *place) index(t *testing.T, name string) (index int) {
+func (p *netns) index(t *testing.T, name string) (index int) {
 	t.Helper()
 	err := p.do(func() error {
 		l, err := netlink.LinkByName(name)
@@ -168,7 +168,7 @@ func (p *place) index(t *testing.T, name string) (index int) {
 	return index
 }
 
-func attachTC(t *testing.T, p *place, name string) {
+func attachTC(t *testing.T, p *netns, name string) {
 	t.Helper()
 	prog, index := passing(t, ebpf.SchedCLS, 0), p.index(t, name)
 	p.must(t, "tc", "qdisc", "add", "dev", name, "clsact")
@@ -183,7 +183,7 @@ func attachTC(t *testing.T, p *place, name string) {
 	}
 }
 
-func attachTCX(t *testing.T, p *place, name string) {
+func attachTCX(t *testing.T, p *netns, name string) {
 	t.Helper()
 	prog, index := passing(t, ebpf.SchedCLS, 0), p.index(t, name)
 	err := p.do(func() error {
@@ -198,7 +198,7 @@ func attachTCX(t *testing.T, p *place, name string) {
 	}
 }
 
-func attachXDP(t *testing.T, p *place, name string) {
+func attachXDP(t *testing.T, p *netns, name string) {
 	t.Helper()
 	prog, index := passing(t, ebpf.XDP, 2), p.index(t, name)
 	err := p.do(func() error {
@@ -213,14 +213,14 @@ func attachXDP(t *testing.T, p *place, name string) {
 	}
 }
 
-func setSysctl(t *testing.T, p *place, key, value string) {
+func setSysctl(t *testing.T, p *netns, key, value string) {
 	t.Helper()
 	if err := p.do(func() error { return os.WriteFile(filepath.Join("/proc/sys", key), []byte(value), 0o644) }); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func switchOff(t *testing.T, p *place, name, feature string) {
+func switchOff(t *testing.T, p *netns, name, feature string) {
 	t.Helper()
 	err := p.do(func() error {
 		e, err := ethtool.NewEthtool()
@@ -235,11 +235,11 @@ func switchOff(t *testing.T, p *place, name, feature string) {
 	}
 }
 
-// TestAttachedProgramsAreFound: their IDs are how the suite knows which
+// TestAttachedProgramsAreFound: by their IDs the suite knows which
 // programs of this computer are an arm's.
 func TestAttachedProgramsAreFound(t *testing.T) {
-	p := freshPlace(t)
-	want := map[string]func(*testing.T, *place, string){"a0": attachTC, "b0": attachXDP}
+	p := freshNetns(t)
+	want := map[string]func(*testing.T, *netns, string){"a0": attachTC, "b0": attachXDP}
 	for name, attach := range want {
 		attach(t, p, name)
 	}
@@ -251,7 +251,7 @@ func TestAttachedProgramsAreFound(t *testing.T) {
 
 // TestObjectsThatStayAreNamed: programs, maps, links and processes.
 func TestObjectsThatStayAreNamed(t *testing.T) {
-	p := freshPlace(t)
+	p := freshNetns(t)
 	index := p.index(t, "a0")
 	prog := passing(t, ebpf.XDP, 2)
 	m, err := ebpf.NewMap(&ebpf.MapSpec{Name: "leftover", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
@@ -302,7 +302,7 @@ func TestObjectsThatStayAreNamed(t *testing.T) {
 
 // TestInhabitantsAreSeen: a process in a namespace, and one that only holds it.
 func TestInhabitantsAreSeen(t *testing.T) {
-	p := freshPlace(t)
+	p := freshNetns(t)
 	id, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(p.file.Fd())))
 	if err != nil {
 		t.Fatal(err)

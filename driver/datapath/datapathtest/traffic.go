@@ -64,7 +64,7 @@ func network(p protocol, a netip.Addr) string {
 }
 
 // try sends a flow's first packet to an address and waits for the answer.
-func (p *place) try(f flow, to netip.Addr, limit time.Duration) (answer, error) {
+func (p *netns) try(f flow, to netip.Addr, limit time.Duration) (answer, error) {
 	switch f.proto {
 	case tcp:
 		return p.tryTCP(f, to, limit)
@@ -75,7 +75,7 @@ func (p *place) try(f flow, to netip.Addr, limit time.Duration) (answer, error) 
 	}
 }
 
-// answerOf tells silence, refusal and a broken test apart.
+// answerOf says whether an error is silence, a refusal, or a broken test.
 func answerOf(err error) (answer, error) {
 	var timeout net.Error
 	switch {
@@ -91,7 +91,7 @@ func answerOf(err error) (answer, error) {
 }
 
 // dial connects within a limit.
-func (p *place) dial(from netip.Addr, to netip.AddrPort, limit time.Duration) (*net.TCPConn, error) {
+func (p *netns) dial(from netip.Addr, to netip.AddrPort, limit time.Duration) (*net.TCPConn, error) {
 	var conn net.Conn
 	err := p.do(func() error {
 		d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), Timeout: limit, KeepAlive: -1}
@@ -114,7 +114,7 @@ func hangUp(c *net.TCPConn) {
 
 // tryTCP connects, and once more where a neighbour was not found: a busy computer's
 // may answer after the kernel gave it up.
-func (p *place) tryTCP(f flow, to netip.Addr, limit time.Duration) (answer, error) {
+func (p *netns) tryTCP(f flow, to netip.Addr, limit time.Duration) (answer, error) {
 	for end := time.Now().Add(limit); ; time.Sleep(20 * time.Millisecond) {
 		conn, err := p.dial(f.from, netip.AddrPortFrom(to, uint16(f.port)), max(time.Until(end), time.Millisecond))
 		if err == nil {
@@ -126,7 +126,7 @@ func (p *place) tryTCP(f flow, to netip.Addr, limit time.Duration) (answer, erro
 	}
 }
 
-func (p *place) tryUDP(f flow, to netip.Addr, limit time.Duration) (answer, error) {
+func (p *netns) tryUDP(f flow, to netip.Addr, limit time.Duration) (answer, error) {
 	c, err := p.udpTo(f.from, netip.AddrPortFrom(to, uint16(f.port)))
 	if err != nil {
 		return "", err
@@ -145,7 +145,7 @@ func patiently(limit time.Duration, try func(time.Duration) (answer, error)) (an
 	}
 }
 
-func (p *place) udpTo(from netip.Addr, to netip.AddrPort) (c *net.UDPConn, err error) {
+func (p *netns) udpTo(from netip.Addr, to netip.AddrPort) (c *net.UDPConn, err error) {
 	err = p.do(func() error {
 		var err error
 		c, err = net.DialUDP(network(udp, to.Addr()), net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), net.UDPAddrFromAddrPort(to))
@@ -166,7 +166,7 @@ func exchange(c net.Conn, n int, limit time.Duration) (answer, error) {
 	return answerOf(err)
 }
 
-// again is after how long what nobody sends again by itself, a datagram or a
+// again is after how long what the kernel does not send again by itself, a datagram or a
 // ping, is sent once more: one may get lost while addresses are resolved. What
 // must be dropped is sent once.
 const again = time.Second
@@ -182,7 +182,7 @@ type services struct {
 }
 
 // serve opens echoes on the given ports of an address.
-func (p *place) serve(addr netip.Addr, ports ...int) (*services, error) {
+func (p *netns) serve(addr netip.Addr, ports ...int) (*services, error) {
 	s := &services{conns: map[net.Conn]bool{}, datagrams: map[int]int{}}
 	err := p.do(func() error {
 		for _, port := range ports {
@@ -285,7 +285,7 @@ func (s *services) close() {
 
 // adopt gives a link the addresses that it lacks, so that packets can be sent
 // from them.
-func (p *place) adopt(linkName string, addrs []netip.Addr) error {
+func (p *netns) adopt(linkName string, addrs []netip.Addr) error {
 	return p.do(func() error {
 		l, err := netlink.LinkByName(linkName)
 		if err != nil {

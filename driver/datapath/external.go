@@ -14,7 +14,7 @@ import (
 	"hookbed/driver/plan"
 )
 
-// Filters that others wrote.
+// Filters of other projects.
 const (
 	filterXDPFilter = "xdp-filter"
 	filterBPFilter  = "bpfilter"
@@ -30,26 +30,26 @@ const (
 	hookXDP     = "xdp"
 )
 
-// NeedsPeers says whether a cell's filter is one that others wrote, which the
-// lab then has to have.
-func NeedsPeers(cell plan.Cell) bool {
-	return slices.ContainsFunc(peerFilters(), func(f filter) bool { return f.peer != "" && f.name == cell.Get(plan.FactorFilter) })
+// NeedsExternal says whether a cell's filter is of another project; the lab must then have
+// its programs.
+func NeedsExternal(cell plan.Cell) bool {
+	return slices.ContainsFunc(externalFilters(), func(f filter) bool { return f.external != "" && f.name == cell.Get(plan.FactorFilter) })
 }
 
-func peerFilters() []filter {
+func externalFilters() []filter {
 	return []filter{
 		{
-			name: filterXDPFilter, inside: true, render: xdpFilterPeer,
-			nature:  nature{mechanism: catalog.XDP, structure: catalog.Hash, regime: catalog.Stateless, peer: "xdp-tools"},
-			doc:     "xdp-filter of xdp-tools, a peer: an XDP hash of addresses; stateless; names no port beside an address, so an upper bound",
+			name: filterXDPFilter, inside: true, render: renderXDPFilter,
+			nature:  nature{mechanism: catalog.XDP, structure: catalog.Hash, regime: catalog.Stateless, external: "xdp-tools"},
+			doc:     "xdp-filter of xdp-tools, external: an XDP hash of addresses; stateless; names no port with an address, so an upper bound",
 			options: slices.Concat([]plan.Option{xdpFilterPolicy()}, policyOptions()[1:], xdpOptions()),
 			refuse:  refuseFirst(refuseXDPFilter, refuseMatch, refuseXDP),
 		},
 		{
-			name: filterBPFilter, inside: true, render: bpfilterPeer,
+			name: filterBPFilter, inside: true, render: renderBPFilter,
 			// Mechanism and structure are as its options say.
-			nature: nature{regime: catalog.Stateless, peer: "bpfilter"},
-			doc:    "bpfilter 0.6, a peer: rules compiled into one eBPF program, as a list or a set; stateless, no connection tracking",
+			nature: nature{regime: catalog.Stateless, external: "bpfilter"},
+			doc:    "bpfilter 0.6, external: rules compiled into one eBPF program, as a list or a set; stateless, no connection tracking",
 			options: slices.Concat(policyOptions(), []plan.Option{
 				{Key: optForm, Allowed: []string{formSet, formLinear}, Doc: "one rule that asks a hash of the policies, or one rule for each"},
 				{Key: optHook, Allowed: []string{hookTC, hookInput, hookForward, hookXDP},
@@ -68,7 +68,7 @@ func xdpFilterPolicy() plan.Option {
 	return o
 }
 
-func refuseXDPFilter(_ plan.Lab, _, _ string, o map[string]string) string {
+func refuseXDPFilter(_ plan.Lab, _ fabric, _ string, o map[string]string) string {
 	switch o[optPolicy] {
 	case policyL4:
 		return fmt.Sprintf("xdp-filter admits or drops by address OR by port, and cannot ask for both; write policy = %q, or filter = %q", policyL3, "xdp-hash")
@@ -78,14 +78,14 @@ func refuseXDPFilter(_ plan.Lab, _, _ string, o map[string]string) string {
 	return ""
 }
 
-func refuseBPFilter(_ plan.Lab, fabric, _ string, o map[string]string) string {
+func refuseBPFilter(_ plan.Lab, fa fabric, _ string, o map[string]string) string {
 	switch {
 	case o[optForm] == formSet && o[optMatch] != matchLast:
 		return fmt.Sprintf("a set has no order; remove match, or write form = %q", formLinear)
-	case o[optHook] == hookXDP && fabric == fabricBPF: // it is generic XDP
-		return fmt.Sprintf("generic XDP does not see what was redirected, which is all that fabric %q delivers; write hook = %q", fabricBPF, hookTC)
-	case o[optHook] == hookForward && (fabric == fabricBPF || fabric == fabricVeth):
-		return fmt.Sprintf("fabric %q takes packets past the node's netfilter; write hook = %q", fabric, hookInput)
+	case o[optHook] == hookXDP && fa.redirects: // it is generic XDP
+		return fmt.Sprintf("generic XDP does not see what was redirected, which is all that fabric %q delivers; write hook = %q", fa.name, hookTC)
+	case o[optHook] == hookForward && fa.pastNetfilter:
+		return fmt.Sprintf("fabric %q takes packets past the node's netfilter; write hook = %q", fa.name, hookInput)
 	}
 	return ""
 }
@@ -101,9 +101,9 @@ const (
 	xdpFilterTarget   = 2 // its destination
 )
 
-// xdpFilterPeer loads xdp-filter by its own command, and fills the map that it
+// renderXDPFilter loads xdp-filter by its own command, and fills the map that it
 // made in batches: its command adds one address a process, 3 ms each.
-func xdpFilterPeer(r *renderer) error {
+func renderXDPFilter(r *renderer) error {
 	at := r.edge()
 	handle := filterXDPFilter + "@" + at.node.Name
 	table := "filter_" + r.six(familyIPv4, familyIPv6)
@@ -122,11 +122,11 @@ func xdpFilterPeer(r *renderer) error {
 	r.apply(at.node, at.in, bundle.Tool{
 		Do:     bundle.Program{Argv: []string{"xdp-filter", "load", "{name:" + at.link + "}", "-m", mode, "-f", r.six(familyIPv4, familyIPv6), "-p", otherwise}},
 		Undo:   &bundle.Program{Argv: []string{"xdp-filter", "unload", "{name:" + at.link + "}"}},
-		Metric: metricAttach,
+		Metric: bundle.MetricAttach,
 	})
 	r.apply(at.node, at.in, bundle.AdoptBPF{Handle: handle, Pins: xdpFilterPins, Maps: []string{table, xdpFilterStats}, Link: at.link, Hook: hook})
 	counter := &bundle.BPFCounter{Handle: handle, Stats: xdpFilterStats, Ranges: []bundle.StatRange{
-		{Key: "dropped", First: 0, Count: 2}, {Key: "accepted", First: 2, Count: 1}, // XDP_ABORTED, XDP_DROP; XDP_PASS
+		{Key: bundle.CountDropped, First: 0, Count: 2}, {Key: bundle.CountAccepted, First: 2, Count: 1}, // XDP_ABORTED, XDP_DROP; XDP_PASS
 	}}
 	r.Hook = &Hook{Node: at.node.Name, From: bundle.Counter{BPF: counter}}
 	r.guard(at.node, "", bundle.Guard{Handle: handle, JIT: true})
@@ -138,18 +138,15 @@ func xdpFilterPeer(r *renderer) error {
 	r.apply(at.node, "", bundle.FillMap{Handle: handle, Map: table, File: r.file(table, []byte(lines))})
 	r.expectEntries(table, entries)
 	one := r.file("update."+table, []byte(xdpFilterLine(r.policies.extra(r.Topology.IPv6).Source.Addr(), xdpFilterSource)))
-	r.update(at.node, "", bundle.FillMap{Handle: handle, Map: table, File: one, Metric: MetricUpdate})
-	r.revert(at.node, "", bundle.FillMap{Handle: handle, Map: table, File: one, Delete: true, Metric: MetricUpdate})
+	r.update(at.node, "", bundle.FillMap{Handle: handle, Map: table, File: one, Metric: bundle.MetricUpdate})
+	r.revert(at.node, "", bundle.FillMap{Handle: handle, Map: table, File: one, Delete: true, Metric: bundle.MetricUpdate})
 	return nil
 }
-
-// metricAttach is how long loading a program of others took, apart from its policies.
-const metricAttach = "attach_seconds"
 
 // xdpFilterEntries are the policies as entries of xdp-filter's map, and, where
 // the rest is dropped, those without which no neighbour could be found: it
 // judges ARP and neighbour discovery by the same list.
-func (r *renderer) xdpFilterEntries(at place) (lines string, n int) {
+func (r *renderer) xdpFilterEntries(at attachPoint) (lines string, n int) {
 	var b strings.Builder
 	for _, p := range r.policies.list {
 		b.WriteString(xdpFilterLine(p.Source.Addr(), xdpFilterSource))
@@ -176,18 +173,18 @@ func (r *renderer) xdpFilterEntries(at place) (lines string, n int) {
 }
 
 // neighbours are the addresses from which ARP and neighbour discovery come in at
-// a place, beside the client's own.
-func (r *renderer) neighbours(at place) []netip.Addr {
+// an attach point, without the client's own.
+func (r *renderer) neighbours(at attachPoint) []netip.Addr {
 	switch {
 	case at.in == "":
 		return []netip.Addr{r.Topology.Client.Node.Data}
-	case r.fabric() == fabricBridge:
+	case r.fabric.bridged:
 		return []netip.Addr{r.Topology.Server.Node.Gateway}
 	}
 	return nil // they are permanent entries, or the client's
 }
 
-// solicitedNode is the multicast group on which an IPv6 address is asked for
+// solicitedNode is the multicast group to which solicitations of an IPv6 address go
 // (RFC 4291, 2.7.1).
 func solicitedNode(a netip.Addr) netip.Addr {
 	b, low := netip.MustParseAddr("ff02::1:ff00:0").As16(), a.As16()
@@ -211,8 +208,8 @@ const (
 	bpfilterLimit = 300
 )
 
-// bpfilterPeer starts bpfilter's daemon and has it load one chain.
-func bpfilterPeer(r *renderer) error {
+// renderBPFilter starts bpfilter's daemon and has it load one chain.
+func renderBPFilter(r *renderer) error {
 	node, in := r.Topology.Server.Node, Server
 	if r.cell.Get(optHook) == hookForward {
 		in = ""
@@ -235,7 +232,7 @@ func bpfilterPeer(r *renderer) error {
 	r.guard(node, "", bundle.Guard{Handle: handle, JIT: true})
 	r.realised = append(r.realised, bundle.Expect{
 		What: fmt.Sprintf("counters of bpfilter's %d rules, its policy and its errors", chain.frame+chain.rules),
-		Key:  "slots", Op: bundle.Equal, Value: uint64(chain.frame + chain.rules + 2),
+		Key:  bundle.CountSlots, Op: bundle.Equal, Value: uint64(chain.frame + chain.rules + 2),
 	})
 	if chain.elements > 0 {
 		counter.Maps = append(counter.Maps, bpfilterSet)
@@ -244,7 +241,7 @@ func bpfilterPeer(r *renderer) error {
 	if r.policies.size() > 0 {
 		extra := r.policies.extra(r.Topology.IPv6)
 		swap := func(stdin string) bundle.Tool {
-			return bundle.Tool{Metric: MetricUpdate, Do: bundle.Program{
+			return bundle.Tool{Metric: bundle.MetricUpdate, Do: bundle.Program{
 				Argv: []string{"bfcli", "chain", "update", "--name", bpfilterChain, "--from-file", "/proc/self/fd/0"}, Stdin: stdin, Timeout: bpfilterLimit,
 			}}
 		}
@@ -265,17 +262,17 @@ type bfChain struct {
 
 // ranges say what the indices of the chain's counters mean.
 func (c bfChain) ranges(deny bool) []bundle.StatRange {
-	hit, miss := "accepted", "dropped"
+	hit, miss := bundle.CountAccepted, bundle.CountDropped
 	if deny {
 		hit, miss = miss, hit
 	}
 	if c.rules == 0 {
-		miss = "passed"
+		miss = bundle.CountPassed
 	}
 	at := uint32(c.frame + c.rules)
 	out := []bundle.StatRange{{Key: hit, First: uint32(c.frame), Count: uint32(c.rules)}, {Key: miss, First: at, Count: 1}, {Key: "errors", First: at + 1, Count: 1}}
 	if c.frame > 0 {
-		out = append(out, bundle.StatRange{Key: "passed", Count: uint32(c.frame)})
+		out = append(out, bundle.StatRange{Key: bundle.CountPassed, Count: uint32(c.frame)})
 	}
 	return out
 }
@@ -361,7 +358,7 @@ func (r *renderer) bpfilterRule(p bpf.Policy) string {
 
 // bpfilterSets is the match of all policies by one set, and how many elements
 // it has. A set of prefixes can have no ports in it, so the port that all of
-// them share is matched beside it, and the control connection has a rule.
+// them share is matched next to it, and the control connection has a rule.
 func (r *renderer) bpfilterSets(all []bpf.Policy) (rules []string, elements int) {
 	ip := r.bpfilterIP()
 	port := protocolName(r.policies.proto) + ".dport"

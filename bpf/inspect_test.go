@@ -34,7 +34,7 @@ const (
 	ownStats = "#include \"stats.h\"\n"
 )
 
-// aMap is a map of one's own as C text.
+// aMap is a map of a user's own as C text.
 func aMap(name, kind, key, value, entries string) string {
 	return "struct { __uint(type, " + kind + "); __uint(max_entries, " + entries + "); " + key + "; " + value + "; __uint(map_flags, 1); } " + name + " SEC(\".maps\");\n"
 }
@@ -43,8 +43,8 @@ func statsOf(kind, value, entries string) string {
 	return strings.Replace(aMap("stats", kind, "__type(key, __u32)", "__uint(value_size, "+value+")", entries), " __uint(map_flags, 1);", "", 1)
 }
 
-// TestExamineFindsWhatAnObjectLacks: by the file alone, before any kernel sees it.
-func TestExamineFindsWhatAnObjectLacks(t *testing.T) {
+// TestInspectFindsWhatAnObjectLacks: by the file alone, before any kernel sees it.
+func TestInspectFindsWhatAnObjectLacks(t *testing.T) {
 	whole := compile(t, ownHead+ownStats+ownProgram)
 	uncounted := compile(t, ownHead+ownProgram)
 	for name, c := range map[string]struct {
@@ -79,7 +79,7 @@ func TestExamineFindsWhatAnObjectLacks(t *testing.T) {
 		"room enough": {compile(t, ownHead+ownStats+ownProgram+aMap("policy", "BPF_MAP_TYPE_HASH", "__type(key, __u64)", "__type(value, __u64)", "5")),
 			Demand{Program: "pass", XDP: true, Tables: map[string]uint32{MapPolicy: 5}}, "", ""},
 	} {
-		got := Examine(c.object, c.demand)
+		got := Inspect(c.object, c.demand)
 		switch {
 		case c.want == "" && len(got) > 0:
 			t.Errorf("%s: %+v", name, got)
@@ -89,19 +89,19 @@ func TestExamineFindsWhatAnObjectLacks(t *testing.T) {
 	}
 }
 
-// TestExamineRefusesPrograms that are no BPF: this test's own file is an ELF.
-func TestExamineRefusesPrograms(t *testing.T) {
+// TestInspectRefusesPrograms that are no BPF: this test's own file is an ELF.
+func TestInspectRefusesPrograms(t *testing.T) {
 	own, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := Examine(own, Demand{Program: "main"}); len(got) != 1 || !strings.Contains(got[0].What, "is no BPF object") {
+	if got := Inspect(own, Demand{Program: "main"}); len(got) != 1 || !strings.Contains(got[0].What, "is no BPF object") {
 		t.Errorf("%.300v", got)
 	}
 }
 
-// TestExamineAcceptsOurs: with every structure whose maps users can name.
-func TestExamineAcceptsOurs(t *testing.T) {
+// TestInspectAcceptsOwnObjects: with every structure whose maps users can name.
+func TestInspectAcceptsOwnObjects(t *testing.T) {
 	for _, s := range []Structure{StructureLinear, StructureHash, StructureLPM} {
 		for _, v6 := range []bool{false, true} {
 			for _, d := range []struct {
@@ -116,7 +116,7 @@ func TestExamineAcceptsOurs(t *testing.T) {
 				for _, name := range d.tables {
 					d.Tables[name] = 1
 				}
-				if got := Examine(d.object, d.Demand); len(got) > 0 || len(d.Tables) == 0 {
+				if got := Inspect(d.object, d.Demand); len(got) > 0 || len(d.Tables) == 0 {
 					t.Errorf("structure %d, tables %v: %+v", s, d.Tables, got)
 				}
 			}

@@ -2,16 +2,16 @@ package bundle
 
 import "strings"
 
-// The steps of filters that others wrote. They run as they come, from a root
-// file system of their own (Hello.PeersRoot), or as the user's own scripts.
+// The steps of external filters, those of other projects. They run as they come, from a root
+// file system of their own (Hello.ExternalRoot), or as the user's own scripts.
 
 // Program is something to run that is not the helper's own.
 //
-// In Argv, Stdin and Env the text "{index:LINK}" stands for the ifindex and
-// "{name:LINK}" for the name of a link in the step's namespace ("peer:" names
-// allowed), in Argv and Env "{dir}" for the script's working directory.
+// In Argv, Stdin and Env the text "{index:LINK}" is replaced by the ifindex and
+// "{name:LINK}" by the name of a link in the step's namespace ("peer:" names
+// allowed), in Argv and Env "{dir}" by the script's working directory.
 type Program struct {
-	// Argv is the command, in the peers' root file system. It sees processes,
+	// Argv is the command, in the external filters' root file system. It sees processes,
 	// /run, /tmp and the BPF file system of that root only, which begin empty
 	// with a setup's first Program and end with the setup. With Script: the
 	// script's arguments.
@@ -52,24 +52,24 @@ type Tool struct {
 	Metric string   `json:"metric,omitempty"` // "" = MetricLoad
 }
 
-// Daemon starts a program of the peers' root that stays, in the step's network
+// Daemon starts a program of the external root that stays, in the step's network
 // namespace, and waits until it listens on a Unix socket. Undo: terminated, then
 // killed; Stop ends it too.
 type Daemon struct {
 	Handle string   `json:"handle"`
 	Argv   []string `json:"argv"`
-	Socket string   `json:"socket"` // path in the peers' root
+	Socket string   `json:"socket"` // path in the external root
 }
 
 // AdoptBPF finds programs and maps that a Program or Daemon loaded, and files
 // them under a handle as LoadBPF does, so that FillMap and Read can use them.
-// Maps and programs go by the names that the kernel knows; of several of one
+// Maps and programs go by the names that the kernel has; of several of one
 // name the second is NAME#2. An adopted object of that handle is replaced. The
-// step's value is "memory_bytes", as for LoadBPF. Undo: let go, not unloaded.
+// step's value is MetricMemory, as for LoadBPF. Undo: closed, not unloaded.
 type AdoptBPF struct {
 	Handle string `json:"handle"`
 	// Exactly one of: the Daemon whose process holds them, and the directory of
-	// the peers' root below which they are pinned.
+	// the external root below which they are pinned.
 	Daemon string `json:"daemon,omitempty"`
 	Pins   string `json:"pins,omitempty"`
 	// Maps must be among them.

@@ -24,7 +24,7 @@ func refusalOf(t *testing.T, name string, options map[string]string) string {
 	return d.Refuse(plan.Lab{Provider: plan.ProviderLocal}, plan.Localhost, all)
 }
 
-func TestPeersRefuseWhatTheyCannotExpress(t *testing.T) {
+func TestExternalFiltersRefuseWhatTheyCannotExpress(t *testing.T) {
 	scripts := map[string]string{keyApply: "a@1", keyRemove: "r@1", keyCounters: "c@1"}
 	with := func(m map[string]string, more ...string) map[string]string {
 		out := map[string]string{}
@@ -82,7 +82,7 @@ func TestXDPFilterIsFullAtItsCapacity(t *testing.T) {
 	}
 }
 
-// TestBPFilterChains fixes what bpfilter is given, beside the golden default.
+// TestBPFilterChains fixes what bpfilter is given, in addition to the golden default.
 func TestBPFilterChains(t *testing.T) {
 	for _, c := range []struct {
 		options map[string]string

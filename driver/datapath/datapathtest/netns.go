@@ -15,8 +15,8 @@ import (
 	"hookbed/driver/bundle"
 )
 
-// place is a network namespace that a helper holds, as the test sees it.
-type place struct {
+// netns is a network namespace that a helper holds, as the test sees it.
+type netns struct {
 	name string
 	file *os.File
 	id   string // "net:[4026532001]"
@@ -29,9 +29,9 @@ func lockedStart(cmd *exec.Cmd) error {
 	return cmd.Start()
 }
 
-// openPlace finds the namespace in which the helper executes steps of a node
+// openNetns finds the namespace in which the helper executes steps of a node
 // or endpoint, by asking it, and opens it among the helper's descriptors.
-func openPlace(h *helper, name string) (*place, error) {
+func openNetns(h *helper, name string) (*netns, error) {
 	const out = "netns"
 	step := bundle.Step{Node: name, Phase: bundle.Run, In: name, Do: bundle.Exec{Argv: []string{"readlink", "/proc/self/ns/net"}, Timeout: 120, Out: out}}
 	reply, err := h.exec(nil, []bundle.Step{step})
@@ -48,17 +48,17 @@ func openPlace(h *helper, name string) (*place, error) {
 		fd := filepath.Join(dir, e.Name())
 		if target, err := os.Readlink(fd); err == nil && target == id {
 			f, err := os.Open(fd)
-			return &place{name, f, id}, err
+			return &netns{name, f, id}, err
 		}
 	}
 	return nil, fmt.Errorf("find namespace %s: the helper does not hold %q", name, id)
 }
 
-func (p *place) close() { _ = p.file.Close() }
+func (p *netns) close() { _ = p.file.Close() }
 
 // do runs fn on a thread of its own in the namespace. The thread ends with it;
 // sockets that fn opened stay.
-func (p *place) do(fn func() error) error {
+func (p *netns) do(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked
@@ -73,10 +73,10 @@ func (p *place) do(fn func() error) error {
 }
 
 // run runs a tool in the namespace and returns what it printed.
-func (p *place) run(argv ...string) (string, error) { return p.feed("", argv...) }
+func (p *netns) run(argv ...string) (string, error) { return p.feed("", argv...) }
 
 // feed is run with something on the tool's standard input.
-func (p *place) feed(input string, argv ...string) (string, error) {
+func (p *netns) feed(input string, argv ...string) (string, error) {
 	var stdout, stderr bytes.Buffer
 	err := p.do(func() error {
 		cmd := exec.Command(argv[0], argv[1:]...)
@@ -90,9 +90,9 @@ func (p *place) feed(input string, argv ...string) (string, error) {
 	return stdout.String(), nil
 }
 
-// settle waits until the namespace's addresses are final: duplicate address
+// awaitAddresses waits until the namespace's addresses are final: duplicate address
 // detection of IPv6 takes a second.
-func (p *place) settle() error {
+func (p *netns) awaitAddresses() error {
 	for end := time.Now().Add(allowLimit); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		out, err := p.run("ip", "-6", "-o", "addr", "show", "tentative")
 		if err != nil || strings.TrimSpace(out) == "" {

@@ -12,19 +12,19 @@ import (
 	"hookbed/driver/datapath"
 )
 
-// Names of the projects whose programs are measured beside ours.
+// Names of the projects whose programs are measured next to hookbed's.
 const (
-	PeerXDPFilter = "xdp-filter"
-	PeerBPFilter  = "bpfilter"
+	projectXDPFilter = "xdp-filter"
+	projectBPFilter  = "bpfilter"
 )
 
-// Peers lists the projects.
-func Peers() []string { return []string{PeerXDPFilter, PeerBPFilter} }
+// ExternalProjects lists the projects.
+func ExternalProjects() []string { return []string{projectXDPFilter, projectBPFilter} }
 
 // Environment is what the lab has.
 type Environment struct {
-	// NoPeers is why the programs of other projects are not there, "" if they are.
-	NoPeers string
+	// NoExternal is why the programs of other projects are not there, "" if they are.
+	NoExternal string
 }
 
 // errAbsent is wrapped by the error that another project's program is not there,
@@ -32,19 +32,19 @@ type Environment struct {
 var errAbsent = errors.New("not to be had")
 
 func (e Environment) check() error {
-	if e.NoPeers != "" {
-		return fmt.Errorf("%w: %s", errAbsent, e.NoPeers)
+	if e.NoExternal != "" {
+		return fmt.Errorf("%w: %s", errAbsent, e.NoExternal)
 	}
 	return nil
 }
 
-func peers() []Subject {
+func externalSubjects() []Subject {
 	filter := func(name, features, program, doc string) Subject {
-		return Subject{Name: name, Hook: HookXDP, Foreign: PeerXDPFilter, Accept: xdpPass, Doc: doc, render: xdpFilter(features, program)}
+		return Subject{Name: name, Hook: HookXDP, External: projectXDPFilter, Accept: xdpPass, Doc: doc, render: xdpFilter(features, program)}
 	}
 	bf := func(name, hook, form, doc string) Subject {
 		accept := map[string]uint32{HookTC: tcOK, HookXDP: xdpPass}[hook]
-		return Subject{Name: name, Hook: hook, Foreign: PeerBPFilter, Accept: accept, Doc: doc, render: bpfilter(map[string]string{"form": form, "hook": hook})}
+		return Subject{Name: name, Hook: hook, External: projectBPFilter, Accept: accept, Doc: doc, render: bpfilter(option{"form", form}, option{"hook", hook})}
 	}
 	return []Subject{
 		filter("xdp-filter", "ipv4", "xdpfilt_dny_ip", "a hash of sources, as the arm xdp-filter has it; no ports"),
@@ -69,7 +69,7 @@ const (
 // xdpFilter has xdp-filter load its program with a default to deny, holds the
 // program and its maps, and has it unloaded from the link for the next. Its own
 // command adds an address in 3 ms, so the addresses are put into its map; without
-// those of neighbours, which an arm admits beside the policies, so that as many
+// those of neighbours, which an arm admits in addition to the policies, so that as many
 // fit as the table has room for.
 func xdpFilter(features, program string) func(Subject, int, Environment) (instance, error) {
 	return func(s Subject, n int, env Environment) (instance, error) {
@@ -79,7 +79,7 @@ func xdpFilter(features, program string) func(Subject, int, Environment) (instan
 		if n > xdpFilterMax {
 			return instance{}, fmt.Errorf("%w: its table has room for %d addresses", errAbsent, xdpFilterMax)
 		}
-		cell, err := cellOf("bridge", PeerXDPFilter, n)
+		cell, err := cellOf(fabricBase, projectXDPFilter, n)
 		if err != nil {
 			return instance{}, err
 		}
@@ -89,7 +89,7 @@ func xdpFilter(features, program string) func(Subject, int, Environment) (instan
 		command := func(args ...string) bundle.Program {
 			return bundle.Program{Argv: append([]string{"xdp-filter"}, args...)}
 		}
-		i.atServer(bundle.Tool{Do: command("load", "eth0", "-m", "native", "-f", features, "-p", "deny"), Metric: "attach_seconds"})
+		i.atServer(bundle.Tool{Do: command("load", "eth0", "-m", "native", "-f", features, "-p", "deny"), Metric: bundle.MetricAttach})
 		i.atServer(bundle.AdoptBPF{Handle: i.handle, Pins: xdpFilterPins, Maps: []string{xdpFilterMap}, Link: "eth0", Hook: bundle.HookXDPNative})
 		i.step(bundle.FillMap{Handle: i.handle, Map: xdpFilterMap, File: "addresses"})
 		i.attachNative(s, n)
@@ -119,17 +119,14 @@ const bpfilterProgram = "bf_prog" // as its daemon names every one
 
 // bpfilter has its daemon load the very chain of an arm, holds the program and
 // its maps, and ends the daemon.
-func bpfilter(options map[string]string) func(Subject, int, Environment) (instance, error) {
+func bpfilter(options ...option) func(Subject, int, Environment) (instance, error) {
 	return func(s Subject, n int, env Environment) (instance, error) {
 		if err := env.check(); err != nil {
 			return instance{}, err
 		}
-		cell, err := cellOf("bridge", PeerBPFilter, n)
+		cell, err := cellOf(fabricBase, projectBPFilter, n, options...)
 		if err != nil {
 			return instance{}, err
-		}
-		for key, level := range options {
-			cell.Factors[key] = level
 		}
 		setup, err := datapath.Render(cell)
 		if err != nil {
@@ -148,7 +145,7 @@ func bpfilter(options map[string]string) func(Subject, int, Environment) (instan
 	}
 }
 
-// holding are the steps by which an arm has a foreign program loaded, under
+// holding are the steps by which an arm has an external program loaded, under
 // another handle, and those that end what loaded it.
 func holding(apply []bundle.Step, handle string) (load, ends []bundle.Step) {
 	for _, st := range apply {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"hookbed/driver/helper"
 	"hookbed/driver/vm"
 	"hookbed/images"
 )
@@ -143,7 +144,7 @@ func (a *app) checkTools(ctx context.Context) []check {
 		}
 		out = append(out, c)
 	}
-	guest, err := guestHelper()
+	guest, err := helper.Path()
 	c = check{Name: "guest helper", OK: err == nil, Detail: guest, Fix: "run `make build`"}
 	if err != nil {
 		c.Detail = err.Error()

@@ -18,6 +18,7 @@ import (
 
 	"hookbed/driver/campaign"
 	"hookbed/driver/datapath"
+	"hookbed/driver/helper"
 	"hookbed/driver/lab"
 	"hookbed/driver/plan"
 	"hookbed/driver/rundir"
@@ -326,7 +327,7 @@ func (a *app) labConfig(ctx context.Context, p *plan.Plan, drift string) (lab.Co
 	if err != nil {
 		return lab.Config{}, err
 	}
-	guest, err := guestHelper()
+	guest, err := helper.Path()
 	if err != nil {
 		return lab.Config{}, err
 	}

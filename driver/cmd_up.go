@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"hookbed/driver/datapath"
+	"hookbed/driver/helper"
 	"hookbed/driver/lab"
 	"hookbed/driver/plan"
 )
@@ -231,7 +232,7 @@ func (a *app) upLab(ctx context.Context, p *plan.Plan, dir, name string, detache
 	if err != nil {
 		return nil, err
 	}
-	guest, err := guestHelper()
+	guest, err := helper.Path()
 	if err != nil {
 		return nil, err
 	}
@@ -256,16 +257,3 @@ func needsPeers(p *plan.Plan) bool { return slices.ContainsFunc(p.Cells, datapat
 
 // needsSwarm says whether some arm has Docker's overlay network.
 func needsSwarm(p *plan.Plan) bool { return slices.ContainsFunc(p.Cells, datapath.NeedsSwarm) }
-
-// guestHelper finds the static helper beside the driver.
-func guestHelper() (string, error) {
-	exe, err := os.Executable()
-	if err != nil {
-		return "", fmt.Errorf("find the driver's own path: %w", err)
-	}
-	path := filepath.Join(filepath.Dir(exe), "guest")
-	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("the guest helper is missing beside the driver (%s): build both with `make build`", path)
-	}
-	return path, nil
-}

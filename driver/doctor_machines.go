@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"hookbed/driver/datapath"
+	"hookbed/driver/helper"
 	"hookbed/driver/lab"
 	"hookbed/driver/plan"
 	"hookbed/images"
@@ -59,7 +60,7 @@ func (d *machinesDoctor) machineLooks() []look {
 	var out []look
 	for _, m := range inv.Machines[:nodesOf(d.plan)] {
 		out = append(out, look{m.Name + ", " + m.User + "@" + m.Host, func(ctx context.Context) []check {
-			guest, err := guestHelper()
+			guest, err := helper.Path()
 			if err != nil {
 				return []check{{Name: "guest helper", Detail: err.Error(), Fix: "run `make build`"}}
 			}

@@ -113,8 +113,8 @@ type booted struct {
 // guest was ready first. A block that was executed is kept at once; one that
 // was not is executed again by a resumed run, as a whole.
 func RunSealed(ctx context.Context, cfg SealedConfig) (Result, error) {
-	r := &runner{Config: cfg.Config, result: Result{Status: map[string]int{}, Seconds: map[string]float64{}}, replay: true}
-	r.done = r.Dir.Done()
+	r := newRunner(cfg.Config)
+	r.replay, r.done = true, r.Dir.Done()
 	cfg.Progress = &oneAtATime{Progress: cfg.Progress}
 	if err := r.Dir.WriteEnv(cfg.Facts); err != nil {
 		return r.result, fmt.Errorf("%w: %w", ErrRig, err)

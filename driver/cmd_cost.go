@@ -252,7 +252,7 @@ func (a *app) costLab(ctx context.Context, p *plan.Plan, peers bool) (*lab.Lab, 
 }
 
 func (a *app) costEnvironment(l *lab.Lab, f costFlags) map[string]any {
-	env := environment(&plan.Plan{}, l.Environment())
+	env := campaign.Environment(&plan.Plan{}, revision, l.Environment())
 	for _, key := range []string{"experiment", "clock", "plan_sha256"} {
 		delete(env, key)
 	}

@@ -5,19 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/campaign"
-	"hookbed/driver/datapath"
 	"hookbed/driver/helper"
 	"hookbed/driver/lab"
 	"hookbed/driver/plan"
@@ -113,7 +108,7 @@ func (f runFlags) remaining(p *plan.Plan, trials int) time.Duration {
 	if jobs == 0 {
 		jobs = lab.Jobs(p.Spec.Lab.Memory)
 	}
-	return time.Duration(float64(estimate(p, jobs)) * float64(trials) / float64(len(p.Trials)))
+	return time.Duration(float64(campaign.Estimate(p, jobs)) * float64(trials) / float64(len(p.Trials)))
 }
 
 // job is what one call of `driver run` has to do.
@@ -280,7 +275,7 @@ func (a *app) measure(ctx context.Context, j job, trials []plan.Trial, f runFlag
 		return upFit(ctx, cfg, p.Spec)
 	}
 	run.Environment = func(l *lab.Lab) map[string]any {
-		env := environment(p, l.Environment())
+		env := campaign.Environment(p, revision, l.Environment())
 		env["lab_seconds"] = l.Timings
 		return env
 	}
@@ -356,63 +351,7 @@ func (a *app) measureSealed(ctx context.Context, run campaign.Config, cfg lab.Co
 	if jobs == 0 {
 		jobs = lab.Jobs(cfg.Lab.Memory)
 	}
-	env := environment(run.Plan, facts)
+	env := campaign.Environment(run.Plan, revision, facts)
 	env["jobs"] = jobs
 	return campaign.RunSealed(ctx, campaign.SealedConfig{Config: run, Jobs: jobs, Boot: sealer.Run, Facts: env})
-}
-
-// environment is env.json: what the lab says and what only the driver knows.
-func environment(p *plan.Plan, lab map[string]any) map[string]any {
-	env := map[string]any{
-		"hookbed_revision": revision, "experiment": p.Spec.Name, "seed": p.Spec.Seed, "clock": p.Spec.Lab.Clock,
-		"started": time.Now().UTC().Format(time.RFC3339),
-	}
-	if digest, err := p.Digest(); err == nil {
-		env["plan_sha256"] = digest
-	}
-	maps.Copy(env, hostFacts())
-	if digests, err := bundleDigests(p); err == nil {
-		env["bundle_sha256"] = digests
-	}
-	maps.Copy(env, lab)
-	return env
-}
-
-// hostFacts describes the computer the driver runs on.
-func hostFacts() map[string]any {
-	out := map[string]any{"host_cpus": runtime.NumCPU()}
-	if load, err := os.ReadFile("/proc/loadavg"); err == nil {
-		out["host_load"] = strings.TrimSpace(string(load))
-	}
-	if release, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
-		out["host_kernel"] = strings.TrimSpace(string(release))
-	}
-	info, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range strings.Lines(string(info)) {
-		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
-			out["host_cpu"] = strings.TrimSpace(value)
-			break
-		}
-	}
-	return out
-}
-
-// bundleDigests is the SHA-256 of every cell's bundle - rule sets, maps, BPF
-// objects and steps - so that a number can be traced to what was applied.
-func bundleDigests(p *plan.Plan) (map[string]string, error) {
-	out := map[string]string{}
-	for _, c := range p.Cells {
-		setup, err := datapath.Render(c)
-		if err != nil {
-			return nil, err
-		}
-		b, err := campaign.Bundle(c, setup)
-		if err != nil {
-			return nil, err
-		}
-		if out[c.ID], err = b.Digest(); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
 }

@@ -328,7 +328,7 @@ func (a *app) labConfig(ctx context.Context, p *plan.Plan, drift string) (lab.Co
 	}
 	name := lab.FreshName(root, "r")
 	return lab.Config{
-		Name: name, Experiment: p.Spec.Name, Lab: p.Spec.Lab, Kernels: p.Spec.Kernels, Nodes: nodesOf(p), Store: store,
+		Name: name, Experiment: p.Spec.Name, Lab: p.Spec.Lab, Kernels: p.Spec.Kernels, Nodes: p.Nodes(), Store: store,
 		StateDir: filepath.Join(root, name), GuestPath: guest, Peers: needsPeers(p), Swarm: needsSwarm(p), Log: a.logger(),
 	}, nil
 }

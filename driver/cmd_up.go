@@ -237,19 +237,9 @@ func (a *app) upLab(ctx context.Context, p *plan.Plan, dir, name string, detache
 		return nil, err
 	}
 	return lab.Up(ctx, lab.Config{
-		Name: name, Experiment: p.Spec.Name, Lab: p.LabOf(1), Nodes: nodesOf(p), Store: store, StateDir: dir,
+		Name: name, Experiment: p.Spec.Name, Lab: p.LabOf(1), Nodes: p.Nodes(), Store: store, StateDir: dir,
 		GuestPath: guest, Peers: needsPeers(p), Swarm: needsSwarm(p), Detached: detached, Log: a.logger(),
 	})
-}
-
-// nodesOf is how many nodes the plan's scenarios need.
-func nodesOf(p *plan.Plan) int {
-	for _, s := range p.Spec.Scenarios {
-		if s == plan.MultiHost {
-			return 2
-		}
-	}
-	return 1
 }
 
 // needsPeers says whether some arm is a filter that others wrote.

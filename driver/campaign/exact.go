@@ -1,4 +1,4 @@
-package main
+package campaign
 
 import (
 	"bytes"
@@ -7,17 +7,15 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"hookbed/driver/campaign"
 	"hookbed/driver/lab"
 	"hookbed/driver/plan"
 )
 
-// exactExperiment is the smallest that does what runs in virtual time do: it
-// loads rules, proves them, and measures.
+// exactExperiment is the smallest experiment that does what runs in virtual time do: it loads
+// rules, proves them, and measures.
 const exactExperiment = `
 schema = 1
 name = "exact"
@@ -34,57 +32,32 @@ name = "iptables"
 datapath = "iptables"
 `
 
-// checkExact proves on this computer what virtual time promises: a guest that
-// runs alone and two that run at once beside busy loops write the same bytes.
-func (a *app) checkExact(ctx context.Context) []check {
-	c := check{Name: "virtual time", Fix: "virtual time is not exact here: look at QEMU's version, and report this with `driver doctor --json`"}
-	if os.Geteuid() != 0 {
-		c.Detail, c.Fix = "not looked at: only root starts such guests", "run `driver doctor` as root"
-		return []check{c}
-	}
-	start := time.Now()
-	size, err := a.exact(ctx)
-	c.OK = err == nil
-	c.Detail = fmt.Sprintf("exact: 3 guests, alone and at once beside busy loops, wrote the same %d bytes (%.0f s)", size, time.Since(start).Seconds())
+// ExactPlan is the experiment by which ProveExact proves that virtual time is exact: one cell, one
+// block.
+func ExactPlan(c plan.Catalog) (*plan.Plan, error) {
+	spec, err := plan.Parse("exact.toml", []byte(exactExperiment), c)
 	if err != nil {
-		c.Detail = err.Error()
+		return nil, err
 	}
-	return []check{c}
+	return plan.Expand(spec, c)
 }
 
-func (a *app) exact(ctx context.Context) (size int, err error) {
-	spec, err := plan.Parse("exact.toml", []byte(exactExperiment), catalog())
+// ProveExact proves on this computer what virtual time promises: a guest that runs alone and two
+// that run at once, while busy loops take every CPU, write the same bytes. boot runs a block in a
+// sealed guest and returns its results; say reports progress. The result is the number of bytes.
+// Where they differ, the error names a directory with both versions.
+func ProveExact(ctx context.Context, p *plan.Plan, boot Boot, say func(what string)) (size int, err error) {
+	block, err := Compose(p, 1)
 	if err != nil {
 		return 0, err
 	}
-	p, err := plan.Expand(spec, catalog())
+	say("a guest alone")
+	alone, err := boot(ctx, block, nil)
 	if err != nil {
 		return 0, err
 	}
-	cfg, err := a.labConfig(ctx, p, "")
-	if err != nil {
-		return 0, err
-	}
-	sealer, err := lab.OpenSealer(ctx, cfg)
-	if err != nil {
-		return 0, err
-	}
-	defer func() {
-		if cerr := sealer.Close(ctx); err == nil {
-			err = cerr
-		}
-	}()
-	block, err := campaign.Compose(p, 1)
-	if err != nil {
-		return 0, err
-	}
-	a.say("doctor: virtual time: a guest alone")
-	alone, err := sealer.Run(ctx, block, nil)
-	if err != nil {
-		return 0, err
-	}
-	a.say("doctor: virtual time: the same guest twice at once, beside busy loops")
-	crowded, err := crowd(ctx, sealer, block)
+	say("the same guest twice at once, beside busy loops")
+	crowded, err := bootCrowded(ctx, boot, block)
 	if err != nil {
 		return 0, err
 	}
@@ -96,8 +69,8 @@ func (a *app) exact(ctx context.Context) (size int, err error) {
 	return len(alone), nil
 }
 
-// crowd runs the block twice at once, beside a busy loop on every CPU.
-func crowd(ctx context.Context, s *lab.Sealer, block lab.SealedBlock) ([][]byte, error) {
+// bootCrowded runs the block twice at once, while a busy loop takes each CPU.
+func bootCrowded(ctx context.Context, boot Boot, block lab.SealedBlock) ([][]byte, error) {
 	quiet, stop := context.WithCancel(ctx)
 	defer stop()
 	for range runtime.NumCPU() {
@@ -113,14 +86,14 @@ func crowd(ctx context.Context, s *lab.Sealer, block lab.SealedBlock) ([][]byte,
 		b.Number += i + 1
 		group.Go(func() error {
 			var err error
-			out[i], err = s.Run(ctx, b, nil)
+			out[i], err = boot(ctx, b, nil)
 			return err
 		})
 	}
 	return out, group.Wait()
 }
 
-// keepDifference keeps what two guests wrote where a person can compare it.
+// keepDifference keeps what two guests wrote, so that a person can compare it.
 func keepDifference(a, b []byte) error {
 	dir, err := os.MkdirTemp("", "hookbed-exact-")
 	if err != nil {

@@ -22,11 +22,14 @@ import (
 type SealedConfig struct {
 	Config
 	Jobs int // sealed guests at once
-	// Boot runs one block in a sealed guest and returns its results.
-	Boot func(ctx context.Context, b lab.SealedBlock, onReply func(bundle.SealedReply)) ([]byte, error)
+	Boot Boot
 	// Facts completes env.json.
 	Facts map[string]any
 }
+
+// Boot runs one block in a sealed guest and returns its results. It calls onReply, which may be nil,
+// for each reply while the guest runs.
+type Boot func(ctx context.Context, b lab.SealedBlock, onReply func(bundle.SealedReply)) ([]byte, error)
 
 // Compose makes a block of the plan, and nothing but the plan, into what a
 // sealed guest executes. The first setup is there twice: its first trial, at

@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"context"
@@ -14,59 +14,47 @@ import (
 	"hookbed/images"
 )
 
-// machinesDoctor looks at the machines of an experiment's inventory.
-type machinesDoctor struct {
-	app   *app
+// inventory is the machines of an experiment's inventory, and what was seen of them.
+type inventory struct {
+	Driver
 	plan  *plan.Plan
 	facts map[string]map[string]string // by node
 }
 
-// doctorOf are the checks for an experiment on existing machines, or on VMs of
-// other computers.
-func (a *app) doctorOf(file string) ([]look, error) {
-	p, err := loadPlan(file)
-	if err != nil {
-		return nil, err
-	}
-	if len(p.Spec.Lab.Hypervisors) > 0 {
-		return hypervisorLooks(p.Spec), nil
-	}
-	if p.Spec.Lab.Provider != plan.ProviderSSH {
-		return nil, fmt.Errorf("%w: %s: its provider is %q, and only %q, or [[lab.hypervisor]], has computers to look at; `driver doctor` without a file looks at this one",
-			errUsage, file, p.Spec.Lab.Provider, plan.ProviderSSH)
-	}
-	d := &machinesDoctor{app: a, plan: p, facts: map[string]map[string]string{}}
-	return append(d.machineLooks(), look{"what [measure] asks", d.measure}, look{"what the arms need", d.arms}, look{"nodes, and the way between them", d.link}), nil
+// Machines are the checks of the machines in a plan's inventory.
+func (d Driver) Machines(p *plan.Plan) []Part {
+	i := &inventory{Driver: d, plan: p, facts: map[string]map[string]string{}}
+	return append(i.machines(), Part{"what [measure] asks", i.measure}, Part{"what the arms need", i.arms}, Part{"nodes, and the way between them", i.link})
 }
 
-// hypervisorLooks are at each computer on whose libvirt the nodes are to run.
-func hypervisorLooks(s plan.Spec) []look {
+// Hypervisors are the checks of each computer on whose libvirt the nodes are to run.
+func Hypervisors(s plan.Spec) []Part {
 	var cards []plan.NIC
 	for _, b := range s.Boots() {
 		cards = append(cards, b.NIC)
 	}
-	var out []look
+	var out []Part
 	for _, h := range s.Lab.Hypervisors {
-		out = append(out, look{"hypervisor " + h.Title(), func(ctx context.Context) []check {
+		out = append(out, Part{"hypervisor " + h.Title(), func(ctx context.Context) []Check {
 			return findings(lab.ExamineHypervisor(ctx, h, s.Lab.Accel, cards))
 		}})
 	}
 	return out
 }
 
-// machineLooks are at each machine that the experiment uses.
-func (d *machinesDoctor) machineLooks() []look {
-	inv := d.plan.Spec.Lab.Inventory
-	var out []look
-	for _, m := range inv.Machines[:nodesOf(d.plan)] {
-		out = append(out, look{m.Name + ", " + m.User + "@" + m.Host, func(ctx context.Context) []check {
+// machines are the checks of each machine that the experiment uses.
+func (i *inventory) machines() []Part {
+	inv := i.plan.Spec.Lab.Inventory
+	var out []Part
+	for _, m := range inv.Machines[:i.plan.Nodes()] {
+		out = append(out, Part{m.Name + ", " + m.User + "@" + m.Host, func(ctx context.Context) []Check {
 			guest, err := helper.Path()
 			if err != nil {
-				return []check{{Name: "guest helper", Detail: err.Error(), Fix: "run `make build`"}}
+				return []Check{{Name: "guest helper", Detail: err.Error(), Fix: "run `make build`"}}
 			}
 			found, facts := lab.Examine(ctx, inv, m, guest)
 			if facts != nil {
-				d.facts[m.Name] = facts
+				i.facts[m.Name] = facts
 			}
 			return findings(found)
 		}})
@@ -74,8 +62,8 @@ func (d *machinesDoctor) machineLooks() []look {
 	return out
 }
 
-func findings(found []lab.Finding) []check {
-	var out []check
+func findings(found []lab.Finding) []Check {
+	var out []Check
 	for _, f := range found {
 		out = append(out, finding(f))
 	}
@@ -84,21 +72,21 @@ func findings(found []lab.Finding) []check {
 
 // measure says whether the machines have the CPUs and the congestion control that
 // [measure] asks of them.
-func (d *machinesDoctor) measure(context.Context) []check {
-	if len(d.facts) < nodesOf(d.plan) {
+func (i *inventory) measure(context.Context) []Check {
+	if len(i.facts) < i.plan.Nodes() {
 		return nil // a machine could not be asked, which is a failed check already
 	}
-	m := d.plan.Spec.Measure
-	c := check{Name: "measure", OK: true, Detail: fmt.Sprintf("client_cpu = %d, server_cpu = %d, congestion = %q", m.ClientCPU, m.ServerCPU, m.Congestion)}
-	err := d.plan.Spec.Unfit(func(node string) plan.Computer { return lab.ComputerOf("its machine", d.facts[node]) })
+	m := i.plan.Spec.Measure
+	c := Check{Name: "measure", OK: true, Detail: fmt.Sprintf("client_cpu = %d, server_cpu = %d, congestion = %q", m.ClientCPU, m.ServerCPU, m.Congestion)}
+	err := i.plan.Spec.Unfit(func(node string) plan.Computer { return lab.ComputerOf("its machine", i.facts[node]) })
 	if err != nil {
 		c.OK, c.Detail, c.Fix = false, err.Error(), "write in [measure] what every machine has"
 	}
-	return []check{c}
+	return []Check{c}
 }
 
-func finding(f lab.Finding) check {
-	c := check{Name: f.What, OK: f.OK, Detail: f.Detail}
+func finding(f lab.Finding) Check {
+	c := Check{Name: f.What, OK: f.OK, Detail: f.Detail}
 	if !f.OK {
 		c.Fix = f.Fix
 	}
@@ -106,15 +94,15 @@ func finding(f lab.Finding) check {
 }
 
 // arms says of each machine which arms of the experiment it can carry.
-func (d *machinesDoctor) arms(context.Context) []check {
-	var out []check
-	for _, m := range d.plan.Spec.Lab.Inventory.Machines {
-		facts, ok := d.facts[m.Name]
+func (i *inventory) arms(context.Context) []Check {
+	var out []Check
+	for _, m := range i.plan.Spec.Lab.Inventory.Machines {
+		facts, ok := i.facts[m.Name]
 		if !ok {
 			continue
 		}
 		var can, cannot []string
-		for _, c := range d.plan.Cells {
+		for _, c := range i.plan.Cells {
 			name := c.Get(plan.FactorArm)
 			setup, err := datapath.Render(c)
 			if err == nil {
@@ -131,7 +119,7 @@ func (d *machinesDoctor) arms(context.Context) []check {
 				can = append(can, name)
 			}
 		}
-		c := check{Name: m.Name + " arms", OK: len(cannot) == 0, Detail: "can run " + strings.Join(can, ", ")}
+		c := Check{Name: m.Name + " arms", OK: len(cannot) == 0, Detail: "can run " + strings.Join(can, ", ")}
 		if !c.OK {
 			c.Detail += "; cannot run " + strings.Join(cannot, ", ")
 			c.Fix = "install what is missing on the machine, or leave these arms out; they would be rows of status unsupported"
@@ -142,31 +130,31 @@ func (d *machinesDoctor) arms(context.Context) []check {
 }
 
 // link brings the lab up, as a run would, and tries the way between the machines.
-func (d *machinesDoctor) link(ctx context.Context) []check {
-	nodes := nodesOf(d.plan)
-	if len(d.facts) < nodes {
+func (i *inventory) link(ctx context.Context) []Check {
+	nodes := i.plan.Nodes()
+	if len(i.facts) < nodes {
 		return nil // a machine could not be asked, which is a failed check already
 	}
-	c := check{Name: "nodes", Fix: "see what the message says of the machine"}
-	err := d.tryLab(ctx, func(l *lab.Lab) error {
+	c := Check{Name: "nodes", Fix: "see what the message says of the machine"}
+	err := i.tryLab(ctx, func(l *lab.Lab) error {
 		c.OK, c.Detail = true, "each machine made and removed its node"
 		if nodes < 2 {
 			return nil
 		}
-		c = check{Name: "data link", Detail: "node1 reaches node2 over it, with whole frames", Fix: "see that both data NICs are on one network, with one MTU, and that nothing in between filters 198.18.0.0/15"}
+		c = Check{Name: "data link", Detail: "node1 reaches node2 over it, with whole frames", Fix: "see that both data NICs are on one network, with one MTU, and that nothing in between filters 198.18.0.0/15"}
 		return l.ReachNodes(ctx)
 	})
 	if c.OK = err == nil; err != nil {
 		c.Detail = err.Error()
 	}
 	if errors.Is(err, images.ErrNotCached) {
-		c.Fix = buildAsRoot
+		c.Fix = BuildAsRoot
 	}
-	return []check{c}
+	return []Check{c}
 }
 
-func (d *machinesDoctor) tryLab(ctx context.Context, do func(*lab.Lab) error) error {
-	cfg, err := d.app.labConfig(ctx, d.plan, "")
+func (i *inventory) tryLab(ctx context.Context, do func(*lab.Lab) error) error {
+	cfg, err := i.LabConfig(ctx, i.plan)
 	if err != nil {
 		return err
 	}

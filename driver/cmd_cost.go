@@ -260,31 +260,3 @@ func (a *app) costEnvironment(l *lab.Lab, f costFlags) map[string]any {
 	env["seed"], env["rounds"], env["cpu"], env["command"] = f.seed, f.rounds, f.cpu, os.Args
 	return env
 }
-
-// rateProgress says what is measured, and how long the rest takes at this pace.
-func (a *app) rateProgress() func(done, total int, what string) {
-	start := time.Now()
-	return func(done, total int, what string) {
-		left := time.Duration(float64(time.Since(start)) / float64(max(done-1, 1)) * float64(total-done+1))
-		if done == 1 {
-			a.say("%6.1fs  %d/%d  %s", time.Since(start).Seconds(), done, total, what)
-			return
-		}
-		a.say("%6.1fs  %d/%d  %s  about %s left", time.Since(start).Seconds(), done, total, what, left.Round(time.Second))
-	}
-}
-
-// costProgress shows where a run is: lines that say what is new.
-func (a *app) costProgress() func(done, total int, what string) {
-	start, last := time.Now(), ""
-	return func(done, total int, what string) {
-		if what == last && done%10 != 0 && done != total {
-			return
-		}
-		last = what
-		if done > 0 {
-			what = fmt.Sprintf("%s, round %d of %d", what, done, total)
-		}
-		a.say("%6.1fs  %s", time.Since(start).Seconds(), what)
-	}
-}

@@ -11,11 +11,6 @@ import (
 	"hookbed/images"
 )
 
-// openStore opens the image cache and reports what it does on standard error.
-func (a *app) openStore(drift string) (*images.Store, error) {
-	return images.Open("", images.Options{Drift: drift, CachedOnly: a.cachedOnly, Log: func(msg string) { a.say("images: %s", msg) }})
-}
-
 func (a *app) imagesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "images", Args: knownCommand, RunE: showHelp,

@@ -12,16 +12,6 @@ import (
 	"hookbed/driver/plan"
 )
 
-// loadPlan loads and expands an experiment; every error in it is found here,
-// before any machine starts.
-func loadPlan(file string) (*plan.Plan, error) {
-	spec, err := plan.Load(file, catalog())
-	if err != nil {
-		return nil, err
-	}
-	return plan.Expand(spec, catalog())
-}
-
 func (a *app) planCommand() *cobra.Command {
 	var render string
 	var jobs int

@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/campaign"
-	"hookbed/driver/helper"
 	"hookbed/driver/lab"
 	"hookbed/driver/plan"
 	"hookbed/driver/rundir"
@@ -293,44 +292,6 @@ func upFit(ctx context.Context, cfg lab.Config, s plan.Spec) (*lab.Lab, error) {
 		return nil, errors.Join(err, l.Close(ctx))
 	}
 	return l, nil
-}
-
-// labConfig prepares what labs of an experiment have in common, and clears
-// what killed runs left.
-func (a *app) labConfig(ctx context.Context, p *plan.Plan, drift string) (lab.Config, error) {
-	if err := lab.Refuse(p.Spec.Lab); err != nil {
-		return lab.Config{}, err
-	}
-	root, err := stateRoot()
-	if err != nil {
-		return lab.Config{}, err
-	}
-	a.sayStrays(root)
-	if swept, err := lab.Sweep(ctx, root); err != nil {
-		return lab.Config{}, err
-	} else if len(swept) > 0 {
-		a.say("cleared what killed runs left: %v", swept)
-	}
-	swept, err := lab.SweepRemote(ctx, root)
-	if len(swept) > 0 {
-		a.say("cleared what killed runs left on hypervisors: %v", swept)
-	}
-	if err != nil {
-		a.say("not cleared, `driver down NAME` tries again: %v", err)
-	}
-	store, err := a.openStore(drift)
-	if err != nil {
-		return lab.Config{}, err
-	}
-	guest, err := helper.Path()
-	if err != nil {
-		return lab.Config{}, err
-	}
-	name := lab.FreshName(root, "r")
-	return lab.Config{
-		Name: name, Experiment: p.Spec.Name, Lab: p.Spec.Lab, Kernels: p.Spec.Kernels, Nodes: p.Nodes(), Store: store,
-		StateDir: filepath.Join(root, name), GuestPath: guest, Peers: needsPeers(p), Swarm: needsSwarm(p), Log: a.logger(),
-	}, nil
 }
 
 // measureSealed runs blocks in sealed guests, several at once.

@@ -11,18 +11,13 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"hookbed/driver/campaign"
-	"hookbed/driver/datapath"
-	"hookbed/driver/lab"
 	"hookbed/driver/plan"
-	"hookbed/driver/workload"
-	"hookbed/images"
 )
 
 // revision is the git revision the driver was built from, set by the Makefile.
@@ -188,26 +183,4 @@ func (a *app) logger() *slog.Logger {
 		}
 		return at
 	}}))
-}
-
-// catalog is everything an experiment may choose from.
-func catalog() plan.Catalog {
-	here, sealed := lab.Here(), lab.Sealed()
-	return plan.Catalog{
-		Datapaths: datapath.Catalog(), Workloads: workload.Catalog(), Kernels: images.Kernels(), NICs: images.NICs(),
-		Here: &here, Sealed: &sealed,
-	}
-}
-
-// stateRoot is where running labs keep their state.
-func stateRoot() (string, error) {
-	base := os.Getenv("XDG_STATE_HOME")
-	if base == "" {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return "", fmt.Errorf("find the home directory: %w", err)
-		}
-		base = filepath.Join(home, ".local", "state")
-	}
-	return filepath.Join(base, "hookbed", "labs"), nil
 }

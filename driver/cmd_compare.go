@@ -15,10 +15,10 @@ func (a *app) compareCommand() *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
 		Use:   "compare OLD NEW",
-		Short: "Did the results reproduce? Ratio, interval and verdict for each cell",
+		Short: "Compare two runs: did the results reproduce? Ratio, interval and verdict for each cell",
 		Long: `Compare matches the cells of two runs and judges, for each, the ratio of the
 headline metric, new over old: same if its 90 % interval lies within the margin (two
-one-sided tests at 5 %), different if it lies outside, else undecided.
+one-sided tests at 5 %), different if it lies outside, otherwise undecided.
 
 Runs in unlike environments - kernel, images, guest helper, accelerator, QEMU, shape
 of the machine, and on wall clocks the CPU and its mitigations - are refused with what differs, unless
@@ -41,7 +41,7 @@ The exit code is 0 if all cells are the same, 5 if one is different, undecided o
 		},
 	}
 	cmd.Flags().Float64Var(&opt.Margin, "margin", compare.DefaultMargin, "how far apart results may be and still be the same")
-	cmd.Flags().BoolVar(&opt.Across, "across", false, "compare unlike environments, too")
+	cmd.Flags().BoolVar(&opt.Across, "across", false, "also compare runs in unlike environments")
 	formatFlag(cmd, &format)
 	return cmd
 }

@@ -36,19 +36,19 @@ func (a *app) costCommand() *cobra.Command {
 	var f costFlags
 	cmd := &cobra.Command{
 		Use:   "cost [FILE]",
-		Short: "Measure the cost of a packet: every program by BPF_PROG_TEST_RUN, or the packet rate of every arm of an experiment",
+		Short: "Measure the cost of a packet: of BPF programs alone, or of the arms of an experiment",
 		Long: `Without a file, cost times every tc and XDP program by BPF_PROG_TEST_RUN, with
 each number of policies and with a packet that meets the first, the middle, the
-last or no policy, beside the loaded programs of other projects, in rounds of
-shuffled order, after proving every verdict.
+last or no policy, and with them the loaded programs of other projects. It proves every
+verdict first, and measures in rounds of shuffled order.
 
 With an experiment, cost measures the packet rate of each of its arms on this
 computer, netfilter included: how many packets a second a core drops, and how many it
 accepts. The arm is applied and proven as in a trial; a generator sends from the
 client's side.
 
-It needs root. What it makes, it makes in namespaces of its own, and the kernel
-drops them with it.`,
+It needs root. It works in network namespaces that it makes, which the kernel removes
+when it ends.`,
 		Example: `  driver cost
   driver cost --programs tc-hash,xdp-hash --policies 1,10000 --rounds 100
   driver cost --peers none --out runs/cost
@@ -70,7 +70,7 @@ drops them with it.`,
 	fl := cmd.Flags()
 	fl.StringSliceVar(&f.programs, "programs", []string{"all"}, "programs to time")
 	fl.IntSliceVar(&f.policies, "policies", []int{1, 10, 100, 1000, 10000}, "numbers of policies N")
-	fl.StringSliceVar(&f.peers, "peers", cost.Peers(), "projects whose programs to time beside ours; none for ours alone")
+	fl.StringSliceVar(&f.peers, "peers", cost.Peers(), "other projects whose programs to time too, or none")
 	fl.IntVar(&f.rounds, "rounds", 0, "rounds of interleaved measurements (default 100; with an experiment 7)")
 	fl.IntVar(&f.cpu, "cpu", runtime.NumCPU()-1, "CPU to measure on")
 	fl.Uint64Var(&f.seed, "seed", 1, "seed of the order within rounds")

@@ -18,11 +18,12 @@ import (
 func (a *app) doctorCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor [FILE]",
-		Short: "Check tools, versions and privileges, whether KVM really works, and that virtual time is exact; print the fix for each failure",
-		Long: `Doctor looks at this computer. With an experiment whose provider is "ssh" it
-looks at the machines of its inventory instead: login, host key, root, kernel,
-tools, data NIC, and whether they reach each other over it. With one whose nodes
-run on hypervisors it looks at those: login, host key, libvirt, accelerator,
+		Short: "Check what experiments need, and print the fix for each failure",
+		Long: `Doctor checks this computer: tools and their versions, privileges, disk, memory, images,
+whether KVM really works, and that virtual time is exact. With an experiment whose
+provider is "ssh" it checks the machines of the inventory instead: login, host key, root,
+kernel, tools, data NIC, and whether they reach each other over it. With an experiment
+whose nodes run on hypervisors it checks those: login, host key, libvirt, accelerator,
 directory, data bridge.`,
 		Example: `  driver doctor
   driver doctor experiments/vagrant.toml

@@ -20,11 +20,10 @@ func (a *app) downCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "down [NAME...]",
 		Short: "Take down labs by name: those that are up, and what killed runs left",
-		Long: `Down takes down the labs that it is given, and says whose they are. A
-lab whose driver runs is taken down by ending that driver. Without a name it
-lists the labs and changes nothing. --all takes down every lab that "driver up"
-left running and everything that killed runs left, and never one whose driver
-runs or whose state cannot be read.`,
+		Long: `Down takes down the labs that are named, and says who owns them. A lab whose driver
+runs is taken down by ending that driver. Without a name, down lists the labs and changes
+nothing. --all takes down every lab that "driver up" left running and everything that
+killed runs left, but never a lab whose driver runs or whose state cannot be read.`,
 		Example: `  driver down
   driver down up
   driver down --all

@@ -17,9 +17,9 @@ func (a *app) imagesBoxCommand() *cobra.Command {
 	var out, kernel string
 	cmd := &cobra.Command{
 		Use:   "box",
-		Short: "Make a box for vagrant-libvirt of the images, with keys of its own",
+		Short: "Make a box for vagrant-libvirt from the images, with new keys",
 		Long: `Box writes hookbed.box, the key that logs in to machines made from it (login_key)
-and their host key (known_hosts) into a directory. Keys that are there stay.`,
+and their host key (known_hosts) into a directory. It keeps keys that exist.`,
 		Args:    exactly(0, "no argument"),
 		Example: "  driver images box --out .cache/box",
 		RunE: func(cmd *cobra.Command, _ []string) error {

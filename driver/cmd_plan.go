@@ -17,11 +17,11 @@ func (a *app) planCommand() *cobra.Command {
 	var jobs int
 	cmd := &cobra.Command{
 		Use:   "plan FILE",
-		Short: "Show every cell, the number of trials and the estimated time; touches no host",
+		Short: "Show every cell, the number of trials and the estimated time; change nothing",
 		Example: `  driver plan experiments/full.toml
   driver plan experiments/smoke.toml --render /tmp/bundles
   driver plan experiments/nightly.toml --jobs 8
-  driver plan experiments/full.toml --json | jq .plan.cells[0]`,
+  driver plan experiments/full.toml --json | jq '.plan.plan.cells[0]'`,
 		Args: exactly(1, "one experiment file"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			p, err := loadPlan(args[0])
@@ -50,7 +50,7 @@ func (a *app) planCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&render, "render", "", "write the bundle of every cell - rule sets, maps, objects, steps - into this directory")
-	cmd.Flags().IntVarP(&jobs, "jobs", "j", 0, "in virtual time, estimate for so many guests at once (default: what this computer has room for)")
+	cmd.Flags().IntVarP(&jobs, "jobs", "j", 0, "in virtual time, estimate for this many guests at once (default: what this computer has room for)")
 	return cmd
 }
 

@@ -27,10 +27,10 @@ func (a *app) runCommand() *cobra.Command {
 	var f runFlags
 	cmd := &cobra.Command{
 		Use:   "run FILE",
-		Short: "Run a whole experiment, with progress and ETA",
+		Short: "Run a whole experiment, with progress and the time left",
 		Long: `Run brings the lab up, measures every trial of the plan in its seeded order and
-appends each trial's rows to rows.csv in the run directory, synced to disk. A run
-that was interrupted or killed goes on with --resume: every trial once, none lost.`,
+appends each trial's rows to rows.csv in the run directory, synced to disk. --resume
+continues a run that was interrupted or killed: every trial once, none lost.`,
 		Example: `  driver run experiments/smoke.toml
   driver run experiments/full.toml --out runs/full
   driver run --resume runs/full
@@ -52,7 +52,7 @@ that was interrupted or killed goes on with --resume: every trial once, none los
 		},
 	}
 	cmd.Flags().StringVarP(&f.out, "out", "o", "", "run directory to make (default runs/NAME-TIME)")
-	cmd.Flags().StringVar(&f.resume, "resume", "", "go on with this run directory")
+	cmd.Flags().StringVar(&f.resume, "resume", "", "continue the run of this directory")
 	cmd.Flags().StringVar(&f.only, "only", "", "run only the cells that match, as in 'arm=docker|xdp,scenario!=multi-host'")
 	cmd.Flags().IntVarP(&f.jobs, "jobs", "j", 0, "in virtual time, guests at once (default: one a CPU, as memory permits); numbers do not depend on it")
 	cmd.Flags().StringVar(&f.shard, "shard", "", "run only share `i/n` of the blocks, as in 2/3; \"driver merge\" joins them")

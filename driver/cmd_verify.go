@@ -18,23 +18,27 @@ type verifyFlags struct{ claims, format string }
 func (a *app) verifyCommand() *cobra.Command {
 	var f verifyFlags
 	cmd := &cobra.Command{
-		Use:   "verify DIR...",
+		Use:   "verify DIR... | FILE",
 		Short: "Judge the study's claims by runs: reproduced, contradicted or undecided",
 		Long: `Verify reads run directories and judges claims: the sentences of the 2017 study
 and hookbed's own, each with a hypothesis and a margin fixed beforehand. Directions
 are judged by intervals, sameness by tests of equivalence: what is merely not
 significant is undecided, never reproduced.
 
+Of a file that "driver pack" made, verify first checks the digests and computes every
+number of the report again from the rows.
+
 The exit code is 0 if every claim that fits the run is reproduced, and 5 if one is
 contradicted or undecided. A claim about arms, workloads or numbers of policies that
-the run does not have is undecided without any say in that; but 5 it is, too, if no
-claim at all fits the run.
+the run does not have is undecided and does not change the exit code. If no claim fits
+the run at all, the exit code is 5.
 
 Several directories are judged together only if their environments are alike, as for
-"driver compare"; else what differs is named.`,
+"driver compare"; otherwise the error names what differs.`,
 		Example: `  driver verify runs/full
   driver verify runs/full --claims my-claims.toml
-  driver verify runs/full --format junit > claims.xml`,
+  driver verify runs/full --format junit > claims.xml
+  driver verify full.hookbed.tar.gz`,
 		Args: someDirs("verify"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if err := checkFormat(f.format); err != nil {

@@ -12,8 +12,7 @@ TESTBED_OUT ?= runs/testbed-$(shell date +%Y%m%d-%H%M%S)
 
 all: build
 
-# Everything beside Go itself, through the system's package manager. Quick when
-# nothing is missing.
+# Installs everything but Go itself, by the system's package manager. Quick when nothing is missing.
 deps:
 	@images/deps.sh
 

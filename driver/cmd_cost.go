@@ -24,12 +24,12 @@ import (
 )
 
 type costFlags struct {
-	programs, peers []string
-	policies        []int
-	rounds, cpu     int
-	seed            uint64
-	seconds         float64
-	out             string
+	programs, external []string
+	policies           []int
+	rounds, cpu        int
+	seed               uint64
+	seconds            float64
+	out                string
 }
 
 func (a *app) costCommand() *cobra.Command {
@@ -70,7 +70,7 @@ when it ends.`,
 	fl := cmd.Flags()
 	fl.StringSliceVar(&f.programs, "programs", []string{"all"}, "programs to time")
 	fl.IntSliceVar(&f.policies, "policies", []int{1, 10, 100, 1000, 10000}, "numbers of policies N")
-	fl.StringSliceVar(&f.peers, "peers", cost.Peers(), "other projects whose programs to time too, or none")
+	fl.StringSliceVar(&f.external, "peers", cost.Peers(), "other projects whose programs to time too, or none")
 	fl.IntVar(&f.rounds, "rounds", 0, "rounds of interleaved measurements (default 100; with an experiment 7)")
 	fl.IntVar(&f.cpu, "cpu", runtime.NumCPU()-1, "CPU to measure on")
 	fl.Uint64Var(&f.seed, "seed", 1, "seed of the order within rounds")
@@ -79,7 +79,7 @@ when it ends.`,
 	return cmd
 }
 
-// Rounds by default, and the most CPUs that a machine numbers.
+// Rounds where --rounds is not given.
 const (
 	defaultCostRounds = 100
 	defaultRateRounds = 7
@@ -107,7 +107,7 @@ func (f *costFlags) check(cmd *cobra.Command, rates bool) error {
 	if _, err := cost.Select(f.programs); err != nil {
 		return wrong("--programs: %w", err)
 	}
-	for _, p := range f.peers {
+	for _, p := range f.external {
 		if p != "none" && !slices.Contains(cost.Peers(), p) {
 			return wrong("--peers: no project %q, want some of %s, or none", p, strings.Join(cost.Peers(), ", "))
 		}
@@ -136,7 +136,7 @@ func (f *costFlags) check(cmd *cobra.Command, rates bool) error {
 // subjects are the programs that the flags leave.
 func (f costFlags) subjects() []cost.Subject {
 	all, _ := cost.Select(f.programs) // checked
-	return slices.DeleteFunc(all, func(s cost.Subject) bool { return s.Foreign != "" && !slices.Contains(f.peers, s.Foreign) })
+	return slices.DeleteFunc(all, func(s cost.Subject) bool { return s.Foreign != "" && !slices.Contains(f.external, s.Foreign) })
 }
 
 // output makes the directory of results.
@@ -154,15 +154,15 @@ func (a *app) cost(ctx context.Context, f costFlags) error {
 		return err
 	}
 	defer out.Close()
-	peers, digest, err := a.peersOf(ctx, f)
+	external, digest, err := a.externalPrograms(ctx, f)
 	if err != nil {
 		return err
 	}
-	l, err := a.costLab(ctx, &plan.Plan{}, peers.NoPeers == "")
+	l, err := a.costLab(ctx, &plan.Plan{}, external.NoPeers == "")
 	if err != nil {
 		return err
 	}
-	defer func() { _ = l.Close(ctx) }() // namespaces end with the helper
+	defer func() { _ = l.Close(ctx) }() // the namespaces end with the helper
 	env := a.costEnvironment(l, f)
 	env["peers_sha256"] = digest
 	if err := out.Environment(env); err != nil {
@@ -173,7 +173,7 @@ func (a *app) cost(ctx context.Context, f costFlags) error {
 	}
 	cells, err := cost.Measure(ctx, cost.Config{
 		Lab: l, Subjects: f.subjects(), Policies: f.policies, Rounds: f.rounds,
-		Seed: f.seed, CPU: f.cpu, Peers: peers, Progress: a.costProgress(), Sample: out.Sample,
+		Seed: f.seed, CPU: f.cpu, Peers: external, Progress: a.costProgress(), Sample: out.Sample,
 	})
 	if err = errors.Join(err, l.End(ctx, datapath.Setup{})); err != nil {
 		return rigFault(ctx, err)
@@ -191,9 +191,9 @@ func (a *app) cost(ctx context.Context, f costFlags) error {
 	return failedCells(cells, out.Dir())
 }
 
-// peersOf makes the image of other projects' programs ready, if some are wanted
+// externalPrograms makes the image of other projects' programs ready, if some are wanted
 // and it can be built.
-func (a *app) peersOf(ctx context.Context, f costFlags) (env cost.Environment, digest string, err error) {
+func (a *app) externalPrograms(ctx context.Context, f costFlags) (env cost.Environment, digest string, err error) {
 	if !slices.ContainsFunc(f.subjects(), func(s cost.Subject) bool { return s.Foreign != "" }) {
 		return cost.Environment{NoPeers: "nobody asked for them"}, "", nil
 	}
@@ -241,13 +241,13 @@ func rigFault(ctx context.Context, err error) error {
 }
 
 // costLab brings up the local provider for a plan.
-func (a *app) costLab(ctx context.Context, p *plan.Plan, peers bool) (*lab.Lab, error) {
+func (a *app) costLab(ctx context.Context, p *plan.Plan, external bool) (*lab.Lab, error) {
 	p.Spec.Lab = plan.Lab{Provider: plan.ProviderLocal, Endpoint: plan.EndpointNetns, Clock: plan.ClockWall}
 	cfg, err := a.labConfig(ctx, p, "")
 	if err != nil {
 		return nil, err
 	}
-	cfg.Peers = peers
+	cfg.Peers = external
 	return lab.Up(ctx, cfg)
 }
 

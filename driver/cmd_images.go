@@ -22,7 +22,7 @@ func (a *app) imagesCommand() *cobra.Command {
   driver images verify`,
 	}
 	var drift string
-	var peers bool
+	var external bool
 	kernels := []string{images.DefaultKernel}
 	build := &cobra.Command{
 		Use: "build", Short: "Build or fetch the images that the locks name, by digest", Args: exactly(0, "no argument"),
@@ -39,7 +39,7 @@ func (a *app) imagesCommand() *cobra.Command {
 				return err
 			}
 			for _, k := range names {
-				set, err := store.Ensure(cmd.Context(), images.Want{Kernel: k, Root: true, Endpoint: true, EndpointDir: true, Peers: peers})
+				set, err := store.Ensure(cmd.Context(), images.Want{Kernel: k, Root: true, Endpoint: true, EndpointDir: true, Peers: external})
 				if err != nil {
 					return err
 				}
@@ -49,7 +49,7 @@ func (a *app) imagesCommand() *cobra.Command {
 		},
 	}
 	driftFlag(build, &drift)
-	build.Flags().BoolVar(&peers, "peers", false, "also build the filters of other projects (xdp-filter, bpfilter); an experiment with such an arm builds them by itself")
+	build.Flags().BoolVar(&external, "peers", false, "also build the filters of other projects (xdp-filter, bpfilter); an experiment with such an arm builds them by itself")
 	build.Flags().StringSliceVar(&kernels, "kernels", kernels, "kernels to build, or all: "+strings.Join(images.Kernels(), ", ")+"; an experiment builds those that it names by itself")
 	cmd.AddCommand(build, a.imagesListCommand(), a.imagesVerifyCommand(), a.imagesGCCommand(), a.imagesLockCommand(), a.imagesBoxCommand())
 	return cmd

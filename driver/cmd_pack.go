@@ -53,7 +53,7 @@ again from the rows, and judges the claims. Join shards by "driver merge" first.
 	return cmd
 }
 
-// maxShownDifferences is how many numbers a failed verification names.
+// maxShownDifferences is how many numbers a failed verification shows.
 const maxShownDifferences = 10
 
 // verifyPack checks a published pack: digests, then every number, then claims.

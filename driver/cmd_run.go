@@ -90,7 +90,7 @@ func (a *app) run(ctx context.Context, file string, f runFlags) error {
 	return err
 }
 
-// whenMended says what to do about a fault that stopped a run, and how to go on then.
+// whenMended says what to do about a fault that stopped a run, and how to continue then.
 func whenMended(err error, resume string) string {
 	switch {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
@@ -127,8 +127,8 @@ func (j job) pending() []plan.Trial {
 	return slices.DeleteFunc(j.dir.Pending(), func(t plan.Trial) bool { return !wanted[t.Order] })
 }
 
-// openRun makes or opens the run directory. It is made only after everything was
-// refused that can be refused.
+// openRun makes or opens the run directory. It makes one only after every check that can refuse the
+// run.
 func (a *app) openRun(ctx context.Context, file string, f runFlags) (job, error) {
 	if err := checkFlags(f); err != nil {
 		return job{}, err
@@ -165,7 +165,7 @@ func (a *app) openRun(ctx context.Context, file string, f runFlags) (job, error)
 	return j, err
 }
 
-// reopenRun opens the run directory of a run to go on with.
+// reopenRun opens the directory of a run that continues.
 func (a *app) reopenRun(ctx context.Context, file string, f runFlags) (job, error) {
 	dir, err := rundir.Open(f.resume)
 	if errors.Is(err, rundir.ErrStorage) {
@@ -195,7 +195,7 @@ func (a *app) reopenRun(ctx context.Context, file string, f runFlags) (job, erro
 	return j, nil
 }
 
-// checkFlags refuses flags that do not go together, whatever the experiment.
+// checkFlags refuses flags that exclude each other in every experiment.
 func checkFlags(f runFlags) error {
 	switch {
 	case f.resume != "" && f.shard != "":
@@ -222,7 +222,7 @@ func shardOf(p *plan.Plan, f runFlags) (rundir.Shard, error) {
 	return shard, nil
 }
 
-// selected are the trials of the plan that the flags ask for.
+// selected are the trials of the plan that the flags select.
 func selected(p *plan.Plan, shard rundir.Shard, f runFlags) ([]plan.Trial, error) {
 	if err := checkClockFlags(p, f); err != nil {
 		return nil, err
@@ -281,8 +281,8 @@ func (a *app) measure(ctx context.Context, j job, trials []plan.Trial, f runFlag
 	return campaign.Run(ctx, run)
 }
 
-// upFit brings a lab up whose machines have what the trials ask of them. Where
-// kernels are compared, what one of them lacks is for the rows of its cells to say.
+// upFit brings a lab up and checks that its machines have what the trials require. Where kernels are
+// compared, the rows of a kernel's cells say what it lacks.
 func upFit(ctx context.Context, cfg lab.Config, s plan.Spec) (*lab.Lab, error) {
 	l, err := lab.Up(ctx, cfg)
 	if err != nil || len(s.Kernels) > 0 {

@@ -14,13 +14,13 @@ import (
 	"hookbed/driver/plan"
 )
 
-// defaultLab is the name of an interactive lab that was given none.
+// defaultLab is the name of an interactive lab without --name.
 const defaultLab = "up"
 
-// labNamePattern: names of bridges, of at most 15 characters, have it as their end.
+// labNamePattern: a lab's name is the end of its bridges' names, which have at most 15 characters.
 var labNamePattern = regexp.MustCompile(`^[a-z][a-z0-9]{0,8}$`)
 
-// runNamePattern is what labs of runs are called.
+// runNamePattern matches the names of runs' labs.
 var runNamePattern = regexp.MustCompile(`^r[0-9]+[a-z]?$`)
 
 func (a *app) upCommand() *cobra.Command {
@@ -73,7 +73,7 @@ func (a *app) up(ctx context.Context, file, name string) error {
 	return l.Detach()
 }
 
-// refuseTaken says whose the lab of a name is that is there already.
+// refuseTaken refuses the name of a lab that exists, and says who owns it.
 func refuseTaken(root, name string) error {
 	labs, err := lab.Labs(root)
 	if err != nil {
@@ -87,7 +87,7 @@ func refuseTaken(root, name string) error {
 	return nil
 }
 
-// emitUp says how the new lab is called and how its nodes are reached.
+// emitUp reports the new lab's name and how its nodes are reached.
 func (a *app) emitUp(labs []lab.State, name string) {
 	several := len(reachable(labs)) > 1
 	for _, l := range labs {

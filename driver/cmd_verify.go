@@ -95,7 +95,7 @@ func loadClaims(path string) ([]claims.Claim, error) {
 	return list, nil
 }
 
-// verified is the error of the exit code.
+// verified is the error of verdicts that are not all reproduced, for the exit code.
 func verified(verdicts []claims.Verdict) error {
 	n, missing := map[string]int{}, 0
 	for _, v := range verdicts {
@@ -123,7 +123,7 @@ func (a *app) showVerdicts(verdicts []claims.Verdict, format string) error {
 	return export.Verdicts(a.out, format, verdicts)
 }
 
-// someDirs makes a missing directory a usage error.
+// someDirs makes it a usage error to name no directory.
 func someDirs(command string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		if len(args) == 0 {

@@ -53,7 +53,7 @@ func (p *barProgress) Trial(_ plan.Trial, c plan.Cell, status string) {
 	p.bar.Increment()
 }
 
-// Passed takes trials that a stopping rule passed over out of the total.
+// Passed subtracts trials that a stopping rule skipped from the total.
 func (p *barProgress) Passed(trials int) {
 	p.total -= int64(trials)
 	p.bar.SetTotal(p.total, false)
@@ -83,7 +83,7 @@ func (p *lineProgress) Trial(t plan.Trial, c plan.Cell, status string) {
 	}
 }
 
-// Passed takes trials that a stopping rule passed over out of the total.
+// Passed subtracts trials that a stopping rule skipped from the total.
 func (p *lineProgress) Passed(trials int) { p.total -= trials }
 
 // left extrapolates from the pace so far.
@@ -100,7 +100,7 @@ func secondsTable(w io.Writer, title string, parts []string, seconds map[string]
 	}
 }
 
-// rateProgress says what is measured, and how long the rest takes at this pace.
+// rateProgress reports what is measured, and how long the rest takes at this pace.
 func (a *app) rateProgress() func(done, total int, what string) {
 	start := time.Now()
 	return func(done, total int, what string) {
@@ -113,7 +113,7 @@ func (a *app) rateProgress() func(done, total int, what string) {
 	}
 }
 
-// costProgress shows where a run is: lines that say what is new.
+// costProgress reports what is new, in lines.
 func (a *app) costProgress() func(done, total int, what string) {
 	start, last := time.Now(), ""
 	return func(done, total int, what string) {

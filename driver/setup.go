@@ -27,8 +27,8 @@ func catalog() plan.Catalog {
 	}
 }
 
-// loadPlan loads and expands an experiment; every error in it is found here,
-// before any machine starts.
+// loadPlan loads and expands an experiment. Every error in the file is found here, before any machine
+// starts.
 func loadPlan(file string) (*plan.Plan, error) {
 	spec, err := plan.Load(file, catalog())
 	if err != nil {
@@ -55,7 +55,7 @@ func stateRoot() (string, error) {
 	return filepath.Join(base, "hookbed", "labs"), nil
 }
 
-// sayStrays names what is among the labs and is none.
+// sayStrays reports entries of the labs' directory that are not labs.
 func (a *app) sayStrays(root string) {
 	strays, err := lab.Strays(root)
 	if err != nil {
@@ -66,8 +66,8 @@ func (a *app) sayStrays(root string) {
 	}
 }
 
-// labConfig prepares what labs of an experiment have in common, and clears
-// what killed runs left.
+// labConfig is the configuration that the labs of an experiment have in common. It first clears what
+// killed runs left.
 func (a *app) labConfig(ctx context.Context, p *plan.Plan, drift string) (lab.Config, error) {
 	if err := lab.Refuse(p.Spec.Lab); err != nil {
 		return lab.Config{}, err
@@ -100,7 +100,7 @@ func (a *app) labConfig(ctx context.Context, p *plan.Plan, drift string) (lab.Co
 	name := lab.FreshName(root, "r")
 	return lab.Config{
 		Name: name, Experiment: p.Spec.Name, Lab: p.Spec.Lab, Kernels: p.Spec.Kernels, Nodes: p.Nodes(), Store: store,
-		StateDir: filepath.Join(root, name), GuestPath: guest, Peers: needsPeers(p), Swarm: needsSwarm(p), Log: a.logger(),
+		StateDir: filepath.Join(root, name), GuestPath: guest, Peers: needsExternal(p), Swarm: needsSwarm(p), Log: a.logger(),
 	}, nil
 }
 
@@ -116,12 +116,12 @@ func (a *app) upLab(ctx context.Context, p *plan.Plan, dir, name string, detache
 	}
 	return lab.Up(ctx, lab.Config{
 		Name: name, Experiment: p.Spec.Name, Lab: p.LabOf(1), Nodes: p.Nodes(), Store: store, StateDir: dir,
-		GuestPath: guest, Peers: needsPeers(p), Swarm: needsSwarm(p), Detached: detached, Log: a.logger(),
+		GuestPath: guest, Peers: needsExternal(p), Swarm: needsSwarm(p), Detached: detached, Log: a.logger(),
 	})
 }
 
-// needsPeers says whether some arm is a filter that others wrote.
-func needsPeers(p *plan.Plan) bool { return slices.ContainsFunc(p.Cells, datapath.NeedsPeers) }
+// needsExternal says whether some arm is a filter of another project.
+func needsExternal(p *plan.Plan) bool { return slices.ContainsFunc(p.Cells, datapath.NeedsPeers) }
 
 // needsSwarm says whether some arm has Docker's overlay network.
 func needsSwarm(p *plan.Plan) bool { return slices.ContainsFunc(p.Cells, datapath.NeedsSwarm) }

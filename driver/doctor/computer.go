@@ -97,7 +97,7 @@ func (d Driver) images(ctx context.Context) []Check {
 	return []Check{c}
 }
 
-// BuildAsRoot is the fix where an ordinary user lacks images.
+// BuildAsRoot is the fix for a user who is not root and lacks images.
 const BuildAsRoot = "only root builds images: run `driver doctor` or `driver images build` as root"
 
 // accelerator boots the probe guest: /dev/kvm may open and still not boot a stock kernel. TCG is

@@ -70,11 +70,10 @@ func findings(found []lab.Finding) []Check {
 	return out
 }
 
-// measure says whether the machines have the CPUs and the congestion control that
-// [measure] asks of them.
+// measure checks that the machines have the CPUs and the congestion control that [measure] names.
 func (i *inventory) measure(context.Context) []Check {
 	if len(i.facts) < i.plan.Nodes() {
-		return nil // a machine could not be asked, which is a failed check already
+		return nil // a machine could not be reached, which is a failed check already
 	}
 	m := i.plan.Spec.Measure
 	c := Check{Name: "measure", OK: true, Detail: fmt.Sprintf("client_cpu = %d, server_cpu = %d, congestion = %q", m.ClientCPU, m.ServerCPU, m.Congestion)}
@@ -93,7 +92,7 @@ func finding(f lab.Finding) Check {
 	return c
 }
 
-// arms says of each machine which arms of the experiment it can carry.
+// arms checks for each machine which arms of the experiment it can run.
 func (i *inventory) arms(context.Context) []Check {
 	var out []Check
 	for _, m := range i.plan.Spec.Lab.Inventory.Machines {
@@ -129,11 +128,11 @@ func (i *inventory) arms(context.Context) []Check {
 	return out
 }
 
-// link brings the lab up, as a run would, and tries the way between the machines.
+// link brings the lab up, as a run would, and tries the path between the machines.
 func (i *inventory) link(ctx context.Context) []Check {
 	nodes := i.plan.Nodes()
 	if len(i.facts) < nodes {
-		return nil // a machine could not be asked, which is a failed check already
+		return nil // a machine could not be reached, which is a failed check already
 	}
 	c := Check{Name: "nodes", Fix: "see what the message says of the machine"}
 	err := i.tryLab(ctx, func(l *lab.Lab) error {

@@ -1,6 +1,7 @@
 // Package helper carries the guest helper, the program of driver/guest, inside the driver, so that
 // the driver is one file that runs from anywhere. `make build` builds the helper and puts it into
-// the folder embedded before it builds the driver.
+// the folder embedded before it builds the driver. `go build ./driver` embeds what the last
+// `make build` left there, or nothing.
 package helper
 
 import (

@@ -2,6 +2,7 @@
 GO        ?= go
 REVISION  := $(shell git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
 LDFLAGS   := -s -w -X main.revision=$(REVISION)
+HELPER    := driver/helper/embedded/guest
 LINT      := .cache/bin/golangci-lint
 LINT_VERSION := v2.15.0
 REPRODUCE_OUT ?= runs/virtual-$(shell date +%Y%m%d-%H%M%S)
@@ -11,14 +12,15 @@ TESTBED_OUT ?= runs/testbed-$(shell date +%Y%m%d-%H%M%S)
 
 all: build
 
-# Everything beside Go itself, through the system's package manager. Quick when
-# nothing is missing.
+# Installs everything but Go itself, by the system's package manager. Quick when nothing is missing.
 deps:
 	@images/deps.sh
 
+# The driver is one file: it embeds the guest helper, which is built first. The helper's bytes,
+# whose digest is in every env.json, depend on its source and the version of Go only.
 build:
+	@CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -buildid=" -o $(HELPER) ./driver/guest
 	@$(GO) build -ldflags '$(LDFLAGS)' -o bin/driver ./driver
-	@CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -buildid=" -o bin/guest ./driver/guest
 
 # The study's questions answered exactly, in virtual time; two VMs, real containers
 # and real filters, each proven and measured; and one report of both.
@@ -89,4 +91,4 @@ generate: deps
 	$(GO) generate ./bpf
 
 clean:
-	rm -rf bin .cache
+	rm -rf bin .cache $(HELPER)

@@ -27,7 +27,7 @@ var (
 	conformTable    = flag.String("conform.table", os.Getenv("HOOKBED_CONFORMANCE_VM_TABLE"), "file to write the VM's conformance table to")
 )
 
-// someArms are those that a VM is asked about when time is short: one of each
+// someArms are those that a VM is tested with when time is short: one of each
 // mechanism, and what this computer's kernel may lack. Under emulation an arm takes
 // a quarter of a minute and more.
 const someArms = `^(bridge\+(nft-set|tc-hash|xdp-hash)|bpf\+tc-hash .*delivery=netkit.*)$`
@@ -69,7 +69,7 @@ func TestVMConform(t *testing.T) {
 	}
 }
 
-// kernelArms are those that every kernel is asked about: one of each mechanism,
+// kernelArms are those that every kernel is tested with: one of each mechanism,
 // and each way of tc programs to attach and to deliver that came with a version.
 const kernelArms = `^(bridge\+(iptables-legacy|iptables-nft|ipset|nft-set|tc-hash|xdp-hash)|bpf\+tc-hash( .*(attach=tcx|delivery=netkit|delivery=peer).*)?)$`
 
@@ -105,7 +105,7 @@ func TestKernelsConform(t *testing.T) {
 		}
 	}
 	if len(ran) == 0 {
-		t.Error("no kernel was asked")
+		t.Error("no kernel was tested")
 	}
 	for _, arm := range []string{"`bridge+tc-hash`", "`bridge+xdp-hash`", "`bridge+iptables-legacy`"} {
 		for _, k := range ran {

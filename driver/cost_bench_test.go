@@ -28,7 +28,7 @@ func benchDriver(b *testing.B, args ...string) []byte {
 	return out.Bytes()
 }
 
-// BenchmarkCost times the hashes at 10 000 policies and at 1 beside those of
+// BenchmarkCost times the hashes at 10 000 policies and at 1 next to those of
 // other projects, and reports ratios within one run. The names say what over
 // what.
 func BenchmarkCost(b *testing.B) {

@@ -11,18 +11,13 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"hookbed/driver/campaign"
-	"hookbed/driver/datapath"
-	"hookbed/driver/lab"
 	"hookbed/driver/plan"
-	"hookbed/driver/workload"
-	"hookbed/images"
 )
 
 // revision is the git revision the driver was built from, set by the Makefile.
@@ -33,7 +28,7 @@ const (
 	exitOK          = 0
 	exitError       = 1
 	exitUsage       = 2 // usage, or an invalid experiment
-	exitFailedCells = 3 // finished, but some cells have no valid number, or none has
+	exitFailedCells = 3 // finished, but some cells, or all, have no valid number
 	exitRig         = 4 // the testbed itself failed, and stopped the run or every trial
 	exitNotSame     = 5 // compared or verified, and not reproduced
 	exitInterrupted = 130
@@ -75,7 +70,7 @@ func exitCode(err error) int {
 	return exitError
 }
 
-// run is the whole command; it prints the final error itself.
+// run executes the command line and prints the final error.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	app := &app{out: stdout, talk: stderr}
 	root := app.command()
@@ -134,13 +129,13 @@ cells or without any number, 4 rig fault, 5 compared or verified and not reprodu
 	root.AddCommand(a.doctorCommand(), a.planCommand(), a.runCommand(), a.reportCommand(), a.compareCommand(), a.verifyCommand(),
 		a.costCommand(), a.mergeCommand(), a.packCommand(), a.upCommand(), a.sshCommand(), a.downCommand(), a.imagesCommand())
 	root.InitDefaultHelpCmd()
-	if help, _, err := root.Find([]string{"help"}); err == nil { // cobra's own ends with 0 where it knows nothing
+	if help, _, err := root.Find([]string{"help"}); err == nil { // cobra's own exits with 0 for a topic that does not exist
 		help.Args = func(_ *cobra.Command, args []string) error { return topic(root, args) }
 	}
 	return root
 }
 
-// knownCommand refuses what is no command of a group of commands.
+// knownCommand refuses an argument that is not a command of the group.
 func knownCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -155,7 +150,7 @@ func knownCommand(cmd *cobra.Command, args []string) error {
 	return fmt.Errorf("%w: %s; see `%s --help`", errUsage, text, cmd.CommandPath())
 }
 
-// topic refuses to help with a command that is not there.
+// topic refuses help on a command that does not exist.
 func topic(root *cobra.Command, args []string) error {
 	cmd, rest, err := root.Find(args)
 	if err != nil || cmd == root || cmd.HasSubCommands() {
@@ -164,7 +159,7 @@ func topic(root *cobra.Command, args []string) error {
 	return nil
 }
 
-// showHelp is what a group of commands does by itself.
+// showHelp is what a group of commands does without a command.
 func showHelp(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 
 // exactly turns cobra's argument errors into usage errors.
@@ -188,26 +183,4 @@ func (a *app) logger() *slog.Logger {
 		}
 		return at
 	}}))
-}
-
-// catalog is everything an experiment may choose from.
-func catalog() plan.Catalog {
-	here, sealed := lab.Here(), lab.Sealed()
-	return plan.Catalog{
-		Datapaths: datapath.Catalog(), Workloads: workload.Catalog(), Kernels: images.Kernels(), NICs: images.NICs(),
-		Here: &here, Sealed: &sealed,
-	}
-}
-
-// stateRoot is where running labs keep their state.
-func stateRoot() (string, error) {
-	base := os.Getenv("XDG_STATE_HOME")
-	if base == "" {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return "", fmt.Errorf("find the home directory: %w", err)
-		}
-		base = filepath.Join(home, ".local", "state")
-	}
-	return filepath.Join(base, "hookbed", "labs"), nil
 }

@@ -18,8 +18,8 @@ func everyCommand(cmd *cobra.Command, visit func(*cobra.Command)) {
 	}
 }
 
-// TestFlagsSayTheirType: what stands between backquotes in a flag's help is taken
-// for the name of its type.
+// TestFlagsSayTheirType: cobra takes what is between backquotes in a flag's help as the name
+// of its type.
 func TestFlagsSayTheirType(t *testing.T) {
 	word := regexp.MustCompile(`^[A-Za-z0-9/]*$`)
 	everyCommand((&app{out: io.Discard, talk: io.Discard}).command(), func(cmd *cobra.Command) {
@@ -29,6 +29,48 @@ func TestFlagsSayTheirType(t *testing.T) {
 			}
 		})
 	})
+}
+
+// TestHelp: every command says in a line what it does, and has examples that parse.
+func TestHelp(t *testing.T) {
+	root := (&app{out: io.Discard, talk: io.Discard}).command()
+	everyCommand(root, func(cmd *cobra.Command) {
+		if cmd.Name() == "help" {
+			return // cobra's own
+		}
+		if first := cmd.Short[:1]; first != strings.ToUpper(first) || strings.HasSuffix(cmd.Short, ".") || len(cmd.Short) > 90 {
+			t.Errorf("%s: its line is %q", cmd.CommandPath(), cmd.Short)
+		}
+		if cmd.Example == "" {
+			t.Errorf("%s has no example", cmd.CommandPath())
+		}
+		for line := range strings.Lines(cmd.Example) {
+			checkExample(t, cmd, strings.TrimSpace(line))
+		}
+	})
+}
+
+// checkExample checks the part of an example up to a pipe or a redirection.
+func checkExample(t *testing.T, of *cobra.Command, line string) {
+	t.Helper()
+	own, _, _ := strings.Cut(line, " | ")
+	own, _, _ = strings.Cut(own, " > ")
+	args := strings.Fields(own)
+	if len(args) < 2 || args[0] != "driver" {
+		t.Errorf("%s: the example %q does not start the driver", of.CommandPath(), line)
+		return
+	}
+	root := (&app{out: io.Discard, talk: io.Discard}).command()
+	cmd, rest, err := root.Find(args[1:])
+	if err == nil {
+		err = cmd.ParseFlags(rest)
+	}
+	if err == nil && cmd.Args != nil {
+		err = cmd.Args(cmd, cmd.Flags().Args())
+	}
+	if err != nil {
+		t.Errorf("%s: the example %q: %v", of.CommandPath(), line, err)
+	}
 }
 
 // TestUnknownCommands: of every group of commands, one that it does not have is a

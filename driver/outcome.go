@@ -13,17 +13,17 @@ import (
 	"hookbed/driver/rundir"
 )
 
-// errNothingMeasured is a run that came to its end without one valid number.
+// errNothingMeasured is the error of a run that ended without one valid number.
 var errNothingMeasured = errors.New("finished, and nothing was measured")
 
-// troubleLines is how many cells without a number the terminal is told of.
+// troubleLines is how many cells without a number the terminal shows.
 const troubleLines = 10
 
 // reasonWidth is how much of a reason one line has, in characters.
 const reasonWidth = 240
 
-// outcome is what the trials that a run was asked for came to: those of this
-// call and those that the run directory had before.
+// outcome is how the selected trials of a run ended: those of this call and those that the run
+// directory had before.
 type outcome struct {
 	counts   map[string]int // trials by status
 	total    int
@@ -31,7 +31,7 @@ type outcome struct {
 	teardown []campaign.TeardownFault
 }
 
-// trouble is trials of one cell that ended without a valid number, all in one way.
+// trouble is the trials of one cell that ended without a valid number and with one status.
 type trouble struct {
 	Cell   string `json:"cell"`
 	Title  string `json:"title"`
@@ -67,12 +67,12 @@ func outcomeOf(j job, result campaign.Result) outcome {
 	return o
 }
 
-// lost are the trials whose number was not had though their kernel can do it.
+// lost is the number of trials without a valid number although their kernel supports them.
 func (o outcome) lost() int {
 	return o.counts[record.StatusFailed] + o.counts[record.StatusVoid] + o.counts[record.StatusRig]
 }
 
-// err chooses the exit code of a run that came to its end.
+// err is the error of a run that ended, which decides the exit code.
 func (o outcome) err(dir *rundir.Dir) error {
 	ok, rig := o.counts[record.StatusOK], o.counts[record.StatusRig]
 	switch {
@@ -88,7 +88,7 @@ func (o outcome) err(dir *rundir.Dir) error {
 	return nil
 }
 
-// leftBehind counts the setups that could not be taken away by their own fault.
+// leftBehind is the number of setups that could not be removed, by their own fault.
 func (o outcome) leftBehind() (n int) {
 	for _, f := range o.teardown {
 		if f.Status != record.StatusRig {
@@ -176,7 +176,7 @@ func (o outcome) printNext(w io.Writer, dir *rundir.Dir) {
 	}
 }
 
-// oneLine is a reason without line breaks, cut to what one line has room for.
+// oneLine is a reason without line breaks, cut to reasonWidth.
 func oneLine(reason string) string {
 	text := []rune(strings.Join(strings.Fields(reason), " "))
 	if len(text) > reasonWidth {

@@ -6,8 +6,8 @@ import (
 	"io"
 )
 
-// emit prints one result: a JSON line {"type": kind, kind: v} with --json, or
-// what human writes. Results go to standard output, talk to standard error.
+// emit prints one result: a JSON line {"type": kind, kind: v} with --json, otherwise what human
+// writes. Results go to standard output, messages to standard error.
 func (a *app) emit(kind string, v any, human func(w io.Writer)) {
 	if !a.json {
 		human(a.out)
@@ -24,7 +24,7 @@ func (a *app) line(v any) {
 	fmt.Fprintf(a.out, "%s\n", data)
 }
 
-// say talks to the person at the terminal.
+// say writes a message for the user to standard error.
 func (a *app) say(format string, args ...any) { fmt.Fprintf(a.talk, format+"\n", args...) }
 
 func (a *app) fail(err error, text string) {

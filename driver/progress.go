@@ -53,7 +53,7 @@ func (p *barProgress) Trial(_ plan.Trial, c plan.Cell, status string) {
 	p.bar.Increment()
 }
 
-// Passed takes trials that a stopping rule passed over out of the total.
+// Passed subtracts trials that a stopping rule skipped from the total.
 func (p *barProgress) Passed(trials int) {
 	p.total -= int64(trials)
 	p.bar.SetTotal(p.total, false)
@@ -83,7 +83,7 @@ func (p *lineProgress) Trial(t plan.Trial, c plan.Cell, status string) {
 	}
 }
 
-// Passed takes trials that a stopping rule passed over out of the total.
+// Passed subtracts trials that a stopping rule skipped from the total.
 func (p *lineProgress) Passed(trials int) { p.total -= trials }
 
 // left extrapolates from the pace so far.
@@ -97,5 +97,33 @@ func secondsTable(w io.Writer, title string, parts []string, seconds map[string]
 		if s, ok := seconds[part]; ok {
 			fmt.Fprintf(w, "  %-10s %8.1f s\n", part, s)
 		}
+	}
+}
+
+// rateProgress reports what is measured, and how long the rest takes at this pace.
+func (a *app) rateProgress() func(done, total int, what string) {
+	start := time.Now()
+	return func(done, total int, what string) {
+		left := time.Duration(float64(time.Since(start)) / float64(max(done-1, 1)) * float64(total-done+1))
+		if done == 1 {
+			a.say("%6.1fs  %d/%d  %s", time.Since(start).Seconds(), done, total, what)
+			return
+		}
+		a.say("%6.1fs  %d/%d  %s  about %s left", time.Since(start).Seconds(), done, total, what, left.Round(time.Second))
+	}
+}
+
+// costProgress reports what is new, in lines.
+func (a *app) costProgress() func(done, total int, what string) {
+	start, last := time.Now(), ""
+	return func(done, total int, what string) {
+		if what == last && done%10 != 0 && done != total {
+			return
+		}
+		last = what
+		if done > 0 {
+			what = fmt.Sprintf("%s, round %d of %d", what, done, total)
+		}
+		a.say("%6.1fs  %s", time.Since(start).Seconds(), what)
 	}
 }

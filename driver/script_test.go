@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -34,15 +35,54 @@ func withBinaries(run func() int) (int, error) {
 		return 1, err
 	}
 	defer os.RemoveAll(dir)
-	for name, pkg := range map[string]string{"driver": ".", "guest": "./guest"} {
-		build := exec.Command("go", "build", "-o", filepath.Join(dir, name), pkg)
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			return 1, fmt.Errorf("build %s: %w\n%s", name, err, out)
-		}
+	guest := filepath.Join(dir, "guest")
+	build := exec.Command("go", "build", "-o", guest, "./guest")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return 1, fmt.Errorf("build the guest helper: %w\n%s", err, out)
+	}
+	if err := buildDriver(filepath.Join(dir, "driver"), guest); err != nil {
+		return 1, err
 	}
 	binaries = dir
 	return run(), nil
+}
+
+// buildDriver builds the driver with the guest helper that is given, in place of what
+// `make build` left in the source tree; "" builds it without a helper.
+func buildDriver(file, guest string) error {
+	embedded, err := filepath.Abs("helper/embedded/guest")
+	if err != nil {
+		return err
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{embedded: guest}})
+	if err != nil {
+		return err
+	}
+	work, err := os.MkdirTemp("", "hookbed-overlay-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	list := filepath.Join(work, "overlay.json")
+	if err := os.WriteFile(list, overlay, 0o600); err != nil {
+		return err
+	}
+	build := exec.Command("go", "build", "-overlay", list, "-o", file, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the driver: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// build-driver FILE [GUEST]: builds a driver with another guest helper, or with none.
+func buildDriverWith(ts *testscript.TestScript, _ bool, args []string) {
+	guest := ""
+	if len(args) > 1 {
+		guest = ts.MkAbs(args[1])
+	}
+	ts.Check(buildDriver(ts.MkAbs(args[0]), guest))
 }
 
 // TestScripts runs the command line as users do: real binaries, real
@@ -71,6 +111,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "signalled": signalled, "trials-once": trialsOnce, "helper-killed": helperKilled,
+			"build-driver": buildDriverWith,
 		},
 	})
 }

@@ -62,7 +62,7 @@ func TestStoppedClientIsVoid(t *testing.T) {
 	}
 }
 
-// TestBusyComputerVoidsNothing: programs beside the trial make it slow, and that is
+// TestBusyComputerVoidsNothing: other programs make the trial slow, and that is
 // for the limits of load and steal to judge, of which it has none.
 func TestBusyComputerVoidsNothing(t *testing.T) {
 	for range 8 {
@@ -180,7 +180,7 @@ func measuring(driver int) []int {
 	return out
 }
 
-// isClient tells iperf3's client from its server.
+// isClient distinguishes iperf3's client from its server.
 func isClient(pid int) bool {
 	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	return strings.Contains(string(data), "\x00-c\x00")

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// BoxKeys are the keys of a box. It is built where it is used, so they are
-// that computer's own and no secret that everybody knows.
+// BoxKeys are the keys of a box. A box is built where it is used, so its keys belong to that computer
+// and are not published.
 type BoxKeys struct {
 	HostPEM    []byte // private SSH host key of every machine made from the box
 	HostPublic string // its public half, as in authorized_keys
@@ -25,10 +25,30 @@ type BoxKeys struct {
 // boxDisk is the size that the box's metadata promises, in GB; no disk is larger.
 const boxDisk = 2
 
-// WriteBox writes a box for vagrant-libvirt: the images of a set as disks, with
-// kernel and initramfs beside them for direct boot, so that machines made from
+// BoxName is the file name of a box.
+const BoxName = "hookbed.box"
+
+// boxNodes are the addresses of the machines that the Vagrantfile makes of a box.
+func boxNodes() []string { return []string{"198.18.0.11", "198.18.0.12"} }
+
+// MakeBox writes the box, as BoxName, and the file known_hosts of its machines into a directory. It
+// returns the path of the box.
+func MakeBox(ctx context.Context, dir string, set Set, keys BoxKeys) (string, error) {
+	known := ""
+	for _, addr := range boxNodes() {
+		known += addr + " " + keys.HostPublic + "\n"
+	}
+	if err := os.WriteFile(filepath.Join(dir, "known_hosts"), []byte(known), 0o600); err != nil {
+		return "", fmt.Errorf("write the box's host key: %w", err)
+	}
+	file := filepath.Join(dir, BoxName)
+	return file, writeBox(ctx, file, set, keys)
+}
+
+// writeBox writes a box for vagrant-libvirt: the images of a set as disks, with
+// kernel and initramfs next to them for direct boot, so that machines made from
 // it boot as a lab's own do. Needs qemu-img. On an error nothing is left.
-func WriteBox(ctx context.Context, file string, set Set, keys BoxKeys) (err error) {
+func writeBox(ctx context.Context, file string, set Set, keys BoxKeys) (err error) {
 	work, err := os.MkdirTemp(filepath.Dir(file), ".box-")
 	if err != nil {
 		return fmt.Errorf("make box: %w", err)

@@ -1,5 +1,5 @@
-// Package export writes the rows of runs for other programs: tidy CSV, JSON, Go
-// benchmark format and JUnit XML. Equal input gives equal output.
+// Package export writes the rows of runs, the verdicts of claims and comparisons of runs for other
+// programs: tidy CSV, JSON, Go benchmark format and JUnit XML. Equal input gives equal output.
 package export
 
 import (

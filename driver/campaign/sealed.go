@@ -22,11 +22,14 @@ import (
 type SealedConfig struct {
 	Config
 	Jobs int // sealed guests at once
-	// Boot runs one block in a sealed guest and returns its results.
-	Boot func(ctx context.Context, b lab.SealedBlock, onReply func(bundle.SealedReply)) ([]byte, error)
+	Boot Boot
 	// Facts completes env.json.
 	Facts map[string]any
 }
+
+// Boot runs one block in a sealed guest and returns its results. It calls onReply, which may be nil,
+// for each reply while the guest runs.
+type Boot func(ctx context.Context, b lab.SealedBlock, onReply func(bundle.SealedReply)) ([]byte, error)
 
 // Compose makes a block of the plan, and nothing but the plan, into what a
 // sealed guest executes. The first setup is there twice: its first trial, at
@@ -113,8 +116,8 @@ type booted struct {
 // guest was ready first. A block that was executed is kept at once; one that
 // was not is executed again by a resumed run, as a whole.
 func RunSealed(ctx context.Context, cfg SealedConfig) (Result, error) {
-	r := &runner{Config: cfg.Config, result: Result{Status: map[string]int{}, Seconds: map[string]float64{}}, replay: true}
-	r.done = r.Dir.Done()
+	r := newRunner(cfg.Config)
+	r.replay, r.done = true, r.Dir.Done()
 	cfg.Progress = &oneAtATime{Progress: cfg.Progress}
 	if err := r.Dir.WriteEnv(cfg.Facts); err != nil {
 		return r.result, fmt.Errorf("%w: %w", ErrRig, err)

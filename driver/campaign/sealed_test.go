@@ -86,11 +86,9 @@ func pretend(b lab.SealedBlock, how func(setup int) string) []byte {
 
 func behaves(int) string { return "behaves" }
 
-type boot func(context.Context, lab.SealedBlock, func(bundle.SealedReply)) ([]byte, error)
-
 // pretender is a boot whose guests do as how says; the higher a block's number,
 // the sooner it is ready.
-func pretender(how func(setup int) string) boot {
+func pretender(how func(setup int) string) Boot {
 	return func(ctx context.Context, b lab.SealedBlock, onReply func(bundle.SealedReply)) ([]byte, error) {
 		select {
 		case <-time.After(time.Duration(5-b.Number) * 20 * time.Millisecond):
@@ -107,7 +105,7 @@ func pretender(how func(setup int) string) boot {
 }
 
 // sealedIn runs what is pending in a directory, and returns the error of it.
-func sealedIn(t *testing.T, ctx context.Context, dir *rundir.Dir, jobs int, progress Progress, do boot) (Result, error) {
+func sealedIn(t *testing.T, ctx context.Context, dir *rundir.Dir, jobs int, progress Progress, do Boot) (Result, error) {
 	t.Helper()
 	return RunSealed(ctx, SealedConfig{
 		Config: Config{Plan: dir.Plan(), Dir: dir, Trials: dir.Pending(), Progress: progress, Log: slog.New(slog.DiscardHandler)},

@@ -4,7 +4,10 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
@@ -44,4 +47,23 @@ func ParseKey(pem []byte) (Key, error) {
 		return Key{}, fmt.Errorf("read an ssh private key: %w", err)
 	}
 	return Key{PrivatePEM: pem, AuthorizedKey: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey())))}, nil
+}
+
+// KeyFile is the key pair in a file, which is made if it is missing. Only its owner can read it.
+func KeyFile(file string) (Key, error) {
+	pem, err := os.ReadFile(file)
+	if err == nil {
+		return ParseKey(pem)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return Key{}, fmt.Errorf("read an ssh key: %w", err)
+	}
+	key, err := NewKey()
+	if err != nil {
+		return Key{}, err
+	}
+	if err := os.WriteFile(file, key.PrivatePEM, 0o600); err != nil {
+		return Key{}, fmt.Errorf("write an ssh key: %w", err)
+	}
+	return key, nil
 }

@@ -3,6 +3,7 @@
 package plan
 
 import (
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -347,4 +348,12 @@ func (p *Plan) CellByID(id string) (cell Cell, ok bool) {
 		}
 	}
 	return Cell{}, false
+}
+
+// Nodes is the number of nodes that the plan's scenarios need, 1 or 2.
+func (p *Plan) Nodes() int {
+	if slices.Contains(p.Spec.Scenarios, MultiHost) {
+		return 2
+	}
+	return 1
 }

@@ -20,11 +20,10 @@ func (a *app) downCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "down [NAME...]",
 		Short: "Take down labs by name: those that are up, and what killed runs left",
-		Long: `Down takes down the labs that it is given, and says whose they are. A
-lab whose driver runs is taken down by ending that driver. Without a name it
-lists the labs and changes nothing. --all takes down every lab that "driver up"
-left running and everything that killed runs left, and never one whose driver
-runs or whose state cannot be read.`,
+		Long: `Down takes down the labs that are named, and says who owns them. A lab whose driver
+runs is taken down by ending that driver. Without a name, down lists the labs and changes
+nothing. --all takes down every lab that "driver up" left running and everything that
+killed runs left, but never a lab whose driver runs or whose state cannot be read.`,
 		Example: `  driver down
   driver down up
   driver down --all
@@ -44,84 +43,7 @@ runs or whose state cannot be read.`,
 	return cmd
 }
 
-// Kinds of labs, as they are listed.
-const (
-	labRuns = "running" // its driver lives
-	labUp   = "up"      // meant to outlive its driver, which has ended
-	labLeft = "left"    // its driver died
-	labTorn = "torn"    // its state cannot be read
-)
-
-// listedLab is a lab as `driver down` lists it.
-type listedLab struct {
-	lab.State
-	Kind       string  `json:"kind"`
-	OwnerLives bool    `json:"owner_lives"` // true too where it cannot be seen from here
-	AgeSeconds float64 `json:"age_seconds"`
-}
-
-func listed(l lab.State, now time.Time) listedLab {
-	out := listedLab{State: l, OwnerLives: l.InUse(), AgeSeconds: now.Sub(l.Since).Seconds()}
-	switch {
-	case l.Torn:
-		out.Kind = labTorn
-	case l.InUse():
-		out.Kind = labRuns
-	case l.Detached:
-		out.Kind = labUp
-	default:
-		out.Kind = labLeft
-	}
-	return out
-}
-
-// owner says whose a lab is.
-func (l listedLab) owner() string {
-	state := "ended"
-	switch {
-	case l.Driver.PID == 0:
-		return "unknown"
-	case l.Driver.Elsewhere():
-		state = "of another PID namespace, perhaps alive"
-	case l.OwnerLives:
-		state = "alive"
-	}
-	owner := fmt.Sprintf("PID %d, %s", l.Driver.PID, state)
-	if l.User != "" {
-		owner = l.User + ", " + owner
-	}
-	return owner
-}
-
-func (l listedLab) age() string {
-	return time.Duration(l.AgeSeconds * float64(time.Second)).Round(time.Second).String()
-}
-
-// titleOf says in a line what a lab is.
-func titleOf(l listedLab) string {
-	what := l.Kind
-	if l.Experiment != "" {
-		what += ", experiment " + l.Experiment
-	}
-	return fmt.Sprintf("%s, owner %s, age %s", what, l.owner(), l.age())
-}
-
-// machinesOf names a lab's machines.
-func machinesOf(l lab.State) string {
-	var out []string
-	for _, n := range l.Nodes {
-		out = append(out, strings.TrimSpace(n.Name+" "+n.Addr))
-	}
-	for _, h := range l.Hypervisors {
-		out = append(out, "on "+h.Title())
-	}
-	if len(out) == 0 {
-		return "-"
-	}
-	return strings.Join(out, ", ")
-}
-
-func printLabs(w io.Writer, labs []listedLab) {
+func printLabs(w io.Writer, labs []lab.Listing) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "NAME\tKIND\tEXPERIMENT\tOWNER\tAGE\tMACHINES")
 	for _, l := range labs {
@@ -129,7 +51,7 @@ func printLabs(w io.Writer, labs []listedLab) {
 		if experiment == "" {
 			experiment = "-"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", l.Name, l.Kind, experiment, l.owner(), l.age(), machinesOf(l.State))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", l.Name, l.Kind, experiment, l.Owner(), l.Age(), l.Machines())
 	}
 	_ = t.Flush() // to the terminal
 }
@@ -144,9 +66,9 @@ func (a *app) down(ctx context.Context, names []string, all bool) error {
 	if err != nil {
 		return err
 	}
-	var labs []listedLab
+	var labs []lab.Listing
 	for _, l := range states {
-		labs = append(labs, listed(l, time.Now()))
+		labs = append(labs, l.Listing(time.Now()))
 	}
 	if len(names) == 0 && !all {
 		return a.listLabs(labs)
@@ -158,19 +80,8 @@ func (a *app) down(ctx context.Context, names []string, all bool) error {
 	return a.takeDown(ctx, root, chosen)
 }
 
-// sayStrays names what is among the labs and is none.
-func (a *app) sayStrays(root string) {
-	strays, err := lab.Strays(root)
-	if err != nil {
-		return // who reads the labs says so
-	}
-	for _, s := range strays {
-		a.say("%s is no lab's directory and is left alone; remove it if nobody needs it", s)
-	}
-}
-
 // listLabs shows the labs, and how to take one down.
-func (a *app) listLabs(labs []listedLab) error {
+func (a *app) listLabs(labs []lab.Listing) error {
 	switch {
 	case a.json:
 		for _, l := range labs {
@@ -189,8 +100,8 @@ func (a *app) listLabs(labs []listedLab) error {
 
 // chosenLabs are those that are named, each of which must be there, or with all those
 // whose driver does not run.
-func (a *app) chosenLabs(labs []listedLab, names []string, all bool) ([]listedLab, error) {
-	var chosen []listedLab
+func (a *app) chosenLabs(labs []lab.Listing, names []string, all bool) ([]lab.Listing, error) {
+	var chosen []lab.Listing
 	var known []string
 	for _, l := range labs {
 		known = append(known, l.Name)
@@ -198,7 +109,7 @@ func (a *app) chosenLabs(labs []listedLab, names []string, all bool) ([]listedLa
 		case slices.Contains(names, l.Name):
 			chosen = append(chosen, l)
 		case all && (l.OwnerLives || l.Torn):
-			a.say("lab %s is left alone (%s); `driver down %s` takes it down", l.Name, titleOf(l), l.Name)
+			a.say("lab %s is left alone (%s); `driver down %s` takes it down", l.Name, l.Title(), l.Name)
 		case all:
 			chosen = append(chosen, l)
 		}
@@ -215,11 +126,11 @@ func (a *app) chosenLabs(labs []listedLab, names []string, all bool) ([]listedLa
 	return chosen, nil
 }
 
-func (a *app) takeDown(ctx context.Context, root string, labs []listedLab) error {
+func (a *app) takeDown(ctx context.Context, root string, labs []lab.Listing) error {
 	cleared := []string{}
 	var failed []error
 	for _, l := range labs {
-		a.say("take down lab %s (%s)", l.Name, titleOf(l))
+		a.say("take down lab %s (%s)", l.Name, l.Title())
 		err := l.EndOwner(ctx)
 		if err == nil {
 			err = lab.Clear(ctx, root, l.Name)

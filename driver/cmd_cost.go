@@ -24,31 +24,31 @@ import (
 )
 
 type costFlags struct {
-	programs, peers []string
-	policies        []int
-	rounds, cpu     int
-	seed            uint64
-	seconds         float64
-	out             string
+	programs, external []string
+	policies           []int
+	rounds, cpu        int
+	seed               uint64
+	seconds            float64
+	out                string
 }
 
 func (a *app) costCommand() *cobra.Command {
 	var f costFlags
 	cmd := &cobra.Command{
 		Use:   "cost [FILE]",
-		Short: "Measure the cost of a packet: every program by BPF_PROG_TEST_RUN, or the packet rate of every arm of an experiment",
+		Short: "Measure the cost of a packet: of BPF programs alone, or of the arms of an experiment",
 		Long: `Without a file, cost times every tc and XDP program by BPF_PROG_TEST_RUN, with
 each number of policies and with a packet that meets the first, the middle, the
-last or no policy, beside the loaded programs of other projects, in rounds of
-shuffled order, after proving every verdict.
+last or no policy, and with them the loaded programs of other projects. It proves every
+verdict first, and measures in rounds of shuffled order.
 
 With an experiment, cost measures the packet rate of each of its arms on this
 computer, netfilter included: how many packets a second a core drops, and how many it
 accepts. The arm is applied and proven as in a trial; a generator sends from the
 client's side.
 
-It needs root. What it makes, it makes in namespaces of its own, and the kernel
-drops them with it.`,
+It needs root. It works in network namespaces that it makes, which the kernel removes
+when it ends.`,
 		Example: `  driver cost
   driver cost --programs tc-hash,xdp-hash --policies 1,10000 --rounds 100
   driver cost --peers none --out runs/cost
@@ -70,7 +70,7 @@ drops them with it.`,
 	fl := cmd.Flags()
 	fl.StringSliceVar(&f.programs, "programs", []string{"all"}, "programs to time")
 	fl.IntSliceVar(&f.policies, "policies", []int{1, 10, 100, 1000, 10000}, "numbers of policies N")
-	fl.StringSliceVar(&f.peers, "peers", cost.ExternalProjects(), "projects whose programs to time beside ours; none for ours alone")
+	fl.StringSliceVar(&f.external, "peers", cost.ExternalProjects(), "other projects whose programs to time too, or none")
 	fl.IntVar(&f.rounds, "rounds", 0, "rounds of interleaved measurements (default 100; with an experiment 7)")
 	fl.IntVar(&f.cpu, "cpu", runtime.NumCPU()-1, "CPU to measure on")
 	fl.Uint64Var(&f.seed, "seed", 1, "seed of the order within rounds")
@@ -79,7 +79,7 @@ drops them with it.`,
 	return cmd
 }
 
-// Rounds by default, and the most CPUs that a machine numbers.
+// Rounds where --rounds is not given.
 const (
 	defaultCostRounds = 100
 	defaultRateRounds = 7
@@ -107,7 +107,7 @@ func (f *costFlags) check(cmd *cobra.Command, rates bool) error {
 	if _, err := cost.Select(f.programs); err != nil {
 		return wrong("--programs: %w", err)
 	}
-	for _, p := range f.peers {
+	for _, p := range f.external {
 		if p != "none" && !slices.Contains(cost.ExternalProjects(), p) {
 			return wrong("--peers: no project %q, want some of %s, or none", p, strings.Join(cost.ExternalProjects(), ", "))
 		}
@@ -136,7 +136,7 @@ func (f *costFlags) check(cmd *cobra.Command, rates bool) error {
 // subjects are the programs that the flags leave.
 func (f costFlags) subjects() []cost.Subject {
 	all, _ := cost.Select(f.programs) // checked
-	return slices.DeleteFunc(all, func(s cost.Subject) bool { return s.External != "" && !slices.Contains(f.peers, s.External) })
+	return slices.DeleteFunc(all, func(s cost.Subject) bool { return s.External != "" && !slices.Contains(f.external, s.External) })
 }
 
 // output makes the directory of results.
@@ -154,15 +154,15 @@ func (a *app) cost(ctx context.Context, f costFlags) error {
 		return err
 	}
 	defer out.Close()
-	peers, digest, err := a.peersOf(ctx, f)
+	external, digest, err := a.externalPrograms(ctx, f)
 	if err != nil {
 		return err
 	}
-	l, err := a.costLab(ctx, &plan.Plan{}, peers.NoExternal == "")
+	l, err := a.costLab(ctx, &plan.Plan{}, external.NoExternal == "")
 	if err != nil {
 		return err
 	}
-	defer func() { _ = l.Close(ctx) }() // namespaces end with the helper
+	defer func() { _ = l.Close(ctx) }() // the namespaces end with the helper
 	env := a.costEnvironment(l, f)
 	env["peers_sha256"] = digest
 	if err := out.Environment(env); err != nil {
@@ -173,7 +173,7 @@ func (a *app) cost(ctx context.Context, f costFlags) error {
 	}
 	cells, err := cost.Measure(ctx, cost.Config{
 		Lab: l, Subjects: f.subjects(), Policies: f.policies, Rounds: f.rounds,
-		Seed: f.seed, CPU: f.cpu, External: peers, Progress: a.costProgress(), Sample: out.Sample,
+		Seed: f.seed, CPU: f.cpu, External: external, Progress: a.costProgress(), Sample: out.Sample,
 	})
 	if err = errors.Join(err, l.End(ctx, datapath.Setup{})); err != nil {
 		return rigFault(ctx, err)
@@ -191,9 +191,9 @@ func (a *app) cost(ctx context.Context, f costFlags) error {
 	return failedCells(cells, out.Dir())
 }
 
-// peersOf makes the image of other projects' programs ready, if some are wanted
+// externalPrograms makes the image of other projects' programs ready, if some are wanted
 // and it can be built.
-func (a *app) peersOf(ctx context.Context, f costFlags) (env cost.Environment, digest string, err error) {
+func (a *app) externalPrograms(ctx context.Context, f costFlags) (env cost.Environment, digest string, err error) {
 	if !slices.ContainsFunc(f.subjects(), func(s cost.Subject) bool { return s.External != "" }) {
 		return cost.Environment{NoExternal: "nobody asked for them"}, "", nil
 	}
@@ -241,50 +241,22 @@ func rigFault(ctx context.Context, err error) error {
 }
 
 // costLab brings up the local provider for a plan.
-func (a *app) costLab(ctx context.Context, p *plan.Plan, peers bool) (*lab.Lab, error) {
+func (a *app) costLab(ctx context.Context, p *plan.Plan, external bool) (*lab.Lab, error) {
 	p.Spec.Lab = plan.Lab{Provider: plan.ProviderLocal, Endpoint: plan.EndpointNetns, Clock: plan.ClockWall}
 	cfg, err := a.labConfig(ctx, p, "")
 	if err != nil {
 		return nil, err
 	}
-	cfg.Peers = peers
+	cfg.Peers = external
 	return lab.Up(ctx, cfg)
 }
 
 func (a *app) costEnvironment(l *lab.Lab, f costFlags) map[string]any {
-	env := environment(&plan.Plan{}, l.Environment().Entries())
+	env := campaign.Environment(&plan.Plan{}, revision, l.Environment().Entries())
 	for _, key := range []string{"experiment", "clock", "plan_sha256"} {
 		delete(env, key)
 	}
 	env["machine"] = cost.ThisMachine()
 	env["seed"], env["rounds"], env["cpu"], env["command"] = f.seed, f.rounds, f.cpu, os.Args
 	return env
-}
-
-// rateProgress says what is measured, and how long the rest takes at this pace.
-func (a *app) rateProgress() func(done, total int, what string) {
-	start := time.Now()
-	return func(done, total int, what string) {
-		left := time.Duration(float64(time.Since(start)) / float64(max(done-1, 1)) * float64(total-done+1))
-		if done == 1 {
-			a.say("%6.1fs  %d/%d  %s", time.Since(start).Seconds(), done, total, what)
-			return
-		}
-		a.say("%6.1fs  %d/%d  %s  about %s left", time.Since(start).Seconds(), done, total, what, left.Round(time.Second))
-	}
-}
-
-// costProgress shows where a run is: lines that say what is new.
-func (a *app) costProgress() func(done, total int, what string) {
-	start, last := time.Now(), ""
-	return func(done, total int, what string) {
-		if what == last && done%10 != 0 && done != total {
-			return
-		}
-		last = what
-		if done > 0 {
-			what = fmt.Sprintf("%s, round %d of %d", what, done, total)
-		}
-		a.say("%6.1fs  %s", time.Since(start).Seconds(), what)
-	}
 }

@@ -16,11 +16,11 @@ func (a *app) mergeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "merge DIR... -o DIR",
 		Short: "Join the shards of one plan into one run directory",
-		Long: `Joins what "driver run --shard i/n" made on several computers, or several
-times. The merged rows are in the order of the plan, so they are those of a run
-that was never parted, but for the name of the run. Directories of different
-plans, from unlike environments (as "driver compare" has them), and trials that two
-directories have with different rows, are refused; all environments are kept.`,
+		Long: `Merge joins what "driver run --shard i/n" made on several computers, or at several
+times. The merged rows are in the order of the plan, so they are those of a run that was
+never split, except for the name of the run. Merge refuses directories of different plans
+and from unlike environments (as "driver compare" does), and trials that two directories
+have with different rows. It keeps all environments.`,
 		Example: `  driver merge runs/a runs/b runs/c -o runs/all
   driver merge runs/a runs/b -o runs/so-far --partial`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -55,6 +55,6 @@ directories have with different rows, are refused; all environments are kept.`,
 		},
 	}
 	cmd.Flags().StringVarP(&out, "out", "o", "", "run directory to make")
-	cmd.Flags().BoolVar(&partial, "partial", false, "merge although shards or trials are missing")
+	cmd.Flags().BoolVar(&partial, "partial", false, "merge even if shards or trials are missing")
 	return cmd
 }

@@ -11,11 +11,6 @@ import (
 	"hookbed/images"
 )
 
-// openStore opens the image cache and reports what it does on standard error.
-func (a *app) openStore(drift string) (*images.Store, error) {
-	return images.Open("", images.Options{Drift: drift, CachedOnly: a.cachedOnly, Log: func(msg string) { a.say("images: %s", msg) }})
-}
-
 func (a *app) imagesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "images", Args: knownCommand, RunE: showHelp,
@@ -27,10 +22,13 @@ func (a *app) imagesCommand() *cobra.Command {
   driver images verify`,
 	}
 	var drift string
-	var peers bool
+	var external bool
 	kernels := []string{images.DefaultKernel}
 	build := &cobra.Command{
 		Use: "build", Short: "Build or fetch the images that the locks name, by digest", Args: exactly(0, "no argument"),
+		Example: `  driver images build
+  driver images build --peers
+  driver images build --kernels 6.12,6.18`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			names, err := lockedKernels(kernels)
 			if err != nil {
@@ -41,7 +39,7 @@ func (a *app) imagesCommand() *cobra.Command {
 				return err
 			}
 			for _, k := range names {
-				set, err := store.Ensure(cmd.Context(), images.Want{Kernel: k, Root: true, Endpoint: true, EndpointDir: true, Peers: peers})
+				set, err := store.Ensure(cmd.Context(), images.Want{Kernel: k, Root: true, Endpoint: true, EndpointDir: true, Peers: external})
 				if err != nil {
 					return err
 				}
@@ -51,8 +49,8 @@ func (a *app) imagesCommand() *cobra.Command {
 		},
 	}
 	driftFlag(build, &drift)
-	build.Flags().BoolVar(&peers, "peers", false, "also the filters that others wrote (xdp-filter, bpfilter), which an experiment with such an arm builds by itself")
-	build.Flags().StringSliceVar(&kernels, "kernels", kernels, "kernels to build, or all: "+strings.Join(images.Kernels(), ", ")+"; an experiment builds those it names by itself")
+	build.Flags().BoolVar(&external, "peers", false, "also build the filters of other projects (xdp-filter, bpfilter); an experiment with such an arm builds them by itself")
+	build.Flags().StringSliceVar(&kernels, "kernels", kernels, "kernels to build, or all: "+strings.Join(images.Kernels(), ", ")+"; an experiment builds those that it names by itself")
 	cmd.AddCommand(build, a.imagesListCommand(), a.imagesVerifyCommand(), a.imagesGCCommand(), a.imagesLockCommand(), a.imagesBoxCommand())
 	return cmd
 }
@@ -134,7 +132,7 @@ func (a *app) imagesGCCommand() *cobra.Command {
 
 func (a *app) imagesLockCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "lock [NAME...]", Short: "Pin the packages that the mirror has today, rewriting images/locks of a checkout",
+		Use: "lock [NAME...]", Short: "Pin the packages that the mirror has today: rewrite images/locks of a checkout",
 		Example: "  driver images lock\n  driver images lock kernel-6.12",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			store, err := a.openStore("")
@@ -151,7 +149,7 @@ func (a *app) imagesLockCommand() *cobra.Command {
 }
 
 func driftFlag(cmd *cobra.Command, drift *string) {
-	cmd.Flags().StringVar(drift, "drift", "", "allow: use today's version of a package that is gone from the mirrors, and record it")
+	cmd.Flags().StringVar(drift, "drift", "", "allow: use today's version of a package that is gone from the mirrors, and record that")
 }
 
 func printSet(w io.Writer, s images.Set) {

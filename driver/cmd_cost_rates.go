@@ -25,7 +25,7 @@ func (a *app) rates(ctx context.Context, file string, f costFlags) error {
 		return err
 	}
 	defer out.Close()
-	l, err := a.costLab(ctx, p, needsPeers(p))
+	l, err := a.costLab(ctx, p, needsExternal(p))
 	if err != nil {
 		return err
 	}

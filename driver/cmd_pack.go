@@ -17,10 +17,10 @@ func (a *app) packCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pack DIR",
 		Short: "Make one file of a run that others can verify",
-		Long: `Makes one file of a run directory: the plan, the environments, every row, every
+		Long: `Pack makes one file of a run directory: the plan, the environments, every row, every
 raw file and the report, with the SHA-256 of each. Equal runs make equal packs, byte
 for byte. "driver verify FILE" checks the digests, computes every number of the report
-anew from the rows, and judges the claims. Shards are joined by "driver merge" first.`,
+again from the rows, and judges the claims. Join shards by "driver merge" first.`,
 		Example: `  driver pack runs/full
   driver pack runs/full -o full.hookbed.tar.gz
   driver verify full.hookbed.tar.gz`,
@@ -53,7 +53,7 @@ anew from the rows, and judges the claims. Shards are joined by "driver merge" f
 	return cmd
 }
 
-// maxShownDifferences is how many numbers a failed verification names.
+// maxShownDifferences is how many numbers a failed verification shows.
 const maxShownDifferences = 10
 
 // verifyPack checks a published pack: digests, then every number, then claims.

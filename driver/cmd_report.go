@@ -23,8 +23,8 @@ run directories alone. With --format it writes the trials themselves to standard
 instead: csv (a line for each trial and metric), json, benchfmt (for benchstat), or
 junit (cells as test cases).
 
-Several directories are put together only if their environments are alike, as for
-"driver compare"; else what differs is named.`,
+Several directories are joined only if their environments are alike, as for "driver
+compare"; otherwise the error names what differs.`,
 		Example: `  driver report runs/smoke
   driver report runs/a runs/b --out report
   driver report runs/full --format benchfmt > full.txt`,

@@ -5,19 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/campaign"
-	"hookbed/driver/datapath"
 	"hookbed/driver/lab"
 	"hookbed/driver/plan"
 	"hookbed/driver/rundir"
@@ -32,10 +27,10 @@ func (a *app) runCommand() *cobra.Command {
 	var f runFlags
 	cmd := &cobra.Command{
 		Use:   "run FILE",
-		Short: "Run a whole experiment, with progress and ETA",
+		Short: "Run a whole experiment, with progress and the time left",
 		Long: `Run brings the lab up, measures every trial of the plan in its seeded order and
-appends each trial's rows to rows.csv in the run directory, synced to disk. A run
-that was interrupted or killed goes on with --resume: every trial once, none lost.`,
+appends each trial's rows to rows.csv in the run directory, synced to disk. --resume
+continues a run that was interrupted or killed: every trial once, none lost.`,
 		Example: `  driver run experiments/smoke.toml
   driver run experiments/full.toml --out runs/full
   driver run --resume runs/full
@@ -57,7 +52,7 @@ that was interrupted or killed goes on with --resume: every trial once, none los
 		},
 	}
 	cmd.Flags().StringVarP(&f.out, "out", "o", "", "run directory to make (default runs/NAME-TIME)")
-	cmd.Flags().StringVar(&f.resume, "resume", "", "go on with this run directory")
+	cmd.Flags().StringVar(&f.resume, "resume", "", "continue the run of this directory")
 	cmd.Flags().StringVar(&f.only, "only", "", "run only the cells that match, as in 'arm=docker|xdp,scenario!=multi-host'")
 	cmd.Flags().IntVarP(&f.jobs, "jobs", "j", 0, "in virtual time, guests at once (default: one a CPU, as memory permits); numbers do not depend on it")
 	cmd.Flags().StringVar(&f.shard, "shard", "", "run only share `i/n` of the blocks, as in 2/3; \"driver merge\" joins them")
@@ -95,7 +90,7 @@ func (a *app) run(ctx context.Context, file string, f runFlags) error {
 	return err
 }
 
-// whenMended says what to do about a fault that stopped a run, and how to go on then.
+// whenMended says what to do about a fault that stopped a run, and how to continue then.
 func whenMended(err error, resume string) string {
 	switch {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
@@ -112,7 +107,7 @@ func (f runFlags) remaining(p *plan.Plan, trials int) time.Duration {
 	if jobs == 0 {
 		jobs = lab.Jobs(p.Spec.Lab.Memory)
 	}
-	return time.Duration(float64(estimate(p, jobs)) * float64(trials) / float64(len(p.Trials)))
+	return time.Duration(float64(campaign.Estimate(p, jobs)) * float64(trials) / float64(len(p.Trials)))
 }
 
 // job is what one call of `driver run` has to do.
@@ -132,8 +127,8 @@ func (j job) pending() []plan.Trial {
 	return slices.DeleteFunc(j.dir.Pending(), func(t plan.Trial) bool { return !wanted[t.Order] })
 }
 
-// openRun makes or opens the run directory. It is made only after everything was
-// refused that can be refused.
+// openRun makes or opens the run directory. It makes one only after every check that can refuse the
+// run.
 func (a *app) openRun(ctx context.Context, file string, f runFlags) (job, error) {
 	if err := checkFlags(f); err != nil {
 		return job{}, err
@@ -170,7 +165,7 @@ func (a *app) openRun(ctx context.Context, file string, f runFlags) (job, error)
 	return j, err
 }
 
-// reopenRun opens the run directory of a run to go on with.
+// reopenRun opens the directory of a run that continues.
 func (a *app) reopenRun(ctx context.Context, file string, f runFlags) (job, error) {
 	dir, err := rundir.Open(f.resume)
 	if errors.Is(err, rundir.ErrStorage) {
@@ -200,7 +195,7 @@ func (a *app) reopenRun(ctx context.Context, file string, f runFlags) (job, erro
 	return j, nil
 }
 
-// checkFlags refuses flags that do not go together, whatever the experiment.
+// checkFlags refuses flags that exclude each other in every experiment.
 func checkFlags(f runFlags) error {
 	switch {
 	case f.resume != "" && f.shard != "":
@@ -227,7 +222,7 @@ func shardOf(p *plan.Plan, f runFlags) (rundir.Shard, error) {
 	return shard, nil
 }
 
-// selected are the trials of the plan that the flags ask for.
+// selected are the trials of the plan that the flags select.
 func selected(p *plan.Plan, shard rundir.Shard, f runFlags) ([]plan.Trial, error) {
 	if err := checkClockFlags(p, f); err != nil {
 		return nil, err
@@ -279,15 +274,15 @@ func (a *app) measure(ctx context.Context, j job, trials []plan.Trial, f runFlag
 		return upFit(ctx, cfg, p.Spec)
 	}
 	run.Environment = func(l *lab.Lab) map[string]any {
-		env := environment(p, l.Environment().Entries())
+		env := campaign.Environment(p, revision, l.Environment().Entries())
 		env["lab_seconds"] = l.Timings
 		return env
 	}
 	return campaign.Run(ctx, run)
 }
 
-// upFit brings a lab up whose machines have what the trials ask of them. Where
-// kernels are compared, what one of them lacks is for the rows of its cells to say.
+// upFit brings a lab up and checks that its machines have what the trials require. Where kernels are
+// compared, the rows of a kernel's cells say what it lacks.
 func upFit(ctx context.Context, cfg lab.Config, s plan.Spec) (*lab.Lab, error) {
 	l, err := lab.Up(ctx, cfg)
 	if err != nil || len(s.Kernels) > 0 {
@@ -297,44 +292,6 @@ func upFit(ctx context.Context, cfg lab.Config, s plan.Spec) (*lab.Lab, error) {
 		return nil, errors.Join(err, l.Close(ctx))
 	}
 	return l, nil
-}
-
-// labConfig prepares what labs of an experiment have in common, and clears
-// what killed runs left.
-func (a *app) labConfig(ctx context.Context, p *plan.Plan, drift string) (lab.Config, error) {
-	if err := lab.Preflight(p.Spec.Lab); err != nil {
-		return lab.Config{}, err
-	}
-	root, err := stateRoot()
-	if err != nil {
-		return lab.Config{}, err
-	}
-	a.sayStrays(root)
-	if swept, err := lab.Sweep(ctx, root); err != nil {
-		return lab.Config{}, err
-	} else if len(swept) > 0 {
-		a.say("cleared what killed runs left: %v", swept)
-	}
-	swept, err := lab.SweepRemote(ctx, root)
-	if len(swept) > 0 {
-		a.say("cleared what killed runs left on hypervisors: %v", swept)
-	}
-	if err != nil {
-		a.say("not cleared, `driver down NAME` tries again: %v", err)
-	}
-	store, err := a.openStore(drift)
-	if err != nil {
-		return lab.Config{}, err
-	}
-	guest, err := guestHelper()
-	if err != nil {
-		return lab.Config{}, err
-	}
-	name := lab.FreshName(root, "r")
-	return lab.Config{
-		Name: name, Experiment: p.Spec.Name, Lab: p.Spec.Lab, Kernels: p.Spec.Kernels, Nodes: nodesOf(p), Store: store,
-		StateDir: filepath.Join(root, name), GuestPath: guest, Peers: needsPeers(p), Swarm: needsSwarm(p), Log: a.logger(),
-	}, nil
 }
 
 // measureSealed runs blocks in sealed guests, several at once.
@@ -355,63 +312,7 @@ func (a *app) measureSealed(ctx context.Context, run campaign.Config, cfg lab.Co
 	if jobs == 0 {
 		jobs = lab.Jobs(cfg.Lab.Memory)
 	}
-	env := environment(run.Plan, facts.Entries())
+	env := campaign.Environment(run.Plan, revision, facts.Entries())
 	env["jobs"] = jobs
 	return campaign.RunSealed(ctx, campaign.SealedConfig{Config: run, Jobs: jobs, Boot: sealer.Run, Facts: env})
-}
-
-// environment is env.json: what the lab says and what only the driver knows.
-func environment(p *plan.Plan, lab map[string]any) map[string]any {
-	env := map[string]any{
-		"hookbed_revision": revision, "experiment": p.Spec.Name, "seed": p.Spec.Seed, "clock": p.Spec.Lab.Clock,
-		"started": time.Now().UTC().Format(time.RFC3339),
-	}
-	if digest, err := p.Digest(); err == nil {
-		env["plan_sha256"] = digest
-	}
-	maps.Copy(env, hostFacts())
-	if digests, err := bundleDigests(p); err == nil {
-		env["bundle_sha256"] = digests
-	}
-	maps.Copy(env, lab)
-	return env
-}
-
-// hostFacts describes the computer the driver runs on.
-func hostFacts() map[string]any {
-	out := map[string]any{"host_cpus": runtime.NumCPU()}
-	if load, err := os.ReadFile("/proc/loadavg"); err == nil {
-		out["host_load"] = strings.TrimSpace(string(load))
-	}
-	if release, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
-		out["host_kernel"] = strings.TrimSpace(string(release))
-	}
-	info, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range strings.Lines(string(info)) {
-		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
-			out["host_cpu"] = strings.TrimSpace(value)
-			break
-		}
-	}
-	return out
-}
-
-// bundleDigests is the SHA-256 of every cell's bundle - rule sets, maps, BPF
-// objects and steps - so that a number can be traced to what was applied.
-func bundleDigests(p *plan.Plan) (map[string]string, error) {
-	out := map[string]string{}
-	for _, c := range p.Cells {
-		setup, err := datapath.Render(c)
-		if err != nil {
-			return nil, err
-		}
-		b, err := campaign.Bundle(c, setup)
-		if err != nil {
-			return nil, err
-		}
-		if out[c.ID], err = b.Digest(); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
 }

@@ -1,0 +1,39 @@
+package campaign
+
+import (
+	"time"
+
+	"hookbed/driver/plan"
+)
+
+// Overheads that estimates add to the measured time, from runs under emulation. The progress bar
+// corrects them as it goes.
+const (
+	setupOverhead      = 5 * time.Second
+	trialOverhead      = 3 * time.Second
+	localSetupOverhead = 300 * time.Millisecond
+	localTrialOverhead = 600 * time.Millisecond
+)
+
+// Costs of virtual time. A second of the guest's own time takes sealedPace seconds of wall time. Its
+// overheads are in its own time, the boot is in wall time.
+const (
+	sealedPace          = 1.5 // wall seconds for a virtual second
+	sealedBoot          = 15 * time.Second
+	sealedSetupOverhead = time.Second
+	sealedTrialOverhead = time.Second
+)
+
+// Estimate is how long an experiment takes, in wall time. jobs is the number of guests at once and
+// matters in virtual time only. With a stopping rule the estimate is the upper limit.
+func Estimate(p *plan.Plan, jobs int) time.Duration {
+	switch {
+	case p.Spec.Lab.Clock == plan.ClockVirtual:
+		virtual := p.Estimate(sealedSetupOverhead, sealedTrialOverhead)
+		block := sealedBoot + time.Duration(sealedPace*float64(virtual)/float64(len(p.Blocks)))
+		return time.Duration((len(p.Blocks)+jobs-1)/jobs) * block
+	case p.Spec.Lab.Capabilities().Here():
+		return p.Estimate(localSetupOverhead, localTrialOverhead)
+	}
+	return p.Estimate(setupOverhead, trialOverhead)
+}

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"hookbed/analysis/claims"
+	"hookbed/analysis/export"
+	"hookbed/analysis/runs"
+)
+
+type verifyFlags struct{ claims, format string }
+
+func (a *app) verifyCommand() *cobra.Command {
+	var f verifyFlags
+	cmd := &cobra.Command{
+		Use:   "verify DIR... | FILE",
+		Short: "Judge the study's claims by runs: reproduced, contradicted or undecided",
+		Long: `Verify reads run directories and judges claims: the sentences of the 2017 study
+and hookbed's own, each with a hypothesis and a margin fixed beforehand. Directions
+are judged by intervals, sameness by tests of equivalence: what is merely not
+significant is undecided, never reproduced.
+
+Of a file that "driver pack" made, verify first checks the digests and computes every
+number of the report again from the rows.
+
+The exit code is 0 if every claim that fits the run is reproduced, and 5 if one is
+contradicted or undecided. A claim about arms, workloads or numbers of policies that
+the run does not have is undecided and does not change the exit code. If no claim fits
+the run at all, the exit code is 5.
+
+Several directories are judged together only if their environments are alike, as for
+"driver compare"; otherwise the error names what differs.`,
+		Example: `  driver verify runs/full
+  driver verify runs/full --claims my-claims.toml
+  driver verify runs/full --format junit > claims.xml
+  driver verify full.hookbed.tar.gz`,
+		Args: someDirs("verify"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if err := checkFormat(f.format); err != nil {
+				return err
+			}
+			if info, err := os.Stat(args[0]); err == nil && info.Mode().IsRegular() {
+				return a.verifyPack(args[0], f)
+			}
+			return a.verifyRuns(args, f)
+		},
+	}
+	cmd.Flags().StringVar(&f.claims, "claims", "", "judge the claims of this TOML file instead")
+	formatFlag(cmd, &f.format)
+	return cmd
+}
+
+func (a *app) verifyRuns(dirs []string, f verifyFlags) error {
+	list, err := loadClaims(f.claims)
+	if err != nil {
+		return err
+	}
+	all, err := runs.Load(dirs...)
+	if err != nil {
+		return err
+	}
+	for _, r := range all {
+		if w := r.ChangedWarning(); w != "" {
+			a.say("warning: %s", w)
+		}
+	}
+	set, err := runs.Arrange(all)
+	if err != nil {
+		return err
+	}
+	verdicts := claims.Judge(set, list)
+	if err := a.showVerdicts(verdicts, f.format); err != nil {
+		return err
+	}
+	return verified(verdicts)
+}
+
+func loadClaims(path string) ([]claims.Claim, error) {
+	if path == "" {
+		return claims.Study()
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read claims: %w", err)
+	}
+	list, err := claims.Parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", errUsage, path, err)
+	}
+	return list, nil
+}
+
+// verified is the error of verdicts that are not all reproduced, for the exit code.
+func verified(verdicts []claims.Verdict) error {
+	n, missing := map[string]int{}, 0
+	for _, v := range verdicts {
+		n[v.Verdict]++
+		if v.Missing {
+			missing++
+		}
+	}
+	switch undecided := n[claims.Undecided] - missing; {
+	case missing == len(verdicts):
+		return fmt.Errorf("%w: no claim fits what was run", errNotReproduced)
+	case n[claims.Contradicted]+undecided > 0:
+		return fmt.Errorf("%w: %d claims are contradicted and %d undecided, %d reproduced", errNotReproduced, n[claims.Contradicted], undecided, n[claims.Reproduced])
+	}
+	return nil
+}
+
+func (a *app) showVerdicts(verdicts []claims.Verdict, format string) error {
+	if format == "" && a.json {
+		for _, v := range verdicts {
+			a.emit("claim", v, nil)
+		}
+		return nil
+	}
+	return export.Verdicts(a.out, format, verdicts)
+}
+
+// someDirs makes it a usage error to name no directory.
+func someDirs(command string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return fmt.Errorf("%w: `driver %s` takes one or more run directories; see `driver %s --help`", errUsage, command, command)
+		}
+		return nil
+	}
+}
+
+func formatFlag(cmd *cobra.Command, format *string, more ...string) {
+	cmd.Flags().StringVar(format, "format", "", "write "+strings.Join(formats(more...), ", ")+" to standard output")
+}
+
+func formats(more ...string) []string {
+	return append([]string{export.FormatCSV, export.FormatJSON, export.FormatJUnit}, more...)
+}
+
+func checkFormat(format string, more ...string) error {
+	if format != "" && !slices.Contains(formats(more...), format) {
+		return fmt.Errorf("%w: --format %q, want one of %s", errUsage, format, strings.Join(formats(more...), ", "))
+	}
+	return nil
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"hookbed/driver/datapath"
+	"hookbed/driver/helper"
+	"hookbed/driver/lab"
+	"hookbed/driver/plan"
+	"hookbed/driver/workload"
+	"hookbed/images"
+)
+
+// What several commands set up before they do their work: the plan, the image store, and the
+// configuration of a lab.
+
+// catalog is everything an experiment may choose from.
+func catalog() plan.Catalog {
+	here, sealed := lab.Here(), lab.Sealed()
+	return plan.Catalog{
+		Datapaths: datapath.Catalog(), Workloads: workload.Catalog(), Kernels: images.Kernels(), NICs: images.NICs(),
+		Here: &here, Sealed: &sealed,
+	}
+}
+
+// loadPlan loads and expands an experiment. Every error in the file is found here, before any machine
+// starts.
+func loadPlan(file string) (*plan.Plan, error) {
+	spec, err := plan.Load(file, catalog())
+	if err != nil {
+		return nil, err
+	}
+	return plan.Expand(spec, catalog())
+}
+
+// openStore opens the image cache and reports what it does on standard error.
+func (a *app) openStore(drift string) (*images.Store, error) {
+	return images.Open("", images.Options{Drift: drift, CachedOnly: a.cachedOnly, Log: func(msg string) { a.say("images: %s", msg) }})
+}
+
+// stateRoot is where running labs keep their state.
+func stateRoot() (string, error) {
+	base := os.Getenv("XDG_STATE_HOME")
+	if base == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("find the home directory: %w", err)
+		}
+		base = filepath.Join(home, ".local", "state")
+	}
+	return filepath.Join(base, "hookbed", "labs"), nil
+}
+
+// sayStrays reports entries of the labs' directory that are not labs.
+func (a *app) sayStrays(root string) {
+	strays, err := lab.Strays(root)
+	if err != nil {
+		return // the listing of the labs reports it
+	}
+	for _, s := range strays {
+		a.say("%s is no lab's directory and is left alone; remove it if nobody needs it", s)
+	}
+}
+
+// labConfig is the configuration that the labs of an experiment have in common. It first clears what
+// killed runs left.
+func (a *app) labConfig(ctx context.Context, p *plan.Plan, drift string) (lab.Config, error) {
+	if err := lab.Preflight(p.Spec.Lab); err != nil {
+		return lab.Config{}, err
+	}
+	root, err := stateRoot()
+	if err != nil {
+		return lab.Config{}, err
+	}
+	a.sayStrays(root)
+	if swept, err := lab.Sweep(ctx, root); err != nil {
+		return lab.Config{}, err
+	} else if len(swept) > 0 {
+		a.say("cleared what killed runs left: %v", swept)
+	}
+	swept, err := lab.SweepRemote(ctx, root)
+	if len(swept) > 0 {
+		a.say("cleared what killed runs left on hypervisors: %v", swept)
+	}
+	if err != nil {
+		a.say("not cleared, `driver down NAME` tries again: %v", err)
+	}
+	store, err := a.openStore(drift)
+	if err != nil {
+		return lab.Config{}, err
+	}
+	guest, err := helper.Path()
+	if err != nil {
+		return lab.Config{}, err
+	}
+	name := lab.FreshName(root, "r")
+	return lab.Config{
+		Name: name, Experiment: p.Spec.Name, Lab: p.Spec.Lab, Kernels: p.Spec.Kernels, Nodes: p.Nodes(), Store: store,
+		StateDir: filepath.Join(root, name), GuestPath: guest, Peers: needsExternal(p), Swarm: needsSwarm(p), Log: a.logger(),
+	}, nil
+}
+
+// upLab brings up a lab for a plan.
+func (a *app) upLab(ctx context.Context, p *plan.Plan, dir, name string, detached bool) (*lab.Lab, error) {
+	store, err := a.openStore("")
+	if err != nil {
+		return nil, err
+	}
+	guest, err := helper.Path()
+	if err != nil {
+		return nil, err
+	}
+	return lab.Up(ctx, lab.Config{
+		Name: name, Experiment: p.Spec.Name, Lab: p.LabOf(1), Nodes: p.Nodes(), Store: store, StateDir: dir,
+		GuestPath: guest, Peers: needsExternal(p), Swarm: needsSwarm(p), Detached: detached, Log: a.logger(),
+	})
+}
+
+// needsExternal says whether some arm is a filter of another project.
+func needsExternal(p *plan.Plan) bool { return slices.ContainsFunc(p.Cells, datapath.NeedsExternal) }
+
+// needsSwarm says whether some arm has Docker's overlay network.
+func needsSwarm(p *plan.Plan) bool { return slices.ContainsFunc(p.Cells, datapath.NeedsSwarm) }

@@ -75,13 +75,13 @@ type FDB struct {
 	Dst  string `json:"dst"`
 }
 
-// Sandbox names, for the steps after it, the namespace in which a container engine
+// OverlayNetns names, for the steps after it, the namespace in which a container engine
 // keeps the bridge and the VXLAN device of an overlay network: where the other end
 // of Link, a link of the step's namespace, is. It is looked for among those that the
 // engine has mounted. The step waits until the device knows the way to others, and
 // changes nothing. Value: udp_csum, 1 if the device computes the UDP checksum of
 // outer packets, else 0. Undo: the name is forgotten.
-type Sandbox struct {
+type OverlayNetns struct {
 	Name   string `json:"name"`
 	Link   string `json:"link"`
 	Device string `json:"device"` // the VXLAN device
@@ -567,45 +567,45 @@ type Generate struct {
 	Flow string `json:"flow,omitempty"`
 }
 
-func (Netns) Kind() string     { return "netns" }
-func (Veth) Kind() string      { return "veth" }
-func (Netkit) Kind() string    { return "netkit" }
-func (Bridge) Kind() string    { return "bridge" }
-func (Vxlan) Kind() string     { return "vxlan" }
-func (FDB) Kind() string       { return "fdb" }
-func (Sandbox) Kind() string   { return "sandbox" }
-func (SetLink) Kind() string   { return "set-link" }
-func (Addr) Kind() string      { return "addr" }
-func (Route) Kind() string     { return "route" }
-func (Neigh) Kind() string     { return "neigh" }
-func (Sysctl) Kind() string    { return "sysctl" }
-func (Offload) Kind() string   { return "offload" }
-func (Rules) Kind() string     { return "rules" }
-func (LoadBPF) Kind() string   { return "load-bpf" }
-func (FillMap) Kind() string   { return "fill-map" }
-func (AttachBPF) Kind() string { return "attach-bpf" }
-func (Listen) Kind() string    { return "listen" }
-func (Start) Kind() string     { return "start" }
-func (Sniff) Kind() string     { return "sniff" }
-func (Stop) Kind() string      { return "stop" }
-func (Probes) Kind() string    { return "probes" }
-func (Flow) Kind() string      { return "flow" }
-func (Read) Kind() string      { return "read" }
-func (Expect) Kind() string    { return "expect" }
-func (Guard) Kind() string     { return "guard" }
-func (Exec) Kind() string      { return "exec" }
-func (Parallel) Kind() string  { return "parallel" }
-func (Snapshot) Kind() string  { return "snapshot" }
-func (TestRuns) Kind() string  { return "test-runs" }
-func (Generate) Kind() string  { return "generate" }
-func (Tool) Kind() string      { return "tool" }
-func (Daemon) Kind() string    { return "daemon" }
-func (AdoptBPF) Kind() string  { return "adopt-bpf" }
+func (Netns) Kind() string        { return "netns" }
+func (Veth) Kind() string         { return "veth" }
+func (Netkit) Kind() string       { return "netkit" }
+func (Bridge) Kind() string       { return "bridge" }
+func (Vxlan) Kind() string        { return "vxlan" }
+func (FDB) Kind() string          { return "fdb" }
+func (OverlayNetns) Kind() string { return "sandbox" }
+func (SetLink) Kind() string      { return "set-link" }
+func (Addr) Kind() string         { return "addr" }
+func (Route) Kind() string        { return "route" }
+func (Neigh) Kind() string        { return "neigh" }
+func (Sysctl) Kind() string       { return "sysctl" }
+func (Offload) Kind() string      { return "offload" }
+func (Rules) Kind() string        { return "rules" }
+func (LoadBPF) Kind() string      { return "load-bpf" }
+func (FillMap) Kind() string      { return "fill-map" }
+func (AttachBPF) Kind() string    { return "attach-bpf" }
+func (Listen) Kind() string       { return "listen" }
+func (Start) Kind() string        { return "start" }
+func (Sniff) Kind() string        { return "sniff" }
+func (Stop) Kind() string         { return "stop" }
+func (Probes) Kind() string       { return "probes" }
+func (Flow) Kind() string         { return "flow" }
+func (Read) Kind() string         { return "read" }
+func (Expect) Kind() string       { return "expect" }
+func (Guard) Kind() string        { return "guard" }
+func (Exec) Kind() string         { return "exec" }
+func (Parallel) Kind() string     { return "parallel" }
+func (Snapshot) Kind() string     { return "snapshot" }
+func (TestRuns) Kind() string     { return "test-runs" }
+func (Generate) Kind() string     { return "generate" }
+func (Tool) Kind() string         { return "tool" }
+func (Daemon) Kind() string       { return "daemon" }
+func (AdoptBPF) Kind() string     { return "adopt-bpf" }
 
 // actions lists every action once; decoding goes by it.
 func actions() []Action {
 	return []Action{
-		Netns{}, Veth{}, Netkit{}, Bridge{}, Vxlan{}, FDB{}, Sandbox{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
+		Netns{}, Veth{}, Netkit{}, Bridge{}, Vxlan{}, FDB{}, OverlayNetns{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
 		TestRuns{}, Generate{},
 		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Sniff{}, Stop{}, Probes{}, Flow{},
 		Read{}, Expect{}, Guard{}, Exec{}, Parallel{}, Snapshot{},

@@ -80,7 +80,7 @@ func swarmFabric(r *renderer) {
 				one = e.Role
 			}
 		}
-		r.apply(n, one, bundle.Sandbox{Name: sandbox, Link: endpointLink, Device: sandboxLink, VNI: SwarmVNI, Port: SwarmPort, Ways: ways, Timeout: sandboxWait})
+		r.apply(n, one, bundle.OverlayNetns{Name: sandbox, Link: endpointLink, Device: sandboxLink, VNI: SwarmVNI, Port: SwarmPort, Ways: ways, Timeout: sandboxWait})
 		// As on the bridge without an overlay: whether bridged packets meet iptables
 		// must not depend on the engine.
 		r.apply(n, sandbox, bundle.Sysctl{Key: "net.bridge.bridge-nf-call-iptables", Value: "1"})

@@ -64,7 +64,7 @@ func TestSwarmProof(t *testing.T) {
 	s := render(t, swarmCell(t, "iptables", 3, map[string]string{plan.FactorMTU: "1400", plan.FactorClients: "2"}))
 	ways := map[string]int{}
 	for _, st := range s.Apply {
-		if do, ok := st.Do.(bundle.Sandbox); ok {
+		if do, ok := st.Do.(bundle.OverlayNetns); ok {
 			ways[st.Node+" "+st.In] = len(do.Ways)
 		}
 	}

@@ -348,7 +348,7 @@ func TestHooksOfNewerKernels(t *testing.T) {
 		bundle.HookTCXIngress: "attach to a0: tcx needs Linux 6.6", bundle.HookTCXEgress: "attach to a0: tcx needs Linux 6.6",
 		bundle.HookNetkitPrimary: "attach to a0: netkit needs Linux 6.7", bundle.HookNetkitPeer: "attach to a0: netkit needs Linux 6.7",
 	} {
-		hook := multiHooks()[name]
+		hook := linkHooks()[name]
 		hook.attach = func(*ebpf.Program, int, ebpf.AttachType) (link.Link, error) { return nil, ebpf.ErrNotSupported }
 		err := r.x.node.withNetlink(func(h *netlink.Handle) error {
 			c := &call{x: r.x, at: r.x.node, nl: h}
@@ -356,7 +356,7 @@ func TestHooksOfNewerKernels(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			return c.attachMulti(r.x.objects["o"].Programs["tc_count"], l, hook)
+			return c.attachLink(r.x.objects["o"].Programs["tc_count"], l, hook)
 		})
 		if faultOf(err) != bundle.FaultUnsupported || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want an unsupported fault with %q", name, err, want)

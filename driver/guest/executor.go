@@ -33,8 +33,8 @@ type executor struct {
 	sniffers  map[string]*sniffer
 	mounted   string // directory of the engine's network namespaces
 	snapshots map[string]counters
-	nursery   *nursery
-	peers     peers
+	pidns     *pidns
+	external  external
 	jit       func() (map[string]string, error) // reads the machine's state of the JIT compiler
 
 	answerLimit time.Duration // see its constant
@@ -86,7 +86,7 @@ func handlers() map[string]handler {
 	on(t, doBridge)
 	on(t, doVxlan)
 	on(t, doFDB)
-	on(t, doSandbox)
+	on(t, doOverlayNetns)
 	on(t, doSetLink)
 	on(t, doAddr)
 	on(t, doRoute)
@@ -184,7 +184,7 @@ func (x *executor) execute(ctx context.Context, step bundle.Step, files map[stri
 	if !ok {
 		return res, fmt.Errorf("unknown step kind %q", res.Kind)
 	}
-	at, err := x.place(x.where(step.Node, step.In))
+	at, err := x.endpointOf(x.where(step.Node, step.In))
 	if err != nil {
 		return res, err
 	}
@@ -217,9 +217,9 @@ func (x *executor) undoTo(n int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), undoLimit)
 	defer cancel()
 	err := x.undo.undoTo(ctx, n)
-	if n == 0 && x.nursery != nil {
-		x.nursery.close()
-		x.nursery = nil
+	if n == 0 && x.pidns != nil {
+		x.pidns.close()
+		x.pidns = nil
 	}
 	return err
 }

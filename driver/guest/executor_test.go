@@ -219,7 +219,7 @@ func (r *rig) state(ns *namespace) string {
 // output runs a tool in a namespace and returns what it prints.
 func (r *rig) output(in string, argv ...string) string {
 	r.t.Helper()
-	at, err := r.x.place(in)
+	at, err := r.x.endpointOf(in)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -71,7 +71,7 @@ func (c *call) connectFlow(a bundle.Flow) (*net.TCPConn, error) {
 	t, err := dial(p)
 	tries := []attempt{t}
 	if err == nil {
-		err = settle(c.ctx, tries, waits{answer: seconds(a.Timeout)})
+		err = decideAll(c.ctx, tries, waits{answer: seconds(a.Timeout)})
 	}
 	t = tries[0] // its socket may be another one
 	if got := t.got; err == nil && !got.established {

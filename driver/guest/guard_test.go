@@ -106,8 +106,8 @@ func TestGuardReadsTheMachine(t *testing.T) {
 	if want["bpf_jit_enable"] == "" {
 		t.Fatal("these tests do not run in the machine's first network namespace")
 	}
-	out, code := byHandProcess(t, t.TempDir(), bundle.Bundle{Schema: bundle.Schema, Steps: []bundle.Step{{Node: "n", Phase: bundle.Collect, Do: bundle.Guard{JIT: true}}}})
-	var report handReport
+	out, code := runBundleProcess(t, t.TempDir(), bundle.Bundle{Schema: bundle.Schema, Steps: []bundle.Step{{Node: "n", Phase: bundle.Collect, Do: bundle.Guard{JIT: true}}}})
+	var report bundleReport
 	if err := json.Unmarshal(out, &report); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

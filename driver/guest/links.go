@@ -37,7 +37,7 @@ func (c *call) link(name string) (netlink.Link, error) {
 // peer finds the other end of link inner of an endpoint, and makes sure that
 // it lies in the step's namespace: an ifindex alone may be that of any link.
 func (c *call) peer(epName, inner string) (netlink.Link, error) {
-	ep, err := c.x.place(epName)
+	ep, err := c.x.endpointOf(epName)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +82,7 @@ func parseMAC(s string) (net.HardwareAddr, error) {
 }
 
 func doVeth(c *call, a bundle.Veth) error {
-	far, err := c.x.place(c.x.where(c.step.Node, a.PeerIn))
+	far, err := c.x.endpointOf(c.x.where(c.step.Node, a.PeerIn))
 	if err != nil {
 		return err
 	}

@@ -30,10 +30,10 @@ const usageText = `usage:
   guest exec BUNDLE.json [--blobs DIR] [--endpoint-root DIR] [--node-netns] [--bind ENDPOINT=PID]...
         executes one bundle here, prints results as JSON, undoes everything;
         its files lie beside it or in DIR, under their names or SHA-256
-  guest attend --dir DIR --run NAME [--data NIC --cidr ADDRESS/BITS] [--keep ADDRESS]... [--abandon-after TIME] [--lock-wait TIME] [--cache] [--br-netfilter]
+  guest agent --dir DIR --run NAME [--data NIC --cidr ADDRESS/BITS] [--keep ADDRESS]... [--abandon-after TIME] [--lock-wait TIME] [--cache] [--br-netfilter]
         on a machine that is not the driver's: serves it in a namespace that borrows the NIC, and
         leaves the machine as it was when the driver ends, or sends nothing, an empty line included
-  guest survey [--data NIC] [--keep ADDRESS]...
+  guest inspect [--data NIC] [--keep ADDRESS]...
         prints what this machine is and has, as JSON
   guest version
 `
@@ -85,14 +85,14 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 		return runServe(ctx, args[1:], in, out, errOut)
 	case "exec":
 		return runExec(ctx, args[1:], out)
-	case "attend":
-		return runAttend(ctx, args[1:], in, out, errOut)
-	case "survey":
-		return runSurvey(args[1:], out)
+	case "agent":
+		return runAgent(ctx, args[1:], in, out, errOut)
+	case "inspect":
+		return runInspect(args[1:], out)
 	case "version":
 		return printVersion(out)
-	case "nursery":
-		return nurse(args[1:])
+	case "pidns":
+		return reapOrphans(args[1:])
 	default:
 		return usage("unknown command %q\n%s", args[0], usageText)
 	}
@@ -121,14 +121,14 @@ func runServe(ctx context.Context, args []string, in io.Reader, out, errOut io.W
 		}
 	}
 	log := slog.New(slog.NewTextHandler(errOut, nil))
-	return serve(ctx, in, out, log, manners{private: *private, quiet: *quiet})
+	return serve(ctx, in, out, log, serveOptions{private: *private, quiet: *quiet})
 }
 
 func runExec(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) == 0 {
 		return usage("exec: no bundle\n%s", usageText)
 	}
-	o := handOptions{bundle: args[0]}
+	o := bundleOptions{bundle: args[0]}
 	flags := newFlags("exec")
 	flags.StringVar(&o.blobs, "blobs", "", "directory with the bundle's files")
 	flags.StringVar(&o.root, "endpoint-root", "", "root file system of bare-namespace endpoints")
@@ -151,7 +151,7 @@ func runExec(ctx context.Context, args []string, out io.Writer) error {
 			return err
 		}
 	}
-	return byHand(ctx, out, o)
+	return runBundle(ctx, out, o)
 }
 
 func newFlags(name string) *flag.FlagSet {

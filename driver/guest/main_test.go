@@ -24,14 +24,14 @@ import (
 // anew for its namespaces, and for a server.
 func TestMain(m *testing.M) {
 	runtime.LockOSThread() // as main does
-	// Not every first process is a machine's: a nursery is that of a PID
+	// Not every first process is a machine's: a PID namespace is that of a PID
 	// namespace, and must not mount over this computer's own /proc.
 	if isSealed() && os.Getenv(machineTest) != "" {
 		inMachine()
 	}
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
-		case "serve", "exec", "nursery":
+		case "serve", "exec", "pidns":
 			main()
 		case "test-server":
 			testServer("tcp4", os.Args[2])

@@ -26,9 +26,9 @@ type namespace struct {
 // system and cgroup of the processes started in it.
 type endpoint struct {
 	*namespace
-	root   string // directory to chroot into, "" for none
-	cgroup string // directory in cgroup v2, "" for the helper's own
-	room   *room  // whose root the above is, nil for none
+	root      string     // directory to chroot into, "" for none
+	cgroup    string     // directory in cgroup v2, "" for the helper's own
+	container *container // whose root the above is, nil for none
 }
 
 // currentNamespace opens the network namespace of the calling thread.
@@ -212,8 +212,8 @@ func cgroupOf(proc string) string {
 	return ""
 }
 
-// place resolves a step's In.
-func (x *executor) place(in string) (*endpoint, error) {
+// endpointOf resolves the In of a step.
+func (x *executor) endpointOf(in string) (*endpoint, error) {
 	if in == "" {
 		return x.node, nil
 	}

@@ -177,7 +177,7 @@ func (r *rig) both() {
 // serve accepts on a port of the server until the test ends.
 func (r *rig) serve(port string) {
 	r.t.Helper()
-	at, err := r.x.place("server")
+	at, err := r.x.endpointOf("server")
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -213,7 +213,7 @@ func (r *rig) awaitPath(a address) {
 
 // reach opens and closes a connection from an address of the client's.
 func (r *rig) reach(from, to, port string, limit time.Duration) error {
-	at, err := r.x.place("client")
+	at, err := r.x.endpointOf("client")
 	if err != nil {
 		return err
 	}
@@ -640,8 +640,8 @@ func TestKernelBytes(t *testing.T) {
 	}
 }
 
-// TestWeighLeavesNoCgroup: the cgroup of a load is gone when the step is.
-func TestWeighLeavesNoCgroup(t *testing.T) {
+// TestMeasureMemoryLeavesNoCgroup: the cgroup of a load is gone when the step is.
+func TestMeasureMemoryLeavesNoCgroup(t *testing.T) {
 	info, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		t.Fatal(err)
@@ -685,12 +685,12 @@ func cgroupLines(t *testing.T) string {
 	return string(data)
 }
 
-// TestWeighWithoutCgroup: where there is no memory controller the machine's
+// TestMeasureMemoryWithoutCgroup: where there is no memory controller the machine's
 // memory is read, the load runs once, and the note says what the value is.
-func TestWeighWithoutCgroup(t *testing.T) {
+func TestMeasureMemoryWithoutCgroup(t *testing.T) {
 	c := &call{result: &bundle.StepResult{}}
 	runs := 0
-	err := c.weighMachine(func(in *memoryCgroup) error {
+	err := c.measureMachine(func(in *memoryCgroup) error {
 		runs++
 		if in != nil {
 			t.Error("it is in a cgroup")
@@ -702,7 +702,7 @@ func TestWeighWithoutCgroup(t *testing.T) {
 		t.Errorf("%d loads, values %v, note %q, %v", runs, c.result.Values, c.result.Note, err)
 	}
 	c = &call{result: &bundle.StepResult{}}
-	if err := c.weighMachine(func(*memoryCgroup) error { return os.ErrInvalid }, nil); !errors.Is(err, os.ErrInvalid) || len(c.result.Values) != 0 {
+	if err := c.measureMachine(func(*memoryCgroup) error { return os.ErrInvalid }, nil); !errors.Is(err, os.ErrInvalid) || len(c.result.Values) != 0 {
 		t.Errorf("a load that fails gives %v and %v", err, c.result.Values)
 	}
 }

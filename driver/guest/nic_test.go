@@ -263,14 +263,14 @@ func TestNICInUse(t *testing.T) {
 	})
 }
 
-func TestSurvey(t *testing.T) {
+func TestInspect(t *testing.T) {
 	machineWithNIC(t, func(*namespace) error {
 		for nic, want := range map[string]map[string]string{
 			"eth1": {"nic.present": "true", "nic.mtu": "1400", "user": "0"},
 			"eth7": {"nic.present": "false", "nic.others": "eth1"},
 		} {
 			var out bytes.Buffer
-			if err := runSurvey([]string{"--data", nic, "--keep", "192.0.2.1"}, &out); err != nil {
+			if err := runInspect([]string{"--data", nic, "--keep", "192.0.2.1"}, &out); err != nil {
 				return err
 			}
 			var facts map[string]string

@@ -58,7 +58,7 @@ func (c *call) branches(a bundle.Parallel) ([]*call, error) {
 		if s.Node != c.step.Node {
 			return nil, fmt.Errorf("parallel on %q has a step of %q", c.step.Node, s.Node)
 		}
-		at, err := c.x.place(c.x.where(s.Node, s.In))
+		at, err := c.x.endpointOf(c.x.where(s.Node, s.In))
 		if err != nil {
 			return nil, err
 		}
@@ -122,7 +122,7 @@ func (x *executor) runTogether(all []*call) ([]error, error) {
 // meet those that run already, and under a real-time policy would not start
 // while they do. The thread stays with them, as that of spawn does.
 func (x *executor) spawnHeld(all []*call, programs []program) ([]*process, error) {
-	x.needNursery()
+	x.needPIDNamespace()
 	processes := make([]*process, len(all))
 	released := make(chan error)
 	go func() {
@@ -130,7 +130,7 @@ func (x *executor) spawnHeld(all []*call, programs []program) ([]*process, error
 		runtime.LockOSThread()
 		cmds, err := x.hold(all, programs, processes)
 		if err == nil {
-			err = letGo(processes)
+			err = release(processes)
 		}
 		if err != nil {
 			for _, cmd := range cmds {
@@ -164,7 +164,7 @@ func (x *executor) hold(all []*call, programs []program, processes []*process) (
 			return cmds, fmt.Errorf("start %s: %w", p.argv[0], err)
 		}
 		cmds = append(cmds, cmd)
-		if err := stands(processes[i].pid); err != nil {
+		if err := awaitStop(processes[i].pid); err != nil {
 			return cmds, fmt.Errorf("hold %s: %w", p.argv[0], err)
 		}
 	}
@@ -178,9 +178,9 @@ func (p *process) reap(cmd *exec.Cmd) {
 	p.used, _ = cmd.ProcessState.SysUsage().(*syscall.Rusage)
 }
 
-// stands waits for the stop that a traced program makes when it is executed
+// awaitStop waits for the stop that a traced program makes when it is executed
 // (ptrace(2), PTRACE_TRACEME).
-func stands(pid int) error {
+func awaitStop(pid int) error {
 	var status unix.WaitStatus
 	for {
 		_, err := unix.Wait4(pid, &status, unix.WALL, nil)
@@ -196,8 +196,8 @@ func stands(pid int) error {
 	}
 }
 
-// letGo lets processes run, on the thread that started them.
-func letGo(processes []*process) error {
+// release lets processes run, on the thread that started them.
+func release(processes []*process) error {
 	for _, p := range processes {
 		if err := unix.PtraceDetach(p.pid); err != nil {
 			return fmt.Errorf("let process %d go: %w", p.pid, err)

@@ -203,7 +203,7 @@ func (c *call) tryAll(a bundle.Probes) ([]outcome, error) {
 		}
 	}
 	silence := seconds(a.Timeout)
-	if err := settle(c.ctx, tries, waits{answer: max(silence, c.x.answerLimit), silence: silence}); err != nil {
+	if err := decideAll(c.ctx, tries, waits{answer: max(silence, c.x.answerLimit), silence: silence}); err != nil {
 		return nil, err
 	}
 	out := make([]outcome, len(tries))
@@ -283,10 +283,10 @@ func hangUp(fd int) {
 	}
 }
 
-// settle polls until every attempt is decided or ctx ends. Time decides only what
+// decideAll polls until every attempt is decided or ctx ends. Time decides only what
 // was due before a look at its socket that found nothing: a process that was kept
 // waiting finds the answers that came meanwhile.
-func settle(ctx context.Context, tries []attempt, w waits) error {
+func decideAll(ctx context.Context, tries []attempt, w waits) error {
 	for {
 		var fds []unix.PollFd
 		var open []*attempt

@@ -82,9 +82,9 @@ type head struct {
 }
 
 func (h *head) Write(p []byte) (int, error) {
-	room := min(h.limit-len(h.data), len(p))
-	h.data = append(h.data, p[:room]...)
-	h.cut = h.cut || room < len(p)
+	space := min(h.limit-len(h.data), len(p))
+	h.data = append(h.data, p[:space]...)
+	h.cut = h.cut || space < len(p)
 	return len(p), nil
 }
 
@@ -120,7 +120,7 @@ func (x *executor) spawn(ep *endpoint, p program) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	x.needNursery()
+	x.needPIDNamespace()
 	proc := &process{done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
@@ -140,10 +140,10 @@ func (x *executor) spawn(ep *endpoint, p program) (*process, error) {
 	return proc, nil
 }
 
-// needNursery starts the nursery unless there is one.
-func (x *executor) needNursery() {
-	if x.nursery == nil {
-		x.nursery = startNursery()
+// needPIDNamespace starts the PID namespace unless there is one.
+func (x *executor) needPIDNamespace() {
+	if x.pidns == nil {
+		x.pidns = startPIDNamespace()
 	}
 }
 
@@ -159,15 +159,15 @@ func (x *executor) launch(ep *endpoint, p program, path string, proc *process) (
 		return nil, err
 	}
 	attr := syscall.SysProcAttr{Setpgid: true, Chroot: ep.root, Ptrace: p.held}
-	enter := x.nursery.enter
-	if ep.room != nil {
-		attr.Chroot, enter = "", ep.room.enter
+	enter := x.pidns.enter
+	if ep.container != nil {
+		attr.Chroot, enter = "", ep.container.enter
 	}
 	if err := enter(); err != nil {
 		return nil, err
 	}
-	if !x.nursery.works() {
-		proc.note = "no PID namespace: " + x.nursery.why
+	if !x.pidns.works() {
+		proc.note = "no PID namespace: " + x.pidns.why
 		attr.Pdeathsig = syscall.SIGKILL
 	}
 	start := func(attr syscall.SysProcAttr) (*exec.Cmd, error) {

@@ -316,8 +316,8 @@ func TestEndpointRoot(t *testing.T) {
 	r.must("", bundle.Exec{Argv: []string{"ip", "link"}, Timeout: 60, Out: "o"})
 }
 
-// container stands for a container: a process with namespaces of its own.
-func container(t *testing.T) *exec.Cmd {
+// startContainer stands for a container: a process with namespaces of its own.
+func startContainer(t *testing.T) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command("sleep", "410065")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID, Chroot: ""}
@@ -333,7 +333,7 @@ func container(t *testing.T) *exec.Cmd {
 
 func TestBind(t *testing.T) {
 	r := newRig(t)
-	c := container(t)
+	c := startContainer(t)
 	if err := r.x.bind(bundle.Bind{Endpoint: "server", PID: c.Process.Pid}); err != nil {
 		t.Fatal(err)
 	}
@@ -363,7 +363,7 @@ func TestBind(t *testing.T) {
 // with it.
 func TestUndoAfterContainerIsGone(t *testing.T) {
 	r := newRig(t)
-	c := container(t)
+	c := startContainer(t)
 	if err := r.x.bind(bundle.Bind{Endpoint: "server", PID: c.Process.Pid}); err != nil {
 		t.Fatal(err)
 	}
@@ -421,13 +421,13 @@ func TestCgroup(t *testing.T) {
 	}
 }
 
-// TestNurseryMountsNothing: the tests stand in for a machine's first process
-// and for a nursery's, and must not take one for the other. It runs in a mount
+// TestPIDNamespaceMountsNothing: the tests stand in for a machine's first process
+// and for a PID namespace's, and must not take one for the other. It runs in a mount
 // namespace of its own, because the mistake would hide this computer's /proc.
-func TestNurseryMountsNothing(t *testing.T) {
+func TestPIDNamespaceMountsNothing(t *testing.T) {
 	const inside = "HOOKBED_TEST_NURSERY"
 	if os.Getenv(inside) == "" {
-		cmd := exec.Command(self(t), "-test.run=^TestNurseryMountsNothing$")
+		cmd := exec.Command(self(t), "-test.run=^TestPIDNamespaceMountsNothing$")
 		cmd.Env = append(os.Environ(), inside+"=1", machineTest+"=1")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -451,11 +451,11 @@ func TestNurseryMountsNothing(t *testing.T) {
 	r := newRig(t)
 	r.must("", bundle.Netns{Name: "client"}, bundle.Netns{Name: "other"})
 	r.must("client", bundle.Exec{Argv: []string{"true"}, Timeout: 60})
-	if !r.x.nursery.works() {
-		t.Fatalf("no nursery: %s", r.x.nursery.why)
+	if !r.x.pidns.works() {
+		t.Fatalf("no PID namespace: %s", r.x.pidns.why)
 	}
 	if after := read(); after != before {
-		t.Errorf("a nursery left mounts\n%s\nthey were\n%s", after, before)
+		t.Errorf("a PID namespace left mounts\n%s\nthey were\n%s", after, before)
 	}
 }
 

@@ -88,7 +88,7 @@ func doRules(c *call, a bundle.Rules) error {
 		}
 	}
 	if a.Metric == "" || a.Metric == bundle.MetricLoad {
-		err = c.weigh(load)
+		err = c.measureMemory(load)
 	} else {
 		err = load(nil)
 	}
@@ -114,16 +114,16 @@ func (c *call) timedLoad(a bundle.Rules, in *memoryCgroup, argv []string, data [
 	return err
 }
 
-// handlePlace is the text that stands for a rule's handle: family, table and
+// handleText is the text that stands for a rule's handle: family, table and
 // chain, and the rule's comment.
-var handlePlace = regexp.MustCompile(`\{handle:(\w+) (\w+) (\w+) ([^{}]+)\}`)
+var handleText = regexp.MustCompile(`\{handle:(\w+) (\w+) (\w+) ([^{}]+)\}`)
 
 // fillHandles puts the handles of rules, as the kernel numbers them now, in
 // the places of a file for nft.
 func fillHandles(ctx context.Context, data []byte) ([]byte, error) {
 	var failed error
-	out := handlePlace.ReplaceAllFunc(data, func(place []byte) []byte {
-		m := handlePlace.FindStringSubmatch(string(place))
+	out := handleText.ReplaceAllFunc(data, func(text []byte) []byte {
+		m := handleText.FindStringSubmatch(string(text))
 		handle, err := findHandle(ctx, m[1], m[2], m[3], m[4])
 		failed = errors.Join(failed, err)
 		return strconv.AppendUint(nil, handle, 10)

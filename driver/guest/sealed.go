@@ -47,7 +47,7 @@ func seal(ctx context.Context) error {
 	if err := furnishSealed(); err != nil {
 		return err
 	}
-	// Garbage is collected between workloads only (settleDown).
+	// Garbage is collected between workloads only (settle).
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(quietLimit)
 	data, err := os.ReadFile(bundle.SealedBlock)
@@ -67,7 +67,7 @@ func seal(ctx context.Context) error {
 	}
 	defer out.Close()
 	hello := bundle.Hello{Schema: bundle.Schema, Node: "sealed", Blobs: bundle.SealedBlobs, EndpointRoot: sealedRoot, PeersRoot: sealedPeers}
-	s := sealedRun{ctx: ctx, out: out, start: func() (*childHelper, error) { return startChild(hello) }, settle: settleDown}
+	s := sealedRun{ctx: ctx, out: out, start: func() (*childHelper, error) { return startChild(hello) }, settle: settle}
 	return s.block(block)
 }
 
@@ -326,11 +326,11 @@ const (
 	lookEvery  = 200 * time.Millisecond
 )
 
-// settleDown collects this process's garbage and waits until what the kernel still
+// settle collects this process's garbage and waits until what the kernel still
 // does of its own - freeing maps, namespaces and sockets of what was before - is
 // over, because either would take its time from whatever is measured next. Waiting
 // is free in virtual time.
-func settleDown() {
+func settle() {
 	debug.FreeOSMemory()
 	before := busySeconds()
 	for quiet, looks := 0, 0; quiet < quietLooks && looks < mostLooks; looks++ {

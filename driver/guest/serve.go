@@ -28,15 +28,15 @@ type session struct {
 // collector runs after all: better late than out of memory.
 const quietLimit = 256 << 20
 
-// manners are what a helper's command line asks of it.
-type manners struct {
+// serveOptions are what a helper's command line asks of it.
+type serveOptions struct {
 	private bool // it has namespaces of its own (--node-netns)
 	quiet   bool // it collects garbage when a mark is set, and at no other time
 }
 
 // serve answers requests until the input ends or ctx does, and then undoes
 // everything. A request in progress is interrupted by either.
-func serve(ctx context.Context, in io.Reader, out io.Writer, log *slog.Logger, how manners) (err error) {
+func serve(ctx context.Context, in io.Reader, out io.Writer, log *slog.Logger, how serveOptions) (err error) {
 	x, err := newExecutor()
 	if err != nil {
 		return err
@@ -186,7 +186,7 @@ func (s *session) hello(h bundle.Hello) bundle.Reply {
 		}
 	}
 	s.x.root, s.x.blobs, s.open = h.EndpointRoot, h.Blobs, true
-	s.x.peers.root, s.x.machine = h.PeersRoot, h.Machine
+	s.x.external.root, s.x.machine = h.PeersRoot, h.Machine
 	s.log.Info("session", "node", h.Node, "pid", os.Getpid())
 	return bundle.Reply{PID: os.Getpid()}
 }

@@ -36,7 +36,7 @@ func TestQuietHelperCollectsAtMarks(t *testing.T) {
 		before := debug.SetGCPercent(100)
 		done := make(chan error)
 		go func() {
-			done <- serve(t.Context(), answers, out, slog.New(slog.DiscardHandler), manners{quiet: quiet})
+			done <- serve(t.Context(), answers, out, slog.New(slog.DiscardHandler), serveOptions{quiet: quiet})
 		}()
 		r := bufio.NewReader(replies)
 		ask := func(line string) {
@@ -311,7 +311,7 @@ func testEnd(t *testing.T, end func(*helper), status int) {
 // TestUndoBeforeExit shows that the end of the input undoes what is outside
 // the helper's own namespaces: here a container's.
 func TestUndoBeforeExit(t *testing.T) {
-	c := container(t)
+	c := startContainer(t)
 	h := startHelper(t)
 	h.hello("")
 	h.must(bundle.Request{Bind: &bundle.Bind{Endpoint: "server", PID: c.Process.Pid}})
@@ -368,7 +368,7 @@ func TestParentDies(t *testing.T) {
 	parent.Wait()
 }
 
-func TestByHand(t *testing.T) {
+func TestRunBundle(t *testing.T) {
 	dir := t.TempDir()
 	b := bundle.Bundle{Schema: bundle.Schema, Name: "hand", Files: map[string]bundle.File{"rules": bundle.NewFile([]byte(ruleFile))}}
 	add := func(phase bundle.Phase, in string, a bundle.Action) {
@@ -382,7 +382,7 @@ func TestByHand(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	out, status := byHandProcess(t, dir, b, "--blobs", dir)
+	out, status := runBundleProcess(t, dir, b, "--blobs", dir)
 	// Files under their names, as the driver renders them, do too.
 	if err := os.WriteFile(filepath.Join(dir, "rules"), b.Files["rules"].Data, 0o600); err != nil {
 		t.Fatal(err)
@@ -390,10 +390,10 @@ func TestByHand(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, b.Files["rules"].SHA256)); err != nil {
 		t.Fatal(err)
 	}
-	if _, status := byHandProcess(t, dir, b); status != 0 {
+	if _, status := runBundleProcess(t, dir, b); status != 0 {
 		t.Errorf("with files by name the status is %d", status)
 	}
-	var report handReport
+	var report bundleReport
 	if err := json.Unmarshal(out, &report); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -401,16 +401,16 @@ func TestByHand(t *testing.T) {
 		t.Errorf("status %d, report %s", status, out)
 	}
 	add(bundle.Collect, "server", bundle.Exec{Argv: []string{"false"}, Timeout: 60})
-	if out, status := byHandProcess(t, dir, b); status != 1 || !strings.Contains(string(out), `"fault": "subject"`) {
+	if out, status := runBundleProcess(t, dir, b); status != 1 || !strings.Contains(string(out), `"fault": "subject"`) {
 		t.Errorf("a failing bundle ends with status %d: %s", status, out)
 	}
 	b.Steps[0].Node = "node2"
-	if out, status := byHandProcess(t, dir, b); status != 1 || len(out) > 0 {
+	if out, status := runBundleProcess(t, dir, b); status != 1 || len(out) > 0 {
 		t.Errorf("a bundle of two nodes ends with status %d: %s", status, out)
 	}
 }
 
-func byHandProcess(t *testing.T, dir string, b bundle.Bundle, args ...string) (out []byte, status int) {
+func runBundleProcess(t *testing.T, dir string, b bundle.Bundle, args ...string) (out []byte, status int) {
 	t.Helper()
 	data, err := json.Marshal(b)
 	if err != nil {

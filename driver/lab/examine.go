@@ -60,7 +60,7 @@ func (m *reached) survey(ctx context.Context, guest string) (map[string]string, 
 	if err := m.pushGuest(ctx, guest); err != nil {
 		return nil, err
 	}
-	argv := append(m.rootly(m.at("guest"), "survey"), m.keepFlags()...)
+	argv := append(m.rootly(m.at("guest"), "inspect"), m.keepFlags()...)
 	if m.Data != "" {
 		argv = append(argv, "--data", m.Data)
 	}

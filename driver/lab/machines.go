@@ -276,7 +276,7 @@ func (p *machines) start(ctx context.Context, n *machineNode) error {
 		return err
 	}
 	limit := p.inv.AbandonAfter
-	argv := n.rootly(n.at("guest"), "attend", "--dir", n.root, "--run", n.run, "--token", n.token, "--abandon-after", limit.String(),
+	argv := n.rootly(n.at("guest"), "agent", "--dir", n.root, "--run", n.run, "--token", n.token, "--abandon-after", limit.String(),
 		"--lock-wait", (limit + lockWait).String(), "--br-netfilter")
 	argv = append(argv, n.keepFlags()...)
 	if p.inv.Cache {

@@ -11,28 +11,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nursery is a PID namespace for everything that endpoints run. Its first
+// pidns is a PID namespace for everything that endpoints run. Its first
 // process does nothing but reap, and the kernel ends it with the helper; with
 // it ends every process in the namespace, daemons and grandchildren included,
 // even when the helper was killed. The helper itself stays outside, so that
 // its PID means the same to everybody.
-type nursery struct {
+type pidns struct {
 	cmd  *exec.Cmd
 	ns   *os.File
 	done chan struct{}
 	why  string // why there is none
 }
 
-// startNursery never fails: without PID namespaces processes are started
+// startPIDNamespace never fails: without PID namespaces processes are started
 // beside the helper, and only direct children end with it.
-func startNursery() *nursery {
-	n := &nursery{done: make(chan struct{})}
+func startPIDNamespace() *pidns {
+	n := &pidns{done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
-		// The thread lives as long as the nursery: its end is the signal.
+		// The thread lives as long as the PID namespace: its end is the signal.
 		runtime.LockOSThread()
 		defer close(n.done)
-		n.cmd = exec.Command("/proc/self/exe", "nursery")
+		n.cmd = exec.Command("/proc/self/exe", "pidns")
 		n.cmd.Env = []string{"GOMAXPROCS=1"}
 		n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Cloneflags: unix.CLONE_NEWPID, Pdeathsig: unix.SIGKILL}
 		err := n.cmd.Start()
@@ -55,10 +55,10 @@ func startNursery() *nursery {
 	return n
 }
 
-func (n *nursery) works() bool { return n.ns != nil }
+func (n *pidns) works() bool { return n.ns != nil }
 
-// enter makes children of the calling thread be born in the nursery.
-func (n *nursery) enter() error {
+// enter makes children of the calling thread be born in the PID namespace.
+func (n *pidns) enter() error {
 	if !n.works() {
 		return nil
 	}
@@ -68,30 +68,30 @@ func (n *nursery) enter() error {
 	return nil
 }
 
-func (n *nursery) kill() {
+func (n *pidns) kill() {
 	_ = n.cmd.Process.Kill()
 	<-n.done
 }
 
-// close ends every process in the nursery.
-func (n *nursery) close() {
+// close ends every process in the PID namespace.
+func (n *pidns) close() {
 	if n.works() {
 		_ = n.ns.Close()
 		n.kill()
 	}
 }
 
-// nurse is the first process of a nursery: it reaps orphans until it is
-// killed. Of a room, whose root is its argument, it is the furnisher first.
-func nurse(args []string) error {
+// reapOrphans is the first process of a PID namespace: it reaps orphans until it is
+// killed. Of a container, whose root is its argument, it is the furnisher first.
+func reapOrphans(args []string) error {
 	if os.Getpid() != 1 || len(args) > 1 {
-		return usage("nursery is started by the helper itself")
+		return usage("pidns is started by the helper itself")
 	}
 	if len(args) == 1 {
-		if err := furnishRoom(args[0]); err != nil {
+		if err := mountContainer(args[0]); err != nil {
 			return err
 		}
-		if _, err := os.Stdout.WriteString(roomReady); err != nil {
+		if _, err := os.Stdout.WriteString(containerReady); err != nil {
 			return err
 		}
 		if err := os.Stdout.Close(); err != nil {

@@ -232,17 +232,17 @@ func machineBytes() (int64, error) {
 	return unreclaimable(string(data)), nil
 }
 
-// weigh runs a load and records the kernel memory it leaves behind. It never
+// measureMemory runs a load and records the kernel memory it leaves behind. It never
 // fails a load that worked: a reading that cannot be had is a note.
-func (c *call) weigh(load func(*memoryCgroup) error) error {
+func (c *call) measureMemory(load func(*memoryCgroup) error) error {
 	group, err := newMemoryCgroup()
 	if err != nil {
-		return c.weighMachine(load, err)
+		return c.measureMachine(load, err)
 	}
 	ran, err := group.run(c.at.namespace, func() error { return load(group) })
 	failed := group.awaitEmpty()
 	if !ran {
-		return c.weighMachine(load, errors.Join(err, failed, group.remove()))
+		return c.measureMachine(load, errors.Join(err, failed, group.remove()))
 	}
 	bytes, failed2 := group.settledBytes()
 	if failed = errors.Join(failed, failed2, group.remove()); failed != nil {
@@ -254,8 +254,8 @@ func (c *call) weigh(load func(*memoryCgroup) error) error {
 	return err
 }
 
-// weighMachine weighs by what the whole machine uses before and after.
-func (c *call) weighMachine(load func(*memoryCgroup) error, why error) error {
+// measureMachine measures by what the whole machine uses before and after.
+func (c *call) measureMachine(load func(*memoryCgroup) error, why error) error {
 	before, failed := machineBytes()
 	if err := load(nil); err != nil {
 		return err

@@ -21,7 +21,7 @@ var imagePattern = regexp.MustCompile(`^(endpoint|peers)-[0-9a-f]{16}(\.new)?$`)
 // removeFiles removes this run's directory, those that killed runs left, and,
 // where nothing is to be kept for the next run, all the rest that is ours. Other
 // files stay, and so does the directory around them.
-func (a *attendant) removeFiles() error {
+func (a *agent) removeFiles() error {
 	errs := []error{a.removeRun(a.run)}
 	if !marker.Has(a.dir, a.token) {
 		return errors.Join(append(errs, fmt.Errorf("%s has lost its marker (%s): what else is in it is left alone", a.dir, marker.File))...)
@@ -37,13 +37,13 @@ func (a *attendant) removeFiles() error {
 		}
 	}
 	if !a.cache {
-		errs = append(errs, removeImages(filepath.Join(a.dir, attendImages)))
+		errs = append(errs, removeImages(filepath.Join(a.dir, imagesDir)))
 	}
 	return errors.Join(append(errs, a.removeDir())...)
 }
 
 // removeRun removes the directory of a run that carries the token, and no other.
-func (a *attendant) removeRun(name string) error {
+func (a *agent) removeRun(name string) error {
 	dir := filepath.Join(a.dir, name)
 	if !marker.Has(dir, a.token) {
 		return nil
@@ -76,13 +76,13 @@ func removeImages(dir string) error {
 // removeDir removes lock, marker and, if it was made with the marker, the directory
 // itself, when nothing else is in it: another run may be waiting for the lock, and a
 // journal that is still there is of a NIC that did not come back.
-func (a *attendant) removeDir() error {
+func (a *agent) removeDir() error {
 	entries, err := os.ReadDir(a.dir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if e.Name() != attendLock && e.Name() != marker.File {
+		if e.Name() != lockFile && e.Name() != marker.File {
 			return nil
 		}
 	}
@@ -91,7 +91,7 @@ func (a *attendant) removeDir() error {
 		return err
 	}
 	// The marker after the lock: what has a lock and no marker would be refused.
-	for _, name := range []string{attendLock, marker.File} {
+	for _, name := range []string{lockFile, marker.File} {
 		if err := os.Remove(filepath.Join(a.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

@@ -28,69 +28,69 @@ const programLimit = 120.0
 // unixListen is __SO_ACCEPTCON in the flags of /proc/net/unix: the socket listens.
 const unixListen = 0x10000
 
-// peers is where filters by others run, and those that stay.
-type peers struct {
-	root    string // Hello.PeersRoot
-	room    *room  // of the present setup, nil before its first Program
-	daemons map[string]*process
-	adopted map[string]bool // handles of objects that AdoptBPF filed
+// external is where the filters of other projects run, and those of them that stay.
+type external struct {
+	root      string     // Hello.PeersRoot
+	container *container // of the present setup, nil before its first Program
+	daemons   map[string]*process
+	adopted   map[string]bool // handles of objects that AdoptBPF filed
 }
 
-// room is where peers run: PID and mount namespaces of their own, whose root is
-// the peers' root file system. Its first process waits there, as in a nursery,
-// and all that is mounted or pinned in the room ends with it. A daemon that
+// container is where peers run: PID and mount namespaces of their own, whose root is
+// the peers' root file system. Its first process waits there, as in a PID namespace,
+// and all that is mounted or pinned in the container ends with it. A daemon that
 // changes into a client's namespaces, and back into those of process 1, never
 // leaves it.
-type room struct {
-	*nursery
+type container struct {
+	*pidns
 	mnt *os.File
 }
 
 // enter moves the calling thread, which must be locked and never used again,
-// into the room's mount namespace, and its children into the PID namespace.
-func (r *room) enter() error {
+// into the container's mount namespace, and its children into the PID namespace.
+func (r *container) enter() error {
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return fmt.Errorf("leave the shared file system context: %w", err)
 	}
 	if err := unix.Setns(int(r.mnt.Fd()), unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("enter mount namespace: %w", err)
 	}
-	return r.nursery.enter()
+	return r.pidns.enter()
 }
 
-// path is where the rest of the machine finds a file of the room.
-func (r *room) path(file string) string {
+// path is where the rest of the machine finds a file of the container.
+func (r *container) path(file string) string {
 	return filepath.Join(fmt.Sprintf("/proc/%d/root", r.cmd.Process.Pid), file)
 }
 
-// needRoom is the room of the present setup.
-func (c *call) needRoom() (*room, error) {
-	p := &c.x.peers
-	if p.room != nil {
-		return p.room, nil
+// needContainer is the container of the present setup.
+func (c *call) needContainer() (*container, error) {
+	p := &c.x.external
+	if p.container != nil {
+		return p.container, nil
 	}
 	if p.root == "" {
-		return nil, errors.New("the session named no root file system of peers")
+		return nil, errors.New("the session named no root file system of external programs")
 	}
-	r, err := openRoom(c.at.namespace, p.root)
+	r, err := openContainer(c.at.namespace, p.root)
 	if err != nil {
-		return nil, fmt.Errorf("open the peers' room in %s: %w", p.root, err)
+		return nil, fmt.Errorf("open the container of external programs in %s: %w", p.root, err)
 	}
-	p.room = r
-	c.undoHere("peers' room", func(undoing) error {
-		p.room = nil
+	p.container = r
+	c.undoHere("container of external programs", func(undoing) error {
+		p.container = nil
 		r.close()
 		return r.mnt.Close()
 	})
 	return r, nil
 }
 
-// openRoom starts the room's first process in a network namespace.
-func openRoom(at *namespace, root string) (*room, error) {
-	r := &room{nursery: &nursery{done: make(chan struct{})}}
+// openContainer starts the container's first process in a network namespace.
+func openContainer(at *namespace, root string) (*container, error) {
+	r := &container{pidns: &pidns{done: make(chan struct{})}}
 	started := make(chan error)
 	go func() {
-		// The thread lives as long as the room: its end is the signal.
+		// The thread lives as long as the container: its end is the signal.
 		runtime.LockOSThread()
 		defer close(r.done)
 		err := at.enter()
@@ -113,9 +113,9 @@ func openRoom(at *namespace, root string) (*room, error) {
 	return r, nil
 }
 
-// start starts the first process and waits until it has furnished the room.
-func (r *room) start(root string) error {
-	r.cmd = exec.Command("/proc/self/exe", "nursery", root)
+// start starts the first process and waits until it has furnished the container.
+func (r *container) start(root string) error {
+	r.cmd = exec.Command("/proc/self/exe", "pidns", root)
 	r.cmd.Env = []string{"GOMAXPROCS=1"}
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
 	said := &tail{limit: tailLimit}
@@ -127,17 +127,17 @@ func (r *room) start(root string) error {
 	if err != nil {
 		return err
 	}
-	if line, err := io.ReadAll(out); err != nil || string(line) != roomReady {
+	if line, err := io.ReadAll(out); err != nil || string(line) != containerReady {
 		err = errors.Join(err, r.cmd.Wait())
 		return fmt.Errorf("%w: %s", err, strings.TrimSpace(said.String()))
 	}
 	return nil
 }
 
-// roomReady is what the first process says once the room is furnished.
-const roomReady = "ready\n"
+// containerReady is what the first process says once the container is furnished.
+const containerReady = "ready\n"
 
-func (r *room) open() (err error) {
+func (r *container) open() (err error) {
 	proc := fmt.Sprintf("/proc/%d/ns/", r.cmd.Process.Pid)
 	if r.ns, err = os.Open(proc + "pid"); err == nil {
 		r.mnt, err = os.Open(proc + "mnt")
@@ -145,9 +145,9 @@ func (r *room) open() (err error) {
 	return err
 }
 
-// furnishRoom makes root the root of the calling process's mount namespace, with
+// mountContainer makes root the root of the calling process's mount namespace, with
 // what programs expect in it.
-func furnishRoom(root string) error {
+func mountContainer(root string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
@@ -268,11 +268,11 @@ func (c *call) prepare(p bundle.Program) (j job, clean func(), err error) {
 		j.at = &endpoint{namespace: c.at.namespace}
 		j.program = program{argv: append([]string{filepath.Join(dir, filepath.Base(p.Script))}, p.Argv...), dir: dir}
 	} else {
-		r, err := c.needRoom()
+		r, err := c.needContainer()
 		if err != nil {
 			return j, clean, err
 		}
-		j.at = &endpoint{namespace: c.at.namespace, root: c.x.peers.root, room: r}
+		j.at = &endpoint{namespace: c.at.namespace, root: c.x.external.root, container: r}
 		j.program = program{argv: slices.Clone(p.Argv)}
 	}
 	if err := c.fillIn(p, dir, &j.program); err != nil {
@@ -361,12 +361,12 @@ func doDaemon(c *call, a bundle.Daemon) error {
 	if err != nil {
 		return err
 	}
-	if c.x.peers.daemons == nil {
-		c.x.peers.daemons = map[string]*process{}
+	if c.x.external.daemons == nil {
+		c.x.external.daemons = map[string]*process{}
 	}
-	c.x.peers.daemons[a.Handle] = p
+	c.x.external.daemons[a.Handle] = p
 	c.keepServer(a.Handle, func(ctx context.Context) error {
-		delete(c.x.peers.daemons, a.Handle)
+		delete(c.x.external.daemons, a.Handle)
 		return p.end(ctx)
 	})
 	err = awaitSocket(c.ctx, p, a.Socket)

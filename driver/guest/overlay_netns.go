@@ -19,7 +19,7 @@ import (
 // it makes, those of overlay networks among them (libnetwork/osl).
 const engineNamespaces = "/run/docker/netns"
 
-func doSandbox(c *call, a bundle.Sandbox) error {
+func doOverlayNetns(c *call, a bundle.OverlayNetns) error {
 	if _, ok := c.x.endpoints[a.Name]; ok || a.Name == "" {
 		return fmt.Errorf("endpoint %q exists already", a.Name)
 	}
@@ -69,7 +69,7 @@ func (c *call) beyond(name string, l netlink.Link, dir string) (*namespace, erro
 
 // waysKnown checks the VXLAN device of a sandbox, and waits until engines have
 // told each other where endpoints are. h is of the sandbox.
-func (c *call) waysKnown(h *netlink.Handle, a bundle.Sandbox) error {
+func (c *call) waysKnown(h *netlink.Handle, a bundle.OverlayNetns) error {
 	l, err := h.LinkByName(a.Device)
 	if err != nil {
 		return fmt.Errorf("find link %s: %w", a.Device, err)

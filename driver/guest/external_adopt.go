@@ -20,7 +20,7 @@ import (
 
 func doAdoptBPF(c *call, a bundle.AdoptBPF) error {
 	old, taken := c.x.objects[a.Handle]
-	if a.Handle == "" || taken && !c.x.peers.adopted[a.Handle] {
+	if a.Handle == "" || taken && !c.x.external.adopted[a.Handle] {
 		return fmt.Errorf("object handle %q is taken", a.Handle)
 	}
 	coll, err := c.adopt(a)
@@ -50,14 +50,14 @@ func doAdoptBPF(c *call, a bundle.AdoptBPF) error {
 }
 
 func (c *call) keepAdopted(handle string) {
-	if c.x.peers.adopted == nil {
-		c.x.peers.adopted = map[string]bool{}
+	if c.x.external.adopted == nil {
+		c.x.external.adopted = map[string]bool{}
 	}
-	c.x.peers.adopted[handle] = true
+	c.x.external.adopted[handle] = true
 	c.undoHere("adopted object "+handle, func(undoing) error {
 		c.x.objects[handle].Close()
 		delete(c.x.objects, handle)
-		delete(c.x.peers.adopted, handle)
+		delete(c.x.external.adopted, handle)
 		return nil
 	})
 }
@@ -66,12 +66,12 @@ func (c *call) keepAdopted(handle string) {
 func (c *call) adopt(a bundle.AdoptBPF) (*ebpf.Collection, error) {
 	coll := &ebpf.Collection{Programs: map[string]*ebpf.Program{}, Maps: map[string]*ebpf.Map{}}
 	var err error
-	switch daemon := c.x.peers.daemons[a.Daemon]; {
+	switch daemon := c.x.external.daemons[a.Daemon]; {
 	case a.Daemon != "" && a.Pins != "" || a.Daemon == "" && a.Pins == "":
 		err = errors.New("adopt: exactly one of daemon and pins must be set")
 	case a.Pins != "":
-		var r *room
-		if r, err = c.needRoom(); err == nil {
+		var r *container
+		if r, err = c.needContainer(); err == nil {
 			err = adoptPinned(coll, r.path(a.Pins))
 		}
 	case daemon == nil:

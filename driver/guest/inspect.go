@@ -14,12 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// runSurvey is `guest survey`: it prints what a machine is and has, as facts of
+// runInspect is `guest inspect`: it prints what a machine is and has, as facts of
 // the same names as a session's, and changes nothing.
-func runSurvey(args []string, out io.Writer) error {
+func runInspect(args []string, out io.Writer) error {
 	var nic string
 	var keep []netip.Addr
-	flags := newFlags("survey")
+	flags := newFlags("inspect")
 	flags.StringVar(&nic, "data", "", "NIC that is to be borrowed")
 	flags.Func("keep", "an address of the SSH connection", func(s string) error {
 		addr, err := netip.ParseAddr(s)

@@ -27,15 +27,15 @@ import (
 )
 
 const (
-	// detachedEnv marks the attendant's second self, in a session of its own.
+	// detachedEnv marks the agent's second self, in a session of its own.
 	detachedEnv = "HOOKBED_DETACHED"
-	// attendLock and attendJournal are files of the attendant's directory.
-	attendLock    = "lock"
-	attendJournal = "nic.json"
-	attendWhy     = "nic.error" // why the NIC did not get everything back
-	attendImages  = "images"
-	runPrefix     = "run-"
-	// staleRun is the age at which a run's directory is nobody's: an attendant takes
+	// lockFile and journalFile are files of the agent's directory.
+	lockFile    = "lock"
+	journalFile = "nic.json"
+	errorFile   = "nic.error" // why the NIC did not get everything back
+	imagesDir   = "images"
+	runPrefix   = "run-"
+	// staleRun is the age at which a run's directory is nobody's: an agent takes
 	// the lock seconds after its directory was made.
 	staleRun = time.Hour
 	// helperEnd is how long the helper has to undo everything.
@@ -43,8 +43,8 @@ const (
 	lockPoll  = 200 * time.Millisecond
 )
 
-// attendOptions are the flags of `guest attend`.
-type attendOptions struct {
+// agentOptions are the flags of `guest agent`.
+type agentOptions struct {
 	dir, run    string        // directory of all runs, and this one's name in it
 	data, cidr  string        // NIC to borrow, "" for none, and its address in the node
 	token       string        // of the markers of both; what has another is somebody else's
@@ -55,22 +55,22 @@ type attendOptions struct {
 	brNetfilter bool // have br_netfilter loaded
 }
 
-// attendant looks after a helper on a machine that is not ours: it lends it a
+// agent looks after a helper on a machine that is not ours: it lends it a
 // NIC, passes lines to and fro, and when the driver is gone, however it went,
 // it leaves the machine as it was. The helper is a child in network and mount
-// namespaces of its own; the attendant never leaves the machine's.
-type attendant struct {
-	attendOptions
+// namespaces of its own; the agent never leaves the machine's.
+type agent struct {
+	agentOptions
 	log  *slog.Logger
 	node *namespace
 	undo []func() error // newest last
 }
 
-// runAttend is `guest attend`. The process that was started only waits: its
+// runAgent is `guest agent`. The process that was started only waits: its
 // second self, in a session of its own, gets no signal that is meant for the
 // driver's terminal or login.
-func runAttend(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) error {
-	o, err := attendFlags(args)
+func runAgent(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) error {
+	o, err := agentFlags(args)
 	if err != nil {
 		return err
 	}
@@ -80,13 +80,13 @@ func runAttend(ctx context.Context, args []string, in io.Reader, out, errOut io.
 	if err := os.Unsetenv(detachedEnv); err != nil {
 		return err
 	}
-	a := &attendant{attendOptions: o, log: slog.New(slog.NewTextHandler(errOut, nil))}
-	return a.attend(ctx, in, out, errOut)
+	a := &agent{agentOptions: o, log: slog.New(slog.NewTextHandler(errOut, nil))}
+	return a.serveDriver(ctx, in, out, errOut)
 }
 
-func attendFlags(args []string) (attendOptions, error) {
-	var o attendOptions
-	flags := newFlags("attend")
+func agentFlags(args []string) (agentOptions, error) {
+	var o agentOptions
+	flags := newFlags("agent")
 	flags.StringVar(&o.dir, "dir", "", "directory of the driver's files")
 	flags.StringVar(&o.run, "run", "", "name of this run's own directory in it")
 	flags.StringVar(&o.token, "token", "", "token of the markers of both directories")
@@ -105,14 +105,14 @@ func attendFlags(args []string) (attendOptions, error) {
 		return o, err
 	}
 	if flags.NArg() > 0 || !filepath.IsAbs(o.dir) || !strings.HasPrefix(o.run, runPrefix) || strings.Contains(o.run, "/") || o.token == "" || o.abandon <= 0 {
-		return o, usage("attend wants --dir, an absolute path, --run %sNAME and --token, got %q", runPrefix, args)
+		return o, usage("agent wants --dir, an absolute path, --run %sNAME and --token, got %q", runPrefix, args)
 	}
 	return o, nil
 }
 
 // detach starts this program anew in a session of its own and waits for it.
 func detach(ctx context.Context, args []string) error {
-	cmd := exec.Command("/proc/self/exe", append([]string{"attend"}, args...)...)
+	cmd := exec.Command("/proc/self/exe", append([]string{"agent"}, args...)...)
 	cmd.Env = append(os.Environ(), detachedEnv+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -122,13 +122,13 @@ func detach(ctx context.Context, args []string) error {
 	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(unix.SIGTERM) })
 	defer stop()
 	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("attend: %w", err) // what went wrong it has said itself
+		return fmt.Errorf("agent: %w", err) // what went wrong it has said itself
 	}
 	return nil
 }
 
-// attend serves one driver from beginning to end.
-func (a *attendant) attend(ctx context.Context, in io.Reader, out, errOut io.Writer) (err error) {
+// serveDriver serves one driver from beginning to end.
+func (a *agent) serveDriver(ctx context.Context, in io.Reader, out, errOut io.Writer) (err error) {
 	if !marker.Has(a.dir, a.token) {
 		return fmt.Errorf("%s has not this run's marker (%s): nothing in it is touched", a.dir, marker.File)
 	}
@@ -137,7 +137,7 @@ func (a *attendant) attend(ctx context.Context, in io.Reader, out, errOut io.Wri
 		return errors.Join(err, a.removeRun(a.run))
 	}
 	a.then(unlock)
-	defer func() { err = errors.Join(err, a.leave()) }()
+	defer func() { err = errors.Join(err, a.undoAll()) }()
 	if err := a.recover(); err != nil {
 		return fmt.Errorf("put right what an earlier run left: %w", err)
 	}
@@ -147,10 +147,10 @@ func (a *attendant) attend(ctx context.Context, in io.Reader, out, errOut io.Wri
 	return a.serve(ctx, in, out, errOut)
 }
 
-func (a *attendant) then(undo func() error) { a.undo = append(a.undo, undo) }
+func (a *agent) then(undo func() error) { a.undo = append(a.undo, undo) }
 
 // leave undoes everything, newest first.
-func (a *attendant) leave() error {
+func (a *agent) undoAll() error {
 	var errs []error
 	for len(a.undo) > 0 {
 		last := a.undo[len(a.undo)-1]
@@ -162,8 +162,8 @@ func (a *attendant) leave() error {
 
 // lock makes this the machine's only run. Its undo removes the files: the last
 // thing done, and done under the lock.
-func (a *attendant) lock(ctx context.Context) (undo func() error, err error) {
-	path := filepath.Join(a.dir, attendLock)
+func (a *agent) lock(ctx context.Context) (undo func() error, err error) {
+	path := filepath.Join(a.dir, lockFile)
 	for deadline := time.Now().Add(a.lockWait); ; {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
@@ -192,10 +192,10 @@ func sameFile(f *os.File, path string) bool {
 	return err == nil && err2 == nil && os.SameFile(a, b)
 }
 
-// recover restores a NIC whose attendant was killed: the kernel brought it back
+// recover restores a NIC whose agent was killed: the kernel brought it back
 // to this namespace without its name and addresses.
-func (a *attendant) recover() error {
-	path := filepath.Join(a.dir, attendJournal)
+func (a *agent) recover() error {
+	path := filepath.Join(a.dir, journalFile)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -212,14 +212,14 @@ func (a *attendant) recover() error {
 			return err
 		}
 	}
-	if err := os.Remove(filepath.Join(a.dir, attendWhy)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(filepath.Join(a.dir, errorFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return os.Remove(path)
 }
 
 // prepare makes the node's namespace and lends it the NIC.
-func (a *attendant) prepare() error {
+func (a *agent) prepare() error {
 	home, err := currentNamespace("")
 	if err != nil {
 		return err
@@ -242,7 +242,7 @@ func (a *attendant) prepare() error {
 
 // borrow lends the data NIC to the node. What it will have to get back is on
 // disk before anything changes.
-func (a *attendant) borrow() error {
+func (a *agent) borrow() error {
 	l, err := netlink.LinkByName(a.data)
 	if err != nil {
 		return fmt.Errorf("find the data NIC %s: %w", a.data, err)
@@ -258,14 +258,14 @@ func (a *attendant) borrow() error {
 	if err != nil {
 		return err
 	}
-	journal := filepath.Join(a.dir, attendJournal)
+	journal := filepath.Join(a.dir, journalFile)
 	if err := writeJournal(journal, r); err != nil {
 		return err
 	}
 	a.then(func() error {
 		if err := errors.Join(r.fetch(a.node, dataLink), r.restore()); err != nil {
 			// For the next run, and for whoever looks after the machine.
-			return errors.Join(err, os.WriteFile(filepath.Join(a.dir, attendWhy), []byte(err.Error()+"\n"), 0o600))
+			return errors.Join(err, os.WriteFile(filepath.Join(a.dir, errorFile), []byte(err.Error()+"\n"), 0o600))
 		}
 		return os.Remove(journal)
 	})
@@ -298,7 +298,7 @@ const bridgeSwitches = "/proc/sys/net/bridge"
 
 // loadBridgeNetfilter loads br_netfilter where it is not, without letting it
 // change what the machine's own bridges do.
-func (a *attendant) loadBridgeNetfilter() error {
+func (a *agent) loadBridgeNetfilter() error {
 	if _, err := os.Stat(bridgeSwitches); err == nil {
 		return nil
 	}
@@ -337,7 +337,7 @@ var (
 )
 
 // serve runs the helper and passes lines until either side is gone.
-func (a *attendant) serve(ctx context.Context, in io.Reader, out, errOut io.Writer) error {
+func (a *agent) serve(ctx context.Context, in io.Reader, out, errOut io.Writer) error {
 	helper, err := a.startHelper(errOut)
 	if err != nil {
 		return err
@@ -409,7 +409,7 @@ type child struct {
 // startHelper starts `guest serve` in the node's network namespace and a mount
 // namespace of its own. The thread that starts it stays with it, because its
 // end is what the kernel takes for the parent's.
-func (a *attendant) startHelper(errOut io.Writer) (*child, error) {
+func (a *agent) startHelper(errOut io.Writer) (*child, error) {
 	inR, inW, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("make a pipe: %w", err)

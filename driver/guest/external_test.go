@@ -16,8 +16,8 @@ import (
 	"hookbed/images"
 )
 
-// peersRig is a rig with the peers' root, which is built if the cache lacks it.
-func peersRig(t *testing.T) *rig {
+// externalRig is a rig with the peers' root, which is built if the cache lacks it.
+func externalRig(t *testing.T) *rig {
 	t.Helper()
 	store, err := images.Open("", images.Options{Log: func(s string) { t.Log(s) }})
 	if err != nil {
@@ -28,7 +28,7 @@ func peersRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	r := newRig(t)
-	r.x.peers.root = set.PeersDir
+	r.x.external.root = set.PeersDir
 	return r
 }
 
@@ -68,7 +68,7 @@ func TestXDPFilter(t *testing.T) {
 // testXDPFilter loads xdp-filter by itself, fills its map, and holds it to its
 // list and its counters. policy is its own word: what becomes of the rest.
 func testXDPFilter(t *testing.T, hook, mode, policy string, n int) {
-	r := peersRig(t)
+	r := externalRig(t)
 	r.pair()
 	listed, unlisted := bundle.Allow, bundle.Deny
 	infra := []string{"198.18.1.2"} // the client, whose ARP counts as its packets
@@ -169,7 +169,7 @@ func TestBPFilter(t *testing.T) {
 // testBPFilter starts the daemon, loads a chain twice, and holds it to its
 // rules and its counters.
 func testBPFilter(t *testing.T, hook, form, action string, n int) {
-	r := peersRig(t)
+	r := externalRig(t)
 	r.pair()
 	rules, verdict, otherwise, last, listed, unlisted := 1, "ACCEPT", "DROP", "198.18.1.2", bundle.Allow, bundle.Deny
 	if action == "deny" {
@@ -184,7 +184,7 @@ func testBPFilter(t *testing.T, hook, form, action string, n int) {
 	r.must("server", bundle.Listen{Handle: "l", Port: 5001})
 	r.x.undo.mark()
 	r.must("server", bundle.Daemon{Handle: "bpfilter", Argv: []string{"bpfilter", "--transient", "--no-iptables", "--no-nftables"}, Socket: "/run/bpfilter/daemon.sock"})
-	daemon := r.x.peers.daemons["bpfilter"].pid
+	daemon := r.x.external.daemons["bpfilter"].pid
 	hits, misses := "accepted", "dropped"
 	if action == "deny" {
 		hits, misses = misses, hits
@@ -236,21 +236,21 @@ func testBPFilter(t *testing.T, hook, form, action string, n int) {
 	}
 }
 
-func TestPeersLeaveNothing(t *testing.T) {
-	r := peersRig(t)
+func TestExternalLeavesNothing(t *testing.T) {
+	r := externalRig(t)
 	r.pair()
 	for range 2 {
 		r.x.undo.mark()
 		mark := len(r.x.undo.marks)
 		r.must("server", bundle.Daemon{Handle: "d", Argv: []string{"bpfilter", "--transient"}, Socket: "/run/bpfilter/daemon.sock"})
-		pid := r.x.peers.daemons["d"].pid
+		pid := r.x.external.daemons["d"].pid
 		r.undo(mark)
 		if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err == nil {
 			t.Errorf("daemon %d is still there", pid)
 		}
 	}
 	for _, dir := range []string{"run", "tmp", "proc", "sys/fs/bpf"} {
-		if left, err := os.ReadDir(filepath.Join(r.x.peers.root, dir)); err != nil || len(left) > 0 {
+		if left, err := os.ReadDir(filepath.Join(r.x.external.root, dir)); err != nil || len(left) > 0 {
 			t.Errorf("the peers' /%s holds %v (%v) outside", dir, left, err)
 		}
 	}

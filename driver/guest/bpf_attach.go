@@ -35,7 +35,7 @@ func doAttachBPF(c *call, a bundle.AttachBPF) error {
 	case bundle.HookXDPGeneric:
 		return c.attachXDP(prog, l, link.XDPGenericMode)
 	case bundle.HookTCXIngress, bundle.HookTCXEgress, bundle.HookNetkitPrimary, bundle.HookNetkitPeer:
-		return c.attachMulti(prog, l, multiHooks()[a.Hook])
+		return c.attachLink(prog, l, linkHooks()[a.Hook])
 	default:
 		return fmt.Errorf("unknown hook %q", a.Hook)
 	}

@@ -13,20 +13,20 @@ import (
 )
 
 // attended is a directory of runs with this run's own in it, both marked.
-func attended(t *testing.T, made bool) *attendant {
+func attended(t *testing.T, made bool) *agent {
 	t.Helper()
 	m := marker.New("r1", "anna")
 	m.Made = made
-	a := &attendant{attendOptions: attendOptions{dir: filepath.Join(t.TempDir(), "hookbed"), run: runPrefix + "mine", token: m.Token}}
+	a := &agent{agentOptions: agentOptions{dir: filepath.Join(t.TempDir(), "hookbed"), run: runPrefix + "mine", token: m.Token}}
 	a.write(t, m.Text(), marker.File)
 	a.write(t, m.Text(), a.run, marker.File)
 	a.write(t, "x", a.run, "guest")
-	a.write(t, "", attendLock)
-	a.write(t, "x", attendImages, "endpoint-0123456789abcdef", "bin", "sh")
+	a.write(t, "", lockFile)
+	a.write(t, "x", imagesDir, "endpoint-0123456789abcdef", "bin", "sh")
 	return a
 }
 
-func (a *attendant) write(t *testing.T, text string, parts ...string) {
+func (a *agent) write(t *testing.T, text string, parts ...string) {
 	t.Helper()
 	file := filepath.Join(append([]string{a.dir}, parts...)...)
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
@@ -38,7 +38,7 @@ func (a *attendant) write(t *testing.T, text string, parts ...string) {
 }
 
 // left lists the files below the directory; "" if it is gone.
-func (a *attendant) left(t *testing.T) string {
+func (a *agent) left(t *testing.T) string {
 	t.Helper()
 	var out []string
 	err := filepath.WalkDir(a.dir, func(path string, e fs.DirEntry, err error) error {
@@ -54,9 +54,9 @@ func (a *attendant) left(t *testing.T) string {
 	return strings.Join(out, " ")
 }
 
-// TestAttendantRemovesWhatARunMade: everything goes, and the directory if it was made
+// TestAgentRemovesWhatARunMade: everything goes, and the directory if it was made
 // for runs; the images stay where the next run wants them.
-func TestAttendantRemovesWhatARunMade(t *testing.T) {
+func TestAgentRemovesWhatARunMade(t *testing.T) {
 	for _, tt := range []struct {
 		name        string
 		made, cache bool
@@ -81,12 +81,12 @@ func TestAttendantRemovesWhatARunMade(t *testing.T) {
 	}
 }
 
-// TestAttendantLeavesWhatOthersMade: what carries no token of ours stays, whatever it
+// TestAgentLeavesWhatOthersMade: what carries no token of ours stays, whatever it
 // is called and however old it is, and so does what is around it.
-func TestAttendantLeavesWhatOthersMade(t *testing.T) {
+func TestAgentLeavesWhatOthersMade(t *testing.T) {
 	a := attended(t, true)
-	a.write(t, "x", attendImages, "photo.png")
-	a.write(t, "x", attendImages, "endpoint-of-others", "x")
+	a.write(t, "x", imagesDir, "photo.png")
+	a.write(t, "x", imagesDir, "endpoint-of-others", "x")
 	a.write(t, "x", "run-old", "notes")
 	a.write(t, marker.New("r2", "bob").Text(), "run-older", marker.File)
 	a.write(t, "x", "data.txt")
@@ -111,13 +111,13 @@ func TestAttendantLeavesWhatOthersMade(t *testing.T) {
 	}
 }
 
-// TestAttendantWithoutMarker: a directory whose marker is gone, or is another's, is
+// TestAgentWithoutMarker: a directory whose marker is gone, or is another's, is
 // left alone, and no run begins in it.
-func TestAttendantWithoutMarker(t *testing.T) {
+func TestAgentWithoutMarker(t *testing.T) {
 	for _, text := range []string{"", marker.New("r2", "bob").Text()} {
 		a := attended(t, true)
 		a.write(t, text, marker.File)
-		a.write(t, "x", attendImages, "photo.png")
+		a.write(t, "x", imagesDir, "photo.png")
 		if err := a.removeFiles(); err == nil || !strings.Contains(err.Error(), "lost its marker") {
 			t.Errorf("%v, want it said", err)
 		}
@@ -125,16 +125,16 @@ func TestAttendantWithoutMarker(t *testing.T) {
 		if got := a.left(t); got != want {
 			t.Errorf("left %q, want %q", got, want)
 		}
-		if err := a.attend(t.Context(), nil, nil, nil); err == nil || !strings.Contains(err.Error(), "has not this run's marker") {
-			t.Errorf("attended: %v", err)
+		if err := a.serveDriver(t.Context(), nil, nil, nil); err == nil || !strings.Contains(err.Error(), "has not this run's marker") {
+			t.Errorf("agent: %v", err)
 		}
 	}
 	a := attended(t, true)
 	aside := filepath.Join(t.TempDir(), "images")
-	if err := os.Rename(filepath.Join(a.dir, attendImages), aside); err != nil {
+	if err := os.Rename(filepath.Join(a.dir, imagesDir), aside); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink(aside, filepath.Join(a.dir, attendImages)); err != nil {
+	if err := os.Symlink(aside, filepath.Join(a.dir, imagesDir)); err != nil {
 		t.Fatal(err)
 	}
 	if err := a.removeFiles(); err != nil {

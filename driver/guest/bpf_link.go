@@ -12,23 +12,23 @@ import (
 	"hookbed/driver/bundle"
 )
 
-// multiHook is a hook at which several programs run in a row, each attached by
+// linkHook is a hook at which several programs run in a row, each attached by
 // a BPF link, which the kernel detaches when the helper ends.
-type multiHook struct {
+type linkHook struct {
 	feature string // its name, for messages
 	needs   string // first kernel version that has it
 	at      ebpf.AttachType
 	attach  func(prog *ebpf.Program, index int, at ebpf.AttachType) (link.Link, error)
 }
 
-func multiHooks() map[string]multiHook {
+func linkHooks() map[string]linkHook {
 	tcx := func(prog *ebpf.Program, index int, at ebpf.AttachType) (link.Link, error) {
 		return link.AttachTCX(link.TCXOptions{Program: prog, Interface: index, Attach: at})
 	}
 	netkit := func(prog *ebpf.Program, index int, at ebpf.AttachType) (link.Link, error) {
 		return link.AttachNetkit(link.NetkitOptions{Program: prog, Interface: index, Attach: at})
 	}
-	return map[string]multiHook{
+	return map[string]linkHook{
 		bundle.HookTCXIngress:    {"tcx", "6.6", ebpf.AttachTCXIngress, tcx},
 		bundle.HookTCXEgress:     {"tcx", "6.6", ebpf.AttachTCXEgress, tcx},
 		bundle.HookNetkitPrimary: {"netkit", netkitNeeds, ebpf.AttachNetkitPrimary, netkit},
@@ -36,8 +36,8 @@ func multiHooks() map[string]multiHook {
 	}
 }
 
-// attachMulti attaches a program after those that are there.
-func (c *call) attachMulti(prog *ebpf.Program, l netlink.Link, h multiHook) error {
+// attachLink attaches a program after those that are there.
+func (c *call) attachLink(prog *ebpf.Program, l netlink.Link, h linkHook) error {
 	id, err := programID(prog)
 	if err != nil {
 		return err
@@ -79,7 +79,7 @@ func attachedPrograms(index int, at ebpf.AttachType) ([]int, error) {
 const netkitNeeds = "6.7"
 
 func doNetkit(c *call, a bundle.Netkit) error {
-	far, err := c.x.place(c.x.where(c.step.Node, a.PeerIn))
+	far, err := c.x.endpointOf(c.x.where(c.step.Node, a.PeerIn))
 	if err != nil {
 		return err
 	}

@@ -13,8 +13,8 @@ import (
 	"hookbed/driver/bundle"
 )
 
-// handOptions are the flags of `guest exec`.
-type handOptions struct {
+// bundleOptions are the flags of `guest exec`.
+type bundleOptions struct {
 	bundle  string   // file
 	blobs   string   // directory with the files, by SHA-256 or by name; "" is the bundle's own
 	root    string   // endpoint root, "" for none
@@ -22,15 +22,15 @@ type handOptions struct {
 	private bool
 }
 
-// handReport is what `guest exec` prints.
-type handReport struct {
+// bundleReport is what `guest exec` prints.
+type bundleReport struct {
 	Name string `json:"name"`
 	bundle.Reply
 }
 
-// byHand executes a whole bundle here, all phases, prints what came of it and
+// runBundle executes a whole bundle here, all phases, prints what came of it and
 // undoes it.
-func byHand(ctx context.Context, out io.Writer, o handOptions) (err error) {
+func runBundle(ctx context.Context, out io.Writer, o bundleOptions) (err error) {
 	b, err := readBundle(o.bundle)
 	if err != nil {
 		return err
@@ -47,11 +47,11 @@ func byHand(ctx context.Context, out io.Writer, o handOptions) (err error) {
 	}
 	x.root, x.blobs, x.named = o.root, o.blobs, true
 	for _, text := range o.binds {
-		if err := bindByHand(x, text); err != nil {
+		if err := bindContainer(x, text); err != nil {
 			return err
 		}
 	}
-	report := handReport{b.Name, x.steps(ctx, bundle.Steps{Name: b.Name, Files: b.Files, Steps: phased(b)})}
+	report := bundleReport{b.Name, x.steps(ctx, bundle.Steps{Name: b.Name, Files: b.Files, Steps: phased(b)})}
 	enc := json.NewEncoder(out)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
@@ -96,7 +96,7 @@ func phased(b *bundle.Bundle) []bundle.Step {
 	return out
 }
 
-func bindByHand(x *executor, text string) error {
+func bindContainer(x *executor, text string) error {
 	name, pid, _ := strings.Cut(text, "=")
 	n, err := strconv.Atoi(pid)
 	if err != nil || n <= 0 {

@@ -1,5 +1,12 @@
 package bundle
 
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+)
+
 // A session is a conversation with one guest helper: JSON Lines, one Request a
 // line on its standard input, one Reply a line on its standard output. When
 // its input ends - the driver closed it, died, or the link was cut - the
@@ -69,6 +76,18 @@ type Reply struct {
 	Raw     map[string]string `json:"raw,omitempty"` // raw files by name, text
 	Facts   map[string]string `json:"facts,omitempty"`
 	Clock   *Clock            `json:"clock,omitempty"`
+}
+
+// WriteReply writes a reply as one line, in one call of Write.
+func WriteReply(out io.Writer, r Reply) error {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(r); err != nil {
+		return fmt.Errorf("encode reply: %w", err)
+	}
+	_, err := out.Write(buf.Bytes())
+	return err
 }
 
 // Clock is what the clocks of a machine said at one time, in nanoseconds.

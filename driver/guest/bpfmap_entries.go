@@ -1,0 +1,70 @@
+package main
+
+import (
+	"bytes"
+	"encoding/hex"
+	"fmt"
+)
+
+// entries are a map's keys and values, each one behind the other as system calls
+// take them.
+type entries struct {
+	n                  int
+	keys, values       []byte
+	keySize, valueSize int
+}
+
+// key and value are those of one entry.
+func (e entries) key(i int) []byte { return e.keys[i*e.keySize:][:e.keySize] }
+
+func (e entries) value(i int) []byte { return e.values[i*e.valueSize:][:e.valueSize] }
+
+// from is what is left behind the first n.
+func (e entries) from(n int) entries {
+	return entries{e.n - n, e.keys[n*e.keySize:], e.values[n*e.valueSize:], e.keySize, e.valueSize}
+}
+
+// parseEntries reads lines "KEYHEX VALUEHEX" of exact sizes, with placeholders in values
+// replaced by expand. With a value size of 0 it reads keys, and leaves alone what is
+// behind them.
+func parseEntries(text []byte, keySize, valueSize int, expand func(value []byte) ([]byte, error)) (entries, error) {
+	most := bytes.Count(text, []byte("\n")) + 1
+	e := entries{keys: make([]byte, most*keySize), values: make([]byte, most*valueSize), keySize: keySize, valueSize: valueSize}
+	for number := 1; len(text) > 0; number++ {
+		var line []byte
+		line, text, _ = bytes.Cut(text, []byte("\n"))
+		if line = bytes.TrimSpace(line); len(line) == 0 {
+			continue
+		}
+		key, value, two := bytes.Cut(line, []byte(" "))
+		if valueSize > 0 && (!two || bytes.ContainsRune(value, ' ')) {
+			return e, fmt.Errorf("line %d: want KEYHEX VALUEHEX", number)
+		}
+		if err := exactHex(e.key(e.n), key); err != nil {
+			return e, fmt.Errorf("line %d: key: %w", number, err)
+		}
+		if valueSize > 0 {
+			value, err := expand(value)
+			if err == nil {
+				err = exactHex(e.value(e.n), value)
+			}
+			if err != nil {
+				return e, fmt.Errorf("line %d: value: %w", number, err)
+			}
+		}
+		e.n++
+	}
+	return e, nil
+}
+
+// exactHex decodes exactly as many hex digits as to has room for.
+func exactHex(to, digits []byte) error {
+	if len(digits)%2 == 1 {
+		return hex.ErrLength
+	}
+	if n := hex.DecodedLen(len(digits)); n != len(to) {
+		return fmt.Errorf("%d bytes, want %d", n, len(to))
+	}
+	_, err := hex.Decode(to, digits)
+	return err
+}

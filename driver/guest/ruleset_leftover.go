@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// leftovers are the base chains that iptables-nft had in the table "filter" of
+// a namespace before a load. What it makes of them it leaves behind empty, and
+// an empty base chain costs every packet: the undo removes it. For the table of
+// iptables-legacy see legacyTable.
+type leftovers struct {
+	family string // nft's name of it, "" for nothing to look after
+	chains map[string]bool
+	table  bool
+}
+
+// noteLeftovers lists what is there, for tools that leave something behind. The note
+// says why what a tool leaves will stay, "" if it will not.
+func noteLeftovers(ctx context.Context, tool string) (before leftovers, note string, err error) {
+	family := map[string]string{"iptables-nft": "ip", "ip6tables-nft": "ip6"}[tool]
+	if family == "" {
+		return leftovers{}, "", nil
+	}
+	if _, err := lookIn("", toolNft); err != nil {
+		return leftovers{}, fmt.Sprintf("empty chains of %s stay: %v", tool, err), nil
+	}
+	before, err = listLeftovers(ctx, family)
+	return before, "", err
+}
+
+// listLeftovers lists the table "filter" of a family.
+func listLeftovers(ctx context.Context, family string) (leftovers, error) {
+	tables, err := listNft(ctx, "tables", family)
+	if err != nil {
+		return leftovers{}, err
+	}
+	chains, err := listNft(ctx, "chains", family)
+	if err != nil {
+		return leftovers{}, err
+	}
+	x := leftovers{family: family, chains: map[string]bool{}}
+	for _, o := range append(tables, chains...) {
+		if o.Chain != nil && o.Chain.Table == "filter" {
+			x.chains[o.Chain.Name] = true
+		}
+		if o.Table != nil && o.Table.Name == "filter" {
+			x.table = true
+		}
+	}
+	return x, nil
+}
+
+// clear deletes the chains that are there now and were not before, if they are
+// empty, and the table if it is.
+func (l leftovers) clear(ctx context.Context) error {
+	if l.family == "" {
+		return nil
+	}
+	now, err := listLeftovers(ctx, l.family)
+	if err != nil {
+		return err
+	}
+	var script strings.Builder
+	kept := 0
+	var errs []error
+	for chain := range now.chains {
+		empty, err := chainIsEmpty(ctx, l.family, chain)
+		errs = append(errs, err)
+		if l.chains[chain] || !empty {
+			kept++
+			continue
+		}
+		fmt.Fprintf(&script, "delete chain %s filter %s\n", l.family, chain)
+	}
+	if kept == 0 && !l.table {
+		fmt.Fprintf(&script, "delete table %s filter\n", l.family)
+	}
+	if err := errors.Join(errs...); err != nil || script.Len() == 0 {
+		return err
+	}
+	return restore(ctx, nil, []string{toolNft, "-f", "-"}, []byte(script.String()))
+}
+
+func chainIsEmpty(ctx context.Context, family, chain string) (bool, error) {
+	objects, err := listNft(ctx, "chain", family, "filter", chain)
+	for _, o := range objects {
+		if o.Rule != nil {
+			return false, err
+		}
+	}
+	return true, err
+}

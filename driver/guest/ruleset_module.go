@@ -1,0 +1,45 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// legacyTable is the kernel module of the table "filter" of iptables-legacy, ""
+// where it is not ours to unload. A namespace in which the table was used once
+// keeps it registered, empty, and pays for it with every packet; only the end of
+// the namespace or of the module undoes that (xt_register_table in
+// net/netfilter/x_tables.c).
+type legacyTable string
+
+// loadLegacyTable loads the module that a tool needs, apart from the rules, so
+// that their load time is that of the rules. It is for a machine that hookbed has for
+// itself, and does nothing where the module was there before.
+func loadLegacyTable(ctx context.Context, tool string) (legacyTable, error) {
+	module := map[string]string{"iptables-legacy": "iptable_filter", "ip6tables-legacy": "ip6table_filter"}[tool]
+	if module == "" {
+		return "", nil
+	}
+	if _, err := os.Stat("/sys/module/" + module); err == nil {
+		return "", nil
+	}
+	if err := modprobe(ctx, module); err != nil {
+		return "", unsupported("load module %s: %w", module, err)
+	}
+	return legacyTable(module), nil
+}
+
+// unload unregisters the table everywhere.
+func (t legacyTable) unload() error {
+	if t == "" {
+		return nil
+	}
+	if err := unix.DeleteModule(string(t), unix.O_NONBLOCK); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("unload module %s: %w", string(t), err)
+	}
+	return nil
+}

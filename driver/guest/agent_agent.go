@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/sysfs"
 	"hookbed/driver/marker"
 )
 
@@ -281,7 +282,7 @@ func (a *agent) loadBridgeNetfilter() error {
 		return nil
 	})
 	for _, name := range []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-call-arptables"} {
-		if err := writeSysctl(filepath.Join(bridgeSwitches, name), "0"); err != nil {
+		if err := sysfs.WriteSysctl(filepath.Join(bridgeSwitches, name), "0"); err != nil {
 			return fmt.Errorf("keep br_netfilter off the machine's own bridges: %w", err)
 		}
 	}

@@ -12,15 +12,17 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"hookbed/driver/guest/sysfs"
 )
 
 // inspectMachine adds to the facts of a session, by the same kind of names, what an agent
 // needs of a machine, and prints them all. It changes nothing. nic is the one to be
 // borrowed, "" for none; keep are addresses of the SSH connection.
 func inspectMachine(facts map[string]string, nic string, keep []netip.Addr, out io.Writer) error {
-	set(facts, "user", strconv.Itoa(os.Geteuid()))
-	set(facts, "capabilities", capabilities())
-	facts["btf"] = strconv.FormatBool(exists("/sys/kernel/btf/vmlinux"))
+	sysfs.SetFact(facts, "user", strconv.Itoa(os.Geteuid()))
+	sysfs.SetFact(facts, "capabilities", capabilities())
+	facts["btf"] = strconv.FormatBool(sysfs.Exists("/sys/kernel/btf/vmlinux"))
 	facts["br_netfilter"] = bridgeNetfilter()
 	if nic != "" {
 		if err := nicFacts(facts, nic, keep); err != nil {
@@ -45,7 +47,7 @@ func capabilities() string {
 
 // bridgeNetfilter says whether bridged packets can be made to meet iptables.
 func bridgeNetfilter() string {
-	if exists(bridgeSwitches) {
+	if sysfs.Exists(bridgeSwitches) {
 		return "loaded"
 	}
 	if err := modprobe(context.Background(), "-n", "-q", "br_netfilter"); err == nil {
@@ -60,7 +62,7 @@ func nicFacts(f map[string]string, name string, keep []netip.Addr) error {
 	l, err := netlink.LinkByName(name)
 	if isGone(err) {
 		f["nic.present"] = "false"
-		set(f, "nic.others", strings.Join(linkNames(), " "))
+		sysfs.SetFact(f, "nic.others", strings.Join(linkNames(), " "))
 		return nil
 	}
 	if err != nil {
@@ -72,10 +74,10 @@ func nicFacts(f map[string]string, name string, keep []netip.Addr) error {
 	}
 	a := l.Attrs()
 	f["nic.present"] = "true"
-	set(f, "nic.in_use", why)
-	set(f, "nic.mac", a.HardwareAddr.String())
-	set(f, "nic.mtu", strconv.Itoa(a.MTU))
-	set(f, "nic.state", a.OperState.String())
+	sysfs.SetFact(f, "nic.in_use", why)
+	sysfs.SetFact(f, "nic.mac", a.HardwareAddr.String())
+	sysfs.SetFact(f, "nic.mtu", strconv.Itoa(a.MTU))
+	sysfs.SetFact(f, "nic.state", a.OperState.String())
 	addrs, err := netlink.AddrList(l, unix.AF_INET)
 	if err != nil {
 		return fmt.Errorf("list addresses of %s: %w", name, err)
@@ -84,7 +86,7 @@ func nicFacts(f map[string]string, name string, keep []netip.Addr) error {
 	for _, addr := range addrs {
 		list = append(list, addr.IPNet.String())
 	}
-	set(f, "nic.addresses", strings.Join(list, " "))
+	sysfs.SetFact(f, "nic.addresses", strings.Join(list, " "))
 	return nil
 }
 

@@ -16,6 +16,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"hookbed/driver/guest/sysfs"
 )
 
 // carrierLimit is how long a NIC that was set up may take to find its peer.
@@ -40,7 +42,7 @@ type nicRecord struct {
 	Sysctls map[string]string `json:"sysctls"`
 }
 
-func bootID() string { return readLine("/proc/sys/kernel/random/boot_id") }
+func bootID() string { return sysfs.ReadLine("/proc/sys/kernel/random/boot_id") }
 
 // nicInUse says why a NIC must not be taken from the machine, "" if it may.
 // keep are addresses whose traffic must not be cut: the machine's own under
@@ -392,7 +394,7 @@ func (r nicRecord) restoreSysctls() error {
 	slices.Sort(paths)
 	var errs []error
 	for _, path := range paths {
-		if err := writeSysctl(path, r.Sysctls[path]); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := sysfs.WriteSysctl(path, r.Sysctls[path]); err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("set %s to %q again: %w", path, r.Sysctls[path], err))
 		}
 	}

@@ -12,6 +12,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"hookbed/driver/guest/sysfs"
 )
 
 // ip runs ip(8) in the calling thread's namespace and returns what it prints.
@@ -54,11 +56,11 @@ func machineWithNIC(t *testing.T, do func(far *namespace) error) {
 			return err
 		}
 		for _, path := range []string{"/proc/sys/net/ipv6/conf/eth1/accept_dad", "/proc/sys/net/ipv4/conf/eth1/rp_filter"} {
-			if err := writeSysctl(path, "0"); err != nil {
+			if err := sysfs.WriteSysctl(path, "0"); err != nil {
 				return err
 			}
 		}
-		if err := writeSysctl("/proc/sys/net/ipv4/neigh/eth1/mcast_solicit", "9"); err != nil {
+		if err := sysfs.WriteSysctl("/proc/sys/net/ipv4/neigh/eth1/mcast_solicit", "9"); err != nil {
 			return err
 		}
 		for _, args := range []string{

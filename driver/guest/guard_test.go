@@ -6,13 +6,14 @@ import (
 	"testing"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/sysfs"
 )
 
 // TestGuardReadsTheMachine: also a helper in namespaces of its own, where the
 // files are not, sees the machine's state as it is now.
 func TestGuardReadsTheMachine(t *testing.T) {
 	want := map[string]string{}
-	sysctlFacts(want, []string{"net.core.bpf_jit_enable", "net.core.bpf_jit_harden"})
+	sysfs.SysctlFacts(want, []string{"net.core.bpf_jit_enable", "net.core.bpf_jit_harden"})
 	if want["bpf_jit_enable"] == "" {
 		t.Fatal("these tests do not run in the machine's first network namespace")
 	}

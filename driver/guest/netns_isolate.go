@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"hookbed/driver/guest/sysfs"
 )
 
 // hostFactsEnv hands the machine's global sysctls from the process outside to
@@ -54,7 +56,7 @@ func isolate() error {
 // under which the helper has the network namespace outside.
 func envOfOutside(fd int) ([]string, error) {
 	facts := map[string]string{}
-	sysctlFacts(facts, globalSysctls())
+	sysfs.SysctlFacts(facts, sysfs.GlobalSysctls())
 	data, err := json.Marshal(facts)
 	if err != nil {
 		return nil, fmt.Errorf("encode sysctls: %w", err)
@@ -82,7 +84,7 @@ func hostSysctls() map[string]string {
 			return f
 		}
 	}
-	sysctlFacts(f, globalSysctls())
+	sysfs.SysctlFacts(f, sysfs.GlobalSysctls())
 	return f
 }
 

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/computer"
+	"hookbed/driver/guest/sysfs"
 )
 
 const (
@@ -50,7 +51,7 @@ func (x *executor) facts(ctx context.Context) (map[string]string, error) {
 	maps.Copy(f, hostSysctls())
 	_ = fillJIT(f) // what cannot be learned is left out
 	err := x.node.withNetlink(func(h *netlink.Handle) error {
-		sysctlFacts(f, namespaceSysctls())
+		sysfs.SysctlFacts(f, namespaceSysctls())
 		congestionFacts(f)
 		linkFacts(f, h)
 		return nil
@@ -84,10 +85,10 @@ func kernelFacts(f map[string]string) {
 		return
 	}
 	release := unix.ByteSliceToString(u.Release[:])
-	set(f, "kernel.release", release)
-	set(f, "kernel.version", unix.ByteSliceToString(u.Version[:]))
-	set(f, "kernel.config_sha256", configDigest(release))
-	set(f, "clocksource", readLine("/sys/devices/system/clocksource/clocksource0/current_clocksource"))
+	sysfs.SetFact(f, "kernel.release", release)
+	sysfs.SetFact(f, "kernel.version", unix.ByteSliceToString(u.Version[:]))
+	sysfs.SetFact(f, "kernel.config_sha256", configDigest(release))
+	sysfs.SetFact(f, "clocksource", sysfs.ReadLine("/sys/devices/system/clocksource/clocksource0/current_clocksource"))
 }
 
 // configDigest is the SHA-256 of the kernel's configuration as text.
@@ -110,18 +111,18 @@ func configDigest(release string) string {
 }
 
 func cpuFacts(f map[string]string) {
-	set(f, "cpu.count", strconv.Itoa(runtime.NumCPU()))
-	set(f, "cpu.pinnable", computer.List(computer.CPUs()))
+	sysfs.SetFact(f, "cpu.count", strconv.Itoa(runtime.NumCPU()))
+	sysfs.SetFact(f, "cpu.pinnable", computer.List(computer.CPUs()))
 	data, _ := os.ReadFile("/proc/cpuinfo")
-	set(f, "cpu.model", cpuModel(string(data)))
+	sysfs.SetFact(f, "cpu.model", cpuModel(string(data)))
 	files, _ := filepath.Glob("/sys/devices/system/cpu/vulnerabilities/*")
 	var out []string
 	for _, path := range files {
-		if state := readLine(path); state != "Not affected" {
+		if state := sysfs.ReadLine(path); state != "Not affected" {
 			out = append(out, filepath.Base(path)+"="+state)
 		}
 	}
-	set(f, "mitigations", strings.Join(out, "; "))
+	sysfs.SetFact(f, "mitigations", strings.Join(out, "; "))
 }
 
 // cpuModel finds the model in /proc/cpuinfo (x86; other architectures name it
@@ -148,8 +149,8 @@ func namespaceSysctls() []string {
 // congestionFacts tell what endpoints may have; nothing where the kernel does not tell.
 func congestionFacts(f map[string]string) {
 	usable, restricted := computer.Congestion()
-	set(f, "congestion.usable", strings.Join(usable, " "))
-	set(f, "congestion.restricted", strings.Join(restricted, " "))
+	sysfs.SetFact(f, "congestion.usable", strings.Join(usable, " "))
+	sysfs.SetFact(f, "congestion.restricted", strings.Join(restricted, " "))
 }
 
 // linkFacts describes the node's data link.
@@ -160,25 +161,25 @@ func linkFacts(f map[string]string, h *netlink.Handle) {
 	}
 	prefix := "link." + dataLink + "."
 	a := l.Attrs()
-	set(f, prefix+"mtu", strconv.Itoa(a.MTU))
-	set(f, prefix+"queues", fmt.Sprintf("%d rx, %d tx", a.NumRxQueues, a.NumTxQueues))
+	sysfs.SetFact(f, prefix+"mtu", strconv.Itoa(a.MTU))
+	sysfs.SetFact(f, prefix+"queues", fmt.Sprintf("%d rx, %d tx", a.NumRxQueues, a.NumTxQueues))
 	et, err := ethtool.NewEthtool()
 	if err != nil {
 		return
 	}
 	defer et.Close()
 	if driver, err := et.DriverName(dataLink); err == nil {
-		set(f, prefix+"driver", driver)
+		sysfs.SetFact(f, prefix+"driver", driver)
 	}
 	if ch, err := et.GetChannels(dataLink); err == nil {
-		set(f, prefix+"channels", fmt.Sprintf("%d of %d", ch.CombinedCount, ch.MaxCombined))
+		sysfs.SetFact(f, prefix+"channels", fmt.Sprintf("%d of %d", ch.CombinedCount, ch.MaxCombined))
 	}
 	features, err := et.Features(dataLink)
 	if err != nil {
 		return
 	}
 	maps.DeleteFunc(features, func(_ string, on bool) bool { return !on })
-	set(f, prefix+"offloads", strings.Join(slices.Sorted(maps.Keys(features)), " "))
+	sysfs.SetFact(f, prefix+"offloads", strings.Join(slices.Sorted(maps.Keys(features)), " "))
 }
 
 // toolFacts asks the tools on the node, and the workloads in the endpoint
@@ -190,11 +191,11 @@ func (x *executor) toolFacts(ctx context.Context, f map[string]string) {
 		"ipset": "--version", "ip": "-Version", "ethtool": "--version", "dockerd": "--version",
 	}
 	for _, tool := range slices.Sorted(maps.Keys(flags)) {
-		set(f, "tool."+tool, x.ask(ctx, x.node, tool, flags[tool]))
+		sysfs.SetFact(f, "tool."+tool, x.ask(ctx, x.node, tool, flags[tool]))
 	}
 	inside := &endpoint{namespace: x.node.namespace, root: x.root}
-	set(f, "endpoint.iperf3", x.ask(ctx, inside, "iperf3", "--version"))
-	set(f, "endpoint.netperf", x.ask(ctx, inside, "netperf", "-V"))
+	sysfs.SetFact(f, "endpoint.iperf3", x.ask(ctx, inside, "iperf3", "--version"))
+	sysfs.SetFact(f, "endpoint.netperf", x.ask(ctx, inside, "netperf", "-V"))
 }
 
 var hasDigit = regexp.MustCompile(`\d`)

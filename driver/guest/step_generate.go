@@ -19,6 +19,7 @@ import (
 
 	"hookbed/bpf"
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/sysfs"
 )
 
 const (
@@ -225,7 +226,7 @@ func cpuTimes(softirqd int) cpuTime {
 		t.thread = float64(ts.Nano()) * nanosecond
 	}
 	// Time on the CPU, in nanoseconds, is the first field (Documentation/scheduler/sched-stats.rst).
-	if f := strings.Fields(readLine(fmt.Sprintf("/proc/%d/schedstat", softirqd))); len(f) > 0 {
+	if f := strings.Fields(sysfs.ReadLine(fmt.Sprintf("/proc/%d/schedstat", softirqd))); len(f) > 0 {
 		ns, _ := strconv.ParseFloat(f[0], 64)
 		t.softirqd = ns * nanosecond
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/sysfs"
 )
 
 // Places of the connection tracker's counts, as seen from a namespace.
@@ -166,11 +167,11 @@ func lookOffloads(c *call, a bundle.Guard) (wrong []string, err error) {
 		return nil, fmt.Errorf("read offloads of %s: %w", a.Link, err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(a.Offloads)) {
-		if len(matchFeatures(name, have)) == 0 {
+		if len(sysfs.MatchFeatures(name, have)) == 0 {
 			return nil, unsupported("%s has no offload %q", a.Link, name)
 		}
 	}
-	for _, name := range offloadsNotAs(a.Offloads, have) {
+	for _, name := range sysfs.FeaturesNotAs(a.Offloads, have) {
 		wrong = append(wrong, fmt.Sprintf("offload %s of %s is %t, want %t", name, a.Link, !a.Offloads[name], a.Offloads[name]))
 	}
 	return wrong, nil

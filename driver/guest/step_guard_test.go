@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/sysfs"
 )
 
 // machineJIT stands in for a machine whose JIT compiler is in some state; the
@@ -54,7 +55,7 @@ func TestGuardLearnsJIT(t *testing.T) {
 	}
 	defer ns.close()
 	const harden = "/proc/sys/net/core/bpf_jit_harden"
-	now := readLine(harden)
+	now := sysfs.ReadLine(harden)
 	if now == "" {
 		t.Fatal("these tests do not run in the machine's first network namespace")
 	}
@@ -63,18 +64,18 @@ func TestGuardLearnsJIT(t *testing.T) {
 		levels = []string{"0", "1", "2", now}
 	}
 	for _, level := range levels {
-		if level != readLine(harden) {
-			if err := writeSysctl(harden, level); err != nil {
+		if level != sysfs.ReadLine(harden) {
+			if err := sysfs.WriteSysctl(harden, level); err != nil {
 				t.Fatal(err)
 			}
 		}
-		want := map[string]string{"bpf_jit_enable": readLine("/proc/sys/net/core/bpf_jit_enable"), "bpf_jit_harden": level}
+		want := map[string]string{"bpf_jit_enable": sysfs.ReadLine("/proc/sys/net/core/bpf_jit_enable"), "bpf_jit_harden": level}
 		if level == "1" { // not for programs of ours
 			want["bpf_jit_harden"] = "0"
 		}
 		err := ns.do(func() error {
 			got := map[string]string{}
-			sysctlFacts(got, []string{"net.core.bpf_jit_enable", "net.core.bpf_jit_harden"})
+			sysfs.SysctlFacts(got, []string{"net.core.bpf_jit_enable", "net.core.bpf_jit_harden"})
 			if len(got) > 0 {
 				t.Errorf("a namespace of its own shows %v: this test shows nothing", got)
 			}
@@ -144,12 +145,12 @@ func TestGuardOffloads(t *testing.T) {
 	r.must("", bundle.Veth{Link: "a0", Peer: "a1"})
 	guard := bundle.Guard{Link: "a0", Offloads: map[string]bool{"tso": true, "gso": true, "gro": false, "tx-checksumming": true}}
 	// A veth of 5.10 merges what it receives without being asked.
-	if err := r.x.node.do(func() error { return changeOffloads("a0", map[string]bool{"rx-gro": false}) }); err != nil {
+	if err := r.x.node.do(func() error { return sysfs.ChangeFeatures("a0", map[string]bool{"rx-gro": false}) }); err != nil {
 		t.Fatal(err)
 	}
 	r.must("", guard)
 	err := r.x.node.do(func() error {
-		return changeOffloads("a0", map[string]bool{"tx-tcp-segmentation": false, "tx-tcp6-segmentation": false, "tx-tcp-ecn-segmentation": false, "tx-tcp-mangleid-segmentation": false, "rx-gro": true})
+		return sysfs.ChangeFeatures("a0", map[string]bool{"tx-tcp-segmentation": false, "tx-tcp6-segmentation": false, "tx-tcp-ecn-segmentation": false, "tx-tcp-mangleid-segmentation": false, "rx-gro": true})
 	})
 	if err != nil {
 		t.Fatal(err)

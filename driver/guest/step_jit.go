@@ -5,6 +5,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+
+	"hookbed/driver/guest/sysfs"
 )
 
 // learnJIT learns what the BPF JIT compiler does from a program that it loads: where
@@ -69,7 +71,7 @@ func readJIT() (map[string]string, error) {
 	defer ns.close()
 	got := map[string]string{}
 	err = ns.do(func() error {
-		sysctlFacts(got, []string{"net.core.bpf_jit_enable", "net.core.bpf_jit_harden"})
+		sysfs.SysctlFacts(got, []string{"net.core.bpf_jit_enable", "net.core.bpf_jit_harden"})
 		return nil
 	})
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/safchain/ethtool"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/sysfs"
 )
 
 func doOffload(c *call, a bundle.Offload) error {
@@ -27,10 +28,10 @@ func doOffload(c *call, a bundle.Offload) error {
 	}
 	change, undo := map[string]bool{}, map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(a.Features)) {
-		if len(matchFeatures(name, before)) == 0 {
+		if len(sysfs.MatchFeatures(name, before)) == 0 {
 			return unsupported("%s has no offload %q", a.Link, name)
 		}
-		for f, on := range offloadChange(name, a.Features[name], before) {
+		for f, on := range sysfs.FeatureChange(name, a.Features[name], before) {
 			change[f], undo[f] = on, before[f].Requested
 		}
 	}
@@ -38,7 +39,7 @@ func doOffload(c *call, a bundle.Offload) error {
 		if err := et.Change(dev, change); err != nil {
 			return fmt.Errorf("change offloads of %s: %w", a.Link, err)
 		}
-		c.undoHere("offloads of "+dev, func(undoing) error { return changeOffloads(dev, undo) })
+		c.undoHere("offloads of "+dev, func(undoing) error { return sysfs.ChangeFeatures(dev, undo) })
 	}
 	return checkOffloads(et, dev, a.Features)
 }
@@ -48,7 +49,7 @@ func checkOffloads(et *ethtool.Ethtool, dev string, want map[string]bool) error 
 	if err != nil {
 		return fmt.Errorf("read offloads of %s: %w", dev, err)
 	}
-	if wrong := offloadsNotAs(want, after); len(wrong) > 0 {
+	if wrong := sysfs.FeaturesNotAs(want, after); len(wrong) > 0 {
 		return unsupported("%s did not take offload %s=%t", dev, wrong[0], want[wrong[0]])
 	}
 	return nil

@@ -9,10 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/sysfs"
 )
 
 func doSysctl(c *call, a bundle.Sysctl) error {
-	path, err := sysctlPath(a.Key)
+	path, err := sysfs.SysctlPath(a.Key)
 	if err != nil {
 		return err
 	}
@@ -27,10 +28,10 @@ func doSysctl(c *call, a bundle.Sysctl) error {
 	if err != nil {
 		return fmt.Errorf("read sysctl %s: %w", a.Key, err)
 	}
-	if err := writeSysctl(path, a.Value); err != nil {
+	if err := sysfs.WriteSysctl(path, a.Value); err != nil {
 		return refusedSysctl(a, err)
 	}
-	c.undoHere("sysctl "+a.Key, func(undoing) error { return writeSysctl(path, strings.TrimSpace(string(old))) })
+	c.undoHere("sysctl "+a.Key, func(undoing) error { return sysfs.WriteSysctl(path, strings.TrimSpace(string(old))) })
 	return nil
 }
 

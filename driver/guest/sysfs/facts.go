@@ -1,19 +1,19 @@
-package main
+package sysfs
 
 import (
 	"os"
 	"strings"
 )
 
-// set records a fact unless it is empty.
-func set(f map[string]string, key, value string) {
+// SetFact records a fact unless it is empty.
+func SetFact(f map[string]string, key, value string) {
 	if value = strings.TrimSpace(value); value != "" {
 		f[key] = value
 	}
 }
 
-// readLine is a file's first line, "" if it cannot be read.
-func readLine(path string) string {
+// ReadLine is a file's first line, "" if it cannot be read.
+func ReadLine(path string) string {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return ""
@@ -22,19 +22,19 @@ func readLine(path string) string {
 	return strings.Join(strings.Fields(line), " ")
 }
 
-// globalSysctls are shown in the machine's first network namespace only.
-func globalSysctls() []string {
+// GlobalSysctls are shown in the machine's first network namespace only.
+func GlobalSysctls() []string {
 	return []string{
 		"net.core.bpf_jit_enable", "net.core.bpf_jit_harden", "net.core.default_qdisc",
 		"net.core.rmem_max", "net.core.wmem_max", "net.core.netdev_max_backlog", "net.core.netdev_budget",
 	}
 }
 
-// sysctlFacts reads keys as the calling thread sees them. The two on the JIT
+// SysctlFacts reads keys as the calling thread sees them. The two on the JIT
 // compiler have facts of short names.
-func sysctlFacts(f map[string]string, keys []string) {
+func SysctlFacts(f map[string]string, keys []string) {
 	for _, key := range keys {
-		path, err := sysctlPath(key)
+		path, err := SysctlPath(key)
 		if err != nil {
 			continue
 		}
@@ -42,8 +42,8 @@ func sysctlFacts(f map[string]string, keys []string) {
 		if short, ok := strings.CutPrefix(key, "net.core.bpf_"); ok {
 			name = "bpf_" + short
 		}
-		set(f, name, readLine(path))
+		SetFact(f, name, ReadLine(path))
 	}
 }
 
-func exists(path string) bool { _, err := os.Stat(path); return err == nil }
+func Exists(path string) bool { _, err := os.Stat(path); return err == nil }

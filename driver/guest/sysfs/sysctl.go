@@ -1,4 +1,4 @@
-package main
+package sysfs
 
 import (
 	"errors"
@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// sysctlPath is the file of a key written with dots or with slashes; the
+// SysctlPath is the file of a key written with dots or with slashes; the
 // latter is for interface names with dots in them.
-func sysctlPath(key string) (string, error) {
+func SysctlPath(key string) (string, error) {
 	path := key
 	if !strings.Contains(key, "/") {
 		path = strings.ReplaceAll(key, ".", "/")
@@ -21,8 +21,8 @@ func sysctlPath(key string) (string, error) {
 	return filepath.Join("/proc/sys", path), nil
 }
 
-// writeSysctl writes a value in one write call, and never makes the file.
-func writeSysctl(path, value string) error {
+// WriteSysctl writes a value in one write call, and never makes the file.
+func WriteSysctl(path, value string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package main
+package sysfs
 
 import (
 	"fmt"
@@ -32,8 +32,8 @@ func featureGroups() map[string][]string {
 	return groups
 }
 
-// matchFeatures lists the features of a device that a name stands for, sorted.
-func matchFeatures(name string, have map[string]ethtool.FeatureState) []string {
+// MatchFeatures lists the features of a device that a name stands for, sorted.
+func MatchFeatures(name string, have map[string]ethtool.FeatureState) []string {
 	patterns, ok := featureGroups()[name]
 	if !ok {
 		patterns = []string{name}
@@ -50,11 +50,11 @@ func matchFeatures(name string, have map[string]ethtool.FeatureState) []string {
 	return out
 }
 
-// offloadChange lists what to ask of the device for name to be on or off:
+// FeatureChange lists what to ask of the device for name to be on or off:
 // every feature of the group that the device lets be changed.
-func offloadChange(name string, on bool, have map[string]ethtool.FeatureState) map[string]bool {
+func FeatureChange(name string, on bool, have map[string]ethtool.FeatureState) map[string]bool {
 	change := map[string]bool{}
-	for _, f := range matchFeatures(name, have) {
+	for _, f := range MatchFeatures(name, have) {
 		if s := have[f]; s.Available && !s.NeverChanged {
 			change[f] = on
 		}
@@ -66,14 +66,14 @@ func offloadChange(name string, on bool, have map[string]ethtool.FeatureState) m
 // its features is, like ethtool shows it.
 func offloadIs(name string, on bool, have map[string]ethtool.FeatureState) bool {
 	active := false
-	for _, f := range matchFeatures(name, have) {
+	for _, f := range MatchFeatures(name, have) {
 		active = active || have[f].Active
 	}
 	return active == on
 }
 
-// changeOffloads sets kernel features of a link of the thread's namespace.
-func changeOffloads(dev string, features map[string]bool) error {
+// ChangeFeatures sets kernel features of a link of the thread's namespace.
+func ChangeFeatures(dev string, features map[string]bool) error {
 	et, err := ethtool.NewEthtool()
 	if err != nil {
 		return fmt.Errorf("open ethtool: %w", err)
@@ -82,8 +82,8 @@ func changeOffloads(dev string, features map[string]bool) error {
 	return et.Change(dev, features)
 }
 
-// offloadsNotAs lists the names that do not read as wanted, sorted.
-func offloadsNotAs(want map[string]bool, have map[string]ethtool.FeatureState) []string {
+// FeaturesNotAs lists the names that do not read as wanted, sorted.
+func FeaturesNotAs(want map[string]bool, have map[string]ethtool.FeatureState) []string {
 	var out []string
 	for _, name := range slices.Sorted(maps.Keys(want)) {
 		if !offloadIs(name, want[name], have) {

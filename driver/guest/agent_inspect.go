@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"hookbed/driver/guest/fault"
 	"hookbed/driver/guest/sysfs"
 )
 
@@ -60,7 +61,7 @@ func bridgeNetfilter() string {
 // not be.
 func nicFacts(f map[string]string, name string, keep []netip.Addr) error {
 	l, err := netlink.LinkByName(name)
-	if isGone(err) {
+	if fault.IsGone(err) {
 		f["nic.present"] = "false"
 		sysfs.SetFact(f, "nic.others", strings.Join(linkNames(), " "))
 		return nil

@@ -17,6 +17,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"hookbed/driver/guest/fault"
 	"hookbed/driver/guest/sysfs"
 )
 
@@ -309,10 +310,10 @@ func (r nicRecord) fetch(from *namespace, lent string) error {
 	}
 	return from.withNetlink(func(h *netlink.Handle) error {
 		l, err := h.LinkByName(lent)
-		if isGone(err) {
+		if fault.IsGone(err) {
 			l, err = h.LinkByName(r.Name) // it was moved and not renamed
 		}
-		if isGone(err) {
+		if fault.IsGone(err) {
 			return nil // not there: never lent, or back already
 		}
 		if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"hookbed/driver/guest/fault"
 	"hookbed/driver/guest/sysfs"
 )
 
@@ -177,7 +178,7 @@ func TestLentNICComesBack(t *testing.T) {
 				if err := r.lend(node, dataLink, "198.18.1.11/24"); err != nil {
 					return err
 				}
-				if _, err := netlink.LinkByName("eth1"); !isGone(err) {
+				if _, err := netlink.LinkByName("eth1"); !fault.IsGone(err) {
 					t.Errorf("while it is lent the machine's own eth1 gives %v", err)
 				}
 				if err := errors.Join(r.fetch(node, dataLink), r.restore(), awaitState(t, netlink.OperUp)); err != nil {

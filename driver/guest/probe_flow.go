@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/fault"
 )
 
 // flow is an open connection whose other end sends back what it gets.
@@ -30,7 +31,7 @@ func openFlow(ctx context.Context, p bundle.Probe, wait time.Duration) (*flow, e
 	}
 	t = tries[0] // its socket may be another one
 	if got := t.got; err == nil && !got.established {
-		err = subject("open flow: %s was %s", route(p), got.how)
+		err = fault.Subject("open flow: %s was %s", route(p), got.how)
 	}
 	if err != nil {
 		hangUp(t.fd)

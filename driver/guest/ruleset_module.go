@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"hookbed/driver/guest/fault"
 )
 
 // legacyTable is the kernel module of the table "filter" of iptables-legacy, ""
@@ -28,7 +30,7 @@ func loadLegacyTable(ctx context.Context, tool string) (legacyTable, error) {
 		return "", nil
 	}
 	if err := modprobe(ctx, module); err != nil {
-		return "", unsupported("load module %s: %w", module, err)
+		return "", fault.Unsupported("load module %s: %w", module, err)
 	}
 	return legacyTable(module), nil
 }

@@ -8,10 +8,11 @@ import (
 	"testing"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/fault"
 )
 
 func TestMissingToolIsUnsupported(t *testing.T) {
-	if _, err := runTool(t.Context(), []string{"no-such-tool-restore"}, nil); faultOf(err) != bundle.FaultUnsupported {
+	if _, err := runTool(t.Context(), []string{"no-such-tool-restore"}, nil); fault.Of(err) != bundle.FaultUnsupported {
 		t.Errorf("a missing tool gives %v", err)
 	}
 }

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"hookbed/driver/guest/fault"
 )
 
 // ruleToolLimit bounds one call of a rule-set tool; 10 000 rules through
@@ -80,7 +82,7 @@ func runToolIn(ctx context.Context, in *memoryCgroup, argv []string, input []byt
 	defer cancel()
 	path, err := lookIn("", argv[0])
 	if err != nil {
-		return nil, unsupported("%w", err)
+		return nil, fault.Unsupported("%w", err)
 	}
 	stdout, err := memoryFile()
 	if err != nil {
@@ -108,7 +110,7 @@ func runToolIn(ctx context.Context, in *memoryCgroup, argv []string, input []byt
 	}
 	err = fmt.Errorf("%s: %w: %s", argv[0], err, strings.TrimSpace(stderr.String()))
 	if feature := lackedFeature(stderr.String()); feature != "" {
-		return nil, unsupported("kernel %s lacks %s: %w", kernelRelease(), feature, err)
+		return nil, fault.Unsupported("kernel %s lacks %s: %w", fault.KernelRelease(), feature, err)
 	}
 	return nil, err
 }

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/fault"
 )
 
 // verifierLines is how much of the verifier's log goes into a message.
@@ -188,7 +189,7 @@ func setVar(spec *ebpf.CollectionSpec, name string, value []byte) error {
 func refusedLoad(object string, err error) error {
 	told := withVerifierLog(err)
 	if ve := (*ebpf.VerifierError)(nil); errors.As(err, &ve) && !errors.Is(err, ebpf.ErrNotSupported) {
-		return subject("load %s: the kernel refuses it: %w", object, told)
+		return fault.Subject("load %s: the kernel refuses it: %w", object, told)
 	}
 	return fmt.Errorf("load %s: %w", object, told)
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/fault"
 )
 
 func doAttachBPF(c *call, a bundle.AttachBPF) error {
@@ -138,7 +139,7 @@ func programID(prog *ebpf.Program) (int, error) {
 	}
 	id, ok := info.ID()
 	if !ok {
-		return 0, unsupported("this kernel does not tell program IDs")
+		return 0, fault.Unsupported("this kernel does not tell program IDs")
 	}
 	return int(id), nil
 }
@@ -169,7 +170,7 @@ func refusedXDP(err error, prog *ebpf.Program, name string, index int, mode link
 	if mode == link.XDPDriverMode {
 		for _, e := range []error{unix.EOPNOTSUPP, unix.EINVAL, unix.ENOMEM, unix.ERANGE, unix.E2BIG, ebpf.ErrNotSupported} {
 			if errors.Is(err, e) {
-				return unsupported("attach XDP to %s in native mode: %w", name, err)
+				return fault.Unsupported("attach XDP to %s in native mode: %w", name, err)
 			}
 		}
 	}

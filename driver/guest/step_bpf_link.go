@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/fault"
 )
 
 // linkHook is a hook at which several programs run in a row, each attached by
@@ -45,7 +46,7 @@ func (c *call) attachLink(prog *ebpf.Program, l netlink.Link, h linkHook) error 
 	name, index := l.Attrs().Name, l.Attrs().Index
 	attached, err := h.attach(prog, index, h.at)
 	if errors.Is(err, ebpf.ErrNotSupported) {
-		return lacksFeature("attach to "+name, h.feature, h.needs, err)
+		return fault.LacksFeature("attach to "+name, h.feature, h.needs, err)
 	}
 	if err != nil {
 		return fmt.Errorf("attach to %s by %s: %w", name, h.feature, err)
@@ -89,7 +90,7 @@ func doNetkit(c *call, a bundle.Netkit) error {
 	}
 	err = c.nl.LinkAdd(pair)
 	if errors.Is(err, unix.EOPNOTSUPP) {
-		return lacksFeature("make netkit "+a.Link+" to "+a.Peer, "netkit", netkitNeeds, err)
+		return fault.LacksFeature("make netkit "+a.Link+" to "+a.Peer, "netkit", netkitNeeds, err)
 	}
 	if err != nil {
 		return fmt.Errorf("make netkit %s to %s: %w", a.Link, a.Peer, err)

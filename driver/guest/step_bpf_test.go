@@ -17,6 +17,7 @@ import (
 
 	"hookbed/bpf"
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/fault"
 )
 
 // builtObject is where a machine without a compiler has the test programs.
@@ -72,7 +73,7 @@ func TestBPF(t *testing.T) {
 // asked of it, and what older ones say instead of them.
 func since(major, minor int) bool {
 	var a, b int
-	_, _ = fmt.Sscanf(kernelRelease(), "%d.%d", &a, &b)
+	_, _ = fmt.Sscanf(fault.KernelRelease(), "%d.%d", &a, &b)
 	return a > major || a == major && b >= minor
 }
 
@@ -358,7 +359,7 @@ func TestHooksOfNewerKernels(t *testing.T) {
 			}
 			return c.attachLink(r.x.objects["o"].Programs["tc_count"], l, hook)
 		})
-		if faultOf(err) != bundle.FaultUnsupported || !strings.Contains(err.Error(), want) {
+		if fault.Of(err) != bundle.FaultUnsupported || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want an unsupported fault with %q", name, err, want)
 		}
 	}

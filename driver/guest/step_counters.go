@@ -10,6 +10,7 @@ import (
 
 	"hookbed/bpf"
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/fault"
 )
 
 // counters is a snapshot: values by key.
@@ -170,7 +171,7 @@ func doExpect(c *call, a bundle.Expect) error {
 			return fmt.Errorf("expect %q: no snapshot %q was read", a.What, a.Since)
 		}
 		if before[a.Key] > value {
-			return subject("%s: %s.%s fell from %d to %d since %s", a.What, a.Read, a.Key, before[a.Key], value, a.Since)
+			return fault.Subject("%s: %s.%s fell from %d to %d since %s", a.What, a.Read, a.Key, before[a.Key], value, a.Since)
 		}
 		compared = value - before[a.Key]
 		told = fmt.Sprintf(" (since %s: +%d)", a.Since, compared)
@@ -185,7 +186,7 @@ func doExpect(c *call, a bundle.Expect) error {
 		return fmt.Errorf("expect %q: unknown comparison %q", a.What, a.Op)
 	}
 	if !ok {
-		return subject("%s: %s.%s = %d%s, want %s %d", a.What, a.Read, a.Key, value, told, a.Op, a.Value)
+		return fault.Subject("%s: %s.%s = %d%s, want %s %d", a.What, a.Read, a.Key, value, told, a.Op, a.Value)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/fault"
 )
 
 // executor acts on one node and remembers how to undo it. It serves one
@@ -156,7 +157,7 @@ func (x *executor) steps(ctx context.Context, s bundle.Steps) bundle.Reply {
 		reply.Results = append(reply.Results, res)
 		if err != nil {
 			reply.Error = describe(i, step, err)
-			reply.Fault, reply.Step = faultOf(err), i+1
+			reply.Fault, reply.Step = fault.Of(err), i+1
 			return reply
 		}
 	}

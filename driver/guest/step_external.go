@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/fault"
 )
 
 // programLimit bounds a Program that sets no limit of its own: 10 000 rules take
@@ -92,13 +93,13 @@ func (c *call) run(ctx context.Context, p bundle.Program) (string, error) {
 	case err != nil:
 		return "", err
 	case !ended:
-		return "", subject("%s: not finished after %g s: %s", p, limit, said)
+		return "", fault.Subject("%s: not finished after %g s: %s", p, limit, said)
 	case proc.err == nil:
 		return string(out.data), nil
 	case lackedFeature(said) != "":
-		return "", unsupported("kernel %s lacks %s: %s: %w: %s", kernelRelease(), lackedFeature(said), p, proc.err, said)
+		return "", fault.Unsupported("kernel %s lacks %s: %s: %w: %s", fault.KernelRelease(), lackedFeature(said), p, proc.err, said)
 	}
-	return "", subject("%s: %w: %s", p, proc.err, said)
+	return "", fault.Subject("%s: %w: %s", p, proc.err, said)
 }
 
 // refusedScript blames a script that the kernel does not execute: it has no first
@@ -111,7 +112,7 @@ func refusedScript(p bundle.Program, err error) error {
 	}
 	for _, e := range []error{unix.ENOENT, unix.ENOEXEC, unix.EACCES, unix.ENOTDIR, unix.ELOOP} {
 		if errors.Is(at, e) {
-			return subject("%s: cannot be executed: %w: its first line names no interpreter that this machine has", p, at.Err)
+			return fault.Subject("%s: cannot be executed: %w: its first line names no interpreter that this machine has", p, at.Err)
 		}
 	}
 	return err
@@ -225,9 +226,9 @@ func doDaemon(c *call, a bundle.Daemon) error {
 	_ = p.end(c.ctx) // so that its output is complete
 	said := strings.TrimSpace(out.String())
 	if strings.Contains(said, lacksFunction) {
-		return lacksFeature("start "+a.Argv[0], a.Argv[0], "6.6", fmt.Errorf("%w: %s", err, said))
+		return fault.LacksFeature("start "+a.Argv[0], a.Argv[0], "6.6", fmt.Errorf("%w: %s", err, said))
 	}
-	return subject("start %s: %w: %s", a.Argv[0], err, said)
+	return fault.Subject("start %s: %w: %s", a.Argv[0], err, said)
 }
 
 // lacksFunction is what bpfilter says where the kernel has not every function

@@ -16,6 +16,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/fault"
 )
 
 func doAdoptBPF(c *call, a bundle.AdoptBPF) error {
@@ -29,7 +30,7 @@ func doAdoptBPF(c *call, a bundle.AdoptBPF) error {
 	}
 	for _, name := range a.Maps {
 		if coll.Maps[name] == nil {
-			err = subject("%s loaded no map %q, only %q", a.Handle, name, slices.Sorted(maps.Keys(coll.Maps)))
+			err = fault.Subject("%s loaded no map %q, only %q", a.Handle, name, slices.Sorted(maps.Keys(coll.Maps)))
 		}
 	}
 	if err == nil && a.Link != "" {
@@ -80,7 +81,7 @@ func (c *call) adopt(a bundle.AdoptBPF) (*ebpf.Collection, error) {
 		err = adoptHeld(coll, daemon.pid)
 	}
 	if err == nil && len(coll.Programs) == 0 {
-		err = subject("%s loaded no program", a.Handle)
+		err = fault.Subject("%s loaded no program", a.Handle)
 	}
 	if err != nil {
 		coll.Close()
@@ -186,7 +187,7 @@ func (c *call) carriesXDP(name, hook string) error {
 	}
 	want := map[string]uint32{bundle.HookXDPNative: nl.XDP_ATTACHED_DRV, bundle.HookXDPGeneric: nl.XDP_ATTACHED_SKB}[hook]
 	if got := l.Attrs().Xdp; want == 0 || got == nil || !got.Attached || got.AttachMode != want {
-		return subject("XDP of %s reads back as %+v, want a program at hook %q", name, got, hook)
+		return fault.Subject("XDP of %s reads back as %+v, want a program at hook %q", name, got, hook)
 	}
 	return nil
 }
@@ -199,11 +200,11 @@ func (c *call) readScript(p bundle.Program) (counters, error) {
 	}
 	got := counters{}
 	if err := json.Unmarshal([]byte(out), &got); err != nil {
-		return nil, subject("%s: %w: its output must be one JSON object of whole numbers, not %q", p, err, out[:min(len(out), 200)])
+		return nil, fault.Subject("%s: %w: its output must be one JSON object of whole numbers, not %q", p, err, out[:min(len(out), 200)])
 	}
 	for _, key := range scriptCounters() {
 		if _, ok := got[key]; !ok {
-			return nil, subject("%s: its output has no %q: %q", p, key, out[:min(len(out), 200)])
+			return nil, fault.Subject("%s: its output has no %q: %q", p, key, out[:min(len(out), 200)])
 		}
 	}
 	return got, nil

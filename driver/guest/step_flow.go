@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/fault"
 )
 
 func doFlow(c *call, a bundle.Flow) error {
@@ -77,11 +78,11 @@ func (c *call) checkFlow(f *sourcedFlow, a bundle.Flow) error {
 	case silent && a.Want == bundle.Deny:
 		return nil
 	case silent:
-		return subject("%s: nothing came back within %g s", f, a.Timeout)
+		return fault.Subject("%s: nothing came back within %g s", f, a.Timeout)
 	case err != nil:
-		return subject("%s is broken: %w", f, err)
+		return fault.Subject("%s is broken: %w", f, err)
 	case a.Want == bundle.Deny:
-		return subject("%s: bytes came back, want none within %g s", f, a.Timeout)
+		return fault.Subject("%s: bytes came back, want none within %g s", f, a.Timeout)
 	}
 	c.value("echo_seconds", time.Since(start).Seconds())
 	return nil

@@ -19,6 +19,7 @@ import (
 
 	"hookbed/bpf"
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/fault"
 	"hookbed/driver/guest/sysfs"
 )
 
@@ -155,7 +156,7 @@ func (g *generator) send(n uint32) error {
 		return err
 	})
 	if errors.Is(err, unix.EINVAL) {
-		return unsupported("this kernel has no live frames: %w", err)
+		return fault.Unsupported("this kernel has no live frames: %w", err)
 	}
 	return err
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/fault"
 	"hookbed/driver/guest/sysfs"
 )
 
@@ -43,7 +44,7 @@ func doGuard(c *call, a bundle.Guard) error {
 		all = append(all, wrong...)
 	}
 	if len(all) > 0 {
-		return void("%s", strings.Join(all, "; "))
+		return fault.Void("%s", strings.Join(all, "; "))
 	}
 	return nil
 }
@@ -168,7 +169,7 @@ func lookOffloads(c *call, a bundle.Guard) (wrong []string, err error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(a.Offloads)) {
 		if len(sysfs.MatchFeatures(name, have)) == 0 {
-			return nil, unsupported("%s has no offload %q", a.Link, name)
+			return nil, fault.Unsupported("%s has no offload %q", a.Link, name)
 		}
 	}
 	for _, name := range sysfs.FeaturesNotAs(a.Offloads, have) {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/fault"
 )
 
 func linkOf(t *testing.T, ns *namespace, name string) *netlink.LinkAttrs {
@@ -196,12 +197,12 @@ func TestSysctl(t *testing.T) {
 	r.fails("server", bundle.FaultUnsupported, bundle.Sysctl{Key: "net.ipv4.tcp_congestion_control", Value: "warp"}, "warp")
 	// Any that this computer restricts is as good as the one named here.
 	for value, err := range map[string]error{"restricted": unix.EPERM, "none": unix.ENOENT} {
-		if err := refusedSysctl(bundle.Sysctl{Key: "net.ipv4.tcp_congestion_control", Value: value}, &os.PathError{Op: "write", Err: err}); faultOf(err) != bundle.FaultUnsupported || !strings.Contains(err.Error(), value) {
-			t.Errorf("%s: %s, %v", value, faultOf(err), err)
+		if err := refusedSysctl(bundle.Sysctl{Key: "net.ipv4.tcp_congestion_control", Value: value}, &os.PathError{Op: "write", Err: err}); fault.Of(err) != bundle.FaultUnsupported || !strings.Contains(err.Error(), value) {
+			t.Errorf("%s: %s, %v", value, fault.Of(err), err)
 		}
 	}
-	if err := refusedSysctl(bundle.Sysctl{Key: "net.ipv4.ip_forward", Value: "1"}, unix.EPERM); faultOf(err) != bundle.FaultRig {
-		t.Errorf("another key: %s, %v", faultOf(err), err)
+	if err := refusedSysctl(bundle.Sysctl{Key: "net.ipv4.ip_forward", Value: "1"}, unix.EPERM); fault.Of(err) != bundle.FaultRig {
+		t.Errorf("another key: %s, %v", fault.Of(err), err)
 	}
 	r.fails("server", bundle.FaultRig, bundle.Sysctl{Key: "../../etc/x", Value: "1"}, "leads out")
 	if _, err := os.Stat("/etc/x"); err == nil {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/fault"
 )
 
 // section is a rule set in a golden file of package datapath: what a node gets
@@ -313,7 +314,7 @@ func (r *rig) testSection(s section) {
 	r.t.Helper()
 	if r.unsupportedHere(s) {
 		r.file("load", s.loads[0].text)
-		r.fails(s.in(), bundle.FaultUnsupported, bundle.Rules{Tool: s.loads[0].tool, File: "load"}, "nf_conntrack_bridge", kernelRelease())
+		r.fails(s.in(), bundle.FaultUnsupported, bundle.Rules{Tool: s.loads[0].tool, File: "load"}, "nf_conntrack_bridge", fault.KernelRelease())
 		return
 	}
 	if s.has("docker") {

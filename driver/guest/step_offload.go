@@ -8,6 +8,7 @@ import (
 	"github.com/safchain/ethtool"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/fault"
 	"hookbed/driver/guest/sysfs"
 )
 
@@ -29,7 +30,7 @@ func doOffload(c *call, a bundle.Offload) error {
 	change, undo := map[string]bool{}, map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(a.Features)) {
 		if len(sysfs.MatchFeatures(name, before)) == 0 {
-			return unsupported("%s has no offload %q", a.Link, name)
+			return fault.Unsupported("%s has no offload %q", a.Link, name)
 		}
 		for f, on := range sysfs.FeatureChange(name, a.Features[name], before) {
 			change[f], undo[f] = on, before[f].Requested
@@ -50,7 +51,7 @@ func checkOffloads(et *ethtool.Ethtool, dev string, want map[string]bool) error 
 		return fmt.Errorf("read offloads of %s: %w", dev, err)
 	}
 	if wrong := sysfs.FeaturesNotAs(want, after); len(wrong) > 0 {
-		return unsupported("%s did not take offload %s=%t", dev, wrong[0], want[wrong[0]])
+		return fault.Unsupported("%s did not take offload %s=%t", dev, wrong[0], want[wrong[0]])
 	}
 	return nil
 }

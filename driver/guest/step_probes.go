@@ -8,6 +8,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/fault"
 )
 
 func doProbes(c *call, a bundle.Probes) error {
@@ -49,7 +50,7 @@ func (c *call) judgeProbes(tries []bundle.Probe, got []outcome) error {
 	c.value("allowed", float64(allowed))
 	c.value("denied", float64(denied))
 	if len(wrong) > 0 {
-		return subject("%s", strings.Join(wrong, "; "))
+		return fault.Subject("%s", strings.Join(wrong, "; "))
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/fault"
 )
 
 // rawLimit is how much is kept of a workload's output, in bytes.
@@ -40,7 +41,7 @@ func doStart(c *call, a bundle.Start) error {
 		return err
 	}
 	_ = p.end(c.ctx) // so that its output is complete
-	return subject("start %s: %w: %s", a.Argv[0], err, strings.TrimSpace(out.String()))
+	return fault.Subject("start %s: %w: %s", a.Argv[0], err, strings.TrimSpace(out.String()))
 }
 
 // keepServer files a server under a handle, to be ended by Stop or undo.
@@ -153,12 +154,12 @@ func (c *call) await(p *process, timeout float64) (ended bool, err error) {
 func (c *call) judge(p *process, a bundle.Exec, ended bool, stderr string) error {
 	stderr = strings.TrimSpace(stderr)
 	if !ended {
-		return subject("%s: not finished after %g s: %s", a.Argv[0], a.Timeout, stderr)
+		return fault.Subject("%s: not finished after %g s: %s", a.Argv[0], a.Timeout, stderr)
 	}
 	var exit *exec.ExitError
 	if errors.As(p.err, &exit) {
 		c.value("exit", float64(exit.ExitCode()))
-		return subject("%s: %w: %s", a.Argv[0], p.err, stderr)
+		return fault.Subject("%s: %w: %s", a.Argv[0], p.err, stderr)
 	}
 	if p.err != nil && !errors.Is(p.err, exec.ErrWaitDelay) {
 		return fmt.Errorf("%s: %w", a.Argv[0], p.err)

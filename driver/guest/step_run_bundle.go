@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/fault"
 )
 
 // bundleOptions are the flags of `guest exec`.
@@ -73,7 +74,7 @@ func readBundle(path string) (*bundle.Bundle, error) {
 		return nil, fmt.Errorf("read bundle %s: %w", path, err)
 	}
 	if b.Schema != bundle.Schema {
-		return nil, unsupported("bundle %s: step language version %d is not spoken here, only %d", path, b.Schema, bundle.Schema)
+		return nil, fault.Unsupported("bundle %s: step language version %d is not spoken here, only %d", path, b.Schema, bundle.Schema)
 	}
 	for _, s := range b.Steps {
 		if s.Node != b.Steps[0].Node {

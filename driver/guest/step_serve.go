@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/fault"
 )
 
 // session is one conversation with a driver.
@@ -135,7 +136,7 @@ func failed(err error) bundle.Reply {
 	if err == nil {
 		return bundle.Reply{}
 	}
-	return bundle.Reply{Error: err.Error(), Fault: faultOf(err)}
+	return bundle.Reply{Error: err.Error(), Fault: fault.Of(err)}
 }
 
 // decodeRequest reads a line strictly: no unknown field, exactly one call.
@@ -163,7 +164,7 @@ func (s *session) hello(h bundle.Hello) bundle.Reply {
 		return failed(errors.New("the session is open already"))
 	}
 	if h.Schema != bundle.Schema {
-		return failed(unsupported("step language version %d is not spoken here, only %d", h.Schema, bundle.Schema))
+		return failed(fault.Unsupported("step language version %d is not spoken here, only %d", h.Schema, bundle.Schema))
 	}
 	if s.private {
 		if err := mountRoot(h.EndpointRoot); err != nil {

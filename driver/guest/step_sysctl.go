@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/fault"
 	"hookbed/driver/guest/sysfs"
 )
 
@@ -23,7 +24,7 @@ func doSysctl(c *call, a bundle.Sysctl) error {
 			c.note("absent")
 			return nil
 		}
-		return unsupported("this kernel has no sysctl %s", a.Key)
+		return fault.Unsupported("this kernel has no sysctl %s", a.Key)
 	}
 	if err != nil {
 		return fmt.Errorf("read sysctl %s: %w", a.Key, err)
@@ -41,9 +42,9 @@ func refusedSysctl(a bundle.Sysctl, err error) error {
 	congestion := strings.HasSuffix(a.Key, "tcp_congestion_control")
 	switch {
 	case errors.Is(err, unix.ENOENT):
-		return unsupported("this kernel has no %q for sysctl %s", a.Value, a.Key)
+		return fault.Unsupported("this kernel has no %q for sysctl %s", a.Value, a.Key)
 	case congestion && errors.Is(err, unix.EPERM):
-		return unsupported("this kernel keeps %q from network namespaces: it is not in net.ipv4.tcp_allowed_congestion_control, and sysctl %s takes no other", a.Value, a.Key)
+		return fault.Unsupported("this kernel keeps %q from network namespaces: it is not in net.ipv4.tcp_allowed_congestion_control, and sysctl %s takes no other", a.Value, a.Key)
 	}
 	return fmt.Errorf("set sysctl %s to %q: %w", a.Key, a.Value, err)
 }

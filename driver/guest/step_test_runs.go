@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/fault"
 )
 
 // measuringNice is the priority of a thread that is being timed.
@@ -79,7 +80,7 @@ func (c *call) testRun(r bundle.TestRun) (float64, error) {
 		return 0, err
 	}
 	if ret != r.Want {
-		return 0, subject("%s returned %d, want %d", r.Program, ret, r.Want)
+		return 0, fault.Subject("%s returned %d, want %d", r.Program, ret, r.Want)
 	}
 	return float64(took.Nanoseconds()) / float64(max(r.Repeat, 1)), nil
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/vishvananda/netlink"
+
+	"hookbed/driver/guest/fault"
 )
 
 // undoing is what an undo has at hand: it runs on a thread in the namespace
@@ -54,7 +56,7 @@ func (s *undoStack) undoTo(ctx context.Context, n int) error {
 			break
 		}
 		s.entries = s.entries[:len(s.entries)-1]
-		if err := last.run(ctx); err != nil && !isGone(err) {
+		if err := last.run(ctx); err != nil && !fault.IsGone(err) {
 			errs = append(errs, fmt.Errorf("undo: %s: %w", last.what, err))
 		}
 	}

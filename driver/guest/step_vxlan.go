@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/fault"
 )
 
 func doVxlan(c *call, a bundle.Vxlan) error {
@@ -24,7 +25,7 @@ func doVxlan(c *call, a bundle.Vxlan) error {
 	}
 	if err := addVxlan(spec, under.Attrs().Index); err != nil {
 		if errors.Is(err, unix.EOPNOTSUPP) {
-			return lacksFeature("make vxlan "+a.Link, "VXLAN", "3.7", err)
+			return fault.LacksFeature("make vxlan "+a.Link, "VXLAN", "3.7", err)
 		}
 		return fmt.Errorf("make vxlan %s: %w", a.Link, err)
 	}

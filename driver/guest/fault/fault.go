@@ -1,4 +1,4 @@
-package main
+package fault
 
 import (
 	"errors"
@@ -22,26 +22,26 @@ type faultError struct {
 func (e *faultError) Error() string { return e.err.Error() }
 func (e *faultError) Unwrap() error { return e.err }
 
-func subject(format string, args ...any) error {
+func Subject(format string, args ...any) error {
 	return &faultError{bundle.FaultSubject, fmt.Errorf(format, args...)}
 }
 
-func unsupported(format string, args ...any) error {
+func Unsupported(format string, args ...any) error {
 	return &faultError{bundle.FaultUnsupported, fmt.Errorf(format, args...)}
 }
 
-func void(format string, args ...any) error {
+func Void(format string, args ...any) error {
 	return &faultError{bundle.FaultVoid, fmt.Errorf(format, args...)}
 }
 
-// lacksFeature words that this kernel does not have a feature; needs is the
+// LacksFeature words that this kernel does not have a feature; needs is the
 // first version that can have it.
-func lacksFeature(what, feature, needs string, err error) error {
-	return unsupported("%s: %s needs Linux %s and its configuration, this is Linux %s: %w", what, feature, needs, kernelRelease(), err)
+func LacksFeature(what, feature, needs string, err error) error {
+	return Unsupported("%s: %s needs Linux %s and its configuration, this is Linux %s: %w", what, feature, needs, KernelRelease(), err)
 }
 
-// faultOf classifies an error for a Reply.
-func faultOf(err error) string {
+// Of classifies an error for a Reply.
+func Of(err error) string {
 	var fe *faultError
 	switch {
 	case errors.As(err, &fe):
@@ -53,9 +53,9 @@ func faultOf(err error) string {
 	}
 }
 
-// isGone reports whether an error means that the thing to be undone, or the
+// IsGone reports whether an error means that the thing to be undone, or the
 // namespace it was in, is no longer there.
-func isGone(err error) bool {
+func IsGone(err error) bool {
 	var noLink netlink.LinkNotFoundError
 	if errors.As(err, &noLink) {
 		return true
@@ -68,8 +68,8 @@ func isGone(err error) bool {
 	return false
 }
 
-// kernelRelease is that of uname -r.
-func kernelRelease() string {
+// KernelRelease is that of uname -r.
+func KernelRelease() string {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return "of unknown version"

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/netns"
 	"hookbed/driver/guest/sysfs"
 	"hookbed/driver/marker"
 )
@@ -62,7 +63,7 @@ type agentOptions struct {
 type agent struct {
 	agentOptions
 	log  *slog.Logger
-	node *namespace
+	node *netns.Namespace
 	undo []func() error // newest last
 }
 
@@ -190,15 +191,15 @@ func (a *agent) recover() error {
 
 // prepare makes the node's namespace and lends it the NIC.
 func (a *agent) prepare() error {
-	home, err := currentNamespace("")
+	home, err := netns.Current("")
 	if err != nil {
 		return err
 	}
-	defer home.close()
-	if a.node, err = newNamespace(home, "node"); err != nil {
+	defer home.Close()
+	if a.node, err = netns.New(home, "node"); err != nil {
 		return err
 	}
-	a.then(a.node.close)
+	a.then(a.node.Close)
 	if a.brNetfilter {
 		if err := a.loadBridgeNetfilter(); err != nil {
 			a.log.Warn("fabrics with a bridge will not work", "error", err)
@@ -233,13 +234,13 @@ func (a *agent) borrow() error {
 		return err
 	}
 	a.then(func() error {
-		if err := errors.Join(r.fetch(a.node, dataLink), r.restore()); err != nil {
+		if err := errors.Join(r.fetch(a.node, netns.DataLink), r.restore()); err != nil {
 			// For the next run, and for whoever looks after the machine.
 			return errors.Join(err, os.WriteFile(filepath.Join(a.dir, errorFile), []byte(err.Error()+"\n"), 0o600))
 		}
 		return os.Remove(journal)
 	})
-	return r.lend(a.node, dataLink, a.cidr)
+	return r.lend(a.node, netns.DataLink, a.cidr)
 }
 
 // writeJournal writes a record so that it is there whole or not at all.
@@ -377,28 +378,28 @@ func (a *agent) startHelper(errOut io.Writer) (*child, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a pipe: %w", err)
 	}
-	outside, err := currentNamespace("")
+	outside, err := netns.Current("")
 	if err != nil {
 		return nil, err
 	}
-	env, err := envOfOutside(3) // the first of ExtraFiles
+	env, err := netns.EnvOfOutside(3) // the first of ExtraFiles
 	if err != nil {
 		return nil, err
 	}
 	c := &child{cmd: exec.Command("/proc/self/exe", "serve", "--node-netns", "--die-with-parent"), in: inW, out: outR, done: make(chan struct{})}
 	c.cmd.Env = append(os.Environ(), env...)
-	c.cmd.ExtraFiles = []*os.File{outside.file}
+	c.cmd.ExtraFiles = []*os.File{outside.File}
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = inR, outW, errOut
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Cloneflags: unix.CLONE_NEWNS}
 	started := make(chan error)
 	go func() {
 		// Never unlocked: the thread stays in the node's namespace and ends with us.
 		runtime.LockOSThread()
-		err := a.node.enter()
+		err := a.node.Enter()
 		if err == nil {
 			err = c.cmd.Start()
 		}
-		for _, f := range []*os.File{inR, outW, outside.file} {
+		for _, f := range []*os.File{inR, outW, outside.File} {
 			_ = f.Close() // the child has its own
 		}
 		started <- err

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/guest/fault"
+	"hookbed/driver/guest/netns"
 	"hookbed/driver/guest/sysfs"
 )
 
@@ -250,12 +251,12 @@ func nicSysctls(name string) map[string]string {
 
 // lend moves the NIC into a namespace, under another name and with one address,
 // and waits for its carrier. What fails is undone.
-func (r nicRecord) lend(to *namespace, name, cidr string) (err error) {
+func (r nicRecord) lend(to *netns.Namespace, name, cidr string) (err error) {
 	l, err := netlink.LinkByIndex(r.Index)
 	if err != nil {
 		return fmt.Errorf("find %s: %w", r.Name, err)
 	}
-	fd, err := to.fd()
+	fd, err := to.FD()
 	if err != nil {
 		return err
 	}
@@ -265,12 +266,12 @@ func (r nicRecord) lend(to *namespace, name, cidr string) (err error) {
 	if err := netlink.LinkSetNsFd(l, fd); err != nil {
 		return errors.Join(fmt.Errorf("move %s into the node's namespace: %w", r.Name, err), r.restore())
 	}
-	return to.withNetlink(func(h *netlink.Handle) error {
+	return to.WithNetlink(func(h *netlink.Handle) error {
 		l, err := h.LinkByName(r.Name)
 		if err != nil {
 			return fmt.Errorf("find %s in the node's namespace: %w", r.Name, err)
 		}
-		addr, err := parseAddr(cidr)
+		addr, err := netns.ParseAddr(cidr)
 		if err != nil {
 			return fmt.Errorf("address %q: %w", cidr, err)
 		}
@@ -298,17 +299,17 @@ func awaitCarrier(h *netlink.Handle, name string, index int) error {
 }
 
 // fetch moves the NIC back into this namespace under its own name.
-func (r nicRecord) fetch(from *namespace, lent string) error {
-	home, err := currentNamespace("")
+func (r nicRecord) fetch(from *netns.Namespace, lent string) error {
+	home, err := netns.Current("")
 	if err != nil {
 		return err
 	}
-	defer home.close()
-	fd, err := home.fd()
+	defer home.Close()
+	fd, err := home.FD()
 	if err != nil {
 		return err
 	}
-	return from.withNetlink(func(h *netlink.Handle) error {
+	return from.WithNetlink(func(h *netlink.Handle) error {
 		l, err := h.LinkByName(lent)
 		if fault.IsGone(err) {
 			l, err = h.LinkByName(r.Name) // it was moved and not renamed

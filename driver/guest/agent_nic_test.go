@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/guest/fault"
+	"hookbed/driver/guest/netns"
 	"hookbed/driver/guest/sysfs"
 )
 
@@ -29,25 +30,25 @@ func ip(t *testing.T, args string) string {
 
 // machineWithNIC calls do in a namespace that has a NIC with all that one can
 // have, whose other end is in the namespace given to do.
-func machineWithNIC(t *testing.T, do func(far *namespace) error) {
+func machineWithNIC(t *testing.T, do func(far *netns.Namespace) error) {
 	t.Helper()
-	home, err := currentNamespace("")
+	home, err := netns.Current("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer home.close()
-	here, err := newNamespace(home, "machine")
+	defer home.Close()
+	here, err := netns.New(home, "machine")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer here.close()
-	far, err := newNamespace(home, "far")
+	defer here.Close()
+	far, err := netns.New(home, "far")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer far.close()
-	err = here.do(func() error {
-		fd, err := far.fd()
+	defer far.Close()
+	err = here.Do(func() error {
+		fd, err := far.FD()
 		if err != nil {
 			return err
 		}
@@ -124,9 +125,9 @@ func onlyIn(a, b, mark string) string {
 func TestLentNICComesBack(t *testing.T) {
 	for _, tt := range []struct{ name, before string }{{"up", ""}, {"no carrier", "down"}} {
 		t.Run(tt.name, func(t *testing.T) {
-			machineWithNIC(t, func(far *namespace) error {
+			machineWithNIC(t, func(far *netns.Namespace) error {
 				peer := func(up bool) error {
-					return far.withNetlink(func(h *netlink.Handle) error {
+					return far.WithNetlink(func(h *netlink.Handle) error {
 						l, err := h.LinkByName("eth1")
 						if err != nil {
 							return err
@@ -165,23 +166,23 @@ func TestLentNICComesBack(t *testing.T) {
 				if err := peer(true); err != nil {
 					return err
 				}
-				here, err := currentNamespace("")
+				here, err := netns.Current("")
 				if err != nil {
 					return err
 				}
-				defer here.close()
-				node, err := newNamespace(here, "node")
+				defer here.Close()
+				node, err := netns.New(here, "node")
 				if err != nil {
 					return err
 				}
-				defer node.close()
-				if err := r.lend(node, dataLink, "198.18.1.11/24"); err != nil {
+				defer node.Close()
+				if err := r.lend(node, netns.DataLink, "198.18.1.11/24"); err != nil {
 					return err
 				}
 				if _, err := netlink.LinkByName("eth1"); !fault.IsGone(err) {
 					t.Errorf("while it is lent the machine's own eth1 gives %v", err)
 				}
-				if err := errors.Join(r.fetch(node, dataLink), r.restore(), awaitState(t, netlink.OperUp)); err != nil {
+				if err := errors.Join(r.fetch(node, netns.DataLink), r.restore(), awaitState(t, netlink.OperUp)); err != nil {
 					return err
 				}
 				if got := seen(t); got != want {
@@ -226,7 +227,7 @@ func TestNICInUse(t *testing.T) {
 				"its own address": {netip.MustParseAddr("198.18.200.1")}, "the driver's": {netip.MustParseAddr("198.18.200.50")},
 				"free": {netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")},
 			}[name]
-			machineWithNIC(t, func(*namespace) error {
+			machineWithNIC(t, func(*netns.Namespace) error {
 				if strings.Contains(tt.do, "br5") {
 					ip(t, "link add br5 type bridge")
 				}
@@ -244,7 +245,7 @@ func TestNICInUse(t *testing.T) {
 			})
 		})
 	}
-	machineWithNIC(t, func(*namespace) error {
+	machineWithNIC(t, func(*netns.Namespace) error {
 		if out, err := exec.Command("tc", "qdisc", "add", "dev", "eth1", "clsact").CombinedOutput(); err != nil {
 			t.Fatalf("tc: %v: %s", err, out)
 		}
@@ -267,7 +268,7 @@ func TestNICInUse(t *testing.T) {
 }
 
 func TestInspectMachine(t *testing.T) {
-	machineWithNIC(t, func(*namespace) error {
+	machineWithNIC(t, func(*netns.Namespace) error {
 		for nic, want := range map[string]map[string]string{
 			"eth1": {"nic.present": "true", "nic.mtu": "1400", "user": "0"},
 			"eth7": {"nic.present": "false", "nic.others": "eth1"},

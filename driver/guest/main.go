@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/netns"
 )
 
 func main() {
@@ -101,7 +102,7 @@ func runServe(ctx context.Context, args []string, in io.Reader, out, errOut io.W
 		}
 	}
 	if o.private {
-		if err := isolate(); err != nil {
+		if err := netns.Isolate(); err != nil {
 			return err
 		}
 	}
@@ -115,7 +116,7 @@ func runExec(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	if o.private {
-		if err := isolate(); err != nil {
+		if err := netns.Isolate(); err != nil {
 			return err
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"hookbed/driver/guest/netns"
 )
 
 // container is where external programs run: PID and mount namespaces of their own,
@@ -47,14 +49,14 @@ func (r *container) path(file string) string {
 }
 
 // openContainer starts the container's first process in a network namespace.
-func openContainer(at *namespace, root string) (*container, error) {
+func openContainer(at *netns.Namespace, root string) (*container, error) {
 	r := &container{pidns: &pidns{done: make(chan struct{})}}
 	started := make(chan error)
 	go func() {
 		// The thread lives as long as the container: its end is the signal.
 		runtime.LockOSThread()
 		defer close(r.done)
-		err := at.enter()
+		err := at.Enter()
 		if err == nil {
 			err = r.start(root)
 		}

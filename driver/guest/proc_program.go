@@ -126,7 +126,7 @@ func (l *launcher) needPIDNamespace() {
 
 // launch prepares the calling thread and starts the program on it.
 func (l *launcher) launch(ep *endpoint, p program, path string, proc *process) (*exec.Cmd, error) {
-	if err := ep.enter(); err != nil {
+	if err := ep.Enter(); err != nil {
 		return nil, err
 	}
 	if err := pin(p.cpus); err != nil {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/netns"
 )
 
 // A sealed guest has no network and no disk: this helper is its first process,
@@ -102,7 +103,7 @@ func furnishSealed() error {
 	if err := os.WriteFile("/proc/sys/kernel/modprobe", []byte("\n"), 0); err != nil {
 		return fmt.Errorf("turn module requests off: %w", err)
 	}
-	return loopbackUp()
+	return netns.LoopbackUp()
 }
 
 // noHugePages stops khugepaged, which every few seconds joins pages of whoever runs:

@@ -109,7 +109,7 @@ func netkitSpec(a bundle.Netkit, far *endpoint) (*netlink.Netkit, error) {
 	if peer.HardwareAddr, err = parseMAC(a.PeerMAC); err != nil {
 		return nil, err
 	}
-	fd, err := far.fd()
+	fd, err := far.FD()
 	if err != nil {
 		return nil, err
 	}

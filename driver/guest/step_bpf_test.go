@@ -92,7 +92,7 @@ func testAttach(t *testing.T, object, hook, program string) {
 	r := newRig(t)
 	r.pair()
 	r.file("counting", object)
-	before := r.state(r.x.endpoints["server"].namespace)
+	before := r.state(r.x.endpoints["server"].Namespace)
 	r.must("server", bundle.Listen{Handle: "probe", Port: 5001})
 	try := func(want string) bundle.Probes {
 		return bundle.Probes{Link: "eth0", Timeout: 0.2, Tries: []bundle.Probe{{What: "client", From: "198.18.1.2", To: "198.18.1.3", Port: 5001, Want: want}}}
@@ -112,7 +112,7 @@ func testAttach(t *testing.T, object, hook, program string) {
 	if got["dropped"] == 0 || got["packets"] != got["dropped"] || got["accepted"] != 0 {
 		t.Errorf("counters are %v, want drops only", got)
 	}
-	if index := linkOf(t, r.x.endpoints["server"].namespace, "eth0").Index; got["bytes"] != got["packets"]*float64(index) {
+	if index := linkOf(t, r.x.endpoints["server"].Namespace, "eth0").Index; got["bytes"] != got["packets"]*float64(index) {
 		t.Errorf("counters are %v, want bytes = packets x ifindex %d", got, index)
 	}
 	r.must("server", bundle.Expect{What: "drops", Read: "after", Since: "before", Key: "dropped", Op: bundle.AtLeast, Value: 1})
@@ -120,7 +120,7 @@ func testAttach(t *testing.T, object, hook, program string) {
 		t.Fatal(err)
 	}
 	r.must("client", try(bundle.Allow))
-	if after := r.state(r.x.endpoints["server"].namespace); after != before {
+	if after := r.state(r.x.endpoints["server"].Namespace); after != before {
 		t.Errorf("undo left\n%s\nit was\n%s", after, before)
 	}
 }
@@ -329,8 +329,8 @@ func TestTCXRunsInOrderOfAttachment(t *testing.T) {
 func (r *rig) tcx(name string) []int {
 	r.t.Helper()
 	var ids []int
-	index := linkOf(r.t, r.x.node.namespace, name).Index
-	err := r.x.node.do(func() (err error) {
+	index := linkOf(r.t, r.x.node.Namespace, name).Index
+	err := r.x.node.Do(func() (err error) {
 		ids, err = attachedPrograms(index, ebpf.AttachTCXIngress)
 		return err
 	})
@@ -351,7 +351,7 @@ func TestHooksOfNewerKernels(t *testing.T) {
 	} {
 		hook := linkHooks()[name]
 		hook.attach = func(*ebpf.Program, int, ebpf.AttachType) (link.Link, error) { return nil, ebpf.ErrNotSupported }
-		err := r.x.node.withNetlink(func(h *netlink.Handle) error {
+		err := r.x.node.WithNetlink(func(h *netlink.Handle) error {
 			c := &call{x: r.x, at: r.x.node, nl: h}
 			l, err := c.link("a0")
 			if err != nil {
@@ -367,7 +367,7 @@ func TestHooksOfNewerKernels(t *testing.T) {
 
 func checkPlaceholders(t *testing.T, r *rig) {
 	t.Helper()
-	index := uint32(linkOf(t, r.x.node.namespace, "a0").Index)
+	index := uint32(linkOf(t, r.x.node.Namespace, "a0").Index)
 	var value uint64
 	if err := r.x.objects["o"].Maps["policy"].Lookup(^uint32(0), &value); err != nil || value != 0xbbaa<<32|uint64(index) {
 		t.Errorf("value with ifindex is %#x (%v), ifindex %d", value, err, index)

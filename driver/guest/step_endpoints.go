@@ -8,20 +8,21 @@ import (
 	"strings"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/netns"
 )
 
 func doNetns(c *call, a bundle.Netns) error {
 	if _, ok := c.x.endpoints[a.Name]; ok || a.Name == "" {
 		return fmt.Errorf("endpoint %q exists already", a.Name)
 	}
-	ns, err := newNamespace(c.x.node.namespace, a.Name)
+	ns, err := netns.New(c.x.node.Namespace, a.Name)
 	if err != nil {
 		return err
 	}
-	c.x.endpoints[a.Name] = &endpoint{namespace: ns, root: c.x.root}
+	c.x.endpoints[a.Name] = &endpoint{Namespace: ns, root: c.x.root}
 	c.undoHere("drop namespace "+a.Name, func(undoing) error {
 		delete(c.x.endpoints, a.Name)
-		return ns.close()
+		return ns.Close()
 	})
 	return nil
 }
@@ -35,18 +36,18 @@ func (x *executor) bind(b bundle.Bind) error {
 		if old.root == x.root {
 			return fmt.Errorf("bind %q: a bare namespace has that name", b.Endpoint)
 		}
-		_ = old.close()
+		_ = old.Close()
 		delete(x.endpoints, b.Endpoint)
 	}
 	if b.PID == 0 {
 		return nil
 	}
 	dir := fmt.Sprintf("/proc/%d", b.PID)
-	ns, err := openNamespace(b.Endpoint, dir+"/ns/net")
+	ns, err := netns.Open(b.Endpoint, dir+"/ns/net")
 	if err != nil {
 		return fmt.Errorf("bind %q to process %d: %w", b.Endpoint, b.PID, err)
 	}
-	x.endpoints[b.Endpoint] = &endpoint{namespace: ns, root: dir + "/root", cgroup: cgroupOf(dir)}
+	x.endpoints[b.Endpoint] = &endpoint{Namespace: ns, root: dir + "/root", cgroup: cgroupOf(dir)}
 	return nil
 }
 

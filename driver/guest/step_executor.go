@@ -11,6 +11,7 @@ import (
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/fault"
+	"hookbed/driver/guest/netns"
 )
 
 // executor acts on one node and remembers how to undo it. It serves one
@@ -40,12 +41,12 @@ type executor struct {
 }
 
 func newExecutor() (*executor, error) {
-	ns, err := currentNamespace("")
+	ns, err := netns.Current("")
 	if err != nil {
 		return nil, err
 	}
 	return &executor{
-		node:      &endpoint{namespace: ns},
+		node:      &endpoint{Namespace: ns},
 		handlers:  handlers(),
 		endpoints: map[string]*endpoint{},
 		objects:   map[string]*ebpf.Collection{},
@@ -129,7 +130,7 @@ func on[A bundle.Action](t map[string]handler, do func(*call, A) error) {
 // undoHere registers the undo of what was just done, to run in the step's own
 // namespace.
 func (c *call) undoHere(what string, act func(undoing) error) {
-	c.x.undo.push(undoEntry{what: what, at: c.at.namespace, act: act})
+	c.x.undo.push(undoEntry{what: what, at: c.at.Namespace, act: act})
 }
 
 // value records a measured value of the step.
@@ -188,7 +189,7 @@ func (x *executor) execute(ctx context.Context, step bundle.Step, files map[stri
 	}
 	c := &call{ctx: ctx, x: x, step: step, at: at, files: files, result: &res, raw: raw}
 	start := time.Now()
-	err = at.withNetlink(func(h *netlink.Handle) error {
+	err = at.WithNetlink(func(h *netlink.Handle) error {
 		c.nl = h
 		return do(c)
 	})

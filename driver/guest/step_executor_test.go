@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/netns"
 )
 
 // rig is an executor whose node is a network namespace made for the test.
@@ -31,12 +32,12 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	outside, err := currentNamespace("outside")
+	outside, err := netns.Current("outside")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer outside.close()
-	node, err := newNamespace(outside, "")
+	defer outside.Close()
+	node, err := netns.New(outside, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,8 +45,8 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x.node.close()
-	x.node.namespace = node
+	x.node.Close()
+	x.node.Namespace = node
 	x.blobs = t.TempDir()
 	r := &rig{t: t, x: x, files: map[string]bundle.File{}}
 	t.Cleanup(r.close)
@@ -58,7 +59,7 @@ func (r *rig) close() {
 	if err := r.x.undoTo(0); err != nil {
 		r.t.Errorf("undo: %v", err)
 	}
-	if last := r.state(r.x.node.namespace); last != r.first {
+	if last := r.state(r.x.node.Namespace); last != r.first {
 		r.t.Errorf("undo left the node as\n%s\nit was\n%s", last, r.first)
 	}
 	for what, n := range map[string]int{"endpoints": len(r.x.endpoints), "objects": len(r.x.objects), "servers": len(r.x.servers), "flows": len(r.x.flows), "snapshots": len(r.x.snapshots)} {
@@ -66,7 +67,7 @@ func (r *rig) close() {
 			r.t.Errorf("undo left %d %s", n, what)
 		}
 	}
-	r.x.node.close()
+	r.x.node.Close()
 }
 
 // file adds a file to the bundle.
@@ -150,11 +151,11 @@ func (r *rig) pair6() {
 }
 
 // state describes everything the helper's steps can change in a namespace.
-func (r *rig) state(ns *namespace) string {
+func (r *rig) state(ns *netns.Namespace) string {
 	r.t.Helper()
 	var out []string
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
-	err := ns.withNetlink(func(h *netlink.Handle) error {
+	err := ns.WithNetlink(func(h *netlink.Handle) error {
 		links, err := h.LinkList()
 		if err != nil {
 			return err
@@ -224,7 +225,7 @@ func (r *rig) output(in string, argv ...string) string {
 		r.t.Fatal(err)
 	}
 	var out []byte
-	err = at.do(func() error {
+	err = at.Do(func() error {
 		var err error
 		out, err = exec.Command(argv[0], argv[1:]...).CombinedOutput()
 		return err
@@ -250,7 +251,7 @@ func TestUndoContinuesAfterErrors(t *testing.T) {
 	r.x.undo.mark()
 	ran := ""
 	entry := func(name string, err error) {
-		r.x.undo.push(undoEntry{what: name, at: r.x.node.namespace, act: func(undoing) error {
+		r.x.undo.push(undoEntry{what: name, at: r.x.node.Namespace, act: func(undoing) error {
 			ran += name
 			return err
 		}})
@@ -270,7 +271,7 @@ func TestUndoContinuesAfterErrors(t *testing.T) {
 
 func TestUndoPanicIsAnError(t *testing.T) {
 	r := newRig(t)
-	r.x.undo.push(undoEntry{what: "bad", at: r.x.node.namespace, act: func(undoing) error { panic("oh") }})
+	r.x.undo.push(undoEntry{what: "bad", at: r.x.node.Namespace, act: func(undoing) error { panic("oh") }})
 	if err := r.x.undoTo(0); err == nil || !strings.Contains(err.Error(), "panic: oh") {
 		t.Errorf("undo says %v, want the panic", err)
 	}
@@ -291,7 +292,7 @@ func TestMarks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if s := r.state(r.x.node.namespace); !strings.Contains(s, "link br0") || strings.Contains(s, "link br1") {
+	if s := r.state(r.x.node.Namespace); !strings.Contains(s, "link br0") || strings.Contains(s, "link br1") {
 		t.Errorf("after undoing to mark 2 the node has\n%s", s)
 	}
 	if err := r.x.undoTo(3); err == nil {
@@ -300,7 +301,7 @@ func TestMarks(t *testing.T) {
 	if err := r.x.undoTo(1); err != nil {
 		t.Fatal(err)
 	}
-	if s := r.state(r.x.node.namespace); s != r.first {
+	if s := r.state(r.x.node.Namespace); s != r.first {
 		t.Errorf("after undoing to mark 1 the node has\n%s", s)
 	}
 }

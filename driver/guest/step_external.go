@@ -37,7 +37,7 @@ func (c *call) needContainer() (*container, error) {
 	if p.root == "" {
 		return nil, errors.New("the session named no root file system of external programs")
 	}
-	r, err := openContainer(c.at.namespace, p.root)
+	r, err := openContainer(c.at.Namespace, p.root)
 	if err != nil {
 		return nil, fmt.Errorf("open the container of external programs in %s: %w", p.root, err)
 	}
@@ -133,14 +133,14 @@ func (c *call) prepare(p bundle.Program) (j job, clean func(), err error) {
 			return j, clean, err
 		}
 		clean = func() { _ = os.RemoveAll(dir) }
-		j.at = &endpoint{namespace: c.at.namespace}
+		j.at = &endpoint{Namespace: c.at.Namespace}
 		j.program = program{argv: append([]string{filepath.Join(dir, filepath.Base(p.Script))}, p.Argv...), dir: dir}
 	} else {
 		r, err := c.needContainer()
 		if err != nil {
 			return j, clean, err
 		}
-		j.at = &endpoint{namespace: c.at.namespace, root: c.x.external.root, container: r}
+		j.at = &endpoint{Namespace: c.at.Namespace, root: c.x.external.root, container: r}
 		j.program = program{argv: slices.Clone(p.Argv)}
 	}
 	if err := c.complete(p, dir, &j.program); err != nil {

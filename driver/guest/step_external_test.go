@@ -76,7 +76,7 @@ func testXDPFilter(t *testing.T, hook, mode, policy string, n int) {
 		listed, unlisted, infra = bundle.Deny, bundle.Allow, nil
 	}
 	r.file("addresses", addressLines(n, infra...))
-	before := r.state(r.x.endpoints["server"].namespace)
+	before := r.state(r.x.endpoints["server"].Namespace)
 	r.must("server", bundle.Listen{Handle: "l", Port: 5001})
 	r.x.undo.mark()
 	counter := bundle.Counter{BPF: &bundle.BPFCounter{Handle: "peer", Stats: "xdp_stats_map", Maps: []string{"filter_ipv4"},
@@ -99,7 +99,7 @@ func testXDPFilter(t *testing.T, hook, mode, policy string, n int) {
 	}
 	if policy == "deny" {
 		// The source has no neighbour entry that the list would let through.
-		r.must("server", bundle.Neigh{Link: "eth0", IP: others(n / 2), MAC: linkOf(t, r.x.endpoints["client"].namespace, "eth0").HardwareAddr.String()})
+		r.must("server", bundle.Neigh{Link: "eth0", IP: others(n / 2), MAC: linkOf(t, r.x.endpoints["client"].Namespace, "eth0").HardwareAddr.String()})
 	}
 	r.must("client", bundle.Probes{Link: "eth0", Timeout: 0.3, Tries: tries})
 	r.must("server", bundle.Read{Name: "after", From: counter},
@@ -113,7 +113,7 @@ func testXDPFilter(t *testing.T, hook, mode, policy string, n int) {
 	r.must("client", bundle.Probes{Link: "eth0", Timeout: 0.3, Tries: []bundle.Probe{
 		connect("the client", bundle.Allow), {What: "a listed source", From: others(n / 2), To: "198.18.1.3", Port: 5001, Want: bundle.Allow},
 	}})
-	if after := r.state(r.x.endpoints["server"].namespace); after != before {
+	if after := r.state(r.x.endpoints["server"].Namespace); after != before {
 		t.Errorf("undo left\n%s\nwanted\n%s", after, before)
 	}
 }
@@ -180,7 +180,7 @@ func testBPFilter(t *testing.T, hook, form, action string, n int) {
 	}
 	rules++ // ARP's
 	r.file("chain", bpfilterRules(hook, form, verdict, otherwise, n, last))
-	before := r.state(r.x.endpoints["server"].namespace)
+	before := r.state(r.x.endpoints["server"].Namespace)
 	r.must("server", bundle.Listen{Handle: "l", Port: 5001})
 	r.x.undo.mark()
 	r.must("server", bundle.Daemon{Handle: "bpfilter", Argv: []string{"bpfilter", "--transient", "--no-iptables", "--no-nftables"}, Socket: "/run/bpfilter/daemon.sock"})
@@ -231,7 +231,7 @@ func testBPFilter(t *testing.T, hook, form, action string, n int) {
 		t.Errorf("daemon %d is still there", daemon)
 	}
 	r.must("client", bundle.Probes{Link: "eth0", Timeout: 0.3, Tries: []bundle.Probe{{What: "a listed source", From: others(1), To: "198.18.1.3", Port: 5001, Want: bundle.Allow}}})
-	if after := r.state(r.x.endpoints["server"].namespace); after != before {
+	if after := r.state(r.x.endpoints["server"].Namespace); after != before {
 		t.Errorf("undo left\n%s\nwanted\n%s", after, before)
 	}
 }
@@ -279,7 +279,7 @@ func TestScript(t *testing.T) {
 		Do:   bundle.Program{Script: "apply.sh", Argv: []string{out}, Env: env, Files: []string{"policies.csv"}},
 		Undo: &bundle.Program{Script: "remove.sh", Env: env},
 	})
-	if l := linkOf(t, r.x.node.namespace, "s0"); l.Alias != "made by 1" {
+	if l := linkOf(t, r.x.node.Namespace, "s0"); l.Alias != "made by 1" {
 		t.Errorf("the script left alias %q", l.Alias)
 	}
 	counter := func(stdin string) bundle.Counter {
@@ -298,7 +298,7 @@ func TestScript(t *testing.T) {
 		return bundle.Tool{Do: bundle.Program{Script: "slow.sh", Timeout: limit}}
 	})
 	r.undo(1)
-	if l := linkOf(t, r.x.node.namespace, "s0"); l.Alias != "" {
+	if l := linkOf(t, r.x.node.Namespace, "s0"); l.Alias != "" {
 		t.Errorf("undo left alias %q", l.Alias)
 	}
 	if left, err := filepath.Glob(filepath.Join(r.x.blobs, "script.*")); err != nil || len(left) > 0 {

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/computer"
+	"hookbed/driver/guest/netns"
 	"hookbed/driver/guest/sysfs"
 )
 
@@ -48,9 +49,9 @@ func (x *executor) facts(ctx context.Context) (map[string]string, error) {
 	f := map[string]string{}
 	kernelFacts(f)
 	cpuFacts(f)
-	maps.Copy(f, hostSysctls())
+	maps.Copy(f, netns.HostSysctls())
 	_ = fillJIT(f) // what cannot be learned is left out
-	err := x.node.withNetlink(func(h *netlink.Handle) error {
+	err := x.node.WithNetlink(func(h *netlink.Handle) error {
 		sysfs.SysctlFacts(f, namespaceSysctls())
 		congestionFacts(f)
 		linkFacts(f, h)
@@ -68,11 +69,11 @@ func (x *executor) facts(ctx context.Context) (map[string]string, error) {
 // holds as a namespace, if it holds any.
 func (x *executor) heldLinkFacts(f map[string]string) {
 	for _, name := range slices.Sorted(maps.Keys(x.endpoints)) {
-		if f["link."+dataLink+".mtu"] != "" {
+		if f["link."+netns.DataLink+".mtu"] != "" {
 			return
 		}
 		// What cannot be learned is left out.
-		_ = x.endpoints[name].withNetlink(func(h *netlink.Handle) error {
+		_ = x.endpoints[name].WithNetlink(func(h *netlink.Handle) error {
 			linkFacts(f, h)
 			return nil
 		})
@@ -155,11 +156,11 @@ func congestionFacts(f map[string]string) {
 
 // linkFacts describes the node's data link.
 func linkFacts(f map[string]string, h *netlink.Handle) {
-	l, err := h.LinkByName(dataLink)
+	l, err := h.LinkByName(netns.DataLink)
 	if err != nil {
 		return
 	}
-	prefix := "link." + dataLink + "."
+	prefix := "link." + netns.DataLink + "."
 	a := l.Attrs()
 	sysfs.SetFact(f, prefix+"mtu", strconv.Itoa(a.MTU))
 	sysfs.SetFact(f, prefix+"queues", fmt.Sprintf("%d rx, %d tx", a.NumRxQueues, a.NumTxQueues))
@@ -168,13 +169,13 @@ func linkFacts(f map[string]string, h *netlink.Handle) {
 		return
 	}
 	defer et.Close()
-	if driver, err := et.DriverName(dataLink); err == nil {
+	if driver, err := et.DriverName(netns.DataLink); err == nil {
 		sysfs.SetFact(f, prefix+"driver", driver)
 	}
-	if ch, err := et.GetChannels(dataLink); err == nil {
+	if ch, err := et.GetChannels(netns.DataLink); err == nil {
 		sysfs.SetFact(f, prefix+"channels", fmt.Sprintf("%d of %d", ch.CombinedCount, ch.MaxCombined))
 	}
-	features, err := et.Features(dataLink)
+	features, err := et.Features(netns.DataLink)
 	if err != nil {
 		return
 	}
@@ -193,7 +194,7 @@ func (x *executor) toolFacts(ctx context.Context, f map[string]string) {
 	for _, tool := range slices.Sorted(maps.Keys(flags)) {
 		sysfs.SetFact(f, "tool."+tool, x.ask(ctx, x.node, tool, flags[tool]))
 	}
-	inside := &endpoint{namespace: x.node.namespace, root: x.root}
+	inside := &endpoint{Namespace: x.node.Namespace, root: x.root}
 	sysfs.SetFact(f, "endpoint.iperf3", x.ask(ctx, inside, "iperf3", "--version"))
 	sysfs.SetFact(f, "endpoint.netperf", x.ask(ctx, inside, "netperf", "-V"))
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/netns"
 	"hookbed/driver/guest/sysfs"
 )
 
@@ -45,15 +46,15 @@ func TestGuardJIT(t *testing.T) {
 // TestGuardLearnsJIT: a program tells what the machine's sysctls say, also where they
 // are not shown. On a machine of its own (TestVMKernel) it sets them.
 func TestGuardLearnsJIT(t *testing.T) {
-	here, err := currentNamespace("here")
+	here, err := netns.Current("here")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ns, err := newNamespace(here, "elsewhere")
+	ns, err := netns.New(here, "elsewhere")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ns.close()
+	defer ns.Close()
 	const harden = "/proc/sys/net/core/bpf_jit_harden"
 	now := sysfs.ReadLine(harden)
 	if now == "" {
@@ -73,7 +74,7 @@ func TestGuardLearnsJIT(t *testing.T) {
 		if level == "1" { // not for programs of ours
 			want["bpf_jit_harden"] = "0"
 		}
-		err := ns.do(func() error {
+		err := ns.Do(func() error {
 			got := map[string]string{}
 			sysfs.SysctlFacts(got, []string{"net.core.bpf_jit_enable", "net.core.bpf_jit_harden"})
 			if len(got) > 0 {
@@ -112,8 +113,8 @@ func TestGuardXDP(t *testing.T) {
 		if handle != "" {
 			fd = r.x.objects[handle].Programs["xdp_count"].FD()
 		}
-		index := linkOf(t, r.x.node.namespace, "a0").Index
-		if err := r.x.node.do(func() error { return setXDP(index, fd, uint32(mode)) }); err != nil {
+		index := linkOf(t, r.x.node.Namespace, "a0").Index
+		if err := r.x.node.Do(func() error { return setXDP(index, fd, uint32(mode)) }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -145,11 +146,11 @@ func TestGuardOffloads(t *testing.T) {
 	r.must("", bundle.Veth{Link: "a0", Peer: "a1"})
 	guard := bundle.Guard{Link: "a0", Offloads: map[string]bool{"tso": true, "gso": true, "gro": false, "tx-checksumming": true}}
 	// A veth of 5.10 merges what it receives without being asked.
-	if err := r.x.node.do(func() error { return sysfs.ChangeFeatures("a0", map[string]bool{"rx-gro": false}) }); err != nil {
+	if err := r.x.node.Do(func() error { return sysfs.ChangeFeatures("a0", map[string]bool{"rx-gro": false}) }); err != nil {
 		t.Fatal(err)
 	}
 	r.must("", guard)
-	err := r.x.node.do(func() error {
+	err := r.x.node.Do(func() error {
 		return sysfs.ChangeFeatures("a0", map[string]bool{"tx-tcp-segmentation": false, "tx-tcp6-segmentation": false, "tx-tcp-ecn-segmentation": false, "tx-tcp-mangleid-segmentation": false, "rx-gro": true})
 	})
 	if err != nil {

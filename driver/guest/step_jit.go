@@ -6,6 +6,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 
+	"hookbed/driver/guest/netns"
 	"hookbed/driver/guest/sysfs"
 )
 
@@ -64,13 +65,13 @@ func fillJIT(got map[string]string) error {
 // names of the facts. The kernel shows them in the machine's first network
 // namespace only; where the helper was not started in that, a program tells.
 func readJIT() (map[string]string, error) {
-	ns, err := openOutside()
+	ns, err := netns.OpenOutside()
 	if err != nil {
 		return nil, err
 	}
-	defer ns.close()
+	defer ns.Close()
 	got := map[string]string{}
-	err = ns.do(func() error {
+	err = ns.Do(func() error {
 		sysfs.SysctlFacts(got, []string{"net.core.bpf_jit_enable", "net.core.bpf_jit_harden"})
 		return nil
 	})

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/netns"
 )
 
 // link finds a link of the step's namespace by name; "peer:ENDPOINT/LINK" is
@@ -41,13 +42,13 @@ func (c *call) peer(epName, inner string) (netlink.Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	here, err := c.at.fd()
+	here, err := c.at.FD()
 	if err != nil {
 		return nil, err
 	}
 	var far *netlink.LinkAttrs
 	nsid := -1
-	err = ep.withNetlink(func(h *netlink.Handle) error {
+	err = ep.WithNetlink(func(h *netlink.Handle) error {
 		l, err := h.LinkByName(inner)
 		if err != nil {
 			return err
@@ -60,7 +61,7 @@ func (c *call) peer(epName, inner string) (netlink.Link, error) {
 		return nil, err
 	}
 	// Without a namespace ID both ends are in one namespace, the endpoint's.
-	inStep := far.NetNsID >= 0 && far.NetNsID == nsid || far.NetNsID < 0 && ep.same(c.at.namespace)
+	inStep := far.NetNsID >= 0 && far.NetNsID == nsid || far.NetNsID < 0 && ep.Same(c.at.Namespace)
 	if far.ParentIndex == 0 || !inStep {
 		return nil, errors.New("its other end is not in the step's namespace")
 	}
@@ -107,7 +108,7 @@ func (c *call) bringUp(link, peer string, far *endpoint) error {
 	if err := c.nl.LinkSetUp(near); err != nil {
 		return fmt.Errorf("set %s up: %w", link, err)
 	}
-	return far.withNetlink(func(h *netlink.Handle) error {
+	return far.WithNetlink(func(h *netlink.Handle) error {
 		l, err := h.LinkByName(peer)
 		if err != nil {
 			return fmt.Errorf("find %s after making it: %w", peer, err)
@@ -132,7 +133,7 @@ func vethSpec(a bundle.Veth, far *endpoint) (*netlink.Veth, error) {
 	if v.PeerHardwareAddr, err = parseMAC(a.PeerMAC); err != nil {
 		return nil, err
 	}
-	fd, err := far.fd()
+	fd, err := far.FD()
 	if err != nil {
 		return nil, err
 	}
@@ -216,7 +217,7 @@ func doAddr(c *call, a bundle.Addr) error {
 	if err != nil {
 		return err
 	}
-	addr, err := parseAddr(a.CIDR)
+	addr, err := netns.ParseAddr(a.CIDR)
 	if err != nil {
 		return fmt.Errorf("address %q: %w", a.CIDR, err)
 	}

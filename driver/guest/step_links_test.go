@@ -12,12 +12,13 @@ import (
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/fault"
+	"hookbed/driver/guest/netns"
 )
 
-func linkOf(t *testing.T, ns *namespace, name string) *netlink.LinkAttrs {
+func linkOf(t *testing.T, ns *netns.Namespace, name string) *netlink.LinkAttrs {
 	t.Helper()
 	var a *netlink.LinkAttrs
-	err := ns.withNetlink(func(h *netlink.Handle) error {
+	err := ns.WithNetlink(func(h *netlink.Handle) error {
 		l, err := h.LinkByName(name)
 		if err == nil {
 			a = l.Attrs()
@@ -34,7 +35,7 @@ func TestVeth(t *testing.T) {
 	r := newRig(t)
 	r.must("", bundle.Netns{Name: "client"},
 		bundle.Veth{Link: "c0", MAC: "02:00:00:00:00:01", Peer: "eth0", PeerIn: "client", PeerMAC: "02:00:00:00:00:02", MTU: 1400, Queues: 2})
-	near, far := linkOf(t, r.x.node.namespace, "c0"), linkOf(t, r.x.endpoints["client"].namespace, "eth0")
+	near, far := linkOf(t, r.x.node.Namespace, "c0"), linkOf(t, r.x.endpoints["client"].Namespace, "eth0")
 	if near.HardwareAddr.String() != "02:00:00:00:00:01" || far.HardwareAddr.String() != "02:00:00:00:00:02" {
 		t.Errorf("addresses %s and %s", near.HardwareAddr, far.HardwareAddr)
 	}
@@ -57,7 +58,7 @@ func TestPeerLink(t *testing.T) {
 	r := newRig(t)
 	r.pair()
 	r.must("", bundle.SetLink{Link: "peer:client/eth0", MTU: 1300})
-	if got := linkOf(t, r.x.node.namespace, "c0").MTU; got != 1300 {
+	if got := linkOf(t, r.x.node.Namespace, "c0").MTU; got != 1300 {
 		t.Errorf("MTU of c0 is %d, want 1300", got)
 	}
 	// The other end lies in the node, not in the server.
@@ -82,18 +83,18 @@ func TestSetLinkUndo(t *testing.T) {
 	r := newRig(t)
 	r.must("", bundle.Bridge{Link: "br0"}, bundle.Veth{Link: "a0", Peer: "a1"})
 	r.output("", "ip", "link", "set", "a0", "down")
-	before := r.state(r.x.node.namespace)
+	before := r.state(r.x.node.Namespace)
 	r.x.undo.mark()
 	r.must("", bundle.SetLink{Link: "a0", Master: "br0", MTU: 1280, Up: true})
-	a := linkOf(t, r.x.node.namespace, "a0")
-	if a.MTU != 1280 || a.MasterIndex != linkOf(t, r.x.node.namespace, "br0").Index || a.OperState != netlink.OperUp {
+	a := linkOf(t, r.x.node.Namespace, "a0")
+	if a.MTU != 1280 || a.MasterIndex != linkOf(t, r.x.node.Namespace, "br0").Index || a.OperState != netlink.OperUp {
 		t.Errorf("link is %+v", a)
 	}
 	if err := r.x.undoTo(1); err != nil {
 		t.Fatal(err)
 	}
 	// The bridge's own address follows its ports and is not compared.
-	if after := r.state(r.x.node.namespace); !strings.Contains(after, "link a0 mtu 1500 up false master 0") {
+	if after := r.state(r.x.node.Namespace); !strings.Contains(after, "link a0 mtu 1500 up false master 0") {
 		t.Errorf("undo left\n%s\nit was\n%s", after, before)
 	}
 }
@@ -101,7 +102,7 @@ func TestSetLinkUndo(t *testing.T) {
 func TestAddressing(t *testing.T) {
 	r := newRig(t)
 	r.must("", bundle.Veth{Link: "a0", Peer: "a1"})
-	before := r.state(r.x.node.namespace)
+	before := r.state(r.x.node.Namespace)
 	r.x.undo.mark()
 	res := r.must("", bundle.Addr{Link: "a0", CIDR: "198.18.5.1/24"},
 		bundle.Route{Dst: "198.19.0.0/16", Link: "a0"},
@@ -123,7 +124,7 @@ func TestAddressing(t *testing.T) {
 	if err := r.x.undoTo(1); err != nil {
 		t.Fatal(err)
 	}
-	if after := r.state(r.x.node.namespace); after != before {
+	if after := r.state(r.x.node.Namespace); after != before {
 		t.Errorf("undo left\n%s\nit was\n%s", after, before)
 	}
 }
@@ -131,7 +132,7 @@ func TestAddressing(t *testing.T) {
 func TestIPv6Addressing(t *testing.T) {
 	r := newRig(t)
 	r.must("", bundle.Veth{Link: "a0", Peer: "a1"})
-	before := r.state(r.x.node.namespace)
+	before := r.state(r.x.node.Namespace)
 	r.x.undo.mark()
 	res := r.must("", bundle.Addr{Link: "a0", CIDR: "2001:2:0:5::1/64"},
 		bundle.Route{Dst: "2001:2:0:7::/64", Link: "a0"},
@@ -151,7 +152,7 @@ func TestIPv6Addressing(t *testing.T) {
 	if err := r.x.undoTo(1); err != nil {
 		t.Fatal(err)
 	}
-	if after := r.state(r.x.node.namespace); after != before {
+	if after := r.state(r.x.node.Namespace); after != before {
 		t.Errorf("undo left\n%s\nit was\n%s", after, before)
 	}
 }
@@ -210,10 +211,10 @@ func TestSysctl(t *testing.T) {
 	}
 }
 
-func offloadsOf(t *testing.T, ns *namespace, dev string) map[string]ethtool.FeatureState {
+func offloadsOf(t *testing.T, ns *netns.Namespace, dev string) map[string]ethtool.FeatureState {
 	t.Helper()
 	var got map[string]ethtool.FeatureState
-	err := ns.do(func() error {
+	err := ns.Do(func() error {
 		et, err := ethtool.NewEthtool()
 		if err != nil {
 			return err
@@ -231,10 +232,10 @@ func offloadsOf(t *testing.T, ns *namespace, dev string) map[string]ethtool.Feat
 func TestOffload(t *testing.T) {
 	r := newRig(t)
 	r.must("", bundle.Veth{Link: "a0", Peer: "a1"})
-	before := offloadsOf(t, r.x.node.namespace, "a0")
+	before := offloadsOf(t, r.x.node.Namespace, "a0")
 	r.x.undo.mark()
 	r.must("", bundle.Offload{Link: "a0", Features: map[string]bool{"tx-checksumming": false, "gro": true, "tx-tcp-segmentation": false}})
-	got := offloadsOf(t, r.x.node.namespace, "a0")
+	got := offloadsOf(t, r.x.node.Namespace, "a0")
 	if got["tx-checksum-ip-generic"].Active || got["tx-tcp-segmentation"].Active || !got["rx-gro"].Active {
 		t.Errorf("offloads are %+v", got)
 	}
@@ -242,7 +243,7 @@ func TestOffload(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range before {
-		if now := offloadsOf(t, r.x.node.namespace, "a0")[name]; now != want {
+		if now := offloadsOf(t, r.x.node.Namespace, "a0")[name]; now != want {
 			t.Errorf("undo left %s as %+v, it was %+v", name, now, want)
 		}
 	}

@@ -182,7 +182,7 @@ func (r *rig) serve(port string) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	err = at.do(func() error {
+	err = at.Do(func() error {
 		l, err := net.Listen("tcp", ":"+port)
 		if err == nil {
 			go acceptAll(l)
@@ -218,7 +218,7 @@ func (r *rig) reach(from, to, port string, limit time.Duration) error {
 	if err != nil {
 		return err
 	}
-	return at.do(func() error {
+	return at.Do(func() error {
 		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: limit}
 		c, err := d.Dial("tcp", net.JoinHostPort(to, port))
 		if err != nil {

@@ -20,7 +20,7 @@ func hasNetkit(t *testing.T, r *rig) bool {
 	t.Helper()
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "probe0"
-	err := r.x.node.withNetlink(func(h *netlink.Handle) error {
+	err := r.x.node.WithNetlink(func(h *netlink.Handle) error {
 		if err := h.LinkAdd(&netlink.Netkit{LinkAttrs: attrs}); err != nil {
 			return err
 		}
@@ -53,12 +53,12 @@ func TestNetkit(t *testing.T) {
 	}
 	r.must("", bundle.Netns{Name: "client"}, pair, bundle.Addr{Link: "nk0", CIDR: "198.18.1.1/24"}, bundle.Listen{Handle: "l", Port: 5001})
 	r.must("client", bundle.Addr{Link: "eth0", CIDR: "198.18.1.2/24"})
-	near, far := linkOf(t, r.x.node.namespace, "nk0"), linkOf(t, r.x.endpoints["client"].namespace, "eth0")
+	near, far := linkOf(t, r.x.node.Namespace, "nk0"), linkOf(t, r.x.endpoints["client"].Namespace, "eth0")
 	if near.HardwareAddr.String() != pair.MAC || far.HardwareAddr.String() != pair.PeerMAC || near.MTU != 1400 || far.MTU != 1400 {
 		t.Errorf("ends are %s, MTU %d, and %s, MTU %d", near.HardwareAddr, near.MTU, far.HardwareAddr, far.MTU)
 	}
 	r.must("", bundle.SetLink{Link: "peer:client/eth0", MTU: 1300})
-	if got := linkOf(t, r.x.node.namespace, "nk0").MTU; got != 1300 {
+	if got := linkOf(t, r.x.node.Namespace, "nk0").MTU; got != 1300 {
 		t.Errorf("MTU of the client's other end is %d, want 1300", got)
 	}
 	for _, hook := range []string{bundle.HookNetkitPrimary, bundle.HookNetkitPeer} {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/netns"
 )
 
 // engineNamespaces is where the Docker Engine mounts the network namespaces that
@@ -31,18 +32,18 @@ func doOverlayNetns(c *call, a bundle.OverlayNetns) error {
 	if err != nil {
 		return err
 	}
-	c.x.endpoints[a.Name] = &endpoint{namespace: ns, root: c.x.root}
+	c.x.endpoints[a.Name] = &endpoint{Namespace: ns, root: c.x.root}
 	c.undoHere("forget namespace "+a.Name, func(undoing) error {
 		delete(c.x.endpoints, a.Name)
-		return ns.close()
+		return ns.Close()
 	})
-	return ns.withNetlink(func(h *netlink.Handle) error { return c.waysKnown(h, a) })
+	return ns.WithNetlink(func(h *netlink.Handle) error { return c.waysKnown(h, a) })
 }
 
 // beyond opens the namespace, among those that are mounted in dir, in which the
 // other end of a link of the step's namespace is. The kernel numbers the namespaces
 // that links lead to (rtnl_link_get_net, IFLA_LINK_NETNSID).
-func (c *call) beyond(name string, l netlink.Link, dir string) (*namespace, error) {
+func (c *call) beyond(name string, l netlink.Link, dir string) (*netns.Namespace, error) {
 	far := l.Attrs().NetNsID
 	if far < 0 {
 		return nil, fmt.Errorf("the other end of %s is in no other namespace", l.Attrs().Name)
@@ -52,17 +53,17 @@ func (c *call) beyond(name string, l netlink.Link, dir string) (*namespace, erro
 		return nil, fmt.Errorf("list the engine's namespaces: %w", err)
 	}
 	for _, m := range mounted {
-		ns, err := openNamespace(name, filepath.Join(dir, m.Name()))
+		ns, err := netns.Open(name, filepath.Join(dir, m.Name()))
 		if err != nil {
 			continue // unmounted meanwhile
 		}
-		fd, err := ns.fd()
+		fd, err := ns.FD()
 		if err == nil {
 			if id, err := c.nl.GetNetNsIdByFd(fd); err == nil && id == far {
 				return ns, nil
 			}
 		}
-		_ = ns.close()
+		_ = ns.Close()
 	}
 	return nil, fmt.Errorf("the other end of %s is in none of the %d namespaces of %s", l.Attrs().Name, len(mounted), dir)
 }

@@ -23,7 +23,7 @@ func (r *rig) mount(names ...string) {
 			}
 			continue
 		}
-		fd, err := ep.fd()
+		fd, err := ep.FD()
 		if err == nil {
 			err = os.Symlink(fmt.Sprintf("/proc/self/fd/%d", fd), path)
 		}
@@ -47,7 +47,7 @@ func TestOverlayNetns(t *testing.T) {
 			t.Errorf("checksum %t is told as %g", sum, got)
 		}
 		r.must("sandbox", bundle.Guard{Link: "vx0", MTU: 1450}, bundle.Guard{Link: "peer:server/eth0", MTU: 1450})
-		if !r.x.endpoints["sandbox"].same(r.x.endpoints["a"].namespace) {
+		if !r.x.endpoints["sandbox"].Same(r.x.endpoints["a"].Namespace) {
 			t.Error("another namespace was found")
 		}
 		r.fails("server", bundle.FaultRig, good, `"sandbox" exists already`)

@@ -74,7 +74,7 @@ func atOnce(all []*call, do func(i int)) {
 
 // probe executes the call's probes in its namespace.
 func (c *call) probe() error {
-	return c.at.withNetlink(func(h *netlink.Handle) error {
+	return c.at.WithNetlink(func(h *netlink.Handle) error {
 		c.nl = h
 		do, ok := c.step.Do.(bundle.Probes)
 		if !ok {

@@ -12,13 +12,14 @@ import (
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/computer"
+	"hookbed/driver/guest/netns"
 )
 
 func TestProbesThatMustFail(t *testing.T) {
 	r := newRig(t)
 	r.pair()
 	r.must("server", bundle.Listen{Handle: "l", Port: 5001})
-	before := r.state(r.x.endpoints["client"].namespace)
+	before := r.state(r.x.endpoints["client"].Namespace)
 	try := func(from, to string, port int, want string) bundle.Probes {
 		return bundle.Probes{Link: "eth0", Timeout: heard, Tries: []bundle.Probe{{What: "forbidden source", From: from, To: to, Port: port, Want: want}}}
 	}
@@ -28,7 +29,7 @@ func TestProbesThatMustFail(t *testing.T) {
 	r.fails("client", bundle.FaultSubject, try("198.18.1.2", "198.18.77.3", 5001, bundle.Deny), "never sent")
 	r.fails("client", bundle.FaultRig, try("here", "198.18.1.3", 5001, bundle.Deny), `source "here"`)
 	r.fails("client", bundle.FaultRig, try("198.18.1.2", "198.18.1.3", 5001, "maybe"), `"maybe"`)
-	if after := r.state(r.x.endpoints["client"].namespace); after != before {
+	if after := r.state(r.x.endpoints["client"].Namespace); after != before {
 		t.Errorf("probes left\n%s\nit was\n%s", after, before)
 	}
 }
@@ -60,7 +61,7 @@ func TestAllowedProbesAwaitTheirNeighbour(t *testing.T) {
 	r.x.answerLimit = patience
 	client, server := r.x.endpoints["client"], r.x.endpoints["server"]
 	ip := func(at *endpoint, argv ...string) (out []byte) {
-		_ = at.do(func() (err error) { out, err = exec.Command("ip", argv...).Output(); return err })
+		_ = at.Do(func() (err error) { out, err = exec.Command("ip", argv...).Output(); return err })
 		return out
 	}
 	done := make(chan struct{})
@@ -95,7 +96,7 @@ func TestDeniedProbesWaitForTheirWitness(t *testing.T) {
 func (r *rig) lateEchoes(first, second int) {
 	r.t.Helper()
 	var conns []net.PacketConn
-	err := r.x.endpoints["server"].do(func() error {
+	err := r.x.endpoints["server"].Do(func() error {
 		for _, port := range []int{first, second} {
 			conn, err := net.ListenPacket("udp4", fmt.Sprintf("%s:%d", server4, port))
 			if err != nil {
@@ -156,7 +157,7 @@ func TestSnapshot(t *testing.T) {
 
 func TestFacts(t *testing.T) {
 	r := newRig(t)
-	r.must("", bundle.Veth{Link: dataLink, Peer: "far", MTU: 1400})
+	r.must("", bundle.Veth{Link: netns.DataLink, Peer: "far", MTU: 1400})
 	f, err := r.x.facts(context.Background())
 	if err != nil {
 		t.Fatal(err)
@@ -174,7 +175,7 @@ func TestFacts(t *testing.T) {
 		t.Errorf("congestion controls are %q and %q, want %v and %v", f["congestion.usable"], f["congestion.restricted"], usable, restricted)
 	}
 	held := newRig(t)
-	held.must("", bundle.Netns{Name: "node1"}, bundle.Veth{Link: dataLink, Peer: "far", MTU: 1300})
+	held.must("", bundle.Netns{Name: "node1"}, bundle.Veth{Link: netns.DataLink, Peer: "far", MTU: 1300})
 	if f, err := held.x.facts(t.Context()); err != nil || f["link.data0.mtu"] != "1300" {
 		t.Errorf("MTU of a held node's data link is %q (%v), want 1300", f["link.data0.mtu"], err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/fault"
+	"hookbed/driver/guest/netns"
 )
 
 func doProbes(c *call, a bundle.Probes) error {
@@ -89,7 +90,7 @@ func (c *call) addSources(link string, sources []string) (remove func(*netlink.H
 				return remove, err
 			}
 		}
-		addr, err := parseAddr(netip.PrefixFrom(ip, ip.BitLen()).String())
+		addr, err := netns.ParseAddr(netip.PrefixFrom(ip, ip.BitLen()).String())
 		if err != nil {
 			return remove, fmt.Errorf("source %q: %w", from, err)
 		}

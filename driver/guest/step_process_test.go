@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/netns"
 )
 
 // heard is how long, in seconds, a probe waits that will be answered although it
@@ -294,13 +295,13 @@ func TestCgroup(t *testing.T) {
 		}
 	})
 	r := newRig(t)
-	ns, err := newNamespace(r.x.node.namespace, "client")
+	ns, err := netns.New(r.x.node.Namespace, "client")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ns.close()
+	defer ns.Close()
 	defer delete(r.x.endpoints, "client")
-	r.x.endpoints["client"] = &endpoint{namespace: ns, cgroup: group}
+	r.x.endpoints["client"] = &endpoint{Namespace: ns, cgroup: group}
 	res := r.must("client", bundle.Exec{Argv: []string{"cat", "/proc/self/cgroup"}, Timeout: 60, Out: "o"})
 	if !strings.Contains(r.raw["o"], "0::/") || !strings.Contains(r.raw["o"], filepath.Base(group)) || res.Note != "" {
 		t.Errorf("the process is in %q (note %q), want %s", r.raw["o"], res.Note, group)

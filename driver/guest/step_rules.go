@@ -78,7 +78,7 @@ func (c *call) beforeLoad(a bundle.Rules) (undo func(context.Context) error, err
 
 // measuredLoad is a load with the kernel memory that it leaves behind.
 func (c *call) measuredLoad(load func(*memoryCgroup) error) error {
-	m, err := measureMemory(c.at.enter, load)
+	m, err := measureMemory(c.at.Enter, load)
 	if m.known {
 		c.value("memory_bytes", m.bytes)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/fault"
+	"hookbed/driver/guest/netns"
 )
 
 // bundleOptions are the flags of `guest exec`.
@@ -40,7 +41,7 @@ func runBundle(ctx context.Context, out io.Writer, o bundleOptions) (err error) 
 	}
 	defer func() { err = errors.Join(err, x.undoTo(0)) }()
 	if o.private {
-		if err := mountRoot(o.root); err != nil {
+		if err := netns.MountRoot(o.root); err != nil {
 			return err
 		}
 	}

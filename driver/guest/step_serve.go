@@ -14,6 +14,7 @@ import (
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/fault"
+	"hookbed/driver/guest/netns"
 )
 
 // session is one conversation with a driver.
@@ -167,7 +168,7 @@ func (s *session) hello(h bundle.Hello) bundle.Reply {
 		return failed(fault.Unsupported("step language version %d is not spoken here, only %d", h.Schema, bundle.Schema))
 	}
 	if s.private {
-		if err := mountRoot(h.EndpointRoot); err != nil {
+		if err := netns.MountRoot(h.EndpointRoot); err != nil {
 			return failed(err)
 		}
 	}

@@ -49,7 +49,7 @@ func (c *call) readLink(a bundle.LinkCounter) (counters, error) {
 	got := counters{"rx_packets": s.RxPackets, "rx_bytes": s.RxBytes, "tx_packets": s.TxPackets, "tx_bytes": s.TxBytes}
 	count := func() error { return got.addFragments() }
 	if a.Outer {
-		return got, c.x.node.do(count)
+		return got, c.x.node.Do(count)
 	}
 	return got, count()
 }

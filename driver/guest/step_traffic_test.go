@@ -35,7 +35,7 @@ func TestProbesOfEveryProtocol(t *testing.T) {
 			r.pair6()
 			r.must("server", bundle.Listen{Handle: "l", Port: 5001})
 			r.output("server", tool, "-A", "INPUT", "-s", who[1], "-j", "DROP")
-			before := r.state(r.x.endpoints["client"].namespace)
+			before := r.state(r.x.endpoints["client"].Namespace)
 			var tries []bundle.Probe
 			for _, proto := range []string{"", bundle.TCP, bundle.UDP, bundle.ICMP} {
 				for _, size := range []int{0, 1000, 4000, 60000} {
@@ -51,7 +51,7 @@ func TestProbesOfEveryProtocol(t *testing.T) {
 			if n := float64(len(tries) / 2); got["allowed"] != n || got["denied"] != n {
 				t.Errorf("counted %v, want %g each", got, n)
 			}
-			if after := r.state(r.x.endpoints["client"].namespace); after != before {
+			if after := r.state(r.x.endpoints["client"].Namespace); after != before {
 				t.Errorf("probes left\n%s\nit was\n%s", after, before)
 			}
 			fragments := r.output("server", "sh", "-c", "cat /proc/net/snmp /proc/net/snmp6 | grep -A1 -E '^Ip: |Ip6ReasmOKs'")
@@ -124,7 +124,7 @@ func TestDatagramsRefusedByAnAdministrator(t *testing.T) {
 func (r *rig) connect(to string) net.Conn {
 	r.t.Helper()
 	var conn net.Conn
-	err := r.x.endpoints["client"].do(func() (err error) {
+	err := r.x.endpoints["client"].Do(func() (err error) {
 		conn, err = net.DialTimeout("tcp", to, patience)
 		return err
 	})
@@ -181,7 +181,7 @@ func TestFlow(t *testing.T) {
 			r := newRig(t)
 			r.pair6()
 			r.must("server", bundle.Listen{Handle: "l", Port: 5001})
-			client := r.x.endpoints["client"].namespace
+			client := r.x.endpoints["client"].Namespace
 			before := r.state(client)
 			r.x.undo.mark()
 			open := bundle.Flow{Handle: "f", Op: bundle.FlowOpen, Link: "eth0", From: who[1], To: who[2], Port: 5001, Timeout: heard}
@@ -219,7 +219,7 @@ func TestFlow(t *testing.T) {
 func TestFlowFailures(t *testing.T) {
 	r := newRig(t)
 	r.pair()
-	before := r.state(r.x.endpoints["client"].namespace)
+	before := r.state(r.x.endpoints["client"].Namespace)
 	open := bundle.Flow{Handle: "f", Op: bundle.FlowOpen, Link: "eth0", From: stranger4, To: server4, Port: 5001, Timeout: heard}
 	r.fails("client", bundle.FaultSubject, open, "open flow: 198.19.0.7 -> 198.18.1.3:5001 was let through and reset")
 	r.output("server", "iptables-legacy", "-A", "INPUT", "-j", "DROP")
@@ -227,7 +227,7 @@ func TestFlowFailures(t *testing.T) {
 	brief.Timeout = 0.2
 	r.fails("client", bundle.FaultSubject, brief, "denied (no answer)")
 	r.output("server", "iptables-legacy", "-F", "INPUT")
-	if after := r.state(r.x.endpoints["client"].namespace); after != before {
+	if after := r.state(r.x.endpoints["client"].Namespace); after != before {
 		t.Errorf("a flow that did not open left\n%s\nit was\n%s", after, before)
 	}
 	r.fails("client", bundle.FaultRig, bundle.Flow{Handle: "f", Op: bundle.FlowCheck}, `no flow "f" is open`)

@@ -8,6 +8,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"hookbed/driver/guest/fault"
+	"hookbed/driver/guest/netns"
 )
 
 // undoing is what an undo has at hand: it runs on a thread in the namespace
@@ -19,7 +20,7 @@ type undoing struct {
 
 type undoEntry struct {
 	what string
-	at   *namespace
+	at   *netns.Namespace
 	act  func(undoing) error
 }
 
@@ -65,5 +66,5 @@ func (s *undoStack) undoTo(ctx context.Context, n int) error {
 }
 
 func (e undoEntry) run(ctx context.Context) error {
-	return e.at.withNetlink(func(h *netlink.Handle) error { return e.act(undoing{ctx, h}) })
+	return e.at.WithNetlink(func(h *netlink.Handle) error { return e.act(undoing{ctx, h}) })
 }

@@ -43,7 +43,7 @@ func TestVxlan(t *testing.T) {
 		t.Run(fmt.Sprint("checksum ", sum), func(t *testing.T) {
 			r := newRig(t)
 			r.tunnel(sum, false)
-			l := linkOf(t, r.x.endpoints["a"].namespace, "vx0")
+			l := linkOf(t, r.x.endpoints["a"].Namespace, "vx0")
 			if l.MTU != 1450 || l.HardwareAddr.String() != macOf(0) {
 				t.Errorf("MTU %d, address %s", l.MTU, l.HardwareAddr)
 			}
@@ -173,9 +173,9 @@ func (r *rig) sendOuter(vni uint32, f bundle.Frame) {
 		r.t.Fatal(err)
 	}
 	header := binary.BigEndian.AppendUint32([]byte{0x08, 0, 0, 0}, vni<<8)
-	rx := func() uint64 { return linkOf(r.t, r.x.endpoints["b"].namespace, "vx0").Statistics.RxPackets }
+	rx := func() uint64 { return linkOf(r.t, r.x.endpoints["b"].Namespace, "vx0").Statistics.RxPackets }
 	before := rx()
-	err = r.x.endpoints["a"].withNetlink(func(*netlink.Handle) error {
+	err = r.x.endpoints["a"].WithNetlink(func(*netlink.Handle) error {
 		c, err := net.Dial("udp4", nodeOf(1)+":4789")
 		if err != nil {
 			return err

@@ -1,4 +1,4 @@
-package main
+package netns
 
 import (
 	"encoding/json"
@@ -23,11 +23,11 @@ const hostFactsEnv = "HOOKBED_HOST_SYSCTLS"
 // which global sysctls can still be read when they count.
 const hostNetEnv = "HOOKBED_HOST_NETNS"
 
-// isolate puts the whole process into network and mount namespaces of its own.
+// Isolate puts the whole process into network and mount namespaces of its own.
 // Go cannot move all threads of a process, so the calling thread is moved and
 // the program started anew on it, with the same PID. Outside it does not
 // return unless it fails; inside it finishes the namespaces.
-func isolate() error {
+func Isolate() error {
 	if os.Getenv(hostFactsEnv) != "" {
 		return furnish()
 	}
@@ -36,7 +36,7 @@ func isolate() error {
 	if err != nil {
 		return fmt.Errorf("open network namespace outside: %w", err)
 	}
-	env, err := envOfOutside(outside)
+	env, err := EnvOfOutside(outside)
 	if err != nil {
 		return err
 	}
@@ -51,10 +51,10 @@ func isolate() error {
 	return fmt.Errorf("start %s anew: %w", self, err)
 }
 
-// envOfOutside is what a helper in namespaces of its own has in its environment: the
+// EnvOfOutside is what a helper in namespaces of its own has in its environment: the
 // global sysctls as the calling thread reads them, and the number of the descriptor
 // under which the helper has the network namespace outside.
-func envOfOutside(fd int) ([]string, error) {
+func EnvOfOutside(fd int) ([]string, error) {
 	facts := map[string]string{}
 	sysfs.SysctlFacts(facts, sysfs.GlobalSysctls())
 	data, err := json.Marshal(facts)
@@ -72,12 +72,12 @@ func furnish() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
-	return loopbackUp()
+	return LoopbackUp()
 }
 
-// hostSysctls are the machine's global sysctls: handed down when the process
+// HostSysctls are the machine's global sysctls: handed down when the process
 // is isolated, read here otherwise.
-func hostSysctls() map[string]string {
+func HostSysctls() map[string]string {
 	f := map[string]string{}
 	if text := os.Getenv(hostFactsEnv); text != "" {
 		if json.Unmarshal([]byte(text), &f) == nil {
@@ -94,19 +94,19 @@ func outsideFD() (int, bool) {
 	return fd, err == nil
 }
 
-// openOutside opens the network namespace in which the helper was started: that outside,
+// OpenOutside opens the network namespace in which the helper was started: that outside,
 // if the process is isolated.
-func openOutside() (*namespace, error) {
+func OpenOutside() (*Namespace, error) {
 	path := "/proc/self/ns/net"
 	if fd, ok := outsideFD(); ok {
 		path = fmt.Sprintf("/proc/self/fd/%d", fd)
 	}
-	return openNamespace("of the machine", path)
+	return Open("of the machine", path)
 }
 
-// mountRoot mounts in an endpoint root file system what processes expect
+// MountRoot mounts in an endpoint root file system what processes expect
 // there. Only for a private mount namespace, with which the mounts go away.
-func mountRoot(root string) error {
+func MountRoot(root string) error {
 	if root == "" || filepath.Clean(root) == "/" {
 		return nil
 	}

@@ -1,17 +1,17 @@
-package main
+package netns
 
 import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// dataLink is the name of a node's data link in the node, by convention of the lab.
-const dataLink = "data0"
+// DataLink is the name of a node's data link in the node, by convention of the lab.
+const DataLink = "data0"
 
-// parseAddr reads an address in CIDR form, to be usable as soon as it is added:
+// ParseAddr reads an address in CIDR form, to be usable as soon as it is added:
 // IPv6 would otherwise first listen for a second or two whether somebody else
 // has it.
-func parseAddr(cidr string) (*netlink.Addr, error) {
+func ParseAddr(cidr string) (*netlink.Addr, error) {
 	addr, err := netlink.ParseAddr(cidr)
 	if err != nil {
 		return nil, err

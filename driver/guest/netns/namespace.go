@@ -1,4 +1,4 @@
-package main
+package netns
 
 import (
 	"fmt"
@@ -11,29 +11,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// namespace is a network namespace kept by its file descriptor.
-type namespace struct {
+// Namespace is a network namespace kept by its file descriptor.
+type Namespace struct {
 	name string // endpoint, or "" for the node's own
-	file *os.File
+	File *os.File
 }
 
-// currentNamespace opens the network namespace of the calling thread.
-func currentNamespace(name string) (*namespace, error) {
-	return openNamespace(name, "/proc/thread-self/ns/net")
+// Current opens the network namespace of the calling thread.
+func Current(name string) (*Namespace, error) {
+	return Open(name, "/proc/thread-self/ns/net")
 }
 
-func openNamespace(name, path string) (*namespace, error) {
+func Open(name, path string) (*Namespace, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("open network namespace %q: %w", name, err)
 	}
-	return &namespace{name: name, file: f}, nil
+	return &Namespace{name: name, File: f}, nil
 }
 
-// fd is the namespace's descriptor; an error wraps os.ErrClosed once it was
+// FD is the namespace's descriptor; an error wraps os.ErrClosed once it was
 // dropped.
-func (n *namespace) fd() (int, error) {
-	c, err := n.file.SyscallConn()
+func (n *Namespace) FD() (int, error) {
+	c, err := n.File.SyscallConn()
 	if err != nil {
 		return -1, fmt.Errorf("network namespace %q: %w", n.name, err)
 	}
@@ -44,19 +44,19 @@ func (n *namespace) fd() (int, error) {
 	return fd, nil
 }
 
-// close drops the descriptor; the namespace lives on where something else is in it.
-func (n *namespace) close() error { return n.file.Close() }
+// Close drops the descriptor; the namespace lives on where something else is in it.
+func (n *Namespace) Close() error { return n.File.Close() }
 
-// same reports whether two descriptors are of one namespace.
-func (n *namespace) same(other *namespace) bool {
-	a, err := n.file.Stat()
-	b, err2 := other.file.Stat()
+// Same reports whether two descriptors are of one namespace.
+func (n *Namespace) Same(other *Namespace) bool {
+	a, err := n.File.Stat()
+	b, err2 := other.File.Stat()
 	return err == nil && err2 == nil && os.SameFile(a, b)
 }
 
-// enter moves the calling thread, which must be locked, into the namespace.
-func (n *namespace) enter() error {
-	fd, err := n.fd()
+// Enter moves the calling thread, which must be locked, into the namespace.
+func (n *Namespace) Enter() error {
+	fd, err := n.FD()
 	if err != nil {
 		return err
 	}
@@ -66,11 +66,11 @@ func (n *namespace) enter() error {
 	return nil
 }
 
-// do runs fn on a thread of its own inside the namespace. The thread returns
+// Do runs fn on a thread of its own inside the namespace. The thread returns
 // to where it was; when it cannot, it ends instead of being used again. A
 // panic of fn comes back as an error, because a helper that dies undoes
 // nothing.
-func (n *namespace) do(fn func() error) error {
+func (n *Namespace) Do(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		var err error
@@ -87,44 +87,44 @@ func (n *namespace) do(fn func() error) error {
 }
 
 // visit runs fn in n and unlocks the thread only if it is home again.
-func visit(n *namespace, fn func() error) error {
-	home, err := currentNamespace("home")
+func visit(n *Namespace, fn func() error) error {
+	home, err := Current("home")
 	if err != nil {
 		return err
 	}
-	defer home.close()
-	if err := n.enter(); err != nil {
+	defer home.Close()
+	if err := n.Enter(); err != nil {
 		runtime.UnlockOSThread()
 		return err
 	}
 	err = fn()
-	if home.enter() == nil {
+	if home.Enter() == nil {
 		runtime.UnlockOSThread()
 	}
 	return err
 }
 
-// newNamespace makes an anonymous network namespace with loopback up.
-func newNamespace(from *namespace, name string) (*namespace, error) {
-	var ns *namespace
-	err := from.do(func() error {
+// New makes an anonymous network namespace with loopback up.
+func New(from *Namespace, name string) (*Namespace, error) {
+	var ns *Namespace
+	err := from.Do(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("make network namespace %q: %w", name, err)
 		}
 		var err error
-		if ns, err = currentNamespace(name); err != nil {
+		if ns, err = Current(name); err != nil {
 			return err
 		}
-		return loopbackUp()
+		return LoopbackUp()
 	})
 	if err != nil && ns != nil {
-		_ = ns.close()
+		_ = ns.Close()
 	}
 	return ns, err
 }
 
-// loopbackUp sets lo up in the calling thread's namespace.
-func loopbackUp() error {
+// LoopbackUp sets lo up in the calling thread's namespace.
+func LoopbackUp() error {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("open netlink: %w", err)
@@ -140,10 +140,10 @@ func loopbackUp() error {
 	return nil
 }
 
-// withNetlink runs fn with a netlink socket of the namespace, on a thread in
+// WithNetlink runs fn with a netlink socket of the namespace, on a thread in
 // it.
-func (n *namespace) withNetlink(fn func(*netlink.Handle) error) error {
-	return n.do(func() error {
+func (n *Namespace) WithNetlink(fn func(*netlink.Handle) error) error {
+	return n.Do(func() error {
 		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 		if err != nil {
 			return fmt.Errorf("open netlink: %w", err)

@@ -23,6 +23,7 @@ import (
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/netns"
+	"hookbed/driver/guest/proc"
 	"hookbed/driver/guest/sysfs"
 	"hookbed/driver/marker"
 )
@@ -40,7 +41,7 @@ const (
 	// the lock seconds after its directory was made.
 	staleRun = time.Hour
 	// helperEnd is how long the helper has to undo everything.
-	helperEnd = undoLimit + 10*time.Second
+	helperEnd = proc.UndoLimit + 10*time.Second
 	lockPoll  = 200 * time.Millisecond
 )
 
@@ -273,11 +274,11 @@ func (a *agent) loadBridgeNetfilter() error {
 	if _, err := os.Stat(bridgeSwitches); err == nil {
 		return nil
 	}
-	if err := modprobe(context.Background(), "br_netfilter"); err != nil {
+	if err := proc.Modprobe(context.Background(), "br_netfilter"); err != nil {
 		return fmt.Errorf("load br_netfilter: %w", err)
 	}
 	a.then(func() error {
-		if err := modprobe(context.Background(), "-r", "br_netfilter"); err != nil {
+		if err := proc.Modprobe(context.Background(), "-r", "br_netfilter"); err != nil {
 			return fmt.Errorf("unload br_netfilter: %w", err)
 		}
 		return nil

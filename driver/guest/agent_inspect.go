@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/guest/fault"
+	"hookbed/driver/guest/proc"
 	"hookbed/driver/guest/sysfs"
 )
 
@@ -51,7 +52,7 @@ func bridgeNetfilter() string {
 	if sysfs.Exists(bridgeSwitches) {
 		return "loaded"
 	}
-	if err := modprobe(context.Background(), "-n", "-q", "br_netfilter"); err == nil {
+	if err := proc.Modprobe(context.Background(), "-n", "-q", "br_netfilter"); err == nil {
 		return "module"
 	}
 	return "missing"

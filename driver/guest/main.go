@@ -22,6 +22,7 @@ import (
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/netns"
+	"hookbed/driver/guest/proc"
 )
 
 func main() {
@@ -74,7 +75,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 		return inspect(ctx, args[1:], out)
 	case "version":
 		return printVersion(out)
-	case firstProcessCommand:
+	case proc.FirstProcessCommand:
 		return runFirstProcess(args[1:])
 	default:
 		return usage("unknown command %q\n%s", args[0], usageText)
@@ -84,9 +85,9 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 // runFirstProcess is what the helper starts as the first process of a PID namespace.
 func runFirstProcess(args []string) error {
 	if os.Getpid() != 1 || len(args) > 1 {
-		return usage("%s is started by the helper itself", firstProcessCommand)
+		return usage("%s is started by the helper itself", proc.FirstProcessCommand)
 	}
-	return firstProcess(strings.Join(args, ""))
+	return proc.FirstProcess(strings.Join(args, ""))
 }
 
 // runServe is `guest serve`.

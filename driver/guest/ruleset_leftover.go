@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"hookbed/driver/guest/proc"
 )
 
 // leftovers are the base chains that iptables-nft had in the table "filter" of
@@ -24,7 +26,7 @@ func noteLeftovers(ctx context.Context, tool string) (before leftovers, note str
 	if family == "" {
 		return leftovers{}, "", nil
 	}
-	if _, err := lookIn("", toolNft); err != nil {
+	if _, err := proc.LookIn("", toolNft); err != nil {
 		return leftovers{}, fmt.Sprintf("empty chains of %s stay: %v", tool, err), nil
 	}
 	before, err = listLeftovers(ctx, family)

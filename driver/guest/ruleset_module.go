@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/guest/fault"
+	"hookbed/driver/guest/proc"
 )
 
 // legacyTable is the kernel module of the table "filter" of iptables-legacy, ""
@@ -29,7 +30,7 @@ func loadLegacyTable(ctx context.Context, tool string) (legacyTable, error) {
 	if _, err := os.Stat("/sys/module/" + module); err == nil {
 		return "", nil
 	}
-	if err := modprobe(ctx, module); err != nil {
+	if err := proc.Modprobe(ctx, module); err != nil {
 		return "", fault.Unsupported("load module %s: %w", module, err)
 	}
 	return legacyTable(module), nil

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/guest/fault"
+	"hookbed/driver/guest/proc"
 )
 
 // ruleToolLimit bounds one call of a rule-set tool; 10 000 rules through
@@ -80,7 +81,7 @@ func runTool(ctx context.Context, argv []string, input []byte) ([]byte, error) {
 func runToolIn(ctx context.Context, in *memoryCgroup, argv []string, input []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, ruleToolLimit)
 	defer cancel()
-	path, err := lookIn("", argv[0])
+	path, err := proc.LookIn("", argv[0])
 	if err != nil {
 		return nil, fault.Unsupported("%w", err)
 	}
@@ -89,9 +90,9 @@ func runToolIn(ctx context.Context, in *memoryCgroup, argv []string, input []byt
 		return nil, err
 	}
 	defer stdout.Close()
-	stderr := &tail{limit: 2048}
+	stderr := &proc.Tail{Limit: 2048}
 	cmd := exec.CommandContext(ctx, path, argv[1:]...)
-	cmd.Env = processEnv()
+	cmd.Env = proc.ProcessEnv()
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), stdout, stderr
 	cmd.WaitDelay = time.Second
 	// A Ctrl-C at the terminal must not end the tool in the middle of an undo.

@@ -17,6 +17,7 @@ import (
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/netns"
+	"hookbed/driver/guest/proc"
 )
 
 // A sealed guest has no network and no disk: this helper is its first process,
@@ -50,7 +51,7 @@ func seal(ctx context.Context) error {
 	}
 	// Garbage is collected between workloads only (settle).
 	debug.SetGCPercent(-1)
-	debug.SetMemoryLimit(quietLimit)
+	debug.SetMemoryLimit(proc.QuietLimit)
 	data, err := os.ReadFile(bundle.SealedBlock)
 	if err != nil {
 		return fmt.Errorf("read block: %w", err)
@@ -338,7 +339,7 @@ func settle() {
 		time.Sleep(lookEvery)
 		now := busySeconds()
 		quiet++
-		if now > before+1.5/userHZ {
+		if now > before+1.5/proc.UserHZ {
 			quiet = 0
 		}
 		before = now
@@ -352,7 +353,7 @@ func busySeconds() float64 {
 		return 0
 	}
 	busy := 0.0
-	for state, s := range parseCPU(string(data)) {
+	for state, s := range proc.ParseCPU(string(data)) {
 		if state != "idle" && state != "iowait" {
 			busy += s
 		}

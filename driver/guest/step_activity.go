@@ -9,18 +9,19 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/proc"
 )
 
 func doSnapshot(c *call, a bundle.Snapshot) error {
 	if a.Out == "" {
 		return errors.New("snapshot without a file name")
 	}
-	act, err := readActivity()
+	act, err := proc.ReadActivity()
 	if err != nil {
 		return err
 	}
 	if !c.x.quiet {
-		if act.MonoNano, err = nanoseconds(unix.CLOCK_MONOTONIC); err != nil {
+		if act.MonoNano, err = proc.Nanoseconds(unix.CLOCK_MONOTONIC); err != nil {
 			return err
 		}
 		if data, err := os.ReadFile(bundle.PressureFile); err == nil { // not every kernel has it
@@ -41,7 +42,7 @@ func tellClock() bundle.Reply {
 	var at [3]int64
 	var err error
 	for i, clock := range []int32{unix.CLOCK_MONOTONIC, unix.CLOCK_REALTIME, unix.CLOCK_MONOTONIC} {
-		if at[i], err = nanoseconds(clock); err != nil {
+		if at[i], err = proc.Nanoseconds(clock); err != nil {
 			return failed(err)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/fault"
+	"hookbed/driver/guest/proc"
 )
 
 // linkHook is a hook at which several programs run in a row, each attached by
@@ -98,7 +99,7 @@ func doNetkit(c *call, a bundle.Netkit) error {
 	return c.bringUp(a.Link, a.Peer, far)
 }
 
-func netkitSpec(a bundle.Netkit, far *endpoint) (*netlink.Netkit, error) {
+func netkitSpec(a bundle.Netkit, far *proc.Endpoint) (*netlink.Netkit, error) {
 	near, peer := netlink.NewLinkAttrs(), netlink.NewLinkAttrs()
 	near.Name, near.MTU = a.Link, a.MTU
 	peer.Name, peer.MTU = a.Peer, a.MTU

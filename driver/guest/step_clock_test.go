@@ -8,12 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/proc"
 )
 
 // TestTellClock: both clocks are told as they are between question and answer.
 func TestTellClock(t *testing.T) {
 	read := func() (mono, realtime int64) {
-		mono, err := nanoseconds(unix.CLOCK_MONOTONIC)
+		mono, err := proc.Nanoseconds(unix.CLOCK_MONOTONIC)
 		if err != nil {
 			t.Fatal(err)
 		}

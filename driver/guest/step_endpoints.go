@@ -9,6 +9,7 @@ import (
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/netns"
+	"hookbed/driver/guest/proc"
 )
 
 func doNetns(c *call, a bundle.Netns) error {
@@ -19,7 +20,7 @@ func doNetns(c *call, a bundle.Netns) error {
 	if err != nil {
 		return err
 	}
-	c.x.endpoints[a.Name] = &endpoint{Namespace: ns, root: c.x.root}
+	c.x.endpoints[a.Name] = &proc.Endpoint{Namespace: ns, Root: c.x.root}
 	c.undoHere("drop namespace "+a.Name, func(undoing) error {
 		delete(c.x.endpoints, a.Name)
 		return ns.Close()
@@ -33,7 +34,7 @@ func (x *executor) bind(b bundle.Bind) error {
 		return errors.New("bind: endpoint without a name")
 	}
 	if old, ok := x.endpoints[b.Endpoint]; ok {
-		if old.root == x.root {
+		if old.Root == x.root {
 			return fmt.Errorf("bind %q: a bare namespace has that name", b.Endpoint)
 		}
 		_ = old.Close()
@@ -47,7 +48,7 @@ func (x *executor) bind(b bundle.Bind) error {
 	if err != nil {
 		return fmt.Errorf("bind %q to process %d: %w", b.Endpoint, b.PID, err)
 	}
-	x.endpoints[b.Endpoint] = &endpoint{Namespace: ns, root: dir + "/root", cgroup: cgroupOf(dir)}
+	x.endpoints[b.Endpoint] = &proc.Endpoint{Namespace: ns, Root: dir + "/root", Cgroup: cgroupOf(dir)}
 	return nil
 }
 
@@ -74,7 +75,7 @@ func cgroupOf(dir string) string {
 }
 
 // endpointOf resolves the In of a step.
-func (x *executor) endpointOf(in string) (*endpoint, error) {
+func (x *executor) endpointOf(in string) (*proc.Endpoint, error) {
 	if in == "" {
 		return x.node, nil
 	}

@@ -12,19 +12,20 @@ import (
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/fault"
 	"hookbed/driver/guest/netns"
+	"hookbed/driver/guest/proc"
 )
 
 // executor acts on one node and remembers how to undo it. It serves one
 // request at a time.
 type executor struct {
-	node      *endpoint
+	node      *proc.Endpoint
 	root      string // EndpointRoot of Hello
 	blobs     string // directory of files by SHA-256
 	named     bool   // files may also lie there under their own names
 	machine   bool   // Machine of Hello
 	quiet     bool   // of a sealed guest: nothing is looked at that virtual time has no use for
 	handlers  map[string]handler
-	endpoints map[string]*endpoint
+	endpoints map[string]*proc.Endpoint
 	undo      undoStack
 	objects   map[string]*ebpf.Collection
 	servers   map[string]func(context.Context) error // ends a Start or Listen
@@ -32,7 +33,7 @@ type executor struct {
 	sniffers  map[string]*sniffer
 	mounted   string // directory of the engine's network namespaces
 	snapshots map[string]counters
-	launcher  launcher
+	launcher  proc.Launcher
 	external  external
 	jit       func() (map[string]string, error) // reads the machine's state of the JIT compiler
 
@@ -46,9 +47,9 @@ func newExecutor() (*executor, error) {
 		return nil, err
 	}
 	return &executor{
-		node:      &endpoint{Namespace: ns},
+		node:      &proc.Endpoint{Namespace: ns},
 		handlers:  handlers(),
-		endpoints: map[string]*endpoint{},
+		endpoints: map[string]*proc.Endpoint{},
 		objects:   map[string]*ebpf.Collection{},
 		servers:   map[string]func(context.Context) error{},
 		flows:     map[string]*sourcedFlow{},
@@ -67,7 +68,7 @@ type call struct {
 	ctx    context.Context
 	x      *executor
 	step   bundle.Step
-	at     *endpoint
+	at     *proc.Endpoint
 	nl     *netlink.Handle
 	files  map[string]bundle.File
 	result *bundle.StepResult
@@ -203,11 +204,11 @@ func (x *executor) execute(ctx context.Context, step bundle.Step, files map[stri
 // undoTo undoes back to a mark within undoLimit. Undoing everything also ends
 // whatever process an endpoint left behind.
 func (x *executor) undoTo(n int) error {
-	ctx, cancel := context.WithTimeout(context.Background(), undoLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), proc.UndoLimit)
 	defer cancel()
 	err := x.undo.undoTo(ctx, n)
 	if n == 0 {
-		x.launcher.close()
+		x.launcher.Close()
 	}
 	return err
 }

@@ -19,6 +19,7 @@ import (
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/netns"
+	"hookbed/driver/guest/proc"
 )
 
 // rig is an executor whose node is a network namespace made for the test.
@@ -114,7 +115,7 @@ func (r *rig) awaitCounter(in string, from bundle.Counter, ok func(map[string]fl
 // retransmitted is how many segments an endpoint's TCP has sent once more.
 func (r *rig) retransmitted(in string) float64 {
 	r.t.Helper()
-	return float64(parseSNMP(r.output(in, "cat", "/proc/net/snmp"), "Tcp")["RetransSegs"])
+	return float64(proc.ParseSNMP(r.output(in, "cat", "/proc/net/snmp"), "Tcp")["RetransSegs"])
 }
 
 // fails runs an action that must fail with a fault and a message containing

@@ -14,6 +14,7 @@ import (
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/fault"
+	"hookbed/driver/guest/proc"
 )
 
 // programLimit bounds a Program that sets no limit of its own: 10 000 rules take
@@ -22,14 +23,14 @@ const programLimit = 120.0
 
 // external is where the filters of other projects run, and those of them that stay.
 type external struct {
-	root      string     // Hello.PeersRoot
-	container *container // of the present setup, nil before its first Program
-	daemons   map[string]*process
+	root      string          // Hello.PeersRoot
+	container *proc.Container // of the present setup, nil before its first Program
+	daemons   map[string]*proc.Process
 	adopted   map[string]bool // handles of objects that AdoptBPF filed
 }
 
 // needContainer is the container of the present setup.
-func (c *call) needContainer() (*container, error) {
+func (c *call) needContainer() (*proc.Container, error) {
 	p := &c.x.external
 	if p.container != nil {
 		return p.container, nil
@@ -37,14 +38,14 @@ func (c *call) needContainer() (*container, error) {
 	if p.root == "" {
 		return nil, errors.New("the session named no root file system of external programs")
 	}
-	r, err := openContainer(c.at.Namespace, p.root)
+	r, err := proc.OpenContainer(c.at.Namespace, p.root)
 	if err != nil {
 		return nil, fmt.Errorf("open the container of external programs in %s: %w", p.root, err)
 	}
 	p.container = r
 	c.undoHere("container of external programs", func(undoing) error {
 		p.container = nil
-		return r.close()
+		return r.Close()
 	})
 	return r, nil
 }
@@ -75,9 +76,9 @@ func (c *call) run(ctx context.Context, p bundle.Program) (string, error) {
 		return "", err
 	}
 	defer clean()
-	out, errTail := &head{limit: rawLimit}, &tail{limit: tailLimit}
-	job.program.stdout, job.program.stderr = out, errTail
-	proc, err := c.x.launcher.start(job.at, job.program)
+	out, errTail := &proc.Head{Limit: rawLimit}, &proc.Tail{Limit: proc.TailLimit}
+	job.program.Stdout, job.program.Stderr = out, errTail
+	proc, err := c.x.launcher.Start(job.at, job.program)
 	if err != nil {
 		return "", refusedScript(p, err)
 	}
@@ -94,12 +95,12 @@ func (c *call) run(ctx context.Context, p bundle.Program) (string, error) {
 		return "", err
 	case !ended:
 		return "", fault.Subject("%s: not finished after %g s: %s", p, limit, said)
-	case proc.err == nil:
-		return string(out.data), nil
+	case proc.Err == nil:
+		return string(out.Data), nil
 	case lackedFeature(said) != "":
-		return "", fault.Unsupported("kernel %s lacks %s: %s: %w: %s", fault.KernelRelease(), lackedFeature(said), p, proc.err, said)
+		return "", fault.Unsupported("kernel %s lacks %s: %s: %w: %s", fault.KernelRelease(), lackedFeature(said), p, proc.Err, said)
 	}
-	return "", fault.Subject("%s: %w: %s", p, proc.err, said)
+	return "", fault.Subject("%s: %w: %s", p, proc.Err, said)
 }
 
 // refusedScript blames a script that the kernel does not execute: it has no first
@@ -120,8 +121,8 @@ func refusedScript(p bundle.Program, err error) error {
 
 // job is a program with the endpoint in which it runs.
 type job struct {
-	at      *endpoint
-	program program
+	at      *proc.Endpoint
+	program proc.Program
 }
 
 // prepare readies the files and the endpoint of a program. clean removes the files.
@@ -133,15 +134,15 @@ func (c *call) prepare(p bundle.Program) (j job, clean func(), err error) {
 			return j, clean, err
 		}
 		clean = func() { _ = os.RemoveAll(dir) }
-		j.at = &endpoint{Namespace: c.at.Namespace}
-		j.program = program{argv: append([]string{filepath.Join(dir, filepath.Base(p.Script))}, p.Argv...), dir: dir}
+		j.at = &proc.Endpoint{Namespace: c.at.Namespace}
+		j.program = proc.Program{Argv: append([]string{filepath.Join(dir, filepath.Base(p.Script))}, p.Argv...), Dir: dir}
 	} else {
 		r, err := c.needContainer()
 		if err != nil {
 			return j, clean, err
 		}
-		j.at = &endpoint{Namespace: c.at.Namespace, root: c.x.external.root, container: r}
-		j.program = program{argv: slices.Clone(p.Argv)}
+		j.at = &proc.Endpoint{Namespace: c.at.Namespace, Root: c.x.external.root, Container: r}
+		j.program = proc.Program{Argv: slices.Clone(p.Argv)}
 	}
 	if err := c.complete(p, dir, &j.program); err != nil {
 		clean()
@@ -151,20 +152,20 @@ func (c *call) prepare(p bundle.Program) (j job, clean func(), err error) {
 }
 
 // complete replaces the placeholders of a program's texts, and opens its input.
-func (c *call) complete(p bundle.Program, dir string, to *program) error {
-	for i, arg := range to.argv {
+func (c *call) complete(p bundle.Program, dir string, to *proc.Program) error {
+	for i, arg := range to.Argv {
 		text, err := c.linkText(arg)
 		if err != nil {
 			return err
 		}
-		to.argv[i] = strings.ReplaceAll(text, "{dir}", dir)
+		to.Argv[i] = strings.ReplaceAll(text, "{dir}", dir)
 	}
 	for key, value := range p.Env {
 		text, err := c.linkText(value)
 		if err != nil {
 			return err
 		}
-		to.env = append(to.env, key+"="+strings.ReplaceAll(text, "{dir}", dir))
+		to.Env = append(to.Env, key+"="+strings.ReplaceAll(text, "{dir}", dir))
 	}
 	if p.Stdin == "" {
 		return nil
@@ -174,7 +175,7 @@ func (c *call) complete(p bundle.Program, dir string, to *program) error {
 		return err
 	}
 	text, err := c.linkText(string(data))
-	to.stdin = strings.NewReader(text)
+	to.Stdin = strings.NewReader(text)
 	return err
 }
 
@@ -205,25 +206,25 @@ func doDaemon(c *call, a bundle.Daemon) error {
 	if err != nil {
 		return err
 	}
-	out := &tail{limit: tailLimit}
-	j.program.stdout, j.program.stderr = out, out
-	p, err := c.x.launcher.start(j.at, j.program)
+	out := &proc.Tail{Limit: proc.TailLimit}
+	j.program.Stdout, j.program.Stderr = out, out
+	p, err := c.x.launcher.Start(j.at, j.program)
 	if err != nil {
 		return err
 	}
 	if c.x.external.daemons == nil {
-		c.x.external.daemons = map[string]*process{}
+		c.x.external.daemons = map[string]*proc.Process{}
 	}
 	c.x.external.daemons[a.Handle] = p
 	c.keepServer(a.Handle, func(ctx context.Context) error {
 		delete(c.x.external.daemons, a.Handle)
-		return p.end(ctx)
+		return p.End(ctx)
 	})
-	err = awaitSocket(c.ctx, p, a.Socket)
+	err = proc.AwaitSocket(c.ctx, p, a.Socket)
 	if err == nil || c.ctx.Err() != nil {
 		return err
 	}
-	_ = p.end(c.ctx) // so that its output is complete
+	_ = p.End(c.ctx) // so that its output is complete
 	said := strings.TrimSpace(out.String())
 	if strings.Contains(said, lacksFunction) {
 		return fault.LacksFeature("start "+a.Argv[0], a.Argv[0], "6.6", fmt.Errorf("%w: %s", err, said))

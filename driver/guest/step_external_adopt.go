@@ -17,6 +17,7 @@ import (
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/fault"
+	"hookbed/driver/guest/proc"
 )
 
 func doAdoptBPF(c *call, a bundle.AdoptBPF) error {
@@ -71,14 +72,14 @@ func (c *call) adopt(a bundle.AdoptBPF) (*ebpf.Collection, error) {
 	case a.Daemon != "" && a.Pins != "" || a.Daemon == "" && a.Pins == "":
 		err = errors.New("adopt: exactly one of daemon and pins must be set")
 	case a.Pins != "":
-		var r *container
+		var r *proc.Container
 		if r, err = c.needContainer(); err == nil {
-			err = adoptPinned(coll, r.path(a.Pins))
+			err = adoptPinned(coll, r.Path(a.Pins))
 		}
 	case daemon == nil:
 		err = fmt.Errorf("no daemon %q runs", a.Daemon)
 	default:
-		err = adoptHeld(coll, daemon.pid)
+		err = adoptHeld(coll, daemon.PID)
 	}
 	if err == nil && len(coll.Programs) == 0 {
 		err = fault.Subject("%s loaded no program", a.Handle)

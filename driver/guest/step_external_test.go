@@ -184,7 +184,7 @@ func testBPFilter(t *testing.T, hook, form, action string, n int) {
 	r.must("server", bundle.Listen{Handle: "l", Port: 5001})
 	r.x.undo.mark()
 	r.must("server", bundle.Daemon{Handle: "bpfilter", Argv: []string{"bpfilter", "--transient", "--no-iptables", "--no-nftables"}, Socket: "/run/bpfilter/daemon.sock"})
-	daemon := r.x.external.daemons["bpfilter"].pid
+	daemon := r.x.external.daemons["bpfilter"].PID
 	hits, misses := "accepted", "dropped"
 	if action == "deny" {
 		hits, misses = misses, hits
@@ -243,7 +243,7 @@ func TestExternalLeavesNothing(t *testing.T) {
 		r.x.undo.mark()
 		mark := len(r.x.undo.marks)
 		r.must("server", bundle.Daemon{Handle: "d", Argv: []string{"bpfilter", "--transient"}, Socket: "/run/bpfilter/daemon.sock"})
-		pid := r.x.external.daemons["d"].pid
+		pid := r.x.external.daemons["d"].PID
 		r.undo(mark)
 		if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err == nil {
 			t.Errorf("daemon %d is still there", pid)

@@ -25,6 +25,7 @@ import (
 
 	"hookbed/driver/computer"
 	"hookbed/driver/guest/netns"
+	"hookbed/driver/guest/proc"
 	"hookbed/driver/guest/sysfs"
 )
 
@@ -194,7 +195,7 @@ func (x *executor) toolFacts(ctx context.Context, f map[string]string) {
 	for _, tool := range slices.Sorted(maps.Keys(flags)) {
 		sysfs.SetFact(f, "tool."+tool, x.ask(ctx, x.node, tool, flags[tool]))
 	}
-	inside := &endpoint{Namespace: x.node.Namespace, root: x.root}
+	inside := &proc.Endpoint{Namespace: x.node.Namespace, Root: x.root}
 	sysfs.SetFact(f, "endpoint.iperf3", x.ask(ctx, inside, "iperf3", "--version"))
 	sysfs.SetFact(f, "endpoint.netperf", x.ask(ctx, inside, "netperf", "-V"))
 }
@@ -203,21 +204,21 @@ var hasDigit = regexp.MustCompile(`\d`)
 
 // ask runs a tool and returns the first line it prints that has a number in
 // it, "" when there is none.
-func (x *executor) ask(ctx context.Context, at *endpoint, argv ...string) string {
-	out := &head{limit: 4096}
-	p, err := x.launcher.start(at, program{argv: argv, stdout: out, stderr: out})
+func (x *executor) ask(ctx context.Context, at *proc.Endpoint, argv ...string) string {
+	out := &proc.Head{Limit: 4096}
+	p, err := x.launcher.Start(at, proc.Program{Argv: argv, Stdout: out, Stderr: out})
 	if err != nil {
 		return ""
 	}
 	select {
-	case <-p.done:
+	case <-p.Done:
 	case <-time.After(factLimit):
 	case <-ctx.Done():
 	}
-	if err := p.end(ctx); err != nil {
+	if err := p.End(ctx); err != nil {
 		return ""
 	}
-	for _, line := range strings.Split(string(out.data), "\n") {
+	for _, line := range strings.Split(string(out.Data), "\n") {
 		if hasDigit.MatchString(line) {
 			return strings.Join(strings.Fields(line), " ")
 		}

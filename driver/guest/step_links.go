@@ -11,6 +11,7 @@ import (
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/netns"
+	"hookbed/driver/guest/proc"
 )
 
 // link finds a link of the step's namespace by name; "peer:ENDPOINT/LINK" is
@@ -99,7 +100,7 @@ func doVeth(c *call, a bundle.Veth) error {
 
 // bringUp registers the deletion of a pair that was just made, by its end in
 // the step's namespace, and sets both ends up.
-func (c *call) bringUp(link, peer string, far *endpoint) error {
+func (c *call) bringUp(link, peer string, far *proc.Endpoint) error {
 	near, err := c.nl.LinkByName(link)
 	if err != nil {
 		return fmt.Errorf("find %s after making it: %w", link, err)
@@ -120,7 +121,7 @@ func (c *call) bringUp(link, peer string, far *endpoint) error {
 	})
 }
 
-func vethSpec(a bundle.Veth, far *endpoint) (*netlink.Veth, error) {
+func vethSpec(a bundle.Veth, far *proc.Endpoint) (*netlink.Veth, error) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = a.Link, a.MTU
 	attrs.NumTxQueues, attrs.NumRxQueues = max(a.Queues, 1), max(a.Queues, 1)

@@ -14,6 +14,7 @@ import (
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/netns"
+	"hookbed/driver/guest/proc"
 )
 
 // engineNamespaces is where the Docker Engine mounts the network namespaces that
@@ -32,7 +33,7 @@ func doOverlayNetns(c *call, a bundle.OverlayNetns) error {
 	if err != nil {
 		return err
 	}
-	c.x.endpoints[a.Name] = &endpoint{Namespace: ns, root: c.x.root}
+	c.x.endpoints[a.Name] = &proc.Endpoint{Namespace: ns, Root: c.x.root}
 	c.undoHere("forget namespace "+a.Name, func(undoing) error {
 		delete(c.x.endpoints, a.Name)
 		return ns.Close()

@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/proc"
 )
 
 func doParallel(c *call, a bundle.Parallel) error {
@@ -88,7 +89,7 @@ func (c *call) probe() error {
 // all have ended.
 func (x *executor) runTogether(all []*call) ([]error, error) {
 	running := make([]execution, len(all))
-	programs, at := make([]program, len(all)), make([]*endpoint, len(all))
+	programs, at := make([]proc.Program, len(all)), make([]*proc.Endpoint, len(all))
 	for i, c := range all {
 		do, ok := c.step.Do.(bundle.Exec)
 		if !ok {
@@ -100,13 +101,13 @@ func (x *executor) runTogether(all []*call) ([]error, error) {
 			return nil, err
 		}
 	}
-	processes, err := x.launcher.startTogether(at, programs)
+	processes, err := x.launcher.StartTogether(at, programs)
 	if err != nil {
 		return nil, err
 	}
 	errs := make([]error, len(all))
 	atOnce(all, func(i int) {
-		running[i].process = processes[i]
+		running[i].Process = processes[i]
 		if do, ok := all[i].step.Do.(bundle.Exec); ok {
 			errs[i] = all[i].finish(do, running[i])
 		}

@@ -13,6 +13,7 @@ import (
 	"hookbed/driver/bundle"
 	"hookbed/driver/computer"
 	"hookbed/driver/guest/netns"
+	"hookbed/driver/guest/proc"
 )
 
 func TestProbesThatMustFail(t *testing.T) {
@@ -60,7 +61,7 @@ func TestAllowedProbesAwaitTheirNeighbour(t *testing.T) {
 	r.must("server", bundle.Listen{Handle: "l", Port: 5001})
 	r.x.answerLimit = patience
 	client, server := r.x.endpoints["client"], r.x.endpoints["server"]
-	ip := func(at *endpoint, argv ...string) (out []byte) {
+	ip := func(at *proc.Endpoint, argv ...string) (out []byte) {
 		_ = at.Do(func() (err error) { out, err = exec.Command("ip", argv...).Output(); return err })
 		return out
 	}

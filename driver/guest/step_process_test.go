@@ -17,6 +17,7 @@ import (
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/netns"
+	"hookbed/driver/guest/proc"
 )
 
 // heard is how long, in seconds, a probe waits that will be answered although it
@@ -134,7 +135,7 @@ func TestExec(t *testing.T) {
 	if v := last.Values["switches_voluntary"]; v < 2 { // it waited for two children
 		t.Errorf("the process slept %v times", v)
 	}
-	if env := r.env(); env != "HOME=/root\nLC_ALL=C\nPATH="+binDirs+"\nTERM=dumb\n" {
+	if env := r.env(); env != "HOME=/root\nLC_ALL=C\nPATH="+proc.BinDirs+"\nTERM=dumb\n" {
 		t.Errorf("environment is %q", env)
 	}
 	r.fails("client", bundle.FaultRig, bundle.Exec{Argv: []string{"true"}}, "without a timeout")
@@ -234,7 +235,7 @@ func TestBind(t *testing.T) {
 	if !strings.Contains(r.raw["o"], "198.18.1.3/24") {
 		t.Errorf("the container has %q", r.raw["o"])
 	}
-	if root := r.x.endpoints["server"].root; root != fmt.Sprintf("/proc/%d/root", c.Process.Pid) {
+	if root := r.x.endpoints["server"].Root; root != fmt.Sprintf("/proc/%d/root", c.Process.Pid) {
 		t.Errorf("the container's root is %s", root)
 	}
 	r.must("", bundle.SetLink{Link: "peer:server/eth0", MTU: 1300})
@@ -301,12 +302,12 @@ func TestCgroup(t *testing.T) {
 	}
 	defer ns.Close()
 	defer delete(r.x.endpoints, "client")
-	r.x.endpoints["client"] = &endpoint{Namespace: ns, cgroup: group}
+	r.x.endpoints["client"] = &proc.Endpoint{Namespace: ns, Cgroup: group}
 	res := r.must("client", bundle.Exec{Argv: []string{"cat", "/proc/self/cgroup"}, Timeout: 60, Out: "o"})
 	if !strings.Contains(r.raw["o"], "0::/") || !strings.Contains(r.raw["o"], filepath.Base(group)) || res.Note != "" {
 		t.Errorf("the process is in %q (note %q), want %s", r.raw["o"], res.Note, group)
 	}
-	r.x.endpoints["client"].cgroup = group + "/none"
+	r.x.endpoints["client"].Cgroup = group + "/none"
 	if res := r.must("client", bundle.Exec{Argv: []string{"true"}, Timeout: 60}); !strings.Contains(res.Note, "outside the endpoint's cgroup") {
 		t.Errorf("note is %q, want that the cgroup could not be entered", res.Note)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/fault"
+	"hookbed/driver/guest/proc"
 )
 
 // rawLimit is how much is kept of a workload's output, in bytes.
@@ -20,27 +21,27 @@ func doStart(c *call, a bundle.Start) error {
 		return fmt.Errorf("server handle %q is taken", a.Handle)
 	}
 	if a.Port != 0 {
-		if busy, err := listening(a.Port); err != nil || busy {
+		if busy, err := proc.Listening(a.Port); err != nil || busy {
 			return errors.Join(fmt.Errorf("port %d is listened on already", a.Port), err)
 		}
 	}
-	out := &tail{limit: tailLimit}
-	p, err := c.x.launcher.start(c.at, program{argv: a.Argv, cpus: a.CPUs, sched: a.Sched, stdout: out, stderr: out})
+	out := &proc.Tail{Limit: proc.TailLimit}
+	p, err := c.x.launcher.Start(c.at, proc.Program{Argv: a.Argv, CPUs: a.CPUs, Sched: a.Sched, Stdout: out, Stderr: out})
 	if err != nil {
 		return err
 	}
-	if p.note != "" {
-		c.note("%s", p.note)
+	if p.Note != "" {
+		c.note("%s", p.Note)
 	}
-	c.keepServer(a.Handle, p.end)
+	c.keepServer(a.Handle, p.End)
 	if a.Port == 0 {
 		return nil
 	}
-	err = awaitPort(c.ctx, p, a.Port)
+	err = proc.AwaitPort(c.ctx, p, a.Port)
 	if err == nil || c.ctx.Err() != nil {
 		return err
 	}
-	_ = p.end(c.ctx) // so that its output is complete
+	_ = p.End(c.ctx) // so that its output is complete
 	return fault.Subject("start %s: %w: %s", a.Argv[0], err, strings.TrimSpace(out.String()))
 }
 
@@ -67,19 +68,19 @@ func doStop(c *call, a bundle.Stop) error {
 
 // execution is a workload's client that runs.
 type execution struct {
-	*process
-	out   *head
-	err   *tail
+	*proc.Process
+	out   *proc.Head
+	err   *proc.Tail
 	start time.Time
 }
 
 // prepare is the program of a workload's client.
-func (e *execution) prepare(a bundle.Exec) (program, error) {
+func (e *execution) prepare(a bundle.Exec) (proc.Program, error) {
 	if a.Timeout <= 0 {
-		return program{}, errors.New("exec without a timeout")
+		return proc.Program{}, errors.New("exec without a timeout")
 	}
-	e.out, e.err, e.start = &head{limit: rawLimit}, &tail{limit: tailLimit}, time.Now()
-	return program{argv: a.Argv, cpus: a.CPUs, sched: a.Sched, stdout: e.out, stderr: e.err}, nil
+	e.out, e.err, e.start = &proc.Head{Limit: rawLimit}, &proc.Tail{Limit: proc.TailLimit}, time.Now()
+	return proc.Program{Argv: a.Argv, CPUs: a.CPUs, Sched: a.Sched, Stdout: e.out, Stderr: e.err}, nil
 }
 
 func doExec(c *call, a bundle.Exec) error {
@@ -88,7 +89,7 @@ func doExec(c *call, a bundle.Exec) error {
 	if err != nil {
 		return err
 	}
-	if e.process, err = c.x.launcher.start(c.at, p); err != nil {
+	if e.Process, err = c.x.launcher.Start(c.at, p); err != nil {
 		return err
 	}
 	return c.finish(a, e)
@@ -96,73 +97,73 @@ func doExec(c *call, a bundle.Exec) error {
 
 // finish waits for the client and keeps what it printed.
 func (c *call) finish(a bundle.Exec, e execution) error {
-	if e.note != "" {
-		c.note("%s", e.note)
+	if e.Note != "" {
+		c.note("%s", e.Note)
 	}
 	stops := func() (int, float64) { return 0, 0 }
 	if !c.x.quiet {
-		stops = watchStops(e.process)
+		stops = proc.WatchStops(e.Process)
 	}
-	ended, err := c.await(e.process, a.Timeout)
+	ended, err := c.await(e.Process, a.Timeout)
 	c.value("seconds", time.Since(e.start).Seconds())
-	c.used(e.process)
+	c.used(e.Process)
 	if n, seconds := stops(); n > 0 {
 		c.value("stops", float64(n))
 		c.value("stopped_seconds", seconds)
 	}
-	if e.out.cut {
+	if e.out.Cut {
 		c.note("standard output cut after %d bytes", rawLimit)
 	}
 	if a.Out != "" {
-		c.raw[a.Out] = string(e.out.data)
+		c.raw[a.Out] = string(e.out.Data)
 	}
 	if err != nil {
 		return err
 	}
-	return c.judge(e.process, a, ended, e.err.String())
+	return c.judge(e.Process, a, ended, e.err.String())
 }
 
 // used tells how often the process slept, how often it was made to give way, and
 // the CPU time that it took.
-func (c *call) used(p *process) {
+func (c *call) used(p *proc.Process) {
 	select {
-	case <-p.done:
-		if p.used != nil {
+	case <-p.Done:
+		if p.Usage != nil {
 			if !c.x.quiet {
-				c.value("cpu_seconds", float64(p.used.Utime.Nano()+p.used.Stime.Nano())/1e9)
+				c.value("cpu_seconds", float64(p.Usage.Utime.Nano()+p.Usage.Stime.Nano())/1e9)
 			}
-			c.value("switches_voluntary", float64(p.used.Nvcsw))
-			c.value("switches_involuntary", float64(p.used.Nivcsw))
+			c.value("switches_voluntary", float64(p.Usage.Nvcsw))
+			c.value("switches_involuntary", float64(p.Usage.Nivcsw))
 		}
 	default: // it does not end
 	}
 }
 
 // await waits for a process to end by itself; past the timeout it ends it.
-func (c *call) await(p *process, timeout float64) (ended bool, err error) {
+func (c *call) await(p *proc.Process, timeout float64) (ended bool, err error) {
 	select {
-	case <-p.done:
+	case <-p.Done:
 		ended = true
 	case <-time.After(time.Duration(timeout * float64(time.Second))):
 	case <-c.ctx.Done():
 		err = c.ctx.Err()
 	}
-	return ended, errors.Join(err, p.end(context.Background()))
+	return ended, errors.Join(err, p.End(context.Background()))
 }
 
 // judge turns the end of a workload into the step's outcome.
-func (c *call) judge(p *process, a bundle.Exec, ended bool, stderr string) error {
+func (c *call) judge(p *proc.Process, a bundle.Exec, ended bool, stderr string) error {
 	stderr = strings.TrimSpace(stderr)
 	if !ended {
 		return fault.Subject("%s: not finished after %g s: %s", a.Argv[0], a.Timeout, stderr)
 	}
 	var exit *exec.ExitError
-	if errors.As(p.err, &exit) {
+	if errors.As(p.Err, &exit) {
 		c.value("exit", float64(exit.ExitCode()))
-		return fault.Subject("%s: %w: %s", a.Argv[0], p.err, stderr)
+		return fault.Subject("%s: %w: %s", a.Argv[0], p.Err, stderr)
 	}
-	if p.err != nil && !errors.Is(p.err, exec.ErrWaitDelay) {
-		return fmt.Errorf("%s: %w", a.Argv[0], p.err)
+	if p.Err != nil && !errors.Is(p.Err, exec.ErrWaitDelay) {
+		return fmt.Errorf("%s: %w", a.Argv[0], p.Err)
 	}
 	c.value("exit", 0)
 	return nil

@@ -15,6 +15,7 @@ import (
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/fault"
 	"hookbed/driver/guest/netns"
+	"hookbed/driver/guest/proc"
 )
 
 // session is one conversation with a driver.
@@ -43,7 +44,7 @@ func serve(ctx context.Context, in io.Reader, out io.Writer, log *slog.Logger, h
 	s := &session{x: x, log: log, private: how.private, quiet: how.quiet}
 	if how.quiet {
 		defer debug.SetGCPercent(debug.SetGCPercent(-1))
-		defer debug.SetMemoryLimit(debug.SetMemoryLimit(quietLimit))
+		defer debug.SetMemoryLimit(debug.SetMemoryLimit(proc.QuietLimit))
 	}
 	defer func() {
 		if uerr := x.undoTo(0); uerr != nil {

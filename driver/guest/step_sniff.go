@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/proc"
 )
 
 func doSniff(c *call, a bundle.Sniff) error {
@@ -60,7 +61,7 @@ func (got counters) addFragments() error {
 	if err != nil {
 		return err
 	}
-	ip := parseSNMP(string(snmp), "Ip")
+	ip := proc.ParseSNMP(string(snmp), "Ip")
 	got["fragments"] = ip["FragCreates"] + ip["ReasmReqds"]
 	return nil
 }

@@ -1,4 +1,4 @@
-package main
+package proc
 
 import (
 	"context"
@@ -17,15 +17,15 @@ const (
 	unixListen  = 0x10000              // __SO_ACCEPTCON in the flags of /proc/net/unix
 )
 
-// awaitPort waits until a TCP port is listened on in the thread's namespace. It is an
+// AwaitPort waits until a TCP port is listened on in the thread's namespace. It is an
 // error if the process ends first.
-func awaitPort(ctx context.Context, p *process, port int) error {
-	return p.awaitListening(ctx, fmt.Sprintf("port %d", port), func() (bool, error) { return listening(port) })
+func AwaitPort(ctx context.Context, p *Process, port int) error {
+	return p.awaitListening(ctx, fmt.Sprintf("port %d", port), func() (bool, error) { return Listening(port) })
 }
 
-// awaitSocket waits until a process listens on a Unix socket, by the path it
+// AwaitSocket waits until a process listens on a Unix socket, by the path it
 // was bound to, in the thread's network namespace.
-func awaitSocket(ctx context.Context, p *process, path string) error {
+func AwaitSocket(ctx context.Context, p *Process, path string) error {
 	return p.awaitListening(ctx, path, func() (bool, error) {
 		data, err := os.ReadFile("/proc/thread-self/net/unix")
 		return err == nil && hasUnixListener(string(data), path), err
@@ -33,7 +33,7 @@ func awaitSocket(ctx context.Context, p *process, path string) error {
 }
 
 // awaitListening waits until listens says so, at most for listenLimit.
-func (p *process) awaitListening(ctx context.Context, on string, listens func() (bool, error)) error {
+func (p *Process) awaitListening(ctx context.Context, on string, listens func() (bool, error)) error {
 	deadline := time.After(listenLimit)
 	for {
 		if ok, err := listens(); err != nil || ok {
@@ -41,8 +41,8 @@ func (p *process) awaitListening(ctx context.Context, on string, listens func() 
 		}
 		select {
 		case <-time.After(listenPoll):
-		case <-p.done:
-			return fmt.Errorf("ended before it listened on %s (%v)", on, p.err) //nolint:errorlint // nil where it ended with status 0
+		case <-p.Done:
+			return fmt.Errorf("ended before it listened on %s (%v)", on, p.Err) //nolint:errorlint // nil where it ended with status 0
 		case <-deadline:
 			return fmt.Errorf("does not listen on %s after %v", on, listenLimit)
 		case <-ctx.Done():
@@ -51,9 +51,9 @@ func (p *process) awaitListening(ctx context.Context, on string, listens func() 
 	}
 }
 
-// listening reports whether any TCP socket of the thread's namespace listens
+// Listening reports whether any TCP socket of the thread's namespace listens
 // on a port.
-func listening(port int) (bool, error) {
+func Listening(port int) (bool, error) {
 	for _, name := range []string{"tcp", "tcp6"} {
 		data, err := os.ReadFile("/proc/thread-self/net/" + name)
 		if errors.Is(err, os.ErrNotExist) {

@@ -1,4 +1,4 @@
-package main
+package proc
 
 import (
 	"errors"
@@ -13,12 +13,12 @@ import (
 	"hookbed/driver/bundle"
 )
 
-// userHZ is the unit of /proc/stat on every architecture Go runs on.
-const userHZ = 100
+// UserHZ is the unit of /proc/stat on every architecture Go runs on.
+const UserHZ = 100
 
-// readActivity reads the node's counters; TCP is that of the thread's
+// ReadActivity reads the node's counters; TCP is that of the thread's
 // namespace.
-func readActivity() (bundle.Activity, error) {
+func ReadActivity() (bundle.Activity, error) {
 	act := bundle.Activity{UnixNano: time.Now().UnixNano()}
 	texts := map[string]string{}
 	for _, path := range []string{"/proc/stat", "/proc/softirqs", "/proc/thread-self/net/snmp", "/proc/loadavg"} {
@@ -28,9 +28,9 @@ func readActivity() (bundle.Activity, error) {
 		}
 		texts[path] = string(data)
 	}
-	act.CPU = parseCPU(texts["/proc/stat"])
+	act.CPU = ParseCPU(texts["/proc/stat"])
 	act.Softirqs = parseSoftirqs(texts["/proc/softirqs"])
-	act.TCP = parseSNMP(texts["/proc/thread-self/net/snmp"], "Tcp")
+	act.TCP = ParseSNMP(texts["/proc/thread-self/net/snmp"], "Tcp")
 	if f := strings.Fields(texts["/proc/loadavg"]); len(f) > 0 {
 		act.Load1, _ = strconv.ParseFloat(f[0], 64)
 	}
@@ -40,8 +40,8 @@ func readActivity() (bundle.Activity, error) {
 	return act, nil
 }
 
-// nanoseconds is what a clock says.
-func nanoseconds(clock int32) (int64, error) {
+// Nanoseconds is what a clock says.
+func Nanoseconds(clock int32) (int64, error) {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(clock, &ts); err != nil {
 		return 0, fmt.Errorf("read clock %d: %w", clock, err)
@@ -49,15 +49,15 @@ func nanoseconds(clock int32) (int64, error) {
 	return ts.Nano(), nil
 }
 
-// parseCPU reads the first line of /proc/stat: seconds over all CPUs.
-func parseCPU(text string) map[string]float64 {
+// ParseCPU reads the first line of /proc/stat: seconds over all CPUs.
+func ParseCPU(text string) map[string]float64 {
 	line, _, _ := strings.Cut(text, "\n")
 	f := strings.Fields(line)
 	out := map[string]float64{}
 	for i, name := range []string{"user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"} {
 		if i+1 < len(f) {
 			if n, err := strconv.ParseFloat(f[i+1], 64); err == nil {
-				out[name] = n / userHZ
+				out[name] = n / UserHZ
 			}
 		}
 	}
@@ -80,9 +80,9 @@ func parseSoftirqs(text string) map[string]uint64 {
 	return out
 }
 
-// parseSNMP reads the two lines of a protocol of /proc/net/snmp, "Tcp" or "Ip":
+// ParseSNMP reads the two lines of a protocol of /proc/net/snmp, "Tcp" or "Ip":
 // names, then values. MaxConn, which is -1, is left out.
-func parseSNMP(text, protocol string) map[string]uint64 {
+func ParseSNMP(text, protocol string) map[string]uint64 {
 	var names []string
 	out := map[string]uint64{}
 	for _, line := range strings.Split(text, "\n") {

@@ -1,4 +1,4 @@
-package main
+package proc
 
 import (
 	"cmp"
@@ -22,23 +22,23 @@ import (
 const (
 	termGrace  = time.Second      // between SIGTERM and SIGKILL
 	killGrace  = 15 * time.Second // for the kernel to end a killed process
-	binDirs    = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	BinDirs    = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	drainDelay = 2 * time.Second // for output of children that outlive their parent
 )
 
-// processEnv is the whole environment of every process the helper starts, so
+// ProcessEnv is the whole environment of every process the helper starts, so
 // that the driver's surroundings do not leak into a measurement.
-func processEnv() []string {
-	return []string{"PATH=" + binDirs, "HOME=/root", "LC_ALL=C", "TERM=dumb"}
+func ProcessEnv() []string {
+	return []string{"PATH=" + BinDirs, "HOME=/root", "LC_ALL=C", "TERM=dumb"}
 }
 
-// lookIn finds a command in a root file system ("" is the helper's own) and
+// LookIn finds a command in a root file system ("" is the helper's own) and
 // returns its path as seen from inside.
-func lookIn(root, name string) (string, error) {
+func LookIn(root, name string) (string, error) {
 	candidates := []string{name}
 	if !strings.Contains(name, "/") {
 		candidates = nil
-		for _, dir := range filepath.SplitList(binDirs) {
+		for _, dir := range filepath.SplitList(BinDirs) {
 			candidates = append(candidates, filepath.Join(dir, name))
 		}
 	}
@@ -51,60 +51,60 @@ func lookIn(root, name string) (string, error) {
 	return "", fmt.Errorf("no command %q in %s", name, filepath.Join(root, "/"))
 }
 
-// program is a process to start in an endpoint.
-type program struct {
-	argv           []string
-	cpus           []int
-	stdin          io.Reader // nil is empty
-	sched          string    // of bundle.SchedBatch, bundle.SchedRR; "" = as it is
-	stdout, stderr io.Writer
-	env            []string // added to processEnv
+// Program is a process to start in an endpoint.
+type Program struct {
+	Argv           []string
+	CPUs           []int
+	Stdin          io.Reader // nil is empty
+	Sched          string    // of bundle.SchedBatch, bundle.SchedRR; "" = as it is
+	Stdout, Stderr io.Writer
+	Env            []string // added to processEnv
 	held           bool     // it stops at its first instruction (PTRACE_TRACEME)
-	dir            string   // "" is "/"
+	Dir            string   // "" is "/"
 }
 
-// process is one that runs, or ran.
-type process struct {
-	pid  int
-	note string
-	done chan struct{}
-	err  error           // of Wait; valid once done is closed
-	used *syscall.Rusage // by it, or nil; valid once done is closed
+// Process is one that runs, or ran.
+type Process struct {
+	PID   int
+	Note  string
+	Done  chan struct{}
+	Err   error           // of Wait; valid once done is closed
+	Usage *syscall.Rusage // by it, or nil; valid once done is closed
 }
 
-// launcher starts programs in a PID namespace of its own, which the first of them makes.
+// Launcher starts programs in a PID namespace of its own, which the first of them makes.
 // The zero value is ready.
-type launcher struct {
+type Launcher struct {
 	pidns *pidns
 }
 
-// close ends every process that was started, and what those started, and makes the
-// launcher ready again.
-func (l *launcher) close() {
+// Close ends every process that was started, and what those started, and makes the
+// Launcher ready again.
+func (l *Launcher) Close() {
 	if l.pidns != nil {
 		l.pidns.close()
 		l.pidns = nil
 	}
 }
 
-// start starts a program in an endpoint: in its namespace, root file system and
+// Start starts a program in an endpoint: in its namespace, root file system and
 // cgroup, in a process group of its own, pinned. The thread that starts it
 // stays with it, because the kernel ends such a process with its thread.
-func (l *launcher) start(ep *endpoint, p program) (*process, error) {
-	if len(p.argv) == 0 {
+func (l *Launcher) Start(ep *Endpoint, p Program) (*Process, error) {
+	if len(p.Argv) == 0 {
 		return nil, errors.New("start a process: empty argv")
 	}
-	path, err := lookIn(ep.root, p.argv[0])
+	path, err := LookIn(ep.Root, p.Argv[0])
 	if err != nil {
 		return nil, err
 	}
 	l.needPIDNamespace()
-	proc := &process{done: make(chan struct{})}
+	proc := &Process{Done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
 		// Never unlocked: the thread is changed for good and ends with us.
 		runtime.LockOSThread()
-		defer close(proc.done)
+		defer close(proc.Done)
 		cmd, err := l.launch(ep, p, path, proc)
 		started <- err
 		if err == nil {
@@ -112,51 +112,51 @@ func (l *launcher) start(ep *endpoint, p program) (*process, error) {
 		}
 	}()
 	if err := <-started; err != nil {
-		return nil, fmt.Errorf("start %s: %w", p.argv[0], err)
+		return nil, fmt.Errorf("start %s: %w", p.Argv[0], err)
 	}
 	return proc, nil
 }
 
 // needPIDNamespace starts the PID namespace unless there is one.
-func (l *launcher) needPIDNamespace() {
+func (l *Launcher) needPIDNamespace() {
 	if l.pidns == nil {
 		l.pidns = startPIDNamespace()
 	}
 }
 
 // launch prepares the calling thread and starts the program on it.
-func (l *launcher) launch(ep *endpoint, p program, path string, proc *process) (*exec.Cmd, error) {
+func (l *Launcher) launch(ep *Endpoint, p Program, path string, proc *Process) (*exec.Cmd, error) {
 	if err := ep.Enter(); err != nil {
 		return nil, err
 	}
-	if err := pin(p.cpus); err != nil {
+	if err := pin(p.CPUs); err != nil {
 		return nil, err
 	}
-	if err := schedule(p.sched); err != nil {
+	if err := schedule(p.Sched); err != nil {
 		return nil, err
 	}
-	attr := syscall.SysProcAttr{Setpgid: true, Chroot: ep.root, Ptrace: p.held}
+	attr := syscall.SysProcAttr{Setpgid: true, Chroot: ep.Root, Ptrace: p.held}
 	enter := l.pidns.enter
-	if ep.container != nil {
-		attr.Chroot, enter = "", ep.container.enter
+	if ep.Container != nil {
+		attr.Chroot, enter = "", ep.Container.enter
 	}
 	if err := enter(); err != nil {
 		return nil, err
 	}
 	if !l.pidns.works() {
-		proc.note = "no PID namespace: " + l.pidns.why
+		proc.Note = "no PID namespace: " + l.pidns.why
 		attr.Pdeathsig = syscall.SIGKILL
 	}
 	start := func(attr syscall.SysProcAttr) (*exec.Cmd, error) {
-		cmd := &exec.Cmd{Path: path, Args: p.argv, Env: append(processEnv(), p.env...), Dir: cmp.Or(p.dir, "/"), Stdin: p.stdin, Stdout: p.stdout, Stderr: p.stderr, SysProcAttr: &attr, WaitDelay: drainDelay}
+		cmd := &exec.Cmd{Path: path, Args: p.Argv, Env: append(ProcessEnv(), p.Env...), Dir: cmp.Or(p.Dir, "/"), Stdin: p.Stdin, Stdout: p.Stdout, Stderr: p.Stderr, SysProcAttr: &attr, WaitDelay: drainDelay}
 		err := cmd.Start()
 		if err == nil {
-			proc.pid = cmd.Process.Pid
+			proc.PID = cmd.Process.Pid
 		}
 		return cmd, err
 	}
-	if ep.cgroup != "" {
-		dir, err := os.Open(ep.cgroup)
+	if ep.Cgroup != "" {
+		dir, err := os.Open(ep.Cgroup)
 		if err == nil {
 			defer dir.Close()
 			attr.UseCgroupFD, attr.CgroupFD = true, int(dir.Fd())
@@ -165,16 +165,16 @@ func (l *launcher) launch(ep *endpoint, p program, path string, proc *process) (
 				return cmd, nil
 			}
 		}
-		proc.note = fmt.Sprintf("outside the endpoint's cgroup: %v", err)
+		proc.Note = fmt.Sprintf("outside the endpoint's cgroup: %v", err)
 		attr.UseCgroupFD, attr.CgroupFD = false, 0
 	}
 	return start(attr)
 }
 
 // wait waits for a process that this helper started. The caller closes done.
-func (p *process) wait(cmd *exec.Cmd) {
-	p.err = cmd.Wait()
-	p.used, _ = cmd.ProcessState.SysUsage().(*syscall.Rusage)
+func (p *Process) wait(cmd *exec.Cmd) {
+	p.Err = cmd.Wait()
+	p.Usage, _ = cmd.ProcessState.SysUsage().(*syscall.Rusage)
 }
 
 // pin binds the calling thread, and what it starts, to CPUs.
@@ -232,24 +232,24 @@ func schedule(policy string) error {
 	return nil
 }
 
-// end terminates a process and its group: SIGTERM, then SIGKILL.
-func (p *process) end(ctx context.Context) error {
+// End terminates a process and its group: SIGTERM, then SIGKILL.
+func (p *Process) End(ctx context.Context) error {
 	select {
-	case <-p.done:
+	case <-p.Done:
 	default:
-		_ = unix.Kill(-p.pid, unix.SIGTERM)
+		_ = unix.Kill(-p.PID, unix.SIGTERM)
 	}
 	select {
-	case <-p.done:
+	case <-p.Done:
 	case <-time.After(termGrace):
 	case <-ctx.Done():
 	}
 	// Also when the leader is gone: its children are in the group.
-	_ = unix.Kill(-p.pid, unix.SIGKILL)
+	_ = unix.Kill(-p.PID, unix.SIGKILL)
 	select {
-	case <-p.done:
+	case <-p.Done:
 		return nil
 	case <-time.After(killGrace):
-		return fmt.Errorf("process %d does not end", p.pid)
+		return fmt.Errorf("process %d does not end", p.PID)
 	}
 }

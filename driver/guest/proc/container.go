@@ -1,4 +1,4 @@
-package main
+package proc
 
 import (
 	"errors"
@@ -16,18 +16,18 @@ import (
 	"hookbed/driver/guest/netns"
 )
 
-// container is where external programs run: PID and mount namespaces of their own,
+// Container is where external programs run: PID and mount namespaces of their own,
 // whose root is a root file system of theirs. Its first process waits there, and all that is mounted or pinned in the container ends with it. A daemon that
 // changes into a client's namespaces, and back into those of process 1, never
 // leaves it.
-type container struct {
+type Container struct {
 	*pidns
 	mnt *os.File
 }
 
 // enter moves the calling thread, which must be locked and never used again,
 // into the container's mount namespace, and its children into the PID namespace.
-func (r *container) enter() error {
+func (r *Container) enter() error {
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return fmt.Errorf("leave the shared file system context: %w", err)
 	}
@@ -37,20 +37,20 @@ func (r *container) enter() error {
 	return r.pidns.enter()
 }
 
-// close ends every process in the container, and with them what is mounted in it.
-func (r *container) close() error {
+// Close ends every process in the container, and with them what is mounted in it.
+func (r *Container) Close() error {
 	r.pidns.close()
 	return r.mnt.Close()
 }
 
-// path is where the rest of the machine finds a file of the container.
-func (r *container) path(file string) string {
+// Path is where the rest of the machine finds a file of the container.
+func (r *Container) Path(file string) string {
 	return filepath.Join(fmt.Sprintf("/proc/%d/root", r.cmd.Process.Pid), file)
 }
 
-// openContainer starts the container's first process in a network namespace.
-func openContainer(at *netns.Namespace, root string) (*container, error) {
-	r := &container{pidns: &pidns{done: make(chan struct{})}}
+// OpenContainer starts the container's first process in a network namespace.
+func OpenContainer(at *netns.Namespace, root string) (*Container, error) {
+	r := &Container{pidns: &pidns{done: make(chan struct{})}}
 	started := make(chan error)
 	go func() {
 		// The thread lives as long as the container: its end is the signal.
@@ -77,11 +77,11 @@ func openContainer(at *netns.Namespace, root string) (*container, error) {
 }
 
 // start starts the first process and waits until it has mounted the container's root.
-func (r *container) start(root string) error {
-	r.cmd = exec.Command("/proc/self/exe", firstProcessCommand, root)
+func (r *Container) start(root string) error {
+	r.cmd = exec.Command("/proc/self/exe", FirstProcessCommand, root)
 	r.cmd.Env = []string{"GOMAXPROCS=1"}
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
-	said := &tail{limit: tailLimit}
+	said := &Tail{Limit: TailLimit}
 	r.cmd.Stderr = said
 	out, err := r.cmd.StdoutPipe()
 	if err == nil {
@@ -100,7 +100,7 @@ func (r *container) start(root string) error {
 // containerReady is what the first process prints once the root is mounted.
 const containerReady = "ready\n"
 
-func (r *container) open() (err error) {
+func (r *Container) open() (err error) {
 	proc := fmt.Sprintf("/proc/%d/ns/", r.cmd.Process.Pid)
 	if r.ns, err = os.Open(proc + "pid"); err == nil {
 		r.mnt, err = os.Open(proc + "mnt")

@@ -1,4 +1,4 @@
-package main
+package proc
 
 import (
 	"fmt"
@@ -18,24 +18,24 @@ func TestHasListener(t *testing.T) {
 }
 
 func TestTailAndHead(t *testing.T) {
-	tl, h := &tail{limit: 4}, &head{limit: 4}
+	tl, h := &Tail{Limit: 4}, &Head{Limit: 4}
 	for _, s := range []string{"ab", "cde", "f"} {
 		fmt.Fprint(tl, s)
 		fmt.Fprint(h, s)
 	}
-	if tl.String() != "cdef" || string(h.data) != "abcd" || !h.cut {
-		t.Errorf("tail %q, head %q, cut %t", tl, h.data, h.cut)
+	if tl.String() != "cdef" || string(h.Data) != "abcd" || !h.Cut {
+		t.Errorf("tail %q, head %q, cut %t", tl, h.Data, h.Cut)
 	}
 }
 
 func TestParseActivity(t *testing.T) {
-	if got := parseCPU("cpu  100 0 50 1000 3 0 7 2 0 0\ncpu0 1 1\n"); got["user"] != 1 || got["idle"] != 10 || got["steal"] != 0.02 {
+	if got := ParseCPU("cpu  100 0 50 1000 3 0 7 2 0 0\ncpu0 1 1\n"); got["user"] != 1 || got["idle"] != 10 || got["steal"] != 0.02 {
 		t.Errorf("CPU times are %v", got)
 	}
 	if got := parseSoftirqs("     CPU0 CPU1\n  HI: 1 2\n NET_RX: 30 40\n"); got["NET_RX"] != 70 || got["HI"] != 3 {
 		t.Errorf("softirqs are %v", got)
 	}
-	if got := parseSNMP("Ip: A\nIp: 1\nTcp: RtoMin MaxConn OutSegs\nTcp: 200 -1 9\n", "Tcp"); got["OutSegs"] != 9 || len(got) != 2 {
+	if got := ParseSNMP("Ip: A\nIp: 1\nTcp: RtoMin MaxConn OutSegs\nTcp: 200 -1 9\n", "Tcp"); got["OutSegs"] != 9 || len(got) != 2 {
 		t.Errorf("TCP counters are %v", got)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package proc
 
 import (
 	"fmt"
@@ -9,13 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startTogether starts programs on one thread, each held before its first
+// StartTogether starts programs on one thread, each held before its first
 // instruction, and releases them when all are there: what starts later would else
 // meet those that run already, and under a real-time policy would not start
 // while they do. The thread stays with them, as that of start does.
-func (l *launcher) startTogether(at []*endpoint, programs []program) ([]*process, error) {
+func (l *Launcher) StartTogether(at []*Endpoint, programs []Program) ([]*Process, error) {
 	l.needPIDNamespace()
-	processes := make([]*process, len(at))
+	processes := make([]*Process, len(at))
 	released := make(chan error)
 	go func() {
 		// Never unlocked: the thread is changed for good and ends with us.
@@ -33,7 +33,7 @@ func (l *launcher) startTogether(at []*endpoint, programs []program) ([]*process
 		var wait sync.WaitGroup
 		for i, cmd := range cmds {
 			wait.Go(func() {
-				defer close(processes[i].done)
+				defer close(processes[i].Done)
 				processes[i].wait(cmd)
 			})
 		}
@@ -45,22 +45,22 @@ func (l *launcher) startTogether(at []*endpoint, programs []program) ([]*process
 
 // hold starts every program and waits until it has stopped at its first instruction.
 // On an error cmds are those that were started.
-func (l *launcher) hold(at []*endpoint, programs []program, processes []*process) (cmds []*exec.Cmd, err error) {
+func (l *Launcher) hold(at []*Endpoint, programs []Program, processes []*Process) (cmds []*exec.Cmd, err error) {
 	for i, ep := range at {
 		p := programs[i]
 		p.held = true
-		path, err := lookIn(ep.root, p.argv[0])
+		path, err := LookIn(ep.Root, p.Argv[0])
 		if err != nil {
 			return cmds, err
 		}
-		processes[i] = &process{done: make(chan struct{})}
+		processes[i] = &Process{Done: make(chan struct{})}
 		cmd, err := l.launch(ep, p, path, processes[i])
 		if err != nil {
-			return cmds, fmt.Errorf("start %s: %w", p.argv[0], err)
+			return cmds, fmt.Errorf("start %s: %w", p.Argv[0], err)
 		}
 		cmds = append(cmds, cmd)
-		if err := awaitStop(processes[i].pid); err != nil {
-			return cmds, fmt.Errorf("hold %s: %w", p.argv[0], err)
+		if err := awaitStop(processes[i].PID); err != nil {
+			return cmds, fmt.Errorf("hold %s: %w", p.Argv[0], err)
 		}
 	}
 	return cmds, nil
@@ -85,10 +85,10 @@ func awaitStop(pid int) error {
 }
 
 // release has held processes run, on the thread that started them.
-func release(processes []*process) error {
+func release(processes []*Process) error {
 	for _, p := range processes {
-		if err := unix.PtraceDetach(p.pid); err != nil {
-			return fmt.Errorf("release process %d: %w", p.pid, err)
+		if err := unix.PtraceDetach(p.PID); err != nil {
+			return fmt.Errorf("release process %d: %w", p.PID, err)
 		}
 	}
 	return nil

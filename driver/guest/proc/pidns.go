@@ -1,4 +1,4 @@
-package main
+package proc
 
 import (
 	"fmt"
@@ -32,7 +32,7 @@ func startPIDNamespace() *pidns {
 		// The thread lives as long as the PID namespace: its end is the signal.
 		runtime.LockOSThread()
 		defer close(n.done)
-		n.cmd = exec.Command("/proc/self/exe", firstProcessCommand)
+		n.cmd = exec.Command("/proc/self/exe", FirstProcessCommand)
 		n.cmd.Env = []string{"GOMAXPROCS=1"}
 		n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Cloneflags: unix.CLONE_NEWPID, Pdeathsig: unix.SIGKILL}
 		err := n.cmd.Start()
@@ -81,12 +81,12 @@ func (n *pidns) close() {
 	}
 }
 
-// firstProcessCommand is the helper's command that runs firstProcess.
-const firstProcessCommand = "pidns"
+// FirstProcessCommand is the helper's command that runs firstProcess.
+const FirstProcessCommand = "pidns"
 
-// firstProcess is the first process of a PID namespace: it reaps orphans until it is
+// FirstProcess is the first process of a PID namespace: it reaps orphans until it is
 // killed. That of a container, which has a root, mounts that root first.
-func firstProcess(root string) error {
+func FirstProcess(root string) error {
 	if root != "" {
 		if err := mountContainer(root); err != nil {
 			return err

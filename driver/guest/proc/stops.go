@@ -1,4 +1,4 @@
-package main
+package proc
 
 import (
 	"os"
@@ -14,18 +14,18 @@ const (
 	childContinued = 6 // CLD_CONTINUED
 )
 
-// watchStops watches whether a process is stopped (SIGSTOP and its like), of which
+// WatchStops watches whether a process is stopped (SIGSTOP and its like), of which
 // the kernel tells a parent as it does of its end. The returned function ends the
 // watch and tells how often, and for how long. It costs nothing while nothing
 // happens.
-func watchStops(p *process) func() (n int, seconds float64) {
+func WatchStops(p *Process) func() (n int, seconds float64) {
 	changed := make(chan os.Signal, 16)
 	signal.Notify(changed, unix.SIGCHLD)
 	quit, told := make(chan struct{}), make(chan stopCount, 1)
 	go func() {
 		var s stopCount
 		for {
-			for s.look(p.pid) {
+			for s.look(p.PID) {
 			}
 			select {
 			case <-changed:

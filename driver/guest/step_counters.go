@@ -11,6 +11,7 @@ import (
 	"hookbed/bpf"
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/fault"
+	"hookbed/driver/guest/ruleset"
 )
 
 // counters is a snapshot: values by key.
@@ -23,7 +24,7 @@ func doRead(c *call, a bundle.Read) error {
 	case counterKinds(from) != 1:
 		err = errors.New("exactly one of rules, bpf, script, link and sniff must be set")
 	case from.Rules != nil:
-		got, err = readRules(c.ctx, *from.Rules)
+		got, err = ruleset.Read(c.ctx, *from.Rules)
 	case from.BPF != nil:
 		got, err = c.x.readBPF(*from.BPF)
 	case from.Script != nil:

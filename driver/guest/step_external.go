@@ -15,6 +15,7 @@ import (
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/fault"
 	"hookbed/driver/guest/proc"
+	"hookbed/driver/guest/ruleset"
 )
 
 // programLimit bounds a Program that sets no limit of its own: 10 000 rules take
@@ -97,8 +98,8 @@ func (c *call) run(ctx context.Context, p bundle.Program) (string, error) {
 		return "", fault.Subject("%s: not finished after %g s: %s", p, limit, said)
 	case proc.Err == nil:
 		return string(out.Data), nil
-	case lackedFeature(said) != "":
-		return "", fault.Unsupported("kernel %s lacks %s: %s: %w: %s", fault.KernelRelease(), lackedFeature(said), p, proc.Err, said)
+	case ruleset.LackedFeature(said) != "":
+		return "", fault.Unsupported("kernel %s lacks %s: %s: %w: %s", fault.KernelRelease(), ruleset.LackedFeature(said), p, proc.Err, said)
 	}
 	return "", fault.Subject("%s: %w: %s", p, proc.Err, said)
 }

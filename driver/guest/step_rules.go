@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/ruleset"
 )
 
 func doRules(c *call, a bundle.Rules) error {
@@ -21,12 +22,12 @@ func doRules(c *call, a bundle.Rules) error {
 			return err
 		}
 	}
-	argv, err := restoreArgv(a.Tool)
+	argv, err := ruleset.RestoreArgv(a.Tool)
 	if err != nil {
 		return err
 	}
-	if a.Tool == toolNft {
-		if data, err = fillHandles(c.ctx, data); err != nil {
+	if a.Tool == ruleset.ToolNft {
+		if data, err = ruleset.FillHandles(c.ctx, data); err != nil {
 			return fmt.Errorf("load %s: %w", a.File, err)
 		}
 	}
@@ -36,7 +37,7 @@ func doRules(c *call, a bundle.Rules) error {
 			return fmt.Errorf("load %s: %w", a.File, err)
 		}
 	}
-	load := func(in *memoryCgroup) error { return c.timedLoad(a, in, argv, data) }
+	load := func(in *ruleset.MemoryCgroup) error { return c.timedLoad(a, in, argv, data) }
 	if a.Metric == "" || a.Metric == bundle.MetricLoad {
 		err = c.measuredLoad(load)
 	} else {
@@ -47,10 +48,10 @@ func doRules(c *call, a bundle.Rules) error {
 	}
 	if a.Undo != "" {
 		c.undoHere("rules of "+a.File, func(u undoing) error {
-			return errors.Join(restore(u.ctx, nil, argv, undo), undoLeft(u.ctx))
+			return errors.Join(ruleset.Restore(u.ctx, nil, argv, undo), undoLeft(u.ctx))
 		})
 	}
-	if a.Tool == toolIPSet {
+	if a.Tool == ruleset.ToolIPSet {
 		return c.addSetSizes(data)
 	}
 	return nil
@@ -60,50 +61,50 @@ func doRules(c *call, a bundle.Rules) error {
 // notes what is there. The returned function removes what the tool leaves beside its
 // rules.
 func (c *call) beforeLoad(a bundle.Rules) (undo func(context.Context) error, err error) {
-	before, note, err := noteLeftovers(c.ctx, a.Tool)
+	before, note, err := ruleset.NoteLeftovers(c.ctx, a.Tool)
 	if err != nil {
 		return nil, err
 	}
 	if note != "" {
 		c.note("%s", note)
 	}
-	var table legacyTable
+	var table ruleset.LegacyTable
 	if c.x.machine {
-		if table, err = loadLegacyTable(c.ctx, a.Tool); err != nil {
+		if table, err = ruleset.LoadLegacyTable(c.ctx, a.Tool); err != nil {
 			return nil, err
 		}
 	}
-	return func(ctx context.Context) error { return errors.Join(before.clear(ctx), table.unload()) }, nil
+	return func(ctx context.Context) error { return errors.Join(before.Clear(ctx), table.Unload()) }, nil
 }
 
 // measuredLoad is a load with the kernel memory that it leaves behind.
-func (c *call) measuredLoad(load func(*memoryCgroup) error) error {
-	m, err := measureMemory(c.at.Enter, load)
-	if m.known {
-		c.value("memory_bytes", m.bytes)
+func (c *call) measuredLoad(load func(*ruleset.MemoryCgroup) error) error {
+	m, err := ruleset.MeasureMemory(c.at.Enter, load)
+	if m.Known {
+		c.value("memory_bytes", m.Bytes)
 	}
-	if m.note != "" {
-		c.note("%s", m.note)
+	if m.Note != "" {
+		c.note("%s", m.Note)
 	}
 	return err
 }
 
 // addSetSizes adds the elements of the sets that a file made to what is charged.
 func (c *call) addSetSizes(file []byte) error {
-	sizes, err := setSizes(c.ctx, file)
+	sizes, err := ruleset.SetSizes(c.ctx, file)
 	for _, s := range sizes {
 		if c.result.Values["memory_bytes"] > 0 {
-			c.value("memory_bytes", c.result.Values["memory_bytes"]+float64(s.bytes))
-			c.note("and as %s says of its elements", s.name)
+			c.value("memory_bytes", c.result.Values["memory_bytes"]+float64(s.Bytes))
+			c.note("and as %s says of its elements", s.Name)
 		}
 	}
 	return err
 }
 
 // timedLoad loads a rule set and records how long the tool took.
-func (c *call) timedLoad(a bundle.Rules, in *memoryCgroup, argv []string, data []byte) error {
+func (c *call) timedLoad(a bundle.Rules, in *ruleset.MemoryCgroup, argv []string, data []byte) error {
 	start := time.Now()
-	err := restore(c.ctx, in, argv, data)
+	err := ruleset.Restore(c.ctx, in, argv, data)
 	c.value(cmp.Or(a.Metric, bundle.MetricLoad), time.Since(start).Seconds())
 	return err
 }

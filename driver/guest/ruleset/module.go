@@ -1,4 +1,4 @@
-package main
+package ruleset
 
 import (
 	"context"
@@ -12,17 +12,17 @@ import (
 	"hookbed/driver/guest/proc"
 )
 
-// legacyTable is the kernel module of the table "filter" of iptables-legacy, ""
+// LegacyTable is the kernel module of the table "filter" of iptables-legacy, ""
 // where it is not ours to unload. A namespace in which the table was used once
 // keeps it registered, empty, and pays for it with every packet; only the end of
 // the namespace or of the module undoes that (xt_register_table in
 // net/netfilter/x_tables.c).
-type legacyTable string
+type LegacyTable string
 
-// loadLegacyTable loads the module that a tool needs, apart from the rules, so
+// LoadLegacyTable loads the module that a tool needs, apart from the rules, so
 // that their load time is that of the rules. It is for a machine that hookbed has for
 // itself, and does nothing where the module was there before.
-func loadLegacyTable(ctx context.Context, tool string) (legacyTable, error) {
+func LoadLegacyTable(ctx context.Context, tool string) (LegacyTable, error) {
 	module := map[string]string{"iptables-legacy": "iptable_filter", "ip6tables-legacy": "ip6table_filter"}[tool]
 	if module == "" {
 		return "", nil
@@ -33,11 +33,11 @@ func loadLegacyTable(ctx context.Context, tool string) (legacyTable, error) {
 	if err := proc.Modprobe(ctx, module); err != nil {
 		return "", fault.Unsupported("load module %s: %w", module, err)
 	}
-	return legacyTable(module), nil
+	return LegacyTable(module), nil
 }
 
-// unload unregisters the table everywhere.
-func (t legacyTable) unload() error {
+// Unload unregisters the table everywhere.
+func (t LegacyTable) Unload() error {
 	if t == "" {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package main
+package ruleset
 
 import (
 	"maps"
@@ -125,7 +125,7 @@ func TestLackedFeature(t *testing.T) {
 		"ipset v7.17: Error in line 2: Set cannot be created: set with the same name already exists":                                  "",
 		"/dev/stdin:3:5-9: Error: Could not process rule: No such file or directory":                                                  "",
 	} {
-		if got := lackedFeature(stderr); !strings.Contains(got, want) || want == "" && got != "" {
+		if got := LackedFeature(stderr); !strings.Contains(got, want) || want == "" && got != "" {
 			t.Errorf("%q: the kernel lacks %q, want %q in it", stderr, got, want)
 		}
 	}

@@ -1,4 +1,4 @@
-package main
+package ruleset
 
 import (
 	"context"
@@ -12,23 +12,23 @@ import (
 	"hookbed/driver/bundle"
 )
 
-// ruleCounters are values by key.
-type ruleCounters map[string]uint64
+// counters are values by key.
+type counters map[string]uint64
 
-// newRuleCounters has every value that a rule set always has.
-func newRuleCounters() ruleCounters {
-	return ruleCounters{"rules": 0, "rules_hook": 0, "packets": 0, "bytes": 0, "dropped": 0, "accepted": 0, "passed": 0}
+// newCounters has every value that a rule set always has.
+func newCounters() counters {
+	return counters{"rules": 0, "rules_hook": 0, "packets": 0, "bytes": 0, "dropped": 0, "accepted": 0, "passed": 0}
 }
 
-// readRules reads a rule set's counters in the thread's namespace. See bundle.RuleCounter
+// Read reads a rule set's counters in the thread's namespace. See bundle.RuleCounter
 // for the values.
-func readRules(ctx context.Context, r bundle.RuleCounter) (map[string]uint64, error) {
-	var got ruleCounters
+func Read(ctx context.Context, r bundle.RuleCounter) (map[string]uint64, error) {
+	var got counters
 	var err error
 	switch {
 	case isIPTables(r.Tool):
 		got, err = readIPTables(ctx, r)
-	case r.Tool == toolNft:
+	case r.Tool == ToolNft:
 		got, err = readNft(ctx, r)
 	default:
 		return nil, fmt.Errorf("unknown rule-set tool %q", r.Tool)
@@ -44,7 +44,7 @@ func readRules(ctx context.Context, r bundle.RuleCounter) (map[string]uint64, er
 	return got, nil
 }
 
-func readIPTables(ctx context.Context, r bundle.RuleCounter) (ruleCounters, error) {
+func readIPTables(ctx context.Context, r bundle.RuleCounter) (counters, error) {
 	out, err := runTool(ctx, []string{r.Tool + "-save", "-c", "-t", r.Table}, nil)
 	if err != nil {
 		return nil, err
@@ -52,7 +52,7 @@ func readIPTables(ctx context.Context, r bundle.RuleCounter) (ruleCounters, erro
 	return parseRules(string(out), r.Chain)
 }
 
-func readNft(ctx context.Context, r bundle.RuleCounter) (ruleCounters, error) {
+func readNft(ctx context.Context, r bundle.RuleCounter) (counters, error) {
 	objects, err := listNft(ctx, append([]string{"table"}, strings.Fields(r.Table)...)...)
 	if err != nil {
 		return nil, err
@@ -62,31 +62,31 @@ func readNft(ctx context.Context, r bundle.RuleCounter) (ruleCounters, error) {
 
 // readIPSet reads a number from what the kernel reports of a set.
 func readIPSet(ctx context.Context, set, key string) (uint64, error) {
-	out, err := runTool(ctx, []string{toolIPSet, "list", "-terse", set}, nil)
+	out, err := runTool(ctx, []string{ToolIPSet, "list", "-terse", set}, nil)
 	if err != nil {
 		return 0, err
 	}
 	return parseIPSet(string(out), key)
 }
 
-// setSize is the memory that the elements of an ipset take, in bytes.
-type setSize struct {
-	name  string
-	bytes uint64
+// SetSize is the memory that the elements of an ipset take, in bytes.
+type SetSize struct {
+	Name  string
+	Bytes uint64
 }
 
 // createdSet is a line of a file for ipset that makes a set.
 var createdSet = regexp.MustCompile(`(?m)^create (\S+) `)
 
-// setSizes are the sizes of the sets that a file for ipset made, in its order.
-func setSizes(ctx context.Context, file []byte) ([]setSize, error) {
-	var out []setSize
+// SetSizes are the sizes of the sets that a file for ipset made, in its order.
+func SetSizes(ctx context.Context, file []byte) ([]SetSize, error) {
+	var out []SetSize
 	for _, m := range createdSet.FindAllSubmatch(file, -1) {
 		n, err := readIPSet(ctx, string(m[1]), "Size in memory")
 		if err != nil {
 			return out, err
 		}
-		out = append(out, setSize{string(m[1]), n})
+		out = append(out, SetSize{string(m[1]), n})
 	}
 	return out, nil
 }
@@ -131,7 +131,7 @@ type nftRule struct {
 
 // listNft lists objects of the thread's namespace.
 func listNft(ctx context.Context, what ...string) ([]nftObject, error) {
-	out, err := runTool(ctx, append([]string{toolNft, "-j", "list"}, what...), nil)
+	out, err := runTool(ctx, append([]string{ToolNft, "-j", "list"}, what...), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -149,8 +149,8 @@ func parseNftObjects(data []byte) ([]nftObject, error) {
 
 // countNft counts in the objects of one table. See bundle.RuleCounter for the
 // values.
-func countNft(objects []nftObject, chain string) (ruleCounters, error) {
-	got := newRuleCounters()
+func countNft(objects []nftObject, chain string) (counters, error) {
+	got := newCounters()
 	found := false
 	for _, o := range objects {
 		found = found || o.Chain != nil && o.Chain.Name == chain
@@ -177,7 +177,7 @@ func countNft(objects []nftObject, chain string) (ruleCounters, error) {
 }
 
 // addNftRule adds a rule's own counter under its verdict.
-func (k ruleCounters) addNftRule(r nftRule) error {
+func (k counters) addNftRule(r nftRule) error {
 	verdict := "passed"
 	for _, e := range r.Expr {
 		if _, ok := e["accept"]; ok {
@@ -216,8 +216,8 @@ var savedTarget = regexp.MustCompile(` -[jg] (\S+)`)
 // bundle.Counter for the values. A chain that is not there is an error, but a
 // table that is not holds no rules: its built-in chains are simply not
 // registered yet, which counts as zero of everything.
-func parseRules(text, chain string) (ruleCounters, error) {
-	got := newRuleCounters()
+func parseRules(text, chain string) (counters, error) {
+	got := newCounters()
 	found, any := false, false
 	for _, line := range strings.Split(text, "\n") {
 		if m := savedChain.FindStringSubmatch(line); m != nil {
@@ -255,7 +255,7 @@ func parseRules(text, chain string) (ruleCounters, error) {
 
 // addPolicy counts what met no rule of the chain. A chain of the user's has no
 // policy, and its counters say nothing.
-func (k ruleCounters) addPolicy(policy, packets, bytes string) error {
+func (k counters) addPolicy(policy, packets, bytes string) error {
 	target := ""
 	if policy == "ACCEPT" {
 		target = "RETURN"
@@ -264,7 +264,7 @@ func (k ruleCounters) addPolicy(policy, packets, bytes string) error {
 }
 
 // add counts a rule or a policy, unless it has no verdict.
-func (k ruleCounters) add(packets, bytes string, silent bool, target string) error {
+func (k counters) add(packets, bytes string, silent bool, target string) error {
 	p, err := strconv.ParseUint(packets, 10, 64)
 	b, err2 := strconv.ParseUint(bytes, 10, 64)
 	if err := errors.Join(err, err2); err != nil {

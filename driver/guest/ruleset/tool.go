@@ -1,4 +1,4 @@
-package main
+package ruleset
 
 import (
 	"bytes"
@@ -26,8 +26,8 @@ const ruleToolLimit = 120 * time.Second
 
 // Tools that load rule sets, besides the variants of iptables.
 const (
-	toolNft   = "nft"
-	toolIPSet = "ipset"
+	ToolNft   = "nft"
+	ToolIPSet = "ipset"
 )
 
 func isIPTables(tool string) bool {
@@ -42,23 +42,23 @@ func isIPTables(tool string) bool {
 // quoteLimit bounds what is quoted of an offending line, in bytes.
 const quoteLimit = 200
 
-// restoreArgv is the command that loads a rule set from its standard input.
-func restoreArgv(tool string) ([]string, error) {
+// RestoreArgv is the command that loads a rule set from its standard input.
+func RestoreArgv(tool string) ([]string, error) {
 	switch {
 	case isIPTables(tool):
 		return []string{tool + "-restore", "--noflush", "-w", "5"}, nil
-	case tool == toolNft:
-		return []string{toolNft, "-f", "-"}, nil
-	case tool == toolIPSet:
-		return []string{toolIPSet, "restore"}, nil
+	case tool == ToolNft:
+		return []string{ToolNft, "-f", "-"}, nil
+	case tool == ToolIPSet:
+		return []string{ToolIPSet, "restore"}, nil
 	default:
 		return nil, fmt.Errorf("unknown rule-set tool %q", tool)
 	}
 }
 
-// restore runs a rule-set tool in the thread's namespace, in a cgroup if one is
+// Restore runs a rule-set tool in the thread's namespace, in a cgroup if one is
 // given.
-func restore(ctx context.Context, in *memoryCgroup, argv []string, input []byte) error {
+func Restore(ctx context.Context, in *MemoryCgroup, argv []string, input []byte) error {
 	_, err := runToolIn(ctx, in, argv, input)
 	if err == nil {
 		return nil
@@ -78,7 +78,7 @@ func runTool(ctx context.Context, argv []string, input []byte) ([]byte, error) {
 
 // runToolIn is runTool in a memory cgroup. Of version 1 the calling thread is
 // in it already.
-func runToolIn(ctx context.Context, in *memoryCgroup, argv []string, input []byte) ([]byte, error) {
+func runToolIn(ctx context.Context, in *MemoryCgroup, argv []string, input []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, ruleToolLimit)
 	defer cancel()
 	path, err := proc.LookIn("", argv[0])
@@ -110,7 +110,7 @@ func runToolIn(ctx context.Context, in *memoryCgroup, argv []string, input []byt
 		err = errors.Join(ctx.Err(), err)
 	}
 	err = fmt.Errorf("%s: %w: %s", argv[0], err, strings.TrimSpace(stderr.String()))
-	if feature := lackedFeature(stderr.String()); feature != "" {
+	if feature := LackedFeature(stderr.String()); feature != "" {
 		return nil, fault.Unsupported("kernel %s lacks %s: %w", fault.KernelRelease(), feature, err)
 	}
 	return nil, err
@@ -155,9 +155,9 @@ func lacks() []lack {
 	}
 }
 
-// lackedFeature names the feature that the kernel lacks according to a tool's
+// LackedFeature names the feature that the kernel lacks according to a tool's
 // message, "" if the message is about something else.
-func lackedFeature(stderr string) string {
+func LackedFeature(stderr string) string {
 	for _, l := range lacks() {
 		if strings.Contains(stderr, l.says) {
 			return l.feature

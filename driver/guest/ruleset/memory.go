@@ -1,4 +1,4 @@
-package main
+package ruleset
 
 import (
 	"errors"
@@ -21,8 +21,8 @@ import (
 // since Linux 5.18; iptables' counters (16 bytes a rule and CPU) and the
 // elements of an ipset are not, but an ipset tells the size of its elements.
 
-// memoryCgroup is a temporary memory cgroup.
-type memoryCgroup struct {
+// MemoryCgroup is a temporary memory cgroup.
+type MemoryCgroup struct {
 	dir string
 	v1  bool
 }
@@ -48,7 +48,7 @@ func mountedMemory(mountinfo string) (dir string, v1 bool) {
 
 // newMemoryCgroup makes a cgroup at the top of the memory controller's
 // hierarchy; an error says why there is none to be had.
-func newMemoryCgroup() (*memoryCgroup, error) {
+func newMemoryCgroup() (*MemoryCgroup, error) {
 	info, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
@@ -70,7 +70,7 @@ func newMemoryCgroup() (*memoryCgroup, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &memoryCgroup{dir, v1}, nil
+	return &MemoryCgroup{dir, v1}, nil
 }
 
 // emptyLimit is how long, on a busy machine, what has ended may still be in its
@@ -79,7 +79,7 @@ const emptyLimit = 30 * time.Second
 
 // awaitEmpty waits until nothing runs in the cgroup: what ended leaves it, and
 // frees its own kernel memory, a moment later.
-func (g *memoryCgroup) awaitEmpty() error {
+func (g *MemoryCgroup) awaitEmpty() error {
 	name := "cgroup.procs"
 	if g.v1 {
 		name = "tasks"
@@ -97,7 +97,7 @@ func (g *memoryCgroup) awaitEmpty() error {
 
 // remove removes the cgroup. What is charged to it stays allocated; the kernel
 // charges it to the parent from then on.
-func (g *memoryCgroup) remove() error {
+func (g *MemoryCgroup) remove() error {
 	for deadline := time.Now().Add(emptyLimit); ; time.Sleep(time.Millisecond) {
 		err := os.Remove(g.dir)
 		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
@@ -109,7 +109,7 @@ func (g *memoryCgroup) remove() error {
 // run runs fn on a thread of its own in the cgroup and the namespace, so that
 // the processes it starts are charged to the cgroup. The thread ends with it.
 // Where the thread cannot get there fn is not run.
-func (g *memoryCgroup) run(enter, fn func() error) (ran bool, err error) {
+func (g *MemoryCgroup) run(enter, fn func() error) (ran bool, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -124,7 +124,7 @@ func (g *memoryCgroup) run(enter, fn func() error) (ran bool, err error) {
 
 // join moves the calling thread into a version 1 cgroup. In version 2 the
 // threads of a process cannot be apart; there the process is started inside.
-func (g *memoryCgroup) join() error {
+func (g *MemoryCgroup) join() error {
 	if !g.v1 {
 		return nil
 	}
@@ -133,7 +133,7 @@ func (g *memoryCgroup) join() error {
 
 // startInside has a process start in a version 2 cgroup, if there is one. The
 // caller calls done once it has started.
-func (g *memoryCgroup) startInside(attr *syscall.SysProcAttr) (done func(), err error) {
+func (g *MemoryCgroup) startInside(attr *syscall.SysProcAttr) (done func(), err error) {
 	if g == nil || g.v1 {
 		return func() {}, nil
 	}
@@ -146,7 +146,7 @@ func (g *memoryCgroup) startInside(attr *syscall.SysProcAttr) (done func(), err 
 }
 
 // kernelBytes is the kernel memory charged to the cgroup.
-func (g *memoryCgroup) kernelBytes() (uint64, error) {
+func (g *MemoryCgroup) kernelBytes() (uint64, error) {
 	name := "memory.stat"
 	if g.v1 {
 		name = "memory.kmem.usage_in_bytes"
@@ -179,7 +179,7 @@ const (
 )
 
 // settledBytes is kernelBytes once nothing is given back any more.
-func (g *memoryCgroup) settledBytes() (uint64, error) {
+func (g *MemoryCgroup) settledBytes() (uint64, error) {
 	start := time.Now()
 	last, since := uint64(0), start
 	for {
@@ -231,17 +231,17 @@ func machineBytes() (int64, error) {
 	return unreclaimable(string(data)), nil
 }
 
-// memory is what the kernel keeps of a rule set.
-type memory struct {
-	bytes float64
-	known bool
-	note  string // how it was read, or why it is not known
+// Memory is what the kernel keeps of a rule set.
+type Memory struct {
+	Bytes float64
+	Known bool
+	Note  string // how it was read, or why it is not known
 }
 
-// measureMemory runs a load and reads the kernel memory that it leaves behind. enter
+// MeasureMemory runs a load and reads the kernel memory that it leaves behind. enter
 // moves a thread into the namespace of the load. A load that worked never fails for
 // the reading: one that cannot be had is a note.
-func measureMemory(enter func() error, load func(*memoryCgroup) error) (memory, error) {
+func MeasureMemory(enter func() error, load func(*MemoryCgroup) error) (Memory, error) {
 	group, err := newMemoryCgroup()
 	if err != nil {
 		return measureMachine(load, err)
@@ -252,24 +252,24 @@ func measureMemory(enter func() error, load func(*memoryCgroup) error) (memory, 
 		return measureMachine(load, errors.Join(err, failed, group.remove()))
 	}
 	bytes, failed2 := group.settledBytes()
-	var m memory
+	var m Memory
 	if failed = errors.Join(failed, failed2, group.remove()); failed != nil {
-		m.note = fmt.Sprintf("memory: %v", failed)
+		m.Note = fmt.Sprintf("memory: %v", failed)
 	} else if err == nil {
-		m = memory{float64(bytes), true, "memory as charged to a cgroup"}
+		m = Memory{float64(bytes), true, "memory as charged to a cgroup"}
 	}
 	return m, err
 }
 
 // measureMachine measures by what the whole machine uses before and after.
-func measureMachine(load func(*memoryCgroup) error, why error) (memory, error) {
+func measureMachine(load func(*MemoryCgroup) error, why error) (Memory, error) {
 	before, failed := machineBytes()
 	if err := load(nil); err != nil {
-		return memory{}, err
+		return Memory{}, err
 	}
 	after, failed2 := machineBytes()
 	if failed = errors.Join(failed, failed2); failed != nil {
-		return memory{note: fmt.Sprintf("memory: %v; %v", why, failed)}, nil
+		return Memory{Note: fmt.Sprintf("memory: %v; %v", why, failed)}, nil
 	}
-	return memory{float64(after - before), true, fmt.Sprintf("memory as the growth of the machine's, which others move too (%v)", why)}, nil
+	return Memory{float64(after - before), true, fmt.Sprintf("memory as the growth of the machine's, which others move too (%v)", why)}, nil
 }

@@ -1,4 +1,4 @@
-package main
+package ruleset
 
 import (
 	"errors"
@@ -43,7 +43,7 @@ func TestKernelBytes(t *testing.T) {
 	write("memory.stat", "anon 100000\nfile 200000\nslab 5000\n")
 	check := func(v1 bool, want uint64) {
 		t.Helper()
-		if got, err := (&memoryCgroup{dir, v1}).kernelBytes(); err != nil || got != want {
+		if got, err := (&MemoryCgroup{dir, v1}).kernelBytes(); err != nil || got != want {
 			t.Errorf("version 1 %v: %d bytes (%v), want %d", v1, got, err, want)
 		}
 	}
@@ -52,7 +52,7 @@ func TestKernelBytes(t *testing.T) {
 	write("memory.stat", "anon 100000\nfile 200000\nkernel 345678\n")
 	check(false, 345678)
 	write("memory.kmem.usage_in_bytes", "much\n")
-	if n, err := (&memoryCgroup{dir, true}).kernelBytes(); err == nil {
+	if n, err := (&MemoryCgroup{dir, true}).kernelBytes(); err == nil {
 		t.Errorf("%q is %d bytes", "much", n)
 	}
 	if got := unreclaimable("Slab: 9 kB\nSUnreclaim: 2 kB\nVmallocUsed: 3 kB\nPercpu:  4 kB\n"); got != 9<<10 {
@@ -64,17 +64,17 @@ func TestKernelBytes(t *testing.T) {
 // memory is read, the load runs once, and the note says what the value is.
 func TestMeasureMemoryWithoutCgroup(t *testing.T) {
 	runs := 0
-	m, err := measureMachine(func(in *memoryCgroup) error {
+	m, err := measureMachine(func(in *MemoryCgroup) error {
 		runs++
 		if in != nil {
 			t.Error("it is in a cgroup")
 		}
 		return nil
 	}, errors.New("no controller"))
-	if err != nil || runs != 1 || !m.known || !strings.Contains(m.note, "no controller") {
+	if err != nil || runs != 1 || !m.Known || !strings.Contains(m.Note, "no controller") {
 		t.Errorf("%d loads, %+v, %v", runs, m, err)
 	}
-	if m, err := measureMachine(func(*memoryCgroup) error { return os.ErrInvalid }, nil); !errors.Is(err, os.ErrInvalid) || m.known {
+	if m, err := measureMachine(func(*MemoryCgroup) error { return os.ErrInvalid }, nil); !errors.Is(err, os.ErrInvalid) || m.Known {
 		t.Errorf("a load that fails gives %v and %+v", err, m)
 	}
 }

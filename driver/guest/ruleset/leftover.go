@@ -1,4 +1,4 @@
-package main
+package ruleset
 
 import (
 	"context"
@@ -9,41 +9,41 @@ import (
 	"hookbed/driver/guest/proc"
 )
 
-// leftovers are the base chains that iptables-nft had in the table "filter" of
+// Leftovers are the base chains that iptables-nft had in the table "filter" of
 // a namespace before a load. What it makes of them it leaves behind empty, and
 // an empty base chain costs every packet: the undo removes it. For the table of
 // iptables-legacy see legacyTable.
-type leftovers struct {
+type Leftovers struct {
 	family string // nft's name of it, "" for nothing to look after
 	chains map[string]bool
 	table  bool
 }
 
-// noteLeftovers lists what is there, for tools that leave something behind. The note
+// NoteLeftovers lists what is there, for tools that leave something behind. The note
 // says why what a tool leaves will stay, "" if it will not.
-func noteLeftovers(ctx context.Context, tool string) (before leftovers, note string, err error) {
+func NoteLeftovers(ctx context.Context, tool string) (before Leftovers, note string, err error) {
 	family := map[string]string{"iptables-nft": "ip", "ip6tables-nft": "ip6"}[tool]
 	if family == "" {
-		return leftovers{}, "", nil
+		return Leftovers{}, "", nil
 	}
-	if _, err := proc.LookIn("", toolNft); err != nil {
-		return leftovers{}, fmt.Sprintf("empty chains of %s stay: %v", tool, err), nil
+	if _, err := proc.LookIn("", ToolNft); err != nil {
+		return Leftovers{}, fmt.Sprintf("empty chains of %s stay: %v", tool, err), nil
 	}
 	before, err = listLeftovers(ctx, family)
 	return before, "", err
 }
 
 // listLeftovers lists the table "filter" of a family.
-func listLeftovers(ctx context.Context, family string) (leftovers, error) {
+func listLeftovers(ctx context.Context, family string) (Leftovers, error) {
 	tables, err := listNft(ctx, "tables", family)
 	if err != nil {
-		return leftovers{}, err
+		return Leftovers{}, err
 	}
 	chains, err := listNft(ctx, "chains", family)
 	if err != nil {
-		return leftovers{}, err
+		return Leftovers{}, err
 	}
-	x := leftovers{family: family, chains: map[string]bool{}}
+	x := Leftovers{family: family, chains: map[string]bool{}}
 	for _, o := range append(tables, chains...) {
 		if o.Chain != nil && o.Chain.Table == "filter" {
 			x.chains[o.Chain.Name] = true
@@ -55,9 +55,9 @@ func listLeftovers(ctx context.Context, family string) (leftovers, error) {
 	return x, nil
 }
 
-// clear deletes the chains that are there now and were not before, if they are
+// Clear deletes the chains that are there now and were not before, if they are
 // empty, and the table if it is.
-func (l leftovers) clear(ctx context.Context) error {
+func (l Leftovers) Clear(ctx context.Context) error {
 	if l.family == "" {
 		return nil
 	}
@@ -83,7 +83,7 @@ func (l leftovers) clear(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil || script.Len() == 0 {
 		return err
 	}
-	return restore(ctx, nil, []string{toolNft, "-f", "-"}, []byte(script.String()))
+	return Restore(ctx, nil, []string{ToolNft, "-f", "-"}, []byte(script.String()))
 }
 
 func chainIsEmpty(ctx context.Context, family, chain string) (bool, error) {

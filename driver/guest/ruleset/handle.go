@@ -1,4 +1,4 @@
-package main
+package ruleset
 
 import (
 	"context"
@@ -12,9 +12,9 @@ import (
 // chain, and the rule's comment.
 var handleText = regexp.MustCompile(`\{handle:(\w+) (\w+) (\w+) ([^{}]+)\}`)
 
-// fillHandles puts the handles of rules, as the kernel numbers them now, in
+// FillHandles puts the handles of rules, as the kernel numbers them now, in
 // the places of a file for nft.
-func fillHandles(ctx context.Context, data []byte) ([]byte, error) {
+func FillHandles(ctx context.Context, data []byte) ([]byte, error) {
 	var failed error
 	out := handleText.ReplaceAllFunc(data, func(text []byte) []byte {
 		m := handleText.FindStringSubmatch(string(text))

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/bpfmap"
 	"hookbed/driver/guest/fault"
 )
 
@@ -240,27 +241,27 @@ func doFillMap(c *call, a bundle.FillMap) error {
 
 func (c *call) updateFrom(m *ebpf.Map, a bundle.FillMap, text []byte) error {
 	start := time.Now()
-	e, err := parseEntries(text, int(m.KeySize()), int(m.ValueSize()), c.expand)
+	e, err := bpfmap.ParseEntries(text, int(m.KeySize()), int(m.ValueSize()), c.expand)
 	if err != nil {
 		return fmt.Errorf("file %q: %w", a.File, err)
 	}
-	if err := fill(m, e); err != nil {
+	if err := bpfmap.Fill(m, e); err != nil {
 		return fmt.Errorf("fill map %s: %w", a.Map, err)
 	}
-	c.tookFor(a, start, e.n)
+	c.tookFor(a, start, e.N)
 	return nil
 }
 
 func (c *call) deleteFrom(m *ebpf.Map, a bundle.FillMap, text []byte) error {
 	start := time.Now()
-	e, err := parseEntries(text, int(m.KeySize()), 0, c.expand)
+	e, err := bpfmap.ParseEntries(text, int(m.KeySize()), 0, c.expand)
 	if err != nil {
 		return fmt.Errorf("file %q: %w", a.File, err)
 	}
-	if err := remove(m, e); err != nil {
+	if err := bpfmap.Remove(m, e); err != nil {
 		return fmt.Errorf("delete from map %s: %w", a.Map, err)
 	}
-	c.tookFor(a, start, e.n)
+	c.tookFor(a, start, e.N)
 	return nil
 }
 

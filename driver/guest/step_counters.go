@@ -10,6 +10,7 @@ import (
 
 	"hookbed/bpf"
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/bpfmap"
 	"hookbed/driver/guest/fault"
 	"hookbed/driver/guest/ruleset"
 )
@@ -87,7 +88,7 @@ func (x *executor) readBPF(b bundle.BPFCounter) (counters, error) {
 		if err != nil {
 			return nil, err
 		}
-		if got["entries."+name], err = countEntries(m); err != nil {
+		if got["entries."+name], err = bpfmap.CountEntries(m); err != nil {
 			return nil, fmt.Errorf("count map %s: %w", name, err)
 		}
 	}
@@ -119,7 +120,7 @@ func (k counters) addStats(m *ebpf.Map) error {
 
 // statAt is one index of a stats map, summed over CPUs if each has its own.
 func statAt(m *ebpf.Map, i uint32) (sum statValue, err error) {
-	if !perCPU(m) {
+	if !bpfmap.PerCPU(m) {
 		err = m.Lookup(i, &sum)
 	} else {
 		var each []statValue

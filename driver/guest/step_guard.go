@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/bpfmap"
 	"hookbed/driver/guest/fault"
 	"hookbed/driver/guest/sysfs"
 )
@@ -202,7 +203,7 @@ func lookMaps(c *call, a bundle.Guard) (wrong []string, err error) {
 		if err != nil {
 			return nil, err
 		}
-		n, err := countEntries(m)
+		n, err := bpfmap.CountEntries(m)
 		if err != nil {
 			return nil, fmt.Errorf("count map %s: %w", name, err)
 		}

@@ -1,4 +1,4 @@
-package main
+package bpfmap
 
 import (
 	"errors"
@@ -12,15 +12,15 @@ import (
 // batchSize is how many entries go into one system call.
 const batchSize = 4096
 
-// fill updates a map in batches where the kernel can (5.6; LPM tries 5.13),
+// Fill updates a map in batches where the kernel can (5.6; LPM tries 5.13),
 // one by one otherwise. Every CPU of a per-CPU map gets the value.
-func fill(m *ebpf.Map, e entries) error {
-	if perCPU(m) {
+func Fill(m *ebpf.Map, e Entries) error {
+	if PerCPU(m) {
 		return fillEach(m, e)
 	}
-	for done := 0; done < e.n; {
+	for done := 0; done < e.N; {
 		left := e.from(done)
-		n := min(batchSize, left.n)
+		n := min(batchSize, left.N)
 		_, err := m.BatchUpdate(packed(left.keys, n, e.keySize), packed(left.values, n, e.valueSize), nil)
 		if errors.Is(err, ebpf.ErrNotSupported) {
 			return fillEach(m, left)
@@ -33,12 +33,12 @@ func fill(m *ebpf.Map, e entries) error {
 	return nil
 }
 
-// remove deletes keys in batches where the kernel can (5.6; LPM tries 5.13),
+// Remove deletes keys in batches where the kernel can (5.6; LPM tries 5.13),
 // one by one otherwise.
-func remove(m *ebpf.Map, e entries) error {
-	for done := 0; done < e.n; {
+func Remove(m *ebpf.Map, e Entries) error {
+	for done := 0; done < e.N; {
 		left := e.from(done)
-		n := min(batchSize, left.n)
+		n := min(batchSize, left.N)
 		_, err := m.BatchDelete(packed(left.keys, n, e.keySize), nil)
 		if errors.Is(err, ebpf.ErrNotSupported) {
 			return removeEach(m, left)
@@ -51,8 +51,8 @@ func remove(m *ebpf.Map, e entries) error {
 	return nil
 }
 
-func removeEach(m *ebpf.Map, e entries) error {
-	for i := range e.n {
+func removeEach(m *ebpf.Map, e Entries) error {
+	for i := range e.N {
 		if err := m.Delete(e.key(i)); err != nil {
 			return fmt.Errorf("entry %d: %w", i, err)
 		}
@@ -60,10 +60,10 @@ func removeEach(m *ebpf.Map, e entries) error {
 	return nil
 }
 
-func fillEach(m *ebpf.Map, e entries) error {
-	for i := range e.n {
+func fillEach(m *ebpf.Map, e Entries) error {
+	for i := range e.N {
 		var value any = e.value(i)
-		if perCPU(m) {
+		if PerCPU(m) {
 			all := make([][]byte, ebpf.MustPossibleCPU())
 			for cpu := range all {
 				all[cpu] = e.value(i)

@@ -1,4 +1,4 @@
-package main
+package bpfmap
 
 import (
 	"bytes"
@@ -8,8 +8,8 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// perCPU reports whether a map holds one value per possible CPU.
-func perCPU(m *ebpf.Map) bool {
+// PerCPU reports whether a map holds one value per possible CPU.
+func PerCPU(m *ebpf.Map) bool {
 	switch m.Type() {
 	case ebpf.PerCPUArray, ebpf.PerCPUHash, ebpf.LRUCPUHash:
 		return true
@@ -17,13 +17,13 @@ func perCPU(m *ebpf.Map) bool {
 	return false
 }
 
-// countEntries counts the keys that a map really holds. An array holds all of
+// CountEntries counts the keys that a map really holds. An array holds all of
 // its always: there it counts the values that are not zero.
-func countEntries(m *ebpf.Map) (uint64, error) {
+func CountEntries(m *ebpf.Map) (uint64, error) {
 	if m.Type() == ebpf.Array {
 		return countUsed(m)
 	}
-	if !perCPU(m) {
+	if !PerCPU(m) {
 		// Errors include "not supported" and a batch too small for a bucket.
 		if n, err := countBatched(m); err == nil {
 			return n, nil

@@ -1,4 +1,4 @@
-package main
+package bpfmap
 
 import (
 	"bytes"
@@ -6,30 +6,30 @@ import (
 	"fmt"
 )
 
-// entries are a map's keys and values, each one behind the other as system calls
+// Entries are a map's keys and values, each one behind the other as system calls
 // take them.
-type entries struct {
-	n                  int
+type Entries struct {
+	N                  int
 	keys, values       []byte
 	keySize, valueSize int
 }
 
 // key and value are those of one entry.
-func (e entries) key(i int) []byte { return e.keys[i*e.keySize:][:e.keySize] }
+func (e Entries) key(i int) []byte { return e.keys[i*e.keySize:][:e.keySize] }
 
-func (e entries) value(i int) []byte { return e.values[i*e.valueSize:][:e.valueSize] }
+func (e Entries) value(i int) []byte { return e.values[i*e.valueSize:][:e.valueSize] }
 
 // from is what is left behind the first n.
-func (e entries) from(n int) entries {
-	return entries{e.n - n, e.keys[n*e.keySize:], e.values[n*e.valueSize:], e.keySize, e.valueSize}
+func (e Entries) from(n int) Entries {
+	return Entries{e.N - n, e.keys[n*e.keySize:], e.values[n*e.valueSize:], e.keySize, e.valueSize}
 }
 
-// parseEntries reads lines "KEYHEX VALUEHEX" of exact sizes, with placeholders in values
+// ParseEntries reads lines "KEYHEX VALUEHEX" of exact sizes, with placeholders in values
 // replaced by expand. With a value size of 0 it reads keys, and leaves alone what is
 // behind them.
-func parseEntries(text []byte, keySize, valueSize int, expand func(value []byte) ([]byte, error)) (entries, error) {
+func ParseEntries(text []byte, keySize, valueSize int, expand func(value []byte) ([]byte, error)) (Entries, error) {
 	most := bytes.Count(text, []byte("\n")) + 1
-	e := entries{keys: make([]byte, most*keySize), values: make([]byte, most*valueSize), keySize: keySize, valueSize: valueSize}
+	e := Entries{keys: make([]byte, most*keySize), values: make([]byte, most*valueSize), keySize: keySize, valueSize: valueSize}
 	for number := 1; len(text) > 0; number++ {
 		var line []byte
 		line, text, _ = bytes.Cut(text, []byte("\n"))
@@ -40,19 +40,19 @@ func parseEntries(text []byte, keySize, valueSize int, expand func(value []byte)
 		if valueSize > 0 && (!two || bytes.ContainsRune(value, ' ')) {
 			return e, fmt.Errorf("line %d: want KEYHEX VALUEHEX", number)
 		}
-		if err := exactHex(e.key(e.n), key); err != nil {
+		if err := exactHex(e.key(e.N), key); err != nil {
 			return e, fmt.Errorf("line %d: key: %w", number, err)
 		}
 		if valueSize > 0 {
 			value, err := expand(value)
 			if err == nil {
-				err = exactHex(e.value(e.n), value)
+				err = exactHex(e.value(e.N), value)
 			}
 			if err != nil {
 				return e, fmt.Errorf("line %d: value: %w", number, err)
 			}
 		}
-		e.n++
+		e.N++
 	}
 	return e, nil
 }

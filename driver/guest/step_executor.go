@@ -12,6 +12,7 @@ import (
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/fault"
 	"hookbed/driver/guest/netns"
+	"hookbed/driver/guest/probe"
 	"hookbed/driver/guest/proc"
 )
 
@@ -30,7 +31,7 @@ type executor struct {
 	objects   map[string]*ebpf.Collection
 	servers   map[string]func(context.Context) error // ends a Start or Listen
 	flows     map[string]*sourcedFlow
-	sniffers  map[string]*sniffer
+	sniffers  map[string]*probe.Sniffer
 	mounted   string // directory of the engine's network namespaces
 	snapshots map[string]counters
 	launcher  proc.Launcher
@@ -53,13 +54,13 @@ func newExecutor() (*executor, error) {
 		objects:   map[string]*ebpf.Collection{},
 		servers:   map[string]func(context.Context) error{},
 		flows:     map[string]*sourcedFlow{},
-		sniffers:  map[string]*sniffer{},
+		sniffers:  map[string]*probe.Sniffer{},
 		mounted:   engineNamespaces,
 		snapshots: map[string]counters{},
 		jit:       readJIT,
 
-		answerLimit: answerLimit,
-		silentLimit: silentLimit,
+		answerLimit: probe.AnswerLimit,
+		silentLimit: probe.SilentLimit,
 	}, nil
 }
 

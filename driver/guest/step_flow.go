@@ -10,6 +10,7 @@ import (
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/fault"
+	"hookbed/driver/guest/probe"
 )
 
 func doFlow(c *call, a bundle.Flow) error {
@@ -38,7 +39,7 @@ func (c *call) openFlow(a bundle.Flow) error {
 		return err
 	}
 	p := bundle.Probe{What: a.Handle, From: a.From, To: a.To, Port: a.Port, Want: bundle.Allow}
-	conn, err := openFlow(c.ctx, p, seconds(a.Timeout))
+	conn, err := probe.OpenFlow(c.ctx, p, seconds(a.Timeout))
 	if err != nil {
 		forget(c.nl)
 		return err
@@ -57,14 +58,14 @@ func (c *call) openFlow(a bundle.Flow) error {
 
 // sourcedFlow is a flow with the source addresses that were added for it.
 type sourcedFlow struct {
-	*flow
+	*probe.Flow
 	forget func(*netlink.Handle)
 }
 
 // close ends the flow, and removes what was added by a handle in its namespace.
 func (f *sourcedFlow) close(h *netlink.Handle) error {
 	defer f.forget(h)
-	return f.flow.close()
+	return f.Flow.Close()
 }
 
 func (c *call) checkFlow(f *sourcedFlow, a bundle.Flow) error {
@@ -72,7 +73,7 @@ func (c *call) checkFlow(f *sourcedFlow, a bundle.Flow) error {
 		return fmt.Errorf("flow wants %q, not %s or %s", a.Want, bundle.Allow, bundle.Deny)
 	}
 	start := time.Now()
-	err := f.exchange(c.ctx, start.Add(seconds(a.Timeout)))
+	err := f.Exchange(c.ctx, start.Add(seconds(a.Timeout)))
 	silent := errors.Is(err, os.ErrDeadlineExceeded) && c.ctx.Err() == nil
 	switch {
 	case silent && a.Want == bundle.Deny:

@@ -52,7 +52,7 @@ func doGenerate(c *call, a bundle.Generate) error {
 		if f == nil {
 			return fmt.Errorf("no flow %q is open", a.Flow)
 		}
-		a.Frame.FromPort = f.localPort()
+		a.Frame.FromPort = f.LocalPort()
 	}
 	frame, err := a.Frame.Bytes()
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/fault"
 	"hookbed/driver/guest/netns"
+	"hookbed/driver/guest/probe"
 )
 
 func doProbes(c *call, a bundle.Probes) error {
@@ -26,7 +27,7 @@ func doProbes(c *call, a bundle.Probes) error {
 		return err
 	}
 	silence := seconds(a.Timeout)
-	got, err := tryAll(c.ctx, a.Tries, waits{answer: max(silence, c.x.answerLimit), silence: silence})
+	got, err := probe.TryAll(c.ctx, a.Tries, probe.Waits{Answer: max(silence, c.x.answerLimit), Silence: silence})
 	if err != nil {
 		return err
 	}
@@ -34,18 +35,18 @@ func doProbes(c *call, a bundle.Probes) error {
 }
 
 // judgeProbes counts outcomes, and names every probe that went wrong.
-func (c *call) judgeProbes(tries []bundle.Probe, got []outcome) error {
+func (c *call) judgeProbes(tries []bundle.Probe, got []probe.Outcome) error {
 	var wrong []string
 	allowed, denied := 0, 0
 	for i, p := range tries {
-		if got[i].established {
+		if got[i].Established {
 			allowed++
 		}
-		if got[i].denied {
+		if got[i].Denied {
 			denied++
 		}
-		if ok := p.Want == bundle.Allow && got[i].established || p.Want == bundle.Deny && got[i].denied; !ok {
-			wrong = append(wrong, fmt.Sprintf("%s: %s was %s, want %s", p.What, route(p), got[i].how, p.Want))
+		if ok := p.Want == bundle.Allow && got[i].Established || p.Want == bundle.Deny && got[i].Denied; !ok {
+			wrong = append(wrong, fmt.Sprintf("%s: %s was %s, want %s", p.What, probe.Route(p), got[i].How, p.Want))
 		}
 	}
 	c.value("allowed", float64(allowed))

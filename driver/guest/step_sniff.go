@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/probe"
 	"hookbed/driver/guest/proc"
 )
 
@@ -17,14 +18,14 @@ func doSniff(c *call, a bundle.Sniff) error {
 	if err != nil {
 		return err
 	}
-	s, err := newSniffer(l.Attrs().Index, uint16(a.Port))
+	s, err := probe.NewSniffer(l.Attrs().Index, uint16(a.Port))
 	if err != nil {
 		return fmt.Errorf("look at the packets of %s: %w", a.Link, err)
 	}
 	c.x.sniffers[a.Handle] = s
 	c.keepServer(a.Handle, func(context.Context) error {
 		delete(c.x.sniffers, a.Handle)
-		return s.close()
+		return s.Close()
 	})
 	return nil
 }
@@ -34,7 +35,7 @@ func (x *executor) readSniff(a bundle.SniffCounter) (counters, error) {
 	if !ok {
 		return nil, fmt.Errorf("nothing is sniffed as %q", a.Handle)
 	}
-	return s.counts(a.VNIs)
+	return s.Counts(a.VNIs)
 }
 
 // readLink reads the counters of a link, and how much its namespace fragments.

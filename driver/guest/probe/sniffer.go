@@ -1,4 +1,4 @@
-package main
+package probe
 
 import (
 	"encoding/binary"
@@ -10,15 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sniffer counts VXLAN packets on one link, from their IPv4 header on.
-type sniffer struct {
+// Sniffer counts VXLAN packets on one link, from their IPv4 header on.
+type Sniffer struct {
 	fd   int
 	seen map[string]uint64
 }
 
-// newSniffer opens a packet socket in the thread's namespace. It takes packets
+// NewSniffer opens a packet socket in the thread's namespace. It takes packets
 // only once it is bound, when the filter is there.
-func newSniffer(link int, port uint16) (*sniffer, error) {
+func NewSniffer(link int, port uint16) (*Sniffer, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -32,7 +32,7 @@ func newSniffer(link int, port uint16) (*sniffer, error) {
 	if err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
-	return &sniffer{fd: fd, seen: map[string]uint64{"in": 0, "out": 0, "checksum": 0, "no_checksum": 0, "fragments": 0}}, nil
+	return &Sniffer{fd: fd, seen: map[string]uint64{"in": 0, "out": 0, "checksum": 0, "no_checksum": 0, "fragments": 0}}, nil
 }
 
 func networkOrder(v uint16) uint16 { return v<<8 | v>>8 }
@@ -65,7 +65,7 @@ const (
 )
 
 // read counts what has come since the last time.
-func (s *sniffer) read() (map[string]uint64, error) {
+func (s *Sniffer) read() (map[string]uint64, error) {
 	buf := make([]byte, sniffed)
 	for range mostSniffed {
 		n, from, err := unix.Recvfrom(s.fd, buf, 0)
@@ -85,7 +85,7 @@ func (s *sniffer) read() (map[string]uint64, error) {
 }
 
 // lost is an error if the kernel had no room for a packet.
-func (s *sniffer) lost() error {
+func (s *Sniffer) lost() error {
 	var stats *unix.TpacketStats
 	stats, err := unix.GetsockoptTpacketStats(s.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
 	if err != nil {
@@ -98,7 +98,7 @@ func (s *sniffer) lost() error {
 }
 
 // count takes one packet into account, which begins with an IPv4 header.
-func (s *sniffer) count(p []byte, out bool) {
+func (s *Sniffer) count(p []byte, out bool) {
 	if len(p) < 20 {
 		return
 	}
@@ -122,12 +122,12 @@ func (s *sniffer) count(p []byte, out bool) {
 	s.seen[vniKey(binary.BigEndian.Uint32(p[udp+12:])>>8)]++ // RFC 7348, section 5
 }
 
-// close ends the sniffing.
-func (s *sniffer) close() error { return unix.Close(s.fd) }
+// Close ends the sniffing.
+func (s *Sniffer) Close() error { return unix.Close(s.fd) }
 
-// counts is what has come since the beginning: all counts that do not depend on a network
+// Counts is what has come since the beginning: all counts that do not depend on a network
 // identifier, and vni.N for each of those wanted.
-func (s *sniffer) counts(vnis []uint32) (map[string]uint64, error) {
+func (s *Sniffer) Counts(vnis []uint32) (map[string]uint64, error) {
 	seen, err := s.read()
 	if err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-package main
+package probe
 
 import (
 	"context"
@@ -12,21 +12,21 @@ import (
 )
 
 const (
-	// silentLimit is for the first bytes on an accepted connection. It only spares
+	// SilentLimit is for the first bytes on an accepted connection. It only spares
 	// descriptors that nobody needs, so it is longer than a busy client takes to speak.
-	silentLimit = time.Minute
+	SilentLimit = time.Minute
 	maxDatagram = 1 << 16              // bytes
 	againDelay  = 5 * time.Millisecond // after an error that passes
 )
 
 type closer interface{ Close() error }
 
-// newEchoServer opens a port in the thread's namespace, for TCP and UDP. An accepted
+// NewEchoServer opens a port in the thread's namespace, for TCP and UDP. An accepted
 // connection on which nothing comes for silent is closed.
-func newEchoServer(ctx context.Context, port int, silent time.Duration) (*echoServer, error) {
+func NewEchoServer(ctx context.Context, port int, silent time.Duration) (*echoServer, error) {
 	e := &echoServer{open: map[closer]bool{}, silent: silent}
 	if err := e.listen(ctx, port); err != nil {
-		e.close()
+		e.Close()
 		return nil, err
 	}
 	return e, nil
@@ -86,8 +86,8 @@ func (e *echoServer) drop(c closer) {
 	delete(e.open, c)
 }
 
-// close ends everything and waits for it.
-func (e *echoServer) close() {
+// Close ends everything and waits for it.
+func (e *echoServer) Close() {
 	e.mu.Lock()
 	e.closed = true
 	for c := range e.open {

@@ -1,4 +1,4 @@
-package main
+package probe
 
 import (
 	"context"
@@ -13,25 +13,25 @@ import (
 	"hookbed/driver/guest/fault"
 )
 
-// flow is an open connection whose other end sends back what it gets.
-type flow struct {
+// Flow is an open connection whose other end sends back what it gets.
+type Flow struct {
 	conn    *net.TCPConn
 	where   string // for messages
 	sent    uint64 // number of the last record sent; records are 8 bytes
 	pending []byte // received, less than a record
 }
 
-// openFlow connects in the thread's namespace, within wait. A connection that is refused
+// OpenFlow connects in the thread's namespace, within wait. A connection that is refused
 // or not answered is the subject's fault.
-func openFlow(ctx context.Context, p bundle.Probe, wait time.Duration) (*flow, error) {
+func OpenFlow(ctx context.Context, p bundle.Probe, wait time.Duration) (*Flow, error) {
 	t, err := dial(p)
 	tries := []attempt{t}
 	if err == nil {
-		err = decideAll(ctx, tries, waits{answer: wait})
+		err = decideAll(ctx, tries, Waits{Answer: wait})
 	}
 	t = tries[0] // its socket may be another one
-	if got := t.got; err == nil && !got.established {
-		err = fault.Subject("open flow: %s was %s", route(p), got.how)
+	if got := t.got; err == nil && !got.Established {
+		err = fault.Subject("open flow: %s was %s", Route(p), got.How)
 	}
 	if err != nil {
 		hangUp(t.fd)
@@ -43,21 +43,21 @@ func openFlow(ctx context.Context, p bundle.Probe, wait time.Duration) (*flow, e
 	if err != nil {
 		return nil, fmt.Errorf("open flow: %w", err)
 	}
-	return &flow{conn: conn.(*net.TCPConn), where: fmt.Sprintf("flow %s -> %s", p.From, net.JoinHostPort(p.To, fmt.Sprint(p.Port)))}, nil
+	return &Flow{conn: conn.(*net.TCPConn), where: fmt.Sprintf("flow %s -> %s", p.From, net.JoinHostPort(p.To, fmt.Sprint(p.Port)))}, nil
 }
 
 // String names the flow in messages.
-func (f *flow) String() string { return f.where }
+func (f *Flow) String() string { return f.where }
 
-// localPort is the TCP port of its own end.
-func (f *flow) localPort() uint16 { return uint16(f.conn.LocalAddr().(*net.TCPAddr).Port) }
+// LocalPort is the TCP port of its own end.
+func (f *Flow) LocalPort() uint16 { return uint16(f.conn.LocalAddr().(*net.TCPAddr).Port) }
 
-// close resets the connection, which leaves no TIME_WAIT.
-func (f *flow) close() error { return errors.Join(f.conn.SetLinger(0), f.conn.Close()) }
+// Close resets the connection, which leaves no TIME_WAIT.
+func (f *Flow) Close() error { return errors.Join(f.conn.SetLinger(0), f.conn.Close()) }
 
-// exchange sends the next record and reads until it is back. What comes before
+// Exchange sends the next record and reads until it is back. What comes before
 // it are the answers to earlier records that were not waited for any longer.
-func (f *flow) exchange(ctx context.Context, until time.Time) error {
+func (f *Flow) Exchange(ctx context.Context, until time.Time) error {
 	if err := f.conn.SetDeadline(until); err != nil {
 		return err
 	}

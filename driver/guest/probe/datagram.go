@@ -1,4 +1,4 @@
-package main
+package probe
 
 import (
 	"bytes"
@@ -134,14 +134,14 @@ func (d *datagram) repeat(fd int, now time.Time) unix.Errno {
 }
 
 // answered reads what has arrived, up to the answer or an error.
-func (d *datagram) answered(fd int) (bool, outcome) {
+func (d *datagram) answered(fd int) (bool, Outcome) {
 	buf := make([]byte, maxDatagram)
 	for {
 		n, err := unix.Read(fd, buf)
 		var errno unix.Errno
 		switch {
 		case errors.As(err, &errno) && (errno == unix.EAGAIN || errno == unix.EINTR):
-			return false, outcome{}
+			return false, Outcome{}
 		case errors.As(err, &errno):
 			return true, outcomeOf(errno)
 		case d.answer(buf[:n]):

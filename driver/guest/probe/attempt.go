@@ -1,4 +1,4 @@
-package main
+package probe
 
 import (
 	"context"
@@ -16,38 +16,38 @@ import (
 )
 
 const (
-	// answerLimit is the least that a probe which must be answered is given. A busy
+	// AnswerLimit is the least that a probe which must be answered is given. A busy
 	// machine takes seconds; only what fails takes so long.
-	answerLimit = 30 * time.Second
+	AnswerLimit = 30 * time.Second
 	// graceTrips is how many times what the slowest witness took a denied probe must
 	// stay unanswered after it.
 	graceTrips = 2
 	probeTick  = 50 * time.Millisecond // between looks at the context
 )
 
-// outcome of a probe.
-type outcome struct {
-	established bool
-	denied      bool   // silent, or refused by an administrator's ICMP message
-	how         string // in words
+// Outcome of a probe.
+type Outcome struct {
+	Established bool
+	Denied      bool   // silent, or refused by an administrator's ICMP message
+	How         string // in words
 }
 
 // outcomeOf classifies the error of a connection attempt.
-func outcomeOf(errno unix.Errno) outcome {
+func outcomeOf(errno unix.Errno) Outcome {
 	switch errno {
 	case 0:
-		return outcome{established: true, how: "allowed"}
+		return Outcome{Established: true, How: "allowed"}
 	case unix.EHOSTUNREACH, unix.EACCES, unix.ENETUNREACH, unix.ETIMEDOUT:
-		return outcome{denied: true, how: "denied (" + errno.Error() + ")"}
+		return Outcome{Denied: true, How: "denied (" + errno.Error() + ")"}
 	case unix.ECONNREFUSED, unix.ECONNRESET:
-		return outcome{how: "let through and reset (" + errno.Error() + ")"}
+		return Outcome{How: "let through and reset (" + errno.Error() + ")"}
 	default:
-		return outcome{how: "broken (" + errno.Error() + ")"}
+		return Outcome{How: "broken (" + errno.Error() + ")"}
 	}
 }
 
-// route words where a probe goes.
-func route(p bundle.Probe) string {
+// Route words where a probe goes.
+func Route(p bundle.Probe) string {
 	to := net.JoinHostPort(p.To, strconv.Itoa(p.Port))
 	switch p.Proto {
 	case bundle.UDP:
@@ -71,24 +71,24 @@ type attempt struct {
 	datagram *datagram // nil for TCP
 	decided  bool
 	at       time.Time // when it was decided
-	got      outcome
+	got      Outcome
 }
 
 // decide ends an attempt.
-func (t *attempt) decide(got outcome) {
+func (t *attempt) decide(got Outcome) {
 	t.decided, t.got, t.at = true, got, time.Now()
 }
 
-// waits are how long attempts stay unanswered until that decides.
-type waits struct {
-	answer  time.Duration // those that must be answered
-	silence time.Duration // the others, at least
+// Waits are how long attempts stay unanswered until that decides.
+type Waits struct {
+	Answer  time.Duration // those that must be answered
+	Silence time.Duration // the others, at least
 }
 
-// tryAll tries every probe at once on non-blocking sockets and waits until each
+// TryAll tries every probe at once on non-blocking sockets and waits until each
 // is decided: by an answer, or by silence. What is to be denied is sent first, so
 // that what is to be allowed is its witness; see silentUntil.
-func tryAll(ctx context.Context, probes []bundle.Probe, w waits) ([]outcome, error) {
+func TryAll(ctx context.Context, probes []bundle.Probe, w Waits) ([]Outcome, error) {
 	tries := make([]attempt, len(probes))
 	for i := range tries {
 		tries[i].fd = -1
@@ -113,7 +113,7 @@ func tryAll(ctx context.Context, probes []bundle.Probe, w waits) ([]outcome, err
 	if err := decideAll(ctx, tries, w); err != nil {
 		return nil, err
 	}
-	out := make([]outcome, len(tries))
+	out := make([]Outcome, len(tries))
 	for i, t := range tries {
 		out[i] = t.got
 	}
@@ -177,7 +177,7 @@ func dial(p bundle.Probe) (attempt, error) {
 		t.decide(outcomeOf(0))
 	case err != nil && !errors.Is(err, unix.EINPROGRESS):
 		// Nothing was sent, so nobody denied it: there is no route, say.
-		t.decide(outcome{how: "never sent (" + err.Error() + ")"})
+		t.decide(Outcome{How: "never sent (" + err.Error() + ")"})
 	}
 	return t, nil
 }
@@ -193,7 +193,7 @@ func hangUp(fd int) {
 // decideAll polls until every attempt is decided or ctx ends. Time decides only what
 // was due before a look at its socket that found nothing: a process that was kept
 // waiting finds the answers that came meanwhile.
-func decideAll(ctx context.Context, tries []attempt, w waits) error {
+func decideAll(ctx context.Context, tries []attempt, w Waits) error {
 	for {
 		var fds []unix.PollFd
 		var open []*attempt
@@ -221,12 +221,12 @@ func decideAll(ctx context.Context, tries []attempt, w waits) error {
 			}
 			switch {
 			case t.decided:
-			case t.must && t.fd < 0 && now.After(t.due) && now.Before(t.sent.Add(w.answer)):
+			case t.must && t.fd < 0 && now.After(t.due) && now.Before(t.sent.Add(w.Answer)):
 				if err := t.reconnect(); err != nil {
 					return err
 				}
 			case t.must:
-				t.pass(now, t.sent.Add(w.answer))
+				t.pass(now, t.sent.Add(w.Answer))
 			case told:
 				t.pass(now, denied)
 			}
@@ -240,7 +240,7 @@ func decideAll(ctx context.Context, tries []attempt, w waits) error {
 // answered the others had their chance; several times what the slowest of them took
 // is for ways that are not quite the same, such as another queue of a NIC or
 // another socket of the server's. Attempts without a witness have silence alone.
-func (w waits) silentUntil(tries []attempt) (until time.Time, told bool) {
+func (w Waits) silentUntil(tries []attempt) (until time.Time, told bool) {
 	var last time.Time
 	var slowest time.Duration
 	for _, t := range tries {
@@ -249,7 +249,7 @@ func (w waits) silentUntil(tries []attempt) (until time.Time, told bool) {
 			if !t.decided {
 				return time.Time{}, false
 			}
-			if from = t.at; t.got.established {
+			if from = t.at; t.got.Established {
 				slowest = max(slowest, t.at.Sub(t.sent))
 			}
 		}
@@ -257,7 +257,7 @@ func (w waits) silentUntil(tries []attempt) (until time.Time, told bool) {
 			last = from
 		}
 	}
-	return last.Add(max(w.silence, graceTrips*slowest)), true
+	return last.Add(max(w.Silence, graceTrips*slowest)), true
 }
 
 func (t *attempt) events() int16 {
@@ -273,7 +273,7 @@ func (t *attempt) pass(now, until time.Time) {
 	case now.After(until) && t.fd < 0:
 		t.decide(outcomeOf(unix.EHOSTUNREACH))
 	case now.After(until):
-		t.decide(outcome{denied: true, how: "denied (no answer)"})
+		t.decide(Outcome{Denied: true, How: "denied (no answer)"})
 	case t.datagram != nil:
 		if errno := t.datagram.repeat(t.fd, now); errno != 0 {
 			t.decide(outcomeOf(errno))

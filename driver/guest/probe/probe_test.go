@@ -1,4 +1,4 @@
-package main
+package probe
 
 import (
 	"io"
@@ -11,11 +11,11 @@ import (
 func TestSilenceIsCountedFromTheWitness(t *testing.T) {
 	start := time.Unix(1000, 0)
 	at := func(d time.Duration) time.Time { return start.Add(d) }
-	w := waits{answer: time.Minute, silence: 400 * time.Millisecond}
+	w := Waits{Answer: time.Minute, Silence: 400 * time.Millisecond}
 	denied := attempt{sent: start}
 	pending := attempt{must: true, sent: at(time.Millisecond)}
 	answered := func(after time.Duration) attempt {
-		return attempt{must: true, sent: at(time.Millisecond), decided: true, at: at(time.Millisecond + after), got: outcome{established: true}}
+		return attempt{must: true, sent: at(time.Millisecond), decided: true, at: at(time.Millisecond + after), got: Outcome{Established: true}}
 	}
 	if _, told := w.silentUntil([]attempt{denied, pending, answered(time.Millisecond)}); told {
 		t.Error("silence is told while a witness is on its way")
@@ -27,7 +27,7 @@ func TestSilenceIsCountedFromTheWitness(t *testing.T) {
 		"no witness":   {[]attempt{denied}, 400 * time.Millisecond},
 		"a quick one":  {[]attempt{denied, answered(time.Millisecond)}, 402 * time.Millisecond},
 		"a slow one":   {[]attempt{denied, answered(time.Second), answered(time.Millisecond)}, time.Millisecond + time.Second + graceTrips*time.Second},
-		"a silent one": {[]attempt{denied, {must: true, sent: start, decided: true, at: at(time.Minute), got: outcome{denied: true}}}, time.Minute + 400*time.Millisecond},
+		"a silent one": {[]attempt{denied, {must: true, sent: start, decided: true, at: at(time.Minute), got: Outcome{Denied: true}}}, time.Minute + 400*time.Millisecond},
 	} {
 		if until, told := w.silentUntil(tc.tries); !told || until.Sub(start) != tc.want {
 			t.Errorf("%s: denied after %v (%v), want %v", name, until.Sub(start), told, tc.want)

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/guesttest"
 )
 
 // TestMain lets the test binary stand in for the helper, which starts itself
@@ -22,10 +23,10 @@ func TestMain(m *testing.M) {
 		case "serve", "exec", "pidns":
 			main()
 		case "test-server":
-			fmt.Fprintln(os.Stderr, testServer("tcp4", os.Args[2]))
+			fmt.Fprintln(os.Stderr, guesttest.AcceptAll("tcp4", os.Args[2]))
 			os.Exit(1)
 		case "test-server6":
-			fmt.Fprintln(os.Stderr, testServer("tcp6", os.Args[2]))
+			fmt.Fprintln(os.Stderr, guesttest.AcceptAll("tcp6", os.Args[2]))
 			os.Exit(1)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/guesttest"
 )
 
 // helper is a helper process with a session.
@@ -33,7 +34,7 @@ type helper struct {
 // startHelper runs `guest serve --node-netns` in a process group of its own.
 func startHelper(t *testing.T, args ...string) *helper {
 	t.Helper()
-	h := &helper{t: t, cmd: exec.Command(self(t), append([]string{"serve", "--node-netns"}, args...)...), blobs: t.TempDir(), ended: make(chan error, 1)}
+	h := &helper{t: t, cmd: exec.Command(guesttest.Self(t), append([]string{"serve", "--node-netns"}, args...)...), blobs: t.TempDir(), ended: make(chan error, 1)}
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	h.cmd.Stderr = &h.stderr
 	var err error
@@ -120,8 +121,8 @@ func (h *helper) wait(status int) {
 		if got := h.cmd.ProcessState.ExitCode(); got != status {
 			h.t.Errorf("exit status %d, want %d\n%s", got, status, h.stderr.String())
 		}
-	case <-time.After(patience):
-		h.t.Fatalf("the helper still runs after %v\n%s", patience, h.stderr.String())
+	case <-time.After(guesttest.Patience):
+		h.t.Fatalf("the helper still runs after %v\n%s", guesttest.Patience, h.stderr.String())
 	}
 }
 
@@ -155,7 +156,7 @@ func TestSession(t *testing.T) {
 	if reply := h.call(bundle.Request{Hello: &bundle.Hello{Schema: bundle.Schema + 1}}); reply.Fault != bundle.FaultUnsupported || !strings.Contains(reply.Error, "version 2") {
 		t.Errorf("a foreign schema says %+v", reply)
 	}
-	root := miniRoot(t)
+	root := guesttest.MiniRoot(t)
 	if reply := h.hello(root); reply.PID != h.cmd.Process.Pid {
 		t.Errorf("the helper says PID %d, it is %d", reply.PID, h.cmd.Process.Pid)
 	}
@@ -236,7 +237,7 @@ func testEnd(t *testing.T, end func(*helper), status int) {
 	h.hello("")
 	h.must(chunk("", bundle.Netns{Name: "server"}, bundle.Bridge{Link: "br0"}))
 	h.must(chunk("server",
-		bundle.Start{Handle: "s", Argv: []string{self(t), "test-server", "5001"}, Port: 5001},
+		bundle.Start{Handle: "s", Argv: []string{guesttest.Self(t), "test-server", "5001"}, Port: 5001},
 		bundle.Start{Handle: "d", Argv: []string{"sh", "-c", "setsid sleep 410066 & exec sleep 410067"}}))
 	data, err := json.Marshal(chunk("server", bundle.Exec{Argv: []string{"sh", "-c", "sleep 410068 & wait"}, Timeout: 60}))
 	if err != nil {
@@ -244,20 +245,20 @@ func testEnd(t *testing.T, end func(*helper), status int) {
 	}
 	h.send(string(data))
 	sleepers := func() int {
-		return len(processes(t, "sleep", "410066")) + len(processes(t, "sleep", "410067")) + len(processes(t, "sleep", "410068"))
+		return len(guesttest.Processes(t, "sleep", "410066")) + len(guesttest.Processes(t, "sleep", "410067")) + len(guesttest.Processes(t, "sleep", "410068"))
 	}
-	await(t, func() bool { return sleepers() == 3 })
+	guesttest.Await(t, func() bool { return sleepers() == 3 })
 	ns := netnsOf(t, h.cmd.Process.Pid)
-	inner := netnsOf(t, processes(t, "sleep", "410067")[0])
+	inner := netnsOf(t, guesttest.Processes(t, "sleep", "410067")[0])
 	end(h)
 	h.wait(status)
-	await(t, func() bool { return sleepers() == 0 && len(users(ns)) == 0 && len(users(inner)) == 0 })
+	guesttest.Await(t, func() bool { return sleepers() == 0 && len(users(ns)) == 0 && len(users(inner)) == 0 })
 }
 
 // TestUndoBeforeExit shows that the end of the input undoes what is outside
 // the helper's own namespaces: here a container's.
 func TestUndoBeforeExit(t *testing.T) {
-	c := startContainer(t)
+	c := guesttest.StartContainer(t)
 	h := startHelper(t)
 	h.hello("")
 	h.must(bundle.Request{Bind: &bundle.Bind{Endpoint: "server", PID: c.Process.Pid}})
@@ -288,7 +289,7 @@ func TestParentDies(t *testing.T) {
 	}
 	defer w.Close()
 	defer r.Close()
-	parent := exec.Command("sh", "-c", self(t)+" serve --node-netns --die-with-parent <&3 & echo $!; sleep 410069")
+	parent := exec.Command("sh", "-c", guesttest.Self(t)+" serve --node-netns --die-with-parent <&3 & echo $!; sleep 410069")
 	parent.ExtraFiles = []*os.File{r}
 	stdout, err := parent.StdoutPipe()
 	if err != nil {
@@ -307,16 +308,16 @@ func TestParentDies(t *testing.T) {
 		t.Fatal(err)
 	}
 	parent.Process.Kill()
-	for _, p := range processes(t, "sleep", "410069") {
+	for _, p := range guesttest.Processes(t, "sleep", "410069") {
 		unix.Kill(p, unix.SIGKILL)
 	}
-	gone(t, pid)
+	guesttest.Gone(t, pid)
 	parent.Wait()
 }
 
 func TestRunBundle(t *testing.T) {
 	dir := t.TempDir()
-	b := bundle.Bundle{Schema: bundle.Schema, Name: "hand", Files: map[string]bundle.File{"rules": bundle.NewFile([]byte(ruleFile))}}
+	b := bundle.Bundle{Schema: bundle.Schema, Name: "hand", Files: map[string]bundle.File{"rules": bundle.NewFile([]byte(guesttest.RuleFile))}}
 	add := func(phase bundle.Phase, in string, a bundle.Action) {
 		b.Steps = append(b.Steps, bundle.Step{Node: "node1", Phase: phase, In: in, Do: a})
 	}
@@ -366,7 +367,7 @@ func runBundleProcess(t *testing.T, dir string, b bundle.Bundle, args ...string)
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(self(t), append([]string{"exec", path, "--node-netns"}, args...)...)
+	cmd := exec.Command(guesttest.Self(t), append([]string{"exec", path, "--node-netns"}, args...)...)
 	out, _ = cmd.Output()
 	return out, cmd.ProcessState.ExitCode()
 }

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/guesttest"
 	"hookbed/driver/guest/netns"
 	"hookbed/driver/guest/proc"
 )
@@ -104,7 +105,7 @@ func (r *rig) must(in string, actions ...bundle.Action) bundle.StepResult {
 // enough to take in what was sent.
 func (r *rig) awaitCounter(in string, from bundle.Counter, ok func(map[string]float64) bool) map[string]float64 {
 	r.t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(guesttest.Patience); ; time.Sleep(10 * time.Millisecond) {
 		got := r.must(in, bundle.Read{Name: "await", From: from}).Values
 		if ok(got) || time.Now().After(deadline) {
 			return got

@@ -19,6 +19,7 @@ import (
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/fault"
+	"hookbed/driver/guest/guesttest"
 )
 
 // section is a rule set in a golden file of package datapath: what a node gets
@@ -209,7 +210,7 @@ func acceptAll(l net.Listener) {
 // awaitPath waits until the client reaches the server: links need a moment.
 func (r *rig) awaitPath(a address) {
 	r.t.Helper()
-	await(r.t, func() bool { return r.reach(a.client, a.server, "5001", time.Second) == nil })
+	guesttest.Await(r.t, func() bool { return r.reach(a.client, a.server, "5001", time.Second) == nil })
 }
 
 // reach opens and closes a connection from an address of the client's.
@@ -253,7 +254,7 @@ func (r *rig) tryAllFor(s section, tries []try, silence time.Duration) (allowed,
 		limit := silence
 		if p.want {
 			allowed++
-			limit = patience
+			limit = guesttest.Patience
 		} else {
 			denied++
 		}
@@ -353,7 +354,7 @@ func (r *rig) testJudges(s section) {
 		first, again := r.counters(s), r.retransmitted("client")
 		allowed, denied := r.tryAllFor(s, tries(s), limit)
 		after := r.counters(s)
-		if after["dropped"]-first["dropped"] >= float64(denied) || limit > patience/4 {
+		if after["dropped"]-first["dropped"] >= float64(denied) || limit > guesttest.Patience/4 {
 			r.testCounters(s, first, after, allowed, denied, r.retransmitted("client")-again)
 			return
 		}
@@ -599,7 +600,7 @@ func TestMeasureMemoryLeavesNoCgroup(t *testing.T) {
 
 // othersCgroup says whether a cgroup is gone after a moment: another test's.
 func othersCgroup(dir string) bool {
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(guesttest.Patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
 			return true
 		}

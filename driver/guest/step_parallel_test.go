@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/guesttest"
 )
 
 // together makes a step of several endpoints' actions.
@@ -85,7 +86,7 @@ func TestParallelIsInterrupted(t *testing.T) {
 	if !strings.Contains(reply.Error, "interrupted") {
 		t.Errorf("error %q", reply.Error)
 	}
-	if left := processes(t, "sleep", "410081"); len(left) > 0 {
+	if left := guesttest.Processes(t, "sleep", "410081"); len(left) > 0 {
 		t.Errorf("processes %v survive", left)
 	}
 }

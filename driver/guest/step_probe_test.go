@@ -12,6 +12,7 @@ import (
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/computer"
+	"hookbed/driver/guest/guesttest"
 	"hookbed/driver/guest/netns"
 	"hookbed/driver/guest/proc"
 )
@@ -59,7 +60,7 @@ func TestAllowedProbesAwaitTheirNeighbour(t *testing.T) {
 	r := newRig(t)
 	r.pair()
 	r.must("server", bundle.Listen{Handle: "l", Port: 5001})
-	r.x.answerLimit = patience
+	r.x.answerLimit = guesttest.Patience
 	client, server := r.x.endpoints["client"], r.x.endpoints["server"]
 	ip := func(at *proc.Endpoint, argv ...string) (out []byte) {
 		_ = at.Do(func() (err error) { out, err = exec.Command("ip", argv...).Output(); return err })
@@ -68,7 +69,7 @@ func TestAllowedProbesAwaitTheirNeighbour(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		for end := time.Now().Add(guesttest.Patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 			if strings.Contains(string(ip(client, "neigh", "show", "198.18.1.9")), "FAILED") {
 				break
 			}

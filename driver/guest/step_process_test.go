@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/guesttest"
 	"hookbed/driver/guest/netns"
 	"hookbed/driver/guest/proc"
 )
@@ -27,7 +28,7 @@ const heard = 60
 func TestStartAndStop(t *testing.T) {
 	r := newRig(t)
 	r.pair()
-	start := bundle.Start{Handle: "server", Argv: []string{self(t), "test-server", "5001"}, CPUs: []int{0}, Port: 5001}
+	start := bundle.Start{Handle: "server", Argv: []string{guesttest.Self(t), "test-server", "5001"}, CPUs: []int{0}, Port: 5001}
 	try := func(want string) bundle.Probes {
 		return bundle.Probes{Link: "eth0", Timeout: heard, Tries: []bundle.Probe{{What: "server", From: "198.18.1.2", To: "198.18.1.3", Port: 5001, Want: want}}}
 	}
@@ -62,8 +63,8 @@ func TestScheduling(t *testing.T) {
 	r.must("server", bundle.Start{Handle: "rr", Argv: []string{"sh", "-c", "sleep 410070; true"}, Sched: bundle.SchedRR})
 	r.must("server", bundle.Start{Handle: "usual", Argv: []string{"sh", "-c", "sleep 410071; true"}})
 	for arg, want := range map[string]uint32{"410070": unix.SCHED_RR, "410071": unix.SCHED_NORMAL} {
-		await(t, func() bool { return len(processes(t, "sleep", arg)) == 1 })
-		if got := policyOf(t, processes(t, "sleep", arg)[0]); got != want {
+		guesttest.Await(t, func() bool { return len(guesttest.Processes(t, "sleep", arg)) == 1 })
+		if got := policyOf(t, guesttest.Processes(t, "sleep", arg)[0]); got != want {
 			t.Errorf("child of the server runs under policy %d, want %d", got, want)
 		}
 	}
@@ -96,21 +97,21 @@ func TestUndoEndsWholeFamilies(t *testing.T) {
 	r.must("server", bundle.Start{Handle: "b", Argv: []string{"sh", "-c", "sleep 410061 & exec sleep 410061"}})
 	r.must("server", bundle.Exec{Argv: []string{"setsid", "sh", "-c", "sleep 410062 >" + file + " 2>&1 &"}, Timeout: 60})
 	sleepers := func() []int {
-		return append(append(processes(t, "sleep", "410060"), processes(t, "sleep", "410061")...), processes(t, "sleep", "410062")...)
+		return append(append(guesttest.Processes(t, "sleep", "410060"), guesttest.Processes(t, "sleep", "410061")...), guesttest.Processes(t, "sleep", "410062")...)
 	}
-	await(t, func() bool { return len(sleepers()) == 5 })
+	guesttest.Await(t, func() bool { return len(sleepers()) == 5 })
 	start := time.Now()
 	if err := r.x.undoTo(1); err != nil {
 		t.Fatal(err)
 	}
-	if d := time.Since(start); d > patience {
+	if d := time.Since(start); d > guesttest.Patience {
 		t.Errorf("undo took %v", d)
 	}
-	await(t, func() bool { return len(sleepers()) == 1 }) // the daemon
+	guesttest.Await(t, func() bool { return len(sleepers()) == 1 }) // the daemon
 	if err := r.x.undoTo(0); err != nil {
 		t.Fatal(err)
 	}
-	await(t, func() bool { return len(sleepers()) == 0 })
+	guesttest.Await(t, func() bool { return len(sleepers()) == 0 })
 }
 
 func atoi(t *testing.T, s string) int {
@@ -158,7 +159,7 @@ func TestExecFailures(t *testing.T) {
 	r.expires("client", "waiting", func(limit float64) bundle.Action {
 		return bundle.Exec{Argv: []string{"sh", "-c", "echo waiting >&2; sleep 410063"}, Timeout: limit}
 	})
-	if left := processes(t, "sleep", "410063"); len(left) > 0 {
+	if left := guesttest.Processes(t, "sleep", "410063"); len(left) > 0 {
 		t.Errorf("processes %v survive the timeout", left)
 	}
 	res := r.must("client", bundle.Exec{Argv: []string{"sh", "-c", "head -c 5000000 /dev/zero"}, Timeout: 60, Out: "big"})
@@ -187,10 +188,10 @@ func (r *rig) expires(in, said string, action func(limit float64) bundle.Action)
 
 // cancelOnce ends a context once n processes with exactly these arguments run.
 func cancelOnce(t *testing.T, n int, argv ...string) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), guesttest.Patience)
 	go func() {
 		defer cancel()
-		for ctx.Err() == nil && len(processes(t, argv...)) < n {
+		for ctx.Err() == nil && len(guesttest.Processes(t, argv...)) < n {
 			time.Sleep(5 * time.Millisecond)
 		}
 	}()
@@ -205,14 +206,14 @@ func TestExecInterrupted(t *testing.T) {
 	if reply.Fault != bundle.FaultRig || !strings.Contains(reply.Error, "interrupted") {
 		t.Errorf("reply is %+v", reply)
 	}
-	if left := processes(t, "sleep", "410064"); len(left) > 0 {
+	if left := guesttest.Processes(t, "sleep", "410064"); len(left) > 0 {
 		t.Errorf("processes %v survive", left)
 	}
 }
 
 func TestEndpointRoot(t *testing.T) {
 	r := newRig(t)
-	r.x.root = miniRoot(t)
+	r.x.root = guesttest.MiniRoot(t)
 	r.must("", bundle.Netns{Name: "client"})
 	r.must("client", bundle.Exec{Argv: []string{"cat", "/here"}, Timeout: 60, Out: "o"})
 	if r.raw["o"] != "inside\n" {
@@ -225,7 +226,7 @@ func TestEndpointRoot(t *testing.T) {
 
 func TestBind(t *testing.T) {
 	r := newRig(t)
-	c := startContainer(t)
+	c := guesttest.StartContainer(t)
 	if err := r.x.bind(bundle.Bind{Endpoint: "server", PID: c.Process.Pid}); err != nil {
 		t.Fatal(err)
 	}
@@ -255,7 +256,7 @@ func TestBind(t *testing.T) {
 // with it.
 func TestUndoAfterContainerIsGone(t *testing.T) {
 	r := newRig(t)
-	c := startContainer(t)
+	c := guesttest.StartContainer(t)
 	if err := r.x.bind(bundle.Bind{Endpoint: "server", PID: c.Process.Pid}); err != nil {
 		t.Fatal(err)
 	}
@@ -273,7 +274,7 @@ func TestUndoAfterContainerIsGone(t *testing.T) {
 func TestCgroup(t *testing.T) {
 	const inside = "HOOKBED_TEST_CGROUP"
 	if os.Getenv(inside) == "" {
-		cmd := exec.Command(self(t), "-test.run=^TestCgroup$")
+		cmd := exec.Command(guesttest.Self(t), "-test.run=^TestCgroup$")
 		cmd.Env = append(os.Environ(), inside+"=1")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -319,7 +320,7 @@ func TestCgroup(t *testing.T) {
 func TestPIDNamespaceMountsNothing(t *testing.T) {
 	const inside = "HOOKBED_TEST_INSIDE"
 	if os.Getenv(inside) == "" {
-		cmd := exec.Command(self(t), "-test.run=^TestPIDNamespaceMountsNothing$")
+		cmd := exec.Command(guesttest.Self(t), "-test.run=^TestPIDNamespaceMountsNothing$")
 		cmd.Env = append(os.Environ(), inside+"=1", machineTest+"=1")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
 		if out, err := cmd.CombinedOutput(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/guesttest"
 )
 
 func TestRules(t *testing.T) {
@@ -17,8 +18,8 @@ func TestRules(t *testing.T) {
 func testRules(t *testing.T, tool string) {
 	r := newRig(t)
 	r.pair()
-	r.file("rules", ruleFile)
-	r.file("undo", ruleUndo)
+	r.file("rules", guesttest.RuleFile)
+	r.file("undo", guesttest.RuleUndo)
 	empty := r.output("server", tool, "-S")
 	r.x.undo.mark()
 	res := r.must("server", bundle.Rules{Tool: tool, File: "rules", Undo: "undo"})

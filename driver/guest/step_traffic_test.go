@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/guesttest"
 )
 
 const (
@@ -125,14 +126,14 @@ func (r *rig) connect(to string) net.Conn {
 	r.t.Helper()
 	var conn net.Conn
 	err := r.x.endpoints["client"].Do(func() (err error) {
-		conn, err = net.DialTimeout("tcp", to, patience)
+		conn, err = net.DialTimeout("tcp", to, guesttest.Patience)
 		return err
 	})
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(guesttest.Patience))
 	return conn
 }
 
@@ -169,7 +170,7 @@ func TestListenEchoes(t *testing.T) {
 func TestStartWaitsForIPv6(t *testing.T) {
 	r := newRig(t)
 	r.pair6()
-	r.must("server", bundle.Start{Handle: "s", Argv: []string{self(t), "test-server6", "5001"}, Port: 5001})
+	r.must("server", bundle.Start{Handle: "s", Argv: []string{guesttest.Self(t), "test-server6", "5001"}, Port: 5001})
 	r.must("client", bundle.Probes{Link: "eth0", Timeout: 0.1, Tries: []bundle.Probe{{What: "c", From: client6, To: server6, Port: 5001, Want: bundle.Allow}}})
 }
 
@@ -199,8 +200,8 @@ func TestFlow(t *testing.T) {
 			cut.Want = bundle.Allow
 			r.fails("client", bundle.FaultSubject, cut, "flow "+who[1], "nothing came back within 0.2 s")
 			r.output("server", tool, "-F", "INPUT")
-			check.Timeout = patience.Seconds() // TCP's own pace
-			r.must("client", check)            // after the answers to the earlier ones
+			check.Timeout = guesttest.Patience.Seconds() // TCP's own pace
+			r.must("client", check)                      // after the answers to the earlier ones
 			r.must("client", bundle.Flow{Handle: "f", Op: bundle.FlowClose})
 			if after := r.state(client); after != before {
 				t.Errorf("the flow left\n%s\nit was\n%s", after, before)

@@ -12,6 +12,7 @@ import (
 
 	"hookbed/bpf"
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/guesttest"
 )
 
 // tunnel joins two namespaces by a data link and a VXLAN device on either end.
@@ -62,7 +63,7 @@ func TestVxlan(t *testing.T) {
 			r.must("a", bundle.Probes{Link: "vx0", Timeout: 60, Tries: []bundle.Probe{{What: "through", From: innerOf(0), To: innerOf(1), Port: 5001, Want: bundle.Allow}}})
 			// The last segments of the probe may still be on their way.
 			var got, after map[string]float64
-			await(t, func() bool {
+			guesttest.Await(t, func() bool {
 				got, after = r.must("b", read("outer")).Values, r.must("b", link("after")).Values
 				return got["in"] >= 2 && after["rx_packets"]-before["rx_packets"] == got["in"] && after["tx_packets"]-before["tx_packets"] == got["out"]
 			})
@@ -157,7 +158,7 @@ func TestTunnelIdentity(t *testing.T) {
 		before := counted()
 		r.sendOuter(tc.vni, bundle.Frame{From: netip.MustParseAddr(tc.from), To: server, FromPort: 40000, ToPort: 5001, FromMAC: "02:12:0b:0a:00:01", ToMAC: "02:12:0b:0a:00:02"})
 		after := before
-		await(t, func() bool { after = counted(); return after["packets"] > before["packets"] })
+		guesttest.Await(t, func() bool { after = counted(); return after["packets"] > before["packets"] })
 		if after[tc.want]-before[tc.want] != 1 || after["packets"]-before["packets"] != 1 {
 			t.Errorf("%s: counters went from %v to %v, want one %s", tc.what, before, after, tc.want)
 		}
@@ -187,5 +188,5 @@ func (r *rig) sendOuter(vni uint32, f bundle.Frame) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	await(r.t, func() bool { return rx() > before })
+	guesttest.Await(r.t, func() bool { return rx() > before })
 }

@@ -1,6 +1,6 @@
 // Package guesttest is what the tests of several rooms of the helper share: processes
 // that stand for a container or a server, and what waits for processes.
-package main
+package guesttest
 
 import (
 	"fmt"
@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// testServer accepts TCP connections and closes them until it is ended.
-func testServer(network, port string) error {
+// AcceptAll accepts TCP connections and closes them until it is ended.
+func AcceptAll(network, port string) error {
 	l, err := net.Listen(network, ":"+port)
 	if err != nil {
 		return err
@@ -32,8 +32,8 @@ func testServer(network, port string) error {
 	}
 }
 
-// self is the path of the test binary, which may stand in for other programs.
-func self(t *testing.T) string {
+// Self is the path of the test binary, which may stand in for other programs.
+func Self(t *testing.T) string {
 	t.Helper()
 	path, err := os.Executable()
 	if err != nil {
@@ -52,10 +52,10 @@ func alive(pid int) bool {
 	return !strings.HasPrefix(rest, "Z")
 }
 
-// gone waits a while for a process to end.
-func gone(t *testing.T, pid int) {
+// Gone waits a while for a process to end.
+func Gone(t *testing.T, pid int) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if !alive(pid) {
 			return
 		}
@@ -63,8 +63,8 @@ func gone(t *testing.T, pid int) {
 	t.Errorf("process %d still runs", pid)
 }
 
-// processes lists the PIDs of processes with exactly these arguments.
-func processes(t *testing.T, argv ...string) []int {
+// Processes lists the PIDs of processes with exactly these arguments.
+func Processes(t *testing.T, argv ...string) []int {
 	t.Helper()
 	dirs, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
@@ -81,18 +81,18 @@ func processes(t *testing.T, argv ...string) []int {
 	return out
 }
 
-// await waits until something is so, and fails the test where it never is.
-func await(t *testing.T, ok func() bool) {
+// Await waits until something is so, and fails the test where it never is.
+func Await(t *testing.T, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(Patience); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not so after %v", patience)
+			t.Fatalf("not so after %v", Patience)
 		}
 	}
 }
 
-// miniRoot makes a root file system with a shell in it.
-func miniRoot(t *testing.T) string {
+// MiniRoot makes a root file system with a shell in it.
+func MiniRoot(t *testing.T) string {
 	t.Helper()
 	root := t.TempDir()
 	files := []string{"/bin/sh", "/bin/cat"}
@@ -125,8 +125,8 @@ func miniRoot(t *testing.T) string {
 	return root
 }
 
-// startContainer stands for a container: a process with namespaces of its own.
-func startContainer(t *testing.T) *exec.Cmd {
+// StartContainer stands for a container: a process with namespaces of its own.
+func StartContainer(t *testing.T) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command("sleep", "410065")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID, Chroot: ""}
@@ -140,11 +140,11 @@ func startContainer(t *testing.T) *exec.Cmd {
 	return cmd
 }
 
-// patience only ends a test that hangs: a machine that is busy with other things
+// Patience only ends a test that hangs: a machine that is busy with other things
 // may take long for anything.
-const patience = 2 * time.Minute
+const Patience = 2 * time.Minute
 
 const (
-	ruleFile = "*filter\n:INPUT DROP [0:0]\n-A INPUT -s 198.18.1.2/32 -p tcp -m tcp --dport 5001 -j ACCEPT\n-A INPUT -s 198.19.0.7/32 -j DROP\nCOMMIT\n"
-	ruleUndo = "*filter\n:INPUT ACCEPT [0:0]\n-F INPUT\nCOMMIT\n"
+	RuleFile = "*filter\n:INPUT DROP [0:0]\n-A INPUT -s 198.18.1.2/32 -p tcp -m tcp --dport 5001 -j ACCEPT\n-A INPUT -s 198.19.0.7/32 -j DROP\nCOMMIT\n"
+	RuleUndo = "*filter\n:INPUT ACCEPT [0:0]\n-F INPUT\nCOMMIT\n"
 )

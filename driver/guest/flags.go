@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/agent"
 )
 
 const usageText = `usage:
@@ -98,28 +99,28 @@ func execFlags(args []string) (bundleOptions, error) {
 	return o, nil
 }
 
-func agentFlags(args []string) (agentOptions, error) {
-	var o agentOptions
+func agentFlags(args []string) (agent.Options, error) {
+	var o agent.Options
 	flags := newFlags("agent")
-	flags.StringVar(&o.dir, "dir", "", "directory of the driver's files")
-	flags.StringVar(&o.run, "run", "", "name of this run's own directory in it")
-	flags.StringVar(&o.token, "token", "", "token of the markers of both directories")
-	flags.StringVar(&o.data, "data", "", "NIC to borrow")
-	flags.StringVar(&o.cidr, "cidr", "", "its address meanwhile")
-	flags.DurationVar(&o.abandon, "abandon-after", 30*time.Second, "time without a line from the driver after which everything is undone")
-	flags.DurationVar(&o.lockWait, "lock-wait", 0, "how long another run may take to end")
-	flags.BoolVar(&o.cache, "cache", false, "leave images for the next run")
-	flags.BoolVar(&o.brNetfilter, "br-netfilter", false, "load br_netfilter if it is not, and unload it then")
+	flags.StringVar(&o.Dir, "dir", "", "directory of the driver's files")
+	flags.StringVar(&o.Run, "run", "", "name of this run's own directory in it")
+	flags.StringVar(&o.Token, "token", "", "token of the markers of both directories")
+	flags.StringVar(&o.Data, "data", "", "NIC to borrow")
+	flags.StringVar(&o.CIDR, "cidr", "", "its address meanwhile")
+	flags.DurationVar(&o.Abandon, "abandon-after", 30*time.Second, "time without a line from the driver after which everything is undone")
+	flags.DurationVar(&o.LockWait, "lock-wait", 0, "how long another run may take to end")
+	flags.BoolVar(&o.Cache, "cache", false, "leave images for the next run")
+	flags.BoolVar(&o.BrNetfilter, "br-netfilter", false, "load br_netfilter if it is not, and unload it then")
 	flags.Func("keep", "an address of the SSH connection, which the NIC must not carry", func(s string) error {
 		addr, err := netip.ParseAddr(s)
-		o.keep = append(o.keep, addr)
+		o.Keep = append(o.Keep, addr)
 		return err
 	})
 	if err := parse(flags, args); err != nil {
 		return o, err
 	}
-	if flags.NArg() > 0 || !filepath.IsAbs(o.dir) || !strings.HasPrefix(o.run, runPrefix) || strings.Contains(o.run, "/") || o.token == "" || o.abandon <= 0 {
-		return o, usage("agent wants --dir, an absolute path, --run %sNAME and --token, got %q", runPrefix, args)
+	if flags.NArg() > 0 || !filepath.IsAbs(o.Dir) || !strings.HasPrefix(o.Run, agent.RunPrefix) || strings.Contains(o.Run, "/") || o.Token == "" || o.Abandon <= 0 {
+		return o, usage("agent wants --dir, an absolute path, --run %sNAME and --token, got %q", agent.RunPrefix, args)
 	}
 	return o, nil
 }

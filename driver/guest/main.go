@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/agent"
 	"hookbed/driver/guest/netns"
 	"hookbed/driver/guest/proc"
 )
@@ -70,7 +71,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 		if err != nil {
 			return err
 		}
-		return runAgent(ctx, args, o, in, out, errOut)
+		return agent.Run(ctx, args, o, in, out, errOut)
 	case "inspect":
 		return inspect(ctx, args[1:], out)
 	case "version":
@@ -134,7 +135,7 @@ func inspect(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return inspectMachine(facts, nic, keep, out)
+	return agent.Inspect(facts, nic, keep, out)
 }
 
 // printVersion prints the revision and the step language.

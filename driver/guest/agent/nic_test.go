@@ -1,4 +1,4 @@
-package main
+package agent
 
 import (
 	"bytes"
@@ -274,7 +274,7 @@ func TestInspectMachine(t *testing.T) {
 			"eth7": {"nic.present": "false", "nic.others": "eth1"},
 		} {
 			var out bytes.Buffer
-			if err := inspectMachine(map[string]string{"kernel.release": "6.12"}, nic, []netip.Addr{netip.MustParseAddr("192.0.2.1")}, &out); err != nil {
+			if err := Inspect(map[string]string{"kernel.release": "6.12"}, nic, []netip.Addr{netip.MustParseAddr("192.0.2.1")}, &out); err != nil {
 				return err
 			}
 			var facts map[string]string

@@ -1,4 +1,4 @@
-package main
+package agent
 
 import (
 	"errors"
@@ -22,30 +22,30 @@ var imagePattern = regexp.MustCompile(`^(endpoint|peers)-[0-9a-f]{16}(\.new)?$`)
 // where nothing is to be kept for the next run, all the rest that is ours. Other
 // files stay, and so does the directory around them.
 func (a *agent) removeFiles() error {
-	errs := []error{a.removeRun(a.run)}
-	if !marker.Has(a.dir, a.token) {
-		return errors.Join(append(errs, fmt.Errorf("%s has lost its marker (%s): what else is in it is left alone", a.dir, marker.File))...)
+	errs := []error{a.removeRun(a.Run)}
+	if !marker.Has(a.Dir, a.Token) {
+		return errors.Join(append(errs, fmt.Errorf("%s has lost its marker (%s): what else is in it is left alone", a.Dir, marker.File))...)
 	}
-	entries, err := os.ReadDir(a.dir)
+	entries, err := os.ReadDir(a.Dir)
 	if err != nil {
 		return errors.Join(append(errs, err)...)
 	}
 	for _, e := range entries {
 		info, err := e.Info()
-		if err == nil && strings.HasPrefix(e.Name(), runPrefix) && time.Since(info.ModTime()) > staleRun {
+		if err == nil && strings.HasPrefix(e.Name(), RunPrefix) && time.Since(info.ModTime()) > staleRun {
 			errs = append(errs, a.removeRun(e.Name()))
 		}
 	}
-	if !a.cache {
-		errs = append(errs, removeImages(filepath.Join(a.dir, imagesDir)))
+	if !a.Cache {
+		errs = append(errs, removeImages(filepath.Join(a.Dir, imagesDir)))
 	}
 	return errors.Join(append(errs, a.removeDir())...)
 }
 
 // removeRun removes the directory of a run that carries the token, and no other.
 func (a *agent) removeRun(name string) error {
-	dir := filepath.Join(a.dir, name)
-	if !marker.Has(dir, a.token) {
+	dir := filepath.Join(a.Dir, name)
+	if !marker.Has(dir, a.Token) {
 		return nil
 	}
 	return os.RemoveAll(dir)
@@ -77,7 +77,7 @@ func removeImages(dir string) error {
 // itself, when nothing else is in it: another run may be waiting for the lock, and a
 // journal that is still there is of a NIC that did not come back.
 func (a *agent) removeDir() error {
-	entries, err := os.ReadDir(a.dir)
+	entries, err := os.ReadDir(a.Dir)
 	if err != nil {
 		return err
 	}
@@ -86,20 +86,20 @@ func (a *agent) removeDir() error {
 			return nil
 		}
 	}
-	m, err := marker.Of(a.dir)
+	m, err := marker.Of(a.Dir)
 	if err != nil {
 		return err
 	}
 	// The marker after the lock: what has a lock and no marker would be refused.
 	for _, name := range []string{lockFile, marker.File} {
-		if err := os.Remove(filepath.Join(a.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(filepath.Join(a.Dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
 	if !m.Made {
 		return nil
 	}
-	return removeEmpty(a.dir)
+	return removeEmpty(a.Dir)
 }
 
 // removeEmpty removes a directory unless something is in it.

@@ -1,4 +1,4 @@
-package main
+package agent
 
 import (
 	"io/fs"
@@ -17,10 +17,10 @@ func attended(t *testing.T, made bool) *agent {
 	t.Helper()
 	m := marker.New("r1", "anna")
 	m.Made = made
-	a := &agent{agentOptions: agentOptions{dir: filepath.Join(t.TempDir(), "hookbed"), run: runPrefix + "mine", token: m.Token}}
+	a := &agent{Options: Options{Dir: filepath.Join(t.TempDir(), "hookbed"), Run: RunPrefix + "mine", Token: m.Token}}
 	a.write(t, m.Text(), marker.File)
-	a.write(t, m.Text(), a.run, marker.File)
-	a.write(t, "x", a.run, "guest")
+	a.write(t, m.Text(), a.Run, marker.File)
+	a.write(t, "x", a.Run, "guest")
 	a.write(t, "", lockFile)
 	a.write(t, "x", imagesDir, "endpoint-0123456789abcdef", "bin", "sh")
 	return a
@@ -28,7 +28,7 @@ func attended(t *testing.T, made bool) *agent {
 
 func (a *agent) write(t *testing.T, text string, parts ...string) {
 	t.Helper()
-	file := filepath.Join(append([]string{a.dir}, parts...)...)
+	file := filepath.Join(append([]string{a.Dir}, parts...)...)
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -41,9 +41,9 @@ func (a *agent) write(t *testing.T, text string, parts ...string) {
 func (a *agent) left(t *testing.T) string {
 	t.Helper()
 	var out []string
-	err := filepath.WalkDir(a.dir, func(path string, e fs.DirEntry, err error) error {
+	err := filepath.WalkDir(a.Dir, func(path string, e fs.DirEntry, err error) error {
 		if err == nil && !e.IsDir() {
-			out = append(out, strings.TrimPrefix(path, a.dir+"/"))
+			out = append(out, strings.TrimPrefix(path, a.Dir+"/"))
 		}
 		return err
 	})
@@ -69,11 +69,11 @@ func TestAgentRemovesWhatARunMade(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			a := attended(t, tt.made)
-			a.cache = tt.cache
+			a.Cache = tt.cache
 			if err := a.removeFiles(); err != nil {
 				t.Error(err)
 			}
-			_, err := os.Stat(a.dir)
+			_, err := os.Stat(a.Dir)
 			if got := a.left(t); got != tt.want || (err == nil) != tt.there {
 				t.Errorf("left %q, want %q; the directory: %v", got, tt.want, err)
 			}
@@ -90,14 +90,14 @@ func TestAgentLeavesWhatOthersMade(t *testing.T) {
 	a.write(t, "x", "run-old", "notes")
 	a.write(t, marker.New("r2", "bob").Text(), "run-older", marker.File)
 	a.write(t, "x", "data.txt")
-	killed := filepath.Join(a.dir, "run-killed")
-	own, err := os.ReadFile(filepath.Join(a.dir, marker.File))
+	killed := filepath.Join(a.Dir, "run-killed")
+	own, err := os.ReadFile(filepath.Join(a.Dir, marker.File))
 	if err != nil {
 		t.Fatal(err)
 	}
 	a.write(t, string(own), "run-killed", marker.File)
 	long := time.Now().Add(-2 * staleRun)
-	for _, dir := range []string{filepath.Join(a.dir, "run-old"), filepath.Join(a.dir, "run-older"), killed} {
+	for _, dir := range []string{filepath.Join(a.Dir, "run-old"), filepath.Join(a.Dir, "run-older"), killed} {
 		if err := os.Chtimes(dir, long, long); err != nil {
 			t.Fatal(err)
 		}
@@ -131,10 +131,10 @@ func TestAgentWithoutMarker(t *testing.T) {
 	}
 	a := attended(t, true)
 	aside := filepath.Join(t.TempDir(), "images")
-	if err := os.Rename(filepath.Join(a.dir, imagesDir), aside); err != nil {
+	if err := os.Rename(filepath.Join(a.Dir, imagesDir), aside); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink(aside, filepath.Join(a.dir, imagesDir)); err != nil {
+	if err := os.Symlink(aside, filepath.Join(a.Dir, imagesDir)); err != nil {
 		t.Fatal(err)
 	}
 	if err := a.removeFiles(); err != nil {

@@ -1,4 +1,4 @@
-package main
+package agent
 
 import (
 	"context"
@@ -18,10 +18,10 @@ import (
 	"hookbed/driver/guest/sysfs"
 )
 
-// inspectMachine adds to the facts of a session, by the same kind of names, what an agent
+// Inspect adds to the facts of a session, by the same kind of names, what an agent
 // needs of a machine, and prints them all. It changes nothing. nic is the one to be
 // borrowed, "" for none; keep are addresses of the SSH connection.
-func inspectMachine(facts map[string]string, nic string, keep []netip.Addr, out io.Writer) error {
+func Inspect(facts map[string]string, nic string, keep []netip.Addr, out io.Writer) error {
 	sysfs.SetFact(facts, "user", strconv.Itoa(os.Geteuid()))
 	sysfs.SetFact(facts, "capabilities", capabilities())
 	facts["btf"] = strconv.FormatBool(sysfs.Exists("/sys/kernel/btf/vmlinux"))

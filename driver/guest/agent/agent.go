@@ -1,4 +1,4 @@
-package main
+package agent
 
 import (
 	"bufio"
@@ -36,7 +36,7 @@ const (
 	journalFile = "nic.json"
 	errorFile   = "nic.error" // why the NIC did not get everything back
 	imagesDir   = "images"
-	runPrefix   = "run-"
+	RunPrefix   = "run-"
 	// staleRun is the age at which a run's directory is nobody's: an agent takes
 	// the lock seconds after its directory was made.
 	staleRun = time.Hour
@@ -45,16 +45,16 @@ const (
 	lockPoll  = 200 * time.Millisecond
 )
 
-// agentOptions are the flags of `guest agent`.
-type agentOptions struct {
-	dir, run    string        // directory of all runs, and this one's name in it
-	data, cidr  string        // NIC to borrow, "" for none, and its address in the node
-	token       string        // of the markers of both; what has another is somebody else's
-	keep        []netip.Addr  // addresses of the SSH connection
-	abandon     time.Duration // without a line from the driver
-	lockWait    time.Duration
-	cache       bool // leave images behind
-	brNetfilter bool // have br_netfilter loaded
+// Options are the flags of `guest agent`.
+type Options struct {
+	Dir, Run    string        // directory of all runs, and this one's name in it
+	Data, CIDR  string        // NIC to borrow, "" for none, and its address in the node
+	Token       string        // of the markers of both; what has another is somebody else's
+	Keep        []netip.Addr  // addresses of the SSH connection
+	Abandon     time.Duration // without a line from the driver
+	LockWait    time.Duration
+	Cache       bool // leave images behind
+	BrNetfilter bool // have br_netfilter loaded
 }
 
 // agent looks after a helper on a machine that is not ours: it lends it a
@@ -62,23 +62,23 @@ type agentOptions struct {
 // it leaves the machine as it was. The helper is a child in network and mount
 // namespaces of its own; the agent never leaves the machine's.
 type agent struct {
-	agentOptions
+	Options
 	log  *slog.Logger
 	node *netns.Namespace
 	undo []func() error // newest last
 }
 
-// runAgent serves one driver. args are the helper's command line for it: the process
+// Run serves one driver. args are the helper's command line for it: the process
 // that was started only waits, and its second self, in a session of its own, gets no
 // signal that is meant for the driver's terminal or login.
-func runAgent(ctx context.Context, args []string, o agentOptions, in io.Reader, out, errOut io.Writer) error {
+func Run(ctx context.Context, args []string, o Options, in io.Reader, out, errOut io.Writer) error {
 	if os.Getenv(detachedEnv) == "" {
 		return detach(ctx, args)
 	}
 	if err := os.Unsetenv(detachedEnv); err != nil {
 		return err
 	}
-	a := &agent{agentOptions: o, log: slog.New(slog.NewTextHandler(errOut, nil))}
+	a := &agent{Options: o, log: slog.New(slog.NewTextHandler(errOut, nil))}
 	return a.serveDriver(ctx, in, out, errOut)
 }
 
@@ -101,12 +101,12 @@ func detach(ctx context.Context, args []string) error {
 
 // serveDriver serves one driver from beginning to end.
 func (a *agent) serveDriver(ctx context.Context, in io.Reader, out, errOut io.Writer) (err error) {
-	if !marker.Has(a.dir, a.token) {
-		return fmt.Errorf("%s has not this run's marker (%s): nothing in it is touched", a.dir, marker.File)
+	if !marker.Has(a.Dir, a.Token) {
+		return fmt.Errorf("%s has not this run's marker (%s): nothing in it is touched", a.Dir, marker.File)
 	}
 	unlock, err := a.lock(ctx)
 	if err != nil {
-		return errors.Join(err, a.removeRun(a.run))
+		return errors.Join(err, a.removeRun(a.Run))
 	}
 	a.then(unlock)
 	defer func() { err = errors.Join(err, a.undoAll()) }()
@@ -135,8 +135,8 @@ func (a *agent) undoAll() error {
 // lock makes this the machine's only run. Its undo removes the files: the last
 // thing done, and done under the lock.
 func (a *agent) lock(ctx context.Context) (undo func() error, err error) {
-	path := filepath.Join(a.dir, lockFile)
-	for deadline := time.Now().Add(a.lockWait); ; {
+	path := filepath.Join(a.Dir, lockFile)
+	for deadline := time.Now().Add(a.LockWait); ; {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
 			return nil, fmt.Errorf("open the machine's lock: %w", err)
@@ -167,7 +167,7 @@ func sameFile(f *os.File, path string) bool {
 // recover restores a NIC whose agent was killed: the kernel brought it back
 // to this namespace without its name and addresses.
 func (a *agent) recover() error {
-	path := filepath.Join(a.dir, journalFile)
+	path := filepath.Join(a.Dir, journalFile)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -184,7 +184,7 @@ func (a *agent) recover() error {
 			return err
 		}
 	}
-	if err := os.Remove(filepath.Join(a.dir, errorFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(filepath.Join(a.Dir, errorFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return os.Remove(path)
@@ -201,12 +201,12 @@ func (a *agent) prepare() error {
 		return err
 	}
 	a.then(a.node.Close)
-	if a.brNetfilter {
+	if a.BrNetfilter {
 		if err := a.loadBridgeNetfilter(); err != nil {
 			a.log.Warn("fabrics with a bridge will not work", "error", err)
 		}
 	}
-	if a.data == "" {
+	if a.Data == "" {
 		return nil
 	}
 	return a.borrow()
@@ -215,33 +215,33 @@ func (a *agent) prepare() error {
 // borrow lends the data NIC to the node. What it will have to get back is on
 // disk before anything changes.
 func (a *agent) borrow() error {
-	l, err := netlink.LinkByName(a.data)
+	l, err := netlink.LinkByName(a.Data)
 	if err != nil {
-		return fmt.Errorf("find the data NIC %s: %w", a.data, err)
+		return fmt.Errorf("find the data NIC %s: %w", a.Data, err)
 	}
-	why, err := nicInUse(l, a.keep)
+	why, err := nicInUse(l, a.Keep)
 	if err == nil && why != "" {
 		err = errors.New(why)
 	}
 	if err != nil {
-		return fmt.Errorf("borrow the data NIC %s: %w", a.data, err)
+		return fmt.Errorf("borrow the data NIC %s: %w", a.Data, err)
 	}
 	r, err := recordNIC(l)
 	if err != nil {
 		return err
 	}
-	journal := filepath.Join(a.dir, journalFile)
+	journal := filepath.Join(a.Dir, journalFile)
 	if err := writeJournal(journal, r); err != nil {
 		return err
 	}
 	a.then(func() error {
 		if err := errors.Join(r.fetch(a.node, netns.DataLink), r.restore()); err != nil {
 			// For the next run, and for whoever looks after the machine.
-			return errors.Join(err, os.WriteFile(filepath.Join(a.dir, errorFile), []byte(err.Error()+"\n"), 0o600))
+			return errors.Join(err, os.WriteFile(filepath.Join(a.Dir, errorFile), []byte(err.Error()+"\n"), 0o600))
 		}
 		return os.Remove(journal)
 	})
-	return r.lend(a.node, netns.DataLink, a.cidr)
+	return r.lend(a.node, netns.DataLink, a.CIDR)
 }
 
 // writeJournal writes a record so that it is there whole or not at all.
@@ -317,7 +317,7 @@ func (a *agent) serve(ctx context.Context, in io.Reader, out, errOut io.Writer) 
 			gone <- fmt.Errorf("pass on a reply: %w", err)
 		}
 	}()
-	tick := time.NewTicker(max(a.abandon/20, 10*time.Millisecond))
+	tick := time.NewTicker(max(a.Abandon/20, 10*time.Millisecond))
 	defer tick.Stop()
 	for {
 		select {
@@ -331,7 +331,7 @@ func (a *agent) serve(ctx context.Context, in io.Reader, out, errOut io.Writer) 
 			}
 			return helper.end(a.log)
 		case <-tick.C:
-			if silent := time.Since(start) - time.Duration(last.Load()); silent > a.abandon {
+			if silent := time.Since(start) - time.Duration(last.Load()); silent > a.Abandon {
 				a.log.Warn("the driver is gone", "why", errSilent, "for", silent.Round(time.Second))
 				return helper.end(a.log)
 			}

@@ -24,6 +24,7 @@ import (
 	"hookbed/driver/guest/agent"
 	"hookbed/driver/guest/netns"
 	"hookbed/driver/guest/proc"
+	"hookbed/driver/guest/sealed"
 )
 
 func main() {
@@ -34,8 +35,8 @@ func main() {
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	defer stop()
-	if isSealed() {
-		_ = runSealed(ctx, os.Stderr) // returns only if powering off failed
+	if sealed.IsFirstProcess() {
+		_ = sealed.Run(ctx, os.Stderr) // returns only if powering off failed
 	}
 	err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	if err != nil {

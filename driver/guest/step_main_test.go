@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/guest/proc"
+	"hookbed/driver/guest/sealed"
 )
 
 // machineTest is in the environment of the first process of a machine that a
@@ -29,7 +30,7 @@ const moreTests = "/run/hookbed/tests"
 // inMachine is the first process of a virtual machine: it runs the tests, as a
 // sealed guest does its helpers, in processes of their own, and ends the machine.
 func inMachine() {
-	err := errors.Join(os.Setenv("PATH", proc.BinDirs), furnishSealed())
+	err := errors.Join(os.Setenv("PATH", proc.BinDirs), sealed.PrepareMachine())
 	if err == nil {
 		err = runTests("/proc/self/exe", os.Args[1:]...)
 	}

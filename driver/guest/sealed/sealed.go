@@ -1,4 +1,4 @@
-package main
+package sealed
 
 import (
 	"bufio"
@@ -31,12 +31,12 @@ const (
 	sealedOut     = "/dev/ttyS1"
 )
 
-// isSealed says whether this process is the first of a sealed guest.
-func isSealed() bool { return os.Getpid() == 1 && len(os.Args) > 0 && os.Args[0] == "/init" }
+// IsFirstProcess says whether this process is the first of a sealed guest.
+func IsFirstProcess() bool { return os.Getpid() == 1 && len(os.Args) > 0 && os.Args[0] == "/init" }
 
-// runSealed executes the block and powers the machine off, whatever happened:
+// Run executes the block and powers the machine off, whatever happened:
 // results that do not end with SealedEnd tell the driver that something did.
-func runSealed(ctx context.Context, errOut io.Writer) error {
+func Run(ctx context.Context, errOut io.Writer) error {
 	err := seal(ctx)
 	if err != nil {
 		// The console is the serial port that nobody parses.
@@ -46,7 +46,7 @@ func runSealed(ctx context.Context, errOut io.Writer) error {
 }
 
 func seal(ctx context.Context) error {
-	if err := furnishSealed(); err != nil {
+	if err := PrepareMachine(); err != nil {
 		return err
 	}
 	// Garbage is collected between workloads only (settle).
@@ -73,8 +73,8 @@ func seal(ctx context.Context) error {
 	return s.block(block)
 }
 
-// furnishSealed makes an empty initramfs a place to work in.
-func furnishSealed() error {
+// PrepareMachine makes an empty initramfs a place to work in.
+func PrepareMachine() error {
 	mounts := []struct{ source, target, kind, data string }{
 		{"proc", "/proc", "proc", ""},
 		{"sysfs", "/sys", "sysfs", ""},

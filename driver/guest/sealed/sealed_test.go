@@ -1,4 +1,4 @@
-package main
+package sealed
 
 import (
 	"bytes"
@@ -96,7 +96,7 @@ func TestQuietMachineSettles(t *testing.T) {
 }
 
 func TestOnlyTheFirstProcessIsSealed(t *testing.T) {
-	if isSealed() {
+	if IsFirstProcess() {
 		t.Error("this test takes itself for the first process of a sealed guest")
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/agent"
+	"hookbed/driver/guest/step"
 )
 
 const usageText = `usage:
@@ -50,16 +51,16 @@ func parse(flags *flag.FlagSet, args []string) error {
 
 // servedOptions are the flags of `guest serve`.
 type servedOptions struct {
-	serveOptions
+	step.ServeOptions
 	dieWithParent bool
 }
 
 func serveFlags(args []string) (servedOptions, error) {
 	var o servedOptions
 	flags := newFlags("serve")
-	flags.BoolVar(&o.private, "node-netns", false, "be a node: network and mount namespaces of its own")
+	flags.BoolVar(&o.Private, "node-netns", false, "be a node: network and mount namespaces of its own")
 	flags.BoolVar(&o.dieWithParent, "die-with-parent", false, "undo and exit when the parent ends")
-	flags.BoolVar(&o.quiet, "quiet", false, "collect garbage only when a mark is set, never while a workload runs")
+	flags.BoolVar(&o.Quiet, "quiet", false, "collect garbage only when a mark is set, never while a workload runs")
 	if err := parse(flags, args); err != nil {
 		return o, err
 	}
@@ -69,22 +70,22 @@ func serveFlags(args []string) (servedOptions, error) {
 	return o, nil
 }
 
-func execFlags(args []string) (bundleOptions, error) {
+func execFlags(args []string) (step.BundleOptions, error) {
 	if len(args) == 0 {
-		return bundleOptions{}, usage("exec: no bundle\n%s", usageText)
+		return step.BundleOptions{}, usage("exec: no bundle\n%s", usageText)
 	}
-	o := bundleOptions{bundle: args[0]}
+	o := step.BundleOptions{File: args[0]}
 	flags := newFlags("exec")
-	flags.StringVar(&o.blobs, "blobs", "", "directory with the bundle's files")
-	flags.StringVar(&o.root, "endpoint-root", "", "root file system of bare-namespace endpoints")
-	flags.BoolVar(&o.private, "node-netns", false, "run in network and mount namespaces of its own")
+	flags.StringVar(&o.Blobs, "blobs", "", "directory with the bundle's files")
+	flags.StringVar(&o.Root, "endpoint-root", "", "root file system of bare-namespace endpoints")
+	flags.BoolVar(&o.Private, "node-netns", false, "run in network and mount namespaces of its own")
 	flags.Func("bind", "ENDPOINT=PID of a container", func(s string) error {
 		name, text, _ := strings.Cut(s, "=")
 		pid, err := strconv.Atoi(text)
 		if err != nil || pid <= 0 {
 			return fmt.Errorf("--bind %q: want ENDPOINT=PID", s)
 		}
-		o.binds = append(o.binds, bundle.Bind{Endpoint: name, PID: pid})
+		o.Binds = append(o.Binds, bundle.Bind{Endpoint: name, PID: pid})
 		return nil
 	})
 	if err := parse(flags, args[1:]); err != nil {
@@ -93,8 +94,8 @@ func execFlags(args []string) (bundleOptions, error) {
 	if flags.NArg() > 0 {
 		return o, usage("exec wants one bundle, got %q too", flags.Args())
 	}
-	if o.blobs == "" {
-		o.blobs = filepath.Dir(o.bundle)
+	if o.Blobs == "" {
+		o.Blobs = filepath.Dir(o.File)
 	}
 	return o, nil
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/step"
 	"hookbed/driver/guest/sysfs"
 )
 
@@ -18,7 +19,7 @@ func TestGuardReadsTheMachine(t *testing.T) {
 		t.Fatal("these tests do not run in the machine's first network namespace")
 	}
 	out, code := runBundleProcess(t, t.TempDir(), bundle.Bundle{Schema: bundle.Schema, Steps: []bundle.Step{{Node: "n", Phase: bundle.Collect, Do: bundle.Guard{JIT: true}}}})
-	var report bundleReport
+	var report step.BundleReport
 	if err := json.Unmarshal(out, &report); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

@@ -25,6 +25,7 @@ import (
 	"hookbed/driver/guest/netns"
 	"hookbed/driver/guest/proc"
 	"hookbed/driver/guest/sealed"
+	"hookbed/driver/guest/step"
 )
 
 func main() {
@@ -104,12 +105,12 @@ func runServe(ctx context.Context, args []string, in io.Reader, out, errOut io.W
 			return fmt.Errorf("request the parent's death signal: %w", err)
 		}
 	}
-	if o.private {
+	if o.Private {
 		if err := netns.Isolate(); err != nil {
 			return err
 		}
 	}
-	return serve(ctx, in, out, slog.New(slog.NewTextHandler(errOut, nil)), o.serveOptions)
+	return step.Serve(ctx, in, out, slog.New(slog.NewTextHandler(errOut, nil)), o.ServeOptions)
 }
 
 // runExec is `guest exec`.
@@ -118,12 +119,12 @@ func runExec(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if o.private {
+	if o.Private {
 		if err := netns.Isolate(); err != nil {
 			return err
 		}
 	}
-	return runBundle(ctx, out, o)
+	return step.RunBundle(ctx, out, o)
 }
 
 // inspect is `guest inspect`.
@@ -132,7 +133,7 @@ func inspect(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	facts, err := machineFacts(ctx)
+	facts, err := step.MachineFacts(ctx)
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/guesttest"
+	"hookbed/driver/guest/step"
 )
 
 // helper is a helper process with a session.
@@ -340,7 +341,7 @@ func TestRunBundle(t *testing.T) {
 	if _, status := runBundleProcess(t, dir, b); status != 0 {
 		t.Errorf("with files by name the status is %d", status)
 	}
-	var report bundleReport
+	var report step.BundleReport
 	if err := json.Unmarshal(out, &report); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

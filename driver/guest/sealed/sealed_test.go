@@ -4,12 +4,54 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
 	"strings"
 	"testing"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/netns"
+	"hookbed/driver/guest/proc"
+	"hookbed/driver/guest/step"
 )
+
+// TestMain lets the test binary stand in for the helper of a setup.
+func TestMain(m *testing.M) {
+	runtime.LockOSThread() // as the helper's main does
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case proc.FirstProcessCommand:
+			end(proc.FirstProcess(strings.Join(os.Args[2:], "")))
+		case "serve":
+			end(serve())
+		}
+	}
+	if os.Getuid() != 0 {
+		end(errors.New("the helper's tests make network namespaces and must run as root"))
+	}
+	os.Exit(m.Run())
+}
+
+// serve is what the helper does as startChild starts it.
+func serve() error {
+	if err := netns.Isolate(); err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	return step.Serve(context.Background(), os.Stdin, os.Stdout, log, step.ServeOptions{Private: true, Quiet: true})
+}
+
+// end ends the process.
+func end(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
 
 // sealedReplies executes a block here, with real helpers, and returns what a
 // sealed guest would have written.

@@ -1,9 +1,12 @@
 package step
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -11,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/guesttest"
 	"hookbed/driver/guest/netns"
 	"hookbed/driver/guest/sysfs"
 )
@@ -216,4 +220,44 @@ func TestGuardKnowsModes(t *testing.T) {
 			t.Errorf("mode %d is %q with program %d, want %q", mode, got, id, want)
 		}
 	}
+}
+
+// TestGuardReadsTheMachine: also a helper in namespaces of its own, where the
+// files are not, sees the machine's state as it is now.
+func TestGuardReadsTheMachine(t *testing.T) {
+	want := map[string]string{}
+	sysfs.SysctlFacts(want, []string{"net.core.bpf_jit_enable", "net.core.bpf_jit_harden"})
+	if want["bpf_jit_enable"] == "" {
+		t.Fatal("these tests do not run in the machine's first network namespace")
+	}
+	out, code := execBundle(t, bundle.Bundle{Schema: bundle.Schema, Steps: []bundle.Step{{Node: "n", Phase: bundle.Collect, Do: bundle.Guard{JIT: true}}}})
+	var report BundleReport
+	if err := json.Unmarshal(out, &report); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	ok := want["bpf_jit_enable"] == "1" && want["bpf_jit_harden"] == "0"
+	if ok != (code == 0) || len(report.Results) != 1 {
+		t.Fatalf("exit code %d, report %+v on a machine with %v", code, report, want)
+	}
+	for fact, value := range map[string]string{"bpf_jit_enable": "jit_enable", "bpf_jit_harden": "jit_harden"} {
+		if got := fmt.Sprint(report.Results[0].Values[value]); got != want[fact] {
+			t.Errorf("%s is %s, want %s", value, got, want[fact])
+		}
+	}
+}
+
+// execBundle executes a bundle without files in a helper of its own, as `guest exec` does.
+func execBundle(t *testing.T, b bundle.Bundle) (out []byte, status int) {
+	t.Helper()
+	data, err := json.Marshal(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "bundle.json")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(guesttest.Self(t), "exec", path)
+	out, _ = cmd.Output()
+	return out, cmd.ProcessState.ExitCode()
 }

@@ -2,6 +2,7 @@ package step
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -15,12 +16,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/guest/guesttest"
+	"hookbed/driver/guest/netns"
 	"hookbed/driver/guest/proc"
 	"hookbed/driver/guest/sealed"
 )
 
-// TestMain lets the test binary stand in for the first process of a PID namespace, of a
-// machine, and for a server.
+// TestMain lets the test binary stand in for the first process of a PID namespace or of a
+// machine, for a helper that executes a bundle, and for a server.
 func TestMain(m *testing.M) {
 	runtime.LockOSThread() // as the helper's main does
 	// Not every first process is a machine's: that of a PID namespace must not mount over
@@ -32,6 +34,8 @@ func TestMain(m *testing.M) {
 		switch os.Args[1] {
 		case proc.FirstProcessCommand:
 			end(proc.FirstProcess(strings.Join(os.Args[2:], "")))
+		case "exec":
+			end(runIsolated(os.Args[2]))
 		case "test-server":
 			end(guesttest.AcceptAll("tcp4", os.Args[2]))
 		case "test-server6":
@@ -44,10 +48,21 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// end ends the process with an error.
+// runIsolated executes a bundle in namespaces of its own.
+func runIsolated(path string) error {
+	if err := netns.Isolate(); err != nil {
+		return err
+	}
+	return RunBundle(context.Background(), os.Stdout, BundleOptions{File: path, Blobs: filepath.Dir(path), Private: true})
+}
+
+// end ends the process.
 func end(err error) {
-	fmt.Fprintln(os.Stderr, err)
-	os.Exit(1)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
 }
 
 // machineTest is in the environment of the first process of a machine that a

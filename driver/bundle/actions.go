@@ -166,8 +166,8 @@ type Offload struct {
 // be told; the step's note says how.
 type Rules struct {
 	Tool string `json:"tool"`
-	File string `json:"file"`
-	Undo string `json:"undo,omitempty"`
+	File string `json:"file" bundle:"file"`
+	Undo string `json:"undo,omitempty" bundle:"file"`
 	// Metric names the value of the wall time, "" is "load_seconds".
 	Metric string `json:"metric,omitempty"`
 }
@@ -184,7 +184,7 @@ const (
 // kernel does not tell).
 type LoadBPF struct {
 	Handle string `json:"handle"`
-	Object string `json:"object"` // file name in the bundle
+	Object string `json:"object" bundle:"file"`
 	// Vars sets `const volatile` variables: little-endian bytes in hex, of the
 	// variable's exact size.
 	Vars map[string]string `json:"vars,omitempty"`
@@ -213,7 +213,7 @@ type LoadBPF struct {
 type FillMap struct {
 	Handle string `json:"handle"`
 	Map    string `json:"map"`
-	File   string `json:"file"`
+	File   string `json:"file" bundle:"file"`
 	// Delete removes the keys instead; values in the file are ignored. A key
 	// that is not there is the rig's fault.
 	Delete bool   `json:"delete,omitempty"`

@@ -11,16 +11,20 @@ import (
 	"testing"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/guesttest"
 )
 
 // TestMain lets the test binary stand in for the helper, which starts itself
-// anew for its namespaces.
+// anew for its namespaces, and for a server.
 func TestMain(m *testing.M) {
 	runtime.LockOSThread() // as main does
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case "serve", "exec", "pidns":
 			main()
+		case "test-server":
+			fmt.Fprintln(os.Stderr, guesttest.AcceptAll("tcp4", os.Args[2]))
+			os.Exit(1)
 		}
 	}
 	if os.Getuid() != 0 {

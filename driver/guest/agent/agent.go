@@ -1,3 +1,5 @@
+// Package agent runs a helper on a machine that is not ours: it borrows a NIC, and leaves
+// the machine as it was when the driver ends, however that happens.
 package agent
 
 import (
@@ -36,7 +38,8 @@ const (
 	journalFile = "nic.json"
 	errorFile   = "nic.error" // why the NIC did not get everything back
 	imagesDir   = "images"
-	RunPrefix   = "run-"
+	// RunPrefix begins the names of the directories of runs.
+	RunPrefix = "run-"
 	// staleRun is the age at which a run's directory is nobody's: an agent takes
 	// the lock seconds after its directory was made.
 	staleRun = time.Hour

@@ -1,3 +1,4 @@
+// Package bpfmap fills BPF maps from text, and counts what maps hold.
 package bpfmap
 
 import (

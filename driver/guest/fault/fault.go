@@ -1,3 +1,5 @@
+// Package fault says whose fault an error is: of what is measured, of this kernel, of a
+// measurement that must not be used, or else of the testbed itself.
 package fault
 
 import (
@@ -22,14 +24,17 @@ type faultError struct {
 func (e *faultError) Error() string { return e.err.Error() }
 func (e *faultError) Unwrap() error { return e.err }
 
+// Subject is an error of the datapath or workload that is measured.
 func Subject(format string, args ...any) error {
 	return &faultError{bundle.FaultSubject, fmt.Errorf(format, args...)}
 }
 
+// Unsupported is an error of something that this kernel or its tools cannot do.
 func Unsupported(format string, args ...any) error {
 	return &faultError{bundle.FaultUnsupported, fmt.Errorf(format, args...)}
 }
 
+// Void is an error of a measurement that must not be used.
 func Void(format string, args ...any) error {
 	return &faultError{bundle.FaultVoid, fmt.Errorf(format, args...)}
 }

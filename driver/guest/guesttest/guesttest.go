@@ -145,6 +145,7 @@ func StartContainer(t *testing.T) *exec.Cmd {
 const Patience = 2 * time.Minute
 
 const (
+	// RuleFile is a rule set for iptables, and RuleUndo what undoes it.
 	RuleFile = "*filter\n:INPUT DROP [0:0]\n-A INPUT -s 198.18.1.2/32 -p tcp -m tcp --dport 5001 -j ACCEPT\n-A INPUT -s 198.19.0.7/32 -j DROP\nCOMMIT\n"
 	RuleUndo = "*filter\n:INPUT ACCEPT [0:0]\n-F INPUT\nCOMMIT\n"
 )

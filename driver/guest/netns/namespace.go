@@ -1,3 +1,5 @@
+// Package netns makes, opens and enters network namespaces, and puts the helper itself into
+// some of its own.
 package netns
 
 import (
@@ -22,6 +24,8 @@ func Current(name string) (*Namespace, error) {
 	return Open(name, "/proc/thread-self/ns/net")
 }
 
+// Open opens the namespace at a path: of a process in /proc, or mounted. The name is for
+// messages.
 func Open(name, path string) (*Namespace, error) {
 	f, err := os.Open(path)
 	if err != nil {

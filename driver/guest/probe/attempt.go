@@ -1,3 +1,6 @@
+// Package probe tries connections and datagrams from the calling thread's network namespace
+// and decides what became of them. It also has what they need at the other end, a server
+// that echoes, and a counter of packets between.
 package probe
 
 import (

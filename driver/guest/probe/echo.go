@@ -34,7 +34,7 @@ func NewEchoServer(ctx context.Context, port int, silent time.Duration) (*echoSe
 
 // echoServer sends back whatever it is sent.
 type echoServer struct {
-	silent time.Duration // see silentLimit
+	silent time.Duration // see SilentLimit
 	busy   sync.WaitGroup
 
 	mu     sync.Mutex

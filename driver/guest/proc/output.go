@@ -9,6 +9,7 @@ type Tail struct {
 	data  []byte
 }
 
+// Write keeps p as far as there is room, and never fails.
 func (t *Tail) Write(p []byte) (int, error) {
 	t.data = append(t.data, p...)
 	if over := len(t.data) - t.Limit; over > 0 {
@@ -17,6 +18,7 @@ func (t *Tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// String is what was kept.
 func (t *Tail) String() string { return string(t.data) }
 
 // Head keeps the first limit bytes written to it and notes whether there were
@@ -27,6 +29,7 @@ type Head struct {
 	Cut   bool
 }
 
+// Write keeps p as far as there is room, and never fails.
 func (h *Head) Write(p []byte) (int, error) {
 	space := min(h.Limit-len(h.Data), len(p))
 	h.Data = append(h.Data, p[:space]...)

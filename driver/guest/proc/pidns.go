@@ -81,7 +81,7 @@ func (n *pidns) close() {
 	}
 }
 
-// FirstProcessCommand is the helper's command that runs firstProcess.
+// FirstProcessCommand is the helper's command that runs FirstProcess.
 const FirstProcessCommand = "pidns"
 
 // FirstProcess is the first process of a PID namespace: it reaps orphans until it is

@@ -1,3 +1,6 @@
+// Package proc starts programs in endpoints and ends them with all that they started: in
+// PID namespaces that end with the helper. It also reads what /proc says of them and of the
+// machine's work.
 package proc
 
 import (
@@ -22,9 +25,11 @@ import (
 const (
 	termGrace  = time.Second      // between SIGTERM and SIGKILL
 	killGrace  = 15 * time.Second // for the kernel to end a killed process
-	BinDirs    = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-	drainDelay = 2 * time.Second // for output of children that outlive their parent
+	drainDelay = 2 * time.Second  // for output of children that outlive their parent
 )
+
+// BinDirs is where commands are looked for: PATH of all that the helper starts.
+const BinDirs = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // ProcessEnv is the whole environment of every process the helper starts, so
 // that the driver's surroundings do not leak into a measurement.
@@ -58,7 +63,7 @@ type Program struct {
 	Stdin          io.Reader // nil is empty
 	Sched          string    // of bundle.SchedBatch, bundle.SchedRR; "" = as it is
 	Stdout, Stderr io.Writer
-	Env            []string // added to processEnv
+	Env            []string // added to ProcessEnv
 	held           bool     // it stops at its first instruction (PTRACE_TRACEME)
 	Dir            string   // "" is "/"
 }

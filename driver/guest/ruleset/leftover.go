@@ -12,7 +12,7 @@ import (
 // Leftovers are the base chains that iptables-nft had in the table "filter" of
 // a namespace before a load. What it makes of them it leaves behind empty, and
 // an empty base chain costs every packet: the undo removes it. For the table of
-// iptables-legacy see legacyTable.
+// iptables-legacy see LegacyTable.
 type Leftovers struct {
 	family string // nft's name of it, "" for nothing to look after
 	chains map[string]bool

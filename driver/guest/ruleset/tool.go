@@ -1,3 +1,5 @@
+// Package ruleset loads netfilter rule sets with the tools of iptables, nftables and ipset,
+// reads their counters and the kernel memory they take, and removes what tools leave.
 package ruleset
 
 import (

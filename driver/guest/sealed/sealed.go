@@ -1,3 +1,5 @@
+// Package sealed is the first process of a guest without network and disk: it executes a
+// block of trials from the initramfs, and powers the machine off.
 package sealed
 
 import (

@@ -1,3 +1,5 @@
+// Package step executes the steps of bundles on a node, and undoes them: a handler for each
+// kind of step, and the session with the driver.
 package step
 
 import (
@@ -202,7 +204,7 @@ func (x *executor) execute(ctx context.Context, step bundle.Step, files map[stri
 	return res, err
 }
 
-// undoTo undoes back to a mark within undoLimit. Undoing everything also ends
+// undoTo undoes back to a mark within proc.UndoLimit. Undoing everything also ends
 // whatever process an endpoint left behind.
 func (x *executor) undoTo(n int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), proc.UndoLimit)

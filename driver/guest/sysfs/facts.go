@@ -1,3 +1,5 @@
+// Package sysfs reads and writes what the kernel shows of itself below /proc/sys and /sys,
+// and the features of network devices.
 package sysfs
 
 import (
@@ -46,4 +48,5 @@ func SysctlFacts(f map[string]string, keys []string) {
 	}
 }
 
+// Exists reports whether there is a file at path, as far as can be seen.
 func Exists(path string) bool { _, err := os.Stat(path); return err == nil }

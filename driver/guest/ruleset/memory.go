@@ -23,9 +23,14 @@ import (
 
 // MemoryCgroup is a temporary memory cgroup.
 type MemoryCgroup struct {
-	dir string
-	v1  bool
+	dir  string
+	v1   bool
+	lock *os.File // of dir, held until the cgroup is removed or its maker ends
 }
+
+// cgroupPrefix begins the names of these cgroups, each of which its maker has locked: one
+// without a lock was left behind.
+const cgroupPrefix = "hookbed-rules-locked-"
 
 // mountedMemory finds the mount of the memory controller in the text of
 // /proc/self/mountinfo (proc(5)): version 1 of it, else a version 2 hierarchy.
@@ -46,31 +51,75 @@ func mountedMemory(mountinfo string) (dir string, v1 bool) {
 	return dir, false
 }
 
-// newMemoryCgroup makes a cgroup at the top of the memory controller's
-// hierarchy; an error says why there is none to be had.
-func newMemoryCgroup() (*MemoryCgroup, error) {
+// memoryTop finds the top of the memory controller's hierarchy; an error says why it
+// cannot be used.
+func memoryTop() (top string, v1 bool, err error) {
 	info, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return nil, err
+		return "", false, err
 	}
-	top, v1 := mountedMemory(string(info))
+	top, v1 = mountedMemory(string(info))
 	if top == "" {
-		return nil, errors.New("no memory controller is mounted")
+		return "", false, errors.New("no memory controller is mounted")
 	}
 	if !v1 {
 		on, err := os.ReadFile(filepath.Join(top, "cgroup.subtree_control"))
 		if err != nil {
-			return nil, err
+			return "", false, err
 		}
 		if !slices.Contains(strings.Fields(string(on)), "memory") {
-			return nil, fmt.Errorf("the memory controller is off below %s", top)
+			return "", false, fmt.Errorf("the memory controller is off below %s", top)
 		}
 	}
-	dir, err := os.MkdirTemp(top, "hookbed-rules-")
+	return top, v1, nil
+}
+
+// newMemoryCgroup makes a cgroup in top, and removes those that killed helpers left there.
+func newMemoryCgroup(top string, v1 bool) (*MemoryCgroup, error) {
+	removeAbandoned(top)
+	for {
+		dir, err := os.MkdirTemp(top, cgroupPrefix)
+		if err != nil {
+			return nil, err
+		}
+		lock, err := lockDirectory(dir, unix.LOCK_EX)
+		switch {
+		case err == nil:
+			return &MemoryCgroup{dir: dir, v1: v1, lock: lock}, nil
+		case !errors.Is(err, os.ErrNotExist): // else another helper took it for abandoned
+			return nil, errors.Join(err, os.Remove(dir))
+		}
+	}
+}
+
+// removeAbandoned removes the cgroups whose makers have ended: the kernel has dropped their
+// locks. One in which something still runs stays, for a later measurement.
+func removeAbandoned(top string) {
+	dirs, _ := filepath.Glob(filepath.Join(top, cgroupPrefix+"*"))
+	for _, dir := range dirs {
+		if lock, err := lockDirectory(dir, unix.LOCK_EX|unix.LOCK_NB); err == nil {
+			_ = os.Remove(dir)
+			_ = lock.Close()
+		}
+	}
+}
+
+// lockDirectory locks a directory (flock(2)). The error is os.ErrNotExist if it was removed
+// meanwhile.
+func lockDirectory(dir string, how int) (*os.File, error) {
+	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	return &MemoryCgroup{dir, v1}, nil
+	err = unix.Flock(int(f.Fd()), how)
+	if err == nil {
+		_, err = os.Stat(dir)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	return f, nil
 }
 
 // emptyLimit is how long, on a busy machine, what has ended may still be in its
@@ -98,6 +147,7 @@ func (g *MemoryCgroup) awaitEmpty() error {
 // remove removes the cgroup. What is charged to it stays allocated; the kernel
 // charges it to the parent from then on.
 func (g *MemoryCgroup) remove() error {
+	defer g.lock.Close()
 	for deadline := time.Now().Add(emptyLimit); ; time.Sleep(time.Millisecond) {
 		err := os.Remove(g.dir)
 		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
@@ -242,7 +292,11 @@ type Memory struct {
 // moves a thread into the namespace of the load. A load that worked never fails for
 // the reading: one that cannot be had is a note.
 func MeasureMemory(enter func() error, load func(*MemoryCgroup) error) (Memory, error) {
-	group, err := newMemoryCgroup()
+	top, v1, err := memoryTop()
+	if err != nil {
+		return measureMachine(load, err)
+	}
+	group, err := newMemoryCgroup(top, v1)
 	if err != nil {
 		return measureMachine(load, err)
 	}

@@ -40,7 +40,7 @@ const (
 	imagesDir   = "images"
 	// RunPrefix begins the names of the directories of runs.
 	RunPrefix = "run-"
-	// staleRun is the age at which a run's directory is nobody's: an agent takes
+	// staleRun is the age at which no agent can be about to use a run's directory: one takes
 	// the lock seconds after its directory was made.
 	staleRun = time.Hour
 	// helperEnd is how long the helper has to undo everything.
@@ -52,7 +52,7 @@ const (
 type Options struct {
 	Dir, Run    string        // directory of all runs, and this one's name in it
 	Data, CIDR  string        // NIC to borrow, "" for none, and its address in the node
-	Token       string        // of the markers of both; what has another is somebody else's
+	Token       string        // of the markers of both; what has another one is not this run's
 	Keep        []netip.Addr  // addresses of the SSH connection
 	Abandon     time.Duration // without a line from the driver
 	LockWait    time.Duration
@@ -160,7 +160,7 @@ func (a *agent) lock(ctx context.Context) (undo func() error, err error) {
 	}
 }
 
-// sameFile tells whether an open file still has its name.
+// sameFile reports whether an open file still has its name.
 func sameFile(f *os.File, path string) bool {
 	a, err := f.Stat()
 	b, err2 := os.Lstat(path)
@@ -239,7 +239,7 @@ func (a *agent) borrow() error {
 	}
 	a.then(func() error {
 		if err := errors.Join(r.fetch(a.node, netns.DataLink), r.restore()); err != nil {
-			// For the next run, and for whoever looks after the machine.
+			// For the next run, and for anyone who administers the machine.
 			return errors.Join(err, os.WriteFile(filepath.Join(a.Dir, errorFile), []byte(err.Error()+"\n"), 0o600))
 		}
 		return os.Remove(journal)
@@ -422,7 +422,7 @@ func (a *agent) startHelper(errOut io.Writer) (*child, error) {
 // killed, and the kernel drops its namespaces' contents.
 func (c *child) end(log *slog.Logger) error {
 	_ = c.in.Close()
-	go func() { _, _ = io.Copy(io.Discard, c.out) }() // beside one that may be stuck
+	go func() { _, _ = io.Copy(io.Discard, c.out) }() // next to one that may be stuck
 	select {
 	case <-c.done:
 		return c.err

@@ -61,7 +61,7 @@ func removeImages(dir string) error {
 	case err != nil:
 		return err
 	case !info.IsDir():
-		return nil // a link that somebody made
+		return nil // a link, which is not ours
 	}
 	entries, err := os.ReadDir(dir)
 	errs := []error{err}

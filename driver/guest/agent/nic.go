@@ -27,7 +27,7 @@ const carrierLimit = 15 * time.Second
 
 // nicRecord is everything that a NIC loses when it is moved to another network
 // namespace (dev_change_net_namespace in net/core/dev.c). Addresses, routes and
-// neighbours are kept as the messages in which the kernel tells them, so that
+// neighbours are kept as the messages in which the kernel reports them, so that
 // they come back with every attribute.
 type nicRecord struct {
 	Boot   string    `json:"boot"` // of the machine; what an earlier one had is void
@@ -144,7 +144,7 @@ func carriesLinks(l netlink.Link, _ []netip.Addr) (string, error) {
 	return "", nil
 }
 
-// carriesQdisc looks for queueing that somebody chose: what the kernel chooses
+// carriesQdisc looks for queueing that was configured: what the kernel chooses
 // by itself has the handle 0:.
 func carriesQdisc(l netlink.Link, _ []netip.Addr) (string, error) {
 	qdiscs, err := netlink.QdiscList(l)
@@ -185,7 +185,7 @@ func recordNIC(l netlink.Link) (nicRecord, error) {
 	return r, nil
 }
 
-// dump asks the kernel for all of something and keeps what is wanted.
+// dump requests all of something from the kernel and keeps what is wanted.
 func dump(ask int, want uint16, header nl.NetlinkRequestData, keep func([]byte) bool) ([][]byte, error) {
 	req := nl.NewNetlinkRequest(ask, unix.NLM_F_DUMP)
 	req.AddData(header)
@@ -345,7 +345,7 @@ func (r nicRecord) restore() error {
 			return fmt.Errorf("set MTU %d of %s: %w", r.MTU, r.Name, err)
 		}
 	}
-	_ = r.restoreSysctls() // before the link is up: some say what happens then; asked again below
+	_ = r.restoreSysctls() // before the link is up: some decide what happens then; repeated below
 	if !r.Up {
 		return errors.Join(r.replay(l), r.restoreSysctls())
 	}

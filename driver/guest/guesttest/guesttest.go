@@ -1,5 +1,5 @@
 // Package guesttest is what the tests of several rooms of the helper share: processes
-// that stand for a container or a server, and what waits for processes.
+// used as a container or a server, and functions that wait for processes.
 package guesttest
 
 import (
@@ -32,7 +32,7 @@ func AcceptAll(network, port string) error {
 	}
 }
 
-// Self is the path of the test binary, which may stand in for other programs.
+// Self is the path of the test binary, which may be started as another program.
 func Self(t *testing.T) string {
 	t.Helper()
 	path, err := os.Executable()
@@ -125,7 +125,7 @@ func MiniRoot(t *testing.T) string {
 	return root
 }
 
-// StartContainer stands for a container: a process with namespaces of its own.
+// StartContainer starts what is used as a container: a process with namespaces of its own.
 func StartContainer(t *testing.T) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command("sleep", "410065")

@@ -9,7 +9,7 @@ import (
 const DataLink = "data0"
 
 // ParseAddr reads an address in CIDR form, to be usable as soon as it is added:
-// IPv6 would otherwise first listen for a second or two whether somebody else
+// IPv6 would otherwise first listen for a second or two whether another machine
 // has it.
 func ParseAddr(cidr string) (*netlink.Addr, error) {
 	addr, err := netlink.ParseAddr(cidr)

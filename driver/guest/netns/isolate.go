@@ -15,11 +15,11 @@ import (
 	"hookbed/driver/guest/sysfs"
 )
 
-// hostFactsEnv hands the machine's global sysctls from the process outside to
+// hostFactsEnv passes the machine's global sysctls from the process outside to
 // the same process inside its namespaces; its presence says "inside".
 const hostFactsEnv = "HOOKBED_HOST_SYSCTLS"
 
-// hostNetEnv hands down the descriptor of the network namespace outside, in
+// hostNetEnv passes on the descriptor of the network namespace outside, in
 // which global sysctls can still be read when they count.
 const hostNetEnv = "HOOKBED_HOST_NETNS"
 
@@ -75,7 +75,7 @@ func furnish() error {
 	return LoopbackUp()
 }
 
-// HostSysctls are the machine's global sysctls: handed down when the process
+// HostSysctls are the machine's global sysctls: passed on when the process
 // is isolated, read here otherwise.
 func HostSysctls() map[string]string {
 	f := map[string]string{}

@@ -179,7 +179,7 @@ func dial(p bundle.Probe) (attempt, error) {
 	case err == nil && t.datagram == nil:
 		t.decide(outcomeOf(0))
 	case err != nil && !errors.Is(err, unix.EINPROGRESS):
-		// Nothing was sent, so nobody denied it: there is no route, say.
+		// Nothing was sent, so nothing denied it. There is no route, for example.
 		t.decide(Outcome{How: "never sent (" + err.Error() + ")"})
 	}
 	return t, nil
@@ -212,7 +212,7 @@ func decideAll(ctx context.Context, tries []attempt, w Waits) error {
 			return err
 		}
 		now := time.Now()
-		denied, told := w.silentUntil(tries)
+		denied, known := w.silentUntil(tries)
 		if _, err := unix.Poll(fds, int(probeTick/time.Millisecond)); err != nil && err != unix.EINTR {
 			return os.NewSyscallError("poll", err)
 		}
@@ -230,7 +230,7 @@ func decideAll(ctx context.Context, tries []attempt, w Waits) error {
 				}
 			case t.must:
 				t.pass(now, t.sent.Add(w.Answer))
-			case told:
+			case known:
 				t.pass(now, denied)
 			}
 		}
@@ -238,12 +238,12 @@ func decideAll(ctx context.Context, tries []attempt, w Waits) error {
 }
 
 // silentUntil is when silence will have denied what must not be answered; it is
-// not told while a witness is on its way. Witnesses are the attempts that must be
+// not known while a witness is on its way. Witnesses are the attempts that must be
 // answered. They were sent after the others and by the same way, so once they are
 // answered the others had their chance; several times what the slowest of them took
 // is for ways that are not quite the same, such as another queue of a NIC or
 // another socket of the server's. Attempts without a witness have silence alone.
-func (w Waits) silentUntil(tries []attempt) (until time.Time, told bool) {
+func (w Waits) silentUntil(tries []attempt) (until time.Time, known bool) {
 	var last time.Time
 	var slowest time.Duration
 	for _, t := range tries {

@@ -65,7 +65,7 @@ func datagramOf(p bundle.Probe, to netip.Addr) (*datagram, error) {
 }
 
 // echoRequest makes the datagram an ICMP echo request. The payload, which is
-// random, tells its answer from that to others.
+// random, distinguishes its answer from the answers to others.
 func (d *datagram) echoRequest(payload []byte, to netip.Addr) {
 	d.proto = unix.IPPROTO_ICMP
 	kind, reply := byte(icmpEcho), byte(icmpEchoReply)
@@ -79,7 +79,7 @@ func (d *datagram) echoRequest(payload []byte, to netip.Addr) {
 		binary.BigEndian.PutUint16(d.message[2:], internetChecksum(d.message))
 	}
 	d.answer = func(got []byte) bool {
-		if to.Is4() { // a raw socket of IPv4 hands out the header too
+		if to.Is4() { // a raw socket of IPv4 passes the header too
 			if len(got) == 0 {
 				return false
 			}

@@ -13,7 +13,7 @@ import (
 
 const (
 	// SilentLimit is for the first bytes on an accepted connection. It only spares
-	// descriptors that nobody needs, so it is longer than a busy client takes to speak.
+	// descriptors that are not needed, so it is longer than a busy client takes to send.
 	SilentLimit = time.Minute
 	maxDatagram = 1 << 16              // bytes
 	againDelay  = 5 * time.Millisecond // after an error that passes

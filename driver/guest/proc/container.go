@@ -17,9 +17,9 @@ import (
 )
 
 // Container is where external programs run: PID and mount namespaces of their own,
-// whose root is a root file system of theirs. Its first process waits there, and all that is mounted or pinned in the container ends with it. A daemon that
-// changes into a client's namespaces, and back into those of process 1, never
-// leaves it.
+// whose root is a root file system of theirs. Its first process waits there, and all
+// that is mounted or pinned in the container ends with it. A daemon that changes into a
+// client's namespaces, and back into those of process 1, never leaves it.
 type Container struct {
 	*pidns
 	mnt *os.File

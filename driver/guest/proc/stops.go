@@ -15,8 +15,8 @@ const (
 )
 
 // WatchStops watches whether a process is stopped (SIGSTOP and its like), of which
-// the kernel tells a parent as it does of its end. The returned function ends the
-// watch and tells how often, and for how long. It costs nothing while nothing
+// the kernel informs a parent as it does of its end. The returned function ends the
+// watch and returns how often, and for how long. It costs nothing while nothing
 // happens.
 func WatchStops(p *Process) func() (n int, seconds float64) {
 	changed := make(chan os.Signal, 16)
@@ -50,7 +50,7 @@ func WatchStops(p *Process) func() (n int, seconds float64) {
 type stopCount struct {
 	n       int
 	seconds float64
-	since   time.Time // of the stop at hand
+	since   time.Time // of the present stop
 }
 
 // look takes one change of state, if there is one.

@@ -8,7 +8,7 @@ import (
 	"strconv"
 )
 
-// handleText is the text that stands for a rule's handle: family, table and
+// handleText is the placeholder of a rule's handle: family, table and
 // chain, and the rule's comment.
 var handleText = regexp.MustCompile(`\{handle:(\w+) (\w+) (\w+) ([^{}]+)\}`)
 

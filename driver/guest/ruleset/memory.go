@@ -19,7 +19,7 @@ import (
 // runs in a memory cgroup of its own, and once it has ended the kernel memory
 // still charged there is the rule set. nf_tables' rules and elements are charged
 // since Linux 5.18; iptables' counters (16 bytes a rule and CPU) and the
-// elements of an ipset are not, but an ipset tells the size of its elements.
+// elements of an ipset are not, but an ipset shows the size of its elements.
 
 // MemoryCgroup is a temporary memory cgroup.
 type MemoryCgroup struct {

@@ -26,7 +26,7 @@ import (
 // iptables-nft take a few seconds under emulation.
 const ruleToolLimit = 120 * time.Second
 
-// Tools that load rule sets, besides the variants of iptables.
+// Tools that load rule sets, in addition to the variants of iptables.
 const (
 	ToolNft   = "nft"
 	ToolIPSet = "ipset"

@@ -37,11 +37,11 @@ const (
 func IsFirstProcess() bool { return os.Getpid() == 1 && len(os.Args) > 0 && os.Args[0] == "/init" }
 
 // Run executes the block and powers the machine off, whatever happened:
-// results that do not end with SealedEnd tell the driver that something did.
+// results that do not end with SealedEnd show the driver that something went wrong.
 func Run(ctx context.Context, errOut io.Writer) error {
 	err := seal(ctx)
 	if err != nil {
-		// The console is the serial port that nobody parses.
+		// The console is the serial port that is not parsed.
 		fmt.Fprintln(errOut, "hookbed: sealed guest:", err)
 	}
 	return errors.Join(err, unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF))
@@ -109,7 +109,7 @@ func PrepareMachine() error {
 	return netns.LoopbackUp()
 }
 
-// noHugePages stops khugepaged, which every few seconds joins pages of whoever runs:
+// noHugePages stops khugepaged, which every few seconds joins pages of the process that runs:
 // 20 ms of a workload, if it falls into one. A kernel without it has nothing to stop.
 func noHugePages() error {
 	err := os.WriteFile("/sys/kernel/mm/transparent_hugepage/enabled", []byte("never"), 0)

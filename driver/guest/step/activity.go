@@ -36,9 +36,9 @@ func doSnapshot(c *call, a bundle.Snapshot) error {
 	return nil
 }
 
-// tellClock answers with what both clocks say; one is read between two reads of the
+// readClock answers with what both clocks say; one is read between two reads of the
 // other, so that both are of one time even where the process has to wait in between.
-func tellClock() bundle.Reply {
+func readClock() bundle.Reply {
 	var at [3]int64
 	var err error
 	for i, clock := range []int32{unix.CLOCK_MONOTONIC, unix.CLOCK_REALTIME, unix.CLOCK_MONOTONIC} {

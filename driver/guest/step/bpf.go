@@ -41,7 +41,7 @@ func doLoadBPF(c *call, a bundle.LoadBPF) error {
 		return fmt.Errorf("prepare %s: %w", a.Object, err)
 	}
 	// Variables are set by now. Were their map shared with this process, it would
-	// live until the garbage collector finds that nobody looks at it.
+	// live until the garbage collector finds that it is not used.
 	for name, m := range spec.Maps {
 		if strings.HasPrefix(name, ".") {
 			m.Flags &^= unix.BPF_F_MMAPABLE
@@ -75,7 +75,7 @@ func doLoadBPF(c *call, a bundle.LoadBPF) error {
 	return nil
 }
 
-// makeTables makes the maps of policies, and tells how long that took: it is part of
+// makeTables makes the maps of policies, and records how long that took: it is part of
 // loading policies, and a good part where a map has its entries from the beginning.
 func (c *call) makeTables(spec *ebpf.CollectionSpec, a bundle.LoadBPF) (map[string]*ebpf.Map, error) {
 	if len(a.Tables) == 0 {
@@ -97,8 +97,8 @@ func (c *call) makeTables(spec *ebpf.CollectionSpec, a bundle.LoadBPF) (map[stri
 	return tables, nil
 }
 
-// reportMemory tells how much kernel memory an object has; nothing where the
-// kernel does not tell.
+// reportMemory records how much kernel memory an object has; nothing where the
+// kernel does not show it.
 func (c *call) reportMemory(handle string) {
 	if n, ok := memoryOf(c.x.objects[handle]); ok {
 		c.value("memory_bytes", float64(n))
@@ -129,7 +129,7 @@ func memoryOf(coll *ebpf.Collection) (total uint64, ok bool) {
 	return total, total > 0
 }
 
-// shape makes a parsed object what the step asks for, before it is loaded.
+// shape changes a parsed object to what the step requests, before it is loaded.
 func (c *call) shape(spec *ebpf.CollectionSpec, a bundle.LoadBPF) error {
 	for _, name := range a.Programs {
 		if spec.Programs[name] == nil {
@@ -186,7 +186,7 @@ func setVar(spec *ebpf.CollectionSpec, name string, value []byte) error {
 }
 
 // refusedLoad classifies a failed load: a program that the verifier refuses is
-// refused every time, whoever wrote it.
+// refused every time.
 func refusedLoad(object string, err error) error {
 	told := withVerifierLog(err)
 	if ve := (*ebpf.VerifierError)(nil); errors.As(err, &ve) && !errors.Is(err, ebpf.ErrNotSupported) {

@@ -177,8 +177,8 @@ func refusedXDP(err error, prog *ebpf.Program, name string, index int, mode link
 	return fmt.Errorf("attach XDP to %s: %w", name, err)
 }
 
-// xdpExplanation asks for the same by netlink, only to hear the driver's words:
-// the bpf system call hands back a bare number. Should it succeed, the program
+// xdpExplanation requests the same by netlink, only to get the driver's message:
+// the bpf system call returns a bare number. Should it succeed, the program
 // is detached again.
 func xdpExplanation(prog *ebpf.Program, index int, mode link.XDPAttachFlags) string {
 	err := setXDP(index, prog.FD(), uint32(mode))

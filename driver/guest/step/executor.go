@@ -21,27 +21,41 @@ import (
 // executor acts on one node and remembers how to undo it. It serves one
 // request at a time.
 type executor struct {
-	node      *proc.Endpoint
-	root      string // EndpointRoot of Hello
-	blobs     string // directory of files by SHA-256
-	named     bool   // files may also lie there under their own names
-	machine   bool   // Machine of Hello
-	quiet     bool   // of a sealed guest: nothing is looked at that virtual time has no use for
-	handlers  map[string]handler
+	settings
+	holdings
+	surroundings
+	node     *proc.Endpoint
+	handlers map[string]handler
+	undo     undoStack
+	launcher proc.Launcher
+	external external
+}
+
+// settings are what a session says at its beginning, or a command line does.
+type settings struct {
+	root    string // EndpointRoot of Hello
+	blobs   string // directory of files by SHA-256
+	named   bool   // files may also lie there under their own names
+	machine bool   // Machine of Hello
+	quiet   bool   // of a sealed guest: nothing is looked at that virtual time has no use for
+}
+
+// holdings are what steps made, for later steps, by name or handle.
+type holdings struct {
 	endpoints map[string]*proc.Endpoint
-	undo      undoStack
 	objects   map[string]*ebpf.Collection
 	servers   map[string]func(context.Context) error // ends a Start or Listen
 	flows     map[string]*sourcedFlow
 	sniffers  map[string]*probe.Sniffer
-	mounted   string // directory of the engine's network namespaces
 	snapshots map[string]counters
-	launcher  proc.Launcher
-	external  external
-	jit       func() (map[string]string, error) // reads the machine's state of the JIT compiler
+}
 
-	answerLimit time.Duration // see its constant
-	silentLimit time.Duration // see its constant
+// surroundings are what a test replaces.
+type surroundings struct {
+	mounted     string                            // directory of the engine's network namespaces
+	jit         func() (map[string]string, error) // reads the machine's state of the JIT compiler
+	answerLimit time.Duration                     // probe.AnswerLimit
+	silentLimit time.Duration                     // probe.SilentLimit
 }
 
 func newExecutor() (*executor, error) {
@@ -50,19 +64,17 @@ func newExecutor() (*executor, error) {
 		return nil, err
 	}
 	return &executor{
-		node:      &proc.Endpoint{Namespace: ns},
-		handlers:  handlers(),
-		endpoints: map[string]*proc.Endpoint{},
-		objects:   map[string]*ebpf.Collection{},
-		servers:   map[string]func(context.Context) error{},
-		flows:     map[string]*sourcedFlow{},
-		sniffers:  map[string]*probe.Sniffer{},
-		mounted:   engineNamespaces,
-		snapshots: map[string]counters{},
-		jit:       readJIT,
-
-		answerLimit: probe.AnswerLimit,
-		silentLimit: probe.SilentLimit,
+		node:     &proc.Endpoint{Namespace: ns},
+		handlers: handlers(),
+		holdings: holdings{
+			endpoints: map[string]*proc.Endpoint{},
+			objects:   map[string]*ebpf.Collection{},
+			servers:   map[string]func(context.Context) error{},
+			flows:     map[string]*sourcedFlow{},
+			sniffers:  map[string]*probe.Sniffer{},
+			snapshots: map[string]counters{},
+		},
+		surroundings: surroundings{mounted: engineNamespaces, jit: readJIT, answerLimit: probe.AnswerLimit, silentLimit: probe.SilentLimit},
 	}, nil
 }
 

@@ -148,7 +148,8 @@ func namespaceSysctls() []string {
 	}
 }
 
-// congestionFacts tell what endpoints may have; nothing where the kernel does not tell.
+// congestionFacts are the congestion controls that endpoints may have; nothing where the
+// kernel does not show them.
 func congestionFacts(f map[string]string) {
 	usable, restricted := computer.Congestion()
 	sysfs.SetFact(f, "congestion.usable", strings.Join(usable, " "))
@@ -184,8 +185,8 @@ func linkFacts(f map[string]string, h *netlink.Handle) {
 	sysfs.SetFact(f, prefix+"offloads", strings.Join(slices.Sorted(maps.Keys(features)), " "))
 }
 
-// toolFacts asks the tools on the node, and the workloads in the endpoint
-// root, for their versions.
+// toolFacts are the versions of the tools on the node, and of the workloads in the
+// endpoint root.
 func (x *executor) toolFacts(ctx context.Context, f map[string]string) {
 	flags := map[string]string{
 		"iptables-legacy": "--version", "iptables-nft": "--version", "nft": "--version",
@@ -193,18 +194,18 @@ func (x *executor) toolFacts(ctx context.Context, f map[string]string) {
 		"ipset": "--version", "ip": "-Version", "ethtool": "--version", "dockerd": "--version",
 	}
 	for _, tool := range slices.Sorted(maps.Keys(flags)) {
-		sysfs.SetFact(f, "tool."+tool, x.ask(ctx, x.node, tool, flags[tool]))
+		sysfs.SetFact(f, "tool."+tool, x.versionOf(ctx, x.node, tool, flags[tool]))
 	}
 	inside := &proc.Endpoint{Namespace: x.node.Namespace, Root: x.root}
-	sysfs.SetFact(f, "endpoint.iperf3", x.ask(ctx, inside, "iperf3", "--version"))
-	sysfs.SetFact(f, "endpoint.netperf", x.ask(ctx, inside, "netperf", "-V"))
+	sysfs.SetFact(f, "endpoint.iperf3", x.versionOf(ctx, inside, "iperf3", "--version"))
+	sysfs.SetFact(f, "endpoint.netperf", x.versionOf(ctx, inside, "netperf", "-V"))
 }
 
 var hasDigit = regexp.MustCompile(`\d`)
 
-// ask runs a tool and returns the first line it prints that has a number in
+// versionOf runs a tool and returns the first line it prints that has a number in
 // it, "" when there is none.
-func (x *executor) ask(ctx context.Context, at *proc.Endpoint, argv ...string) string {
+func (x *executor) versionOf(ctx context.Context, at *proc.Endpoint, argv ...string) string {
 	out := &proc.Head{Limit: 4096}
 	p, err := x.launcher.Start(at, proc.Program{Argv: argv, Stdout: out, Stderr: out})
 	if err != nil {

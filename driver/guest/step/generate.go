@@ -29,7 +29,7 @@ const (
 	callSeconds   = 0.05   // of the later ones, about
 	mostFrames    = 1 << 20
 	nanosecond    = 1e-9
-	generateLimit = 30 * time.Second // of one step, whatever it asks for
+	generateLimit = 30 * time.Second // of one step, whatever it requests
 )
 
 func doGenerate(c *call, a bundle.Generate) error {
@@ -149,7 +149,7 @@ func (c *call) enlist(prog *ebpf.Program) (put func(), err error) {
 	}, nil
 }
 
-// send hands n frames to the link.
+// send sends n frames by the link.
 func (g *generator) send(n uint32) error {
 	err := withoutSignals(func() error {
 		_, err := g.coll.Programs[bpf.ProgGenerate].Run(&ebpf.RunOptions{Data: g.frame, Repeat: n, Flags: liveFrames})
@@ -226,7 +226,8 @@ func cpuTimes(softirqd int) cpuTime {
 	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts) == nil {
 		t.thread = float64(ts.Nano()) * nanosecond
 	}
-	// Time on the CPU, in nanoseconds, is the first field (Documentation/scheduler/sched-stats.rst).
+	// Time on the CPU, in nanoseconds, is the first field
+	// (Documentation/scheduler/sched-stats.rst).
 	if f := strings.Fields(sysfs.ReadLine(fmt.Sprintf("/proc/%d/schedstat", softirqd))); len(f) > 0 {
 		ns, _ := strconv.ParseFloat(f[0], 64)
 		t.softirqd = ns * nanosecond

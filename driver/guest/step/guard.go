@@ -29,7 +29,7 @@ const (
 // error means that it could not be looked at.
 type look func(*call, bundle.Guard) (wrong []string, err error)
 
-// looks are what a Guard looks at, in the order in which it tells.
+// looks are what a Guard looks at, in the order in which it reports.
 func looks() []look { return []look{lookJIT, lookXDP, lookMTU, lookOffloads, lookConntrack, lookMaps} }
 
 func doGuard(c *call, a bundle.Guard) error {

@@ -47,7 +47,7 @@ func learnJIT() (map[string]string, error) {
 	return got, nil
 }
 
-// fillJIT adds to what sysctls say of the JIT compiler what only a program tells.
+// fillJIT adds to what sysctls show of the JIT compiler what only a program can show.
 func fillJIT(got map[string]string) error {
 	if got["bpf_jit_enable"] != "" && got["bpf_jit_harden"] != "" {
 		return nil
@@ -63,7 +63,7 @@ func fillJIT(got map[string]string) error {
 
 // readJIT reads the sysctls of the BPF JIT compiler as they are now, under the
 // names of the facts. The kernel shows them in the machine's first network
-// namespace only; where the helper was not started in that, a program tells.
+// namespace only; where the helper was not started in that, a program shows them.
 func readJIT() (map[string]string, error) {
 	ns, err := netns.OpenOutside()
 	if err != nil {

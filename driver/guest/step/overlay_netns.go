@@ -69,8 +69,8 @@ func (c *call) beyond(name string, l netlink.Link, dir string) (*netns.Namespace
 	return nil, fmt.Errorf("the other end of %s is in none of the %d namespaces of %s", l.Attrs().Name, len(mounted), dir)
 }
 
-// waysKnown checks the VXLAN device of a sandbox, and waits until engines have
-// told each other where endpoints are. h is of the sandbox.
+// waysKnown checks the VXLAN device of an overlay's namespace, and waits until engines have
+// informed each other of where endpoints are. h is of the overlay's namespace.
 func (c *call) waysKnown(h *netlink.Handle, a bundle.OverlayNetns) error {
 	l, err := h.LinkByName(a.Device)
 	if err != nil {

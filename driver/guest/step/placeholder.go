@@ -12,10 +12,10 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// placeholder is text that stands for something of a link: "{WORD:LINK}".
+// placeholder is text that is replaced by something of a link: "{WORD:LINK}".
 var placeholder = regexp.MustCompile(`\{(\w+):([^{}]*)\}`)
 
-// words are what placeholders can stand for, by their word.
+// words are what placeholders can be replaced by, by their word.
 type words map[string]func(*netlink.LinkAttrs) string
 
 // textWords are those of arguments, environments and inputs of programs.

@@ -123,7 +123,7 @@ func (c *call) finish(a bundle.Exec, e execution) error {
 	return c.judge(e.Process, a, ended, e.err.String())
 }
 
-// used tells how often the process slept, how often it was made to give way, and
+// used records how often the process slept, how often it was preempted, and
 // the CPU time that it took.
 func (c *call) used(p *proc.Process) {
 	select {

@@ -58,8 +58,8 @@ func doRules(c *call, a bundle.Rules) error {
 }
 
 // beforeLoad loads the module that the tool needs, where the machine is hookbed's, and
-// notes what is there. The returned function removes what the tool leaves beside its
-// rules.
+// notes what is there. The returned function removes what the tool leaves in
+// addition to its rules.
 func (c *call) beforeLoad(a bundle.Rules) (undo func(context.Context) error, err error) {
 	before, note, err := ruleset.NoteLeftovers(c.ctx, a.Tool)
 	if err != nil {

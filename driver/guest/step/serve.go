@@ -27,7 +27,7 @@ type session struct {
 	open    bool // Hello was said
 }
 
-// ServeOptions are what a helper's command line asks of it.
+// ServeOptions are what a helper's command line requests.
 type ServeOptions struct {
 	Private bool // it has namespaces of its own (--node-netns)
 	Quiet   bool // it collects garbage when a mark is set, and at no other time
@@ -67,7 +67,7 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, log *slog.Logger, h
 	return nil
 }
 
-// readLines hands out the lines of the input, and cancels as soon as it ends,
+// readLines passes on the lines of the input, and cancels as soon as it ends,
 // even while a request is being executed. The channel closes when ctx ends.
 func readLines(ctx context.Context, cancel context.CancelFunc, in io.Reader) <-chan []byte {
 	raw, lines := make(chan []byte, 64), make(chan []byte)
@@ -124,7 +124,7 @@ func (s *session) answer(ctx context.Context, line []byte) bundle.Reply {
 	case req.UndoTo != nil:
 		return failed(s.x.undoTo(*req.UndoTo))
 	case req.Clock:
-		return tellClock()
+		return readClock()
 	default:
 		facts, err := s.x.facts(ctx)
 		reply := failed(err)

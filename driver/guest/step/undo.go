@@ -11,7 +11,7 @@ import (
 	"hookbed/driver/guest/netns"
 )
 
-// undoing is what an undo has at hand: it runs on a thread in the namespace
+// undoing is what an undo can use: it runs on a thread in the namespace
 // of the step it undoes.
 type undoing struct {
 	ctx context.Context

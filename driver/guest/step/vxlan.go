@@ -57,7 +57,7 @@ func vxlanSpec(a bundle.Vxlan) (*netlink.Vxlan, error) {
 	return &netlink.Vxlan{LinkAttrs: attrs, VxlanId: int(a.VNI), SrcAddr: local, Port: a.Port, UDPCSum: a.UDPCsum, FlowBased: a.External}, nil
 }
 
-// addVxlan asks for the device by a message of its own: netlink's package leaves
+// addVxlan requests the device by a message of its own: netlink's package leaves
 // the attribute out that switches the checksum off, and without it the kernel
 // switches it on (vxlan_nl2conf in drivers/net/vxlan/vxlan_core.c). The thread is
 // in the step's namespace. A device that takes its keys from packets takes no
@@ -93,7 +93,7 @@ func asByte(on bool) byte {
 	return 0
 }
 
-// vxlanIsNot says what a device that was just made is not as asked for.
+// vxlanIsNot reports in what a device that was just made is not as requested.
 func vxlanIsNot(want *netlink.Vxlan, l netlink.Link) error {
 	got, ok := l.(*netlink.Vxlan)
 	switch {

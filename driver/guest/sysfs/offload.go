@@ -9,7 +9,7 @@ import (
 	"github.com/safchain/ethtool"
 )
 
-// featureGroups are the names of `ethtool -K` that stand for one or more of
+// featureGroups are the names of `ethtool -K` that mean one or more of
 // the kernel's features; a trailing "*" matches any ending.
 func featureGroups() map[string][]string {
 	short := map[string]string{
@@ -32,7 +32,7 @@ func featureGroups() map[string][]string {
 	return groups
 }
 
-// MatchFeatures lists the features of a device that a name stands for, sorted.
+// MatchFeatures lists the features of a device that a name means, sorted.
 func MatchFeatures(name string, have map[string]ethtool.FeatureState) []string {
 	patterns, ok := featureGroups()[name]
 	if !ok {
@@ -50,7 +50,7 @@ func MatchFeatures(name string, have map[string]ethtool.FeatureState) []string {
 	return out
 }
 
-// FeatureChange lists what to ask of the device for name to be on or off:
+// FeatureChange lists what to request of the device for name to be on or off:
 // every feature of the group that the device lets be changed.
 func FeatureChange(name string, on bool, have map[string]ethtool.FeatureState) map[string]bool {
 	change := map[string]bool{}

@@ -50,7 +50,7 @@ type Bridge struct {
 }
 
 // Vxlan makes a VXLAN device (RFC 7348) over IPv4 and sets it up. It learns
-// nothing: where a MAC address is must be said by FDB, or by whoever sets the
+// nothing: where a MAC address is must be said by FDB, or by the program that sets the
 // tunnel key of each packet. UDPCsum is read back. Undo: deleted.
 type Vxlan struct {
 	Link     string `json:"link"`
@@ -276,7 +276,7 @@ type Start struct {
 
 // Sniff counts the VXLAN packets that come and go by a link of the step's
 // namespace, until it is undone or stopped (packet(7)). It is for a few packets:
-// what nobody reads in time is lost, and then Read fails.
+// what is not read in time is lost, and then Read fails.
 type Sniff struct {
 	Handle string `json:"handle"`
 	Link   string `json:"link"`
@@ -305,7 +305,7 @@ const (
 // once, and fails unless every outcome is as wanted. Source addresses that the
 // namespace lacks are added to Link for the time of the probe. A datagram that
 // is wanted to get through is repeated while it is not answered, because
-// nobody else does that. Those that are wanted to get through have half a minute
+// nothing else does that. Those that are wanted to get through have half a minute
 // at least, and are the witnesses of the others, which are sent before them: these
 // must stay silent for Timeout after the last witness was answered, and for several
 // times as long as the slowest took, so that a busy machine's late answer is no
@@ -473,7 +473,7 @@ type Guard struct {
 	// MTU is what Link must have, in bytes; 0 is not looked at.
 	MTU int `json:"mtu,omitempty"`
 	// JIT must be on (net.core.bpf_jit_enable = 1) and not hardened
-	// (net.core.bpf_jit_harden = 0) on the machine, which a loaded program tells where
+	// (net.core.bpf_jit_harden = 0) on the machine, which a loaded program shows where
 	// the sysctls are not shown, and every program of Handle, if given, be machine
 	// code.
 	JIT bool `json:"jit,omitempty"`
@@ -514,7 +514,7 @@ type Snapshot struct {
 // Activity is what Snapshot writes.
 type Activity struct {
 	UnixNano int64 `json:"unix_nano"`
-	// MonoNano is CLOCK_MONOTONIC, which nobody sets; durations are its. In virtual
+	// MonoNano is CLOCK_MONOTONIC, which is never set; durations are its. In virtual
 	// time, where both tell the same, it is left out.
 	MonoNano int64 `json:"mono_nano,omitempty"`
 	// Waited is for how long some task of the machine had to wait for a CPU, ever, in

@@ -1,6 +1,6 @@
 package bundle
 
-// Sealed is what one sealed guest executes, in order, without being asked: all
+// Sealed is what one sealed guest executes, in order, without requests: all
 // setups and trials of one boot. Each setup gets a fresh helper that holds its
 // nodes as namespaces. Chunks are executed as Requests would be: the first that
 // fails ends its phase, a failed Apply its setup, a failed Prove its trial.
@@ -23,14 +23,14 @@ type SealedTrial struct {
 	Run   []Steps `json:"run"` // workload, then Collect
 }
 
-// Places in a sealed guest: the block, its files by digest, and the endpoints'
+// Paths in a sealed guest: the block, its files by digest, and the endpoints'
 // root file system.
 const (
 	SealedBlock = "/hookbed/block.json"
 	SealedBlobs = "/hookbed/blobs"
 )
 
-// Phases of a SealedReply beside Apply, Prove and Run.
+// Phases of a SealedReply in addition to Apply, Prove and Run.
 const (
 	SealedFacts = "facts" // the first line
 	SealedUndo  = "undo"  // of a trial

@@ -43,7 +43,7 @@ type Hello struct {
 	Machine bool `json:"machine,omitempty"`
 }
 
-// Bind tells where a container endpoint lives.
+// Bind says where a container endpoint is.
 type Bind struct {
 	Endpoint string `json:"endpoint"`
 	PID      int    `json:"pid"` // a process of the container; 0 unbinds

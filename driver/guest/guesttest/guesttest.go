@@ -1,4 +1,4 @@
-// Package guesttest is what the tests of several rooms of the helper share: processes
+// Package guesttest is what the tests of several packages of the helper share: processes
 // used as a container or a server, and functions that wait for processes.
 package guesttest
 

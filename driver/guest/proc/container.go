@@ -27,71 +27,71 @@ type Container struct {
 
 // enter moves the calling thread, which must be locked and never used again,
 // into the container's mount namespace, and its children into the PID namespace.
-func (r *Container) enter() error {
+func (c *Container) enter() error {
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return fmt.Errorf("leave the shared file system context: %w", err)
 	}
-	if err := unix.Setns(int(r.mnt.Fd()), unix.CLONE_NEWNS); err != nil {
+	if err := unix.Setns(int(c.mnt.Fd()), unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("enter mount namespace: %w", err)
 	}
-	return r.pidns.enter()
+	return c.pidns.enter()
 }
 
 // Close ends every process in the container, and with them what is mounted in it.
-func (r *Container) Close() error {
-	r.pidns.close()
-	return r.mnt.Close()
+func (c *Container) Close() error {
+	c.pidns.close()
+	return c.mnt.Close()
 }
 
 // Path is where the rest of the machine finds a file of the container.
-func (r *Container) Path(file string) string {
-	return filepath.Join(fmt.Sprintf("/proc/%d/root", r.cmd.Process.Pid), file)
+func (c *Container) Path(file string) string {
+	return filepath.Join(fmt.Sprintf("/proc/%d/root", c.cmd.Process.Pid), file)
 }
 
 // OpenContainer starts the container's first process in a network namespace.
 func OpenContainer(at *netns.Namespace, root string) (*Container, error) {
-	r := &Container{pidns: &pidns{done: make(chan struct{})}}
+	c := &Container{pidns: &pidns{done: make(chan struct{})}}
 	started := make(chan error)
 	go func() {
 		// The thread lives as long as the container: its end is the signal.
 		runtime.LockOSThread()
-		defer close(r.done)
+		defer close(c.done)
 		err := at.Enter()
 		if err == nil {
-			err = r.start(root)
+			err = c.start(root)
 		}
 		started <- err
 		if err == nil {
-			_ = r.cmd.Wait()
+			_ = c.cmd.Wait()
 		}
 	}()
 	if err := <-started; err != nil {
 		return nil, err
 	}
-	err := r.open()
+	err := c.open()
 	if err != nil {
-		r.kill()
+		c.kill()
 		return nil, err
 	}
-	return r, nil
+	return c, nil
 }
 
 // start starts the first process and waits until it has mounted the container's root.
-func (r *Container) start(root string) error {
-	r.cmd = exec.Command("/proc/self/exe", FirstProcessCommand, root)
-	r.cmd.Env = []string{"GOMAXPROCS=1"}
-	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
+func (c *Container) start(root string) error {
+	c.cmd = exec.Command("/proc/self/exe", FirstProcessCommand, root)
+	c.cmd.Env = []string{"GOMAXPROCS=1"}
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
 	said := &Tail{Limit: TailLimit}
-	r.cmd.Stderr = said
-	out, err := r.cmd.StdoutPipe()
+	c.cmd.Stderr = said
+	out, err := c.cmd.StdoutPipe()
 	if err == nil {
-		err = r.cmd.Start()
+		err = c.cmd.Start()
 	}
 	if err != nil {
 		return err
 	}
 	if line, err := io.ReadAll(out); err != nil || string(line) != containerReady {
-		err = errors.Join(err, r.cmd.Wait())
+		err = errors.Join(err, c.cmd.Wait())
 		return fmt.Errorf("%w: %s", err, strings.TrimSpace(said.String()))
 	}
 	return nil
@@ -100,10 +100,10 @@ func (r *Container) start(root string) error {
 // containerReady is what the first process prints once the root is mounted.
 const containerReady = "ready\n"
 
-func (r *Container) open() (err error) {
-	proc := fmt.Sprintf("/proc/%d/ns/", r.cmd.Process.Pid)
-	if r.ns, err = os.Open(proc + "pid"); err == nil {
-		r.mnt, err = os.Open(proc + "mnt")
+func (c *Container) open() (err error) {
+	proc := fmt.Sprintf("/proc/%d/ns/", c.cmd.Process.Pid)
+	if c.ns, err = os.Open(proc + "pid"); err == nil {
+		c.mnt, err = os.Open(proc + "mnt")
 	}
 	return err
 }

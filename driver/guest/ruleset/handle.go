@@ -12,8 +12,8 @@ import (
 // chain, and the rule's comment.
 var handleText = regexp.MustCompile(`\{handle:(\w+) (\w+) (\w+) ([^{}]+)\}`)
 
-// FillHandles puts the handles of rules, as the kernel numbers them now, in
-// the places of a file for nft.
+// FillHandles replaces the placeholders of a file for nft by the handles of rules, as the
+// kernel numbers them now.
 func FillHandles(ctx context.Context, data []byte) ([]byte, error) {
 	var failed error
 	out := handleText.ReplaceAllFunc(data, func(text []byte) []byte {

@@ -75,7 +75,7 @@ func seal(ctx context.Context) error {
 	return s.block(block)
 }
 
-// PrepareMachine makes an empty initramfs a place to work in.
+// PrepareMachine mounts in an empty initramfs what programs expect, and loads its modules.
 func PrepareMachine() error {
 	mounts := []struct{ source, target, kind, data string }{
 		{"proc", "/proc", "proc", ""},

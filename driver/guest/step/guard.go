@@ -19,7 +19,7 @@ import (
 	"hookbed/driver/guest/sysfs"
 )
 
-// Places of the connection tracker's counts, as seen from a namespace.
+// Files of the connection tracker's counts, as seen from a namespace.
 const (
 	conntrackCount = "/proc/sys/net/netfilter/nf_conntrack_count"
 	conntrackMax   = "/proc/sys/net/netfilter/nf_conntrack_max"

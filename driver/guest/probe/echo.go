@@ -23,8 +23,8 @@ type closer interface{ Close() error }
 
 // NewEchoServer opens a port in the thread's namespace, for TCP and UDP. An accepted
 // connection on which nothing comes for silent is closed.
-func NewEchoServer(ctx context.Context, port int, silent time.Duration) (*echoServer, error) {
-	e := &echoServer{open: map[closer]bool{}, silent: silent}
+func NewEchoServer(ctx context.Context, port int, silent time.Duration) (*EchoServer, error) {
+	e := &EchoServer{open: map[closer]bool{}, silent: silent}
 	if err := e.listen(ctx, port); err != nil {
 		e.Close()
 		return nil, err
@@ -32,8 +32,8 @@ func NewEchoServer(ctx context.Context, port int, silent time.Duration) (*echoSe
 	return e, nil
 }
 
-// echoServer sends back whatever it is sent.
-type echoServer struct {
+// EchoServer sends back whatever it is sent.
+type EchoServer struct {
 	silent time.Duration // see SilentLimit
 	busy   sync.WaitGroup
 
@@ -44,7 +44,7 @@ type echoServer struct {
 
 // listen opens the port in the thread's namespace: for TCP and UDP, of IPv4 and
 // of IPv6 unless the kernel is without.
-func (e *echoServer) listen(ctx context.Context, port int) error {
+func (e *EchoServer) listen(ctx context.Context, port int) error {
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false) // Go's default for listeners is not plain TCP
 	for _, family := range []string{"4", "6"} {
@@ -69,7 +69,7 @@ func (e *echoServer) listen(ctx context.Context, port int) error {
 }
 
 // keep files what close has to close; it is closed at once if it comes too late.
-func (e *echoServer) keep(c closer) {
+func (e *EchoServer) keep(c closer) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
@@ -79,7 +79,7 @@ func (e *echoServer) keep(c closer) {
 	e.open[c] = true
 }
 
-func (e *echoServer) drop(c closer) {
+func (e *EchoServer) drop(c closer) {
 	_ = c.Close()
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -87,7 +87,7 @@ func (e *echoServer) drop(c closer) {
 }
 
 // Close ends everything and waits for it.
-func (e *echoServer) Close() {
+func (e *EchoServer) Close() {
 	e.mu.Lock()
 	e.closed = true
 	for c := range e.open {
@@ -97,7 +97,7 @@ func (e *echoServer) Close() {
 	e.busy.Wait()
 }
 
-func (e *echoServer) accept(l net.Listener) {
+func (e *EchoServer) accept(l net.Listener) {
 	for {
 		conn, err := l.Accept()
 		if errors.Is(err, net.ErrClosed) {

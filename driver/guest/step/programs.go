@@ -105,11 +105,13 @@ func (c *call) finish(a bundle.Exec, e execution) error {
 		stops = proc.WatchStops(e.Process)
 	}
 	ended, err := c.await(e.Process, a.Timeout)
-	c.value("seconds", time.Since(e.start).Seconds())
+	took := time.Since(e.start).Seconds()
+	c.value("seconds", took)
 	c.used(e.Process)
 	if n, seconds := stops(); n > 0 {
 		c.value("stops", float64(n))
-		c.value("stopped_seconds", seconds)
+		// One that ended before its going on was seen counts as stopped until now.
+		c.value("stopped_seconds", min(seconds, took))
 	}
 	if e.out.Cut {
 		c.note("standard output cut after %d bytes", rawLimit)

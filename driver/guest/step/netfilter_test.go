@@ -46,7 +46,7 @@ func netfilterFilters() []string {
 // sections reads the rule sets of a filter.
 func sections(t *testing.T, filter string) []section {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join("..", "..", "..", "datapath", "testdata", "netfilter-"+filter+".golden"))
+	data, err := os.ReadFile(filepath.Join("..", "..", "datapath", "testdata", "netfilter-"+filter+".golden"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,7 @@ package bundle
 
 import "strings"
 
-// The steps of filters that others wrote. They run as they come, from a root
+// The steps of external filters, those of other projects. They run as they come, from a root
 // file system of their own (Hello.PeersRoot), or as the user's own scripts.
 
 // Program is something to run that is not the helper's own.
@@ -11,7 +11,7 @@ import "strings"
 // "{name:LINK}" for the name of a link in the step's namespace ("peer:" names
 // allowed), in Argv and Env "{dir}" for the script's working directory.
 type Program struct {
-	// Argv is the command, in the peers' root file system. It sees processes,
+	// Argv is the command, in the external root file system. It sees processes,
 	// /run, /tmp and the BPF file system of that root only, which begin empty
 	// with a setup's first Program and end with the setup. With Script: the
 	// script's arguments.
@@ -44,13 +44,13 @@ type Tool struct {
 	Metric string   `json:"metric,omitempty"` // "" = MetricLoad
 }
 
-// Daemon starts a program of the peers' root that stays, in the step's network
+// Daemon starts a program of the external root that stays, in the step's network
 // namespace, and waits until it listens on a Unix socket. Undo: terminated, then
 // killed; Stop ends it too.
 type Daemon struct {
 	Handle string   `json:"handle"`
 	Argv   []string `json:"argv"`
-	Socket string   `json:"socket"` // path in the peers' root
+	Socket string   `json:"socket"` // path in the external root
 }
 
 // AdoptBPF finds programs and maps that a Program or Daemon loaded, and files
@@ -61,7 +61,7 @@ type Daemon struct {
 type AdoptBPF struct {
 	Handle string `json:"handle"`
 	// Exactly one of: the Daemon whose process holds them, and the directory of
-	// the peers' root below which they are pinned.
+	// the external root below which they are pinned.
 	Daemon string `json:"daemon,omitempty"`
 	Pins   string `json:"pins,omitempty"`
 	// Maps must be among them.

@@ -35,8 +35,8 @@ type Hello struct {
 	// EndpointRoot is the root file system in which bare-namespace endpoints
 	// run their processes (iperf3, netperf and what they need).
 	EndpointRoot string `json:"endpoint_root"`
-	// PeersRoot is the root file system of filters that others wrote; "" where no
-	// bundle has any.
+	// PeersRoot is the root file system of external filters, those of other projects; ""
+	// where no bundle has any.
 	PeersRoot string `json:"peers_root,omitempty"`
 	// Machine: the whole machine is hookbed's, so that kernel modules it loaded
 	// may be unloaded again.

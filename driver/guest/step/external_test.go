@@ -16,7 +16,7 @@ import (
 	"hookbed/images"
 )
 
-// externalRig is a rig with the peers' root, which is built if the cache lacks it.
+// externalRig is a rig with the root of external programs, which is built if the cache lacks it.
 func externalRig(t *testing.T) *rig {
 	t.Helper()
 	store, err := images.Open("", images.Options{Log: func(s string) { t.Log(s) }})
@@ -251,7 +251,7 @@ func TestExternalLeavesNothing(t *testing.T) {
 	}
 	for _, dir := range []string{"run", "tmp", "proc", "sys/fs/bpf"} {
 		if left, err := os.ReadDir(filepath.Join(r.x.external.root, dir)); err != nil || len(left) > 0 {
-			t.Errorf("the peers' /%s holds %v (%v) outside", dir, left, err)
+			t.Errorf("the external programs' /%s holds %v (%v) outside", dir, left, err)
 		}
 	}
 	r.fails("server", bundle.FaultSubject, bundle.Tool{Do: bundle.Program{Argv: []string{"xdp-filter", "load", "nosuch"}}}, "xdp-filter load nosuch")

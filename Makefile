@@ -47,7 +47,7 @@ test: deps build
 
 # End to end on libvirt VMs, under emulation where there is no KVM.
 test-vm: deps build
-	$(GO) test -tags vm -count=1 -timeout 40m -p 1 -run 'VM' ./images ./driver/vm ./driver/guest ./driver/lab ./driver
+	$(GO) test -tags vm -count=1 -timeout 40m -p 1 -run 'VM' ./images ./driver/vm ./driver/guest/step ./driver/lab ./driver
 
 # A box for vagrant-libvirt of our own images (docs/machines.md). Needs qemu-utils.
 box: build
@@ -68,7 +68,7 @@ test-conformance: deps build
 # Every BPF program's verdicts, and one arm of each mechanism against the
 # conformance suite, on every locked kernel; prints both tables (docs/kernels.md).
 test-kernels: deps build
-	HOOKBED_KERNELS_TABLE=$(CURDIR)/conformance-kernels-bpf.md $(GO) test -tags vm -count=1 -timeout 60m -run '^TestKernels$$' ./driver/guest
+	HOOKBED_KERNELS_TABLE=$(CURDIR)/conformance-kernels-bpf.md $(GO) test -tags vm -count=1 -timeout 60m -run '^TestKernels$$' ./driver/guest/step
 	@cat conformance-kernels-bpf.md
 	$(GO) test -tags vm -count=1 -timeout 180m -run '^TestKernels(Conform|NIC|OneNIC)$$' ./driver -conform.table $(CURDIR)/conformance-kernels.md
 	@cat conformance-kernels.md

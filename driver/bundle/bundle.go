@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"sort"
 )
 
@@ -41,7 +42,7 @@ type Bundle struct {
 type File struct {
 	SHA256 string `json:"sha256"`
 	Size   int    `json:"size"`
-	Data   []byte `json:"-"` // delivered apart from the bundle, once per digest
+	Data   []byte `json:"-"` // delivered next to the bundle, once per digest
 }
 
 // NewFile wraps data with its digest.
@@ -60,8 +61,9 @@ type Step struct {
 	Do Action
 }
 
-// Action is what a step does. The concrete types are in actions.go; Kind is
-// the name under which one is encoded.
+// Action is what a step does. The concrete types are in actions.go and external.go, and
+// actions lists them; Kind is the name under which one is encoded. A field that names a
+// file of the bundle has the tag `bundle:"file"`: what is tagged is delivered.
 type Action interface{ Kind() string }
 
 type wireStep struct {
@@ -129,29 +131,55 @@ func containsPhase(phases []Phase, p Phase) bool {
 // FilesOf picks the files that steps name, so that a node is sent only its own.
 func (b *Bundle) FilesOf(steps []Step) map[string]File {
 	out := map[string]File{}
-	add := func(name string) {
-		if f, ok := b.Files[name]; ok {
-			out[name] = f
+	for _, s := range steps {
+		for _, name := range filesNamed(reflect.ValueOf(s.Do)) {
+			if f, ok := b.Files[name]; ok {
+				out[name] = f
+			}
 		}
 	}
-	for _, s := range steps {
-		switch do := s.Do.(type) {
-		case Rules:
-			add(do.File)
-			add(do.Undo)
-		case LoadBPF:
-			add(do.Object)
-		case FillMap:
-			add(do.File)
-		case Tool:
-			for _, name := range append(do.Do.FileNames(), do.Undo.FileNames()...) {
-				add(name)
-			}
-		case Read:
-			for _, name := range do.From.Script.FileNames() {
-				add(name)
+	return out
+}
+
+// filesNamed lists the files that a value names: the texts of fields, its own or of what
+// it holds, with the tag `bundle:"file"`, which is for a string or a list of strings. So an
+// action says itself which files must be delivered with it.
+func filesNamed(v reflect.Value) []string {
+	var out []string
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		if !v.IsNil() {
+			out = filesNamed(v.Elem())
+		}
+	case reflect.Slice, reflect.Array:
+		for i := range v.Len() {
+			out = append(out, filesNamed(v.Index(i))...)
+		}
+	case reflect.Map:
+		for _, key := range v.MapKeys() {
+			out = append(out, filesNamed(v.MapIndex(key))...)
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			switch f := v.Type().Field(i); {
+			case f.Tag.Get("bundle") == "file":
+				out = append(out, texts(v.Field(i))...)
+			case f.IsExported():
+				out = append(out, filesNamed(v.Field(i))...)
 			}
 		}
+	}
+	return out
+}
+
+// texts are those of a string or of a list of strings.
+func texts(v reflect.Value) []string {
+	if v.Kind() == reflect.String {
+		return []string{v.String()}
+	}
+	var out []string
+	for i := range v.Len() {
+		out = append(out, v.Index(i).String())
 	}
 	return out
 }

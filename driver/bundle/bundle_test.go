@@ -2,8 +2,10 @@ package bundle
 
 import (
 	"encoding/json"
+	"maps"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -116,5 +118,66 @@ func TestDigestFollowsContent(t *testing.T) {
 	b := Bundle{Files: map[string]File{"f": NewFile([]byte("y"))}}
 	if digest(a) == digest(b) || digest(a) != digest(Bundle{Files: map[string]File{"f": NewFile([]byte("x"))}}) {
 		t.Error("digest does not follow the content")
+	}
+}
+
+// carrier is an action that only this test has: it names files in every way that an
+// action can.
+type carrier struct {
+	Input string `json:"input" bundle:"file"`
+	Word  string `json:"word"` // no file, even where one has that name
+	Runs  struct {
+		Programs map[string]*Program `json:"programs"`
+	} `json:"runs"`
+	Steps []Step `json:"steps"`
+}
+
+func (carrier) Kind() string { return "carrier" }
+
+// TestActionBringsItsFiles: what an action tags is delivered, without a list of actions
+// that have files.
+func TestActionBringsItsFiles(t *testing.T) {
+	b := Bundle{Files: map[string]File{}}
+	for _, name := range []string{"input", "script", "stdin", "one", "two", "object", "word", "other"} {
+		b.Files[name] = NewFile([]byte(name))
+	}
+	do := carrier{Input: "input", Word: "word", Steps: []Step{{Do: LoadBPF{Object: "object"}}, {Do: FillMap{File: "not in the bundle"}}}}
+	do.Runs.Programs = map[string]*Program{"a": {Script: "script", Stdin: "stdin", Files: []string{"one", "two"}}, "b": nil}
+	got := slices.Sorted(maps.Keys(b.FilesOf([]Step{{Node: "node1", Phase: Apply, Do: do}})))
+	if want := []string{"input", "object", "one", "script", "stdin", "two"}; !slices.Equal(got, want) {
+		t.Errorf("delivered %q, want %q", got, want)
+	}
+}
+
+// TestFileTags: a tag is spelled right, and on a field that can hold names.
+func TestFileTags(t *testing.T) {
+	files := 0
+	var check func(typ reflect.Type)
+	check = func(typ reflect.Type) {
+		switch typ.Kind() {
+		case reflect.Pointer, reflect.Slice, reflect.Map:
+			check(typ.Elem())
+		case reflect.Struct:
+			for i := range typ.NumField() {
+				f := typ.Field(i)
+				tag, tagged := f.Tag.Lookup("bundle")
+				if !tagged {
+					if f.IsExported() && typ != reflect.TypeFor[Step]() {
+						check(f.Type)
+					}
+					continue
+				}
+				files++
+				if tag != "file" || f.Type != reflect.TypeFor[string]() && f.Type != reflect.TypeFor[[]string]() {
+					t.Errorf("%v.%s is a %v with the tag %q", typ, f.Name, f.Type, tag)
+				}
+			}
+		}
+	}
+	for _, a := range actions() {
+		check(reflect.TypeOf(a))
+	}
+	if files == 0 {
+		t.Error("no action has a file")
 	}
 }

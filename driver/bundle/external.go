@@ -11,19 +11,19 @@ import "strings"
 // "{name:LINK}" by the name of a link in the step's namespace ("peer:" names
 // allowed), in Argv and Env "{dir}" by the script's working directory.
 type Program struct {
-	// Argv is the command, in the external filters' root file system. It sees processes,
+	// Argv is the command, in the external root file system. It sees processes,
 	// /run, /tmp and the BPF file system of that root only, which begin empty
 	// with a setup's first Program and end with the setup. With Script: the
 	// script's arguments.
 	Argv []string `json:"argv,omitempty"`
 	// Script is a file of the bundle that runs on the node itself instead, with
 	// the node's tools, in the step's network namespace.
-	Script string `json:"script,omitempty"`
+	Script string `json:"script,omitempty" bundle:"file"`
 	// Files of the bundle that lie in the script's working directory.
-	Files []string `json:"files,omitempty"`
+	Files []string `json:"files,omitempty" bundle:"file"`
 	// Env is added to the script's environment.
 	Env   map[string]string `json:"env,omitempty"`
-	Stdin string            `json:"stdin,omitempty"` // file of the bundle
+	Stdin string            `json:"stdin,omitempty" bundle:"file"`
 	// Timeout is in seconds; 0 means 120.
 	Timeout float64 `json:"timeout,omitempty"`
 }
@@ -34,14 +34,6 @@ func (p Program) String() string {
 		return "script " + p.Script
 	}
 	return strings.Join(p.Argv, " ")
-}
-
-// FileNames lists the files of the bundle that the program needs.
-func (p *Program) FileNames() []string {
-	if p == nil {
-		return nil
-	}
-	return append([]string{p.Script, p.Stdin}, p.Files...)
 }
 
 // Tool runs a program to its end. One that fails is the subject's fault. The

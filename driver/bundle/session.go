@@ -1,5 +1,12 @@
 package bundle
 
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+)
+
 // A session is a conversation with one guest helper: JSON Lines, one Request a
 // line on its standard input, one Reply a line on its standard output. When
 // its input ends - the driver closed it, died, or the link was cut - the
@@ -28,15 +35,15 @@ type Hello struct {
 	// EndpointRoot is the root file system in which bare-namespace endpoints
 	// run their processes (iperf3, netperf and what they need).
 	EndpointRoot string `json:"endpoint_root"`
-	// ExternalRoot is the root file system of external filters; "" where no
-	// bundle has any.
+	// ExternalRoot is the root file system of external filters, those of other projects; ""
+	// where no bundle has any.
 	ExternalRoot string `json:"peers_root,omitempty"`
 	// Machine: the whole machine is hookbed's, so that kernel modules it loaded
 	// may be unloaded again.
 	Machine bool `json:"machine,omitempty"`
 }
 
-// Bind says in which process's namespaces a container endpoint is.
+// Bind says where a container endpoint is.
 type Bind struct {
 	Endpoint string `json:"endpoint"`
 	PID      int    `json:"pid"` // a process of the container; 0 unbinds
@@ -69,6 +76,18 @@ type Reply struct {
 	Raw     map[string]string `json:"raw,omitempty"` // raw files by name, text
 	Facts   map[string]string `json:"facts,omitempty"`
 	Clock   *Clock            `json:"clock,omitempty"`
+}
+
+// WriteReply writes a reply as one line, in one call of Write.
+func WriteReply(out io.Writer, r Reply) error {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(r); err != nil {
+		return fmt.Errorf("encode reply: %w", err)
+	}
+	_, err := out.Write(buf.Bytes())
+	return err
 }
 
 // Clock is what the clocks of a machine said at one time, in nanoseconds.

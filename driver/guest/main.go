@@ -9,34 +9,24 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/agent"
+	"hookbed/driver/guest/netns"
+	"hookbed/driver/guest/proc"
+	"hookbed/driver/guest/sealed"
+	"hookbed/driver/guest/step"
 )
-
-const usageText = `usage:
-  guest serve [--node-netns] [--die-with-parent] [--quiet]
-        answers requests (JSON Lines) on standard input until it ends
-  guest exec BUNDLE.json [--blobs DIR] [--endpoint-root DIR] [--node-netns] [--bind ENDPOINT=PID]...
-        executes one bundle here, prints results as JSON, undoes everything;
-        its files lie beside it or in DIR, under their names or SHA-256
-  guest attend --dir DIR --run NAME [--data NIC --cidr ADDRESS/BITS] [--keep ADDRESS]... [--abandon-after TIME] [--lock-wait TIME] [--cache] [--br-netfilter]
-        on a machine that is not the driver's: serves it in a namespace that borrows the NIC, and
-        leaves the machine as it was when the driver ends, or sends nothing, an empty line included
-  guest survey [--data NIC] [--keep ADDRESS]...
-        prints what this machine is and has, as JSON
-  guest version
-`
 
 func main() {
 	// The process's first thread is the one that others see as the process:
@@ -46,8 +36,8 @@ func main() {
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	defer stop()
-	if isSealed() {
-		_ = runSealed(ctx, os.Stderr) // returns only if powering off failed
+	if sealed.IsFirstProcess() {
+		_ = sealed.Run(ctx, os.Stderr) // returns only if powering off failed
 	}
 	err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	if err != nil {
@@ -55,13 +45,6 @@ func main() {
 	}
 	os.Exit(exitCode(err))
 }
-
-// usageError is a wrong command line.
-type usageError struct{ msg string }
-
-func (e *usageError) Error() string { return e.msg }
-
-func usage(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
 
 func exitCode(err error) int {
 	var ue *usageError
@@ -85,89 +68,79 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 		return runServe(ctx, args[1:], in, out, errOut)
 	case "exec":
 		return runExec(ctx, args[1:], out)
-	case "attend":
-		return runAttend(ctx, args[1:], in, out, errOut)
-	case "survey":
-		return runSurvey(args[1:], out)
+	case "agent":
+		o, err := agentFlags(args[1:])
+		if err != nil {
+			return err
+		}
+		return agent.Run(ctx, args, o, in, out, errOut)
+	case "inspect":
+		return inspect(ctx, args[1:], out)
 	case "version":
 		return printVersion(out)
-	case "nursery":
-		return nurse(args[1:])
+	case proc.FirstProcessCommand:
+		return runFirstProcess(args[1:])
 	default:
 		return usage("unknown command %q\n%s", args[0], usageText)
 	}
 }
 
+// runFirstProcess is what the helper starts as the first process of a PID namespace.
+func runFirstProcess(args []string) error {
+	if os.Getpid() != 1 || len(args) > 1 {
+		return usage("%s is started by the helper itself", proc.FirstProcessCommand)
+	}
+	return proc.FirstProcess(strings.Join(args, ""))
+}
+
+// runServe is `guest serve`.
 func runServe(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) error {
-	flags := newFlags("serve")
-	private := flags.Bool("node-netns", false, "be a node: network and mount namespaces of its own")
-	die := flags.Bool("die-with-parent", false, "undo and exit when the parent ends")
-	quiet := flags.Bool("quiet", false, "collect garbage only when a mark is set, never while a workload runs")
-	if err := parse(flags, args); err != nil {
+	o, err := serveFlags(args)
+	if err != nil {
 		return err
 	}
-	if flags.NArg() > 0 {
-		return usage("serve takes no arguments, got %q", flags.Args())
-	}
-	if *die {
+	if o.dieWithParent {
 		// In the kernel this is a property of the calling thread, which is locked.
 		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGTERM), 0, 0, 0); err != nil {
-			return fmt.Errorf("ask for the parent's death signal: %w", err)
+			return fmt.Errorf("request the parent's death signal: %w", err)
 		}
 	}
-	if *private {
-		if err := isolate(); err != nil {
+	if o.Private {
+		if err := netns.Isolate(); err != nil {
 			return err
 		}
 	}
-	log := slog.New(slog.NewTextHandler(errOut, nil))
-	return serve(ctx, in, out, log, manners{private: *private, quiet: *quiet})
+	return step.Serve(ctx, in, out, slog.New(slog.NewTextHandler(errOut, nil)), o.ServeOptions)
 }
 
+// runExec is `guest exec`.
 func runExec(ctx context.Context, args []string, out io.Writer) error {
-	if len(args) == 0 {
-		return usage("exec: no bundle\n%s", usageText)
-	}
-	o := handOptions{bundle: args[0]}
-	flags := newFlags("exec")
-	flags.StringVar(&o.blobs, "blobs", "", "directory with the bundle's files")
-	flags.StringVar(&o.root, "endpoint-root", "", "root file system of bare-namespace endpoints")
-	flags.BoolVar(&o.private, "node-netns", false, "run in network and mount namespaces of its own")
-	flags.Func("bind", "ENDPOINT=PID of a container", func(s string) error {
-		o.binds = append(o.binds, s)
-		return nil
-	})
-	if err := parse(flags, args[1:]); err != nil {
+	o, err := execFlags(args)
+	if err != nil {
 		return err
 	}
-	if flags.NArg() > 0 {
-		return usage("exec wants one bundle, got %q too", flags.Args())
-	}
-	if o.blobs == "" {
-		o.blobs = filepath.Dir(o.bundle)
-	}
-	if o.private {
-		if err := isolate(); err != nil {
+	if o.Private {
+		if err := netns.Isolate(); err != nil {
 			return err
 		}
 	}
-	return byHand(ctx, out, o)
+	return step.RunBundle(ctx, out, o)
 }
 
-func newFlags(name string) *flag.FlagSet {
-	flags := flag.NewFlagSet(name, flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // the error says it all
-	return flags
-}
-
-func parse(flags *flag.FlagSet, args []string) error {
-	if err := flags.Parse(args); err != nil {
-		return usage("%s: %v\n%s", flags.Name(), err, usageText)
+// inspect is `guest inspect`.
+func inspect(ctx context.Context, args []string, out io.Writer) error {
+	nic, keep, err := inspectFlags(args)
+	if err != nil {
+		return err
 	}
-	return nil
+	facts, err := step.MachineFacts(ctx)
+	if err != nil {
+		return err
+	}
+	return agent.Inspect(facts, nic, keep, out)
 }
 
-// printVersion tells the revision and the step language.
+// printVersion prints the revision and the step language.
 func printVersion(out io.Writer) error {
 	revision := "unknown"
 	if info, ok := debug.ReadBuildInfo(); ok {

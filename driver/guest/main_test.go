@@ -1,42 +1,30 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
-	"errors"
+	"encoding/json"
 	"fmt"
-	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"regexp"
 	"runtime"
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/guesttest"
 )
 
 // TestMain lets the test binary stand in for the helper, which starts itself
 // anew for its namespaces, and for a server.
 func TestMain(m *testing.M) {
 	runtime.LockOSThread() // as main does
-	// Not every first process is a machine's: a nursery is that of a PID
-	// namespace, and must not mount over this computer's own /proc.
-	if isSealed() && os.Getenv(machineTest) != "" {
-		inMachine()
-	}
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
-		case "serve", "exec", "nursery":
+		case "serve", "exec", "pidns":
 			main()
 		case "test-server":
-			testServer("tcp4", os.Args[2])
-		case "test-server6":
-			testServer("tcp6", os.Args[2])
+			fmt.Fprintln(os.Stderr, guesttest.AcceptAll("tcp4", os.Args[2]))
+			os.Exit(1)
 		}
 	}
 	if os.Getuid() != 0 {
@@ -45,84 +33,6 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(m.Run())
 }
-
-// testServer accepts and closes until it is ended.
-func testServer(network, port string) {
-	l, err := net.Listen(network, ":"+port)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		conn.Close()
-	}
-}
-
-// machineTest is in the environment of the first process of a machine that a
-// test started.
-const machineTest = "HOOKBED_TEST_MACHINE"
-
-// testsEnded is the last line that such a machine prints, before how: <nil> where
-// the tests passed.
-const testsEnded = "HOOKBED-TESTS-ENDED "
-
-// moreTests holds the tests of other packages that a machine runs after its own;
-// every file is a program.
-const moreTests = "/run/hookbed/tests"
-
-// inMachine is the first process of a virtual machine: it runs the tests, as a
-// sealed guest does its helpers, in processes of their own, and ends the machine.
-func inMachine() {
-	err := errors.Join(os.Setenv("PATH", binDirs), furnishSealed())
-	if err == nil {
-		err = runTests("/proc/self/exe", os.Args[1:]...)
-	}
-	more, _ := os.ReadDir(moreTests)
-	for _, e := range more {
-		err = errors.Join(err, runTests(filepath.Join(moreTests, e.Name()), "-test.v", "-test.skip="+notInMachines))
-	}
-	fmt.Printf("%s%v\n", testsEnded, err)
-	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
-		panic(err) // the end of the first process is the kernel's too
-	}
-}
-
-// notInMachines are tests of other packages that need a compiler, or a
-// computer whose time is its own.
-const notInMachines = "^(TestHashesAreFlat|TestGeneratedFilesAreCurrent)$"
-
-// runTests runs a program of tests and prints what it says but for the two lines of
-// each subtest that passed: an emulated console takes 50 kB a second, and there are
-// 20 000.
-func runTests(program string, args ...string) error {
-	cmd := exec.Command(program, args...)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	lines := bufio.NewReader(out)
-	for {
-		line, err := lines.ReadString('\n')
-		if !passedSubtest.MatchString(line) {
-			fmt.Print(line)
-		}
-		if err != nil {
-			break // the end, which Wait says more of
-		}
-	}
-	return cmd.Wait()
-}
-
-var passedSubtest = regexp.MustCompile(`^(=== (RUN|PAUSE|CONT) .*/|=== (PAUSE|CONT) |\s+--- PASS)`)
 
 func TestUsage(t *testing.T) {
 	for _, args := range [][]string{
@@ -142,5 +52,20 @@ func TestVersion(t *testing.T) {
 	}
 	if want := fmt.Sprintf("schema %d", bundle.Schema); !strings.Contains(out.String(), want) {
 		t.Errorf("version prints %q without %q", out.String(), want)
+	}
+}
+
+// TestInspect: the command prints the facts of a session and those of an agent.
+func TestInspect(t *testing.T) {
+	var out bytes.Buffer
+	if err := run(t.Context(), []string{"inspect", "--data", "no-such-nic", "--keep", "192.0.2.1"}, nil, &out, nil); err != nil {
+		t.Fatal(err)
+	}
+	var facts map[string]string
+	if err := json.Unmarshal(out.Bytes(), &facts); err != nil {
+		t.Fatal(err)
+	}
+	if facts["kernel.release"] == "" || facts["tool.nft"] == "" || facts["btf"] == "" || facts["nic.present"] != "false" {
+		t.Errorf("facts are missing: %v", facts)
 	}
 }

@@ -6,12 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,58 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/guesttest"
+	"hookbed/driver/guest/step"
 )
-
-// TestQuietHelperCollectsAtMarks: a quiet helper collects garbage when a mark is
-// set, and at no other time; another one leaves that to the runtime.
-func TestQuietHelperCollectsAtMarks(t *testing.T) {
-	collections := func() (all, forced uint32) {
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return m.NumGC, m.NumForcedGC
-	}
-	for _, quiet := range []bool{true, false} {
-		answers, questions := io.Pipe()
-		replies, out := io.Pipe()
-		before := debug.SetGCPercent(100)
-		done := make(chan error)
-		go func() {
-			done <- serve(t.Context(), answers, out, slog.New(slog.DiscardHandler), manners{quiet: quiet})
-		}()
-		r := bufio.NewReader(replies)
-		ask := func(line string) {
-			t.Helper()
-			if _, err := io.WriteString(questions, line+"\n"); err != nil {
-				t.Fatal(err)
-			}
-			if line, err := r.ReadString('\n'); err != nil || strings.Contains(line, "error") {
-				t.Fatalf("reply %q, %v", line, err)
-			}
-		}
-		ask(fmt.Sprintf(`{"hello": {"schema": %d}}`, bundle.Schema))
-		all, _ := collections()
-		for range 200 {
-			garbage = make([]byte, 1<<20)
-		}
-		after, forced := collections()
-		if got := after == all; got != quiet {
-			t.Errorf("quiet %v: %d collections while it worked", quiet, after-all)
-		}
-		ask(`{"mark": true}`)
-		if _, now := collections(); (now > forced) != quiet {
-			t.Errorf("quiet %v: %d collections at a mark", quiet, now-forced)
-		}
-		questions.Close()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-		if now := debug.SetGCPercent(before); now != 100 {
-			t.Errorf("quiet %v: it left the collector at %d", quiet, now)
-		}
-	}
-}
-
-var garbage []byte
 
 // helper is a helper process with a session.
 type helper struct {
@@ -87,7 +35,7 @@ type helper struct {
 // startHelper runs `guest serve --node-netns` in a process group of its own.
 func startHelper(t *testing.T, args ...string) *helper {
 	t.Helper()
-	h := &helper{t: t, cmd: exec.Command(self(t), append([]string{"serve", "--node-netns"}, args...)...), blobs: t.TempDir(), ended: make(chan error, 1)}
+	h := &helper{t: t, cmd: exec.Command(guesttest.Self(t), append([]string{"serve", "--node-netns"}, args...)...), blobs: t.TempDir(), ended: make(chan error, 1)}
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	h.cmd.Stderr = &h.stderr
 	var err error
@@ -174,8 +122,8 @@ func (h *helper) wait(status int) {
 		if got := h.cmd.ProcessState.ExitCode(); got != status {
 			h.t.Errorf("exit status %d, want %d\n%s", got, status, h.stderr.String())
 		}
-	case <-time.After(patience):
-		h.t.Fatalf("the helper still runs after %v\n%s", patience, h.stderr.String())
+	case <-time.After(guesttest.Patience):
+		h.t.Fatalf("the helper still runs after %v\n%s", guesttest.Patience, h.stderr.String())
 	}
 }
 
@@ -209,7 +157,7 @@ func TestSession(t *testing.T) {
 	if reply := h.call(bundle.Request{Hello: &bundle.Hello{Schema: bundle.Schema + 1}}); reply.Fault != bundle.FaultUnsupported || !strings.Contains(reply.Error, "version 2") {
 		t.Errorf("a foreign schema says %+v", reply)
 	}
-	root := miniRoot(t)
+	root := guesttest.MiniRoot(t)
 	if reply := h.hello(root); reply.PID != h.cmd.Process.Pid {
 		t.Errorf("the helper says PID %d, it is %d", reply.PID, h.cmd.Process.Pid)
 	}
@@ -290,7 +238,7 @@ func testEnd(t *testing.T, end func(*helper), status int) {
 	h.hello("")
 	h.must(chunk("", bundle.Netns{Name: "server"}, bundle.Bridge{Link: "br0"}))
 	h.must(chunk("server",
-		bundle.Start{Handle: "s", Argv: []string{self(t), "test-server", "5001"}, Port: 5001},
+		bundle.Start{Handle: "s", Argv: []string{guesttest.Self(t), "test-server", "5001"}, Port: 5001},
 		bundle.Start{Handle: "d", Argv: []string{"sh", "-c", "setsid sleep 410066 & exec sleep 410067"}}))
 	data, err := json.Marshal(chunk("server", bundle.Exec{Argv: []string{"sh", "-c", "sleep 410068 & wait"}, Timeout: 60}))
 	if err != nil {
@@ -298,20 +246,20 @@ func testEnd(t *testing.T, end func(*helper), status int) {
 	}
 	h.send(string(data))
 	sleepers := func() int {
-		return len(processes(t, "sleep", "410066")) + len(processes(t, "sleep", "410067")) + len(processes(t, "sleep", "410068"))
+		return len(guesttest.Processes(t, "sleep", "410066")) + len(guesttest.Processes(t, "sleep", "410067")) + len(guesttest.Processes(t, "sleep", "410068"))
 	}
-	await(t, func() bool { return sleepers() == 3 })
+	guesttest.Await(t, func() bool { return sleepers() == 3 })
 	ns := netnsOf(t, h.cmd.Process.Pid)
-	inner := netnsOf(t, processes(t, "sleep", "410067")[0])
+	inner := netnsOf(t, guesttest.Processes(t, "sleep", "410067")[0])
 	end(h)
 	h.wait(status)
-	await(t, func() bool { return sleepers() == 0 && len(users(ns)) == 0 && len(users(inner)) == 0 })
+	guesttest.Await(t, func() bool { return sleepers() == 0 && len(users(ns)) == 0 && len(users(inner)) == 0 })
 }
 
 // TestUndoBeforeExit shows that the end of the input undoes what is outside
 // the helper's own namespaces: here a container's.
 func TestUndoBeforeExit(t *testing.T) {
-	c := container(t)
+	c := guesttest.StartContainer(t)
 	h := startHelper(t)
 	h.hello("")
 	h.must(bundle.Request{Bind: &bundle.Bind{Endpoint: "server", PID: c.Process.Pid}})
@@ -342,7 +290,7 @@ func TestParentDies(t *testing.T) {
 	}
 	defer w.Close()
 	defer r.Close()
-	parent := exec.Command("sh", "-c", self(t)+" serve --node-netns --die-with-parent <&3 & echo $!; sleep 410069")
+	parent := exec.Command("sh", "-c", guesttest.Self(t)+" serve --node-netns --die-with-parent <&3 & echo $!; sleep 410069")
 	parent.ExtraFiles = []*os.File{r}
 	stdout, err := parent.StdoutPipe()
 	if err != nil {
@@ -361,16 +309,16 @@ func TestParentDies(t *testing.T) {
 		t.Fatal(err)
 	}
 	parent.Process.Kill()
-	for _, p := range processes(t, "sleep", "410069") {
+	for _, p := range guesttest.Processes(t, "sleep", "410069") {
 		unix.Kill(p, unix.SIGKILL)
 	}
-	gone(t, pid)
+	guesttest.Gone(t, pid)
 	parent.Wait()
 }
 
-func TestByHand(t *testing.T) {
+func TestRunBundle(t *testing.T) {
 	dir := t.TempDir()
-	b := bundle.Bundle{Schema: bundle.Schema, Name: "hand", Files: map[string]bundle.File{"rules": bundle.NewFile([]byte(ruleFile))}}
+	b := bundle.Bundle{Schema: bundle.Schema, Name: "hand", Files: map[string]bundle.File{"rules": bundle.NewFile([]byte(guesttest.RuleFile))}}
 	add := func(phase bundle.Phase, in string, a bundle.Action) {
 		b.Steps = append(b.Steps, bundle.Step{Node: "node1", Phase: phase, In: in, Do: a})
 	}
@@ -382,7 +330,7 @@ func TestByHand(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	out, status := byHandProcess(t, dir, b, "--blobs", dir)
+	out, status := runBundleProcess(t, dir, b, "--blobs", dir)
 	// Files under their names, as the driver renders them, do too.
 	if err := os.WriteFile(filepath.Join(dir, "rules"), b.Files["rules"].Data, 0o600); err != nil {
 		t.Fatal(err)
@@ -390,10 +338,10 @@ func TestByHand(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, b.Files["rules"].SHA256)); err != nil {
 		t.Fatal(err)
 	}
-	if _, status := byHandProcess(t, dir, b); status != 0 {
+	if _, status := runBundleProcess(t, dir, b); status != 0 {
 		t.Errorf("with files by name the status is %d", status)
 	}
-	var report handReport
+	var report step.BundleReport
 	if err := json.Unmarshal(out, &report); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -401,16 +349,16 @@ func TestByHand(t *testing.T) {
 		t.Errorf("status %d, report %s", status, out)
 	}
 	add(bundle.Collect, "server", bundle.Exec{Argv: []string{"false"}, Timeout: 60})
-	if out, status := byHandProcess(t, dir, b); status != 1 || !strings.Contains(string(out), `"fault": "subject"`) {
+	if out, status := runBundleProcess(t, dir, b); status != 1 || !strings.Contains(string(out), `"fault": "subject"`) {
 		t.Errorf("a failing bundle ends with status %d: %s", status, out)
 	}
 	b.Steps[0].Node = "node2"
-	if out, status := byHandProcess(t, dir, b); status != 1 || len(out) > 0 {
+	if out, status := runBundleProcess(t, dir, b); status != 1 || len(out) > 0 {
 		t.Errorf("a bundle of two nodes ends with status %d: %s", status, out)
 	}
 }
 
-func byHandProcess(t *testing.T, dir string, b bundle.Bundle, args ...string) (out []byte, status int) {
+func runBundleProcess(t *testing.T, dir string, b bundle.Bundle, args ...string) (out []byte, status int) {
 	t.Helper()
 	data, err := json.Marshal(b)
 	if err != nil {
@@ -420,7 +368,7 @@ func byHandProcess(t *testing.T, dir string, b bundle.Bundle, args ...string) (o
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(self(t), append([]string{"exec", path, "--node-netns"}, args...)...)
+	cmd := exec.Command(guesttest.Self(t), append([]string{"exec", path, "--node-netns"}, args...)...)
 	out, _ = cmd.Output()
 	return out, cmd.ProcessState.ExitCode()
 }

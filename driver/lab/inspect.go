@@ -62,7 +62,7 @@ func inspect(ctx context.Context, r *remote.Run, m plan.Machine, guest string) (
 	if err != nil {
 		return nil, err
 	}
-	argv := append(r.RootArgv(program, "survey"), r.KeepFlags()...)
+	argv := append(r.RootArgv(program, "inspect"), r.KeepFlags()...)
 	if m.Data != "" {
 		argv = append(argv, "--data", m.Data)
 	}

@@ -117,7 +117,7 @@ func (p *machines) start(ctx context.Context, n *machineNode) error {
 		return err
 	}
 	limit := p.inv.AbandonAfter
-	argv := append(n.RootArgv(program, "attend"), n.DirFlags()...)
+	argv := append(n.RootArgv(program, "agent"), n.DirFlags()...)
 	argv = append(argv, "--abandon-after", limit.String(), "--lock-wait", (limit + lockWait).String(), "--br-netfilter")
 	argv = append(argv, n.KeepFlags()...)
 	if p.inv.Cache {

@@ -1,0 +1,145 @@
+package proc
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"hookbed/driver/guest/netns"
+)
+
+// Container is where external programs run: PID and mount namespaces of their own,
+// whose root is a root file system of theirs. Its first process waits there, and all
+// that is mounted or pinned in the container ends with it. A daemon that changes into a
+// client's namespaces, and back into those of process 1, never leaves it.
+type Container struct {
+	*pidns
+	mnt *os.File
+}
+
+// enter moves the calling thread, which must be locked and never used again,
+// into the container's mount namespace, and its children into the PID namespace.
+func (c *Container) enter() error {
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return fmt.Errorf("leave the shared file system context: %w", err)
+	}
+	if err := unix.Setns(int(c.mnt.Fd()), unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("enter mount namespace: %w", err)
+	}
+	return c.pidns.enter()
+}
+
+// Close ends every process in the container, and with them what is mounted in it.
+func (c *Container) Close() error {
+	c.pidns.close()
+	return c.mnt.Close()
+}
+
+// Path is where the rest of the machine finds a file of the container.
+func (c *Container) Path(file string) string {
+	return filepath.Join(fmt.Sprintf("/proc/%d/root", c.cmd.Process.Pid), file)
+}
+
+// OpenContainer starts the container's first process in a network namespace.
+func OpenContainer(at *netns.Namespace, root string) (*Container, error) {
+	c := &Container{pidns: &pidns{done: make(chan struct{})}}
+	started := make(chan error)
+	go func() {
+		// The thread lives as long as the container: its end is the signal.
+		runtime.LockOSThread()
+		defer close(c.done)
+		err := at.Enter()
+		if err == nil {
+			err = c.start(root)
+		}
+		started <- err
+		if err == nil {
+			_ = c.cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	err := c.open()
+	if err != nil {
+		c.kill()
+		return nil, err
+	}
+	return c, nil
+}
+
+// start starts the first process and waits until it has mounted the container's root.
+func (c *Container) start(root string) error {
+	c.cmd = exec.Command("/proc/self/exe", FirstProcessCommand, root)
+	c.cmd.Env = []string{"GOMAXPROCS=1"}
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
+	said := &Tail{Limit: TailLimit}
+	c.cmd.Stderr = said
+	out, err := c.cmd.StdoutPipe()
+	if err == nil {
+		err = c.cmd.Start()
+	}
+	if err != nil {
+		return err
+	}
+	if line, err := io.ReadAll(out); err != nil || string(line) != containerReady {
+		err = errors.Join(err, c.cmd.Wait())
+		return fmt.Errorf("%w: %s", err, strings.TrimSpace(said.String()))
+	}
+	return nil
+}
+
+// containerReady is what the first process prints once the root is mounted.
+const containerReady = "ready\n"
+
+func (c *Container) open() (err error) {
+	proc := fmt.Sprintf("/proc/%d/ns/", c.cmd.Process.Pid)
+	if c.ns, err = os.Open(proc + "pid"); err == nil {
+		c.mnt, err = os.Open(proc + "mnt")
+	}
+	return err
+}
+
+// mountContainer makes root the root of the calling process's mount namespace, with
+// what programs expect in it.
+func mountContainer(root string) error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	for _, m := range []struct {
+		source, dir, kind string
+		flags             uintptr
+	}{
+		{root, "", "", unix.MS_BIND},
+		{"proc", "proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
+		{"/dev", "dev", "", unix.MS_BIND | unix.MS_REC},
+		{"/sys", "sys", "", unix.MS_BIND}, // for the kernel's BTF
+		{"bpf", "sys/fs/bpf", "bpf", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
+		{"tmpfs", "run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV},
+		{"tmpfs", "tmp", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV},
+	} {
+		if err := unix.Mount(m.source, filepath.Join(root, m.dir), m.kind, m.flags, ""); err != nil {
+			return fmt.Errorf("mount /%s: %w", m.dir, err)
+		}
+	}
+	// Over the old root, not instead of it: an initramfs cannot be pivoted away.
+	err := unix.Chdir(root)
+	if err == nil {
+		err = unix.Mount(".", "/", "", unix.MS_MOVE, "")
+	}
+	if err == nil {
+		err = unix.Chroot(".")
+	}
+	if err != nil {
+		return fmt.Errorf("change the root to %s: %w", root, err)
+	}
+	return unix.Chdir("/")
+}

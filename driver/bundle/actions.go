@@ -50,8 +50,8 @@ type Bridge struct {
 }
 
 // Vxlan makes a VXLAN device (RFC 7348) over IPv4 and sets it up. It learns
-// nothing: where a MAC address is must be said by FDB, or by the program that sets
-// the tunnel key of each packet. UDPCsum is read back. Undo: deleted.
+// nothing: where a MAC address is must be said by FDB, or by the program that sets the
+// tunnel key of each packet. UDPCsum is read back. Undo: deleted.
 type Vxlan struct {
 	Link     string `json:"link"`
 	MAC      string `json:"mac"`
@@ -308,7 +308,7 @@ const (
 // once, and fails unless every outcome is as wanted. Source addresses that the
 // namespace lacks are added to Link for the time of the probe. A datagram that
 // is wanted to get through is repeated while it is not answered, because
-// the kernel does not do that. Those that are wanted to get through have half a minute
+// nothing else does that. Those that are wanted to get through have half a minute
 // at least, and are the witnesses of the others, which are sent before them: these
 // must stay silent for Timeout after the last witness was answered, and for several
 // times as long as the slowest took, so that a busy machine's late answer is no
@@ -585,41 +585,40 @@ type Generate struct {
 	Flow string `json:"flow,omitempty"`
 }
 
-func (Netns) Kind() string     { return "netns" }
-func (Veth) Kind() string      { return "veth" }
-func (Netkit) Kind() string    { return "netkit" }
-func (Bridge) Kind() string    { return "bridge" }
-func (Vxlan) Kind() string     { return "vxlan" }
-func (FDB) Kind() string       { return "fdb" }
-func (SetLink) Kind() string   { return "set-link" }
-func (Addr) Kind() string      { return "addr" }
-func (Route) Kind() string     { return "route" }
-func (Neigh) Kind() string     { return "neigh" }
-func (Sysctl) Kind() string    { return "sysctl" }
-func (Offload) Kind() string   { return "offload" }
-func (Rules) Kind() string     { return "rules" }
-func (LoadBPF) Kind() string   { return "load-bpf" }
-func (FillMap) Kind() string   { return "fill-map" }
-func (AttachBPF) Kind() string { return "attach-bpf" }
-func (Listen) Kind() string    { return "listen" }
-func (Start) Kind() string     { return "start" }
-func (Sniff) Kind() string     { return "sniff" }
-func (Stop) Kind() string      { return "stop" }
-func (Probes) Kind() string    { return "probes" }
-func (Flow) Kind() string      { return "flow" }
-func (Read) Kind() string      { return "read" }
-func (Expect) Kind() string    { return "expect" }
-func (Guard) Kind() string     { return "guard" }
-func (Exec) Kind() string      { return "exec" }
-func (Parallel) Kind() string  { return "parallel" }
-func (Snapshot) Kind() string  { return "snapshot" }
-func (TestRuns) Kind() string  { return "test-runs" }
-func (Generate) Kind() string  { return "generate" }
-func (Tool) Kind() string      { return "tool" }
-func (Daemon) Kind() string    { return "daemon" }
-func (AdoptBPF) Kind() string  { return "adopt-bpf" }
-
-func (OverlayNetns) Kind() string { return "sandbox" } // its name in JSON stays
+func (Netns) Kind() string        { return "netns" }
+func (Veth) Kind() string         { return "veth" }
+func (Netkit) Kind() string       { return "netkit" }
+func (Bridge) Kind() string       { return "bridge" }
+func (Vxlan) Kind() string        { return "vxlan" }
+func (FDB) Kind() string          { return "fdb" }
+func (OverlayNetns) Kind() string { return "sandbox" }
+func (SetLink) Kind() string      { return "set-link" }
+func (Addr) Kind() string         { return "addr" }
+func (Route) Kind() string        { return "route" }
+func (Neigh) Kind() string        { return "neigh" }
+func (Sysctl) Kind() string       { return "sysctl" }
+func (Offload) Kind() string      { return "offload" }
+func (Rules) Kind() string        { return "rules" }
+func (LoadBPF) Kind() string      { return "load-bpf" }
+func (FillMap) Kind() string      { return "fill-map" }
+func (AttachBPF) Kind() string    { return "attach-bpf" }
+func (Listen) Kind() string       { return "listen" }
+func (Start) Kind() string        { return "start" }
+func (Sniff) Kind() string        { return "sniff" }
+func (Stop) Kind() string         { return "stop" }
+func (Probes) Kind() string       { return "probes" }
+func (Flow) Kind() string         { return "flow" }
+func (Read) Kind() string         { return "read" }
+func (Expect) Kind() string       { return "expect" }
+func (Guard) Kind() string        { return "guard" }
+func (Exec) Kind() string         { return "exec" }
+func (Parallel) Kind() string     { return "parallel" }
+func (Snapshot) Kind() string     { return "snapshot" }
+func (TestRuns) Kind() string     { return "test-runs" }
+func (Generate) Kind() string     { return "generate" }
+func (Tool) Kind() string         { return "tool" }
+func (Daemon) Kind() string       { return "daemon" }
+func (AdoptBPF) Kind() string     { return "adopt-bpf" }
 
 // actions lists every action once; decoding goes by it.
 func actions() []Action {

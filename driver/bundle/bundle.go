@@ -41,7 +41,7 @@ type Bundle struct {
 type File struct {
 	SHA256 string `json:"sha256"`
 	Size   int    `json:"size"`
-	Data   []byte `json:"-"` // delivered apart from the bundle, once per digest
+	Data   []byte `json:"-"` // delivered next to the bundle, once per digest
 }
 
 // NewFile wraps data with its digest.

@@ -11,7 +11,7 @@ import "strings"
 // "{name:LINK}" by the name of a link in the step's namespace ("peer:" names
 // allowed), in Argv and Env "{dir}" by the script's working directory.
 type Program struct {
-	// Argv is the command, in the external filters' root file system. It sees processes,
+	// Argv is the command, in the external root file system. It sees processes,
 	// /run, /tmp and the BPF file system of that root only, which begin empty
 	// with a setup's first Program and end with the setup. With Script: the
 	// script's arguments.

@@ -36,7 +36,7 @@ type Hello struct {
 	Machine bool `json:"machine,omitempty"`
 }
 
-// Bind says in which process's namespaces a container endpoint is.
+// Bind says where a container endpoint is.
 type Bind struct {
 	Endpoint string `json:"endpoint"`
 	PID      int    `json:"pid"` // a process of the container; 0 unbinds

@@ -51,14 +51,14 @@ func BenchmarkVerdict(b *testing.B) {
 	}
 }
 
-// position is which of N policies a frame meets.
-type position struct {
+// place is which of N policies a frame meets.
+type place struct {
 	name string
 	of   func(n int) int
 }
 
-func positions() []position {
-	return []position{
+func places() []place {
+	return []place{
 		{"first", func(int) int { return 0 }},
 		{"middle", func(n int) int { return n / 2 }},
 		{"last", func(n int) int { return n - 1 }},
@@ -67,7 +67,7 @@ func positions() []position {
 }
 
 // BenchmarkStructure times the programs that guard one endpoint: every structure,
-// N, family, and position of the policy that decides. none is a source without any.
+// N, family, and place of the policy that decides. none is a source without any.
 func BenchmarkStructure(b *testing.B) {
 	for _, o := range objects() {
 		for _, s := range append([]Structure{StructurePass}, o.structures...) {
@@ -96,7 +96,7 @@ func (o object) benchPlaces(b *testing.B, s Structure, six bool, n int) {
 	if s == StructurePass && o.name == "xdp" {
 		program = ProgXDPPass
 	}
-	for _, p := range positions() {
+	for _, p := range places() {
 		f, ret := frame{six: six, src: elsewhere}, o.drop
 		if p.of != nil {
 			f.src, ret = ps[p.of(n)].Source.Addr(), o.admit

@@ -11,12 +11,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// Demand is what a user's object has to have so that it can be used instead of one of
-// hookbed's.
+// Demand is what somebody else's object has to have so that it can stand in for
+// one of ours.
 type Demand struct {
 	Program string // that is attached
 	XDP     bool   // to XDP, else to tc
-	// Tables are maps laid out as hookbed's of that name, with room for so many entries.
+	// Tables are maps laid out as ours of that name, with room for so many entries.
 	Tables map[string]uint32
 }
 
@@ -86,7 +86,7 @@ func program(spec *ebpf.CollectionSpec, d Demand) []Fault {
 		d.Program, p.SectionName, p.Type, want, section)}}
 }
 
-// statsFault says why a map does not count verdicts as stats.h has them.
+// statsFault says why a map does not tell verdicts as stats.h has them.
 func statsFault(m *ebpf.MapSpec, names []string) string {
 	const want = "want a per-CPU array of {packets, bytes}, 8 bytes each, with accepted and dropped at 0 and 1: " + statsHeader
 	switch {
@@ -102,7 +102,7 @@ func statsFault(m *ebpf.MapSpec, names []string) string {
 	return ""
 }
 
-// tableFault says why a map cannot be filled as hookbed's of that name is.
+// tableFault says why a map cannot be filled as ours of that name is.
 func tableFault(spec *ebpf.CollectionSpec, name string, d Demand) string {
 	ours, err := ownMap(name, d.XDP)
 	if err != nil {
@@ -121,7 +121,7 @@ func tableFault(spec *ebpf.CollectionSpec, name string, d Demand) string {
 	return ""
 }
 
-// ownMap is how hookbed's map of a name is laid out.
+// ownMap is how a map of ours is laid out.
 func ownMap(name string, xdp bool) (*ebpf.MapSpec, error) {
 	object := DatapathObject()
 	if xdp {

@@ -34,7 +34,7 @@ const (
 	ownStats = "#include \"stats.h\"\n"
 )
 
-// aMap is a map of a user's own as C text.
+// aMap is a map of one's own as C text.
 func aMap(name, kind, key, value, entries string) string {
 	return "struct { __uint(type, " + kind + "); __uint(max_entries, " + entries + "); " + key + "; " + value + "; __uint(map_flags, 1); } " + name + " SEC(\".maps\");\n"
 }
@@ -100,8 +100,8 @@ func TestInspectRefusesPrograms(t *testing.T) {
 	}
 }
 
-// TestInspectAcceptsOwnObjects: with every structure whose maps users can name.
-func TestInspectAcceptsOwnObjects(t *testing.T) {
+// TestInspectAcceptsOurs: with every structure whose maps users can name.
+func TestInspectAcceptsOurs(t *testing.T) {
 	for _, s := range []Structure{StructureLinear, StructureHash, StructureLPM} {
 		for _, v6 := range []bool{false, true} {
 			for _, d := range []struct {

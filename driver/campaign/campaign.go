@@ -296,7 +296,7 @@ func (r *runner) attempt(ctx context.Context, trials []plan.Trial) (left []plan.
 	}
 	applied, err := r.applySetup(ctx, setup)
 	if err != nil {
-		return r.recordSetupFailure(ctx, trials, fmt.Errorf("apply: %w", err))
+		return r.recordSetupFault(ctx, trials, fmt.Errorf("apply: %w", err))
 	}
 	for i, t := range trials {
 		if err := r.trial(ctx, t, setup, applied); err != nil {
@@ -326,9 +326,9 @@ func (r *runner) end(ctx context.Context, setup datapath.Setup, cell plan.Cell, 
 	r.result.Teardown = append(r.result.Teardown, TeardownFault{cell, status, err.Error()})
 }
 
-// recordSetupFailure records trials whose setup failed by the subject's or kernel's fault;
+// recordSetupFault records trials whose setup failed by the subject's or kernel's fault;
 // a rig fault goes back to the caller with the trials.
-func (r *runner) recordSetupFailure(ctx context.Context, trials []plan.Trial, err error) ([]plan.Trial, error) {
+func (r *runner) recordSetupFault(ctx context.Context, trials []plan.Trial, err error) ([]plan.Trial, error) {
 	status := statusOf(err)
 	if ctx.Err() != nil || status == record.StatusRig {
 		return trials, err

@@ -255,7 +255,7 @@ func readValues(ex lab.Execution, name string) map[string]float64 {
 func proofMetrics(cell plan.Cell, proof, measured lab.Execution) []workload.Metric {
 	out := probeMetrics(proof)
 	for _, o := range proof.Steps {
-		if do, ok := o.Do.(bundle.Read); ok && do.Name == datapath.HookSeen {
+		if do, ok := o.Do.(bundle.Read); ok && do.Name == datapath.ProveAfter {
 			out = append(out, workload.Metric{Name: "policies_realised", Unit: "1", Value: float64(cell.Int(plan.FactorPolicies))})
 			for _, k := range slices.Sorted(maps.Keys(o.Values)) {
 				if k == bundle.CountRules || k == bundle.CountRulesHook || isEntries(k) {

@@ -2,7 +2,6 @@ package stat
 
 import (
 	"math"
-	"slices"
 
 	"gonum.org/v1/gonum/stat/distuv"
 )
@@ -140,7 +139,7 @@ func (s student) equivalence(margin, alpha float64) Equivalence {
 // logDifference is the mean of d with its standard error.
 func logDifference(d []float64, method string) student {
 	s := student{est: Mean(d), df: float64(len(d) - 1), n: len(d), method: method}
-	if len(d) > 1 && slices.Min(d) != slices.Max(d) {
+	if len(d) > 1 && !constant(d) {
 		s.se = StdDev(d) / math.Sqrt(float64(len(d)))
 	}
 	return s

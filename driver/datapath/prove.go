@@ -14,6 +14,13 @@ import (
 // agree.
 const probeSilence = 0.4
 
+// Names of the reads of the filter's counters before and after the probes.
+const (
+	proveBefore = "prove-before"
+	// ProveAfter is the last of them.
+	ProveAfter = "prove-after"
+)
+
 // prove renders the proof that goes before every trial. The same tuples are
 // tried whatever N is: with policies those that no policy admits must be denied
 // and seen by the filter's drop counter; with none they must get through, which
@@ -29,14 +36,14 @@ func (r *renderer) prove() {
 	}
 	r.sniffProof()
 	if r.Hook != nil {
-		r.Prove = append(r.Prove, r.Hook.Read(bundle.Prove, "prove-before"))
+		r.Prove = append(r.Prove, r.Hook.Read(bundle.Prove, proveBefore))
 	}
 	r.proveStep(client, Client, bundle.Probes{Link: endpointLink, Timeout: probeSilence, Tries: tries})
 	if len(t.More) > 0 {
 		tries = append(tries, r.proveMore()...)
 	}
 	if r.Hook != nil {
-		r.Prove = append(r.Prove, r.Hook.Read(bundle.Prove, "prove-after"))
+		r.Prove = append(r.Prove, r.Hook.Read(bundle.Prove, ProveAfter))
 		r.expectCounters(tries)
 	}
 	r.expectOuter(tries)
@@ -132,7 +139,7 @@ func (r *renderer) expectCounters(tries []bundle.Probe) {
 		}
 	}
 	expect := func(what, key string, least uint64) {
-		r.proveStep(r.Hook.Node, "", bundle.Expect{What: what, Read: "prove-after", Since: "prove-before", Key: key, Op: bundle.AtLeast, Value: least})
+		r.proveStep(r.Hook.Node, "", bundle.Expect{What: what, Read: ProveAfter, Since: proveBefore, Key: key, Op: bundle.AtLeast, Value: least})
 	}
 	if denied > 0 {
 		expect("denied probes are dropped by the filter", "dropped", denied)
@@ -143,7 +150,7 @@ func (r *renderer) expectCounters(tries []bundle.Probe) {
 		expect("probes pass the hook", "packets", allowed+denied)
 	}
 	for _, e := range r.realised {
-		e.Read = "prove-after"
+		e.Read = ProveAfter
 		r.proveStep(r.Hook.Node, "", e)
 	}
 }

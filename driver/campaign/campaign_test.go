@@ -25,8 +25,8 @@ import (
 )
 
 // The faults tested here are hard to cause with the real helper, so this test
-// binary plays the guest helper: it speaks the session protocol and misbehaves
-// as the environment says.
+// binary is also a fake guest helper: it answers the session protocol, and
+// misbehaves as the environment says.
 const (
 	fakeEnv  = "HOOKBED_TEST_FAKE_GUEST" // the way to misbehave
 	countEnv = "HOOKBED_TEST_COUNT"      // file that counts misbehaviours, across helpers
@@ -325,7 +325,7 @@ func TestBrokenRigStopsTheRun(t *testing.T) {
 	expectTrials(t, rowsOf(t, r.Dir), maxBroken, record.StatusRig)
 }
 
-// With fewer setups than that, all of them are enough.
+// With fewer setups than maxBroken, all of them are enough.
 func TestBrokenRigWithFewSetups(t *testing.T) {
 	_, rows, err := campaignOf(t, "rig-always")
 	if !errors.Is(err, ErrRig) {
@@ -336,8 +336,8 @@ func TestBrokenRigWithFewSetups(t *testing.T) {
 	}
 }
 
-// What fails each time while the lab works is the setup's own fault, however
-// many of them there are in a row, and is tried twice only once.
+// A setup that fails each time while the lab works has failed by its own fault,
+// however many of its trials fail in a row, and only its first trial is tried twice.
 func TestSetupThatAlwaysFails(t *testing.T) {
 	r := runnerOf(t, "filter-rig", manySetups())
 	ups, up := 0, r.Up
@@ -361,8 +361,8 @@ func TestSetupThatAlwaysFails(t *testing.T) {
 	}
 }
 
-// Faults that differ are bad luck: nobody is blamed, and nothing is counted while
-// the lab works.
+// Faults that differ are chance: neither the setup nor the lab is blamed while the
+// lab works.
 func TestFaultsThatVary(t *testing.T) {
 	r := runnerOf(t, "filter-varies", manySetups())
 	result, err := r.run(t.Context())
@@ -375,7 +375,7 @@ func TestFaultsThatVary(t *testing.T) {
 	}
 }
 
-// A setup that cannot be taken away keeps its rows, and the run goes on.
+// A setup that cannot be removed keeps its rows, and the run continues.
 func TestFaultInTeardown(t *testing.T) {
 	for how, status := range map[string]string{"undo-fails": record.StatusFailed, "dies-in-undo": record.StatusRig} {
 		t.Run(how, func(t *testing.T) {
@@ -437,8 +437,8 @@ func TestGuardThatTripsIsVoid(t *testing.T) {
 	}
 }
 
-// TestNoNumberIsAFailedTrial: one trial's nan does not stop the run, nor is it tried
-// again.
+// TestNoNumberIsAFailedTrial: a trial with the number nan does not stop the run, and
+// is not tried again.
 func TestNoNumberIsAFailedTrial(t *testing.T) {
 	result, rows, err := campaignOf(t, "nan")
 	if err != nil {
@@ -455,7 +455,7 @@ func TestNoNumberIsAFailedTrial(t *testing.T) {
 	}
 }
 
-// TestNotFiniteIsNoRow: also a metric that only the driver makes.
+// TestNotFiniteIsNoRow checks this for a metric of the driver, too.
 func TestNotFiniteIsNoRow(t *testing.T) {
 	for _, v := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
 		got := notFinite([]workload.Metric{{Name: "rate", Value: 1}, {Name: "cpu.client_node", Value: v}})
@@ -468,8 +468,8 @@ func TestNotFiniteIsNoRow(t *testing.T) {
 	}
 }
 
-// TestHoleOfOtherProgramsIsNot: what made a client wait for its CPU is for the limits
-// of load and steal to judge.
+// TestHoleOfOtherProgramsIsNot: if other programs made a client wait for its CPU, the
+// limits of load and steal judge the trial.
 func TestHoleOfOtherProgramsIsNot(t *testing.T) {
 	_, rows, err := campaignOf(t, "preempted")
 	if err != nil {
@@ -568,8 +568,8 @@ func TestLoadGateEndsWithTheRun(t *testing.T) {
 	}
 }
 
-// TestTunnelGuard: traffic that went past the overlay, one way or back, or in
-// fragments, gives no number.
+// TestTunnelGuard: traffic that took another path than the overlay, in one direction
+// or both, or that was fragmented, gives no number.
 func TestTunnelGuard(t *testing.T) {
 	enough := tunnel{in: workload.Traffic{Packets: 100, Bytes: 5000}, out: 100}
 	for _, tc := range []struct {

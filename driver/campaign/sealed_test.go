@@ -41,7 +41,7 @@ datapath = "iptables"
 `
 
 // pretend executes a block as a sealed guest does, with the fake helper's
-// answers. how says what misbehaves in which setup.
+// answers. how is the way to misbehave, by setup.
 func pretend(b lab.SealedBlock, how func(setup int) string) []byte {
 	var out bytes.Buffer
 	at := bundle.SealedReply{Trial: -1}

@@ -1,5 +1,6 @@
 // Package export writes the rows of runs for other programs: tidy CSV, JSON, Go
-// benchmark format and JUnit XML. Equal input gives equal output.
+// benchmark format and JUnit XML. It writes measurements, not estimates: package
+// report does that. Equal input gives equal output.
 package export
 
 import (
@@ -15,7 +16,7 @@ import (
 	"hookbed/analysis/runs"
 )
 
-// Formats that Write knows.
+// Formats of Write.
 const (
 	FormatCSV   = "csv"
 	FormatJSON  = "json"
@@ -23,7 +24,7 @@ const (
 	FormatJUnit = "junit"
 )
 
-// Write writes the trials of a set in a format.
+// Write writes the trials of a set in a format. It refuses an unknown format.
 func Write(w io.Writer, format string, set *runs.Set) error {
 	switch format {
 	case FormatCSV:
@@ -38,7 +39,7 @@ func Write(w io.Writer, format string, set *runs.Set) error {
 	return fmt.Errorf("unknown format %q, want csv, json, benchfmt or junit", format)
 }
 
-// Measurement is one metric of one trial; a trial without any has Metric "".
+// Measurement is one metric of one trial; a trial without metrics has Metric "".
 type Measurement struct {
 	Run     string            `json:"run"`
 	Cell    string            `json:"cell"`
@@ -53,7 +54,7 @@ type Measurement struct {
 	Factors map[string]string `json:"factors"`
 }
 
-// measurements lists all of a set, by cell, trial and metric.
+// measurements are all measurements of a set, by cell, trial and metric.
 func measurements(set *runs.Set) []Measurement {
 	out := []Measurement{}
 	for _, c := range set.Cells {
@@ -83,7 +84,7 @@ func factorsOf(set *runs.Set) []string {
 	return slices.Sorted(maps.Keys(seen))
 }
 
-// CSV writes a line for each trial and metric, the factors in columns of their own.
+// CSV writes one line per trial and metric, with one column per factor.
 func CSV(w io.Writer, set *runs.Set) error {
 	factors := factorsOf(set)
 	lines := [][]string{append([]string{"run", "cell", "block", "trial", "seed", "status", "reason", "metric", "unit", "value"}, factors...)}
@@ -143,7 +144,7 @@ func cases(set *runs.Set) []Case {
 	return out
 }
 
-// outcome is what a trial's status makes of its cell.
+// outcome is the outcome of a cell by the status of one of its trials.
 func outcome(status string) string {
 	switch status {
 	case record.StatusFailed:
@@ -154,6 +155,7 @@ func outcome(status string) string {
 	return Error
 }
 
+// outranks reports whether a status makes an outcome worse.
 func outranks(status, than string) bool {
 	order := []string{Passed, Skipped, Error, Failure}
 	return slices.Index(order, outcome(status)) > slices.Index(order, than)

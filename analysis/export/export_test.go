@@ -21,7 +21,7 @@ import (
 	"hookbed/analysis/runs"
 )
 
-// invented is a run of six trials a cell; status spoils the cells of arm xdp.
+// invented is a run of six trials per cell; the cells of arm xdp have the given status.
 func invented(t *testing.T, clock, status string) *runs.Set {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(1, 1))
@@ -141,7 +141,7 @@ func TestBenchReader(t *testing.T) {
 	}
 }
 
-// benchstat itself compares two arms.
+// benchstat itself can compare two arms.
 func TestBenchstat(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "invented.txt")
 	if err := os.WriteFile(path, written(t, FormatBench, invented(t, "wall", record.StatusFailed)), 0o644); err != nil {

@@ -21,7 +21,7 @@ func TestOverlap(t *testing.T) {
 		{"198.18.0.0/24", "the address of br0"},  // contains it
 		{"198.18.0.64/26", "the address of br0"}, // is contained
 		{"198.19.0.0/16", "a route through br1"}, // contains it
-		{"198.18.1.0/24", ""},                    // beside it
+		{"198.18.1.0/24", ""},                    // next to it
 		{"198.18.0.128/25", ""},                  // its other half
 		{"10.255.255.255/32", "the address of eth0"},
 	} {

@@ -273,12 +273,12 @@ func (c Catalog) CanBe(filter, regime string) bool {
 	})
 }
 
-// All are a workload's metrics, the headline ones first.
-func (w Workload) All() []Metric { return slices.Concat(w.Headline, w.Metrics) }
+// all are a workload's metrics, the headline ones first.
+func (w Workload) all() []Metric { return slices.Concat(w.Headline, w.Metrics) }
 
 // Metric is a workload's metric of a name.
 func (w Workload) Metric(name string) (m Metric, ok bool) {
-	return find(w.All(), func(m Metric) bool { return m.Name == name })
+	return find(w.all(), func(m Metric) bool { return m.Name == name })
 }
 
 // Stopping is the metric of the stopping rule; the zero value if the workload has
@@ -296,7 +296,7 @@ func (w Workload) Stopping() Metric {
 // Rate is the metric that counts a workload's work per second (in 1/s or bit/s);
 // the zero value if there is none.
 func (w Workload) Rate() Metric {
-	m, _ := find(w.All(), func(m Metric) bool { return m.Unit == "1/s" || m.Unit == "bit/s" })
+	m, _ := find(w.all(), func(m Metric) bool { return m.Unit == "1/s" || m.Unit == "bit/s" })
 	return m
 }
 

@@ -12,12 +12,12 @@ import (
 	"hookbed/analysis/runs"
 )
 
-// Bench writes Go benchmark format (golang.org/design/14313-benchmark-format):
+// writeBench writes Go benchmark format (golang.org/design/14313-benchmark-format):
 // one line per usable trial, with a name of the factors that distinguish its cell, so
 // that benchstat compares arms, policies or files. Factors that all cells share are
 // configuration. The run is named only if there are several, and the seed never:
 // benchstat does not compare lines that differ in configuration.
-func Bench(w io.Writer, set *runs.Set) error {
+func writeBench(w io.Writer, set *runs.Set) error {
 	var b strings.Builder
 	common := shared(set)
 	for _, f := range slices.Sorted(maps.Keys(common)) {

@@ -78,7 +78,7 @@ func TestCSV(t *testing.T) {
 func TestJSON(t *testing.T) {
 	var doc struct {
 		Clock        string
-		Measurements []Measurement
+		Measurements []measurement
 	}
 	if err := json.Unmarshal(written(t, FormatJSON, invented(t, "virtual", record.StatusVoid)), &doc); err != nil {
 		t.Fatal(err)

@@ -204,9 +204,9 @@ func parseHeader(fields []string) (factors []string, err error) {
 		return nil, fmt.Errorf("columns start with %q, want %q", strings.Join(fields[:min(len(fields), len(fixed))], ","), strings.Join(fixed, ","))
 	}
 	for _, f := range fields[len(fixed):] {
-		name, ok := strings.CutPrefix(f, FactorPrefix)
+		name, ok := strings.CutPrefix(f, factorPrefix)
 		if !ok || name == "" {
-			return nil, fmt.Errorf("unknown column %q, want %sFACTOR", f, FactorPrefix)
+			return nil, fmt.Errorf("unknown column %q, want %sFACTOR", f, factorPrefix)
 		}
 		if slices.Contains(factors, name) {
 			return nil, fmt.Errorf("column %q is there twice", f)

@@ -28,8 +28,8 @@ func Statuses() []string {
 	return []string{StatusOK, StatusFailed, StatusUnsupported, StatusVoid, StatusRig}
 }
 
-// FactorPrefix starts the name of every factor's column.
-const FactorPrefix = "f."
+// factorPrefix starts the name of every factor's column.
+const factorPrefix = "f."
 
 // Row is one measurement of one trial. A trial without measurements (it failed, or
 // could not run) is one row with Metric "" and a Reason.
@@ -58,7 +58,7 @@ func fixedColumns() []string {
 func Header(factors []string) []string {
 	out := fixedColumns()
 	for _, f := range sorted(factors) {
-		out = append(out, FactorPrefix+f)
+		out = append(out, factorPrefix+f)
 	}
 	return out
 }

@@ -58,12 +58,6 @@ type TeardownFault struct {
 	Reason string
 }
 
-// Failed is the number of trials that ended without a valid number, but not by
-// the rig's fault: failed and void ones.
-func (r Result) Failed() int {
-	return r.Status[record.StatusFailed] + r.Status[record.StatusVoid]
-}
-
 // runner is a run at work.
 type runner struct {
 	Config

@@ -55,7 +55,7 @@ type daemon struct {
 
 // socket is the path of libvirtd's socket through its mount namespace: the path is
 // short, and ends with the namespace.
-func (d *daemon) socket() string { return d.process.path("root") + SystemSocket }
+func (d *daemon) socket() string { return d.process.path("root") + systemSocket }
 
 func daemonDir(stateDir string) string { return filepath.Join(stateDir, "libvirt") }
 

@@ -257,7 +257,7 @@ func TestDetachedLabOutlivesItsDriver(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
-	h, err := Attach(t.Context(), dir)
+	h, err := attach(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -284,7 +284,7 @@ func TestAttachNoticesReuseOfThePID(t *testing.T) {
 	if err := (record{Lab: "t", Process: &other}).save(dir); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Attach(t.Context(), dir); !errors.Is(err, os.ErrProcessDone) {
+	if _, err := attach(t.Context(), dir); !errors.Is(err, os.ErrProcessDone) {
 		t.Errorf("error is %v, want os.ErrProcessDone", err)
 	}
 	// It would kill this test.
@@ -294,7 +294,7 @@ func TestAttachNoticesReuseOfThePID(t *testing.T) {
 }
 
 func TestAttachWithoutRecord(t *testing.T) {
-	if _, err := Attach(t.Context(), t.TempDir()); !errors.Is(err, os.ErrNotExist) {
+	if _, err := attach(t.Context(), t.TempDir()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("error is %v, want os.ErrNotExist", err)
 	}
 }
@@ -402,7 +402,7 @@ func otherLabOfTheName(t *testing.T, private *Hypervisor) {
 			t.Fatal(err)
 		}
 		if len(labs) > 0 { // as after a reboot
-			if err := private.DestroyNetwork(ctx, mgmt.Name); err != nil {
+			if err := private.destroyNetwork(ctx, mgmt.Name, ""); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -428,7 +428,7 @@ func otherLabOfTheName(t *testing.T, private *Hypervisor) {
 func TestDestroyOfNothingIsNoError(t *testing.T) {
 	h := connect(t, t.TempDir(), "")
 	ctx := t.Context()
-	if err := errors.Join(h.Destroy(ctx, "hookbed-t-none"), h.DestroyNetwork(ctx, "hookbed-t-none"), h.Wait(ctx, "hookbed-t-none", Gone)); err != nil {
+	if err := errors.Join(h.Destroy(ctx, "hookbed-t-none"), h.destroyNetwork(ctx, "hookbed-t-none", ""), h.Wait(ctx, "hookbed-t-none", Gone)); err != nil {
 		t.Error(err)
 	}
 	if err := h.Detach(); err == nil {

@@ -50,7 +50,7 @@ func (n Network) xml() (*libvirtxml.Network, error) {
 	return x, nil
 }
 
-// CreateNetwork makes a network, which lasts until DestroyNetwork, Close or
+// CreateNetwork makes a network, which lasts until Close, Cleanup or
 // shutdown of the computer. On the system's libvirtd it refuses an address
 // range that the computer already uses.
 func (h *Hypervisor) CreateNetwork(ctx context.Context, n Network) error {
@@ -126,12 +126,8 @@ func (h *Hypervisor) checkBridge(ctx context.Context, n Network) error {
 	return err
 }
 
-// DestroyNetwork removes a network; it is not an error if there is none.
-func (h *Hypervisor) DestroyNetwork(ctx context.Context, name string) error {
-	return h.destroyNetwork(ctx, name, "")
-}
-
-// destroyNetwork removes a network, if it has the UUID.
+// destroyNetwork removes a network, if it has the UUID; it is not an error if there is
+// no such network.
 func (h *Hypervisor) destroyNetwork(ctx context.Context, name, uuid string) error {
 	err := within(ctx, func() error {
 		n, err := h.lv.NetworkLookupByName(name)
@@ -146,21 +142,21 @@ func (h *Hypervisor) destroyNetwork(ctx context.Context, name, uuid string) erro
 	return nil
 }
 
-// Used is an address range that a computer already uses.
-type Used struct {
+// usedRange is an address range that a computer already uses.
+type usedRange struct {
 	Prefix netip.Prefix
 	By     string // "the address of eth0"
 }
 
-// Overlap finds the first range in use that shares addresses with p. A default
+// overlap finds the first range in use that shares addresses with p. A default
 // route, which covers all addresses, does not count.
-func Overlap(p netip.Prefix, used []Used) (Used, bool) {
+func overlap(p netip.Prefix, used []usedRange) (usedRange, bool) {
 	for _, u := range used {
 		if u.Prefix.Bits() > 0 && u.Prefix.Overlaps(p) {
 			return u, true
 		}
 	}
-	return Used{}, false
+	return usedRange{}, false
 }
 
 // checkFree fails if this network namespace uses a part of an address range.
@@ -169,14 +165,14 @@ func checkFree(p netip.Prefix) error {
 	if err != nil {
 		return err
 	}
-	if u, found := Overlap(p, used); found {
+	if u, found := overlap(p, used); found {
 		return fmt.Errorf("address range %s is in use by %s (%s): free it, or stop libvirtd so that a private one with a network namespace of its own is used", p, u.By, u.Prefix)
 	}
 	return nil
 }
 
 // usedRanges reads the IPv4 addresses and routes of this network namespace.
-func usedRanges() ([]Used, error) {
+func usedRanges() ([]usedRange, error) {
 	links, err := netlink.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("list network interfaces: %w", err)
@@ -189,10 +185,10 @@ func usedRanges() ([]Used, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
-	var used []Used
+	var used []usedRange
 	for _, a := range addrs {
 		if p, err := netip.ParsePrefix(a.IPNet.String()); err == nil {
-			used = append(used, Used{p.Masked(), "the address of " + names[a.LinkIndex]})
+			used = append(used, usedRange{p.Masked(), "the address of " + names[a.LinkIndex]})
 		}
 	}
 	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
@@ -204,7 +200,7 @@ func usedRanges() ([]Used, error) {
 			continue
 		}
 		if p, err := netip.ParsePrefix(r.Dst.String()); err == nil {
-			used = append(used, Used{p, strings.TrimSpace("a route through " + names[r.LinkIndex])})
+			used = append(used, usedRange{p, strings.TrimSpace("a route through " + names[r.LinkIndex])})
 		}
 	}
 	return used, nil

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 )
 
-// recordFile holds, in a lab's state directory, what Attach and Cleanup need.
+// recordFile holds, in a lab's state directory, what attach and Cleanup need.
 const recordFile = "hypervisor.json"
 
 // record names the machines and networks of a lab. It is written before they exist.
@@ -109,7 +109,7 @@ func Cleanup(ctx context.Context, stateDir string) error {
 		err = r.Process.kill(ctx)
 	case r.Socket != "" && answers(r.Socket):
 		var h *Hypervisor
-		if h, err = Attach(ctx, stateDir); err == nil {
+		if h, err = attach(ctx, stateDir); err == nil {
 			err = h.Close(ctx)
 		}
 	default:

@@ -23,8 +23,8 @@ import (
 	"libvirt.org/go/libvirtxml"
 )
 
-// SystemSocket is where the system's libvirtd listens.
-const SystemSocket = "/run/libvirt/libvirt-sock"
+// systemSocket is where the system's libvirtd listens.
+const systemSocket = "/run/libvirt/libvirt-sock"
 
 // Limits end operations that hang. A busy computer needs many times as long as an
 // idle one.
@@ -38,7 +38,7 @@ const (
 
 // Config says which libvirt a lab uses, and whether the lab outlives this process.
 type Config struct {
-	// StateDir holds the lab's private state and its record for Attach and
+	// StateDir holds the lab's private state and its record for attach and
 	// Cleanup. It is made if missing. Files of machines may be in it.
 	StateDir string
 	// Lab is the lab's name, for messages and the record.
@@ -48,7 +48,7 @@ type Config struct {
 	// CacheDir keeps what a private libvirtd found out about QEMU, which takes about
 	// 2 s. Optional; labs may share it.
 	CacheDir string
-	// Socket of the system's libvirtd, SystemSocket if empty.
+	// Socket of the system's libvirtd, systemSocket if empty.
 	Socket string
 	// Remote is a libvirtd on another computer, used instead of this computer's; nil
 	// if there is none. It outlives the Hypervisor.
@@ -94,7 +94,7 @@ func Connect(ctx context.Context, cfg Config) (*Hypervisor, error) {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
 	if cfg.Socket == "" {
-		cfg.Socket = SystemSocket
+		cfg.Socket = systemSocket
 	}
 	h := &Hypervisor{cfg: cfg, record: record{Lab: cfg.Lab}}
 	if cfg.Remote != nil {
@@ -124,10 +124,10 @@ func Connect(ctx context.Context, cfg Config) (*Hypervisor, error) {
 	return h, nil
 }
 
-// Attach connects to the libvirt of a detached lab by the record in its state
+// attach connects to the libvirt of a detached lab by the record in its state
 // directory. The error wraps os.ErrNotExist when there is none, and
 // os.ErrProcessDone when its private libvirtd is gone.
-func Attach(ctx context.Context, stateDir string) (*Hypervisor, error) {
+func attach(ctx context.Context, stateDir string) (*Hypervisor, error) {
 	stateDir, err := filepath.Abs(stateDir)
 	if err != nil {
 		return nil, fmt.Errorf("find state directory: %w", err)
@@ -315,7 +315,7 @@ func (h *Hypervisor) Close(ctx context.Context) error {
 	return removeRecord(h.cfg.StateDir)
 }
 
-// Detach disconnects from a detached lab, which continues. Attach finds it again.
+// Detach disconnects from a detached lab, which continues until Cleanup.
 func (h *Hypervisor) Detach() error {
 	if !h.cfg.Detached {
 		return errors.New("detach from libvirt: this lab's machines end with the driver")

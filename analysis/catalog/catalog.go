@@ -114,7 +114,7 @@ type Workload struct {
 	Work    Work     `json:"work"`
 	// Stop is the metric of the stopping rule; "" is the first headline metric.
 	Stop string `json:"stop,omitempty"`
-	// Figure is the part of figures' file names that stands for the workload.
+	// Figure is the workload's part of the file names of its figures.
 	Figure string `json:"figure"`
 	// Study are the numbers of the study's own figures of it, by scenario. Workloads
 	// with such a number come first.

@@ -19,7 +19,7 @@ type TurnPoint struct {
 // Crossover finds the turn point: the smallest n at which the line through a's
 // points is at or above the line through b's (or b's mean, if b was measured
 // at one n only). The interval holds every n at which the two lines' difference
-// cannot be told from 0 (Fieller 1954). Where both arms have blocks, they are
+// cannot be distinguished from 0 (Fieller 1954). Where both arms have blocks, they are
 // compared within each. An error says which points or blocks do not suffice.
 func Crossover(a, b Points, nmax float64, opt CostOptions) (TurnPoint, error) {
 	opt = opt.withDefaults()

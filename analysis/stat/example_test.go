@@ -176,7 +176,7 @@ func TestFasterHalf(t *testing.T) {
 	}
 }
 
-// Worked by hand: 1, 2, 3, 4, 100 has the faster half 1, 2, 3; Winsorised 1,
+// Worked by hand: 1, 2, 3, 4, 100 has the faster half 1, 2, 3; Winsorized 1,
 // 2, 3, 3, 3 with variance 0.8; standard error sqrt(0.8 * 5) / 3.
 func TestHalfWithError(t *testing.T) {
 	m, se := halfWithError([]float64{1, 2, 3, 4, 100})

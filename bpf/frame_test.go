@@ -218,8 +218,8 @@ func (f frame) reply() frame {
 	return f
 }
 
-// icmpError is the ICMP message of a type about a packet: as little of it as
-// RFC 792 asks for, or, in IPv6, all.
+// icmpError is the ICMP message of a type about a packet: it quotes as little of the
+// packet as RFC 792 requires, or, in IPv6, all of it.
 func icmpError(kind byte, about frame) []byte {
 	quoted := about.packet()
 	if !about.six {

@@ -116,7 +116,7 @@ func fakeExec(how string, s *bundle.Steps) bundle.Reply {
 			}
 			reply.Raw[do.Out] = fmt.Sprintf(`{"unix_nano": %.0f, "cpu_seconds": %s, "softirqs": {}, "tcp": {}, "cpu_waited_seconds": %g}`, at, cpu, waited)
 		case bundle.Exec:
-			if strings.HasPrefix(how, "clock-") { // long enough for a clock to be told wrong
+			if strings.HasPrefix(how, "clock-") { // long enough to detect a wrong clock
 				time.Sleep(20 * time.Millisecond)
 			}
 			reply.Raw[do.Out] = fakeResult(how)

@@ -235,7 +235,7 @@ func TestSealedFaultsAreRows(t *testing.T) {
 	} {
 		dir := newSealedDir(t)
 		_, err := sealedIn(t, t.Context(), dir, 2, &quiet{}, pretender(func(setup int) string {
-			if setup == 2 { // one that behaves, whichever it is
+			if setup == 2 { // a setup without faults
 				return "behaves"
 			}
 			return how

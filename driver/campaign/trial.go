@@ -175,13 +175,7 @@ func (r *runner) trial(ctx context.Context, t plan.Trial, setup datapath.Setup, 
 	}
 	metrics := append(v.metrics, a.metrics...)
 	metrics = append(metrics, proofMetrics(cell, proof, measured)...)
-	if setup.KnownInstructions != nil {
-		metrics = append(metrics, workload.Metric{Name: "known_added_instructions", Unit: "1", Value: *setup.KnownInstructions})
-	}
-	if !r.replay {
-		metrics = append(metrics, workload.Metric{Name: "overhead_seconds", Unit: "s",
-			Value: time.Since(start).Seconds() - workload.Measured(cell, metrics) - cell.Duration(plan.FactorWarmup).Seconds()})
-	}
+	metrics = append(metrics, r.ownMetrics(cell, setup, metrics, start)...)
 	if bad := notFinite(metrics); bad != "" {
 		return r.record(t, record.StatusFailed, bad, raw, nil)
 	}
@@ -189,6 +183,20 @@ func (r *runner) trial(ctx context.Context, t plan.Trial, setup datapath.Setup, 
 		r.others.add(cell.ID, v.use)
 	}
 	return r.record(t, status, v.void, raw, metrics)
+}
+
+// ownMetrics are the driver's own metrics of a trial that began at start: the known
+// cost of a control, and the seconds that were spent outside the workload.
+func (r *runner) ownMetrics(cell plan.Cell, setup datapath.Setup, measured []workload.Metric, start time.Time) []workload.Metric {
+	var out []workload.Metric
+	if setup.KnownInstructions != nil {
+		out = append(out, workload.Metric{Name: "known_added_instructions", Unit: "1", Value: *setup.KnownInstructions})
+	}
+	if !r.replay {
+		out = append(out, workload.Metric{Name: "overhead_seconds", Unit: "s",
+			Value: time.Since(start).Seconds() - workload.Measured(cell, measured) - cell.Duration(plan.FactorWarmup).Seconds()})
+	}
+	return out
 }
 
 // proveAndRun executes the proof of a bundle, and then its workload.

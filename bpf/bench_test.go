@@ -13,11 +13,11 @@ import (
 // BenchmarkVerdict runs each program over one frame, b.N times in one system
 // call of BPF_PROG_TEST_RUN, with the fabric's programs and the hash. ns/op is
 // that call's CPU time over N, finer than the whole nanoseconds that the kernel
-// reports. The frames have TTL 1, so that runs over the same one stay alike: what
-// is timed is the verdict without rewriting and redirect.
+// reports. The frames have TTL 1, so that every run of a frame is the same: it times
+// the verdict without rewriting and redirect.
 //
-//	data     a segment of a tracked connection, policy asked for every packet
-//	tracked  the same, policy asked for new connections only
+//	data     a segment of a tracked connection, policy checked for every packet
+//	tracked  the same, policy checked for new connections only
 //	open     a SYN: policy, and a conntrack entry written
 //	deny     a source without policy
 func BenchmarkVerdict(b *testing.B) {
@@ -51,14 +51,14 @@ func BenchmarkVerdict(b *testing.B) {
 	}
 }
 
-// place is which of N policies a frame meets.
-type place struct {
+// position is which of N policies a frame matches.
+type position struct {
 	name string
 	of   func(n int) int
 }
 
-func places() []place {
-	return []place{
+func positions() []position {
+	return []position{
 		{"first", func(int) int { return 0 }},
 		{"middle", func(n int) int { return n / 2 }},
 		{"last", func(n int) int { return n - 1 }},
@@ -67,7 +67,7 @@ func places() []place {
 }
 
 // BenchmarkStructure times the programs that guard one endpoint: every structure,
-// N, family, and place of the policy that decides. none is a source without any.
+// N, family, and position of the policy that decides. none is a source without policy.
 func BenchmarkStructure(b *testing.B) {
 	for _, o := range objects() {
 		for _, s := range append([]Structure{StructurePass}, o.structures...) {
@@ -96,7 +96,7 @@ func (o object) benchPlaces(b *testing.B, s Structure, six bool, n int) {
 	if s == StructurePass && o.name == "xdp" {
 		program = ProgXDPPass
 	}
-	for _, p := range places() {
+	for _, p := range positions() {
 		f, ret := frame{six: six, src: elsewhere}, o.drop
 		if p.of != nil {
 			f.src, ret = ps[p.of(n)].Source.Addr(), o.admit
@@ -111,7 +111,7 @@ func (o object) benchPlaces(b *testing.B, s Structure, six bool, n int) {
 	}
 }
 
-// BenchmarkAccounting times what counting by policy costs, over the hash.
+// BenchmarkAccounting times the counters of each policy, with the hash.
 func BenchmarkAccounting(b *testing.B) {
 	for _, o := range objects() {
 		for accounting, name := range []string{"off", "per-cpu", "atomic"} {
@@ -129,11 +129,11 @@ func BenchmarkAccounting(b *testing.B) {
 	}
 }
 
-// TestHashesAreFlat: a hash of 10 000 policies costs what one of a single policy
-// costs. Both are timed in turns, and the least CPU time of each is compared: noise
-// only ever adds. The bound leaves room for that, and a busy machine gets more rounds
-// to show each without noise. Runs of XDP are longer, because the kernel spends some
-// ms on each beside them.
+// TestHashesAreFlat: a hash of 10 000 policies costs as much as one with a single
+// policy. Both are timed in turns, and the test compares the least CPU time of each,
+// since noise can only add time. The limit allows for noise, and a busy machine gets
+// more rounds to measure each without noise. Runs of XDP are longer, because the
+// kernel adds some ms to each run.
 func TestHashesAreFlat(t *testing.T) {
 	for _, o := range objects() {
 		repeat, rounds := 2000, 100
@@ -162,15 +162,15 @@ func TestHashesAreFlat(t *testing.T) {
 // flat is the largest ratio that counts as no growth.
 const flat = 1.15
 
-// threadTime is what this thread has had of a CPU. Whoever else runs here does
-// not count, but for what they do to caches.
+// threadTime is the CPU time of this thread. Other programs do not add to it, except
+// by their effect on caches.
 func threadTime() (time.Duration, error) {
 	var ts unix.Timespec
 	err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts)
 	return time.Duration(ts.Nano()), err
 }
 
-// time is the CPU time that a program takes over one frame, repeated.
+// time is the CPU time of a program over one frame, repeated.
 func (r *rig) time(program string, data []byte, want uint32, repeat int) time.Duration {
 	r.t.Helper()
 	var ret uint32

@@ -10,14 +10,14 @@ import (
 	"golang.org/x/arch/x86/x86asm"
 )
 
-// machineCode disassembles what the kernel's compiler made of a program.
+// machineCode disassembles a program as the kernel's JIT compiler made it.
 type machineCode struct {
 	insts []x86asm.Inst
 	at    []int // offset of each in the code
 }
 
 // endbr64 is where a kernel with indirect branch tracking (CONFIG_X86_KERNEL_IBT)
-// may jump to. Package x86asm does not know the instruction; elsewhere it is a NOP.
+// may jump to. Package x86asm lacks the instruction; on other kernels it is a NOP.
 var endbr64 = []byte{0xf3, 0x0f, 0x1e, 0xfa}
 
 func (r *rig) machineCode(program string) machineCode {
@@ -66,8 +66,8 @@ func (m machineCode) loop(t testing.TB) []x86asm.Inst {
 }
 
 // TestControlInstructions counts the known cost in the machine code that the
-// kernel runs: an iteration's instructions, and those that are there more than
-// without the loop, each of which a packet meets once.
+// kernel runs: an iteration's instructions, and those that the loop adds once per
+// packet.
 func TestControlInstructions(t *testing.T) {
 	without := loadSpinning(t, 0).machineCode(ProgControl)
 	if l := without.loop(t); l != nil {

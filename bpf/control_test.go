@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// spins are those that experiments may ask for.
+// spins are the values of spin in experiments.
 var spins = []uint32{0, 100, 1000, 10000}
 
 func loadSpinning(t testing.TB, spin uint32) *rig {
@@ -13,15 +13,15 @@ func loadSpinning(t testing.TB, spin uint32) *rig {
 	return load(t, ControlObject(), map[string]any{VarSpin: spin})
 }
 
-// TestControlPasses: whatever it spins, the control passes, counts and touches
-// nothing.
+// TestControlPasses: with any spin, the control passes and counts packets, and does
+// not change them.
 func TestControlPasses(t *testing.T) {
 	for _, spin := range spins {
 		t.Run(fmt.Sprintf("spin=%d", spin), func(t *testing.T) {
 			r := loadSpinning(t, spin)
 			for _, c := range append(verdictCases(false), verdictCases(true)...) {
 				if untestable(c.frame) {
-					continue // a header cut short is none of a test run's frames
+					continue // a test run does not accept a frame with a cut header
 				}
 				out := r.want(ProgControl, c.frame, actOK, StatPassed)
 				checkUntouched(t, c.frame, out.frame)

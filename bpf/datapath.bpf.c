@@ -2,9 +2,9 @@
 //go:build ignore
 
 // The tc datapath: joins the endpoints of a node with each other and with the
-// network by redirects, and enforces policy on what enters an endpoint; no
-// bridge, no netfilter. And the same policy alone, for one endpoint that something
-// else joins. Linux 5.10 or later (bpf_redirect_peer, _neigh).
+// network by redirects, and enforces policy on packets to an endpoint; no bridge,
+// no netfilter. Also the same policy alone, for one endpoint that another fabric
+// joins. Linux 5.10 or later (bpf_redirect_peer, _neigh).
 #include <linux/bpf.h>
 
 #define CONTEXT struct __sk_buff
@@ -21,23 +21,23 @@
 #define FAMILY_INET 2   // AF_INET
 #define FAMILY_INET6 10 // AF_INET6
 
-// Policy is asked once per connection (1), or for every packet that is not a
+// Policy is checked once per connection (1), or for every packet that is not a
 // reply (0).
 const volatile __u8 enforce_new_only = 0;
-// Policy is asked before connections, and these only about what it does not admit
-// (1). CILIUM09, whose policy depends on the connection, does not heed it.
+// Policy is checked before connections, which are searched only for packets that it
+// does not admit (1). CILIUM09, whose policy depends on the connection, ignores it.
 const volatile __u8 policy_first = 0;
-// Deliver straight into the endpoint's namespace (1), or through the queue of
-// the node's end of its link (0).
+// Deliver directly into the endpoint's namespace (1), or through the queue of the
+// node's end of its link (0).
 const volatile __u8 use_peer = 0;
 
-// Of the programs that only guard: the endpoint's addresses as on the wire, and
-// whether it has policies at all.
+// For the programs that only guard: the endpoint's addresses as on the wire, and
+// whether it has policies.
 const volatile __be32 endpoint_ip = 0;
 const volatile struct addr6 endpoint_ip6 = {};
 const volatile __u8 enforce = 0;
 // Ports of the endpoint with structure CILIUM09: protocol << 16 | port as on the
-// wire. 0 ends them; none means any port.
+// wire. 0 ends the list; an empty list means any port.
 #define L4_PORTS 16
 const volatile __u32 l4_ports[L4_PORTS] = {};
 
@@ -96,8 +96,8 @@ static __always_inline __u32 identity_of(const struct packet *p, int six)
 	return id ? *id : IDENTITY_WORLD;
 }
 
-// source_of is the identity that a tunnel told of the source, or if told is 0,
-// which is a constant then, the one of its address.
+// source_of is the source's identity from a tunnel (told), or, if told is 0, which
+// is a constant then, the identity of its address.
 static __always_inline __u32 source_of(const struct packet *p, __u32 told, int six)
 {
 	return told ? told : identity_of(p, six);
@@ -110,7 +110,7 @@ static __always_inline int allowed_admits(const struct packet *p, __u64 bytes, _
 	return decided(bpf_map_lookup_elem(&allowed, &id), bytes);
 }
 
-// l4_admits scans the ports, as programs of 2017 did, with the ports compiled in.
+// l4_admits scans the ports, which are compiled in, as in the programs of 2017.
 static __always_inline int l4_admits(const struct packet *p)
 {
 	__u32 port = (__u32)p->proto << 16 | p->dport;
@@ -127,8 +127,8 @@ static __always_inline int l4_admits(const struct packet *p)
 	return 0;
 }
 
-// admits asks the policies. With CILIUM09 the source is asked about every time,
-// and ports only when a connection is opened.
+// admits checks the policies. With CILIUM09 it checks the source of every packet,
+// and the port only when a connection is opened.
 static __always_inline int admits(const struct packet *p, __u64 bytes, int opens, __u32 told, int six)
 {
 	switch (structure) {
@@ -151,8 +151,8 @@ static __always_inline enum frame read_linear(struct __sk_buff *skb, struct curs
 	return read_frame(skb, c, p);
 }
 
-// read_skb reads the frame's headers. Only where they go on in page fragments
-// it has them pulled together: that copies.
+// read_skb reads the frame's headers. Only if they continue in page fragments does
+// it pull them into the linear part, which copies.
 static __always_inline enum frame read_skb(struct __sk_buff *skb, struct cursor *c, struct packet *p)
 {
 	__u32 linear = skb->data_end - skb->data;
@@ -163,15 +163,15 @@ static __always_inline enum frame read_skb(struct __sk_buff *skb, struct cursor 
 		*p = (struct packet){};
 		f = read_linear(skb, c, p);
 	}
-	// The stack takes the outermost tag out of the frame before this hook.
+	// The stack removes the outermost tag from the frame before this hook.
 	if (skb->vlan_present)
 		p->tags++;
 	return f;
 }
 
-// checksum_after_hop is the IPv4 header checksum once the TTL is one less, by
+// checksum_after_hop is the IPv4 header checksum after the TTL was decremented, by
 // RFC 1624, equation 3. The TTL is the upper byte of its 16-bit word m, so
-// ~m + m' is ~0x0100 whatever else the word holds.
+// ~m + m' is ~0x0100 for any lower byte.
 static __always_inline __sum16 checksum_after_hop(__sum16 check)
 {
 	__u32 sum = (__u16)~check + bpf_htons(0xfeff);
@@ -203,14 +203,14 @@ static __always_inline int readdress(struct __sk_buff *skb, const __u8 *dst, con
 	return bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0);
 }
 
-// is_answer says whether a packet belongs to what its receiver began.
+// is_answer: whether a packet belongs to a connection that its receiver opened.
 static __always_inline int is_answer(struct __sk_buff *skb, struct cursor *c, const struct packet *p, int six)
 {
 	return p->icmp_error ? flow_quoted(skb, c, p, six) : !!flow_find(p, REVERSE, six);
 }
 
-// spared says whether a packet of a connection that a policy admitted needs none.
-// Cilium 0.9 looked it up all the same, and counted it.
+// spared: whether a packet of a connection that a policy admitted needs no check.
+// Cilium 0.9 checked it nevertheless, and counted it.
 static __always_inline int spared(const struct packet *p, __u64 bytes, __u32 told, int six)
 {
 	if (enforce_new_only && structure == STRUCTURE_CILIUM09)
@@ -218,8 +218,8 @@ static __always_inline int spared(const struct packet *p, __u64 bytes, __u32 tol
 	return enforce_new_only;
 }
 
-// admitted_unseen says whether a policy admits a packet, without a look at its
-// connection where the packet itself tells whether it opens one.
+// admitted_unseen: whether a policy admits a packet, without a search for its
+// connection if the packet itself shows whether it opens one.
 static __always_inline int admitted_unseen(const struct packet *p, __u64 bytes, __u32 told, int six)
 {
 	if (!admits(p, bytes, 0, told, six))
@@ -229,7 +229,7 @@ static __always_inline int admitted_unseen(const struct packet *p, __u64 bytes, 
 	return 1;
 }
 
-// judge decides whether a packet may enter an endpoint, and remembers its flow.
+// judge decides whether a packet may enter an endpoint, and records its flow.
 static __always_inline enum verdict judge(struct __sk_buff *skb, struct cursor *c, const struct packet *p, int enforced,
 					  __u32 told, int six)
 {
@@ -267,21 +267,21 @@ static __always_inline int leave(struct __sk_buff *skb, enum verdict v)
 	return v == DROPPED ? TC_ACT_SHOT : TC_ACT_OK;
 }
 
-// deliver hands a packet to its endpoint. To the eyes of the endpoint the node
-// is a router, so one whose time is up is left to the stack to answer.
+// deliver sends a packet to its endpoint. For the endpoint the node is a router, so
+// the stack gets a packet whose TTL has expired, to answer it.
 static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p, const struct endpoint *e, int six)
 {
 	if (p->ttl <= 1)
 		return TC_ACT_OK;
 	if (decrement_ttl(skb, p, six) || readdress(skb, e->mac, e->gw_mac))
 		return TC_ACT_SHOT;
-	// bpf_redirect_peer is for what comes in (veth; netkit, Linux 6.7). A packet
-	// on its way out of a netkit came in nowhere, and from there a redirect to the
-	// node's end of the next is as short.
+	// bpf_redirect_peer is for packets at ingress (veth; netkit, Linux 6.7). A packet
+	// on its way out of a netkit was not at ingress, and from there a redirect to the
+	// node's end of the next link is as short.
 	if (!use_peer || !skb->ingress_ifindex)
 		return bpf_redirect(e->ifindex, 0);
-	// Nobody looks at the new MAC on this way. Before Linux 6.15 a packet that
-	// came for another keeps that mark, and the endpoint would drop it.
+	// This path does not check the new MAC. Before Linux 6.15 a packet for another
+	// host keeps that mark (PACKET_OTHERHOST), and the endpoint would drop it.
 	if (skb->pkt_type != PACKET_HOST)
 		bpf_skb_change_type(skb, PACKET_HOST);
 	return bpf_redirect_peer(e->ifindex, 0);
@@ -293,10 +293,10 @@ static __always_inline int to_endpoint(struct __sk_buff *skb, struct cursor *c, 
 	int enforced = structure != STRUCTURE_PASS && e->flags & ENDPOINT_ENFORCE;
 	enum verdict v = PASSED;
 
-	// Endpoints are reached without tags; who sends some wants to get around.
+	// Packets to endpoints have no tags; a tag may be an attempt to evade policy.
 	if (p->tags)
 		return leave(skb, enforced ? DROPPED : PASSED);
-	// Neighbours and routers speak to the next one only: here, the stack.
+	// Messages between neighbors and routers go one hop only: here, to the stack.
 	if (six && p->discovery)
 		return leave(skb, PASSED);
 	if (structure != STRUCTURE_PASS)
@@ -305,7 +305,7 @@ static __always_inline int to_endpoint(struct __sk_buff *skb, struct cursor *c, 
 	return v == DROPPED ? TC_ACT_SHOT : deliver(skb, p, e, six);
 }
 
-// track_outgoing remembers what an endpoint starts, so that the answers pass.
+// track_outgoing records what an endpoint opens, so that the answers pass.
 static __always_inline void track_outgoing(const struct packet *p, int six)
 {
 	if (structure == STRUCTURE_PASS || !p->whole || p->icmp_error || (six && p->discovery))
@@ -314,7 +314,7 @@ static __always_inline void track_outgoing(const struct packet *p, int six)
 		flow_open(p, 0, six);
 }
 
-// is_link_local: multicast, or what no router passes on.
+// is_link_local: multicast, or addresses that no router forwards.
 static __always_inline int is_link_local(const struct addr6 *a)
 {
 	const __u8 *b = (const __u8 *)a;
@@ -340,8 +340,8 @@ static __always_inline void describe(struct bpf_fib_lookup *fib, const struct pa
 	fib->ipv4_dst = p->daddr;
 }
 
-// to_network routes a packet out of the node as the kernel's tables say, and
-// leaves to the stack what they do not say.
+// to_network routes a packet out of the node by the kernel's tables. The stack gets
+// the packets for which the tables have no complete answer.
 static __always_inline int to_network(struct __sk_buff *skb, const struct packet *p, int six)
 {
 	struct bpf_fib_lookup fib = {.ifindex = skb->ifindex};
@@ -368,7 +368,7 @@ static __always_inline struct endpoint *endpoint_of(const struct packet *p, int 
 	return six ? bpf_map_lookup_elem(&endpoints6, &p->daddr6) : bpf_map_lookup_elem(&endpoints, &p->daddr);
 }
 
-// unread is what becomes of a frame that says no destination.
+// unread is the verdict on a frame without a readable destination.
 static __always_inline int unread(struct __sk_buff *skb, enum frame f)
 {
 	return leave(skb, structure != STRUCTURE_PASS && f == FRAME_BROKEN ? DROPPED : PASSED);
@@ -384,8 +384,8 @@ static __always_inline int from_endpoint(struct __sk_buff *skb, struct cursor *c
 	return p->tags ? TC_ACT_OK : to_network(skb, p, six);
 }
 
-// tc_from_endpoint runs at the node's end of an endpoint's link, on what the
-// endpoint sends.
+// tc_from_endpoint runs at the node's end of an endpoint's link, on packets from
+// the endpoint.
 SEC("tc")
 int tc_from_endpoint(struct __sk_buff *skb)
 {
@@ -407,7 +407,7 @@ static __always_inline int from_netdev(struct __sk_buff *skb, struct cursor *c, 
 	return e ? to_endpoint(skb, c, p, e, 0, six) : leave(skb, PASSED);
 }
 
-// tc_from_netdev runs at the node's NIC, on what the network sends.
+// tc_from_netdev runs at the node's NIC, on packets from the network.
 SEC("tc")
 int tc_from_netdev(struct __sk_buff *skb)
 {
@@ -439,7 +439,7 @@ static __always_inline enum verdict guard(struct __sk_buff *skb, struct cursor *
 }
 
 // tc_to_endpoint runs at tc egress of the node's end of an endpoint's link, on
-// what is about to enter it. It leaves packets as they are.
+// packets to the endpoint. It does not change packets.
 SEC("tc")
 int tc_to_endpoint(struct __sk_buff *skb)
 {
@@ -457,8 +457,8 @@ int tc_to_endpoint(struct __sk_buff *skb)
 	return leave(skb, f == FRAME_BROKEN && enforce ? DROPPED : PASSED);
 }
 
-// tc_track runs at tc ingress of the same link, on what the endpoint sends. It
-// remembers what the endpoint starts, and counts nothing.
+// tc_track runs at tc ingress of the same link, on packets from the endpoint. It
+// records the connections that the endpoint opens, and counts nothing.
 SEC("tc")
 int tc_track(struct __sk_buff *skb)
 {

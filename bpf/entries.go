@@ -11,9 +11,9 @@ import (
 // endpointEnforce is the flag of an endpoint that has policies.
 const endpointEnforce = 1
 
-// IPKey is the key of MapEndpoints and MapIdentities, or of their like for IPv6,
+// IPKey is the key of MapEndpoints and MapIdentities, or of the same for IPv6,
 // and the value of VarEndpointIP or VarEndpointIP6: the 4 or 16 bytes of an
-// address as on the wire. It panics if there is none.
+// address as on the wire. It panics for the zero Addr.
 func IPKey(ip netip.Addr) []byte {
 	if !ip.IsValid() {
 		panic("bpf: key of no address")
@@ -52,8 +52,8 @@ func policyKey(peer []byte, port uint16, proto uint8) []byte {
 	return append(key, proto, ingress)
 }
 
-// PolicyValue is a value of MapPolicy in both objects, and of MapPolicy6. index is the policy's place
-// in MapHits and MapHitsShared.
+// PolicyValue is a value of MapPolicy in both objects, and of MapPolicy6. index is
+// the policy's index in MapHits and MapHitsShared.
 func PolicyValue(deny bool, index uint32) []byte {
 	value := make([]byte, 8)
 	if deny {
@@ -70,12 +70,12 @@ func TunnelLine(prefix netip.Prefix, node netip.Addr) string {
 	return fmt.Sprintf("%x %x", key, binary.LittleEndian.AppendUint32(nil, binary.BigEndian.Uint32(IPKey(node))))
 }
 
-// EndpointLine is an entry of MapEndpoints, or of MapEndpoints6, as text: key and value in hex, with
-// a space between and "{ifindex:LINK}" where whoever fills the map puts the
-// 4 little-endian bytes of that link's index. link is the node's end of the
-// endpoint's veth, mac the address of the endpoint's end, gwMAC that of the
-// node's. Either address may also be written "{mac:LINK}", to be put in
-// likewise; any text that is no 6-byte address is left as it is.
+// EndpointLine is an entry of MapEndpoints, or of MapEndpoints6, as text: key and
+// value in hex with a space between them. The one who fills the map replaces
+// "{ifindex:LINK}" with the 4 little-endian bytes of that link's index. link is the
+// node's end of the endpoint's veth, mac the address of the endpoint's end, gwMAC
+// that of the node's end. Either address may be "{mac:LINK}", to be replaced in the
+// same way; text that is not a 6-byte address is not changed.
 func EndpointLine(ip netip.Addr, link string, id uint32, mac, gwMAC string, enforce bool) string {
 	flags := 0
 	if enforce {

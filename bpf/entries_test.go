@@ -55,14 +55,14 @@ func TestEndpointLine(t *testing.T) {
 	}
 }
 
-// mapShape is what a map is like.
+// mapShape is the type and the sizes of a map.
 type mapShape struct {
 	kind       ebpf.MapType
 	key, value uint32
 	entries    uint32
 }
 
-// promise is what an object holds.
+// promise is the content of an object.
 type promise struct {
 	name     string
 	object   []byte
@@ -71,8 +71,8 @@ type promise struct {
 	vars     map[string]uint32 // sizes
 }
 
-// TestObjectsAreAsPromised holds the names and sizes that the renderer of
-// bundles and the guest helper rely on.
+// TestObjectsAreAsPromised checks the names and sizes on which the renderer of
+// bundles and the guest helper depend.
 func TestObjectsAreAsPromised(t *testing.T) {
 	array := func(value, entries uint32) mapShape { return mapShape{ebpf.Array, 4, value, entries} }
 	hash := func(key, value uint32) mapShape { return mapShape{ebpf.Hash, key, value, 65536} }

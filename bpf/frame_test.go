@@ -31,10 +31,10 @@ const (
 	protoDestination = 60
 )
 
-// frame describes an Ethernet frame with an IP packet. Zero fields get what an
-// ordinary TCP data segment from client to server has.
+// frame describes an Ethernet frame with an IP packet. The default of a field is
+// that of an ordinary TCP data segment from client to server.
 type frame struct {
-	six          bool // IPv6: addresses are turned into its like, and ICMP into ICMPv6
+	six          bool // IPv6: addresses become those of as6, and ICMP becomes ICMPv6
 	src, dst     netip.Addr
 	sport, dport uint16
 	proto        uint8
@@ -62,8 +62,8 @@ var (
 	clientGW  = net.HardwareAddr{2, 0x12, 11, 10, 0, 2}
 )
 
-// bytes builds the frame, with valid checksums of IPv4 only: none of the
-// programs looks at others.
+// bytes builds the frame, with valid checksums of IPv4 only: the programs do not
+// read others.
 func (f frame) bytes() []byte {
 	b := slices.Concat(clientGW, clientMAC)
 	for _, tag := range f.tags {
@@ -78,7 +78,7 @@ func (f frame) bytes() []byte {
 	return append(b, f.packet()...)
 }
 
-// as6 is the IPv6 address that stands for one of IPv4 here.
+// as6 is the IPv6 address that the tests use for an address of IPv4.
 func as6(a netip.Addr) netip.Addr {
 	if !a.Is4() {
 		return a
@@ -88,8 +88,8 @@ func as6(a netip.Addr) netip.Addr {
 	return netip.AddrFrom16(b)
 }
 
-// extension is an IPv6 extension header: its protocol, and what it holds but for
-// the protocol of the next one.
+// extension is an IPv6 extension header: its protocol, and its content without the
+// protocol of the next one.
 type extension struct {
 	proto uint8
 	rest  []byte
@@ -205,7 +205,7 @@ func (f frame) transport() []byte {
 	return make([]byte, 8)
 }
 
-// reply turns the frame's direction round, and an echo request into its answer.
+// reply is the frame in the other direction; an echo request becomes its answer.
 func (f frame) reply() frame {
 	f.fill()
 	f.src, f.dst, f.sport, f.dport = f.dst, f.src, f.dport, f.sport
@@ -218,8 +218,8 @@ func (f frame) reply() frame {
 	return f
 }
 
-// icmpError is the ICMP message of a type about a packet: as little of it as
-// RFC 792 asks for, or, in IPv6, all.
+// icmpError is the ICMP message of a type about a packet: it quotes as little of the
+// packet as RFC 792 requires, or, in IPv6, all of it.
 func icmpError(kind byte, about frame) []byte {
 	quoted := about.packet()
 	if !about.six {
@@ -238,8 +238,7 @@ func ethernet(proto uint16, payload []byte, tags ...uint16) []byte {
 	return append(binary.BigEndian.AppendUint16(b, proto), payload...)
 }
 
-// checksum is the Internet checksum (RFC 1071): 0 over data that holds a right
-// one.
+// checksum is the Internet checksum (RFC 1071): 0 over data with a valid checksum.
 func checksum(b []byte) uint16 {
 	var sum uint32
 	for i := 0; i+1 < len(b); i += 2 {

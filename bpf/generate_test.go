@@ -9,7 +9,7 @@ import (
 )
 
 // TestGeneratedFilesAreCurrent compiles the programs in two copies of this
-// module under different paths, and compares with what is committed. It needs
+// module under different paths, and compares them with the committed files. It needs
 // clang-19, llvm-strip-19 and libbpf's headers. After a change of the programs
 // run `go generate ./bpf`.
 func TestGeneratedFilesAreCurrent(t *testing.T) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
 //go:build ignore
 
-// The generator: run by BPF_PROG_TEST_RUN in its live-frames mode, it sends
+// The packet generator: BPF_PROG_TEST_RUN runs it in live-frames mode, and it sends
 // each frame out of a link. Linux 5.18 or later.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
@@ -17,8 +17,8 @@ const volatile __u32 link_index = 0;  // where to
 
 __u64 generated = 0; // frames, on the one CPU that runs the program
 
-// generate writes the frame anew each time: the kernel recycles the page of one
-// that was consumed, with whatever its path has made of it.
+// generate writes the whole frame each time: the kernel recycles the page of a
+// consumed frame, with the changes made on its path.
 SEC("xdp")
 int generate(struct xdp_md *ctx)
 {

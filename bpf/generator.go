@@ -12,9 +12,9 @@ const ProgGenerate = "generate"
 const (
 	// VarHead (80 bytes) is the frame to send.
 	VarHead = "head"
-	// VarLinkIndex (4 bytes, little endian) is the link to send it from.
+	// VarLinkIndex (4 bytes, little endian) is the index of the link that sends it.
 	VarLinkIndex = "link_index"
-	// VarGenerated (8 bytes) counts the frames while the program is loaded.
+	// VarGenerated (8 bytes) counts the frames since the program was loaded.
 	VarGenerated = "generated"
 )
 

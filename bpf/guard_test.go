@@ -17,8 +17,8 @@ func guarded(t *testing.T, six bool, vars map[string]any) *rig {
 	return r
 }
 
-// tracked runs a frame through the program at the other side of the link, which
-// counts nothing and changes nothing.
+// tracked runs a frame through the program for the other direction of the link, which
+// neither counts nor changes packets.
 func (r *rig) tracked(f []byte) {
 	r.t.Helper()
 	out := r.run(ProgTrack, f, 0)
@@ -27,8 +27,8 @@ func (r *rig) tracked(f []byte) {
 	}
 }
 
-// TestGuardKnowsAnswers: what answers the endpoint's own connection needs no
-// policy; nothing else changes by what the endpoint sends.
+// TestGuardKnowsAnswers: answers to the endpoint's own connection need no policy;
+// what the endpoint sends changes no other verdict.
 func TestGuardKnowsAnswers(t *testing.T) {
 	for _, six := range []bool{false, true} {
 		for _, first := range []frame{{flags: tcpSYN}, {proto: protoUDP}, {proto: protoICMP}} {
@@ -56,8 +56,8 @@ func TestGuardKnowsAnswers(t *testing.T) {
 	}
 }
 
-// TestAnswersOfTheGuardedOpenNothing: what the endpoint answers belongs to the
-// connection that is there.
+// TestAnswersOfTheGuardedOpenNothing: the endpoint's answers belong to the existing
+// connection.
 func TestAnswersOfTheGuardedOpenNothing(t *testing.T) {
 	for _, six := range []bool{false, true} {
 		r := guarded(t, six, nil)
@@ -80,7 +80,7 @@ func unreachable(six bool) byte {
 	return 3
 }
 
-// TestGuardWithoutPolicy: enforce = 0 passes everything, and calls none of it
+// TestGuardWithoutPolicy: enforce = 0 passes every packet, and does not count it as
 // accepted.
 func TestGuardWithoutPolicy(t *testing.T) {
 	for _, six := range []bool{false, true} {
@@ -92,8 +92,8 @@ func TestGuardWithoutPolicy(t *testing.T) {
 	}
 }
 
-// TestPassStructure: without any structure every tc program passes or delivers,
-// enters nothing into conntrack, and calls nothing accepted.
+// TestPassStructure: with StructurePass every tc program passes or delivers packets,
+// records no connection, and counts no packet as accepted.
 func TestPassStructure(t *testing.T) {
 	r := load(t, DatapathObject(), map[string]any{VarStructure: uint8(StructurePass), VarEnforce: uint8(1), VarEndpointIP: [4]byte(IPKey(server)), VarEndpointIP6: [16]byte(IPKey(server6))}, smallConntrack)
 	r.serverEndpoint(true)
@@ -110,8 +110,8 @@ func TestPassStructure(t *testing.T) {
 	wantEntries(t, r, 0)
 }
 
-// TestICMPv6Error is TestICMPError for IPv6, with extension headers in front of
-// the message and in what it quotes.
+// TestICMPv6Error is TestICMPError for IPv6, with extension headers before the
+// message and in its quotation.
 func TestICMPv6Error(t *testing.T) {
 	sent := frame{six: true}.reply() // what the server answers the client
 	dest, whole := options6(protoDestination, 1), fragment6(0, true)

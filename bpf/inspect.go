@@ -11,26 +11,26 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// Demand is what somebody else's object has to have so that it can stand in for
-// one of ours.
+// Demand is what a user's object must have to replace an object of this package.
 type Demand struct {
-	Program string // that is attached
-	XDP     bool   // to XDP, else to tc
-	// Tables are maps laid out as ours of that name, with room for so many entries.
+	Program string // name of the program to attach
+	XDP     bool   // whether it is attached to XDP, else to tc
+	// Tables are maps with the layout of this package's map of the same name, and the
+	// number of entries that they must have room for.
 	Tables map[string]uint32
 }
 
-// Fault is what an object lacks, and which part of the Demand that is about.
+// Fault is one unmet part of a Demand.
 type Fault struct {
 	About string // FaultObject, FaultProgram or FaultType
-	What  string // what is wrong and what would be right
+	What  string // what is wrong and what is required
 }
 
-// What a Fault can be about.
+// Values of Fault.About.
 const (
 	FaultObject  = "object"  // the file, or its maps
-	FaultProgram = "program" // its name
-	FaultType    = "type"    // of the program, which does not go where it is attached
+	FaultProgram = "program" // the name of the program
+	FaultType    = "type"    // the type of the program, which cannot be attached to the hook
 )
 
 const (
@@ -40,8 +40,8 @@ const (
 	statsHeader = `#include "stats.h" of bpf/headers`
 )
 
-// Inspect says what an object lacks, by its file alone: whether a kernel takes it
-// is for the kernel to say.
+// Inspect lists the faults of an object, by its file alone. Only a kernel can decide
+// whether it loads.
 func Inspect(object []byte, d Demand) []Fault {
 	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(object))
 	if err != nil {
@@ -67,7 +67,8 @@ func Inspect(object []byte, d Demand) []Fault {
 	return out
 }
 
-// program says whether the program is there and goes where it is attached.
+// program lists the faults of the program: it is missing, or cannot be attached to
+// the hook.
 func program(spec *ebpf.CollectionSpec, d Demand) []Fault {
 	p := spec.Programs[d.Program]
 	if p == nil {
@@ -77,7 +78,7 @@ func program(spec *ebpf.CollectionSpec, d Demand) []Fault {
 	if d.XDP {
 		want, section = ebpf.XDP, "xdp"
 	}
-	// Those for entries of devmaps and cpumaps are XDP, and no link takes them.
+	// Programs for entries of devmaps and cpumaps are XDP, too, but no link takes them.
 	elsewhere := p.AttachType == ebpf.AttachXDPDevMap || p.AttachType == ebpf.AttachXDPCPUMap
 	if p.Type == want && !elsewhere {
 		return nil
@@ -86,7 +87,7 @@ func program(spec *ebpf.CollectionSpec, d Demand) []Fault {
 		d.Program, p.SectionName, p.Type, want, section)}}
 }
 
-// statsFault says why a map does not tell verdicts as stats.h has them.
+// statsFault says how a map differs from MapStats in stats.h, "" if it does not.
 func statsFault(m *ebpf.MapSpec, names []string) string {
 	const want = "want a per-CPU array of {packets, bytes}, 8 bytes each, with accepted and dropped at 0 and 1: " + statsHeader
 	switch {
@@ -102,7 +103,8 @@ func statsFault(m *ebpf.MapSpec, names []string) string {
 	return ""
 }
 
-// tableFault says why a map cannot be filled as ours of that name is.
+// tableFault says why a map cannot be filled like this package's map of that name, ""
+// if it can.
 func tableFault(spec *ebpf.CollectionSpec, name string, d Demand) string {
 	ours, err := ownMap(name, d.XDP)
 	if err != nil {
@@ -121,7 +123,7 @@ func tableFault(spec *ebpf.CollectionSpec, name string, d Demand) string {
 	return ""
 }
 
-// ownMap is how a map of ours is laid out.
+// ownMap is the layout of a map of this package.
 func ownMap(name string, xdp bool) (*ebpf.MapSpec, error) {
 	object := DatapathObject()
 	if xdp {
@@ -137,13 +139,13 @@ func ownMap(name string, xdp bool) (*ebpf.MapSpec, error) {
 	return spec.Maps[name], nil
 }
 
-// named are the maps that the source names; the compiler's own begin with a dot.
+// named are the maps of the source; names of the compiler's maps begin with a dot.
 func named(spec *ebpf.CollectionSpec) []string {
 	names := slices.Sorted(maps.Keys(spec.Maps))
 	return slices.DeleteFunc(names, func(name string) bool { return strings.HasPrefix(name, ".") })
 }
 
-// only lists what there is instead.
+// only lists the names that exist instead.
 func only(names []string) string {
 	if len(names) == 0 {
 		return "and none at all"

@@ -34,7 +34,7 @@ const (
 	ownStats = "#include \"stats.h\"\n"
 )
 
-// aMap is a map of one's own as C text.
+// aMap is a user's map as C text.
 func aMap(name, kind, key, value, entries string) string {
 	return "struct { __uint(type, " + kind + "); __uint(max_entries, " + entries + "); " + key + "; " + value + "; __uint(map_flags, 1); } " + name + " SEC(\".maps\");\n"
 }
@@ -43,7 +43,7 @@ func statsOf(kind, value, entries string) string {
 	return strings.Replace(aMap("stats", kind, "__type(key, __u32)", "__uint(value_size, "+value+")", entries), " __uint(map_flags, 1);", "", 1)
 }
 
-// TestInspectFindsWhatAnObjectLacks: by the file alone, before any kernel sees it.
+// TestInspectFindsWhatAnObjectLacks: by the file alone, without a kernel.
 func TestInspectFindsWhatAnObjectLacks(t *testing.T) {
 	whole := compile(t, ownHead+ownStats+ownProgram)
 	uncounted := compile(t, ownHead+ownProgram)
@@ -89,7 +89,7 @@ func TestInspectFindsWhatAnObjectLacks(t *testing.T) {
 	}
 }
 
-// TestInspectRefusesPrograms that are no BPF: this test's own file is an ELF.
+// TestInspectRefusesPrograms: the file of this test is an ELF, but not BPF.
 func TestInspectRefusesPrograms(t *testing.T) {
 	own, err := os.ReadFile("/proc/self/exe")
 	if err != nil {

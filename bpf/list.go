@@ -6,12 +6,12 @@ import (
 	"slices"
 )
 
-// ListBlock is how many rules share one value of MapListMatch and MapListMatch6:
-// those need that many elements less than MapList.
+// ListBlock is the number of rules in one value of MapListMatch and MapListMatch6,
+// which therefore have fewer elements than MapList by this factor.
 const ListBlock = 16
 
-// MaxListRules is how many rules of a list are looked at: MAX_CHUNKS x
-// CHUNK_BLOCKS blocks (headers/list.h).
+// MaxListRules is the largest number of rules that a program reads of a list:
+// MAX_CHUNKS x CHUNK_BLOCKS blocks (headers/list.h).
 const MaxListRules = 64 * 64 * ListBlock
 
 const (
@@ -19,23 +19,23 @@ const (
 	ruleDeny = 2
 )
 
-// list writes the rules of each family: first what they match, in blocks, then
-// what they say, by which they begin to exist.
+// list writes the rules of each family: first what they match, in blocks, then their
+// actions, which put them in force.
 func (w *writer) list(ps []Policy) []Fill {
 	for _, v6 := range []bool{false, true} {
 		match, rules := MapListMatch, MapList
 		if v6 {
 			match, rules = MapListMatch6, MapList6
 		}
-		var block, said [][]byte
+		var block, actions [][]byte
 		for i, p := range ps {
 			if p.Source.Addr().Is4() == v6 {
 				continue
 			}
-			block, said = append(block, listMatch(p)), append(said, listRule(p, i))
+			block, actions = append(block, listMatch(p)), append(actions, listRule(p, i))
 		}
 		w.blocks(match, block)
-		for i, rule := range said {
+		for i, rule := range actions {
 			w.put(rules, listKey(i), rule)
 		}
 	}
@@ -54,8 +54,8 @@ func (w *writer) blocks(name string, matches [][]byte) {
 
 func listKey(i int) []byte { return binary.LittleEndian.AppendUint32(nil, uint32(i)) }
 
-// listMatch is a value, and the mask of its bits that matter: of the source, the
-// port and the protocol, and a zero byte. IPv6 has those of the source first.
+// listMatch is a value and the mask of the bits to compare: of source, port,
+// protocol and a zero byte. In IPv6, value and mask of the source come first.
 func listMatch(p Policy) []byte {
 	source, sourceMask := p.Source.Masked().Addr().AsSlice(), maskOf(p.Source)
 	l4 := append(binary.BigEndian.AppendUint16(nil, p.Port), p.Proto, 0)
@@ -80,6 +80,7 @@ func maskOf(p netip.Prefix) []byte {
 	return out
 }
 
+// listRule is an element of MapList: flags and the index of the policy.
 func listRule(p Policy, index int) []byte {
 	flags := uint32(ruleUsed)
 	if p.Deny {

@@ -23,8 +23,8 @@ import (
 // gateway is every endpoint's next hop. No link has the address.
 var gateway = netip.MustParseAddr("198.18.0.1")
 
-// newNode loads the tc object as a node with no endpoints yet. Nothing passes
-// through its stack's forwarding unless a test switches it on.
+// newNode loads the tc object as a node without endpoints. Its stack does not forward
+// packets unless a test enables that.
 func newNode(t testing.TB, w when, peer uint8) *rig {
 	t.Helper()
 	r := loadTC(t, w, peer)
@@ -33,8 +33,8 @@ func newNode(t testing.TB, w when, peer uint8) *rig {
 }
 
 // addEndpoint makes a namespace whose eth0 is joined to the node by a veth
-// with the program at the node's end, and enters it into the map. It answers
-// for its gateway's address by a static neighbour.
+// with the program at the node's end, and adds it to the map. A static neighbor
+// entry stands for its gateway.
 func (r *rig) addEndpoint(name string, ip netip.Addr, enforce bool) *namespace {
 	r.t.Helper()
 	ns := newNamespace(r.t)
@@ -78,8 +78,8 @@ func upLink(name string) (netlink.Link, error) {
 	return l, netlink.LinkSetUp(l)
 }
 
-// waitCarrier waits until a link transmits: the kernel notices only a moment
-// after the other end is up, and drops what is sent before.
+// waitCarrier waits until a link transmits: the kernel notices only after some time
+// that the other end is up, and drops packets that are sent before.
 func waitCarrier(name string) error {
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		l, err := netlink.LinkByName(name)
@@ -165,7 +165,7 @@ func checkConnects(t *testing.T, ns *namespace, from netip.Addr, to netip.AddrPo
 	}
 }
 
-// checkSilent wants no answer at all: a refusal is not what a drop looks like.
+// checkSilent requires that no answer comes: a refusal would not be a drop.
 func checkSilent(t *testing.T, ns *namespace, from netip.Addr, to netip.AddrPort) {
 	t.Helper()
 	c, err := dial(ns, from, to, 300*time.Millisecond)
@@ -208,7 +208,7 @@ func (r *rig) transmitted(name string) uint64 {
 	return n
 }
 
-// addSource gives an endpoint another address to speak from.
+// addSource gives an endpoint another source address.
 func addSource(t *testing.T, ns *namespace, ip netip.Addr) {
 	t.Helper()
 	err := ns.do(func() error {
@@ -231,8 +231,8 @@ func eachSwitch(t *testing.T, f func(t *testing.T, w when, peer uint8)) {
 	}
 }
 
-// TestTCPOnOneNode: a client and a server on a node whose stack forwards
-// nothing.
+// TestTCPOnOneNode: a client and a server on a node whose stack does not forward
+// packets.
 func TestTCPOnOneNode(t *testing.T) {
 	eachSwitch(t, func(t *testing.T, w when, peer uint8) {
 		n := newNode(t, w, peer)
@@ -259,8 +259,8 @@ func TestTCPOnOneNode(t *testing.T) {
 	})
 }
 
-// TestTCPBetweenNodes: the same between two nodes. Their stacks would forward,
-// and must have nothing to do.
+// TestTCPBetweenNodes: the same between two nodes. Their stacks may forward packets,
+// and must not have to.
 func TestTCPBetweenNodes(t *testing.T) {
 	eachSwitch(t, func(t *testing.T, w when, peer uint8) {
 		a, b := newNode(t, w, peer), newNode(t, w, peer)
@@ -290,8 +290,8 @@ func TestTCPBetweenNodes(t *testing.T) {
 	})
 }
 
-// joinNodes gives two nodes a network, with no neighbour known in advance, and
-// routes to each other's endpoints.
+// joinNodes gives two nodes a network, without neighbor entries, and routes to each
+// other's endpoints.
 func joinNodes(a, b *rig) {
 	a.must(func() error { _, err := a.joinVeth("data0", "data0", b.ns); return err })
 	for i, n := range []*rig{a, b} {
@@ -314,7 +314,7 @@ func (r *rig) joinNetwork(i int) error {
 	)
 }
 
-// network is a node with a client, joined to another, and the links of it.
+// network is a node with a client, joined to another node, and its links.
 func network(t *testing.T) (n *rig, veth, nic netlink.Link) {
 	n = newNode(t, when{}, 0)
 	n.addEndpoint("client", client, false)
@@ -324,8 +324,8 @@ func network(t *testing.T) (n *rig, veth, nic netlink.Link) {
 	return n, veth, nic
 }
 
-// TestRoutedFrame: what leaves for the network is rewritten as the kernel's
-// tables say if they know the neighbour, and otherwise but for the MACs.
+// TestRoutedFrame: a packet to the network is rewritten by the kernel's tables if
+// they have the neighbor, and otherwise except for the MACs.
 func TestRoutedFrame(t *testing.T) {
 	n, veth, nic := network(t)
 	f := frame{flags: tcpSYN, dst: netip.MustParseAddr("198.18.12.20")}.bytes()
@@ -333,14 +333,14 @@ func TestRoutedFrame(t *testing.T) {
 	checkForwarded(t, f, out.frame, clientGW, clientMAC)
 	wantEntries(t, n, 1)
 
-	known := n.learnNeighbour(nic)
+	known := n.learnNeighbor(nic)
 	out = n.wantFrom(veth, f, actRedirect)
 	checkForwarded(t, f, out.frame, known, nic.Attrs().HardwareAddr)
 	wantEntries(t, n, 1)
 }
 
-// learnNeighbour enters the next hop's MAC.
-func (r *rig) learnNeighbour(nic netlink.Link) net.HardwareAddr {
+// learnNeighbor adds the next hop's MAC to the kernel's tables.
+func (r *rig) learnNeighbor(nic netlink.Link) net.HardwareAddr {
 	r.t.Helper()
 	mac := net.HardwareAddr{2, 0, 0, 0, 9, 9}
 	r.must(func() error {
@@ -349,10 +349,10 @@ func (r *rig) learnNeighbour(nic netlink.Link) net.HardwareAddr {
 	return mac
 }
 
-// TestLeftToTheStack: what the tables do not route, or not like this.
+// TestLeftToTheStack: packets that the tables do not route, or do not route directly.
 func TestLeftToTheStack(t *testing.T) {
 	n, veth, nic := network(t)
-	n.learnNeighbour(nic)
+	n.learnNeighbor(nic)
 	remote := netip.MustParseAddr("198.18.12.20")
 	left := func(f frame) {
 		t.Helper()
@@ -360,7 +360,7 @@ func TestLeftToTheStack(t *testing.T) {
 	}
 	left(frame{dst: elsewhere})                          // no route
 	left(frame{dst: netip.MustParseAddr("198.18.1.11")}) // the node's own
-	left(frame{dst: remote, ttl: 1})                     // time is up
+	left(frame{dst: remote, ttl: 1})                     // its TTL expires
 	left(frame{dst: remote, tags: []uint16{etherVLAN}})  // in a VLAN
 	left(frame{dst: remote, l4: make([]byte, 1600)})     // larger than the MTU
 	n.wantFrom(veth, frame{dst: remote}.bytes(), actRedirect)

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
 //go:build ignore
 
-// The tc datapath with a tunnel between nodes, beside all of datapath.bpf.c: the
-// sender's node sets the tunnel key of each packet itself, and the network
-// identifier in it is the source's identity, which the receiver's node takes from
-// there instead of from the address. IPv4. Linux 5.10 or later.
+// The tc datapath with a tunnel between nodes, in addition to datapath.bpf.c: the
+// sender's node sets the tunnel key of each packet itself. The network identifier in
+// it is the source's identity, which the receiver's node reads instead of looking up
+// the address. IPv4. Linux 5.10 or later.
 #include "datapath.bpf.c"
 
-// The VXLAN device, which takes its keys from packets.
+// The VXLAN device, which takes its tunnel keys from packets.
 const volatile __u32 tunnel_ifindex = 0;
-// Outer packets carry a UDP checksum (1), or zero in its place (0).
+// Outer packets have a UDP checksum (1), or a zero checksum (0).
 const volatile __u8 tunnel_checksum = 1;
 
 #define TUNNEL_TTL 64
-// Both helpers know the structure up to here since Linux 5.10 and before.
+// Both helpers accept the structure up to here in Linux 5.10 and before.
 #define TUNNEL_KEY_SIZE offsetof(struct bpf_tunnel_key, local_ipv4)
 
 struct tunnel_prefix {
@@ -21,7 +21,7 @@ struct tunnel_prefix {
 	__be32 addr;
 };
 
-// The node behind which a prefix is, its address in the CPU's order of bytes.
+// The node that has a prefix: its address in the byte order of the CPU.
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(max_entries, 1024);
@@ -31,7 +31,7 @@ struct {
 } tunnels SEC(".maps");
 
 // to_tunnel sends a packet to the node that has its destination. The inner frame
-// stays as the endpoint made it: a tunnel is no hop.
+// does not change: a tunnel is not a hop.
 static __always_inline int to_tunnel(struct __sk_buff *skb, const struct packet *p)
 {
 	struct tunnel_prefix at = {.prefixlen = 32, .addr = p->daddr};
@@ -73,9 +73,9 @@ int tc_from_endpoint_tunnel(struct __sk_buff *skb)
 	return unread(skb, f);
 }
 
-// tc_from_tunnel runs at tc ingress of the VXLAN device, on what other nodes send.
-// The inner frame is addressed to the sender's node; what is left to the stack
-// here must not look as if it had come for another.
+// tc_from_tunnel runs at tc ingress of the VXLAN device, on packets of other nodes.
+// The inner frame is addressed to the sender's node; a packet for the stack here
+// must not be marked as one for another host.
 SEC("tc")
 int tc_from_tunnel(struct __sk_buff *skb)
 {

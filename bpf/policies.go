@@ -11,29 +11,29 @@ import (
 
 // Policy is one policy of an endpoint.
 type Policy struct {
-	Source netip.Prefix // one address is a prefix of its full length; of length 0: any of that family
+	Source netip.Prefix // one address is a prefix of full length; length 0 is any source of the family
 	Port   uint16       // destination port, 0 any
 	Proto  uint8        // IANA's protocol number, 0 any
 	Deny   bool
 }
 
-// Fill is what one map is given.
+// Fill is a change of one map.
 type Fill struct {
 	Map   string
-	Lines string // a line "KEYHEX VALUEHEX" for each entry
-	// Entries is how many the map must then hold; of an array, how many that are
-	// not zero.
+	Lines string // one line "KEYHEX VALUEHEX" per entry
+	// Entries is the number of entries of the map afterwards; of an array, the number
+	// of elements that are not zero.
 	Entries int
-	Delete  bool // the keys are taken out, the values mean nothing
+	Delete  bool // removes the keys; the values are not used
 }
 
-// FirstIdentity is the identity of the first policy's source; the sources of the
-// others follow, as Cilium allocates identities above its reserved ones.
+// FirstIdentity is the identity of the first policy's source; those of the other
+// sources follow, as Cilium allocates identities above its reserved ones.
 const FirstIdentity uint32 = 256
 
-// TCFills writes policies as entries of DatapathObject's maps, those of IPv4 and
-// those of IPv6. An error says what the structure cannot express. Maps are to be
-// filled in this order, so that policies begin to count when they are whole.
+// TCFills writes policies of IPv4 and IPv6 as entries of DatapathObject's maps. An
+// error says what the structure cannot express. The maps must be filled in this
+// order, so that no policy is in force before it is complete.
 func TCFills(s Structure, ps []Policy) ([]Fill, error) {
 	w := writer{structure: s}
 	switch s {
@@ -46,7 +46,7 @@ func TCFills(s Structure, ps []Policy) ([]Fill, error) {
 	}
 }
 
-// XDPFills writes policies as entries of XDPObject's maps, as TCFills does.
+// XDPFills is TCFills for XDPObject's maps.
 func XDPFills(s Structure, ps []Policy) ([]Fill, error) {
 	w := writer{structure: s}
 	switch s {
@@ -70,7 +70,7 @@ func ofFamily(p netip.Prefix, v4, v6 string) string {
 	return v6
 }
 
-// table is what one map is given.
+// table is the entries of one map.
 type table struct {
 	name   string
 	keys   []string
@@ -91,7 +91,7 @@ func (t *table) fill() Fill {
 	return f
 }
 
-// isArray says that a map's elements are always there, and free if they are zero.
+// isArray reports whether all elements of a map always exist; unused ones are zero.
 func isArray(name string) bool {
 	return slices.Contains([]string{MapList, MapList6, MapListMatch, MapListMatch6}, name)
 }
@@ -103,6 +103,7 @@ type writer struct {
 	identities map[netip.Addr]uint32
 }
 
+// table is the table of a name, made if it is new.
 func (w *writer) table(name string) *table {
 	for _, t := range w.tables {
 		if t.name == name {
@@ -114,7 +115,7 @@ func (w *writer) table(name string) *table {
 	return t
 }
 
-// put adds an entry. ok is false if there is one of that key.
+// put adds an entry. ok is false if the key exists.
 func (w *writer) put(name string, key, value []byte) (ok bool) {
 	t, k := w.table(name), hex.EncodeToString(key)
 	if _, taken := t.values[k]; taken {
@@ -150,8 +151,8 @@ func (w *writer) each(ps []Policy, write func(i int, p Policy) (ok bool, err err
 	return w.fills(), nil
 }
 
-// expressible refuses what only a list can: one of port and protocol, but any of
-// the other. Protocols without ports have port 0.
+// expressible refuses policies that only a list can express: with a port of any
+// protocol, or a protocol with any port. Protocols without ports have port 0.
 func expressible(p Policy) error {
 	const tcp, udp = 6, 17
 	switch {
@@ -165,10 +166,10 @@ func expressible(p Policy) error {
 	return nil
 }
 
-// isAny says that a policy is about every source of a family.
+// isAny reports whether a policy matches every source of a family.
 func isAny(p netip.Prefix) bool { return p.Bits() == 0 }
 
-// whole is the address of a policy's source, which must be one or any.
+// whole is the address of a policy's source, which must be a single address or any.
 func whole(p netip.Prefix) (netip.Addr, error) {
 	if !p.IsSingleIP() && !isAny(p) {
 		return netip.Addr{}, fmt.Errorf("a hash finds whole addresses, not the prefix %s", p)
@@ -176,7 +177,7 @@ func whole(p netip.Prefix) (netip.Addr, error) {
 	return p.Masked().Addr(), nil
 }
 
-// identity is that of a policy's source. A new one is entered.
+// identity is the identity of a policy's source. A new one is added.
 func (w *writer) identity(p netip.Prefix) (id uint32, known bool, err error) {
 	addr, err := whole(p)
 	if err != nil || isAny(p) {
@@ -194,8 +195,8 @@ func (w *writer) identity(p netip.Prefix) (id uint32, known bool, err error) {
 	return id, false, nil
 }
 
-// Identities are those that TCFills gives the sources of policies, none with a
-// structure that asks for addresses.
+// Identities are the identities that TCFills gives to the sources of policies; nil
+// for a structure that matches addresses.
 func Identities(s Structure, ps []Policy) (map[netip.Addr]uint32, error) {
 	w := writer{structure: s}
 	if s != StructureHash && s != StructureCilium09 {
@@ -217,8 +218,7 @@ func (w *writer) byIdentity(i int, p Policy) (bool, error) {
 	return w.put(MapPolicy, PolicyKey(id, p.Port, p.Proto), PolicyValue(p.Deny, uint32(i))), nil
 }
 
-// allowed writes an identity once, whatever ports its policies name: those are in
-// VarL4Ports.
+// allowed writes each identity once: the ports of its policies are in VarL4Ports.
 func (w *writer) allowed(i int, p Policy) (bool, error) {
 	if p.Deny {
 		return false, fmt.Errorf("the policy of 2017 could only admit, not deny %s", p.Source)
@@ -247,8 +247,8 @@ func (w *writer) byPrefix(i int, p Policy) (bool, error) {
 	return w.put(ofFamily(p.Source, MapTrie, MapTrie6), trieKey(p), value), nil
 }
 
-// trieFixed are the bits of a trie's key before the address: port, protocol and
-// a byte of padding, which always count.
+// trieFixed is the number of bits of a trie's key before the address, which are
+// always compared: port, protocol and a byte of padding.
 const trieFixed = 32
 
 func trieKey(p Policy) []byte {
@@ -258,11 +258,11 @@ func trieKey(p Policy) []byte {
 	return append(key, p.Source.Masked().Addr().AsSlice()...)
 }
 
-// MaxL4Ports is how many ports StructureCilium09 holds.
+// MaxL4Ports is the number of ports that StructureCilium09 has room for.
 const MaxL4Ports = 16
 
-// L4Ports is the value of VarL4Ports: the ports that policies name, whoever they
-// name them for. An error says that there are too many.
+// L4Ports is the value of VarL4Ports: the ports of all policies, for any source. It
+// refuses more than MaxL4Ports.
 func L4Ports(ps []Policy) ([]byte, error) {
 	out := make([]byte, 4*MaxL4Ports)
 	seen := map[uint32]bool{}
@@ -284,7 +284,7 @@ func L4Ports(ps []Policy) ([]byte, error) {
 	return out, nil
 }
 
-// Kinds of policies, of which VarWildcards has a bit each.
+// Kinds of policies: the bits of VarWildcards.
 const (
 	kindExact   = 1 // a source on a port
 	kindAnyPort = 2 // a source on any port
@@ -292,8 +292,8 @@ const (
 	kindAny     = 8 // any source on any port
 )
 
-// Wildcards is the value of VarWildcards for policies: which kinds there are. It
-// must be given those as well that are to be added while the program runs.
+// Wildcards is the value of VarWildcards for policies, which must include those
+// that are added while the program runs.
 func Wildcards(ps ...Policy) byte {
 	var kinds byte
 	for _, p := range ps {
@@ -312,10 +312,10 @@ func Wildcards(ps ...Policy) byte {
 	return kinds
 }
 
-// TCUpdate adds one policy to those that TCFills wrote, and removes it again,
-// while packets are judged: each step begins or ends with the one write that
-// makes the policy count. The list takes it at its end. Entries are those of the
-// whole map afterwards.
+// TCUpdate adds one policy to those that TCFills wrote, and removes it again, while
+// the program handles packets: the last write of add puts the policy in force, and
+// the first write of remove ends that. A list takes it at its end. Entries are those
+// of the whole map afterwards.
 func TCUpdate(s Structure, ps []Policy, extra Policy) (add, remove []Fill, err error) {
 	return update(TCFills, s, ps, extra)
 }
@@ -325,8 +325,8 @@ func XDPUpdate(s Structure, ps []Policy, extra Policy) (add, remove []Fill, err 
 	return update(XDPFills, s, ps, extra)
 }
 
-// update compares the entries with and without the policy. Tables are added to
-// in the order in which they are filled, and taken from in the reverse one.
+// update compares the entries with and without the policy. It adds to tables in the
+// order in which they are filled, and removes in the reverse order.
 func update(fills func(Structure, []Policy) ([]Fill, error), s Structure, ps []Policy, extra Policy) (add, remove []Fill, err error) {
 	before, err := fills(s, ps)
 	if err != nil {
@@ -353,7 +353,7 @@ func update(fills func(Structure, []Policy) ([]Fill, error), s Structure, ps []P
 	return add, remove, nil
 }
 
-// samePorts refuses a policy whose port is not among the endpoint's: those are
+// samePorts refuses a policy whose port is not among the endpoint's ports, which are
 // part of the program.
 func samePorts(ps []Policy, extra Policy) error {
 	for _, p := range ps {
@@ -367,8 +367,8 @@ func samePorts(ps []Policy, extra Policy) error {
 	return fmt.Errorf("the policy of 2017 has its ports in the program, and port %d is not among them", extra.Port)
 }
 
-// difference is what makes one content of a map of the other, and back. Both
-// change the same keys: some that are new, or one block of a list.
+// difference is the changes from one content of a map to another, and back. Both
+// change the same keys: new ones, or one block of a list.
 func difference(before, after Fill) (to, back Fill) {
 	old := map[string]string{}
 	for line := range strings.Lines(before.Lines) {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// object is one of the two that keep policies, guarding the server.
+// object is one of the two objects with policies, as a guard of the server.
 type object struct {
 	name       string
 	structures []Structure
@@ -51,7 +51,7 @@ func (o object) filled(t *testing.T, s Structure, ps []Policy, vars map[string]a
 	return r
 }
 
-// judges wants a frame admitted or dropped, of a connection that nobody knows.
+// judges expects a frame of a new connection to be admitted or dropped.
 func (o object) judges(r *rig, f frame, admitted bool) {
 	r.t.Helper()
 	if r.coll.Maps[MapConntrack] != nil {
@@ -64,7 +64,7 @@ func (o object) judges(r *rig, f frame, admitted bool) {
 	}
 }
 
-// sources of a family: four that nobody else uses.
+// sources of a family: four that no other policy has.
 func someone(i int, six bool) netip.Addr {
 	a := netip.AddrFrom4([4]byte{198, 19, 50, byte(i)})
 	if six {
@@ -75,8 +75,8 @@ func someone(i int, six bool) netip.Addr {
 
 func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
-// TestEachKindOfPolicy: N policies that admit, of sources and ports or of
-// sources; each is found, whatever its place, and nothing else.
+// TestEachKindOfPolicy: N policies that admit, of sources and ports or of sources;
+// each is found at every position, and no other packet is admitted.
 func TestEachKindOfPolicy(t *testing.T) {
 	const n = 40 // more than two blocks of a list
 	eachObject(t, func(t *testing.T, o object, s Structure, six bool) {
@@ -103,8 +103,8 @@ func TestEachKindOfPolicy(t *testing.T) {
 	})
 }
 
-// TestDenyLists: what is named is denied, everything else admitted; what cannot
-// be read is dropped all the same.
+// TestDenyLists: packets that match are denied, all others admitted; packets that
+// cannot be read are dropped nevertheless.
 func TestDenyLists(t *testing.T) {
 	const n = 40
 	eachObject(t, func(t *testing.T, o object, s Structure, six bool) {
@@ -128,8 +128,8 @@ func TestDenyLists(t *testing.T) {
 	})
 }
 
-// TestPrefixes: in a trie the longest prefix decides, wherever it stands and
-// whether it is about the port or about any; in a list the first.
+// TestPrefixes: in a trie the longest prefix decides, at any position and with one
+// port or any port; in a list the first that matches.
 func TestPrefixes(t *testing.T) {
 	for _, o := range objects() {
 		for _, s := range []Structure{StructureLinear, StructureLPM} {
@@ -154,7 +154,7 @@ func (o object) prefixes(t *testing.T, s Structure, six bool) {
 		{Source: around(1), Deny: false},                 // 64 and 65, any port
 		{Source: around(0), Deny: true},                  // 64
 		tcp(around(0), false),                            // 64 on the port
-		tcp(netip.PrefixFrom(around(0).Addr(), 0), true), // everyone on the port
+		tcp(netip.PrefixFrom(around(0).Addr(), 0), true), // any source on the port
 	}, nil)
 	longest := s == StructureLPM
 	for i, admitted := range map[int]bool{63: false, 64: true, 65: true, 66: !longest, 67: !longest, 68: true, 79: true, 80: false} {
@@ -165,8 +165,8 @@ func (o object) prefixes(t *testing.T, s Structure, six bool) {
 	o.judges(r, frame{six: six, src: someone(66, six), dport: 9}, false)
 }
 
-// TestUpdate: one policy more and one less, step by step. No step changes what
-// others meet, and the maps hold what is said.
+// TestUpdate: adds a policy and removes it, step by step. No step changes verdicts on
+// other packets, and the maps have the stated number of entries.
 func TestUpdate(t *testing.T) {
 	for _, n := range []int{1, 15, 16, 17} { // around the end of a block
 		eachObject(t, func(t *testing.T, o object, s Structure, six bool) {
@@ -199,7 +199,7 @@ func TestUpdate(t *testing.T) {
 				o.judges(r, frame{six: six, src: someone(n+1, six)}, false)
 				o.judges(r, frame{six: six, src: someone(n, six)}, admitted)
 			}
-			for range 2 { // it leaves things as they were
+			for range 2 { // the first round must leave the maps unchanged
 				for i, f := range add {
 					step(f, i == len(add)-1)
 				}
@@ -211,8 +211,8 @@ func TestUpdate(t *testing.T) {
 	}
 }
 
-// TestTornRule: a rule of a list that is half written, in any way, changes
-// nothing for others and admits nobody.
+// TestTornRule: a rule of a list that is partly written, in any way, does not change
+// verdicts on other packets and admits none.
 func TestTornRule(t *testing.T) {
 	for _, o := range objects() {
 		for _, six := range []bool{false, true} {
@@ -241,8 +241,8 @@ func TestTornRule(t *testing.T) {
 	}
 }
 
-// TestAccounting: what meets a policy is counted at its index, once, in the map
-// that is asked for.
+// TestAccounting: a packet that matches a policy is counted at its index, once, in
+// the chosen map.
 func TestAccounting(t *testing.T) {
 	eachObject(t, func(t *testing.T, o object, s Structure, six bool) {
 		const n = 5
@@ -303,7 +303,7 @@ func (r *rig) hits(index uint32) (perCPU, shared stat) {
 // TestCilium09: sources by identity, ports for all of them, and those only when
 // a connection is opened.
 func TestCilium09(t *testing.T) {
-	for _, w := range enforceWhen() { // of which the last changes nothing
+	for _, w := range enforceWhen() { // the last one has no effect here
 		for _, six := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/v6=%v", w.name, six), func(t *testing.T) { cilium09(t, w, six) })
 		}
@@ -320,7 +320,7 @@ func cilium09(t *testing.T, w when, six bool) {
 		t.Fatal(err)
 	}
 	r.holds(fills, TCTables(StructureCilium09, six))
-	for _, src := range []netip.Addr{a, b} { // every port is everybody's
+	for _, src := range []netip.Addr{a, b} { // every port is open to every source
 		o.judges(r, frame{six: six, src: src}, true)
 		o.judges(r, frame{six: six, src: src, dport: 12865}, true)
 		o.judges(r, frame{six: six, src: src, proto: protoUDP, dport: 53}, true)
@@ -347,11 +347,11 @@ func cilium09(t *testing.T, w when, six bool) {
 	}
 }
 
-// TestAbsentKinds: a kind of policies that is said not to exist is not looked for.
+// TestAbsentKinds: a kind that is not in VarWildcards is not searched.
 func TestAbsentKinds(t *testing.T) {
 	eachObject(t, func(t *testing.T, o object, s Structure, six bool) {
 		if s == StructureLinear || s == StructureCilium09 {
-			return // they look at everything they hold
+			return // they search all entries
 		}
 		exact := Policy{Source: host(someone(1, six)), Port: 5001, Proto: protoTCP}
 		anyPort := Policy{Source: host(someone(2, six))}
@@ -382,7 +382,7 @@ func TestWildcards(t *testing.T) {
 	}
 }
 
-// TestLines holds what a helper is given.
+// TestLines checks the lines that the guest helper gets.
 func TestLines(t *testing.T) {
 	one, net6 := netip.MustParsePrefix("198.18.11.10/32"), netip.MustParsePrefix("2001:2::ff/124")
 	ps := []Policy{{Source: one, Port: 5001, Proto: 6}, {Source: one, Deny: true}, {Source: net6, Port: 53, Proto: 17}}
@@ -462,8 +462,8 @@ func TestWhatCannotBeSaid(t *testing.T) {
 	}
 }
 
-// TestListOfAnything: any port of a protocol, a port of any protocol: only a list
-// can say that.
+// TestListOfAnything: any port of a protocol, a port of any protocol: only a list can
+// express them.
 func TestListOfAnything(t *testing.T) {
 	for _, o := range objects() {
 		for _, six := range []bool{false, true} {

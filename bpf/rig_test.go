@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What the programs return.
+// Return codes of the programs.
 const (
 	actOK       = 0
 	actShot     = 2
@@ -26,10 +26,10 @@ const (
 	xdpPass     = 2
 )
 
-// serverLink is the index of no link: a redirect is decided without looking.
+// serverLink is not the index of a link: a test run does not execute a redirect.
 const serverLink = 4242
 
-// namespace is a network namespace that lives on a thread of its own.
+// namespace is a network namespace with its own thread.
 type namespace struct{ work chan func() }
 
 func newNamespace(t testing.TB) *namespace {
@@ -61,8 +61,8 @@ func newNamespace(t testing.TB) *namespace {
 	return ns
 }
 
-// quiet keeps the links of this thread's namespace from speaking IPv6 of their
-// own accord, which would be counted.
+// quiet keeps the links of this thread's namespace from sending IPv6 by themselves,
+// which would be counted.
 func quiet() error {
 	for _, which := range []string{"all", "default"} {
 		err := os.WriteFile("/proc/sys/net/ipv6/conf/"+which+"/disable_ipv6", []byte("1"), 0o644)
@@ -85,7 +85,7 @@ type rig struct {
 	t         testing.TB
 	ns        *namespace
 	coll      *ebpf.Collection
-	structure Structure // what policies go into
+	structure Structure // that holds the policies
 	six       bool      // the family of rules
 }
 
@@ -131,7 +131,7 @@ func load(t testing.TB, object []byte, vars map[string]any, shape ...func(*ebpf.
 	return &rig{t: t, ns: ns, coll: coll, structure: structure}
 }
 
-// when is when a tc program asks the policy.
+// when is the time at which a tc program checks the policy.
 type when struct {
 	name                 string
 	newOnly, policyFirst uint8
@@ -146,7 +146,7 @@ func (w when) with(vars map[string]any) map[string]any {
 	return vars
 }
 
-// eachWhen runs a subtest for each time at which policy may be asked.
+// eachWhen runs a subtest for each time at which a policy may be checked.
 func eachWhen(t *testing.T, test func(t *testing.T, w when)) {
 	for _, w := range enforceWhen() {
 		t.Run(w.name, func(t *testing.T) { test(t, w) })
@@ -180,7 +180,7 @@ func (r *rig) remove(m string, key []byte) {
 	}
 }
 
-// endpoint enters an endpoint through the very line that a bundle carries.
+// endpoint adds an endpoint by the line that a bundle contains.
 func (r *rig) endpoint(ip netip.Addr, ifindex int, mac, gwMAC string, enforce bool) {
 	r.t.Helper()
 	line := EndpointLine(ip, "veth0", 1, mac, gwMAC, enforce)
@@ -193,7 +193,7 @@ func (r *rig) endpoint(ip netip.Addr, ifindex int, mac, gwMAC string, enforce bo
 	r.put(m, unhex(r.t, key), unhex(r.t, value))
 }
 
-// serverEndpoint enters the server, with both addresses.
+// serverEndpoint adds the server, with both addresses.
 func (r *rig) serverEndpoint(enforce bool) {
 	r.t.Helper()
 	for _, ip := range []netip.Addr{server, server6} {
@@ -254,7 +254,7 @@ type skb struct {
 // outcome is what a program did with one frame.
 type outcome struct {
 	ret   uint32
-	stat  int    // index of the only count that moved
+	stat  int    // index of the only count that changed
 	frame []byte // as the program left it
 }
 

@@ -24,8 +24,8 @@ func (s Structure) name() string {
 	return []string{"pass", "linear", "hash", "lpm", "cilium09"}[s]
 }
 
-// apply fills maps as the helper in a guest does: in batches where the kernel
-// can, else one by one.
+// apply fills maps as the guest helper does: in batches if the kernel supports them,
+// else one by one.
 func (r *rig) apply(fills []Fill) {
 	r.t.Helper()
 	for _, f := range fills {
@@ -39,7 +39,7 @@ func (r *rig) apply(fills []Fill) {
 		}
 		k, v := packedBytes(keys, int(m.KeySize())), packedBytes(values, int(m.ValueSize()))
 		_, err := m.BatchUpdate(k, v, nil)
-		if errors.Is(err, ebpf.ErrNotSupported) { // tries before 5.13
+		if errors.Is(err, ebpf.ErrNotSupported) { // tries before Linux 5.13
 			err = putEach(m, keys, values)
 		}
 		if err != nil {
@@ -79,7 +79,7 @@ func packedBytes(items reflect.Value, size int) any {
 	return out.Interface()
 }
 
-// held counts what a map holds, as the helper does: of an array, the values that
+// held counts the entries of a map as the helper does: of an array, the values that
 // are not zero.
 func (r *rig) held(name string) int {
 	r.t.Helper()
@@ -99,7 +99,7 @@ func (r *rig) held(name string) int {
 	return n
 }
 
-// manyPolicies are n policies about others than the client, who is in the last.
+// manyPolicies are n policies, of which only the last one matches the client.
 func manyPolicies(n int, v6 bool) []Policy {
 	ps := make([]Policy, n)
 	for i := range ps {
@@ -117,8 +117,8 @@ func manyPolicies(n int, v6 bool) []Policy {
 	return ps
 }
 
-// TestManyPolicies: every structure loads, takes 10 000 policies, holds them, and
-// finds the last.
+// TestManyPolicies: every structure loads, accepts 10 000 policies, and finds the
+// last one.
 func TestManyPolicies(t *testing.T) {
 	const n = 10000
 	for _, v6 := range []bool{false, true} {
@@ -161,7 +161,7 @@ func TestManyPolicies(t *testing.T) {
 	}
 }
 
-// holds checks what maps hold against what fills promise.
+// holds checks the number of entries of maps against Fill.Entries.
 func (r *rig) holds(fills []Fill, tables []string) {
 	r.t.Helper()
 	var names []string
@@ -176,7 +176,7 @@ func (r *rig) holds(fills []Fill, tables []string) {
 	}
 }
 
-// guardVars are what programs need to know of the server and its policies.
+// guardVars are the variables about the server and its policies.
 func guardVars(s Structure, ps []Policy, more map[string]any) map[string]any {
 	vars := map[string]any{
 		VarStructure: uint8(s), VarEnforce: uint8(1), VarWildcards: Wildcards(ps...),
@@ -189,7 +189,7 @@ func guardVars(s Structure, ps []Policy, more map[string]any) map[string]any {
 	return vars
 }
 
-// roomForHits is no variable, but how many policies are counted.
+// roomForHits is not a variable, but the number of policies that are counted.
 const roomForHits = "room for hits"
 
 func room(more map[string]any) func(*ebpf.CollectionSpec) {

@@ -20,16 +20,16 @@ const (
 	strangerID uint32 = 257
 )
 
-// verdict is what a case expects of every program that enforces.
+// verdict is the expected verdict of every program that enforces.
 type verdict int
 
 const (
 	admit verdict = iota
 	drop
-	pass // none of the policy's business
+	pass // not subject to policy
 )
 
-// rule is a policy in the words of both objects. The zero source is any.
+// rule is a policy for both objects. The zero source is any.
 type rule struct {
 	src   netip.Addr
 	port  uint16
@@ -109,7 +109,7 @@ func verdictCases(six bool) []verdictCase {
 	return append(common, verdictCases4()...)
 }
 
-// verdictCases4 are about what only IPv4 has.
+// verdictCases4 are for IPv4 only.
 func verdictCases4() []verdictCase {
 	tcp := frame{}
 	return slices.Concat([]verdictCase{
@@ -131,7 +131,7 @@ func verdictCases4() []verdictCase {
 	}, cut("TCP after options", frame{options: make([]byte, 40)}.bytes(), 20))
 }
 
-// verdictCases6 are about what only IPv6 has.
+// verdictCases6 are for IPv6 only.
 func verdictCases6() []verdictCase {
 	with := func(x ...extension) frame { return frame{six: true, extensions: x} }
 	other := func(x ...extension) frame { return frame{six: true, extensions: x, dport: 5002} }
@@ -177,7 +177,7 @@ func verdictCases6() []verdictCase {
 		cut("unknown protocol after extension headers", frame{six: true, extensions: []extension{dest}, proto: 50, l4: []byte{}}.bytes(), 0))
 }
 
-// otherFamily is a packet of the other family to nobody here.
+// otherFamily is a packet of the other family to an unknown address.
 func otherFamily(six bool, tags ...uint16) frame {
 	return frame{six: !six, dst: elsewhere, tags: tags}
 }
@@ -190,9 +190,9 @@ func patched(f frame, offset int, value byte) []byte {
 }
 
 // cut ends a frame at every byte from the end of Ethernet to the last of its
-// headers, of which the one for the transport has a size: all are dropped,
-// though the policy admits anything. The policy admits the whole frame, which
-// shows that the cut is what matters, unless it is dropped for its tags.
+// headers, of which the one for the transport has a size: all are dropped, although
+// the policy admits any packet. The policy admits the uncut frame, which shows that
+// the cut is the reason, unless it is dropped for its tags.
 func cut(name string, whole []byte, transport int) []verdictCase {
 	var out []verdictCase
 	for n := etherSize; n < len(whole); n++ {
@@ -204,7 +204,7 @@ func cut(name string, whole []byte, transport int) []verdictCase {
 	return out
 }
 
-// setRules makes rules the only ones of a rig, whatever it keeps them in.
+// setRules replaces the rules of a rig, in its structure.
 func (r *rig) setRules(rules []rule) {
 	r.t.Helper()
 	fills, tables := XDPFills, XDPTables
@@ -221,8 +221,8 @@ func (r *rig) setRules(rules []rule) {
 	r.apply(fs)
 }
 
-// policiesOf says rules in the words of the package. A list gets them in the
-// order in which a hash asks for them.
+// policiesOf are rules as policies of the package. A list gets them in the order in
+// which a hash searches them.
 func policiesOf(rules []rule, s Structure, six bool) []Policy {
 	var ps []Policy
 	for _, x := range rules {
@@ -322,7 +322,7 @@ func TestVerdictsOfTC(t *testing.T) {
 func verdictsOfTC(t *testing.T, r *rig, w when, program string) {
 	eachFamily(t, r, func(t *testing.T, r *rig, c verdictCase) {
 		if untestable(c.frame) {
-			return // TestVerdictsOnTheWire has it
+			return // TestVerdictsOnTheWire tests it
 		}
 		r.forget()
 		switch c.want {
@@ -331,7 +331,7 @@ func verdictsOfTC(t *testing.T, r *rig, w when, program string) {
 			checkForwarded(t, c.frame, out.frame, serverMAC, serverGW)
 			want := 1
 			if w.policyFirst == 1 && midTCP(c.frame) {
-				want = 0 // it says itself that it opens nothing
+				want = 0 // by its flags it does not open a connection
 			}
 			wantEntries(t, r, want)
 		case drop:
@@ -345,7 +345,7 @@ func verdictsOfTC(t *testing.T, r *rig, w when, program string) {
 	})
 }
 
-// midTCP says whether an admitted frame is of TCP and not the first of a connection.
+// midTCP reports whether an admitted frame is of TCP and not the first of a connection.
 func midTCP(f []byte) bool {
 	ip := f[etherSize:]
 	if ip[0]>>4 == 4 {
@@ -365,8 +365,8 @@ func midTCP(f []byte) bool {
 	return next == protoTCP && rest[13]&tcpSYN == 0
 }
 
-// TestVerdictsOfGuard: the program that redirects nothing decides alike, and
-// leaves every packet as it was.
+// TestVerdictsOfGuard: the program that does not redirect gives the same verdicts,
+// and does not change packets.
 func TestVerdictsOfGuard(t *testing.T) {
 	wants := map[verdict]outcome{admit: {ret: actOK, stat: int(StatAccepted)}, drop: {ret: actShot, stat: int(StatDropped)}, pass: {ret: actOK, stat: int(StatPassed)}}
 	for _, s := range xdpStructures() {
@@ -386,7 +386,7 @@ func TestVerdictsOfGuard(t *testing.T) {
 	}
 }
 
-// forget empties the connections.
+// forget removes all connections.
 func (r *rig) forget() {
 	r.t.Helper()
 	r.clear(MapConntrack)
@@ -407,8 +407,8 @@ func checkUntouched(t *testing.T, sent, got []byte) {
 	}
 }
 
-// checkForwarded checks that a frame came out as a router sends it on: new
-// MACs, TTL one less, a right checksum, all else as before.
+// checkForwarded checks that a frame was changed as a router does: new MACs, TTL one
+// less, a valid checksum, all else as before.
 func checkForwarded(t *testing.T, sent, got []byte, dst, src net.HardwareAddr) {
 	t.Helper()
 	want := bytes.Clone(sent)
@@ -427,7 +427,7 @@ func checkForwarded(t *testing.T, sent, got []byte, dst, src net.HardwareAddr) {
 	}
 }
 
-// start is as much of a frame as a message needs.
+// start is the part of a frame that a message shows.
 func start(f []byte) []byte { return f[:min(len(f), 100)] }
 
 // TestChecksumOfEveryTTL sends packets of all TTLs and many checksums.
@@ -443,8 +443,8 @@ func TestChecksumOfEveryTTL(t *testing.T) {
 	}
 }
 
-// TestTimeIsUp: whether a policy admits it is decided first; then the stack
-// answers for it.
+// TestTimeIsUp: the policy decides first on a packet whose TTL expires; then the stack
+// answers it.
 func TestTimeIsUp(t *testing.T) {
 	r := loadTC(t, when{}, 0)
 	r.serverEndpoint(true)
@@ -460,7 +460,7 @@ func TestTimeIsUp(t *testing.T) {
 	r.want(ProgFromEndpoint, frame{ttl: 1, dst: elsewhere}.bytes(), actOK, StatPassed)
 }
 
-// TestEndpointWithoutPolicy: everything is delivered that can be, and nothing
+// TestEndpointWithoutPolicy: every packet that can be delivered is delivered, and none
 // counts as accepted.
 func TestEndpointWithoutPolicy(t *testing.T) {
 	r := loadTC(t, when{}, 0)
@@ -489,7 +489,7 @@ func TestEndpointWithoutPolicy(t *testing.T) {
 	}
 }
 
-// TestWorldIdentity: a source without identity is the world's.
+// TestWorldIdentity: a source without identity has IdentityWorld.
 func TestWorldIdentity(t *testing.T) {
 	r := loadTC(t, when{}, 0)
 	r.serverEndpoint(true)
@@ -498,8 +498,8 @@ func TestWorldIdentity(t *testing.T) {
 	r.want(ProgFromNetdev, frame{src: stranger}.bytes(), actShot, StatDropped)
 }
 
-// TestReply: what answers an endpoint's own connection needs no policy, be the
-// other end on this node or not; an opening packet is never an answer.
+// TestReply: answers to an endpoint's own connection need no policy, whether the other
+// end is on this node or not; an opening packet is never an answer.
 func TestReply(t *testing.T) {
 	for _, c := range []struct {
 		name, out, back string
@@ -533,7 +533,7 @@ func TestReply(t *testing.T) {
 				other.dport, other.proto, other.l4 = 40001, protoTCP, nil
 				r.want(c.back, other.bytes(), actShot, StatDropped)
 				if c.first.proto == protoICMP {
-					back.l4 = nil // a request of the other end's own
+					back.l4 = nil // a request of the other end
 					r.want(c.back, back.bytes(), actShot, StatDropped)
 				}
 				if c.first.proto == 0 {
@@ -545,8 +545,8 @@ func TestReply(t *testing.T) {
 	}
 }
 
-// TestPing: an endpoint that asks for an echo gets it, and is not opened to the
-// questions of whom it asked.
+// TestPing: an endpoint that requests an echo gets the answer, but the other end's
+// requests to it are not admitted.
 func TestPing(t *testing.T) {
 	for _, c := range []struct {
 		six                    bool
@@ -574,7 +574,7 @@ func TestPing(t *testing.T) {
 }
 
 // TestAnswersOpenNothing: an endpoint's answers are found under the tuple of
-// the connection they belong to, and make no entry that would admit its peer.
+// their connection, and add no entry that would admit its peer.
 func TestAnswersOpenNothing(t *testing.T) {
 	eachWhen(t, func(t *testing.T, w when) {
 		r := loadTC(t, w, 0)
@@ -595,7 +595,7 @@ func TestAnswersOpenNothing(t *testing.T) {
 	})
 }
 
-// TestPolicyRemoved: what happens to a connection when its policy goes.
+// TestPolicyRemoved: the verdicts on a connection after its policy was removed.
 func TestPolicyRemoved(t *testing.T) {
 	eachWhen(t, func(t *testing.T, w when) {
 		r := loadTC(t, w, 0)
@@ -615,8 +615,8 @@ func TestPolicyRemoved(t *testing.T) {
 	})
 }
 
-// TestPolicyAdded: a connection from before there was any policy must be
-// admitted by one when there is, whenever policy is asked.
+// TestPolicyAdded: once there is a policy, a connection from before must be admitted
+// by it, at whatever time policies are checked.
 func TestPolicyAdded(t *testing.T) {
 	eachWhen(t, func(t *testing.T, w when) {
 		r := loadTC(t, w, 0)
@@ -635,8 +635,8 @@ func TestPolicyAdded(t *testing.T) {
 	})
 }
 
-// TestICMPError: an error about a tracked packet of the endpoint passes; one
-// about anything else needs a policy, and none opens a flow.
+// TestICMPError: an error about a tracked packet of the endpoint passes; an error about
+// another packet needs a policy, and no error opens a flow.
 func TestICMPError(t *testing.T) {
 	sent := frame{}.reply() // what the server sent to the client
 	for _, c := range []struct {
@@ -671,9 +671,9 @@ func TestICMPError(t *testing.T) {
 	}
 }
 
-// errorAbout sends an ICMP error before there is the connection that it may be
-// about, once the client has opened it, and with a policy that admits ICMP. goes is
-// the return code of what is admitted.
+// errorAbout sends an ICMP error before its connection exists, after the client has
+// opened it, and with a policy that admits ICMP. goes is the return code of admitted
+// packets.
 func errorAbout(r *rig, program string, goes uint32, f frame, want verdict) {
 	r.t.Helper()
 	r.want(program, f.bytes(), actShot, StatDropped)
@@ -688,7 +688,7 @@ func errorAbout(r *rig, program string, goes uint32, f frame, want verdict) {
 	r.want(program, f.bytes(), goes, StatAccepted)
 }
 
-// TestXDPWithoutPolicy: enforce = 0 lets everything through.
+// TestXDPWithoutPolicy: enforce = 0 passes every packet.
 func TestXDPWithoutPolicy(t *testing.T) {
 	r := loadXDP(t, 0)
 	r.want(ProgXDP, frame{}.bytes(), xdpPass, StatAccepted)
@@ -699,7 +699,7 @@ func TestXDPWithoutPolicy(t *testing.T) {
 	r.want(ProgXDP, frame{dst: client}.bytes(), xdpPass, StatPassed)
 }
 
-// TestXDPPass: the control touches nothing, whatever it gets.
+// TestXDPPass: the control passes every packet unchanged.
 func TestXDPPass(t *testing.T) {
 	r := loadXDP(t, 1)
 	for _, c := range slices.Concat(verdictCases(false), verdictCases(true)) {
@@ -713,7 +713,7 @@ func TestXDPPass(t *testing.T) {
 
 const hasFrags = 1 << 5 // BPF_F_XDP_HAS_FRAGS, Linux 5.18
 
-// needFrags leaves a test out on kernels without drivers' multi-buffer mode.
+// needFrags skips a test on kernels without drivers' multi-buffer mode.
 func needFrags(t *testing.T) {
 	t.Helper()
 	if v, err := features.LinuxVersionCode(); err != nil || v < 5<<16|18<<8 {
@@ -735,7 +735,7 @@ func TestXDPWithFragments(t *testing.T) {
 	r.want(ProgXDP, frame{dport: 9}.bytes(), xdpDrop, StatDropped)
 }
 
-// loadTunnel loads the programs with a tunnel; what is for elsewhere is behind it.
+// loadTunnel loads the programs with a tunnel to all other nodes.
 func loadTunnel(t testing.TB, checksum uint8) *rig {
 	t.Helper()
 	r := load(t, OverlayObject(), map[string]any{VarTunnelLink: uint32(tunnelLink), VarTunnelChecksum: checksum}, smallConntrack)
@@ -746,13 +746,13 @@ func loadTunnel(t testing.TB, checksum uint8) *rig {
 	return r
 }
 
-// tunnelLink is the index of no link.
+// tunnelLink is not the index of a link.
 const tunnelLink = 4343
 
-// TestTunnelVerdicts: what an endpoint sends to another node goes into the
-// tunnel as it is; what is for this one is judged as without; and what comes by
-// the tunnel's device, but by no tunnel, is dropped. What comes by one needs a
-// tunnel to come by: driver/guest has that test.
+// TestTunnelVerdicts: a packet to another node goes into the tunnel unchanged; a
+// packet to this node has the same verdict as without a tunnel; and a packet that
+// arrives on the tunnel's device without a tunnel key is dropped. driver/guest tests
+// packets that arrive through a tunnel.
 func TestTunnelVerdicts(t *testing.T) {
 	for _, checksum := range []uint8{0, 1} {
 		r := loadTunnel(t, checksum)

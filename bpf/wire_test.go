@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// patience bounds every wait for the network of a test, and only ends one that hangs.
+// patience is the limit of every wait for a test's network; it ends a test that hangs.
 const patience = 2 * time.Minute
 
 // must runs f in the rig's namespace.
@@ -94,7 +94,7 @@ func (r *rig) wantOnWire(tap *os.File, stat uint32, parts ...[]byte) {
 		want[stat].Bytes += uint64(len(p))
 	}
 	if tagged(parts[0]) {
-		want[stat].Bytes -= 4 // the stack takes it out
+		want[stat].Bytes -= 4 // the stack removes it
 	}
 	r.waitStats(want)
 }
@@ -117,8 +117,8 @@ func tagged(f []byte) bool {
 	return tag == etherVLAN || tag == etherQinQ
 }
 
-// untestable says that BPF_PROG_TEST_RUN refuses a frame as a socket buffer
-// (Linux 6.18 wants a whole IP header behind those protocols).
+// untestable reports whether BPF_PROG_TEST_RUN refuses a frame as a socket buffer
+// (Linux 6.18 requires a complete IP header after those protocols).
 func untestable(f []byte) bool {
 	switch binary.BigEndian.Uint16(f[12:]) {
 	case etherIPv4:
@@ -129,8 +129,8 @@ func untestable(f []byte) bool {
 	return false
 }
 
-// TestVerdictsOnTheWire sends the cases through a real link, the ones that
-// BPF_PROG_TEST_RUN refuses among them. Tags leave the frame before tc here.
+// TestVerdictsOnTheWire sends the cases through a real link, including those that
+// BPF_PROG_TEST_RUN refuses. Here the stack removes tags before tc.
 func TestVerdictsOnTheWire(t *testing.T) {
 	for _, program := range []string{ProgFromEndpoint, ProgFromNetdev} {
 		r := loadTC(t, when{}, 0)
@@ -139,7 +139,7 @@ func TestVerdictsOnTheWire(t *testing.T) {
 		for _, six := range []bool{false, true} {
 			for _, c := range verdictCases(six) {
 				if tagged(c.frame) && len(c.frame) < etherSize+6 {
-					continue // the stack wants a tag and a bit more, or drops it itself
+					continue // the stack drops a frame with a cut tag itself
 				}
 				t.Run(fmt.Sprintf("%s/v6=%v/%s", program, six, c.name), func(t *testing.T) {
 					r := r.with(t)
@@ -155,7 +155,7 @@ func TestVerdictsOnTheWire(t *testing.T) {
 	}
 }
 
-// TestScatteredHeaders: headers are found wherever the driver left them.
+// TestScatteredHeaders: headers are found in any fragment of the frame.
 func TestScatteredHeaders(t *testing.T) {
 	r := loadTC(t, when{}, 0)
 	r.serverEndpoint(true)
@@ -185,7 +185,7 @@ func TestScatteredHeaders(t *testing.T) {
 }
 
 // TestForeignMAC: a frame addressed to another MAC is routed by its IP address
-// all the same, and its endpoint takes it, on either way of delivery.
+// nevertheless, and its endpoint accepts it, with both ways of delivery.
 func TestForeignMAC(t *testing.T) {
 	for peer := range uint8(2) {
 		t.Run(fmt.Sprintf("use_peer=%d", peer), func(t *testing.T) {

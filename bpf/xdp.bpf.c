@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
 //go:build ignore
 
-// The XDP filter: stateless policy on what enters one endpoint, at its eth0 or
-// at the node's NIC, and a control that does nothing. Linux 5.10 or later.
+// The XDP filter: stateless policy on packets to one endpoint, at its eth0 or at
+// the node's NIC, and a control that only counts. Linux 5.10 or later.
 #include <linux/bpf.h>
 
 #define CONTEXT struct xdp_md
@@ -15,7 +15,7 @@ const volatile __be32 endpoint_ip = 0;        // the endpoint's address as on th
 const volatile struct addr6 endpoint_ip6 = {}; // the same of IPv6
 const volatile __u8 enforce = 0;              // 0: there is no policy
 
-// policy_key6 is policy_key with an IPv6 address; :: stands for any.
+// policy_key6 is policy_key with an IPv6 address; :: means any.
 struct policy_key6 {
 	struct addr6 peer;
 	__be16 dport;
@@ -32,7 +32,7 @@ struct {
 	__type(value, struct policy_value);
 } policy6 SEC(".maps");
 
-// hash_find6 asks in the order of hash_find.
+// hash_find6 searches in the order of hash_find.
 static __always_inline struct policy_value *hash_find6(const struct packet *p)
 {
 	struct policy_key6 exact = {.peer = p->saddr6, .dport = p->dport, .proto = p->proto};
@@ -104,14 +104,14 @@ static __always_inline int leave(struct xdp_md *ctx, enum verdict v)
 	return v == DROPPED ? XDP_DROP : XDP_PASS;
 }
 
-// xdp_policy admits to the endpoint only what the policy admits.
+// xdp_policy drops packets to the endpoint that the policy does not admit.
 SEC("xdp")
 int xdp_policy(struct xdp_md *ctx)
 {
 	return leave(ctx, judge(ctx));
 }
 
-// xdp_pass is the control: an XDP program that reads nothing.
+// xdp_pass is the control: an XDP program that does not read packets.
 SEC("xdp")
 int xdp_pass(struct xdp_md *ctx)
 {

@@ -104,8 +104,8 @@ func TestLocalTakesUnderAMinute(t *testing.T) {
 	}
 }
 
-// The first command answers the study's questions: its approaches, and what it
-// takes to tell list, eBPF and path apart, in both of its scenarios.
+// The first command answers the study's questions: it has the study's arms, and the
+// arms that separate list, eBPF and path, in both scenarios.
 func TestAnswerAsksTheStudysQuestions(t *testing.T) {
 	p := expand(t, "answer.toml")
 	for factor, want := range map[string][]string{
@@ -129,9 +129,9 @@ func TestAnswerAsksTheStudysQuestions(t *testing.T) {
 	}
 }
 
-// Stored baselines of nightly.toml are compared by the IDs of cells, so that an
-// option that came later must not change those of cells that do not use it. The
-// file holds the IDs from before prealloc.
+// Stored baselines of nightly.toml are compared by the IDs of cells, so a new option
+// must not change the IDs of cells that do not use it. The file has the IDs from
+// before the option prealloc.
 func TestNightlyKeepsTheIDsOfItsBaselines(t *testing.T) {
 	want, err := os.ReadFile(filepath.Join("testdata", "nightly.cells"))
 	if err != nil {

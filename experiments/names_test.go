@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// An analysis knows arms, options and workloads by what the plan says of them, and
-// none by its name: but for the upgrade of schema 1, and what the study's claims say.
+// Code of an analysis uses the plan's catalog of arms, options and workloads, and
+// contains none of their names: except the upgrade of schema 1, and the study's claims.
 func TestAnalysesKnowNoNames(t *testing.T) {
 	names := map[string]bool{}
 	for _, d := range catalog().Datapaths {
@@ -27,7 +27,7 @@ func TestAnalysesKnowNoNames(t *testing.T) {
 	for _, w := range catalog().Workloads {
 		names[w.Name] = true
 	}
-	words := map[string]string{ // that are something else as well, by file
+	words := map[string]string{ // that also have another meaning, by file
 		"catalog.go": "tc xdp none overlay", // vocabulary, which entries use
 		"overlay.go": "overlay state",       // headings
 		"explain.go": "state",               // a kind of contrast

@@ -18,9 +18,9 @@ import (
 	"hookbed/driver/plan"
 )
 
-// truth is what an arm's transaction takes, in seconds, in the invented world of
+// truth is the time of an arm's transaction, in seconds, in the invented world of
 // these tests: a fabric has a path, a filter adds to it, and a list costs per policy
-// where packets walk it.
+// if every packet passes it.
 func truth(c plan.Cell) float64 {
 	t := map[string]float64{"bridge": 30e-6, "routed": 28e-6, "bpf": 22e-6, "veth": 18e-6}[c.Get(plan.FactorFabric)]
 	filter, option := c.Get(plan.FactorFilter), func(key string) string { return c.Factors[key] }
@@ -123,11 +123,11 @@ func write(t *testing.T, path string, data []byte) {
 	}
 }
 
-// said is what the report of an experiment has to say of the invented world. A section
-// that is in neither list may be there or not.
+// said is what the report of an experiment must say about the invented world. A
+// section that is in neither list is optional.
 type said struct {
-	// contrast is how the study's contrast comes: in steps of structure, path and
-	// mechanism, in part of them, as a whole, or not at all.
+	// contrast is the form of the study's contrast: in steps of structure, path and
+	// mechanism, in a part of these steps, as a whole, or not at all.
 	contrast string
 	has      []string // headings
 	lacks    []string
@@ -139,8 +139,8 @@ const (
 	inSteps = "in steps"
 	inPart  = "in part" // an order has some of its arms
 	asWhole = "as a whole"
-	ofOne   = "of one trial" // which is too few, whatever arms there are
-	notAll  = ""             // the run has not both ends
+	ofOne   = "of one trial" // one trial is too few for any arms
+	notAll  = ""             // the run does not have both ends
 )
 
 const (
@@ -181,8 +181,8 @@ func reports() map[string]said {
 	}
 }
 
-// Every experiment's report says what the experiment is there to say, of numbers
-// whose truth is known; and nothing of what it has no arms for.
+// Every experiment's report answers the question of the experiment, with numbers whose
+// truth is known; and it has no sections for which there are no arms.
 func TestEveryReportSaysWhatItsExperimentIsFor(t *testing.T) {
 	files, err := filepath.Glob("*.toml")
 	if err != nil {
@@ -251,8 +251,8 @@ func (s said) check(t *testing.T, text string, doc report.Document) {
 	}
 }
 
-// explained holds the sentence and the steps against the truth: structure and path
-// make the study's gain, and mechanism nothing.
+// explained compares the sentence and the steps with the truth: structure and path
+// make the study's gain, and mechanism makes none of it.
 func (s said) explained(t *testing.T, x report.Explanation) {
 	t.Helper()
 	has := func(words ...string) bool {

@@ -17,7 +17,7 @@ import (
 )
 
 // older copies a run directory that a driver of schema 1 made: smoke.toml on two
-// emulated machines, of whose rows the headline metrics are kept.
+// emulated machines, with only the headline metrics of its rows.
 func older(t *testing.T, files ...string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "smoke")
@@ -30,8 +30,8 @@ func older(t *testing.T, files ...string) string {
 	return dir
 }
 
-// Run directories from before plans carried a catalog, and those without a plan,
-// stay what they were.
+// Run directories from before plans carried a catalog, and those without a plan, have
+// the same reports as before.
 func TestOlderRunDirectoriesAreRead(t *testing.T) {
 	for name, files := range map[string][]string{"schema 1": {"plan.json", "rows.csv"}, "no plan": {"rows.csv"}} {
 		dir, out := older(t, files...), t.TempDir()
@@ -74,7 +74,7 @@ func judged(t *testing.T, name, dir string) {
 	}
 }
 
-// They go on, are merged and are packed, too, with the plan that they have.
+// They can also be resumed, merged and packed with the plan that they have.
 func TestOlderRunDirectoriesGoOn(t *testing.T) {
 	dir := older(t, "plan.json", "rows.csv")
 	write(t, filepath.Join(dir, "env.json"), []byte("{}"))
@@ -121,8 +121,8 @@ func TestResumeAcrossSchemas(t *testing.T) {
 	}
 }
 
-// What names of schema 1 meant is what they mean now, for those that are still
-// there: the upgrade and the driver do not disagree.
+// Names of schema 1 that still exist have the same meaning now: the upgrade and the
+// driver agree.
 func TestSchema1AgreesWithTheDriver(t *testing.T) {
 	then := words.Schema1()
 	for _, file := range []string{"arms.toml", "optimised.toml", "xdp.toml", "peers.toml", "custom.toml", "vxlan.toml", "controls.toml"} {
@@ -130,7 +130,7 @@ func TestSchema1AgreesWithTheDriver(t *testing.T) {
 		for _, f := range now.Filters {
 			was, ok := then.Filter(f.Name)
 			if !ok {
-				continue // it came later
+				continue // it was added later
 			}
 			if was.Mechanism != f.Mechanism || was.Structure != f.Structure || was.Policies != f.Policies || was.Regime != f.Regime || was.Control != f.Control || was.External != f.External {
 				t.Errorf("%s: %+v, was %+v", file, f, was)

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# What `make testbed` does: the study's questions in virtual time, the rig for real
-# on two VMs, and one report of both. Usage: experiments/testbed.sh DIR
+# The steps of `make testbed`: the study's questions in virtual time, the whole rig on
+# two VMs, and one report of both. Usage: experiments/testbed.sh DIR
 #
-# A directory that an earlier call has begun is gone on with. Exit codes are the
-# driver's: that of the first run that failed. The report is made of what there is.
+# It continues in a directory that an earlier call has begun. The exit code is that of
+# the first run of the driver that failed. The report is made of all runs with rows.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=${1:?"usage: experiments/testbed.sh DIR"}
 
 parts=() status=0 began=$SECONDS
 
-# part NAME COMMAND... runs a command and notes what it took.
+# part NAME COMMAND... runs a command and records its time.
 part() {
 	local name=$1 start=$SECONDS code=0
 	shift
@@ -20,12 +20,12 @@ part() {
 	return $code
 }
 
-# must is part for what nothing can go on without.
+# must is part for a command without which the rest cannot run.
 must() {
 	part "$@" || exit $?
 }
 
-# measure NAME FILE runs an experiment, or goes on with it.
+# measure NAME FILE runs an experiment, or continues it.
 measure() {
 	local name=$1 dir=$out/$1 args=() code=0
 	args=("$2" --out "$dir")

@@ -20,8 +20,8 @@ import (
 	"hookbed/driver/workload"
 )
 
-// more is the driver's catalog with a filter and a workload that there are not: one
-// entry each, and nothing else anywhere.
+// more is the driver's catalog with an additional filter and workload: one entry each,
+// and no other change.
 func more() plan.Catalog {
 	c := catalog()
 	for _, d := range datapath.Catalog() {
@@ -78,8 +78,8 @@ func planned(t *testing.T, text string, c plan.Catalog) *plan.Plan {
 	return p
 }
 
-// A filter and a workload are known to everything by their entries alone: to the
-// plan, and from there to what reads it.
+// The entries of a filter and a workload suffice for the whole of hookbed: for the
+// plan, and for all that reads it.
 func TestOneEntryMakesAFilterAndAWorkload(t *testing.T) {
 	p := planned(t, throwAway, more())
 	if f, ok := p.Catalog.Filter("xdp-bloom"); !ok || f.Structure != "bloom" || f.Regime != words.Stateless || f.Defaults["bits"] != "8" {
@@ -163,7 +163,8 @@ reason = "a test"
 	}
 }
 
-// What only folders of their own can do is refused by name where they are not there.
+// A filter or a workload that has a catalog entry, but no code that renders it, is
+// refused by name.
 func TestWhatIsNotThereIsRefusedByName(t *testing.T) {
 	c := more()
 	p := planned(t, throwAway, c)
@@ -189,8 +190,8 @@ func TestWhatIsNotThereIsRefusedByName(t *testing.T) {
 	}
 }
 
-// An option that comes later is no difference where it is not used: cells keep
-// their IDs, and the report its sentences.
+// A new option changes nothing for arms that do not use it: cells keep their IDs, and
+// the report its sentences.
 func TestALaterOptionChangesNothingWhereItIsNotUsed(t *testing.T) {
 	const explain = "explain.toml"
 	later := catalog()

@@ -1,7 +1,8 @@
-// Package catalog says what the arms, options and workloads of a plan are. The
-// driver's entries of filters, fabrics, options and workloads are the one source;
-// plan.json carries what the plan uses of it, and an analysis reads nothing else.
-// It is pure.
+// Package catalog describes the arms, options and workloads of a plan: mechanism,
+// structure, defaults, protocol, metrics and units. The driver's entries of
+// filters, fabrics, options and workloads are its only source; plan.json carries
+// the part that the plan uses, and an analysis reads nothing else. It is pure: it
+// reads no file and does not judge results.
 package catalog
 
 import (
@@ -18,74 +19,75 @@ const (
 // Structures in which a filter keeps policies. A filter may name another.
 const (
 	Nothing     = "none"   // it has no policies
-	List        = "linear" // asked in order
+	List        = "linear" // searched in order
 	Hash        = "hash"
 	Prefixes    = "prefixes"
 	HashAndList = "hash and list"
 )
 
-// Regimes: which packets ask the policies.
+// Regimes: which packets are checked against the policies.
 const (
 	AsStudy          = "as-study"          // every packet, of which the first of a connection matches
 	EstablishedFirst = "established-first" // the first packet of a connection
-	PolicyFirst      = "policy-first"      // every packet, and connections only what policies do not admit
+	PolicyFirst      = "policy-first"      // every packet; connections are searched only if no policy admits it
 	Stateless        = "stateless"         // every packet; there are no connections
 )
 
-// Roles of options: what a difference in one means where arms are compared.
+// Roles of options: what a difference in one means when arms are compared.
 const (
-	RolePolicies    = "policies"    // what the policies say; arms without any fit all of them
-	RoleRegime      = "regime"      // which packets ask them
+	RolePolicies    = "policies"    // the content of the policies; arms without policies match every level
+	RoleRegime      = "regime"      // which packets are checked against them
 	RoleEnforcement = "enforcement" // how and where they are enforced
 	RolePath        = "path"        // how the fabric moves packets
 	RoleOverlay     = "overlay"     // what carries packets between nodes
-	RoleRig         = "rig"         // of the endpoints: equal in all that is compared
+	RoleRig         = "rig"         // of the endpoints: equal in all arms that are compared
 )
 
-// Roles lists them.
+// Roles lists all roles.
 func Roles() []string {
 	return []string{RolePolicies, RoleRegime, RoleEnforcement, RolePath, RoleOverlay, RoleRig}
 }
 
-// Protocols of workloads and of what policies name.
+// Protocols of workloads and of policies.
 const (
 	TCP = "tcp"
 	UDP = "udp"
 )
 
-// Catalog is what a plan's arms, options and workloads are, in the driver's order.
+// Catalog describes a plan's fabrics, filters, options and workloads, in the
+// driver's order.
 type Catalog struct {
 	Fabrics   []Fabric   `json:"fabrics"`
 	Filters   []Filter   `json:"filters"`
 	Options   []Option   `json:"options"` // that any arm of the plan has
 	Workloads []Workload `json:"workloads"`
-	// Presets are datapaths with a name of their own whose rows do not say fabric
-	// and filter, as the first rows did not.
+	// Presets are named datapaths of rows that have no columns for fabric and filter,
+	// as the first rows had none.
 	Presets []Preset `json:"presets,omitempty"`
 }
 
 // Fabric is a way in which endpoints are joined.
 type Fabric struct {
 	Name string `json:"name"`
-	// Base: what other fabrics are compared with.
+	// Base marks the fabric that other fabrics are compared with.
 	Base bool `json:"base,omitempty"`
-	// Mechanism of the programs that the fabric has even where no filter is, "" for none.
+	// Mechanism of the programs that the fabric has even without a filter, "" for none.
 	Mechanism string `json:"mechanism,omitempty"`
 }
 
 // Filter is a way to enforce policies.
 type Filter struct {
 	Name      string `json:"name"`
-	Mechanism string `json:"mechanism"` // "" if none, or several by an option
+	Mechanism string `json:"mechanism"` // "" if none, or if an option chooses it
 	Structure string `json:"structure"` // "" if unknown
-	Policies  bool   `json:"policies"`  // it takes some
-	// Regime is the one that the filter has whatever its options; "" if an option says.
+	Policies  bool   `json:"policies"`  // whether it enforces policies
+	// Regime is the filter's only regime; "" if an option chooses it.
 	Regime string `json:"regime,omitempty"`
-	// Control: it is there to learn about the rig, not to enforce anything.
+	// Control marks a filter that measures the rig and enforces nothing.
 	Control bool `json:"control,omitempty"`
-	// External names the project that wrote it; "" is hookbed.
+	// External is the project that wrote the filter; "" for a filter of hookbed.
 	External string `json:"peer,omitempty"`
-	// Defaults are the levels of the options that it has without asking.
+	// Defaults are the default levels of the options that the filter has.
 	Defaults map[string]string `json:"defaults,omitempty"`
 }
 
@@ -93,9 +95,9 @@ type Filter struct {
 type Option struct {
 	Key  string `json:"key"`
 	Role string `json:"role"`
-	// Regimes are those of the levels, of an option in that role.
+	// Regimes are the regimes by level, of an option with RoleRegime.
 	Regimes map[string]string `json:"regimes,omitempty"`
-	// Means is the level that the default comes to in a scenario.
+	// Means is the level that the default is equal to, by scenario.
 	Means map[string]string `json:"means,omitempty"`
 }
 
@@ -104,47 +106,48 @@ type Workload struct {
 	Name     string `json:"name"`
 	Protocol string `json:"protocol"`
 	Tool     string `json:"tool"`
-	// Headline are the metrics that stand for it, the best first: the first that
-	// was measured counts.
+	// Headline are the metrics that represent the workload, the best first: the
+	// first one that was measured is used.
 	Headline []Metric `json:"headline"`
 	// Metrics are the others that it reports.
 	Metrics []Metric `json:"metrics,omitempty"`
 	Work    Work     `json:"work"`
-	// Stop is the metric that a stopping rule looks at; "" is the first headline.
+	// Stop is the metric of the stopping rule; "" is the first headline metric.
 	Stop string `json:"stop,omitempty"`
-	// Figure names the files of its figures.
+	// Figure is the workload's part of the file names of its figures.
 	Figure string `json:"figure"`
-	// Study are the numbers of the study's own figures of it, by scenario; these come first.
+	// Study are the numbers of the study's own figures of it, by scenario. Workloads
+	// with such a number come first.
 	Study map[string]string `json:"study,omitempty"`
 }
 
-// Metric is one figure that a workload reports.
+// Metric is one quantity that a workload reports.
 type Metric struct {
 	Name   string `json:"name"`
-	Title  string `json:"title,omitempty"` // for people: "median latency"
-	Unit   string `json:"unit"`            // bit/s, 1/s, s, 1
-	Higher bool   `json:"higher,omitempty"`
+	Title  string `json:"title,omitempty"`  // for readers: "median latency"
+	Unit   string `json:"unit"`             // bit/s, 1/s, s, 1
+	Higher bool   `json:"higher,omitempty"` // whether a higher value is better
 }
 
-// Work is the unit in which a workload's cost is told.
+// Work is the unit of work in which a workload's cost is given.
 type Work struct {
 	Name string `json:"name"` // "transaction", "MiB"
 	// Instructions is the metric that counts them per unit, in virtual time.
 	Instructions string `json:"instructions,omitempty"`
-	// Bytes of payload in a unit, and packets that one is for certain, both ways
-	// together; 0 if that is not so.
+	// Bytes of payload in a unit, and packets in both directions if their number is
+	// certain; else 0.
 	Bytes   float64 `json:"bytes,omitempty"`
 	Packets float64 `json:"packets,omitempty"`
 }
 
-// Preset is a datapath's name, and what it stands for.
+// Preset is a named datapath with its fabric and filter.
 type Preset struct {
 	Name   string `json:"name"`
 	Fabric string `json:"fabric"`
 	Filter string `json:"filter"`
 }
 
-// find is the entry of a name, the zero value if there is none.
+// find is the first entry that matches, the zero value if there is none.
 func find[T any](all []T, is func(T) bool) (T, bool) {
 	if i := slices.IndexFunc(all, is); i >= 0 {
 		return all[i], true
@@ -158,8 +161,8 @@ func (c Catalog) Filter(name string) (f Filter, ok bool) {
 	return find(c.Filters, func(f Filter) bool { return f.Name == name })
 }
 
-// Rank is the place of a filter in the driver's order, which is by mechanism,
-// and within one by structure.
+// Rank is the index of a filter in the driver's order, which is by mechanism, and
+// within a mechanism by structure; -1 if the filter is unknown.
 func (c Catalog) Rank(filter string) int {
 	return slices.IndexFunc(c.Filters, func(f Filter) bool { return f.Name == filter })
 }
@@ -189,7 +192,7 @@ func (c Catalog) Workload(name string) (w Workload, ok bool) {
 	return find(c.Workloads, func(w Workload) bool { return w.Name == name })
 }
 
-// Names of the factors by which rows say what an arm is.
+// Names of the factors that identify an arm's datapath in rows.
 const (
 	FactorFabric   = "fabric"
 	FactorFilter   = "filter"
@@ -197,9 +200,9 @@ const (
 	FactorScenario = "scenario"
 )
 
-// Place is the fabric and the filter of an arm with these factors: those that
-// the rows say, or what its datapath stands for.
-func (c Catalog) Place(factors map[string]string) (fabric, filter string) {
+// Datapath is the fabric and the filter of an arm with these factors: those of the
+// rows, or else those of the preset that the rows name.
+func (c Catalog) Datapath(factors map[string]string) (fabric, filter string) {
 	fabric, filter = factors[FactorFabric], factors[FactorFilter]
 	if p, ok := find(c.Presets, func(p Preset) bool { return p.Name == factors[FactorDatapath] }); ok && fabric == "" && filter == "" {
 		return p.Fabric, p.Filter
@@ -207,8 +210,8 @@ func (c Catalog) Place(factors map[string]string) (fabric, filter string) {
 	return fabric, filter
 }
 
-// Level is the level of an option that an arm with these factors has: the
-// filter's default where the rows say none. "" if the filter has no such option.
+// Level is the level of an option of an arm with these factors: the filter's
+// default if the rows have no level. "" if the filter has no such option.
 func (c Catalog) Level(factors map[string]string, key string) string {
 	if level := factors[key]; level != "" {
 		return level
@@ -216,16 +219,16 @@ func (c Catalog) Level(factors map[string]string, key string) string {
 	return c.Default(factors, key)
 }
 
-// Default is the level that an option of an arm with these factors has without
-// asking, "" if its filter has no such option.
+// Default is the default level of an option of an arm with these factors, "" if
+// its filter has no such option.
 func (c Catalog) Default(factors map[string]string, key string) string {
-	_, filter := c.Place(factors)
+	_, filter := c.Datapath(factors)
 	f, _ := c.Filter(filter)
 	return f.Defaults[key]
 }
 
-// AtDefault says whether an option of an arm is as if it had not been asked for:
-// at the filter's default, or at what that comes to in the scenario.
+// AtDefault reports whether an option of an arm has its default: no level, the
+// filter's default, or the level that the default is equal to in the scenario.
 func (c Catalog) AtDefault(factors map[string]string, key string) bool {
 	level := factors[key]
 	if level == "" {
@@ -235,10 +238,10 @@ func (c Catalog) AtDefault(factors map[string]string, key string) bool {
 	return level == c.Default(factors, key) || level == o.Means[factors[FactorScenario]]
 }
 
-// Regime is which packets ask the policies of an arm, "" if it has none or that
-// is not known.
+// Regime is which packets of an arm are checked against the policies, "" if it has
+// no policies or the regime is not known.
 func (c Catalog) Regime(factors map[string]string) string {
-	_, filter := c.Place(factors)
+	_, filter := c.Datapath(factors)
 	f, _ := c.Filter(filter)
 	if !f.Policies || f.Regime != "" {
 		return f.Regime
@@ -251,7 +254,7 @@ func (c Catalog) Regime(factors map[string]string) string {
 	return ""
 }
 
-// CanBe says whether a filter can be made to have a regime.
+// CanBe reports whether a filter has a regime, or can have it by an option.
 func (c Catalog) CanBe(filter, regime string) bool {
 	f, _ := c.Filter(filter)
 	if !f.Policies || f.Regime != "" {
@@ -270,16 +273,16 @@ func (c Catalog) CanBe(filter, regime string) bool {
 	})
 }
 
-// All are a workload's metrics, the headline ones first.
-func (w Workload) All() []Metric { return slices.Concat(w.Headline, w.Metrics) }
+// all are a workload's metrics, the headline ones first.
+func (w Workload) all() []Metric { return slices.Concat(w.Headline, w.Metrics) }
 
 // Metric is a workload's metric of a name.
 func (w Workload) Metric(name string) (m Metric, ok bool) {
-	return find(w.All(), func(m Metric) bool { return m.Name == name })
+	return find(w.all(), func(m Metric) bool { return m.Name == name })
 }
 
-// Stopping is the metric that a stopping rule looks at; its zero value if the
-// workload has none.
+// Stopping is the metric of the stopping rule; the zero value if the workload has
+// no metric.
 func (w Workload) Stopping() Metric {
 	if m, ok := w.Metric(w.Stop); ok {
 		return m
@@ -290,15 +293,15 @@ func (w Workload) Stopping() Metric {
 	return Metric{}
 }
 
-// Rate is the metric that counts a workload's work per second; its zero value if
-// none does.
+// Rate is the metric that counts a workload's work per second (in 1/s or bit/s);
+// the zero value if there is none.
 func (w Workload) Rate() Metric {
-	m, _ := find(w.All(), func(m Metric) bool { return m.Unit == "1/s" || m.Unit == "bit/s" })
+	m, _ := find(w.all(), func(m Metric) bool { return m.Unit == "1/s" || m.Unit == "bit/s" })
 	return m
 }
 
-// HigherIsBetter says which way a metric points. What no workload lists is time,
-// instructions, loss or a count: less of it is better.
+// HigherIsBetter reports whether a higher value of a metric is better. A metric
+// that no workload lists is time, instructions, loss or a count: lower is better.
 func (c Catalog) HigherIsBetter(metric string) bool {
 	for _, w := range c.Workloads {
 		if m, ok := w.Metric(metric); ok {
@@ -308,8 +311,8 @@ func (c Catalog) HigherIsBetter(metric string) bool {
 	return false
 }
 
-// Join puts catalogs of several plans together. Of what two of them have the first
-// counts; levels that only the second has are added.
+// Join merges catalogs of several plans. Of an entry that two of them have, the
+// first one is used; defaults that only a later one has are added.
 func Join(all ...Catalog) Catalog {
 	var out Catalog
 	for _, c := range all {

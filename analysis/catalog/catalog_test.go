@@ -56,7 +56,8 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// Of two plans the first counts; what only the second has comes where it belongs.
+// Of two plans the first is used; entries that only the second has are inserted in
+// the driver's order.
 func TestJoin(t *testing.T) {
 	a := Catalog{Filters: []Filter{{Name: "none"}, {Name: "list", Structure: List, Defaults: map[string]string{"x": "1"}}}}
 	b := Catalog{Filters: []Filter{{Name: "none"}, {Name: "early"}, {Name: "list", Structure: Hash, Defaults: map[string]string{"x": "2", "y": "2"}}, {Name: "late"}}}

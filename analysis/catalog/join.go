@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// join appends what a list lacks, at its place in the other list: behind the entry
-// that precedes it there, so that the driver's order is kept. both makes one of
-// two entries of a name; nil takes the first.
+// join is a list with the entries of another list that it lacks. Each is inserted
+// after the entry that precedes it in the other list, so that the driver's order is
+// kept. both merges two entries of one name; nil takes the first.
 func join[T any](list, more []T, name func(T) string, both func(a, b T) T) []T {
 	out := slices.Clone(list)
 	at := 0
@@ -26,7 +26,8 @@ func join[T any](list, more []T, name func(T) string, both func(a, b T) T) []T {
 	return out
 }
 
-// addDefaults is a filter with the defaults of another plan's entry of it.
+// addDefaults is filter a with the defaults that only b, the same filter in
+// another plan, has.
 func addDefaults(a, b Filter) Filter {
 	if len(b.Defaults) == 0 {
 		return a

@@ -2,11 +2,11 @@ package catalog
 
 import "maps"
 
-// Schema1 upgrades plans of schema 1, and rows without a plan, which say no more of
-// an arm than names. It holds what these names meant when such plans were made, and
-// is finished: no name is added here, since later plans carry their own catalog. It is
-// the only place below analysis/, beside the study's own claims, that knows names of
-// filters, options and workloads.
+// Schema1 is the catalog of plans of schema 1, and of rows without a plan: they
+// have only the names of arms and options. It holds what these names meant when
+// such plans were made, and is finished: no name is added here, since later plans
+// carry their own catalog. Only this file and the study's own claims below
+// analysis/ contain names of filters, options and workloads.
 func Schema1() Catalog {
 	return Catalog{
 		Fabrics: []Fabric{{Name: "bridge", Base: true}, {Name: "routed"}, {Name: "bpf", Mechanism: TC}, {Name: "veth"}},
@@ -20,7 +20,7 @@ func Schema1() Catalog {
 	}
 }
 
-// schema1Filters are the filters by mechanism, and within one by structure.
+// schema1Filters are the filters by mechanism, and within a mechanism by structure.
 func schema1Filters() []Filter {
 	all := map[string]string{"family": "ipv4", "delivery": "redirect", "overlay": "none", "udpcsum": "on"}
 	with := func(own ...map[string]string) map[string]string {
@@ -62,6 +62,7 @@ func schema1Filters() []Filter {
 	}
 }
 
+// schema1Options are the options of filters and fabrics.
 func schema1Options() []Option {
 	out := []Option{
 		{Key: "family", Role: RoleRig}, {Key: "policy", Role: RolePolicies}, {Key: "action", Role: RolePolicies}, {Key: "match", Role: RolePolicies},
@@ -77,7 +78,8 @@ func schema1Options() []Option {
 	return out
 }
 
-// schema1Workloads are the three that there were. Their stopping rule looked at a rate.
+// schema1Workloads are the three workloads of schema 1. Their stopping rule used a
+// rate.
 func schema1Workloads() []Workload {
 	rate := func(title string) Metric { return Metric{Name: "rate", Title: title, Unit: "1/s", Higher: true} }
 	return []Workload{

@@ -1,6 +1,7 @@
-// Package claims holds sentences about container network policy as data - those
-// of the 2017 study and hookbed's own - and judges them by the rows of runs:
-// reproduced, contradicted or undecided, with the numbers behind it. It is pure.
+// Package claims holds sentences about container network policy as data (those of
+// the 2017 study and hookbed's own) and judges them by the rows of runs:
+// reproduced, contradicted or undecided, with the numbers behind each verdict. It
+// is pure, and it has no estimator of its own: the intervals are those of stat.
 package claims
 
 import (
@@ -29,15 +30,15 @@ const (
 	Same = "same"
 	// Flat: at every N an arm is as good as without policies, within the margin.
 	Flat = "flat"
-	// Hurts: at its most policies, which must be AtLeast or more, an arm is
-	// worse than without by more than the margin.
+	// Hurts: at its largest number of policies, which must be AtLeast or more, an
+	// arm is worse than without policies by more than the margin.
 	Hurts = "hurts"
-	// NoPenaltyUntil: below Until policies an arm is not worse than without by
-	// more than the margin, at Until it is.
+	// NoPenaltyUntil: below Until policies an arm is not worse than without
+	// policies by more than the margin; at Until it is.
 	NoPenaltyUntil = "no-penalty-until"
 )
 
-// Claim is one sentence with what it says of which cells.
+// Claim is one sentence with the hypothesis and the cells that it is about.
 type Claim struct {
 	ID       string `toml:"id" json:"id"`
 	Sentence string `toml:"sentence" json:"sentence"`
@@ -46,23 +47,23 @@ type Claim struct {
 	Hypothesis string   `toml:"hypothesis" json:"hypothesis"`
 	Scenario   string   `toml:"scenario" json:"scenario"`
 	Workload   string   `toml:"workload" json:"workload"`
-	Metrics    []string `toml:"metrics" json:"metrics"` // alternatives; the first that was measured counts
-	// A and B select arms by factors other than their names. B is for
-	// hypotheses about two arms.
+	Metrics    []string `toml:"metrics" json:"metrics"` // alternatives; the first one that was measured is used
+	// A and B select arms by factors, not by names. B is for hypotheses about two
+	// arms.
 	A map[string]string `toml:"a" json:"a"`
 	B map[string]string `toml:"b" json:"b,omitempty"`
 
 	Margin  float64 `toml:"margin" json:"margin"`               // relative; 0.05 is 5 %
 	Reason  string  `toml:"reason" json:"reason"`               // why this margin
-	AtLeast int     `toml:"at_least" json:"at_least,omitempty"` // Better, Same: N from which to look; Hurts: see there
+	AtLeast int     `toml:"at_least" json:"at_least,omitempty"` // Better, Same: the smallest N to compare; Hurts: see there
 	Until   int     `toml:"until" json:"until,omitempty"`       // NoPenaltyUntil
 }
 
-// Study returns the claims that hookbed comes with.
+// Study returns the claims that are part of hookbed (claims.toml).
 func Study() ([]Claim, error) { return Parse(study) }
 
-// Parse reads a claims file strictly and checks every claim in it; an error
-// names all that is wrong.
+// Parse reads a claims file strictly and checks every claim in it; the error
+// names every wrong claim.
 func Parse(data []byte) ([]Claim, error) {
 	var file struct {
 		Schema int     `toml:"schema"`

@@ -123,7 +123,7 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-// Noise and single trials decide nothing.
+// Noise and single trials do not decide a claim.
 func TestUndecided(t *testing.T) {
 	for _, h := range []string{Better, Same, Flat, Hurts, NoPenaltyUntil} {
 		for _, tt := range []struct {
@@ -171,8 +171,8 @@ func TestMissing(t *testing.T) {
 	}
 }
 
-// An arm without policies stands for itself at every N, and arms on unlike
-// rigs are not compared.
+// An arm that has only N = 0 is used at every N, and arms on different rigs are
+// not compared.
 func TestReferenceAndRig(t *testing.T) {
 	pass := list(linear(1, 0))
 	pass.policies = []int{0}
@@ -187,8 +187,8 @@ func TestReferenceAndRig(t *testing.T) {
 	}
 }
 
-// Arms of the cross are found by what they are, presets too where rows do not
-// have the factors, and options that a claim does not name are at their default.
+// Arms are found by their properties, by their preset if rows lack the factors, and
+// options that a claim does not name are at their default.
 func TestSelectors(t *testing.T) {
 	crossed := map[string]string{"datapath": "bpf+tc-hash", "fabric": "bpf", "filter": "tc-hash", "policy": "l4", "action": "allow", "delivery": "redirect"}
 	with := func(f, level string) map[string]string {
@@ -227,8 +227,8 @@ func TestSelectors(t *testing.T) {
 	}
 }
 
-// Every claim of the study, and every one on a host that the cross has arms
-// for, is judged on rows of the cross by what they are.
+// Every claim of the study, and every other claim on one host for which the
+// experiment has arms, is judged by rows of arms that are found by their properties.
 func TestStudyFindsTheCross(t *testing.T) {
 	on := func(fabric, filter string, options map[string]string) arm {
 		f := map[string]string{"datapath": fabric + "+" + filter, "fabric": fabric, "filter": filter}

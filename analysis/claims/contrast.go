@@ -11,48 +11,49 @@ import (
 //go:embed contrast.toml
 var studyContrast []byte
 
-// Contrast is two arms that differ in several things, and the ways from one to the
-// other by which one thing changes at a time.
+// Contrast is two arms that differ in several properties, and orders of steps from
+// one to the other that change one property each.
 type Contrast struct {
 	Schema int     `toml:"schema"`
-	About  string  `toml:"about"` // in a sentence
-	From   Place   `toml:"from"`
-	To     Place   `toml:"to"`
+	About  string  `toml:"about"` // one sentence
+	From   Arm     `toml:"from"`
+	To     Arm     `toml:"to"`
 	Orders []Order `toml:"order"`
 }
 
-// Order is one way from From to To.
+// Order is one sequence of steps from From to To.
 type Order struct {
 	Name  string         `toml:"name"`
-	By    string         `toml:"by"` // what tells it from others of its name
+	By    string         `toml:"by"` // how it differs from other orders of its name
 	Steps []ContrastStep `toml:"step"`
 }
 
-// ContrastStep leads to another arm, by changing what its kind says.
+// ContrastStep leads to another arm by changing one property, its kind.
 type ContrastStep struct {
-	Kind string `toml:"kind"`
-	To   Place  `toml:"to"`
+	Kind string `toml:"kind"` // "mechanism", "structure" or "path"
+	To   Arm    `toml:"to"`
 }
 
-// Place is an arm as the study means it: all that is not said is at its default.
-type Place struct {
+// Arm is an arm by its properties; options that it does not have are at their
+// defaults.
+type Arm struct {
 	Fabric string `toml:"fabric"`
 	Filter string `toml:"filter"`
-	State  string `toml:"state"` // which packets ask the policies, where the filter can be told; else ""
+	State  string `toml:"state"` // level of the option state; "" if the filter does not have it
 }
 
 // Name is that of the datapath, "bridge+tc-hash".
-func (p Place) Name() string { return p.Fabric + "+" + p.Filter }
+func (a Arm) Name() string { return a.Fabric + "+" + a.Filter }
 
-// Title names it with its state, "bridge+ipset (as-study)".
-func (p Place) Title() string {
-	if p.State == "" {
-		return p.Name()
+// Title is the name with the state, "bridge+ipset (as-study)".
+func (a Arm) Title() string {
+	if a.State == "" {
+		return a.Name()
 	}
-	return p.Name() + " (" + p.State + ")"
+	return a.Name() + " (" + a.State + ")"
 }
 
-// Title is "structure first, by ipset".
+// Title is the order's name for readers: "structure first, by ipset".
 func (o Order) Title() string {
 	if o.By == "" {
 		return o.Name
@@ -60,16 +61,17 @@ func (o Order) Title() string {
 	return o.Name + ", by " + o.By
 }
 
-// Arms are those that the order passes, both ends included.
-func (c Contrast) Arms(o Order) []Place {
-	out := []Place{c.From}
+// Arms are the arms of an order, both ends included.
+func (c Contrast) Arms(o Order) []Arm {
+	out := []Arm{c.From}
 	for _, s := range o.Steps {
 		out = append(out, s.To)
 	}
 	return out
 }
 
-// StudyContrast is the study's own.
+// StudyContrast is the contrast of the study (contrast.toml). An error is a defect
+// of that file.
 func StudyContrast() (Contrast, error) {
 	var c Contrast
 	if err := toml.NewDecoder(bytes.NewReader(studyContrast)).DisallowUnknownFields().Decode(&c); err != nil {

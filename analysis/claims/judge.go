@@ -13,7 +13,7 @@ import (
 	"hookbed/analysis/stat"
 )
 
-// Words of a verdict.
+// Values of Verdict.Verdict and Comparison.Word.
 const (
 	Reproduced   = "reproduced"
 	Contradicted = "contradicted"
@@ -23,8 +23,8 @@ const (
 // Alpha is the size of each one-sided test; intervals have 1 - 2 Alpha.
 const Alpha = 0.05
 
-// Comparison is one ratio that a verdict rests on. In a ratio the metric of
-// Arm at Policies is over that of Against at AgainstPolicies.
+// Comparison is one ratio that a verdict is based on: the metric of Arm at
+// Policies over that of Against at AgainstPolicies.
 type Comparison struct {
 	Metric          string        `json:"metric"`
 	Arm             string        `json:"arm"`
@@ -36,18 +36,19 @@ type Comparison struct {
 	Blocks          int           `json:"blocks"` // of the cell with fewer
 	Trials          int           `json:"trials"` // of Arm
 	AgainstTrials   int           `json:"against_trials"`
-	Word            string        `json:"word"` // what this comparison says of the claim
-	// Decides is how many trials, blocks or seeds would decide it, if it is undecided.
+	Word            string        `json:"word"` // the verdict of this comparison alone
+	// Decides is the number of trials, blocks or seeds that would decide the
+	// comparison; nil if it is decided.
 	Decides *stat.Need `json:"decides,omitempty"`
 }
 
-// Verdict is what the rows say of a claim.
+// Verdict is the verdict of the rows on a claim.
 type Verdict struct {
 	Claim
-	Verdict string `json:"verdict"`
-	Reason  string `json:"why"` // in words
-	// Missing: undecided only because the run was never meant to hold what the
-	// claim is about.
+	Verdict string `json:"verdict"` // Reproduced, Contradicted or Undecided
+	Reason  string `json:"why"`     // for readers
+	// Missing marks a claim that is undecided because the plan of the run does not
+	// have its arms.
 	Missing     bool         `json:"missing"`
 	Comparisons []Comparison `json:"comparisons"`
 }
@@ -55,8 +56,8 @@ type Verdict struct {
 // Judge judges each claim by the cells of runs. A claim is reproduced if every
 // comparison in it is, contradicted if one is, else undecided. Directions are
 // judged by one-sided tests at Alpha, sameness by two of them (TOST): cells are
-// paired by block where they share runs.Enough blocks, each block reduced by
-// the estimator of the plan; else their trials are taken as independent.
+// paired by block where they share runs.Enough blocks, each block reduced to one
+// number by the estimator of the plan; else their trials count as independent.
 func Judge(set *runs.Set, list []Claim) []Verdict {
 	out := make([]Verdict, 0, len(list))
 	for _, c := range list {
@@ -65,13 +66,13 @@ func Judge(set *runs.Set, list []Claim) []Verdict {
 	return out
 }
 
-// family is the cells of one arm under one rig, by number of policies.
+// family is the cells of one arm on one rig, by number of policies.
 type family struct {
 	arm, rig string
 	cells    map[int]*runs.Cell
 }
 
-// rig lists the factors that must be equal on both sides of a comparison.
+// rig is the levels of the factors that must be equal on both sides of a comparison.
 func rig(c *runs.Cell) string {
 	var out []string
 	for _, f := range []string{"provider", "endpoint", "kernel", "nic", "duration", "warmup", "congestion", "client_cpu", "server_cpu", runs.FactorClients, runs.FactorStreams, runs.FactorClock} {
@@ -80,7 +81,7 @@ func rig(c *runs.Cell) string {
 	return strings.Join(out, "|")
 }
 
-// families finds the arms that a selector means, in the order of the plan.
+// families are the arms that a selector selects, in the order of the plan.
 func families(set *runs.Set, c Claim, selector map[string]string) []family {
 	var out []family
 	for _, cell := range set.Cells {
@@ -98,9 +99,9 @@ func families(set *runs.Set, c Claim, selector map[string]string) []family {
 	return out
 }
 
-// matches says whether a cell is of an arm that a selector means. Every option that
-// the selector does not name is at its default, so that an arm added to an
-// experiment does not change what a claim is about.
+// matches reports whether a cell belongs to an arm that a selector selects. Every
+// option that the selector does not name must be at its default, so that an arm
+// added to an experiment does not change what a claim is about.
 func matches(words catalog.Catalog, cell *runs.Cell, selector map[string]string) bool {
 	for f, level := range selector {
 		if levelOf(words, cell, f) != level {
@@ -115,10 +116,10 @@ func matches(words catalog.Catalog, cell *runs.Cell, selector map[string]string)
 	return true
 }
 
-// levelOf is a factor's level: of fabric and filter what the arm's datapath stands
-// for where rows do not say it, of an option the filter's default.
+// levelOf is a factor's level. If the rows do not have it, fabric and filter are
+// those of the arm's preset, and an option has the filter's default.
 func levelOf(words catalog.Catalog, cell *runs.Cell, factor string) string {
-	fabric, filter := words.Place(cell.Factors)
+	fabric, filter := words.Datapath(cell.Factors)
 	switch factor {
 	case catalog.FactorFabric:
 		return fabric
@@ -128,10 +129,11 @@ func levelOf(words catalog.Catalog, cell *runs.Cell, factor string) string {
 	return words.Level(cell.Factors, factor)
 }
 
+// levels are the family's numbers of policies in ascending order.
 func (f family) levels() []int { return slices.Sorted(maps.Keys(f.cells)) }
 
-// at is the cell at n; an arm that exists without policies only is the same at
-// every n.
+// at is the cell at n, or nil. An arm that exists only without policies is the
+// same at every n.
 func (f family) at(n int) *runs.Cell {
 	if c := f.cells[n]; c != nil {
 		return c
@@ -142,7 +144,7 @@ func (f family) at(n int) *runs.Cell {
 	return nil
 }
 
-// want is a comparison to be made, and what the claim expects of it.
+// want is a comparison to make, with what the claim expects of it.
 type want struct {
 	a, b   *runs.Cell
 	expect expectation
@@ -151,10 +153,10 @@ type want struct {
 type expectation int
 
 const (
-	better   expectation = iota // a beats b by more than the margin
+	better   expectation = iota // a is better than b by more than the margin
 	same                        // within the margin
-	notWorse                    // a does not fall short of b by more than the margin
-	worse                       // it does
+	notWorse                    // a is not worse than b by more than the margin
+	worse                       // a is worse than b by more than the margin
 )
 
 func judge(set *runs.Set, c Claim) Verdict {
@@ -184,7 +186,7 @@ func judge(set *runs.Set, c Claim) Verdict {
 	return v
 }
 
-// measured is the first of the metrics that any of the cells has.
+// measured is the first of the metrics that both cells of any comparison have.
 func measured(wants []want, metrics []string) string {
 	for _, m := range metrics {
 		for _, w := range wants {
@@ -196,7 +198,8 @@ func measured(wants []want, metrics []string) string {
 	return ""
 }
 
-// wants lists the comparisons of a claim, or says what the run does not have.
+// wants lists the comparisons of a claim. missing says what the run lacks for
+// them, if it lacks something.
 func (v Verdict) wants(set *runs.Set) (out []want, missing string) {
 	as := families(set, v.Claim, v.A)
 	if len(as) == 0 {
@@ -235,7 +238,7 @@ func (v Verdict) noPolicies() string {
 	return "no arm with 0 and with more policies in this run"
 }
 
-// between pairs every arm of one selector with every one of the other.
+// between pairs every arm of one selector with every arm of the other.
 func (v Verdict) between(as, bs []family) (out []want) {
 	expect := map[string]expectation{Better: better, Same: same}[v.Hypothesis]
 	for _, a := range as {
@@ -253,7 +256,7 @@ func (v Verdict) between(as, bs []family) (out []want) {
 	return out
 }
 
-// within compares an arm's cells with its own at N = 0.
+// within compares an arm's cells with its own cell at N = 0.
 func (v Verdict) within(f family) (out []want) {
 	zero, levels := f.cells[0], f.levels()
 	if zero == nil || len(levels) < 2 {
@@ -301,7 +304,7 @@ func (v Verdict) compare(set *runs.Set, w want, metric string) Comparison {
 	return out
 }
 
-// unit is what the values of a comparison are.
+// unit is what the values of a comparison are: seeds, blocks or trials.
 func unit(set *runs.Set, paired bool) string {
 	switch {
 	case len(set.Runs) > 0 && set.Runs[0].Clock() == runs.ClockVirtual:
@@ -312,7 +315,7 @@ func unit(set *runs.Set, paired bool) string {
 	return stat.NeedTrials
 }
 
-// apart are the ratios on which an expectation turns.
+// apart are the ratios that the interval must exclude to decide an expectation.
 func (x expectation) apart(margin float64, higherIsBetter bool) []float64 {
 	above, below := 1+margin, 1/(1+margin)
 	if !higherIsBetter {
@@ -327,8 +330,9 @@ func (x expectation) apart(margin float64, higherIsBetter bool) []float64 {
 	return []float64{below}
 }
 
-// Decides is how many trials, blocks or seeds would decide the verdict: as many as
-// the comparison takes that takes the most; nil if it is decided, or has no number.
+// Decides is the number of trials, blocks or seeds that would decide the verdict:
+// the largest number of its comparisons; nil if the verdict is decided, or no
+// comparison has a number.
 func (v Verdict) Decides() *stat.Need {
 	var most *stat.Need
 	for _, c := range v.Comparisons {
@@ -347,7 +351,7 @@ func estimator(set *runs.Set, metric string) func([]float64) float64 {
 	return stat.Median
 }
 
-// known is an estimate that JSON can hold: zero instead of no number.
+// known is an estimate that JSON can hold: zero instead of NaN and infinity.
 func known(e stat.Estimate) stat.Estimate {
 	if math.IsNaN(e.Estimate) || math.IsInf(e.High, 0) {
 		return stat.Estimate{N: e.N, Method: e.Method}
@@ -387,8 +391,8 @@ func (x expectation) word(eq stat.Equivalence, higherIsBetter bool) string {
 	return Undecided
 }
 
-// Deciding is the comparison that says most about the verdict: one of the
-// verdict's own word, of these the one farthest from no effect; nil if none
+// Deciding is the comparison that best explains the verdict: of the comparisons
+// with the same word as the verdict, the one with the largest effect; nil if none
 // has a number.
 func (v Verdict) Deciding() *Comparison {
 	var own []*Comparison
@@ -403,15 +407,15 @@ func (v Verdict) Deciding() *Comparison {
 	return slices.MaxFunc(own, func(a, b *Comparison) int { return cmp.Compare(effect(a.Ratio), effect(b.Ratio)) })
 }
 
-// Rough says whether any verdict rests on an interval that holds for values of
-// some shapes only (stat.RoughNote).
+// Rough reports whether any verdict is based on a rough interval
+// (stat.RoughNote).
 func Rough(verdicts []Verdict) bool {
 	return slices.ContainsFunc(verdicts, func(v Verdict) bool {
 		return slices.ContainsFunc(v.Comparisons, func(c Comparison) bool { return c.Ratio.Rough && c.Ratio.Confidence > 0 })
 	})
 }
 
-// effect is how far a ratio is from 1, on either side alike.
+// effect is the distance of a ratio from 1 as a factor, the same on either side.
 func effect(r stat.Estimate) float64 {
 	return max(r.Estimate, 1/r.Estimate)
 }

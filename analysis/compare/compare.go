@@ -1,6 +1,7 @@
-// Package compare says whether one run reproduces another: per cell the ratio
-// of the headline metric with its interval and a test of equivalence; in
-// virtual time first whether the rows are the same, byte for byte. It is pure.
+// Package compare decides whether one run reproduces another: per cell by the
+// ratio of the headline metric with its interval and a test of equivalence, and in
+// virtual time first by whether the rows are the same, byte for byte. It is pure,
+// and does not compare arms within a run: package report does.
 package compare
 
 import (
@@ -15,7 +16,7 @@ import (
 	"hookbed/analysis/stat"
 )
 
-// Words of a cell's verdict.
+// Values of Cell.Verdict.
 const (
 	Same      = "same"      // the interval lies within the margin
 	Different = "different" // it lies outside
@@ -23,20 +24,21 @@ const (
 	Missing   = "missing"   // one of the runs does not have the cell
 )
 
-// DefaultMargin is how far apart results may be and still be the same: 2 %.
+// DefaultMargin is the largest relative difference of results that are the same:
+// 2 %.
 const DefaultMargin = 0.02
 
 // alpha is the size of each of the two one-sided tests.
 const alpha = 0.05
 
-// maxRows is how many rows that differ are listed.
+// maxRows is the largest number of differing rows that are listed.
 const maxRows = 10
 
 // Options say how to compare. The zero value is a margin of DefaultMargin and
 // no comparison across environments.
 type Options struct {
 	Margin float64 // relative; 0 = DefaultMargin
-	// Across compares runs from unlike environments, too, and matches cells
+	// Across also compares runs from unlike environments, and matches cells
 	// although kernel, provider and endpoint differ.
 	Across bool
 }
@@ -53,7 +55,8 @@ type Cell struct {
 	NewTrials int            `json:"new_trials"`
 	Verdict   string         `json:"verdict"`
 	Reason    string         `json:"why,omitempty"`
-	// Decides is how many trials, blocks or seeds would decide it, if it is undecided.
+	// Decides is the number of trials, blocks or seeds that would decide the cell;
+	// nil if it is decided.
 	Decides *stat.Need `json:"decides,omitempty"`
 }
 
@@ -75,22 +78,22 @@ type Result struct {
 	Clock       string            `json:"clock"`
 	Margin      float64           `json:"margin"`
 	Environment []runs.Difference `json:"environment"` // what differs, with Across
-	// Identical: virtual time, and the rows are the same byte for byte, the name
-	// of the run apart.
+	// Identical: the runs are in virtual time, and their rows are the same byte for
+	// byte except for the name of the run.
 	Identical     bool   `json:"identical"`
-	RowsDiffering int    `json:"rows_differing"` // virtual time: how many
-	Rows          []Row  `json:"rows"`           // virtual time: the first that differ
+	RowsDiffering int    `json:"rows_differing"` // virtual time: number of rows that differ
+	Rows          []Row  `json:"rows"`           // virtual time: the first rows that differ
 	Cells         []Cell `json:"cells"`
 	Note          string `json:"note,omitempty"` // stat.RoughNote, if a ratio is rough
 }
 
-// Reproduced says whether every cell is the same.
+// Reproduced reports whether every cell is the same.
 func (r Result) Reproduced() bool {
 	return r.Identical || len(r.Cells) > 0 && !slices.ContainsFunc(r.Cells, func(c Cell) bool { return c.Verdict != Same })
 }
 
 // Runs compares two runs. It refuses unlike environments with *runs.UnlikeError
-// unless opt.Across; two clocks it always refuses.
+// unless opt.Across is set, and always refuses two clocks.
 func Runs(before, after runs.Run, opt Options) (Result, error) {
 	if opt.Margin == 0 {
 		opt.Margin = DefaultMargin
@@ -137,13 +140,13 @@ func (r *Result) rows(before, after runs.Run) {
 		key := keyOf(row)
 		old, ok := was[key]
 		delete(was, key)
-		if was, is := told(old, ok), told(row, true); was != is {
+		if was, is := describe(old, ok), describe(row, true); was != is {
 			r.differ(key, row, was, is)
 		}
 	}
 	for _, row := range before.Rows {
 		if _, left := was[keyOf(row)]; left {
-			r.differ(keyOf(row), row, told(row, true), told(row, false))
+			r.differ(keyOf(row), row, describe(row, true), describe(row, false))
 		}
 	}
 }
@@ -152,8 +155,8 @@ func keyOf(r record.Row) Row {
 	return Row{Cell: r.Cell, Block: r.Block, Trial: r.Trial, Metric: r.Metric}
 }
 
-// told is what a row says, in words.
-func told(r record.Row, ok bool) string {
+// describe is a row's content for readers; ok is false if there is no such row.
+func describe(r record.Row, ok bool) string {
 	switch {
 	case !ok:
 		return "no such row"
@@ -163,6 +166,7 @@ func told(r record.Row, ok bool) string {
 	return fmt.Sprintf("%v %s", r.Value, r.Unit)
 }
 
+// differ counts a row that differs, and lists the first maxRows of them.
 func (r *Result) differ(key Row, row record.Row, old, now string) {
 	if r.RowsDiffering++; len(r.Rows) < maxRows {
 		f := row.Factors
@@ -178,7 +182,7 @@ func (r *Result) differ(key Row, row record.Row, old, now string) {
 	}
 }
 
-// lines are rows as in rows.csv, without the name of the run.
+// lines are rows as in rows.csv, except that the name of the run is empty.
 func lines(rows []record.Row) [][]string {
 	seen := map[string]bool{}
 	for _, r := range rows {
@@ -195,16 +199,16 @@ func lines(rows []record.Row) [][]string {
 	return out
 }
 
-// matcher names a cell across runs: by its ID where all have it, else by its factors
-// without options at their default, as a run from before there was an option says
-// nothing of it. Across environments what the rig is does not matter, unless a run
-// compares rigs itself: then each has its like.
+// matcher is a key of cells across runs: the ID if all runs have it, else the
+// factors without options at their default, because a run from before an option
+// existed does not have it. Across environments the factors of the rig are left
+// out, unless a run compares rigs itself: then each matches its like.
 func matcher(across bool, sets ...*runs.Set) func(*runs.Cell) string {
 	var words catalog.Catalog
 	for _, s := range sets {
 		words = catalog.Join(words, s.Words)
 	}
-	unsaid := func(c *runs.Cell, f, level string) bool {
+	atDefault := func(c *runs.Cell, f, level string) bool {
 		_, option := words.Option(f)
 		return option && level == words.Default(c.Factors, f)
 	}
@@ -225,13 +229,13 @@ func matcher(across bool, sets ...*runs.Set) func(*runs.Cell) string {
 		}
 		f := maps.Clone(c.Factors)
 		maps.DeleteFunc(f, func(name, level string) bool {
-			return slices.Contains(rig, name) || level == "" || unsaid(c, name, level)
+			return slices.Contains(rig, name) || level == "" || atDefault(c, name, level)
 		})
 		return fmt.Sprint(f) // maps print sorted
 	}
 }
 
-// varies says whether a factor has several levels in one run.
+// varies reports whether a factor has several levels in one run.
 func varies(s *runs.Set, factor string) bool {
 	return slices.ContainsFunc(s.Cells, func(c *runs.Cell) bool { return c.Get(factor) != s.Cells[0].Get(factor) })
 }
@@ -263,7 +267,8 @@ func (r *Result) cells(before, after runs.Run, opt Options) error {
 	return nil
 }
 
-// estimatorOf makes one number of a block's trials, as the plan says.
+// estimatorOf is the plan's estimator: by metric, a function that reduces a block's
+// trials to one number.
 func estimatorOf(r runs.Run) func(metric string) func([]float64) float64 {
 	return func(metric string) func([]float64) float64 {
 		if r.Estimator() == runs.EstimatorFasterHalf {
@@ -298,7 +303,7 @@ func (r *Result) cell(words catalog.Catalog, old, now *runs.Cell, estimate func(
 	return r.test(out, old, now, estimate(m))
 }
 
-// test judges a cell that both runs have numbers of.
+// test judges a cell for which both runs have numbers.
 func (r *Result) test(out Cell, old, now *runs.Cell, estimate func([]float64) float64) Cell {
 	p := r.samples(now.Blocks(out.Metric), old.Blocks(out.Metric), estimate)
 	tost := stat.TOSTUnpaired
@@ -325,7 +330,7 @@ func (r *Result) test(out Cell, old, now *runs.Cell, estimate func([]float64) fl
 	return out
 }
 
-// need says how many values would decide a cell.
+// need sets how many values would decide a cell.
 func (c *Cell) need(margin float64, unit string) {
 	n := c.Ratio.Needed(stat.Question{Confidence: 1 - 2*alpha, Of: unit, Apart: []float64{1 / (1 + margin), 1 + margin}})
 	c.Decides = &n
@@ -335,7 +340,8 @@ func (c *Cell) need(margin float64, unit string) {
 	c.Reason += n.String()
 }
 
-// unit is what the values of a comparison are: see samples.
+// unit is what the values of a comparison are (see samples): seeds, blocks or
+// trials.
 func (r *Result) unit(now, old []runs.Block) string {
 	switch {
 	case r.Clock == runs.ClockVirtual:
@@ -346,10 +352,10 @@ func (r *Result) unit(now, old []runs.Block) string {
 	return stat.NeedTrials
 }
 
-// samples of two runs. In virtual time the same block of both has the same
-// seed, so they pair. On wall clocks boots have nothing to do with each other;
-// where both runs have blocks enough, each boot counts as one value, because
-// its trials are no independent ones.
+// samples are the values of two runs. In virtual time the same block of both has
+// the same seed, so the blocks are paired. On wall clocks the boots of two runs are
+// independent; if both runs have enough blocks, each boot counts as one value,
+// because its trials are not independent of each other.
 func (r *Result) samples(now, old []runs.Block, estimate func([]float64) float64) runs.Pairs {
 	if r.Clock == runs.ClockVirtual {
 		return runs.PairBlocks(anonymous(now), anonymous(old), estimate)
@@ -367,7 +373,8 @@ func (r *Result) samples(now, old []runs.Block, estimate func([]float64) float64
 	return p
 }
 
-// anonymous blocks of two runs have equal IDs.
+// anonymous removes the run from the IDs of blocks, so that those of two runs can
+// be equal.
 func anonymous(blocks []runs.Block) []runs.Block {
 	out := slices.Clone(blocks)
 	for i := range out {

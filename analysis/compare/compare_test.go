@@ -90,7 +90,7 @@ func TestIdentical(t *testing.T) {
 	if res.Cells[0].Ratio.Estimate != 1 || res.Cells[0].Reason != "equal in every trial" {
 		t.Errorf("cell with equal rows: %+v", res.Cells[0])
 	}
-	// On wall clocks equal rows are no verdict of their own.
+	// On wall clocks equal rows alone are not a verdict.
 	if res := mustRuns(t, invented("old", "wall", 1, 1, 1), invented("new", "wall", 1, 1, 1), Options{}); res.Identical {
 		t.Error("wall-clock rows are called identical")
 	}
@@ -175,8 +175,8 @@ func TestNoNumbers(t *testing.T) {
 	}
 }
 
-// A run whose cells say an option at its default has the cells of one that was made
-// before there was such an option.
+// A run whose cells have an option at its default matches a run that was made
+// before the option existed.
 func TestOptionsAtTheirDefaultAreNoOtherCells(t *testing.T) {
 	old, now := invented("old", runs.ClockVirtual, 3, 1, 1), invented("new", runs.ClockVirtual, 3, 1, 1)
 	for i := range now.Rows {

@@ -12,12 +12,12 @@ import (
 	"hookbed/analysis/runs"
 )
 
-// Bench writes Go benchmark format (golang.org/design/14313-benchmark-format):
-// a line for each usable trial, named by what tells its cell apart, so that
-// benchstat compares arms, policies or files. What all cells share becomes
-// configuration. The run is named only where there are several, and the seed
-// never: benchstat shows what differs in it apart, instead of comparing it.
-func Bench(w io.Writer, set *runs.Set) error {
+// writeBench writes Go benchmark format (golang.org/design/14313-benchmark-format):
+// one line per usable trial, with a name of the factors that distinguish its cell, so
+// that benchstat compares arms, policies or files. Factors that all cells share are
+// configuration. The run is named only if there are several, and the seed never:
+// benchstat does not compare lines that differ in configuration.
+func writeBench(w io.Writer, set *runs.Set) error {
 	var b strings.Builder
 	common := shared(set)
 	for _, f := range slices.Sorted(maps.Keys(common)) {
@@ -53,7 +53,8 @@ func config(b *strings.Builder, key, value string) {
 	}
 }
 
-// shared are the factors that have one level in all cells and do not name one.
+// shared are the levels of factors that have one level in all cells and are not part
+// of every name.
 func shared(set *runs.Set) map[string]string {
 	out := map[string]string{}
 	for _, f := range factorsOf(set) {
@@ -93,8 +94,8 @@ func benchLine(set *runs.Set, c *runs.Cell, t *runs.Trial, common map[string]str
 	return line + "\n"
 }
 
-// benchUnit names a metric with its unit; a line cannot hold one unit twice, so
-// the metric is always part of it. Seconds of virtual time say so.
+// benchUnit names a metric with its unit; a line cannot have one unit twice, so the
+// metric is always part of it. Seconds of virtual time are named so.
 func benchUnit(metric, unit, clock string) string {
 	seconds := unit == "s" || strings.HasSuffix(unit, "/s")
 	if seconds && clock == runs.ClockVirtual {
@@ -109,8 +110,8 @@ func benchUnit(metric, unit, clock string) string {
 	return word(metric) + "-" + unit
 }
 
-// follows says whether a factor has one level in every arm, so that the arm's
-// name says it.
+// follows reports whether a factor has one level in every arm, so that the name of
+// the arm suffices.
 func follows(set *runs.Set, factor string) bool {
 	of := map[string]string{}
 	for _, c := range set.Cells {

@@ -1,5 +1,6 @@
-// Package export writes the rows of runs, the verdicts of claims and comparisons of runs for other
-// programs: tidy CSV, JSON, Go benchmark format and JUnit XML. Equal input gives equal output.
+// Package export writes the rows of runs, the verdicts of claims and comparisons of runs
+// for other programs: tidy CSV, JSON, Go benchmark format and JUnit XML. It makes no
+// estimates: package report does that. Equal input gives equal output.
 package export
 
 import (
@@ -15,7 +16,7 @@ import (
 	"hookbed/analysis/runs"
 )
 
-// Formats that Write knows.
+// Formats of Write.
 const (
 	FormatCSV   = "csv"
 	FormatJSON  = "json"
@@ -23,23 +24,23 @@ const (
 	FormatJUnit = "junit"
 )
 
-// Write writes the trials of a set in a format.
+// Write writes the trials of a set in a format. It refuses an unknown format.
 func Write(w io.Writer, format string, set *runs.Set) error {
 	switch format {
 	case FormatCSV:
-		return CSV(w, set)
+		return writeCSV(w, set)
 	case FormatJSON:
-		return JSON(w, set)
+		return writeJSON(w, set)
 	case FormatBench:
-		return Bench(w, set)
+		return writeBench(w, set)
 	case FormatJUnit:
 		return JUnit(w, "hookbed", cases(set))
 	}
 	return fmt.Errorf("unknown format %q, want csv, json, benchfmt or junit", format)
 }
 
-// Measurement is one metric of one trial; a trial without any has Metric "".
-type Measurement struct {
+// measurement is one metric of one trial; a trial without metrics has Metric "".
+type measurement struct {
 	Run     string            `json:"run"`
 	Cell    string            `json:"cell"`
 	Block   int               `json:"block"`
@@ -53,12 +54,12 @@ type Measurement struct {
 	Factors map[string]string `json:"factors"`
 }
 
-// measurements lists all of a set, by cell, trial and metric.
-func measurements(set *runs.Set) []Measurement {
-	out := []Measurement{}
+// measurements are all measurements of a set, by cell, trial and metric.
+func measurements(set *runs.Set) []measurement {
+	out := []measurement{}
 	for _, c := range set.Cells {
 		for _, t := range c.Trials {
-			m := Measurement{Run: t.Run, Cell: c.ID, Block: t.Block, Trial: t.Trial, Seed: t.Seed, Status: t.Status, Reason: t.Reason, Factors: c.Factors}
+			m := measurement{Run: t.Run, Cell: c.ID, Block: t.Block, Trial: t.Trial, Seed: t.Seed, Status: t.Status, Reason: t.Reason, Factors: c.Factors}
 			for _, name := range slices.Sorted(maps.Keys(t.Values)) {
 				v := t.Values[name]
 				m.Metric, m.Unit, m.Value = name, set.Units[name], &v
@@ -83,8 +84,8 @@ func factorsOf(set *runs.Set) []string {
 	return slices.Sorted(maps.Keys(seen))
 }
 
-// CSV writes a line for each trial and metric, the factors in columns of their own.
-func CSV(w io.Writer, set *runs.Set) error {
+// writeCSV writes one line per trial and metric, with one column per factor.
+func writeCSV(w io.Writer, set *runs.Set) error {
 	factors := factorsOf(set)
 	lines := [][]string{append([]string{"run", "cell", "block", "trial", "seed", "status", "reason", "metric", "unit", "value"}, factors...)}
 	for _, m := range measurements(set) {
@@ -104,13 +105,13 @@ func CSV(w io.Writer, set *runs.Set) error {
 	return nil
 }
 
-// JSON writes all measurements as one document.
-func JSON(w io.Writer, set *runs.Set) error {
+// writeJSON writes all measurements as one document.
+func writeJSON(w io.Writer, set *runs.Set) error {
 	doc := struct {
 		Schema       int           `json:"schema"`
 		Runs         []string      `json:"runs"`
 		Clock        string        `json:"clock"`
-		Measurements []Measurement `json:"measurements"`
+		Measurements []measurement `json:"measurements"`
 	}{Schema: record.Schema, Runs: []string{}, Measurements: measurements(set)}
 	for _, r := range set.Runs {
 		doc.Runs, doc.Clock = append(doc.Runs, r.Name), r.Clock()
@@ -143,7 +144,7 @@ func cases(set *runs.Set) []Case {
 	return out
 }
 
-// outcome is what a trial's status makes of its cell.
+// outcome is the outcome of a cell by the status of one of its trials.
 func outcome(status string) string {
 	switch status {
 	case record.StatusFailed:
@@ -154,6 +155,7 @@ func outcome(status string) string {
 	return Error
 }
 
+// outranks reports whether a status makes an outcome worse.
 func outranks(status, than string) bool {
 	order := []string{Passed, Skipped, Error, Failure}
 	return slices.Index(order, outcome(status)) > slices.Index(order, than)

@@ -21,7 +21,7 @@ import (
 	"hookbed/analysis/runs"
 )
 
-// invented is a run of six trials a cell; status spoils the cells of arm xdp.
+// invented is a run of six trials per cell; the cells of arm xdp have the given status.
 func invented(t *testing.T, clock, status string) *runs.Set {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(1, 1))
@@ -78,7 +78,7 @@ func TestCSV(t *testing.T) {
 func TestJSON(t *testing.T) {
 	var doc struct {
 		Clock        string
-		Measurements []Measurement
+		Measurements []measurement
 	}
 	if err := json.Unmarshal(written(t, FormatJSON, invented(t, "virtual", record.StatusVoid)), &doc); err != nil {
 		t.Fatal(err)
@@ -141,7 +141,7 @@ func TestBenchReader(t *testing.T) {
 	}
 }
 
-// benchstat itself compares two arms.
+// benchstat itself can compare two arms.
 func TestBenchstat(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "invented.txt")
 	if err := os.WriteFile(path, written(t, FormatBench, invented(t, "wall", record.StatusFailed)), 0o644); err != nil {

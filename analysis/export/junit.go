@@ -9,9 +9,9 @@ import (
 // Outcomes of a Case.
 const (
 	Passed  = ""
-	Failure = "failure" // the subject did not do what it should
+	Failure = "failure" // the subject did not work as it should
 	Error   = "error"   // no verdict: the number cannot be used, or does not decide
-	Skipped = "skipped" // it cannot be asked here
+	Skipped = "skipped" // it cannot run here
 )
 
 // Case is one test case of a JUnit report.
@@ -19,7 +19,7 @@ type Case struct {
 	Class, Name string
 	Outcome     string
 	Message     string  // why it did not pass
-	Output      string  // numbers, for people
+	Output      string  // numbers, for readers
 	Seconds     float64 // 0 = not known
 }
 

@@ -19,20 +19,20 @@ import (
 	"hookbed/analysis/runs"
 )
 
-// Bounds of what is unpacked: a hostile pack must not fill the disk.
+// Limits of an unpacked run: a hostile pack must not fill the disk.
 const (
 	maxManifest = 64 << 20 // bytes
 	maxFile     = 4 << 30  // bytes of one file
 	maxTotal    = 16 << 30 // bytes in all
 	maxFiles    = 1_000_000
-	maxBad      = 20 // problems that an error names
+	maxBad      = 20 // problems that an error lists
 )
 
-// ErrDamaged is wrapped by every error that means a pack is not what was
-// published: cut short, changed, or never a pack.
+// ErrDamaged is wrapped by every error about a pack that is not as it was
+// published: it was cut short or changed, or is not a pack.
 var ErrDamaged = errors.New("damaged pack")
 
-// DamagedError names each file that is not what the manifest says.
+// DamagedError names each file that differs from the manifest.
 type DamagedError struct{ Problems []string }
 
 func (e *DamagedError) Error() string {
@@ -51,7 +51,7 @@ func damaged(format string, args ...any) error {
 
 // Open unpacks a pack into a directory, which must be empty or absent, and
 // checks every file against the manifest. Errors about the pack wrap
-// ErrDamaged; the directory may then hold a part of it.
+// ErrDamaged; the directory may then contain a part of it.
 func Open(file, dir string) (Manifest, error) {
 	m, err := open(file, dir)
 	if err != nil {
@@ -89,7 +89,7 @@ func open(file, dir string) (m Manifest, err error) {
 	if err := u.all(tr); err != nil {
 		return m, err
 	}
-	// What follows the archive would be read by nobody, and checked by nobody.
+	// Refuse data after the archive: nothing would check it.
 	if rest, err := io.Copy(io.Discard, io.LimitReader(zip, maxManifest)); err != nil {
 		return m, damaged("the file is cut short: %v", err)
 	} else if _, err := in.Peek(1); err == nil || rest == maxManifest {
@@ -117,8 +117,8 @@ func readManifest(tr *tar.Reader) (m Manifest, err error) {
 	return m, m.check()
 }
 
-// check refuses a manifest that would unpack outside the directory, or more
-// than any run is.
+// check refuses a manifest that would unpack outside the directory, or more data
+// than any run has.
 func (m Manifest) check() error {
 	if len(m.Files) > maxFiles {
 		return damaged("%d files, want at most %d", len(m.Files), maxFiles)
@@ -142,17 +142,19 @@ func (m Manifest) check() error {
 	return nil
 }
 
+// local reports whether a file's name is a clean path inside the run.
 func local(name string) bool {
 	return name == path.Clean(name) && filepath.IsLocal(filepath.FromSlash(name)) && name != "." && name != manifestFile && !strings.Contains(name, "\\")
 }
 
+// unpacking is the state of unpacking a run.
 type unpacking struct {
 	dir      string
-	want     map[string]File // not met yet
+	want     map[string]File // files of the manifest that were not unpacked yet
 	problems []string
 }
 
-// all unpacks to the end, so that every bad file is named.
+// all unpacks the whole archive, so that the error names every bad file.
 func (u *unpacking) all(tr *tar.Reader) error {
 	for {
 		h, err := tr.Next()
@@ -162,7 +164,7 @@ func (u *unpacking) all(tr *tar.Reader) error {
 		if err == nil {
 			err = u.one(tr, h)
 		}
-		var here *os.PathError // the disk's fault, not the pack's
+		var here *os.PathError // an error of the disk, not of the pack
 		switch {
 		case errors.Is(err, ErrDamaged), errors.As(err, &here):
 			return err

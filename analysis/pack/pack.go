@@ -1,6 +1,7 @@
-// Package pack makes one file of a run that others can check: the plan, the
+// Package pack makes one file of a run that other people can check: the plan, the
 // environments, every row, every raw file and the report, with the digest of
-// each. Equal runs make equal packs, byte for byte.
+// each. Equal runs make equal packs, byte for byte. A pack is not signed: it shows
+// that rows and report agree, not who measured them.
 package pack
 
 import (
@@ -27,7 +28,7 @@ import (
 // Schema is the version of the manifest. Open refuses any other.
 const Schema = 1
 
-// Extension is how the name of a pack ends.
+// Extension is the end of a pack's file name.
 const Extension = ".hookbed.tar.gz"
 
 const (
@@ -35,14 +36,14 @@ const (
 	reportFile   = "report.json"
 )
 
-// Manifest is the first file of a pack and says what is in it.
+// Manifest is the first file of a pack and lists its content.
 type Manifest struct {
 	Schema     int    `json:"schema"`
 	Run        string `json:"run"`                   // ID of the run in its rows
 	PlanSHA256 string `json:"plan_sha256,omitempty"` // of plan.json
 	RowsSHA256 string `json:"rows_sha256"`           // of rows.csv
 	Clock      string `json:"clock"`                 // wall or virtual
-	Files      []File `json:"files"`                 // sorted by path, the manifest left out
+	Files      []File `json:"files"`                 // sorted by path, without the manifest
 }
 
 // File is one file of a pack.
@@ -52,14 +53,14 @@ type File struct {
 	SHA256 string `json:"sha256"`
 }
 
-// source is a file to be packed.
+// source is a file to pack.
 type source struct {
 	File
 	from string // path on disk
 }
 
-// Write makes a pack of a run directory, whole or not at all. The report in it
-// is made anew, from the rows that are packed.
+// Write makes a pack of a run directory, whole or not at all. It makes the report
+// in it again, from the rows that it packs.
 func Write(dir, out string) (Manifest, error) {
 	m, err := write(dir, out)
 	if err != nil {
@@ -104,8 +105,8 @@ func write(dir, out string) (m Manifest, err error) {
 	return m, place(out, m, all)
 }
 
-// belongs says whether a file of a run directory is part of the run; its
-// report is made anew, and its lock is nobody's.
+// belongs reports whether a file of a run directory is part of the run. The report
+// is not, since Write makes it again, and neither is the lock.
 func belongs(name string) bool {
 	top, _, deep := strings.Cut(name, "/")
 	switch {
@@ -117,7 +118,7 @@ func belongs(name string) bool {
 	return slices.Contains([]string{runs.PlanFile, runs.RowsFile, "rows-superseded.csv", "shard.json"}, name)
 }
 
-// collect digests the files below a directory that are wanted.
+// collect lists the wanted files below a directory, with their digests.
 func collect(dir string, wanted func(string) bool) (out []source, err error) {
 	err = filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
@@ -201,7 +202,8 @@ func archive(w io.Writer, m Manifest, all []source) error {
 	return errors.Join(tw.Close(), zip.Close())
 }
 
-// entry has no time, no owner and one mode, so that only content counts.
+// entry writes one file without time and owner and with a fixed mode, so that equal
+// content makes an equal archive.
 func entry(tw *tar.Writer, name string, size int64, r io.Reader) error {
 	h := &tar.Header{Typeflag: tar.TypeReg, Name: path.Clean(name), Size: size, Mode: 0o644, Format: tar.FormatPAX}
 	if err := tw.WriteHeader(h); err != nil {

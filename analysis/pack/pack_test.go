@@ -17,7 +17,7 @@ import (
 	"hookbed/analysis/record"
 )
 
-// makeRun is a small run directory under a path of its own.
+// makeRun is a small run directory under a new path.
 func makeRun(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "r")
@@ -163,7 +163,7 @@ func find(items []item, name string) *item {
 	return &items[slices.IndexFunc(items, func(i item) bool { return i.name == name })]
 }
 
-// remake edits the manifest, as a forger would.
+// remake edits the manifest so that it matches changed files.
 func remake(items []item, edit func(*Manifest)) {
 	var m Manifest
 	if err := json.Unmarshal(items[0].data, &m); err != nil {
@@ -233,8 +233,8 @@ func TestTruncatedAndExtendedPacks(t *testing.T) {
 	}
 }
 
-// A forger who changes a number of the report, and the manifest with it, is
-// found by the rows.
+// If someone changes a number of the report, and the manifest with it, the rows
+// show it.
 func TestChangedNumberIsFound(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "out")
 	if _, err := Open(packed(t), dir); err != nil {

@@ -14,15 +14,15 @@ import (
 	"hookbed/analysis/report"
 )
 
-// tolerance is how far a recomputed number may be off, relative: compilers of
+// tolerance is the largest relative difference of a recomputed number: compilers for
 // some processors fuse multiplications and additions, which rounds differently.
 const tolerance = 1e-9
 
 // Difference is a number of the report that its rows do not give.
 type Difference struct {
 	Path       string `json:"path"`       // in report.json: "summaries[3].median.estimate"
-	Packed     string `json:"packed"`     // "" if it is not there
-	Recomputed string `json:"recomputed"` // "" if there is none
+	Packed     string `json:"packed"`     // "" if the packed report does not have it
+	Recomputed string `json:"recomputed"` // "" if the recomputed report does not have it
 }
 
 func (d Difference) String() string {
@@ -35,9 +35,9 @@ func (d Difference) String() string {
 	return fmt.Sprintf("%s is %s, the rows give %s", d.Path, orNothing(d.Packed), orNothing(d.Recomputed))
 }
 
-// Recheck makes the report of an unpacked run anew from its rows, and compares
-// every number of report.json. An empty result means that the rows give
-// exactly what is reported.
+// Recheck makes the report of an unpacked run again from its rows, and compares
+// every number of report.json. An empty result means that the rows give the reported
+// numbers.
 func Recheck(dir string) ([]Difference, error) {
 	fresh, err := os.MkdirTemp("", "hookbed-recheck-")
 	if err != nil {
@@ -66,7 +66,7 @@ func Recheck(dir string) ([]Difference, error) {
 	return out, nil
 }
 
-// numbers are all numbers of a JSON file, as text by path.
+// numbers are all numbers of a JSON file: their text by path.
 func numbers(file string) (map[string]string, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {

@@ -15,20 +15,20 @@ import (
 // an append.
 type TornError struct {
 	Line  int   // 1-based line of the first byte that is not valid
-	Valid int64 // bytes before it: truncating the file to this length mends it
+	Valid int64 // bytes before that line: truncating the file to this length repairs it
 }
 
 func (e *TornError) Error() string {
 	return fmt.Sprintf("line %d: cut short; the first %d bytes are valid", e.Line, e.Valid)
 }
 
-// EncodeHeader is the header line, line break included.
+// EncodeHeader is the header line with its line break.
 func EncodeHeader(factors []string) []byte {
 	return encode([][]string{Header(factors)})
 }
 
-// Encode is the lines of rows, to be appended in one write. It refuses rows
-// that Read would refuse.
+// Encode is the lines of rows, to append in one write. It refuses rows that Read
+// would refuse.
 func Encode(factors []string, rows []Row) ([]byte, error) {
 	lines := make([][]string, 0, len(rows))
 	for _, r := range rows {
@@ -43,14 +43,15 @@ func Encode(factors []string, rows []Row) ([]byte, error) {
 func encode(lines [][]string) []byte {
 	var b bytes.Buffer
 	w := csv.NewWriter(&b)
-	// A bytes.Buffer takes every write, so there is no error to see.
+	// A bytes.Buffer accepts every write, so there is no error.
 	_ = w.WriteAll(lines)
 	return b.Bytes()
 }
 
-// Read reads a whole rows.csv. Factor columns may be any; everything else is
-// strict: columns, schema, numbers and statuses, and errors name the line. A
-// last line cut short is *TornError, a file saved by a spreadsheet *SavedError.
+// Read reads a whole rows.csv. Factor columns may have any names; all else is
+// strict: columns, schema, numbers and statuses, and errors name the line. The error
+// for a last line that was cut short is a *TornError, for a file that a spreadsheet
+// saved a *SavedError.
 func Read(r io.Reader) ([]Row, error) {
 	rows, torn, err := read(r)
 	if err != nil {
@@ -62,12 +63,11 @@ func Read(r io.Reader) ([]Row, error) {
 	return rows, nil
 }
 
-// ReadRecovering reads a rows.csv that a crash may have cut short. Valid is
-// the length of the prefix to keep (the whole file if nothing is torn, 0 if
-// not even the header is whole); rows are those of that prefix. Rows of the
-// trial that was being appended are left out with the torn line, because a
-// trial's rows are written at once and belong together. Any other defect is an
-// error, as in Read.
+// ReadRecovering reads a rows.csv that a crash may have cut short. valid is the
+// length in bytes of the prefix to keep (the whole file if no line was cut short, 0
+// if the header is not complete); rows are those of that prefix. It leaves out all
+// rows of the trial whose line was cut short, because a trial's rows are written at
+// once and belong together. Any other defect is an error, as in Read.
 func ReadRecovering(r io.Reader) (rows []Row, valid int64, err error) {
 	in := &counter{r: r}
 	rows, torn, err := read(in)
@@ -91,9 +91,9 @@ func (c *counter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// scan is a rows.csv being read.
+// scan is the state of reading a rows.csv.
 type scan struct {
-	factors []string // by column after the fixed ones
+	factors []string // of the columns after the fixed ones
 	rows    []Row
 	starts  []int64 // offset of each row
 	lines   []int
@@ -123,8 +123,8 @@ func read(r io.Reader) ([]Row, *TornError, error) {
 	return rows, torn, nil
 }
 
-// read parses whole lines and returns the offset and line after the last good
-// one. Only the last line may be bad, and only by its shape.
+// read parses complete lines and returns offset and line number after the last good
+// one. Only the last line may be bad, and only because it lacks fields.
 func (s *scan) read(data []byte) (cut, line int, err error) {
 	cr := csv.NewReader(bytes.NewReader(data))
 	cr.ReuseRecord = true
@@ -172,14 +172,14 @@ func (s *scan) add(fields []string, start int64, line int) error {
 	return nil
 }
 
-// recover drops the torn tail and the rows of the trial it belongs to.
+// recover removes the line that was cut short and the rows of its trial.
 func (s *scan) recover(data []byte, cut, line int) ([]Row, *TornError) {
 	torn := &TornError{Line: line, Valid: int64(cut)}
 	order, known := tornOrder(data[cut:])
 	keep := len(s.rows)
 	for keep > 0 && s.rows[keep-1].Order == s.rows[len(s.rows)-1].Order {
 		if known && s.rows[keep-1].Order != order {
-			break // the torn line starts another trial: the last one is whole
+			break // the torn line begins another trial: the last trial is complete
 		}
 		keep--
 		torn.Valid, torn.Line = s.starts[keep], s.lines[keep]
@@ -187,10 +187,10 @@ func (s *scan) recover(data []byte, cut, line int) ([]Row, *TornError) {
 	return s.rows[:keep], torn
 }
 
-// tornOrder finds the order of a torn line if that field is whole.
+// tornOrder is the field order of a line that was cut short, if the field is complete.
 func tornOrder(tail []byte) (order int, ok bool) {
 	i := slices.Index(fixedColumns(), "order")
-	fields := strings.Split(string(tail), ",") // run and cell IDs hold no commas or quotes
+	fields := strings.Split(string(tail), ",") // run and cell IDs have no commas or quotes
 	if len(fields) <= i+1 || strings.Contains(strings.Join(fields[:i], ""), `"`) {
 		return 0, false
 	}
@@ -204,9 +204,9 @@ func parseHeader(fields []string) (factors []string, err error) {
 		return nil, fmt.Errorf("columns start with %q, want %q", strings.Join(fields[:min(len(fields), len(fixed))], ","), strings.Join(fixed, ","))
 	}
 	for _, f := range fields[len(fixed):] {
-		name, ok := strings.CutPrefix(f, FactorPrefix)
+		name, ok := strings.CutPrefix(f, factorPrefix)
 		if !ok || name == "" {
-			return nil, fmt.Errorf("unknown column %q, want %sFACTOR", f, FactorPrefix)
+			return nil, fmt.Errorf("unknown column %q, want %sFACTOR", f, factorPrefix)
 		}
 		if slices.Contains(factors, name) {
 			return nil, fmt.Errorf("column %q is there twice", f)

@@ -1,5 +1,6 @@
-// Package record is the row of rows.csv: one measurement a line, long form,
-// with its schema, its encoding and its strict reader. Standard library only.
+// Package record is the row of rows.csv: one measurement per line, long form,
+// with its schema, its encoding and its strict reader. It imports the standard
+// library only, and it does not know what factors and metrics mean.
 package record
 
 import (
@@ -16,7 +17,7 @@ const Schema = 1
 // Statuses of a row. Only numbers with StatusOK may be used.
 const (
 	StatusOK          = "ok"
-	StatusFailed      = "failed"      // the subject (datapath, workload) did not do what it should
+	StatusFailed      = "failed"      // the subject (datapath, workload) did not work as it should
 	StatusUnsupported = "unsupported" // this kernel or tool cannot run the cell
 	StatusVoid        = "void"        // a guard failed: the number must not be used
 	StatusRig         = "rig"         // the testbed failed
@@ -27,11 +28,11 @@ func Statuses() []string {
 	return []string{StatusOK, StatusFailed, StatusUnsupported, StatusVoid, StatusRig}
 }
 
-// FactorPrefix starts the name of every factor's column.
-const FactorPrefix = "f."
+// factorPrefix starts the name of every factor's column.
+const factorPrefix = "f."
 
-// Row is one measurement of one trial. A trial without any measurement (it
-// failed, or could not run) is one row with Metric "" and a Reason.
+// Row is one measurement of one trial. A trial without measurements (it failed, or
+// could not run) is one row with Metric "" and a Reason.
 type Row struct {
 	Run     string // ID of the run
 	Cell    string // ID of the cell
@@ -39,7 +40,7 @@ type Row struct {
 	Trial   int    // 1-based within cell and block
 	Order   int    // 1-based position in the run
 	Status  string // one of Statuses
-	Reason  string // why, when Status is not ok
+	Reason  string // why Status is not ok; "" if it is
 	Metric  string // "throughput", "rate", "latency_p50", ...
 	Unit    string // "bit/s", "1/s", "s", "1"
 	Value   float64
@@ -57,14 +58,14 @@ func fixedColumns() []string {
 func Header(factors []string) []string {
 	out := fixedColumns()
 	for _, f := range sorted(factors) {
-		out = append(out, FactorPrefix+f)
+		out = append(out, factorPrefix+f)
 	}
 	return out
 }
 
 // Fields is the row as the fields of one line, in the order of Header(factors).
 // Line breaks inside a field become spaces, so that a row is always one line
-// and a line cut short by a crash can be recognised.
+// and a line that a crash cut short can be recognized.
 func (r Row) Fields(factors []string) []string {
 	value := ""
 	if r.Metric != "" {
@@ -81,8 +82,8 @@ func (r Row) Fields(factors []string) []string {
 	return out
 }
 
-// Check reports what makes the row invalid: an unknown status, an ok row
-// without a metric, a number that is not finite.
+// Check returns an error for an invalid row: an unknown status, an ok row without a
+// metric, a number that is not finite.
 func (r Row) Check() error {
 	if !slices.Contains(Statuses(), r.Status) {
 		return fmt.Errorf("unknown status %q, want one of %s", r.Status, strings.Join(Statuses(), ", "))
@@ -96,6 +97,7 @@ func (r Row) Check() error {
 	return nil
 }
 
+// oneLine is s with spaces for line breaks.
 func oneLine(s string) string {
 	if !strings.ContainsAny(s, "\r\n") {
 		return s

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// SavedError is a rows.csv that a spreadsheet or an editor saved anew: its
-// numbers and cell IDs may have been changed, too, so it is not read.
+// SavedError is a rows.csv that a spreadsheet or an editor saved: its numbers and
+// cell IDs may have changed, too, so it is not read. Signs say how it was recognized.
 type SavedError struct{ Signs []string }
 
 func (e *SavedError) Error() string {
@@ -14,8 +14,8 @@ func (e *SavedError) Error() string {
 		"), which may have changed numbers and cell IDs, too; put back the file that the run wrote, and open a copy or what `driver report --format csv` writes"
 }
 
-// saved recognises, by its first line, a file that something else than this
-// package wrote; nil if nothing shows.
+// saved recognizes, by its first line, a file that another program than hookbed
+// wrote; nil if there is no sign of it.
 func saved(data []byte) error {
 	var signs []string
 	switch {

@@ -9,7 +9,7 @@ import (
 	"unicode/utf16"
 )
 
-// What spreadsheets make of a rows.csv is told by name, and never read, torn or
+// A rows.csv that a spreadsheet saved is refused by name, and never read, torn or
 // not: cell IDs such as 1215e7 are numbers to them.
 func TestFilesSavedBySpreadsheets(t *testing.T) {
 	good := string(file(t))
@@ -54,7 +54,7 @@ func TestFilesSavedBySpreadsheets(t *testing.T) {
 	}
 }
 
-// Nothing that is cut short by a crash is taken for a spreadsheet's.
+// A file that a crash cut short is not mistaken for that of a spreadsheet.
 func TestTornFilesAreNotASpreadsheets(t *testing.T) {
 	good := file(t)
 	for n := range good {

@@ -222,7 +222,7 @@ func (d *dataset) reference(named string) string {
 // plain says whether a cell's arm is the base fabric without any filter, all its
 // options at their defaults.
 func (d *dataset) plain(c *runs.Cell) bool {
-	fabric, filter := d.Words.Place(c.Factors)
+	fabric, filter := d.Words.Datapath(c.Factors)
 	on, _ := d.Words.Fabric(fabric)
 	is, known := d.Words.Filter(filter)
 	asked := func(o catalog.Option) bool { return !d.Words.AtDefault(c.Factors, o.Key) }

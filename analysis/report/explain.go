@@ -145,7 +145,7 @@ func (s sorter) sort(cells []*runs.Cell) []*context {
 }
 
 func (s sorter) filter(c *runs.Cell) catalog.Filter {
-	_, name := s.words.Place(c.Factors)
+	_, name := s.words.Datapath(c.Factors)
 	f, _ := s.words.Filter(name)
 	return f
 }
@@ -184,7 +184,7 @@ func (s sorter) add(to *context, c *runs.Cell) {
 }
 
 func (s sorter) subject(c *runs.Cell) *subject {
-	fabric, filter := s.words.Place(c.Factors)
+	fabric, filter := s.words.Datapath(c.Factors)
 	x := &subject{arm: c.Get(runs.FactorArm), fabric: fabric, filter: filter, is: s.filter(c), regime: s.words.Regime(c.Factors), asked: s.asked(c),
 		own: map[string]string{}, cells: map[int]*runs.Cell{c.Policies: c}}
 	for _, o := range s.words.Options {

@@ -38,7 +38,7 @@ type Step struct {
 }
 
 // at is the arm of a place of the study's contrast, nil if the run has it not.
-func (c *context) at(p claims.Place) *subject {
+func (c *context) at(p claims.Arm) *subject {
 	return c.find(p.Fabric, p.Filter, catalog.AsStudy, nil)
 }
 

@@ -10,10 +10,10 @@ import (
 	"hookbed/analysis/record"
 )
 
-// ContradictionError says that a row is not one of the run that plan.json plans.
+// ContradictionError reports a row that the run's plan.json does not plan.
 type ContradictionError struct {
-	Line int // of rows.csv, 1-based; the header is line 1
-	What string
+	Line int    // of rows.csv, 1-based; the header is line 1
+	What string // for readers: what the row has and what the plan has
 }
 
 func (e *ContradictionError) Error() string {
@@ -30,9 +30,9 @@ func ParsePlan(data []byte) (*Plan, error) {
 }
 
 // CheckRows refuses rows, in the order of their file, that contradict the plan:
-// a cell or a trial that it does not have, a level that is not the cell's, a
-// seed that is not the block's. The error is a *ContradictionError. A plan
-// without cells contradicts nothing.
+// a cell or a trial that it does not have, a level that differs from the cell's, a
+// seed that differs from the block's. The error is a *ContradictionError. A plan
+// without cells contradicts no row.
 func (p *Plan) CheckRows(rows []record.Row) error {
 	if p == nil || len(p.Cells) == 0 {
 		return nil
@@ -46,11 +46,11 @@ func (p *Plan) CheckRows(rows []record.Row) error {
 	return nil
 }
 
-// planned is what rows are held against.
+// planned is the part of a plan that rows are compared with.
 type planned struct {
-	cells  map[string]map[string]string // factors
+	cells  map[string]map[string]string // factors by cell
 	trials map[trialKey]bool
-	seeds  map[int]string // of blocks; "" where one has none
+	seeds  map[int]string // by block; "" if the block has none
 	clock  string
 }
 
@@ -71,7 +71,7 @@ func (p *Plan) index() planned {
 	return out
 }
 
-// contradiction is what is wrong with a row, "" if nothing is.
+// contradiction says what contradicts the plan in a row, "" if nothing does.
 func (p planned) contradiction(row record.Row) string {
 	factors, known := p.cells[row.Cell]
 	if !known {
@@ -87,9 +87,9 @@ func (p planned) contradiction(row record.Row) string {
 			return fmt.Sprintf("factor %s is %s, and in %s cell %s has %s", f, level(row.Factors[f]), PlanFile, row.Cell, level(factors[f]))
 		}
 	}
-	seed, told := p.seeds[row.Block]
-	if !told && p.clock != ClockWall {
-		return "" // a plan that says nothing of seeds
+	seed, planned := p.seeds[row.Block]
+	if !planned && p.clock != ClockWall {
+		return "" // the plan has no seeds
 	}
 	if is := row.Factors[FactorSeed]; is != seed {
 		return fmt.Sprintf("seed is %s, and in %s block %d has %s", level(is), PlanFile, row.Block, level(seed))

@@ -63,7 +63,7 @@ func TestRowsThatContradictThePlan(t *testing.T) {
 	}
 }
 
-// On wall clocks there are no seeds.
+// On wall clocks blocks have no seeds.
 func TestSeedsOnWallClocks(t *testing.T) {
 	p, err := ParsePlan([]byte(fmt.Sprintf(plan, ClockWall)))
 	if err != nil {

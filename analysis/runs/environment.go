@@ -16,8 +16,8 @@ type Difference struct {
 	New  string `json:"new"`
 }
 
-// UnlikeError says that two runs were made in environments that must not be
-// taken for one. Old and New are their names, "" where the caller tells them.
+// UnlikeError reports two runs from environments that must not count as one. Old
+// and New are the runs' names, "" if the caller names them.
 type UnlikeError struct {
 	Old, New    string
 	Differences []Difference
@@ -44,17 +44,17 @@ func (e *UnlikeError) remedy() string {
 	return out
 }
 
-// What a run says of an entry that it does not have, and of a file that it has.
+// Texts for an entry or a file that a run does not have, and for a file that it
+// has.
 const (
 	notRecorded = "not recorded"
 	isRecorded  = "recorded"
 )
 
-// CheckEnvironments refuses runs whose numbers must not be put together because
-// they were made in unlike environments; the error wraps *UnlikeError and names
-// two of the runs, what differs and what to do. Only runs on one clock are held
-// against each other. A run that recorded no environment cannot be said to be
-// like another.
+// CheckEnvironments refuses runs whose numbers must not be combined because they
+// are from unlike environments; the error wraps *UnlikeError and names two of the
+// runs, what differs and what to do. Only runs on the same clock are compared. A run
+// without a recorded environment is unlike every other run.
 func CheckEnvironments(all []Run) error {
 	for i, b := range all {
 		for _, a := range all[:i] {
@@ -70,13 +70,13 @@ func CheckEnvironments(all []Run) error {
 	return nil
 }
 
-// Unlike is the one rule about environments: it lists what differs of what
-// results depend on, between any of the environments that two runs recorded.
-// What only one of them had - a boot of those that it compares, which is a level
-// of a factor, or a second node - is no difference.
+// Unlike is the only rule about environments: it lists the differences between any
+// of the environments of two runs, in the entries that results depend on. What only
+// one of them had is not a difference: one of several boots that it compares, which
+// is a level of a factor, or a second node.
 func Unlike(a, b Run) []Difference {
 	if a.Env == nil || b.Env == nil {
-		return []Difference{{EnvFile, filed(a), filed(b)}}
+		return []Difference{{EnvFile, recorded(a), recorded(b)}}
 	}
 	seen := map[string]bool{}
 	var out []Difference
@@ -94,8 +94,8 @@ func Unlike(a, b Run) []Difference {
 	return out
 }
 
-// Changed is Unlike between the first environment of one run and those of the
-// processes that resumed it: what differs lies inside its numbers.
+// Changed is Unlike between the first environment of a run and those of the
+// processes that resumed it: the run's own numbers mix these environments.
 func (r Run) Changed() []Difference {
 	if len(r.Later) == 0 {
 		return nil
@@ -105,7 +105,7 @@ func (r Run) Changed() []Difference {
 	return Unlike(first, later)
 }
 
-// ChangedWarning says so in a sentence, "" where nothing changed.
+// ChangedWarning is a sentence about Changed, "" if nothing changed.
 func (r Run) ChangedWarning() string {
 	differ := r.Changed()
 	if len(differ) == 0 {
@@ -118,26 +118,27 @@ func (r Run) ChangedWarning() string {
 	return fmt.Sprintf("Run %s was resumed in, or merged from, unlike environments, so its numbers mix them: %s.", r.Name, strings.Join(parts, "; "))
 }
 
-func filed(r Run) string {
+// recorded says whether a run has an environment.
+func recorded(r Run) string {
 	if r.Env == nil {
 		return notRecorded
 	}
 	return isRecorded
 }
 
-// surroundings is one environment of a run, with what one must know of the run
-// to read it.
+// surroundings is one environment of a run, with the facts of the run that are
+// needed to interpret it.
 type surroundings struct {
 	entries map[string]string
-	virtual bool
-	cards   bool            // network cards are compared, so that their queues follow from the boot
-	boots   []string        // that the environment tells apart; nil where the run compares none
-	alone   []string        // what another run may call the only boot of this one
-	nodes   map[string]bool // that the environment tells of
+	virtual bool            // virtual time
+	cards   bool            // network cards are compared, so their queues follow from the boot
+	boots   []string        // boots that have entries of their own; nil if the run compares none
+	alone   []string        // names that another run may have for the only boot of this one
+	nodes   map[string]bool // nodes that have entries
 }
 
 // surroundings are all environments of a run: that of the process that began it,
-// and those of the ones that resumed it, or of the shards that it was merged from.
+// and those of the processes that resumed it, or of the shards it was merged from.
 func (r Run) surroundings() []surroundings {
 	var out []surroundings
 	kernels, cards := r.levels("kernel"), r.levels("nic")
@@ -161,8 +162,8 @@ func (r Run) surroundings() []surroundings {
 	return out
 }
 
-// bootNames are what a boot with one kernel and one network card is called where
-// it is compared with others.
+// bootNames are the names that a boot with one kernel and one network card has in
+// runs that compare it with others.
 func bootNames(kernels, cards []string) []string {
 	out := slices.Clone(kernels)
 	if len(kernels) != 1 {
@@ -177,7 +178,7 @@ func bootNames(kernels, cards []string) []string {
 	return append(out, cards[0])
 }
 
-// levels are those that the cells of a run have of a factor.
+// levels are the levels of a factor in the cells of a run, sorted.
 func (r Run) levels(factor string) []string {
 	seen := map[string]bool{}
 	if r.Plan != nil {
@@ -194,7 +195,7 @@ func (r Run) levels(factor string) []string {
 	return slices.Sorted(maps.Keys(seen))
 }
 
-// ofBoot lists the parts of env.json that tell of each boot where boots are
+// ofBoot lists the parts of env.json that have an entry for each boot if boots are
 // compared.
 func ofBoot() []string { return []string{"kernel_release", "image_sha256", "nodes"} }
 
@@ -227,8 +228,8 @@ func nodeOf(key string, boots []string) string {
 	return ""
 }
 
-// as is an environment of one boot as one that tells boots apart would have it,
-// if that has this boot.
+// as is an environment of one boot in the form of other, which has entries for each
+// boot, if other has this boot; else it is unchanged.
 func (s surroundings) as(other surroundings) surroundings {
 	if s.boots != nil || other.boots == nil {
 		return s
@@ -249,8 +250,8 @@ func (s surroundings) as(other surroundings) surroundings {
 	return s
 }
 
-// has says whether the environment is one in which an entry could be: of a boot
-// and of a node that the run had.
+// has reports whether the environment could have an entry: the run had its boot and
+// its node.
 func (s surroundings) has(boot, node string) bool {
 	return (boot == "" || s.boots == nil || slices.Contains(s.boots, boot)) && (node == "" || len(s.nodes) == 0 || s.nodes[node])
 }
@@ -281,9 +282,9 @@ func unlike(a, b surroundings) []Difference {
 	return out
 }
 
-// ofPeers says whether an entry is about filters by others, which are on the node
-// where an experiment has an arm of theirs. In a sealed guest they are a part of
-// what it boots, so there they matter to every arm.
+// ofPeers reports whether an entry is about filters of other projects. They are on
+// a node only if the experiment has such an arm. In a sealed guest they are part of
+// the boot image, so there they matter to every arm.
 func ofPeers(key string) bool { return strings.Contains(key, "peers") }
 
 func (s surroundings) entry(key string) string {
@@ -293,12 +294,12 @@ func (s surroundings) entry(key string) string {
 	return notRecorded
 }
 
-// matters says whether results depend on an entry of env.json: the kernel and
+// matters reports whether results depend on an entry of env.json: the kernel and
 // its configuration, images and the guest helper, the accelerator, QEMU, the
 // machine's shape. Virtual time counts instructions, so it does not depend on
-// the CPU of the host; runs on existing machines do not depend on that of the
-// computer that the driver is on. What changes from boot to boot, as the load
-// and the time, and what says only how a fact was learnt, does not matter.
+// the CPU of the host; runs on existing machines do not depend on the CPU of the
+// computer that runs the driver. Entries that change from boot to boot, such as load
+// and time, and entries about how a fact was found do not matter.
 func (s surroundings) matters(key string) bool {
 	parts := strings.Split(strings.ToLower(key), ".")
 	last := strings.Join(parts[max(0, len(parts)-2):], ".")

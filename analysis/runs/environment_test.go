@@ -11,7 +11,7 @@ import (
 	"hookbed/analysis/record"
 )
 
-// a env.json of the local provider, as measured, and of virtual machines.
+// env.json of the local provider, as measured, and of virtual machines.
 const (
 	localEnv = `{"provider": "local", "accelerator": "none (this computer's kernel)", "host_cpu": "A", "host_load": "0.1 0.2", "host_kernel": "6.12.1", "started": "t1",
  "endpoint_sha256": "e", "lab_seconds": {"boot": 0.1}, "nodes": {"node1": {"kernel.release": "6.12.1", "kernel.config_sha256": "c", "cpu.model": "A", "mitigations": "spectre_v2=Retpolines"}}}`
@@ -49,7 +49,7 @@ func ranIn(t *testing.T, name, clock, kernel string, envs ...string) string {
 
 func edit(env string, pairs ...string) string { return strings.NewReplacer(pairs...).Replace(env) }
 
-// Runs in unlike environments are never put together; what is no part of the
+// Runs from unlike environments are never combined; what is not part of the
 // environment, or a level of a factor, does not matter.
 func TestUnlikeEnvironmentsAreRefused(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -100,8 +100,8 @@ func TestUnlikeEnvironmentsAreRefused(t *testing.T) {
 	}
 }
 
-// A run that was resumed, or merged, has several environments: each is held
-// against those of the other run.
+// A run that was resumed, or merged, has several environments: each is compared
+// with those of the other run.
 func TestLaterEnvironmentsCount(t *testing.T) {
 	a := ranIn(t, "a", "wall", "6.12", localEnv)
 	b := ranIn(t, "b", "wall", "6.12", localEnv, edit(localEnv, "6.12.1", "6.12.2"))
@@ -110,7 +110,7 @@ func TestLaterEnvironmentsCount(t *testing.T) {
 	}
 }
 
-// A run that was resumed elsewhere is read alone, and says what its numbers mix.
+// A run that was resumed elsewhere can be read alone, and has a warning about it.
 func TestChangedEnvironments(t *testing.T) {
 	for name, c := range map[string]struct {
 		envs []string
@@ -131,7 +131,7 @@ func TestChangedEnvironments(t *testing.T) {
 	}
 }
 
-// Runs on two clocks have nothing to be held against each other.
+// Environments of runs on two clocks are not compared.
 func TestEnvironmentsOfTwoClocks(t *testing.T) {
 	var all []Run
 	for _, dir := range []string{ranIn(t, "a", "wall", "6.12", localEnv), ranIn(t, "b", "virtual", "6.12", virtualEnv), ranIn(t, "cc", "wall", "6.12", otherLocalEnv)} {

@@ -8,11 +8,11 @@ import (
 	"syscall"
 )
 
-// errNotRegular is told of a pipe, a device or a directory in the place of a file.
+// errNotRegular is the error for a pipe, a device or a directory instead of a file.
 var errNotRegular = errors.New("not a regular file")
 
-// ReadFile reads a file of a run directory. Where a pipe has its place it says
-// so; os.ReadFile would wait for somebody to write into it.
+// ReadFile reads a file of a run directory. It refuses a file that is not regular:
+// os.ReadFile would wait until another process writes into a pipe.
 func ReadFile(path string) (data []byte, err error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {

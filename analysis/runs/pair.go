@@ -2,16 +2,17 @@ package runs
 
 import "hookbed/analysis/catalog"
 
-// MinBlocks is the number of shared blocks from which cells are paired by
-// block: fewer give a spread that no interval can be built on.
+// MinBlocks is the number of shared blocks from which on cells are paired by
+// block: the spread of fewer blocks is too uncertain for an interval.
 const MinBlocks = 3
 
-// MinSeeds is MinBlocks in virtual time. Nothing but the seed varies there, and
-// by little: Student's t of two pairs, wide as it is, tells what it holds as often
-// as it says (docs/statistics.md), where the extremes of two trials tell nothing.
+// MinSeeds is MinBlocks in virtual time, where only the seed varies, and the results
+// vary little with it: the interval by Student's t of two pairs is wide, but it has
+// its stated confidence (docs/statistics.md). The extremes of two trials would show
+// nothing.
 const MinSeeds = 2
 
-// Enough is the number of shared blocks from which on cells with such blocks are
+// Enough is the number of shared blocks of this kind from which on cells are
 // paired.
 func Enough(id BlockID) int {
 	if id.Seed != "" {
@@ -27,7 +28,7 @@ type BlockID struct {
 	Seed   string // "" on wall clocks
 }
 
-// Block is the usable values of a metric that one block gave.
+// Block is the usable values of a metric in one block.
 type Block struct {
 	ID     BlockID
 	Values []float64
@@ -57,15 +58,15 @@ func (c *Cell) Blocks(metric string) []Block {
 // Pairs are two samples to be compared.
 type Pairs struct {
 	A, B []float64
-	// Paired: A[i] and B[i] are one block's estimates. Otherwise the values are
-	// single trials, and the samples independent.
+	// Paired: A[i] and B[i] are the estimates of one block. Otherwise the values are
+	// of single trials, and the samples are independent.
 	Paired bool
-	Blocks int // that give A and B, or, unpaired, the fewer of theirs
+	Blocks int // paired: the shared blocks; else the smaller number of blocks
 }
 
 // Pair arranges a metric of two cells for comparison: by block, each block's
-// trials reduced by estimate, if they share Enough blocks, so that what blocks
-// differ by cancels; else trial by trial.
+// trials reduced to one number by estimate, if the cells share Enough blocks, so
+// that differences between blocks cancel; else trial by trial.
 func Pair(a, b *Cell, metric string, estimate func([]float64) float64) Pairs {
 	return PairBlocks(a.Blocks(metric), b.Blocks(metric), estimate)
 }
@@ -96,8 +97,8 @@ func values(blocks []Block) []float64 {
 	return out
 }
 
-// HeadlineOf is the headline metric of its workload that a cell of one of the two
-// has; "" if neither has any.
+// HeadlineOf is the first headline metric of the workload of two cells that one of
+// them has; "" if neither has any.
 func HeadlineOf(words catalog.Catalog, a, b *Cell) string {
 	w, _ := words.Workload(a.Get(FactorWorkload))
 	for _, m := range w.Headline {

@@ -1,6 +1,6 @@
 // Package runs reads run directories: the rows, the environment and the part of
-// the plan that an analysis needs, and arranges the rows by cell. It knows no
-// statistics and never writes.
+// the plan that an analysis needs, and arranges the rows by cell. It has no
+// statistics and never writes; package rundir of the driver writes runs.
 package runs
 
 import (
@@ -32,7 +32,7 @@ const (
 	ClockVirtual = "virtual"
 )
 
-// Run is one run directory, read.
+// Run is the content of one run directory.
 type Run struct {
 	Name   string // ID of the run in its rows, made unique among the runs loaded
 	Dir    string
@@ -40,7 +40,7 @@ type Run struct {
 	Digest [sha256.Size]byte // of rows.csv
 	Torn   bool              // the last line of rows.csv was cut short
 	Env    map[string]string // env.json, flattened to dotted keys; nil without the file
-	// Later are env-2.json, ...: environments of the processes that resumed the
+	// Later are env-2.json, ...: the environments of processes that resumed the
 	// run, or of the shards that it was merged from.
 	Later []map[string]string
 	Plan  *Plan // nil without the file
@@ -50,7 +50,7 @@ type Run struct {
 // without regard to case.
 type Plan struct {
 	Schema int
-	// Catalog is what the arms, options and workloads are; nil before schema 2.
+	// Catalog describes the arms, options and workloads; nil before schema 2.
 	Catalog *catalog.Catalog
 	Spec    struct {
 		Name        string
@@ -60,7 +60,7 @@ type Plan struct {
 		Measure     struct {
 			Blocks, Seeds, Trials int
 			Stop                  *Stop
-			Estimator             string // EstimatorMedian, EstimatorFasterHalf; "" is the former
+			Estimator             string // EstimatorMedian ("" means this one too) or EstimatorFasterHalf
 		}
 		Arms      []struct{ Name, Datapath string }
 		Scenarios []string
@@ -74,26 +74,26 @@ type Plan struct {
 		Block, Trial int
 		Cell         string
 	}
-	Blocks []struct{ Number, Seed int } // where they differ; Seed is 0 on wall clocks
+	Blocks []struct{ Number, Seed int } // empty if blocks do not differ; Seed is 0 on wall clocks
 }
 
-// Stop is the rule that ends a cell early: at half an interval's width of CI,
-// relative, between Min and Max trials.
+// Stop is the rule that ends a cell early, between Min and Max trials: when half
+// the interval's width over the estimate is at most CI.
 type Stop struct {
 	CI       float64
 	Min, Max int
 }
 
-// Estimators that a plan may fix.
+// Estimators: levels of Plan.Spec.Measure.Estimator.
 const (
 	EstimatorMedian     = "median"
 	EstimatorFasterHalf = "faster-half"
 )
 
 // Load reads run directories. It refuses rows that contradict their plan
-// (Plan.CheckRows), the same rows twice, runs on
-// different clocks, because time measured and instructions counted do not
-// belong into one table, and unlike environments; the error names the runs.
+// (Plan.CheckRows), the same rows twice, unlike environments, and runs on different
+// clocks, because measured time and counted instructions do not belong in one
+// table. The error names the runs.
 func Load(dirs ...string) ([]Run, error) {
 	out, err := LoadEach(dirs...)
 	if err != nil {
@@ -102,8 +102,8 @@ func Load(dirs ...string) ([]Run, error) {
 	return out, checkClocks(out)
 }
 
-// LoadEach is Load for a reader that keeps runs on different clocks apart:
-// environments are compared among those on one.
+// LoadEach is Load for a caller that keeps runs on different clocks apart: it
+// accepts two clocks, and compares environments among the runs on each.
 func LoadEach(dirs ...string) ([]Run, error) {
 	if len(dirs) == 0 {
 		return nil, errors.New("no run directory given")
@@ -133,8 +133,8 @@ func LoadEach(dirs ...string) ([]Run, error) {
 	return out, nil
 }
 
-// ByClock parts runs by their clock: those in virtual time, which are exact,
-// first. Each part has at least one run, and keeps their order.
+// ByClock splits runs by their clock, first those in virtual time, which are exact.
+// Each part has at least one run, and keeps the order of the runs.
 func ByClock(all []Run) [][]Run {
 	var virtual, others []Run
 	for _, r := range all {
@@ -205,8 +205,8 @@ func ReadEnvironments(dir string) (out []map[string]string, err error) {
 	}
 }
 
-// readOptional decodes a JSON file into v, which stays as it is if there is no
-// such file. Numbers in an any keep their text.
+// readOptional decodes a JSON file into v; v is unchanged if there is no such file.
+// Numbers in a value of type any keep their text.
 func readOptional(path string, v any) error {
 	data, err := ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -223,9 +223,10 @@ func readOptional(path string, v any) error {
 	return nil
 }
 
-// planSchema is the newest schema of plan.json that is read here.
+// planSchema is the newest schema of plan.json that this package reads.
 const planSchema = 2
 
+// check refuses a plan of a later schema, and one that lacks its catalog.
 func (p *Plan) check() error {
 	switch {
 	case p == nil:
@@ -238,8 +239,8 @@ func (p *Plan) check() error {
 	return nil
 }
 
-// Words are what the run's arms, options and workloads are: as its plan says, or as
-// names were meant before plans said it.
+// Words is the catalog of the run's arms, options and workloads: that of its plan,
+// or that of schema 1, whose plans have none.
 func (r Run) Words() catalog.Catalog {
 	if r.Plan != nil && r.Plan.Catalog != nil {
 		return *r.Plan.Catalog
@@ -271,6 +272,7 @@ func flatten(prefix string, v any, out map[string]string) {
 	}
 }
 
+// checkClocks refuses runs on different clocks.
 func checkClocks(all []Run) error {
 	seen := map[string]string{}
 	for _, r := range all {
@@ -302,7 +304,7 @@ func (r Run) clocks() []string {
 	return slices.Sorted(maps.Keys(seen))
 }
 
-// Clock is ClockWall or ClockVirtual; "" if neither rows nor plan say.
+// Clock is ClockWall or ClockVirtual; "" if neither rows nor plan have it.
 func (r Run) Clock() string {
 	if clocks := r.clocks(); len(clocks) > 0 {
 		return clocks[0]
@@ -310,7 +312,7 @@ func (r Run) Clock() string {
 	return ""
 }
 
-// Estimator is how the plan makes one number of a cell's trials.
+// Estimator is the plan's estimator, which reduces a cell's trials to one number.
 func (r Run) Estimator() string {
 	if r.Plan == nil || r.Plan.Spec.Measure.Estimator == "" {
 		return EstimatorMedian

@@ -136,5 +136,5 @@ func TestPair(t *testing.T) {
 	}
 }
 
-// middle is enough of an estimator for three values.
+// middle is an estimator for three values.
 func middle(x []float64) float64 { return slices.Sorted(slices.Values(x))[len(x)/2] }

@@ -18,8 +18,8 @@ const (
 	FactorWorkload = "workload"
 	FactorArm      = "arm"
 	FactorPolicies = "policies"
-	FactorClients  = "clients" // only where an experiment names numbers of clients
-	FactorStreams  = "streams" // only where an experiment names numbers of connections
+	FactorClients  = "clients" // only if the experiment sets numbers of clients
+	FactorStreams  = "streams" // only if the experiment sets numbers of connections
 	FactorDatapath = "datapath"
 	FactorClock    = "clock"
 	// FactorSeed belongs to the block, not to the cell.
@@ -38,7 +38,7 @@ type Trial struct {
 	Superseded   bool               // a later attempt at the same trial was ok
 }
 
-// OK says whether the trial's numbers may be used.
+// OK reports whether the trial's numbers may be used.
 func (t *Trial) OK() bool { return t.Status == record.StatusOK }
 
 type trialKey struct {
@@ -48,21 +48,21 @@ type trialKey struct {
 
 func (t *Trial) key() trialKey { return trialKey{t.Run, t.Cell, t.Block, t.Trial} }
 
-// Cell is everything known of one cell, over all runs loaded.
+// Cell is one cell with its trials in all runs that were loaded.
 type Cell struct {
 	ID       string
-	Factors  map[string]string          // without the block's
-	Policies int                        // level of FactorPolicies, 0 without
-	Clients  int                        // level of FactorClients, 1 without
+	Factors  map[string]string          // without the block's factor
+	Policies int                        // level of FactorPolicies; 0 if there is none
+	Clients  int                        // level of FactorClients; 1 if there is none
 	Planned  int                        // trials in the plans; 0 if there is no plan
 	Trials   []*Trial                   // by run, block, trial
-	Levels   map[string]map[string]bool // levels that ok rows have, by factor, the block's included
+	Levels   map[string]map[string]bool // levels of ok rows by factor, with the block's factor
 }
 
 // Get is the level of a factor, "" if the cell has none.
 func (c *Cell) Get(factor string) string { return c.Factors[factor] }
 
-// Title names the cell for people.
+// Title is the cell's name for readers.
 func (c *Cell) Title() string {
 	title := fmt.Sprintf("%s %s %s N=%d", c.Get(FactorScenario), c.Get(FactorWorkload), c.Get(FactorArm), c.Policies)
 	if c.Clients > 1 {
@@ -76,12 +76,12 @@ type Set struct {
 	Runs     []Run
 	Cells    []*Cell           // in the order of the plans, then of the rows
 	Units    map[string]string // by metric
-	Words    catalog.Catalog   // what arms, options and workloads are; of two runs that differ, the first's
-	Repeated int               // measurements that were there twice; the first was taken
+	Words    catalog.Catalog   // describes arms, options and workloads; if runs differ, the first one is used
+	Repeated int               // measurements that occurred twice; the first one is used
 }
 
-// Arrange sorts the rows of runs into cells. It refuses a metric in two units
-// and a number of policies that is none.
+// Arrange sorts the rows of runs into cells. It refuses a metric in two units,
+// and numbers of policies and clients that are not counts.
 func Arrange(all []Run) (*Set, error) {
 	s := &Set{Runs: all, Units: map[string]string{}}
 	byID := map[string]*Cell{}
@@ -102,6 +102,7 @@ func Arrange(all []Run) (*Set, error) {
 	return s, nil
 }
 
+// cell is the cell of an ID, made from the factors if it is new.
 func (s *Set) cell(byID map[string]*Cell, id string, factors map[string]string) (*Cell, error) {
 	if c := byID[id]; c != nil {
 		return c, nil
@@ -195,7 +196,7 @@ func (s *Set) addRow(c *Cell, t *Trial, row record.Row) error {
 }
 
 // finish sorts the trials, so that equal input gives equal output, and marks
-// attempts at trials that were ok in the end.
+// attempts that a later ok attempt replaced.
 func (c *Cell) finish() {
 	ok := map[trialKey]bool{}
 	for _, t := range c.Trials {
@@ -211,8 +212,7 @@ func (c *Cell) finish() {
 	})
 }
 
-// Merge puts cells that are to be looked at as one together. ID and factors are
-// the first one's.
+// Merge makes one cell of several. ID and factors are those of the first.
 func Merge(cells ...*Cell) *Cell {
 	out := &Cell{ID: cells[0].ID, Factors: cells[0].Factors, Policies: cells[0].Policies, Clients: cells[0].Clients, Levels: map[string]map[string]bool{}}
 	for _, c := range cells {
@@ -256,7 +256,7 @@ func Metrics(cells ...*Cell) []string {
 	return slices.Sorted(maps.Keys(seen))
 }
 
-// Count is the number of trials with a status that nothing made good.
+// Count is the number of trials with a status, without superseded attempts.
 func (c *Cell) Count(status string) int {
 	n := 0
 	for _, t := range c.Trials {

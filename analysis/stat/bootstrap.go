@@ -1,6 +1,7 @@
 package stat
 
 import (
+	"cmp"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -8,13 +9,13 @@ import (
 	"gonum.org/v1/gonum/stat/distuv"
 )
 
-// MinBootstrap is the smallest sample that Percentile and BCa take: from it on
-// their nominal 95 % intervals of a mean hold it 93 to 97 times in a hundred
-// even if the values are skewed or bimodal (docs/statistics.md).
+// MinBootstrap is the smallest sample that Percentile and BCa take. From this
+// size on, their nominal 95 % intervals of a mean hold it 93 to 97 times in a
+// hundred even if the values are skewed or bimodal (docs/statistics.md).
 const MinBootstrap = 30
 
-// MinRatioBootstrap is the smallest sample on either side for which Ratio
-// bootstraps.
+// MinRatioBootstrap is the smallest sample on either side with which Ratio uses
+// the bootstrap.
 const MinRatioBootstrap = 5
 
 // Bootstrap says how to resample. The zero value is seed 0, 2000 resamples.
@@ -34,7 +35,7 @@ func (b Bootstrap) rand() *rand.Rand { return rand.New(rand.NewPCG(b.Seed, 0x686
 
 // Percentile is a statistic with the percentile interval of its bootstrap
 // distribution (Efron and Tibshirani 1993, chapter 13), expanded as Student's t
-// is (Hesterberg 2015). ok is false below MinBootstrap samples.
+// is (Hesterberg 2015). ok is false below MinBootstrap values.
 func (b Bootstrap) Percentile(x []float64, statistic func([]float64) float64, confidence float64) (e Estimate, ok bool) {
 	if len(x) < MinBootstrap {
 		return Estimate{}, false
@@ -49,9 +50,9 @@ func (b Bootstrap) percentile(x []float64, statistic func([]float64) float64, ta
 	return Estimate{Estimate: statistic(x), Low: quantile(reps, tail), High: quantile(reps, 1-tail), N: len(x), Method: MethodPercentile}
 }
 
-// expanded is the tail of a bootstrap distribution that makes up for its being
-// narrower by sqrt((n-1)/n) and for the quantiles of t being wider than normal
-// ones (Hesterberg 2015, The American Statistician 69:371).
+// expanded is the tail of a bootstrap distribution that corrects two errors: the
+// distribution is too narrow by sqrt((n-1)/n), and quantiles of t are wider than
+// normal ones (Hesterberg 2015, The American Statistician 69:371).
 func expanded(tail float64, n int) float64 {
 	df := float64(n - 1)
 	t := distuv.StudentsT{Mu: 0, Sigma: 1, Nu: df}.Quantile(tail)
@@ -60,9 +61,9 @@ func expanded(tail float64, n int) float64 {
 
 // BCa is a statistic with its bias-corrected and accelerated bootstrap interval
 // (Efron 1987; Efron and Tibshirani 1993, chapter 14), the acceleration
-// by jackknife, expanded as in Percentile. It suits smooth statistics; a
-// median's jackknife is not consistent, see MedianBCa. ok is false below
-// MinBootstrap samples.
+// by jackknife, expanded as in Percentile. It suits smooth statistics; the
+// jackknife of a median is not consistent, see MedianBCa. ok is false below
+// MinBootstrap values.
 func (b Bootstrap) BCa(x []float64, statistic func([]float64) float64, confidence float64) (e Estimate, ok bool) {
 	if len(x) < MinBootstrap {
 		return Estimate{}, false
@@ -83,6 +84,7 @@ func (b Bootstrap) bca(x []float64, statistic func([]float64) float64, tail floa
 	return e
 }
 
+// replicates are the statistic's values of all resamples, in ascending order.
 func (b Bootstrap) replicates(x []float64, statistic func([]float64) float64) []float64 {
 	rng, reps, buf := b.rand(), make([]float64, b.resamples()), make([]float64, len(x))
 	for i := range reps {
@@ -97,6 +99,50 @@ func resample(rng *rand.Rand, x, buf []float64) []float64 {
 		buf[i] = x[rng.IntN(len(x))]
 	}
 	return buf
+}
+
+// resampler draws resamples of one sample in ascending order. It sorts the sample
+// once, and each resample by counting.
+type resampler struct {
+	sorted []float64 // the sample in ascending order
+	rank   []int     // rank[i] is the index in sorted of the sample's value i
+	drawn  []int     // of the resample, as indices in sorted
+	next   []int     // by index in sorted: the count in the resample, then where the next one goes
+	buf    []float64
+}
+
+func newResampler(x []float64) *resampler {
+	order, rank := make([]int, len(x)), make([]int, len(x))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(i, j int) int { return cmp.Compare(x[i], x[j]) })
+	sorted := make([]float64, len(x))
+	for k, i := range order {
+		sorted[k], rank[i] = x[i], k
+	}
+	return &resampler{sorted: sorted, rank: rank, drawn: make([]int, len(x)), next: make([]int, len(x)), buf: make([]float64, len(x))}
+}
+
+// draw is the next resample, valid until the next call. It takes the same values
+// as resample does with the same random numbers.
+func (r *resampler) draw(rng *rand.Rand) []float64 {
+	clear(r.next)
+	for i := range r.drawn {
+		k := r.rank[rng.IntN(len(r.rank))]
+		r.drawn[i] = k
+		r.next[k]++
+	}
+	at := 0
+	for k, n := range r.next {
+		r.next[k] = at
+		at += n
+	}
+	for _, k := range r.drawn {
+		r.buf[r.next[k]] = r.sorted[k]
+		r.next[k]++
+	}
+	return r.buf
 }
 
 // biasCorrection is z0: where the estimate lies in its own bootstrap
@@ -116,6 +162,7 @@ func biasCorrection(reps []float64, est float64) float64 {
 	return distuv.UnitNormal.Quantile(p)
 }
 
+// acceleration is a of BCa by the jackknife; 0 if the statistic never changes.
 func acceleration(x []float64, statistic func([]float64) float64) float64 {
 	jack, buf := make([]float64, len(x)), make([]float64, 0, len(x))
 	for i := range x {
@@ -133,13 +180,14 @@ func acceleration(x []float64, statistic func([]float64) float64) float64 {
 	return num / (6 * math.Pow(den, 1.5))
 }
 
+// adjusted is the tail p of a bootstrap distribution as BCa corrects it.
 func adjusted(p, z0, a float64) float64 {
 	z := z0 + distuv.UnitNormal.Quantile(p)
 	return distuv.UnitNormal.CDF(z0 + z/(1-a*z))
 }
 
 // quantile of a sorted sample: the value of rank (n+1) p, linear between order
-// statistics, so that a next value lies below it with probability p (Davison
+// statistics, so that another value lies below it with probability p (Davison
 // and Hinkley 1997, section 2.4). Beyond the ranks it is the nearest value.
 func quantile(sorted []float64, p float64) float64 {
 	h := p*float64(len(sorted)+1) - 1
@@ -154,12 +202,12 @@ func quantile(sorted []float64, p float64) float64 {
 }
 
 // Ratio is the ratio of two independent samples' medians, num over den, with
-// an interval. From MinRatioBootstrap samples on either side it is a
+// an interval. From MinRatioBootstrap values on either side, that is a
 // percentile bootstrap that resamples both. Below, it spans the ratios of the
 // extremes, min(num)/max(den) to max(num)/min(den); its confidence is then the
 // probability that both samples enclose their medians, (1-2^(1-n))(1-2^(1-m)),
-// which the interval's own coverage cannot fall short of: 25 % for two and two.
-// All NaN if a sample is empty or den has a value <= 0.
+// a lower limit of the interval's own coverage: 25 % for two and two.
+// All are NaN if a sample is empty or den has a value <= 0.
 func (b Bootstrap) Ratio(num, den []float64, confidence float64) Estimate {
 	e := Estimate{Estimate: math.NaN(), Low: math.NaN(), High: math.NaN(), N: min(len(num), len(den))}
 	if e.N == 0 || slices.Min(den) <= 0 {
@@ -170,9 +218,9 @@ func (b Bootstrap) Ratio(num, den []float64, confidence float64) Estimate {
 		return extremes(e, num, den)
 	}
 	rng, reps := b.rand(), make([]float64, b.resamples())
-	bufNum, bufDen := make([]float64, len(num)), make([]float64, len(den))
+	above, below := newResampler(num), newResampler(den)
 	for i := range reps {
-		reps[i] = medianInPlace(resample(rng, num, bufNum)) / medianInPlace(resample(rng, den, bufDen))
+		reps[i] = sortedMedian(above.draw(rng)) / sortedMedian(below.draw(rng))
 	}
 	slices.Sort(reps)
 	tail := (1 - confidence) / 2
@@ -181,6 +229,7 @@ func (b Bootstrap) Ratio(num, den []float64, confidence float64) Estimate {
 	return e.boundedIf(slices.Min(num) > 0)
 }
 
+// extremes is Ratio of samples that are too small for the bootstrap.
 func extremes(e Estimate, num, den []float64) Estimate {
 	e.Low, e.High = slices.Min(num)/slices.Max(den), slices.Max(num)/slices.Min(den)
 	e.Confidence = orderCoverage(len(num), 1) * orderCoverage(len(den), 1)

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// positiveSamples draw positive values of every kind that intervals must bear.
+// positiveSamples draw positive values of every kind that intervals must take.
 func positiveSamples() map[string]func(r *rand.Rand, i int) float64 {
 	return map[string]func(*rand.Rand, int) float64{
 		"alike":      func(r *rand.Rand, _ int) float64 { return 20 + 0.01*r.Float64() },
@@ -32,8 +32,8 @@ func positiveSamples() map[string]func(r *rand.Rand, i int) float64 {
 	}
 }
 
-// checkPositive refuses a bound of a positive quantity that is none, whatever
-// confidence it claims.
+// checkPositive refuses a bound of a positive quantity that is not a positive
+// finite number, whatever its confidence.
 func checkPositive(t *testing.T, what string, e Estimate) {
 	t.Helper()
 	for _, v := range []float64{e.Low, e.High} {
@@ -47,9 +47,11 @@ func checkPositive(t *testing.T, what string, e Estimate) {
 	}
 }
 
-// No interval of anything positive has a bound that is not: cells, ratios, the
-// cost of a path, equivalence. Differences such as a slope may have any.
+// The bounds of every interval of a positive quantity are positive: cells,
+// ratios, the cost of a path, equivalence. Differences such as a slope may have
+// any bounds.
 func TestPositiveQuantitiesHavePositiveBounds(t *testing.T) {
+	t.Parallel()
 	for name, draw := range positiveSamples() {
 		rng := rand.New(rand.NewPCG(7, uint64(len(name))))
 		for range 100 {
@@ -98,7 +100,7 @@ func boundsOfRatios(t *testing.T, what string, x, y []float64, b Bootstrap) {
 	}
 }
 
-// checkRatio is checkPositive where the quotient can be written down at all.
+// checkRatio is checkPositive if the quotient is a positive finite number.
 func checkRatio(t *testing.T, what string, e Estimate) {
 	t.Helper()
 	if e.Estimate > 0 && !math.IsInf(e.Estimate, 1) {
@@ -106,7 +108,7 @@ func checkRatio(t *testing.T, what string, e Estimate) {
 	}
 }
 
-// boundsOfPath are of the cost at N = 0, of a line through points at two or three n.
+// boundsOfPath checks the cost at N = 0 of lines through points at two or three n.
 func boundsOfPath(t *testing.T, what string, y []float64, b Bootstrap) {
 	t.Helper()
 	for _, levels := range []int{2, 3} {
@@ -135,8 +137,8 @@ func boundsOfPath(t *testing.T, what string, y []float64, b Bootstrap) {
 	}
 }
 
-// A line that has the path at 0 or below is a wrong line, not a path that costs
-// less than nothing.
+// If the line's intercept is 0 or less, the line is wrong: no path costs less
+// than 0.
 func TestPathBelowNothingHasNoConfidence(t *testing.T) {
 	f, err := FitCost(Points{N: []float64{0, 0, 100, 100, 1000, 1000}, Y: []float64{1, 1.1, 1, 1.1, 100, 101}}, CostOptions{})
 	if err != nil {

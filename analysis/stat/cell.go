@@ -15,7 +15,7 @@ const (
 
 // FasterHalf is the mean of the faster half of a sample, ceil(n/2) values: the
 // larger ones where higher is faster (bit/s), else the smaller ones (seconds).
-// It suits noise that only ever slows. NaN if the sample is empty.
+// It suits noise that can only slow a trial. NaN if the sample is empty.
 func FasterHalf(x []float64, higherIsFaster bool) float64 {
 	s := ascending(x)
 	h := (len(s) + 1) / 2
@@ -25,21 +25,21 @@ func FasterHalf(x []float64, higherIsFaster bool) float64 {
 	return Mean(s[:h])
 }
 
-// leastError is the least that the standard error of a resample counts for, in
-// standard errors of the sample. A resample may draw one value of the faster half
-// again and again; its own error is then next to nothing, and what it divides is
-// as large as one likes. By simulation a quarter bounds the interval and leaves
-// its coverage as it is for every shape; a half takes 4 points of it, and
-// Student's t or a percentile bootstrap in its place 5 to 15 (docs/statistics.md).
+// leastError is the lower limit of a resample's standard error, in standard
+// errors of the sample. A resample may draw one value of the faster half several
+// times; its own error is then near 0, and a quotient by it has no limit. By
+// simulation a quarter bounds the interval and leaves its coverage as it is for
+// every shape; a half costs 4 points of coverage, and Student's t or a percentile
+// bootstrap instead costs 5 to 15 (docs/statistics.md).
 const leastError = 0.25
 
 // FasterHalfInterval is FasterHalf with the interval of a symmetric bootstrap t
 // (Hall 1988) of its logarithm, so that no bound of positive values is 0 or less.
-// It is studentised as trimmed means are, by the Winsorised standard deviation
-// (Tukey and McLaughlin 1963), here Winsorised on the slower side only, with no
+// It is studentized as trimmed means are, by the Winsorized standard deviation
+// (Tukey and McLaughlin 1963), here Winsorized on the slower side only, with no
 // error below leastError. A sample with a value of 0 or less has no logarithm:
-// its interval is of the values themselves, and ends at 0 if none is below. ok is
-// false below MinFasterHalf samples.
+// its interval is of the values themselves, and ends at 0 if no value is below 0.
+// ok is false below MinFasterHalf values.
 func (b Bootstrap) FasterHalfInterval(x []float64, higherIsFaster bool, confidence float64) (e Estimate, ok bool) {
 	if len(x) < MinFasterHalf {
 		return Estimate{}, false
@@ -47,11 +47,12 @@ func (b Bootstrap) FasterHalfInterval(x []float64, higherIsFaster bool, confiden
 	est := FasterHalf(x, higherIsFaster)
 	e = Estimate{Estimate: est, Low: est, High: est, Confidence: confidence, N: len(x), Method: MethodBootstrapT}
 	positive := slices.Min(x) > 0
-	h := halfOf(slowerUp(x, higherIsFaster), positive)
+	times := fasterFirst(x, higherIsFaster)
+	h := halfOf(times, positive)
 	if h.se == 0 {
 		return e, true // no spread: the interval is the point
 	}
-	half := b.halfQuantile(slowerUp(x, higherIsFaster), positive, confidence) * h.se
+	half := b.halfQuantile(times, positive, confidence) * h.se
 	if positive {
 		e.Low, e.High = est*math.Exp(-half), est*math.Exp(half)
 		return e.bounded(), true
@@ -63,13 +64,12 @@ func (b Bootstrap) FasterHalfInterval(x []float64, higherIsFaster bool, confiden
 	return e, true
 }
 
-// halfQuantile takes the place of Student's t: the quantile of the studentised
-// bootstrap distribution of a sample in order, whichever its sign.
+// halfQuantile replaces the quantile of Student's t: it is the quantile of the
+// absolute studentized bootstrap distribution of a sample in ascending order.
 func (b Bootstrap) halfQuantile(times []float64, positive bool, confidence float64) float64 {
-	rng, reps, buf, whole := b.rand(), make([]float64, b.resamples()), make([]float64, len(times)), halfOf(times, positive)
+	rng, reps, draws, whole := b.rand(), make([]float64, b.resamples()), newResampler(times), halfOf(times, positive)
 	for i := range reps {
-		slices.Sort(resample(rng, times, buf))
-		h := halfOf(buf, positive)
+		h := halfOf(draws.draw(rng), positive)
 		reps[i] = math.Abs(h.at-whole.at) / max(h.se, leastError*whole.se)
 	}
 	slices.Sort(reps)
@@ -88,15 +88,22 @@ func halfOf(sorted []float64, positive bool) half {
 	return half{math.Log(math.Abs(m)), se / math.Abs(m)}
 }
 
-// slowerUp are the values in order, the faster ones first.
-func slowerUp(x []float64, higherIsFaster bool) []float64 {
+// fasterFirst are the values in ascending order, the faster ones first: where
+// higher is faster, they are negated.
+func fasterFirst(x []float64, higherIsFaster bool) []float64 {
+	s := lowerIsFaster(x, higherIsFaster)
+	slices.Sort(s)
+	return s
+}
+
+// lowerIsFaster are the values in their order, negated where higher is faster.
+func lowerIsFaster(x []float64, higherIsFaster bool) []float64 {
 	s := slices.Clone(x)
 	if higherIsFaster {
 		for i := range s {
 			s[i] = -s[i]
 		}
 	}
-	slices.Sort(s)
 	return s
 }
 
@@ -118,19 +125,19 @@ func halfWithError(s []float64) (mean, se float64) {
 }
 
 // medianBandwidth is the smoothing of MedianBCa in standard deviations over
-// sqrt(n): by simulation, little enough not to overcover samples of 20 and
-// enough for those of MinMedianBCa (docs/statistics.md).
+// sqrt(n): by simulation, small enough not to cover too often with 20 values, and
+// large enough for MinMedianBCa values (docs/statistics.md).
 const medianBandwidth = 1.7
 
 // MedianBCa is the median with a smoothed BCa bootstrap interval (Efron 1987;
-// Silverman and Young 1987). The jackknife cannot give a median's constants,
-// theory does: its influence function has two values of opposite sign, so the
-// acceleration is 0, and by the symmetry of ranks half its bootstrap
-// distribution lies on either side, so the bias correction is 0 as well. What
-// is left is a percentile interval, which resampling alone makes too coarse to
-// cover (see Ho and Lee 2005); a normal kernel smooths it, that of the logs where
-// all values are positive, so that no bound is 0 or less. ok is false below
-// MinMedianBCa samples.
+// Silverman and Young 1987). The jackknife cannot give the constants of a median,
+// but theory does: its influence function has two values of opposite sign, so the
+// acceleration is 0, and by the symmetry of ranks half of its bootstrap
+// distribution lies on either side, so the bias correction is 0 as well. The
+// result is a percentile interval. Resampling alone makes it too coarse to cover
+// (see Ho and Lee 2005), so a normal kernel smooths it; where all values are
+// positive it smooths their logarithms, so that no bound is 0 or less. ok is
+// false below MinMedianBCa values.
 func (b Bootstrap) MedianBCa(x []float64, confidence float64) (e Estimate, ok bool) {
 	if len(x) < MinMedianBCa {
 		return Estimate{}, false
@@ -160,8 +167,8 @@ func (b Bootstrap) medianBCa(x []float64, confidence float64) Estimate {
 		Confidence: confidence, N: len(x), Method: MethodMedianBCa}
 }
 
-// robustStdDev is the smaller of the standard deviation and what the
-// interquartile range says it is (Silverman 1986, section 3.4.2).
+// robustStdDev is the smaller of the standard deviation and its estimate from
+// the interquartile range (Silverman 1986, section 3.4.2).
 func robustStdDev(x []float64) float64 {
 	s := ascending(x)
 	sd, iqr := StdDev(x), (quantile(s, 0.75)-quantile(s, 0.25))/1.349

@@ -7,9 +7,9 @@ import (
 	"slices"
 )
 
-// MinCostPoints and MinBlocks are the fewest points and the fewest blocks from
-// which on intervals of cost models hold the truth as often as they say
-// whatever the shape of the values. Below, they are Rough.
+// MinCostPoints and MinBlocks are the numbers of points and of blocks from which
+// on intervals of cost models have their stated confidence whatever the shape of
+// the values. Below, they are Rough.
 const (
 	MinCostPoints = 45
 	MinBlocks     = 30
@@ -23,9 +23,9 @@ const (
 	CostQuadratic = "quadratic" // y = t0 + slope n + curve n²
 )
 
-// Points are what was measured of one arm: Y[i] seconds (or instructions) a
-// transaction at N[i] policies. Give one point for each n and block (its
-// median, say): trials of one block are not independent of each other.
+// Points are the measurements of one arm: Y[i] seconds (or instructions) per
+// transaction at N[i] policies. Give one point for each n and block (for example
+// the median): trials of one block are not independent of each other.
 type Points struct {
 	N, Y  []float64
 	Block []int // the block (boot or seed) of each point; nil = all points are independent
@@ -36,8 +36,8 @@ type CostOptions struct {
 	Confidence float64 // of the intervals; 0 = 0.95
 	Alpha      float64 // of CostFit.Flat, each side; 0 = 0.05
 	Margin     float64 // of CostFit.Flat; 0 = 0.05
-	// Relative weighs each point by 1/y², y being the mean at its n: for errors
-	// that grow with the value. RSS is then of relative residuals.
+	// Relative gives each point the weight 1/y², where y is the mean at its n: for
+	// errors that grow with the value. RSS is then of relative residuals.
 	Relative  bool
 	Bootstrap Bootstrap // of T0 and Slope of points without blocks
 }
@@ -54,13 +54,14 @@ func (o CostOptions) withDefaults() CostOptions {
 	return o
 }
 
-// CostModel is one model of what n policies cost. What a model does not have is 0.
+// CostModel is one model of what n policies cost. Parameters that a model does
+// not have are 0.
 type CostModel struct {
 	Name  string  `json:"name"`
 	T0    float64 `json:"t0"`    // at n = 0: the path
 	Slope float64 `json:"slope"` // of each policy, of a hinge beyond its knot
-	// Knot is where a hinge begins to rise. If only the largest n lies beyond,
-	// the knot is the n before it and any between the two fits as well.
+	// Knot is where a hinge begins to rise. If only the largest n lies beyond it,
+	// the knot is the n before it, and any knot between the two fits as well.
 	Knot   float64 `json:"knot"`
 	Curve  float64 `json:"curve"`  // of n²
 	RSS    float64 `json:"rss"`    // weighted residual sum of squares
@@ -74,26 +75,27 @@ func (m CostModel) At(n float64) float64 {
 	return m.T0 + m.Slope*max(0, n-m.Knot) + m.Curve*n*n
 }
 
-// CostFit is what n policies cost: the models that the points suffice for, and
-// intercept and slope of the linear one apart.
+// CostFit is what n policies cost: the models for which there are enough points,
+// and intercept and slope of the linear one.
 type CostFit struct {
 	Models []CostModel `json:"models"`
-	Best   CostModel   `json:"best"`  // the one of the least AICc
-	T0     Estimate    `json:"t0"`    // of the linear model: the path; without confidence where the line has it at 0 or below
+	Best   CostModel   `json:"best"`  // the model with the smallest AICc
+	T0     Estimate    `json:"t0"`    // of the linear model: the path; without confidence if it is 0 or less
 	Slope  Estimate    `json:"slope"` // of the linear model: each policy
 	Flat   Equivalence `json:"flat"`  // the linear model at the largest n over that at the smallest
 }
 
-// FitCost fits the models of what n policies cost by least squares and weighs
-// them by AICc (Hurvich and Tsai 1989; Burnham and Anderson 2002). The hinge's
-// knot is the exact optimum (Hudson 1966).
+// FitCost fits the models of what n policies cost by least squares and gives
+// each an Akaike weight from its AICc (Hurvich and Tsai 1989; Burnham and
+// Anderson 2002). The hinge's knot is the exact optimum (Hudson 1966). Fewer than
+// 4 points or 2 distinct n, and values that are not positive, are an error.
 //
 // Intervals are of the linear model. With blocks, each block has its own line
-// and the interval is Student's t over blocks, so that what a boot changes is
-// in it; one block has no confidence. Without, errors are taken to be
+// and the interval is Student's t over blocks, so that it includes what a boot
+// changes; one block has no confidence. Without blocks, errors are assumed to be
 // independent and of one size (see Relative), and the interval is a bootstrap t
-// of residuals from MinCostPoints points on, below that of least squares. That of
-// T0, which cannot be 0 or less, is of its logarithm.
+// of residuals from MinCostPoints points on, and that of least squares below. The
+// interval of T0, which cannot be 0 or less, is of its logarithm.
 func FitCost(p Points, opt CostOptions) (CostFit, error) {
 	opt = opt.withDefaults()
 	levels, err := p.check(2)
@@ -112,7 +114,7 @@ func FitCost(p Points, opt CostOptions) (CostFit, error) {
 	return fit, nil
 }
 
-// linear sets what is of the linear model.
+// linear sets T0, Slope and Flat, which are of the linear model.
 func (f *CostFit) linear(p Points, w, levels []float64, opt CostOptions) error {
 	lines, err := p.lines(w)
 	if err != nil {
@@ -128,7 +130,7 @@ func (f *CostFit) linear(p Points, w, levels []float64, opt CostOptions) error {
 	return nil
 }
 
-// check returns the distinct n in order, of which there must be some.
+// check returns the distinct n in ascending order, at least atLeast of them.
 func (p Points) check(atLeast int) (levels []float64, err error) {
 	if len(p.N) != len(p.Y) || p.Block != nil && len(p.Block) != len(p.N) {
 		return nil, fmt.Errorf("%d n, %d y and %d blocks do not match", len(p.N), len(p.Y), len(p.Block))
@@ -145,68 +147,70 @@ func (p Points) check(atLeast int) (levels []float64, err error) {
 	return levels, nil
 }
 
+// weights are the weight of each point in a fit, see CostOptions.Relative.
 func (p Points) weights(relative bool) []float64 {
-	sum, count, w := map[float64]float64{}, map[float64]float64{}, make([]float64, len(p.N))
+	w := make([]float64, len(p.N))
+	if !relative {
+		for i := range w {
+			w[i] = 1
+		}
+		return w
+	}
+	sum, count := map[float64]float64{}, map[float64]float64{}
 	for i, n := range p.N {
 		sum[n] += p.Y[i]
 		count[n]++
 	}
 	for i, n := range p.N {
-		w[i] = 1
-		if relative {
-			w[i] = math.Pow(count[n]/sum[n], 2)
-		}
+		w[i] = math.Pow(count[n]/sum[n], 2)
 	}
 	return w
 }
 
-// lines fits one line to each block in order, or one to all points.
+// lines fits one line to each block in ascending order, or one to all points. It
+// refuses a block with a single n where the points have several: its line has no
+// slope to average.
 func (p Points) lines(w []float64) ([]line, error) {
 	if p.Block == nil {
 		return []line{fitLine(p.N, p.Y, w)}, nil
 	}
-	ids := p.blocks()
-	out := make([]line, 0, len(ids))
-	for _, id := range ids {
-		var n, y, wb []float64
-		for i, b := range p.Block {
-			if b == id {
-				n, y, wb = append(n, p.N[i]), append(y, p.Y[i]), append(wb, w[i])
-			}
+	p, w = p.byBlock(w)
+	var out []line
+	sloped := !constant(p.N)
+	for from := 0; from < len(p.N); {
+		id, to := p.Block[from], from+1
+		for to < len(p.N) && p.Block[to] == id {
+			to++
 		}
-		l := fitLine(n, y, wb)
+		if sloped && constant(p.N[from:to]) {
+			return nil, fmt.Errorf("block %d has one n only", id)
+		}
+		l := fitLine(p.N[from:to], p.Y[from:to], w[from:to])
 		l.block, l.ofBlock = id, true
-		out = append(out, l)
+		out, from = append(out, l), to
 	}
-	return out, p.sameLevels(ids)
+	return out, nil
 }
 
-func (p Points) blocks() []int {
-	ids := slices.Clone(p.Block)
-	slices.Sort(ids)
-	return slices.Compact(ids)
+// byBlock are the points and their weights in ascending order of blocks, those of
+// a block in their order.
+func (p Points) byBlock(w []float64) (Points, []float64) {
+	order := make([]int, len(p.N))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(p.Block[i], p.Block[j]) })
+	out := Points{N: make([]float64, len(order)), Y: make([]float64, len(order)), Block: make([]int, len(order))}
+	weights := make([]float64, len(order))
+	for k, i := range order {
+		out.N[k], out.Y[k], out.Block[k], weights[k] = p.N[i], p.Y[i], p.Block[i], w[i]
+	}
+	return out, weights
 }
 
-// sameLevels refuses blocks of one n beside others of many: their lines have
-// no slope to average.
-func (p Points) sameLevels(ids []int) error {
-	seen := map[int]map[float64]bool{}
-	for i, b := range p.Block {
-		if seen[b] == nil {
-			seen[b] = map[float64]bool{}
-		}
-		seen[b][p.N[i]] = true
-	}
-	all := len(slices.Compact(ascending(p.N)))
-	for _, id := range ids {
-		if all > 1 && len(seen[id]) < 2 {
-			return fmt.Errorf("block %d has one n only", id)
-		}
-	}
-	return nil
-}
+func constant(x []float64) bool { return slices.Min(x) == slices.Max(x) }
 
-// costModels fits every model that has points enough.
+// costModels fits every model for which there are enough points.
 func costModels(n, y, w, levels []float64) []CostModel {
 	models := []CostModel{
 		{Name: CostFlat, K: 2},
@@ -223,12 +227,12 @@ func costModels(n, y, w, levels []float64) []CostModel {
 		m.AICc = aicc(max(m.RSS, floor), len(n), m.K)
 		out = append(out, m)
 	}
-	return weighAkaike(out)
+	return akaikeWeights(out)
 }
 
-// rounding is a sum of squares below which residuals are no more than the
-// rounding of what was written down, 1e-9 of the value: exact data of virtual
-// time must not fight for the last digit.
+// rounding is a sum of squares below which residuals are only the rounding of the
+// recorded values, 1e-9 of the value: models of exact data of virtual time must
+// not compete for the last digit.
 func rounding(y, w []float64) float64 {
 	sum := 0.0
 	for i, v := range y {
@@ -237,6 +241,7 @@ func rounding(y, w []float64) float64 {
 	return sum * 1e-18
 }
 
+// fit sets the parameters of the model that m names, and their RSS.
 func (m CostModel) fit(n, y, w, levels []float64) CostModel {
 	switch m.Name {
 	case CostFlat:
@@ -262,9 +267,7 @@ func (m CostModel) residual(n, y, w []float64) float64 {
 	return rss
 }
 
-// fitHinge tries every knot that can be the optimum (Hudson 1966): each n but
-// the last, and wherever the mean left of a gap meets the line right of it
-// within that gap.
+// fitHinge tries every knot that can be the optimum (Hudson 1966), see knots.
 func (m CostModel) fitHinge(n, y, w, levels []float64) CostModel {
 	best := m
 	best.RSS = math.Inf(1)
@@ -282,6 +285,8 @@ func (m CostModel) fitHinge(n, y, w, levels []float64) CostModel {
 	return best
 }
 
+// knots are each n except the last, and for each gap between two n the point
+// where the mean on its left meets the line on its right, if it is in that gap.
 func knots(n, y, w, levels []float64) []float64 {
 	last := len(levels) - 1
 	out := slices.Clone(levels[:last])
@@ -328,8 +333,8 @@ func aicc(rss float64, n, k int) float64 {
 	return fn*math.Log(rss/fn) + 2*fk + 2*fk*(fk+1)/(fn-fk-1)
 }
 
-// weighAkaike sets each model's Akaike weight (Burnham and Anderson 2002).
-func weighAkaike(models []CostModel) []CostModel {
+// akaikeWeights sets each model's Akaike weight (Burnham and Anderson 2002).
+func akaikeWeights(models []CostModel) []CostModel {
 	least, sum := math.Inf(1), 0.0
 	for _, m := range models {
 		least = min(least, m.AICc)
@@ -344,7 +349,7 @@ func weighAkaike(models []CostModel) []CostModel {
 	return models
 }
 
-// line is y = t0 + c n with the covariance of its two parts.
+// line is y = t0 + c n with the covariance of t0 and c.
 type line struct {
 	t0, c         float64
 	v00, v01, v11 float64
@@ -364,71 +369,109 @@ func (l line) slope() student {
 	return student{est: l.c, se: math.Sqrt(l.v11), df: l.df, n: l.n, method: l.method}
 }
 
-// fitLine is weighted least squares of a line; of a constant, if all n are one.
-func fitLine(n, y, w []float64) line {
-	var sw, mn, my float64
+// fitLine is weighted least squares of a line; of a constant, if all n are equal.
+func fitLine(n, y, w []float64) line { return newDesign(n, w).fit(y) }
+
+// design is the part of a line's least squares that depends on n and the weights
+// only, so that a bootstrap computes it once.
+type design struct {
+	n, w []float64
+	lean []float64 // w[i] (n[i] - mean)
+	sum  float64   // of the weights
+	mean float64   // weighted, of n
+	sxx  float64   // weighted sum of squares of n around its mean
+}
+
+func newDesign(n, w []float64) design {
+	d := design{n: n, w: w, lean: make([]float64, len(n))}
 	for i := range n {
-		sw += w[i]
-		mn += w[i] * n[i]
-		my += w[i] * y[i]
+		d.sum += w[i]
+		d.mean += w[i] * n[i]
 	}
-	mn, my = mn/sw, my/sw
-	var sxx, sxy float64
+	d.mean /= d.sum
 	for i := range n {
-		sxx += w[i] * (n[i] - mn) * (n[i] - mn)
-		sxy += w[i] * (n[i] - mn) * (y[i] - my)
+		d.lean[i] = w[i] * (n[i] - d.mean)
+		d.sxx += d.lean[i] * (n[i] - d.mean)
 	}
-	l := line{t0: my, df: float64(len(n) - 1), n: len(n), method: MethodLeastSq}
-	if sxx > 0 {
-		l.c, l.df = sxy/sxx, l.df-1
-		l.t0 = my - l.c*mn
+	return d
+}
+
+// fit is the line through y.
+func (d design) fit(y []float64) line {
+	my, sxy := 0.0, 0.0
+	for i, v := range y {
+		my += d.w[i] * v
 	}
-	rss := CostModel{T0: l.t0, Slope: l.c}.residual(n, y, w)
-	if l.df <= 0 || rss <= rounding(y, w)*1e-6 {
+	my /= d.sum
+	for i, v := range y {
+		sxy += d.lean[i] * (v - my)
+	}
+	l := line{t0: my, df: float64(len(d.n) - 1), n: len(d.n), method: MethodLeastSq}
+	if d.sxx > 0 {
+		l.c, l.df = sxy/d.sxx, l.df-1
+		l.t0 = my - l.c*d.mean
+	}
+	rss := 0.0
+	for i, v := range y {
+		r := v - (l.t0 + l.c*d.n[i])
+		rss += d.w[i] * r * r
+	}
+	if l.df <= 0 || rss <= rounding(y, d.w)*1e-6 {
 		return l
 	}
 	s2 := rss / l.df
-	l.v00 = s2 / sw
-	if sxx > 0 {
-		l.v00, l.v01, l.v11 = s2*(1/sw+mn*mn/sxx), -mn*s2/sxx, s2/sxx
+	l.v00 = s2 / d.sum
+	if d.sxx > 0 {
+		l.v00, l.v01, l.v11 = s2*(1/d.sum+d.mean*d.mean/d.sxx), -d.mean*s2/d.sxx, s2/d.sxx
 	}
 	return l
 }
 
-// line has the intervals of a line's two parts by a bootstrap t of residuals,
-// each freed of its leverage (Davison and Hinkley 1997, sections 5.2 and
-// 6.2).
+// line is the intervals of a line's intercept and slope by a bootstrap t of
+// residuals that are corrected for their leverage (Davison and Hinkley 1997,
+// sections 5.2 and 6.2).
 func (b Bootstrap) line(p Points, w []float64, l line, confidence float64) (t0, slope Estimate) {
 	t0, slope = l.at(0).positive(confidence), l.slope().interval(confidence)
 	if l.v00 == 0 {
 		return t0, slope // no spread: the intervals are points
 	}
-	rng, residuals, y := b.rand(), l.residuals(p, w), make([]float64, len(w))
-	at0, rise := make([]float64, 0, b.resamples()), make([]float64, 0, b.resamples())
-	for range b.resamples() {
-		for i, n := range p.N {
-			y[i] = l.t0 + l.c*n + residuals[rng.IntN(len(residuals))]/math.Sqrt(w[i])
-		}
-		if r := fitLine(p.N, y, w); r.v00 > 0 {
-			at0, rise = append(at0, logChange(r, l)), append(rise, (r.c-l.c)/math.Sqrt(r.v11))
-		}
-	}
+	at0, rise := b.lineChanges(p, w, l)
 	if len(at0) == 0 {
 		return t0, slope
 	}
-	slope = studentised(slope, rise, math.Sqrt(l.v11))
+	slope = studentized(slope, rise, math.Sqrt(l.v11))
 	if !(l.t0 > 0) {
 		return t0, slope
 	}
 	logT0 := t0
 	logT0.Estimate, logT0.Confidence = math.Log(l.t0), confidence
-	logT0 = studentised(logT0, at0, math.Sqrt(l.v00)/l.t0)
+	logT0 = studentized(logT0, at0, math.Sqrt(l.v00)/l.t0)
 	logT0.Estimate, logT0.Low, logT0.High = l.t0, math.Exp(logT0.Low), math.Exp(logT0.High)
 	return logT0.bounded(), slope
 }
 
-// logChange is by how much the logarithm of a line's intercept differs from that
-// of another, in its own standard errors.
+// lineChanges are the changes of intercept (of its logarithm) and slope in each
+// resample with any spread, both in standard errors of the resample.
+func (b Bootstrap) lineChanges(p Points, w []float64, l line) (at0, rise []float64) {
+	rng, residuals, d := b.rand(), l.residuals(p, w), newDesign(p.N, w)
+	fitted, root, y := make([]float64, len(w)), make([]float64, len(w)), make([]float64, len(w))
+	for i, n := range p.N {
+		fitted[i], root[i] = l.t0+l.c*n, math.Sqrt(w[i])
+	}
+	at0, rise = make([]float64, 0, b.resamples()), make([]float64, 0, b.resamples())
+	for range b.resamples() {
+		for i := range y {
+			y[i] = fitted[i] + residuals[rng.IntN(len(residuals))]/root[i]
+		}
+		if r := d.fit(y); r.v00 > 0 {
+			at0, rise = append(at0, logChange(r, l)), append(rise, (r.c-l.c)/math.Sqrt(r.v11))
+		}
+	}
+	return at0, rise
+}
+
+// logChange is the difference of the logarithms of the intercepts of two lines,
+// r less l, in standard errors of r.
 func logChange(r, l line) float64 {
 	if !(r.t0 > 0) {
 		return math.Inf(-1)
@@ -436,7 +479,8 @@ func logChange(r, l line) float64 {
 	return math.Log(r.t0/l.t0) / (math.Sqrt(r.v00) / r.t0)
 }
 
-func studentised(e Estimate, reps []float64, se float64) Estimate {
+// studentized is e with the bootstrap t interval of the studentized changes reps.
+func studentized(e Estimate, reps []float64, se float64) Estimate {
 	slices.Sort(reps)
 	tail := (1 - e.Confidence) / 2
 	e.Low, e.High = e.Estimate-quantile(reps, 1-tail)*se, e.Estimate-quantile(reps, tail)*se
@@ -444,7 +488,8 @@ func studentised(e Estimate, reps []float64, se float64) Estimate {
 	return e
 }
 
-// residuals are the weighted residuals of a line, of one variance, with mean 0.
+// residuals are the weighted residuals of a line over sqrt(1 - leverage), so that
+// all have one variance, less their mean.
 func (l line) residuals(p Points, w []float64) []float64 {
 	s2 := l.v00 - l.v01*l.v01/l.v11 // of all points, over the sum of their weights
 	sw := 0.0
@@ -464,7 +509,7 @@ func (l line) residuals(p Points, w []float64) []float64 {
 	return out
 }
 
-// meanLine is one line as it is, or the mean of the blocks' lines with the
+// meanLine is a single line unchanged, or the mean of the blocks' lines with the
 // covariance between blocks.
 func meanLine(lines []line) line {
 	if !lines[0].ofBlock {

@@ -57,7 +57,7 @@ func TestFitCostPublishedExample(t *testing.T) {
 	if f.Slope.Method != MethodBootstrapT || f.Slope.N != 50 || f.Slope.Rough || f.Slope.Confidence != 0.95 {
 		t.Errorf("%+v", f.Slope)
 	}
-	if f.T0.Confidence != 0 { // cars that stand do not stop 18 feet behind them
+	if f.T0.Confidence != 0 { // a car at speed 0 does not stop after -18 feet
 		t.Errorf("a path below nothing: %+v", f.T0)
 	}
 	f, err = FitCost(Points{N: p.N[:20], Y: p.Y[:20]}, CostOptions{})
@@ -107,7 +107,7 @@ func TestAICcPublishedExample(t *testing.T) {
 		models[i] = CostModel{AICc: aicc(rss, 13, row.k)}
 		near(t, "AICc", models[i].AICc+constant, row.aicc, 0.06)
 	}
-	for i, m := range weighAkaike(models) {
+	for i, m := range akaikeWeights(models) {
 		near(t, "Akaike weight", m.Weight, table[i].weight, 0.001)
 	}
 }
@@ -144,7 +144,7 @@ func TestFlatWithoutBlocks(t *testing.T) {
 // studyLevels are the numbers of policies of the study.
 func studyLevels() []float64 { return []float64{0, 1, 5, 10, 25, 50, 100, 200, 1000} }
 
-// exact are points of a model without any noise.
+// exact are points of a model without noise.
 func exact(m CostModel, times int) Points {
 	var p Points
 	for range times {
@@ -187,8 +187,8 @@ func TestFitCostFindsExactModels(t *testing.T) {
 	}
 }
 
-// Costs that show at the largest n only have their knot somewhere in the last
-// gap; the model says the n before.
+// If costs rise at the largest n only, the knot is somewhere in the last gap; the
+// model has the n before it.
 func TestHingeInTheLastGap(t *testing.T) {
 	p := exact(CostModel{T0: 1, Slope: 0.01, Knot: 600}, 2)
 	f, err := FitCost(p, CostOptions{})
@@ -229,8 +229,8 @@ func TestAICcPicksTheModel(t *testing.T) {
 	}
 }
 
-// Blocks that each lie exactly on a line of their own: the interval is Student's t over
-// their slopes 1, 2, 3: 2 ± t(0.975, 2) / sqrt(3).
+// Each block lies exactly on its own line: the interval is Student's t over the
+// slopes 1, 2, 3: 2 ± t(0.975, 2) / sqrt(3).
 func TestFitCostOverBlocks(t *testing.T) {
 	var p Points
 	for b, slope := range []float64{1, 2, 3} {

@@ -6,10 +6,11 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
-// shape is a distribution that samples are drawn from, around 1.
+// shape is a distribution around 1 from which samples are drawn.
 type shape struct {
 	name                   string
 	draw                   func(*rand.Rand) float64
@@ -17,10 +18,11 @@ type shape struct {
 	logMean                float64
 }
 
-// shapes are what benchmarks look like at best (normal), as a rule (skewed:
+// shapes are the results of benchmarks at best (normal), usually (skewed:
 // log-normal, sigma 0.5) and at worst (bimodal: three in ten fall into a
-// second, slower mode). Mean, median and faster half are those of a million draws.
-func shapes() []shape {
+// second, slower mode). Mean, median and faster half are those of a million
+// draws, which all tests share.
+var shapes = sync.OnceValue(func() []shape {
 	out := []shape{
 		{name: "normal", draw: func(r *rand.Rand) float64 { return 1 + 0.1*r.NormFloat64() }},
 		{name: "skewed", draw: func(r *rand.Rand) float64 { return math.Exp(0.5 * r.NormFloat64()) }},
@@ -35,11 +37,12 @@ func shapes() []shape {
 	rng := rand.New(rand.NewPCG(41, 42))
 	for i := range out {
 		x := out[i].sample(rng, 1_000_000)
-		out[i].mean, out[i].sd, out[i].median, out[i].half = Mean(x), StdDev(x), Median(x), FasterHalf(x, false)
-		out[i].logMean = Mean(logs(x))
+		out[i].mean, out[i].sd, out[i].logMean = Mean(x), StdDev(x), Mean(logs(x))
+		slices.Sort(x)
+		out[i].median, out[i].half = sortedMedian(x), FasterHalf(x, false)
 	}
 	return out
-}
+})
 
 func (s shape) sample(r *rand.Rand, n int) []float64 {
 	x := make([]float64, n)
@@ -52,8 +55,8 @@ func (s shape) sample(r *rand.Rand, n int) []float64 {
 // noise is a draw with mean 0.
 func (s shape) noise(r *rand.Rand) float64 { return s.draw(r) - s.mean }
 
-// claim is an experiment on intervals: with samples of n, each of its lines in
-// the table of docs/statistics.md must hold the truth as often as accepted.
+// claim is an experiment on intervals: with samples of n values, each of its
+// lines in the table of docs/statistics.md must hold the truth as often as accepted.
 type claim struct {
 	n     int
 	lines []accepted
@@ -63,10 +66,10 @@ type claim struct {
 type accepted struct {
 	name      string
 	low, high float64
-	rough     float64 // the least accepted of intervals that say they are rough
+	rough     float64 // the least that is accepted of intervals marked Rough
 }
 
-// outcome says whether an interval held the truth; a rough one may fall short.
+// outcome is whether an interval held the truth, and whether it is marked Rough.
 type outcome struct{ held, rough bool }
 
 const coverageRounds = 2000
@@ -74,6 +77,7 @@ const coverageRounds = 2000
 // TestCoverage measures how often nominal 95 % intervals hold the truth, over
 // 2000 samples of each shape. With -v it prints the table of docs/statistics.md.
 func TestCoverage(t *testing.T) {
+	t.Parallel()
 	all, claims := shapes(), coverageClaims()
 	rows := make([][]string, len(claims))
 	t.Run("claims", func(t *testing.T) {
@@ -116,7 +120,7 @@ func (c claim) check(t *testing.T, all []shape, seed uint64) []string {
 	return rows
 }
 
-// within says whether an interval that claims confidence holds the truth.
+// within reports whether an interval that states a confidence holds the truth.
 func within(e Estimate, truth float64) outcome {
 	return outcome{e.Confidence > 0 && e.Low <= truth && truth <= e.High, e.Rough}
 }
@@ -124,12 +128,12 @@ func within(e Estimate, truth float64) outcome {
 // nominal accepts 3 to 7 misses in a hundred instead of 5.
 func nominal(name string) accepted { return accepted{name, 0.93, 0.97, 0.8} }
 
-// nominal90 is for equivalence tests at 5 % each side: as many on either.
+// nominal90 is for equivalence tests at 5 % on each side.
 func nominal90(name string) accepted { return accepted{name + " (90 %)", 0.86, 0.94, 0.8} }
 
 // unjust is for equivalence found where there is none, against an arm of the
-// same shape or a steady one. With three values, one time in three none shows
-// the second mode; with 20, a one-sided test still feels the skewness.
+// same shape or a steady one. Of three values, one time in three none is from
+// the second mode; with 20, skewness still changes a one-sided test.
 func unjust(test string) []accepted {
 	return []accepted{{test + " at the margin: not equivalent", 0.93, 1, 0.93}, {test + " at the margin, against a steady arm", 0.92, 1, 0.75}}
 }
@@ -138,7 +142,7 @@ func coverageClaims() []claim {
 	return slices.Concat(cellClaims(), ratioClaims(), pairedClaims(), costClaims())
 }
 
-// quick is a bootstrap with as few resamples as do for counting.
+// quick is a bootstrap with few resamples, enough to count coverage.
 func quick(r *rand.Rand) Bootstrap { return Bootstrap{Seed: r.Uint64(), Resamples: 200} }
 
 func cellClaims() []claim {
@@ -174,7 +178,7 @@ func cellClaims() []claim {
 }
 
 // stopped is the median of a cell that ends early, after 6 to 30 trials, as
-// soon as the interval is narrow enough for the spread of the values.
+// soon as the interval is narrow enough relative to the spread of the values.
 func stopped(ci float64) claim {
 	return claim{30, []accepted{nominal(fmt.Sprintf("MedianInterval, stopped at %.1f sd", ci))}, func(s shape, r *rand.Rand) []outcome {
 		x := s.sample(r, 30)
@@ -186,8 +190,8 @@ func stopped(ci float64) claim {
 	}}
 }
 
-// ratioClaims are of two independent arms that are equal (A/A: 100 less these
-// is the share of false positives) or differ by a factor of 2.
+// ratioClaims are of two independent arms that are equal (A/A: 100 minus these
+// percentages is the share of false positives) or differ by a factor of 2.
 func ratioClaims() []claim {
 	var out []claim
 	for _, n := range []int{2, 3, 4, MinRatioBootstrap, 6, 10, 20} {
@@ -232,8 +236,8 @@ func pairedClaims() []claim {
 	return out
 }
 
-// steadySample is of an arm that hardly varies, so that nothing makes up for the
-// shape of the other one.
+// steadySample is of an arm that hardly varies, so that nothing compensates the
+// shape of the other arm.
 func steadySample(r *rand.Rand, n int) []float64 {
 	x := make([]float64, n)
 	for i := range x {
@@ -249,7 +253,7 @@ func scale(x []float64, f float64) []float64 {
 	return x
 }
 
-// costNoise is one way in which points stray from a line.
+// costNoise is one way in which points deviate from a line.
 type costNoise struct {
 	name   string
 	opt    CostOptions
@@ -293,7 +297,7 @@ func (k costNoise) outcomes(s shape, r *rand.Rand, reps int) []outcome {
 	a, b := k.points(s, r, CostModel{T0: 20, Slope: 0.02}, speeds), k.points(steady(), r, CostModel{T0: 28}, speeds)
 	opt := k.opt.withDefaults()
 	opt.Bootstrap = quick(r)
-	var f CostFit // without the models, which would take most of the time
+	var f CostFit // without the models, which take most of the time
 	if err := f.linear(a, a.weights(opt.Relative), studyLevels(), opt); err != nil {
 		panic(err)
 	}

@@ -8,7 +8,7 @@ import (
 
 // TurnPoint is the number of policies from which on one arm takes at least as
 // long as another, within 0..NMax. N and its interval are censored at both
-// ends: 0 means that it is slower already without policies, NMax means NMax or
+// ends: 0 means that the arm is slower even without policies, NMax means NMax or
 // more.
 type TurnPoint struct {
 	N    Estimate `json:"n"`
@@ -19,8 +19,8 @@ type TurnPoint struct {
 // Crossover finds the turn point: the smallest n at which the line through a's
 // points is at or above the line through b's (or b's mean, if b was measured
 // at one n only). The interval holds every n at which the two lines' difference
-// cannot be told from 0 (Fieller 1954). Where both arms have blocks, they are
-// compared within each.
+// cannot be distinguished from 0 (Fieller 1954). Where both arms have blocks, they are
+// compared within each. An error says which points or blocks do not suffice.
 func Crossover(a, b Points, nmax float64, opt CostOptions) (TurnPoint, error) {
 	opt = opt.withDefaults()
 	if !(nmax > 0) {
@@ -41,6 +41,7 @@ func Crossover(a, b Points, nmax float64, opt CostOptions) (TurnPoint, error) {
 	return d.turn(nmax, opt.Confidence), nil
 }
 
+// arm are the lines of one arm, which must have that many distinct n.
 func (p Points) arm(levels int, opt CostOptions) ([]line, error) {
 	if _, err := p.check(levels); err != nil {
 		return nil, err
@@ -77,8 +78,8 @@ func difference(a, b []line, nmax float64) (line, error) {
 	return d, nil
 }
 
-// root is the smallest n in 0..nmax at which the line is not below 0; none if
-// there is no such n below nmax.
+// root is the smallest n in 0..nmax at which the line is not below 0. If there is
+// no such n below nmax, none is true.
 func (l line) root(nmax float64) (n float64, none bool) {
 	if l.t0 >= 0 {
 		return 0, false
@@ -105,8 +106,8 @@ func (l line) turn(nmax, confidence float64) TurnPoint {
 	return tp
 }
 
-// rising is where an edge of the band rises through 0 for good: nmax if it is
-// below 0 there.
+// rising is the n at which an edge of the band rises through 0 for the last time;
+// nmax if the edge is below 0 there.
 func rising(nmax float64, edge func(float64) float64) float64 {
 	if edge(0) >= 0 {
 		return 0

@@ -156,7 +156,7 @@ func TestComponentsPublishedExample(t *testing.T) {
 }
 
 // Treated mice of Efron and Tibshirani 1993, table 2.1; table 2.2 has the
-// bootstrap standard errors of mean and median for endlessly many resamples,
+// bootstrap standard errors of mean and median in the limit of many resamples,
 // 23.36 and 37.83.
 func TestResamplingPublishedExample(t *testing.T) {
 	mice := []float64{94, 197, 16, 38, 99, 141, 23}
@@ -176,7 +176,7 @@ func TestFasterHalf(t *testing.T) {
 	}
 }
 
-// Worked by hand: 1, 2, 3, 4, 100 has the faster half 1, 2, 3; Winsorised 1,
+// Worked by hand: 1, 2, 3, 4, 100 has the faster half 1, 2, 3; Winsorized 1,
 // 2, 3, 3, 3 with variance 0.8; standard error sqrt(0.8 * 5) / 3.
 func TestHalfWithError(t *testing.T) {
 	m, se := halfWithError([]float64{1, 2, 3, 4, 100})
@@ -184,8 +184,8 @@ func TestHalfWithError(t *testing.T) {
 	near(t, "standard error", se, 2.0/3, 1e-12)
 }
 
-// Values of either sign, because positive ones have the interval of their
-// logarithms, and those of negative ones do not exist.
+// Values of either sign: positive ones would have the interval of their
+// logarithms, and negative values have no logarithm.
 func TestFasterHalfIntervalIsMirrored(t *testing.T) {
 	x := []float64{1, 0.5, 1.2, -1, 1.1, 0.8, 1.3, -2, 1.05}
 	mirrored := make([]float64, len(x))
@@ -202,7 +202,8 @@ func TestFasterHalfIntervalIsMirrored(t *testing.T) {
 	}
 }
 
-// Of positive values the interval is symmetric on the logs, and knows no unit.
+// The interval of positive values is symmetric on the logs, and does not depend on
+// the unit.
 func TestFasterHalfIntervalOfPositiveValues(t *testing.T) {
 	x := []float64{9, 8.5, 9.2, 7, 9.1, 8.8, 9.3, 6, 9.05}
 	for _, up := range []bool{true, false} {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// hardShapes are worse than those of shapes: what a busy machine adds.
+// hardShapes are worse than those of shapes, as a busy machine makes them.
 func hardShapes() []shape {
 	out := []shape{
 		{name: "heavy tail", draw: func(r *rand.Rand) float64 { return math.Exp(r.NormFloat64()) }},
@@ -36,28 +36,41 @@ func hardShapes() []shape {
 	return out
 }
 
-// TestFasterHalfOfHardShapes holds the interval of the faster half against
-// shapes that no other interval here is held against. Of fewer samples than there,
-// two points less are accepted. With -v it prints the table of docs/statistics.md: coverage,
-// and how many times the lower bound the upper one is, of half of the intervals
-// and of 99 in a hundred.
+// TestFasterHalfOfHardShapes checks the interval of the faster half with shapes
+// that no other interval is checked with. It draws fewer samples than
+// TestCoverage and accepts two points less. With -v it prints the table of
+// docs/statistics.md: coverage, and the upper bound over the lower one, of half
+// of the intervals and of 99 in a hundred.
 func TestFasterHalfOfHardShapes(t *testing.T) {
-	var lines []string
-	for _, n := range []int{MinFasterHalf, 8, 10, 20} {
-		line := fmt.Sprintf("| %d |", n)
-		for i, s := range append(shapes(), hardShapes()...) {
-			held, widths := coverHalf(s, rand.New(rand.NewPCG(uint64(n), uint64(i))), n)
-			line += fmt.Sprintf(" %.1f, ×%.2f, ×%.2f |", 100*held, widths[len(widths)/2], widths[len(widths)*99/100])
-			if held < 0.91 || held > 0.99 {
-				t.Errorf("%s, n=%d: %.4f held", s.name, n, held)
-			}
-			if s.name == "normal" && widths[len(widths)*99/100] > 4 {
-				t.Errorf("n=%d: one normal sample in a hundred has an upper bound of %.1f times the lower", n, widths[len(widths)*99/100])
-			}
+	t.Parallel()
+	all, sizes := slices.Concat(shapes(), hardShapes()), []int{MinFasterHalf, 8, 10, 20}
+	lines := make([]string, len(sizes))
+	t.Run("sizes", func(t *testing.T) {
+		for k, n := range sizes {
+			t.Run(fmt.Sprintf("n=%d", n), func(t *testing.T) {
+				t.Parallel()
+				lines[k] = checkHalves(t, all, n)
+			})
 		}
-		lines = append(lines, line)
-	}
+	})
 	t.Logf("\n%s", strings.Join(lines, "\n"))
+}
+
+// checkHalves is one line of the table: samples of n values of every shape.
+func checkHalves(t *testing.T, all []shape, n int) string {
+	t.Helper()
+	line := fmt.Sprintf("| %d |", n)
+	for i, s := range all {
+		held, widths := coverHalf(s, rand.New(rand.NewPCG(uint64(n), uint64(i))), n)
+		line += fmt.Sprintf(" %.1f, ×%.2f, ×%.2f |", 100*held, widths[len(widths)/2], widths[len(widths)*99/100])
+		if held < 0.91 || held > 0.99 {
+			t.Errorf("%s, n=%d: %.4f held", s.name, n, held)
+		}
+		if s.name == "normal" && widths[len(widths)*99/100] > 4 {
+			t.Errorf("n=%d: one normal sample in a hundred has an upper bound of %.1f times the lower", n, widths[len(widths)*99/100])
+		}
+	}
+	return line
 }
 
 const hardRounds = 800
@@ -75,7 +88,7 @@ func coverHalf(s shape, r *rand.Rand, n int) (held float64, widths []float64) {
 }
 
 // Eight latencies within a tenth of each other once had an interval from below
-// zero to four times their mean: resamples of almost no spread made it so.
+// zero to four times their mean, because of resamples with almost no spread.
 func TestFasterHalfOfAlikeTrials(t *testing.T) {
 	x := []float64{20.6, 20.61, 20.62, 20.6, 22.1, 22.4, 22.5, 22.6}
 	for i := range 20 {
@@ -93,7 +106,7 @@ func TestFasterHalfOfAlikeTrials(t *testing.T) {
 	}
 }
 
-// Counts may be 0, and nothing that is counted is below.
+// Counts may be 0, but not less.
 func TestFasterHalfOfCounts(t *testing.T) {
 	e, ok := Bootstrap{}.FasterHalfInterval([]float64{0, 0, 1, 5, 0, 2, 9, 7}, false, 0.95)
 	if !ok || e.Low != 0 || !(e.High > e.Estimate) || math.IsInf(e.High, 0) {

@@ -8,7 +8,7 @@ import (
 
 // FalsePositives is the share of comparisons of equal arms (A/A) whose
 // interval excludes 1, with its Clopper-Pearson interval (Clopper and Pearson
-// 1934). Without comparisons there is no confidence.
+// 1934). Without comparisons the confidence is 0.
 func FalsePositives(excluding, total int, confidence float64) Estimate {
 	e := Estimate{High: 1, N: total, Method: MethodClopperPearson}
 	if total <= 0 || excluding < 0 || excluding > total {
@@ -27,7 +27,7 @@ func FalsePositives(excluding, total int, confidence float64) Estimate {
 
 // NarrowEnough is the rule that ends a cell early (plan.Stop): half the
 // interval's width over the estimate is at most ci. An interval of less than
-// the confidence asked for is never narrow enough.
+// the given confidence is never narrow enough.
 func NarrowEnough(e Estimate, confidence, ci float64) bool {
 	return e.Confidence >= confidence && (e.High-e.Low)/2 <= ci*math.Abs(e.Estimate)
 }

@@ -11,34 +11,34 @@ import (
 
 // Bounds of a Need: what its number is.
 const (
-	NeedAbout   = "about"     // N values decide, if they are as those seen
+	NeedAbout   = "about"     // N values decide, if they spread as the measured ones do
 	NeedAtLeast = "at least"  // the spread is not known; N is the fewest that the method takes
 	NeedMore    = "more than" // N is MaxNeed, and it takes more
-	NeedNone    = "no number" // the estimate is what it is to be told from
+	NeedNone    = "no number" // the estimate equals a ratio that it must be distinguished from
 )
 
-// MaxNeed is the largest number that Need counts to.
+// MaxNeed is the largest number of values that a Need names.
 const MaxNeed = 1000
 
-// needPower is how often the planned number of values decides.
+// needPower is the probability that the planned number of values decides.
 const needPower = 0.8
 
-// What the values of a Need are.
+// Units of a Need: what its values are.
 const (
 	NeedTrials = "trials a cell"
 	NeedBlocks = "blocks"
 	NeedSeeds  = "seeds"
 )
 
-// Need is how many values would decide what an interval leaves open: values of
-// either cell in all, those at hand included.
+// Need is the number of values that would decide what an interval leaves
+// undecided: the values of either cell in total, with those already measured.
 type Need struct {
 	N     int    `json:"n"` // 0 for NeedNone
 	Bound string `json:"bound"`
 	Of    string `json:"of"`
 }
 
-// String says it in words.
+// String is the need as a clause for reports.
 func (n Need) String() string {
 	switch n.Bound {
 	case NeedNone:
@@ -49,10 +49,10 @@ func (n Need) String() string {
 	return fmt.Sprintf("it takes %s %d %s", n.Bound, n.N, n.Of)
 }
 
-// Finite says whether there is a number at which it would be decided.
+// Finite reports whether some number of values up to MaxNeed would decide.
 func (n Need) Finite() bool { return n.Bound == NeedAbout || n.Bound == NeedAtLeast }
 
-// Above says whether n takes more than another of the same values.
+// Above reports whether n takes more values than other; both are of one unit.
 func (n Need) Above(other Need) bool {
 	rank := func(n Need) int {
 		switch n.Bound {
@@ -66,27 +66,28 @@ func (n Need) Above(other Need) bool {
 	return rank(n) > rank(other)
 }
 
-// Question is what a ratio's interval is to decide.
+// Question is what the interval of a ratio must decide.
 type Question struct {
-	Confidence float64   // asked for
-	Of         string    // what the values are
-	Apart      []float64 // ratios that must lie outside the interval, all of them; nil = 1
+	Confidence float64   // that the interval must have, 0..1
+	Of         string    // the unit: NeedTrials, NeedBlocks or NeedSeeds
+	Apart      []float64 // ratios that must all lie outside the interval; nil = 1
 	Least      int       // the fewest values to plan with; 0 = the method's own
 }
 
 // Needed plans the number of values with which the interval of a ratio would
 // answer a question in 8 of 10 runs, if effect and spread stay as they were seen
 // (the sample size formula of a t test on logs: Julious 2010, Sample Sizes for
-// Clinical Trials, chapter 3): the smallest n with (t(asked) + t(0.8)) s/sqrt(n) <= d.
-// d is the distance of the estimate's logarithm from the nearest ratio to be told
-// apart, s what one value adds to the spread, taken back out of the interval: its
-// half width on the logs over the quantile of its method, times sqrt(n). What a
-// few values say of their own spread is itself uncertain, and so is n.
+// Clinical Trials, chapter 3): the smallest n with
+// (t(confidence) + t(0.8)) s/sqrt(n) <= d. d is the distance of the estimate's
+// logarithm from the nearest ratio of q.Apart. s is the standard deviation of one
+// value, computed back from the interval: its half width on the logs over the
+// quantile of its method, times sqrt(n). An estimate of spread from a few values
+// is itself uncertain, and so is n.
 func (e Estimate) Needed(q Question) Need {
 	out := Need{N: max(q.least(e.Method), e.N+1), Bound: NeedAtLeast, Of: q.Of}
 	distance := q.distance(e.Estimate)
 	switch each := e.spreadOfOne(); {
-	case !(distance > 1e-9): // nor a number at all
+	case !(distance > 1e-9): // none, or NaN
 		return Need{Bound: NeedNone, Of: q.Of}
 	case !(each > 0):
 		return out
@@ -105,8 +106,8 @@ func (e Estimate) Needed(q Question) Need {
 	return out
 }
 
-// distance is how far a ratio's logarithm is from the nearest that it is to be
-// told from; NaN where it has none.
+// distance is the distance of a ratio's logarithm from the nearest one of Apart;
+// NaN if the ratio has no logarithm.
 func (q Question) distance(ratio float64) float64 {
 	apart := q.Apart
 	if len(apart) == 0 {
@@ -122,6 +123,7 @@ func (q Question) distance(ratio float64) float64 {
 	return nearest
 }
 
+// least is the smallest number of values to plan with.
 func (q Question) least(method string) int {
 	if q.Least > 0 {
 		return q.Least
@@ -135,7 +137,7 @@ func (q Question) least(method string) int {
 	return 2
 }
 
-// methodAt is the method that n values get.
+// methodAt is the method of the interval of n values, given that of fewer.
 func methodAt(method string, n int) string {
 	if method == MethodExtremes && n >= MinRatioBootstrap {
 		return MethodPercentile
@@ -158,7 +160,7 @@ func quantileOf(method string, n int) func(p float64) float64 {
 }
 
 // spreadOfOne is the standard error of the ratio's logarithm that one value of
-// each cell would give, 0 where the interval says nothing of it.
+// each cell would give; 0 if the interval does not show it.
 func (e Estimate) spreadOfOne() float64 {
 	half := math.Log(e.High/e.Low) / 2
 	if e.Confidence <= 0 || e.Confidence >= 1 || e.N < 2 || !(half > 0) || math.IsInf(half, 1) {
@@ -172,8 +174,8 @@ func (e Estimate) spreadOfOne() float64 {
 	return half / quantileOf(e.Method, e.N)((1+e.Confidence)/2) * math.Sqrt(float64(e.N))
 }
 
-// meanRange is the mean range of n standard normal values (Tippett 1925), for the
-// few that have no interval but their extremes.
+// meanRange is the mean range of n standard normal values (Tippett 1925), for
+// samples so small that their only interval is that of their extremes.
 func meanRange(n int) float64 {
 	table := []float64{1.128, 1.693, 2.059, 2.326}
 	return table[min(max(n-2, 0), len(table)-1)]

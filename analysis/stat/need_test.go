@@ -9,8 +9,7 @@ import (
 	"testing"
 )
 
-// pilot is a way to compare two cells, with the number of values that a user
-// begins with.
+// pilot is a way to compare two cells, with the number of values of a first run.
 type pilot struct {
 	name string
 	n    int
@@ -40,35 +39,47 @@ const plannedRounds = 120
 
 // TestPlannedTrialsDecide runs a pilot that decides nothing, plans, and runs again
 // with as many values as planned: with effect and spread unchanged, most of these
-// runs decide. The plan rests on the pilot's own spread and effect, so no more
-// than most can be asked. With -v it prints the table of docs/statistics.md.
+// runs decide. The plan depends on the pilot's own spread and effect, so the test
+// cannot require more than most. With -v it prints the table of docs/statistics.md.
 func TestPlannedTrialsDecide(t *testing.T) {
-	var lines []string
-	for i, p := range pilots() {
-		for j, s := range shapes()[:2] {
-			rng := rand.New(rand.NewPCG(uint64(i), uint64(j)))
-			decided, plans, needs := 0, 0, []int{}
-			for range plannedRounds {
-				e := p.of(p.sample(s, rng, p.n, 1.12), p.sample(s, rng, p.n, 1), rng)
-				n := e.Needed(p.q)
-				if p.decides(e) || n.Bound != NeedAbout || n.N > 80 {
-					continue // nothing to plan, or too long to run here
-				}
-				plans, needs = plans+1, append(needs, n.N)
-				num, den := p.sample(s, rng, n.N, e.Estimate), p.sample(s, rng, n.N, 1)
-				if p.decides(p.of(num, den, rng)) {
-					decided++
-				}
-			}
-			slices.Sort(needs)
-			share := float64(decided) / float64(plans)
-			lines = append(lines, fmt.Sprintf("| %s | %d | %s | %d | %.0f |", p.name, p.n, s.name, needs[len(needs)/2], 100*share))
-			if plans < 40 || share < 0.5 {
-				t.Errorf("%s, n=%d, %s: %d of %d planned runs decide", p.name, p.n, s.name, decided, plans)
+	t.Parallel()
+	all, some := pilots(), shapes()[:2]
+	lines := make([]string, len(all)*len(some))
+	t.Run("pilots", func(t *testing.T) {
+		for i, p := range all {
+			for j, s := range some {
+				t.Run(fmt.Sprintf("%s n=%d %s", p.name, p.n, s.name), func(t *testing.T) {
+					t.Parallel()
+					lines[i*len(some)+j] = p.check(t, s, rand.New(rand.NewPCG(uint64(i), uint64(j))))
+				})
 			}
 		}
-	}
+	})
 	t.Logf("\n%s", strings.Join(lines, "\n"))
+}
+
+// check is one line of the table: a pilot with values of one shape.
+func (p pilot) check(t *testing.T, s shape, rng *rand.Rand) string {
+	t.Helper()
+	decided, plans, needs := 0, 0, []int{}
+	for range plannedRounds {
+		e := p.of(p.sample(s, rng, p.n, 1.12), p.sample(s, rng, p.n, 1), rng)
+		n := e.Needed(p.q)
+		if p.decides(e) || n.Bound != NeedAbout || n.N > 80 {
+			continue // nothing to plan, or too long to run here
+		}
+		plans, needs = plans+1, append(needs, n.N)
+		num, den := p.sample(s, rng, n.N, e.Estimate), p.sample(s, rng, n.N, 1)
+		if p.decides(p.of(num, den, rng)) {
+			decided++
+		}
+	}
+	slices.Sort(needs)
+	share := float64(decided) / float64(plans)
+	if plans < 40 || share < 0.5 {
+		t.Errorf("%s, n=%d, %s: %d of %d planned runs decide", p.name, p.n, s.name, decided, plans)
+	}
+	return fmt.Sprintf("| %s | %d | %s | %d | %.0f |", p.name, p.n, s.name, needs[len(needs)/2], 100*share)
 }
 
 // sample draws n values of a cell.
@@ -84,7 +95,7 @@ func (p pilot) sample(s shape, r *rand.Rand, n int, factor float64) []float64 {
 	return x
 }
 
-// decides says whether the interval answers the question.
+// decides reports whether the interval answers the question.
 func (p pilot) decides(e Estimate) bool {
 	for _, a := range p.q.Apart {
 		if !e.Excludes(a) {
@@ -134,8 +145,8 @@ func TestNeeded(t *testing.T) {
 	}
 }
 
-// A larger effect, or a smaller spread, never needs more values; and what is
-// planned is always more than what is at hand.
+// A larger effect, or a smaller spread, never needs more values; and a plan is
+// always for more values than were measured.
 func TestNeededFollowsEffectAndSpread(t *testing.T) {
 	for _, method := range []string{MethodExtremes, MethodPercentile, MethodBootstrapT, MethodPaired, MethodWelch} {
 		last := MaxNeed

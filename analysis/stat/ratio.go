@@ -2,23 +2,22 @@ package stat
 
 import (
 	"math"
-	"slices"
 
 	"gonum.org/v1/gonum/stat/distuv"
 )
 
-// MinPairs is the fewest pairs (of TOSTUnpaired, values on either side) from
-// which on PairedRatio and TOST hold the truth as often as they say whatever
-// the shape of the values. Below, their intervals are Rough: right if the logs
-// are normal or both arms have the same shape.
+// MinPairs is the number of pairs (of TOSTUnpaired, of values on either side)
+// from which on PairedRatio and TOST have their stated confidence whatever the
+// shape of the values. Below, their intervals are Rough: the confidence is right
+// if the logs are normal or both arms have the same shape.
 const MinPairs = 20
 
 // PairedRatio is the ratio of two arms measured in the same blocks or seeds:
 // num[i] and den[i] are the same block. The estimate is the geometric mean of
 // the ratios, exp(mean log ratio); its interval is Student's t on the logs. A
 // single pair has no confidence. Where every pair has the same ratio the
-// interval is that point, with confidence from three pairs on. All NaN unless
-// the two are of one length, not empty, and positive throughout.
+// interval is that point, with confidence from three pairs on. All are NaN unless
+// the two have the same length, are not empty, and all values are positive.
 func PairedRatio(num, den []float64, confidence float64) Estimate {
 	return logDifference(pairedLogs(num, den), MethodPaired).ratio(confidence)
 }
@@ -43,7 +42,7 @@ func TOST(num, den []float64, margin, alpha float64) Equivalence {
 
 // TOSTUnpaired is TOST for two independent samples, by Welch's t on the logs
 // (Welch 1947), so the two may spread differently. The ratio is that of their
-// geometric means. It wants two values on either side.
+// geometric means. Below two values on either side nothing is decided.
 func TOSTUnpaired(num, den []float64, margin, alpha float64) Equivalence {
 	return welch(num, den).equivalence(margin, alpha)
 }
@@ -67,7 +66,7 @@ func (s student) interval(confidence float64) Estimate {
 	return e
 }
 
-// rough says whether there are fewer points than were seen to do for every shape.
+// rough reports whether there are too few points for a distribution of any shape.
 func (s student) rough() bool {
 	switch s.method {
 	case MethodPaired, MethodWelch:
@@ -80,7 +79,7 @@ func (s student) rough() bool {
 	return false
 }
 
-// known says whether the spread is known: two equal values are no evidence
+// known reports whether the spread is known: two equal values are no evidence
 // that there is none.
 func (s student) known() bool {
 	return s.df > 0 && (s.se > 0 || s.df >= 2)
@@ -90,7 +89,7 @@ func (s student) quantile(p float64) float64 {
 	return distuv.StudentsT{Mu: 0, Sigma: 1, Nu: s.df}.Quantile(p)
 }
 
-// upper is the probability of a larger value than the one seen were the truth at.
+// upper is the probability of an estimate above est if the true value were at.
 func (s student) upper(at float64) float64 {
 	if s.se == 0 {
 		if s.est > at {
@@ -101,15 +100,16 @@ func (s student) upper(at float64) float64 {
 	return distuv.StudentsT{Mu: 0, Sigma: 1, Nu: s.df}.Survival((s.est - at) / s.se)
 }
 
+// ratio is interval for the logarithm of a ratio, given as the ratio.
 func (s student) ratio(confidence float64) Estimate {
 	e := s.interval(confidence)
 	e.Estimate, e.Low, e.High = math.Exp(e.Estimate), math.Exp(e.Low), math.Exp(e.High)
 	return e.bounded()
 }
 
-// positive is interval for a quantity that cannot be 0 or less: that of its
-// logarithm, by the delta method. An estimate that is not positive itself says
-// that the model is wrong, and has no confidence.
+// positive is interval for a quantity that cannot be 0 or less: the interval of
+// its logarithm, by the delta method. If the estimate itself is not positive, the
+// model is wrong, and there is no confidence.
 func (s student) positive(confidence float64) Estimate {
 	e := s
 	e.est, e.se = math.Log(s.est), s.se/s.est
@@ -124,6 +124,7 @@ func (s student) positive(confidence float64) Estimate {
 	return out
 }
 
+// equivalence is the verdict on s, the logarithm of a ratio.
 func (s student) equivalence(margin, alpha float64) Equivalence {
 	out := Equivalence{Ratio: s.ratio(1 - 2*alpha), Margin: margin, P: 1}
 	if !(out.Ratio.Confidence > 0) || math.IsNaN(s.est) {
@@ -137,16 +138,18 @@ func (s student) equivalence(margin, alpha float64) Equivalence {
 	return out
 }
 
-// logDifference is the mean of d with its standard error.
+// logDifference is the mean of d, differences of logarithms, with its standard
+// error.
 func logDifference(d []float64, method string) student {
 	s := student{est: Mean(d), df: float64(len(d) - 1), n: len(d), method: method}
-	if len(d) > 1 && slices.Min(d) != slices.Max(d) {
+	if len(d) > 1 && !constant(d) {
 		s.se = StdDev(d) / math.Sqrt(float64(len(d)))
 	}
 	return s
 }
 
-// pairedLogs are the logs of the ratios; none where there is no ratio.
+// pairedLogs are the logs of the ratios; nil if the lengths differ or a value is
+// not positive and finite.
 func pairedLogs(num, den []float64) []float64 {
 	if len(num) != len(den) {
 		return nil
@@ -186,7 +189,8 @@ func welch(num, den []float64) student {
 	return s
 }
 
-// satterthwaite is the degrees of freedom of a sum of two variances.
+// satterthwaite is the degrees of freedom of a sum of two variances
+// (Satterthwaite 1946).
 func satterthwaite(va, dfa, vb, dfb float64) float64 {
 	if va+vb == 0 {
 		return dfa + dfb

@@ -5,15 +5,15 @@ import (
 	"slices"
 )
 
-// MinHalfShare is the fewest samples from which on FasterHalfShare holds the
-// truth as often as it says whatever the shape of the values; below it is Rough.
+// MinHalfShare is the number of values from which on FasterHalfShare has its
+// stated confidence whatever the shape of the values; below, it is Rough.
 const MinHalfShare = 12
 
-// Shares: a contrast between the first and the last of several arms is taken
-// apart into steps. The share of the step between two of them is
+// Shares: a contrast between the first and the last of several arms is split
+// into steps. The share of the step between two of them is
 // log(arms[from]/arms[to]) over log(arms[0]/arms[last]), so the shares of all
-// steps add up to 1. A share has no confidence where the contrast itself is not
-// told from nothing, since then any share would do.
+// steps add up to 1. A share has no confidence where the interval of the contrast
+// itself includes 0, since any share would then be possible.
 
 // PairedShare is a share of arms measured in the same blocks or seeds:
 // arms[k][i] is arm k in block i. The estimate is the ratio of the two mean
@@ -48,7 +48,7 @@ func covarianceOfMeans(x, y []float64) float64 {
 type quotient struct{ part, all, varPart, varAll, cov float64 }
 
 // interval is Fieller's: every share whose contrast part - share all is within
-// t standard errors of 0. Where these are no interval, e as it is.
+// t standard errors of 0. If these shares are not an interval, it is e unchanged.
 func (q quotient) interval(e Estimate, t, confidence float64) Estimate {
 	t *= t
 	a, b, c := q.all*q.all-t*q.varAll, q.part*q.all-t*q.cov, q.part*q.part-t*q.varPart
@@ -61,8 +61,8 @@ func (q quotient) interval(e Estimate, t, confidence float64) Estimate {
 }
 
 // Share is a share of arms measured independently, of their medians. From
-// MinRatioBootstrap samples of each on its interval is a percentile bootstrap
-// that resamples all. Below, it spans the share at every corner of the arms'
+// MinRatioBootstrap values of each arm on, its interval is a percentile bootstrap
+// that resamples all arms. Below, it spans the share at every corner of the arms'
 // extremes; its confidence is the probability that these enclose the medians of
 // all arms that the share depends on. NaN if an arm is empty or has a value <= 0.
 func (b Bootstrap) Share(arms [][]float64, from, to int, confidence float64) Estimate {
@@ -77,32 +77,41 @@ func (b Bootstrap) Share(arms [][]float64, from, to int, confidence float64) Est
 	if e.N < MinRatioBootstrap {
 		return cornerShare(e, arms, from, to)
 	}
-	rng, reps, all, at := b.rand(), make([]float64, b.resamples()), make([]float64, b.resamples()), make([]float64, len(arms))
-	bufs := make([][]float64, len(arms))
-	for k, x := range arms {
-		bufs[k] = make([]float64, len(x))
-	}
-	for i := range reps {
-		for k, x := range arms {
-			at[k] = medianInPlace(resample(rng, x, bufs[k]))
-		}
-		reps[i], all[i] = shareOf(len(arms), from, to, func(i int) float64 { return at[i] }), math.Log(at[0]/at[len(at)-1])
-	}
-	slices.Sort(reps)
-	slices.Sort(all)
+	shares, all := b.shares(arms, from, to)
 	tail := (1 - confidence) / 2
 	if quantile(all, tail) > 0 || quantile(all, 1-tail) < 0 {
-		e.Low, e.High, e.Confidence = quantile(reps, tail), quantile(reps, 1-tail), confidence
+		e.Low, e.High, e.Confidence = quantile(shares, tail), quantile(shares, 1-tail), confidence
 	}
 	return e
 }
 
+// shares are the share and the log of the whole contrast in each resample, both
+// in ascending order.
+func (b Bootstrap) shares(arms [][]float64, from, to int) (shares, all []float64) {
+	rng, at, draws := b.rand(), make([]float64, len(arms)), make([]*resampler, len(arms))
+	for k, x := range arms {
+		draws[k] = newResampler(x)
+	}
+	shares, all = make([]float64, b.resamples()), make([]float64, b.resamples())
+	for i := range shares {
+		for k, d := range draws {
+			at[k] = sortedMedian(d.draw(rng))
+		}
+		shares[i] = shareOf(len(arms), from, to, func(k int) float64 { return at[k] })
+		all[i] = math.Log(at[0] / at[len(at)-1])
+	}
+	slices.Sort(shares)
+	slices.Sort(all)
+	return shares, all
+}
+
+// shareOf is the share of the step from -> to of arms whose values are at(arm).
 func shareOf(arms, from, to int, at func(int) float64) float64 {
 	return math.Log(at(from)/at(to)) / math.Log(at(0)/at(arms-1))
 }
 
-// cornerShare spans the share at every corner of the arms' extremes: between
-// corners, a quotient of linear terms is monotone.
+// cornerShare spans the share at every corner of the arms' extremes: a quotient
+// of linear terms is monotone between corners.
 func cornerShare(e Estimate, arms [][]float64, from, to int) Estimate {
 	last := len(arms) - 1
 	confidence, low, high := 1.0, math.Inf(1), math.Inf(-1)
@@ -133,12 +142,18 @@ func cornerShare(e Estimate, arms [][]float64, from, to int) Estimate {
 // halves are the logs of the faster halves of several arms with their variances.
 type halves struct{ log, variance []float64 }
 
-func halvesOf(arms [][]float64, higherIsFaster bool) (h halves) {
-	for _, x := range arms {
-		m, se := halfWithError(slowerUp(x, higherIsFaster))
-		h.log, h.variance = append(h.log, math.Log(math.Abs(m))), append(h.variance, se*se/(m*m))
+func halvesOf(arms [][]float64, higherIsFaster bool) halves {
+	h := halves{make([]float64, len(arms)), make([]float64, len(arms))}
+	for k, x := range arms {
+		h.set(k, fasterFirst(x, higherIsFaster))
 	}
 	return h
+}
+
+// set sets arm k from its values, the faster ones first.
+func (h halves) set(k int, sorted []float64) {
+	m, se := halfWithError(sorted)
+	h.log[k], h.variance[k] = math.Log(math.Abs(m)), se*se/(m*m)
 }
 
 // contrast is a sum of the logs, each times its weight, with its variance.
@@ -149,30 +164,31 @@ func (h halves) contrast(weights []float64) (sum, variance float64) {
 	return sum, variance
 }
 
-// atLeast keeps each variance of a resample from falling below what leastError
-// allows of the sample's.
-func (h halves) atLeast(sample halves) halves {
+// atLeast raises each variance of a resample to the limit that leastError sets
+// by the sample's variance.
+func (h halves) atLeast(sample halves) {
 	for k, v := range sample.variance {
 		h.variance[k] = max(h.variance[k], leastError*leastError*v)
 	}
-	return h
 }
 
-// critical is what takes the place of Student's t for a contrast of faster
-// halves: the quantile of its own studentised bootstrap distribution (Hall 1988),
-// 0 where no arm spreads.
+// critical replaces the quantile of Student's t for a contrast of faster halves:
+// it is the quantile of the contrast's own absolute studentized bootstrap
+// distribution (Hall 1988), 0 if no arm has any spread.
 func (b Bootstrap) critical(arms [][]float64, higherIsFaster bool, h halves, weights []float64, confidence float64) float64 {
-	center, _ := h.contrast(weights)
-	rng, reps, bufs := b.rand(), make([]float64, 0, b.resamples()), make([][]float64, len(arms))
+	observed, _ := h.contrast(weights)
+	rng, reps, draws := b.rand(), make([]float64, 0, b.resamples()), make([]*resampler, len(arms))
 	for k, x := range arms {
-		bufs[k] = make([]float64, len(x))
+		draws[k] = newResampler(lowerIsFaster(x, higherIsFaster))
 	}
+	again := halves{make([]float64, len(arms)), make([]float64, len(arms))}
 	for range b.resamples() {
-		for k, x := range arms {
-			resample(rng, x, bufs[k])
+		for k, d := range draws {
+			again.set(k, d.draw(rng))
 		}
-		if sum, variance := halvesOf(bufs, higherIsFaster).atLeast(h).contrast(weights); variance > 0 {
-			reps = append(reps, math.Abs(sum-center)/math.Sqrt(variance))
+		again.atLeast(h)
+		if sum, variance := again.contrast(weights); variance > 0 {
+			reps = append(reps, math.Abs(sum-observed)/math.Sqrt(variance))
 		}
 	}
 	if len(reps) == 0 {
@@ -184,7 +200,7 @@ func (b Bootstrap) critical(arms [][]float64, higherIsFaster bool, h halves, wei
 
 // FasterHalfRatio is the ratio of two independent samples' faster halves, num
 // over den, with a symmetric bootstrap t interval of its log. ok is false below
-// MinFasterHalf samples on either side, and if a value is not positive.
+// MinFasterHalf values on either side, and if a value is not positive.
 func (b Bootstrap) FasterHalfRatio(num, den []float64, higherIsFaster bool, confidence float64) (e Estimate, ok bool) {
 	arms := [][]float64{num, den}
 	if !enoughForHalves(arms) {
@@ -198,8 +214,8 @@ func (b Bootstrap) FasterHalfRatio(num, den []float64, higherIsFaster bool, conf
 }
 
 // FasterHalfShare is a share of arms measured independently, of their faster
-// halves: Fieller's interval, with the bootstrap quantile of FasterHalfRatio in
-// the place of Student's t. ok is as there.
+// halves: Fieller's interval, with the bootstrap quantile of FasterHalfRatio
+// instead of that of Student's t. ok is as there.
 func (b Bootstrap) FasterHalfShare(arms [][]float64, from, to int, higherIsFaster bool, confidence float64) (e Estimate, ok bool) {
 	if !enoughForHalves(arms) {
 		return Estimate{}, false

@@ -22,8 +22,8 @@ func chainOf(s shape, r *rand.Rand, n int) [][]float64 {
 	return out
 }
 
-// shareClaims hold intervals of shares, and of the ratio of faster halves. A
-// bootstrap with few samples errs on the side of holding too often.
+// shareClaims are of intervals of shares, and of the ratio of faster halves. With
+// few values a bootstrap holds the truth too often rather than too seldom.
 func shareClaims() []claim {
 	var out []claim
 	shareLines := func(name string, low float64) []accepted {
@@ -67,7 +67,9 @@ func shareClaims() []claim {
 	return out
 }
 
+// TestShareCoverage is TestCoverage for shares.
 func TestShareCoverage(t *testing.T) {
+	t.Parallel()
 	all, claims := shapes(), shareClaims()
 	rows := make([][]string, len(claims))
 	t.Run("claims", func(t *testing.T) {
@@ -81,8 +83,8 @@ func TestShareCoverage(t *testing.T) {
 	t.Logf("per cent held\n| interval | n | normal | skewed | bimodal |\n|---|---|---|---|---|\n%s", strings.Join(slices.Concat(rows...), "\n"))
 }
 
-// Shares are exact where nothing spreads, add up, and are unbounded where there
-// is nothing to share.
+// Shares are exact where no arm has any spread, add up to 1, and have no
+// confidence where the arms do not differ.
 func TestShareOfConstants(t *testing.T) {
 	var arms, same [][]float64
 	for _, f := range chain() {

@@ -1,7 +1,8 @@
 // Package stat has the estimators of hookbed: cells, ratios, equivalence and
-// cost models, with intervals that state their true confidence. It is pure:
-// the same samples and seed give the same numbers. What is used for what, and
-// how well it covers, is in docs/statistics.md.
+// cost models, with intervals that state their true confidence. It is pure (the
+// same samples and seed give the same numbers), and it does not know runs, arms
+// or metrics: it takes slices of values. Which estimator is used for what, and
+// how often each interval holds the truth, is in docs/statistics.md.
 package stat
 
 import (
@@ -33,30 +34,29 @@ type Estimate struct {
 	Estimate   float64 `json:"estimate"`
 	Low        float64 `json:"low"`
 	High       float64 `json:"high"`
-	Confidence float64 `json:"confidence"` // the confidence the interval really has, 0..1; 0 = none can be given
-	N          int     `json:"n"`          // samples; of a ratio, of the smaller sample
-	Method     string  `json:"method"`
-	// Rough says that there are too few points for the interval to hold the truth
-	// as often as it says whatever the shape of the values: it does if they are
-	// normal, and falls short if they are skewed or bimodal (docs/statistics.md).
+	Confidence float64 `json:"confidence"` // the true confidence of the interval, 0..1; 0 = none can be given
+	N          int     `json:"n"`          // number of values; for a ratio, of the smaller sample
+	Method     string  `json:"method"`     // one of the Method constants
+	// Rough marks an interval of few points: its confidence is right for values that
+	// are normal, and too high for skewed or bimodal ones (docs/statistics.md).
 	Rough bool `json:"rough,omitempty"`
 }
 
-// RoughMark stands behind an interval that is Rough, wherever one is shown, and
-// RoughNote says once beside it what that means.
+// RoughMark follows each Rough interval wherever intervals are shown, and
+// RoughNote, shown once with them, explains it.
 const (
 	RoughMark = "~"
 	RoughNote = "An interval marked ~ rests on too few values to hold for any shape: it has its stated confidence if they are about normal, and less if they are skewed or have two modes."
 )
 
-// Excludes says whether x lies outside the interval. An interval without any
+// Excludes reports whether x lies outside the interval. An interval without
 // confidence excludes nothing.
 func (e Estimate) Excludes(x float64) bool {
 	return e.Confidence > 0 && (x < e.Low || x > e.High)
 }
 
-// bounded takes the confidence from the interval of a positive quantity whose
-// bounds are no positive numbers: what cannot be written down bounds nothing.
+// bounded takes the confidence from the interval of a positive quantity if a
+// bound is not a positive finite number.
 func (e Estimate) bounded() Estimate {
 	if !(e.Low > 0) || !(e.High > 0) || math.IsInf(e.High, 1) {
 		e.Low, e.High, e.Confidence = e.Estimate, e.Estimate, 0
@@ -64,7 +64,7 @@ func (e Estimate) bounded() Estimate {
 	return e
 }
 
-// boundedIf is bounded where the quantity is positive.
+// boundedIf is bounded if the quantity is positive, else the interval as it is.
 func (e Estimate) boundedIf(positive bool) Estimate {
 	if positive {
 		return e.bounded()
@@ -72,8 +72,8 @@ func (e Estimate) boundedIf(positive bool) Estimate {
 	return e
 }
 
-// Median is the middle of a sample, or the mean of its two middles; NaN if
-// the sample is empty.
+// Median is the middle value of a sample, or the mean of the two middle values;
+// NaN if the sample is empty.
 func Median(x []float64) float64 {
 	if len(x) == 0 {
 		return math.NaN()
@@ -81,6 +81,7 @@ func Median(x []float64) float64 {
 	return sortedMedian(ascending(x))
 }
 
+// sortedMedian is Median of a sample in ascending order that is not empty.
 func sortedMedian(s []float64) float64 {
 	n := len(s)
 	if n%2 == 1 {
@@ -97,7 +98,7 @@ func Mean(x []float64) float64 {
 	return stat.Mean(x, nil)
 }
 
-// StdDev is the sample standard deviation (n-1); NaN below two samples.
+// StdDev is the sample standard deviation (n-1); NaN below two values.
 func StdDev(x []float64) float64 {
 	if len(x) < 2 {
 		return math.NaN()
@@ -106,7 +107,7 @@ func StdDev(x []float64) float64 {
 }
 
 // CoV is the coefficient of variation, standard deviation over mean; NaN below
-// two samples or for a mean of 0.
+// two values or for a mean of 0.
 func CoV(x []float64) float64 {
 	m := Mean(x)
 	if m == 0 {
@@ -118,8 +119,9 @@ func CoV(x []float64) float64 {
 // MedianInterval is the median with the narrowest interval between two order
 // statistics x(k) and x(n+1-k) whose exact coverage reaches confidence,
 // whatever the distribution (David and Nagaraja, Order Statistics, section
-// 7.1). Confidence of the result is that coverage. A sample too small for it gets its
-// extremes and their coverage: 50 % for two samples, none for one.
+// 7.1). Confidence of the result is that coverage. A sample that is too small
+// has the interval of its extremes with their coverage: 50 % for two values,
+// none for one.
 func MedianInterval(x []float64, confidence float64) Estimate {
 	s := ascending(x)
 	n := len(s)
@@ -155,7 +157,8 @@ func logChoose(n, k int) float64 {
 // Components splits the variance of a sample that was taken in groups (the
 // trials of each block) by one-way analysis of variance; both results are
 // standard deviations. Between is 0 where the groups differ no more than
-// their members do. NaN unless there are two groups and one has two members.
+// their members do. Both are NaN unless there are at least two groups that are
+// not empty, and one of them has at least two values.
 func Components(groups [][]float64) (between, within float64) {
 	var all []float64
 	var ssWithin, sumSq float64

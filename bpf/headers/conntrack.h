@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
-// Connections of this node's endpoints, kept under the tuple of whoever spoke
-// first. Packets the other way are found under the reversed tuple. Each family
-// has a map, so that the keys of IPv4 stay small. Where a function takes six,
-// that is a constant.
+// Connections of this node's endpoints, by the tuple of the first packet. Packets
+// in the other direction are found by the reversed tuple. Each family has a map, so
+// that the keys of IPv4 stay small. If a function has a parameter six, it is a
+// constant in each call.
 #pragma once
 
 #include "parse.h"
@@ -47,7 +47,7 @@ struct {
 	__type(value, struct flow);
 } conntrack6 SEC(".maps");
 
-// way is which tuple of a packet is meant.
+// way selects a tuple of a packet.
 enum way {
 	FORWARD, // its own
 	REVERSE, // that of what it would be a reply to
@@ -88,8 +88,8 @@ static __always_inline struct flow *flow_of(const struct packet *p, enum way way
 	return bpf_map_lookup_elem(&conntrack, &k);
 }
 
-// flow_find is flow_of for what may be in a connection. An opening packet
-// belongs to none: its ports may have served an earlier one.
+// flow_find is flow_of for a packet that may be in a connection. An opening packet
+// is in none: an earlier connection may have had its ports.
 static __always_inline struct flow *flow_find(const struct packet *p, enum way way, int six)
 {
 	return p->opening ? 0 : flow_of(p, way, six);
@@ -110,8 +110,8 @@ static __always_inline void flow_open(const struct packet *p, __u32 flags, int s
 	bpf_map_update_elem(&conntrack, &k, &f, BPF_ANY);
 }
 
-// read_ports moves behind the ports of a quoted packet, of which there may be
-// no more. It returns 0 if there are not so many.
+// read_ports moves the cursor behind the ports of a quoted packet, which may end
+// there. It returns 0 if the packet ends before.
 static __always_inline int read_ports(struct cursor *c, struct packet *p)
 {
 	struct {
@@ -138,7 +138,7 @@ static __always_inline int read_quoted4(struct cursor *c, struct packet *p)
 	p->saddr = ip->saddr;
 	p->daddr = ip->daddr;
 	p->proto = ip->protocol;
-	// Without ports, the fixed part of the header is enough.
+	// Without ports, the fixed part of the header suffices.
 	if (p->proto != IPPROTO_TCP && p->proto != IPPROTO_UDP)
 		return 1;
 	return take(c, ip->ihl * 4) && read_ports(c, p);
@@ -156,8 +156,8 @@ static __always_inline int read_quoted6(CONTEXT *ctx, struct cursor *c, struct p
 	return to_transport(ctx, c, &p->proto) >= 0 && read_ports(c, p);
 }
 
-// flow_quoted says whether an ICMP error, with the cursor at the packet that it
-// quotes, is about a packet that its receiver sent in a tracked connection.
+// flow_quoted: whether an ICMP error, with the cursor at the packet that it quotes,
+// is about a packet that its receiver sent in a tracked connection.
 static __always_inline int flow_quoted(CONTEXT *ctx, struct cursor *c, const struct packet *p, int six)
 {
 	struct packet sent = {};

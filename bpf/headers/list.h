@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
 // The policy as a list of rules, of which the first that matches decides.
 //
-// What rules match lies next to each other, in blocks, and is all that a scan
-// reads; what they say is a map beside it, which is asked once something matches.
-// A free place is zero in both: as a match, it matches everything, so that a scan
-// ends there at the latest, and it says that it is none. So a rule exists from
-// the write of 8 bytes that says so, after its match was written; and ceases to
-// by one more.
+// A scan reads only what rules match, which is stored together, in blocks; their
+// actions are in a second map, which is read once a rule matches. A free element is
+// zero in both maps: a zero match matches every packet, so that a scan ends there at
+// the latest, and a zero action means that there is no rule. So a rule is in force
+// from the write of its 8-byte action on, after its match was written, until another
+// such write.
 #pragma once
 
 #include "policy.h"
 
 #define BLOCK_RULES 16
-// Blocks in one call. The verifier follows them all, and for each rule keeps a
-// branch to come back to, of which it takes 8192.
+// Blocks in one call. The verifier follows all of them, and for each rule keeps a
+// branch to return to, of which it accepts 8192.
 #define CHUNK_BLOCKS 64
 #define MAX_CHUNKS 64
 
-// match is met by a packet whose key agrees with value in the bits of mask. The
-// key is the source, the port and the protocol as on the wire, and a zero byte.
+// match matches a packet whose key is equal to value in the bits of mask. The key
+// is the source, the port and the protocol as on the wire, and a zero byte.
 struct match {
 	__u64 value;
 	__u64 mask;
@@ -28,7 +28,7 @@ struct block {
 	struct match rules[BLOCK_RULES];
 };
 
-// match6 has the source apart from the rest.
+// match6 has the source separate from the rest.
 struct match6 {
 	struct addr6 value;
 	struct addr6 mask;
@@ -61,7 +61,7 @@ ARRAY(list6, 16384, struct rule);
 ARRAY(list_match, 16384 / BLOCK_RULES, struct block);
 ARRAY(list_match6, 16384 / BLOCK_RULES, struct block6);
 
-// What a scan finds: the place of the first match, or one of these.
+// The result of a scan: the index of the first match, or one of these.
 #define FOUND_NOTHING -1 // go on behind
 #define FOUND_END -2     // of the map
 
@@ -70,12 +70,12 @@ static __always_inline __u32 l4_key(const struct packet *p)
 	return p->dport | (__u32)p->proto << 16;
 }
 
-// list_scan scans CHUNK_BLOCKS blocks from the first on. A function of its own,
-// and global: the verifier looks at it once, apart from its callers.
+// list_scan scans CHUNK_BLOCKS blocks, beginning with first. It is a global
+// function, so the verifier checks it once, separately from its callers.
 __noinline int list_scan(__u64 key, __u32 first)
 {
-	// 64 bits wide: of a narrower one the verifier forgets the value when it is
-	// kept on the stack.
+	// 64 bits wide: the verifier does not track the value of a narrower variable on
+	// the stack.
 	for (__u64 i = 0; i < CHUNK_BLOCKS; i++) {
 		__u32 at = first + i;
 		struct block *b;
@@ -116,7 +116,7 @@ __noinline int list_scan6(__u64 high, __u64 low, __u32 l4, __u32 first)
 	return FOUND_NOTHING;
 }
 
-// list_find is the place of the first match.
+// list_find is the index of the first match.
 static __always_inline int list_find(const struct packet *p, int six)
 {
 	__u32 l4 = l4_key(p);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
-// What a frame says about itself, read by a cursor that cannot leave it. Whoever
-// includes this says what a program's CONTEXT is.
+// The headers of a frame, read by a cursor that cannot leave it. The file that
+// includes this one defines CONTEXT, the type of the programs' context.
 #pragma once
 
 #include <linux/bpf.h>
@@ -20,9 +20,9 @@
 #define MAX_EXTENSIONS 4 // IPv6 extension headers looked through, in a frame and in a quotation
 #define MAX_OFFSET 8191  // where they end at the latest; a mask
 #define NO_LENGTH 0x7fffffff // of a packet whose header claims none
-// The longest run of headers that is ever asked for: more than an ICMP error
-// over an IPv4 header with all options, quoting another such header and 8 bytes
-// after it (158), and room for short extension headers in both IPv6 headers.
+// The longest sequence of headers that is read: more than an ICMP error over an
+// IPv4 header with all options, quoting another such header and 8 bytes after it
+// (158), and room for short extension headers in both IPv6 headers.
 #define MAX_HEADERS 256
 
 // addr6 is an IPv6 address as on the wire.
@@ -42,7 +42,7 @@ struct cursor {
 	void *end;
 };
 
-// take returns the next n bytes, or 0 where the frame has fewer.
+// take returns the next n bytes and moves on, or returns 0 if the frame has fewer.
 static __always_inline void *take(struct cursor *c, __u32 n)
 {
 	void *start = c->pos;
@@ -66,8 +66,8 @@ enum frame {
 	FRAME_IPV6,
 };
 
-// packet is what an IP frame says. sport, dport and what follows proto mean
-// something only if whole is set.
+// packet is the headers of an IP frame. sport, dport and the fields after proto are
+// valid only if whole is set.
 struct packet {
 	__be32 saddr; // of IPv4
 	__be32 daddr;
@@ -97,7 +97,7 @@ static __always_inline int is_vlan(__be16 proto)
 	return proto == bpf_htons(ETH_P_8021Q) || proto == bpf_htons(ETH_P_8021AD);
 }
 
-// read_ethernet stores the frame's protocol behind at most MAX_TAGS tags, and
+// read_ethernet stores the frame's protocol after at most MAX_TAGS tags, and
 // returns the number of tags, or -1 if the frame ends too early.
 static __always_inline int read_ethernet(struct cursor *c, __be16 *proto)
 {
@@ -122,7 +122,7 @@ static __always_inline int read_ethernet(struct cursor *c, __be16 *proto)
 	return tags;
 }
 
-// icmp_header is RFC 792's and RFC 4443's. The system's <linux/icmp.h> wants a
+// icmp_header is that of RFC 792 and RFC 4443. The system's <linux/icmp.h> needs a
 // C library.
 struct icmp_header {
 	__u8 type;
@@ -131,16 +131,16 @@ struct icmp_header {
 	__be32 rest;
 };
 
-// is_icmp_error knows the types that quote another packet: unreachable, source
-// quench, redirect, time exceeded, parameter problem.
+// is_icmp_error: whether a type quotes another packet: unreachable, source quench,
+// redirect, time exceeded, parameter problem.
 static __always_inline int is_icmp_error(__u8 type)
 {
 	return type == 3 || type == 4 || type == 5 || type == 11 || type == 12;
 }
 
-// read_transport fills ports and flags. room is the number of bytes that the
-// IP header claims to follow it. p->whole stays 0 if the header is cut, either
-// by the frame's end or by that claim.
+// read_transport fills ports and flags. room is the number of bytes after the IP
+// header by its length field. p->whole stays 0 if the header is cut, either by the
+// frame's end or by that length.
 static __always_inline void read_transport(struct cursor *c, struct packet *p, int room, int six)
 {
 	if (p->proto == IPPROTO_TCP) {
@@ -166,8 +166,8 @@ static __always_inline void read_transport(struct cursor *c, struct packet *p, i
 		// RFC 4443: types below 128 are errors. RFC 4861: 133 to 137.
 		p->icmp_error = six ? icmp->type < 128 : is_icmp_error(icmp->type);
 		p->discovery = six && icmp->type >= 133 && icmp->type <= 137;
-		// Without ports only the type tells a question from an answer; of
-		// those an echo's reply is the only one that is taken for one.
+		// Without ports only the type distinguishes requests and answers; only
+		// an echo reply counts as an answer.
 		p->opening = !p->icmp_error && icmp->type != (six ? 129 : 0);
 	}
 	p->whole = 1;
@@ -188,8 +188,8 @@ static __always_inline enum frame read_ipv4(struct cursor *c, struct packet *p)
 	p->check = ip->check;
 	p->tot_len = ip->tot_len;
 	header = ip->ihl * 4;
-	// A length of 0 is how packets beyond 64 KiB come out of segmentation
-	// offload; the receiver judges whether this is one.
+	// Packets above 64 KiB leave segmentation offload with a length of 0; the
+	// receiver decides whether this is one.
 	room = ip->tot_len ? bpf_ntohs(ip->tot_len) - header : NO_LENGTH;
 	if (header < (int)sizeof(*ip) || !take(c, header))
 		return FRAME_IPV4;
@@ -224,9 +224,9 @@ static __always_inline __u32 extension_size(__u8 proto, const struct extension *
 }
 
 // skip_extensions walks the extension headers that begin at an offset into the
-// frame. It returns the offset behind them, times 256, plus the protocol there;
-// or 0 if that cannot be read: a later fragment, cut, too many. A global function,
-// so that the verifier goes through all their combinations once, and apart.
+// frame. It returns the offset after them, times 256, plus the protocol there; or 0
+// if that cannot be read: a later fragment, cut, too many. It is a global function,
+// so the verifier checks all their combinations once, separately from its callers.
 __noinline __u32 skip_extensions(CONTEXT *ctx, __u32 at, __u32 first)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
@@ -247,16 +247,16 @@ __noinline __u32 skip_extensions(CONTEXT *ctx, __u32 at, __u32 first)
 	return 0;
 }
 
-// to_transport moves from behind an IPv6 header, where *proto begins, to the
-// transport header, and returns how many bytes lie between; -1 if it is not to be
-// found.
+// to_transport moves from the end of an IPv6 header, where *proto begins, to the
+// transport header, and returns the number of bytes between; -1 if there is no
+// readable one.
 static __always_inline int to_transport(CONTEXT *ctx, struct cursor *c, __u8 *proto)
 {
 	__u64 from, found, to;
 
 	if (!is_extension(*proto))
 		return 0;
-	// Read again: the verifier forgets that a copy of 32 bits is a pointer.
+	// Read again: the verifier does not track a copy of 32 bits as a pointer.
 	from = c->pos - (void *)(long)*(volatile __u32 *)&ctx->data;
 	found = skip_extensions(ctx, from, *proto);
 	if (!found)
@@ -287,7 +287,7 @@ static __always_inline enum frame read_ipv6(CONTEXT *ctx, struct cursor *c, stru
 	p->ttl = ip->hop_limit;
 	p->tos = ip->priority << 4 | ip->flow_lbl[0] >> 4;
 	p->tot_len = ip->payload_len;
-	// A length of 0: beyond 64 KiB, by RFC 2675 or from segmentation offload.
+	// A length of 0: above 64 KiB, by RFC 2675 or from segmentation offload.
 	room = ip->payload_len ? bpf_ntohs(ip->payload_len) : NO_LENGTH;
 	skipped = to_transport(ctx, c, &p->proto);
 	if (skipped >= 0)
@@ -302,7 +302,7 @@ static __always_inline enum frame read_frame(CONTEXT *ctx, struct cursor *c, str
 	__be16 proto = 0;
 	int tags = read_ethernet(c, &proto);
 
-	// A tag too many, or a cut one, may hide IP.
+	// Too many tags, or a cut tag, may hide IP.
 	if (tags < 0 || is_vlan(proto))
 		return FRAME_BROKEN;
 	p->tags = tags;

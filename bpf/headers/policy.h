@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
-// The structures that a policy may be kept in, and how each is asked.
+// The structures in which policies are kept, and how each is searched.
 #pragma once
 
 #include "parse.h"
@@ -12,12 +12,12 @@ enum structure {
 	STRUCTURE_CILIUM09, // identities in a hash, ports in an array (tc)
 };
 
-// One object serves all: the verifier knows these values when a program is
-// loaded, and takes out what cannot be reached.
+// One object serves all structures: these values are constants when a program is
+// loaded, and the verifier removes code that cannot be reached.
 const volatile __u8 structure = STRUCTURE_HASH;
 const volatile __u8 default_admit = 0; // what no policy names is admitted
 const volatile __u8 accounting = 0;    // enum accounting
-// Which kinds of entries there may be at all; others are not looked for.
+// The kinds of entries that may exist; others are not searched.
 const volatile __u8 wildcards = 15;
 
 #define KIND_EXACT 1    // a source and a port
@@ -31,13 +31,13 @@ enum accounting {
 	ACCOUNT_ATOMIC, // one counter for all CPUs
 };
 
-// hit counts what met a policy.
+// hit counts the frames that matched a policy.
 struct hit {
 	__u64 packets;
 	__u64 bytes;
 };
 
-// Both have room for one policy only, unless the loader gives them more.
+// Both have room for one policy only, unless the loader sets more.
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
@@ -52,7 +52,7 @@ struct {
 	__type(value, struct hit);
 } hits_shared SEC(".maps");
 
-// account adds one frame to what met a policy.
+// account adds one frame to the counters of a policy.
 static __always_inline void account(__u32 index, __u64 bytes)
 {
 	struct hit *h;
@@ -72,7 +72,7 @@ static __always_inline void account(__u32 index, __u64 bytes)
 	}
 }
 
-// policy_value is what a table says of a policy.
+// policy_value is a policy's value in a table.
 struct policy_value {
 	__u8 deny;
 	__u8 bits; // of the source's prefix, in the trie
@@ -81,7 +81,7 @@ struct policy_value {
 };
 
 // policy_key names a peer by its identity (tc) or by its IPv4 address (XDP);
-// 0 stands for any. Port 0 with protocol 0 stands for any of both.
+// 0 means any. Port 0 with protocol 0 means any of both.
 struct policy_key {
 	__u32 peer;
 	__be16 dport;
@@ -97,8 +97,8 @@ struct {
 	__type(value, struct policy_value);
 } policy SEC(".maps");
 
-// hash_find asks for the peer and port, the peer on any port, anyone on the
-// port, anyone on any port. The first entry found decides.
+// hash_find searches for the peer and port, the peer on any port, any peer on the
+// port, any peer on any port. The first entry that exists decides.
 static __always_inline struct policy_value *hash_find(__u32 peer, __be16 dport, __u8 proto)
 {
 	struct policy_key exact = {.peer = peer, .dport = dport, .proto = proto};
@@ -118,8 +118,8 @@ static __always_inline struct policy_value *hash_find(__u32 peer, __be16 dport, 
 	return v;
 }
 
-// trie_key finds the longest prefix of the source under a port and protocol;
-// both 0 for policies about any.
+// trie_key finds the longest prefix of the source with a port and protocol; both
+// are 0 for policies of any port.
 struct trie_key {
 	__u32 prefixlen; // TRIE_FIXED and bits of the address
 	__be16 dport;
@@ -166,9 +166,9 @@ static __always_inline struct policy_value *trie_lookup(const struct packet *p, 
 	return bpf_map_lookup_elem(&trie, &k);
 }
 
-// trie_find asks for the longest prefix of the source on the port, and on any
-// port. The longer of the two decides, the one on the port if both are alike:
-// among whole addresses, the order of hash_find.
+// trie_find searches for the longest prefix of the source on the port, and on any
+// port. The longer of the two decides, or the one on the port if they are equal:
+// for whole addresses, that is the order of hash_find.
 static __always_inline struct policy_value *trie_find(const struct packet *p, int six)
 {
 	struct policy_value *v = 0, *w;
@@ -181,7 +181,7 @@ static __always_inline struct policy_value *trie_find(const struct packet *p, in
 	return v && (!w || w->bits <= v->bits) ? v : w;
 }
 
-// decided is what a table's answer means, 0 being no answer.
+// decided is the verdict of a table's value, where 0 is no value.
 static __always_inline int decided(const struct policy_value *v, __u64 bytes)
 {
 	if (!v)

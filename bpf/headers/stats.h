@@ -5,7 +5,7 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-// verdict indexes the map stats. Go knows the numbers.
+// verdict indexes the map stats. The constants in bpf.go must be equal.
 enum verdict {
 	ACCEPTED, // subject to policy, and admitted
 	DROPPED,  // subject to policy or unreadable, and dropped

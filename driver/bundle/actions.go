@@ -620,7 +620,6 @@ func (Tool) Kind() string         { return "tool" }
 func (Daemon) Kind() string       { return "daemon" }
 func (AdoptBPF) Kind() string     { return "adopt-bpf" }
 
-
 // actions lists every action once; decoding goes by it.
 func actions() []Action {
 	return []Action{

@@ -12,27 +12,27 @@ import (
 	"hookbed/driver/workload"
 )
 
-// maxBroken is how many different setups in a row the lab may fail before the
-// run stops: one is bad luck, three are a broken lab.
+// maxBroken is the number of different setups that may fail in a row by the lab's
+// fault before the run stops: one may be chance, three are a broken lab.
 const maxBroken = 3
 
-// The reference: what a lab does that works.
+// The reference: a measurement that every working lab can do.
 const (
 	referenceDatapath = "docker" // no filter, on the bridge
 	referenceWorkload = "TCP_RR"
 	referenceDuration = time.Second
 )
 
-// verdict is what becomes of trials that a rig fault took twice.
+// verdict is the status of trials that a rig fault ended twice.
 type verdict struct {
 	status, reason string
 	lab            error // why the lab itself does not work, nil if it does
 }
 
-// blame finds out whose fault it is that trials of a setup failed again. What
-// comes back the same in a fresh lab, while the lab works without the filter,
-// is the setup's own: its trials failed, and nothing is counted against the lab.
-// first is nil where the setup was blamed for the same before.
+// blame decides whose fault it is that trials of a setup failed again. A fault
+// that comes again in a fresh lab, while the lab works without the filter, is the
+// setup's own: its trials have failed, and the lab is not blamed. first is nil if
+// the setup was blamed for the same fault before.
 func (r *runner) blame(ctx context.Context, block int, cell plan.Cell, first, fault error) (verdict, error) {
 	if first == nil {
 		return verdict{status: record.StatusFailed, reason: fmt.Sprintf("%v (as before, while the lab worked without the filter)", fault)}, nil
@@ -54,8 +54,8 @@ func (r *runner) blame(ctx context.Context, block int, cell plan.Cell, first, fa
 	return verdict{status: record.StatusFailed, reason: fmt.Sprintf("%v (twice, the second time in a fresh lab, which worked without the filter)", fault)}, nil
 }
 
-// stopIfBroken ends the run when the lab does not come up any more, or has failed
-// as many different setups in a row as say enough.
+// stopIfBroken ends the run if the lab no longer comes up, or if maxBroken
+// different setups in a row failed by its fault.
 func (r *runner) stopIfBroken(v verdict, fault error) error {
 	if v.lab == nil {
 		return nil
@@ -79,9 +79,9 @@ func setupsIn(p *plan.Plan, trials []plan.Trial) int {
 	return len(seen)
 }
 
-// reference asks a lab that has just come up whether it works: what the setup of
-// a cell is made of but without its filter is applied, proven and measured for a
-// second. Nothing of it is recorded.
+// reference checks whether a lab that has just come up works: it applies, proves
+// and measures, for one second, a setup in the scenario of a cell without its
+// filter. It records nothing.
 func (r *runner) reference(ctx context.Context, block int, like plan.Cell) error {
 	cell, err := referenceCell(r.Plan, block, like)
 	if err != nil {
@@ -137,11 +137,11 @@ func referenceCell(p *plan.Plan, block int, like plan.Cell) (plan.Cell, error) {
 	return of.Cells[0], nil
 }
 
-// passing are the parts of a fault's text that differ each time: numbers of
+// varying are the parts of a fault's text that differ each time: numbers of
 // processes, links and temporary files.
-var passing = regexp.MustCompile(`[0-9]+`)
+var varying = regexp.MustCompile(`[0-9]+`)
 
-// alike says whether two faults are the same but for passing numbers.
+// alike reports whether two faults are the same except for varying numbers.
 func alike(a, b error) bool {
-	return a != nil && b != nil && passing.ReplaceAllString(a.Error(), "#") == passing.ReplaceAllString(b.Error(), "#")
+	return a != nil && b != nil && varying.ReplaceAllString(a.Error(), "#") == varying.ReplaceAllString(b.Error(), "#")
 }

@@ -1,6 +1,7 @@
-// Package campaign is the one loop: blocks, setups, trials. It retries what
-// the rig got wrong, records what the subject got wrong, and leaves nothing
-// behind.
+// Package campaign is the loop of a run: blocks, setups, trials. It retries
+// trials that failed by the rig's fault, records those that failed by the
+// subject's, and takes every setup and lab down. It starts no machine itself
+// (package lab does) and executes no step (the guest helper does).
 package campaign
 
 import (
@@ -18,76 +19,72 @@ import (
 	"hookbed/driver/rundir"
 )
 
-// ErrRig is wrapped when the testbed itself failed too often to go on.
+// ErrRig is wrapped when the testbed itself failed too often to continue.
 var ErrRig = errors.New("rig fault")
 
-// Config is what a run needs.
+// Config is the input of a run.
 type Config struct {
 	Plan *plan.Plan
 	Dir  *rundir.Dir
-	// Trials are the ones to run, in order; a resumed run has fewer than the plan.
+	// Trials are the trials to run, in order; a resumed run has fewer than the plan.
 	Trials []plan.Trial
 	// Up brings the lab up for one block.
 	Up func(ctx context.Context, block int) (*lab.Lab, error)
-	// Environment completes what the lab says of itself for env.json.
+	// Environment makes the content of env.json from the facts of the lab.
 	Environment func(*lab.Lab) map[string]any
 	Progress    Progress
 	Log         *slog.Logger
 }
 
-// Progress is told what happens; all calls come from one goroutine.
+// Progress receives the events of a run. Calls never overlap.
 type Progress interface {
 	Phase(what string)                              // "boot lab", "run block 1"
 	Trial(t plan.Trial, c plan.Cell, status string) // a trial has ended
 }
 
-// Result counts the trials by status and says where the time went.
+// Result counts the trials by status and the seconds by part of the run.
 type Result struct {
 	Status  map[string]int
 	Seconds map[string]float64 // images, boot, endpoints, apply, prove, measure, teardown
-	// Teardown are the setups that could not be taken away. Their trials had their
-	// rows by then, and what came after ran in a fresh lab.
+	// Teardown are the setups that could not be removed. Their trials already had
+	// rows, and later trials ran in a fresh lab.
 	Teardown []TeardownFault
 }
 
-// TeardownFault is a setup that could not be taken away.
+// TeardownFault is a setup that could not be removed.
 type TeardownFault struct {
-	Cell   plan.Cell // one of the setup's
-	Status string    // whose fault it is, as of a trial: failed, or rig
+	Cell   plan.Cell // a cell of the setup
+	Status string    // whose fault it is: record.StatusFailed or record.StatusRig
 	Reason string
 }
 
-// Failed is the number of trials that ended without a valid number through
-// the fault of what was measured.
-func (r Result) Failed() int {
-	return r.Status[record.StatusFailed] + r.Status[record.StatusVoid]
-}
-
+// runner is a run at work.
 type runner struct {
 	Config
 	result    Result
 	lab       *lab.Lab
-	block     int
-	env       map[string]any   // as written
-	described map[string]bool  // boots that it tells of, by name
-	blamed    map[string]error // setups whose fault is known to be their own, by ID
-	broken    map[string]bool  // setups that the lab failed, since it last worked
+	block     int              // of the lab
+	env       map[string]any   // env.json as written
+	described map[string]bool  // boots that env describes, by name
+	blamed    map[string]error // faults of setups that are known to be their own, by setup ID
+	broken    map[string]bool  // setups that failed by the lab's fault since it last worked
 
-	// The load gate; loud is why the trials at hand are void, or "".
+	// The load gate. busy is why the next trials are void, or "".
 	load               func() (float64, error)
 	loadWait, loadPoll time.Duration
-	loud               string
+	busy               string
 
-	others others // what the clients of trials so far used
+	others others // what the clients of earlier trials used
 
-	// Of a run in virtual time: trials are over and only recorded, but for those
-	// that an earlier process recorded.
+	// replay: a run in virtual time, whose trials are already executed. It only
+	// records them, except those that an earlier process recorded (done).
 	replay bool
 	done   map[rundir.Key]string
 }
 
-// Run measures the trials. Cancelling ctx ends it cleanly after the step at
-// hand; what was measured is kept and the error is ctx's.
+// Run measures the trials. Cancelling ctx ends it cleanly after the current step;
+// what was measured is kept and the error is ctx's. Other errors wrap ErrRig or
+// plan.ErrInvalid.
 func Run(ctx context.Context, cfg Config) (Result, error) {
 	return newRunner(cfg).run(ctx)
 }
@@ -137,9 +134,9 @@ func setups(p *plan.Plan, trials []plan.Trial) [][]plan.Trial {
 	return out
 }
 
-// group runs the trials of one setup, and those that a rig fault took once more
-// in a fresh lab. Trials that still have no row are recorded then; whose fault
-// that is, blame says.
+// group runs the trials of one setup, and once more in a fresh lab those that a
+// rig fault ended. Trials that still have no row then are recorded with the verdict
+// of blame.
 func (r *runner) group(ctx context.Context, trials []plan.Trial) error {
 	cell, _ := r.Plan.CellByID(trials[0].Cell)
 	left, fault := r.attempt(ctx, trials)
@@ -155,7 +152,7 @@ func (r *runner) group(ctx context.Context, trials []plan.Trial) error {
 		return ctx.Err()
 	case fault == nil:
 		return nil
-	case errors.Is(fault, plan.ErrInvalid): // found by a machine, and no fault of it
+	case errors.Is(fault, plan.ErrInvalid): // the machine found it, but did not cause it
 		return fault
 	case len(left) == 0, fatal(fault):
 		return fmt.Errorf("%w: %w", ErrRig, fault)
@@ -171,8 +168,8 @@ func (r *runner) group(ctx context.Context, trials []plan.Trial) error {
 	return r.stopIfBroken(v, fault)
 }
 
-// fatal faults concern the run as a whole, so that retrying cannot help: the
-// lab does not come up, or results cannot be kept.
+// fatal reports whether a fault concerns the whole run, so that a retry cannot
+// help: the lab does not come up, results cannot be kept, or the plan is invalid.
 func fatal(err error) bool {
 	var up *upError
 	return errors.As(err, &up) || errors.Is(err, rundir.ErrStorage) || errors.Is(err, plan.ErrInvalid)
@@ -184,13 +181,14 @@ type upError struct{ err error }
 func (e *upError) Error() string { return e.err.Error() }
 func (e *upError) Unwrap() error { return e.err }
 
-// recover gets rid of a lab that a fault may have spoiled.
+// recover takes down a lab that a fault may have damaged.
 func (r *runner) recover(ctx context.Context) {
 	if err := r.down(ctx); err != nil {
 		r.Log.Warn("teardown after a rig fault", "err", err)
 	}
 }
 
+// down takes the lab down, if there is one.
 func (r *runner) down(ctx context.Context) error {
 	if r.lab == nil {
 		return nil
@@ -204,7 +202,7 @@ func (r *runner) down(ctx context.Context) error {
 	return nil
 }
 
-// ensureLab boots the lab for a block; every block has a boot of its own.
+// ensureLab boots the lab for a block; every block has its own boot.
 func (r *runner) ensureLab(ctx context.Context, block int) error {
 	if r.lab != nil && r.block == block {
 		return nil
@@ -233,7 +231,7 @@ func (r *runner) ensureLab(ctx context.Context, block int) error {
 	return nil
 }
 
-// bootNote says what a block boots, where that is compared.
+// bootNote names the boot of a block, if the plan compares boots.
 func bootNote(p *plan.Plan, block int) string {
 	if name := p.BootName(block); name != "" {
 		return " (" + name + ")"
@@ -241,8 +239,8 @@ func bootNote(p *plan.Plan, block int) string {
 	return ""
 }
 
-// describe writes what the lab says of itself, once; where boots are compared
-// once for each, into one file.
+// describe writes the environment once, or, if the plan compares boots, once for
+// each boot into the same file.
 func (r *runner) describe(l *lab.Lab, boot string) error {
 	if r.described[boot] {
 		return nil
@@ -262,7 +260,8 @@ func (r *runner) describe(l *lab.Lab, boot string) error {
 	return nil
 }
 
-// addBoot puts what env says of one boot beside what is written of others.
+// addBoot adds to env, for the parts that differ by boot, the entries of the boots
+// written so far.
 func (r *runner) addBoot(env map[string]any, boot string) {
 	for _, key := range []string{"kernel_release", "image_sha256", "image_drift", "machines", "nodes"} {
 		all, _ := r.env[key].(map[string]any)
@@ -307,8 +306,9 @@ func (r *runner) attempt(ctx context.Context, trials []plan.Trial) (left []plan.
 	return nil, nil
 }
 
-// end takes a setup away. A fault of that is not its trials', which have their
-// rows; but the lab is not used any more. After a fault of the rig it is no news.
+// end removes a setup. A fault of the removal does not change its trials, which
+// have their rows, but the lab is not used any more. After a fault of the rig,
+// which already took the lab out of use, it is not reported.
 func (r *runner) end(ctx context.Context, setup datapath.Setup, cell plan.Cell, fault error) {
 	done := r.clock("teardown")
 	err := r.lab.End(ctx, setup)
@@ -326,8 +326,8 @@ func (r *runner) end(ctx context.Context, setup datapath.Setup, cell plan.Cell, 
 	r.result.Teardown = append(r.result.Teardown, TeardownFault{cell, status, err.Error()})
 }
 
-// recordSetupFault records trials whose setup failed by the subject's or kernel's fault;
-// a rig fault goes back to the caller with the trials.
+// recordSetupFault records trials whose setup failed by the subject's or the
+// kernel's fault; it returns a rig fault to the caller with the trials.
 func (r *runner) recordSetupFault(ctx context.Context, trials []plan.Trial, err error) ([]plan.Trial, error) {
 	status := statusOf(err)
 	if ctx.Err() != nil || status == record.StatusRig {
@@ -336,7 +336,8 @@ func (r *runner) recordSetupFault(ctx context.Context, trials []plan.Trial, err 
 	return nil, r.recordAll(trials, status, err.Error())
 }
 
-// statusOf blames: what the helper says, and the rig for everything else.
+// statusOf is the status of a trial that ended with an error: by the kind of fault
+// that the helper reported, and the rig's for every other error.
 func statusOf(err error) string {
 	var f *lab.Fault
 	if errors.As(err, &f) {
@@ -352,7 +353,8 @@ func statusOf(err error) string {
 	return record.StatusRig
 }
 
-// clock adds the time until the returned function is called to a part.
+// clock adds the time until the returned function is called to a part of
+// Result.Seconds.
 func (r *runner) clock(part string) func() {
 	start := time.Now()
 	return func() { r.result.Seconds[part] += time.Since(start).Seconds() }

@@ -25,8 +25,8 @@ import (
 )
 
 // The faults tested here are hard to cause with the real helper, so this test
-// binary plays the guest helper: it speaks the session protocol and misbehaves
-// as the environment says.
+// binary is also a fake guest helper: it answers the session protocol, and
+// misbehaves as the environment says.
 const (
 	fakeEnv  = "HOOKBED_TEST_FAKE_GUEST" // the way to misbehave
 	countEnv = "HOOKBED_TEST_COUNT"      // file that counts misbehaviours, across helpers
@@ -116,7 +116,7 @@ func fakeExec(how string, s *bundle.Steps) bundle.Reply {
 			}
 			reply.Raw[do.Out] = fmt.Sprintf(`{"unix_nano": %.0f, "cpu_seconds": %s, "softirqs": {}, "tcp": {}, "cpu_waited_seconds": %g}`, at, cpu, waited)
 		case bundle.Exec:
-			if strings.HasPrefix(how, "clock-") { // long enough for a clock to be told wrong
+			if strings.HasPrefix(how, "clock-") { // long enough to detect a wrong clock
 				time.Sleep(20 * time.Millisecond)
 			}
 			reply.Raw[do.Out] = fakeResult(how)
@@ -268,6 +268,10 @@ func rowsOf(t *testing.T, dir *rundir.Dir) []record.Row {
 	return rows
 }
 
+// failed is the number of trials that ended without a valid number, but not by the
+// rig's fault.
+func failed(r Result) int { return r.Status[record.StatusFailed] + r.Status[record.StatusVoid] }
+
 // trials maps each trial in the rows to its status.
 func trials(rows []record.Row) map[int]string {
 	out := map[int]string{}
@@ -296,7 +300,7 @@ func TestEveryTrialIsARow(t *testing.T) {
 		t.Fatal(err)
 	}
 	expectTrials(t, rows, 4, record.StatusOK)
-	if result.Status[record.StatusOK] != 4 || result.Failed() != 0 {
+	if result.Status[record.StatusOK] != 4 || failed(result) != 0 {
 		t.Errorf("result %+v, want 4 ok", result)
 	}
 }
@@ -325,7 +329,7 @@ func TestBrokenRigStopsTheRun(t *testing.T) {
 	expectTrials(t, rowsOf(t, r.Dir), maxBroken, record.StatusRig)
 }
 
-// With fewer setups than that, all of them are enough.
+// With fewer setups than maxBroken, all of them are enough.
 func TestBrokenRigWithFewSetups(t *testing.T) {
 	_, rows, err := campaignOf(t, "rig-always")
 	if !errors.Is(err, ErrRig) {
@@ -336,8 +340,8 @@ func TestBrokenRigWithFewSetups(t *testing.T) {
 	}
 }
 
-// What fails each time while the lab works is the setup's own fault, however
-// many of them there are in a row, and is tried twice only once.
+// A setup that fails each time while the lab works has failed by its own fault,
+// however many of its trials fail in a row, and only its first trial is tried twice.
 func TestSetupThatAlwaysFails(t *testing.T) {
 	r := runnerOf(t, "filter-rig", manySetups())
 	ups, up := 0, r.Up
@@ -351,7 +355,7 @@ func TestSetupThatAlwaysFails(t *testing.T) {
 	}
 	rows := rowsOf(t, r.Dir)
 	expectTrials(t, rows, 10, record.StatusFailed)
-	if result.Failed() != 10 || !strings.Contains(rows[0].Reason, "fake rig (twice") || !strings.Contains(rows[9].Reason, "fake rig (as before") {
+	if failed(result) != 10 || !strings.Contains(rows[0].Reason, "fake rig (twice") || !strings.Contains(rows[9].Reason, "fake rig (as before") {
 		t.Errorf("result %+v, reasons %q and %q", result, rows[0].Reason, rows[9].Reason)
 	}
 	// The first time a setup fails takes a lab, a fresh one and the reference's, in
@@ -361,8 +365,8 @@ func TestSetupThatAlwaysFails(t *testing.T) {
 	}
 }
 
-// Faults that differ are bad luck: nobody is blamed, and nothing is counted while
-// the lab works.
+// Faults that differ are chance: neither the setup nor the lab is blamed while the
+// lab works.
 func TestFaultsThatVary(t *testing.T) {
 	r := runnerOf(t, "filter-varies", manySetups())
 	result, err := r.run(t.Context())
@@ -370,12 +374,12 @@ func TestFaultsThatVary(t *testing.T) {
 		t.Fatal(err)
 	}
 	expectTrials(t, rowsOf(t, r.Dir), 10, record.StatusRig)
-	if result.Failed() != 0 {
+	if failed(result) != 0 {
 		t.Errorf("result %+v", result)
 	}
 }
 
-// A setup that cannot be taken away keeps its rows, and the run goes on.
+// A setup that cannot be removed keeps its rows, and the run continues.
 func TestFaultInTeardown(t *testing.T) {
 	for how, status := range map[string]string{"undo-fails": record.StatusFailed, "dies-in-undo": record.StatusRig} {
 		t.Run(how, func(t *testing.T) {
@@ -402,14 +406,14 @@ func TestUnprovenEnforcementGivesNoNumber(t *testing.T) {
 			t.Errorf("row %+v, want no metric and the proof as reason", r)
 		}
 	}
-	if result.Failed() != 4 {
-		t.Errorf("%d failed, want 4", result.Failed())
+	if failed(result) != 4 {
+		t.Errorf("%d failed, want 4", failed(result))
 	}
 }
 
 func TestUnsupportedIsARowNotAnError(t *testing.T) {
 	result, rows, err := campaignOf(t, "unsupported")
-	if err != nil || result.Failed() != 0 {
+	if err != nil || failed(result) != 0 {
 		t.Fatalf("result %+v, error %v, want neither failure nor error", result, err)
 	}
 	expectTrials(t, rows, 4, record.StatusUnsupported)
@@ -437,16 +441,16 @@ func TestGuardThatTripsIsVoid(t *testing.T) {
 	}
 }
 
-// TestNoNumberIsAFailedTrial: one trial's nan does not stop the run, nor is it tried
-// again.
+// TestNoNumberIsAFailedTrial: a trial with the number nan does not stop the run, and
+// is not tried again.
 func TestNoNumberIsAFailedTrial(t *testing.T) {
 	result, rows, err := campaignOf(t, "nan")
 	if err != nil {
 		t.Fatal(err)
 	}
 	expectTrials(t, rows, 4, record.StatusFailed)
-	if result.Failed() != 4 {
-		t.Errorf("%d failed, want 4", result.Failed())
+	if failed(result) != 4 {
+		t.Errorf("%d failed, want 4", failed(result))
 	}
 	for _, r := range rows {
 		if r.Metric != "" || !strings.Contains(r.Reason, `THROUGHPUT is "nan"`) || r.Raw == "" {
@@ -455,7 +459,7 @@ func TestNoNumberIsAFailedTrial(t *testing.T) {
 	}
 }
 
-// TestNotFiniteIsNoRow: also a metric that only the driver makes.
+// TestNotFiniteIsNoRow checks this for a metric of the driver, too.
 func TestNotFiniteIsNoRow(t *testing.T) {
 	for _, v := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
 		got := notFinite([]workload.Metric{{Name: "rate", Value: 1}, {Name: "cpu.client_node", Value: v}})
@@ -468,8 +472,8 @@ func TestNotFiniteIsNoRow(t *testing.T) {
 	}
 }
 
-// TestHoleOfOtherProgramsIsNot: what made a client wait for its CPU is for the limits
-// of load and steal to judge.
+// TestHoleOfOtherProgramsIsNot: if other programs made a client wait for its CPU, the
+// limits of load and steal judge the trial.
 func TestHoleOfOtherProgramsIsNot(t *testing.T) {
 	_, rows, err := campaignOf(t, "preempted")
 	if err != nil {
@@ -568,8 +572,8 @@ func TestLoadGateEndsWithTheRun(t *testing.T) {
 	}
 }
 
-// TestTunnelGuard: traffic that went past the overlay, one way or back, or in
-// fragments, gives no number.
+// TestTunnelGuard: traffic that took another path than the overlay, in one direction
+// or both, or that was fragmented, gives no number.
 func TestTunnelGuard(t *testing.T) {
 	enough := tunnel{in: workload.Traffic{Packets: 100, Bytes: 5000}, out: 100}
 	for _, tc := range []struct {

@@ -17,7 +17,7 @@ func clientSteps(ex lab.Execution) []lab.Outcome {
 	for _, o := range ex.Steps {
 		switch do := o.Do.(type) {
 		case bundle.Exec:
-			if do.Out != "" { // else it warms up
+			if do.Out != "" { // else it is the warm-up
 				out = append(out, o)
 			}
 		case bundle.Parallel:
@@ -29,8 +29,8 @@ func clientSteps(ex lab.Execution) []lab.Outcome {
 	return out
 }
 
-// stopped returns that a client was stopped while it ran, or "". The kernel told the
-// helper, which is the client's parent, so this holds however busy the machine was.
+// stopped returns that a client was stopped while it ran, or "". The kernel reports
+// it to the helper, which is the client's parent, so it is true on a busy machine too.
 func stopped(ex lab.Execution) string {
 	for _, o := range clientSteps(ex) {
 		if n := o.Values["stops"]; n > 0 {
@@ -40,11 +40,11 @@ func stopped(ex lab.Execution) string {
 	return ""
 }
 
-// hollow returns that a trial has a hole which other programs did not make, or "".
-// The kernel's account of waiting is an average over CPUs by how busy they were, so
-// what one CPU's tasks waited may be twice what it says. If tasks waited for as long
-// as the hole is, they may have made it, and that is for the limits of load and steal
-// to judge; where the kernel does not say, nothing is known.
+// hollow returns that a trial has a hole which other programs did not cause, or "".
+// The kernel's account of waiting is an average over CPUs weighted by how busy they
+// were, so tasks of one CPU may have waited twice as long. If tasks waited for as
+// long as the hole is, other programs may have caused it, and the limits of load and
+// steal judge that; if the kernel has no such account, the hole is not judged.
 func hollow(h workload.Hole, waited float64, known bool, metrics []workload.Metric) string {
 	if h.Why == "" || !known || 2*waited >= h.Seconds || h.Resent && resent(metrics) {
 		return ""
@@ -52,18 +52,19 @@ func hollow(h workload.Hole, waited float64, known bool, metrics []workload.Metr
 	return fmt.Sprintf("%s, while tasks waited for a CPU for %.3g s", h.Why, waited)
 }
 
-// resent says whether a node sent segments again during the workload.
+// resent reports whether a node retransmitted segments during the workload.
 func resent(metrics []workload.Metric) bool {
 	return slices.ContainsFunc(metrics, func(m workload.Metric) bool {
 		return strings.HasPrefix(m.Name, workload.TCPRetransOf) && m.Value > 0
 	})
 }
 
-// A trial is held against the cell's others once there are leastOthers that are ok.
-// What is far off is beyond farSigmas standard deviations, as their median absolute
-// deviation makes it, and farFactor times more or less CPU time a second, or
-// farSeconds more or less time besides the measured one. It counts only where other
-// programs took about as much as they did beside the others (nearWaited).
+// A trial is compared with the cell's other ok trials once there are leastOthers of
+// them. It is far off if it differs by more than farSigmas standard deviations (from
+// the median absolute deviation), and by more than the factor farFactor in CPU time a
+// second, or more than farSeconds in the time outside the measurement. It is compared
+// only if other programs took about as much CPU time as during the other trials
+// (nearWaited, in seconds of waiting a second).
 const (
 	leastOthers = 4
 	farSigmas   = 5
@@ -72,15 +73,16 @@ const (
 	nearWaited  = 0.1
 )
 
-// use is what a trial's clients took, on average.
+// use is the time that a trial's clients took, on average.
 type use struct {
 	known   bool
-	cpu     float64 // CPU seconds, for a second that the tool measured
-	besides float64 // seconds that the program ran besides those it measured
-	waited  float64 // seconds in which tasks waited for a CPU, for a second of the program
+	cpu     float64 // CPU seconds per second that the tool measured
+	besides float64 // seconds that the program ran outside its measurement
+	waited  float64 // seconds in which tasks waited for a CPU, per second of the program
 }
 
-// useOf reads it from what the helper and the tools say. waited is in seconds.
+// useOf computes a trial's use from the reports of the helper and the tools. waited
+// is in seconds.
 func useOf(ex lab.Execution, clients []workload.Evidence, waited float64) use {
 	var wall, cpu, measured float64
 	for _, o := range clientSteps(ex) {
@@ -100,7 +102,7 @@ func useOf(ex lab.Execution, clients []workload.Evidence, waited float64) use {
 	return use{known: true, cpu: cpu / measured, besides: (wall - measured) / n, waited: waited / (wall / n)}
 }
 
-// others are the uses of trials that were ok, by cell, in this process.
+// others are the uses of this process's ok trials, by cell.
 type others map[string][]use
 
 func (o others) add(cell string, u use) {
@@ -109,8 +111,8 @@ func (o others) add(cell string, u use) {
 	}
 }
 
-// unlike returns in what a trial's client is far from those of the cell's others, or
-// "".
+// unlike returns how a trial's client is far off from those of the cell's others,
+// or "".
 func (o others) unlike(cell string, u use) string {
 	all := o[cell]
 	if !u.known || len(all) < leastOthers {

@@ -61,7 +61,7 @@ func TestHollow(t *testing.T) {
 	}
 }
 
-// TestUnlikeOthers holds a trial against four others of its cell.
+// TestUnlikeOthers compares a trial with four others of its cell.
 func TestUnlikeOthers(t *testing.T) {
 	o := others{}
 	for _, u := range []use{{true, 0.50, 0.02, 0.1}, {true, 0.52, 0.03, 0.12}, {true, 0.48, 0.02, 0.11}} {

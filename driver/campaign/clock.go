@@ -15,18 +15,19 @@ import (
 	"hookbed/driver/lab"
 )
 
-// A node's clock measures the trial. Between two readings it must have gone on as
-// far as the driver's, within clockLimit of that, which is what a trial's own number
-// would be off by. Machines whose clocks are disciplined (NTP slews by up to 0.05 %)
-// stay far within it; an emulated one that calibrated its clock badly when it booted
-// does not. clockGrain is for the readings' own: two clocks are not read at once.
+// A node's clock measures the trial. Between two readings it must have advanced as
+// far as the driver's, within the share clockLimit, which is also the error of the
+// trial's number. Machines whose clocks are disciplined (NTP slews by up to 0.05 %)
+// stay far within the limit; an emulated machine that calibrated its clock badly when
+// it booted does not. clockGrain is the error of the readings themselves: two clocks
+// are not read at the same moment.
 const (
 	clockLimit = 0.02
 	clockGrain = 2 * time.Millisecond
 )
 
-// clockFault returns what is wrong with the clock of a node, of which there are
-// readings before and after a trial, or "".
+// clockFault returns what is wrong with the clock of any node, by readings before
+// and after a trial, or "".
 func clockFault(before, after lab.Clocks) string {
 	for _, node := range slices.Sorted(maps.Keys(before)) {
 		if wrong := clockWrong(before[node], after[node]); wrong != "" {
@@ -36,8 +37,8 @@ func clockFault(before, after lab.Clocks) string {
 	return ""
 }
 
-// clockWrong holds one node's clock against the driver's. How much time passed
-// between the readings is known within the time that they took.
+// clockWrong compares one node's clock with the driver's. The time between two
+// readings is known within the time that the readings took.
 func clockWrong(a, b lab.Reading) string {
 	least, most := b.Before-a.After, b.After-a.Before
 	mono, realtime := time.Duration(b.Mono-a.Mono), time.Duration(b.Real-a.Real)
@@ -50,22 +51,23 @@ func clockWrong(a, b lab.Reading) string {
 	return ""
 }
 
-// outside says whether a duration is off what it should be by more than is tolerated.
+// outside reports whether a duration is outside least to most by more than the
+// tolerance.
 func outside(d, least, most time.Duration) bool {
 	slack := time.Duration(clockLimit*float64(most)) + clockGrain
 	return d < least-slack || d > most+slack
 }
 
-// around is what was noticed around a trial.
+// around is what was observed around a trial.
 type around struct {
 	clock  string  // what is wrong with a node's clock, or ""
-	waited float64 // for how long tasks of this computer waited for a CPU, in s; 0 where it does not say
+	waited float64 // seconds in which tasks of this computer waited for a CPU; 0 if its kernel does not report it
 }
 
-// watched proves and runs a bundle, and looks at what is around. A wrong clock of a
-// machine that is the run's own is a fault of the rig: it is booted again, and what
-// it did is done again. It also decides where something failed, because a clock that
-// runs away ends every wait too early.
+// watched proves and runs a bundle, and observes clocks and waiting around it. A
+// wrong clock of a machine that the run made is a fault of the rig: the machine is
+// booted again, and the trial is done again. The clock also decides if something
+// failed, because a clock that runs too fast ends every wait too early.
 func (r *runner) watched(ctx context.Context, b *bundle.Bundle, t datapath.Topology) (proof, measured lab.Execution, seen around, err error) {
 	before, err := r.lab.Clocks(ctx, t)
 	if err != nil {
@@ -96,8 +98,8 @@ func (r *runner) watched(ctx context.Context, b *bundle.Bundle, t datapath.Topol
 	return proof, measured, seen, err
 }
 
-// waitedHere is for how long tasks of this computer have had to wait for a CPU, ever;
-// nil where its kernel does not say.
+// waitedHere is the time, in seconds since boot, in which tasks of this computer
+// waited for a CPU; nil if its kernel does not report it (Linux 4.20, CONFIG_PSI).
 func waitedHere() *float64 {
 	data, err := os.ReadFile(bundle.PressureFile)
 	if err != nil {

@@ -13,9 +13,9 @@ import (
 	"hookbed/driver/plan"
 )
 
-// fakeClock is what the fake helper says of its clocks: the truth, or that of a
-// machine whose clock runs 31 times as fast as time (always, or for the first trial
-// only), or was set between two readings. A slow one tells the truth late.
+// fakeClock is what the fake helper reports of its clocks: the truth, or a clock that
+// runs 31 times too fast (always, or for the first trial only), or one that was set
+// between two readings. A slow one reports the truth late.
 func fakeClock(how string) *bundle.Clock {
 	now := time.Now().UnixNano()
 	c := &bundle.Clock{Mono: now % 1e15, Real: now}
@@ -64,8 +64,8 @@ func TestClockWrong(t *testing.T) {
 	}
 }
 
-// onMachines makes the run believe that its lab is of virtual machines, which are
-// booted again; the lab stays that of the fake helper.
+// onMachines makes the run treat its lab as virtual machines, which can be booted
+// again; the lab is still that of the fake helper.
 func onMachines(r *runner) (ups *int) {
 	p := *r.Plan
 	p.Spec.Lab.Provider = plan.ProviderLibvirt
@@ -108,7 +108,8 @@ func TestClockThatStaysWrongIsARigFault(t *testing.T) {
 	}
 }
 
-// TestWrongClockOfOthersMachinesIsVoid: they are not the run's to boot.
+// TestWrongClockOfOthersMachinesIsVoid: the run cannot boot machines that it did not
+// make.
 func TestWrongClockOfOthersMachinesIsVoid(t *testing.T) {
 	for how, want := range map[string]string{
 		"clock-fast": "the clock of node1 went on by", "clock-set": "was set by +3600.0", "clock-set-back": "was set by -1800.0",
@@ -125,7 +126,7 @@ func TestWrongClockOfOthersMachinesIsVoid(t *testing.T) {
 	}
 }
 
-// TestClockThatIsToldLateIsHonest: how long an answer takes is no fault of the clock.
+// TestClockThatIsToldLateIsHonest: a late answer is not a fault of the clock.
 func TestClockThatIsToldLateIsHonest(t *testing.T) {
 	_, rows, err := campaignOf(t, "clock-slow")
 	if err != nil {

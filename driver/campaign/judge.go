@@ -12,12 +12,11 @@ import (
 	"hookbed/driver/workload"
 )
 
-// finding is what became of a trial that ended: its metrics, and why they must not
-// be used, or "".
+// finding is the result of a trial that ended.
 type finding struct {
 	metrics []workload.Metric
-	void    string
-	use     use // of the client, for the cell's others to be held against
+	void    string // why the metrics must not be used, or ""
+	use     use    // of the client, to compare the cell's other trials with
 }
 
 // judge reads what a trial measured. An error means that there is no number.
@@ -39,7 +38,7 @@ func (r *runner) judge(cell plan.Cell, setup datapath.Setup, raw string, measure
 	if v.void == "" {
 		v.void = r.disturbed(v.metrics)
 	}
-	if r.replay { // in virtual time nobody stops a program
+	if r.replay { // in virtual time no program is stopped
 		return v, nil
 	}
 	waited, known := workload.Waited(from)
@@ -70,8 +69,8 @@ func (r *runner) guard(setup datapath.Setup, least workload.Traffic, ex lab.Exec
 	return ""
 }
 
-// notFinite names the first metric that is no number which a row can hold, or "".
-// It is the trial's fault, not the rig's: the next one may be well.
+// notFinite names the first metric that a row cannot hold (NaN or infinite), or "".
+// It is the trial's fault, not the rig's: the next trial may be correct.
 func notFinite(metrics []workload.Metric) string {
 	for _, m := range metrics {
 		if math.IsNaN(m.Value) || math.IsInf(m.Value, 0) {

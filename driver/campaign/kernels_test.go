@@ -17,8 +17,8 @@ func withKernels(text string) string {
 	return strings.Replace(text, "[matrix]\n", "[matrix]\nkernels = [\"5.10\", \"6.12\"]\n", 1)
 }
 
-// Each block of a plan that compares kernels boots one, and rows and resumption
-// know it as any other block.
+// Each block of a plan that compares kernels boots one of them. Rows and resumption
+// treat it as any other block.
 func TestSealedBlocksBootTheirKernel(t *testing.T) {
 	p := planOf(t, withKernels(virtualExperiment))
 	dir, err := rundir.Create(filepath.Join(t.TempDir(), "run"), p)
@@ -45,7 +45,7 @@ func TestSealedBlocksBootTheirKernel(t *testing.T) {
 	}
 }
 
-// On the wall clock a row has no seed, and env.json tells each kernel's facts.
+// On the wall clock a row has no seed, and env.json has each kernel's facts.
 func TestEnvironmentOfEachBoot(t *testing.T) {
 	text := withKernels(strings.Replace(experiment, `provider = "local"`, `provider = "libvirt"`, 1))
 	p := planOf(t, text)

@@ -18,12 +18,12 @@ const (
 	loadPoll = 5 * time.Second  // the kernel recomputes the average as often
 )
 
-// passer is told of trials that the stopping rule passes over. A Progress may
-// be one; the trials then no longer count as left to run.
+// passer receives the number of trials that the stopping rule passes over. A
+// Progress may be one; the trials then no longer count as left to run.
 type passer interface{ Passed(trials int) }
 
-// due leaves out the trials that the stopping rule passes over, given the rows
-// so far.
+// due are the trials that the stopping rule, given the rows so far, does not pass
+// over.
 func (r *runner) due(trials []plan.Trial) []plan.Trial {
 	var out []plan.Trial
 	for _, t := range trials {
@@ -38,18 +38,18 @@ func (r *runner) due(trials []plan.Trial) []plan.Trial {
 	return out
 }
 
-// awaitQuiet holds what follows back while the load average is above the
-// plan's limit. The run's own machines load this computer too, so with VMs it
-// is asked only where none of them runs: before a block boots. Past the bound
-// the trials go on, and are void with r.loud as the reason.
+// awaitQuiet waits while the load average is above the plan's limit. The run's own
+// machines load this computer too, so with VMs it is called only while none of them
+// runs: before a block boots. After loadWait the trials run anyway, and are void with
+// r.busy as the reason.
 func (r *runner) awaitQuiet(ctx context.Context) error {
 	limit := r.Plan.Spec.Measure.LoadLimit
-	r.loud = ""
+	r.busy = ""
 	if limit == 0 {
 		return nil
 	}
 	deadline := time.Now().Add(r.loadWait)
-	for told := false; ; told = true {
+	for reported := false; ; reported = true {
 		load, err := r.load()
 		if err != nil {
 			return fmt.Errorf("read the load average: %w", err)
@@ -58,11 +58,11 @@ func (r *runner) awaitQuiet(ctx context.Context) error {
 			return nil
 		}
 		if !time.Now().Before(deadline) {
-			r.loud = fmt.Sprintf("load average was %.2f after waiting %s, want at most %g", load, r.loadWait, limit)
+			r.busy = fmt.Sprintf("load average was %.2f after waiting %s, want at most %g", load, r.loadWait, limit)
 			r.Log.Warn("the computer stays busy, trials will be void", "load", load, "limit", limit)
 			return nil
 		}
-		if !told {
+		if !reported {
 			r.Progress.Phase(fmt.Sprintf("wait for the load average to fall from %.2f to %g", load, limit))
 		}
 		select {
@@ -83,10 +83,11 @@ func loadAverage() (float64, error) {
 	return strconv.ParseFloat(one, 64)
 }
 
-// disturbed returns why something outside the trial spoilt its number, or "".
+// disturbed returns why the trial's number is not valid because of something
+// outside the trial, or "".
 func (r *runner) disturbed(metrics []workload.Metric) string {
-	if r.loud != "" {
-		return r.loud
+	if r.busy != "" {
+		return r.busy
 	}
 	limit := r.Plan.Spec.Measure.StealLimit
 	for _, m := range metrics {

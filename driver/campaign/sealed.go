@@ -17,11 +17,11 @@ import (
 	"hookbed/driver/rundir"
 )
 
-// SealedConfig is what a run in virtual time needs beside Config. Its Up is not
-// used: the lab of a block answers from what a sealed guest wrote.
+// SealedConfig is the input of a run in virtual time. Config.Up is not used: the
+// lab of a block answers with what a sealed guest wrote.
 type SealedConfig struct {
 	Config
-	Jobs int // sealed guests at once
+	Jobs int // sealed guests at the same time
 	Boot Boot
 	// Facts completes env.json.
 	Facts map[string]any
@@ -31,9 +31,9 @@ type SealedConfig struct {
 // for each reply while the guest runs.
 type Boot func(ctx context.Context, b lab.SealedBlock, onReply func(bundle.SealedReply)) ([]byte, error)
 
-// Compose makes a block of the plan, and nothing but the plan, into what a
-// sealed guest executes. The first setup is there twice: its first trial, at
-// the beginning, warms the guest up and is not used.
+// Compose makes what a sealed guest executes from one block of the plan, and from
+// nothing else. The first setup occurs twice: its first trial, at the beginning,
+// warms the guest up and is not used.
 func Compose(p *plan.Plan, number int) (lab.SealedBlock, error) {
 	block, ok := p.BlockByNumber(number)
 	if !ok {
@@ -90,8 +90,8 @@ func composeSetup(p *plan.Plan, trials []plan.Trial, files map[string]bundle.Fil
 	return out, nil
 }
 
-// chunks are the requests that executing phases of a bundle comes to; their
-// files are added to files by digest.
+// chunks are the requests that execute phases of a bundle; their files are added
+// to files by digest.
 func chunks(b *bundle.Bundle, files map[string]bundle.File, phases ...bundle.Phase) []bundle.Steps {
 	var out []bundle.Steps
 	for _, c := range b.Chunks(phases...) {
@@ -104,21 +104,21 @@ func chunks(b *bundle.Bundle, files map[string]bundle.File, phases ...bundle.Pha
 	return out
 }
 
-// booted is what became of a block.
+// booted is the result of one block's guest.
 type booted struct {
 	number int
 	data   []byte
 	err    error
 }
 
-// RunSealed measures the blocks that have trials to run, Jobs of them at once,
+// RunSealed measures the blocks that have trials to run, Jobs of them at a time,
 // and records them in the order of the plan: rows.csv does not depend on which
-// guest was ready first. A block that was executed is kept at once; one that
-// was not is executed again by a resumed run, as a whole.
+// guest ended first. The results of an executed block are kept at once; a resumed
+// run executes every other block again as a whole. Errors are as those of Run.
 func RunSealed(ctx context.Context, cfg SealedConfig) (Result, error) {
 	r := newRunner(cfg.Config)
 	r.replay, r.done = true, r.Dir.Done()
-	cfg.Progress = &oneAtATime{Progress: cfg.Progress}
+	cfg.Progress = &lockedProgress{Progress: cfg.Progress}
 	if err := r.Dir.WriteEnv(cfg.Facts); err != nil {
 		return r.result, fmt.Errorf("%w: %w", ErrRig, err)
 	}
@@ -150,25 +150,25 @@ func blocksOf(trials []plan.Trial) []int {
 	return slices.Sorted(maps.Keys(seen))
 }
 
-// oneAtATime lets guests that run side by side tell their progress.
-type oneAtATime struct {
+// lockedProgress is a Progress for guests that run at the same time.
+type lockedProgress struct {
 	Progress
 	mu sync.Mutex
 }
 
-func (p *oneAtATime) Phase(what string) {
+func (p *lockedProgress) Phase(what string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.Progress.Phase(what)
 }
 
-func (p *oneAtATime) Trial(t plan.Trial, c plan.Cell, status string) {
+func (p *lockedProgress) Trial(t plan.Trial, c plan.Cell, status string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.Progress.Trial(t, c, status)
 }
 
-// guests boots blocks side by side.
+// guests boots several blocks at the same time.
 type guests struct {
 	cfg  SealedConfig
 	wait sync.WaitGroup
@@ -178,10 +178,11 @@ type guests struct {
 	wake  chan struct{}
 }
 
-// twoHosts is how much longer a block takes whose nodes are two: both are set up.
+// twoHosts is the factor by which a block with two nodes takes longer: both are set
+// up.
 const twoHosts = 1.15
 
-// longestFirst is the order in which blocks are handed out: with the short ones
+// longestFirst is the order in which workers get the blocks: with the short ones
 // at the end, workers end at about the same time. It changes no number.
 func longestFirst(p *plan.Plan, blocks []int) []int {
 	length := map[int]float64{}
@@ -196,7 +197,7 @@ func longestFirst(p *plan.Plan, blocks []int) []int {
 	return out
 }
 
-// start hands the blocks out to Jobs workers, in order.
+// start gives the blocks to Jobs workers, in order.
 func (s *guests) start(ctx context.Context, blocks []int) {
 	queue := make(chan int, len(blocks))
 	for _, n := range blocks {
@@ -215,14 +216,14 @@ func (s *guests) start(ctx context.Context, blocks []int) {
 				default:
 				}
 				if b.err != nil {
-					return // what follows would fail as well, or is not wanted
+					return // later blocks would fail as well, or are not wanted
 				}
 			}
 		})
 	}
 }
 
-// boot executes a block, once more if the guest did not come to its end.
+// boot executes a block, and once more if the guest did not reach its end.
 func (s *guests) boot(ctx context.Context, number int) booted {
 	progress := s.follow(number)
 	data, saved, err := s.cfg.Dir.LoadBlock(number)
@@ -250,43 +251,45 @@ func (s *guests) boot(ctx context.Context, number int) booted {
 	return booted{number, data, err}
 }
 
-// following tells the progress of one block as its guest executes it; its rows
-// come when it has ended.
-type following struct {
-	p      *plan.Plan
-	tell   Progress
-	trials []plan.Trial
-	told   int
+// blockProgress reports the trials of one block while its guest executes them; its
+// rows are made when the guest has ended.
+type blockProgress struct {
+	plan     *plan.Plan
+	progress Progress
+	trials   []plan.Trial
+	reported int
 }
 
-func (s *guests) follow(number int) *following {
-	return &following{p: s.cfg.Plan, tell: s.cfg.Progress, trials: trialsOf(s.cfg.Plan, number)}
+func (s *guests) follow(number int) *blockProgress {
+	return &blockProgress{plan: s.cfg.Plan, progress: s.cfg.Progress, trials: trialsOf(s.cfg.Plan, number)}
 }
 
-func (f *following) next(status string) {
-	if f.told < len(f.trials) {
-		t := f.trials[f.told]
-		f.told++
-		cell, _ := f.p.CellByID(t.Cell)
-		f.tell.Trial(t, cell, status)
+// next reports the next trial.
+func (p *blockProgress) next(status string) {
+	if p.reported < len(p.trials) {
+		t := p.trials[p.reported]
+		p.reported++
+		cell, _ := p.plan.CellByID(t.Cell)
+		p.progress.Trial(t, cell, status)
 	}
 }
 
-func (f *following) all(status string) {
-	for range f.trials {
-		f.next(status)
+// all reports every trial.
+func (p *blockProgress) all(status string) {
+	for range p.trials {
+		p.next(status)
 	}
 }
 
-// onReply counts a trial at its end, but not the one that warms up.
-func (f *following) onReply(r bundle.SealedReply) {
+// onReply reports a trial when it has ended, but not the warm-up trial.
+func (p *blockProgress) onReply(r bundle.SealedReply) {
 	if r.Phase == bundle.SealedUndo && r.Setup > 0 {
-		f.next("executed")
+		p.next("executed")
 	}
 }
 
-// take waits for a block. Another one that failed ends the wait, too: the worker
-// that had it stopped, and may have been the one to execute this.
+// take waits for a block. Another block that failed ends the wait, too: its worker
+// has stopped, and may have been the one that should execute this block.
 func (s *guests) take(ctx context.Context, number int) (booted, error) {
 	for {
 		b, ok := s.finished(number)
@@ -306,8 +309,8 @@ func (s *guests) take(ctx context.Context, number int) (booted, error) {
 	}
 }
 
-// finished is the block asked for if it has ended, else one that failed; ok is
-// false if there is neither.
+// finished is the given block if it has ended, else one that failed; ok is false if
+// there is neither.
 func (s *guests) finished(number int) (b booted, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -323,8 +326,8 @@ func (s *guests) finished(number int) (b booted, ok bool) {
 	return booted{}, false
 }
 
-// recordBlock records the trials of an executed block, by running them on a lab that
-// answers from its results.
+// recordBlock records the trials of an executed block by running them on a lab that
+// answers with the block's results.
 func (r *runner) recordBlock(ctx context.Context, b booted) error {
 	composed, err := Compose(r.Plan, b.number)
 	if err != nil {
@@ -358,7 +361,8 @@ func (r *runner) recordBlock(ctx context.Context, b booted) error {
 	return nil
 }
 
-// setupName is the name that the setup of trials has in a block.
+// setupName is the name of the trials' setup in a block, "" if it cannot be
+// rendered.
 func (r *runner) setupName(trials []plan.Trial) string {
 	cell, _ := r.Plan.CellByID(trials[0].Cell)
 	setup, err := datapath.Render(cell)
@@ -372,9 +376,9 @@ func (r *runner) setupName(trials []plan.Trial) string {
 	return name
 }
 
-// sealedBlame says whose fault it is that a setup failed by the rig's word: its
-// own if another one of the same guest was proven and measured, since the guest does
-// the same each time.
+// sealedBlame is the status of a setup that failed and whose fault the helper calls
+// the rig's: it is the setup's own if another setup of the same guest was proven and
+// measured, since the guest does the same each time.
 func sealedBlame(b bundle.Sealed, replies []bundle.SealedReply, setup string) string {
 	type turn struct{ setup, trial int }
 	ran, failed := map[turn]bool{}, map[turn]bool{}

@@ -41,7 +41,7 @@ datapath = "iptables"
 `
 
 // pretend executes a block as a sealed guest does, with the fake helper's
-// answers. how says what misbehaves in which setup.
+// answers. how is the way to misbehave, by setup.
 func pretend(b lab.SealedBlock, how func(setup int) string) []byte {
 	var out bytes.Buffer
 	at := bundle.SealedReply{Trial: -1}
@@ -233,7 +233,7 @@ func TestSealedFaultsAreRows(t *testing.T) {
 	} {
 		dir := newSealedDir(t)
 		_, err := sealedIn(t, t.Context(), dir, 2, &quiet{}, pretender(func(setup int) string {
-			if setup == 2 { // one that behaves, whichever it is
+			if setup == 2 { // a setup without faults
 				return "behaves"
 			}
 			return how

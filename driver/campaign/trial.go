@@ -22,13 +22,13 @@ import (
 const (
 	runBefore = "run-before"
 	runAfter  = "run-after"
-	// Of the overlay's.
+	// Snapshots of the overlay's counters.
 	tunnelBefore = "tunnel-before"
 	tunnelAfter  = "tunnel-after"
 )
 
-// applied is what setting a datapath up measured; every trial of the setup
-// carries it.
+// applied is what was measured while a datapath was set up; every trial of the
+// setup has these metrics.
 type applied struct{ metrics []workload.Metric }
 
 // applySetup makes the endpoints and applies the datapath.
@@ -59,8 +59,8 @@ func (r *runner) applySetup(ctx context.Context, setup datapath.Setup) (applied,
 	return a, nil
 }
 
-// stepMetrics sums what the steps of a setup measured: loading the policies,
-// adding one and taking it out again, and the kernel memory that all of it takes.
+// stepMetrics sums what the steps of a setup measured: the time to load the
+// policies, the time to add one and remove it again, and the kernel memory of all.
 func stepMetrics(ex lab.Execution) []workload.Metric {
 	var out []workload.Metric
 	add := func(name, unit string, v float64) {
@@ -86,8 +86,8 @@ func stepMetrics(ex lab.Execution) []workload.Metric {
 	return out
 }
 
-// holder names what a step's memory is of: steps about a BPF object say what all
-// of it holds by then, others what they added.
+// holder names the owner of a step's memory: steps on a BPF object report all that
+// the object holds at that time, other steps what they added.
 func holder(i int, s bundle.Step) string {
 	switch do := s.Do.(type) {
 	case bundle.LoadBPF:
@@ -133,8 +133,8 @@ func Bundle(cell plan.Cell, setup datapath.Setup) (*bundle.Bundle, error) {
 	return b, nil
 }
 
-// trial runs one trial and records it. The error is the rig's fault; anything
-// else has become rows.
+// trial runs one trial and records it. An error is the rig's fault; every other
+// fault is recorded in rows.
 func (r *runner) trial(ctx context.Context, t plan.Trial, setup datapath.Setup, a applied) error {
 	cell, _ := r.Plan.CellByID(t.Cell)
 	b, err := Bundle(cell, setup)
@@ -176,13 +176,7 @@ func (r *runner) trial(ctx context.Context, t plan.Trial, setup datapath.Setup, 
 	}
 	metrics := append(v.metrics, a.metrics...)
 	metrics = append(metrics, proofMetrics(cell, proof, measured)...)
-	if setup.KnownInstructions != nil {
-		metrics = append(metrics, workload.Metric{Name: "known_added_instructions", Unit: "1", Value: *setup.KnownInstructions})
-	}
-	if !r.replay {
-		metrics = append(metrics, workload.Metric{Name: "overhead_seconds", Unit: "s",
-			Value: time.Since(start).Seconds() - workload.Measured(cell, metrics) - cell.Duration(plan.FactorWarmup).Seconds()})
-	}
+	metrics = append(metrics, r.ownMetrics(cell, setup, metrics, start)...)
 	if bad := notFinite(metrics); bad != "" {
 		return r.record(t, record.StatusFailed, bad, raw, nil)
 	}
@@ -192,6 +186,21 @@ func (r *runner) trial(ctx context.Context, t plan.Trial, setup datapath.Setup, 
 	return r.record(t, status, v.void, raw, metrics)
 }
 
+// ownMetrics are the driver's own metrics of a trial that began at start: the known
+// cost of a control, and the seconds that were spent outside the workload.
+func (r *runner) ownMetrics(cell plan.Cell, setup datapath.Setup, measured []workload.Metric, start time.Time) []workload.Metric {
+	var out []workload.Metric
+	if setup.KnownInstructions != nil {
+		out = append(out, workload.Metric{Name: "known_added_instructions", Unit: "1", Value: *setup.KnownInstructions})
+	}
+	if !r.replay {
+		out = append(out, workload.Metric{Name: "overhead_seconds", Unit: "s",
+			Value: time.Since(start).Seconds() - workload.Measured(cell, measured) - cell.Duration(plan.FactorWarmup).Seconds()})
+	}
+	return out
+}
+
+// proveAndRun executes the proof of a bundle, and then its workload.
 func (r *runner) proveAndRun(ctx context.Context, b *bundle.Bundle) (proof, measured lab.Execution, err error) {
 	done := r.clock("prove")
 	proof, err = r.lab.Exec(ctx, b, bundle.Prove)
@@ -207,8 +216,8 @@ func (r *runner) proveAndRun(ctx context.Context, b *bundle.Bundle) (proof, meas
 	return proof, measured, nil
 }
 
-// tunnelGuard returns why the traffic did not go through the overlay as it was
-// made, or "".
+// tunnelGuard returns why the traffic did not go through the overlay as it should,
+// or "".
 func tunnelGuard(least workload.Traffic, t tunnel) string {
 	switch {
 	case t.in.Packets < least.Packets || t.in.Bytes < least.Bytes:
@@ -222,8 +231,8 @@ func tunnelGuard(least workload.Traffic, t tunnel) string {
 	return ""
 }
 
-// tunnel is what the overlay's counters at the server's node grew by during the
-// workload: what came in, the packets that went out, and fragments.
+// tunnel is by how much the overlay's counters at the server's node grew during the
+// workload: traffic in, packets out, and fragments.
 type tunnel struct {
 	in             workload.Traffic
 	out, fragments float64
@@ -235,12 +244,14 @@ func tunnelTraffic(ex lab.Execution) tunnel {
 	return tunnel{in: workload.Traffic{Packets: grew("rx_packets"), Bytes: grew("rx_bytes")}, out: grew("tx_packets"), fragments: grew("fragments")}
 }
 
-// hookTraffic is what the filter's counters grew by during the workload.
+// hookTraffic is by how much the filter's counters grew during the workload.
 func hookTraffic(ex lab.Execution) workload.Traffic {
 	before, after := readValues(ex, runBefore), readValues(ex, runAfter)
 	return workload.Traffic{Packets: after[bundle.CountPackets] - before[bundle.CountPackets], Bytes: after[bundle.CountBytes] - before[bundle.CountBytes]}
 }
 
+// readValues are the values of the step that reads counters under a name, nil if
+// there is none.
 func readValues(ex lab.Execution, name string) map[string]float64 {
 	for _, o := range ex.Steps {
 		if read, ok := o.Do.(bundle.Read); ok && read.Name == name {
@@ -250,8 +261,8 @@ func readValues(ex lab.Execution, name string) map[string]float64 {
 	return nil
 }
 
-// proofMetrics puts the proof beside the number: what was probed, what the
-// kernel holds, and what the filter counted.
+// proofMetrics are the metrics of the proof: what was probed, what the kernel
+// holds, and what the filter counted.
 func proofMetrics(cell plan.Cell, proof, measured lab.Execution) []workload.Metric {
 	out := probeMetrics(proof)
 	for _, o := range proof.Steps {
@@ -281,8 +292,8 @@ func isEntries(key string) bool {
 	return len(key) > len(bundle.CountEntriesOf) && strings.HasPrefix(key, bundle.CountEntriesOf)
 }
 
-// checksumMetrics count the outer packets of the proof with a UDP checksum and
-// without, where an engine made the overlay and nobody says which it has.
+// checksumMetrics count the outer packets of the proof with and without a UDP
+// checksum, if an engine made the overlay: the engine does not report which it uses.
 func checksumMetrics(cell plan.Cell, proof lab.Execution) []workload.Metric {
 	if !datapath.NeedsSwarm(cell) {
 		return nil
@@ -291,7 +302,7 @@ func checksumMetrics(cell plan.Cell, proof lab.Execution) []workload.Metric {
 	return []workload.Metric{{Name: "outer_checksum", Unit: "1", Value: seen["checksum"]}, {Name: "outer_no_checksum", Unit: "1", Value: seen["no_checksum"]}}
 }
 
-// probeMetrics counts what was tried, by all clients.
+// probeMetrics counts the probes of all clients, by what they expect.
 func probeMetrics(proof lab.Execution) []workload.Metric {
 	allowed, denied := 0.0, 0.0
 	for _, o := range proof.Steps {
@@ -303,6 +314,8 @@ func probeMetrics(proof lab.Execution) []workload.Metric {
 	return []workload.Metric{{Name: "probes_allowed", Unit: "1", Value: allowed}, {Name: "probes_denied", Unit: "1", Value: denied}}
 }
 
+// saveRaw keeps the raw files of a trial, and returns the path of the one that its
+// rows name.
 func (r *runner) saveRaw(t plan.Trial, raw map[string]string) (string, error) {
 	rel := ""
 	for _, name := range slices.Sorted(maps.Keys(raw)) {
@@ -326,7 +339,7 @@ func (r *runner) recordAll(trials []plan.Trial, status, reason string) error {
 	return nil
 }
 
-// record appends one row a metric, or a single row where there is none.
+// record appends one row per metric, or a single row if there is no metric.
 func (r *runner) record(t plan.Trial, status, reason, raw string, metrics []workload.Metric) error {
 	if _, recorded := r.done[rundir.Key{Cell: t.Cell, Block: t.Block, Trial: t.Trial}]; recorded {
 		return nil

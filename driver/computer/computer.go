@@ -1,5 +1,6 @@
-// Package computer tells what of the computer that it runs on experiments may ask
-// too much of: CPUs, and TCP congestion controls. It changes nothing.
+// Package computer reports which CPUs and TCP congestion controls the computer that
+// it runs on offers to experiments. It changes nothing, and it does not decide what
+// an experiment may use.
 package computer
 
 import (
@@ -14,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CPUs lists those that programs started here can be pinned to, in order: they are
-// online, and the cpuset has them. nil if that cannot be learned.
+// CPUs lists, in ascending order, the CPUs that programs of this process can be
+// pinned to: they are online, and in the cpuset. nil if they cannot be read.
 func CPUs() []int {
 	got := make(chan []int)
 	go func() {
@@ -25,7 +26,7 @@ func CPUs() []int {
 	return <-got
 }
 
-// pinnable asks for every CPU and sees which ones the calling thread gets.
+// pinnable requests every CPU and returns those that the calling thread gets.
 func pinnable() []int {
 	var all, set unix.CPUSet
 	most := 64 * len(all)
@@ -44,7 +45,7 @@ func pinnable() []int {
 	return out
 }
 
-// List writes CPUs as the kernel does: "0-3,8". They are in order.
+// List writes CPUs, in ascending order, as the kernel does: "0-3,8".
 func List(cpus []int) string {
 	var parts []string
 	for i := 0; i < len(cpus); {
@@ -62,7 +63,7 @@ func List(cpus []int) string {
 	return strings.Join(parts, ",")
 }
 
-// ParseList reads what List wrote; nil if it is none.
+// ParseList reads a list as List writes it; nil if the text is not one.
 func ParseList(text string) []int {
 	var out []int
 	for _, part := range strings.Split(text, ",") {
@@ -83,9 +84,9 @@ func ParseList(text string) []int {
 }
 
 // Congestion lists the TCP congestion controls that a network namespace may use,
-// those of modules that the kernel loads when asked for included; and those that
-// are there but restricted, which a namespace may not (tcp_set_default_congestion_control
-// in net/ipv4/tcp_cong.c). usable is nil if that cannot be learned.
+// including those of modules that the kernel loads on request; and the restricted
+// ones, which a namespace may not use (tcp_set_default_congestion_control in
+// net/ipv4/tcp_cong.c). usable is nil if they cannot be read.
 func Congestion() (usable, restricted []string) { return congestionBelow("/") }
 
 func congestionBelow(root string) (usable, restricted []string) {
@@ -114,14 +115,14 @@ func congestionBelow(root string) (usable, restricted []string) {
 
 var tcpModule = regexp.MustCompile(`(?m)^kernel/net/ipv4/tcp_(\w+)\.ko[.\w]*:`)
 
-// congestionModules are the names of congestion controls by their modules' files.
-// Whether a namespace may use one shows only once it is loaded.
+// congestionModules are the names of congestion controls by the files of their
+// modules. Whether a namespace may use one is known only once it is loaded.
 func congestionModules(root string) []string {
 	release, _ := os.ReadFile(filepath.Join(root, "proc/sys/kernel/osrelease"))
 	index, _ := os.ReadFile(filepath.Join(root, "lib/modules", strings.TrimSpace(string(release)), "modules.dep"))
 	var out []string
 	for _, m := range tcpModule.FindAllStringSubmatch(string(index), -1) {
-		if m[1] != "diag" { // which lists sockets
+		if m[1] != "diag" { // tcp_diag lists sockets
 			out = append(out, m[1])
 		}
 	}

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestCPUsAreThoseOneCanBePinnedTo: every one that is listed takes a thread, the
-// next one does not, and this process's own mask stays as it is.
+// TestCPUsAreThoseOneCanBePinnedTo: a thread can be pinned to every listed CPU, not to the
+// next one, and the mask of this process does not change.
 func TestCPUsAreThoseOneCanBePinnedTo(t *testing.T) {
 	var before, after unix.CPUSet
 	if err := unix.SchedGetaffinity(os.Getpid(), &before); err != nil {
@@ -35,7 +35,7 @@ func TestCPUsAreThoseOneCanBePinnedTo(t *testing.T) {
 	}
 }
 
-// pinned tries a CPU on a thread of its own.
+// pinned tries a CPU on a new thread.
 func pinned(cpu int) error {
 	got := make(chan error)
 	go func() {
@@ -63,8 +63,8 @@ func TestListsOfCPUs(t *testing.T) {
 	}
 }
 
-// TestCongestionOfAComputer: restricted ones are not for namespaces, modules are
-// loaded when asked for, and what is not told is not known.
+// TestCongestionOfAComputer: namespaces cannot use restricted ones, modules are
+// loaded on request, and without the sysctls nothing is known.
 func TestCongestionOfAComputer(t *testing.T) {
 	files := map[string]string{
 		"proc/sys/net/ipv4/tcp_available_congestion_control": "reno cubic bbr\n",

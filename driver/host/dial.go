@@ -22,31 +22,31 @@ type SSHConfig struct {
 	User       string
 	PrivateKey []byte // PEM, not encrypted
 	// HostKey is the machine's pinned key as in authorized_keys. A machine that
-	// presents any other is refused with *HostKeyError.
+	// presents another key is refused with *HostKeyError.
 	HostKey string
 	// Dial opens the connection, for instance inside a network namespace. nil
 	// dials from this process.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
-	// Retry is how long a machine that refuses, resets or does not answer is
-	// tried again: one that is booting. 0 tries once.
+	// Retry is for how long to try again while a machine refuses, resets or does not
+	// answer, because it is booting. 0 tries once.
 	Retry time.Duration
-	// Keepalive is the time between two checks that the machine is there, 0
-	// is 4 s. One that has not answered a check after Silence, 0 is 2.5 such
-	// times, is ErrUnreachable.
+	// Keepalive is the time between two checks of the link; 0 is 4 s. A machine that
+	// has not answered a check after Silence is ErrUnreachable; 0 is 2.5 times
+	// Keepalive.
 	Keepalive time.Duration
 	Silence   time.Duration
 }
 
 const (
 	retryPause     = 50 * time.Millisecond
-	bootingConnect = time.Second      // a lost SYN is sent anew sooner than TCP itself would
-	plainConnect   = 10 * time.Second // one try, any distance
+	bootingConnect = time.Second      // repeats a lost SYN sooner than TCP itself would
+	plainConnect   = 10 * time.Second // one attempt, at any distance
 	handshakeRetry = 20 * time.Second // an emulated machine takes seconds under load
-	handshakeOnce  = time.Minute      // where it is not tried again
+	handshakeOnce  = time.Minute      // one attempt
 	keepaliveEvery = 4 * time.Second
 )
 
-// HostKeyError means that a machine presented a key other than the pinned one.
+// HostKeyError reports a machine that presented another key than the pinned one.
 // Keys are given by type and SHA-256 fingerprint.
 type HostKeyError struct {
 	Addr, Presented, Pinned string
@@ -115,7 +115,7 @@ func newDialer(cfg SSHConfig) (*dialer, error) {
 	return d, nil
 }
 
-// attempt connects, shakes hands and logs in once.
+// attempt connects, does the handshake and logs in once.
 func (d *dialer) attempt(ctx context.Context) (*SSH, error) {
 	connectCtx, cancel := context.WithTimeout(ctx, d.connect)
 	defer cancel()
@@ -123,7 +123,7 @@ func (d *dialer) attempt(ctx context.Context) (*SSH, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A cancelled ctx cuts the handshake short.
+	// A canceled ctx ends the handshake.
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	s, err := d.handshake(conn)
 	if !stop() && err == nil {
@@ -142,7 +142,7 @@ func (d *dialer) handshake(conn net.Conn) (*SSH, error) {
 		mismatch = &HostKeyError{Addr: d.cfg.Addr, Presented: fingerprint(key), Pinned: fingerprint(d.hostKey)}
 		return mismatch
 	}
-	// Not a deadline, which connections through another machine do not have.
+	// A timer, because connections through another machine have no deadlines.
 	limit := time.AfterFunc(d.shake, func() { _ = conn.Close() })
 	c, channels, requests, err := ssh.NewClientConn(conn, d.cfg.Addr, &ssh.ClientConfig{
 		User:              d.cfg.User,
@@ -171,7 +171,7 @@ func fingerprint(key ssh.PublicKey) string {
 
 // preferred lists the host key algorithms with those of the pinned key's type
 // first, so that a machine with keys of several types presents that one. The
-// others stay, so that a wrong key is seen and named.
+// others follow, so that the error names a wrong key.
 func preferred(keyType string) []string {
 	first := []string{keyType}
 	if keyType == ssh.KeyAlgoRSA {
@@ -185,14 +185,14 @@ func preferred(keyType string) []string {
 	return first
 }
 
-// transient tells errors of a machine that is not up yet, or of the way to
-// it, from those that trying again cannot mend.
+// transient reports whether an error may end with a new attempt: the machine is not
+// up yet, or the way to it is not.
 func transient(err error) bool {
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {
 		return true
 	}
-	// What a machine in between says of one that is not up yet.
+	// The answer of a jump host if the machine is not up yet.
 	var refused *ssh.OpenChannelError
 	if errors.As(err, &refused) && refused.Reason == ssh.ConnectionFailed {
 		return true

@@ -1,4 +1,6 @@
-// Package host reaches machines: over SSH and SFTP, or this computer.
+// Package host runs commands on machines and moves files to and from them: over SSH
+// and SFTP, or on this computer. It neither starts nor configures machines (packages
+// vm and lab do), and it does not interpret the output of commands.
 package host
 
 import (
@@ -22,20 +24,23 @@ type Cmd struct {
 	Stderr io.Writer // nil discards; the tail is kept for ExitError either way
 }
 
-// Host is one machine on which commands run and to which files go.
+// Host is one machine that runs commands and holds files. Package hosttest is its
+// conformance suite.
 type Host interface {
 	// Run runs a command until it has ended and its output is closed, or ctx ends. When
 	// ctx ends, or a write to Stdout or Stderr fails, the command and its process group get
-	// SIGTERM and, a little later, SIGKILL. A non-zero exit is *ExitError; a program
-	// that does not exist is one with status 127.
+	// SIGTERM and, 5 s later, SIGKILL. A non-zero exit is *ExitError; a program that does
+	// not exist is one with status 127.
 	Run(ctx context.Context, cmd Cmd) error
-	// Push writes a file by way of a temporary name and rename, then checks
-	// its SHA-256. A file already there with that digest is not sent again.
+	// Push writes a file under a temporary name, checks its SHA-256 and renames it to an
+	// absolute path. A file that already has this digest is not sent again.
 	Push(ctx context.Context, data []byte, path string, mode uint32) error
-	// Pull reads a whole file.
+	// Pull reads a whole file. The error for a missing one wraps fs.ErrNotExist.
 	Pull(ctx context.Context, path string) ([]byte, error)
-	// Forward dials a unix socket ("unix", path) or a TCP address ("tcp", host:port) from the host.
+	// Forward dials a unix socket ("unix", path) or a TCP address ("tcp", host:port) from
+	// the host.
 	Forward(ctx context.Context, network, addr string) (net.Conn, error)
+	// Close ends the link, and the commands that still run.
 	Close() error
 }
 

@@ -14,14 +14,14 @@ import (
 var ErrUnknownHost = errors.New("host key is not known")
 
 // KnownKey is the key that a file of known hosts, as OpenSSH writes it, has for
-// a machine ("host:port"): as in authorized_keys, for SSHConfig.HostKey. Of
-// several the shortest type wins.
+// a machine ("host:port"): as in authorized_keys, for SSHConfig.HostKey. If there are
+// several, it is the shortest one.
 func KnownKey(file, addr string) (string, error) {
 	check, err := knownhosts.New(file)
 	if err != nil {
 		return "", fmt.Errorf("read known hosts: %w", err)
 	}
-	// The way to ask for the keys is to present another one.
+	// The package lists its keys only in the error for a wrong key.
 	other, err := NewKey()
 	if err != nil {
 		return "", err
@@ -41,7 +41,8 @@ func KnownKey(file, addr string) (string, error) {
 	return string(ssh.MarshalAuthorizedKey(mismatch.Want[0].Key)), nil
 }
 
-// Fingerprint is the type and SHA-256 fingerprint of a key as in authorized_keys.
+// Fingerprint is the type and SHA-256 fingerprint of a key as in authorized_keys;
+// "" if it is not one.
 func Fingerprint(authorizedKey string) string {
 	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(authorizedKey))
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Local is this computer. Its commands get a process group of their own and
+// Local is this computer. Its commands have their own process groups and get
 // SIGTERM when this process dies. Safe for concurrent use.
 type Local struct {
 	ctx  context.Context // ends with Close
@@ -60,8 +60,8 @@ func (l *Local) Run(ctx context.Context, cmd Cmd) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	defer context.AfterFunc(l.ctx, func() { stop(context.Cause(l.ctx)) })()
-	// The death signal is sent when the thread that started the child ends, so
-	// that thread has to stay with the child (prctl(2), PR_SET_PDEATHSIG).
+	// The death signal is sent when the thread that started the child ends, so that
+	// thread must live as long as the child (prctl(2), PR_SET_PDEATHSIG).
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	kept := new(tail)
@@ -83,13 +83,13 @@ func (l *Local) Run(ctx context.Context, cmd Cmd) error {
 	endGroup(child.Process.Pid)
 	select { // so that nothing is written to Stdout and Stderr after Run
 	case <-done:
-	case <-time.After(drainGrace): // a process that left the group holds them
+	case <-time.After(drainGrace): // a process that left the group keeps them open
 	}
 	return fmt.Errorf("run %s: %w", cmd.Argv[0], context.Cause(ctx))
 }
 
-// start starts a child in a process group of its own. A failing Stdout or
-// Stderr calls stop.
+// start starts a child in a new process group. A write to Stdout or Stderr that fails
+// calls stop.
 func start(cmd Cmd, kept *tail, stop context.CancelCauseFunc) (*exec.Cmd, error) {
 	child := exec.Command(cmd.Argv[0], cmd.Argv[1:]...)
 	child.Stdout = &guardedWriter{cmd.Stdout, stop}
@@ -98,7 +98,7 @@ func start(cmd Cmd, kept *tail, stop context.CancelCauseFunc) (*exec.Cmd, error)
 	if cmd.Stdin == nil {
 		return child, child.Start()
 	}
-	// Not child.Stdin: Wait would then wait for a reader that has nothing to say.
+	// Not child.Stdin: Wait would then wait for a reader that blocks.
 	in, err := child.StdinPipe()
 	if err != nil {
 		return nil, fmt.Errorf("open standard input: %w", err)
@@ -113,8 +113,8 @@ func start(cmd Cmd, kept *tail, stop context.CancelCauseFunc) (*exec.Cmd, error)
 	return child, nil
 }
 
-// endGroup ends a process group: SIGTERM, endGrace, SIGKILL. While it has
-// members the kernel does not use its ID for another.
+// endGroup ends a process group: SIGTERM, endGrace, SIGKILL. While it has members,
+// the kernel does not reuse its ID.
 func endGroup(id int) {
 	_ = unix.Kill(-id, unix.SIGTERM) // fails only if all are gone
 	for limit := time.Now().Add(endGrace); time.Now().Before(limit); time.Sleep(10 * time.Millisecond) {
@@ -136,7 +136,7 @@ func startError(cmd Cmd, err error) error {
 	return fmt.Errorf("run %s: %w", cmd.Argv[0], err)
 }
 
-// outcome turns what Wait said into Run's error.
+// outcome is Run's error, from the error of Wait.
 func outcome(ctx context.Context, cmd Cmd, kept *tail, err error) error {
 	var exit *exec.ExitError
 	switch {
@@ -164,7 +164,7 @@ func (l *Local) Push(ctx context.Context, data []byte, path string, mode uint32)
 	}
 	perm := fs.FileMode(mode) & fs.ModePerm
 	if alreadyThere(path, data) {
-		// Only what differs is changed, for the change is what others notice.
+		// An equal mode is not set again, since a change of it is visible to others.
 		if info, err := os.Stat(path); err == nil && info.Mode().Perm() == perm {
 			return nil
 		}
@@ -176,8 +176,8 @@ func (l *Local) Push(ctx context.Context, data []byte, path string, mode uint32)
 	return nil
 }
 
-// alreadyThere tells whether a regular file has this content. One that cannot
-// be read has not; writing it finds out what is the matter.
+// alreadyThere reports whether a regular file has this content. One that cannot be
+// read does not count; writing it then reports why.
 func alreadyThere(path string, data []byte) bool {
 	info, err := os.Stat(path)
 	if err != nil || !info.Mode().IsRegular() || info.Size() != int64(len(data)) {

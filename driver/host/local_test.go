@@ -33,7 +33,7 @@ func TestLocalLostLink(t *testing.T) {
 }
 
 // Threads that end while a command runs, as those do that were locked to a
-// network namespace, must not take the command with them.
+// network namespace, must not end the command.
 func TestLocalChildOutlivesOtherThreads(t *testing.T) {
 	var out bytes.Buffer
 	result := make(chan error, 1)
@@ -83,7 +83,7 @@ func TestLocalChildDiesWithParent(t *testing.T) {
 	}
 }
 
-// gone tells whether a process has ended; a zombie has.
+// gone reports whether a process has ended; a zombie has.
 func gone(pid int) bool {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	return err != nil || bytes.Contains(stat, []byte(") Z "))

@@ -13,10 +13,10 @@ import (
 )
 
 const (
-	// mountsEnv marks a test process that has a mount namespace of its own, so
-	// that what tests mount is seen by nobody else and goes away with them.
+	// mountsEnv marks a test process that has its own mount namespace, so
+	// that no other process sees what tests mount, and it ends with them.
 	mountsEnv = "HOOKBED_TEST_MOUNTS"
-	// childEnv asks the test binary to run `sleep` as a child and to wait.
+	// childEnv makes the test binary run `sleep` as a child and wait.
 	childEnv = "HOOKBED_TEST_CHILD"
 )
 
@@ -39,8 +39,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// quietLogin hides what bash would run at the start of every command that
-// sshd hands it; it may take long.
+// quietLogin hides the files that bash would run at the start of every command of
+// sshd; they may take long.
 func quietLogin() error {
 	const path = "/root/.bashrc"
 	err := syscall.Mount("/dev/null", path, "", syscall.MS_BIND, "")

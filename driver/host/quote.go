@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// maxCommandLine is the longest command line a login shell can be handed: it
+// maxCommandLine is the longest command line for a login shell, in bytes: it
 // arrives as one argument of `sh -c`, and Linux limits one argument to 32
-// pages (MAX_ARG_STRLEN in include/uapi/linux/binfmts.h), final NUL included.
+// pages (MAX_ARG_STRLEN in include/uapi/linux/binfmts.h), with the final NUL.
 const maxCommandLine = 32*4096 - 1
 
 // checkArgv refuses argument vectors that cannot reach a program unchanged.

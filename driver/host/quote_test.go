@@ -25,7 +25,7 @@ func TestShellQuote(t *testing.T) {
 	}
 }
 
-// Real shells give back every byte sequence without NUL.
+// Shells return every byte sequence without NUL unchanged.
 func TestShellQuoteByRealShells(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	const special = "'\"\\$`\n *?[]{}()<>|&;!#~=%\t-\x01\x7f\x81\x88\xff"

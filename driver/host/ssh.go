@@ -15,17 +15,17 @@ import (
 )
 
 const (
-	// maxCommands is how many commands run at once on one connection; sshd
-	// allows 10 sessions (MaxSessions), of which SFTP takes one and the ending
-	// of commands another.
+	// maxCommands is the number of commands that run at the same time on one
+	// connection; sshd allows 10 sessions (MaxSessions), of which SFTP takes one and
+	// the ending of commands another.
 	maxCommands = 8
-	// endGrace is how long an ended command has between SIGTERM and SIGKILL.
+	// endGrace is the time between SIGTERM and SIGKILL.
 	endGrace = 5 * time.Second
-	// endLimit bounds the whole ending of a command.
+	// endLimit is the limit of all that ends a command.
 	endLimit = 15 * time.Second
-	// sessionLimit is how long a session that the server refuses is tried again.
+	// sessionLimit is for how long a session that the server refuses is tried again.
 	sessionLimit = 20 * time.Second
-	// drainGrace is how long the output of a command that has ended is waited for.
+	// drainGrace is the wait for the output of a command that has ended.
 	drainGrace = 2 * time.Second
 )
 
@@ -67,7 +67,7 @@ func (s *SSH) cut(cause error) {
 		if cause == nil {
 			s.cause = io.EOF
 		}
-		_ = s.conn.Close() // nothing is left to be said on it
+		_ = s.conn.Close() // the link has ended in any case
 		close(s.lost)
 	})
 }
@@ -79,7 +79,7 @@ func (s *SSH) Close() error {
 	return nil
 }
 
-// keepalive asks the machine for a sign of life until the link ends.
+// keepalive checks the link until it ends.
 func (s *SSH) keepalive(every, limit time.Duration) {
 	for {
 		select {
@@ -90,7 +90,7 @@ func (s *SSH) keepalive(every, limit time.Duration) {
 		select {
 		case <-s.lost:
 			return
-		case err := <-s.lives():
+		case err := <-s.ping():
 			if err != nil {
 				s.cut(err)
 			}
@@ -100,9 +100,9 @@ func (s *SSH) keepalive(every, limit time.Duration) {
 	}
 }
 
-// lives asks the machine for a sign of life: nil is one. The request is one that no
-// server knows and every server answers.
-func (s *SSH) lives() <-chan error {
+// ping sends a request and returns nil once the machine answers. No server
+// implements the request, and every server answers it (RFC 4254, section 4).
+func (s *SSH) ping() <-chan error {
 	answer := make(chan error, 1)
 	go func() {
 		_, _, err := s.client.SendRequest("keepalive@openssh.com", true, nil)
@@ -112,11 +112,11 @@ func (s *SSH) lives() <-chan error {
 }
 
 // explain adds to the error of a failed request whether the link is lost. Requests
-// fail a moment before the connection's end is known, so the machine is asked.
+// may fail a moment before the end of the connection is known, so it pings first.
 func (s *SSH) explain(err error) error {
 	select {
 	case <-s.lost:
-	case dead := <-s.lives():
+	case dead := <-s.ping():
 		if dead == nil {
 			return fmt.Errorf("%s: %w", s.addr, err)
 		}
@@ -126,7 +126,7 @@ func (s *SSH) explain(err error) error {
 	return fmt.Errorf("%s: %w: %w", s.addr, ErrUnreachable, s.cause)
 }
 
-// Run runs a command by way of the login shell, its arguments quoted.
+// Run runs a command through the login shell, with its arguments quoted.
 func (s *SSH) Run(ctx context.Context, cmd Cmd) error {
 	if err := checkArgv(cmd.Argv); err != nil {
 		return err
@@ -176,7 +176,7 @@ func (s *SSH) run(ctx context.Context, cmd Cmd) error {
 	}()
 	select {
 	case <-done:
-		_ = filter.flush() // what a shell said that never became the command
+		_ = filter.flush() // the output of a shell that did not become the command
 		return s.outcome(ctx, cmd, kept, waitErr)
 	case <-ctx.Done():
 	}
@@ -190,7 +190,8 @@ func (s *SSH) run(ctx context.Context, cmd Cmd) error {
 }
 
 // newSession opens a session. sshd counts a session until it has reaped its
-// process, a little after telling its end, so one too many may be one too early.
+// process, shortly after it has reported its end, so a session that is refused as
+// one too many is tried again.
 func (s *SSH) newSession() (*ssh.Session, error) {
 	limit := time.Now().Add(sessionLimit)
 	for {
@@ -206,9 +207,9 @@ func (s *SSH) newSession() (*ssh.Session, error) {
 	}
 }
 
-// commandLine is what the login shell is to run: it tells its process ID and
-// then becomes the command, so that the command's group can be signalled.
-// (sshd refuses the signal request of RFC 4254 for logins of root.)
+// commandLine is the login shell's command line: the shell prints its process ID and
+// then becomes the command, so that the command's group can be signaled. (sshd
+// refuses the signal request of RFC 4254 for logins of root.)
 func (s *SSH) commandLine(argv []string) (string, error) {
 	line := `echo "` + pidMarker + `$$" >&2; exec ` + shellQuote(argv)
 	if len(line) > maxCommandLine {
@@ -217,7 +218,7 @@ func (s *SSH) commandLine(argv []string) (string, error) {
 	return line, nil
 }
 
-// outcome turns what Wait said into Run's error.
+// outcome is Run's error, from the error of Wait.
 func (s *SSH) outcome(ctx context.Context, cmd Cmd, kept *tail, err error) error {
 	var exit *ssh.ExitError
 	var missing *ssh.ExitMissingError
@@ -231,7 +232,7 @@ func (s *SSH) outcome(ctx context.Context, cmd Cmd, kept *tail, err error) error
 		}
 		return out
 	case errors.As(err, &missing):
-		// sshd always says how a command ended; only a lost link does not.
+		// sshd always reports how a command ended, unless the link is lost.
 		return fmt.Errorf("run %s: %w: %w", cmd.Argv[0], ErrUnreachable, s.explain(err))
 	case context.Cause(ctx) != nil: // a failed write to Stdout or Stderr
 		return fmt.Errorf("run %s on %s: %w", cmd.Argv[0], s.addr, context.Cause(ctx))
@@ -239,8 +240,8 @@ func (s *SSH) outcome(ctx context.Context, cmd Cmd, kept *tail, err error) error
 	return fmt.Errorf("run %s: %w", cmd.Argv[0], s.explain(err))
 }
 
-// endScript ends the process group $1: SIGTERM, endGrace, SIGKILL.
-// It is written for dash, whose `kill -TERM` does not take `--`.
+// endScript ends the process group $1: SIGTERM, endGrace, SIGKILL. It works in dash,
+// whose `kill -TERM` does not accept `--`.
 const endScript = `kill -s TERM -- "-$1" || exit 0
 i=0
 while [ $i -lt 100 ] && kill -s 0 -- "-$1" 2>/dev/null; do sleep 0.05; i=$((i+1)); done
@@ -272,8 +273,8 @@ func (s *SSH) end(session *ssh.Session, found <-chan int, done <-chan struct{}) 
 	}
 }
 
-// signalGroup runs endScript. It fails only when the link is lost, which the
-// caller finds out by itself.
+// signalGroup runs endScript. It fails only if the link is lost, which the caller
+// notices itself.
 func (s *SSH) signalGroup(pid int) {
 	session, err := s.newSession()
 	if err != nil {
@@ -283,8 +284,8 @@ func (s *SSH) signalGroup(pid int) {
 	_ = session.Run(shellQuote([]string{"sh", "-c", endScript, "sh", strconv.Itoa(pid)}))
 }
 
-// feed copies r to the session's standard input without holding up the end of
-// the command when r has nothing to say.
+// feed copies r to the session's standard input. A reader that blocks does not delay
+// the end of the command.
 func feed(session *ssh.Session, r io.Reader) error {
 	if r == nil {
 		return nil
@@ -300,8 +301,8 @@ func feed(session *ssh.Session, r io.Reader) error {
 	return nil
 }
 
-// guardedWriter ends a run when its writer fails: nobody drains the command's
-// output any more, so it would hang. A nil writer discards.
+// guardedWriter ends a run when its writer fails: the command's output is no longer
+// read, so the command would hang. A nil writer discards.
 type guardedWriter struct {
 	w    io.Writer
 	stop context.CancelCauseFunc
@@ -318,8 +319,8 @@ func (g *guardedWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Forward dials from the machine, through the SSH connection. Deadlines on
-// the returned connection are not supported; it has CloseWrite.
+// Forward dials from the machine, through the SSH connection. The returned
+// connection has CloseWrite, and does not support deadlines.
 func (s *SSH) Forward(ctx context.Context, network, addr string) (net.Conn, error) {
 	if network != "unix" && network != "tcp" {
 		return nil, fmt.Errorf("forward to %s: unknown network %q, want unix or tcp", addr, network)

@@ -20,10 +20,10 @@ import (
 	"hookbed/driver/host/hosttest"
 )
 
-// patience only ends a test that hangs: a busy machine may take long for anything.
+// patience ends a test that hangs: a busy machine may take long for any step.
 const patience = 2 * time.Minute
 
-// server is an sshd on loopback with a configuration of its own.
+// server is an sshd on loopback with its own configuration.
 type server struct {
 	addr       string
 	hostKey    host.Key
@@ -56,7 +56,7 @@ func newServer(t *testing.T, extra ...string) *server {
 	return s
 }
 
-// start runs the server until the test ends. It does not wait for its port.
+// start runs the server until the test ends. It does not wait for the port.
 func (s *server) start(t *testing.T) *server {
 	t.Helper()
 	// sshd wants this directory; the mount namespace is the tests' own.
@@ -166,7 +166,7 @@ func TestSSHArgumentsTooLong(t *testing.T) {
 	}
 }
 
-// Another shell says the process ID in the same way.
+// Another shell prints the process ID in the same way.
 func TestSSHStartFilesOfShell(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "rc"), []byte("echo careful >&2\necho 'hookbed-pid is not this' >&2\n"), 0o600); err != nil {
@@ -213,8 +213,8 @@ func keygenFingerprint(t *testing.T, key string) string {
 	return strings.Fields(string(out))[1]
 }
 
-// A machine with host keys of several types presents the pinned one, whichever
-// it is; one that lacks its type is refused by fingerprint.
+// A machine with host keys of several types presents the pinned one, whatever its
+// type; one that lacks that type is refused by fingerprint.
 func TestSSHSeveralHostKeys(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "rsa")
 	if out, err := exec.Command("ssh-keygen", "-q", "-t", "rsa", "-b", "2048", "-N", "", "-f", path).CombinedOutput(); err != nil {
@@ -257,7 +257,7 @@ func TestSSHWrongLogin(t *testing.T) {
 	}
 }
 
-// countConnections has a configuration's connections counted.
+// countConnections counts the connections of a configuration.
 func countConnections(cfg *host.SSHConfig) *atomic.Int32 {
 	n := new(atomic.Int32)
 	cfg.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -334,7 +334,7 @@ func TestSSHGivesUp(t *testing.T) {
 	}
 }
 
-// A server that accepts and never speaks does not hold up a cancelled dial.
+// A server that accepts and never answers does not delay a canceled dial.
 func TestSSHCancelInHandshake(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -358,8 +358,8 @@ func TestSSHCancelInHandshake(t *testing.T) {
 	_ = (<-held).Close()
 }
 
-// cuttableConn is a connection whose outgoing bytes can be made to vanish, as
-// on the way to a machine that is gone.
+// cuttableConn is a connection whose outgoing bytes can be dropped, as
+// on the way to a machine that has ended.
 type cuttableConn struct {
 	net.Conn
 	vanish atomic.Bool
@@ -374,8 +374,8 @@ func (c *cuttableConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// dialCuttable connects through a Dial function of the test's own. silence is after
-// how long a machine that does not answer is taken for lost.
+// dialCuttable connects through a Dial function of the test. silence is the time after
+// which a machine that does not answer counts as lost.
 func dialCuttable(t *testing.T, silence time.Duration) (*host.SSH, *cuttableConn) {
 	t.Helper()
 	conn := new(cuttableConn)
@@ -417,7 +417,7 @@ func TestSSHServerKilled(t *testing.T) {
 	})
 }
 
-// An idle connection stays, and its keepalives with it.
+// An idle connection remains, because the machine answers its keepalives.
 func TestSSHStaysIdle(t *testing.T) {
 	h, conn := dialCuttable(t, patience)
 	before := conn.wrote.Load()
@@ -443,8 +443,8 @@ func TestNewKeyReadByOpenSSH(t *testing.T) {
 	}
 }
 
-// TestSSHThroughMachine reaches a machine that boots by way of another one, which
-// says that it cannot connect until it can.
+// TestSSHThroughMachine reaches a machine that boots through another one, which
+// reports that it cannot connect until it can.
 func TestSSHThroughMachine(t *testing.T) {
 	between := dial(t, newServer(t).start(t).config())
 	s := newServer(t)

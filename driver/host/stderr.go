@@ -44,20 +44,20 @@ func (t *tail) tee(w io.Writer) io.Writer {
 	return io.MultiWriter(t, w)
 }
 
-// pidMarker begins the line in which a remote shell tells its process ID
-// before it becomes the command.
+// pidMarker begins the line in which a remote shell prints its process ID before it
+// becomes the command.
 const pidMarker = "hookbed-pid "
 
-// pidLimit is how much may precede that line (what a login shell's start-up
-// files say) before the wait for it is given up, in bytes.
+// pidLimit is the largest output before that line (of a login shell's start-up
+// files), in bytes. After more output the line is no longer expected.
 const pidLimit = 16 << 10
 
-// pidFilter takes the first line that begins with pidMarker out of a stream,
-// sends its number to found and passes everything else on.
+// pidFilter removes the first line that begins with pidMarker from a stream, sends
+// its number to found and passes everything else on.
 type pidFilter struct {
 	next  io.Writer
 	found chan int // capacity 1
-	held  []byte   // what came so far without the line
+	held  []byte   // output so far, without the line
 	done  bool
 }
 
@@ -81,7 +81,7 @@ func (f *pidFilter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// flush passes on what is held. To be called once more after the stream's end.
+// flush passes on what is held. The caller calls it again at the end of the stream.
 func (f *pidFilter) flush() error {
 	if len(f.held) == 0 {
 		return nil
@@ -92,7 +92,7 @@ func (f *pidFilter) flush() error {
 	return err
 }
 
-// cutPID removes the marker's line from b, if it is there whole.
+// cutPID removes the marker's line from b, if b has all of it.
 func cutPID(b []byte) (rest []byte, pid int, ok bool) {
 	for start := 0; start < len(b); {
 		end := bytes.IndexByte(b[start:], '\n')

@@ -20,15 +20,15 @@ import (
 )
 
 const (
-	// transfers is how many files of one PushAll are on their way at once, and
-	// writesInFlight how many 32 KiB writes of one file: a round trip through
-	// an emulated machine costs milliseconds.
+	// transfers is the number of files of one PushAll that are sent at the same time,
+	// and writesInFlight that of 32 KiB writes of one file: a round trip through an
+	// emulated machine takes milliseconds.
 	transfers      = 8
 	writesInFlight = 64
-	// digestArgs bounds the paths in one call of sha256sum, in bytes. Quoting
+	// digestArgs is the limit of the paths in one call of sha256sum, in bytes. Quoting
 	// makes an argument at most four times as long.
 	digestArgs = maxCommandLine / 5
-	// tempPrefix begins the names of files that are not whole yet.
+	// tempPrefix begins the names of files that are not complete yet.
 	tempPrefix = ".hookbed-push-"
 )
 
@@ -39,7 +39,7 @@ type File struct {
 	Mode uint32 // permission bits
 }
 
-// upload is a file on its way.
+// upload is a file that is being pushed.
 type upload struct {
 	File
 	sum  string // SHA-256 of Data in hex
@@ -52,10 +52,10 @@ func (s *SSH) Push(ctx context.Context, data []byte, path string, mode uint32) e
 	return s.PushAll(ctx, File{path, data, mode})
 }
 
-// PushAll pushes files, several at once: one command tells the digests of all
-// files of the right size that are there already, one those of all that were
-// sent. A file gets its name only after its digest is found right. Missing
-// directories are made. A full disk is syscall.ENOSPC.
+// PushAll pushes files, several at the same time. One command computes the digests of
+// the existing files of the right size, and one those of the files that were sent. A
+// file gets its name only after its digest was checked. Missing directories are made.
+// The error for a full disk wraps syscall.ENOSPC.
 func (s *SSH) PushAll(ctx context.Context, files ...File) error {
 	client, err := s.transferClient()
 	if err != nil {
@@ -81,7 +81,7 @@ func (s *SSH) PushAll(ctx context.Context, files ...File) error {
 	return err
 }
 
-// missing returns the uploads whose content is not there yet.
+// missing returns the uploads whose content the machine does not have yet.
 func (s *SSH) missing(ctx context.Context, client *sftp.Client, all []*upload) ([]*upload, error) {
 	infos := make([]fs.FileInfo, len(all))
 	err := each(ctx, all, func(_ context.Context, i int, u *upload) error {
@@ -178,8 +178,8 @@ func (s *SSH) write(ctx context.Context, client *sftp.Client, u *upload) (err er
 	return err
 }
 
-// diskError says so if a failed upload is due to a full disk, which SFTP itself
-// does not tell from other failures, and names the machine.
+// diskError names the machine, and reports a full disk if that is why an upload
+// failed: SFTP itself does not distinguish it from other failures.
 func (s *SSH) diskError(client *sftp.Client, u *upload, err error) error {
 	var status *sftp.StatusError
 	if !errors.As(err, &status) {
@@ -224,7 +224,7 @@ func (s *SSH) digests(ctx context.Context, paths []string) (map[string]string, e
 	return sums, nil
 }
 
-// Pull reads a whole file. One that is not there is fs.ErrNotExist.
+// Pull reads a whole file. The error for a missing one wraps fs.ErrNotExist.
 func (s *SSH) Pull(ctx context.Context, path string) ([]byte, error) {
 	client, err := s.transferClient()
 	if err != nil {
@@ -257,8 +257,8 @@ func (s *SSH) transferClient() (*sftp.Client, error) {
 	return client, nil
 }
 
-// transferError names the machine, and says whether the link is lost. A server's
-// own answer, or a cancelled transfer, does not look like that.
+// transferError names the machine, and reports whether the link is lost. After an
+// answer of the server, or a canceled transfer, it is not.
 func (s *SSH) transferError(err error) error {
 	var status *sftp.StatusError
 	answered := errors.As(err, &status) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)
@@ -271,7 +271,8 @@ func (s *SSH) transferError(err error) error {
 	return s.explain(err)
 }
 
-// each calls do for every upload, several at once, and returns the first error.
+// each calls do for every upload, several at the same time, and returns the first
+// error.
 func each(ctx context.Context, all []*upload, do func(context.Context, int, *upload) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(transfers)

@@ -1,6 +1,6 @@
-// Package marker marks directories on computers that are not ours as made, or taken
-// into use, by hookbed. What has no marker, or that of another, is somebody else's
-// and is never removed.
+// Package marker marks directories that hookbed made or uses on computers that are
+// not its own. A directory without a marker, or with the marker of another lab,
+// belongs to someone else; this package removes no directory itself.
 package marker
 
 import (
@@ -16,25 +16,25 @@ import (
 // File is the marker's name in the directory that it marks.
 const File = ".hookbed"
 
-// Head is the first line of every marker, by which shells know one.
+// Head is the first line of every marker, by which shell scripts recognize one.
 const Head = "hookbed directory 1"
 
-// Marker says whose a directory is. Its text has a line for each field.
+// Marker says to whom a directory belongs. Its text has a line for each field.
 type Marker struct {
-	Token string // random: who knows it may remove what carries it
-	Made  bool   // the directory itself was made with the marker; else it was there, and empty
-	Lab   string // that made it
-	Owner string // whose lab that was
+	Token string // random: anyone who has it may remove the directories that carry it
+	Made  bool   // hookbed made the directory itself; else the directory existed, and was empty
+	Lab   string // name of the lab
+	Owner string // of the lab
 }
 
 var tokenPattern = regexp.MustCompile(`^[a-z2-7]{16,64}$`)
 
-// New is a marker with a token that nobody else has.
+// New is a marker with a new random token (crypto/rand.Text).
 func New(lab, owner string) Marker {
 	return Marker{Token: strings.ToLower(rand.Text()), Lab: lab, Owner: owner}
 }
 
-// Text is what the marker's file holds.
+// Text is the content of the marker's file.
 func (m Marker) Text() string {
 	made := "no"
 	if m.Made {
@@ -44,7 +44,7 @@ func (m Marker) Text() string {
 	return fmt.Sprintf("%s\ntoken %s\nmade %s\nlab %s\nowner %s\n", Head, m.Token, made, line.Replace(m.Lab), line.Replace(m.Owner))
 }
 
-// Parse reads the text of a marker.
+// Parse reads the text of a marker. It refuses text without Head or without a token.
 func Parse(text string) (Marker, error) {
 	head, rest, _ := strings.Cut(strings.TrimSpace(text), "\n")
 	if head != Head {
@@ -70,8 +70,8 @@ func Parse(text string) (Marker, error) {
 	return m, nil
 }
 
-// Of reads the marker of a directory of this computer. A symbolic link is no
-// directory.
+// Of reads the marker of a directory of this computer. It does not follow symbolic
+// links.
 func Of(dir string) (Marker, error) {
 	info, err := os.Lstat(dir)
 	if err != nil {
@@ -90,7 +90,7 @@ func Of(dir string) (Marker, error) {
 	return Parse(string(text))
 }
 
-// Has says whether a directory of this computer carries a token.
+// Has reports whether a directory of this computer carries a token.
 func Has(dir, token string) bool {
 	m, err := Of(dir)
 	return err == nil && token != "" && m.Token == token

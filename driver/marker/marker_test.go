@@ -29,7 +29,7 @@ func TestWhatIsNoMarker(t *testing.T) {
 	}
 }
 
-// TestHas: a directory carries a token by a file of its own, not by way of links.
+// TestHas: a directory carries a token by a regular file, not through links.
 func TestHas(t *testing.T) {
 	base := t.TempDir()
 	m := New("r12", "anna")

@@ -10,15 +10,15 @@ import (
 	"hookbed/analysis/runs"
 )
 
-// blocksDir holds what each sealed guest wrote, one file a block.
+// blocksDir holds what each sealed guest wrote, one file per block.
 const blocksDir = "blocks"
 
 func (d *Dir) blockPath(number int) string {
 	return filepath.Join(d.path, blocksDir, strconv.Itoa(number)+".jsonl")
 }
 
-// SaveBlock keeps the results of a sealed guest that executed its whole block,
-// synced, so that its rows can still be made after this process was killed.
+// SaveBlock keeps, synced, the results of a sealed guest that executed its whole
+// block, so that its rows can still be made after this process was killed.
 func (d *Dir) SaveBlock(number int, data []byte) error {
 	if err := makeDir(filepath.Join(d.path, blocksDir)); err != nil {
 		return err

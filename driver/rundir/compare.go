@@ -11,11 +11,11 @@ import (
 	"hookbed/driver/plan"
 )
 
-// maxDifferences is how many differences an error names.
+// maxDifferences is the largest number of differences that an error names.
 const maxDifferences = 5
 
-// Check compares the plan of the run with the plan an experiment expands to
-// now. Where they differ the error wraps ErrPlanChanged and names what differs.
+// Check compares the plan of the run with the plan to which the experiment expands
+// now. If they differ, the error wraps ErrPlanChanged and names what differs.
 func (d *Dir) Check(now *plan.Plan) error {
 	was, err := d.plan.SameTrials()
 	if err != nil {
@@ -33,6 +33,7 @@ func (d *Dir) Check(now *plan.Plan) error {
 		ErrPlanChanged, filepath.Join(d.path, planFile), strings.Join(diff, "; "))
 }
 
+// differences lists how the specs of two plans differ, for readers.
 func differences(was, now *plan.Plan) ([]string, error) {
 	a, err := flat(was.Spec)
 	if err != nil {
@@ -86,8 +87,8 @@ func flat(s plan.Spec) (map[string]string, error) {
 	return out, nil
 }
 
-// flatten descends into objects and into lists of objects; other lists are
-// one value.
+// flatten descends into objects and into lists of objects; any other list is one
+// value.
 func flatten(path string, v any, out map[string]string) {
 	switch v := v.(type) {
 	case map[string]any:

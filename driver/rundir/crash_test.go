@@ -49,9 +49,9 @@ func victim(path string) error {
 }
 
 // TestKilledInMidAppend kills drivers while they append, at different points of
-// the file's growth, until one finishes: every trial is there once and whole. On a
-// busy machine one may finish before it is looked at, so there are more runs until
-// some were killed at work.
+// the file's growth, until one finishes: every trial is recorded once and whole. On a
+// busy machine a driver may finish before the test kills it, so the test repeats
+// until some were killed while they worked.
 func TestKilledInMidAppend(t *testing.T) {
 	kills := 0
 	for runs := 0; kills < 3 && runs < 50; runs++ {
@@ -62,7 +62,7 @@ func TestKilledInMidAppend(t *testing.T) {
 	}
 }
 
-// killInMidAppend is one run, and tells how many drivers it took beside the last.
+// killInMidAppend is one run, and returns the number of drivers before the last.
 func killInMidAppend(t *testing.T) (kills int) {
 	t.Helper()
 	d, err := Create(filepath.Join(t.TempDir(), "run"), makePlan(t, strings.Replace(experiment, "trials = 3", "trials = 6", 1)))
@@ -256,7 +256,7 @@ func TestFullDiskAtCreation(t *testing.T) {
 	}
 }
 
-// What a run made is removed with it, and nothing else.
+// Discard removes what the run made, and nothing else.
 func TestDiscard(t *testing.T) {
 	p, top := makePlan(t, experiment), t.TempDir()
 	for name, keep := range map[string]string{"new/parents/run": "", "there": "there", "notes": "notes/notes.txt"} {
@@ -296,7 +296,7 @@ func TestDiscard(t *testing.T) {
 	}
 }
 
-// A directory that cannot be a run's is left as it was.
+// Create does not change a directory that it refuses.
 func TestCreateOverOthersFiles(t *testing.T) {
 	top := t.TempDir()
 	if err := os.WriteFile(filepath.Join(top, "env.json"), []byte("mine"), 0o644); err != nil {

@@ -16,26 +16,26 @@ import (
 	"hookbed/driver/plan"
 )
 
-// Errors of Merge beside those of run directories.
+// Errors of Merge in addition to those of run directories.
 var (
 	ErrUnlike     = errors.New("these are not shards of one run")
 	ErrIncomplete = errors.New("the run is not complete")
 )
 
-// Merged says what Merge put together.
+// Merged is the result of Merge.
 type Merged struct {
 	Trials   int      `json:"trials"`
 	Rows     int      `json:"rows"`
-	Missing  []string `json:"missing"`  // what a partial merge lacks, for a person
-	Warnings []string `json:"warnings"` // what differs between the environments and is no reason to refuse
+	Missing  []string `json:"missing"`  // what a partial merge lacks, for readers
+	Warnings []string `json:"warnings"` // differences between the environments that do not prevent a merge
 }
 
 // Merge joins run directories of one plan into a new one, whole or not at all.
-// Its rows are in the order of the plan, so that they are those of a run that
-// was never parted, but for the name of the run. Directories of different
-// plans or from unlike environments (runs.Unlike), and trials that two of them
-// have with different rows, wrap ErrUnlike; a shard or trial that none of them
-// has wraps ErrIncomplete unless partial.
+// Its rows are in the order of the plan, so that they are the same as those of an
+// undivided run, except for the name of the run. The error wraps ErrUnlike if the
+// directories are of different plans or from unlike environments (runs.Unlike), or
+// if two of them have different rows of one trial; it wraps ErrIncomplete if no
+// directory has some shard or trial, unless partial is true.
 func Merge(out string, dirs []string, partial bool) (m Merged, err error) {
 	abs, err := filepath.Abs(out)
 	if err != nil {
@@ -113,15 +113,15 @@ func (m *merger) add(path string) error {
 	if err != nil {
 		return err
 	}
-	if err := d.told.CheckRows(old); err != nil {
+	if err := d.readers.CheckRows(old); err != nil {
 		return fmt.Errorf("read %s: %w", filepath.Join(path, supersededFile), err)
 	}
 	m.superseded = append(m.superseded, m.renamed(old)...)
 	return nil
 }
 
-// addRows takes the trials of a directory. A trial that is there already must
-// have the same rows: in virtual time it may well.
+// addRows adds the trials of a directory. A trial that another directory has, too,
+// must have the same rows, as is possible in virtual time.
 func (m *merger) addRows(d *Dir) error {
 	rows, err := rowsIn(filepath.Join(d.path, rowsFile))
 	if err != nil {
@@ -201,8 +201,8 @@ func (m *merger) missing() []string {
 	return out
 }
 
-// absentShards lists the shards that belong to those given, where all given
-// are parts of the same whole.
+// absentShards lists the shards that no directory holds, if all directories are
+// shards of the same number; else none.
 func (m *merger) absentShards() (out []Shard) {
 	n, have := m.dirs[0].shard.N, map[int]bool{}
 	for _, d := range m.dirs {
@@ -219,9 +219,9 @@ func (m *merger) absentShards() (out []Shard) {
 	return out
 }
 
-// compareEnvironments refuses directories that were made in unlike environments,
-// by the rule that every reader of runs has, and says what else differs from the
-// first: what was applied, and by which driver.
+// compareEnvironments refuses directories from unlike environments, by the rule of
+// every reader of runs (runs.CheckEnvironments). The warnings name what else differs
+// from the first directory: the bundles, and the driver's revision.
 func (m *merger) compareEnvironments() (warnings []string, err error) {
 	var all []runs.Run
 	for _, d := range m.dirs {
@@ -232,7 +232,7 @@ func (m *merger) compareEnvironments() (warnings []string, err error) {
 		if len(envs) == 0 && len(d.status) == 0 {
 			continue // nothing was measured there
 		}
-		r := runs.Run{Name: d.path, Plan: d.told}
+		r := runs.Run{Name: d.path, Plan: d.readers}
 		if len(envs) > 0 {
 			r.Env, r.Later = envs[0], envs[1:]
 		}
@@ -276,7 +276,8 @@ func environmentFiles(dir string) (out []string) {
 	}
 }
 
-// write makes the merged run beside its place and puts it there when whole.
+// write makes the merged run in a temporary directory and renames it when it is
+// complete.
 func (m *merger) write(out string) (trials, rows int, err error) {
 	if err := makeDir(filepath.Dir(out)); err != nil {
 		return 0, 0, err
@@ -337,7 +338,7 @@ func (m *merger) fill(dir string) (trials, rows int, err error) {
 	return trials, rows, writeFile(filepath.Join(dir, planFile), encoded)
 }
 
-// copyFiles brings environments, raw files and what sealed guests wrote.
+// copyFiles copies environments, raw files and what sealed guests wrote.
 func (m *merger) copyFiles(to string) error {
 	envs := 0
 	for _, d := range m.dirs {
@@ -364,8 +365,8 @@ func copyFile(from, to string) error {
 	return writeFile(to, data)
 }
 
-// copyTree copies what is not there yet: the files of a trial that two
-// directories have come, like its rows, from the first.
+// copyTree copies the files that do not exist yet: if two directories have a trial,
+// its files are, like its rows, those of the first.
 func copyTree(from, to string) error {
 	err := filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || isTemporary(e.Name()) {

@@ -170,8 +170,8 @@ func TestMergeRefuses(t *testing.T) {
 	}
 }
 
-// The rule about environments is that of every reader of runs; what was applied,
-// and by which driver, is said.
+// The rule about environments is that of every reader of runs; other bundles and
+// another driver are warnings.
 func TestMergeHoldsEnvironmentsAgainstEachOther(t *testing.T) {
 	const like = `{"kernel_release": "6.12", "started": "x", "host_load": "9", "vcpus": 2%s}`
 	for name, c := range map[string]struct {

@@ -25,7 +25,7 @@ func (d *Dir) WriteEnv(env any) error {
 	return d.RewriteEnv(env)
 }
 
-// RewriteEnv replaces what WriteEnv wrote last.
+// RewriteEnv replaces the file that WriteEnv wrote last.
 func (d *Dir) RewriteEnv(env any) error {
 	data, err := json.MarshalIndent(env, "", "  ")
 	if err != nil {
@@ -41,7 +41,7 @@ func exists(path string) bool {
 
 // AppendRows records all rows of one trial: one write, then fsync. If the trial
 // failed in an earlier attempt, its old rows move to rows-superseded.csv. After
-// an error rows.csv is as it was before.
+// an error rows.csv is as it was before. A failed write wraps ErrStorage.
 func (d *Dir) AppendRows(rows []record.Row) error {
 	key, err := d.trialOf(rows)
 	if err != nil {
@@ -94,7 +94,7 @@ func (d *Dir) append(data []byte) error {
 		err = d.rows.Sync()
 	}
 	if err != nil {
-		// Take back what did get written: half a trial must not stay.
+		// Remove what was written: half a trial must not stay.
 		err = errors.Join(err, d.rows.Truncate(d.size))
 		return storageError("append to", d.rows.Name(), len(data), err)
 	}
@@ -120,7 +120,8 @@ func (d *Dir) supersede(key Key, data []byte) error {
 	return d.reopenRows(int64(len(keep)))
 }
 
-// split parts the lines of one trial from the others, header included.
+// split separates the lines of one trial (old) from the others with the header
+// (keep).
 func split(path string, key Key) (keep, old []byte, err error) {
 	data, err := runs.ReadFile(path)
 	if err != nil {
@@ -176,9 +177,9 @@ func (d *Dir) SaveRaw(cell string, block, trial int, name string, data []byte) (
 	return rel, nil
 }
 
-// rawOf is the raw directory of the attempt under way. An attempt that left
-// rows keeps its raw files; one that was killed before it did is cleared, so
-// that files of two attempts never mix.
+// rawOf is the raw directory of the current attempt. An earlier attempt that has
+// rows keeps its raw files; those of one that was killed before it had rows are
+// removed, so that files of two attempts never mix.
 func (d *Dir) rawOf(key Key) (string, error) {
 	if dir, ok := d.raw[key]; ok {
 		return dir, nil

@@ -1,5 +1,6 @@
-// Package rundir is the run directory: everything one run produces, written so
-// that a crash, a kill or a full disk loses nothing that was already recorded.
+// Package rundir is the run directory: everything that one run produces, written
+// so that a crash, a kill or a full disk loses nothing that was already recorded.
+// It writes and merges runs; package runs reads them for an analysis.
 //
 //	plan.json            the plan; its presence makes a directory a run directory
 //	env.json             the environment, written before the first packet
@@ -8,12 +9,13 @@
 //	rows.csv             the rows, each trial's appended in one write and synced
 //	rows-superseded.csv  rows of earlier attempts of trials that were run again
 //	raw/CELL/BLOCK-TRIAL[-ATTEMPT]/  raw files, written before the rows that name them
-//	lock                 held with flock(2) by the driver at work; holds its PID
+//	blocks/BLOCK.jsonl   what each sealed guest wrote, of a run in virtual time
+//	lock                 held with flock(2) by the driver at work; contains its PID
 //
 // In rows.csv every trial appears once. A trial that ended failed, void or rig
 // may be run again; when its new rows are written, the old ones move to
 // rows-superseded.csv. A kill between the two steps of that move leaves the old
-// rows in both files, never in none.
+// rows in both files, and never in neither.
 package rundir
 
 import (
@@ -61,19 +63,19 @@ type Dir struct {
 	path    string
 	name    string
 	plan    *plan.Plan
-	told    *runs.Plan // the plan as every reader of rows sees it
+	readers *runs.Plan // the plan as readers of rows decode it
 	factors []string
 	trials  map[Key]bool // of the plan
 	lock    *os.File
 	rows    *os.File
-	size    int64          // of rows.csv
-	env     string         // the file that WriteEnv wrote
+	size    int64          // of rows.csv, in bytes
+	env     string         // path of the file that WriteEnv wrote
 	status  map[Key]string // of the trials in rows.csv
-	reason  map[Key]string // of those, where their rows have one
-	raw     map[Key]string // raw directories of trials under way
+	reason  map[Key]string // of these trials, "" without one
+	raw     map[Key]string // raw directories of trials that are running
 	shard   Shard
 	samples map[string][]sample // by cell, for the stopping rule
-	words   catalog.Catalog     // what the plan's workloads are
+	words   catalog.Catalog     // of the plan
 	made    []string            // directories that Create made, outermost first
 }
 
@@ -82,8 +84,8 @@ type Dir struct {
 func Create(path string, p *plan.Plan) (*Dir, error) { return CreateShard(path, p, Shard{}) }
 
 // CreateShard is Create for one shard of a plan: Pending lists the trials of
-// its blocks only, also when the run is resumed. A shard the plan cannot have
-// wraps ErrShard.
+// its blocks only, also when the run is resumed. The error for a shard that the plan
+// cannot have wraps ErrShard.
 func CreateShard(path string, p *plan.Plan, s Shard) (*Dir, error) {
 	if err := s.Check(p); err != nil {
 		return nil, err
@@ -103,7 +105,7 @@ func CreateShard(path string, p *plan.Plan, s Shard) (*Dir, error) {
 	d, err := hold(path)
 	if err != nil {
 		if !errors.Is(err, ErrInUse) {
-			_ = os.Remove(filepath.Join(path, lockFile)) // nobody holds it
+			_ = os.Remove(filepath.Join(path, lockFile)) // no process holds it
 			removeMade(made)
 		}
 		return nil, fmt.Errorf("create run directory: %w", err)
@@ -120,8 +122,8 @@ func CreateShard(path string, p *plan.Plan, s Shard) (*Dir, error) {
 }
 
 // Discard closes a run directory that Create made and in which nothing was
-// recorded, and removes what was made: the run's own files, and the directories
-// that were not there before, unless they hold something else by now.
+// recorded, and removes what Create made: the run's own files, and the directories
+// that did not exist before, unless they now contain something else.
 func (d *Dir) Discard() error {
 	entries, err := os.ReadDir(d.path)
 	for _, e := range entries {
@@ -134,7 +136,7 @@ func (d *Dir) Discard() error {
 	return err
 }
 
-// own says whether a name is that of a file that a run writes.
+// own reports whether a run writes a file of this name.
 func own(name string) bool {
 	switch name {
 	case planFile, rowsFile, supersededFile, shardFile, lockFile, rawDir, blocksDir:
@@ -145,7 +147,7 @@ func own(name string) bool {
 
 var environmentFile = regexp.MustCompile(`^env(-[0-9]+)?\.json$`)
 
-// removeMade removes directories that hold nothing, innermost first.
+// removeMade removes empty directories, innermost first.
 func removeMade(made []string) {
 	for _, dir := range slices.Backward(made) {
 		if os.Remove(dir) != nil {
@@ -154,23 +156,23 @@ func removeMade(made []string) {
 	}
 }
 
-// Began says whether anything was recorded that a later process can go on from:
-// rows, or what a sealed guest wrote.
+// Began reports whether anything was recorded from which a later process can
+// continue: rows, or what a sealed guest wrote.
 func (d *Dir) Began() bool {
 	blocks, err := os.ReadDir(filepath.Join(d.path, blocksDir))
 	return len(d.status) > 0 || err == nil && len(blocks) > 0
 }
 
-// Outcome is the status of a trial's rows and why it is that; ok is false if the
-// trial has none.
+// Outcome is the status of a trial's rows and its reason; ok is false if the trial
+// has no rows.
 func (d *Dir) Outcome(t plan.Trial) (status, reason string, ok bool) {
 	status, ok = d.status[keyOf(t)]
 	return status, d.reason[keyOf(t)], ok
 }
 
-// begin fills a directory that this process holds the lock of.
+// begin writes the plan and the header of rows.csv; this process holds the lock.
 func (d *Dir) begin(p *plan.Plan, encoded []byte) error {
-	// Once more under the lock: another driver may just have filled it.
+	// Check again under the lock: another driver may have filled the directory.
 	if err := checkEmpty(d.path); err != nil {
 		return err
 	}
@@ -186,10 +188,10 @@ func (d *Dir) begin(p *plan.Plan, encoded []byte) error {
 	return d.openRows()
 }
 
-// Open opens a run directory to go on with its run. A row that a crash cut
-// short is removed, with the rows of the trial it belonged to. Rows that
-// contradict the plan, and environments that cannot be read, are refused. A directory
-// without plan.json wraps ErrNoRun, one that another driver works in ErrInUse.
+// Open opens a run directory to continue its run. A row that a crash cut short is
+// removed, with the rows of its trial. Rows that contradict the plan, and
+// environments that cannot be read, are refused. The error for a directory without
+// plan.json wraps ErrNoRun, for one that another driver uses ErrInUse.
 func Open(path string) (*Dir, error) {
 	data, err := runs.ReadFile(filepath.Join(path, planFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -224,8 +226,8 @@ func Open(path string) (*Dir, error) {
 	return d, nil
 }
 
-// checkEnvironments finds an environment that no report could read, before
-// anything more is measured.
+// checkEnvironments refuses an environment that no report can read, before more is
+// measured.
 func checkEnvironments(path string) error {
 	if _, err := runs.ReadEnvironments(path); err != nil {
 		return fmt.Errorf("%w; the file is damaged: put it back from a copy, or remove it and the run has none recorded", err)
@@ -233,7 +235,8 @@ func checkEnvironments(path string) error {
 	return nil
 }
 
-// checkEmpty passes over what a Create that was killed early leaves.
+// checkEmpty refuses a directory with other files than a Create that was killed
+// early leaves.
 func checkEmpty(path string) error {
 	entries, err := os.ReadDir(path)
 	if err != nil {
@@ -268,7 +271,7 @@ func (d *Dir) setPlan(p *plan.Plan, encoded []byte) (err error) {
 	for _, t := range p.Trials {
 		d.trials[keyOf(t)] = true
 	}
-	d.told, err = runs.ParsePlan(encoded)
+	d.readers, err = runs.ParsePlan(encoded)
 	return err
 }
 
@@ -276,11 +279,11 @@ func keyOf(t plan.Trial) Key { return Key{t.Cell, t.Block, t.Trial} }
 
 var notInID = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
 
-// runID is the ID of the run in its rows: the directory's name, without
+// runID is the ID of the run in its rows: the directory's name, with "-" for
 // characters that CSV would have to quote.
 func runID(abs string) string { return notInID.ReplaceAllString(filepath.Base(abs), "-") }
 
-// Path is the directory as it was given.
+// Path is the directory's path as it was given to Create or Open.
 func (d *Dir) Path() string { return d.path }
 
 // Name is the ID of the run, the same in every row even if the directory was
@@ -291,7 +294,7 @@ func (d *Dir) Name() string { return d.name }
 func (d *Dir) Plan() *plan.Plan { return d.plan }
 
 // Done lists the trials that need not run again, with their status: ok, or
-// unsupported, which another attempt would not change.
+// unsupported, which a new attempt would not change.
 func (d *Dir) Done() map[Key]string {
 	out := map[Key]string{}
 	for k, s := range d.status {
@@ -318,7 +321,7 @@ func (d *Dir) Pending() []plan.Trial {
 	})
 }
 
-// Close gives the lock up. What was recorded is on disk already.
+// Close releases the lock. All that was recorded is already on disk.
 func (d *Dir) Close() error {
 	var err error
 	if d.rows != nil {
@@ -327,7 +330,7 @@ func (d *Dir) Close() error {
 	return errors.Join(err, d.lock.Close())
 }
 
-// sweep removes what a driver killed in mid-write left beside the files.
+// sweep removes the temporary files of a driver that was killed while it wrote.
 func (d *Dir) sweep() error {
 	entries, err := os.ReadDir(d.path)
 	for _, e := range entries {
@@ -338,8 +341,8 @@ func (d *Dir) sweep() error {
 	return err
 }
 
-// openRows opens rows.csv for appending, having removed what a crash cut
-// short; it makes the file where it is missing.
+// openRows opens rows.csv for appending after it has removed what a crash cut
+// short; it makes the file if it is missing.
 func (d *Dir) openRows() error {
 	path := filepath.Join(d.path, rowsFile)
 	header := record.EncodeHeader(d.factors)
@@ -392,7 +395,7 @@ func (d *Dir) reopenRows(valid int64) error {
 // index notes the status of every trial that has rows. It refuses rows that
 // contradict the plan, as every reader does.
 func (d *Dir) index(rows []record.Row) error {
-	if err := d.told.CheckRows(rows); err != nil {
+	if err := d.readers.CheckRows(rows); err != nil {
 		return err
 	}
 	for _, r := range rows {

@@ -415,7 +415,7 @@ func TestRawFiles(t *testing.T) {
 	if exists(filepath.Join(d.Path(), base, "result.json")) {
 		t.Error("raw files of two attempts are mixed")
 	}
-	// Failed with rows: they go on naming the first attempt's files.
+	// Failed with rows: they still name the files of the first attempt.
 	appendRows(t, d, tr, record.StatusFailed, 1)
 	if got := save("result.txt", "2"); got != base+"-2/result.txt" {
 		t.Errorf("second attempt saved as %s", got)
@@ -454,7 +454,7 @@ func TestRunIDOutlivesTheDirectorysName(t *testing.T) {
 	}
 }
 
-// What no report could read stops a resume, and nothing waits for a pipe.
+// A resume refuses what no report can read, and does not wait for a pipe.
 func TestOpenRefusesWhatNoReaderTakes(t *testing.T) {
 	for name, c := range map[string]struct {
 		damage func(dir string) error

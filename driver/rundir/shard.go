@@ -13,14 +13,13 @@ import (
 	"hookbed/driver/plan"
 )
 
-// ErrShard is wrapped where a shard is asked for that cannot be.
+// ErrShard is wrapped by errors about a shard that does not exist.
 var ErrShard = errors.New("no such shard")
 
 const shardFile = "shard.json"
 
-// Shard is the part I of N of a plan: block b belongs to the shard
-// (b-1) mod N + 1, so that every shard has blocks from the whole of the run. The
-// zero value is the whole plan.
+// Shard is part I of N of a plan: block b belongs to shard (b-1) mod N + 1, so
+// that every shard has blocks from all of the run. The zero value is the whole plan.
 type Shard struct {
 	I int `json:"shard"` // 1-based
 	N int `json:"of"`
@@ -54,10 +53,10 @@ func (s Shard) String() string {
 
 func (s Shard) whole() bool { return s.N == 0 }
 
-// Has says whether a block is the shard's.
+// Has reports whether a block belongs to the shard.
 func (s Shard) Has(block int) bool { return s.whole() || (block-1)%s.N+1 == s.I }
 
-// Check says why a plan cannot be parted so; its error wraps ErrShard.
+// Check refuses a shard that the plan cannot have; its error wraps ErrShard.
 func (s Shard) Check(p *plan.Plan) error {
 	blocks := p.Spec.Measure.Blocks
 	switch {
@@ -71,7 +70,8 @@ func (s Shard) Check(p *plan.Plan) error {
 	return nil
 }
 
-// readShard reads which shard a run directory holds.
+// readShard reads which shard a run directory holds; the whole plan if it has no
+// shard.json.
 func readShard(dir string) (Shard, error) {
 	path := filepath.Join(dir, shardFile)
 	data, err := runs.ReadFile(path)

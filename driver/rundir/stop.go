@@ -9,12 +9,12 @@ import (
 	"hookbed/driver/plan"
 )
 
-// stopConfidence is that of the interval the stopping rule looks at.
+// stopConfidence is the confidence of the stopping rule's interval.
 const stopConfidence = 0.95
 
-// sample is the number of one ok trial that the stopping rule looks at.
+// sample is the value of one ok trial in the metric of the stopping rule.
 type sample struct {
-	order int
+	order int // of the trial in the run
 	value float64
 }
 
@@ -24,7 +24,7 @@ func (d *Dir) stopping(factors map[string]string) catalog.Metric {
 	return w.Stopping()
 }
 
-// note keeps the number that a row holds for the stopping rule.
+// note keeps a row's value if it is for the stopping rule.
 func (d *Dir) note(r record.Row) {
 	if d.plan.Spec.Measure.Stop == nil || r.Status != record.StatusOK || r.Metric != d.stopping(r.Factors).Name {
 		return
@@ -32,14 +32,14 @@ func (d *Dir) note(r record.Row) {
 	d.samples[r.Cell] = append(d.samples[r.Cell], sample{r.Order, r.Value})
 }
 
-// Stopped says whether the plan's stopping rule passes a trial over. It is a
-// pure function of the plan and the rows of trials that come before it, so that
-// a resumed run decides the same, and rows.csv alone shows why.
+// Stopped reports whether the plan's stopping rule passes a trial over. It is a
+// pure function of the plan and the rows of earlier trials, so that a resumed run
+// decides the same, and rows.csv alone shows why.
 //
-// A cell has ceil(min/blocks) trials in every block, so that it visits all of
-// them. Any further one is passed over once the cell has min ok trials and the
-// 95 % interval of its estimate, of the workload's headline metric, is narrow enough,
-// or it has max.
+// A cell has at least ceil(min/blocks) trials in every block, so that all blocks
+// measure it. A further trial is passed over once the cell has min ok trials and the
+// 95 % interval of its estimate (of the metric catalog.Workload.Stopping) is narrow
+// enough, or once it has max ok trials.
 func (d *Dir) Stopped(t plan.Trial) bool {
 	m, blocks := d.plan.Spec.Measure, d.plan.Spec.CellBlocks()
 	if m.Stop == nil || t.Trial <= (m.Stop.Min+blocks-1)/blocks {
@@ -59,7 +59,7 @@ func (d *Dir) Stopped(t plan.Trial) bool {
 	return narrowEnough(m, d.plan.Spec.Seed, before, d.stopping(cell.Factors).Higher)
 }
 
-// before are the numbers of a trial's cell from trials earlier in the plan.
+// before are the values of a trial's cell from trials earlier in the plan.
 func (d *Dir) before(t plan.Trial) []float64 {
 	own := slices.Clone(d.samples[t.Cell])
 	slices.SortFunc(own, func(a, b sample) int { return a.order - b.order })
@@ -72,6 +72,8 @@ func (d *Dir) before(t plan.Trial) []float64 {
 	return out
 }
 
+// narrowEnough reports whether the interval of the plan's estimator is narrow enough
+// to end a cell.
 func narrowEnough(m plan.Measure, seed uint64, values []float64, higherIsFaster bool) bool {
 	if m.Estimator == plan.EstimatorMedian {
 		return stat.NarrowEnough(stat.MedianInterval(values, stopConfidence), stopConfidence, m.Stop.CI)

@@ -8,8 +8,8 @@ import (
 	"hookbed/analysis/record"
 )
 
-// The rule looks at the headline of the plan's own catalog, whichever way it points;
-// a plan of schema 1 has the one of its time.
+// The rule uses the headline metric of the plan's own catalog, whether higher or
+// lower is better; a plan of schema 1 has the metric of that schema.
 func TestStoppingRuleLooksAtTheHeadline(t *testing.T) {
 	latency := catalog.Workload{Name: "TCP_RR", Headline: []catalog.Metric{{Name: "latency_mean", Unit: "s"}, {Name: "rate", Unit: "1/s", Higher: true}}}
 	for name, c := range map[string]struct {

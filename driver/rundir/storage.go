@@ -11,8 +11,7 @@ import (
 )
 
 // ErrStorage is wrapped by every failure to keep results: a full disk, a
-// quota, an I/O error. The run cannot go on; what was recorded is safe. Whether
-// there is a run to go on with, the caller knows.
+// quota, an I/O error. The run cannot continue; what was recorded is safe.
 var ErrStorage = errors.New("results cannot be kept")
 
 // StorageError is a write that failed.
@@ -48,7 +47,8 @@ func storageError(op, path string, want int, err error) error {
 	return &StorageError{Op: op, Path: path, Want: want, Free: freeSpace(filepath.Dir(path)), Err: err}
 }
 
-// freeSpace is what an ordinary user may still write; 0 if it cannot be told.
+// freeSpace is the number of bytes that an ordinary user may still write; 0 if it is
+// not known.
 func freeSpace(dir string) uint64 {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
@@ -108,7 +108,7 @@ func syncDir(dir string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// makeDir makes a directory and what is missing above it, and syncs their
+// makeDir makes a directory and the missing directories above it, and syncs their
 // entries.
 func makeDir(path string) error {
 	_, err := makeDirs(path)

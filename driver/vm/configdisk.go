@@ -10,17 +10,17 @@ import (
 	"unicode"
 )
 
-// configAlign is what a config disk's size is a multiple of, in bytes.
+// configAlign divides the size of every config disk, in bytes.
 const configAlign = 1 << 20
 
-// ConfigDisk is what makes a machine of the shared image this machine.
+// ConfigDisk is the configuration of one machine of the shared image.
 type ConfigDisk struct {
 	Hostname       string
 	HostKeyPEM     []byte // private SSH host key, OpenSSH format
 	HostKeyPub     []byte // its public half, one line
 	AuthorizedKeys []byte // who may log in as root
 	NICs           []ConfigNIC
-	Services       []string // of the root image, to be started
+	Services       []string // services of the root image to start
 }
 
 // ConfigNIC names a network card and gives it an address.
@@ -79,7 +79,8 @@ func (c ConfigDisk) Bytes() ([]byte, error) {
 // line ends text with a newline.
 func line(text []byte) []byte { return append(bytes.TrimRight(text, "\n"), '\n') }
 
-// check refuses what a shell script that reads lines of words would misread.
+// check refuses values that a shell script, which reads lines of words, would
+// misread.
 func (c ConfigDisk) check() error {
 	if !oneWord(c.Hostname) {
 		return fmt.Errorf("hostname %q is not one word", c.Hostname)

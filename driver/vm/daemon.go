@@ -19,7 +19,8 @@ import (
 //go:embed daemon.sh
 var daemonScript string
 
-// libvirtdConf: its socket is in a namespace that only root can enter.
+// libvirtdConf needs no authentication: the socket is in a namespace that only root
+// can enter.
 const libvirtdConf = `auth_unix_rw = "none"
 auth_unix_ro = "none"
 unix_sock_rw_perms = "0700"
@@ -27,9 +28,9 @@ unix_sock_ro_perms = "0700"
 log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
 `
 
-// qemuConf: guests are the lab's own and their files root's, possibly below a
-// directory of another user, so nothing is labelled, owned anew or given up.
-// Without control groups and virtlogd, nothing outlives the namespaces.
+// qemuConf: root owns the guests' files, possibly below a directory of another
+// user, so libvirt must not change labels, owners or privileges. Without control
+// groups and virtlogd, nothing outlives the namespaces.
 const qemuConf = `user = "root"
 group = "root"
 dynamic_ownership = 0
@@ -49,12 +50,12 @@ type daemon struct {
 	process Process
 	dir     string         // its configuration and logs
 	net     netns.NsHandle // its network namespace
-	done    chan struct{}  // closed when our child has ended; nil if it is not our child
+	done    chan struct{}  // closed when the child has ended; nil if it is not a child of this process
 }
 
-// socket is libvirtd's, reached by way of its mount namespace: short, and gone
-// with it.
-func (d *daemon) socket() string { return d.process.path("root") + SystemSocket }
+// socket is the path of libvirtd's socket through its mount namespace: the path is
+// short, and ends with the namespace.
+func (d *daemon) socket() string { return d.process.path("root") + systemSocket }
 
 func daemonDir(stateDir string) string { return filepath.Join(stateDir, "libvirt") }
 
@@ -70,7 +71,7 @@ func startDaemon(ctx context.Context, cfg Config) (_ *daemon, err error) {
 	defer open.Close()
 	d := &daemon{dir: daemonDir(cfg.StateDir), net: netns.None(), done: make(chan struct{})}
 	err = d.launch(cfg, gate)
-	_ = gate.Close() // the child has its own
+	_ = gate.Close() // the child has its own copy
 	if err != nil {
 		return nil, err
 	}
@@ -86,13 +87,13 @@ func startDaemon(ctx context.Context, cfg Config) (_ *daemon, err error) {
 		return nil, err
 	}
 	if _, err := open.WriteString("recorded\n"); err != nil {
-		return nil, fmt.Errorf("release it: %w; it said: %s", err, d.said())
+		return nil, fmt.Errorf("release it: %w; it said: %s", err, d.logs())
 	}
 	return d, d.listening(ctx)
 }
 
-// prepareDaemon writes the daemon's configuration and checks what it is
-// mounted over.
+// prepareDaemon writes the daemon's configuration and checks that the directories
+// exist over which the daemon mounts its own.
 func prepareDaemon(cfg Config) error {
 	for _, dir := range []string{"/etc/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt"} {
 		if _, err := os.Stat(dir); err != nil {
@@ -116,7 +117,7 @@ func prepareDaemon(cfg Config) error {
 	return nil
 }
 
-// launch starts the first process. It gets a session of its own, or an
+// launch starts the first process. It has its own session, since otherwise an
 // interrupt typed at the driver would end it before the driver does.
 func (d *daemon) launch(cfg Config, gate *os.File) error {
 	out, err := os.Create(filepath.Join(d.dir, "log", "start.log"))
@@ -141,9 +142,9 @@ func (d *daemon) launch(cfg Config, gate *os.File) error {
 	return err
 }
 
-// startOnOwnThread starts a command on a thread that lives as long as the
-// child does, since the death of the thread that forked it is what
-// PR_SET_PDEATHSIG takes for the parent's. It closes done after reaping it.
+// startOnOwnThread starts a command on a thread that lives as long as the child,
+// since PR_SET_PDEATHSIG signals the end of the thread that forked, not that of the
+// process (prctl(2)). It closes done after it has reaped the child.
 func startOnOwnThread(cmd *exec.Cmd, done chan<- struct{}) error {
 	started := make(chan error, 1)
 	go func() {
@@ -169,17 +170,17 @@ func (d *daemon) listening(ctx context.Context) error {
 	for !answers(d.socket()) {
 		select {
 		case <-d.done:
-			return fmt.Errorf("it ended: %s", d.said())
+			return fmt.Errorf("it ended: %s", d.logs())
 		case <-ctx.Done():
-			return fmt.Errorf("it does not listen: %w; it said: %s", ctx.Err(), d.said())
+			return fmt.Errorf("it does not listen: %w; it said: %s", ctx.Err(), d.logs())
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
 	return nil
 }
 
-// said is the end of its logs.
-func (d *daemon) said() string {
+// logs is the end of the daemon's logs.
+func (d *daemon) logs() string {
 	return tail(filepath.Join(d.dir, "log", "start.log")) + "\n" + tail(filepath.Join(d.dir, "log", "libvirtd.log"))
 }
 
@@ -211,7 +212,7 @@ func (d *daemon) end(ctx context.Context) error {
 	return os.RemoveAll(d.dir)
 }
 
-// release lets go of the namespaces, which an open handle would keep.
+// release closes the handle of the network namespace, which would keep it.
 func (d *daemon) release() error {
 	if !d.net.IsOpen() {
 		return nil

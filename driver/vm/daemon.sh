@@ -1,5 +1,5 @@
 # First process of a private libvirtd's PID, mount and network namespaces:
-# makes them a world of their own, then becomes tini.
+# separates them from the host, then becomes tini.
 # Arguments: the daemon's directory, a cache directory or "", the state directory.
 set -eu
 
@@ -12,7 +12,7 @@ if mountpoint -q /sys; then
 fi
 mount -t sysfs sysfs /sys
 
-# The state directory may lie below one of the directories that are hidden.
+# The state directory may be below one of the directories that are hidden.
 exec 4<"$3" 5<"$1"
 mount -t tmpfs -o mode=0755 tmpfs /run
 mkdir /run/libvirt
@@ -30,7 +30,7 @@ mount --bind /proc/self/fd/4 "$3"
 exec 4<&- 5<&-
 
 ip link set lo up
-# Only what the guests send is on their wire, and no firewall is on its way.
+# The guests' network carries only their own traffic, and no firewall handles it.
 for switch in /proc/sys/net/ipv6/conf/*/disable_ipv6; do
 	[ ! -e "$switch" ] || echo 1 >"$switch"
 done
@@ -38,8 +38,8 @@ for switch in /proc/sys/net/bridge/bridge-nf-call-*; do
 	[ ! -e "$switch" ] || echo 0 >"$switch"
 done
 
-# Nothing starts before the driver has written down that this process exists;
-# at a driver's death the line does not come.
+# Nothing starts before the driver has recorded that this process exists; if the
+# driver dies, the line does not come.
 read -r _ <&3
 exec 3<&-
 exec tini -- libvirtd

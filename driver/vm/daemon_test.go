@@ -18,9 +18,9 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// childDir in the environment makes the test binary a driver that brings up a
-// private libvirtd with its state there, says so, and waits to be killed. With
-// a kernel and an initramfs it starts a machine too.
+// childDir in the environment makes the test binary a driver that starts a
+// private libvirtd with its state there, prints that, and waits to be killed. With
+// a kernel and an initramfs it starts a machine, too.
 const (
 	childDir      = "HOOKBED_VM_CHILD_DIR"
 	childDetached = "HOOKBED_VM_CHILD_DETACHED"
@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// patience only ends a test that hangs: a busy machine may take long for anything.
+// patience ends a test that hangs: a busy machine may take long for any step.
 const patience = 5 * time.Minute
 
 func driverChild(dir string) int {
@@ -59,7 +59,7 @@ func driverChild(dir string) int {
 
 var mgmt = Network{Name: "hookbed-t-mgmt", Bridge: "hbm-t", HostCIDR: "198.18.0.1/24"}
 
-// bare is a machine of nothing but a kernel, an initramfs and a network card.
+// bare is a machine with only a kernel, an initramfs and a network card.
 func bare(dir, kernel, initramfs string) Machine {
 	return Machine{
 		Name: "hookbed-t-bare", VCPUs: 1, MemoryMiB: 256, Accel: TCG, Kernel: kernel, Initramfs: initramfs, Cmdline: probeLine,
@@ -92,7 +92,7 @@ func needRoot(t testing.TB) {
 	}
 }
 
-// world is the namespaces of a private libvirtd, by which its remains are found.
+// world is the namespaces of a private libvirtd, by which its processes are found.
 type world []string
 
 func worldOf(t *testing.T, p Process) world {
@@ -115,8 +115,8 @@ func worldOf(t *testing.T, p Process) world {
 	return w
 }
 
-// members are the processes, and the threads of ours, in any of the namespaces.
-// A dead one that its parent, the system's init, has not yet reaped is none.
+// members are the processes, and the threads of this one, in any of the namespaces.
+// A dead process that its parent, the init process, has not yet reaped does not count.
 func (w world) members() []string {
 	var found []string
 	paths, _ := filepath.Glob("/proc/[0-9]*/ns/*")
@@ -134,7 +134,7 @@ func (w world) members() []string {
 	return found
 }
 
-// awaitGone waits until nobody is left.
+// awaitGone waits until no process is left.
 func (w world) awaitGone() {
 	for end := time.Now().Add(patience); len(w.members()) > 0 && time.Now().Before(end); {
 		time.Sleep(20 * time.Millisecond)
@@ -187,7 +187,7 @@ func TestPrivateLibvirtdLeavesNothing(t *testing.T) {
 	}
 }
 
-// openFiles counts our open descriptors.
+// openFiles counts the open descriptors of this process.
 func openFiles(t *testing.T) int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
@@ -257,7 +257,7 @@ func TestDetachedLabOutlivesItsDriver(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
-	h, err := Attach(t.Context(), dir)
+	h, err := attach(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -284,17 +284,17 @@ func TestAttachNoticesReuseOfThePID(t *testing.T) {
 	if err := (record{Lab: "t", Process: &other}).save(dir); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Attach(t.Context(), dir); !errors.Is(err, os.ErrProcessDone) {
+	if _, err := attach(t.Context(), dir); !errors.Is(err, os.ErrProcessDone) {
 		t.Errorf("error is %v, want os.ErrProcessDone", err)
 	}
-	// It would be us whom it kills.
+	// It would kill this test.
 	if err := Cleanup(t.Context(), dir); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestAttachWithoutRecord(t *testing.T) {
-	if _, err := Attach(t.Context(), t.TempDir()); !errors.Is(err, os.ErrNotExist) {
+	if _, err := attach(t.Context(), t.TempDir()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("error is %v, want os.ErrNotExist", err)
 	}
 }
@@ -304,7 +304,7 @@ func TestDialerReachesIntoTheNamespace(t *testing.T) {
 	if err := h.CreateNetwork(t.Context(), mgmt); err != nil {
 		t.Fatal(err)
 	}
-	// A listener of ours at the lab's address, in the lab's namespace.
+	// A listener of the test at the lab's address, in the lab's namespace.
 	l := listenIn(t, h, "198.18.0.1:0")
 	c, err := h.Dialer()(t.Context(), "tcp", l.Addr().String())
 	if err != nil {
@@ -344,7 +344,7 @@ func listenIn(t *testing.T, h *Hypervisor, addr string) net.Listener {
 	return l
 }
 
-// TestSystemLibvirtd takes the socket of a private libvirtd for the system's.
+// TestSystemLibvirtd uses the socket of a private libvirtd as that of the system.
 func TestSystemLibvirtd(t *testing.T) {
 	private := connect(t, t.TempDir(), "")
 	ctx, dir := t.Context(), t.TempDir()
@@ -365,8 +365,8 @@ func TestSystemLibvirtd(t *testing.T) {
 	if _, err := private.lv.NetworkLookupByName(mgmt.Name); err != nil {
 		t.Errorf("the network is not there: %v", err)
 	}
-	// A lab of the same name, as of another home, gets nothing of this one's, and
-	// taking it down takes nothing of this one along.
+	// A lab of the same name, as from another home directory, gets nothing of this lab, and
+	// taking it down does not take down anything of this one.
 	other, err := Connect(ctx, Config{StateDir: t.TempDir(), Lab: "t", Socket: private.daemon.socket()})
 	if err != nil {
 		t.Fatal(err)
@@ -390,7 +390,7 @@ func TestSystemLibvirtd(t *testing.T) {
 	otherLabOfTheName(t, private)
 }
 
-// otherLabOfTheName: a record that outlived what it names takes down nothing of the
+// otherLabOfTheName: a record that is older than its machines takes down nothing of the
 // lab that has the name now.
 func otherLabOfTheName(t *testing.T, private *Hypervisor) {
 	t.Helper()
@@ -402,7 +402,7 @@ func otherLabOfTheName(t *testing.T, private *Hypervisor) {
 			t.Fatal(err)
 		}
 		if len(labs) > 0 { // as after a reboot
-			if err := private.DestroyNetwork(ctx, mgmt.Name); err != nil {
+			if err := private.destroyNetwork(ctx, mgmt.Name, ""); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -428,7 +428,7 @@ func otherLabOfTheName(t *testing.T, private *Hypervisor) {
 func TestDestroyOfNothingIsNoError(t *testing.T) {
 	h := connect(t, t.TempDir(), "")
 	ctx := t.Context()
-	if err := errors.Join(h.Destroy(ctx, "hookbed-t-none"), h.DestroyNetwork(ctx, "hookbed-t-none"), h.Wait(ctx, "hookbed-t-none", Gone)); err != nil {
+	if err := errors.Join(h.Destroy(ctx, "hookbed-t-none"), h.destroyNetwork(ctx, "hookbed-t-none", ""), h.Wait(ctx, "hookbed-t-none", Gone)); err != nil {
 		t.Error(err)
 	}
 	if err := h.Detach(); err == nil {

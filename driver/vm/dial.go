@@ -11,7 +11,7 @@ import (
 )
 
 // NetNS is the path of the network namespace in which guests have their
-// addresses; "" is this process's.
+// addresses; "" is that of this process.
 func (h *Hypervisor) NetNS() string {
 	if h.daemon == nil {
 		return ""
@@ -37,7 +37,7 @@ func (h *Hypervisor) Dialer() func(ctx context.Context, network, addr string) (n
 	}
 }
 
-// dialIn dials from a network namespace. The connection stays of that namespace.
+// dialIn dials from a network namespace. The connection remains in that namespace.
 func dialIn(ctx context.Context, ns netns.NsHandle, network, addr string) (conn net.Conn, err error) {
 	err = inNamespace(ns, func() error {
 		var err error
@@ -47,8 +47,9 @@ func dialIn(ctx context.Context, ns netns.NsHandle, network, addr string) (conn 
 	return conn, err
 }
 
-// inNamespace does something on a thread that is in a network namespace
-// meanwhile. Its goroutine is new, so that a thread that cannot go back ends with it.
+// inNamespace calls do on a thread that is in a network namespace for that time. Its
+// goroutine is new, so that a thread that cannot return to its namespace ends with
+// it.
 func inNamespace(ns netns.NsHandle, do func() error) error {
 	done := make(chan error, 1)
 	go func() {

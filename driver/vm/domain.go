@@ -13,10 +13,10 @@ import (
 	"github.com/digitalocean/go-libvirt"
 )
 
-// State is what a machine does.
+// State is the state of a machine.
 type State string
 
-// States of a machine. A machine that ended is Gone: libvirt forgets it.
+// States of a machine. A machine that has ended is Gone: libvirt forgets it.
 const (
 	Running State = "running"
 	Paused  State = "paused"
@@ -41,16 +41,16 @@ func (e *StartError) Error() string {
 
 func (e *StartError) Unwrap() error { return e.Err }
 
-// Start defines and starts a machine. It lasts until it ends by itself,
-// Destroy or Close; unless the lab is detached, not longer than this process.
-// What libvirt refuses is a *StartError.
+// Start defines and starts a machine. It runs until it ends by itself, or until
+// Destroy or Close; unless the lab is detached, not longer than this process. If
+// libvirt refuses, the error is a *StartError.
 func (h *Hypervisor) Start(ctx context.Context, m Machine) error {
 	text, err := h.describe(ctx, m)
 	if err != nil {
 		return fmt.Errorf("describe machine %q: %w", m.Name, err)
 	}
 	lookup := func() error { _, err := h.lv.DomainLookupByName(m.Name); return err }
-	if err := h.unused(ctx, &h.record.Machines, m.Name, lookup); err != nil {
+	if err := h.checkUnused(ctx, &h.record.Machines, m.Name, lookup); err != nil {
 		return fmt.Errorf("start machine %q: %w", m.Name, err)
 	}
 	if err := h.remember(&h.record.Machines, m.Name, m.UUID); err != nil {
@@ -58,7 +58,7 @@ func (h *Hypervisor) Start(ctx context.Context, m Machine) error {
 	}
 	var flags libvirt.DomainCreateFlags
 	if !h.cfg.Detached {
-		flags = libvirt.DomainStartAutodestroy // with our connection
+		flags = libvirt.DomainStartAutodestroy // when this connection ends
 	}
 	err = within(ctx, func() error { _, err := h.lv.DomainCreateXML(text, flags); return err })
 	if err != nil {
@@ -67,7 +67,7 @@ func (h *Hypervisor) Start(ctx context.Context, m Machine) error {
 	return nil
 }
 
-// describe is a machine as text for libvirt, on this host.
+// describe is a machine as domain XML for this host.
 func (h *Hypervisor) describe(ctx context.Context, m Machine) (string, error) {
 	f, err := h.facts(ctx)
 	if err != nil {
@@ -83,8 +83,8 @@ func (h *Hypervisor) describe(ctx context.Context, m Machine) (string, error) {
 	return x.Marshal()
 }
 
-// Log is what QEMU complained of at the end of a machine's log, without the
-// command line that precedes it there; "" if it did not.
+// Log is QEMU's messages at the end of a machine's log, without the command line
+// before them; "" if there are none.
 func (h *Hypervisor) Log(ctx context.Context, name string) string {
 	var said []string
 	for line := range strings.Lines(h.logTail(ctx, "var/log/libvirt/qemu/"+name+".log")) {
@@ -96,16 +96,16 @@ func (h *Hypervisor) Log(ctx context.Context, name string) string {
 }
 
 // logTail is the end of a log of the computer that the machines run on, by its
-// path below "/"; empty if it cannot be read, as by others than root.
+// path below "/"; empty if it cannot be read, for example without root.
 func (h *Hypervisor) logTail(ctx context.Context, path string) string {
 	if h.cfg.Remote == nil {
 		return tail(filepath.Join(h.root(), path))
 	}
-	out, _ := h.cfg.Remote.Run(ctx, "tail", "-c", "2048", "/"+path) // a help to whoever reads the error that counts
+	out, _ := h.cfg.Remote.Run(ctx, "tail", "-c", "2048", "/"+path) // only adds to another error
 	return string(out)
 }
 
-// Destroy ends a machine at once; one that is not there is no error.
+// Destroy ends a machine at once; it is not an error if there is none.
 func (h *Hypervisor) Destroy(ctx context.Context, name string) error {
 	return h.destroy(ctx, name, "")
 }
@@ -114,7 +114,7 @@ func (h *Hypervisor) Destroy(ctx context.Context, name string) error {
 func (h *Hypervisor) destroy(ctx context.Context, name, uuid string) error {
 	err := within(ctx, func() error {
 		d, err := h.lv.DomainLookupByName(name)
-		if err == nil && isOne(uuid, d.UUID) {
+		if err == nil && sameUUID(uuid, d.UUID) {
 			err = h.lv.DomainDestroy(d)
 		}
 		return err
@@ -126,7 +126,7 @@ func (h *Hypervisor) destroy(ctx context.Context, name, uuid string) error {
 	return nil
 }
 
-// State asks what a machine does.
+// State reads the state of a machine; one that libvirt does not have is Gone.
 func (h *Hypervisor) State(ctx context.Context, name string) (State, error) {
 	state := Gone
 	err := within(ctx, func() error {
@@ -160,8 +160,8 @@ func stateOf(s libvirt.DomainState) State {
 	}
 }
 
-// Wait waits until a machine is in a state. Waiting for Gone beside whatever
-// waits for a guest's answer notices at once that there will be none.
+// Wait waits until a machine is in a state. A caller that waits for a guest's answer
+// waits for Gone at the same time, to notice at once that there will be none.
 func (h *Hypervisor) Wait(ctx context.Context, name string, want State) error {
 	for {
 		state, err := h.State(ctx, name)
@@ -176,8 +176,8 @@ func (h *Hypervisor) Wait(ctx context.Context, name string, want State) error {
 	}
 }
 
-// AwaitEnd waits until libvirt has forgotten a machine that is Gone: only then is
-// its name free.
+// AwaitEnd waits until libvirt has forgotten a machine that is Gone: its name is not
+// free before.
 func (h *Hypervisor) AwaitEnd(ctx context.Context, name string) error {
 	for {
 		names, err := h.List(ctx)
@@ -192,7 +192,7 @@ func (h *Hypervisor) AwaitEnd(ctx context.Context, name string) error {
 	}
 }
 
-// List names all machines that libvirt has, other labs' too.
+// List is the names of all machines of libvirt, including those of other labs.
 func (h *Hypervisor) List(ctx context.Context) ([]string, error) {
 	var names []string
 	err := within(ctx, func() error {
@@ -232,20 +232,21 @@ func (h *Hypervisor) CommandLine(ctx context.Context, name string) ([]string, er
 	return arguments(line), nil
 }
 
-// findCommandLine looks for machine $1 in /proc, which everybody may read; the file
-// with its process number only root. libvirt names a guest as in "guest=NAME,debug-threads=on".
+// findCommandLine looks for machine $1 in /proc, which every user may read; only root
+// may read the file with its process number. libvirt names a guest in its command
+// line: "guest=NAME,debug-threads=on".
 const findCommandLine = `file=$(grep -l -a -F "guest=$1," /proc/[0-9]*/cmdline 2>/dev/null | while read -r f; do
 	case $(head -c 256 "$f" | tr '\0' ' ') in *qemu*) echo "$f"; break;; esac
 done)
 [ -n "$file" ] || { echo "no process of it" >&2; exit 1; }
 exec cat "$file"`
 
-// arguments takes a /proc/PID/cmdline apart.
+// arguments are the arguments in a /proc/PID/cmdline.
 func arguments(line []byte) []string {
 	return strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
 }
 
-// sweep ends what the record names.
+// sweep ends the machines and networks that the record names.
 func (h *Hypervisor) sweep(ctx context.Context) error {
 	var errs []error
 	for _, name := range h.record.Machines {

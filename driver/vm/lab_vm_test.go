@@ -24,7 +24,7 @@ const (
 	dataNet  = "hookbed-t-data"
 )
 
-// imageSet makes the images ready, from the cache if they are there.
+// imageSet prepares the images, from the cache if it has them.
 func imageSet(t testing.TB) (images.Set, string) {
 	t.Helper()
 	store, err := images.Open("", images.Options{})
@@ -82,7 +82,7 @@ func labNode(t testing.TB, set images.Set, dir string, n int) Machine {
 	}
 }
 
-// banner dials a node until its SSH server says who it is.
+// banner dials a node until its SSH server sends its banner.
 func banner(ctx context.Context, h *Hypervisor, n int) (string, error) {
 	for {
 		line, err := greet(ctx, h.Dialer(), fmt.Sprintf("198.18.0.%d:22", 10+n))
@@ -209,8 +209,8 @@ func TestVMKilledDriverEndsItsMachines(t *testing.T) {
 	w.wantGone(t, dir)
 }
 
-// TestVMSystemLibvirtdEndsMachinesWithTheirDriver takes the socket of a private
-// libvirtd for the system's, and a lost connection for a killed driver.
+// TestVMSystemLibvirtdEndsMachinesWithTheirDriver uses the socket of a private
+// libvirtd as that of the system, and a lost connection as the end of a driver.
 func TestVMSystemLibvirtdEndsMachinesWithTheirDriver(t *testing.T) {
 	set, cache := imageSet(t)
 	private := connect(t, t.TempDir(), cache)
@@ -266,7 +266,7 @@ func TestVMProbeAccel(t *testing.T) {
 	t.Logf("probe guest in user space after %.1f s under %s", seconds, first.Name)
 }
 
-// BenchmarkVMBoot compares a node's way to its SSH banner with that of the
+// BenchmarkVMBoot compares a node's time to its SSH banner with the time of the
 // bare kernel to user space, in the same run.
 func BenchmarkVMBoot(b *testing.B) {
 	set, cache := imageSet(b)

@@ -11,11 +11,11 @@ import (
 
 // Accelerators of QEMU.
 const (
-	KVM = "kvm" // the computer's own virtualisation
+	KVM = "kvm" // hardware virtualization
 	TCG = "tcg" // emulation
 )
 
-// Machine is a virtual machine that boots a kernel directly and keeps nothing.
+// Machine is a virtual machine that boots a kernel directly and keeps no state.
 type Machine struct {
 	Name       string // "hookbed-LAB-node1"
 	UUID       string
@@ -28,19 +28,19 @@ type Machine struct {
 	Disks      []Disk // /dev/vda, vdb, ... in this order
 	NICs       []NIC  // in this order on the PCI bus
 	ConsoleLog string // path of the file that the serial console is written to
-	// Virtual makes the machine's time advance with the instructions it executes;
-	// nil is the computer's own time.
+	// Virtual makes the machine's time advance with the instructions that it
+	// executes; nil is the computer's time.
 	Virtual *Virtual
 }
 
 // Virtual is a machine in virtual time (QEMU: docs/devel/tcg-icount.rst). It
-// has nothing that answers in the host's time: no disk, no network card, no
+// has no device that answers in the host's time: no disk, no network card, no
 // source of randomness. Booted twice with equal files, command line and Seed it
-// does the same to the last instruction.
+// executes the same instructions, to the last one.
 type Virtual struct {
 	// Seed is a UUID that the guest sees as the machine's own, in the firmware's
-	// tables: its kernel's randomness starts from it. The domain has another, since
-	// libvirt wants those of machines that run at once to differ.
+	// tables: its kernel's randomness starts from it. The domain has another UUID,
+	// since libvirt requires different ones of machines that run at the same time.
 	Seed    string
 	Results string // path of the file that the second serial port is written to
 }
@@ -48,18 +48,18 @@ type Virtual struct {
 const (
 	// ICountShift: one instruction takes 2^ICountShift ns of virtual time.
 	ICountShift = 3
-	// virtualStart is what a machine in virtual time takes for now when it
-	// boots, in seconds since 1970: 2017-07-04 00:00 UTC.
+	// virtualStart is the wall clock of a machine in virtual time when it boots, in
+	// seconds since 1970: 2017-07-04 00:00 UTC.
 	virtualStart = 1499126400
-	// virtualCPU offers no instruction whose result is random.
+	// virtualCPU has no instruction with a random result.
 	virtualCPU = "qemu64"
 )
 
 // Disk is a raw image file.
 type Disk struct {
 	Path     string
-	ReadOnly bool   // the file may be other machines' too
-	Serial   string // what the guest sees, at most 20 characters; optional
+	ReadOnly bool   // other machines may use the file, too
+	Serial   string // serial number that the guest sees, at most 20 characters; optional
 }
 
 // Models of network cards.
@@ -75,15 +75,15 @@ type NIC struct {
 	MAC     string
 	Model   string // Virtio, VMXNet3, E1000E; "" is Virtio
 	MTU     int    // bytes; 0 is the kernel's 1500
-	// NoOffloads takes segmentation and receive offloads from a virtio card, so that
-	// neither side may have them; the drivers of others switch them off in the guest.
+	// NoOffloads removes segmentation and receive offloads of a virtio card on both
+	// sides; with other models, the guest's driver switches them off.
 	NoOffloads bool
-	Queues     int // of Virtio: receive and transmit queue pairs; 0 is 1. Native XDP wants 2 for each virtual CPU
+	Queues     int // of Virtio: receive and transmit queue pairs; 0 is 1. Native XDP needs 2 per virtual CPU
 }
 
-// xml is the machine as libvirt's domain, on a host with the given security
-// models. Nothing on it but what a lab node uses: no graphics, USB, sound,
-// balloon, firmware for the network cards or boot menu.
+// xml is the machine as a libvirt domain, on a host with the given security models.
+// It has only the devices that a lab node uses: no graphics, USB, sound, balloon,
+// firmware for the network cards or boot menu.
 func (m Machine) xml(models []string) (*libvirtxml.Domain, error) {
 	if err := m.check(); err != nil {
 		return nil, err
@@ -104,20 +104,20 @@ func (m Machine) xml(models []string) (*libvirtxml.Domain, error) {
 		SecLabel: labels(models),
 	}
 	if m.Accel == TCG {
-		// QEMU emulates an x86 guest on an x86 computer with one thread for
-		// each virtual CPU by itself; libvirt has no word for it.
+		// QEMU itself emulates an x86 guest on an x86 computer with one thread per
+		// virtual CPU; libvirt has no option for it.
 		d.Type = "qemu"
 		d.CPU = &libvirtxml.DomainCPU{Mode: "maximum", Check: "none"}
 	}
 	if m.Virtual != nil {
 		m.virtual(d)
 	}
-	// One package, or the guest's scheduler would take them for far apart.
+	// One socket, or the guest's scheduler would treat the CPUs as far apart.
 	d.CPU.Topology = &libvirtxml.DomainCPUTopology{Sockets: 1, Cores: m.VCPUs, Threads: 1}
 	return d, nil
 }
 
-// virtual turns a domain into one whose time is its instructions.
+// virtual changes a domain to virtual time.
 func (m Machine) virtual(d *libvirtxml.Domain) {
 	d.CPU = &libvirtxml.DomainCPU{Mode: "custom", Match: "exact", Check: "none", Model: &libvirtxml.DomainCPUModel{Fallback: "forbid", Value: virtualCPU}}
 	d.Clock = &libvirtxml.DomainClock{Offset: "absolute", Start: virtualStart,
@@ -154,12 +154,13 @@ func (m Machine) check() error {
 	return nil
 }
 
-// Slots of the root bus that q35 leaves free: 0 is the host bridge, 1 libvirt's
-// for a video card, from 0x1a come the chip set's own.
+// Slots of the root bus that q35 leaves free: 0 is the host bridge, libvirt keeps 1
+// for a video card, and the chip set uses those from 0x1a on.
 const firstSlot, lastSlot = 2, 0x19
 
-// slot puts a device on the root bus itself. Behind a root port each, as
-// libvirt would have it for hot plugging, firmware and kernel would look at twice as many devices.
+// slot is an address on the root bus itself. By default libvirt puts each device
+// behind its own root port, for hot plugging; firmware and kernel would then probe
+// twice as many devices.
 func slot(n int) *libvirtxml.DomainAddress {
 	domain, bus, function, number := uint(0), uint(0), uint(0), uint(n)
 	return &libvirtxml.DomainAddress{PCI: &libvirtxml.DomainAddressPCI{Domain: &domain, Bus: &bus, Slot: &number, Function: &function}}
@@ -167,7 +168,7 @@ func slot(n int) *libvirtxml.DomainAddress {
 
 func (m Machine) devices() *libvirtxml.DomainDeviceList {
 	port, next := uint(0), firstSlot
-	place := func() *libvirtxml.DomainAddress { next++; return slot(next - 1) }
+	nextSlot := func() *libvirtxml.DomainAddress { next++; return slot(next - 1) }
 	l := &libvirtxml.DomainDeviceList{
 		Controllers: []libvirtxml.DomainController{{Type: "usb", Model: "none"}},
 		Serials: []libvirtxml.DomainSerial{{
@@ -178,15 +179,15 @@ func (m Machine) devices() *libvirtxml.DomainDeviceList {
 		MemBalloon: &libvirtxml.DomainMemBalloon{Model: "none"},
 	}
 	for i, d := range m.Disks {
-		l.Disks = append(l.Disks, d.xml(i, place()))
+		l.Disks = append(l.Disks, d.xml(i, nextSlot()))
 	}
 	for _, n := range m.NICs {
-		l.Interfaces = append(l.Interfaces, n.xml(place()))
+		l.Interfaces = append(l.Interfaces, n.xml(nextSlot()))
 	}
 	l.RNGs = []libvirtxml.DomainRNG{{
 		Model:   "virtio",
 		Backend: &libvirtxml.DomainRNGBackend{Random: &libvirtxml.DomainRNGBackendRandom{Device: "/dev/urandom"}},
-		Address: place(),
+		Address: nextSlot(),
 	}}
 	return l
 }
@@ -230,8 +231,8 @@ func (n NIC) xml(at *libvirtxml.DomainAddress) libvirtxml.DomainInterface {
 	return x
 }
 
-// labels keeps libvirt from giving image files other owners or labels. Where
-// it would run QEMU as another user, QEMU stays root's, as the images are.
+// labels keep libvirt from changing owners and labels of image files. Where libvirt
+// would run QEMU as another user, QEMU runs as root, who owns the images.
 func labels(models []string) []libvirtxml.DomainSecLabel {
 	var out []libvirtxml.DomainSecLabel
 	for _, model := range models {

@@ -60,7 +60,7 @@ func TestMachineXML(t *testing.T) {
 	}
 }
 
-// TestVirtualMachineXML: nothing in it answers in the host's time.
+// TestVirtualMachineXML: no device answers in the host's time.
 func TestVirtualMachineXML(t *testing.T) {
 	m := node()
 	m.VCPUs, m.Disks, m.NICs = 1, nil, nil

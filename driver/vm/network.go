@@ -13,14 +13,14 @@ import (
 // namePrefix begins the names of all labs' networks.
 const namePrefix = "hookbed-"
 
-// Network is an isolated network of a lab: a bridge to which only its machines
-// are joined, without DHCP, DNS or a way out.
+// Network is an isolated network of a lab: a bridge that joins only its machines,
+// without DHCP, DNS or a route to other networks.
 type Network struct {
 	Name     string // namePrefix + "LAB-mgmt"
 	Bridge   string // name of the bridge interface, at most 15 characters
 	HostCIDR string // the driver's address on it, "198.18.0.1/24"; "" is none
 	MTU      int    // bytes; 0 is the kernel's 1500
-	// Existing: Bridge is one that the computer has, which leads to other computers.
+	// Existing: Bridge already exists on the computer, and leads to other computers.
 	Existing bool
 }
 
@@ -50,8 +50,8 @@ func (n Network) xml() (*libvirtxml.Network, error) {
 	return x, nil
 }
 
-// CreateNetwork makes a network, which lasts until DestroyNetwork, Close or
-// the end of the computer. On the system's libvirtd it refuses an address
+// CreateNetwork makes a network, which lasts until Close, Cleanup or
+// shutdown of the computer. On the system's libvirtd it refuses an address
 // range that the computer already uses.
 func (h *Hypervisor) CreateNetwork(ctx context.Context, n Network) error {
 	fail := func(err error) error { return fmt.Errorf("create network %q: %w", n.Name, err) }
@@ -60,7 +60,7 @@ func (h *Hypervisor) CreateNetwork(ctx context.Context, n Network) error {
 		return fail(err)
 	}
 	if n.HostCIDR != "" && h.daemon == nil && h.cfg.Remote == nil { // libvirt refuses it on a remote one
-		if err := free(netip.MustParsePrefix(n.HostCIDR).Masked()); err != nil {
+		if err := checkFree(netip.MustParsePrefix(n.HostCIDR).Masked()); err != nil {
 			return fail(err)
 		}
 	}
@@ -72,18 +72,18 @@ func (h *Hypervisor) CreateNetwork(ctx context.Context, n Network) error {
 		return fail(err)
 	}
 	lookup := func() error { _, err := h.lv.NetworkLookupByName(n.Name); return err }
-	if err := h.unused(ctx, &h.record.Networks, n.Name, lookup); err != nil {
+	if err := h.checkUnused(ctx, &h.record.Networks, n.Name, lookup); err != nil {
 		return fail(err)
 	}
 	if err := h.remember(&h.record.Networks, n.Name, x.UUID); err != nil {
 		return fail(err)
 	}
-	// Not given up half way: what an interrupted call makes later, nobody removes.
+	// The call is not interrupted: nothing would remove a network that it makes later.
 	making, cancel := context.WithTimeout(context.WithoutCancel(ctx), createLimit)
 	defer cancel()
 	err = within(making, func() error { _, err := h.lv.NetworkCreateXML(text); return err })
 	if err == nil && n.Existing {
-		err = h.alone(ctx, n)
+		err = h.checkBridge(ctx, n)
 	}
 	if err != nil {
 		return fail(err)
@@ -91,11 +91,11 @@ func (h *Hypervisor) CreateNetwork(ctx context.Context, n Network) error {
 	return nil
 }
 
-// alone fails if another lab's network is on the bridge, too: nodes of all labs
-// have the same data addresses, and their traffic would be in each other's way.
-// It is asked after the network was made, so that of two labs at once at least
-// one sees the other.
-func (h *Hypervisor) alone(ctx context.Context, n Network) error {
+// checkBridge fails if another lab's network is on the bridge, too: nodes of all
+// labs have the same data addresses, and their traffic would mix. The caller has
+// made its network before, so that of two labs at the same time at least one sees
+// the other.
+func (h *Hypervisor) checkBridge(ctx context.Context, n Network) error {
 	others := ""
 	err := within(ctx, func() error {
 		all, _, err := h.lv.ConnectListAllNetworks(1, 0)
@@ -126,16 +126,12 @@ func (h *Hypervisor) alone(ctx context.Context, n Network) error {
 	return err
 }
 
-// DestroyNetwork removes a network; one that is not there is no error.
-func (h *Hypervisor) DestroyNetwork(ctx context.Context, name string) error {
-	return h.destroyNetwork(ctx, name, "")
-}
-
-// destroyNetwork removes a network, if it has the UUID.
+// destroyNetwork removes a network, if it has the UUID; it is not an error if there is
+// no such network.
 func (h *Hypervisor) destroyNetwork(ctx context.Context, name, uuid string) error {
 	err := within(ctx, func() error {
 		n, err := h.lv.NetworkLookupByName(name)
-		if err == nil && isOne(uuid, n.UUID) {
+		if err == nil && sameUUID(uuid, n.UUID) {
 			err = h.lv.NetworkDestroy(n)
 		}
 		return err
@@ -146,37 +142,37 @@ func (h *Hypervisor) destroyNetwork(ctx context.Context, name, uuid string) erro
 	return nil
 }
 
-// Used is an address range that a computer already uses.
-type Used struct {
+// usedRange is an address range that a computer already uses.
+type usedRange struct {
 	Prefix netip.Prefix
 	By     string // "the address of eth0"
 }
 
-// Overlap finds the first range in use that shares addresses with p. A default
-// route, which covers everything, is no use of it.
-func Overlap(p netip.Prefix, used []Used) (Used, bool) {
+// overlap finds the first range in use that shares addresses with p. A default
+// route, which covers all addresses, does not count.
+func overlap(p netip.Prefix, used []usedRange) (usedRange, bool) {
 	for _, u := range used {
 		if u.Prefix.Bits() > 0 && u.Prefix.Overlaps(p) {
 			return u, true
 		}
 	}
-	return Used{}, false
+	return usedRange{}, false
 }
 
-// free says whether this network namespace leaves an address range alone.
-func free(p netip.Prefix) error {
+// checkFree fails if this network namespace uses a part of an address range.
+func checkFree(p netip.Prefix) error {
 	used, err := usedRanges()
 	if err != nil {
 		return err
 	}
-	if u, found := Overlap(p, used); found {
+	if u, found := overlap(p, used); found {
 		return fmt.Errorf("address range %s is in use by %s (%s): free it, or stop libvirtd so that a private one with a network namespace of its own is used", p, u.By, u.Prefix)
 	}
 	return nil
 }
 
 // usedRanges reads the IPv4 addresses and routes of this network namespace.
-func usedRanges() ([]Used, error) {
+func usedRanges() ([]usedRange, error) {
 	links, err := netlink.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("list network interfaces: %w", err)
@@ -189,10 +185,10 @@ func usedRanges() ([]Used, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
-	var used []Used
+	var used []usedRange
 	for _, a := range addrs {
 		if p, err := netip.ParsePrefix(a.IPNet.String()); err == nil {
-			used = append(used, Used{p.Masked(), "the address of " + names[a.LinkIndex]})
+			used = append(used, usedRange{p.Masked(), "the address of " + names[a.LinkIndex]})
 		}
 	}
 	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
@@ -204,7 +200,7 @@ func usedRanges() ([]Used, error) {
 			continue
 		}
 		if p, err := netip.ParsePrefix(r.Dst.String()); err == nil {
-			used = append(used, Used{p, strings.TrimSpace("a route through " + names[r.LinkIndex])})
+			used = append(used, usedRange{p, strings.TrimSpace("a route through " + names[r.LinkIndex])})
 		}
 	}
 	return used, nil

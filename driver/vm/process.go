@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Process names a process beyond the reuse of its number.
+// Process identifies a process even if its number is reused later.
 type Process struct {
 	PID   int    `json:"pid"`
 	Start string `json:"start"` // clock ticks since boot, field 22 of /proc/PID/stat (proc_pid_stat(5))
@@ -40,7 +40,7 @@ func startTime(pid int) (string, error) {
 // path of a file in the process's directory of /proc.
 func (p Process) path(name string) string { return "/proc/" + strconv.Itoa(p.PID) + "/" + name }
 
-// open returns a handle that stays this process's, or os.ErrProcessDone.
+// open returns a pidfd of this process (Linux 5.3), or os.ErrProcessDone.
 func (p Process) open() (int, error) {
 	fd, err := unix.PidfdOpen(p.PID, 0)
 	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
@@ -49,7 +49,7 @@ func (p Process) open() (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("open process %d: %w", p.PID, err)
 	}
-	// Only now the number cannot be reused any more.
+	// From here on the number cannot be reused.
 	if start, err := startTime(p.PID); err != nil || start != p.Start {
 		_ = unix.Close(fd)
 		return -1, os.ErrProcessDone
@@ -58,7 +58,7 @@ func (p Process) open() (int, error) {
 }
 
 // kill kills the process and waits until it has ended. The first process of a
-// PID namespace has ended only when all others in it have.
+// PID namespace ends only after all others in it.
 func (p Process) kill(ctx context.Context) error {
 	fd, err := p.open()
 	if errors.Is(err, os.ErrProcessDone) {

@@ -19,13 +19,13 @@ import (
 
 const (
 	qemuBinary = "qemu-system-x86_64"
-	// Older QEMU corrupts flags when it emulates: Debian's 7.2 crashes one
-	// Linux 6.x boot in ten or more.
+	// Older versions of QEMU corrupt flags when they emulate: with Debian's 7.2, one
+	// boot of Linux 6.x in ten or more crashes.
 	minimumMajor, minimumMinor = 8, 2
 
-	probeMarker = "HOOKBED-PROBE-OK" // what the probe guest prints in user space
+	probeMarker = "HOOKBED-PROBE-OK" // printed by the probe guest in user space
 	probeLine   = "console=ttyS0 quiet panic=1 tsc=reliable no_timer_check"
-	kvmLimit    = 6 * time.Second // KVM that works is done in one
+	kvmLimit    = 6 * time.Second // a working KVM needs 1 s
 	bootLimit   = 120 * time.Second
 
 	accelCache = "accelerator.json"
@@ -67,22 +67,22 @@ func supported(version string) error {
 // Accel is the accelerator that works on this computer.
 type Accel struct {
 	Name    string  `json:"name"`    // KVM or TCG
-	How     string  `json:"how"`     // how that was decided, a sentence
-	Seconds float64 `json:"seconds"` // deciding took
+	How     string  `json:"how"`     // a sentence on how this was decided
+	Seconds float64 `json:"seconds"` // time to decide
 }
 
-// ProbeAccel learns whether KVM really boots a stock kernel, which /dev/kvm
-// alone does not say: software implementations of KVM open and then hang. It
-// boots a probe guest of the given kernel and initramfs, which prints
-// HOOKBED-PROBE-OK in user space. The answer is kept in cacheDir for as long as
-// computer boot, kernel, probe and QEMU are the same. Errors are about the
-// computer (QEMU missing or too old, files missing), never about KVM.
+// ProbeAccel finds out whether KVM really boots a stock kernel. /dev/kvm alone does
+// not show it: software implementations of KVM open and then hang. It boots a probe
+// guest of the given kernel and initramfs, which prints HOOKBED-PROBE-OK in user
+// space. The answer is kept in cacheDir as long as the computer's boot, kernel, probe
+// and QEMU are the same. Errors are about the computer (QEMU missing or too old,
+// files missing), never about KVM.
 func ProbeAccel(ctx context.Context, kernel, initramfs, cacheDir string) (Accel, error) {
 	p := prober{device: "/dev/kvm", limit: kvmLimit, version: QEMUVersion, boot: BootProbe}
 	return p.probe(ctx, kernel, initramfs, cacheDir)
 }
 
-// prober is ProbeAccel with what tests replace.
+// prober is ProbeAccel with the parts that tests replace.
 type prober struct {
 	device  string
 	limit   time.Duration
@@ -134,13 +134,13 @@ func (p prober) decide(ctx context.Context, kernel, initramfs string) (Accel, er
 	}
 }
 
-// accelAnswers is the cache file: answers by probe key. They are all of one boot.
+// accelAnswers is the cache file: answers by probe key, all of one boot.
 type accelAnswers struct {
 	Boot    string           `json:"boot_id"`
 	Answers map[string]Accel `json:"answers"`
 }
 
-// probeIdentity is what an answer depends on.
+// probeIdentity identifies the boot and the probe that an answer is valid for.
 type probeIdentity struct{ boot, probe string }
 
 func probeKey(qemu, kernel, initramfs string) (probeIdentity, error) {
@@ -170,8 +170,8 @@ func cachedAccel(path string, key probeIdentity) (Accel, bool) {
 	return a, ok
 }
 
-// readAnswers takes a cache that is missing, damaged or of another boot for an
-// empty one: it only saves time.
+// readAnswers reads the cache. One that is missing, damaged or of another boot counts
+// as empty, since a cache only saves time.
 func readAnswers(path, boot string) accelAnswers {
 	empty := accelAnswers{Boot: boot, Answers: map[string]Accel{}}
 	data, err := os.ReadFile(path)
@@ -199,8 +199,8 @@ func keepAccel(path string, key probeIdentity, a Accel) error {
 }
 
 // BootProbe boots the probe guest under an accelerator, without libvirt, and
-// returns the seconds from starting QEMU to user space: what this computer
-// needs at the least to boot this kernel. It gives up after 120 s.
+// returns the seconds from the start of QEMU to user space: the least time that
+// this computer needs to boot this kernel. It fails after 120 s.
 func BootProbe(ctx context.Context, accel, kernel, initramfs string) (float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, bootLimit)
 	defer cancel()
@@ -241,7 +241,7 @@ func firstLine(text string) string {
 	return first
 }
 
-// watcher is a writer that closes seen when the marker went by.
+// watcher is a writer that closes seen when the marker has been written.
 type watcher struct {
 	marker []byte
 	last   []byte // the end of what was written, shorter than the marker

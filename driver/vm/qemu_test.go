@@ -38,7 +38,7 @@ func TestInstalledQEMUIsSupported(t *testing.T) {
 	}
 }
 
-// rig is a prober whose boots take no time, and what it needs.
+// rig is a prober whose boots take no time, with the files that it needs.
 type rig struct {
 	prober
 	kernel, initramfs, cache string

@@ -9,22 +9,23 @@ import (
 	"path/filepath"
 )
 
-// recordFile holds, in a lab's state directory, what Attach and Cleanup need.
+// recordFile holds, in a lab's state directory, what attach and Cleanup need.
 const recordFile = "hypervisor.json"
 
-// record is written before what it names exists.
+// record names the machines and networks of a lab. It is written before they exist.
 type record struct {
 	Lab string `json:"lab"`
-	// Process is the first one of a private libvirtd's namespaces.
+	// Process is the first process of a private libvirtd's namespaces.
 	Process *Process `json:"process,omitempty"`
 	// Socket, Machines and Networks are of a lab on the system's libvirtd.
 	Socket   string   `json:"socket,omitempty"`
 	Machines []string `json:"machines,omitempty"`
 	Networks []string `json:"networks,omitempty"`
-	// UUIDs of both, by name: another lab may have something of the name when this one's
-	// is long gone.
+	// UUIDs of both, by name: another lab may use a name later, when this lab's machine
+	// or network has ended.
 	UUIDs map[string]string `json:"uuids,omitempty"`
-	// Remote is where they are, if not on this computer; then there is no Socket.
+	// Remote is the name of the computer that they are on, if it is not this one; then
+	// there is no Socket.
 	Remote string `json:"remote,omitempty"`
 }
 
@@ -66,8 +67,9 @@ func loadRecord(dir string) (record, error) {
 	return r, nil
 }
 
-// CleanupRemote ends whatever a lab left on a remote libvirtd, by the record in
-// its state directory, and removes that directory. Doing it again does nothing.
+// CleanupRemote ends the machines and networks that a lab left on a remote libvirtd,
+// by the record in its state directory, and removes that directory. A second call
+// does nothing.
 func CleanupRemote(ctx context.Context, stateDir string, remote *Remote) error {
 	r, err := loadRecord(stateDir)
 	switch {
@@ -94,9 +96,9 @@ func removeRecord(dir string) error {
 	return nil
 }
 
-// Cleanup ends whatever a lab left, running or not, by the record in its state
-// directory, and removes that directory. Doing it again does nothing. A lab on
-// a system libvirtd that does not answer any more has no machines left.
+// Cleanup ends the machines and networks that a lab left, running or not, by the
+// record in its state directory, and removes that directory. A second call does
+// nothing. A lab on a system libvirtd that no longer answers has no machines left.
 func Cleanup(ctx context.Context, stateDir string) error {
 	r, err := loadRecord(stateDir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -107,7 +109,7 @@ func Cleanup(ctx context.Context, stateDir string) error {
 		err = r.Process.kill(ctx)
 	case r.Socket != "" && answers(r.Socket):
 		var h *Hypervisor
-		if h, err = Attach(ctx, stateDir); err == nil {
+		if h, err = attach(ctx, stateDir); err == nil {
 			err = h.Close(ctx)
 		}
 	default:

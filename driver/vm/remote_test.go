@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// remoteOf makes a private libvirtd look like another computer's, the way to which
-// is a unix socket and its network namespace.
+// remoteOf makes a private libvirtd look like that of another computer, which is reached
+// through a unix socket and its network namespace.
 func remoteOf(h *Hypervisor) *Remote {
 	return &Remote{
 		Name: "root@there",
@@ -40,8 +40,8 @@ func networksOf(t *testing.T, h *Hypervisor) string {
 }
 
 // TestRemote: two labs on another computer's libvirtd. They cannot share a data
-// bridge or a range of addresses; one whose connection is lost leaves a record by
-// which another driver takes it down, and nothing of the other lab.
+// bridge or a range of addresses; a lab whose connection is lost leaves a record by
+// which another driver takes it down, and leaves the other lab as it is.
 func TestRemote(t *testing.T) {
 	there := connect(t, t.TempDir(), "")
 	remote := remoteOf(there)
@@ -110,7 +110,7 @@ func TestRemote(t *testing.T) {
 	}
 }
 
-// TestCapabilities reads what libvirt says of a computer that can only emulate.
+// TestCapabilities reads libvirt's capabilities of a computer that can only emulate.
 func TestCapabilities(t *testing.T) {
 	const text = `<capabilities><host><secmodel><model>apparmor</model></secmodel><secmodel><model>dac</model></secmodel></host>
 <guest><arch name='i686'><domain type='kvm'/></arch></guest><guest><arch name='x86_64'><domain type='qemu'/></arch></guest></capabilities>`

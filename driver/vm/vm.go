@@ -1,6 +1,7 @@
 // Package vm runs the machines of a lab on libvirt: isolated networks, machines
-// whose memory is all they can write to, and where no libvirtd answers a
-// private one that lives and dies with the lab.
+// that can write to their memory only, and, if no libvirtd answers, a private one
+// that ends with the lab. It is the only importer of go-libvirt; it does not log in
+// to machines (package host does) and does not choose images.
 package vm
 
 import (
@@ -22,35 +23,35 @@ import (
 	"libvirt.org/go/libvirtxml"
 )
 
-// SystemSocket is where the system's libvirtd listens.
-const SystemSocket = "/run/libvirt/libvirt-sock"
+// systemSocket is where the system's libvirtd listens.
+const systemSocket = "/run/libvirt/libvirt-sock"
 
-// Limits end what hangs. A busy machine takes many times what an idle one does.
+// Limits end operations that hang. A busy computer needs many times as long as an
+// idle one.
 const (
 	dialLimit   = 30 * time.Second // to connect to a libvirtd that listens
 	remoteLimit = time.Minute      // to connect to a remote libvirtd, through SSH
 	createLimit = time.Minute      // for a network to be made
 	daemonLimit = 2 * time.Minute  // for a private libvirtd to listen
-	endLimit    = time.Minute      // for killed processes to be gone
+	endLimit    = time.Minute      // for killed processes to end
 )
 
-// Config says which libvirt a lab uses and what becomes of it. The zero value
-// of what is optional is good.
+// Config says which libvirt a lab uses, and whether the lab outlives this process.
 type Config struct {
-	// StateDir holds the lab's private state and its record for Attach and
-	// Cleanup. Made if missing. Files of machines may lie in it.
+	// StateDir holds the lab's private state and its record for attach and
+	// Cleanup. It is made if missing. Files of machines may be in it.
 	StateDir string
 	// Lab is the lab's name, for messages and the record.
 	Lab string
 	// Detached machines survive this process; others end with it, even by SIGKILL.
 	Detached bool
-	// CacheDir keeps what a private libvirtd learned about QEMU, which takes it
-	// about 2 s to learn. Optional; may be shared by labs.
+	// CacheDir keeps what a private libvirtd found out about QEMU, which takes about
+	// 2 s. Optional; labs may share it.
 	CacheDir string
-	// Socket of the system's libvirtd, SystemSocket if empty.
+	// Socket of the system's libvirtd, systemSocket if empty.
 	Socket string
-	// Remote is a libvirtd on another computer, used in the place of this one's.
-	// It outlives the Hypervisor.
+	// Remote is a libvirtd on another computer, used instead of this computer's; nil
+	// if there is none. It outlives the Hypervisor.
 	Remote *Remote
 }
 
@@ -59,23 +60,23 @@ type Remote struct {
 	Name  string                                                            // for messages
 	Dial  func(ctx context.Context) (net.Conn, error)                       // to libvirtd
 	Reach func(ctx context.Context, network, addr string) (net.Conn, error) // to guests, from that computer
-	Run   func(ctx context.Context, argv ...string) ([]byte, error)         // a command there; its output
+	Run   func(ctx context.Context, argv ...string) ([]byte, error)         // runs a command there, returns its output
 }
 
 // Hypervisor is a connection to libvirt on which one lab has its networks and
 // machines. Its methods may be called by several goroutines.
 type Hypervisor struct {
 	cfg    Config
-	conn   net.Conn // under lv, which does not close one that the other side left
+	conn   net.Conn // under lv, which does not close a connection that the other side closed
 	lv     *libvirt.Libvirt
 	daemon *daemon // nil with the system's libvirtd
 
 	mu     sync.Mutex
 	record record
-	host   *hostFacts // learned by the first Start
+	host   *hostFacts // read once, by facts
 }
 
-// hostFacts is what domain XML depends on.
+// hostFacts are the facts of the host that domain XML depends on.
 type hostFacts struct {
 	models []string // security models that label guests
 	types  []string // of x86 domains: "qemu", "kvm"
@@ -83,7 +84,7 @@ type hostFacts struct {
 }
 
 // Connect connects to the system's libvirtd if it answers; otherwise it starts
-// a private one, which needs root. Close or Detach it.
+// a private one, which needs root. The caller calls Close or Detach.
 func Connect(ctx context.Context, cfg Config) (*Hypervisor, error) {
 	var err error
 	if cfg.StateDir, err = filepath.Abs(cfg.StateDir); err != nil {
@@ -93,7 +94,7 @@ func Connect(ctx context.Context, cfg Config) (*Hypervisor, error) {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
 	if cfg.Socket == "" {
-		cfg.Socket = SystemSocket
+		cfg.Socket = systemSocket
 	}
 	h := &Hypervisor{cfg: cfg, record: record{Lab: cfg.Lab}}
 	if cfg.Remote != nil {
@@ -123,10 +124,10 @@ func Connect(ctx context.Context, cfg Config) (*Hypervisor, error) {
 	return h, nil
 }
 
-// Attach connects to the libvirt of a detached lab by the record in its state
+// attach connects to the libvirt of a detached lab by the record in its state
 // directory. The error wraps os.ErrNotExist when there is none, and
 // os.ErrProcessDone when its private libvirtd is gone.
-func Attach(ctx context.Context, stateDir string) (*Hypervisor, error) {
+func attach(ctx context.Context, stateDir string) (*Hypervisor, error) {
 	stateDir, err := filepath.Abs(stateDir)
 	if err != nil {
 		return nil, fmt.Errorf("find state directory: %w", err)
@@ -148,6 +149,7 @@ func Attach(ctx context.Context, stateDir string) (*Hypervisor, error) {
 	return h, nil
 }
 
+// opened is h if it could be opened.
 func opened(h *Hypervisor, err error) (*Hypervisor, error) {
 	if err != nil {
 		return nil, err
@@ -155,6 +157,7 @@ func opened(h *Hypervisor, err error) (*Hypervisor, error) {
 	return h, nil
 }
 
+// answers reports whether a process accepts connections on a unix socket.
 func answers(socket string) bool {
 	c, err := net.DialTimeout("unix", socket, dialLimit)
 	if err != nil {
@@ -164,7 +167,7 @@ func answers(socket string) bool {
 	return true
 }
 
-// open speaks libvirt's protocol on a socket, or with the remote libvirtd.
+// open connects to libvirt on a socket, or to the remote libvirtd.
 func (h *Hypervisor) open(ctx context.Context, socket string) error {
 	dial := func(ctx context.Context) (net.Conn, error) {
 		return (&net.Dialer{Timeout: dialLimit}).DialContext(ctx, "unix", socket)
@@ -182,24 +185,24 @@ func (h *Hypervisor) open(ctx context.Context, socket string) error {
 	h.conn, h.lv = conn, libvirt.NewWithDialer(dialers.NewAlreadyConnected(conn))
 	err = within(ctx, func() error { return h.lv.ConnectToURI(libvirt.QEMUSystem) })
 	if err != nil {
-		_ = conn.Close() // unblocks what still waits for an answer
+		_ = conn.Close() // ends the call that still waits for an answer
 		return fmt.Errorf("connect to libvirt at %s: %w", socket, err)
 	}
 	return nil
 }
 
-// hangUp ends the connection to libvirt; whatever is under way fails.
+// hangUp ends the connection to libvirt; calls that are not finished fail.
 func (h *Hypervisor) hangUp() {
 	if h.lv.IsConnected() {
 		ctx, cancel := context.WithTimeout(context.Background(), dialLimit)
 		defer cancel()
-		_ = within(ctx, h.lv.Disconnect) // a goodbye on which nothing depends
+		_ = within(ctx, h.lv.Disconnect) // polite; nothing depends on it
 	}
-	_ = h.conn.Close() // closed already, or of no use any more
+	_ = h.conn.Close() // closed already, or no longer needed
 }
 
-// facts learns about the host once; libvirt may have to look at QEMU first,
-// which takes some seconds.
+// facts reads the host's facts once; libvirt may have to examine QEMU first, which
+// takes some seconds.
 func (h *Hypervisor) facts(ctx context.Context) (hostFacts, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -227,8 +230,8 @@ func (h *Hypervisor) facts(ctx context.Context) (hostFacts, error) {
 	return f, nil
 }
 
-// readCapabilities reads from libvirt's capabilities which security models label
-// the processes and files of its guests, and which types of x86 guests it runs.
+// readCapabilities reads from libvirt's capabilities the security models that label
+// the processes and files of its guests, and the types of x86 guests that it runs.
 func readCapabilities(capabilities string) (models, types []string, err error) {
 	var caps libvirtxml.Caps
 	if err := caps.Unmarshal(capabilities); err != nil {
@@ -248,8 +251,9 @@ func readCapabilities(capabilities string) (models, types []string, err error) {
 	return models, types, nil
 }
 
-// Supports says whether machines can have an accelerator, as far as libvirt knows:
-// QEMU must be new enough to emulate, or the computer able to virtualise.
+// Supports returns why machines cannot have an accelerator, nil if they can by
+// libvirt's capabilities: QEMU must be new enough to emulate, or the computer must
+// be able to virtualize. ProbeAccel decides whether KVM really works.
 func (h *Hypervisor) Supports(ctx context.Context, accel string) error {
 	f, err := h.facts(ctx)
 	if err != nil {
@@ -270,7 +274,7 @@ func (f hostFacts) supports(accel string) error {
 	return nil
 }
 
-// within runs a call that knows no context, and stops waiting for it when ctx ends.
+// within runs a call that takes no context, and stops waiting for it when ctx ends.
 func within(ctx context.Context, call func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- call() }()
@@ -284,15 +288,15 @@ func within(ctx context.Context, call func() error) error {
 
 var errLost = errors.New("the connection to libvirt is lost")
 
-// Close ends the lab's machines and networks, and its private libvirtd. It
-// may be called again. Where the way to a remote libvirtd is lost it fails, and
-// CleanupRemote does it later.
+// Close ends the lab's machines and networks, and its private libvirtd. It may be
+// called again. It fails if the connection to a remote libvirtd is lost;
+// CleanupRemote can take the lab down later.
 func (h *Hypervisor) Close(ctx context.Context) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.daemon != nil {
-		// Killing its first process ends all of the namespaces; a goodbye to
-		// libvirt would only take time.
+		// Killing its first process ends everything in the namespaces, so no
+		// disconnect is needed.
 		if err := h.daemon.end(ctx); err != nil {
 			return fmt.Errorf("end private libvirtd: %w", err)
 		}
@@ -304,14 +308,14 @@ func (h *Hypervisor) Close(ctx context.Context) error {
 		if err := h.sweep(ctx); err != nil {
 			return err
 		}
-	case h.cfg.Remote != nil: // it goes on without us, and keeps the networks
+	case h.cfg.Remote != nil: // it still runs, and keeps the networks
 		return fmt.Errorf("take down the lab on %s: %w", h.cfg.Remote.Name, errLost)
 	}
 	h.hangUp()
 	return removeRecord(h.cfg.StateDir)
 }
 
-// Detach lets go of a detached lab, which goes on. Attach finds it again.
+// Detach disconnects from a detached lab, which continues until Cleanup.
 func (h *Hypervisor) Detach() error {
 	if !h.cfg.Detached {
 		return errors.New("detach from libvirt: this lab's machines end with the driver")
@@ -323,14 +327,14 @@ func (h *Hypervisor) Detach() error {
 	return nil
 }
 
-// Version says what runs the machines.
+// Version is the software that runs the machines.
 type Version struct {
 	Libvirt string `json:"libvirt"` // "9.0.0"
 	QEMU    string `json:"qemu"`    // "10.0.2"
 	Private bool   `json:"private_libvirtd"`
 }
 
-// Versions asks libvirt for its own version and QEMU's.
+// Versions reads the versions of libvirt and QEMU.
 func (h *Hypervisor) Versions(ctx context.Context) (Version, error) {
 	f, err := h.facts(ctx)
 	if err != nil {
@@ -353,7 +357,7 @@ func versionString(v uint64) string {
 	return fmt.Sprintf("%d.%d.%d", v/1_000_000, v/1_000%1_000, v%1_000)
 }
 
-// root is the directory as libvirtd's files and processes see "/".
+// root is the path, in this process, of the "/" of libvirtd and its QEMUs.
 func (h *Hypervisor) root() string {
 	if h.daemon != nil {
 		return h.daemon.process.path("root")
@@ -361,8 +365,9 @@ func (h *Hypervisor) root() string {
 	return "/"
 }
 
-// remember writes a name, and the UUID it goes with, into the record before the thing is made, so that
-// Cleanup knows what may exist. A private libvirtd needs no such list.
+// remember writes the name and UUID of a machine or network into the record before
+// it is made, so that Cleanup has a list of what may exist. A private libvirtd needs
+// no such list.
 func (h *Hypervisor) remember(names *[]string, name, uuid string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -383,13 +388,13 @@ func (h *Hypervisor) remember(names *[]string, name, uuid string) error {
 	return h.record.save(h.cfg.StateDir)
 }
 
-// errOthers: what the record names, Close and Cleanup end, so another lab's must not
-// get there.
+// errOthers is the error for a name that another lab uses: Close and Cleanup end all
+// that the record names, so the record must not name machines of another lab.
 var errOthers = errors.New("another lab has one of this name: take that lab down, or give this one another name")
 
-// unused fails if something of a name is there that this lab did not make. lookup
-// looks for it. Nobody else is on a private libvirtd.
-func (h *Hypervisor) unused(ctx context.Context, names *[]string, name string, lookup func() error) error {
+// checkUnused fails if a name is in use that this lab did not make. lookup looks the
+// name up. A private libvirtd has no other lab.
+func (h *Hypervisor) checkUnused(ctx context.Context, names *[]string, name string, lookup func() error) error {
 	h.mu.Lock()
 	own := slices.Contains(*names, name)
 	h.mu.Unlock()
@@ -406,9 +411,9 @@ func (h *Hypervisor) unused(ctx context.Context, names *[]string, name string, l
 	return err
 }
 
-// isOne says whether something of libvirt's has a UUID. Records of before have none,
-// and then the name is all there is.
-func isOne(uuid string, has libvirt.UUID) bool {
+// sameUUID reports whether a machine or network of libvirt has a recorded UUID.
+// Records of older versions have none; then the name must suffice.
+func sameUUID(uuid string, has libvirt.UUID) bool {
 	return uuid == "" || strings.EqualFold(strings.ReplaceAll(uuid, "-", ""), hex.EncodeToString(has[:]))
 }
 

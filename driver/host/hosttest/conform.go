@@ -1,5 +1,5 @@
-// Package hosttest is the conformance suite of the Host contract, passed by
-// every implementation.
+// Package hosttest is the conformance suite of the Host contract, which every
+// implementation passes. It has no tests of its own.
 package hosttest
 
 import (
@@ -18,7 +18,7 @@ import (
 )
 
 // Conform checks a Host against its contract. The hosts that open returns must
-// be this computer, by whatever way: the suite looks at files, processes and
+// be this computer, over any link: the suite examines files, processes and
 // sockets directly, and needs coreutils and a POSIX shell. open registers the
 // closing of its host with t.Cleanup.
 func Conform(t *testing.T, open func(t *testing.T) host.Host) {
@@ -116,7 +116,7 @@ func wantFile(t *testing.T, path string, data []byte, mode fs.FileMode) {
 	}
 }
 
-// wantOnly checks that nothing is left in a directory but what is named.
+// wantOnly checks that a directory contains only the named files.
 func wantOnly(t *testing.T, dir string, names ...string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -149,7 +149,7 @@ func wantExit(t *testing.T, err error, status int) *host.ExitError {
 }
 
 // running starts a command in the background and returns its output and where
-// its error will come. The command is waited for at the end of the test.
+// its error will come. The end of the test waits for the command.
 func running(ctx context.Context, t *testing.T, h host.Host, stdin io.Reader, argv ...string) (io.Reader, <-chan error) {
 	t.Helper()
 	r, w := io.Pipe()

@@ -97,7 +97,7 @@ func pushNames(t *testing.T, h host.Host) {
 	dir := t.TempDir()
 	for _, name := range []string{"a b", "it's", "new\nline", "back\\slash", "$HOME", "*", "-rf", "ünï✓", strings.Repeat("x", 255)} {
 		path := filepath.Join(dir, name)
-		for range 2 { // the second time its digest is asked for
+		for range 2 { // the second time only its digest is read
 			push(t, h, path, []byte(name), 0o644)
 			wantFile(t, path, []byte(name), 0o644)
 		}

@@ -69,7 +69,7 @@ func socketPath(t *testing.T) string {
 	return filepath.Join(dir, "s")
 }
 
-// ask sends text through a forward, closes that half and wants it in upper case.
+// ask sends text through a forward, closes that half and expects it in upper case.
 func ask(t *testing.T, h host.Host, network, addr, text string) {
 	conn, err := h.Forward(t.Context(), network, addr)
 	if err != nil {
@@ -136,7 +136,7 @@ func closeThenUse(t *testing.T, h host.Host) {
 	wantUnreachable(t, h)
 }
 
-// wantUnreachable checks that every method says that the link is lost.
+// wantUnreachable checks that every method reports the lost link.
 func wantUnreachable(t *testing.T, h host.Host) {
 	t.Helper()
 	ctx := t.Context()
@@ -172,13 +172,13 @@ func closeInMidRun(t *testing.T, h host.Host) {
 	wantGone(t, pids) // its input has ended
 }
 
-// LostLink checks that a host whose link was cut says so, in bounded time, to a
-// command that runs and to whoever uses it later. cut cuts the link.
+// LostLink checks that a host whose link was cut reports it, in bounded time, to a
+// command that runs and to anyone who uses it later. cut cuts the link.
 func LostLink(t *testing.T, h host.Host, cut func()) {
 	t.Helper()
 	r, result := running(context.Background(), t, h, nil, "sh", "-c", "echo $$; exec sleep 1000")
 	for _, pid := range readPIDs(t, r) {
-		// Nothing tells a command without input that its host is lost.
+		// A command without input does not notice that its host is lost.
 		t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
 	}
 	cut()

@@ -17,7 +17,7 @@ import (
 	"hookbed/driver/host"
 )
 
-// soon only ends a test that hangs: what should happen at once may take long on a
+// soon ends a test that hangs: what should happen at once may take long on a
 // busy machine. Commands that must be ended would run longer.
 const soon = 2 * time.Minute
 
@@ -192,7 +192,7 @@ func cancelGentle(t *testing.T, h host.Host) {
 }
 
 func deadlineEnds(t *testing.T, h host.Host) {
-	// A busy machine needs longer until the command is there to be ended.
+	// A busy machine needs longer to start the command.
 	for limit := 500 * time.Millisecond; ; limit *= 4 {
 		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		defer cancel()
@@ -288,7 +288,7 @@ func parsePIDs(t *testing.T, line string) []int {
 	return pids
 }
 
-// wantGone checks that processes end or are zombies, which whoever inherited them
+// wantGone checks that processes end or are zombies, which the process that inherited them
 // has yet to reap.
 func wantGone(t *testing.T, pids []int) {
 	t.Helper()

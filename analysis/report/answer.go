@@ -13,11 +13,12 @@ import (
 )
 
 // Answer is what the runs on one clock say of the study's questions in one
-// place: what each approach gives, what policies do to it, from how many on one
+// stratum: what each approach gives, what policies do to it, from how many on one
 // costs more than another, and what explains the difference.
 type Answer struct {
 	Clock string `json:"clock"`
-	Place string `json:"place"` // "localhost", and what else is kept apart
+	// Stratum names where the numbers are from: "localhost, kernel 6.12".
+	Stratum string `json:"place"`
 	// Demonstration: it shows that the rig works, and decides nothing.
 	Demonstration bool       `json:"demonstration,omitempty"`
 	Note          string     `json:"note,omitempty"` // what the numbers are worth, if that needs to be said
@@ -33,9 +34,9 @@ type Sentence struct {
 // Heading is "localhost, virtual clock".
 func (a Answer) Heading() string {
 	if a.Clock == "" {
-		return a.Place
+		return a.Stratum
 	}
-	out := a.Place + ", " + a.Clock + " clock"
+	out := a.Stratum + ", " + a.Clock + " clock"
 	if a.Demonstration {
 		out += demonstration
 	}
@@ -66,18 +67,18 @@ const (
 	named = 8
 )
 
-// answers are those of every place that has any sentence, and of the claims.
+// answers are those of every stratum that has any sentence, and of the claims.
 func (e estimator) answers(c content) []Answer {
 	out := []Answer{}
 	shows := strings.HasSuffix(c.part.Title, demonstration)
-	for _, place := range e.scenarios {
-		said := []Sentence{e.inShort(place), e.withoutPolicies(place), e.withPolicies(place), e.turnSentence(place)}
+	for _, in := range e.strata {
+		said := []Sentence{e.inShort(in), e.withoutPolicies(in), e.withPolicies(in), e.turnSentence(in)}
 		if !shows {
-			said = append(said, explained(place, c.Explanations)...)
+			said = append(said, explained(in, c.Explanations)...)
 		}
 		said = slices.DeleteFunc(said, func(s Sentence) bool { return s.Text == "" })
 		if len(said) > 0 {
-			out = append(out, Answer{Clock: e.clock(), Place: place, Demonstration: shows, Sentences: said})
+			out = append(out, Answer{Clock: e.clock(), Stratum: in.String(), Demonstration: shows, Sentences: said})
 		}
 	}
 	switch {
@@ -96,23 +97,23 @@ func (e estimator) answers(c content) []Answer {
 	return out
 }
 
-// measured is one measure of all arms of a place at a number of policies.
+// measured is one measure of all lines of a stratum at a number of policies.
 type measured struct {
 	measure
 	sc     scale
-	groups []*group // of arms that have a number
+	groups []*group // of lines that have a number
 }
 
-// measuredIn are the measures of a place; at the most policies, or at none.
-func (e estimator) measuredIn(place string, most bool) []measured {
+// measuredIn are the measures of a stratum; at the most policies, or at none.
+func (e estimator) measuredIn(in Stratum, most bool) []measured {
 	var out []measured
 	for _, m := range e.measures() {
 		r := measured{measure: m}
 		var values []float64
-		for _, arm := range e.arms {
-			g := e.groups[point{place, m.workload, arm, 0}]
+		for _, line := range e.lines {
+			g := e.groups[point{in, m.workload, line, 0}]
 			if most {
-				if g = e.largest(place, m.workload, arm); g != nil && g.policies == 0 {
+				if g = e.largest(in, m.workload, line); g != nil && g.policies == 0 {
 					g = nil
 				}
 			}
@@ -128,8 +129,8 @@ func (e estimator) measuredIn(place string, most bool) []measured {
 	return out
 }
 
-func (r measured) of(arm string) *group {
-	if i := slices.IndexFunc(r.groups, func(g *group) bool { return g.arm == arm }); i >= 0 {
+func (r measured) of(line Line) *group {
+	if i := slices.IndexFunc(r.groups, func(g *group) bool { return g.line == line }); i >= 0 {
 		return r.groups[i]
 	}
 	return nil
@@ -156,11 +157,11 @@ func (e estimator) decided(r *Interval) bool {
 // held is a ratio's word for a sentence: what it is, or that it cannot be said.
 func (e estimator) held(r *Interval) bool { return r != nil && r.Confidence >= e.confidence }
 
-// armItem is what a sentence says of an arm: its numbers, each with its ratio.
-func (e estimator) armItem(arm string, rs []measured, ratioOf func(Summary) *Interval) string {
+// item is what a sentence says of a line: its numbers, each with its ratio.
+func (e estimator) item(line Line, rs []measured, ratioOf func(Summary) *Interval) string {
 	var parts []string
 	for _, r := range rs {
-		g := r.of(arm)
+		g := r.of(line)
 		if g == nil {
 			parts = append(parts, none)
 			continue
@@ -172,7 +173,7 @@ func (e estimator) armItem(arm string, rs []measured, ratioOf func(Summary) *Int
 		}
 		parts = append(parts, part)
 	}
-	return arm + " " + strings.Join(parts, " and ")
+	return line.String() + " " + strings.Join(parts, " and ")
 }
 
 // effect sorts an arm by what its ratios say.
@@ -186,10 +187,10 @@ const (
 	undecided               // some ratio lacks the confidence asked for
 )
 
-func (e estimator) effectOf(arm string, rs []measured, ratioOf func(Summary) *Interval) (kind effect, size float64) {
+func (e estimator) effectOf(line Line, rs []measured, ratioOf func(Summary) *Interval) (kind effect, size float64) {
 	kind = plain
 	for _, r := range rs {
-		g := r.of(arm)
+		g := r.of(line)
 		if g == nil {
 			continue
 		}
@@ -215,49 +216,55 @@ func (e estimator) effectOf(arm string, rs []measured, ratioOf func(Summary) *In
 	return kind, size
 }
 
-// told says of the arms of a place what their ratios say; alike and
-// nothing are the words for arms whose difference is little or cannot be told.
-func (e estimator) told(rs []measured, arms []string, ratioOf func(Summary) *Interval, alike, nothing string) string {
-	of := map[effect][]string{}
-	size := map[string]float64{}
-	for _, arm := range arms {
-		kind, far := e.effectOf(arm, rs, ratioOf)
-		of[kind], size[arm] = append(of[kind], arm), far
+// told says of the lines of a stratum what their ratios say; alike and nothing
+// are the words for lines whose difference is little or cannot be told.
+func (e estimator) told(rs []measured, lines []Line, ratioOf func(Summary) *Interval, alike, nothing string) string {
+	of := map[effect][]Line{}
+	size := map[Line]float64{}
+	for _, line := range lines {
+		kind, far := e.effectOf(line, rs, ratioOf)
+		of[kind], size[line] = append(of[kind], line), far
 	}
-	slices.SortStableFunc(of[clear], func(a, b string) int { return cmp.Compare(size[b], size[a]) })
-	var items []string
-	for _, arm := range upTo(slices.Concat(of[plain], of[clear])) {
-		if _, known := size[arm]; known {
-			arm = e.armItem(arm, rs, ratioOf)
-		}
-		items = append(items, arm)
-	}
+	slices.SortStableFunc(of[clear], func(a, b Line) int { return cmp.Compare(size[b], size[a]) })
+	items := e.items(slices.Concat(of[plain], of[clear]), rs, ratioOf)
 	if len(of[slight]) > 0 {
-		items = append(items, alike+" "+list(upTo(of[slight])))
+		items = append(items, alike+" "+list(upTo(namesOf(of[slight]))))
 	}
 	if len(of[untold]) > 0 {
-		items = append(items, nothing+" "+list(upTo(of[untold])))
+		items = append(items, nothing+" "+list(upTo(namesOf(of[untold]))))
 	}
-	var open []string
-	for _, arm := range upTo(of[undecided]) {
-		if _, known := size[arm]; known {
-			arm = e.armItem(arm, rs, ratioOf)
-		}
-		open = append(open, arm)
-	}
+	open := e.items(of[undecided], rs, ratioOf)
 	if len(open) > 0 {
 		items = append(items, "undecided: "+strings.Join(open, ", ")+e.deciding(rs, of[undecided], ratioOf))
 	}
 	return strings.Join(items, "; ")
 }
 
+// items are what a sentence says of the first few lines, and how many more there are.
+func (e estimator) items(lines []Line, rs []measured, ratioOf func(Summary) *Interval) []string {
+	out := upTo(namesOf(lines))
+	for i, line := range lines[:min(len(lines), len(out))] {
+		if out[i] == line.String() {
+			out[i] = e.item(line, rs, ratioOf)
+		}
+	}
+	return out
+}
+
+func namesOf(lines []Line) (out []string) {
+	for _, l := range lines {
+		out = append(out, l.String())
+	}
+	return out
+}
+
 // deciding says how many trials, blocks or seeds would decide all that is
 // open, in brackets; "" if nothing can be said.
-func (e estimator) deciding(rs []measured, arms []string, ratioOf func(Summary) *Interval) string {
+func (e estimator) deciding(rs []measured, lines []Line, ratioOf func(Summary) *Interval) string {
 	var most *stat.Need
 	for _, r := range rs {
-		for _, arm := range arms {
-			g := r.of(arm)
+		for _, line := range lines {
+			g := r.of(line)
 			if g == nil {
 				continue
 			}
@@ -280,33 +287,33 @@ func upTo(names []string) []string {
 	return append(slices.Clone(names[:named-1]), fmt.Sprintf("%d more", len(names)-named+1))
 }
 
-// armsOf are the arms that any of the measures has, in report order.
-func (e estimator) armsOf(rs []measured) []string {
-	return slices.DeleteFunc(slices.Clone(e.arms), func(arm string) bool {
-		return !slices.ContainsFunc(rs, func(r measured) bool { return r.of(arm) != nil })
+// linesWith are the lines that any of the measures has, in report order.
+func (e estimator) linesWith(rs []measured) []Line {
+	return slices.DeleteFunc(slices.Clone(e.lines), func(line Line) bool {
+		return !slices.ContainsFunc(rs, func(r measured) bool { return r.of(line) != nil })
 	})
 }
 
 // withoutPolicies says what each approach gives before any policy.
-func (e estimator) withoutPolicies(place string) Sentence {
-	rs := e.measuredIn(place, false)
+func (e estimator) withoutPolicies(in Stratum) Sentence {
+	rs := e.measuredIn(in, false)
 	if len(rs) == 0 {
 		return Sentence{}
 	}
-	arms := e.armsOf(rs)
+	lines := e.linesWith(rs)
 	against := func(s Summary) *Interval { return s.VsReference }
-	text := e.told(rs, arms, against, "within 2 % of "+e.ref+":", "not distinguishable from "+e.ref+":")
+	text := e.told(rs, lines, against, "within 2 % of "+e.ref+":", "not distinguishable from "+e.ref+":")
 	return Sentence{"Without policies, " + units(rs), text + "."}
 }
 
 // withPolicies says what the most policies do to each approach.
-func (e estimator) withPolicies(place string) Sentence {
-	rs := e.measuredIn(place, true)
+func (e estimator) withPolicies(in Stratum) Sentence {
+	rs := e.measuredIn(in, true)
 	if len(rs) == 0 {
 		return Sentence{}
 	}
-	arms := e.armsOf(rs)
-	text := e.told(rs, arms, func(s Summary) *Interval { return s.VsZero }, "changed by less than 2 %:", "no change can be told:")
+	lines := e.linesWith(rs)
+	text := e.told(rs, lines, func(s Summary) *Interval { return s.VsZero }, "changed by less than 2 %:", "no change can be told:")
 	return Sentence{fmt.Sprintf("With %d policies, and how many times as much as with none, %s", e.mostPolicies(rs), units(rs)), text + "."}
 }
 
@@ -322,9 +329,9 @@ func (e estimator) mostPolicies(rs []measured) int {
 
 // inShort names the best and the worst approach with the most policies, where
 // the two can be told apart.
-func (e estimator) inShort(place string) Sentence {
+func (e estimator) inShort(in Stratum) Sentence {
 	var parts []string
-	rs := e.measuredIn(place, true)
+	rs := e.measuredIn(in, true)
 	for _, r := range rs {
 		if len(r.groups) < 2 {
 			continue
@@ -339,7 +346,7 @@ func (e estimator) inShort(place string) Sentence {
 		})
 		best, worst := ordered[0], ordered[len(ordered)-1]
 		if x := e.ratio(worst, best, r.metric); best.policies == worst.policies && e.decided(x) {
-			parts = append(parts, fmt.Sprintf("%s is best with %s (%s) and worst with %s (%s, ×%s)", r.name, best.arm, e.amount(r, best), worst.arm, e.amount(r, worst), ratio(x.Estimate)))
+			parts = append(parts, fmt.Sprintf("%s is best with %s (%s) and worst with %s (%s, ×%s)", r.name, best.line, e.amount(r, best), worst.line, e.amount(r, worst), ratio(x.Estimate)))
 		}
 	}
 	if len(parts) == 0 {
@@ -353,11 +360,11 @@ func (e estimator) amount(r measured, g *group) string {
 }
 
 // turnSentence says from how many policies on a list costs more than a hash.
-func (e estimator) turnSentence(place string) Sentence {
+func (e estimator) turnSentence(in Stratum) Sentence {
 	var parts []string
 	for _, m := range e.measures() {
 		if cost, ok := e.costOf(m); ok {
-			if of := e.turns(place, cost); len(of) > 0 {
+			if of := e.turns(in, cost); len(of) > 0 {
 				parts = append(parts, m.workload+": "+strings.Join(upTo(of), "; "))
 			}
 		}
@@ -370,12 +377,13 @@ func (e estimator) turnSentence(place string) Sentence {
 
 // turns are the turn points of a workload. Lists that cost more than a hash
 // whatever N is are told together, and so are those that never do.
-func (e estimator) turns(place string, m costMeasure) []string {
-	var out, hashes []string
-	always, never := map[string][]string{}, map[string][]string{}
-	for _, pair := range e.turnPairs(place, m.workload) {
+func (e estimator) turns(in Stratum, m costMeasure) []string {
+	var out []string
+	var hashes []Line
+	always, never := map[Line][]string{}, map[Line][]string{}
+	for _, pair := range e.turnPairs(in, m.workload) {
 		list, hash := pair[0], pair[1]
-		turn, most, ok := e.turnOf(place, m, list, hash)
+		turn, most, ok := e.turnOf(in, m, list, hash)
 		if !ok {
 			continue
 		}
@@ -384,9 +392,9 @@ func (e estimator) turns(place string, m costMeasure) []string {
 		}
 		switch {
 		case turn.None && turn.N.Low >= most:
-			never[hash] = append(never[hash], list)
+			never[hash] = append(never[hash], list.String())
 		case turn.N.High <= 0:
-			always[hash] = append(always[hash], list)
+			always[hash] = append(always[hash], list.String())
 		case turn.N.High < most:
 			out = append(out, fmt.Sprintf("%s costs more than %s from N = %.0f on (%.0f to %.0f)", list, hash, math.Ceil(turn.N.Estimate), math.Floor(turn.N.Low), math.Ceil(turn.N.High)))
 		}
@@ -412,11 +420,11 @@ func (e estimator) costOf(m measure) (costMeasure, bool) {
 	return all[i], true
 }
 
-// turnPairs are a list and a hash each: in the same place of the same path by
+// turnPairs are a list and a hash each: at the same point of the same path by
 // the same mechanism where there is one, and the study's other end.
-func (e estimator) turnPairs(place, workload string) [][2]string {
-	var out [][2]string
-	for _, c := range e.contexts(place, workload) {
+func (e estimator) turnPairs(in Stratum, workload string) [][2]Line {
+	var out [][2]Line
+	for _, c := range e.contexts(in, workload) {
 		for _, list := range c.subjects {
 			if list.is.Structure != catalog.List {
 				continue
@@ -425,7 +433,7 @@ func (e estimator) turnPairs(place, workload string) [][2]string {
 			for _, hash := range c.subjects {
 				near := hash.fabric == list.fabric && hash.is.Mechanism == list.is.Mechanism && hash.regime == list.regime
 				if hash.is.Structure == catalog.Hash && len(hash.own) == 0 && (near || hash == end) {
-					out = append(out, [2]string{list.arm, hash.arm})
+					out = append(out, [2]Line{{list.arm, 1}, {hash.arm, 1}})
 				}
 			}
 		}
@@ -435,8 +443,8 @@ func (e estimator) turnPairs(place, workload string) [][2]string {
 
 // turnOf is where a list begins to cost more than a hash, and the most policies
 // that it was measured with; ok is false where that is not known well enough.
-func (e estimator) turnOf(place string, m costMeasure, list, hash string) (turn stat.TurnPoint, most float64, ok bool) {
-	a, b := e.points(place, list, m), e.points(place, hash, m)
+func (e estimator) turnOf(in Stratum, m costMeasure, list, hash Line) (turn stat.TurnPoint, most float64, ok bool) {
+	a, b := e.points(in, list, m), e.points(in, hash, m)
 	if len(levelsIn(a)) < 2 || len(b.N) == 0 {
 		return turn, 0, false
 	}
@@ -445,10 +453,10 @@ func (e estimator) turnOf(place string, m costMeasure, list, hash string) (turn 
 	return turn, most, err == nil && turn.N.Confidence >= e.confidence
 }
 
-// explained repeats what the explanations of a place found.
-func explained(place string, all []Explanation) (out []Sentence) {
+// explained repeats what the explanations of a stratum found.
+func explained(in Stratum, all []Explanation) (out []Sentence) {
 	for _, x := range all {
-		if x.Scenario != place || len(x.Orders) == 0 || x.Orders[0].Total == nil {
+		if x.stratum != in || len(x.Orders) == 0 || x.Orders[0].Total == nil {
 			continue
 		}
 		of := x.Workload

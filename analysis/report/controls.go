@@ -30,7 +30,7 @@ func (e estimator) sameArms() table {
 	t := table{ID: "aa", Title: "A/A: the same datapath under two names",
 		Columns: []column{text("scenario"), text("workload"), number("N"), text("arms"), text("metric"), text("ratio"), text("excludes 1")}}
 	excluding, total := 0, 0
-	for _, s := range e.scenarios {
+	for _, s := range e.strata {
 		for _, m := range e.measures() {
 			groups := e.sorted(s, m.workload)
 			for i, a := range groups {
@@ -52,7 +52,7 @@ func (e estimator) sameArms() table {
 							word = "yes"
 						}
 					}
-					t.Rows = append(t.Rows, tableRow{Cells: []string{s, m.workload, strconv.Itoa(a.policies), a.arm + " over " + b.arm, m.metric, ratioWithInterval(r, e.confidence), word}})
+					t.Rows = append(t.Rows, tableRow{Cells: []string{s.String(), m.workload, strconv.Itoa(a.policies), a.line.String() + " over " + b.line.String(), m.metric, ratioWithInterval(r, e.confidence), word}})
 				}
 			}
 		}
@@ -70,7 +70,7 @@ func twins(a, b *group) bool {
 	x, y := maps.Clone(a.Factors), maps.Clone(b.Factors)
 	delete(x, runs.FactorArm)
 	delete(y, runs.FactorArm)
-	return a.arm != b.arm && maps.Equal(x, y)
+	return a.line != b.line && maps.Equal(x, y)
 }
 
 // Metrics of the positive control. An arm that reports what it is known to add is one.
@@ -86,7 +86,7 @@ func (e estimator) knownCost() table {
 	t := table{ID: "positive-control", Title: "Positive control: instructions that the program adds to each packet",
 		Note:    "Measured: instructions per unit of work beyond those of the base, over packets per unit of work. Packets are those the hook saw while the workload ran.",
 		Columns: []column{text("scenario"), text("workload"), number("N"), text("arm"), text("base"), number("known"), number("measured"), text("interval"), number("measured over known")}}
-	for _, s := range e.scenarios {
+	for _, s := range e.strata {
 		for _, w := range e.workloads {
 			var controls []*group
 			for _, g := range e.sorted(s, w) {
@@ -132,7 +132,7 @@ func (e estimator) knownRow(g, base *group) (tableRow, bool) {
 	}
 	known := stat.Median(g.Samples(controlKnown)) - stat.Median(base.Samples(controlKnown))
 	measured, sc := stat.MedianInterval(added, e.confidence), scaleFor("1", append(slices.Clone(added), known))
-	return tableRow{Cells: []string{g.scenario, g.workload, strconv.Itoa(g.policies), g.arm, base.arm, sc.format(known), sc.format(measured.Estimate),
+	return tableRow{Cells: []string{g.stratum.String(), g.workload, strconv.Itoa(g.policies), g.line.String(), base.line.String(), sc.format(known), sc.format(measured.Estimate),
 		e.interval(measured, sc), "×" + ratio(measured.Estimate/known)}}, true
 }
 

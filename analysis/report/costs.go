@@ -20,7 +20,10 @@ type Cost struct {
 	Unit     string       `json:"unit"`
 	Arm      string       `json:"arm"`
 	Fit      stat.CostFit `json:"fit"`
-	points   stat.Points
+
+	stratum Stratum
+	line    Line
+	points  stat.Points
 }
 
 // costMeasure is a metric as a cost per unit of work.
@@ -67,10 +70,10 @@ func timeOf(m catalog.Metric, work catalog.Work) func(float64) float64 {
 // costs fits what policies cost each arm that was measured at three or more N.
 func (e estimator) costs() []Cost {
 	var out []Cost
-	for _, s := range e.scenarios {
+	for _, s := range e.strata {
 		for _, m := range e.costMeasures() {
-			for _, arm := range e.arms {
-				p := e.points(s, arm, m)
+			for _, line := range e.lines {
+				p := e.points(s, line, m)
 				if len(levelsIn(p)) < 3 {
 					continue
 				}
@@ -78,7 +81,7 @@ func (e estimator) costs() []Cost {
 				if err != nil {
 					continue // too few points, or blocks that do not match: nothing to say
 				}
-				out = append(out, Cost{s, m.workload, m.of, m.unit, arm, fit, p})
+				out = append(out, Cost{s.String(), m.workload, m.of, m.unit, line.String(), fit, s, line, p})
 			}
 		}
 	}
@@ -89,12 +92,12 @@ func (e estimator) costOptions() stat.CostOptions {
 	return stat.CostOptions{Confidence: e.confidence, Relative: true, Bootstrap: e.boot}
 }
 
-// points are an arm's costs: with two blocks or more one a block and N, of the
+// points are a line's costs: with two blocks or more one a block and N, of the
 // blocks that have every N; else all trials.
-func (e estimator) points(scenario, arm string, m costMeasure) stat.Points {
+func (e estimator) points(in Stratum, line Line, m costMeasure) stat.Points {
 	var cells []*group
-	for _, g := range e.sorted(scenario, m.workload) {
-		if g.arm == arm && len(g.Samples(m.metric)) > 0 {
+	for _, g := range e.sorted(in, m.workload) {
+		if g.line == line && len(g.Samples(m.metric)) > 0 {
 			cells = append(cells, g)
 		}
 	}
@@ -140,10 +143,10 @@ func (e estimator) costSection(costs []Cost) section {
 	sec := section{ID: "costs", Title: "What each policy costs",
 		Note: "Least squares per arm. The path is the linear model's intercept, the cost of N = 0; the slope what each policy adds. The model is the one of the least AICc among flat, linear, hinge and quadratic, with its Akaike weight. Flat: whether the linear model at the most policies is within 5 % of that at the fewest (two one-sided tests). " +
 			stat.RoughNote}
-	for _, s := range e.scenarios {
+	for _, s := range e.strata {
 		for _, m := range e.costMeasures() {
 			of := slices.DeleteFunc(slices.Clone(costs), func(c Cost) bool {
-				return c.Scenario != s || c.Workload != m.workload || c.Of != m.of
+				return c.stratum != s || c.Workload != m.workload || c.Of != m.of
 			})
 			if len(of) > 0 {
 				sec.Tables = append(sec.Tables, e.costTable(of))
@@ -213,23 +216,23 @@ func (e estimator) turnTable(costs []Cost) table {
 	count := scale{divisor: 1}
 	for _, a := range costs {
 		most := slices.Max(a.points.N)
-		m := e.measureOf(a)
-		for _, arm := range e.arms {
-			b := e.points(a.Scenario, arm, m)
-			if arm == a.Arm || len(b.N) == 0 {
+		m := e.costMeasureOf(a)
+		for _, line := range e.lines {
+			b := e.points(a.stratum, line, m)
+			if line == a.line || len(b.N) == 0 {
 				continue
 			}
 			turn, err := stat.Crossover(a.points, b, most, e.costOptions())
 			if err != nil || turn.None || turn.N.Low <= 0 && turn.N.High >= most {
 				continue
 			}
-			t.Rows = append(t.Rows, tableRow{Cells: []string{a.Scenario, a.Workload, a.Of, a.Arm, arm, count.format(math.Ceil(turn.N.Estimate)), e.interval(turn.N, count)}})
+			t.Rows = append(t.Rows, tableRow{Cells: []string{a.Scenario, a.Workload, a.Of, a.Arm, line.String(), count.format(math.Ceil(turn.N.Estimate)), e.interval(turn.N, count)}})
 		}
 	}
 	return t
 }
 
-func (d *dataset) measureOf(c Cost) costMeasure {
+func (d *dataset) costMeasureOf(c Cost) costMeasure {
 	all := d.costMeasures()
 	return all[slices.IndexFunc(all, func(m costMeasure) bool { return m.workload == c.Workload && m.of == c.Of })]
 }

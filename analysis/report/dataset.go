@@ -11,21 +11,31 @@ import (
 	"hookbed/analysis/runs"
 )
 
-// point is what a row of a table stands for. Where experiments have several
-// numbers of clients, an arm with each of them is a line of its own: arm is its
-// label then.
+// point identifies a row of a table.
 type point struct {
-	scenario, workload, arm string
-	policies                int
+	stratum  Stratum
+	workload string
+	line     Line
+	policies int
 }
 
-// labelOf is how an arm is called with a number of clients.
-func labelOf(arm string, clients int) string {
-	if clients <= 1 {
-		return arm
-	}
-	return fmt.Sprintf("%s, %d clients", arm, clients)
+// Line is an arm with a number of clients. Where an experiment has several
+// numbers of clients, each arm has a line for each of them in tables and figures.
+type Line struct {
+	Arm     string
+	Clients int // at least 1
 }
+
+// String names the line for people: "docker, 4 clients"; of one client, "docker".
+func (l Line) String() string {
+	if l.Clients <= 1 {
+		return l.Arm
+	}
+	return fmt.Sprintf("%s, %d clients", l.Arm, l.Clients)
+}
+
+// lineOf is the line that a cell belongs to.
+func lineOf(c *runs.Cell) Line { return Line{c.Get(runs.FactorArm), c.Clients} }
 
 // group is everything known of one point: its cells, merged.
 type group struct {
@@ -38,11 +48,11 @@ type group struct {
 type dataset struct {
 	*runs.Set
 	groups    map[point]*group
-	scenarios []string // in the order of the study, then of the plan
+	strata    []Stratum // in the order of the study, then of the plan
 	workloads []string
-	arms      []string // in the order of the plan
+	lines     []Line // in the order of the plan
 	ofClock   string
-	compared  map[string][]string // levels of the factors of a place that are compared
+	compared  map[string][]string // levels of the factors of a stratum that are compared
 	contrast  claims.Contrast     // the study's
 }
 
@@ -58,7 +68,7 @@ func arrange(all []runs.Run) (*dataset, error) {
 	d := &dataset{Set: set, contrast: contrast, groups: map[point]*group{}, ofClock: clockOf(all), compared: compared(all)}
 	of := map[point][]*runs.Cell{}
 	for _, c := range set.Cells {
-		p := point{d.scenarioOf(c), c.Get(runs.FactorWorkload), labelOf(c.Get(runs.FactorArm), c.Clients), c.Policies}
+		p := point{d.stratumOf(c), c.Get(runs.FactorWorkload), lineOf(c), c.Policies}
 		of[p] = append(of[p], c)
 	}
 	for p, cells := range of {
@@ -81,34 +91,34 @@ func (d *dataset) order() {
 			arms = append(arms, a.Name)
 		}
 	}
-	d.scenarios = d.levels(d.places(slices.Concat([]string{"localhost", "multi-host"}, scenarios)), func(p point) string { return p.scenario })
+	d.strata = levels(d, d.strataOf(slices.Concat([]string{"localhost", "multi-host"}, scenarios)), func(p point) Stratum { return p.stratum })
 	var known []string
 	for _, w := range d.Words.Workloads {
 		known = append(known, w.Name)
 	}
-	d.workloads = d.levels(slices.Concat(known, workloads), func(p point) string { return p.workload })
-	d.arms = d.levels(d.labels(arms), func(p point) string { return p.arm })
+	d.workloads = levels(d, slices.Concat(known, workloads), func(p point) string { return p.workload })
+	d.lines = levels(d, d.linesOf(arms), func(p point) Line { return p.line })
 }
 
-// places are scenarios with what else numbers are kept apart by, in the order of the plan.
-func (d *dataset) places(scenarios []string) []string {
-	var out []string
-	for _, s := range scenarios {
+// strataOf are the strata of scenarios, in the order of the plan.
+func (d *dataset) strataOf(scenarios []string) []Stratum {
+	var out []Stratum
+	for _, name := range scenarios {
 		for _, c := range d.Cells {
-			if p := d.scenarioOf(c); c.Get(runs.FactorScenario) == s && !slices.Contains(out, p) {
-				out = append(out, p)
+			if s := d.stratumOf(c); s.Scenario == name && !slices.Contains(out, s) {
+				out = append(out, s)
 			}
 		}
 	}
 	return out
 }
 
-// labels are arms with every number of clients that cells have.
-func (d *dataset) labels(arms []string) []string {
-	var out []string
+// linesOf are arms with every number of clients that cells have.
+func (d *dataset) linesOf(arms []string) []Line {
+	var out []Line
 	for _, arm := range arms {
 		for _, clients := range d.clients() {
-			out = append(out, labelOf(arm, clients))
+			out = append(out, Line{arm, clients})
 		}
 	}
 	return out
@@ -123,29 +133,31 @@ func (d *dataset) clients() []int {
 	return slices.Sorted(maps.Keys(seen))
 }
 
-// levels lists the levels that occur: preferred ones first, others sorted.
-func (d *dataset) levels(preferred []string, of func(point) string) []string {
-	seen := map[string]bool{}
+// levels lists the levels that occur: preferred ones first, others sorted by
+// their names.
+func levels[K comparable](d *dataset, preferred []K, of func(point) K) []K {
+	seen := map[K]bool{}
 	for p := range d.groups {
 		seen[of(p)] = true
 	}
-	var out []string
-	for _, name := range append(preferred, slices.Sorted(maps.Keys(seen))...) {
-		if seen[name] {
-			out = append(out, name)
-			delete(seen, name)
+	byName := func(a, b K) int { return cmp.Compare(fmt.Sprint(a), fmt.Sprint(b)) }
+	var out []K
+	for _, level := range append(preferred, slices.SortedFunc(maps.Keys(seen), byName)...) {
+		if seen[level] {
+			out = append(out, level)
+			delete(seen, level)
 		}
 	}
 	return out
 }
 
-// sorted lists the groups of a scenario and workload, by arm then policies.
-func (d *dataset) sorted(scenario, workload string) []*group {
+// sorted lists the groups of a stratum and workload, by line then policies.
+func (d *dataset) sorted(s Stratum, workload string) []*group {
 	var out []*group
-	for _, arm := range d.arms {
+	for _, line := range d.lines {
 		var of []*group
 		for p, g := range d.groups {
-			if p.scenario == scenario && p.workload == workload && p.arm == arm {
+			if p.stratum == s && p.workload == workload && p.line == line {
 				of = append(of, g)
 			}
 		}
@@ -158,7 +170,7 @@ func (d *dataset) sorted(scenario, workload string) []*group {
 // all lists every group in report order.
 func (d *dataset) all() []*group {
 	var out []*group
-	for _, s := range d.scenarios {
+	for _, s := range d.strata {
 		for _, w := range d.workloads {
 			out = append(out, d.sorted(s, w)...)
 		}
@@ -184,13 +196,13 @@ func metrics(groups []*group) []string {
 	return runs.Metrics(cells...)
 }
 
-// noPolicies says whether an arm exists only with N = 0 although the data has
+// noPolicies reports whether a line exists only with N = 0 although the data has
 // other N: it enforces nothing and serves as a reference.
-func (d *dataset) noPolicies(arm string) bool {
+func (d *dataset) noPolicies(line Line) bool {
 	others := false
 	for p := range d.groups {
 		if p.policies > 0 {
-			if p.arm == arm {
+			if p.line == line {
 				return false
 			}
 			others = true
@@ -203,17 +215,17 @@ func (d *dataset) noPolicies(arm string) bool {
 // first that is the base fabric and nothing more, else the first without policies,
 // else "".
 func (d *dataset) reference(named string) string {
-	if slices.Contains(d.arms, named) {
+	if slices.ContainsFunc(d.lines, func(l Line) bool { return l.Arm == named }) {
 		return named
 	}
-	for _, arm := range d.arms {
-		if slices.ContainsFunc(d.Cells, func(c *runs.Cell) bool { return c.Get(runs.FactorArm) == arm && d.plain(c) }) {
-			return arm
+	for _, line := range d.lines {
+		if slices.ContainsFunc(d.Cells, func(c *runs.Cell) bool { return c.Get(runs.FactorArm) == line.Arm && d.plain(c) }) {
+			return line.Arm
 		}
 	}
-	for _, arm := range d.arms {
-		if d.noPolicies(arm) {
-			return arm
+	for _, line := range d.lines {
+		if d.noPolicies(line) {
+			return line.Arm
 		}
 	}
 	return ""
@@ -229,12 +241,10 @@ func (d *dataset) plain(c *runs.Cell) bool {
 	return on.Base && known && !is.Policies && is.Mechanism == "" && !is.Control && !slices.ContainsFunc(d.Words.Options, asked)
 }
 
-// against is the reference for a group: the arm called so, with as many clients.
-func (d *dataset) against(g *group, reference string) string {
-	if reference == "" {
-		return ""
-	}
-	return labelOf(reference, g.Clients)
+// against is the line that a group is compared with: the reference arm with as
+// many clients. ok is false where there is no reference.
+func (d *dataset) against(g *group, reference string) (line Line, ok bool) {
+	return Line{reference, g.line.Clients}, reference != ""
 }
 
 // clock is "wall" or "virtual"; "" if the runs do not say.

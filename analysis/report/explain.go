@@ -18,7 +18,7 @@ const (
 	kindState     = "state"     // the same list, other packets that walk it
 )
 
-// Explanation says what a scenario's workload shows of path, structure,
+// Explanation says what a stratum's workload shows of path, structure,
 // mechanism and state. Ratios say how many times as fast the second arm is.
 type Explanation struct {
 	Scenario  string          `json:"scenario"`
@@ -30,9 +30,11 @@ type Explanation struct {
 	Orders    []Decomposition `json:"decompositions"`
 	Contrasts []Contrast      `json:"contrasts"`
 	Slopes    []Slope         `json:"slopes"`
+
+	stratum Stratum
 }
 
-// subject is an arm of one context: a place in the cross.
+// subject is an arm of one context.
 type subject struct {
 	arm, fabric, filter string
 	is                  catalog.Filter
@@ -49,11 +51,11 @@ type context struct {
 	subjects []*subject
 }
 
-// explanations explain every workload of every scenario whose arms say what
+// explanations explain every workload of every stratum whose arms say what
 // they are.
 func (e estimator) explanations() []Explanation {
 	var out []Explanation
-	for _, s := range e.scenarios {
+	for _, s := range e.strata {
 		for _, m := range e.measures() {
 			out = append(out, e.explainWorkload(s, m)...)
 		}
@@ -61,11 +63,11 @@ func (e estimator) explanations() []Explanation {
 	return out
 }
 
-func (e estimator) explainWorkload(scenario string, m measure) []Explanation {
+func (e estimator) explainWorkload(in Stratum, m measure) []Explanation {
 	var out []Explanation
 	var shown []*context
-	for _, c := range e.contexts(scenario, m.workload) {
-		x := Explanation{Scenario: scenario, Workload: m.workload, Metric: m.metric}
+	for _, c := range e.contexts(in, m.workload) {
+		x := Explanation{stratum: in, Scenario: in.String(), Workload: m.workload, Metric: m.metric}
 		x.Contrasts, x.Slopes = orEmpty(e.contrasts(c, m.metric)), orEmpty(e.slopes(c, m.workload))
 		e.decompose(c, &x)
 		if len(x.Contrasts) > 0 || len(x.Orders) > 0 {
@@ -80,11 +82,11 @@ func (e estimator) explainWorkload(scenario string, m measure) []Explanation {
 
 // contexts sorts the cells of a workload into arms that may be compared. Options
 // are the arms'; what else rows say is the rig's, and must be equal.
-func (e estimator) contexts(scenario, workload string) []*context {
+func (e estimator) contexts(in Stratum, workload string) []*context {
 	var cells []*runs.Cell
 	s := sorter{words: e.Words}
 	for _, c := range e.Cells {
-		if e.scenarioOf(c) != scenario || c.Get(runs.FactorWorkload) != workload || c.Get(catalog.FactorFabric) == "" || c.Get(catalog.FactorFilter) == "" {
+		if e.stratumOf(c) != in || c.Get(runs.FactorWorkload) != workload || c.Get(catalog.FactorFabric) == "" || c.Get(catalog.FactorFilter) == "" {
 			continue
 		}
 		cells = append(cells, c)

@@ -9,8 +9,6 @@ import (
 	"strconv"
 
 	"gonum.org/v1/plot/vg"
-
-	"hookbed/analysis/runs"
 )
 
 // figure is one picture: a measure of a scenario against the number of
@@ -21,7 +19,6 @@ type figure struct {
 	Subtitle string // what was run, and which way is better
 	Basis    string // what the points rest on
 	Caption  string
-	Scenario string
 	measure  measure
 	scale    scale
 	series   []series
@@ -63,13 +60,13 @@ type series struct {
 func (e estimator) figures() []figure {
 	var out []figure
 	ms := e.measures()
-	add := func(s string, m measure) {
+	add := func(s Stratum, m measure) {
 		if f, ok := e.figure(s, m); ok {
 			out = append(out, f)
 		}
 	}
 	for _, study := range []bool{true, false} {
-		for _, s := range e.scenarios {
+		for _, s := range e.strata {
 			for _, m := range ms {
 				if w, _ := e.Words.Workload(m.workload); (len(w.Study) > 0) == study {
 					add(s, m)
@@ -80,7 +77,7 @@ func (e estimator) figures() []figure {
 	if len(e.clients()) < 2 {
 		return out
 	}
-	for _, s := range e.scenarios {
+	for _, s := range e.strata {
 		for _, m := range ms {
 			if f, ok := e.clientsFigure(s, m); ok {
 				out = append(out, f)
@@ -90,20 +87,20 @@ func (e estimator) figures() []figure {
 	return out
 }
 
-func (e estimator) figure(scenario string, m measure) (figure, bool) {
-	all := e.ofClients(e.summaries(scenario, m.workload, m.metric))
+func (e estimator) figure(in Stratum, m measure) (figure, bool) {
+	all := e.ofClients(e.summaries(in, m.workload, m.metric))
 	if len(all) == 0 {
 		return figure{}, false
 	}
 	w, _ := e.Words.Workload(m.workload)
 	name := cmp.Or(w.Figure, slug(m.workload))
-	f := figure{Name: name + "-" + slug(scenario), Scenario: scenario, measure: m, scale: e.scale(e.Units[m.metric], mediansOf(all))}
-	f.Title = fmt.Sprintf("%s, %s", sentenceCase(m.name), scenario)
+	f := figure{Name: name + "-" + slug(in.String()), measure: m, scale: e.scale(e.Units[m.metric], mediansOf(all))}
+	f.Title = fmt.Sprintf("%s, %s", sentenceCase(m.name), in)
 	f.Subtitle, f.Basis = subtitle(m), e.basis(all)
-	f.Caption = caption(m, scenario, w.Study[scenario])
+	f.Caption = caption(m, in, w.Study[in.String()])
 	lines, refs := 0, 0
-	for _, arm := range e.arms {
-		s := series{arm: arm, reference: e.noPolicies(arm)}
+	for _, line := range e.lines {
+		s := series{arm: line.String(), reference: e.noPolicies(line)}
 		count := &lines
 		if s.reference {
 			count = &refs
@@ -111,7 +108,7 @@ func (e estimator) figure(scenario string, m measure) (figure, bool) {
 		s.index = *count
 		*count++
 		for _, p := range all {
-			if p.Arm == arm {
+			if p.point.line == line {
 				s.points = append(s.points, p)
 			}
 		}
@@ -141,23 +138,23 @@ func (e estimator) ofClients(all []Summary) (out []Summary) {
 
 // clientsFigure draws a measure against the number of clients: each arm at its
 // largest number of policies.
-func (e estimator) clientsFigure(scenario string, m measure) (figure, bool) {
-	f, ok := e.figure(scenario, m)
+func (e estimator) clientsFigure(in Stratum, m measure) (figure, bool) {
+	f, ok := e.figure(in, m)
 	if !ok {
 		return f, false
 	}
 	f.Name, f.clients, f.series, f.lines, f.refs, f.highest = f.Name+"-clients", true, nil, 0, 0, 0
-	f.Title = fmt.Sprintf("%s by number of clients, %s", sentenceCase(m.name), scenario)
-	f.Caption = fmt.Sprintf("%s of all clients together against their number, %s, each arm with the most policies it was run with.", sentenceCase(m.name), scenario)
+	f.Title = fmt.Sprintf("%s by number of clients, %s", sentenceCase(m.name), in)
+	f.Caption = fmt.Sprintf("%s of all clients together against their number, %s, each arm with the most policies it was run with.", sentenceCase(m.name), in)
 	var shown []Summary
-	for _, arm := range e.arms {
-		first := e.largest(scenario, m.workload, arm)
+	for _, line := range e.lines {
+		first := e.largest(in, m.workload, line)
 		if first == nil || first.Clients != e.clients()[0] {
 			continue // an arm again, with more clients
 		}
-		s := series{arm: first.Get(runs.FactorArm), index: f.lines}
+		s := series{arm: line.Arm, index: f.lines}
 		for _, clients := range e.clients() {
-			if g := e.largest(scenario, m.workload, labelOf(s.arm, clients)); g != nil {
+			if g := e.largest(in, m.workload, Line{line.Arm, clients}); g != nil {
 				s.points = append(s.points, e.summary(g, m.metric))
 			}
 		}
@@ -191,7 +188,7 @@ func subtitle(m measure) string {
 }
 
 func (e estimator) basis(all []Summary) string {
-	s := e.center() + " of " + trialsText(all)
+	s := e.estimatorTitle() + " of " + trialsText(all)
 	if e.clock() == "virtual" {
 		s += " over seeds · virtual clock"
 	}
@@ -230,8 +227,8 @@ func trialsText(all []Summary) string {
 }
 
 // caption says which figure of the 2017 study this one re-draws, by its number.
-func caption(m measure, scenario, number string) string {
-	s := sentenceCase(m.name) + " against the number of policies, " + scenario + "."
+func caption(m measure, in Stratum, number string) string {
+	s := sentenceCase(m.name) + " against the number of policies, " + in.String() + "."
 	if number != "" {
 		s += " The study's figure " + number + ", measured anew."
 	}

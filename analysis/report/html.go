@@ -25,7 +25,7 @@ type page struct {
 	content
 	Part     part
 	Prefix   string // of links
-	Glance   []glanceScenario
+	Overview []overviewPart
 	Figures  []pageFigure
 	Sections []section
 	Explain  []section // first, with its pictures
@@ -64,7 +64,7 @@ func htmlPage(b book) ([]byte, error) {
 }
 
 func pageOf(c content) page {
-	p := page{content: c, Glance: c.glance, Sections: c.sections, Explain: c.explain, Reading: c.reading(), Part: c.part}
+	p := page{content: c, Overview: c.overview, Sections: c.sections, Explain: c.explain, Reading: c.reading(), Part: c.part}
 	if c.part.Name != "" {
 		p.Prefix = c.part.Name + "-"
 	}

@@ -49,7 +49,7 @@ func markdownPart(b *bytes.Buffer, c content) {
 	for _, f := range c.bars {
 		fmt.Fprintf(b, "![%s](figures/%s.svg)\n\n*%s Data: [CSV](figures/%s.csv).*\n\n", mdEscape(f.describe()), f.Name, mdEscape(f.Caption), f.Name)
 	}
-	markdownGlance(b, c)
+	markdownOverview(b, c)
 	if len(c.Warnings) > 0 {
 		b.WriteString("## Warnings\n\n")
 		for _, w := range c.Warnings {
@@ -71,23 +71,23 @@ func markdownPart(b *bytes.Buffer, c content) {
 	}
 }
 
-func markdownGlance(b *bytes.Buffer, c content) {
+func markdownOverview(b *bytes.Buffer, c content) {
 	b.WriteString("## At a glance\n\n")
-	if len(c.glance) == 0 {
+	if len(c.overview) == 0 {
 		b.WriteString("Nothing can be compared: no arm has both N = 0 and more policies, and there is no reference arm.\n\n")
 	}
-	for _, g := range c.glance {
+	for _, g := range c.overview {
 		fmt.Fprintf(b, "### %s\n\n", mdEscape(g.Name))
 		if g.Sentence != "" {
 			fmt.Fprintf(b, "%s\n\n", mdEscape(g.Sentence))
 		}
 		for _, t := range g.Tables {
-			markdownGlanceTable(b, t)
+			markdownOverviewTable(b, t)
 		}
 	}
 }
 
-func markdownGlanceTable(b *bytes.Buffer, g glanceTable) {
+func markdownOverviewTable(b *bytes.Buffer, g overviewTable) {
 	t := table{Columns: []column{text("arm"), number("N")}}
 	for _, m := range g.Measures {
 		t.Columns = append(t.Columns, text(m))

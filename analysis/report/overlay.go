@@ -87,7 +87,7 @@ func (d *dataset) of(own map[string]string, role string) string {
 // the run, at each N of both.
 func (e estimator) overlayCosts() []OverlayCost {
 	var out []OverlayCost
-	for _, s := range e.scenarios {
+	for _, s := range e.strata {
 		for _, m := range e.overlayMeasures() {
 			all := e.contexts(s, m.workload)
 			where := labels(all)
@@ -98,7 +98,7 @@ func (e estimator) overlayCosts() []OverlayCost {
 						continue
 					}
 					for _, o := range e.overlayOf(base, x, m) {
-						o.Scenario, o.Where = s, where[i]
+						o.Scenario, o.Where = s.String(), where[i]
 						out = append(out, o)
 					}
 				}
@@ -309,7 +309,7 @@ func (e estimator) sameOverlay() table {
 	t := table{ID: "overlay-both-sides", Title: "The study's two sides over the same overlay",
 		Note:    fmt.Sprintf("How many times as fast %s is as %s, with the same overlay, or none, on both sides.", e.contrast.To.Name(), e.contrast.From.Name()),
 		Columns: []column{text("scenario"), text("workload"), text("overlay of both"), text("state"), number("N"), text("gain"), text("verdict")}}
-	for _, s := range e.scenarios {
+	for _, s := range e.strata {
 		for _, m := range e.measures() {
 			for _, c := range e.contexts(s, m.workload) {
 				for _, a := range c.subjects {
@@ -322,7 +322,7 @@ func (e estimator) sameOverlay() table {
 							continue
 						}
 						gain := e.sample(m.metric, a.cells[n], b.cells[n]).gain(0, 1)
-						t.Rows = append(t.Rows, tableRow{Cells: []string{s, m.workload, cmp.Or(e.of(a.own, catalog.RoleOverlay), noOverlay), a.regime, strconv.Itoa(n), ratioWithInterval(gain, e.confidence), e.verdict(gain, true)}})
+						t.Rows = append(t.Rows, tableRow{Cells: []string{s.String(), m.workload, cmp.Or(e.of(a.own, catalog.RoleOverlay), noOverlay), a.regime, strconv.Itoa(n), ratioWithInterval(gain, e.confidence), e.verdict(gain, true)}})
 					}
 				}
 			}

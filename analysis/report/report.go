@@ -63,7 +63,7 @@ type Document struct {
 type content struct {
 	Document
 	part     part
-	glance   []glanceScenario
+	overview []overviewPart
 	figures  []figure
 	sections []section
 	explain  []section // before everything else, with its pictures
@@ -107,7 +107,7 @@ func compose(d *dataset, opt Options) (content, error) {
 	if e.confidence <= 0 || e.confidence >= 1 {
 		e.confidence = 0.95
 	}
-	head := e.headlineSummaries()
+	head := e.measureSummaries()
 	c := content{Document: Document{Schema: Schema, Title: titleOf(d, opt), Clock: d.clock(), Accelerators: d.accelerators(),
 		Confidence: e.confidence, Reference: e.ref, Environment: map[string]map[string]string{}}}
 	for _, r := range d.Runs {
@@ -125,8 +125,8 @@ func compose(d *dataset, opt Options) (content, error) {
 		return content{}, err
 	}
 	costs := e.costs()
-	c.Claims, c.Costs, c.Estimator, c.part = orEmpty(judged), orEmpty(finiteCosts(costs)), e.center(), e.part()
-	c.glance, c.figures = e.glance(c.Verdicts), e.figures()
+	c.Claims, c.Costs, c.Estimator, c.part = orEmpty(judged), orEmpty(finiteCosts(costs)), e.estimatorTitle(), e.part()
+	c.overview, c.figures = e.overview(c.Verdicts), e.figures()
 	if c.Explanations = e.explanations(); len(c.Explanations) > 0 {
 		c.explain, c.bars = []section{e.explainSection(c.Explanations)}, e.explainFigures(c.Explanations)
 	}
@@ -137,7 +137,7 @@ func compose(d *dataset, opt Options) (content, error) {
 		c.sections = append(c.sections, s)
 	}
 	c.Answers = e.answers(c)
-	c.sections = append(c.sections, e.placeSections()...)
+	c.sections = append(c.sections, e.strataSections()...)
 	c.sections = append(c.sections, d.trouble())
 	c.sections = append(c.sections, e.results()...)
 	for _, s := range []section{e.costSection(costs), e.controls(), e.proof(), e.activity(), e.variance(head), e.others()} {
@@ -176,9 +176,9 @@ func titleOf(d *dataset, opt Options) string {
 	return titlePrefix + strings.Join(names, " + ")
 }
 
-func (e estimator) headlineSummaries() []Summary {
+func (e estimator) measureSummaries() []Summary {
 	var out []Summary
-	for _, s := range e.scenarios {
+	for _, s := range e.strata {
 		for _, m := range e.measures() {
 			out = append(out, e.summaries(s, m.workload, m.metric)...)
 		}
@@ -188,7 +188,7 @@ func (e estimator) headlineSummaries() []Summary {
 
 func (e estimator) allSummaries() []Summary {
 	var out []Summary
-	for _, s := range e.scenarios {
+	for _, s := range e.strata {
 		for _, w := range e.workloads {
 			groups := e.sorted(s, w)
 			names := metrics(groups)

@@ -132,13 +132,13 @@ func TestStudySized(t *testing.T) {
 			t.Errorf("%s.csv has %d lines, want a header, 4 arms with 9 N and 2 with one", name, n)
 		}
 	}
-	glance := read(t, out, "report.md")
+	text := read(t, out, "report.md")
 	for _, want := range []string{
 		`On localhost, from N = 0 to N = 1000: iptables slower in throughput \(×0\.\d+\), latency \(×1\.\d+\) and connection rate \(×0\.\d+\);`,
 		`cilium-like and xdp not distinguishable in throughput, latency and connection rate`,
 	} {
-		if !regexp.MustCompile(want).MatchString(glance) {
-			t.Errorf("glance lacks %q:\n%s", want, glance)
+		if !regexp.MustCompile(want).MatchString(text) {
+			t.Errorf("text lacks %q:\n%s", want, text)
 		}
 	}
 	if md := read(t, out, "report.md"); !regexp.MustCompile(`(?s)Against docker without policies.*\| cilium-like \| 1000 \| faster ×1\.[12]`).MatchString(md) {

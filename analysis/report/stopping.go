@@ -45,7 +45,7 @@ func (d *dataset) maxWarning() []string {
 	var cells []string
 	for _, g := range d.all() {
 		if g.ranIntoMax {
-			cells = append(cells, fmt.Sprintf("%s %s %s N=%d", g.scenario, g.workload, g.arm, g.policies))
+			cells = append(cells, fmt.Sprintf("%s %s %s N=%d", g.stratum, g.workload, g.line, g.policies))
 		}
 	}
 	if len(cells) == 0 {

@@ -8,44 +8,31 @@ import (
 	"strings"
 	"unicode"
 
+	"hookbed/analysis/catalog"
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
 )
 
-// measure is a metric of a workload that matters by itself.
+// measure is a headline metric of a workload.
 type measure struct {
 	workload, metric string
 	name             string // "throughput"
 	higherIsBetter   bool
 }
 
-// headline lists the measures that get figures and verdicts. Of the
-// alternatives for a workload the first that was measured is taken.
-func (d *dataset) headline() [][]measure {
-	var out [][]measure
-	for _, w := range d.Words.Workloads {
-		var alternatives []measure
-		for _, m := range w.Headline {
-			alternatives = append(alternatives, measure{w.Name, m.Name, cmp.Or(m.Title, m.Name), m.Higher})
-		}
-		if len(alternatives) > 0 {
-			out = append(out, alternatives)
-		}
-	}
-	return out
-}
-
-// measures are the headline measures that the data has.
+// measures are the headline metrics that get figures and verdicts: one for each
+// workload that the data has. Of the alternatives the first that was measured is
+// taken.
 func (d *dataset) measures() []measure {
 	var out []measure
-	for _, alternatives := range d.headline() {
-		if !slices.Contains(d.workloads, alternatives[0].workload) {
+	for _, w := range d.Words.Workloads {
+		if len(w.Headline) == 0 || !slices.Contains(d.workloads, w.Name) {
 			continue
 		}
-		chosen := alternatives[0] // shown as failed if nothing was measured
-		for _, m := range alternatives {
-			if d.hasMetric(m) {
+		chosen := measureOf(w, w.Headline[0]) // shown as failed if nothing was measured
+		for _, metric := range w.Headline {
+			if m := measureOf(w, metric); d.hasMetric(m) {
 				chosen = m
 				break
 			}
@@ -55,8 +42,12 @@ func (d *dataset) measures() []measure {
 	return out
 }
 
+func measureOf(w catalog.Workload, m catalog.Metric) measure {
+	return measure{w.Name, m.Name, cmp.Or(m.Title, m.Name), m.Higher}
+}
+
 func (d *dataset) hasMetric(m measure) bool {
-	for _, s := range d.scenarios {
+	for _, s := range d.strata {
 		if slices.Contains(metrics(d.sorted(s, m.workload)), m.metric) {
 			return true
 		}
@@ -91,6 +82,8 @@ type Summary struct {
 	VsZero      *Interval `json:"vs_zero"`
 	VsReference *Interval `json:"vs_reference"`
 	Note        string    `json:"note,omitempty"` // what went wrong, in words
+
+	point point // of which it is
 }
 
 // estimator makes summaries of a dataset.
@@ -125,13 +118,13 @@ func (e estimator) estimate(g *group, metric string) Summary {
 	if g.Clients > 1 {
 		clients = g.Clients
 	}
-	s := Summary{Scenario: g.scenario, Workload: g.workload, Metric: metric, Unit: e.Units[metric],
-		Arm: g.arm, Policies: g.policies, Clients: clients, N: len(x), Note: note(g)}
+	s := Summary{point: g.point, Scenario: g.stratum.String(), Workload: g.workload, Metric: metric, Unit: e.Units[metric],
+		Arm: g.line.String(), Policies: g.policies, Clients: clients, N: len(x), Note: note(g)}
 	if len(x) == 0 {
 		return s
 	}
 	perBlock := e.perBlock(g, metric)
-	s.Median, s.Blocks = known(e.centre(perBlock, x, metric)), len(perBlock)
+	s.Median, s.Blocks = known(e.center(perBlock, x, metric)), len(perBlock)
 	if e.clock() == runs.ClockVirtual {
 		s.SeedCoV = finite(stat.CoV(perBlock))
 	}
@@ -142,10 +135,10 @@ func (e estimator) estimate(g *group, metric string) Summary {
 		return s // ratios of CPU time, or of counts near 0, answer no question
 	}
 	if g.policies != 0 {
-		s.VsZero = e.ratioTo(g, point{g.scenario, g.workload, g.arm, 0}, metric)
+		s.VsZero = e.ratioTo(g, point{g.stratum, g.workload, g.line, 0}, metric)
 	}
-	if ref := e.against(g, e.ref); ref != "" && (g.arm != ref || g.policies != 0) {
-		s.VsReference = e.ratioTo(g, point{g.scenario, g.workload, ref, 0}, metric)
+	if ref, ok := e.against(g, e.ref); ok && (g.line != ref || g.policies != 0) {
+		s.VsReference = e.ratioTo(g, point{g.stratum, g.workload, ref, 0}, metric)
 	}
 	return s
 }
@@ -184,8 +177,8 @@ func (e estimator) halvesRatio(a, b []float64, metric string) Interval {
 // estimatorName is the estimator that the plan fixed.
 func (e estimator) estimatorName() string { return e.Runs[0].Estimator() }
 
-// center names what stands for a cell.
-func (e estimator) center() string {
+// estimatorTitle names for people the number that is made of the trials of a cell.
+func (e estimator) estimatorTitle() string {
 	if e.estimatorName() == runs.EstimatorFasterHalf {
 		return "faster half"
 	}
@@ -208,9 +201,9 @@ func (e estimator) perBlock(g *group, metric string) []float64 {
 	return out
 }
 
-// centre estimates a cell. In virtual time each seed counts once, because only
+// center estimates a cell. In virtual time each seed counts once, because only
 // seeds vary.
-func (e estimator) centre(perBlock, x []float64, metric string) Interval {
+func (e estimator) center(perBlock, x []float64, metric string) Interval {
 	if e.clock() == runs.ClockVirtual {
 		return stat.MedianInterval(perBlock, e.confidence)
 	}
@@ -224,10 +217,10 @@ func (e estimator) centre(perBlock, x []float64, metric string) Interval {
 	return Interval{Estimate: v, Low: v, High: v, N: len(x), Method: stat.MethodBootstrapT}
 }
 
-// summaries are those of every point of a scenario and workload.
-func (e estimator) summaries(scenario, workload, metric string) []Summary {
+// summaries are those of every point of a stratum and workload.
+func (e estimator) summaries(s Stratum, workload, metric string) []Summary {
 	var out []Summary
-	for _, g := range e.sorted(scenario, workload) {
+	for _, g := range e.sorted(s, workload) {
 		out = append(out, e.summary(g, metric))
 	}
 	return out

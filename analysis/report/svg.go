@@ -82,7 +82,7 @@ func (f figure) plot(label string) *plot.Plot {
 	p, ticks := plot.New(), f.valueTicks()
 	p.BackgroundColor = nil // the document has a card
 	p.X.Min, p.X.Max = float64(f.levels[0]), float64(f.levels[len(f.levels)-1])
-	p.X.Scale, p.X.Tick.Marker = levels(f.levels), levels(f.levels)
+	p.X.Scale, p.X.Tick.Marker = axisLevels(f.levels), axisLevels(f.levels)
 	p.X.Label.Text, p.X.Label.Padding = label, 6
 	p.X.Tick.LineStyle, p.X.Tick.Length = draw.LineStyle{Color: axis, Width: 1}, 5
 	p.Y.Min, p.Y.Max = 0, ticks[len(ticks)-1].Value
@@ -124,11 +124,11 @@ func niceStep(x float64) float64 {
 	return 10 * p
 }
 
-// levels are the numbers of policies on the x axis, as its scale and its ticks.
-type levels []int
+// axisLevels are the numbers of policies on the x axis, as its scale and its ticks.
+type axisLevels []int
 
 // Normalize is logarithmic in 1+N, so that 0 has a place.
-func (l levels) Normalize(_, _, n float64) float64 {
+func (l axisLevels) Normalize(_, _, n float64) float64 {
 	first, last := math.Log1p(float64(l[0])), math.Log1p(float64(l[len(l)-1]))
 	if first == last {
 		return 0.5
@@ -137,7 +137,7 @@ func (l levels) Normalize(_, _, n float64) float64 {
 }
 
 // Ticks marks every level, and names those that have room for it.
-func (l levels) Ticks(low, high float64) []plot.Tick {
+func (l axisLevels) Ticks(low, high float64) []plot.Tick {
 	var out []plot.Tick
 	named := math.Inf(-1)
 	for _, n := range l {

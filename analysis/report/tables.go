@@ -46,11 +46,11 @@ type section struct {
 	Tables []table
 }
 
-// results is a section a scenario: a table a workload and metric.
+// results is a section a stratum: a table a workload and metric.
 func (e estimator) results() []section {
 	var out []section
-	for _, s := range e.scenarios {
-		sec := section{ID: "results-" + slug(s), Title: "Results, " + s}
+	for _, s := range e.strata {
+		sec := section{ID: "results-" + slug(s.String()), Title: "Results, " + s.String()}
 		for _, w := range e.workloads {
 			if groups := e.sorted(s, w); len(groups) > 0 {
 				sec.Tables = append(sec.Tables, e.workloadTables(s, w, groups)...)
@@ -63,7 +63,7 @@ func (e estimator) results() []section {
 	return out
 }
 
-func (e estimator) workloadTables(scenario, workload string, groups []*group) []table {
+func (e estimator) workloadTables(in Stratum, workload string, groups []*group) []table {
 	var main []string
 	for _, m := range e.measures() {
 		if m.workload == workload {
@@ -78,7 +78,7 @@ func (e estimator) workloadTables(scenario, workload string, groups []*group) []
 	}
 	var out []table
 	for _, m := range shown {
-		t := e.resultTable(scenario, workload, m)
+		t := e.resultTable(in, workload, m)
 		t.Folded = !slices.Contains(main, m) && !isInstructions(m)
 		out = append(out, t)
 	}
@@ -98,11 +98,11 @@ func (d *dataset) isResult(metric string) bool {
 // isInstructions says whether a metric counts instructions per unit of work.
 func isInstructions(metric string) bool { return strings.HasPrefix(metric, "instructions_per_") }
 
-func (e estimator) resultTable(scenario, workload, metric string) table {
-	all := e.summaries(scenario, workload, metric)
+func (e estimator) resultTable(in Stratum, workload, metric string) table {
+	all := e.summaries(in, workload, metric)
 	sc := e.scale(e.Units[metric], mediansOf(all))
-	t := table{ID: slug(scenario + "-" + workload + "-" + metric), Title: workload + " " + metric + ", " + scenario}
-	t.Columns = []column{text("arm"), number("N"), number(sc.titled(e.center())), text("interval"), number("confidence"), number("CoV"), number("n"), text("against N = 0")}
+	t := table{ID: slug(in.String() + "-" + workload + "-" + metric), Title: workload + " " + metric + ", " + in.String()}
+	t.Columns = []column{text("arm"), number("N"), number(sc.titled(e.estimatorTitle())), text("interval"), number("confidence"), number("CoV"), number("n"), text("against N = 0")}
 	if e.ref != "" {
 		t.Columns = append(t.Columns, text("against "+e.ref))
 	}
@@ -172,8 +172,8 @@ func (e estimator) proof() section {
 			t.Columns = append(t.Columns, number(c.title))
 		}
 	}
-	e.eachSetup(func(scenario, arm string, policies int, groups []*group) {
-		row := tableRow{Cells: []string{scenario, arm, strconv.Itoa(policies)}}
+	e.eachSetup(func(in Stratum, line Line, policies int, groups []*group) {
+		row := tableRow{Cells: []string{in.String(), line.String(), strconv.Itoa(policies)}}
 		ok, tried := 0, 0
 		for _, g := range groups {
 			ok += g.Count(record.StatusOK)
@@ -196,20 +196,20 @@ func (e estimator) proof() section {
 	return sec
 }
 
-// eachSetup visits scenario, arm and N with the groups of all workloads.
-func (e estimator) eachSetup(visit func(scenario, arm string, policies int, groups []*group)) {
-	for _, s := range e.scenarios {
-		for _, arm := range e.arms {
+// eachSetup visits stratum, line and N with the groups of all workloads.
+func (e estimator) eachSetup(visit func(in Stratum, line Line, policies int, groups []*group)) {
+	for _, s := range e.strata {
+		for _, line := range e.lines {
 			byN := map[int][]*group{}
 			for _, w := range e.workloads {
 				for _, g := range e.sorted(s, w) {
-					if g.arm == arm {
+					if g.line == line {
 						byN[g.policies] = append(byN[g.policies], g)
 					}
 				}
 			}
 			for _, n := range slices.Sorted(maps.Keys(byN)) {
-				visit(s, arm, n, byN[n])
+				visit(s, line, n, byN[n])
 			}
 		}
 	}
@@ -242,7 +242,7 @@ func (d *dataset) problems() []Problem {
 	index := map[string]int{}
 	var out []Problem
 	for _, g := range d.all() {
-		cell := fmt.Sprintf("%s %s %s N=%d", g.scenario, g.workload, g.arm, g.policies)
+		cell := fmt.Sprintf("%s %s %s N=%d", g.stratum, g.workload, g.line, g.policies)
 		for _, a := range g.Trials {
 			if a.Status == record.StatusOK || a.Superseded {
 				continue
@@ -286,7 +286,7 @@ func (d *dataset) trouble() section {
 func (e estimator) activity() section {
 	sec := section{ID: "cpu", Title: "CPU and softirq work",
 		Note: "Medians over trials. cpu is CPU seconds busy per wall second of the node, all CPUs together; counts of softirqs are per second."}
-	for _, s := range e.scenarios {
+	for _, s := range e.strata {
 		for _, w := range e.workloads {
 			groups := e.sorted(s, w)
 			var cols []string
@@ -298,7 +298,7 @@ func (e estimator) activity() section {
 			if len(cols) == 0 {
 				continue
 			}
-			sec.Tables = append(sec.Tables, e.mediansTable("cpu-"+slug(s+"-"+w), w+", "+s, groups, cols))
+			sec.Tables = append(sec.Tables, e.mediansTable("cpu-"+slug(s.String()+"-"+w), w+", "+s.String(), groups, cols))
 		}
 	}
 	for i := range sec.Tables {
@@ -314,7 +314,7 @@ func isActivity(metric string) bool {
 // others is the section of metrics that no other section shows.
 func (e estimator) others() section {
 	sec := section{ID: "others", Title: "Everything else that was measured", Note: "Medians over trials, in the unit of the column."}
-	for _, s := range e.scenarios {
+	for _, s := range e.strata {
 		for _, w := range e.workloads {
 			groups := e.sorted(s, w)
 			var cols []string
@@ -324,7 +324,7 @@ func (e estimator) others() section {
 				}
 			}
 			if len(cols) > 0 {
-				t := e.mediansTable("others-"+slug(s+"-"+w), w+", "+s, groups, cols)
+				t := e.mediansTable("others-"+slug(s.String()+"-"+w), w+", "+s.String(), groups, cols)
 				t.Folded = true
 				sec.Tables = append(sec.Tables, t)
 			}
@@ -349,7 +349,7 @@ func (e estimator) mediansTable(id, title string, groups []*group, cols []string
 		t.Columns = append(t.Columns, number(scales[i].titled(m)))
 	}
 	for _, g := range groups {
-		row := tableRow{Cells: []string{g.arm, strconv.Itoa(g.policies)}}
+		row := tableRow{Cells: []string{g.line.String(), strconv.Itoa(g.policies)}}
 		for i, m := range cols {
 			row.Cells = append(row.Cells, scales[i].format(stat.Median(g.Samples(m))))
 		}

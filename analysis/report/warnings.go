@@ -209,7 +209,7 @@ func (d *dataset) residues() []string {
 			if len(seen) < 2 || slices.Contains(grouped, f) {
 				continue
 			}
-			where[f] = append(where[f], fmt.Sprintf("%s %s %s N=%d", g.scenario, g.workload, g.arm, g.policies))
+			where[f] = append(where[f], fmt.Sprintf("%s %s %s N=%d", g.stratum, g.workload, g.line, g.policies))
 			if levels[f] == nil {
 				levels[f] = map[string]bool{}
 			}
@@ -230,7 +230,7 @@ func (d *dataset) realisedWarnings() []string {
 	for _, g := range d.all() {
 		x := g.Samples("policies_realised")
 		if len(x) > 0 && slices.Min(x) < float64(g.policies) {
-			cells = append(cells, fmt.Sprintf("%s %s %s N=%d (%g)", g.scenario, g.workload, g.arm, g.policies, slices.Min(x)))
+			cells = append(cells, fmt.Sprintf("%s %s %s N=%d (%g)", g.stratum, g.workload, g.line, g.policies, slices.Min(x)))
 		}
 	}
 	if len(cells) == 0 {

@@ -23,6 +23,8 @@ type Verdict struct {
 	// Decides is how many trials, blocks or seeds would decide what is undecided or
 	// not distinguishable.
 	Decides *stat.Need `json:"decides,omitempty"`
+
+	point point // that is judged
 }
 
 // Words of a verdict. An interval with less confidence than was asked for decides
@@ -57,95 +59,95 @@ func word(r *Interval, higherIsBetter bool, confidence float64) string {
 	return wordFaster
 }
 
-// verdicts judges every arm of every scenario and headline measure.
+// verdicts judges every line of every stratum and measure.
 func (e estimator) verdicts() []Verdict {
 	var out []Verdict
-	for _, s := range e.scenarios {
+	for _, s := range e.strata {
 		for _, m := range e.measures() {
-			for _, arm := range e.arms {
-				out = append(out, e.armVerdicts(s, m, arm)...)
+			for _, line := range e.lines {
+				out = append(out, e.lineVerdicts(s, m, line)...)
 			}
 		}
 	}
 	return out
 }
 
-func (e estimator) armVerdicts(scenario string, m measure, arm string) []Verdict {
-	g := e.largest(scenario, m.workload, arm)
+func (e estimator) lineVerdicts(in Stratum, m measure, line Line) []Verdict {
+	g := e.largest(in, m.workload, line)
 	if g == nil {
 		return nil
 	}
 	s := e.summary(g, m.metric)
-	v := Verdict{Scenario: scenario, Workload: m.workload, Metric: m.metric, Measure: m.name, Arm: arm, Policies: g.policies}
+	v := Verdict{point: g.point, Scenario: in.String(), Workload: m.workload, Metric: m.metric, Measure: m.name, Arm: line.String(), Policies: g.policies}
 	var out []Verdict
-	if g.policies > 0 && e.groups[point{scenario, m.workload, arm, 0}] != nil {
-		v.Against, v.Ratio = arm, s.VsZero
+	if g.policies > 0 && e.groups[point{in, m.workload, line, 0}] != nil {
+		v.Against, v.Ratio = line.String(), s.VsZero
 		v.Word, v.Decides = word(v.Ratio, m.higherIsBetter, e.confidence), e.need(v.Ratio)
 		out = append(out, v)
 	}
-	if ref := e.against(g, e.ref); ref != "" && arm != ref && e.groups[point{scenario, m.workload, ref, 0}] != nil {
-		v.Against, v.Ratio = ref, s.VsReference
+	if ref, ok := e.against(g, e.ref); ok && line != ref && e.groups[point{in, m.workload, ref, 0}] != nil {
+		v.Against, v.Ratio = ref.String(), s.VsReference
 		v.Word, v.Decides = word(v.Ratio, m.higherIsBetter, e.confidence), e.need(v.Ratio)
 		out = append(out, v)
 	}
 	return out
 }
 
-// largest is the group of an arm with the most policies.
-func (e estimator) largest(scenario, workload, arm string) *group {
+// largest is the group of a line with the most policies.
+func (e estimator) largest(s Stratum, workload string, line Line) *group {
 	var out *group
-	for _, g := range e.sorted(scenario, workload) {
-		if g.arm == arm {
+	for _, g := range e.sorted(s, workload) {
+		if g.line == line {
 			out = g
 		}
 	}
 	return out
 }
 
-// glanceTable is the verdicts of a scenario and kind of comparison: a line an
+// overviewTable is the verdicts of a scenario and kind of comparison: a line an
 // arm, a column a measure.
-type glanceTable struct {
+type overviewTable struct {
 	Title    string
 	Measures []string
-	Rows     []glanceRow
+	Rows     []overviewRow
 	Folded   bool // the comparison with the reference, of second rank
 }
 
-type glanceRow struct {
+type overviewRow struct {
 	Arm   string
 	N     int
-	Cells []glanceCell
+	Cells []overviewCell
 }
 
-type glanceCell struct{ Word, Ratio, Class string }
+type overviewCell struct{ Word, Ratio, Class string }
 
-// glanceScenario is what "At a glance" says of one scenario.
-type glanceScenario struct {
+// overviewPart is what "At a glance" says of one scenario.
+type overviewPart struct {
 	Name     string
 	Sentence string // its verdicts in words, "" if no arm has both N = 0 and more
-	Tables   []glanceTable
+	Tables   []overviewTable
 }
 
-// glance arranges verdicts for reading.
-func (e estimator) glance(verdicts []Verdict) []glanceScenario {
-	var out []glanceScenario
-	for _, s := range e.scenarios {
+// overview arranges verdicts for reading.
+func (e estimator) overview(verdicts []Verdict) []overviewPart {
+	var out []overviewPart
+	for _, s := range e.strata {
 		var own, others []Verdict
 		for _, v := range verdicts {
 			switch {
-			case v.Scenario != s:
+			case v.point.stratum != s:
 			case v.Against == v.Arm:
 				own = append(own, v)
 			default:
 				others = append(others, v)
 			}
 		}
-		g := glanceScenario{Name: s, Sentence: sentence(s, own)}
+		g := overviewPart{Name: s.String(), Sentence: sentence(s, own)}
 		if len(own) > 0 {
-			g.Tables = append(g.Tables, e.glanceTable("Most policies against none", own))
+			g.Tables = append(g.Tables, e.overviewTable("Most policies against none", own))
 		}
 		if len(others) > 0 {
-			t := e.glanceTable("Against "+e.ref+" without policies", others)
+			t := e.overviewTable("Against "+e.ref+" without policies", others)
 			t.Folded = len(own) > 0
 			g.Tables = append(g.Tables, t)
 		}
@@ -156,16 +158,16 @@ func (e estimator) glance(verdicts []Verdict) []glanceScenario {
 	return out
 }
 
-func (e estimator) glanceTable(title string, verdicts []Verdict) glanceTable {
-	t := glanceTable{Title: title}
+func (e estimator) overviewTable(title string, verdicts []Verdict) overviewTable {
+	t := overviewTable{Title: title}
 	for _, m := range e.measures() {
 		t.Measures = append(t.Measures, fmt.Sprintf("%s (%s)", m.name, m.workload))
 	}
-	for _, arm := range e.arms {
-		row := glanceRow{Arm: arm, Cells: make([]glanceCell, len(t.Measures))}
+	for _, line := range e.lines {
+		row := overviewRow{Arm: line.String(), Cells: make([]overviewCell, len(t.Measures))}
 		found := false
 		for _, v := range verdicts {
-			if v.Arm == arm {
+			if v.point.line == line {
 				i := slices.Index(t.Measures, fmt.Sprintf("%s (%s)", v.Measure, v.Workload))
 				row.Cells[i], row.N, found = e.cellOf(v), v.Policies, true
 			}
@@ -177,8 +179,8 @@ func (e estimator) glanceTable(title string, verdicts []Verdict) glanceTable {
 	return t
 }
 
-func (e estimator) cellOf(v Verdict) glanceCell {
-	c := glanceCell{Word: v.Word, Class: classOf(v.Word)}
+func (e estimator) cellOf(v Verdict) overviewCell {
+	c := overviewCell{Word: v.Word, Class: classOf(v.Word)}
 	if v.Ratio == nil {
 		return c
 	}
@@ -186,9 +188,9 @@ func (e estimator) cellOf(v Verdict) glanceCell {
 	return c
 }
 
-// sentence says in words what more policies did in a scenario: arms with the
+// sentence says in words what more policies did in a stratum: arms with the
 // same verdicts share a phrase.
-func sentence(scenario string, verdicts []Verdict) string {
+func sentence(s Stratum, verdicts []Verdict) string {
 	var arms []string
 	most := 0
 	of := map[string][]Verdict{}
@@ -214,7 +216,7 @@ func sentence(scenario string, verdicts []Verdict) string {
 	for i, p := range phrases {
 		phrases[i] = list(sharing[p]) + " " + p
 	}
-	return fmt.Sprintf("On %s, from N = 0 to N = %d: %s.", scenario, most, strings.Join(phrases, "; "))
+	return fmt.Sprintf("On %s, from N = 0 to N = %d: %s.", s, most, strings.Join(phrases, "; "))
 }
 
 // phrase is the verdicts of one arm: "slower in throughput (×0.608)".

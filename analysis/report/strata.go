@@ -6,29 +6,70 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
 )
 
-// Factors of a place: what an experiment may boot its machines with, and how
+// Stratum is what numbers are kept apart by, the workload aside: numbers of two
+// strata are never put together. Kernel, NIC and Streams are set only where a plan
+// compares levels of that factor.
+type Stratum struct {
+	Scenario string // "localhost"
+	Kernel   string // name of the kernel that the machines boot
+	NIC      string // model of the network card
+	Streams  string // number of connections of a client
+}
+
+// Factors of a stratum: what an experiment may boot its machines with, and how
 // many connections a client has.
 const (
 	factorKernel = "kernel"
 	factorNIC    = "nic"
 )
 
-// placeFactors lists them with the words for their levels.
-func placeFactors() []struct{ factor, title, one string } {
-	return []struct{ factor, title, one string }{
+// stratumFactor is a factor that a plan may compare, with the words for its levels.
+type stratumFactor struct{ factor, title, one string }
+
+func stratumFactors() []stratumFactor {
+	return []stratumFactor{
 		{factorKernel, "Kernels", "kernel"},
 		{factorNIC, "Network cards", "card"},
 		{runs.FactorStreams, "Streams", "streams"},
 	}
 }
 
-// compared lists the factors of a place that vary within one plan, with their
+// String names the stratum for people: "localhost, kernel 6.12".
+func (s Stratum) String() string {
+	name := s.Scenario
+	for _, f := range stratumFactors() {
+		if level := *s.level(f.factor); level != "" {
+			name += ", " + f.one + " " + level
+		}
+	}
+	return name
+}
+
+// level is the field that holds the level of a factor.
+func (s *Stratum) level(factor string) *string {
+	switch factor {
+	case factorKernel:
+		return &s.Kernel
+	case factorNIC:
+		return &s.NIC
+	case runs.FactorStreams:
+		return &s.Streams
+	}
+	return &s.Scenario
+}
+
+// without is the stratum with a factor's level left out.
+func (s Stratum) without(factor string) Stratum {
+	*s.level(factor) = ""
+	return s
+}
+
+// compared lists the factors of a stratum that vary within one plan, with their
 // levels in the order of the plan. What merged runs differ by is no comparison
 // that anyone planned: residues warns of it.
 func compared(all []runs.Run) map[string][]string {
@@ -37,7 +78,7 @@ func compared(all []runs.Run) map[string][]string {
 		if r.Plan == nil {
 			continue
 		}
-		for _, b := range placeFactors() {
+		for _, b := range stratumFactors() {
 			var levels []string
 			for _, c := range r.Plan.Cells {
 				if l := c.Factors[b.factor]; l != "" && !slices.Contains(levels, l) {
@@ -61,24 +102,23 @@ func compared(all []runs.Run) map[string][]string {
 	return out
 }
 
-// scenarioOf is where a cell's numbers stand, its place: its scenario and, where
-// kernels or the like are compared, which one, since numbers of two are never put
-// together.
-func (d *dataset) scenarioOf(c *runs.Cell) string {
-	name := c.Get(runs.FactorScenario)
-	for _, b := range placeFactors() {
-		if level := c.Get(b.factor); level != "" && len(d.compared[b.factor]) > 0 {
-			name += ", " + b.one + " " + level
+// stratumOf is the stratum of a cell: its scenario and, where kernels or the like
+// are compared, which one.
+func (d *dataset) stratumOf(c *runs.Cell) Stratum {
+	s := Stratum{Scenario: c.Get(runs.FactorScenario)}
+	for _, f := range stratumFactors() {
+		if len(d.compared[f.factor]) > 0 {
+			*s.level(f.factor) = c.Get(f.factor)
 		}
 	}
-	return name
+	return s
 }
 
-// placeSections has one section for each factor of a place that is compared: who
-// runs where, and what an arm costs on each.
-func (e estimator) placeSections() []section {
+// strataSections has one section for each factor that a plan compares: which arm
+// runs on which level, and what it costs there.
+func (e estimator) strataSections() []section {
 	var out []section
-	for _, b := range placeFactors() {
+	for _, b := range stratumFactors() {
 		levels := e.compared[b.factor]
 		if len(levels) == 0 {
 			continue
@@ -106,10 +146,10 @@ func (e estimator) support(factor string, levels []string) (support, why table) 
 	}
 	why = table{ID: "support-" + factor + "-why", Title: "Why not", Columns: []column{text("mark"), text("reason, as first met")}}
 	marks := map[string]string{}
-	for _, arm := range e.arms {
-		row := tableRow{Cells: []string{arm}}
+	for _, line := range e.lines {
+		row := tableRow{Cells: []string{line.String()}}
 		for _, l := range levels {
-			status, reason := e.standing(factor, l, arm)
+			status, reason := e.ended(factor, l, line.String())
 			if reason != "" {
 				mark := marks[shape(reason)]
 				if mark == "" {
@@ -126,9 +166,9 @@ func (e estimator) support(factor string, levels []string) (support, why table) 
 	return support, why
 }
 
-// standing is how an arm's trials at one level ended: the worst of them, and
-// the first reason.
-func (e estimator) standing(factor, level, arm string) (status, reason string) {
+// ended says how an arm's trials at one level ended: the worst status among them,
+// and the first reason.
+func (e estimator) ended(factor, level, arm string) (status, reason string) {
 	count := map[string]int{}
 	reasons := map[string]string{}
 	for _, c := range e.Cells {
@@ -177,47 +217,31 @@ func (e estimator) acrossTables(factor string, levels []string, m measure) []tab
 	return out
 }
 
-// restsOf lists the places of cells without one of its factors.
-func (e estimator) restsOf(factor string) []string {
-	var out []string
-	for _, s := range e.scenarios {
-		for _, l := range e.compared[factor] {
-			if rest := placeWithout(s, factor, l); rest != s && !slices.Contains(out, rest) {
-				out = append(out, rest)
-			}
+// restsOf lists the strata, each without its level of one of the factors.
+func (e estimator) restsOf(factor string) []Stratum {
+	var out []Stratum
+	for _, s := range e.strata {
+		rest := s.without(factor)
+		if slices.Contains(e.compared[factor], *s.level(factor)) && !slices.Contains(out, rest) {
+			out = append(out, rest)
 		}
 	}
 	return out
 }
 
-// placeWithout takes a factor's level out of the name of a place.
-func placeWithout(scenario, factor, level string) string {
-	for _, b := range placeFactors() {
-		if b.factor == factor {
-			part := ", " + b.one + " " + level
-			if at := strings.Index(scenario+",", part+","); at >= 0 {
-				return scenario[:at] + scenario[at+len(part):]
-			}
-		}
-	}
-	return scenario
-}
-
-func (e estimator) acrossTable(factor string, levels []string, m measure, rest string) (table, []Summary) {
-	at := map[string]string{} // place by level
-	for _, s := range e.scenarios {
-		for _, l := range levels {
-			if placeWithout(s, factor, l) == rest && s != rest {
-				at[l] = s
-			}
-		}
+func (e estimator) acrossTable(factor string, levels []string, m measure, rest Stratum) (table, []Summary) {
+	at := map[string]Stratum{} // by level
+	for _, l := range levels {
+		s := rest
+		*s.level(factor) = l
+		at[l] = s
 	}
 	var all []Summary
 	for _, l := range levels {
 		all = append(all, e.summaries(at[l], m.workload, m.metric)...)
 	}
 	sc := e.scale(e.Units[m.metric], mediansOf(all))
-	t := table{ID: slug("across-" + factor + "-" + rest + "-" + m.workload), Title: sc.titled(sentenceCase(m.name)) + ", " + m.workload + ", " + rest}
+	t := table{ID: slug("across-" + factor + "-" + rest.String() + "-" + m.workload), Title: sc.titled(sentenceCase(m.name)) + ", " + m.workload + ", " + rest.String()}
 	t.Columns = []column{text("arm"), number("N")}
 	for _, l := range levels {
 		t.Columns = append(t.Columns, number(l))
@@ -225,7 +249,7 @@ func (e estimator) acrossTable(factor string, levels []string, m measure, rest s
 	t.Columns = append(t.Columns, text(levels[len(levels)-1]+" over "+levels[0]))
 	seen := map[point]bool{}
 	for _, s := range all {
-		p := point{arm: s.Arm, policies: s.Policies}
+		p := point{line: s.point.line, policies: s.Policies}
 		if seen[p] {
 			continue
 		}
@@ -233,23 +257,23 @@ func (e estimator) acrossTable(factor string, levels []string, m measure, rest s
 		row := tableRow{Cells: []string{s.Arm, strconv.Itoa(s.Policies)}}
 		for _, l := range levels {
 			text := none
-			if g := e.groups[point{at[l], m.workload, s.Arm, s.Policies}]; g != nil {
+			if g := e.groups[point{at[l], m.workload, s.point.line, s.Policies}]; g != nil {
 				if sum := e.summary(g, m.metric); sum.Median != nil {
 					text = sc.format(sum.Median.Estimate)
 				}
 			}
 			row.Cells = append(row.Cells, text)
 		}
-		row.Cells = append(row.Cells, e.firstToLast(point{at[levels[len(levels)-1]], m.workload, s.Arm, s.Policies}, at[levels[0]], m.metric))
+		row.Cells = append(row.Cells, e.firstToLast(point{at[levels[len(levels)-1]], m.workload, s.point.line, s.Policies}, at[levels[0]], m.metric))
 		t.Rows = append(t.Rows, row)
 	}
 	return t, all
 }
 
-// firstToLast is the ratio of a group to the same one elsewhere.
-func (e estimator) firstToLast(p point, base, metric string) string {
+// firstToLast is the ratio of a group to the same one in another stratum.
+func (e estimator) firstToLast(p point, base Stratum, metric string) string {
 	g := e.groups[p]
-	p.scenario = base
+	p.stratum = base
 	if g == nil || e.groups[p] == nil || len(g.Samples(metric)) == 0 || len(e.groups[p].Samples(metric)) == 0 {
 		return none
 	}

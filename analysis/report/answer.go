@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"hookbed/analysis/catalog"
 	"hookbed/analysis/claims"
 	"hookbed/analysis/stat"
 )
@@ -67,8 +66,14 @@ const (
 	named = 8
 )
 
+// answerer makes sentences of numbers.
+type answerer struct {
+	*estimator
+	explainer *explainer
+}
+
 // answers are those of every stratum that has any sentence, and of the claims.
-func (e estimator) answers(c content) []Answer {
+func (e answerer) answers(c content) []Answer {
 	out := []Answer{}
 	shows := strings.HasSuffix(c.part.Title, demonstration)
 	for _, in := range e.strata {
@@ -105,7 +110,7 @@ type measured struct {
 }
 
 // measuredIn are the measures of a stratum; at the most policies, or at none.
-func (e estimator) measuredIn(in Stratum, most bool) []measured {
+func (e answerer) measuredIn(in Stratum, most bool) []measured {
 	var out []measured
 	for _, m := range e.measures() {
 		r := measured{measure: m}
@@ -150,15 +155,15 @@ func units(rs []measured) string {
 }
 
 // decided says whether a ratio has the confidence asked for and excludes 1.
-func (e estimator) decided(r *Interval) bool {
+func (e answerer) decided(r *stat.Estimate) bool {
 	return r != nil && r.Confidence >= e.confidence && r.Excludes(1)
 }
 
 // held is a ratio's word for a sentence: what it is, or that it cannot be said.
-func (e estimator) held(r *Interval) bool { return r != nil && r.Confidence >= e.confidence }
+func (e answerer) held(r *stat.Estimate) bool { return r != nil && r.Confidence >= e.confidence }
 
 // item is what a sentence says of a line: its numbers, each with its ratio.
-func (e estimator) item(line Line, rs []measured, ratioOf func(Summary) *Interval) string {
+func (e answerer) item(line Line, rs []measured, ratioOf func(Summary) *stat.Estimate) string {
 	var parts []string
 	for _, r := range rs {
 		g := r.of(line)
@@ -187,7 +192,7 @@ const (
 	undecided               // some ratio lacks the confidence asked for
 )
 
-func (e estimator) effectOf(line Line, rs []measured, ratioOf func(Summary) *Interval) (kind effect, size float64) {
+func (e answerer) effectOf(line Line, rs []measured, ratioOf func(Summary) *stat.Estimate) (kind effect, size float64) {
 	kind = plain
 	for _, r := range rs {
 		g := r.of(line)
@@ -218,7 +223,7 @@ func (e estimator) effectOf(line Line, rs []measured, ratioOf func(Summary) *Int
 
 // told says of the lines of a stratum what their ratios say; alike and nothing
 // are the words for lines whose difference is little or cannot be told.
-func (e estimator) told(rs []measured, lines []Line, ratioOf func(Summary) *Interval, alike, nothing string) string {
+func (e answerer) told(rs []measured, lines []Line, ratioOf func(Summary) *stat.Estimate, alike, nothing string) string {
 	of := map[effect][]Line{}
 	size := map[Line]float64{}
 	for _, line := range lines {
@@ -241,7 +246,7 @@ func (e estimator) told(rs []measured, lines []Line, ratioOf func(Summary) *Inte
 }
 
 // items are what a sentence says of the first few lines, and how many more there are.
-func (e estimator) items(lines []Line, rs []measured, ratioOf func(Summary) *Interval) []string {
+func (e answerer) items(lines []Line, rs []measured, ratioOf func(Summary) *stat.Estimate) []string {
 	out := upTo(namesOf(lines))
 	for i, line := range lines[:min(len(lines), len(out))] {
 		if out[i] == line.String() {
@@ -260,7 +265,7 @@ func namesOf(lines []Line) (out []string) {
 
 // deciding says how many trials, blocks or seeds would decide all that is
 // open, in brackets; "" if nothing can be said.
-func (e estimator) deciding(rs []measured, lines []Line, ratioOf func(Summary) *Interval) string {
+func (e answerer) deciding(rs []measured, lines []Line, ratioOf func(Summary) *stat.Estimate) string {
 	var most *stat.Need
 	for _, r := range rs {
 		for _, line := range lines {
@@ -288,36 +293,36 @@ func upTo(names []string) []string {
 }
 
 // linesWith are the lines that any of the measures has, in report order.
-func (e estimator) linesWith(rs []measured) []Line {
+func (e answerer) linesWith(rs []measured) []Line {
 	return slices.DeleteFunc(slices.Clone(e.lines), func(line Line) bool {
 		return !slices.ContainsFunc(rs, func(r measured) bool { return r.of(line) != nil })
 	})
 }
 
 // withoutPolicies says what each approach gives before any policy.
-func (e estimator) withoutPolicies(in Stratum) Sentence {
+func (e answerer) withoutPolicies(in Stratum) Sentence {
 	rs := e.measuredIn(in, false)
 	if len(rs) == 0 {
 		return Sentence{}
 	}
 	lines := e.linesWith(rs)
-	against := func(s Summary) *Interval { return s.VsReference }
+	against := func(s Summary) *stat.Estimate { return s.VsReference }
 	text := e.told(rs, lines, against, "within 2 % of "+e.ref+":", "not distinguishable from "+e.ref+":")
 	return Sentence{"Without policies, " + units(rs), text + "."}
 }
 
 // withPolicies says what the most policies do to each approach.
-func (e estimator) withPolicies(in Stratum) Sentence {
+func (e answerer) withPolicies(in Stratum) Sentence {
 	rs := e.measuredIn(in, true)
 	if len(rs) == 0 {
 		return Sentence{}
 	}
 	lines := e.linesWith(rs)
-	text := e.told(rs, lines, func(s Summary) *Interval { return s.VsZero }, "changed by less than 2 %:", "no change can be told:")
+	text := e.told(rs, lines, func(s Summary) *stat.Estimate { return s.VsZero }, "changed by less than 2 %:", "no change can be told:")
 	return Sentence{fmt.Sprintf("With %d policies, and how many times as much as with none, %s", e.mostPolicies(rs), units(rs)), text + "."}
 }
 
-func (e estimator) mostPolicies(rs []measured) int {
+func (e answerer) mostPolicies(rs []measured) int {
 	most := 0
 	for _, r := range rs {
 		for _, g := range r.groups {
@@ -329,7 +334,7 @@ func (e estimator) mostPolicies(rs []measured) int {
 
 // inShort names the best and the worst approach with the most policies, where
 // the two can be told apart.
-func (e estimator) inShort(in Stratum) Sentence {
+func (e answerer) inShort(in Stratum) Sentence {
 	var parts []string
 	rs := e.measuredIn(in, true)
 	for _, r := range rs {
@@ -355,12 +360,12 @@ func (e estimator) inShort(in Stratum) Sentence {
 	return Sentence{"In short", fmt.Sprintf("with %d policies %s.", e.mostPolicies(rs), strings.Join(parts, "; "))}
 }
 
-func (e estimator) amount(r measured, g *group) string {
+func (e answerer) amount(r measured, g *group) string {
 	return strings.TrimSpace(r.sc.format(e.summary(g, r.metric).Median.Estimate) + " " + r.sc.unit)
 }
 
 // turnSentence says from how many policies on a list costs more than a hash.
-func (e estimator) turnSentence(in Stratum) Sentence {
+func (e answerer) turnSentence(in Stratum) Sentence {
 	var parts []string
 	for _, m := range e.measures() {
 		if cost, ok := e.costOf(m); ok {
@@ -377,11 +382,11 @@ func (e estimator) turnSentence(in Stratum) Sentence {
 
 // turns are the turn points of a workload. Lists that cost more than a hash
 // whatever N is are told together, and so are those that never do.
-func (e estimator) turns(in Stratum, m costMeasure) []string {
+func (e answerer) turns(in Stratum, m costMeasure) []string {
 	var out []string
 	var hashes []Line
 	always, never := map[Line][]string{}, map[Line][]string{}
-	for _, pair := range e.turnPairs(in, m.workload) {
+	for _, pair := range e.explainer.turnPairs(in, m.workload) {
 		list, hash := pair[0], pair[1]
 		turn, most, ok := e.turnOf(in, m, list, hash)
 		if !ok {
@@ -411,7 +416,7 @@ func (e estimator) turns(in Stratum, m costMeasure) []string {
 }
 
 // costOf is the cost that a headline measure stands for.
-func (e estimator) costOf(m measure) (costMeasure, bool) {
+func (e answerer) costOf(m measure) (costMeasure, bool) {
 	all := e.costMeasures()
 	i := slices.IndexFunc(all, func(c costMeasure) bool { return c.workload == m.workload && c.metric == m.metric })
 	if i < 0 {
@@ -420,30 +425,9 @@ func (e estimator) costOf(m measure) (costMeasure, bool) {
 	return all[i], true
 }
 
-// turnPairs are a list and a hash each: at the same point of the same path by
-// the same mechanism where there is one, and the study's other end.
-func (e estimator) turnPairs(in Stratum, workload string) [][2]Line {
-	var out [][2]Line
-	for _, c := range e.contexts(in, workload) {
-		for _, list := range c.subjects {
-			if list.is.Structure != catalog.List {
-				continue
-			}
-			end := c.at(e.contrast.To) // of the study's contrast
-			for _, hash := range c.subjects {
-				near := hash.fabric == list.fabric && hash.is.Mechanism == list.is.Mechanism && hash.regime == list.regime
-				if hash.is.Structure == catalog.Hash && len(hash.own) == 0 && (near || hash == end) {
-					out = append(out, [2]Line{{list.arm, 1}, {hash.arm, 1}})
-				}
-			}
-		}
-	}
-	return out
-}
-
 // turnOf is where a list begins to cost more than a hash, and the most policies
 // that it was measured with; ok is false where that is not known well enough.
-func (e estimator) turnOf(in Stratum, m costMeasure, list, hash Line) (turn stat.TurnPoint, most float64, ok bool) {
+func (e answerer) turnOf(in Stratum, m costMeasure, list, hash Line) (turn stat.TurnPoint, most float64, ok bool) {
 	a, b := e.points(in, list, m), e.points(in, hash, m)
 	if len(levelsIn(a)) < 2 || len(b.N) == 0 {
 		return turn, 0, false

@@ -25,11 +25,11 @@ type part struct{ Name, Title, Note string }
 func bind(all []runs.Run, opt Options) (book, error) {
 	var b book
 	for _, of := range runs.ByClock(all) {
-		d, err := arrange(of)
+		e, err := newEstimator(of, estimatorOptions{Confidence: opt.Confidence, Seed: opt.Seed, Resamples: opt.Resamples, Reference: opt.Reference})
 		if err != nil {
 			return book{}, err
 		}
-		c, err := compose(d, opt)
+		c, err := compose(e, opt.Title)
 		if err != nil {
 			return book{}, err
 		}
@@ -81,7 +81,7 @@ const minDirections = 6
 const demonstration = ": a demonstration"
 
 // part describes the numbers of a clock.
-func (e estimator) part() part {
+func (e *estimator) part() part {
 	if e.clock() == runs.ClockVirtual {
 		return part{"virtual", "In virtual time: exact", "The clock counts instructions. Every computer, busy or idle, gives these numbers to the last digit; " +
 			"they know nothing of caches and parallelism."}
@@ -96,7 +96,7 @@ func (e estimator) part() part {
 }
 
 // mostTrials is the largest number of usable trials of any cell.
-func (e estimator) mostTrials() int {
+func (e *estimator) mostTrials() int {
 	most := 0
 	for _, g := range e.groups {
 		n := 0
@@ -141,11 +141,8 @@ func (b book) render() ([]outFile, error) {
 	}
 	files := []outFile{{"report.md", markdown(b)}, {"report.html", page}, {"report.json", append(doc, '\n')}}
 	for _, c := range b.parts {
-		for _, f := range c.figures {
-			files = append(files, outFile{filepath.Join("figures", f.Name+".svg"), f.svg()}, outFile{filepath.Join("figures", f.Name+".csv"), f.csv()})
-		}
-		for _, b := range c.bars {
-			files = append(files, outFile{filepath.Join("figures", b.Name+".svg"), b.svg()}, outFile{filepath.Join("figures", b.Name+".csv"), b.csv()})
+		for _, f := range slices.Concat(c.figures, c.bars) {
+			files = append(files, outFile{filepath.Join("figures", f.Name+".svg"), f.SVG}, outFile{filepath.Join("figures", f.Name+".csv"), f.CSV})
 		}
 	}
 	return files, nil

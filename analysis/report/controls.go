@@ -14,7 +14,7 @@ import (
 
 // controls is the section of what says how far the other numbers can be
 // believed; it is empty if the run has no controls.
-func (e estimator) controls() section {
+func (e *estimator) controls() section {
 	sec := section{ID: "controls", Title: "Controls",
 		Note: "The same datapath under two names must not differ (A/A), and a program of known cost must be seen to cost that (positive control)."}
 	for _, t := range []table{e.sameArms(), e.knownCost()} {
@@ -26,7 +26,7 @@ func (e estimator) controls() section {
 }
 
 // sameArms compares arms that differ in nothing but the name.
-func (e estimator) sameArms() table {
+func (e *estimator) sameArms() table {
 	t := table{ID: "aa", Title: "A/A: the same datapath under two names",
 		Columns: []column{text("scenario"), text("workload"), number("N"), text("arms"), text("metric"), text("ratio"), text("excludes 1")}}
 	excluding, total := 0, 0
@@ -82,7 +82,7 @@ const (
 // knownCost compares what the control program adds, in instructions per packet
 // through its hook, with what it is known to add. The base is the control with
 // the lowest known cost in the same scenario and workload.
-func (e estimator) knownCost() table {
+func (e *estimator) knownCost() table {
 	t := table{ID: "positive-control", Title: "Positive control: instructions that the program adds to each packet",
 		Note:    "Measured: instructions per unit of work beyond those of the base, over packets per unit of work. Packets are those the hook saw while the workload ran.",
 		Columns: []column{text("scenario"), text("workload"), number("N"), text("arm"), text("base"), number("known"), number("measured"), text("interval"), number("measured over known")}}
@@ -110,7 +110,7 @@ func (e estimator) knownCost() table {
 	return t
 }
 
-func (e estimator) knownRow(g, base *group) (tableRow, bool) {
+func (e *estimator) knownRow(g, base *group) (tableRow, bool) {
 	w, _ := e.Words.Workload(g.workload)
 	metric, rate := w.Work.Instructions, w.Rate()
 	seconds, err := time.ParseDuration(g.Get("duration"))
@@ -133,7 +133,7 @@ func (e estimator) knownRow(g, base *group) (tableRow, bool) {
 	known := stat.Median(g.Samples(controlKnown)) - stat.Median(base.Samples(controlKnown))
 	measured, sc := stat.MedianInterval(added, e.confidence), scaleFor("1", append(slices.Clone(added), known))
 	return tableRow{Cells: []string{g.stratum.String(), g.workload, strconv.Itoa(g.policies), g.line.String(), base.line.String(), sc.format(known), sc.format(measured.Estimate),
-		e.interval(measured, sc), "×" + ratio(measured.Estimate/known)}}, true
+		interval(measured, sc, e.confidence), "×" + ratio(measured.Estimate/known)}}, true
 }
 
 // claimSection shows the claims that the run's arms fit.
@@ -169,11 +169,11 @@ func claimSection(verdicts []claims.Verdict) section {
 	return sec
 }
 
-// claimsOf judges the study's claims, without those that the runs do not fit.
-func (d *dataset) claimsOf() ([]claims.Verdict, error) {
+// judgedClaims judges the study's claims, without those that the runs do not fit.
+func judgedClaims(set *runs.Set) ([]claims.Verdict, error) {
 	list, err := claims.Study()
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(claims.Judge(d.Set, list), func(v claims.Verdict) bool { return v.Missing }), nil
+	return slices.DeleteFunc(claims.Judge(set, list), func(v claims.Verdict) bool { return v.Missing }), nil
 }

@@ -5,9 +5,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
-	"strings"
 
-	"hookbed/analysis/catalog"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
 )
@@ -26,49 +24,8 @@ type Cost struct {
 	points  stat.Points
 }
 
-// costMeasure is a metric as a cost per unit of work.
-type costMeasure struct {
-	workload, metric, of, unit string
-	cost                       func(float64) float64
-}
-
-// costMeasures are the workloads' headline metrics as time per unit of their work,
-// then their instructions per unit.
-func (d *dataset) costMeasures() []costMeasure {
-	var out []costMeasure
-	for _, w := range d.Words.Workloads {
-		if len(w.Headline) == 0 || w.Work.Name == "" {
-			continue
-		}
-		if cost := timeOf(w.Headline[0], w.Work); cost != nil {
-			out = append(out, costMeasure{w.Name, w.Headline[0].Name, "time per " + w.Work.Name, "s", cost})
-		}
-	}
-	for _, w := range d.Words.Workloads {
-		if w.Work.Instructions != "" {
-			out = append(out, costMeasure{w.Name, w.Work.Instructions, "instructions per " + w.Work.Name, "1", same})
-		}
-	}
-	return out
-}
-
-func same(v float64) float64 { return v }
-
-// timeOf makes the time of one unit of work of a metric; nil if its unit does not say.
-func timeOf(m catalog.Metric, work catalog.Work) func(float64) float64 {
-	switch {
-	case m.Unit == "s":
-		return same
-	case m.Unit == "1/s":
-		return func(v float64) float64 { return 1 / v }
-	case m.Unit == "bit/s" && work.Bytes > 0:
-		return func(v float64) float64 { return 8 * work.Bytes / v }
-	}
-	return nil
-}
-
 // costs fits what policies cost each arm that was measured at three or more N.
-func (e estimator) costs() []Cost {
+func (e *estimator) costs() []Cost {
 	var out []Cost
 	for _, s := range e.strata {
 		for _, m := range e.costMeasures() {
@@ -88,13 +45,9 @@ func (e estimator) costs() []Cost {
 	return out
 }
 
-func (e estimator) costOptions() stat.CostOptions {
-	return stat.CostOptions{Confidence: e.confidence, Relative: true, Bootstrap: e.boot}
-}
-
 // points are a line's costs: with two blocks or more one a block and N, of the
 // blocks that have every N; else all trials.
-func (e estimator) points(in Stratum, line Line, m costMeasure) stat.Points {
+func (e *estimator) points(in Stratum, line Line, m costMeasure) stat.Points {
 	var cells []*group
 	for _, g := range e.sorted(in, m.workload) {
 		if g.line == line && len(g.Samples(m.metric)) > 0 {
@@ -139,7 +92,7 @@ func levelsIn(p stat.Points) []float64 {
 }
 
 // costSection shows the fits, and where arms cross.
-func (e estimator) costSection(costs []Cost) section {
+func (e *estimator) costSection(costs []Cost) section {
 	sec := section{ID: "costs", Title: "What each policy costs",
 		Note: "Least squares per arm. The path is the linear model's intercept, the cost of N = 0; the slope what each policy adds. The model is the one of the least AICc among flat, linear, hinge and quadratic, with its Akaike weight. Flat: whether the linear model at the most policies is within 5 % of that at the fewest (two one-sided tests). " +
 			stat.RoughNote}
@@ -159,7 +112,7 @@ func (e estimator) costSection(costs []Cost) section {
 	return sec
 }
 
-func (e estimator) costTable(costs []Cost) table {
+func (e *estimator) costTable(costs []Cost) table {
 	c := costs[0]
 	var paths, slopes []float64
 	for _, c := range costs {
@@ -170,7 +123,7 @@ func (e estimator) costTable(costs []Cost) table {
 	t.Columns = []column{text("arm"), number("points"), text("model"), number(path.titled("path")), text("interval"), number(slope.titled("each policy")), text("interval"), text("flat")}
 	for _, c := range costs {
 		t.Rows = append(t.Rows, tableRow{Cells: []string{c.Arm, strconv.Itoa(len(c.points.N)), fmt.Sprintf("%s (%.2f)", c.Fit.Best.Name, c.Fit.Best.Weight),
-			path.format(pathOf(c.Fit)), e.interval(c.Fit.T0, path), slope.format(c.Fit.Slope.Estimate), e.interval(c.Fit.Slope, slope), flatWord(c.Fit.Flat)}})
+			path.format(pathOf(c.Fit)), interval(c.Fit.T0, path, e.confidence), slope.format(c.Fit.Slope.Estimate), interval(c.Fit.Slope, slope, e.confidence), flatWord(c.Fit.Flat)}})
 	}
 	return t
 }
@@ -184,20 +137,6 @@ func pathOf(f stat.CostFit) float64 {
 	return math.NaN()
 }
 
-func (e estimator) interval(v stat.Estimate, sc scale) string {
-	if v.Confidence == 0 {
-		return none
-	}
-	text := sc.bound(v.Low) + " to " + sc.bound(v.High)
-	if v.Confidence < e.confidence {
-		text += ", " + stated(v)
-	}
-	if v.Rough {
-		text += " " + stat.RoughMark
-	}
-	return text
-}
-
 func flatWord(q stat.Equivalence) string {
 	switch {
 	case q.Equivalent:
@@ -209,7 +148,7 @@ func flatWord(q stat.Equivalence) string {
 }
 
 // turnTable lists the arms whose lines cross.
-func (e estimator) turnTable(costs []Cost) table {
+func (e *estimator) turnTable(costs []Cost) table {
 	t := table{ID: "turn-points", Title: "Turn points",
 		Note:    "The number of policies from which on one arm costs more than another, where the two lines cross and the data bound where. An end of the interval at 0 or at the most policies is no bound.",
 		Columns: []column{text("scenario"), text("workload"), text("cost"), text("arm"), text("costs more than"), number("from N"), text("interval")}}
@@ -226,7 +165,7 @@ func (e estimator) turnTable(costs []Cost) table {
 			if err != nil || turn.None || turn.N.Low <= 0 && turn.N.High >= most {
 				continue
 			}
-			t.Rows = append(t.Rows, tableRow{Cells: []string{a.Scenario, a.Workload, a.Of, a.Arm, line.String(), count.format(math.Ceil(turn.N.Estimate)), e.interval(turn.N, count)}})
+			t.Rows = append(t.Rows, tableRow{Cells: []string{a.Scenario, a.Workload, a.Of, a.Arm, line.String(), count.format(math.Ceil(turn.N.Estimate)), interval(turn.N, count, e.confidence)}})
 		}
 	}
 	return t
@@ -249,26 +188,4 @@ func finiteCosts(costs []Cost) []Cost {
 		}
 		return slices.ContainsFunc(c.Fit.Models, func(m stat.CostModel) bool { return math.IsNaN(m.AICc) || math.IsInf(m.AICc, 0) })
 	})
-}
-
-// virtualUnit says in a unit that its seconds are virtual.
-func virtualUnit(unit string) string {
-	switch {
-	case strings.HasSuffix(unit, "/s"):
-		return strings.TrimSuffix(unit, "/s") + " per virtual second"
-	case unit == "per s":
-		return "per virtual second"
-	case unit == "s" || unit == "ms" || unit == "µs" || unit == "ns":
-		return "virtual " + unit
-	}
-	return unit
-}
-
-// scale is scaleFor with the clock in the unit.
-func (d *dataset) scale(unit string, values []float64) scale {
-	s := scaleFor(unit, values)
-	if d.clock() == runs.ClockVirtual {
-		s.unit = virtualUnit(s.unit)
-	}
-	return s
 }

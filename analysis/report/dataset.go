@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"hookbed/analysis/catalog"
-	"hookbed/analysis/claims"
 	"hookbed/analysis/runs"
 )
 
@@ -53,7 +53,6 @@ type dataset struct {
 	lines     []Line // in the order of the plan
 	ofClock   string
 	compared  map[string][]string // levels of the factors of a stratum that are compared
-	contrast  claims.Contrast     // the study's
 }
 
 func arrange(all []runs.Run) (*dataset, error) {
@@ -61,11 +60,7 @@ func arrange(all []runs.Run) (*dataset, error) {
 	if err != nil {
 		return nil, err
 	}
-	contrast, err := claims.StudyContrast()
-	if err != nil {
-		return nil, err
-	}
-	d := &dataset{Set: set, contrast: contrast, groups: map[point]*group{}, ofClock: clockOf(all), compared: compared(all)}
+	d := &dataset{Set: set, groups: map[point]*group{}, ofClock: clockOf(all), compared: compared(all)}
 	of := map[point][]*runs.Cell{}
 	for _, c := range set.Cells {
 		p := point{d.stratumOf(c), c.Get(runs.FactorWorkload), lineOf(c), c.Policies}
@@ -257,4 +252,39 @@ func clockOf(all []runs.Run) string {
 		}
 	}
 	return ""
+}
+
+// accelerators are the accelerators of all runs, by env.json or else by plan.
+func (d *dataset) accelerators() []string {
+	seen := map[string]bool{}
+	for _, r := range d.Runs {
+		found := false
+		for key, v := range r.Env {
+			if word, ok := accelerator(key, v); ok {
+				seen[word], found = true, true
+			}
+		}
+		if !found && r.Plan != nil && r.Plan.Spec.Lab.Provider == "libvirt" {
+			seen[r.Plan.Spec.Lab.Accel] = true
+		}
+	}
+	delete(seen, "")
+	return slices.Sorted(maps.Keys(seen))
+}
+
+// accelerator recognises an entry of env.json that names one: a key with a part
+// that starts with "accel", and the value tcg or kvm.
+func accelerator(key, value string) (word string, ok bool) {
+	for _, part := range strings.Split(strings.ToLower(key), ".") {
+		if strings.HasPrefix(part, "accel") {
+			word = strings.ToLower(strings.TrimSpace(value))
+			return word, word == "tcg" || word == "kvm"
+		}
+	}
+	return "", false
+}
+
+// emulated says whether any machine ran under TCG.
+func (d *dataset) emulated() bool {
+	return slices.Contains(d.accelerators(), "tcg")
 }

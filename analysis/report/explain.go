@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"hookbed/analysis/catalog"
+	"hookbed/analysis/claims"
 	"hookbed/analysis/runs"
 )
 
@@ -51,9 +52,24 @@ type context struct {
 	subjects []*subject
 }
 
+// explainer explains what makes the differences between the arms of runs.
+type explainer struct {
+	*estimator
+	contrast claims.Contrast // the study's
+}
+
+// newExplainer reads the study's contrast.
+func newExplainer(e *estimator) (*explainer, error) {
+	contrast, err := claims.StudyContrast()
+	if err != nil {
+		return nil, err
+	}
+	return &explainer{e, contrast}, nil
+}
+
 // explanations explain every workload of every stratum whose arms say what
 // they are.
-func (e estimator) explanations() []Explanation {
+func (e *explainer) explanations() []Explanation {
 	var out []Explanation
 	for _, s := range e.strata {
 		for _, m := range e.measures() {
@@ -63,7 +79,7 @@ func (e estimator) explanations() []Explanation {
 	return out
 }
 
-func (e estimator) explainWorkload(in Stratum, m measure) []Explanation {
+func (e *explainer) explainWorkload(in Stratum, m measure) []Explanation {
 	var out []Explanation
 	var shown []*context
 	for _, c := range e.contexts(in, m.workload) {
@@ -82,7 +98,7 @@ func (e estimator) explainWorkload(in Stratum, m measure) []Explanation {
 
 // contexts sorts the cells of a workload into arms that may be compared. Options
 // are the arms'; what else rows say is the rig's, and must be equal.
-func (e estimator) contexts(in Stratum, workload string) []*context {
+func (e *explainer) contexts(in Stratum, workload string) []*context {
 	var cells []*runs.Cell
 	s := sorter{words: e.Words}
 	for _, c := range e.Cells {
@@ -278,4 +294,25 @@ func most(a, b *subject) int {
 		}
 	}
 	return n
+}
+
+// turnPairs are a list and a hash each: at the same point of the same path by
+// the same mechanism where there is one, and the study's other end.
+func (e *explainer) turnPairs(in Stratum, workload string) [][2]Line {
+	var out [][2]Line
+	for _, c := range e.contexts(in, workload) {
+		for _, list := range c.subjects {
+			if list.is.Structure != catalog.List {
+				continue
+			}
+			end := c.at(e.contrast.To) // of the study's contrast
+			for _, hash := range c.subjects {
+				near := hash.fabric == list.fabric && hash.is.Mechanism == list.is.Mechanism && hash.regime == list.regime
+				if hash.is.Structure == catalog.Hash && len(hash.own) == 0 && (near || hash == end) {
+					out = append(out, [2]Line{{list.arm, 1}, {hash.arm, 1}})
+				}
+			}
+		}
+	}
+	return out
 }

@@ -16,11 +16,11 @@ import (
 // Decomposition is the study's contrast as steps, each of which changes one
 // thing.
 type Decomposition struct {
-	Order string    `json:"order"` // "mechanism first"
-	Arms  []string  `json:"arms"`  // what they are, the missing ones too
-	Names []string  `json:"names"` // what they are called, "" if missing
-	Total *Interval `json:"total"` // how many times as fast the last is as the first
-	Word  string    `json:"word"`
+	Order string         `json:"order"` // "mechanism first"
+	Arms  []string       `json:"arms"`  // what they are, the missing ones too
+	Names []string       `json:"names"` // what they are called, "" if missing
+	Total *stat.Estimate `json:"total"` // how many times as fast the last is as the first
+	Word  string         `json:"word"`
 	// Decides is how many trials, blocks or seeds would decide the whole.
 	Decides *stat.Need `json:"decides,omitempty"`
 	Steps   []Step     `json:"steps"`
@@ -28,10 +28,10 @@ type Decomposition struct {
 
 // Step is one step of a decomposition.
 type Step struct {
-	Kind  string    `json:"kind"`
-	Gain  *Interval `json:"gain"`
-	Share *Interval `json:"share"` // of the total, on a logarithmic scale
-	Word  string    `json:"word"`
+	Kind  string         `json:"kind"`
+	Gain  *stat.Estimate `json:"gain"`
+	Share *stat.Estimate `json:"share"` // of the total, on a logarithmic scale
+	Word  string         `json:"word"`
 	// Decides is how many trials, blocks or seeds would decide the gain.
 	Decides *stat.Need `json:"decides,omitempty"`
 	Missing []string   `json:"missing,omitempty"` // arms without which it cannot be said, with why
@@ -45,7 +45,7 @@ func (c *context) at(p claims.Place) *subject {
 // decompose takes the contrast apart in every order that the run has arms for;
 // where it has them for none, the first of each name say what is missing. A run
 // without the two ends says nothing of it.
-func (e estimator) decompose(c *context, x *Explanation) {
+func (e *explainer) decompose(c *context, x *Explanation) {
 	x.Orders = []Decomposition{}
 	from, to := c.at(e.contrast.From), c.at(e.contrast.To)
 	if from == nil || to == nil {
@@ -68,7 +68,7 @@ func (e estimator) decompose(c *context, x *Explanation) {
 const notHere = " is not in this run"
 
 // follow takes the contrast apart in one order at n policies.
-func (e estimator) follow(c *context, o claims.Order, metric string, n int) Decomposition {
+func (e *explainer) follow(c *context, o claims.Order, metric string, n int) Decomposition {
 	d := Decomposition{Order: o.Title()}
 	arms := e.contrast.Arms(o)
 	var cells []*runs.Cell
@@ -114,7 +114,7 @@ func (e estimator) follow(c *context, o claims.Order, metric string, n int) Deco
 }
 
 // sentence says in words what the decompositions say in numbers.
-func (e estimator) sentence(x Explanation) string {
+func (e *explainer) sentence(x Explanation) string {
 	first := x.Orders[0]
 	head := fmt.Sprintf("From %s to %s at N = %d", first.Arms[0], first.Arms[len(first.Arms)-1], x.Policies)
 	switch t := first.Total; {
@@ -204,7 +204,7 @@ func (d Decomposition) lacking() []string {
 }
 
 // explains says what each step of a decomposition makes, the most first.
-func (e estimator) explains(d Decomposition) string {
+func (e *explainer) explains(d Decomposition) string {
 	steps := slices.Clone(d.Steps)
 	slices.SortStableFunc(steps, func(a, b Step) int { return cmp.Compare(shareOr(b, math.Inf(-1)), shareOr(a, math.Inf(-1))) })
 	var parts, missing []string
@@ -232,8 +232,8 @@ func shareOr(s Step, otherwise float64) float64 {
 }
 
 // makes says what one step makes of the whole.
-func (e estimator) makes(s Step) string {
-	share := e.shareWithInterval(s.Share)
+func (e *explainer) makes(s Step) string {
+	share := shareWithInterval(s.Share, e.confidence)
 	switch {
 	case s.Gain == nil || s.Share == nil:
 		return s.Kind + " cannot be said"
@@ -246,33 +246,6 @@ func (e estimator) makes(s Step) string {
 	}
 	verb := map[bool]string{true: "explains", false: "works against it,"}[s.Share.Estimate > 0]
 	return fmt.Sprintf("%s %s %s", s.Kind, verb, share)
-}
-
-// shareWithInterval is "91 % (88 % to 94 %)", its confidence behind it where that
-// is less than asked for, and ~ where it holds for normal logs only.
-func (e estimator) shareWithInterval(s *Interval) string {
-	switch {
-	case s == nil:
-		return none
-	case s.Confidence == 0:
-		return wholePercent(s.Estimate) + " (no interval)"
-	}
-	text := wholePercent(s.Estimate) + " (" + wholePercent(s.Low) + " to " + wholePercent(s.High)
-	if s.Confidence < e.confidence {
-		text += ", " + stated(*s)
-	}
-	text += ")"
-	if s.Rough {
-		text += " " + stat.RoughMark
-	}
-	return text
-}
-
-// wholePercent is a share without decimals: none of its digits would mean
-// anything.
-func wholePercent(v float64) string {
-	text := fmt.Sprintf("%.0f %%", v*100)
-	return strings.Replace(strings.Replace(text, "-0 %", "0 %", 1), "-", "−", 1)
 }
 
 const orderIndifferent = "Taken in another order, no share differs beyond the intervals."

@@ -10,21 +10,21 @@ import (
 
 // Contrast is two arms that differ in one thing.
 type Contrast struct {
-	Kind     string    `json:"kind"`
-	Arm      string    `json:"arm"`
-	What     string    `json:"what"`
-	Over     string    `json:"over"` // the arm it is compared with
-	OverWhat string    `json:"over_what"`
-	Policies int       `json:"policies"`
-	Gain     *Interval `json:"gain"` // how many times as fast Arm is
-	Word     string    `json:"word"`
-	Note     string    `json:"note,omitempty"` // what else they differ in
+	Kind     string         `json:"kind"`
+	Arm      string         `json:"arm"`
+	What     string         `json:"what"`
+	Over     string         `json:"over"` // the arm it is compared with
+	OverWhat string         `json:"over_what"`
+	Policies int            `json:"policies"`
+	Gain     *stat.Estimate `json:"gain"` // how many times as fast Arm is
+	Word     string         `json:"word"`
+	Note     string         `json:"note,omitempty"` // what else they differ in
 	// Decides is how many trials, blocks or seeds would decide the gain.
 	Decides *stat.Need `json:"decides,omitempty"`
 }
 
 // contrasts are all pairs of a context's arms that differ in one thing.
-func (e estimator) contrasts(c *context, metric string) []Contrast {
+func (e *explainer) contrasts(c *context, metric string) []Contrast {
 	var out []Contrast
 	add := func(kind string, a, b *subject, n int, note string) {
 		if a == nil || b == nil || n < 0 || a.cells[n] == nil || b.cells[n] == nil {
@@ -62,7 +62,7 @@ func (e estimator) contrasts(c *context, metric string) []Contrast {
 // compared with the list of their mechanism, mechanisms with those before them in
 // the driver's order. Filters of others' have no part in it: more than one thing
 // differs.
-func (e estimator) differ(a, over catalog.Filter) string {
+func (e *explainer) differ(a, over catalog.Filter) string {
 	for _, f := range []catalog.Filter{a, over} {
 		if !f.Policies || f.Peer != "" || f.Mechanism == "" || f.Structure == "" {
 			return ""
@@ -79,7 +79,7 @@ func (e estimator) differ(a, over catalog.Filter) string {
 
 // like is the arm that is as a, but with another filter. One that keeps no
 // connections is compared with what there is, where the other filter always does.
-func (e estimator) like(c *context, a *subject, filter catalog.Filter) (*subject, string) {
+func (e *explainer) like(c *context, a *subject, filter catalog.Filter) (*subject, string) {
 	if b := c.find(a.fabric, filter.Name, a.regime, a.own); b != nil {
 		return b, ""
 	}
@@ -97,7 +97,7 @@ type aside struct {
 
 // paths are the arms on the base fabric that say what a's fabric gives by itself:
 // without policies where the run has such arms, else with its policies not yet there.
-func (e estimator) paths(c *context, a *subject) []aside {
+func (e *explainer) paths(c *context, a *subject) []aside {
 	i := slices.IndexFunc(e.Words.Fabrics, func(f catalog.Fabric) bool { return f.Base })
 	on, _ := e.Words.Fabric(a.fabric)
 	if i < 0 || on.Base || a.cells[0] == nil {

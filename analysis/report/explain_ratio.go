@@ -14,11 +14,11 @@ type sample struct {
 	paired bool        // values[k][i] is block i
 	halves bool        // the faster half stands for a cell, not the median
 	metric string
-	e      estimator
+	e      *explainer
 }
 
 // sample pairs cells by the blocks that all share, if these are enough.
-func (e estimator) sample(metric string, cells ...*runs.Cell) sample {
+func (e *explainer) sample(metric string, cells ...*runs.Cell) sample {
 	s := sample{metric: metric, e: e, paired: true}
 	seen := map[runs.BlockID]int{}
 	for _, c := range cells {
@@ -54,7 +54,7 @@ func (e estimator) sample(metric string, cells ...*runs.Cell) sample {
 }
 
 // gain is how many times as fast cell to is as cell from.
-func (s sample) gain(from, to int) *Interval {
+func (s sample) gain(from, to int) *stat.Estimate {
 	num, den := s.values[from], s.values[to]
 	if s.e.Words.HigherIsBetter(s.metric) {
 		num, den = den, num
@@ -72,7 +72,7 @@ func (s sample) gain(from, to int) *Interval {
 
 // share is the part of the way from the first cell to the last that the step
 // between two makes.
-func (s sample) share(from, to int) *Interval {
+func (s sample) share(from, to int) *stat.Estimate {
 	if s.paired {
 		return known(stat.PairedShare(s.values, from, to, s.e.confidence))
 	}
@@ -86,18 +86,18 @@ func (s sample) share(from, to int) *Interval {
 
 // Slope is what each policy costs an arm between N = 0 and its most.
 type Slope struct {
-	Arm      string   `json:"arm"`
-	What     string   `json:"what"` // "bridge+tc-hash"
-	Policies int      `json:"policies"`
-	Of       string   `json:"of"` // "time per transaction"
-	Unit     string   `json:"unit"`
-	Each     Interval `json:"each"`
+	Arm      string        `json:"arm"`
+	What     string        `json:"what"` // "bridge+tc-hash"
+	Policies int           `json:"policies"`
+	Of       string        `json:"of"` // "time per transaction"
+	Unit     string        `json:"unit"`
+	Each     stat.Estimate `json:"each"`
 	// structure is the filter's.
 	structure string
 }
 
 // slopes are those of all arms that have N = 0 and more.
-func (e estimator) slopes(c *context, workload string) []Slope {
+func (e *explainer) slopes(c *context, workload string) []Slope {
 	all := e.costMeasures()
 	i := slices.IndexFunc(all, func(m costMeasure) bool { return m.workload == workload })
 	if i < 0 {
@@ -119,10 +119,10 @@ func (e estimator) slopes(c *context, workload string) []Slope {
 
 // slope is the difference of two cells over n. Of one trial each it has no
 // interval.
-func (e estimator) slope(zero, at *runs.Cell, m costMeasure, n float64) (Interval, bool) {
+func (e *explainer) slope(zero, at *runs.Cell, m costMeasure, n float64) (stat.Estimate, bool) {
 	s := e.sample(m.metric, zero, at)
 	if len(s.values[0]) == 0 || len(s.values[1]) == 0 {
-		return Interval{}, false
+		return stat.Estimate{}, false
 	}
 	var p stat.Points
 	for k, values := range s.values {
@@ -137,5 +137,5 @@ func (e estimator) slope(zero, at *runs.Cell, m costMeasure, n float64) (Interva
 		return fit.Slope, finite(fit.Slope.Low) != nil && finite(fit.Slope.High) != nil
 	}
 	d := (stat.Median(p.Y[len(s.values[0]):]) - stat.Median(p.Y[:len(s.values[0])])) / n
-	return Interval{Estimate: d, Low: d, High: d, N: 1}, finite(d) != nil
+	return stat.Estimate{Estimate: d, Low: d, High: d, N: 1}, finite(d) != nil
 }

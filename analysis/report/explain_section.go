@@ -12,7 +12,7 @@ import (
 
 // explainSection is what a reader of the cross should see first: a sentence and
 // a small table a workload, and what they rest on folded away.
-func (e estimator) explainSection(all []Explanation) section {
+func (e *explainer) section(all []Explanation) section {
 	sec := section{ID: "explain", Title: "What explains it",
 		Note: e.contrast.About + " Here one thing changes a step. " +
 			"Ratios are gains: ×2 is twice as fast. The gains of the steps multiply to the whole, so a step's share is its part on a logarithmic scale. " + stat.RoughNote}
@@ -46,7 +46,7 @@ func (x Explanation) id() string {
 	return slug(strings.TrimSuffix(x.Scenario+"-"+x.Workload+"-"+x.Where, "-"))
 }
 
-func (e estimator) orderTable(x Explanation) table {
+func (e *explainer) orderTable(x Explanation) table {
 	t := table{ID: "explain-" + x.id(), Title: x.title(), Note: x.Sentence,
 		Columns: []column{text("steps"), text("structure"), text("path"), text("mechanism"), text("the whole"), text("arms")}}
 	for _, d := range x.Orders {
@@ -65,7 +65,7 @@ func (e estimator) orderTable(x Explanation) table {
 
 // wholeTable has the study's contrast as a whole, where the run has its ends and none
 // of the arms between them.
-func (e estimator) wholeTable(all []Explanation) table {
+func (e *explainer) wholeTable(all []Explanation) table {
 	t := table{ID: "explain-whole", Title: "The study's contrast as a whole",
 		Columns: []column{text("workload"), text("from"), text("to"), number("N"), text("gain"), text("verdict")}}
 	var arms []string
@@ -83,17 +83,17 @@ func (e estimator) wholeTable(all []Explanation) table {
 	return t
 }
 
-func (e estimator) stepCell(d Decomposition, kind string) string {
+func (e *explainer) stepCell(d Decomposition, kind string) string {
 	for _, s := range d.Steps {
 		if s.Kind == kind && s.Gain != nil {
-			return ratioWithInterval(s.Gain, e.confidence) + ": " + e.shareWithInterval(s.Share)
+			return ratioWithInterval(s.Gain, e.confidence) + ": " + shareWithInterval(s.Share, e.confidence)
 		}
 	}
 	return none
 }
 
 // contrastTable lists every pair of arms that differ in one thing.
-func (e estimator) contrastTable(x Explanation) table {
+func (e *explainer) contrastTable(x Explanation) table {
 	t := table{ID: "contrasts-" + x.id(), Title: "One thing at a time: " + x.title(), Folded: true,
 		Columns: []column{text("contrast"), text("arm"), text("over"), number("N"), text("gain"), text("verdict"), text("note")}}
 	for _, kind := range kinds() {
@@ -107,7 +107,7 @@ func (e estimator) contrastTable(x Explanation) table {
 }
 
 // slopeTable lists what each policy costs every arm.
-func (e estimator) slopeTable(x Explanation) table {
+func (e *explainer) slopeTable(x Explanation) table {
 	if len(x.Slopes) == 0 {
 		return table{}
 	}
@@ -116,12 +116,12 @@ func (e estimator) slopeTable(x Explanation) table {
 		Note:    sentenceCase(x.Slopes[0].Of) + ", at the most policies against N = 0, over N.",
 		Columns: []column{text("arm"), text("what"), number("N"), number(sc.titled("each policy")), text("interval"), text("verdict")}}
 	for _, s := range x.Slopes {
-		t.Rows = append(t.Rows, tableRow{Cells: []string{s.Arm, s.What, strconv.Itoa(s.Policies), signed(sc, s.Each.Estimate), e.interval(s.Each, sc), s.word()}})
+		t.Rows = append(t.Rows, tableRow{Cells: []string{s.Arm, s.What, strconv.Itoa(s.Policies), signed(sc, s.Each.Estimate), interval(s.Each, sc, e.confidence), s.word()}})
 	}
 	return t
 }
 
-func (e estimator) slopeScale(x Explanation) scale {
+func (e *estimator) slopeScale(x Explanation) scale {
 	var values []float64
 	for _, s := range x.Slopes {
 		values = append(values, s.Each.Estimate)

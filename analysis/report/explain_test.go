@@ -169,7 +169,7 @@ func stepOf(t *testing.T, d Decomposition, kind string) Step {
 
 // holds says whether a value lies within twice an interval: one in twenty lies
 // outside it, and these tests draw once. TestShareCoverage counts.
-func holds(v *Interval, truth float64) bool {
+func holds(v *stat.Estimate, truth float64) bool {
 	return truth >= v.Low-(v.Estimate-v.Low) && truth <= v.High+(v.High-v.Estimate)
 }
 
@@ -287,7 +287,7 @@ func TestNoDirectionBelowTheConfidence(t *testing.T) {
 	for _, trials := range []int{1, 2, 4, 6} {
 		c := structural()
 		c.halves, c.trials = false, trials
-		check := func(what, word string, r *Interval, n *stat.Need) {
+		check := func(what, word string, r *stat.Estimate, n *stat.Need) {
 			sure := r != nil && r.Confidence >= 0.95
 			if side := word == wordFaster || word == wordSlower; side && !sure || !side && n == nil || side && n != nil {
 				t.Errorf("%d trials, %s: %q of %+v, decided by %v", trials, what, word, r, n)

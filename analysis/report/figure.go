@@ -55,9 +55,28 @@ type series struct {
 	points    []Summary
 }
 
-// figures are those of the study, in its order, then one for every other
-// headline measure.
-func (e estimator) figures() []figure {
+// Figure is a picture that is ready to be written.
+type Figure struct {
+	Name        string // of its files, without extension: "throughput-localhost"
+	Caption     string
+	Description string // the picture in words
+	SVG         []byte // a document of its own, every text in it escaped
+	CSV         []byte // the data, in base units
+}
+
+func (f figure) rendered() Figure { return Figure{f.Name, f.Caption, f.describe(), f.svg(), f.csv()} }
+
+// measureFigures are those of the study, in its order, then one for every other
+// measure.
+func (e *estimator) measureFigures() []Figure {
+	var out []Figure
+	for _, f := range e.figures() {
+		out = append(out, f.rendered())
+	}
+	return out
+}
+
+func (e *estimator) figures() []figure {
 	var out []figure
 	ms := e.measures()
 	add := func(s Stratum, m measure) {
@@ -87,7 +106,7 @@ func (e estimator) figures() []figure {
 	return out
 }
 
-func (e estimator) figure(in Stratum, m measure) (figure, bool) {
+func (e *estimator) figure(in Stratum, m measure) (figure, bool) {
 	all := e.ofClients(e.summaries(in, m.workload, m.metric))
 	if len(all) == 0 {
 		return figure{}, false
@@ -126,7 +145,7 @@ func (e estimator) figure(in Stratum, m measure) (figure, bool) {
 }
 
 // ofClients are the points of the fewest clients that there are.
-func (e estimator) ofClients(all []Summary) (out []Summary) {
+func (e *estimator) ofClients(all []Summary) (out []Summary) {
 	fewest := e.clients()[0]
 	for _, s := range all {
 		if max(1, s.Clients) == fewest {
@@ -138,7 +157,7 @@ func (e estimator) ofClients(all []Summary) (out []Summary) {
 
 // clientsFigure draws a measure against the number of clients: each arm at its
 // largest number of policies.
-func (e estimator) clientsFigure(in Stratum, m measure) (figure, bool) {
+func (e *estimator) clientsFigure(in Stratum, m measure) (figure, bool) {
 	f, ok := e.figure(in, m)
 	if !ok {
 		return f, false
@@ -187,7 +206,7 @@ func subtitle(m measure) string {
 	return m.workload + ", lower is better"
 }
 
-func (e estimator) basis(all []Summary) string {
+func (e *estimator) basis(all []Summary) string {
 	s := e.estimatorTitle() + " of " + trialsText(all)
 	if e.clock() == "virtual" {
 		s += " over seeds · virtual clock"
@@ -233,13 +252,6 @@ func caption(m measure, in Stratum, number string) string {
 		s += " The study's figure " + number + ", measured anew."
 	}
 	return s
-}
-
-func sentenceCase(s string) string {
-	if s == "" || s[0] < 'a' || s[0] > 'z' {
-		return s
-	}
-	return string(s[0]-'a'+'A') + s[1:]
 }
 
 // csv is the figure's data, in base units; a point without a number has n = 0

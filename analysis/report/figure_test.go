@@ -291,7 +291,7 @@ func TestShortened(t *testing.T) {
 
 // Bars keep their labels and numbers within the picture.
 func TestBarsStayInside(t *testing.T) {
-	v := Interval{Estimate: 123456.7, Low: -98765.4, High: 1234567.8, Confidence: 0.95, N: 9}
+	v := stat.Estimate{Estimate: 123456.7, Low: -98765.4, High: 1234567.8, Confidence: 0.95, N: 9}
 	b := bars{Name: "bars", Title: strings.Repeat("What the overlay costs: ", 6), Subtitle: strings.Repeat("lower is better, ", 9), scale: scale{unit: "virtual ns", divisor: 1, decimals: 1}}
 	for i := range 60 {
 		b.rows = append(b.rows, bar{label: fmt.Sprintf("bridge+iptables-legacy (established-first, family ipv6, state stateless) %d", i), head: strings.Repeat("a heading ", 12), color: i, value: &v},

@@ -69,11 +69,11 @@ func pageOf(c content) page {
 		p.Prefix = c.part.Name + "-"
 	}
 	for _, f := range c.figures {
-		// The SVG is made by this package, which escapes every text in it.
-		p.Figures = append(p.Figures, pageFigure{f.Name, f.Caption, template.HTML(f.svg())})
+		// Every text in the SVG is escaped.
+		p.Figures = append(p.Figures, pageFigure{f.Name, f.Caption, template.HTML(f.SVG)})
 	}
 	for _, b := range c.bars {
-		p.Bars = append(p.Bars, pageFigure{b.Name, b.Caption, template.HTML(b.svg())})
+		p.Bars = append(p.Bars, pageFigure{b.Name, b.Caption, template.HTML(b.SVG)})
 	}
 	for _, name := range c.Document.Runs {
 		r := pageRun{Name: name}

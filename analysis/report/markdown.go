@@ -3,6 +3,7 @@ package report
 import (
 	"bytes"
 	"fmt"
+	"html"
 	"maps"
 	"slices"
 	"strconv"
@@ -47,7 +48,7 @@ func markdownPart(b *bytes.Buffer, c content) {
 		markdownSection(b, s)
 	}
 	for _, f := range c.bars {
-		fmt.Fprintf(b, "![%s](figures/%s.svg)\n\n*%s Data: [CSV](figures/%s.csv).*\n\n", mdEscape(f.describe()), f.Name, mdEscape(f.Caption), f.Name)
+		fmt.Fprintf(b, "![%s](figures/%s.svg)\n\n*%s Data: [CSV](figures/%s.csv).*\n\n", mdEscape(f.Description), f.Name, mdEscape(f.Caption), f.Name)
 	}
 	markdownOverview(b, c)
 	if len(c.Warnings) > 0 {
@@ -59,7 +60,7 @@ func markdownPart(b *bytes.Buffer, c content) {
 	}
 	b.WriteString("## Figures\n\n")
 	for _, f := range c.figures {
-		fmt.Fprintf(b, "![%s](figures/%s.svg)\n\n*%s Data: [CSV](figures/%s.csv).*\n\n", mdEscape(f.describe()), f.Name, mdEscape(f.Caption), f.Name)
+		fmt.Fprintf(b, "![%s](figures/%s.svg)\n\n*%s Data: [CSV](figures/%s.csv).*\n\n", mdEscape(f.Description), f.Name, mdEscape(f.Caption), f.Name)
 	}
 	for _, s := range c.sections {
 		markdownSection(b, s)
@@ -126,7 +127,7 @@ func markdownSection(b *bytes.Buffer, s section) {
 			title = s.Title
 		}
 		if t.Folded {
-			fmt.Fprintf(b, "<details><summary>%s</summary>\n\n", esc(title))
+			fmt.Fprintf(b, "<details><summary>%s</summary>\n\n", html.EscapeString(title))
 		} else if t.Title != "" {
 			fmt.Fprintf(b, "### %s\n\n", mdEscape(t.Title))
 		}
@@ -169,7 +170,7 @@ func markdownEnvironment(b *bytes.Buffer, c content) {
 			fmt.Fprintf(b, "%s: not recorded.\n\n", mdEscape(run))
 			continue
 		}
-		fmt.Fprintf(b, "<details><summary>%s</summary>\n\n", esc(run))
+		fmt.Fprintf(b, "<details><summary>%s</summary>\n\n", html.EscapeString(run))
 		t := table{Columns: []column{text("what"), text("value")}}
 		for _, key := range slices.Sorted(maps.Keys(env)) {
 			t.Rows = append(t.Rows, tableRow{Cells: []string{key, env[key]}})

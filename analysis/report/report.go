@@ -4,6 +4,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -64,10 +65,10 @@ type content struct {
 	Document
 	part     part
 	overview []overviewPart
-	figures  []figure
+	figures  []Figure
 	sections []section
 	explain  []section // before everything else, with its pictures
-	bars     []bars
+	bars     []Figure
 }
 
 // Make reads run directories (rows.csv; env.json and plan.json where they are
@@ -102,43 +103,43 @@ func Make(runDirs []string, outDir string, opt Options) (Result, error) {
 }
 
 // compose works everything out; nothing is written yet.
-func compose(d *dataset, opt Options) (content, error) {
-	e := estimator{dataset: d, confidence: opt.Confidence, boot: stat.Bootstrap{Seed: opt.Seed, Resamples: opt.Resamples}, ref: d.reference(opt.Reference), made: map[summaryKey]Summary{}}
-	if e.confidence <= 0 || e.confidence >= 1 {
-		e.confidence = 0.95
+func compose(e *estimator, title string) (content, error) {
+	x, err := newExplainer(e)
+	if err != nil {
+		return content{}, err
 	}
 	head := e.measureSummaries()
-	c := content{Document: Document{Schema: Schema, Title: titleOf(d, opt), Clock: d.clock(), Accelerators: d.accelerators(),
+	c := content{Document: Document{Schema: Schema, Title: cmp.Or(title, titleOf(e.Runs)), Clock: e.clock(), Accelerators: e.accelerators(),
 		Confidence: e.confidence, Reference: e.ref, Environment: map[string]map[string]string{}}}
-	for _, r := range d.Runs {
+	for _, r := range e.Runs {
 		c.Runs = append(c.Runs, r.Name)
 		c.Environment[r.Name] = r.Env
 		if c.Description == "" && r.Plan != nil {
 			c.Description = r.Plan.Spec.Description
 		}
 	}
-	c.Verdicts, c.Warnings, c.Problems, c.Summaries = e.verdicts(), e.warnings(head), d.problems(), e.allSummaries()
+	c.Verdicts, c.Warnings, c.Problems, c.Summaries = e.verdicts(), e.warnings(head), e.problems(), e.allSummaries()
 	c.Verdicts, c.Warnings, c.Problems = orEmpty(c.Verdicts), orEmpty(c.Warnings), orEmpty(c.Problems)
 	c.Summaries, c.Accelerators = orEmpty(c.Summaries), orEmpty(c.Accelerators)
-	judged, err := d.claimsOf()
+	judged, err := judgedClaims(e.Set)
 	if err != nil {
 		return content{}, err
 	}
 	costs := e.costs()
 	c.Claims, c.Costs, c.Estimator, c.part = orEmpty(judged), orEmpty(finiteCosts(costs)), e.estimatorTitle(), e.part()
-	c.overview, c.figures = e.overview(c.Verdicts), e.figures()
-	if c.Explanations = e.explanations(); len(c.Explanations) > 0 {
-		c.explain, c.bars = []section{e.explainSection(c.Explanations)}, e.explainFigures(c.Explanations)
+	c.overview, c.figures = e.overview(c.Verdicts), e.measureFigures()
+	if c.Explanations = x.explanations(); len(c.Explanations) > 0 {
+		c.explain, c.bars = []section{x.section(c.Explanations)}, e.explainFigures(c.Explanations)
 	}
-	if c.Overlays = e.overlayCosts(); len(c.Overlays) > 0 {
-		c.explain, c.bars = append(c.explain, e.overlaySection(c.Overlays)), append(c.bars, e.overlayFigures(c.Overlays)...)
+	if c.Overlays = x.overlays(); len(c.Overlays) > 0 {
+		c.explain, c.bars = append(c.explain, x.overlaySection(c.Overlays)), append(c.bars, e.overlayFigures(c.Overlays)...)
 	}
 	if s := claimSection(judged); len(s.Tables) > 0 {
 		c.sections = append(c.sections, s)
 	}
-	c.Answers = e.answers(c)
+	c.Answers = answerer{e, x}.answers(c)
 	c.sections = append(c.sections, e.strataSections()...)
-	c.sections = append(c.sections, d.trouble())
+	c.sections = append(c.sections, e.trouble())
 	c.sections = append(c.sections, e.results()...)
 	for _, s := range []section{e.costSection(costs), e.controls(), e.proof(), e.activity(), e.variance(head), e.others()} {
 		if len(s.Tables) > 0 {
@@ -159,12 +160,9 @@ func orEmpty[T any](list []T) []T {
 // titlePrefix begins the title of every report that is not given one.
 const titlePrefix = "hookbed: "
 
-func titleOf(d *dataset, opt Options) string {
-	if opt.Title != "" {
-		return opt.Title
-	}
+func titleOf(all []runs.Run) string {
 	var names []string
-	for _, r := range d.Runs {
+	for _, r := range all {
 		name := r.Name
 		if r.Plan != nil && r.Plan.Spec.Name != "" {
 			name = r.Plan.Spec.Name
@@ -176,7 +174,7 @@ func titleOf(d *dataset, opt Options) string {
 	return titlePrefix + strings.Join(names, " + ")
 }
 
-func (e estimator) measureSummaries() []Summary {
+func (e *estimator) measureSummaries() []Summary {
 	var out []Summary
 	for _, s := range e.strata {
 		for _, m := range e.measures() {
@@ -186,7 +184,7 @@ func (e estimator) measureSummaries() []Summary {
 	return out
 }
 
-func (e estimator) allSummaries() []Summary {
+func (e *estimator) allSummaries() []Summary {
 	var out []Summary
 	for _, s := range e.strata {
 		for _, w := range e.workloads {

@@ -221,11 +221,11 @@ func TestJSONIsForMachines(t *testing.T) {
 }
 
 func TestWord(t *testing.T) {
-	r := func(low, est, high, confidence float64) *Interval {
-		return &Interval{Estimate: est, Low: low, High: high, Confidence: confidence, N: 9, Method: stat.MethodPercentile}
+	r := func(low, est, high, confidence float64) *stat.Estimate {
+		return &stat.Estimate{Estimate: est, Low: low, High: high, Confidence: confidence, N: 9, Method: stat.MethodPercentile}
 	}
 	tests := []struct {
-		r      *Interval
+		r      *stat.Estimate
 		higher bool
 		want   string
 	}{
@@ -239,7 +239,7 @@ func TestWord(t *testing.T) {
 		{r(0.9, 0.95, 1, 0.25), true, "undecided"},
 		{r(0.4, 0.5, 0.6, 0.949), true, "undecided"},
 		{r(0.5, 0.5, 0.5, 0), true, "undecided (too few trials)"},
-		{&Interval{Estimate: 0.5, Low: 0.5, High: 0.5, N: 1}, true, "undecided (one trial)"},
+		{&stat.Estimate{Estimate: 0.5, Low: 0.5, High: 0.5, N: 1}, true, "undecided (one trial)"},
 	}
 	for _, tt := range tests {
 		if got := word(tt.r, tt.higher, 0.95); got != tt.want {

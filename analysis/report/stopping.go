@@ -1,8 +1,6 @@
 package report
 
 import (
-	"fmt"
-
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
@@ -38,19 +36,4 @@ func (d *dataset) narrow(x []float64, higherIsFaster bool, ci float64) bool {
 	}
 	e, ok := stat.Bootstrap{Seed: d.Runs[0].Plan.Spec.Seed}.FasterHalfInterval(x, higherIsFaster, stopConfidence)
 	return ok && stat.NarrowEnough(e, stopConfidence, ci)
-}
-
-// maxWarning names the cells that the rule did not end.
-func (d *dataset) maxWarning() []string {
-	var cells []string
-	for _, g := range d.all() {
-		if g.ranIntoMax {
-			cells = append(cells, fmt.Sprintf("%s %s %s N=%d", g.stratum, g.workload, g.line, g.policies))
-		}
-	}
-	if len(cells) == 0 {
-		return nil
-	}
-	stop := d.Runs[0].Plan.Spec.Measure.Stop
-	return []string{fmt.Sprintf("Ran into the most trials: %s had %d trials and still an interval wider than ±%s: %s.", plural(len(cells), "cell"), stop.Max, percent(stop.CI), some(cells))}
 }

@@ -1,75 +1,28 @@
 package report
 
 import (
-	"cmp"
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 	"unicode"
 
-	"hookbed/analysis/catalog"
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
 )
 
-// measure is a headline metric of a workload.
-type measure struct {
-	workload, metric string
-	name             string // "throughput"
-	higherIsBetter   bool
-}
-
-// measures are the headline metrics that get figures and verdicts: one for each
-// workload that the data has. Of the alternatives the first that was measured is
-// taken.
-func (d *dataset) measures() []measure {
-	var out []measure
-	for _, w := range d.Words.Workloads {
-		if len(w.Headline) == 0 || !slices.Contains(d.workloads, w.Name) {
-			continue
-		}
-		chosen := measureOf(w, w.Headline[0]) // shown as failed if nothing was measured
-		for _, metric := range w.Headline {
-			if m := measureOf(w, metric); d.hasMetric(m) {
-				chosen = m
-				break
-			}
-		}
-		out = append(out, chosen)
-	}
-	return out
-}
-
-func measureOf(w catalog.Workload, m catalog.Metric) measure {
-	return measure{w.Name, m.Name, cmp.Or(m.Title, m.Name), m.Higher}
-}
-
-func (d *dataset) hasMetric(m measure) bool {
-	for _, s := range d.strata {
-		if slices.Contains(metrics(d.sorted(s, m.workload)), m.metric) {
-			return true
-		}
-	}
-	return false
-}
-
-// Interval is a number with its interval, or null where there is none.
-type Interval = stat.Estimate
-
 // Summary is one metric of one point: a line of a result table.
 type Summary struct {
-	Scenario string    `json:"scenario"`
-	Workload string    `json:"workload"`
-	Metric   string    `json:"metric"`
-	Unit     string    `json:"unit"`
-	Arm      string    `json:"arm"`
-	Policies int       `json:"policies"`
-	Clients  int       `json:"clients,omitempty"` // where they are more than 1
-	N        int       `json:"n"`                 // usable trials
-	Median   *Interval `json:"median"`
-	CoV      *float64  `json:"cov"`
+	Scenario string         `json:"scenario"`
+	Workload string         `json:"workload"`
+	Metric   string         `json:"metric"`
+	Unit     string         `json:"unit"`
+	Arm      string         `json:"arm"`
+	Policies int            `json:"policies"`
+	Clients  int            `json:"clients,omitempty"` // where they are more than 1
+	N        int            `json:"n"`                 // usable trials
+	Median   *stat.Estimate `json:"median"`
+	CoV      *float64       `json:"cov"`
 	// Between and Within split the CoV into what boots differ by and what
 	// trials of one boot differ by.
 	Between *float64 `json:"cov_between_blocks"`
@@ -79,9 +32,9 @@ type Summary struct {
 	Within  *float64 `json:"cov_within_blocks"`
 	// VsZero is the ratio to N = 0 of the same arm, VsReference that to the
 	// reference arm at N = 0.
-	VsZero      *Interval `json:"vs_zero"`
-	VsReference *Interval `json:"vs_reference"`
-	Note        string    `json:"note,omitempty"` // what went wrong, in words
+	VsZero      *stat.Estimate `json:"vs_zero"`
+	VsReference *stat.Estimate `json:"vs_reference"`
+	Note        string         `json:"note,omitempty"` // what went wrong, in words
 
 	point point // of which it is
 }
@@ -89,10 +42,32 @@ type Summary struct {
 // estimator makes summaries of a dataset.
 type estimator struct {
 	*dataset
-	confidence float64
+	confidence float64 // of every interval
 	boot       stat.Bootstrap
 	ref        string // reference arm, "" if there is none
 	made       map[summaryKey]Summary
+}
+
+// estimatorOptions says how numbers are estimated. The zero value is usable.
+type estimatorOptions struct {
+	Confidence float64 // of every interval; 0 = 0.95
+	Seed       uint64  // of the bootstrap
+	Resamples  int     // of the bootstrap; 0 = 2000
+	Reference  string  // arm to compare with; "" = the base fabric alone, or the first without policies
+}
+
+// newEstimator arranges runs for tables and figures. It refuses a metric in two
+// units.
+func newEstimator(all []runs.Run, opt estimatorOptions) (*estimator, error) {
+	d, err := arrange(all)
+	if err != nil {
+		return nil, err
+	}
+	e := &estimator{dataset: d, confidence: opt.Confidence, boot: stat.Bootstrap{Seed: opt.Seed, Resamples: opt.Resamples}, ref: d.reference(opt.Reference), made: map[summaryKey]Summary{}}
+	if e.confidence <= 0 || e.confidence >= 1 {
+		e.confidence = 0.95
+	}
+	return e, nil
 }
 
 type summaryKey struct {
@@ -102,7 +77,7 @@ type summaryKey struct {
 
 // summary estimates one metric of one point, once: several tables and figures
 // show it.
-func (e estimator) summary(g *group, metric string) Summary {
+func (e *estimator) summary(g *group, metric string) Summary {
 	key := summaryKey{g.point, metric}
 	s, ok := e.made[key]
 	if !ok {
@@ -112,7 +87,7 @@ func (e estimator) summary(g *group, metric string) Summary {
 	return s
 }
 
-func (e estimator) estimate(g *group, metric string) Summary {
+func (e *estimator) estimate(g *group, metric string) Summary {
 	x := g.Samples(metric)
 	clients := 0
 	if g.Clients > 1 {
@@ -143,7 +118,7 @@ func (e estimator) estimate(g *group, metric string) Summary {
 	return s
 }
 
-func (e estimator) ratioTo(g *group, base point, metric string) *Interval {
+func (e *estimator) ratioTo(g *group, base point, metric string) *stat.Estimate {
 	if e.groups[base] == nil {
 		return nil
 	}
@@ -152,7 +127,7 @@ func (e estimator) ratioTo(g *group, base point, metric string) *Interval {
 
 // ratio of two groups: by block where they share enough blocks, else of all
 // their trials.
-func (e estimator) ratio(a, b *group, metric string) *Interval {
+func (e *estimator) ratio(a, b *group, metric string) *stat.Estimate {
 	p := runs.Pair(a.Cell, b.Cell, metric, e.reduce(metric))
 	switch {
 	case p.Paired:
@@ -165,20 +140,20 @@ func (e estimator) ratio(a, b *group, metric string) *Interval {
 
 // halvesRatio is the ratio of two faster halves, without an interval where there
 // are too few trials for one.
-func (e estimator) halvesRatio(a, b []float64, metric string) Interval {
+func (e *estimator) halvesRatio(a, b []float64, metric string) stat.Estimate {
 	up := e.Words.HigherIsBetter(metric)
 	if r, ok := e.boot.FasterHalfRatio(a, b, up, e.confidence); ok {
 		return r
 	}
 	r := stat.FasterHalf(a, up) / stat.FasterHalf(b, up)
-	return Interval{Estimate: r, Low: r, High: r, N: min(len(a), len(b)), Method: stat.MethodBootstrapT}
+	return stat.Estimate{Estimate: r, Low: r, High: r, N: min(len(a), len(b)), Method: stat.MethodBootstrapT}
 }
 
 // estimatorName is the estimator that the plan fixed.
-func (e estimator) estimatorName() string { return e.Runs[0].Estimator() }
+func (e *estimator) estimatorName() string { return e.Runs[0].Estimator() }
 
 // estimatorTitle names for people the number that is made of the trials of a cell.
-func (e estimator) estimatorTitle() string {
+func (e *estimator) estimatorTitle() string {
 	if e.estimatorName() == runs.EstimatorFasterHalf {
 		return "faster half"
 	}
@@ -186,14 +161,14 @@ func (e estimator) estimatorTitle() string {
 }
 
 // reduce makes one number of a block's trials.
-func (e estimator) reduce(metric string) func([]float64) float64 {
+func (e *estimator) reduce(metric string) func([]float64) float64 {
 	if e.estimatorName() == runs.EstimatorFasterHalf {
 		return func(x []float64) float64 { return stat.FasterHalf(x, e.Words.HigherIsBetter(metric)) }
 	}
 	return stat.Median
 }
 
-func (e estimator) perBlock(g *group, metric string) []float64 {
+func (e *estimator) perBlock(g *group, metric string) []float64 {
 	var out []float64
 	for _, values := range g.byBlock(metric) {
 		out = append(out, e.reduce(metric)(values))
@@ -203,7 +178,7 @@ func (e estimator) perBlock(g *group, metric string) []float64 {
 
 // center estimates a cell. In virtual time each seed counts once, because only
 // seeds vary.
-func (e estimator) center(perBlock, x []float64, metric string) Interval {
+func (e *estimator) center(perBlock, x []float64, metric string) stat.Estimate {
 	if e.clock() == runs.ClockVirtual {
 		return stat.MedianInterval(perBlock, e.confidence)
 	}
@@ -214,11 +189,11 @@ func (e estimator) center(perBlock, x []float64, metric string) Interval {
 		return out
 	}
 	v := e.reduce(metric)(x)
-	return Interval{Estimate: v, Low: v, High: v, N: len(x), Method: stat.MethodBootstrapT}
+	return stat.Estimate{Estimate: v, Low: v, High: v, N: len(x), Method: stat.MethodBootstrapT}
 }
 
 // summaries are those of every point of a stratum and workload.
-func (e estimator) summaries(s Stratum, workload, metric string) []Summary {
+func (e *estimator) summaries(s Stratum, workload, metric string) []Summary {
 	var out []Summary
 	for _, g := range e.sorted(s, workload) {
 		out = append(out, e.summary(g, metric))
@@ -226,7 +201,7 @@ func (e estimator) summaries(s Stratum, workload, metric string) []Summary {
 	return out
 }
 
-func known(e stat.Estimate) *Interval {
+func known(e stat.Estimate) *stat.Estimate {
 	if math.IsNaN(e.Estimate) || math.IsInf(e.Estimate, 0) {
 		return nil
 	}
@@ -289,4 +264,22 @@ func shape(reason string) string {
 		last = r
 	}
 	return b.String()
+}
+
+// missingNote never leaves a line without a number unexplained.
+func missingNote(s Summary) string {
+	if s.Median == nil && s.Note == "" {
+		return "not measured"
+	}
+	return s.Note
+}
+
+func mediansOf(all []Summary) []float64 {
+	var out []float64
+	for _, s := range all {
+		if s.Median != nil {
+			out = append(out, s.Median.Estimate)
+		}
+	}
+	return out
 }

@@ -9,45 +9,13 @@ import (
 	"strconv"
 	"strings"
 
-	"hookbed/analysis/catalog"
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
 )
 
-// table is a table before it is Markdown or HTML.
-type table struct {
-	ID      string
-	Title   string
-	Note    string
-	Columns []column
-	Rows    []tableRow
-	Folded  bool // of second rank: shown on demand
-}
-
-type column struct {
-	Title  string
-	Number bool // aligned right
-}
-
-type tableRow struct {
-	Cells []string
-	Class string // "failed" for a line without a number
-}
-
-func text(title string) column   { return column{Title: title} }
-func number(title string) column { return column{title, true} }
-
-// section is a heading with tables below it.
-type section struct {
-	ID     string
-	Title  string
-	Note   string
-	Tables []table
-}
-
 // results is a section a stratum: a table a workload and metric.
-func (e estimator) results() []section {
+func (e *estimator) results() []section {
 	var out []section
 	for _, s := range e.strata {
 		sec := section{ID: "results-" + slug(s.String()), Title: "Results, " + s.String()}
@@ -63,7 +31,7 @@ func (e estimator) results() []section {
 	return out
 }
 
-func (e estimator) workloadTables(in Stratum, workload string, groups []*group) []table {
+func (e *estimator) workloadTables(in Stratum, workload string, groups []*group) []table {
 	var main []string
 	for _, m := range e.measures() {
 		if m.workload == workload {
@@ -85,20 +53,7 @@ func (e estimator) workloadTables(in Stratum, workload string, groups []*group) 
 	return out
 }
 
-// isResult says whether a metric is what the workload itself reported.
-func (d *dataset) isResult(metric string) bool {
-	for _, w := range d.Words.Workloads {
-		if slices.ContainsFunc(w.Headline, func(m catalog.Metric) bool { return m.Name == metric }) {
-			return true
-		}
-	}
-	return metric == "throughput" || metric == "retransmits" || metric == "rate" || strings.HasPrefix(metric, "latency_") || metric == "rtt_mean" || isInstructions(metric)
-}
-
-// isInstructions says whether a metric counts instructions per unit of work.
-func isInstructions(metric string) bool { return strings.HasPrefix(metric, "instructions_per_") }
-
-func (e estimator) resultTable(in Stratum, workload, metric string) table {
+func (e *estimator) resultTable(in Stratum, workload, metric string) table {
 	all := e.summaries(in, workload, metric)
 	sc := e.scale(e.Units[metric], mediansOf(all))
 	t := table{ID: slug(in.String() + "-" + workload + "-" + metric), Title: workload + " " + metric + ", " + in.String()}
@@ -113,7 +68,7 @@ func (e estimator) resultTable(in Stratum, workload, metric string) table {
 	return t
 }
 
-func (e estimator) resultRow(s Summary, sc scale) tableRow {
+func (e *estimator) resultRow(s Summary, sc scale) tableRow {
 	row := tableRow{Cells: []string{s.Arm, strconv.Itoa(s.Policies)}}
 	if s.Median == nil {
 		row.Class = "failed"
@@ -133,24 +88,6 @@ func (e estimator) resultRow(s Summary, sc scale) tableRow {
 	return row
 }
 
-// missingNote never leaves a line without a number unexplained.
-func missingNote(s Summary) string {
-	if s.Median == nil && s.Note == "" {
-		return "not measured"
-	}
-	return s.Note
-}
-
-func mediansOf(all []Summary) []float64 {
-	var out []float64
-	for _, s := range all {
-		if s.Median != nil {
-			out = append(out, s.Median.Estimate)
-		}
-	}
-	return out
-}
-
 func value(v *float64) float64 {
 	if v == nil {
 		return math.NaN()
@@ -159,7 +96,7 @@ func value(v *float64) float64 {
 }
 
 // proof says, for each setup, what was proven before its numbers were taken.
-func (e estimator) proof() section {
+func (e *estimator) proof() section {
 	sec := section{ID: "proof", Title: "Proof of enforcement",
 		Note: "Before each trial an allowed connection had to be made, forbidden ones had to stay unanswered, and the kernel had to hold the policies; a trial that failed any of this is not ok. Ranges are over trials."}
 	t := table{ID: "proof", Columns: []column{text("scenario"), text("arm"), number("N"), number("trials ok"), number("tried")}}
@@ -197,7 +134,7 @@ func (e estimator) proof() section {
 }
 
 // eachSetup visits stratum, line and N with the groups of all workloads.
-func (e estimator) eachSetup(visit func(in Stratum, line Line, policies int, groups []*group)) {
+func (e *estimator) eachSetup(visit func(in Stratum, line Line, policies int, groups []*group)) {
 	for _, s := range e.strata {
 		for _, line := range e.lines {
 			byN := map[int][]*group{}
@@ -283,7 +220,7 @@ func (d *dataset) trouble() section {
 }
 
 // activity is the section of what the nodes did while the workload ran.
-func (e estimator) activity() section {
+func (e *estimator) activity() section {
 	sec := section{ID: "cpu", Title: "CPU and softirq work",
 		Note: "Medians over trials. cpu is CPU seconds busy per wall second of the node, all CPUs together; counts of softirqs are per second."}
 	for _, s := range e.strata {
@@ -312,7 +249,7 @@ func isActivity(metric string) bool {
 }
 
 // others is the section of metrics that no other section shows.
-func (e estimator) others() section {
+func (e *estimator) others() section {
 	sec := section{ID: "others", Title: "Everything else that was measured", Note: "Medians over trials, in the unit of the column."}
 	for _, s := range e.strata {
 		for _, w := range e.workloads {
@@ -337,7 +274,7 @@ func isProof(metric string) bool {
 	return metric == "policies_realised" || strings.HasPrefix(metric, "probes_") || metric == "hook_packets"
 }
 
-func (e estimator) mediansTable(id, title string, groups []*group, cols []string) table {
+func (e *estimator) mediansTable(id, title string, groups []*group, cols []string) table {
 	t := table{ID: id, Title: title, Columns: []column{text("arm"), number("N")}}
 	scales := make([]scale, len(cols))
 	for i, m := range cols {
@@ -362,7 +299,7 @@ func (e estimator) mediansTable(id, title string, groups []*group, cols []string
 }
 
 // variance is the section that splits the spread between boots and trials.
-func (e estimator) variance(all []Summary) section {
+func (e *estimator) variance(all []Summary) section {
 	sec := section{ID: "blocks", Title: "Variation between and within blocks",
 		Note: "A block is one boot of the lab. Both columns are coefficients of variation (one-way analysis of variance); a large first one means that boots differ and more blocks, not more trials, would narrow the intervals."}
 	t := table{ID: "blocks", Folded: true, Columns: []column{text("scenario"), text("workload"), text("metric"), text("arm"), number("N"), number("between blocks"), number("within a block")}}
@@ -386,16 +323,4 @@ func (e estimator) variance(all []Summary) section {
 		sec.Tables = []table{t}
 	}
 	return sec
-}
-
-func slug(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-':
-			return r
-		case r >= 'A' && r <= 'Z':
-			return r + 'a' - 'A'
-		}
-		return '-'
-	}, s)
 }

@@ -17,11 +17,8 @@ const (
 	unevenSeeds = 0.02
 )
 
-// listed is how many cells a warning names before it counts the rest.
-const listed = 6
-
 // warnings are what a reader must know before believing a number.
-func (e estimator) warnings(all []Summary) []string {
+func (e *estimator) warnings(all []Summary) []string {
 	var out []string
 	out = append(out, e.acceleratorWarning()...)
 	if e.clock() == runs.ClockVirtual {
@@ -44,41 +41,6 @@ func (e estimator) warnings(all []Summary) []string {
 	return out
 }
 
-// accelerators are the accelerators of all runs, by env.json or else by plan.
-func (d *dataset) accelerators() []string {
-	seen := map[string]bool{}
-	for _, r := range d.Runs {
-		found := false
-		for key, v := range r.Env {
-			if word, ok := accelerator(key, v); ok {
-				seen[word], found = true, true
-			}
-		}
-		if !found && r.Plan != nil && r.Plan.Spec.Lab.Provider == "libvirt" {
-			seen[r.Plan.Spec.Lab.Accel] = true
-		}
-	}
-	delete(seen, "")
-	return slices.Sorted(maps.Keys(seen))
-}
-
-// accelerator recognises an entry of env.json that names one: a key with a part
-// that starts with "accel", and the value tcg or kvm.
-func accelerator(key, value string) (word string, ok bool) {
-	for _, part := range strings.Split(strings.ToLower(key), ".") {
-		if strings.HasPrefix(part, "accel") {
-			word = strings.ToLower(strings.TrimSpace(value))
-			return word, word == "tcg" || word == "kvm"
-		}
-	}
-	return "", false
-}
-
-// emulated says whether any machine ran under TCG.
-func (d *dataset) emulated() bool {
-	return slices.Contains(d.accelerators(), "tcg")
-}
-
 func (d *dataset) acceleratorWarning() []string {
 	if !d.emulated() {
 		return nil
@@ -87,7 +49,7 @@ func (d *dataset) acceleratorWarning() []string {
 }
 
 // fewTrials states the confidence that small samples really have.
-func (e estimator) fewTrials(all []Summary) []string {
+func (e *estimator) fewTrials(all []Summary) []string {
 	least, few, total := 0, 0, 0
 	confidence := 1.0
 	for _, s := range all {
@@ -181,7 +143,7 @@ func (d *dataset) oneBlock() []string {
 	return []string{"One block: every trial comes from a single boot, so the intervals do not include what boots differ by."}
 }
 
-func (e estimator) noise(all []Summary) []string {
+func (e *estimator) noise(all []Summary) []string {
 	name, limit, of := "Noisy", noisy, func(s Summary) *float64 { return s.CoV }
 	if e.clock() == runs.ClockVirtual {
 		name, limit, of = "Uneven seeds", unevenSeeds, func(s Summary) *float64 { return s.SeedCoV }
@@ -260,16 +222,17 @@ func (d *dataset) environmentDiffers() []string {
 	return []string{"The merged runs' environments differ in: " + some(slices.Sorted(maps.Keys(differ))) + "."}
 }
 
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
+// maxWarning names the cells that the rule did not end.
+func (d *dataset) maxWarning() []string {
+	var cells []string
+	for _, g := range d.all() {
+		if g.ranIntoMax {
+			cells = append(cells, fmt.Sprintf("%s %s %s N=%d", g.stratum, g.workload, g.line, g.policies))
+		}
 	}
-	return fmt.Sprintf("%d %ss", n, noun)
-}
-
-func some(names []string) string {
-	if len(names) <= listed {
-		return strings.Join(names, ", ")
+	if len(cells) == 0 {
+		return nil
 	}
-	return strings.Join(names[:listed], ", ") + fmt.Sprintf(" and %d more", len(names)-listed)
+	stop := d.Runs[0].Plan.Spec.Measure.Stop
+	return []string{fmt.Sprintf("Ran into the most trials: %s had %d trials and still an interval wider than ±%s: %s.", plural(len(cells), "cell"), stop.Max, percent(stop.CI), some(cells))}
 }

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -122,7 +123,7 @@ func stated(e stat.Estimate) string {
 
 // ratioWithInterval is "×0.471 (0.455 to 0.490)", with the confidence behind it
 // where that falls short of the one asked for, and marked if it is rough.
-func ratioWithInterval(r *Interval, confidence float64) string {
+func ratioWithInterval(r *stat.Estimate, confidence float64) string {
 	if r == nil {
 		return none
 	}
@@ -138,4 +139,80 @@ func ratioWithInterval(r *Interval, confidence float64) string {
 		text += " " + stat.RoughMark
 	}
 	return text
+}
+
+// signed writes a number that may be negative, but no negative zero.
+func signed(sc scale, v float64) string {
+	text := sc.format(v)
+	if digits, ok := strings.CutPrefix(text, "-"); ok {
+		if strings.Trim(digits, "0.") == "" {
+			return digits
+		}
+		return "−" + digits
+	}
+	return text
+}
+
+// virtual is the scale with a unit that says that its seconds are virtual.
+func (s scale) virtual() scale {
+	switch {
+	case strings.HasSuffix(s.unit, "/s"):
+		s.unit = strings.TrimSuffix(s.unit, "/s") + " per virtual second"
+	case s.unit == "per s":
+		s.unit = "per virtual second"
+	case s.unit == "s" || s.unit == "ms" || s.unit == "µs" || s.unit == "ns":
+		s.unit = "virtual " + s.unit
+	}
+	return s
+}
+
+// interval is "0.45 to 0.49", with its confidence behind it where that falls short
+// of the one asked for, and marked if it is rough.
+func interval(v stat.Estimate, sc scale, confidence float64) string {
+	if v.Confidence == 0 {
+		return none
+	}
+	text := sc.bound(v.Low) + " to " + sc.bound(v.High)
+	if v.Confidence < confidence {
+		text += ", " + stated(v)
+	}
+	if v.Rough {
+		text += " " + stat.RoughMark
+	}
+	return text
+}
+
+// valueWithInterval is "1.2 (1.1 to 1.3)".
+func valueWithInterval(v *stat.Estimate, sc scale, confidence float64) string {
+	if v == nil {
+		return none
+	}
+	return signed(sc, v.Estimate) + " (" + interval(*v, sc, confidence) + ")"
+}
+
+// shareWithInterval is "91 % (88 % to 94 %)", its confidence behind it where that
+// is less than asked for, and ~ where it holds for normal logs only.
+func shareWithInterval(s *stat.Estimate, confidence float64) string {
+	switch {
+	case s == nil:
+		return none
+	case s.Confidence == 0:
+		return wholePercent(s.Estimate) + " (no interval)"
+	}
+	text := wholePercent(s.Estimate) + " (" + wholePercent(s.Low) + " to " + wholePercent(s.High)
+	if s.Confidence < confidence {
+		text += ", " + stated(*s)
+	}
+	text += ")"
+	if s.Rough {
+		text += " " + stat.RoughMark
+	}
+	return text
+}
+
+// wholePercent is a share without decimals: none of its digits would mean
+// anything.
+func wholePercent(v float64) string {
+	text := fmt.Sprintf("%.0f %%", v*100)
+	return strings.Replace(strings.Replace(text, "-0 %", "0 %", 1), "-", "−", 1)
 }

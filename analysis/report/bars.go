@@ -6,16 +6,15 @@ import (
 	"fmt"
 	"image/color"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
-
-	"hookbed/analysis/catalog"
 
 	xfont "golang.org/x/image/font"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgsvg"
+
+	"hookbed/analysis/stat"
 )
 
 // bars is a picture of lying bars with intervals, a row each.
@@ -33,7 +32,7 @@ type bar struct {
 	label string
 	head  string // a heading above the row, "" for none
 	color int    // of the palette
-	value *Interval
+	value *stat.Estimate
 	why   string // there is no value
 }
 
@@ -48,85 +47,7 @@ const (
 	textMost  = 250 // of a label or a number
 )
 
-// explainFigures are the shares of a scenario, and each policy's cost by arm of
-// every workload.
-func (e estimator) explainFigures(all []Explanation) []bars {
-	var out []bars
-	for _, x := range all {
-		if b := e.shareFigure(x); len(b.rows) > 0 {
-			out = append(out, b)
-		}
-		if len(x.Slopes) > 0 {
-			out = append(out, e.slopeFigure(x))
-		}
-	}
-	return out
-}
-
-func (e estimator) shareFigure(x Explanation) bars {
-	b := bars{Name: "explain-" + x.id(), Title: "What explains it: " + x.title(), scale: scale{unit: "%", divisor: 0.01},
-		Subtitle: fmt.Sprintf("share of the logarithm of the whole gain, N = %d", x.Policies),
-		Caption:  "Shares of structure, path and mechanism in the study's contrast, " + x.title() + "."}
-	for _, d := range x.Orders {
-		if d.Total == nil || !d.Total.Excludes(1) || d.empty() {
-			continue
-		}
-		for i, kind := range []string{kindStructure, kindPath, kindMechanism} {
-			s := d.Steps[slices.IndexFunc(d.Steps, func(s Step) bool { return s.Kind == kind })]
-			row := bar{label: kind, color: i, value: s.Share, why: "not said"}
-			if i == 0 {
-				row.head = fmt.Sprintf("%s, ×%s in all", d.Order, ratio(d.Total.Estimate))
-			}
-			b.rows = append(b.rows, row)
-		}
-	}
-	return b
-}
-
-func (e estimator) slopeFigure(x Explanation) bars {
-	b := bars{Name: "each-policy-" + x.id(), Title: "What each policy costs: " + x.title(), scale: e.slopeScale(x),
-		Subtitle: x.Slopes[0].Of + ", per policy, lower is better",
-		Caption:  "Cost of each policy by arm, " + x.title() + "."}
-	for i, kind := range structuresOf(x.Slopes) {
-		first := true
-		for _, s := range x.Slopes {
-			if s.structure != kind {
-				continue
-			}
-			row := bar{label: s.What, color: i, value: &s.Each}
-			if known := slices.Index([]string{catalog.Hash, catalog.List}, kind); known >= 0 {
-				row.color = known
-			}
-			if first {
-				row.head, first = headOfStructure(kind), false
-			}
-			b.rows = append(b.rows, row)
-		}
-	}
-	return b
-}
-
-// structuresOf lists the structures of arms: those that every report has in a fixed
-// order, others as they come, and what has none last.
-func structuresOf(slopes []Slope) []string {
-	out := []string{catalog.List, catalog.Hash, catalog.Prefixes, catalog.HashAndList}
-	for _, s := range slopes {
-		if s.structure != "" && !slices.Contains(out, s.structure) {
-			out = append(out, s.structure)
-		}
-	}
-	return append(out, "")
-}
-
-func headOfStructure(kind string) string {
-	switch kind {
-	case catalog.List:
-		return "lists"
-	case "":
-		return "others"
-	}
-	return kind
-}
+func (b bars) rendered() Figure { return Figure{b.Name, b.Caption, b.describe(), b.svg(), b.csv()} }
 
 func (b bars) height() vg.Length {
 	h := vg.Length(barsHead + barsFoot)
@@ -258,18 +179,6 @@ func (b bars) number(r bar) string {
 		return strings.TrimSpace(signed(b.scale, r.value.Estimate)+" "+b.scale.unit) + ", no interval"
 	}
 	return fmt.Sprintf("%s (%s to %s)", signed(b.scale, r.value.Estimate), signed(b.scale, r.value.Low), signed(b.scale, r.value.High))
-}
-
-// signed writes a number that may be negative, but no negative zero.
-func signed(sc scale, v float64) string {
-	text := sc.format(v)
-	if digits, ok := strings.CutPrefix(text, "-"); ok {
-		if strings.Trim(digits, "0.") == "" {
-			return digits
-		}
-		return "−" + digits
-	}
-	return text
 }
 
 // describe is the picture in words.

@@ -1,0 +1,126 @@
+package report
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+
+	"hookbed/analysis/catalog"
+)
+
+// explainFigures are the shares of a scenario, and each policy's cost by arm of
+// every workload.
+func (e *estimator) explainFigures(all []Explanation) []Figure {
+	var out []Figure
+	for _, x := range all {
+		if b := e.shareFigure(x); len(b.rows) > 0 {
+			out = append(out, b.rendered())
+		}
+		if len(x.Slopes) > 0 {
+			out = append(out, e.slopeFigure(x).rendered())
+		}
+	}
+	return out
+}
+
+func (e *estimator) shareFigure(x Explanation) bars {
+	b := bars{Name: "explain-" + x.id(), Title: "What explains it: " + x.title(), scale: scale{unit: "%", divisor: 0.01},
+		Subtitle: fmt.Sprintf("share of the logarithm of the whole gain, N = %d", x.Policies),
+		Caption:  "Shares of structure, path and mechanism in the study's contrast, " + x.title() + "."}
+	for _, d := range x.Orders {
+		if d.Total == nil || !d.Total.Excludes(1) || d.empty() {
+			continue
+		}
+		for i, kind := range []string{kindStructure, kindPath, kindMechanism} {
+			s := d.Steps[slices.IndexFunc(d.Steps, func(s Step) bool { return s.Kind == kind })]
+			row := bar{label: kind, color: i, value: s.Share, why: "not said"}
+			if i == 0 {
+				row.head = fmt.Sprintf("%s, ×%s in all", d.Order, ratio(d.Total.Estimate))
+			}
+			b.rows = append(b.rows, row)
+		}
+	}
+	return b
+}
+
+func (e *estimator) slopeFigure(x Explanation) bars {
+	b := bars{Name: "each-policy-" + x.id(), Title: "What each policy costs: " + x.title(), scale: e.slopeScale(x),
+		Subtitle: x.Slopes[0].Of + ", per policy, lower is better",
+		Caption:  "Cost of each policy by arm, " + x.title() + "."}
+	for i, kind := range structuresOf(x.Slopes) {
+		first := true
+		for _, s := range x.Slopes {
+			if s.structure != kind {
+				continue
+			}
+			row := bar{label: s.What, color: i, value: &s.Each}
+			if known := slices.Index([]string{catalog.Hash, catalog.List}, kind); known >= 0 {
+				row.color = known
+			}
+			if first {
+				row.head, first = headOfStructure(kind), false
+			}
+			b.rows = append(b.rows, row)
+		}
+	}
+	return b
+}
+
+// structuresOf lists the structures of arms: those that every report has in a fixed
+// order, others as they come, and what has none last.
+func structuresOf(slopes []Slope) []string {
+	out := []string{catalog.List, catalog.Hash, catalog.Prefixes, catalog.HashAndList}
+	for _, s := range slopes {
+		if s.structure != "" && !slices.Contains(out, s.structure) {
+			out = append(out, s.structure)
+		}
+	}
+	return append(out, "")
+}
+
+func headOfStructure(kind string) string {
+	switch kind {
+	case catalog.List:
+		return "lists"
+	case "":
+		return "others"
+	}
+	return kind
+}
+
+// overlayFigures are what overlays add, a picture a measure in the clock's own
+// time: the arms in the order of the plan, their levels of N side by side.
+func (e *estimator) overlayFigures(all []OverlayCost) []Figure {
+	var out []Figure
+	for _, group := range grouped(all) {
+		if group[0].Unit != "s" {
+			continue
+		}
+		var values []float64
+		for _, o := range group {
+			values = append(values, o.Adds.Estimate)
+		}
+		b := bars{Name: "overlay-" + slug(group[0].title()), Title: "What the overlay costs: " + group[0].title(), scale: e.scale("s", values),
+			Subtitle: "the arm with the overlay less the same arm without, lower is better", Caption: "What the overlay adds, " + group[0].title() + "."}
+		for i, o := range group {
+			row := bar{label: "N = " + strconv.Itoa(o.Policies), color: colorOf(group, o), value: &o.Adds}
+			if i == 0 || group[i-1].Arm != o.Arm {
+				row.head = o.What
+			}
+			b.rows = append(b.rows, row)
+		}
+		out = append(out, b.rendered())
+	}
+	return out
+}
+
+// colorOf gives arms that differ in the overlay's own options one colour.
+func colorOf(group []OverlayCost, o OverlayCost) int {
+	var seen []string
+	for _, g := range group {
+		if !slices.Contains(seen, g.Without) {
+			seen = append(seen, g.Without)
+		}
+	}
+	return slices.Index(seen, o.Without)
+}

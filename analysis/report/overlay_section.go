@@ -1,0 +1,165 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"hookbed/analysis/catalog"
+	"hookbed/analysis/runs"
+	"hookbed/analysis/stat"
+)
+
+// overlaySection shows what overlays add, apart from the filter.
+func (e *explainer) overlaySection(all []OverlayCost) section {
+	sec := section{ID: "overlay", Title: "What the overlay costs",
+		Note: "An arm with the overlay less the same arm without: fabric, filter, options and number of policies are equal, and intervals are of differences within blocks where enough are shared. " +
+			"Work that is a known number of packets is counted by the packet, one each way; bulk data by the byte of payload, because segmentation offload carries many packets as one. " +
+			"What an arm costs without the overlay is all of it, endpoints and workload included. " + stat.RoughNote}
+	if e.clock() == runs.ClockVirtual {
+		sec.Note += " The clock is virtual: time is instructions, not caches or parallelism."
+	}
+	for _, group := range grouped(all) {
+		sec.Tables = append(sec.Tables, e.overlayTable(group))
+	}
+	for _, group := range grouped(all) {
+		if t := e.overlaySlopes(group); len(t.Rows) > 0 {
+			sec.Tables = append(sec.Tables, t)
+		}
+	}
+	if t := e.sameOverlay(); len(t.Rows) > 0 {
+		sec.Tables = append(sec.Tables, t)
+	}
+	return sec
+}
+
+// grouped parts costs by scenario, workload, measure and context, in their order.
+func grouped(all []OverlayCost) [][]OverlayCost {
+	var out [][]OverlayCost
+	for _, o := range all {
+		if k := len(out) - 1; k >= 0 && out[k][0].title() == o.title() {
+			out[k] = append(out[k], o)
+			continue
+		}
+		out = append(out, []OverlayCost{o})
+	}
+	return out
+}
+
+func (o OverlayCost) title() string {
+	out := fmt.Sprintf("%s, %s, %s", o.Of, o.Workload, o.Scenario)
+	if o.Where != "" {
+		out += ", " + o.Where
+	}
+	return out
+}
+
+func (e *explainer) overlayTable(group []OverlayCost) table {
+	var values, bases []float64
+	for _, o := range group {
+		values, bases = append(values, o.Adds.Estimate), append(bases, o.Base)
+	}
+	adds, base := e.scale(group[0].Unit, values), e.scale(group[0].Unit, bases)
+	t := table{ID: slug("overlay-" + group[0].title()), Title: sentenceCase(group[0].title()), Note: overlaySentence(group),
+		Columns: []column{text("arm"), text("what"), number("N"), number(base.titled("without")), number(adds.titled("overlay adds")), text("interval"), text("cost with over without"), text("verdict")}}
+	for _, o := range group {
+		t.Rows = append(t.Rows, tableRow{Cells: []string{o.Arm, o.What, strconv.Itoa(o.Policies), base.format(o.Base), signed(adds, o.Adds.Estimate), interval(o.Adds, adds, e.confidence),
+			ratioWithInterval(o.Ratio, e.confidence), o.word()}})
+	}
+	return t
+}
+
+// word says whether the overlay costs anything that can be told from nothing.
+func (o OverlayCost) word() string {
+	switch {
+	case o.Adds.Confidence == 0:
+		return "no interval"
+	case !o.Adds.Excludes(0):
+		return "not distinguishable from 0"
+	case o.Adds.Estimate < 0:
+		return "cheaper with it"
+	}
+	return "costs"
+}
+
+// overlaySentence says whether the filter changes what the overlay costs.
+func overlaySentence(group []OverlayCost) string {
+	var grows, same, unsaid []string
+	for _, o := range group {
+		switch {
+		case o.EachWith == nil:
+		case o.EachAdds == nil || o.EachAdds.Confidence == 0:
+			unsaid = append(unsaid, o.Arm)
+		case o.EachAdds.Excludes(0):
+			grows = append(grows, o.Arm)
+		default:
+			same = append(same, o.Arm)
+		}
+	}
+	var parts []string
+	if len(same) > 0 {
+		parts = append(parts, "A policy costs the same with and without the overlay, as far as intervals tell: "+list(same)+".")
+	}
+	if len(grows) > 0 {
+		parts = append(parts, "A policy costs something else with the overlay: "+list(grows)+".")
+	}
+	if len(unsaid) > 0 {
+		parts = append(parts, "Whether a policy costs the same cannot be said: "+list(unsaid)+".")
+	}
+	return strings.Join(parts, " ")
+}
+
+// overlaySlopes shows each policy's cost with and without the overlay.
+func (e *explainer) overlaySlopes(group []OverlayCost) table {
+	t := table{ID: slug("overlay-slopes-" + group[0].title()), Title: "Each policy, with and without the overlay: " + group[0].title(), Folded: true,
+		Note: "The cost at the most policies less that at N = 0, over N; the last column is the difference of the two before it, within blocks."}
+	var values []float64
+	for _, o := range group {
+		if o.EachWith != nil && o.EachWithout != nil {
+			values = append(values, o.EachWith.Estimate, o.EachWithout.Estimate)
+		}
+	}
+	sc := e.scale(group[0].Unit, values)
+	t.Columns = []column{text("arm"), text("what"), number("N"), text(sc.titled("each policy without")), text(sc.titled("each policy with")), text(sc.titled("overlay adds to each"))}
+	for _, o := range group {
+		if o.EachWith == nil || o.EachWithout == nil {
+			continue
+		}
+		t.Rows = append(t.Rows, tableRow{Cells: []string{o.Arm, o.What, strconv.Itoa(o.Policies), valueWithInterval(o.EachWithout, sc, e.confidence), valueWithInterval(o.EachWith, sc, e.confidence), valueWithInterval(o.EachAdds, sc, e.confidence)}})
+	}
+	return t
+}
+
+// sameOverlay compares the study's two sides, redirects and a hash with a bridge
+// and a list, where both are over the same overlay or none.
+func (e *explainer) sameOverlay() table {
+	t := table{ID: "overlay-both-sides", Title: "The study's two sides over the same overlay",
+		Note:    fmt.Sprintf("How many times as fast %s is as %s, with the same overlay, or none, on both sides.", e.contrast.To.Name(), e.contrast.From.Name()),
+		Columns: []column{text("scenario"), text("workload"), text("overlay of both"), text("state"), number("N"), text("gain"), text("verdict")}}
+	for _, s := range e.strata {
+		for _, m := range e.measures() {
+			for _, c := range e.contexts(s, m.workload) {
+				for _, a := range c.subjects {
+					b := c.find(e.contrast.To.Fabric, e.contrast.To.Filter, catalog.AsStudy, a.own)
+					if a.fabric != e.contrast.From.Fabric || a.filter != e.contrast.From.Filter || b == nil {
+						continue
+					}
+					for _, n := range slices.Sorted(maps.Keys(a.cells)) {
+						if b.cells[n] == nil {
+							continue
+						}
+						gain := e.sample(m.metric, a.cells[n], b.cells[n]).gain(0, 1)
+						t.Rows = append(t.Rows, tableRow{Cells: []string{s.String(), m.workload, cmp.Or(e.of(a.own, catalog.RoleOverlay), noOverlay), a.regime, strconv.Itoa(n), ratioWithInterval(gain, e.confidence), e.verdict(gain, true)}})
+					}
+				}
+			}
+		}
+	}
+	if !slices.ContainsFunc(t.Rows, func(r tableRow) bool { return r.Cells[2] != noOverlay }) {
+		t.Rows = nil
+	}
+	return t
+}

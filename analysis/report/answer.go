@@ -9,6 +9,7 @@ import (
 
 	"hookbed/analysis/claims"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/table"
 )
 
 // Answer is what the runs on one clock say of the study's questions in one
@@ -105,7 +106,7 @@ func (e answerer) answers(c content) []Answer {
 // measured is one measure of all lines of a stratum at a number of policies.
 type measured struct {
 	measure
-	sc     scale
+	sc     table.Scale
 	groups []*group // of lines that have a number
 }
 
@@ -146,8 +147,8 @@ func units(rs []measured) string {
 	var parts []string
 	for _, r := range rs {
 		part := r.name
-		if r.sc.unit != "" {
-			part += " in " + r.sc.unit
+		if r.sc.Unit != "" {
+			part += " in " + r.sc.Unit
 		}
 		parts = append(parts, part)
 	}
@@ -168,13 +169,13 @@ func (e answerer) item(line Line, rs []measured, ratioOf func(Summary) *stat.Est
 	for _, r := range rs {
 		g := r.of(line)
 		if g == nil {
-			parts = append(parts, none)
+			parts = append(parts, table.None)
 			continue
 		}
 		s := e.summary(g, r.metric)
-		part := r.sc.format(s.Median.Estimate)
+		part := r.sc.Format(s.Median.Estimate)
 		if x := ratioOf(s); e.decided(x) {
-			part += " (×" + ratio(x.Estimate) + ")"
+			part += " (×" + table.Ratio(x.Estimate) + ")"
 		}
 		parts = append(parts, part)
 	}
@@ -233,10 +234,10 @@ func (e answerer) told(rs []measured, lines []Line, ratioOf func(Summary) *stat.
 	slices.SortStableFunc(of[clear], func(a, b Line) int { return cmp.Compare(size[b], size[a]) })
 	items := e.items(slices.Concat(of[plain], of[clear]), rs, ratioOf)
 	if len(of[slight]) > 0 {
-		items = append(items, alike+" "+list(upTo(namesOf(of[slight]))))
+		items = append(items, alike+" "+table.List(upTo(namesOf(of[slight]))))
 	}
 	if len(of[untold]) > 0 {
-		items = append(items, nothing+" "+list(upTo(namesOf(of[untold]))))
+		items = append(items, nothing+" "+table.List(upTo(namesOf(of[untold]))))
 	}
 	open := e.items(of[undecided], rs, ratioOf)
 	if len(open) > 0 {
@@ -351,7 +352,7 @@ func (e answerer) inShort(in Stratum) Sentence {
 		})
 		best, worst := ordered[0], ordered[len(ordered)-1]
 		if x := e.ratio(worst, best, r.metric); best.policies == worst.policies && e.decided(x) {
-			parts = append(parts, fmt.Sprintf("%s is best with %s (%s) and worst with %s (%s, ×%s)", r.name, best.line, e.amount(r, best), worst.line, e.amount(r, worst), ratio(x.Estimate)))
+			parts = append(parts, fmt.Sprintf("%s is best with %s (%s) and worst with %s (%s, ×%s)", r.name, best.line, e.amount(r, best), worst.line, e.amount(r, worst), table.Ratio(x.Estimate)))
 		}
 	}
 	if len(parts) == 0 {
@@ -361,7 +362,7 @@ func (e answerer) inShort(in Stratum) Sentence {
 }
 
 func (e answerer) amount(r measured, g *group) string {
-	return strings.TrimSpace(r.sc.format(e.summary(g, r.metric).Median.Estimate) + " " + r.sc.unit)
+	return strings.TrimSpace(r.sc.Format(e.summary(g, r.metric).Median.Estimate) + " " + r.sc.Unit)
 }
 
 // turnSentence says from how many policies on a list costs more than a hash.
@@ -406,10 +407,10 @@ func (e answerer) turns(in Stratum, m costMeasure) []string {
 	}
 	for _, hash := range hashes {
 		if lists := always[hash]; len(lists) > 0 {
-			out = append(out, fmt.Sprintf("%s costs less than %s whatever N is", hash, list(lists)))
+			out = append(out, fmt.Sprintf("%s costs less than %s whatever N is", hash, table.List(lists)))
 		}
 		if lists := never[hash]; len(lists) > 0 {
-			out = append(out, fmt.Sprintf("%s costs no less than %s up to the most policies", hash, list(lists)))
+			out = append(out, fmt.Sprintf("%s costs no less than %s up to the most policies", hash, table.List(lists)))
 		}
 	}
 	return out
@@ -471,5 +472,5 @@ func claimed(all []claims.Verdict) string {
 			parts = append(parts, fmt.Sprintf("%d %s", n, word))
 		}
 	}
-	return fmt.Sprintf("of %s that these arms can be held against: %s.", plural(total, "claim"), list(parts))
+	return fmt.Sprintf("of %s that these arms can be held against: %s.", table.Plural(total, "claim"), table.List(parts))
 }

@@ -15,6 +15,7 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 
 	"hookbed/analysis/stat"
+	"hookbed/analysis/table"
 )
 
 // bars is a picture of lying bars with intervals, a row each.
@@ -23,7 +24,7 @@ type bars struct {
 	Title    string
 	Subtitle string
 	Caption  string
-	scale    scale
+	scale    table.Scale
 	rows     []bar
 }
 
@@ -68,9 +69,9 @@ func (b bars) span() (low, high float64) {
 		}
 	}
 	if low == high {
-		high = b.scale.divisor
+		high = b.scale.Divisor
 	}
-	return low / b.scale.divisor, high / b.scale.divisor
+	return low / b.scale.Divisor, high / b.scale.Divisor
 }
 
 func (b bars) svg() []byte {
@@ -121,7 +122,7 @@ func (b bars) drawRows(c draw.Canvas) {
 	tick.XAlign = draw.XCenter
 	for i := math.Ceil(low/step - 1e-9); i*step <= high*(1+1e-9); i++ {
 		c.StrokeLine2(draw.LineStyle{Color: grid, Width: 1}, x(i*step), bottom, x(i*step), top)
-		c.FillText(tick, vg.Point{X: x(i * step), Y: bottom - 15}, strings.TrimSpace(tickLabel(i*step)+" "+b.scale.unit))
+		c.FillText(tick, vg.Point{X: x(i * step), Y: bottom - 15}, strings.TrimSpace(tickLabel(i*step)+" "+b.scale.Unit))
 	}
 	y := b.height() - barsHead
 	for _, r := range b.rows {
@@ -146,7 +147,7 @@ func (b bars) drawRow(c draw.Canvas, r bar, y vg.Length, x func(float64) vg.Leng
 	c.FillText(name, vg.Point{X: 18, Y: middle}, shortened(name, r.label, textMost))
 	end := x(0)
 	if v := r.value; v != nil {
-		d := b.scale.divisor
+		d := b.scale.Divisor
 		fill := palette()[r.color%len(palette())]
 		fill.A = 0xb0
 		from, to := min(x(0), x(v.Estimate/d)), max(x(0), x(v.Estimate/d))
@@ -176,9 +177,9 @@ func (b bars) number(r bar) string {
 	case r.value == nil:
 		return r.why
 	case r.value.Confidence == 0:
-		return strings.TrimSpace(signed(b.scale, r.value.Estimate)+" "+b.scale.unit) + ", no interval"
+		return strings.TrimSpace(table.Signed(b.scale, r.value.Estimate)+" "+b.scale.Unit) + ", no interval"
 	}
-	return fmt.Sprintf("%s (%s to %s)", signed(b.scale, r.value.Estimate), signed(b.scale, r.value.Low), signed(b.scale, r.value.High))
+	return fmt.Sprintf("%s (%s to %s)", table.Signed(b.scale, r.value.Estimate), table.Signed(b.scale, r.value.Low), table.Signed(b.scale, r.value.High))
 }
 
 // describe is the picture in words.
@@ -191,7 +192,7 @@ func (b bars) describe() string {
 		}
 		parts = append(parts, head+r.label+" "+b.number(r))
 	}
-	return b.Caption + " In " + b.scale.unit + ": " + strings.Join(parts, "; ") + "."
+	return b.Caption + " In " + b.scale.Unit + ": " + strings.Join(parts, "; ") + "."
 }
 
 // csv is the picture's data, in base units; shares are of 1.

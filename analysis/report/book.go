@@ -9,6 +9,7 @@ import (
 
 	"hookbed/analysis/claims"
 	"hookbed/analysis/runs"
+	"hookbed/analysis/table"
 )
 
 // book is a report: one part for each clock.
@@ -66,7 +67,7 @@ func (c *content) rename() {
 	for i := range c.bars {
 		in(&c.bars[i].Name)
 	}
-	for _, sections := range [][]section{c.explain, c.sections} {
+	for _, sections := range [][]table.Section{c.explain, c.sections} {
 		for i := range sections {
 			in(&sections[i].ID)
 		}
@@ -90,7 +91,7 @@ func (e *estimator) part() part {
 	if most := e.mostTrials(); most < minDirections {
 		p.Title += demonstration
 		p.Note = fmt.Sprintf("It shows that every arm that gave a number was applied, enforced and measured for real. With %s a cell it is no measurement: "+
-			"no direction is given whose interval has less than %s confidence, and %d trials would be the least.", plural(most, "trial"), percent(e.confidence), minDirections)
+			"no direction is given whose interval has less than %s confidence, and %d trials would be the least.", table.Plural(most, "trial"), table.Percent(e.confidence), minDirections)
 	}
 	return p
 }

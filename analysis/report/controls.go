@@ -10,14 +10,15 @@ import (
 	"hookbed/analysis/claims"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/table"
 )
 
 // controls is the section of what says how far the other numbers can be
 // believed; it is empty if the run has no controls.
-func (e *estimator) controls() section {
-	sec := section{ID: "controls", Title: "Controls",
+func (e *estimator) controls() table.Section {
+	sec := table.Section{ID: "controls", Title: "Controls",
 		Note: "The same datapath under two names must not differ (A/A), and a program of known cost must be seen to cost that (positive control)."}
-	for _, t := range []table{e.sameArms(), e.knownCost()} {
+	for _, t := range []table.Table{e.sameArms(), e.knownCost()} {
 		if len(t.Rows) > 0 {
 			sec.Tables = append(sec.Tables, t)
 		}
@@ -26,9 +27,9 @@ func (e *estimator) controls() section {
 }
 
 // sameArms compares arms that differ in nothing but the name.
-func (e *estimator) sameArms() table {
-	t := table{ID: "aa", Title: "A/A: the same datapath under two names",
-		Columns: []column{text("scenario"), text("workload"), number("N"), text("arms"), text("metric"), text("ratio"), text("excludes 1")}}
+func (e *estimator) sameArms() table.Table {
+	t := table.Table{ID: "aa", Title: "A/A: the same datapath under two names",
+		Columns: []table.Column{table.Text("scenario"), table.Text("workload"), table.Number("N"), table.Text("arms"), table.Text("metric"), table.Text("ratio"), table.Text("excludes 1")}}
 	excluding, total := 0, 0
 	for _, s := range e.strata {
 		for _, m := range e.measures() {
@@ -52,7 +53,7 @@ func (e *estimator) sameArms() table {
 							word = "yes"
 						}
 					}
-					t.Rows = append(t.Rows, tableRow{Cells: []string{s.String(), m.workload, strconv.Itoa(a.policies), a.line.String() + " over " + b.line.String(), m.metric, ratioWithInterval(r, e.confidence), word}})
+					t.Rows = append(t.Rows, table.Row{Cells: []string{s.String(), m.workload, strconv.Itoa(a.policies), a.line.String() + " over " + b.line.String(), m.metric, table.RatioWithInterval(r, e.confidence), word}})
 				}
 			}
 		}
@@ -60,7 +61,7 @@ func (e *estimator) sameArms() table {
 	if total > 0 {
 		rate := stat.FalsePositives(excluding, total, e.confidence)
 		t.Note = fmt.Sprintf("False positives: %d of %d comparisons exclude 1, %s (%s to %s); at %s intervals %s are to be expected.", excluding, total,
-			percent(rate.Estimate), percent(rate.Low), percent(rate.High), percent(e.confidence), percent(1-e.confidence))
+			table.Percent(rate.Estimate), table.Percent(rate.Low), table.Percent(rate.High), table.Percent(e.confidence), table.Percent(1-e.confidence))
 	}
 	return t
 }
@@ -82,10 +83,10 @@ const (
 // knownCost compares what the control program adds, in instructions per packet
 // through its hook, with what it is known to add. The base is the control with
 // the lowest known cost in the same scenario and workload.
-func (e *estimator) knownCost() table {
-	t := table{ID: "positive-control", Title: "Positive control: instructions that the program adds to each packet",
+func (e *estimator) knownCost() table.Table {
+	t := table.Table{ID: "positive-control", Title: "Positive control: instructions that the program adds to each packet",
 		Note:    "Measured: instructions per unit of work beyond those of the base, over packets per unit of work. Packets are those the hook saw while the workload ran.",
-		Columns: []column{text("scenario"), text("workload"), number("N"), text("arm"), text("base"), number("known"), number("measured"), text("interval"), number("measured over known")}}
+		Columns: []table.Column{table.Text("scenario"), table.Text("workload"), table.Number("N"), table.Text("arm"), table.Text("base"), table.Number("known"), table.Number("measured"), table.Text("interval"), table.Number("measured over known")}}
 	for _, s := range e.strata {
 		for _, w := range e.workloads {
 			var controls []*group
@@ -110,7 +111,7 @@ func (e *estimator) knownCost() table {
 	return t
 }
 
-func (e *estimator) knownRow(g, base *group) (tableRow, bool) {
+func (e *estimator) knownRow(g, base *group) (table.Row, bool) {
 	w, _ := e.Words.Workload(g.workload)
 	metric, rate := w.Work.Instructions, w.Rate()
 	seconds, err := time.ParseDuration(g.Get("duration"))
@@ -120,7 +121,7 @@ func (e *estimator) knownRow(g, base *group) (tableRow, bool) {
 		done /= 8 * w.Work.Bytes
 	}
 	if err != nil || len(p.A) == 0 || len(p.B) == 0 || !(packets > 0) || !(done > 0) {
-		return tableRow{}, false
+		return table.Row{}, false
 	}
 	var added []float64
 	for i, v := range p.A {
@@ -131,25 +132,25 @@ func (e *estimator) knownRow(g, base *group) (tableRow, bool) {
 		added = append(added, (v-other)*done/packets)
 	}
 	known := stat.Median(g.Samples(controlKnown)) - stat.Median(base.Samples(controlKnown))
-	measured, sc := stat.MedianInterval(added, e.confidence), scaleFor("1", append(slices.Clone(added), known))
-	return tableRow{Cells: []string{g.stratum.String(), g.workload, strconv.Itoa(g.policies), g.line.String(), base.line.String(), sc.format(known), sc.format(measured.Estimate),
-		interval(measured, sc, e.confidence), "×" + ratio(measured.Estimate/known)}}, true
+	measured, sc := stat.MedianInterval(added, e.confidence), table.ScaleFor("1", append(slices.Clone(added), known))
+	return table.Row{Cells: []string{g.stratum.String(), g.workload, strconv.Itoa(g.policies), g.line.String(), base.line.String(), sc.Format(known), sc.Format(measured.Estimate),
+		table.Interval(measured, sc, e.confidence), "×" + table.Ratio(measured.Estimate/known)}}, true
 }
 
 // claimSection shows the claims that the run's arms fit.
-func claimSection(verdicts []claims.Verdict) section {
-	sec := section{ID: "claims", Title: "Claims",
+func claimSection(verdicts []claims.Verdict) table.Section {
+	sec := table.Section{ID: "claims", Title: "Claims",
 		Note: "Sentences of the 2017 study, and hookbed's, with margins fixed beforehand. Directions are judged by 90 % intervals, sameness by two one-sided tests. Claims about arms that this run does not have are left out."}
-	t := table{ID: "claims", Columns: []column{text("claim"), text("source"), text("verdict"), text("decided by"), text("ratio"), number("margin"), text("rests on")}}
+	t := table.Table{ID: "claims", Columns: []table.Column{table.Text("claim"), table.Text("source"), table.Text("verdict"), table.Text("decided by"), table.Text("ratio"), table.Number("margin"), table.Text("rests on")}}
 	for _, v := range verdicts {
-		row := tableRow{Cells: []string{v.Sentence, v.Source + ", " + v.Scenario, v.Verdict, none, none, percent(v.Margin), v.Claim.Reason}}
+		row := table.Row{Cells: []string{v.Sentence, v.Source + ", " + v.Scenario, v.Verdict, table.None, table.None, table.Percent(v.Margin), v.Claim.Reason}}
 		if v.Verdict != claims.Reproduced {
 			row.Class = "failed"
 		}
 		row.Cells[6] = v.Reason
 		if c := v.Deciding(); c != nil {
 			row.Cells[3] = fmt.Sprintf("%s, %s N=%d over %s N=%d", c.Metric, c.Arm, c.Policies, c.Against, c.AgainstPolicies)
-			row.Cells[4] = ratioWithInterval(&c.Ratio, 1-2*claims.Alpha)
+			row.Cells[4] = table.RatioWithInterval(&c.Ratio, 1-2*claims.Alpha)
 			row.Cells[6] += fmt.Sprintf(": %d and %d trials", c.Trials, c.AgainstTrials)
 			if c.Paired {
 				row.Cells[6] += fmt.Sprintf(", paired in %d blocks", c.Blocks)
@@ -164,7 +165,7 @@ func claimSection(verdicts []claims.Verdict) section {
 		sec.Note += " " + stat.RoughNote
 	}
 	if len(t.Rows) > 0 {
-		sec.Tables = []table{t}
+		sec.Tables = []table.Table{t}
 	}
 	return sec
 }

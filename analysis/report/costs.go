@@ -8,6 +8,7 @@ import (
 
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/table"
 )
 
 // Cost is what policies cost an arm: intercept and slope apart.
@@ -92,8 +93,8 @@ func levelsIn(p stat.Points) []float64 {
 }
 
 // costSection shows the fits, and where arms cross.
-func (e *estimator) costSection(costs []Cost) section {
-	sec := section{ID: "costs", Title: "What each policy costs",
+func (e *estimator) costSection(costs []Cost) table.Section {
+	sec := table.Section{ID: "costs", Title: "What each policy costs",
 		Note: "Least squares per arm. The path is the linear model's intercept, the cost of N = 0; the slope what each policy adds. The model is the one of the least AICc among flat, linear, hinge and quadratic, with its Akaike weight. Flat: whether the linear model at the most policies is within 5 % of that at the fewest (two one-sided tests). " +
 			stat.RoughNote}
 	for _, s := range e.strata {
@@ -112,18 +113,18 @@ func (e *estimator) costSection(costs []Cost) section {
 	return sec
 }
 
-func (e *estimator) costTable(costs []Cost) table {
+func (e *estimator) costTable(costs []Cost) table.Table {
 	c := costs[0]
 	var paths, slopes []float64
 	for _, c := range costs {
 		paths, slopes = append(paths, pathOf(c.Fit)), append(slopes, c.Fit.Slope.Estimate)
 	}
 	path, slope := e.scale(c.Unit, paths), e.scale(c.Unit, slopes)
-	t := table{ID: slug("cost-" + c.Scenario + "-" + c.Workload + "-" + c.Of), Title: sentenceCase(c.Of) + ", " + c.Workload + ", " + c.Scenario}
-	t.Columns = []column{text("arm"), number("points"), text("model"), number(path.titled("path")), text("interval"), number(slope.titled("each policy")), text("interval"), text("flat")}
+	t := table.Table{ID: table.Slug("cost-" + c.Scenario + "-" + c.Workload + "-" + c.Of), Title: table.SentenceCase(c.Of) + ", " + c.Workload + ", " + c.Scenario}
+	t.Columns = []table.Column{table.Text("arm"), table.Number("points"), table.Text("model"), table.Number(path.Titled("path")), table.Text("interval"), table.Number(slope.Titled("each policy")), table.Text("interval"), table.Text("flat")}
 	for _, c := range costs {
-		t.Rows = append(t.Rows, tableRow{Cells: []string{c.Arm, strconv.Itoa(len(c.points.N)), fmt.Sprintf("%s (%.2f)", c.Fit.Best.Name, c.Fit.Best.Weight),
-			path.format(pathOf(c.Fit)), interval(c.Fit.T0, path, e.confidence), slope.format(c.Fit.Slope.Estimate), interval(c.Fit.Slope, slope, e.confidence), flatWord(c.Fit.Flat)}})
+		t.Rows = append(t.Rows, table.Row{Cells: []string{c.Arm, strconv.Itoa(len(c.points.N)), fmt.Sprintf("%s (%.2f)", c.Fit.Best.Name, c.Fit.Best.Weight),
+			path.Format(pathOf(c.Fit)), table.Interval(c.Fit.T0, path, e.confidence), slope.Format(c.Fit.Slope.Estimate), table.Interval(c.Fit.Slope, slope, e.confidence), flatWord(c.Fit.Flat)}})
 	}
 	return t
 }
@@ -148,11 +149,11 @@ func flatWord(q stat.Equivalence) string {
 }
 
 // turnTable lists the arms whose lines cross.
-func (e *estimator) turnTable(costs []Cost) table {
-	t := table{ID: "turn-points", Title: "Turn points",
+func (e *estimator) turnTable(costs []Cost) table.Table {
+	t := table.Table{ID: "turn-points", Title: "Turn points",
 		Note:    "The number of policies from which on one arm costs more than another, where the two lines cross and the data bound where. An end of the interval at 0 or at the most policies is no bound.",
-		Columns: []column{text("scenario"), text("workload"), text("cost"), text("arm"), text("costs more than"), number("from N"), text("interval")}}
-	count := scale{divisor: 1}
+		Columns: []table.Column{table.Text("scenario"), table.Text("workload"), table.Text("cost"), table.Text("arm"), table.Text("costs more than"), table.Number("from N"), table.Text("interval")}}
+	count := table.Scale{Divisor: 1}
 	for _, a := range costs {
 		most := slices.Max(a.points.N)
 		m := e.costMeasureOf(a)
@@ -165,7 +166,7 @@ func (e *estimator) turnTable(costs []Cost) table {
 			if err != nil || turn.None || turn.N.Low <= 0 && turn.N.High >= most {
 				continue
 			}
-			t.Rows = append(t.Rows, tableRow{Cells: []string{a.Scenario, a.Workload, a.Of, a.Arm, line.String(), count.format(math.Ceil(turn.N.Estimate)), interval(turn.N, count, e.confidence)}})
+			t.Rows = append(t.Rows, table.Row{Cells: []string{a.Scenario, a.Workload, a.Of, a.Arm, line.String(), count.Format(math.Ceil(turn.N.Estimate)), table.Interval(turn.N, count, e.confidence)}})
 		}
 	}
 	return t

@@ -11,6 +11,7 @@ import (
 	"hookbed/analysis/claims"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/table"
 )
 
 // Decomposition is the study's contrast as steps, each of which changes one
@@ -119,24 +120,24 @@ func (e *explainer) sentence(x Explanation) string {
 	head := fmt.Sprintf("From %s to %s at N = %d", first.Arms[0], first.Arms[len(first.Arms)-1], x.Policies)
 	switch t := first.Total; {
 	case t == nil:
-		return "The study's contrast cannot be said: " + list(first.lacking()) + "."
+		return "The study's contrast cannot be said: " + table.List(first.lacking()) + "."
 	case t.Confidence == 0:
 		if arms := absent(lackingEverywhere(x.Orders)); len(arms) > 0 {
-			return fmt.Sprintf("%s the gain is ×%s, of one trial. %s", head, ratio(t.Estimate), takes(arms))
+			return fmt.Sprintf("%s the gain is ×%s, of one trial. %s", head, table.Ratio(t.Estimate), takes(arms))
 		}
-		return fmt.Sprintf("%s the gain is ×%s, of one trial, which is too few to say what explains it (%s).", head, ratio(t.Estimate), first.Decides)
+		return fmt.Sprintf("%s the gain is ×%s, of one trial, which is too few to say what explains it (%s).", head, table.Ratio(t.Estimate), first.Decides)
 	case t.Confidence < e.confidence:
-		return fmt.Sprintf("%s the gain is undecided, %s: what explains it cannot be said yet (%s).", head, ratioWithInterval(t, e.confidence), first.Decides)
+		return fmt.Sprintf("%s the gain is undecided, %s: what explains it cannot be said yet (%s).", head, table.RatioWithInterval(t, e.confidence), first.Decides)
 	case !t.Excludes(1):
-		return fmt.Sprintf("%s the gain is not distinguishable from none: %s. There is nothing to explain.", head, ratioWithInterval(t, e.confidence))
+		return fmt.Sprintf("%s the gain is not distinguishable from none: %s. There is nothing to explain.", head, table.RatioWithInterval(t, e.confidence))
 	}
-	out := []string{fmt.Sprintf("%s the gain is %s.", head, ratioWithInterval(first.Total, e.confidence))}
+	out := []string{fmt.Sprintf("%s the gain is %s.", head, table.RatioWithInterval(first.Total, e.confidence))}
 	verdict, said := orderMatters(x.Orders), x.Orders
 	if why := lackingEverywhere(x.Orders); len(why) > 0 {
 		if arms := absent(why); len(arms) > 0 {
 			return out[0] + " " + takes(arms)
 		}
-		return out[0] + " What explains it cannot be said: " + list(why) + "."
+		return out[0] + " What explains it cannot be said: " + table.List(why) + "."
 	}
 	if verdict == orderIndifferent {
 		said = said[:1] // the table has the others
@@ -145,7 +146,7 @@ func (e *explainer) sentence(x Explanation) string {
 		if d.empty() {
 			continue
 		}
-		out = append(out, sentenceCase(d.Order)+": "+e.explains(d)+".")
+		out = append(out, table.SentenceCase(d.Order)+": "+e.explains(d)+".")
 	}
 	if verdict != "" {
 		out = append(out, verdict)
@@ -155,7 +156,7 @@ func (e *explainer) sentence(x Explanation) string {
 
 // takes says which arms would take the whole apart.
 func takes(arms []string) string {
-	return "What explains it takes arms that are not in this run: " + list(arms) + "."
+	return "What explains it takes arms that are not in this run: " + table.List(arms) + "."
 }
 
 // absent are the arms that reasons name, if all of them are that the run has not the arm.
@@ -216,10 +217,10 @@ func (e *explainer) explains(d Decomposition) string {
 		parts = append(parts, e.makes(s))
 	}
 	if arms := absent(d.lacking()); len(arms) > 0 {
-		return strings.Join(append(parts, fmt.Sprintf("to tell %s apart takes what is not in this run: %s", list(missing), list(arms))), "; ")
+		return strings.Join(append(parts, fmt.Sprintf("to tell %s apart takes what is not in this run: %s", table.List(missing), table.List(arms))), "; ")
 	}
 	if len(missing) > 0 {
-		parts = append(parts, fmt.Sprintf("%s cannot be said: %s", list(missing), list(d.lacking())))
+		parts = append(parts, fmt.Sprintf("%s cannot be said: %s", table.List(missing), table.List(d.lacking())))
 	}
 	return strings.Join(parts, "; ")
 }
@@ -233,7 +234,7 @@ func shareOr(s Step, otherwise float64) float64 {
 
 // makes says what one step makes of the whole.
 func (e *explainer) makes(s Step) string {
-	share := shareWithInterval(s.Share, e.confidence)
+	share := table.ShareWithInterval(s.Share, e.confidence)
 	switch {
 	case s.Gain == nil || s.Share == nil:
 		return s.Kind + " cannot be said"
@@ -272,7 +273,7 @@ func orderMatters(orders []Decomposition) string {
 	}
 	switch {
 	case len(apart) > 0:
-		return "The order matters: the shares of " + list(apart) + " differ between orders beyond their intervals."
+		return "The order matters: the shares of " + table.List(apart) + " differ between orders beyond their intervals."
 	case !compared || !all:
 		return ""
 	}

@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"hookbed/analysis/catalog"
+	"hookbed/analysis/table"
 )
 
 // explainFigures are the shares of a scenario, and each policy's cost by arm of
@@ -24,7 +25,7 @@ func (e *estimator) explainFigures(all []Explanation) []Figure {
 }
 
 func (e *estimator) shareFigure(x Explanation) bars {
-	b := bars{Name: "explain-" + x.id(), Title: "What explains it: " + x.title(), scale: scale{unit: "%", divisor: 0.01},
+	b := bars{Name: "explain-" + x.id(), Title: "What explains it: " + x.title(), scale: table.Scale{Unit: "%", Divisor: 0.01},
 		Subtitle: fmt.Sprintf("share of the logarithm of the whole gain, N = %d", x.Policies),
 		Caption:  "Shares of structure, path and mechanism in the study's contrast, " + x.title() + "."}
 	for _, d := range x.Orders {
@@ -35,7 +36,7 @@ func (e *estimator) shareFigure(x Explanation) bars {
 			s := d.Steps[slices.IndexFunc(d.Steps, func(s Step) bool { return s.Kind == kind })]
 			row := bar{label: kind, color: i, value: s.Share, why: "not said"}
 			if i == 0 {
-				row.head = fmt.Sprintf("%s, ×%s in all", d.Order, ratio(d.Total.Estimate))
+				row.head = fmt.Sprintf("%s, ×%s in all", d.Order, table.Ratio(d.Total.Estimate))
 			}
 			b.rows = append(b.rows, row)
 		}
@@ -100,7 +101,7 @@ func (e *estimator) overlayFigures(all []OverlayCost) []Figure {
 		for _, o := range group {
 			values = append(values, o.Adds.Estimate)
 		}
-		b := bars{Name: "overlay-" + slug(group[0].title()), Title: "What the overlay costs: " + group[0].title(), scale: e.scale("s", values),
+		b := bars{Name: "overlay-" + table.Slug(group[0].title()), Title: "What the overlay costs: " + group[0].title(), scale: e.scale("s", values),
 			Subtitle: "the arm with the overlay less the same arm without, lower is better", Caption: "What the overlay adds, " + group[0].title() + "."}
 		for i, o := range group {
 			row := bar{label: "N = " + strconv.Itoa(o.Policies), color: colorOf(group, o), value: &o.Adds}

@@ -8,12 +8,13 @@ import (
 
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/table"
 )
 
 // explainSection is what a reader of the cross should see first: a sentence and
 // a small table a workload, and what they rest on folded away.
-func (e *explainer) section(all []Explanation) section {
-	sec := section{ID: "explain", Title: "What explains it",
+func (e *explainer) section(all []Explanation) table.Section {
+	sec := table.Section{ID: "explain", Title: "What explains it",
 		Note: e.contrast.About + " Here one thing changes a step. " +
 			"Ratios are gains: ×2 is twice as fast. The gains of the steps multiply to the whole, so a step's share is its part on a logarithmic scale. " + stat.RoughNote}
 	if e.clock() == runs.ClockVirtual {
@@ -23,7 +24,7 @@ func (e *explainer) section(all []Explanation) section {
 		sec.Tables = append(sec.Tables, t)
 	}
 	for _, x := range all {
-		tables := []table{e.orderTable(x), e.contrastTable(x), e.slopeTable(x)}
+		tables := []table.Table{e.orderTable(x), e.contrastTable(x), e.slopeTable(x)}
 		for _, t := range tables {
 			if len(t.Rows) > 0 {
 				sec.Tables = append(sec.Tables, t)
@@ -43,18 +44,18 @@ func (x Explanation) title() string {
 }
 
 func (x Explanation) id() string {
-	return slug(strings.TrimSuffix(x.Scenario+"-"+x.Workload+"-"+x.Where, "-"))
+	return table.Slug(strings.TrimSuffix(x.Scenario+"-"+x.Workload+"-"+x.Where, "-"))
 }
 
-func (e *explainer) orderTable(x Explanation) table {
-	t := table{ID: "explain-" + x.id(), Title: x.title(), Note: x.Sentence,
-		Columns: []column{text("steps"), text("structure"), text("path"), text("mechanism"), text("the whole"), text("arms")}}
+func (e *explainer) orderTable(x Explanation) table.Table {
+	t := table.Table{ID: "explain-" + x.id(), Title: x.title(), Note: x.Sentence,
+		Columns: []table.Column{table.Text("steps"), table.Text("structure"), table.Text("path"), table.Text("mechanism"), table.Text("the whole"), table.Text("arms")}}
 	for _, d := range x.Orders {
 		if d.empty() {
 			continue
 		}
-		row := tableRow{Cells: []string{d.Order, e.stepCell(d, kindStructure), e.stepCell(d, kindPath), e.stepCell(d, kindMechanism),
-			ratioWithInterval(d.Total, e.confidence), strings.Join(d.Arms, " → ")}}
+		row := table.Row{Cells: []string{d.Order, e.stepCell(d, kindStructure), e.stepCell(d, kindPath), e.stepCell(d, kindMechanism),
+			table.RatioWithInterval(d.Total, e.confidence), strings.Join(d.Arms, " → ")}}
 		if len(d.lacking()) > 0 {
 			row.Class = "failed"
 		}
@@ -65,9 +66,9 @@ func (e *explainer) orderTable(x Explanation) table {
 
 // wholeTable has the study's contrast as a whole, where the run has its ends and none
 // of the arms between them.
-func (e *explainer) wholeTable(all []Explanation) table {
-	t := table{ID: "explain-whole", Title: "The study's contrast as a whole",
-		Columns: []column{text("workload"), text("from"), text("to"), number("N"), text("gain"), text("verdict")}}
+func (e *explainer) wholeTable(all []Explanation) table.Table {
+	t := table.Table{ID: "explain-whole", Title: "The study's contrast as a whole",
+		Columns: []table.Column{table.Text("workload"), table.Text("from"), table.Text("to"), table.Number("N"), table.Text("gain"), table.Text("verdict")}}
 	var arms []string
 	for _, x := range all {
 		lacks := absent(lackingEverywhere(x.Orders))
@@ -76,7 +77,7 @@ func (e *explainer) wholeTable(all []Explanation) table {
 		}
 		d := x.Orders[0]
 		arms = append(arms, lacks...)
-		t.Rows = append(t.Rows, tableRow{Cells: []string{x.title(), d.Arms[0], d.Arms[len(d.Arms)-1], strconv.Itoa(x.Policies), ratioWithInterval(d.Total, e.confidence), d.Word}})
+		t.Rows = append(t.Rows, table.Row{Cells: []string{x.title(), d.Arms[0], d.Arms[len(d.Arms)-1], strconv.Itoa(x.Policies), table.RatioWithInterval(d.Total, e.confidence), d.Word}})
 	}
 	slices.Sort(arms)
 	t.Note = takes(slices.Compact(arms))
@@ -86,20 +87,20 @@ func (e *explainer) wholeTable(all []Explanation) table {
 func (e *explainer) stepCell(d Decomposition, kind string) string {
 	for _, s := range d.Steps {
 		if s.Kind == kind && s.Gain != nil {
-			return ratioWithInterval(s.Gain, e.confidence) + ": " + shareWithInterval(s.Share, e.confidence)
+			return table.RatioWithInterval(s.Gain, e.confidence) + ": " + table.ShareWithInterval(s.Share, e.confidence)
 		}
 	}
-	return none
+	return table.None
 }
 
 // contrastTable lists every pair of arms that differ in one thing.
-func (e *explainer) contrastTable(x Explanation) table {
-	t := table{ID: "contrasts-" + x.id(), Title: "One thing at a time: " + x.title(), Folded: true,
-		Columns: []column{text("contrast"), text("arm"), text("over"), number("N"), text("gain"), text("verdict"), text("note")}}
+func (e *explainer) contrastTable(x Explanation) table.Table {
+	t := table.Table{ID: "contrasts-" + x.id(), Title: "One thing at a time: " + x.title(), Folded: true,
+		Columns: []table.Column{table.Text("contrast"), table.Text("arm"), table.Text("over"), table.Number("N"), table.Text("gain"), table.Text("verdict"), table.Text("note")}}
 	for _, kind := range kinds() {
 		for _, c := range x.Contrasts {
 			if c.Kind == kind {
-				t.Rows = append(t.Rows, tableRow{Cells: []string{kind, c.What, c.OverWhat, strconv.Itoa(c.Policies), ratioWithInterval(c.Gain, e.confidence), withNeed(c.Word, c.Word, c.Decides), c.Note}})
+				t.Rows = append(t.Rows, table.Row{Cells: []string{kind, c.What, c.OverWhat, strconv.Itoa(c.Policies), table.RatioWithInterval(c.Gain, e.confidence), withNeed(c.Word, c.Word, c.Decides), c.Note}})
 			}
 		}
 	}
@@ -107,21 +108,21 @@ func (e *explainer) contrastTable(x Explanation) table {
 }
 
 // slopeTable lists what each policy costs every arm.
-func (e *explainer) slopeTable(x Explanation) table {
+func (e *explainer) slopeTable(x Explanation) table.Table {
 	if len(x.Slopes) == 0 {
-		return table{}
+		return table.Table{}
 	}
 	sc := e.slopeScale(x)
-	t := table{ID: "slopes-" + x.id(), Title: "What each policy costs: " + x.title(), Folded: true,
-		Note:    sentenceCase(x.Slopes[0].Of) + ", at the most policies against N = 0, over N.",
-		Columns: []column{text("arm"), text("what"), number("N"), number(sc.titled("each policy")), text("interval"), text("verdict")}}
+	t := table.Table{ID: "slopes-" + x.id(), Title: "What each policy costs: " + x.title(), Folded: true,
+		Note:    table.SentenceCase(x.Slopes[0].Of) + ", at the most policies against N = 0, over N.",
+		Columns: []table.Column{table.Text("arm"), table.Text("what"), table.Number("N"), table.Number(sc.Titled("each policy")), table.Text("interval"), table.Text("verdict")}}
 	for _, s := range x.Slopes {
-		t.Rows = append(t.Rows, tableRow{Cells: []string{s.Arm, s.What, strconv.Itoa(s.Policies), signed(sc, s.Each.Estimate), interval(s.Each, sc, e.confidence), s.word()}})
+		t.Rows = append(t.Rows, table.Row{Cells: []string{s.Arm, s.What, strconv.Itoa(s.Policies), table.Signed(sc, s.Each.Estimate), table.Interval(s.Each, sc, e.confidence), s.word()}})
 	}
 	return t
 }
 
-func (e *estimator) slopeScale(x Explanation) scale {
+func (e *estimator) slopeScale(x Explanation) table.Scale {
 	var values []float64
 	for _, s := range x.Slopes {
 		values = append(values, s.Each.Estimate)

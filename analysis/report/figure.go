@@ -9,6 +9,8 @@ import (
 	"strconv"
 
 	"gonum.org/v1/plot/vg"
+
+	"hookbed/analysis/table"
 )
 
 // figure is one picture: a measure of a scenario against the number of
@@ -20,7 +22,7 @@ type figure struct {
 	Basis    string // what the points rest on
 	Caption  string
 	measure  measure
-	scale    scale
+	scale    table.Scale
 	series   []series
 	lines    int     // arms that are not references
 	refs     int     // arms that are
@@ -112,9 +114,9 @@ func (e *estimator) figure(in Stratum, m measure) (figure, bool) {
 		return figure{}, false
 	}
 	w, _ := e.Words.Workload(m.workload)
-	name := cmp.Or(w.Figure, slug(m.workload))
-	f := figure{Name: name + "-" + slug(in.String()), measure: m, scale: e.scale(e.Units[m.metric], mediansOf(all))}
-	f.Title = fmt.Sprintf("%s, %s", sentenceCase(m.name), in)
+	name := cmp.Or(w.Figure, table.Slug(m.workload))
+	f := figure{Name: name + "-" + table.Slug(in.String()), measure: m, scale: e.scale(e.Units[m.metric], mediansOf(all))}
+	f.Title = fmt.Sprintf("%s, %s", table.SentenceCase(m.name), in)
 	f.Subtitle, f.Basis = subtitle(m), e.basis(all)
 	f.Caption = caption(m, in, w.Study[in.String()])
 	lines, refs := 0, 0
@@ -163,8 +165,8 @@ func (e *estimator) clientsFigure(in Stratum, m measure) (figure, bool) {
 		return f, false
 	}
 	f.Name, f.clients, f.series, f.lines, f.refs, f.highest = f.Name+"-clients", true, nil, 0, 0, 0
-	f.Title = fmt.Sprintf("%s by number of clients, %s", sentenceCase(m.name), in)
-	f.Caption = fmt.Sprintf("%s of all clients together against their number, %s, each arm with the most policies it was run with.", sentenceCase(m.name), in)
+	f.Title = fmt.Sprintf("%s by number of clients, %s", table.SentenceCase(m.name), in)
+	f.Caption = fmt.Sprintf("%s of all clients together against their number, %s, each arm with the most policies it was run with.", table.SentenceCase(m.name), in)
 	var shown []Summary
 	for _, line := range e.lines {
 		first := e.largest(in, m.workload, line)
@@ -229,7 +231,7 @@ func trialsText(all []Summary) string {
 	if len(n) == 0 {
 		return "no trials"
 	}
-	trials := plural(n[0], "trial")
+	trials := table.Plural(n[0], "trial")
 	if low, high := slices.Min(n), slices.Max(n); low != high {
 		trials = fmt.Sprintf("%d to %d trials", low, high)
 	}
@@ -238,16 +240,16 @@ func trialsText(all []Summary) string {
 	case high == 0:
 		return trials + ", no interval"
 	case low == 0:
-		return trials + ", intervals of at most " + percent(high)
+		return trials + ", intervals of at most " + table.Percent(high)
 	case low == high:
-		return trials + ", " + percent(low) + " interval"
+		return trials + ", " + table.Percent(low) + " interval"
 	}
-	return trials + ", " + percent(low) + " to " + percent(high) + " intervals"
+	return trials + ", " + table.Percent(low) + " to " + table.Percent(high) + " intervals"
 }
 
 // caption says which figure of the 2017 study this one re-draws, by its number.
 func caption(m measure, in Stratum, number string) string {
-	s := sentenceCase(m.name) + " against the number of policies, " + in.String() + "."
+	s := table.SentenceCase(m.name) + " against the number of policies, " + in.String() + "."
 	if number != "" {
 		s += " The study's figure " + number + ", measured anew."
 	}

@@ -16,6 +16,7 @@ import (
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/table"
 )
 
 // manyArms is a run of a number of arms, one in ten without policies, with a name
@@ -292,7 +293,7 @@ func TestShortened(t *testing.T) {
 // Bars keep their labels and numbers within the picture.
 func TestBarsStayInside(t *testing.T) {
 	v := stat.Estimate{Estimate: 123456.7, Low: -98765.4, High: 1234567.8, Confidence: 0.95, N: 9}
-	b := bars{Name: "bars", Title: strings.Repeat("What the overlay costs: ", 6), Subtitle: strings.Repeat("lower is better, ", 9), scale: scale{unit: "virtual ns", divisor: 1, decimals: 1}}
+	b := bars{Name: "bars", Title: strings.Repeat("What the overlay costs: ", 6), Subtitle: strings.Repeat("lower is better, ", 9), scale: table.Scale{Unit: "virtual ns", Divisor: 1, Decimals: 1}}
 	for i := range 60 {
 		b.rows = append(b.rows, bar{label: fmt.Sprintf("bridge+iptables-legacy (established-first, family ipv6, state stateless) %d", i), head: strings.Repeat("a heading ", 12), color: i, value: &v},
 			bar{label: "missing", why: strings.Repeat("not in this run ", 5)})

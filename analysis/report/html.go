@@ -7,6 +7,8 @@ import (
 	"html/template"
 	"maps"
 	"slices"
+
+	"hookbed/analysis/table"
 )
 
 //go:embed report.html.tmpl
@@ -27,8 +29,8 @@ type page struct {
 	Prefix   string // of links
 	Overview []overviewPart
 	Figures  []pageFigure
-	Sections []section
-	Explain  []section // first, with its pictures
+	Sections []table.Section
+	Explain  []table.Section // first, with its pictures
 	Bars     []pageFigure
 	Runs     []pageRun
 	Reading  []string

@@ -108,7 +108,7 @@ func (f figure) place(s series, point Summary, c draw.Canvas, p *plot.Plot) vg.P
 	x, y := p.Transforms(&c)
 	at := vg.Point{X: x(float64(f.x(point))), Y: c.Min.Y + missingY}
 	if point.Median != nil {
-		at.Y = y(point.Median.Estimate / f.scale.divisor)
+		at.Y = y(point.Median.Estimate / f.scale.Divisor)
 	}
 	return at
 }
@@ -120,7 +120,7 @@ func (f figure) reference(s series, c draw.Canvas, p *plot.Plot) {
 		return
 	}
 	_, y := p.Transforms(&c)
-	m, d := valid[0].Median, f.scale.divisor
+	m, d := valid[0].Median, f.scale.Divisor
 	if m.Confidence > 0 {
 		band := s.color()
 		band.A = 0x21
@@ -136,7 +136,7 @@ func (f figure) line(s series, c draw.Canvas, p *plot.Plot) {
 	parts := []plotter.XYs{nil}
 	bars := &plotter.YErrorBars{LineStyle: draw.LineStyle{Color: s.color(), Width: 1.5}, CapWidth: 7}
 	for _, point := range s.points {
-		m, d := point.Median, f.scale.divisor
+		m, d := point.Median, f.scale.Divisor
 		if m == nil {
 			parts = append(parts, nil)
 			s.cross(c, f.place(s, point, c, p))

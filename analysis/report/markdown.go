@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"hookbed/analysis/table"
 )
 
 func markdown(all book) []byte {
@@ -89,12 +91,12 @@ func markdownOverview(b *bytes.Buffer, c content) {
 }
 
 func markdownOverviewTable(b *bytes.Buffer, g overviewTable) {
-	t := table{Columns: []column{text("arm"), number("N")}}
+	t := table.Table{Columns: []table.Column{table.Text("arm"), table.Number("N")}}
 	for _, m := range g.Measures {
-		t.Columns = append(t.Columns, text(m))
+		t.Columns = append(t.Columns, table.Text(m))
 	}
 	for _, r := range g.Rows {
-		row := tableRow{Cells: []string{r.Arm, strconv.Itoa(r.N)}}
+		row := table.Row{Cells: []string{r.Arm, strconv.Itoa(r.N)}}
 		for _, c := range r.Cells {
 			row.Cells = append(row.Cells, strings.TrimSpace(c.Word+" "+c.Ratio))
 		}
@@ -116,7 +118,7 @@ func restOf(w string) string {
 	return strings.TrimSpace(strings.TrimPrefix(w, headOf(w)))
 }
 
-func markdownSection(b *bytes.Buffer, s section) {
+func markdownSection(b *bytes.Buffer, s table.Section) {
 	fmt.Fprintf(b, "## %s\n\n", mdEscape(s.Title))
 	if s.Note != "" {
 		fmt.Fprintf(b, "%s\n\n", mdEscape(s.Note))
@@ -141,7 +143,7 @@ func markdownSection(b *bytes.Buffer, s section) {
 	}
 }
 
-func markdownTable(b *bytes.Buffer, t table) {
+func markdownTable(b *bytes.Buffer, t table.Table) {
 	var heads, rules []string
 	for _, col := range t.Columns {
 		heads = append(heads, mdEscape(col.Title))
@@ -171,9 +173,9 @@ func markdownEnvironment(b *bytes.Buffer, c content) {
 			continue
 		}
 		fmt.Fprintf(b, "<details><summary>%s</summary>\n\n", html.EscapeString(run))
-		t := table{Columns: []column{text("what"), text("value")}}
+		t := table.Table{Columns: []table.Column{table.Text("what"), table.Text("value")}}
 		for _, key := range slices.Sorted(maps.Keys(env)) {
-			t.Rows = append(t.Rows, tableRow{Cells: []string{key, env[key]}})
+			t.Rows = append(t.Rows, table.Row{Cells: []string{key, env[key]}})
 		}
 		markdownTable(b, t)
 		b.WriteString("</details>\n\n")

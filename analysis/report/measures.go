@@ -8,6 +8,7 @@ import (
 	"hookbed/analysis/catalog"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/table"
 )
 
 // measure is a headline metric of a workload.
@@ -106,10 +107,10 @@ func timeOf(m catalog.Metric, work catalog.Work) func(float64) float64 {
 }
 
 // scale is scaleFor with the clock in the unit.
-func (d *dataset) scale(unit string, values []float64) scale {
-	s := scaleFor(unit, values)
+func (d *dataset) scale(unit string, values []float64) table.Scale {
+	s := table.ScaleFor(unit, values)
 	if d.clock() == runs.ClockVirtual {
-		return s.virtual()
+		return s.Virtual()
 	}
 	return s
 }

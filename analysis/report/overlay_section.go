@@ -11,11 +11,12 @@ import (
 	"hookbed/analysis/catalog"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/table"
 )
 
 // overlaySection shows what overlays add, apart from the filter.
-func (e *explainer) overlaySection(all []OverlayCost) section {
-	sec := section{ID: "overlay", Title: "What the overlay costs",
+func (e *explainer) overlaySection(all []OverlayCost) table.Section {
+	sec := table.Section{ID: "overlay", Title: "What the overlay costs",
 		Note: "An arm with the overlay less the same arm without: fabric, filter, options and number of policies are equal, and intervals are of differences within blocks where enough are shared. " +
 			"Work that is a known number of packets is counted by the packet, one each way; bulk data by the byte of payload, because segmentation offload carries many packets as one. " +
 			"What an arm costs without the overlay is all of it, endpoints and workload included. " + stat.RoughNote}
@@ -57,17 +58,17 @@ func (o OverlayCost) title() string {
 	return out
 }
 
-func (e *explainer) overlayTable(group []OverlayCost) table {
+func (e *explainer) overlayTable(group []OverlayCost) table.Table {
 	var values, bases []float64
 	for _, o := range group {
 		values, bases = append(values, o.Adds.Estimate), append(bases, o.Base)
 	}
 	adds, base := e.scale(group[0].Unit, values), e.scale(group[0].Unit, bases)
-	t := table{ID: slug("overlay-" + group[0].title()), Title: sentenceCase(group[0].title()), Note: overlaySentence(group),
-		Columns: []column{text("arm"), text("what"), number("N"), number(base.titled("without")), number(adds.titled("overlay adds")), text("interval"), text("cost with over without"), text("verdict")}}
+	t := table.Table{ID: table.Slug("overlay-" + group[0].title()), Title: table.SentenceCase(group[0].title()), Note: overlaySentence(group),
+		Columns: []table.Column{table.Text("arm"), table.Text("what"), table.Number("N"), table.Number(base.Titled("without")), table.Number(adds.Titled("overlay adds")), table.Text("interval"), table.Text("cost with over without"), table.Text("verdict")}}
 	for _, o := range group {
-		t.Rows = append(t.Rows, tableRow{Cells: []string{o.Arm, o.What, strconv.Itoa(o.Policies), base.format(o.Base), signed(adds, o.Adds.Estimate), interval(o.Adds, adds, e.confidence),
-			ratioWithInterval(o.Ratio, e.confidence), o.word()}})
+		t.Rows = append(t.Rows, table.Row{Cells: []string{o.Arm, o.What, strconv.Itoa(o.Policies), base.Format(o.Base), table.Signed(adds, o.Adds.Estimate), table.Interval(o.Adds, adds, e.confidence),
+			table.RatioWithInterval(o.Ratio, e.confidence), o.word()}})
 	}
 	return t
 }
@@ -101,20 +102,20 @@ func overlaySentence(group []OverlayCost) string {
 	}
 	var parts []string
 	if len(same) > 0 {
-		parts = append(parts, "A policy costs the same with and without the overlay, as far as intervals tell: "+list(same)+".")
+		parts = append(parts, "A policy costs the same with and without the overlay, as far as intervals tell: "+table.List(same)+".")
 	}
 	if len(grows) > 0 {
-		parts = append(parts, "A policy costs something else with the overlay: "+list(grows)+".")
+		parts = append(parts, "A policy costs something else with the overlay: "+table.List(grows)+".")
 	}
 	if len(unsaid) > 0 {
-		parts = append(parts, "Whether a policy costs the same cannot be said: "+list(unsaid)+".")
+		parts = append(parts, "Whether a policy costs the same cannot be said: "+table.List(unsaid)+".")
 	}
 	return strings.Join(parts, " ")
 }
 
 // overlaySlopes shows each policy's cost with and without the overlay.
-func (e *explainer) overlaySlopes(group []OverlayCost) table {
-	t := table{ID: slug("overlay-slopes-" + group[0].title()), Title: "Each policy, with and without the overlay: " + group[0].title(), Folded: true,
+func (e *explainer) overlaySlopes(group []OverlayCost) table.Table {
+	t := table.Table{ID: table.Slug("overlay-slopes-" + group[0].title()), Title: "Each policy, with and without the overlay: " + group[0].title(), Folded: true,
 		Note: "The cost at the most policies less that at N = 0, over N; the last column is the difference of the two before it, within blocks."}
 	var values []float64
 	for _, o := range group {
@@ -123,22 +124,22 @@ func (e *explainer) overlaySlopes(group []OverlayCost) table {
 		}
 	}
 	sc := e.scale(group[0].Unit, values)
-	t.Columns = []column{text("arm"), text("what"), number("N"), text(sc.titled("each policy without")), text(sc.titled("each policy with")), text(sc.titled("overlay adds to each"))}
+	t.Columns = []table.Column{table.Text("arm"), table.Text("what"), table.Number("N"), table.Text(sc.Titled("each policy without")), table.Text(sc.Titled("each policy with")), table.Text(sc.Titled("overlay adds to each"))}
 	for _, o := range group {
 		if o.EachWith == nil || o.EachWithout == nil {
 			continue
 		}
-		t.Rows = append(t.Rows, tableRow{Cells: []string{o.Arm, o.What, strconv.Itoa(o.Policies), valueWithInterval(o.EachWithout, sc, e.confidence), valueWithInterval(o.EachWith, sc, e.confidence), valueWithInterval(o.EachAdds, sc, e.confidence)}})
+		t.Rows = append(t.Rows, table.Row{Cells: []string{o.Arm, o.What, strconv.Itoa(o.Policies), table.ValueWithInterval(o.EachWithout, sc, e.confidence), table.ValueWithInterval(o.EachWith, sc, e.confidence), table.ValueWithInterval(o.EachAdds, sc, e.confidence)}})
 	}
 	return t
 }
 
 // sameOverlay compares the study's two sides, redirects and a hash with a bridge
 // and a list, where both are over the same overlay or none.
-func (e *explainer) sameOverlay() table {
-	t := table{ID: "overlay-both-sides", Title: "The study's two sides over the same overlay",
+func (e *explainer) sameOverlay() table.Table {
+	t := table.Table{ID: "overlay-both-sides", Title: "The study's two sides over the same overlay",
 		Note:    fmt.Sprintf("How many times as fast %s is as %s, with the same overlay, or none, on both sides.", e.contrast.To.Name(), e.contrast.From.Name()),
-		Columns: []column{text("scenario"), text("workload"), text("overlay of both"), text("state"), number("N"), text("gain"), text("verdict")}}
+		Columns: []table.Column{table.Text("scenario"), table.Text("workload"), table.Text("overlay of both"), table.Text("state"), table.Number("N"), table.Text("gain"), table.Text("verdict")}}
 	for _, s := range e.strata {
 		for _, m := range e.measures() {
 			for _, c := range e.contexts(s, m.workload) {
@@ -152,13 +153,13 @@ func (e *explainer) sameOverlay() table {
 							continue
 						}
 						gain := e.sample(m.metric, a.cells[n], b.cells[n]).gain(0, 1)
-						t.Rows = append(t.Rows, tableRow{Cells: []string{s.String(), m.workload, cmp.Or(e.of(a.own, catalog.RoleOverlay), noOverlay), a.regime, strconv.Itoa(n), ratioWithInterval(gain, e.confidence), e.verdict(gain, true)}})
+						t.Rows = append(t.Rows, table.Row{Cells: []string{s.String(), m.workload, cmp.Or(e.of(a.own, catalog.RoleOverlay), noOverlay), a.regime, strconv.Itoa(n), table.RatioWithInterval(gain, e.confidence), e.verdict(gain, true)}})
 					}
 				}
 			}
 		}
 	}
-	if !slices.ContainsFunc(t.Rows, func(r tableRow) bool { return r.Cells[2] != noOverlay }) {
+	if !slices.ContainsFunc(t.Rows, func(r table.Row) bool { return r.Cells[2] != noOverlay }) {
 		t.Rows = nil
 	}
 	return t

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"hookbed/analysis/table"
 )
 
 // overviewTable is the verdicts of a scenario and kind of comparison: a line an
@@ -86,7 +88,7 @@ func (e *estimator) cellOf(v Verdict) overviewCell {
 	if v.Ratio == nil {
 		return c
 	}
-	c.Ratio = v.behind(ratioWithInterval(v.Ratio, e.confidence))
+	c.Ratio = v.behind(table.RatioWithInterval(v.Ratio, e.confidence))
 	return c
 }
 
@@ -116,7 +118,7 @@ func sentence(s Stratum, verdicts []Verdict) string {
 		sharing[p] = append(sharing[p], arm)
 	}
 	for i, p := range phrases {
-		phrases[i] = list(sharing[p]) + " " + p
+		phrases[i] = table.List(sharing[p]) + " " + p
 	}
 	return fmt.Sprintf("On %s, from N = 0 to N = %d: %s.", s, most, strings.Join(phrases, "; "))
 }
@@ -131,7 +133,7 @@ func phrase(verdicts []Verdict) string {
 		}
 		m := v.Measure
 		if c := classOf(v.Word); c == "slower" || c == "faster" {
-			m += " (×" + ratio(v.Ratio.Estimate) + ")"
+			m += " (×" + table.Ratio(v.Ratio.Estimate) + ")"
 		} else if c == "unknown" && v.Decides != nil {
 			m += " (" + v.Decides.String() + ")"
 		}
@@ -143,7 +145,7 @@ func phrase(verdicts []Verdict) string {
 		if classOf(w) == "unknown" {
 			in = " for "
 		}
-		parts = append(parts, w+in+list(measures[w]))
+		parts = append(parts, w+in+table.List(measures[w]))
 	}
 	return strings.Join(parts, ", ")
 }

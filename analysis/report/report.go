@@ -14,6 +14,7 @@ import (
 	"hookbed/analysis/claims"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/table"
 )
 
 // Schema is the version of report.json.
@@ -66,8 +67,8 @@ type content struct {
 	part     part
 	overview []overviewPart
 	figures  []Figure
-	sections []section
-	explain  []section // before everything else, with its pictures
+	sections []table.Section
+	explain  []table.Section // before everything else, with its pictures
 	bars     []Figure
 }
 
@@ -129,7 +130,7 @@ func compose(e *estimator, title string) (content, error) {
 	c.Claims, c.Costs, c.Estimator, c.part = orEmpty(judged), orEmpty(finiteCosts(costs)), e.estimatorTitle(), e.part()
 	c.overview, c.figures = e.overview(c.Verdicts), e.measureFigures()
 	if c.Explanations = x.explanations(); len(c.Explanations) > 0 {
-		c.explain, c.bars = []section{x.section(c.Explanations)}, e.explainFigures(c.Explanations)
+		c.explain, c.bars = []table.Section{x.section(c.Explanations)}, e.explainFigures(c.Explanations)
 	}
 	if c.Overlays = x.overlays(); len(c.Overlays) > 0 {
 		c.explain, c.bars = append(c.explain, x.overlaySection(c.Overlays)), append(c.bars, e.overlayFigures(c.Overlays)...)
@@ -141,7 +142,7 @@ func compose(e *estimator, title string) (content, error) {
 	c.sections = append(c.sections, e.strataSections()...)
 	c.sections = append(c.sections, e.trouble())
 	c.sections = append(c.sections, e.results()...)
-	for _, s := range []section{e.costSection(costs), e.controls(), e.proof(), e.activity(), e.variance(head), e.others()} {
+	for _, s := range []table.Section{e.costSection(costs), e.controls(), e.proof(), e.activity(), e.variance(head), e.others()} {
 		if len(s.Tables) > 0 {
 			c.sections = append(c.sections, s)
 		}
@@ -206,9 +207,9 @@ func (c content) reading() []string {
 	out := []string{
 		"Each number is the median over trials. Its interval lies between two order statistics and has exactly the confidence shown, whatever the distribution; with few trials that is smallest to largest.",
 		fmt.Sprintf("Effects are ratios of medians. From %d trials on either side their interval is a percentile bootstrap at %s; below, it spans the ratios of the extremes and \"at least\" is the confidence it cannot fall short of. Arms that share %d blocks or more are compared within each block, by Student's t on the logs of the blocks' ratios; with fewer than %d blocks that interval is marked %s. %s",
-			stat.MinRatioBootstrap, percent(c.Confidence), runs.MinBlocks, stat.MinPairs, stat.RoughMark, stat.RoughNote),
-		fmt.Sprintf("Where a ratio has no confidence beside it, it is %s.", percent(c.Confidence)),
-		fmt.Sprintf("\"Slower\" and \"faster\" mean that an interval of %s excludes 1, \"not distinguishable\" that it does not, which does not mean equal: read the interval. \"Undecided\" is what has no such interval, whatever its numbers look like.", percent(c.Confidence)),
+			stat.MinRatioBootstrap, table.Percent(c.Confidence), runs.MinBlocks, stat.MinPairs, stat.RoughMark, stat.RoughNote),
+		fmt.Sprintf("Where a ratio has no confidence beside it, it is %s.", table.Percent(c.Confidence)),
+		fmt.Sprintf("\"Slower\" and \"faster\" mean that an interval of %s excludes 1, \"not distinguishable\" that it does not, which does not mean equal: read the interval. \"Undecided\" is what has no such interval, whatever its numbers look like.", table.Percent(c.Confidence)),
 		"How many trials, blocks or seeds would decide is planned from the effect and the spread seen: with as many, those at hand included, 8 runs in 10 would decide if both stay as they are. Few trials know little of their own spread, so it is a guide, not a promise.",
 	}
 	if c.Estimator != "median" {
@@ -225,7 +226,7 @@ func (c content) reading() []string {
 		}
 	}
 	if judged > 1 {
-		out = append(out, fmt.Sprintf("%d ratios are judged one by one. At %s each, about %.1f of them would exclude 1 even if nothing differed.", judged, percent(c.Confidence), float64(judged)*(1-c.Confidence)))
+		out = append(out, fmt.Sprintf("%d ratios are judged one by one. At %s each, about %.1f of them would exclude 1 even if nothing differed.", judged, table.Percent(c.Confidence), float64(judged)*(1-c.Confidence)))
 	}
 	if len(c.figures) > 0 {
 		out = append(out, "In line figures every point stands where its N is; interval bars stand a little beside, so that those of several arms can be seen. More than a few arms are shown in panels with the same axes.")

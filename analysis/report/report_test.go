@@ -19,6 +19,7 @@ import (
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/table"
 )
 
 func flags() (update *bool, keep *string) {
@@ -502,36 +503,6 @@ func TestAccelerator(t *testing.T) {
 	}
 }
 
-// A bound above 0 never reads 0, in a table or as a ratio.
-func TestPositiveBoundsDoNotReadZero(t *testing.T) {
-	sc := scale{unit: "µs", divisor: 1e-6, decimals: 1}
-	for v, want := range map[float64]string{20.64e-6: "20.6", 0.012e-6: "0.012", 0: "0.0", -0.01e-6: "-0.0"} {
-		if got := sc.bound(v); got != want {
-			t.Errorf("bound of %g: %s, want %s", v, got, want)
-		}
-	}
-	if got := ratio(0.00012); got != "0.00012" {
-		t.Errorf("ratio: %s", got)
-	}
-}
-
-func TestScale(t *testing.T) {
-	tests := []struct {
-		unit string
-		v    float64
-		want string
-	}{
-		{"bit/s", 9.4127e9, "9.41 Gbit/s"}, {"bit/s", 3.06e8, "306 Mbit/s"}, {"s", 34.2e-6, "34.2 µs"}, {"s", 1.5e-3, "1.50 ms"},
-		{"1/s", 126000, "126000 per s"}, {"1", 12, "12 "}, {"1", 0.5, "0.500 "}, {"s", 0, "0 ns"}, {"parsec", 2, "2 parsec"},
-	}
-	for _, tt := range tests {
-		s := scaleFor(tt.unit, []float64{tt.v})
-		if got := s.format(tt.v) + " " + s.unit; got != tt.want {
-			t.Errorf("%g %s = %q, want %q", tt.v, tt.unit, got, tt.want)
-		}
-	}
-}
-
 func TestSpreadKeepsLabelsApart(t *testing.T) {
 	all := []label{{lineY: 90}, {lineY: 91}, {lineY: 92}, {lineY: 200}, {lineY: 385}, {lineY: 386}}
 	spread(all, 86, 388)
@@ -550,7 +521,7 @@ func TestSpreadKeepsLabelsApart(t *testing.T) {
 
 func TestValueTicks(t *testing.T) {
 	for highest := 0.0123; highest < 1e6; highest *= 1.07 {
-		ticks := figure{highest: highest, scale: scale{divisor: 1}}.valueTicks()
+		ticks := figure{highest: highest, scale: table.Scale{Divisor: 1}}.valueTicks()
 		last := ticks[len(ticks)-1].Value
 		if ticks[0].Value != 0 || last < highest || last > 1.5*highest || len(ticks) < 4 || len(ticks) > 6 {
 			t.Errorf("ticks up to %g: %v", highest, ticks)

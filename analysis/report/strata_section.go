@@ -9,18 +9,19 @@ import (
 
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
+	"hookbed/analysis/table"
 )
 
 // strataSections has one section for each factor that a plan compares: which arm
 // runs on which level, and what it costs there.
-func (e *estimator) strataSections() []section {
-	var out []section
+func (e *estimator) strataSections() []table.Section {
+	var out []table.Section
 	for _, b := range stratumFactors() {
 		levels := e.compared[b.factor]
 		if len(levels) == 0 {
 			continue
 		}
-		sec := section{ID: "boots-" + b.factor, Title: b.title,
+		sec := table.Section{ID: "boots-" + b.factor, Title: b.title,
 			Note: "Numbers of two of them are never put together: everywhere else in this report each has tables and figures of its own. ok: every trial of the arm gave a number. A word with a mark has its reason in the table below."}
 		support, why := e.support(b.factor, levels)
 		sec.Tables = append(sec.Tables, support)
@@ -36,15 +37,15 @@ func (e *estimator) strataSections() []section {
 }
 
 // support is the table arm x level, and the reasons of what is not ok.
-func (e *estimator) support(factor string, levels []string) (support, why table) {
-	support = table{ID: "support-" + factor, Title: "Which arm runs where", Columns: []column{text("arm")}}
+func (e *estimator) support(factor string, levels []string) (support, why table.Table) {
+	support = table.Table{ID: "support-" + factor, Title: "Which arm runs where", Columns: []table.Column{table.Text("arm")}}
 	for _, l := range levels {
-		support.Columns = append(support.Columns, text(l))
+		support.Columns = append(support.Columns, table.Text(l))
 	}
-	why = table{ID: "support-" + factor + "-why", Title: "Why not", Columns: []column{text("mark"), text("reason, as first met")}}
+	why = table.Table{ID: "support-" + factor + "-why", Title: "Why not", Columns: []table.Column{table.Text("mark"), table.Text("reason, as first met")}}
 	marks := map[string]string{}
 	for _, line := range e.lines {
-		row := tableRow{Cells: []string{line.String()}}
+		row := table.Row{Cells: []string{line.String()}}
 		for _, l := range levels {
 			status, reason := e.ended(factor, l, line.String())
 			if reason != "" {
@@ -52,7 +53,7 @@ func (e *estimator) support(factor string, levels []string) (support, why table)
 				if mark == "" {
 					mark = strconv.Itoa(len(marks) + 1)
 					marks[shape(reason)] = mark
-					why.Rows = append(why.Rows, tableRow{Cells: []string{mark, reason}})
+					why.Rows = append(why.Rows, table.Row{Cells: []string{mark, reason}})
 				}
 				status += " (" + mark + ")"
 			}
@@ -103,8 +104,8 @@ func (e *estimator) ended(factor, level, arm string) (status, reason string) {
 
 // acrossTables show a measure of every arm at each level, a table a scenario.
 // The last column compares the last level with the first.
-func (e *estimator) acrossTables(factor string, levels []string, m measure) []table {
-	var out []table
+func (e *estimator) acrossTables(factor string, levels []string, m measure) []table.Table {
+	var out []table.Table
 	for _, rest := range e.restsOf(factor) {
 		t, all := e.acrossTable(factor, levels, m, rest)
 		if len(all) > 0 && len(t.Rows) > 0 {
@@ -126,7 +127,7 @@ func (e *estimator) restsOf(factor string) []Stratum {
 	return out
 }
 
-func (e *estimator) acrossTable(factor string, levels []string, m measure, rest Stratum) (table, []Summary) {
+func (e *estimator) acrossTable(factor string, levels []string, m measure, rest Stratum) (table.Table, []Summary) {
 	at := map[string]Stratum{} // by level
 	for _, l := range levels {
 		at[l] = rest.with(factor, l)
@@ -136,12 +137,12 @@ func (e *estimator) acrossTable(factor string, levels []string, m measure, rest 
 		all = append(all, e.summaries(at[l], m.workload, m.metric)...)
 	}
 	sc := e.scale(e.Units[m.metric], mediansOf(all))
-	t := table{ID: slug("across-" + factor + "-" + rest.String() + "-" + m.workload), Title: sc.titled(sentenceCase(m.name)) + ", " + m.workload + ", " + rest.String()}
-	t.Columns = []column{text("arm"), number("N")}
+	t := table.Table{ID: table.Slug("across-" + factor + "-" + rest.String() + "-" + m.workload), Title: sc.Titled(table.SentenceCase(m.name)) + ", " + m.workload + ", " + rest.String()}
+	t.Columns = []table.Column{table.Text("arm"), table.Number("N")}
 	for _, l := range levels {
-		t.Columns = append(t.Columns, number(l))
+		t.Columns = append(t.Columns, table.Number(l))
 	}
-	t.Columns = append(t.Columns, text(levels[len(levels)-1]+" over "+levels[0]))
+	t.Columns = append(t.Columns, table.Text(levels[len(levels)-1]+" over "+levels[0]))
 	seen := map[point]bool{}
 	for _, s := range all {
 		p := point{line: s.point.line, policies: s.Policies}
@@ -149,12 +150,12 @@ func (e *estimator) acrossTable(factor string, levels []string, m measure, rest 
 			continue
 		}
 		seen[p] = true
-		row := tableRow{Cells: []string{s.Arm, strconv.Itoa(s.Policies)}}
+		row := table.Row{Cells: []string{s.Arm, strconv.Itoa(s.Policies)}}
 		for _, l := range levels {
-			text := none
+			text := table.None
 			if g := e.groups[point{at[l], m.workload, s.point.line, s.Policies}]; g != nil {
 				if sum := e.summary(g, m.metric); sum.Median != nil {
-					text = sc.format(sum.Median.Estimate)
+					text = sc.Format(sum.Median.Estimate)
 				}
 			}
 			row.Cells = append(row.Cells, text)
@@ -170,7 +171,7 @@ func (e *estimator) firstToLast(p point, base Stratum, metric string) string {
 	g := e.groups[p]
 	p.stratum = base
 	if g == nil || e.groups[p] == nil || len(g.Samples(metric)) == 0 || len(e.groups[p].Samples(metric)) == 0 {
-		return none
+		return table.None
 	}
-	return ratioWithInterval(e.ratio(g, e.groups[p], metric), e.confidence)
+	return table.RatioWithInterval(e.ratio(g, e.groups[p], metric), e.confidence)
 }

@@ -17,6 +17,8 @@ import (
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgsvg"
+
+	"hookbed/analysis/table"
 )
 
 // Geometry, in points, which are units of the view box.
@@ -64,7 +66,7 @@ func (f figure) heading(c draw.Canvas) {
 	dark, grey, _, _ := ink()
 	title, soft := textStyle(19, dark), textStyle(13, grey)
 	title.Font.Weight = xfont.WeightBold
-	unit := f.scale.unit
+	unit := f.scale.Unit
 	if unit == "" {
 		unit = f.measure.metric
 	}
@@ -100,7 +102,7 @@ func (f figure) plot(label string) *plot.Plot {
 // valueTicks are those of the value axis, from 0 to the first that no value is
 // above. The library's own are only three or four.
 func (f figure) valueTicks() plot.ConstantTicks {
-	highest := f.highest / f.scale.divisor
+	highest := f.highest / f.scale.Divisor
 	step := niceStep(highest / 5)
 	var out plot.ConstantTicks
 	for i := range 1 + max(1, int(math.Ceil(highest/step-1e-9))) {
@@ -179,9 +181,9 @@ func (f figure) describe() string {
 			continue
 		}
 		first, last := valid[0], valid[len(valid)-1]
-		text := fmt.Sprintf("%s: %s %s at %s", s.arm, f.scale.format(first.Median.Estimate), f.scale.unit, f.at(first))
+		text := fmt.Sprintf("%s: %s %s at %s", s.arm, f.scale.Format(first.Median.Estimate), f.scale.Unit, f.at(first))
 		if !s.reference && len(valid) > 1 {
-			text += fmt.Sprintf(", %s at %s", f.scale.format(last.Median.Estimate), f.at(last))
+			text += fmt.Sprintf(", %s at %s", f.scale.Format(last.Median.Estimate), f.at(last))
 		}
 		parts = append(parts, text)
 	}
@@ -223,11 +225,11 @@ func (f figure) tip(p Summary) string {
 		return head + "no valid number: " + missingNote(p)
 	}
 	sc := f.scale
-	text := head + strings.TrimSpace(sc.format(p.Median.Estimate)+" "+sc.unit)
+	text := head + strings.TrimSpace(sc.Format(p.Median.Estimate)+" "+sc.Unit)
 	if p.Median.Confidence > 0 {
-		text += fmt.Sprintf(" (%s to %s, %s)", sc.bound(p.Median.Low), sc.bound(p.Median.High), percent(p.Median.Confidence))
+		text += fmt.Sprintf(" (%s to %s, %s)", sc.Bound(p.Median.Low), sc.Bound(p.Median.High), table.Percent(p.Median.Confidence))
 	}
-	return text + ", " + plural(p.N, "trial")
+	return text + ", " + table.Plural(p.N, "trial")
 }
 
 // svgDocument puts names for those who cannot see it and a card that is white

@@ -8,6 +8,7 @@ import (
 
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
+	"hookbed/analysis/table"
 )
 
 // noisy is the CoV above which a cell is called noisy; in virtual time, where only
@@ -70,13 +71,13 @@ func (e *estimator) fewTrials(all []Summary) []string {
 	}
 	if e.clock() == runs.ClockVirtual {
 		return []string{fmt.Sprintf("Few seeds: with %s the interval of a number by itself, smallest to largest, encloses the median over all seeds with %s confidence in %d of %d headline cells. Ratios within a seed vary far less, and have the confidence that stands with them.",
-			plural(least, "seed"), percent(confidence), few, total)}
+			table.Plural(least, "seed"), table.Percent(confidence), few, total)}
 	}
-	text := fmt.Sprintf("Few trials: %d of %d headline medians do not reach %s confidence. The smallest sample is %s", few, total, percent(e.confidence), plural(least, "trial"))
+	text := fmt.Sprintf("Few trials: %d of %d headline medians do not reach %s confidence. The smallest sample is %s", few, total, table.Percent(e.confidence), table.Plural(least, "trial"))
 	if confidence == 0 {
 		return []string{text + ", which gives no interval at all."}
 	}
-	return []string{text + fmt.Sprintf(": its interval, smallest to largest, encloses the true median with %s confidence.", percent(confidence))}
+	return []string{text + fmt.Sprintf(": its interval, smallest to largest, encloses the true median with %s confidence.", table.Percent(confidence))}
 }
 
 // statusWarnings counts the trials that are not numbers.
@@ -105,10 +106,10 @@ func (d *dataset) statusWarnings() []string {
 		out = append(out, "Trials without a usable number: "+strings.Join(parts, ", ")+". They and their reasons are listed under \"Trials that are not numbers\".")
 	}
 	if missing > 0 {
-		out = append(out, fmt.Sprintf("The run is not complete: %s planned but never recorded.", plural(missing, "trial")))
+		out = append(out, fmt.Sprintf("The run is not complete: %s planned but never recorded.", table.Plural(missing, "trial")))
 	}
 	if superseded > 0 {
-		out = append(out, fmt.Sprintf("%s went wrong first and succeeded when repeated.", plural(superseded, "trial")))
+		out = append(out, fmt.Sprintf("%s went wrong first and succeeded when repeated.", table.Plural(superseded, "trial")))
 	}
 	return out
 }
@@ -124,7 +125,7 @@ func (d *dataset) integrity() []string {
 		}
 	}
 	if d.Repeated > 0 {
-		out = append(out, fmt.Sprintf("%s in the rows more than once; the first was used.", plural(d.Repeated, "measurement")))
+		out = append(out, fmt.Sprintf("%s in the rows more than once; the first was used.", table.Plural(d.Repeated, "measurement")))
 	}
 	return out
 }
@@ -151,13 +152,13 @@ func (e *estimator) noise(all []Summary) []string {
 	var cells []string
 	for _, s := range all {
 		if v := of(s); v != nil && *v > limit {
-			cells = append(cells, fmt.Sprintf("%s %s %s N=%d (%s)", s.Scenario, s.Workload, s.Arm, s.Policies, percent(*v)))
+			cells = append(cells, fmt.Sprintf("%s %s %s N=%d (%s)", s.Scenario, s.Workload, s.Arm, s.Policies, table.Percent(*v)))
 		}
 	}
 	if len(cells) == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("%s: the CoV of %s is above %s: %s.", name, plural(len(cells), "headline cell"), percent(limit), some(cells))}
+	return []string{fmt.Sprintf("%s: the CoV of %s is above %s: %s.", name, table.Plural(len(cells), "headline cell"), table.Percent(limit), table.Some(cells))}
 }
 
 // residues names factors that vary inside one line of a table.
@@ -181,7 +182,7 @@ func (d *dataset) residues() []string {
 	var out []string
 	for _, f := range slices.Sorted(maps.Keys(where)) {
 		out = append(out, fmt.Sprintf("Factor %q varies (%s) inside table lines that do not tell it apart, so those lines mix unlike trials: %s.",
-			f, strings.Join(slices.Sorted(maps.Keys(levels[f])), ", "), some(where[f])))
+			f, strings.Join(slices.Sorted(maps.Keys(levels[f])), ", "), table.Some(where[f])))
 	}
 	return out
 }
@@ -198,7 +199,7 @@ func (d *dataset) realisedWarnings() []string {
 	if len(cells) == 0 {
 		return nil
 	}
-	return []string{"Fewer policies realised in the kernel than N says: " + some(cells) + "."}
+	return []string{"Fewer policies realised in the kernel than N says: " + table.Some(cells) + "."}
 }
 
 // environmentDiffers names what differs between merged runs.
@@ -219,7 +220,7 @@ func (d *dataset) environmentDiffers() []string {
 	if len(differ) == 0 {
 		return nil
 	}
-	return []string{"The merged runs' environments differ in: " + some(slices.Sorted(maps.Keys(differ))) + "."}
+	return []string{"The merged runs' environments differ in: " + table.Some(slices.Sorted(maps.Keys(differ))) + "."}
 }
 
 // maxWarning names the cells that the rule did not end.
@@ -234,5 +235,5 @@ func (d *dataset) maxWarning() []string {
 		return nil
 	}
 	stop := d.Runs[0].Plan.Spec.Measure.Stop
-	return []string{fmt.Sprintf("Ran into the most trials: %s had %d trials and still an interval wider than ±%s: %s.", plural(len(cells), "cell"), stop.Max, percent(stop.CI), some(cells))}
+	return []string{fmt.Sprintf("Ran into the most trials: %s had %d trials and still an interval wider than ±%s: %s.", table.Plural(len(cells), "cell"), stop.Max, table.Percent(stop.CI), table.Some(cells))}
 }

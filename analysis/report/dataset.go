@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"hookbed/analysis/catalog"
 	"hookbed/analysis/runs"
@@ -258,13 +257,8 @@ func clockOf(all []runs.Run) string {
 func (d *dataset) accelerators() []string {
 	seen := map[string]bool{}
 	for _, r := range d.Runs {
-		found := false
-		for key, v := range r.Env {
-			if word, ok := accelerator(key, v); ok {
-				seen[word], found = true, true
-			}
-		}
-		if !found && r.Plan != nil && r.Plan.Spec.Lab.Provider == "libvirt" {
+		seen[r.Environment.Accelerator] = true
+		if r.Environment.Accelerator == "" && r.Plan != nil && r.Plan.Spec.Lab.Provider == "libvirt" {
 			seen[r.Plan.Spec.Lab.Accel] = true
 		}
 	}
@@ -272,19 +266,7 @@ func (d *dataset) accelerators() []string {
 	return slices.Sorted(maps.Keys(seen))
 }
 
-// accelerator recognises an entry of env.json that names one: a key with a part
-// that starts with "accel", and the value tcg or kvm.
-func accelerator(key, value string) (word string, ok bool) {
-	for _, part := range strings.Split(strings.ToLower(key), ".") {
-		if strings.HasPrefix(part, "accel") {
-			word = strings.ToLower(strings.TrimSpace(value))
-			return word, word == "tcg" || word == "kvm"
-		}
-	}
-	return "", false
-}
-
 // emulated says whether any machine ran under TCG.
 func (d *dataset) emulated() bool {
-	return slices.Contains(d.accelerators(), "tcg")
+	return slices.Contains(d.accelerators(), runs.AcceleratorTCG)
 }

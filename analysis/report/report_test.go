@@ -490,19 +490,6 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-func TestAccelerator(t *testing.T) {
-	tests := []struct{ key, value, want string }{
-		{"accelerator", "tcg", "tcg"}, {"lab.accel.used", "KVM", "kvm"},
-		{"accelerator_how", "kvm did not boot the probe guest", ""}, {"accelerator", "none (this computer's kernel)", ""}, {"qemu", "tcg", ""},
-	}
-	for _, tt := range tests {
-		got, ok := accelerator(tt.key, tt.value)
-		if ok != (tt.want != "") || ok && got != tt.want {
-			t.Errorf("accelerator(%q, %q) = %q, %v", tt.key, tt.value, got, ok)
-		}
-	}
-}
-
 func TestSpreadKeepsLabelsApart(t *testing.T) {
 	all := []label{{lineY: 90}, {lineY: 91}, {lineY: 92}, {lineY: 200}, {lineY: 385}, {lineY: 386}}
 	spread(all, 86, 388)

@@ -9,6 +9,7 @@ import (
 
 	"hookbed/analysis/claims"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/summary"
 	"hookbed/analysis/table"
 )
 
@@ -69,7 +70,7 @@ const (
 
 // answerer makes sentences of numbers.
 type answerer struct {
-	*estimator
+	*summary.Estimator
 	explainer *explainer
 }
 
@@ -77,14 +78,14 @@ type answerer struct {
 func (e answerer) answers(c content) []Answer {
 	out := []Answer{}
 	shows := strings.HasSuffix(c.part.Title, demonstration)
-	for _, in := range e.strata {
+	for _, in := range e.Strata {
 		said := []Sentence{e.inShort(in), e.withoutPolicies(in), e.withPolicies(in), e.turnSentence(in)}
 		if !shows {
 			said = append(said, explained(in, c.Explanations)...)
 		}
 		said = slices.DeleteFunc(said, func(s Sentence) bool { return s.Text == "" })
 		if len(said) > 0 {
-			out = append(out, Answer{Clock: e.clock(), Stratum: in.String(), Demonstration: shows, Sentences: said})
+			out = append(out, Answer{Clock: e.Clock(), Stratum: in.String(), Demonstration: shows, Sentences: said})
 		}
 	}
 	switch {
@@ -105,38 +106,38 @@ func (e answerer) answers(c content) []Answer {
 
 // measured is one measure of all lines of a stratum at a number of policies.
 type measured struct {
-	measure
+	summary.Measure
 	sc     table.Scale
-	groups []*group // of lines that have a number
+	groups []*summary.Group // of lines that have a number
 }
 
 // measuredIn are the measures of a stratum; at the most policies, or at none.
-func (e answerer) measuredIn(in Stratum, most bool) []measured {
+func (e answerer) measuredIn(in summary.Stratum, most bool) []measured {
 	var out []measured
-	for _, m := range e.measures() {
-		r := measured{measure: m}
+	for _, m := range e.Measures() {
+		r := measured{Measure: m}
 		var values []float64
-		for _, line := range e.lines {
-			g := e.groups[point{in, m.workload, line, 0}]
+		for _, line := range e.Lines {
+			g := e.At(in, m.Workload, line, 0)
 			if most {
-				if g = e.largest(in, m.workload, line); g != nil && g.policies == 0 {
+				if g = e.Largest(in, m.Workload, line); g != nil && g.N == 0 {
 					g = nil
 				}
 			}
-			if g == nil || len(g.Samples(m.metric)) == 0 {
+			if g == nil || len(g.Samples(m.Metric)) == 0 {
 				continue
 			}
-			r.groups, values = append(r.groups, g), append(values, e.summary(g, m.metric).Median.Estimate)
+			r.groups, values = append(r.groups, g), append(values, e.Summary(g, m.Metric).Median.Estimate)
 		}
-		if r.sc = e.scale(e.Units[m.metric], values); len(values) > 0 {
+		if r.sc = e.Scale(e.Units[m.Metric], values); len(values) > 0 {
 			out = append(out, r)
 		}
 	}
 	return out
 }
 
-func (r measured) of(line Line) *group {
-	if i := slices.IndexFunc(r.groups, func(g *group) bool { return g.line == line }); i >= 0 {
+func (r measured) of(line summary.Line) *summary.Group {
+	if i := slices.IndexFunc(r.groups, func(g *summary.Group) bool { return g.Line == line }); i >= 0 {
 		return r.groups[i]
 	}
 	return nil
@@ -146,7 +147,7 @@ func (r measured) of(line Line) *group {
 func units(rs []measured) string {
 	var parts []string
 	for _, r := range rs {
-		part := r.name
+		part := r.Name
 		if r.sc.Unit != "" {
 			part += " in " + r.sc.Unit
 		}
@@ -157,14 +158,14 @@ func units(rs []measured) string {
 
 // decided says whether a ratio has the confidence asked for and excludes 1.
 func (e answerer) decided(r *stat.Estimate) bool {
-	return r != nil && r.Confidence >= e.confidence && r.Excludes(1)
+	return r != nil && r.Confidence >= e.Confidence && r.Excludes(1)
 }
 
 // held is a ratio's word for a sentence: what it is, or that it cannot be said.
-func (e answerer) held(r *stat.Estimate) bool { return r != nil && r.Confidence >= e.confidence }
+func (e answerer) held(r *stat.Estimate) bool { return r != nil && r.Confidence >= e.Confidence }
 
 // item is what a sentence says of a line: its numbers, each with its ratio.
-func (e answerer) item(line Line, rs []measured, ratioOf func(Summary) *stat.Estimate) string {
+func (e answerer) item(line summary.Line, rs []measured, ratioOf func(summary.Summary) *stat.Estimate) string {
 	var parts []string
 	for _, r := range rs {
 		g := r.of(line)
@@ -172,7 +173,7 @@ func (e answerer) item(line Line, rs []measured, ratioOf func(Summary) *stat.Est
 			parts = append(parts, table.None)
 			continue
 		}
-		s := e.summary(g, r.metric)
+		s := e.Summary(g, r.Metric)
 		part := r.sc.Format(s.Median.Estimate)
 		if x := ratioOf(s); e.decided(x) {
 			part += " (×" + table.Ratio(x.Estimate) + ")"
@@ -193,14 +194,14 @@ const (
 	undecided               // some ratio lacks the confidence asked for
 )
 
-func (e answerer) effectOf(line Line, rs []measured, ratioOf func(Summary) *stat.Estimate) (kind effect, size float64) {
+func (e answerer) effectOf(line summary.Line, rs []measured, ratioOf func(summary.Summary) *stat.Estimate) (kind effect, size float64) {
 	kind = plain
 	for _, r := range rs {
 		g := r.of(line)
 		if g == nil {
 			continue
 		}
-		x := ratioOf(e.summary(g, r.metric))
+		x := ratioOf(e.Summary(g, r.Metric))
 		if x == nil {
 			continue
 		}
@@ -224,14 +225,14 @@ func (e answerer) effectOf(line Line, rs []measured, ratioOf func(Summary) *stat
 
 // told says of the lines of a stratum what their ratios say; alike and nothing
 // are the words for lines whose difference is little or cannot be told.
-func (e answerer) told(rs []measured, lines []Line, ratioOf func(Summary) *stat.Estimate, alike, nothing string) string {
-	of := map[effect][]Line{}
-	size := map[Line]float64{}
+func (e answerer) told(rs []measured, lines []summary.Line, ratioOf func(summary.Summary) *stat.Estimate, alike, nothing string) string {
+	of := map[effect][]summary.Line{}
+	size := map[summary.Line]float64{}
 	for _, line := range lines {
 		kind, far := e.effectOf(line, rs, ratioOf)
 		of[kind], size[line] = append(of[kind], line), far
 	}
-	slices.SortStableFunc(of[clear], func(a, b Line) int { return cmp.Compare(size[b], size[a]) })
+	slices.SortStableFunc(of[clear], func(a, b summary.Line) int { return cmp.Compare(size[b], size[a]) })
 	items := e.items(slices.Concat(of[plain], of[clear]), rs, ratioOf)
 	if len(of[slight]) > 0 {
 		items = append(items, alike+" "+table.List(upTo(namesOf(of[slight]))))
@@ -247,7 +248,7 @@ func (e answerer) told(rs []measured, lines []Line, ratioOf func(Summary) *stat.
 }
 
 // items are what a sentence says of the first few lines, and how many more there are.
-func (e answerer) items(lines []Line, rs []measured, ratioOf func(Summary) *stat.Estimate) []string {
+func (e answerer) items(lines []summary.Line, rs []measured, ratioOf func(summary.Summary) *stat.Estimate) []string {
 	out := upTo(namesOf(lines))
 	for i, line := range lines[:min(len(lines), len(out))] {
 		if out[i] == line.String() {
@@ -257,7 +258,7 @@ func (e answerer) items(lines []Line, rs []measured, ratioOf func(Summary) *stat
 	return out
 }
 
-func namesOf(lines []Line) (out []string) {
+func namesOf(lines []summary.Line) (out []string) {
 	for _, l := range lines {
 		out = append(out, l.String())
 	}
@@ -266,7 +267,7 @@ func namesOf(lines []Line) (out []string) {
 
 // deciding says how many trials, blocks or seeds would decide all that is
 // open, in brackets; "" if nothing can be said.
-func (e answerer) deciding(rs []measured, lines []Line, ratioOf func(Summary) *stat.Estimate) string {
+func (e answerer) deciding(rs []measured, lines []summary.Line, ratioOf func(summary.Summary) *stat.Estimate) string {
 	var most *stat.Need
 	for _, r := range rs {
 		for _, line := range lines {
@@ -274,7 +275,7 @@ func (e answerer) deciding(rs []measured, lines []Line, ratioOf func(Summary) *s
 			if g == nil {
 				continue
 			}
-			if n := e.need(ratioOf(e.summary(g, r.metric))); n != nil && (most == nil || n.Above(*most)) {
+			if n := e.Need(ratioOf(e.Summary(g, r.Metric))); n != nil && (most == nil || n.Above(*most)) {
 				most = n
 			}
 		}
@@ -294,32 +295,32 @@ func upTo(names []string) []string {
 }
 
 // linesWith are the lines that any of the measures has, in report order.
-func (e answerer) linesWith(rs []measured) []Line {
-	return slices.DeleteFunc(slices.Clone(e.lines), func(line Line) bool {
+func (e answerer) linesWith(rs []measured) []summary.Line {
+	return slices.DeleteFunc(slices.Clone(e.Lines), func(line summary.Line) bool {
 		return !slices.ContainsFunc(rs, func(r measured) bool { return r.of(line) != nil })
 	})
 }
 
 // withoutPolicies says what each approach gives before any policy.
-func (e answerer) withoutPolicies(in Stratum) Sentence {
+func (e answerer) withoutPolicies(in summary.Stratum) Sentence {
 	rs := e.measuredIn(in, false)
 	if len(rs) == 0 {
 		return Sentence{}
 	}
 	lines := e.linesWith(rs)
-	against := func(s Summary) *stat.Estimate { return s.VsReference }
-	text := e.told(rs, lines, against, "within 2 % of "+e.ref+":", "not distinguishable from "+e.ref+":")
+	against := func(s summary.Summary) *stat.Estimate { return s.VsReference }
+	text := e.told(rs, lines, against, "within 2 % of "+e.Reference+":", "not distinguishable from "+e.Reference+":")
 	return Sentence{"Without policies, " + units(rs), text + "."}
 }
 
 // withPolicies says what the most policies do to each approach.
-func (e answerer) withPolicies(in Stratum) Sentence {
+func (e answerer) withPolicies(in summary.Stratum) Sentence {
 	rs := e.measuredIn(in, true)
 	if len(rs) == 0 {
 		return Sentence{}
 	}
 	lines := e.linesWith(rs)
-	text := e.told(rs, lines, func(s Summary) *stat.Estimate { return s.VsZero }, "changed by less than 2 %:", "no change can be told:")
+	text := e.told(rs, lines, func(s summary.Summary) *stat.Estimate { return s.VsZero }, "changed by less than 2 %:", "no change can be told:")
 	return Sentence{fmt.Sprintf("With %d policies, and how many times as much as with none, %s", e.mostPolicies(rs), units(rs)), text + "."}
 }
 
@@ -327,7 +328,7 @@ func (e answerer) mostPolicies(rs []measured) int {
 	most := 0
 	for _, r := range rs {
 		for _, g := range r.groups {
-			most = max(most, g.policies)
+			most = max(most, g.N)
 		}
 	}
 	return most
@@ -335,7 +336,7 @@ func (e answerer) mostPolicies(rs []measured) int {
 
 // inShort names the best and the worst approach with the most policies, where
 // the two can be told apart.
-func (e answerer) inShort(in Stratum) Sentence {
+func (e answerer) inShort(in summary.Stratum) Sentence {
 	var parts []string
 	rs := e.measuredIn(in, true)
 	for _, r := range rs {
@@ -343,16 +344,16 @@ func (e answerer) inShort(in Stratum) Sentence {
 			continue
 		}
 		ordered := slices.Clone(r.groups)
-		slices.SortStableFunc(ordered, func(a, b *group) int {
-			x, y := e.summary(a, r.metric).Median.Estimate, e.summary(b, r.metric).Median.Estimate
-			if r.higherIsBetter {
+		slices.SortStableFunc(ordered, func(a, b *summary.Group) int {
+			x, y := e.Summary(a, r.Metric).Median.Estimate, e.Summary(b, r.Metric).Median.Estimate
+			if r.HigherIsBetter {
 				x, y = y, x
 			}
 			return cmp.Compare(x, y)
 		})
 		best, worst := ordered[0], ordered[len(ordered)-1]
-		if x := e.ratio(worst, best, r.metric); best.policies == worst.policies && e.decided(x) {
-			parts = append(parts, fmt.Sprintf("%s is best with %s (%s) and worst with %s (%s, ×%s)", r.name, best.line, e.amount(r, best), worst.line, e.amount(r, worst), table.Ratio(x.Estimate)))
+		if x := e.Ratio(worst, best, r.Metric); best.N == worst.N && e.decided(x) {
+			parts = append(parts, fmt.Sprintf("%s is best with %s (%s) and worst with %s (%s, ×%s)", r.Name, best.Line, e.amount(r, best), worst.Line, e.amount(r, worst), table.Ratio(x.Estimate)))
 		}
 	}
 	if len(parts) == 0 {
@@ -361,17 +362,17 @@ func (e answerer) inShort(in Stratum) Sentence {
 	return Sentence{"In short", fmt.Sprintf("with %d policies %s.", e.mostPolicies(rs), strings.Join(parts, "; "))}
 }
 
-func (e answerer) amount(r measured, g *group) string {
-	return strings.TrimSpace(r.sc.Format(e.summary(g, r.metric).Median.Estimate) + " " + r.sc.Unit)
+func (e answerer) amount(r measured, g *summary.Group) string {
+	return strings.TrimSpace(r.sc.Format(e.Summary(g, r.Metric).Median.Estimate) + " " + r.sc.Unit)
 }
 
 // turnSentence says from how many policies on a list costs more than a hash.
-func (e answerer) turnSentence(in Stratum) Sentence {
+func (e answerer) turnSentence(in summary.Stratum) Sentence {
 	var parts []string
-	for _, m := range e.measures() {
+	for _, m := range e.Measures() {
 		if cost, ok := e.costOf(m); ok {
 			if of := e.turns(in, cost); len(of) > 0 {
-				parts = append(parts, m.workload+": "+strings.Join(upTo(of), "; "))
+				parts = append(parts, m.Workload+": "+strings.Join(upTo(of), "; "))
 			}
 		}
 	}
@@ -383,11 +384,11 @@ func (e answerer) turnSentence(in Stratum) Sentence {
 
 // turns are the turn points of a workload. Lists that cost more than a hash
 // whatever N is are told together, and so are those that never do.
-func (e answerer) turns(in Stratum, m costMeasure) []string {
+func (e answerer) turns(in summary.Stratum, m summary.CostMeasure) []string {
 	var out []string
-	var hashes []Line
-	always, never := map[Line][]string{}, map[Line][]string{}
-	for _, pair := range e.explainer.turnPairs(in, m.workload) {
+	var hashes []summary.Line
+	always, never := map[summary.Line][]string{}, map[summary.Line][]string{}
+	for _, pair := range e.explainer.turnPairs(in, m.Workload) {
 		list, hash := pair[0], pair[1]
 		turn, most, ok := e.turnOf(in, m, list, hash)
 		if !ok {
@@ -417,29 +418,29 @@ func (e answerer) turns(in Stratum, m costMeasure) []string {
 }
 
 // costOf is the cost that a headline measure stands for.
-func (e answerer) costOf(m measure) (costMeasure, bool) {
-	all := e.costMeasures()
-	i := slices.IndexFunc(all, func(c costMeasure) bool { return c.workload == m.workload && c.metric == m.metric })
+func (e answerer) costOf(m summary.Measure) (summary.CostMeasure, bool) {
+	all := e.CostMeasures()
+	i := slices.IndexFunc(all, func(c summary.CostMeasure) bool { return c.Workload == m.Workload && c.Metric == m.Metric })
 	if i < 0 {
-		return costMeasure{}, false
+		return summary.CostMeasure{}, false
 	}
 	return all[i], true
 }
 
 // turnOf is where a list begins to cost more than a hash, and the most policies
 // that it was measured with; ok is false where that is not known well enough.
-func (e answerer) turnOf(in Stratum, m costMeasure, list, hash Line) (turn stat.TurnPoint, most float64, ok bool) {
-	a, b := e.points(in, list, m), e.points(in, hash, m)
+func (e answerer) turnOf(in summary.Stratum, m summary.CostMeasure, list, hash summary.Line) (turn stat.TurnPoint, most float64, ok bool) {
+	a, b := pointsOf(e.Estimator, in, list, m), pointsOf(e.Estimator, in, hash, m)
 	if len(levelsIn(a)) < 2 || len(b.N) == 0 {
 		return turn, 0, false
 	}
 	most = slices.Max(a.N)
-	turn, err := stat.Crossover(a, b, most, e.costOptions())
-	return turn, most, err == nil && turn.N.Confidence >= e.confidence
+	turn, err := stat.Crossover(a, b, most, e.CostOptions())
+	return turn, most, err == nil && turn.N.Confidence >= e.Confidence
 }
 
 // explained repeats what the explanations of a stratum found.
-func explained(in Stratum, all []Explanation) (out []Sentence) {
+func explained(in summary.Stratum, all []Explanation) (out []Sentence) {
 	for _, x := range all {
 		if x.stratum != in || len(x.Orders) == 0 || x.Orders[0].Total == nil {
 			continue

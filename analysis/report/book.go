@@ -9,6 +9,7 @@ import (
 
 	"hookbed/analysis/claims"
 	"hookbed/analysis/runs"
+	"hookbed/analysis/summary"
 	"hookbed/analysis/table"
 )
 
@@ -26,7 +27,7 @@ type part struct{ Name, Title, Note string }
 func bind(all []runs.Run, opt Options) (book, error) {
 	var b book
 	for _, of := range runs.ByClock(all) {
-		e, err := newEstimator(of, estimatorOptions{Confidence: opt.Confidence, Seed: opt.Seed, Resamples: opt.Resamples, Reference: opt.Reference})
+		e, err := summary.New(of, summary.Options{Confidence: opt.Confidence, Seed: opt.Seed, Resamples: opt.Resamples, Reference: opt.Reference})
 		if err != nil {
 			return book{}, err
 		}
@@ -41,8 +42,8 @@ func bind(all []runs.Run, opt Options) (book, error) {
 		b.Document = b.parts[0].Document
 		return b, nil
 	}
-	b.Document = Document{Schema: Schema, Title: opt.Title, Verdicts: []Verdict{}, Warnings: []string{}, Problems: []Problem{},
-		Summaries: []Summary{}, Claims: []claims.Verdict{}, Costs: []Cost{}, Accelerators: []string{}, Environment: map[string]map[string]string{}}
+	b.Document = Document{Schema: Schema, Title: opt.Title, Verdicts: []summary.Verdict{}, Warnings: []string{}, Problems: []Problem{},
+		Summaries: []summary.Summary{}, Claims: []claims.Verdict{}, Costs: []Cost{}, Accelerators: []string{}, Environment: map[string]map[string]string{}}
 	var titles []string
 	for i := range b.parts {
 		c := &b.parts[i]
@@ -82,24 +83,24 @@ const minDirections = 6
 const demonstration = ": a demonstration"
 
 // part describes the numbers of a clock.
-func (e *estimator) part() part {
-	if e.clock() == runs.ClockVirtual {
+func partOf(e *summary.Estimator) part {
+	if e.Clock() == runs.ClockVirtual {
 		return part{"virtual", "In virtual time: exact", "The clock counts instructions. Every computer, busy or idle, gives these numbers to the last digit; " +
 			"they know nothing of caches and parallelism."}
 	}
 	p := part{"wall", "On the wall clock", "Time as it passed on one computer, with all that disturbed it."}
-	if most := e.mostTrials(); most < minDirections {
+	if most := mostTrials(e); most < minDirections {
 		p.Title += demonstration
 		p.Note = fmt.Sprintf("It shows that every arm that gave a number was applied, enforced and measured for real. With %s a cell it is no measurement: "+
-			"no direction is given whose interval has less than %s confidence, and %d trials would be the least.", table.Plural(most, "trial"), table.Percent(e.confidence), minDirections)
+			"no direction is given whose interval has less than %s confidence, and %d trials would be the least.", table.Plural(most, "trial"), table.Percent(e.Confidence), minDirections)
 	}
 	return p
 }
 
 // mostTrials is the largest number of usable trials of any cell.
-func (e *estimator) mostTrials() int {
+func mostTrials(e *summary.Estimator) int {
 	most := 0
-	for _, g := range e.groups {
+	for _, g := range e.All() {
 		n := 0
 		for _, t := range g.Trials {
 			if t.OK() {

@@ -10,15 +10,16 @@ import (
 	"hookbed/analysis/claims"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/summary"
 	"hookbed/analysis/table"
 )
 
 // controls is the section of what says how far the other numbers can be
 // believed; it is empty if the run has no controls.
-func (e *estimator) controls() table.Section {
+func controlsSection(e *summary.Estimator) table.Section {
 	sec := table.Section{ID: "controls", Title: "Controls",
 		Note: "The same datapath under two names must not differ (A/A), and a program of known cost must be seen to cost that (positive control)."}
-	for _, t := range []table.Table{e.sameArms(), e.knownCost()} {
+	for _, t := range []table.Table{sameArms(e), knownCost(e)} {
 		if len(t.Rows) > 0 {
 			sec.Tables = append(sec.Tables, t)
 		}
@@ -27,24 +28,24 @@ func (e *estimator) controls() table.Section {
 }
 
 // sameArms compares arms that differ in nothing but the name.
-func (e *estimator) sameArms() table.Table {
+func sameArms(e *summary.Estimator) table.Table {
 	t := table.Table{ID: "aa", Title: "A/A: the same datapath under two names",
 		Columns: []table.Column{table.Text("scenario"), table.Text("workload"), table.Number("N"), table.Text("arms"), table.Text("metric"), table.Text("ratio"), table.Text("excludes 1")}}
 	excluding, total := 0, 0
-	for _, s := range e.strata {
-		for _, m := range e.measures() {
-			groups := e.sorted(s, m.workload)
+	for _, s := range e.Strata {
+		for _, m := range e.Measures() {
+			groups := e.Ordered(s, m.Workload)
 			for i, a := range groups {
 				for _, b := range groups[i+1:] {
 					if !twins(a, b) {
 						continue
 					}
-					r := e.ratio(a, b, m.metric)
+					r := e.Ratio(a, b, m.Metric)
 					word := "no interval"
 					switch {
 					case r == nil || r.Confidence == 0:
-					case r.Confidence < e.confidence: // says nothing of how often such intervals err
-						word = wordUndecided
+					case r.Confidence < e.Confidence: // says nothing of how often such intervals err
+						word = summary.Undecided
 					default:
 						total++
 						word = "no"
@@ -53,25 +54,25 @@ func (e *estimator) sameArms() table.Table {
 							word = "yes"
 						}
 					}
-					t.Rows = append(t.Rows, table.Row{Cells: []string{s.String(), m.workload, strconv.Itoa(a.policies), a.line.String() + " over " + b.line.String(), m.metric, table.RatioWithInterval(r, e.confidence), word}})
+					t.Rows = append(t.Rows, table.Row{Cells: []string{s.String(), m.Workload, strconv.Itoa(a.N), a.Line.String() + " over " + b.Line.String(), m.Metric, table.RatioWithInterval(r, e.Confidence), word}})
 				}
 			}
 		}
 	}
 	if total > 0 {
-		rate := stat.FalsePositives(excluding, total, e.confidence)
+		rate := stat.FalsePositives(excluding, total, e.Confidence)
 		t.Note = fmt.Sprintf("False positives: %d of %d comparisons exclude 1, %s (%s to %s); at %s intervals %s are to be expected.", excluding, total,
-			table.Percent(rate.Estimate), table.Percent(rate.Low), table.Percent(rate.High), table.Percent(e.confidence), table.Percent(1-e.confidence))
+			table.Percent(rate.Estimate), table.Percent(rate.Low), table.Percent(rate.High), table.Percent(e.Confidence), table.Percent(1-e.Confidence))
 	}
 	return t
 }
 
 // twins are groups of one N whose factors differ in the arm's name alone.
-func twins(a, b *group) bool {
+func twins(a, b *summary.Group) bool {
 	x, y := maps.Clone(a.Factors), maps.Clone(b.Factors)
 	delete(x, runs.FactorArm)
 	delete(y, runs.FactorArm)
-	return a.line != b.line && maps.Equal(x, y)
+	return a.Line != b.Line && maps.Equal(x, y)
 }
 
 // Metrics of the positive control. An arm that reports what it is known to add is one.
@@ -83,14 +84,14 @@ const (
 // knownCost compares what the control program adds, in instructions per packet
 // through its hook, with what it is known to add. The base is the control with
 // the lowest known cost in the same scenario and workload.
-func (e *estimator) knownCost() table.Table {
+func knownCost(e *summary.Estimator) table.Table {
 	t := table.Table{ID: "positive-control", Title: "Positive control: instructions that the program adds to each packet",
 		Note:    "Measured: instructions per unit of work beyond those of the base, over packets per unit of work. Packets are those the hook saw while the workload ran.",
 		Columns: []table.Column{table.Text("scenario"), table.Text("workload"), table.Number("N"), table.Text("arm"), table.Text("base"), table.Number("known"), table.Number("measured"), table.Text("interval"), table.Number("measured over known")}}
-	for _, s := range e.strata {
-		for _, w := range e.workloads {
-			var controls []*group
-			for _, g := range e.sorted(s, w) {
+	for _, s := range e.Strata {
+		for _, w := range e.Workloads {
+			var controls []*summary.Group
+			for _, g := range e.Ordered(s, w) {
 				if len(g.Samples(controlKnown)) > 0 {
 					controls = append(controls, g)
 				}
@@ -98,11 +99,11 @@ func (e *estimator) knownCost() table.Table {
 			if len(controls) < 2 {
 				continue
 			}
-			base := slices.MinFunc(controls, func(a, b *group) int {
+			base := slices.MinFunc(controls, func(a, b *summary.Group) int {
 				return int(stat.Median(a.Samples(controlKnown)) - stat.Median(b.Samples(controlKnown)))
 			})
 			for _, g := range controls {
-				if row, ok := e.knownRow(g, base); ok && g != base {
+				if row, ok := knownRow(e, g, base); ok && g != base {
 					t.Rows = append(t.Rows, row)
 				}
 			}
@@ -111,11 +112,11 @@ func (e *estimator) knownCost() table.Table {
 	return t
 }
 
-func (e *estimator) knownRow(g, base *group) (table.Row, bool) {
-	w, _ := e.Words.Workload(g.workload)
+func knownRow(e *summary.Estimator, g, base *summary.Group) (table.Row, bool) {
+	w, _ := e.Words.Workload(g.Workload)
 	metric, rate := w.Work.Instructions, w.Rate()
 	seconds, err := time.ParseDuration(g.Get("duration"))
-	p := runs.Pair(g.Cell, base.Cell, metric, e.reduce(metric))
+	p := runs.Pair(g.Cell, base.Cell, metric, e.Reduce(metric))
 	packets, done := stat.Median(g.Samples(hookPackets)), stat.Median(g.Samples(rate.Name))*seconds.Seconds()
 	if w.Work.Bytes > 0 {
 		done /= 8 * w.Work.Bytes
@@ -132,9 +133,9 @@ func (e *estimator) knownRow(g, base *group) (table.Row, bool) {
 		added = append(added, (v-other)*done/packets)
 	}
 	known := stat.Median(g.Samples(controlKnown)) - stat.Median(base.Samples(controlKnown))
-	measured, sc := stat.MedianInterval(added, e.confidence), table.ScaleFor("1", append(slices.Clone(added), known))
-	return table.Row{Cells: []string{g.stratum.String(), g.workload, strconv.Itoa(g.policies), g.line.String(), base.line.String(), sc.Format(known), sc.Format(measured.Estimate),
-		table.Interval(measured, sc, e.confidence), "×" + table.Ratio(measured.Estimate/known)}}, true
+	measured, sc := stat.MedianInterval(added, e.Confidence), table.ScaleFor("1", append(slices.Clone(added), known))
+	return table.Row{Cells: []string{g.Stratum.String(), g.Workload, strconv.Itoa(g.N), g.Line.String(), base.Line.String(), sc.Format(known), sc.Format(measured.Estimate),
+		table.Interval(measured, sc, e.Confidence), "×" + table.Ratio(measured.Estimate/known)}}, true
 }
 
 // claimSection shows the claims that the run's arms fit.

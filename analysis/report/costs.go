@@ -8,6 +8,7 @@ import (
 
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/summary"
 	"hookbed/analysis/table"
 )
 
@@ -20,26 +21,26 @@ type Cost struct {
 	Arm      string       `json:"arm"`
 	Fit      stat.CostFit `json:"fit"`
 
-	stratum Stratum
-	line    Line
+	stratum summary.Stratum
+	line    summary.Line
 	points  stat.Points
 }
 
 // costs fits what policies cost each arm that was measured at three or more N.
-func (e *estimator) costs() []Cost {
+func costFits(e *summary.Estimator) []Cost {
 	var out []Cost
-	for _, s := range e.strata {
-		for _, m := range e.costMeasures() {
-			for _, line := range e.lines {
-				p := e.points(s, line, m)
+	for _, s := range e.Strata {
+		for _, m := range e.CostMeasures() {
+			for _, line := range e.Lines {
+				p := pointsOf(e, s, line, m)
 				if len(levelsIn(p)) < 3 {
 					continue
 				}
-				fit, err := stat.FitCost(p, e.costOptions())
+				fit, err := stat.FitCost(p, e.CostOptions())
 				if err != nil {
 					continue // too few points, or blocks that do not match: nothing to say
 				}
-				out = append(out, Cost{s.String(), m.workload, m.of, m.unit, line.String(), fit, s, line, p})
+				out = append(out, Cost{s.String(), m.Workload, m.Of, m.Unit, line.String(), fit, s, line, p})
 			}
 		}
 	}
@@ -48,17 +49,17 @@ func (e *estimator) costs() []Cost {
 
 // points are a line's costs: with two blocks or more one a block and N, of the
 // blocks that have every N; else all trials.
-func (e *estimator) points(in Stratum, line Line, m costMeasure) stat.Points {
-	var cells []*group
-	for _, g := range e.sorted(in, m.workload) {
-		if g.line == line && len(g.Samples(m.metric)) > 0 {
+func pointsOf(e *summary.Estimator, in summary.Stratum, line summary.Line, m summary.CostMeasure) stat.Points {
+	var cells []*summary.Group
+	for _, g := range e.Ordered(in, m.Workload) {
+		if g.Line == line && len(g.Samples(m.Metric)) > 0 {
 			cells = append(cells, g)
 		}
 	}
 	seen := map[runs.BlockID]int{}
 	var order []runs.BlockID
 	for _, g := range cells {
-		for _, b := range g.Blocks(m.metric) {
+		for _, b := range g.Blocks(m.Metric) {
 			if seen[b.ID]++; seen[b.ID] == 1 {
 				order = append(order, b.ID)
 			}
@@ -66,14 +67,14 @@ func (e *estimator) points(in Stratum, line Line, m costMeasure) stat.Points {
 	}
 	order = slices.DeleteFunc(order, func(id runs.BlockID) bool { return seen[id] < len(cells) })
 	var p stat.Points
-	add := func(g *group, v float64, block int) {
-		p.N, p.Y = append(p.N, float64(g.policies)), append(p.Y, m.cost(v))
+	add := func(g *summary.Group, v float64, block int) {
+		p.N, p.Y = append(p.N, float64(g.N)), append(p.Y, m.Cost(v))
 		if block >= 0 {
 			p.Block = append(p.Block, block)
 		}
 	}
 	for _, g := range cells {
-		for _, b := range g.Blocks(m.metric) {
+		for _, b := range g.Blocks(m.Metric) {
 			i := slices.Index(order, b.ID)
 			switch {
 			case len(order) < 2:
@@ -81,7 +82,7 @@ func (e *estimator) points(in Stratum, line Line, m costMeasure) stat.Points {
 					add(g, v, -1)
 				}
 			case i >= 0:
-				add(g, e.reduce(m.metric)(b.Values), i)
+				add(g, e.Reduce(m.Metric)(b.Values), i)
 			}
 		}
 	}
@@ -93,38 +94,38 @@ func levelsIn(p stat.Points) []float64 {
 }
 
 // costSection shows the fits, and where arms cross.
-func (e *estimator) costSection(costs []Cost) table.Section {
+func costSection(e *summary.Estimator, costs []Cost) table.Section {
 	sec := table.Section{ID: "costs", Title: "What each policy costs",
 		Note: "Least squares per arm. The path is the linear model's intercept, the cost of N = 0; the slope what each policy adds. The model is the one of the least AICc among flat, linear, hinge and quadratic, with its Akaike weight. Flat: whether the linear model at the most policies is within 5 % of that at the fewest (two one-sided tests). " +
 			stat.RoughNote}
-	for _, s := range e.strata {
-		for _, m := range e.costMeasures() {
+	for _, s := range e.Strata {
+		for _, m := range e.CostMeasures() {
 			of := slices.DeleteFunc(slices.Clone(costs), func(c Cost) bool {
-				return c.stratum != s || c.Workload != m.workload || c.Of != m.of
+				return c.stratum != s || c.Workload != m.Workload || c.Of != m.Of
 			})
 			if len(of) > 0 {
-				sec.Tables = append(sec.Tables, e.costTable(of))
+				sec.Tables = append(sec.Tables, costTable(e, of))
 			}
 		}
 	}
-	if t := e.turnTable(costs); len(t.Rows) > 0 {
+	if t := turnTable(e, costs); len(t.Rows) > 0 {
 		sec.Tables = append(sec.Tables, t)
 	}
 	return sec
 }
 
-func (e *estimator) costTable(costs []Cost) table.Table {
+func costTable(e *summary.Estimator, costs []Cost) table.Table {
 	c := costs[0]
 	var paths, slopes []float64
 	for _, c := range costs {
 		paths, slopes = append(paths, pathOf(c.Fit)), append(slopes, c.Fit.Slope.Estimate)
 	}
-	path, slope := e.scale(c.Unit, paths), e.scale(c.Unit, slopes)
+	path, slope := e.Scale(c.Unit, paths), e.Scale(c.Unit, slopes)
 	t := table.Table{ID: table.Slug("cost-" + c.Scenario + "-" + c.Workload + "-" + c.Of), Title: table.SentenceCase(c.Of) + ", " + c.Workload + ", " + c.Scenario}
 	t.Columns = []table.Column{table.Text("arm"), table.Number("points"), table.Text("model"), table.Number(path.Titled("path")), table.Text("interval"), table.Number(slope.Titled("each policy")), table.Text("interval"), table.Text("flat")}
 	for _, c := range costs {
 		t.Rows = append(t.Rows, table.Row{Cells: []string{c.Arm, strconv.Itoa(len(c.points.N)), fmt.Sprintf("%s (%.2f)", c.Fit.Best.Name, c.Fit.Best.Weight),
-			path.Format(pathOf(c.Fit)), table.Interval(c.Fit.T0, path, e.confidence), slope.Format(c.Fit.Slope.Estimate), table.Interval(c.Fit.Slope, slope, e.confidence), flatWord(c.Fit.Flat)}})
+			path.Format(pathOf(c.Fit)), table.Interval(c.Fit.T0, path, e.Confidence), slope.Format(c.Fit.Slope.Estimate), table.Interval(c.Fit.Slope, slope, e.Confidence), flatWord(c.Fit.Flat)}})
 	}
 	return t
 }
@@ -149,32 +150,32 @@ func flatWord(q stat.Equivalence) string {
 }
 
 // turnTable lists the arms whose lines cross.
-func (e *estimator) turnTable(costs []Cost) table.Table {
+func turnTable(e *summary.Estimator, costs []Cost) table.Table {
 	t := table.Table{ID: "turn-points", Title: "Turn points",
 		Note:    "The number of policies from which on one arm costs more than another, where the two lines cross and the data bound where. An end of the interval at 0 or at the most policies is no bound.",
 		Columns: []table.Column{table.Text("scenario"), table.Text("workload"), table.Text("cost"), table.Text("arm"), table.Text("costs more than"), table.Number("from N"), table.Text("interval")}}
 	count := table.Scale{Divisor: 1}
 	for _, a := range costs {
 		most := slices.Max(a.points.N)
-		m := e.costMeasureOf(a)
-		for _, line := range e.lines {
-			b := e.points(a.stratum, line, m)
+		m := costMeasureOf(e, a)
+		for _, line := range e.Lines {
+			b := pointsOf(e, a.stratum, line, m)
 			if line == a.line || len(b.N) == 0 {
 				continue
 			}
-			turn, err := stat.Crossover(a.points, b, most, e.costOptions())
+			turn, err := stat.Crossover(a.points, b, most, e.CostOptions())
 			if err != nil || turn.None || turn.N.Low <= 0 && turn.N.High >= most {
 				continue
 			}
-			t.Rows = append(t.Rows, table.Row{Cells: []string{a.Scenario, a.Workload, a.Of, a.Arm, line.String(), count.Format(math.Ceil(turn.N.Estimate)), table.Interval(turn.N, count, e.confidence)}})
+			t.Rows = append(t.Rows, table.Row{Cells: []string{a.Scenario, a.Workload, a.Of, a.Arm, line.String(), count.Format(math.Ceil(turn.N.Estimate)), table.Interval(turn.N, count, e.Confidence)}})
 		}
 	}
 	return t
 }
 
-func (d *dataset) costMeasureOf(c Cost) costMeasure {
-	all := d.costMeasures()
-	return all[slices.IndexFunc(all, func(m costMeasure) bool { return m.workload == c.Workload && m.of == c.Of })]
+func costMeasureOf(e *summary.Estimator, c Cost) summary.CostMeasure {
+	all := e.CostMeasures()
+	return all[slices.IndexFunc(all, func(m summary.CostMeasure) bool { return m.Workload == c.Workload && m.Of == c.Of })]
 }
 
 // finiteCosts leaves out of report.json what it cannot hold.

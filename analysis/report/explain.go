@@ -9,6 +9,7 @@ import (
 	"hookbed/analysis/catalog"
 	"hookbed/analysis/claims"
 	"hookbed/analysis/runs"
+	"hookbed/analysis/summary"
 )
 
 // Kinds of contrast between the arms of the cross.
@@ -32,7 +33,7 @@ type Explanation struct {
 	Contrasts []Contrast      `json:"contrasts"`
 	Slopes    []Slope         `json:"slopes"`
 
-	stratum Stratum
+	stratum summary.Stratum `json:"-"`
 }
 
 // subject is an arm of one context.
@@ -54,12 +55,12 @@ type context struct {
 
 // explainer explains what makes the differences between the arms of runs.
 type explainer struct {
-	*estimator
+	*summary.Estimator
 	contrast claims.Contrast // the study's
 }
 
 // newExplainer reads the study's contrast.
-func newExplainer(e *estimator) (*explainer, error) {
+func newExplainer(e *summary.Estimator) (*explainer, error) {
 	contrast, err := claims.StudyContrast()
 	if err != nil {
 		return nil, err
@@ -71,20 +72,20 @@ func newExplainer(e *estimator) (*explainer, error) {
 // they are.
 func (e *explainer) explanations() []Explanation {
 	var out []Explanation
-	for _, s := range e.strata {
-		for _, m := range e.measures() {
+	for _, s := range e.Strata {
+		for _, m := range e.Measures() {
 			out = append(out, e.explainWorkload(s, m)...)
 		}
 	}
 	return out
 }
 
-func (e *explainer) explainWorkload(in Stratum, m measure) []Explanation {
+func (e *explainer) explainWorkload(in summary.Stratum, m summary.Measure) []Explanation {
 	var out []Explanation
 	var shown []*context
-	for _, c := range e.contexts(in, m.workload) {
-		x := Explanation{stratum: in, Scenario: in.String(), Workload: m.workload, Metric: m.metric}
-		x.Contrasts, x.Slopes = orEmpty(e.contrasts(c, m.metric)), orEmpty(e.slopes(c, m.workload))
+	for _, c := range e.contexts(in, m.Workload) {
+		x := Explanation{stratum: in, Scenario: in.String(), Workload: m.Workload, Metric: m.Metric}
+		x.Contrasts, x.Slopes = orEmpty(e.contrasts(c, m.Metric)), orEmpty(e.slopes(c, m.Workload))
 		e.decompose(c, &x)
 		if len(x.Contrasts) > 0 || len(x.Orders) > 0 {
 			out, shown = append(out, x), append(shown, c)
@@ -98,11 +99,11 @@ func (e *explainer) explainWorkload(in Stratum, m measure) []Explanation {
 
 // contexts sorts the cells of a workload into arms that may be compared. Options
 // are the arms'; what else rows say is the rig's, and must be equal.
-func (e *explainer) contexts(in Stratum, workload string) []*context {
+func (e *explainer) contexts(in summary.Stratum, workload string) []*context {
 	var cells []*runs.Cell
 	s := sorter{words: e.Words}
 	for _, c := range e.Cells {
-		if e.stratumOf(c) != in || c.Get(runs.FactorWorkload) != workload || c.Get(catalog.FactorFabric) == "" || c.Get(catalog.FactorFilter) == "" {
+		if e.StratumOf(c) != in || c.Get(runs.FactorWorkload) != workload || c.Get(catalog.FactorFabric) == "" || c.Get(catalog.FactorFilter) == "" {
 			continue
 		}
 		cells = append(cells, c)
@@ -298,8 +299,8 @@ func most(a, b *subject) int {
 
 // turnPairs are a list and a hash each: at the same point of the same path by
 // the same mechanism where there is one, and the study's other end.
-func (e *explainer) turnPairs(in Stratum, workload string) [][2]Line {
-	var out [][2]Line
+func (e *explainer) turnPairs(in summary.Stratum, workload string) [][2]summary.Line {
+	var out [][2]summary.Line
 	for _, c := range e.contexts(in, workload) {
 		for _, list := range c.subjects {
 			if list.is.Structure != catalog.List {
@@ -309,7 +310,7 @@ func (e *explainer) turnPairs(in Stratum, workload string) [][2]Line {
 			for _, hash := range c.subjects {
 				near := hash.fabric == list.fabric && hash.is.Mechanism == list.is.Mechanism && hash.regime == list.regime
 				if hash.is.Structure == catalog.Hash && len(hash.own) == 0 && (near || hash == end) {
-					out = append(out, [2]Line{{list.arm, 1}, {hash.arm, 1}})
+					out = append(out, [2]summary.Line{{Arm: list.arm, Clients: 1}, {Arm: hash.arm, Clients: 1}})
 				}
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"hookbed/analysis/claims"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/summary"
 	"hookbed/analysis/table"
 )
 
@@ -94,7 +95,7 @@ func (e *explainer) follow(c *context, o claims.Order, metric string, n int) Dec
 	if whole {
 		d.Total = s.gain(0, len(cells)-1)
 	}
-	d.Word, d.Decides = word(d.Total, true, e.confidence), e.need(d.Total)
+	d.Word, d.Decides = summary.Word(d.Total, true, e.Confidence), e.Need(d.Total)
 	for i := range o.Steps {
 		step := Step{Kind: o.Steps[i].Kind}
 		for _, why := range lacks[i : i+2] {
@@ -108,7 +109,7 @@ func (e *explainer) follow(c *context, o claims.Order, metric string, n int) Dec
 				step.Share = s.share(at[i], at[i+1])
 			}
 		}
-		step.Word, step.Decides = word(step.Gain, true, e.confidence), e.need(step.Gain)
+		step.Word, step.Decides = summary.Word(step.Gain, true, e.Confidence), e.Need(step.Gain)
 		d.Steps = append(d.Steps, step)
 	}
 	return d
@@ -126,12 +127,12 @@ func (e *explainer) sentence(x Explanation) string {
 			return fmt.Sprintf("%s the gain is ×%s, of one trial. %s", head, table.Ratio(t.Estimate), takes(arms))
 		}
 		return fmt.Sprintf("%s the gain is ×%s, of one trial, which is too few to say what explains it (%s).", head, table.Ratio(t.Estimate), first.Decides)
-	case t.Confidence < e.confidence:
-		return fmt.Sprintf("%s the gain is undecided, %s: what explains it cannot be said yet (%s).", head, table.RatioWithInterval(t, e.confidence), first.Decides)
+	case t.Confidence < e.Confidence:
+		return fmt.Sprintf("%s the gain is undecided, %s: what explains it cannot be said yet (%s).", head, table.RatioWithInterval(t, e.Confidence), first.Decides)
 	case !t.Excludes(1):
-		return fmt.Sprintf("%s the gain is not distinguishable from none: %s. There is nothing to explain.", head, table.RatioWithInterval(t, e.confidence))
+		return fmt.Sprintf("%s the gain is not distinguishable from none: %s. There is nothing to explain.", head, table.RatioWithInterval(t, e.Confidence))
 	}
-	out := []string{fmt.Sprintf("%s the gain is %s.", head, table.RatioWithInterval(first.Total, e.confidence))}
+	out := []string{fmt.Sprintf("%s the gain is %s.", head, table.RatioWithInterval(first.Total, e.Confidence))}
 	verdict, said := orderMatters(x.Orders), x.Orders
 	if why := lackingEverywhere(x.Orders); len(why) > 0 {
 		if arms := absent(why); len(arms) > 0 {
@@ -234,13 +235,13 @@ func shareOr(s Step, otherwise float64) float64 {
 
 // makes says what one step makes of the whole.
 func (e *explainer) makes(s Step) string {
-	share := table.ShareWithInterval(s.Share, e.confidence)
+	share := table.ShareWithInterval(s.Share, e.Confidence)
 	switch {
 	case s.Gain == nil || s.Share == nil:
 		return s.Kind + " cannot be said"
 	case s.Gain.Confidence == 0:
 		return fmt.Sprintf("%s makes %s, of one trial (%s)", s.Kind, share, s.Decides)
-	case s.Gain.Confidence < e.confidence:
+	case s.Gain.Confidence < e.Confidence:
 		return fmt.Sprintf("%s is undecided, %s (%s)", s.Kind, share, s.Decides)
 	case !s.Gain.Excludes(1):
 		return fmt.Sprintf("%s is not distinguishable from none, %s", s.Kind, share)

@@ -6,6 +6,7 @@ import (
 
 	"hookbed/analysis/catalog"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/summary"
 )
 
 // Contrast is two arms that differ in one thing.
@@ -31,7 +32,7 @@ func (e *explainer) contrasts(c *context, metric string) []Contrast {
 			return
 		}
 		gain := e.sample(metric, b.cells[n], a.cells[n]).gain(0, 1)
-		out = append(out, Contrast{kind, a.arm, a.title(), b.arm, b.title(), n, gain, word(gain, true, e.confidence), note, e.need(gain)})
+		out = append(out, Contrast{kind, a.arm, a.title(), b.arm, b.title(), n, gain, summary.Word(gain, true, e.Confidence), note, e.Need(gain)})
 	}
 	for _, a := range c.subjects {
 		for _, p := range e.paths(c, a) {

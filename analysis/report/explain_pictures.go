@@ -6,25 +6,26 @@ import (
 	"strconv"
 
 	"hookbed/analysis/catalog"
+	"hookbed/analysis/summary"
 	"hookbed/analysis/table"
 )
 
 // explainFigures are the shares of a scenario, and each policy's cost by arm of
 // every workload.
-func (e *estimator) explainFigures(all []Explanation) []Figure {
+func explainFigures(e *summary.Estimator, all []Explanation) []Figure {
 	var out []Figure
 	for _, x := range all {
-		if b := e.shareFigure(x); len(b.rows) > 0 {
+		if b := shareFigure(e, x); len(b.rows) > 0 {
 			out = append(out, b.rendered())
 		}
 		if len(x.Slopes) > 0 {
-			out = append(out, e.slopeFigure(x).rendered())
+			out = append(out, slopeFigure(e, x).rendered())
 		}
 	}
 	return out
 }
 
-func (e *estimator) shareFigure(x Explanation) bars {
+func shareFigure(e *summary.Estimator, x Explanation) bars {
 	b := bars{Name: "explain-" + x.id(), Title: "What explains it: " + x.title(), scale: table.Scale{Unit: "%", Divisor: 0.01},
 		Subtitle: fmt.Sprintf("share of the logarithm of the whole gain, N = %d", x.Policies),
 		Caption:  "Shares of structure, path and mechanism in the study's contrast, " + x.title() + "."}
@@ -44,8 +45,8 @@ func (e *estimator) shareFigure(x Explanation) bars {
 	return b
 }
 
-func (e *estimator) slopeFigure(x Explanation) bars {
-	b := bars{Name: "each-policy-" + x.id(), Title: "What each policy costs: " + x.title(), scale: e.slopeScale(x),
+func slopeFigure(e *summary.Estimator, x Explanation) bars {
+	b := bars{Name: "each-policy-" + x.id(), Title: "What each policy costs: " + x.title(), scale: slopeScale(e, x),
 		Subtitle: x.Slopes[0].Of + ", per policy, lower is better",
 		Caption:  "Cost of each policy by arm, " + x.title() + "."}
 	for i, kind := range structuresOf(x.Slopes) {
@@ -91,7 +92,7 @@ func headOfStructure(kind string) string {
 
 // overlayFigures are what overlays add, a picture a measure in the clock's own
 // time: the arms in the order of the plan, their levels of N side by side.
-func (e *estimator) overlayFigures(all []OverlayCost) []Figure {
+func overlayFigures(e *summary.Estimator, all []OverlayCost) []Figure {
 	var out []Figure
 	for _, group := range grouped(all) {
 		if group[0].Unit != "s" {
@@ -101,7 +102,7 @@ func (e *estimator) overlayFigures(all []OverlayCost) []Figure {
 		for _, o := range group {
 			values = append(values, o.Adds.Estimate)
 		}
-		b := bars{Name: "overlay-" + table.Slug(group[0].title()), Title: "What the overlay costs: " + group[0].title(), scale: e.scale("s", values),
+		b := bars{Name: "overlay-" + table.Slug(group[0].title()), Title: "What the overlay costs: " + group[0].title(), scale: e.Scale("s", values),
 			Subtitle: "the arm with the overlay less the same arm without, lower is better", Caption: "What the overlay adds, " + group[0].title() + "."}
 		for i, o := range group {
 			row := bar{label: "N = " + strconv.Itoa(o.Policies), color: colorOf(group, o), value: &o.Adds}

@@ -1,10 +1,12 @@
 package report
 
 import (
+	"math"
 	"slices"
 
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/summary"
 )
 
 // sample is one metric of several cells, arranged so that any two of them may
@@ -39,9 +41,9 @@ func (e *explainer) sample(metric string, cells ...*runs.Cell) sample {
 		for _, b := range c.Blocks(metric) {
 			switch {
 			case s.paired && seen[b.ID] == len(cells):
-				values = append(values, e.reduce(metric)(b.Values))
-			case !s.paired && e.clock() == runs.ClockVirtual: // only seeds vary
-				values = append(values, e.reduce(metric)(b.Values))
+				values = append(values, e.Reduce(metric)(b.Values))
+			case !s.paired && e.Clock() == runs.ClockVirtual: // only seeds vary
+				values = append(values, e.Reduce(metric)(b.Values))
 			case !s.paired:
 				values = append(values, b.Values...)
 			}
@@ -49,7 +51,7 @@ func (e *explainer) sample(metric string, cells ...*runs.Cell) sample {
 		s.values = append(s.values, values)
 	}
 	few := func(x []float64) bool { return len(x) < stat.MinFasterHalf }
-	s.halves = !s.paired && e.estimatorName() == runs.EstimatorFasterHalf && !slices.ContainsFunc(s.values, few)
+	s.halves = !s.paired && e.EstimatorName() == runs.EstimatorFasterHalf && !slices.ContainsFunc(s.values, few)
 	return s
 }
 
@@ -60,28 +62,28 @@ func (s sample) gain(from, to int) *stat.Estimate {
 		num, den = den, num
 	}
 	if s.paired {
-		return known(stat.PairedRatio(num, den, s.e.confidence))
+		return summary.FiniteEstimate(stat.PairedRatio(num, den, s.e.Confidence))
 	}
 	if s.halves {
-		if r, ok := s.e.boot.FasterHalfRatio(num, den, s.e.Words.HigherIsBetter(s.metric), s.e.confidence); ok {
-			return known(r)
+		if r, ok := s.e.Bootstrap.FasterHalfRatio(num, den, s.e.Words.HigherIsBetter(s.metric), s.e.Confidence); ok {
+			return summary.FiniteEstimate(r)
 		}
 	}
-	return known(s.e.boot.Ratio(num, den, s.e.confidence))
+	return summary.FiniteEstimate(s.e.Bootstrap.Ratio(num, den, s.e.Confidence))
 }
 
 // share is the part of the way from the first cell to the last that the step
 // between two makes.
 func (s sample) share(from, to int) *stat.Estimate {
 	if s.paired {
-		return known(stat.PairedShare(s.values, from, to, s.e.confidence))
+		return summary.FiniteEstimate(stat.PairedShare(s.values, from, to, s.e.Confidence))
 	}
 	if s.halves {
-		if r, ok := s.e.boot.FasterHalfShare(s.values, from, to, s.e.Words.HigherIsBetter(s.metric), s.e.confidence); ok {
-			return known(r)
+		if r, ok := s.e.Bootstrap.FasterHalfShare(s.values, from, to, s.e.Words.HigherIsBetter(s.metric), s.e.Confidence); ok {
+			return summary.FiniteEstimate(r)
 		}
 	}
-	return known(s.e.boot.Share(s.values, from, to, s.e.confidence))
+	return summary.FiniteEstimate(s.e.Bootstrap.Share(s.values, from, to, s.e.Confidence))
 }
 
 // Slope is what each policy costs an arm between N = 0 and its most.
@@ -98,8 +100,8 @@ type Slope struct {
 
 // slopes are those of all arms that have N = 0 and more.
 func (e *explainer) slopes(c *context, workload string) []Slope {
-	all := e.costMeasures()
-	i := slices.IndexFunc(all, func(m costMeasure) bool { return m.workload == workload })
+	all := e.CostMeasures()
+	i := slices.IndexFunc(all, func(m summary.CostMeasure) bool { return m.Workload == workload })
 	if i < 0 {
 		return nil // its unit is of no work
 	}
@@ -111,7 +113,7 @@ func (e *explainer) slopes(c *context, workload string) []Slope {
 			continue
 		}
 		if each, ok := e.slope(x.cells[0], x.cells[n], m, float64(n)); ok {
-			out = append(out, Slope{x.arm, x.title(), n, m.of, m.unit, each, x.is.Structure})
+			out = append(out, Slope{x.arm, x.title(), n, m.Of, m.Unit, each, x.is.Structure})
 		}
 	}
 	return out
@@ -119,23 +121,25 @@ func (e *explainer) slopes(c *context, workload string) []Slope {
 
 // slope is the difference of two cells over n. Of one trial each it has no
 // interval.
-func (e *explainer) slope(zero, at *runs.Cell, m costMeasure, n float64) (stat.Estimate, bool) {
-	s := e.sample(m.metric, zero, at)
+func (e *explainer) slope(zero, at *runs.Cell, m summary.CostMeasure, n float64) (stat.Estimate, bool) {
+	s := e.sample(m.Metric, zero, at)
 	if len(s.values[0]) == 0 || len(s.values[1]) == 0 {
 		return stat.Estimate{}, false
 	}
 	var p stat.Points
 	for k, values := range s.values {
 		for i, v := range values {
-			p.N, p.Y = append(p.N, float64(k)*n), append(p.Y, m.cost(v))
+			p.N, p.Y = append(p.N, float64(k)*n), append(p.Y, m.Cost(v))
 			if s.paired {
 				p.Block = append(p.Block, i)
 			}
 		}
 	}
-	if fit, err := stat.FitCost(p, e.costOptions()); err == nil {
-		return fit.Slope, finite(fit.Slope.Low) != nil && finite(fit.Slope.High) != nil
+	if fit, err := stat.FitCost(p, e.CostOptions()); err == nil {
+		return fit.Slope, isFinite(fit.Slope.Low) && isFinite(fit.Slope.High)
 	}
 	d := (stat.Median(p.Y[len(s.values[0]):]) - stat.Median(p.Y[:len(s.values[0])])) / n
-	return stat.Estimate{Estimate: d, Low: d, High: d, N: 1}, finite(d) != nil
+	return stat.Estimate{Estimate: d, Low: d, High: d, N: 1}, isFinite(d)
 }
+
+func isFinite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }

@@ -8,6 +8,7 @@ import (
 
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/summary"
 	"hookbed/analysis/table"
 )
 
@@ -17,7 +18,7 @@ func (e *explainer) section(all []Explanation) table.Section {
 	sec := table.Section{ID: "explain", Title: "What explains it",
 		Note: e.contrast.About + " Here one thing changes a step. " +
 			"Ratios are gains: ×2 is twice as fast. The gains of the steps multiply to the whole, so a step's share is its part on a logarithmic scale. " + stat.RoughNote}
-	if e.clock() == runs.ClockVirtual {
+	if e.Clock() == runs.ClockVirtual {
 		sec.Note += " The clock is virtual: gains are in instructions, not in time."
 	}
 	if t := e.wholeTable(all); len(t.Rows) > 0 {
@@ -55,7 +56,7 @@ func (e *explainer) orderTable(x Explanation) table.Table {
 			continue
 		}
 		row := table.Row{Cells: []string{d.Order, e.stepCell(d, kindStructure), e.stepCell(d, kindPath), e.stepCell(d, kindMechanism),
-			table.RatioWithInterval(d.Total, e.confidence), strings.Join(d.Arms, " → ")}}
+			table.RatioWithInterval(d.Total, e.Confidence), strings.Join(d.Arms, " → ")}}
 		if len(d.lacking()) > 0 {
 			row.Class = "failed"
 		}
@@ -77,7 +78,7 @@ func (e *explainer) wholeTable(all []Explanation) table.Table {
 		}
 		d := x.Orders[0]
 		arms = append(arms, lacks...)
-		t.Rows = append(t.Rows, table.Row{Cells: []string{x.title(), d.Arms[0], d.Arms[len(d.Arms)-1], strconv.Itoa(x.Policies), table.RatioWithInterval(d.Total, e.confidence), d.Word}})
+		t.Rows = append(t.Rows, table.Row{Cells: []string{x.title(), d.Arms[0], d.Arms[len(d.Arms)-1], strconv.Itoa(x.Policies), table.RatioWithInterval(d.Total, e.Confidence), d.Word}})
 	}
 	slices.Sort(arms)
 	t.Note = takes(slices.Compact(arms))
@@ -87,7 +88,7 @@ func (e *explainer) wholeTable(all []Explanation) table.Table {
 func (e *explainer) stepCell(d Decomposition, kind string) string {
 	for _, s := range d.Steps {
 		if s.Kind == kind && s.Gain != nil {
-			return table.RatioWithInterval(s.Gain, e.confidence) + ": " + table.ShareWithInterval(s.Share, e.confidence)
+			return table.RatioWithInterval(s.Gain, e.Confidence) + ": " + table.ShareWithInterval(s.Share, e.Confidence)
 		}
 	}
 	return table.None
@@ -100,7 +101,7 @@ func (e *explainer) contrastTable(x Explanation) table.Table {
 	for _, kind := range kinds() {
 		for _, c := range x.Contrasts {
 			if c.Kind == kind {
-				t.Rows = append(t.Rows, table.Row{Cells: []string{kind, c.What, c.OverWhat, strconv.Itoa(c.Policies), table.RatioWithInterval(c.Gain, e.confidence), withNeed(c.Word, c.Word, c.Decides), c.Note}})
+				t.Rows = append(t.Rows, table.Row{Cells: []string{kind, c.What, c.OverWhat, strconv.Itoa(c.Policies), table.RatioWithInterval(c.Gain, e.Confidence), summary.WithNeed(c.Word, c.Word, c.Decides), c.Note}})
 			}
 		}
 	}
@@ -112,22 +113,22 @@ func (e *explainer) slopeTable(x Explanation) table.Table {
 	if len(x.Slopes) == 0 {
 		return table.Table{}
 	}
-	sc := e.slopeScale(x)
+	sc := slopeScale(e.Estimator, x)
 	t := table.Table{ID: "slopes-" + x.id(), Title: "What each policy costs: " + x.title(), Folded: true,
 		Note:    table.SentenceCase(x.Slopes[0].Of) + ", at the most policies against N = 0, over N.",
 		Columns: []table.Column{table.Text("arm"), table.Text("what"), table.Number("N"), table.Number(sc.Titled("each policy")), table.Text("interval"), table.Text("verdict")}}
 	for _, s := range x.Slopes {
-		t.Rows = append(t.Rows, table.Row{Cells: []string{s.Arm, s.What, strconv.Itoa(s.Policies), table.Signed(sc, s.Each.Estimate), table.Interval(s.Each, sc, e.confidence), s.word()}})
+		t.Rows = append(t.Rows, table.Row{Cells: []string{s.Arm, s.What, strconv.Itoa(s.Policies), table.Signed(sc, s.Each.Estimate), table.Interval(s.Each, sc, e.Confidence), s.word()}})
 	}
 	return t
 }
 
-func (e *estimator) slopeScale(x Explanation) table.Scale {
+func slopeScale(e *summary.Estimator, x Explanation) table.Scale {
 	var values []float64
 	for _, s := range x.Slopes {
 		values = append(values, s.Each.Estimate)
 	}
-	return e.scale(x.Slopes[0].Unit, values)
+	return e.Scale(x.Slopes[0].Unit, values)
 }
 
 // word says whether policies cost anything that can be told from nothing.

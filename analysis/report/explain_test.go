@@ -16,6 +16,7 @@ import (
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/summary"
 )
 
 // cross makes a run of invented numbers over fabric x filter, whose parts are
@@ -260,7 +261,7 @@ func TestExplainKnownShares(t *testing.T) {
 					t.Errorf("%s, %s: %s is rough %v and %v", tt.name, d.Order, kind, s.Share.Rough, s.Gain.Rough)
 				}
 				few := s.Gain.Confidence < 0.95
-				if few && (s.Word != wordUndecided || s.Decides == nil) || !few && (s.Word == wordSame) != (kind == kindMechanism) {
+				if few && (s.Word != summary.Undecided || s.Decides == nil) || !few && (s.Word == summary.Same) != (kind == kindMechanism) {
 					t.Errorf("%s, %s: %s is %q, %v", tt.name, d.Order, kind, s.Word, s.Decides)
 				}
 			}
@@ -289,7 +290,7 @@ func TestNoDirectionBelowTheConfidence(t *testing.T) {
 		c.halves, c.trials = false, trials
 		check := func(what, word string, r *stat.Estimate, n *stat.Need) {
 			sure := r != nil && r.Confidence >= 0.95
-			if side := word == wordFaster || word == wordSlower; side && !sure || !side && n == nil || side && n != nil {
+			if side := word == summary.Faster || word == summary.Slower; side && !sure || !side && n == nil || side && n != nil {
 				t.Errorf("%d trials, %s: %q of %+v, decided by %v", trials, what, word, r, n)
 			}
 		}

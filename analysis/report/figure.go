@@ -10,6 +10,7 @@ import (
 
 	"gonum.org/v1/plot/vg"
 
+	"hookbed/analysis/summary"
 	"hookbed/analysis/table"
 )
 
@@ -21,7 +22,7 @@ type figure struct {
 	Subtitle string // what was run, and which way is better
 	Basis    string // what the points rest on
 	Caption  string
-	measure  measure
+	measure  summary.Measure
 	scale    table.Scale
 	series   []series
 	lines    int     // arms that are not references
@@ -34,7 +35,7 @@ type figure struct {
 }
 
 // x is where a point is on the axis.
-func (f figure) x(p Summary) int {
+func (f figure) x(p summary.Summary) int {
 	if f.clients {
 		return max(1, p.Clients)
 	}
@@ -42,7 +43,7 @@ func (f figure) x(p Summary) int {
 }
 
 // at says where on the axis a point is.
-func (f figure) at(p Summary) string {
+func (f figure) at(p summary.Summary) string {
 	if f.clients {
 		return fmt.Sprintf("%d clients", f.x(p))
 	}
@@ -54,7 +55,7 @@ type series struct {
 	arm       string
 	index     int  // of the arm among those drawn as lines, or as references: picks colour and marker
 	reference bool // has no policies: a horizontal line
-	points    []Summary
+	points    []summary.Summary
 }
 
 // Figure is a picture that is ready to be written.
@@ -70,37 +71,37 @@ func (f figure) rendered() Figure { return Figure{f.Name, f.Caption, f.describe(
 
 // measureFigures are those of the study, in its order, then one for every other
 // measure.
-func (e *estimator) measureFigures() []Figure {
+func measureFigures(e *summary.Estimator) []Figure {
 	var out []Figure
-	for _, f := range e.figures() {
+	for _, f := range figuresOf(e) {
 		out = append(out, f.rendered())
 	}
 	return out
 }
 
-func (e *estimator) figures() []figure {
+func figuresOf(e *summary.Estimator) []figure {
 	var out []figure
-	ms := e.measures()
-	add := func(s Stratum, m measure) {
-		if f, ok := e.figure(s, m); ok {
+	ms := e.Measures()
+	add := func(s summary.Stratum, m summary.Measure) {
+		if f, ok := newFigure(e, s, m); ok {
 			out = append(out, f)
 		}
 	}
 	for _, study := range []bool{true, false} {
-		for _, s := range e.strata {
+		for _, s := range e.Strata {
 			for _, m := range ms {
-				if w, _ := e.Words.Workload(m.workload); (len(w.Study) > 0) == study {
+				if w, _ := e.Words.Workload(m.Workload); (len(w.Study) > 0) == study {
 					add(s, m)
 				}
 			}
 		}
 	}
-	if len(e.clients()) < 2 {
+	if len(e.Clients()) < 2 {
 		return out
 	}
-	for _, s := range e.strata {
+	for _, s := range e.Strata {
 		for _, m := range ms {
-			if f, ok := e.clientsFigure(s, m); ok {
+			if f, ok := clientsFigure(e, s, m); ok {
 				out = append(out, f)
 			}
 		}
@@ -108,20 +109,20 @@ func (e *estimator) figures() []figure {
 	return out
 }
 
-func (e *estimator) figure(in Stratum, m measure) (figure, bool) {
-	all := e.ofClients(e.summaries(in, m.workload, m.metric))
+func newFigure(e *summary.Estimator, in summary.Stratum, m summary.Measure) (figure, bool) {
+	all := ofClients(e, e.Summaries(in, m.Workload, m.Metric))
 	if len(all) == 0 {
 		return figure{}, false
 	}
-	w, _ := e.Words.Workload(m.workload)
-	name := cmp.Or(w.Figure, table.Slug(m.workload))
-	f := figure{Name: name + "-" + table.Slug(in.String()), measure: m, scale: e.scale(e.Units[m.metric], mediansOf(all))}
-	f.Title = fmt.Sprintf("%s, %s", table.SentenceCase(m.name), in)
-	f.Subtitle, f.Basis = subtitle(m), e.basis(all)
+	w, _ := e.Words.Workload(m.Workload)
+	name := cmp.Or(w.Figure, table.Slug(m.Workload))
+	f := figure{Name: name + "-" + table.Slug(in.String()), measure: m, scale: e.Scale(e.Units[m.Metric], summary.Medians(all))}
+	f.Title = fmt.Sprintf("%s, %s", table.SentenceCase(m.Name), in)
+	f.Subtitle, f.Basis = subtitle(m), basis(e, all)
 	f.Caption = caption(m, in, w.Study[in.String()])
 	lines, refs := 0, 0
-	for _, line := range e.lines {
-		s := series{arm: line.String(), reference: e.noPolicies(line)}
+	for _, line := range e.Lines {
+		s := series{arm: line.String(), reference: e.NoPolicies(line)}
 		count := &lines
 		if s.reference {
 			count = &refs
@@ -129,7 +130,7 @@ func (e *estimator) figure(in Stratum, m measure) (figure, bool) {
 		s.index = *count
 		*count++
 		for _, p := range all {
-			if p.point.line == line {
+			if p.Point.Line == line {
 				s.points = append(s.points, p)
 			}
 		}
@@ -147,8 +148,8 @@ func (e *estimator) figure(in Stratum, m measure) (figure, bool) {
 }
 
 // ofClients are the points of the fewest clients that there are.
-func (e *estimator) ofClients(all []Summary) (out []Summary) {
-	fewest := e.clients()[0]
+func ofClients(e *summary.Estimator, all []summary.Summary) (out []summary.Summary) {
+	fewest := e.Clients()[0]
 	for _, s := range all {
 		if max(1, s.Clients) == fewest {
 			out = append(out, s)
@@ -159,24 +160,24 @@ func (e *estimator) ofClients(all []Summary) (out []Summary) {
 
 // clientsFigure draws a measure against the number of clients: each arm at its
 // largest number of policies.
-func (e *estimator) clientsFigure(in Stratum, m measure) (figure, bool) {
-	f, ok := e.figure(in, m)
+func clientsFigure(e *summary.Estimator, in summary.Stratum, m summary.Measure) (figure, bool) {
+	f, ok := newFigure(e, in, m)
 	if !ok {
 		return f, false
 	}
 	f.Name, f.clients, f.series, f.lines, f.refs, f.highest = f.Name+"-clients", true, nil, 0, 0, 0
-	f.Title = fmt.Sprintf("%s by number of clients, %s", table.SentenceCase(m.name), in)
-	f.Caption = fmt.Sprintf("%s of all clients together against their number, %s, each arm with the most policies it was run with.", table.SentenceCase(m.name), in)
-	var shown []Summary
-	for _, line := range e.lines {
-		first := e.largest(in, m.workload, line)
-		if first == nil || first.Clients != e.clients()[0] {
+	f.Title = fmt.Sprintf("%s by number of clients, %s", table.SentenceCase(m.Name), in)
+	f.Caption = fmt.Sprintf("%s of all clients together against their number, %s, each arm with the most policies it was run with.", table.SentenceCase(m.Name), in)
+	var shown []summary.Summary
+	for _, line := range e.Lines {
+		first := e.Largest(in, m.Workload, line)
+		if first == nil || first.Clients != e.Clients()[0] {
 			continue // an arm again, with more clients
 		}
 		s := series{arm: line.Arm, index: f.lines}
-		for _, clients := range e.clients() {
-			if g := e.largest(in, m.workload, Line{line.Arm, clients}); g != nil {
-				s.points = append(s.points, e.summary(g, m.metric))
+		for _, clients := range e.Clients() {
+			if g := e.Largest(in, m.Workload, summary.Line{Arm: line.Arm, Clients: clients}); g != nil {
+				s.points = append(s.points, e.Summary(g, m.Metric))
 			}
 		}
 		f.series, f.lines, shown = append(f.series, s), f.lines+1, append(shown, s.points...)
@@ -186,11 +187,11 @@ func (e *estimator) clientsFigure(in Stratum, m measure) (figure, bool) {
 			f.highest = max(f.highest, p.Median.High, p.Median.Estimate)
 		}
 	}
-	f.scale, f.levels, f.Basis = e.scale(e.Units[m.metric], mediansOf(shown)), e.clients(), e.basis(shown)
+	f.scale, f.levels, f.Basis = e.Scale(e.Units[m.Metric], summary.Medians(shown)), e.Clients(), basis(e, shown)
 	return f, len(shown) > 0
 }
 
-func levelsOf(all []Summary) []int {
+func levelsOf(all []summary.Summary) []int {
 	var out []int
 	for _, s := range all {
 		if !slices.Contains(out, s.Policies) {
@@ -201,26 +202,26 @@ func levelsOf(all []Summary) []int {
 	return out
 }
 
-func subtitle(m measure) string {
-	if m.higherIsBetter {
-		return m.workload + ", higher is better"
+func subtitle(m summary.Measure) string {
+	if m.HigherIsBetter {
+		return m.Workload + ", higher is better"
 	}
-	return m.workload + ", lower is better"
+	return m.Workload + ", lower is better"
 }
 
-func (e *estimator) basis(all []Summary) string {
-	s := e.estimatorTitle() + " of " + trialsText(all)
-	if e.clock() == "virtual" {
+func basis(e *summary.Estimator, all []summary.Summary) string {
+	s := e.EstimatorTitle() + " of " + trialsText(all)
+	if e.Clock() == "virtual" {
 		s += " over seeds · virtual clock"
 	}
-	if e.emulated() {
+	if e.Emulated() {
 		s += " · TCG: shapes, not speeds"
 	}
 	return s
 }
 
 // trialsText is "10 trials, 97.9 % interval", from what the points really have.
-func trialsText(all []Summary) string {
+func trialsText(all []summary.Summary) string {
 	var n []int
 	var c []float64
 	for _, s := range all {
@@ -248,8 +249,8 @@ func trialsText(all []Summary) string {
 }
 
 // caption says which figure of the 2017 study this one re-draws, by its number.
-func caption(m measure, in Stratum, number string) string {
-	s := table.SentenceCase(m.name) + " against the number of policies, " + in.String() + "."
+func caption(m summary.Measure, in summary.Stratum, number string) string {
+	s := table.SentenceCase(m.Name) + " against the number of policies, " + in.String() + "."
 	if number != "" {
 		s += " The study's figure " + number + ", measured anew."
 	}

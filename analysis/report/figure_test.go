@@ -16,6 +16,7 @@ import (
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/summary"
 	"hookbed/analysis/table"
 )
 
@@ -164,12 +165,11 @@ func TestPointsStandAtTheirN(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := arrange(all)
+		e, err := summary.New(all, summary.Options{Resamples: 50})
 		if err != nil {
 			t.Fatal(err)
 		}
-		e := estimator{dataset: d, confidence: 0.95, boot: stat.Bootstrap{Resamples: 50}, made: map[summaryKey]Summary{}}
-		figures := e.figures()
+		figures := figuresOf(e)
 		if len(figures) != 2 {
 			t.Fatalf("%d figures", len(figures))
 		}

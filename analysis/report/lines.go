@@ -10,6 +10,8 @@ import (
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
+
+	"hookbed/analysis/summary"
 )
 
 // arms draws all arms, and every arm's name beside the end of its line.
@@ -104,7 +106,7 @@ func (s series) cross(c draw.Canvas, at vg.Point) {
 }
 
 // place is where a point goes on the plot area.
-func (f figure) place(s series, point Summary, c draw.Canvas, p *plot.Plot) vg.Point {
+func (f figure) place(s series, point summary.Summary, c draw.Canvas, p *plot.Plot) vg.Point {
 	x, y := p.Transforms(&c)
 	at := vg.Point{X: x(float64(f.x(point))), Y: c.Min.Y + missingY}
 	if point.Median != nil {

@@ -7,6 +7,7 @@ import (
 
 	"hookbed/analysis/catalog"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/summary"
 )
 
 // OverlayCost is what an overlay adds to a packet or byte, or to each policy: an
@@ -34,16 +35,16 @@ type OverlayCost struct {
 // overlayMeasure is a cost of one unit that crosses the overlay: a packet, of work
 // that is a known number of them, or a byte.
 type overlayMeasure struct {
-	costMeasure
+	summary.CostMeasure
 	of      string
 	perUnit float64 // units in one of the cost measure's
 }
 
 func (e *explainer) overlayMeasures() []overlayMeasure {
 	var out []overlayMeasure
-	for _, m := range e.costMeasures() {
-		what, _, _ := strings.Cut(m.of, " per ")
-		w, _ := e.Words.Workload(m.workload)
+	for _, m := range e.CostMeasures() {
+		what, _, _ := strings.Cut(m.Of, " per ")
+		w, _ := e.Words.Workload(m.Workload)
 		switch {
 		case w.Work.Packets > 0:
 			out = append(out, overlayMeasure{m, what + " per packet", w.Work.Packets})
@@ -55,9 +56,9 @@ func (e *explainer) overlayMeasures() []overlayMeasure {
 }
 
 // unit is the measure as one of a unit that crosses.
-func (m overlayMeasure) each() costMeasure {
-	out := m.costMeasure
-	out.cost = func(v float64) float64 { return m.costMeasure.cost(v) / m.perUnit }
+func (m overlayMeasure) each() summary.CostMeasure {
+	out := m.CostMeasure
+	out.Cost = func(v float64) float64 { return m.CostMeasure.Cost(v) / m.perUnit }
 	return out
 }
 
@@ -83,9 +84,9 @@ func (e *explainer) of(own map[string]string, role string) string {
 // the run, at each N of both.
 func (e *explainer) overlays() []OverlayCost {
 	var out []OverlayCost
-	for _, s := range e.strata {
+	for _, s := range e.Strata {
 		for _, m := range e.overlayMeasures() {
-			all := e.contexts(s, m.workload)
+			all := e.contexts(s, m.Workload)
 			where := labels(all)
 			for i, c := range all {
 				for _, x := range c.subjects {
@@ -116,9 +117,9 @@ func (e *explainer) overlayOf(base, with *subject, m overlayMeasure) []OverlayCo
 		if !ok {
 			continue
 		}
-		o := OverlayCost{Workload: m.workload, Of: m.of, Unit: m.unit, Arm: with.arm, What: with.title(), Without: base.arm, Policies: n,
-			Base: stat.Median(costsOf(e.sample(m.metric, a).values[0], m.each())), Adds: adds}
-		if r := e.sample(m.metric, a, b).gain(0, 1); r != nil && r.Low > 0 {
+		o := OverlayCost{Workload: m.Workload, Of: m.of, Unit: m.Unit, Arm: with.arm, What: with.title(), Without: base.arm, Policies: n,
+			Base: stat.Median(costsOf(e.sample(m.Metric, a).values[0], m.each())), Adds: adds}
+		if r := e.sample(m.Metric, a, b).gain(0, 1); r != nil && r.Low > 0 {
 			o.Ratio = inverse(r)
 		}
 		if top := most(base, with); n == top && base.cells[0] != nil && with.cells[0] != nil {
@@ -132,10 +133,10 @@ func (e *explainer) overlayOf(base, with *subject, m overlayMeasure) []OverlayCo
 }
 
 // costsOf are values of a metric as costs.
-func costsOf(values []float64, m costMeasure) []float64 {
+func costsOf(values []float64, m summary.CostMeasure) []float64 {
 	var out []float64
 	for _, v := range values {
-		out = append(out, m.cost(v))
+		out = append(out, m.Cost(v))
 	}
 	return out
 }
@@ -158,11 +159,11 @@ func (e *explainer) each(x *subject, n int, m overlayMeasure) *stat.Estimate {
 // eachAdds is what the overlay adds to what each policy costs: the difference of
 // differences within blocks, nil where too few are shared.
 func (e *explainer) eachAdds(base, with *subject, n int, m overlayMeasure) *stat.Estimate {
-	s := e.sample(m.metric, base.cells[0], with.cells[0], base.cells[n], with.cells[n])
+	s := e.sample(m.Metric, base.cells[0], with.cells[0], base.cells[n], with.cells[n])
 	if !s.paired {
 		return nil
 	}
-	cost := m.each().cost
+	cost := m.each().Cost
 	var p stat.Points
 	for i := range s.values[0] {
 		for k, at := range []float64{0, float64(n)} {
@@ -170,10 +171,10 @@ func (e *explainer) eachAdds(base, with *subject, n int, m overlayMeasure) *stat
 			p.Y = append(p.Y, cost(s.values[2*k+1][i])-cost(s.values[2*k][i]))
 		}
 	}
-	o := e.costOptions()
+	o := e.CostOptions()
 	o.Relative = false // a difference may be of either sign
 	fit, err := stat.FitCost(p, o)
-	if err != nil || finite(fit.Slope.Low) == nil || finite(fit.Slope.High) == nil {
+	if err != nil || !isFinite(fit.Slope.Low) || !isFinite(fit.Slope.High) {
 		return nil
 	}
 	return &fit.Slope

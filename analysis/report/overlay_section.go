@@ -20,7 +20,7 @@ func (e *explainer) overlaySection(all []OverlayCost) table.Section {
 		Note: "An arm with the overlay less the same arm without: fabric, filter, options and number of policies are equal, and intervals are of differences within blocks where enough are shared. " +
 			"Work that is a known number of packets is counted by the packet, one each way; bulk data by the byte of payload, because segmentation offload carries many packets as one. " +
 			"What an arm costs without the overlay is all of it, endpoints and workload included. " + stat.RoughNote}
-	if e.clock() == runs.ClockVirtual {
+	if e.Clock() == runs.ClockVirtual {
 		sec.Note += " The clock is virtual: time is instructions, not caches or parallelism."
 	}
 	for _, group := range grouped(all) {
@@ -63,12 +63,12 @@ func (e *explainer) overlayTable(group []OverlayCost) table.Table {
 	for _, o := range group {
 		values, bases = append(values, o.Adds.Estimate), append(bases, o.Base)
 	}
-	adds, base := e.scale(group[0].Unit, values), e.scale(group[0].Unit, bases)
+	adds, base := e.Scale(group[0].Unit, values), e.Scale(group[0].Unit, bases)
 	t := table.Table{ID: table.Slug("overlay-" + group[0].title()), Title: table.SentenceCase(group[0].title()), Note: overlaySentence(group),
 		Columns: []table.Column{table.Text("arm"), table.Text("what"), table.Number("N"), table.Number(base.Titled("without")), table.Number(adds.Titled("overlay adds")), table.Text("interval"), table.Text("cost with over without"), table.Text("verdict")}}
 	for _, o := range group {
-		t.Rows = append(t.Rows, table.Row{Cells: []string{o.Arm, o.What, strconv.Itoa(o.Policies), base.Format(o.Base), table.Signed(adds, o.Adds.Estimate), table.Interval(o.Adds, adds, e.confidence),
-			table.RatioWithInterval(o.Ratio, e.confidence), o.word()}})
+		t.Rows = append(t.Rows, table.Row{Cells: []string{o.Arm, o.What, strconv.Itoa(o.Policies), base.Format(o.Base), table.Signed(adds, o.Adds.Estimate), table.Interval(o.Adds, adds, e.Confidence),
+			table.RatioWithInterval(o.Ratio, e.Confidence), o.word()}})
 	}
 	return t
 }
@@ -123,13 +123,13 @@ func (e *explainer) overlaySlopes(group []OverlayCost) table.Table {
 			values = append(values, o.EachWith.Estimate, o.EachWithout.Estimate)
 		}
 	}
-	sc := e.scale(group[0].Unit, values)
+	sc := e.Scale(group[0].Unit, values)
 	t.Columns = []table.Column{table.Text("arm"), table.Text("what"), table.Number("N"), table.Text(sc.Titled("each policy without")), table.Text(sc.Titled("each policy with")), table.Text(sc.Titled("overlay adds to each"))}
 	for _, o := range group {
 		if o.EachWith == nil || o.EachWithout == nil {
 			continue
 		}
-		t.Rows = append(t.Rows, table.Row{Cells: []string{o.Arm, o.What, strconv.Itoa(o.Policies), table.ValueWithInterval(o.EachWithout, sc, e.confidence), table.ValueWithInterval(o.EachWith, sc, e.confidence), table.ValueWithInterval(o.EachAdds, sc, e.confidence)}})
+		t.Rows = append(t.Rows, table.Row{Cells: []string{o.Arm, o.What, strconv.Itoa(o.Policies), table.ValueWithInterval(o.EachWithout, sc, e.Confidence), table.ValueWithInterval(o.EachWith, sc, e.Confidence), table.ValueWithInterval(o.EachAdds, sc, e.Confidence)}})
 	}
 	return t
 }
@@ -140,9 +140,9 @@ func (e *explainer) sameOverlay() table.Table {
 	t := table.Table{ID: "overlay-both-sides", Title: "The study's two sides over the same overlay",
 		Note:    fmt.Sprintf("How many times as fast %s is as %s, with the same overlay, or none, on both sides.", e.contrast.To.Name(), e.contrast.From.Name()),
 		Columns: []table.Column{table.Text("scenario"), table.Text("workload"), table.Text("overlay of both"), table.Text("state"), table.Number("N"), table.Text("gain"), table.Text("verdict")}}
-	for _, s := range e.strata {
-		for _, m := range e.measures() {
-			for _, c := range e.contexts(s, m.workload) {
+	for _, s := range e.Strata {
+		for _, m := range e.Measures() {
+			for _, c := range e.contexts(s, m.Workload) {
 				for _, a := range c.subjects {
 					b := c.find(e.contrast.To.Fabric, e.contrast.To.Filter, catalog.AsStudy, a.own)
 					if a.fabric != e.contrast.From.Fabric || a.filter != e.contrast.From.Filter || b == nil {
@@ -152,8 +152,8 @@ func (e *explainer) sameOverlay() table.Table {
 						if b.cells[n] == nil {
 							continue
 						}
-						gain := e.sample(m.metric, a.cells[n], b.cells[n]).gain(0, 1)
-						t.Rows = append(t.Rows, table.Row{Cells: []string{s.String(), m.workload, cmp.Or(e.of(a.own, catalog.RoleOverlay), noOverlay), a.regime, strconv.Itoa(n), table.RatioWithInterval(gain, e.confidence), e.verdict(gain, true)}})
+						gain := e.sample(m.Metric, a.cells[n], b.cells[n]).gain(0, 1)
+						t.Rows = append(t.Rows, table.Row{Cells: []string{s.String(), m.Workload, cmp.Or(e.of(a.own, catalog.RoleOverlay), noOverlay), a.regime, strconv.Itoa(n), table.RatioWithInterval(gain, e.Confidence), e.WordWithNeed(gain, true)}})
 					}
 				}
 			}

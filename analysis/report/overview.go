@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"hookbed/analysis/summary"
 	"hookbed/analysis/table"
 )
 
@@ -33,13 +34,13 @@ type overviewPart struct {
 }
 
 // overview arranges verdicts for reading.
-func (e *estimator) overview(verdicts []Verdict) []overviewPart {
+func overviewOf(e *summary.Estimator, verdicts []summary.Verdict) []overviewPart {
 	var out []overviewPart
-	for _, s := range e.strata {
-		var own, others []Verdict
+	for _, s := range e.Strata {
+		var own, others []summary.Verdict
 		for _, v := range verdicts {
 			switch {
-			case v.point.stratum != s:
+			case v.Point.Stratum != s:
 			case v.Against == v.Arm:
 				own = append(own, v)
 			default:
@@ -48,10 +49,10 @@ func (e *estimator) overview(verdicts []Verdict) []overviewPart {
 		}
 		g := overviewPart{Name: s.String(), Sentence: sentence(s, own)}
 		if len(own) > 0 {
-			g.Tables = append(g.Tables, e.overviewTable("Most policies against none", own))
+			g.Tables = append(g.Tables, overviewTableOf(e, "Most policies against none", own))
 		}
 		if len(others) > 0 {
-			t := e.overviewTable("Against "+e.ref+" without policies", others)
+			t := overviewTableOf(e, "Against "+e.Reference+" without policies", others)
 			t.Folded = len(own) > 0
 			g.Tables = append(g.Tables, t)
 		}
@@ -62,18 +63,18 @@ func (e *estimator) overview(verdicts []Verdict) []overviewPart {
 	return out
 }
 
-func (e *estimator) overviewTable(title string, verdicts []Verdict) overviewTable {
+func overviewTableOf(e *summary.Estimator, title string, verdicts []summary.Verdict) overviewTable {
 	t := overviewTable{Title: title}
-	for _, m := range e.measures() {
-		t.Measures = append(t.Measures, fmt.Sprintf("%s (%s)", m.name, m.workload))
+	for _, m := range e.Measures() {
+		t.Measures = append(t.Measures, fmt.Sprintf("%s (%s)", m.Name, m.Workload))
 	}
-	for _, line := range e.lines {
+	for _, line := range e.Lines {
 		row := overviewRow{Arm: line.String(), Cells: make([]overviewCell, len(t.Measures))}
 		found := false
 		for _, v := range verdicts {
-			if v.point.line == line {
+			if v.Point.Line == line {
 				i := slices.Index(t.Measures, fmt.Sprintf("%s (%s)", v.Measure, v.Workload))
-				row.Cells[i], row.N, found = e.cellOf(v), v.Policies, true
+				row.Cells[i], row.N, found = cellOf(e, v), v.Policies, true
 			}
 		}
 		if found {
@@ -83,21 +84,21 @@ func (e *estimator) overviewTable(title string, verdicts []Verdict) overviewTabl
 	return t
 }
 
-func (e *estimator) cellOf(v Verdict) overviewCell {
-	c := overviewCell{Word: v.Word, Class: classOf(v.Word)}
+func cellOf(e *summary.Estimator, v summary.Verdict) overviewCell {
+	c := overviewCell{Word: v.Word, Class: summary.Class(v.Word)}
 	if v.Ratio == nil {
 		return c
 	}
-	c.Ratio = v.behind(table.RatioWithInterval(v.Ratio, e.confidence))
+	c.Ratio = v.WithNeed(table.RatioWithInterval(v.Ratio, e.Confidence))
 	return c
 }
 
 // sentence says in words what more policies did in a stratum: arms with the
 // same verdicts share a phrase.
-func sentence(s Stratum, verdicts []Verdict) string {
+func sentence(s summary.Stratum, verdicts []summary.Verdict) string {
 	var arms []string
 	most := 0
-	of := map[string][]Verdict{}
+	of := map[string][]summary.Verdict{}
 	for _, v := range verdicts {
 		if of[v.Arm] == nil {
 			arms = append(arms, v.Arm)
@@ -124,7 +125,7 @@ func sentence(s Stratum, verdicts []Verdict) string {
 }
 
 // phrase is the verdicts of one arm: "slower in throughput (×0.608)".
-func phrase(verdicts []Verdict) string {
+func phrase(verdicts []summary.Verdict) string {
 	var words []string
 	measures := map[string][]string{}
 	for _, v := range verdicts {
@@ -132,7 +133,7 @@ func phrase(verdicts []Verdict) string {
 			words = append(words, v.Word)
 		}
 		m := v.Measure
-		if c := classOf(v.Word); c == "slower" || c == "faster" {
+		if c := summary.Class(v.Word); c == "slower" || c == "faster" {
 			m += " (×" + table.Ratio(v.Ratio.Estimate) + ")"
 		} else if c == "unknown" && v.Decides != nil {
 			m += " (" + v.Decides.String() + ")"
@@ -142,7 +143,7 @@ func phrase(verdicts []Verdict) string {
 	var parts []string
 	for _, w := range words {
 		in := " in "
-		if classOf(w) == "unknown" {
+		if summary.Class(w) == "unknown" {
 			in = " for "
 		}
 		parts = append(parts, w+in+table.List(measures[w]))

@@ -14,6 +14,7 @@ import (
 	"hookbed/analysis/claims"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/summary"
 	"hookbed/analysis/table"
 )
 
@@ -50,10 +51,10 @@ type Document struct {
 	Confidence   float64                      `json:"confidence"`
 	Estimator    string                       `json:"estimator"`
 	Reference    string                       `json:"reference"`
-	Verdicts     []Verdict                    `json:"verdicts"`
+	Verdicts     []summary.Verdict            `json:"verdicts"`
 	Warnings     []string                     `json:"warnings"`
 	Problems     []Problem                    `json:"problems"`
-	Summaries    []Summary                    `json:"summaries"`
+	Summaries    []summary.Summary            `json:"summaries"`
 	Claims       []claims.Verdict             `json:"claims"`
 	Costs        []Cost                       `json:"costs"`
 	Explanations []Explanation                `json:"explanations,omitempty"`
@@ -104,14 +105,14 @@ func Make(runDirs []string, outDir string, opt Options) (Result, error) {
 }
 
 // compose works everything out; nothing is written yet.
-func compose(e *estimator, title string) (content, error) {
+func compose(e *summary.Estimator, title string) (content, error) {
 	x, err := newExplainer(e)
 	if err != nil {
 		return content{}, err
 	}
-	head := e.measureSummaries()
-	c := content{Document: Document{Schema: Schema, Title: cmp.Or(title, titleOf(e.Runs)), Clock: e.clock(), Accelerators: e.accelerators(),
-		Confidence: e.confidence, Reference: e.ref, Environment: map[string]map[string]string{}}}
+	head := measureSummaries(e)
+	c := content{Document: Document{Schema: Schema, Title: cmp.Or(title, titleOf(e.Runs)), Clock: e.Clock(), Accelerators: e.Accelerators(),
+		Confidence: e.Confidence, Reference: e.Reference, Environment: map[string]map[string]string{}}}
 	for _, r := range e.Runs {
 		c.Runs = append(c.Runs, r.Name)
 		c.Environment[r.Name] = r.Env
@@ -119,30 +120,30 @@ func compose(e *estimator, title string) (content, error) {
 			c.Description = r.Plan.Spec.Description
 		}
 	}
-	c.Verdicts, c.Warnings, c.Problems, c.Summaries = e.verdicts(), e.warnings(head), e.problems(), e.allSummaries()
+	c.Verdicts, c.Warnings, c.Problems, c.Summaries = e.Verdicts(), warningsOf(e, head), problemsOf(e), allSummaries(e)
 	c.Verdicts, c.Warnings, c.Problems = orEmpty(c.Verdicts), orEmpty(c.Warnings), orEmpty(c.Problems)
 	c.Summaries, c.Accelerators = orEmpty(c.Summaries), orEmpty(c.Accelerators)
 	judged, err := judgedClaims(e.Set)
 	if err != nil {
 		return content{}, err
 	}
-	costs := e.costs()
-	c.Claims, c.Costs, c.Estimator, c.part = orEmpty(judged), orEmpty(finiteCosts(costs)), e.estimatorTitle(), e.part()
-	c.overview, c.figures = e.overview(c.Verdicts), e.measureFigures()
+	costs := costFits(e)
+	c.Claims, c.Costs, c.Estimator, c.part = orEmpty(judged), orEmpty(finiteCosts(costs)), e.EstimatorTitle(), partOf(e)
+	c.overview, c.figures = overviewOf(e, c.Verdicts), measureFigures(e)
 	if c.Explanations = x.explanations(); len(c.Explanations) > 0 {
-		c.explain, c.bars = []table.Section{x.section(c.Explanations)}, e.explainFigures(c.Explanations)
+		c.explain, c.bars = []table.Section{x.section(c.Explanations)}, explainFigures(e, c.Explanations)
 	}
 	if c.Overlays = x.overlays(); len(c.Overlays) > 0 {
-		c.explain, c.bars = append(c.explain, x.overlaySection(c.Overlays)), append(c.bars, e.overlayFigures(c.Overlays)...)
+		c.explain, c.bars = append(c.explain, x.overlaySection(c.Overlays)), append(c.bars, overlayFigures(e, c.Overlays)...)
 	}
 	if s := claimSection(judged); len(s.Tables) > 0 {
 		c.sections = append(c.sections, s)
 	}
 	c.Answers = answerer{e, x}.answers(c)
-	c.sections = append(c.sections, e.strataSections()...)
-	c.sections = append(c.sections, e.trouble())
-	c.sections = append(c.sections, e.results()...)
-	for _, s := range []table.Section{e.costSection(costs), e.controls(), e.proof(), e.activity(), e.variance(head), e.others()} {
+	c.sections = append(c.sections, strataSections(e)...)
+	c.sections = append(c.sections, troubleSection(e))
+	c.sections = append(c.sections, resultSections(e)...)
+	for _, s := range []table.Section{costSection(e, costs), controlsSection(e), proofSection(e), activitySection(e), varianceSection(e, head), otherSection(e)} {
 		if len(s.Tables) > 0 {
 			c.sections = append(c.sections, s)
 		}
@@ -175,27 +176,27 @@ func titleOf(all []runs.Run) string {
 	return titlePrefix + strings.Join(names, " + ")
 }
 
-func (e *estimator) measureSummaries() []Summary {
-	var out []Summary
-	for _, s := range e.strata {
-		for _, m := range e.measures() {
-			out = append(out, e.summaries(s, m.workload, m.metric)...)
+func measureSummaries(e *summary.Estimator) []summary.Summary {
+	var out []summary.Summary
+	for _, s := range e.Strata {
+		for _, m := range e.Measures() {
+			out = append(out, e.Summaries(s, m.Workload, m.Metric)...)
 		}
 	}
 	return out
 }
 
-func (e *estimator) allSummaries() []Summary {
-	var out []Summary
-	for _, s := range e.strata {
-		for _, w := range e.workloads {
-			groups := e.sorted(s, w)
-			names := metrics(groups)
+func allSummaries(e *summary.Estimator) []summary.Summary {
+	var out []summary.Summary
+	for _, s := range e.Strata {
+		for _, w := range e.Workloads {
+			groups := e.Ordered(s, w)
+			names := summary.Metrics(groups)
 			if len(names) == 0 && len(groups) > 0 {
 				names = []string{""} // nothing measured, but the cells exist
 			}
 			for _, m := range names {
-				out = append(out, e.summaries(s, w, m)...)
+				out = append(out, e.Summaries(s, w, m)...)
 			}
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgsvg"
 
+	"hookbed/analysis/summary"
 	"hookbed/analysis/table"
 )
 
@@ -68,7 +69,7 @@ func (f figure) heading(c draw.Canvas) {
 	title.Font.Weight = xfont.WeightBold
 	unit := f.scale.Unit
 	if unit == "" {
-		unit = f.measure.metric
+		unit = f.measure.Metric
 	}
 	const width = figWidth - 2*18
 	fillWithin(c, title, vg.Point{X: 18, Y: c.Max.Y - 33}, f.Title, width)
@@ -191,7 +192,7 @@ func (f figure) describe() string {
 }
 
 // valid are the points that have a number.
-func (s series) valid() (out []Summary) {
+func (s series) valid() (out []summary.Summary) {
 	for _, p := range s.points {
 		if p.Median != nil {
 			out = append(out, p)
@@ -219,10 +220,10 @@ func (f figure) tips(p *plot.Plot, c draw.Canvas, height vg.Length) string {
 }
 
 // tip is a point in words.
-func (f figure) tip(p Summary) string {
+func (f figure) tip(p summary.Summary) string {
 	head := fmt.Sprintf("%s, N = %d: ", p.Arm, p.Policies)
 	if p.Median == nil {
-		return head + "no valid number: " + missingNote(p)
+		return head + "no valid number: " + summary.MissingNote(p)
 	}
 	sc := f.scale
 	text := head + strings.TrimSpace(sc.Format(p.Median.Estimate)+" "+sc.Unit)

@@ -12,17 +12,18 @@ import (
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/summary"
 	"hookbed/analysis/table"
 )
 
 // results is a section a stratum: a table a workload and metric.
-func (e *estimator) results() []table.Section {
+func resultSections(e *summary.Estimator) []table.Section {
 	var out []table.Section
-	for _, s := range e.strata {
+	for _, s := range e.Strata {
 		sec := table.Section{ID: "results-" + table.Slug(s.String()), Title: "Results, " + s.String()}
-		for _, w := range e.workloads {
-			if groups := e.sorted(s, w); len(groups) > 0 {
-				sec.Tables = append(sec.Tables, e.workloadTables(s, w, groups)...)
+		for _, w := range e.Workloads {
+			if groups := e.Ordered(s, w); len(groups) > 0 {
+				sec.Tables = append(sec.Tables, workloadTables(e, s, w, groups)...)
 			}
 		}
 		if len(sec.Tables) > 0 {
@@ -32,44 +33,44 @@ func (e *estimator) results() []table.Section {
 	return out
 }
 
-func (e *estimator) workloadTables(in Stratum, workload string, groups []*group) []table.Table {
+func workloadTables(e *summary.Estimator, in summary.Stratum, workload string, groups []*summary.Group) []table.Table {
 	var main []string
-	for _, m := range e.measures() {
-		if m.workload == workload {
-			main = append(main, m.metric)
+	for _, m := range e.Measures() {
+		if m.Workload == workload {
+			main = append(main, m.Metric)
 		}
 	}
 	shown := slices.Clone(main)
-	for _, m := range metrics(groups) {
-		if e.isResult(m) && !slices.Contains(shown, m) {
+	for _, m := range summary.Metrics(groups) {
+		if e.IsResult(m) && !slices.Contains(shown, m) {
 			shown = append(shown, m)
 		}
 	}
 	var out []table.Table
 	for _, m := range shown {
-		t := e.resultTable(in, workload, m)
-		t.Folded = !slices.Contains(main, m) && !isInstructions(m)
+		t := resultTable(e, in, workload, m)
+		t.Folded = !slices.Contains(main, m) && !summary.IsInstructions(m)
 		out = append(out, t)
 	}
 	return out
 }
 
-func (e *estimator) resultTable(in Stratum, workload, metric string) table.Table {
-	all := e.summaries(in, workload, metric)
-	sc := e.scale(e.Units[metric], mediansOf(all))
+func resultTable(e *summary.Estimator, in summary.Stratum, workload, metric string) table.Table {
+	all := e.Summaries(in, workload, metric)
+	sc := e.Scale(e.Units[metric], summary.Medians(all))
 	t := table.Table{ID: table.Slug(in.String() + "-" + workload + "-" + metric), Title: workload + " " + metric + ", " + in.String()}
-	t.Columns = []table.Column{table.Text("arm"), table.Number("N"), table.Number(sc.Titled(e.estimatorTitle())), table.Text("interval"), table.Number("confidence"), table.Number("CoV"), table.Number("n"), table.Text("against N = 0")}
-	if e.ref != "" {
-		t.Columns = append(t.Columns, table.Text("against "+e.ref))
+	t.Columns = []table.Column{table.Text("arm"), table.Number("N"), table.Number(sc.Titled(e.EstimatorTitle())), table.Text("interval"), table.Number("confidence"), table.Number("CoV"), table.Number("n"), table.Text("against N = 0")}
+	if e.Reference != "" {
+		t.Columns = append(t.Columns, table.Text("against "+e.Reference))
 	}
 	t.Columns = append(t.Columns, table.Text("problems"))
 	for _, s := range all {
-		t.Rows = append(t.Rows, e.resultRow(s, sc))
+		t.Rows = append(t.Rows, resultRow(e, s, sc))
 	}
 	return t
 }
 
-func (e *estimator) resultRow(s Summary, sc table.Scale) table.Row {
+func resultRow(e *summary.Estimator, s summary.Summary, sc table.Scale) table.Row {
 	row := table.Row{Cells: []string{s.Arm, strconv.Itoa(s.Policies)}}
 	if s.Median == nil {
 		row.Class = "failed"
@@ -81,11 +82,11 @@ func (e *estimator) resultRow(s Summary, sc table.Scale) table.Row {
 		}
 		row.Cells = append(row.Cells, sc.Format(s.Median.Estimate), interval, confidence, table.Percent(value(s.CoV)), strconv.Itoa(s.N))
 	}
-	row.Cells = append(row.Cells, table.RatioWithInterval(s.VsZero, e.confidence))
-	if e.ref != "" {
-		row.Cells = append(row.Cells, table.RatioWithInterval(s.VsReference, e.confidence))
+	row.Cells = append(row.Cells, table.RatioWithInterval(s.VsZero, e.Confidence))
+	if e.Reference != "" {
+		row.Cells = append(row.Cells, table.RatioWithInterval(s.VsReference, e.Confidence))
 	}
-	row.Cells = append(row.Cells, missingNote(s))
+	row.Cells = append(row.Cells, summary.MissingNote(s))
 	return row
 }
 
@@ -97,20 +98,20 @@ func value(v *float64) float64 {
 }
 
 // proof says, for each setup, what was proven before its numbers were taken.
-func (e *estimator) proof() table.Section {
+func proofSection(e *summary.Estimator) table.Section {
 	sec := table.Section{ID: "proof", Title: "Proof of enforcement",
 		Note: "Before each trial an allowed connection had to be made, forbidden ones had to stay unanswered, and the kernel had to hold the policies; a trial that failed any of this is not ok. Ranges are over trials."}
 	t := table.Table{ID: "proof", Columns: []table.Column{table.Text("scenario"), table.Text("arm"), table.Number("N"), table.Number("trials ok"), table.Number("tried")}}
 	columns := []struct{ metric, title string }{
 		{"policies_realised", "policies realised"}, {"probes_allowed", "probes allowed"}, {"probes_denied", "probes denied"}, {"hook_packets", "packets seen by the hook"},
 	}
-	have := metrics(e.all())
+	have := summary.Metrics(e.All())
 	for _, c := range columns {
 		if slices.Contains(have, c.metric) {
 			t.Columns = append(t.Columns, table.Number(c.title))
 		}
 	}
-	e.eachSetup(func(in Stratum, line Line, policies int, groups []*group) {
+	eachSetup(e, func(in summary.Stratum, line summary.Line, policies int, groups []*summary.Group) {
 		row := table.Row{Cells: []string{in.String(), line.String(), strconv.Itoa(policies)}}
 		ok, tried := 0, 0
 		for _, g := range groups {
@@ -135,14 +136,14 @@ func (e *estimator) proof() table.Section {
 }
 
 // eachSetup visits stratum, line and N with the groups of all workloads.
-func (e *estimator) eachSetup(visit func(in Stratum, line Line, policies int, groups []*group)) {
-	for _, s := range e.strata {
-		for _, line := range e.lines {
-			byN := map[int][]*group{}
-			for _, w := range e.workloads {
-				for _, g := range e.sorted(s, w) {
-					if g.line == line {
-						byN[g.policies] = append(byN[g.policies], g)
+func eachSetup(e *summary.Estimator, visit func(in summary.Stratum, line summary.Line, policies int, groups []*summary.Group)) {
+	for _, s := range e.Strata {
+		for _, line := range e.Lines {
+			byN := map[int][]*summary.Group{}
+			for _, w := range e.Workloads {
+				for _, g := range e.Ordered(s, w) {
+					if g.Line == line {
+						byN[g.N] = append(byN[g.N], g)
 					}
 				}
 			}
@@ -153,7 +154,7 @@ func (e *estimator) eachSetup(visit func(in Stratum, line Line, policies int, gr
 	}
 }
 
-func rangeOf(groups []*group, metric string) string {
+func rangeOf(groups []*summary.Group, metric string) string {
 	var all []float64
 	for _, g := range groups {
 		all = append(all, g.Samples(metric)...)
@@ -176,21 +177,21 @@ type Problem struct {
 	Cells  []string `json:"cells"`
 }
 
-func (d *dataset) problems() []Problem {
+func problemsOf(e *summary.Estimator) []Problem {
 	index := map[string]int{}
 	var out []Problem
-	for _, g := range d.all() {
-		cell := fmt.Sprintf("%s %s %s N=%d", g.stratum, g.workload, g.line, g.policies)
+	for _, g := range e.All() {
+		cell := fmt.Sprintf("%s %s %s N=%d", g.Stratum, g.Workload, g.Line, g.N)
 		for _, a := range g.Trials {
 			if a.Status == record.StatusOK || a.Superseded {
 				continue
 			}
-			key := a.Status + "\x00" + shape(a.Reason)
+			key := a.Status + "\x00" + summary.ReasonShape(a.Reason)
 			i, ok := index[key]
 			if !ok {
 				i = len(out)
 				index[key] = i
-				out = append(out, Problem{Status: a.Status, Reason: reasonOr(a.Reason)})
+				out = append(out, Problem{Status: a.Status, Reason: summary.ReasonText(a.Reason)})
 			}
 			out[i].Trials++
 			if !slices.Contains(out[i].Cells, cell) {
@@ -205,11 +206,11 @@ func (d *dataset) problems() []Problem {
 }
 
 // trouble is the section of what is not a number, guards included.
-func (d *dataset) trouble() table.Section {
+func troubleSection(e *summary.Estimator) table.Section {
 	sec := table.Section{ID: "trouble", Title: "Trials that are not numbers",
 		Note: "failed: the datapath or workload did not do what it should. unsupported: this kernel or tool cannot run it. void: a guard around the trial failed, so its number is not used. rig: the testbed failed."}
 	t := table.Table{ID: "trouble", Columns: []table.Column{table.Text("status"), table.Number("trials"), table.Text("reason"), table.Text("cells")}}
-	for _, p := range d.problems() {
+	for _, p := range problemsOf(e) {
 		t.Rows = append(t.Rows, table.Row{Cells: []string{p.Status, strconv.Itoa(p.Trials), p.Reason, table.Some(p.Cells)}, Class: "failed"})
 	}
 	if len(t.Rows) == 0 {
@@ -221,14 +222,14 @@ func (d *dataset) trouble() table.Section {
 }
 
 // activity is the section of what the nodes did while the workload ran.
-func (e *estimator) activity() table.Section {
+func activitySection(e *summary.Estimator) table.Section {
 	sec := table.Section{ID: "cpu", Title: "CPU and softirq work",
 		Note: "Medians over trials. cpu is CPU seconds busy per wall second of the node, all CPUs together; counts of softirqs are per second."}
-	for _, s := range e.strata {
-		for _, w := range e.workloads {
-			groups := e.sorted(s, w)
+	for _, s := range e.Strata {
+		for _, w := range e.Workloads {
+			groups := e.Ordered(s, w)
 			var cols []string
-			for _, m := range metrics(groups) {
+			for _, m := range summary.Metrics(groups) {
 				if isActivity(m) {
 					cols = append(cols, m)
 				}
@@ -236,7 +237,7 @@ func (e *estimator) activity() table.Section {
 			if len(cols) == 0 {
 				continue
 			}
-			sec.Tables = append(sec.Tables, e.mediansTable("cpu-"+table.Slug(s.String()+"-"+w), w+", "+s.String(), groups, cols))
+			sec.Tables = append(sec.Tables, mediansTable(e, "cpu-"+table.Slug(s.String()+"-"+w), w+", "+s.String(), groups, cols))
 		}
 	}
 	for i := range sec.Tables {
@@ -250,19 +251,19 @@ func isActivity(metric string) bool {
 }
 
 // others is the section of metrics that no other section shows.
-func (e *estimator) others() table.Section {
+func otherSection(e *summary.Estimator) table.Section {
 	sec := table.Section{ID: "others", Title: "Everything else that was measured", Note: "Medians over trials, in the unit of the column."}
-	for _, s := range e.strata {
-		for _, w := range e.workloads {
-			groups := e.sorted(s, w)
+	for _, s := range e.Strata {
+		for _, w := range e.Workloads {
+			groups := e.Ordered(s, w)
 			var cols []string
-			for _, m := range metrics(groups) {
-				if !isActivity(m) && !e.isResult(m) && !isProof(m) {
+			for _, m := range summary.Metrics(groups) {
+				if !isActivity(m) && !e.IsResult(m) && !isProof(m) {
 					cols = append(cols, m)
 				}
 			}
 			if len(cols) > 0 {
-				t := e.mediansTable("others-"+table.Slug(s.String()+"-"+w), w+", "+s.String(), groups, cols)
+				t := mediansTable(e, "others-"+table.Slug(s.String()+"-"+w), w+", "+s.String(), groups, cols)
 				t.Folded = true
 				sec.Tables = append(sec.Tables, t)
 			}
@@ -275,7 +276,7 @@ func isProof(metric string) bool {
 	return metric == "policies_realised" || strings.HasPrefix(metric, "probes_") || metric == "hook_packets"
 }
 
-func (e *estimator) mediansTable(id, title string, groups []*group, cols []string) table.Table {
+func mediansTable(e *summary.Estimator, id, title string, groups []*summary.Group, cols []string) table.Table {
 	t := table.Table{ID: id, Title: title, Columns: []table.Column{table.Text("arm"), table.Number("N")}}
 	scales := make([]table.Scale, len(cols))
 	for i, m := range cols {
@@ -283,11 +284,11 @@ func (e *estimator) mediansTable(id, title string, groups []*group, cols []strin
 		for _, g := range groups {
 			meds = append(meds, stat.Median(g.Samples(m)))
 		}
-		scales[i] = e.scale(e.Units[m], meds)
+		scales[i] = e.Scale(e.Units[m], meds)
 		t.Columns = append(t.Columns, table.Number(scales[i].Titled(m)))
 	}
 	for _, g := range groups {
-		row := table.Row{Cells: []string{g.line.String(), strconv.Itoa(g.policies)}}
+		row := table.Row{Cells: []string{g.Line.String(), strconv.Itoa(g.N)}}
 		for i, m := range cols {
 			row.Cells = append(row.Cells, scales[i].Format(stat.Median(g.Samples(m))))
 		}
@@ -300,11 +301,11 @@ func (e *estimator) mediansTable(id, title string, groups []*group, cols []strin
 }
 
 // variance is the section that splits the spread between boots and trials.
-func (e *estimator) variance(all []Summary) table.Section {
+func varianceSection(e *summary.Estimator, all []summary.Summary) table.Section {
 	sec := table.Section{ID: "blocks", Title: "Variation between and within blocks",
 		Note: "A block is one boot of the lab. Both columns are coefficients of variation (one-way analysis of variance); a large first one means that boots differ and more blocks, not more trials, would narrow the intervals."}
 	t := table.Table{ID: "blocks", Folded: true, Columns: []table.Column{table.Text("scenario"), table.Text("workload"), table.Text("metric"), table.Text("arm"), table.Number("N"), table.Number("between blocks"), table.Number("within a block")}}
-	if e.clock() == runs.ClockVirtual {
+	if e.Clock() == runs.ClockVirtual {
 		sec.Title = "Variation between and within seeds"
 		sec.Note = "A block is one boot under one seed. The spread is the coefficient of variation of the seeds' numbers; between and within split it by one-way analysis of variance, where seeds have several trials."
 		t.Columns = slices.Insert(t.Columns, 5, table.Number("seeds"), table.Number("spread between seeds"))
@@ -312,9 +313,9 @@ func (e *estimator) variance(all []Summary) table.Section {
 	for _, s := range all {
 		row := table.Row{Cells: []string{s.Scenario, s.Workload, s.Metric, s.Arm, strconv.Itoa(s.Policies)}}
 		switch {
-		case e.clock() == runs.ClockVirtual && s.SeedCoV != nil:
+		case e.Clock() == runs.ClockVirtual && s.SeedCoV != nil:
 			row.Cells = append(row.Cells, strconv.Itoa(s.Blocks), table.Percent(*s.SeedCoV))
-		case e.clock() == runs.ClockVirtual || s.Between == nil || s.Within == nil:
+		case e.Clock() == runs.ClockVirtual || s.Between == nil || s.Within == nil:
 			continue
 		}
 		row.Cells = append(row.Cells, table.Percent(value(s.Between)), table.Percent(value(s.Within)))

@@ -8,6 +8,7 @@ import (
 
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
+	"hookbed/analysis/summary"
 	"hookbed/analysis/table"
 )
 
@@ -19,21 +20,21 @@ const (
 )
 
 // warnings are what a reader must know before believing a number.
-func (e *estimator) warnings(all []Summary) []string {
+func warningsOf(e *summary.Estimator, all []summary.Summary) []string {
 	var out []string
-	out = append(out, e.acceleratorWarning()...)
-	if e.clock() == runs.ClockVirtual {
+	out = append(out, acceleratorWarning(e)...)
+	if e.Clock() == runs.ClockVirtual {
 		out = append(out, "Virtual clock: guest time advances with executed instructions. The numbers count instructions, not caches or parallelism; intervals describe variation over seeds. Never compare them with wall-clock numbers.")
 	}
-	out = append(out, e.fewTrials(all)...)
-	out = append(out, e.statusWarnings()...)
-	out = append(out, e.maxWarning()...)
-	out = append(out, e.integrity()...)
-	out = append(out, e.oneBlock()...)
-	out = append(out, e.noise(all)...)
-	out = append(out, e.residues()...)
-	out = append(out, e.realisedWarnings()...)
-	out = append(out, e.environmentDiffers()...)
+	out = append(out, fewTrialsWarning(e, all)...)
+	out = append(out, statusWarnings(e)...)
+	out = append(out, maxWarning(e)...)
+	out = append(out, integrityWarnings(e)...)
+	out = append(out, oneBlockWarning(e)...)
+	out = append(out, noiseWarnings(e, all)...)
+	out = append(out, residueWarnings(e)...)
+	out = append(out, realisedWarnings(e)...)
+	out = append(out, environmentWarning(e)...)
 	for _, r := range e.Runs {
 		if w := r.ChangedWarning(); w != "" {
 			out = append(out, w)
@@ -42,15 +43,15 @@ func (e *estimator) warnings(all []Summary) []string {
 	return out
 }
 
-func (d *dataset) acceleratorWarning() []string {
-	if !d.emulated() {
+func acceleratorWarning(e *summary.Estimator) []string {
+	if !e.Emulated() {
 		return nil
 	}
 	return []string{"Shapes, not speeds: the machines ran under QEMU's TCG, which translates instructions. Compare arms and slopes within this report; absolute numbers say nothing of real hardware."}
 }
 
 // fewTrials states the confidence that small samples really have.
-func (e *estimator) fewTrials(all []Summary) []string {
+func fewTrialsWarning(e *summary.Estimator, all []summary.Summary) []string {
 	least, few, total := 0, 0, 0
 	confidence := 1.0
 	for _, s := range all {
@@ -58,7 +59,7 @@ func (e *estimator) fewTrials(all []Summary) []string {
 			continue
 		}
 		total++
-		if s.Median.Confidence >= e.confidence {
+		if s.Median.Confidence >= e.Confidence {
 			continue
 		}
 		few++
@@ -69,11 +70,11 @@ func (e *estimator) fewTrials(all []Summary) []string {
 	if few == 0 {
 		return nil
 	}
-	if e.clock() == runs.ClockVirtual {
+	if e.Clock() == runs.ClockVirtual {
 		return []string{fmt.Sprintf("Few seeds: with %s the interval of a number by itself, smallest to largest, encloses the median over all seeds with %s confidence in %d of %d headline cells. Ratios within a seed vary far less, and have the confidence that stands with them.",
 			table.Plural(least, "seed"), table.Percent(confidence), few, total)}
 	}
-	text := fmt.Sprintf("Few trials: %d of %d headline medians do not reach %s confidence. The smallest sample is %s", few, total, table.Percent(e.confidence), table.Plural(least, "trial"))
+	text := fmt.Sprintf("Few trials: %d of %d headline medians do not reach %s confidence. The smallest sample is %s", few, total, table.Percent(e.Confidence), table.Plural(least, "trial"))
 	if confidence == 0 {
 		return []string{text + ", which gives no interval at all."}
 	}
@@ -81,19 +82,19 @@ func (e *estimator) fewTrials(all []Summary) []string {
 }
 
 // statusWarnings counts the trials that are not numbers.
-func (d *dataset) statusWarnings() []string {
+func statusWarnings(e *summary.Estimator) []string {
 	var parts []string
 	superseded, missing := 0, 0
 	for _, status := range record.Statuses()[1:] {
 		n := 0
-		for _, g := range d.all() {
+		for _, g := range e.All() {
 			n += g.Count(status)
 		}
 		if n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, status))
 		}
 	}
-	for _, g := range d.all() {
+	for _, g := range e.All() {
 		missing += g.Missing()
 		for _, a := range g.Trials {
 			if a.Superseded {
@@ -114,9 +115,9 @@ func (d *dataset) statusWarnings() []string {
 	return out
 }
 
-func (d *dataset) integrity() []string {
+func integrityWarnings(e *summary.Estimator) []string {
 	var out []string
-	for _, r := range d.Runs {
+	for _, r := range e.Runs {
 		if r.Torn {
 			out = append(out, fmt.Sprintf("%s of %s ends in a line cut short; that trial is left out.", runs.RowsFile, r.Name))
 		}
@@ -124,16 +125,16 @@ func (d *dataset) integrity() []string {
 			out = append(out, fmt.Sprintf("%s has no %s: nothing is known of its environment.", r.Name, runs.EnvFile))
 		}
 	}
-	if d.Repeated > 0 {
-		out = append(out, fmt.Sprintf("%s in the rows more than once; the first was used.", table.Plural(d.Repeated, "measurement")))
+	if e.Repeated > 0 {
+		out = append(out, fmt.Sprintf("%s in the rows more than once; the first was used.", table.Plural(e.Repeated, "measurement")))
 	}
 	return out
 }
 
 // oneBlock warns when variation between boots cannot be seen.
-func (d *dataset) oneBlock() []string {
+func oneBlockWarning(e *summary.Estimator) []string {
 	blocks := map[string]bool{}
-	for _, g := range d.all() {
+	for _, g := range e.All() {
 		for _, a := range g.Trials {
 			blocks[fmt.Sprint(a.Run, a.Block)] = true
 		}
@@ -144,10 +145,10 @@ func (d *dataset) oneBlock() []string {
 	return []string{"One block: every trial comes from a single boot, so the intervals do not include what boots differ by."}
 }
 
-func (e *estimator) noise(all []Summary) []string {
-	name, limit, of := "Noisy", noisy, func(s Summary) *float64 { return s.CoV }
-	if e.clock() == runs.ClockVirtual {
-		name, limit, of = "Uneven seeds", unevenSeeds, func(s Summary) *float64 { return s.SeedCoV }
+func noiseWarnings(e *summary.Estimator, all []summary.Summary) []string {
+	name, limit, of := "Noisy", noisy, func(s summary.Summary) *float64 { return s.CoV }
+	if e.Clock() == runs.ClockVirtual {
+		name, limit, of = "Uneven seeds", unevenSeeds, func(s summary.Summary) *float64 { return s.SeedCoV }
 	}
 	var cells []string
 	for _, s := range all {
@@ -162,17 +163,17 @@ func (e *estimator) noise(all []Summary) []string {
 }
 
 // residues names factors that vary inside one line of a table.
-func (d *dataset) residues() []string {
+func residueWarnings(e *summary.Estimator) []string {
 	// The seed is the block's: a line mixes seeds on purpose.
 	grouped := []string{runs.FactorScenario, runs.FactorWorkload, runs.FactorArm, runs.FactorPolicies, runs.FactorClients, runs.FactorSeed}
 	where := map[string][]string{}
 	levels := map[string]map[string]bool{}
-	for _, g := range d.all() {
+	for _, g := range e.All() {
 		for f, seen := range g.Levels {
 			if len(seen) < 2 || slices.Contains(grouped, f) {
 				continue
 			}
-			where[f] = append(where[f], fmt.Sprintf("%s %s %s N=%d", g.stratum, g.workload, g.line, g.policies))
+			where[f] = append(where[f], fmt.Sprintf("%s %s %s N=%d", g.Stratum, g.Workload, g.Line, g.N))
 			if levels[f] == nil {
 				levels[f] = map[string]bool{}
 			}
@@ -188,12 +189,12 @@ func (d *dataset) residues() []string {
 }
 
 // realisedWarnings catches a datapath that held fewer policies than N.
-func (d *dataset) realisedWarnings() []string {
+func realisedWarnings(e *summary.Estimator) []string {
 	var cells []string
-	for _, g := range d.all() {
+	for _, g := range e.All() {
 		x := g.Samples("policies_realised")
-		if len(x) > 0 && slices.Min(x) < float64(g.policies) {
-			cells = append(cells, fmt.Sprintf("%s %s %s N=%d (%g)", g.stratum, g.workload, g.line, g.policies, slices.Min(x)))
+		if len(x) > 0 && slices.Min(x) < float64(g.N) {
+			cells = append(cells, fmt.Sprintf("%s %s %s N=%d (%g)", g.Stratum, g.Workload, g.Line, g.N, slices.Min(x)))
 		}
 	}
 	if len(cells) == 0 {
@@ -203,15 +204,15 @@ func (d *dataset) realisedWarnings() []string {
 }
 
 // environmentDiffers names what differs between merged runs.
-func (d *dataset) environmentDiffers() []string {
+func environmentWarning(e *summary.Estimator) []string {
 	differ := map[string]bool{}
-	for _, r := range d.Runs[1:] {
+	for _, r := range e.Runs[1:] {
 		for key, v := range r.Env {
-			if old, ok := d.Runs[0].Env[key]; !ok || old != v {
+			if old, ok := e.Runs[0].Env[key]; !ok || old != v {
 				differ[key] = true
 			}
 		}
-		for key := range d.Runs[0].Env {
+		for key := range e.Runs[0].Env {
 			if _, ok := r.Env[key]; !ok {
 				differ[key] = true
 			}
@@ -224,16 +225,16 @@ func (d *dataset) environmentDiffers() []string {
 }
 
 // maxWarning names the cells that the rule did not end.
-func (d *dataset) maxWarning() []string {
+func maxWarning(e *summary.Estimator) []string {
 	var cells []string
-	for _, g := range d.all() {
-		if g.ranIntoMax {
-			cells = append(cells, fmt.Sprintf("%s %s %s N=%d", g.stratum, g.workload, g.line, g.policies))
+	for _, g := range e.All() {
+		if g.RanIntoMax {
+			cells = append(cells, fmt.Sprintf("%s %s %s N=%d", g.Stratum, g.Workload, g.Line, g.N))
 		}
 	}
 	if len(cells) == 0 {
 		return nil
 	}
-	stop := d.Runs[0].Plan.Spec.Measure.Stop
+	stop := e.Runs[0].Plan.Spec.Measure.Stop
 	return []string{fmt.Sprintf("Ran into the most trials: %s had %d trials and still an interval wider than ±%s: %s.", table.Plural(len(cells), "cell"), stop.Max, table.Percent(stop.CI), table.Some(cells))}
 }

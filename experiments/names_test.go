@@ -35,6 +35,9 @@ func TestAnalysesKnowNoNames(t *testing.T) {
 	seen := 0
 	err := filepath.WalkDir(filepath.Join("..", "analysis"), func(path string, e fs.DirEntry, err error) error {
 		name := filepath.Base(path)
+		if name == "runstest" {
+			return filepath.SkipDir // runs invented for tests, which have arms
+		}
 		if err != nil || e.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") || name == "schema1.go" {
 			return err
 		}

@@ -15,6 +15,7 @@ import (
 
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
+	"hookbed/analysis/runs/runstest"
 	"hookbed/analysis/stat"
 	"hookbed/analysis/summary"
 	"hookbed/analysis/table"
@@ -22,15 +23,15 @@ import (
 
 // manyArms is a run of a number of arms, one in ten without policies, with a name
 // that is as long as an arm's with all its options.
-func manyArms(n int) synthetic {
-	s := small()
-	s.env, s.scenarios, s.workloads, s.policies, s.blocks, s.trials = nil, []string{"multi-host"}, []string{"TCP_STREAM", "TCP_RR"}, []int{0, 1, 10, 100, 1000}, 1, 3
-	s.arms, s.spoil = nil, nil
+func manyArms(n int) runstest.Synthetic {
+	s := runstest.Small()
+	s.Env, s.Scenarios, s.Workloads, s.Policies, s.Blocks, s.Trials = nil, []string{"multi-host"}, []string{"TCP_STREAM", "TCP_RR"}, []int{0, 1, 10, 100, 1000}, 1, 3
+	s.Arms, s.Spoil = nil, nil
 	for i := range n {
-		s.arms = append(s.arms, fmt.Sprintf("%s-%02d", map[bool]string{true: "plain", false: "arm"}[i%10 == 9], i))
+		s.Arms = append(s.Arms, fmt.Sprintf("%s-%02d", map[bool]string{true: "plain", false: "arm"}[i%10 == 9], i))
 	}
-	s.arms[n-1] += " established-first, placed at the endpoint, with a name that never ends"
-	s.spoil = func(rows []record.Row, f map[string]string) []record.Row {
+	s.Arms[n-1] += " established-first, placed at the endpoint, with a name that never ends"
+	s.Spoil = func(rows []record.Row, f map[string]string) []record.Row {
 		_, number, _ := strings.Cut(strings.Fields(f["arm"])[0], "-")
 		i, _ := strconv.Atoi(number)
 		n, _ := strconv.ParseFloat(f["policies"], 64)
@@ -39,9 +40,9 @@ func manyArms(n int) synthetic {
 			slower := (1 + 0.02*float64(i)) * (1 + n*float64(i)/20000)
 			switch rows[k].Metric {
 			case "throughput":
-				rows[k].Value = round(8e9 / slower * (1 + 0.01*float64(rows[k].Trial)))
+				rows[k].Value = runstest.Round(8e9 / slower * (1 + 0.01*float64(rows[k].Trial)))
 			case "latency_mean":
-				rows[k].Value = round(30e-6 * slower * (1 + 0.01*float64(rows[k].Trial)))
+				rows[k].Value = runstest.Round(30e-6 * slower * (1 + 0.01*float64(rows[k].Trial)))
 			}
 		}
 		return rows
@@ -160,7 +161,7 @@ func TestPointsStandAtTheirN(t *testing.T) {
 	for _, n := range []int{1, 6, 12, 38, 60} {
 		s := manyArms(n)
 		dir := t.TempDir()
-		s.write(t, dir)
+		s.Write(t, dir)
 		all, err := runs.Load(dir)
 		if err != nil {
 			t.Fatal(err)

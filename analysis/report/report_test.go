@@ -17,6 +17,7 @@ import (
 
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
+	"hookbed/analysis/runs/runstest"
 	"hookbed/analysis/stat"
 	"hookbed/analysis/summary"
 	"hookbed/analysis/table"
@@ -92,13 +93,13 @@ func TestGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		small().write(t, runDir)
+		runstest.Small().Write(t, runDir)
 		if _, err := Make([]string{runDir}, golden, Options{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	fresh := t.TempDir()
-	small().write(t, fresh)
+	runstest.Small().Write(t, fresh)
 	compareTrees(t, fresh, runDir)
 	out, _ := makeReport(t, Options{}, runDir)
 	compareTrees(t, out, golden)
@@ -106,7 +107,7 @@ func TestGolden(t *testing.T) {
 
 func TestDeterministic(t *testing.T) {
 	dir := t.TempDir()
-	study().write(t, dir)
+	runstest.Study().Write(t, dir)
 	first, _ := makeReport(t, Options{Resamples: 50}, dir)
 	second, _ := makeReport(t, Options{Resamples: 50}, dir)
 	compareTrees(t, first, second)
@@ -114,7 +115,7 @@ func TestDeterministic(t *testing.T) {
 
 func TestStudySized(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "study")
-	study().write(t, dir)
+	runstest.Study().Write(t, dir)
 	out, res := makeReport(t, Options{}, dir)
 	if *keep != "" {
 		if _, err := Make([]string{dir}, *keep, Options{}); err != nil {
@@ -222,10 +223,10 @@ func TestJSONIsForMachines(t *testing.T) {
 }
 
 func TestOneTrial(t *testing.T) {
-	s := small()
-	s.trials, s.spoil, s.env = 1, nil, nil
+	s := runstest.Small()
+	s.Trials, s.Spoil, s.Env = 1, nil, nil
 	dir := t.TempDir()
-	s.write(t, dir)
+	s.Write(t, dir)
 	out, res := makeReport(t, Options{}, dir)
 	if w := strings.Join(res.Warnings, "\n"); !strings.Contains(w, "1 trial, which gives no interval at all") || !strings.Contains(w, "has no env.json") {
 		t.Errorf("warnings: %s", w)
@@ -237,9 +238,9 @@ func TestOneTrial(t *testing.T) {
 
 func TestTornAndIncomplete(t *testing.T) {
 	dir := t.TempDir()
-	small().write(t, dir)
+	runstest.Small().Write(t, dir)
 	whole := read(t, dir, runs.RowsFile)
-	writeFile(t, filepath.Join(dir, runs.RowsFile), []byte(whole[:len(whole)-len(whole)/4]))
+	runstest.WriteFile(t, filepath.Join(dir, runs.RowsFile), []byte(whole[:len(whole)-len(whole)/4]))
 	_, res := makeReport(t, Options{}, dir)
 	w := strings.Join(res.Warnings, "\n")
 	for _, want := range []string{"ends in a line cut short", "The run is not complete: ", "planned but never recorded"} {
@@ -251,9 +252,9 @@ func TestTornAndIncomplete(t *testing.T) {
 
 func TestEmptyRun(t *testing.T) {
 	dir := t.TempDir()
-	small().write(t, dir)
+	runstest.Small().Write(t, dir)
 	whole := read(t, dir, runs.RowsFile)
-	writeFile(t, filepath.Join(dir, runs.RowsFile), []byte(whole[:strings.IndexByte(whole, '\n')+1]))
+	runstest.WriteFile(t, filepath.Join(dir, runs.RowsFile), []byte(whole[:strings.IndexByte(whole, '\n')+1]))
 	out, _ := makeReport(t, Options{}, dir)
 	if md := read(t, out, "report.md"); !strings.Contains(md, "2 of 2 planned not run") {
 		t.Error("cells that were never run are a gap")
@@ -263,8 +264,8 @@ func TestEmptyRun(t *testing.T) {
 // residue: a factor that is not grouped by varies inside a line. Rows with a plan
 // cannot have one, since its cells are what they are held against.
 func TestResidue(t *testing.T) {
-	s := small()
-	s.spoil = func(rows []record.Row, f map[string]string) []record.Row {
+	s := runstest.Small()
+	s.Spoil = func(rows []record.Row, f map[string]string) []record.Row {
 		if rows[0].Trial == 2 && f["arm"] == "iptables" {
 			for i := range rows {
 				other := map[string]string{}
@@ -278,7 +279,7 @@ func TestResidue(t *testing.T) {
 		return rows
 	}
 	dir := t.TempDir()
-	s.write(t, dir)
+	s.Write(t, dir)
 	if _, err := Make([]string{dir}, t.TempDir(), Options{}); err == nil || !strings.Contains(err.Error(), `factor kernel is "another", and in plan.json`) {
 		t.Errorf("error %v, want one about rows that contradict the plan", err)
 	}
@@ -294,17 +295,17 @@ func TestResidue(t *testing.T) {
 // Kernels that one plan compares have tables and figures of their own, and one
 // table of what runs where.
 func TestKernelsAreNeverPutTogether(t *testing.T) {
-	s := small()
-	s.kernels = []string{"5.10", "6.1", "6.12"}
+	s := runstest.Small()
+	s.Kernels = []string{"5.10", "6.1", "6.12"}
 	const reason = "tcx needs Linux 6.6, this is Linux "
-	s.spoil = func(rows []record.Row, f map[string]string) []record.Row {
+	s.Spoil = func(rows []record.Row, f map[string]string) []record.Row {
 		if f["arm"] == "iptables" && f["kernel"] != "6.12" {
-			return spoilt(rows, record.StatusUnsupported, reason+f["kernel"])
+			return runstest.Spoilt(rows, record.StatusUnsupported, reason+f["kernel"])
 		}
 		return rows
 	}
 	dir := t.TempDir()
-	s.write(t, dir)
+	s.Write(t, dir)
 	out, res := makeReport(t, Options{}, dir)
 	if w := strings.Join(res.Warnings, "\n"); strings.Contains(w, `"kernel" varies`) {
 		t.Errorf("warnings: %s", w)
@@ -333,8 +334,8 @@ func TestKernelsAreNeverPutTogether(t *testing.T) {
 	for _, sum := range doc.Summaries {
 		if sum.Arm == "docker" && sum.Metric == "throughput" && strings.HasPrefix(sum.Scenario, "localhost") {
 			n++
-			if sum.N != s.blocks*s.trials {
-				t.Errorf("%s: %d trials, want those of one kernel, %d", sum.Scenario, sum.N, s.blocks*s.trials)
+			if sum.N != s.Blocks*s.Trials {
+				t.Errorf("%s: %d trials, want those of one kernel, %d", sum.Scenario, sum.N, s.Blocks*s.Trials)
 			}
 		}
 	}
@@ -346,10 +347,10 @@ func TestKernelsAreNeverPutTogether(t *testing.T) {
 // Numbers of streams have tables of their own, where the workload has them, and
 // a section that compares them.
 func TestStreamsAreNeverPutTogether(t *testing.T) {
-	s := small()
-	s.streams, s.spoil = []int{1, 16}, nil
+	s := runstest.Small()
+	s.Streams, s.Spoil = []int{1, 16}, nil
 	dir := t.TempDir()
-	s.write(t, dir)
+	s.Write(t, dir)
 	out, res := makeReport(t, Options{}, dir)
 	if w := strings.Join(res.Warnings, "\n"); strings.Contains(w, "streams") {
 		t.Errorf("warnings: %s", w)
@@ -368,22 +369,22 @@ func TestStreamsAreNeverPutTogether(t *testing.T) {
 		if sum.Metric != "throughput" && sum.Metric != "rate" {
 			continue
 		}
-		if streams := strings.Contains(sum.Scenario, "streams"); streams != (sum.Workload == "TCP_STREAM") || sum.N != s.blocks*s.trials {
-			t.Errorf("%s %s rests on %d trials, want %d of one number of streams", sum.Workload, sum.Scenario, sum.N, s.blocks*s.trials)
+		if streams := strings.Contains(sum.Scenario, "streams"); streams != (sum.Workload == "TCP_STREAM") || sum.N != s.Blocks*s.Trials {
+			t.Errorf("%s %s rests on %d trials, want %d of one number of streams", sum.Workload, sum.Scenario, sum.N, s.Blocks*s.Trials)
 		}
 	}
 }
 
 func TestRepeatedTrialSupersedesRigFault(t *testing.T) {
-	s := small()
-	s.spoil = func(rows []record.Row, f map[string]string) []record.Row {
+	s := runstest.Small()
+	s.Spoil = func(rows []record.Row, f map[string]string) []record.Row {
 		if f["arm"] == "docker" && f["scenario"] == "localhost" {
-			rows = append(spoilt(rows, record.StatusRig, "host unreachable"), rows...)
+			rows = append(runstest.Spoilt(rows, record.StatusRig, "host unreachable"), rows...)
 		}
 		return rows
 	}
 	dir := t.TempDir()
-	s.write(t, dir)
+	s.Write(t, dir)
 	_, res := makeReport(t, Options{}, dir)
 	w := strings.Join(res.Warnings, "\n")
 	if !strings.Contains(w, "4 trials went wrong first and succeeded") || strings.Contains(w, "without a usable number") {
@@ -393,12 +394,12 @@ func TestRepeatedTrialSupersedesRigFault(t *testing.T) {
 
 func TestMerge(t *testing.T) {
 	a, b := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
-	s := small()
-	s.spoil = nil
-	s.write(t, a)
-	s.seed = 9
-	s.env = map[string]any{"accel": map[string]any{"used": "kvm"}}
-	s.write(t, b)
+	s := runstest.Small()
+	s.Spoil = nil
+	s.Write(t, a)
+	s.Seed = 9
+	s.Env = map[string]any{"accel": map[string]any{"used": "kvm"}}
+	s.Write(t, b)
 	out, res := makeReport(t, Options{}, a, b)
 	if w := strings.Join(res.Warnings, "\n"); !strings.Contains(w, "environments differ in: accel.used") || strings.Contains(w, "One block") {
 		t.Errorf("warnings: %s", w)
@@ -413,7 +414,7 @@ func TestMerge(t *testing.T) {
 
 func TestBadInput(t *testing.T) {
 	dir := t.TempDir()
-	small().write(t, dir)
+	runstest.Small().Write(t, dir)
 	rows := read(t, dir, runs.RowsFile)
 	tests := []struct{ name, file, content, want string }{
 		{"no rows", runs.RowsFile, "", ""},
@@ -426,8 +427,8 @@ func TestBadInput(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			bad := t.TempDir()
-			small().write(t, bad)
-			writeFile(t, filepath.Join(bad, tt.file), []byte(tt.content))
+			runstest.Small().Write(t, bad)
+			runstest.WriteFile(t, filepath.Join(bad, tt.file), []byte(tt.content))
 			_, err := Make([]string{bad}, t.TempDir(), Options{})
 			if tt.want == "" {
 				if err != nil {
@@ -480,12 +481,12 @@ func TestValueTicks(t *testing.T) {
 }
 
 func TestFigureWithoutAnyNumber(t *testing.T) {
-	s := small()
-	s.spoil = func(rows []record.Row, _ map[string]string) []record.Row {
-		return spoilt(rows, record.StatusRig, "host unreachable")
+	s := runstest.Small()
+	s.Spoil = func(rows []record.Row, _ map[string]string) []record.Row {
+		return runstest.Spoilt(rows, record.StatusRig, "host unreachable")
 	}
 	dir := t.TempDir()
-	s.write(t, dir)
+	s.Write(t, dir)
 	out, _ := makeReport(t, Options{}, dir)
 	svg := read(t, out, "figures", "throughput-localhost.svg")
 	wellFormed(t, svg)
@@ -496,17 +497,17 @@ func TestFigureWithoutAnyNumber(t *testing.T) {
 
 // virtual is a run in virtual time: three seeds, a control pair, and arms whose
 // costs cross.
-func virtual() synthetic {
-	s := small()
-	s.spoil, s.env = nil, map[string]any{"accelerator": "tcg"}
-	s.scenarios, s.policies, s.blocks, s.trials, s.clock = []string{"localhost"}, []int{0, 10, 100, 1000}, 3, 2, runs.ClockVirtual
-	s.arms = []string{"docker", "iptables", "xdp", "xdp-again"}
+func virtual() runstest.Synthetic {
+	s := runstest.Small()
+	s.Spoil, s.Env = nil, map[string]any{"accelerator": "tcg"}
+	s.Scenarios, s.Policies, s.Blocks, s.Trials, s.Clock = []string{"localhost"}, []int{0, 10, 100, 1000}, 3, 2, runs.ClockVirtual
+	s.Arms = []string{"docker", "iptables", "xdp", "xdp-again"}
 	return s
 }
 
 func TestVirtual(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "virtual")
-	virtual().write(t, dir)
+	virtual().Write(t, dir)
 	out, res := makeReport(t, Options{}, dir)
 	if w := strings.Join(res.Warnings, "\n"); strings.Contains(w, `"seed"`) || !strings.Contains(w, "Virtual clock") {
 		t.Errorf("warnings: %s", w)
@@ -550,9 +551,9 @@ func TestVirtual(t *testing.T) {
 
 func TestPositiveControl(t *testing.T) {
 	s := virtual()
-	s.policies, s.arms = []int{0}, []string{"control-0", "control-500"}
+	s.Policies, s.Arms = []int{0}, []string{"control-0", "control-500"}
 	dir := t.TempDir()
-	s.write(t, dir)
+	s.Write(t, dir)
 	out, _ := makeReport(t, Options{}, dir)
 	md := read(t, out, "report.md")
 	if !regexp.MustCompile(`\| localhost \| TCP\\_RR \| 0 \| control-500 \| control-0 \| 500 \| (49\d|50\d)[.\d]* \| .* \| ×(0\.99|1\.00)\d \|`).MatchString(md) {
@@ -561,10 +562,10 @@ func TestPositiveControl(t *testing.T) {
 }
 
 func TestFasterHalf(t *testing.T) {
-	s := small()
-	s.spoil, s.trials, s.estimator = nil, 8, runs.EstimatorFasterHalf
+	s := runstest.Small()
+	s.Spoil, s.Trials, s.Estimator = nil, 8, runs.EstimatorFasterHalf
 	dir := t.TempDir()
-	s.write(t, dir)
+	s.Write(t, dir)
 	out, _ := makeReport(t, Options{}, dir)
 	md := read(t, out, "report.md")
 	if !strings.Contains(md, "faster half, Gbit/s") || strings.Contains(md, "median, Gbit/s") || !strings.Contains(md, "mean of the faster half") {
@@ -573,12 +574,12 @@ func TestFasterHalf(t *testing.T) {
 }
 
 func TestStoppingRule(t *testing.T) {
-	s := small()
-	s.spoil, s.trials = nil, 12
-	s.stop = &runs.Stop{CI: 0.05, Min: 6, Max: 12}
-	s.policies = []int{0}
-	s.arms = []string{"docker", "xdp"}
-	s.spoil = func(rows []record.Row, f map[string]string) []record.Row {
+	s := runstest.Small()
+	s.Spoil, s.Trials = nil, 12
+	s.Stop = &runs.Stop{CI: 0.05, Min: 6, Max: 12}
+	s.Policies = []int{0}
+	s.Arms = []string{"docker", "xdp"}
+	s.Spoil = func(rows []record.Row, f map[string]string) []record.Row {
 		if f["arm"] == "docker" && rows[0].Trial > 8 {
 			return nil // passed over
 		}
@@ -590,15 +591,15 @@ func TestStoppingRule(t *testing.T) {
 		return rows
 	}
 	dir := t.TempDir()
-	s.write(t, dir)
+	s.Write(t, dir)
 	_, res := makeReport(t, Options{}, dir)
 	w := strings.Join(res.Warnings, "\n")
 	if strings.Contains(w, "not complete") || !strings.Contains(w, "Ran into the most trials: 4 cells had 12 trials") || !strings.Contains(w, "localhost TCP_STREAM xdp N=0") {
 		t.Errorf("warnings: %s", w)
 	}
-	s.stop.CI = 1e-6 // not narrow, so docker's cells were interrupted
+	s.Stop.CI = 1e-6 // not narrow, so docker's cells were interrupted
 	dir = t.TempDir()
-	s.write(t, dir)
+	s.Write(t, dir)
 	if _, res := makeReport(t, Options{}, dir); !strings.Contains(strings.Join(res.Warnings, "\n"), "16 trials planned but never recorded") {
 		t.Errorf("warnings: %v", res.Warnings)
 	}

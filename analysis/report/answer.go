@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"hookbed/analysis/claims"
+	"hookbed/analysis/explain"
 	"hookbed/analysis/stat"
 	"hookbed/analysis/summary"
 	"hookbed/analysis/table"
@@ -71,7 +72,7 @@ const (
 // answerer makes sentences of numbers.
 type answerer struct {
 	*summary.Estimator
-	explainer *explainer
+	explainer *explain.Explainer
 }
 
 // answers are those of every stratum that has any sentence, and of the claims.
@@ -388,7 +389,7 @@ func (e answerer) turns(in summary.Stratum, m summary.CostMeasure) []string {
 	var out []string
 	var hashes []summary.Line
 	always, never := map[summary.Line][]string{}, map[summary.Line][]string{}
-	for _, pair := range e.explainer.turnPairs(in, m.Workload) {
+	for _, pair := range e.explainer.TurnPairs(in, m.Workload) {
 		list, hash := pair[0], pair[1]
 		turn, most, ok := e.turnOf(in, m, list, hash)
 		if !ok {
@@ -440,9 +441,9 @@ func (e answerer) turnOf(in summary.Stratum, m summary.CostMeasure, list, hash s
 }
 
 // explained repeats what the explanations of a stratum found.
-func explained(in summary.Stratum, all []Explanation) (out []Sentence) {
+func explained(in summary.Stratum, all []explain.Explanation) (out []Sentence) {
 	for _, x := range all {
-		if x.stratum != in || len(x.Orders) == 0 || x.Orders[0].Total == nil {
+		if x.Stratum != in || len(x.Orders) == 0 || x.Orders[0].Total == nil {
 			continue
 		}
 		of := x.Workload

@@ -6,13 +6,14 @@ import (
 	"strconv"
 
 	"hookbed/analysis/catalog"
+	"hookbed/analysis/explain"
 	"hookbed/analysis/summary"
 	"hookbed/analysis/table"
 )
 
 // explainFigures are the shares of a scenario, and each policy's cost by arm of
 // every workload.
-func explainFigures(e *summary.Estimator, all []Explanation) []Figure {
+func explainFigures(e *summary.Estimator, all []explain.Explanation) []Figure {
 	var out []Figure
 	for _, x := range all {
 		if b := shareFigure(e, x); len(b.rows) > 0 {
@@ -25,16 +26,16 @@ func explainFigures(e *summary.Estimator, all []Explanation) []Figure {
 	return out
 }
 
-func shareFigure(e *summary.Estimator, x Explanation) bars {
-	b := bars{Name: "explain-" + x.id(), Title: "What explains it: " + x.title(), scale: table.Scale{Unit: "%", Divisor: 0.01},
+func shareFigure(e *summary.Estimator, x explain.Explanation) bars {
+	b := bars{Name: "explain-" + x.ID(), Title: "What explains it: " + x.Title(), scale: table.Scale{Unit: "%", Divisor: 0.01},
 		Subtitle: fmt.Sprintf("share of the logarithm of the whole gain, N = %d", x.Policies),
-		Caption:  "Shares of structure, path and mechanism in the study's contrast, " + x.title() + "."}
+		Caption:  "Shares of structure, path and mechanism in the study's contrast, " + x.Title() + "."}
 	for _, d := range x.Orders {
-		if d.Total == nil || !d.Total.Excludes(1) || d.empty() {
+		if d.Total == nil || !d.Total.Excludes(1) || d.Empty() {
 			continue
 		}
-		for i, kind := range []string{kindStructure, kindPath, kindMechanism} {
-			s := d.Steps[slices.IndexFunc(d.Steps, func(s Step) bool { return s.Kind == kind })]
+		for i, kind := range []string{explain.Structure, explain.Path, explain.Mechanism} {
+			s := d.Steps[slices.IndexFunc(d.Steps, func(s explain.Step) bool { return s.Kind == kind })]
 			row := bar{label: kind, color: i, value: s.Share, why: "not said"}
 			if i == 0 {
 				row.head = fmt.Sprintf("%s, ×%s in all", d.Order, table.Ratio(d.Total.Estimate))
@@ -45,14 +46,14 @@ func shareFigure(e *summary.Estimator, x Explanation) bars {
 	return b
 }
 
-func slopeFigure(e *summary.Estimator, x Explanation) bars {
-	b := bars{Name: "each-policy-" + x.id(), Title: "What each policy costs: " + x.title(), scale: slopeScale(e, x),
+func slopeFigure(e *summary.Estimator, x explain.Explanation) bars {
+	b := bars{Name: "each-policy-" + x.ID(), Title: "What each policy costs: " + x.Title(), scale: explain.SlopeScale(e, x),
 		Subtitle: x.Slopes[0].Of + ", per policy, lower is better",
-		Caption:  "Cost of each policy by arm, " + x.title() + "."}
+		Caption:  "Cost of each policy by arm, " + x.Title() + "."}
 	for i, kind := range structuresOf(x.Slopes) {
 		first := true
 		for _, s := range x.Slopes {
-			if s.structure != kind {
+			if s.Structure != kind {
 				continue
 			}
 			row := bar{label: s.What, color: i, value: &s.Each}
@@ -70,11 +71,11 @@ func slopeFigure(e *summary.Estimator, x Explanation) bars {
 
 // structuresOf lists the structures of arms: those that every report has in a fixed
 // order, others as they come, and what has none last.
-func structuresOf(slopes []Slope) []string {
+func structuresOf(slopes []explain.Slope) []string {
 	out := []string{catalog.List, catalog.Hash, catalog.Prefixes, catalog.HashAndList}
 	for _, s := range slopes {
-		if s.structure != "" && !slices.Contains(out, s.structure) {
-			out = append(out, s.structure)
+		if s.Structure != "" && !slices.Contains(out, s.Structure) {
+			out = append(out, s.Structure)
 		}
 	}
 	return append(out, "")
@@ -92,9 +93,9 @@ func headOfStructure(kind string) string {
 
 // overlayFigures are what overlays add, a picture a measure in the clock's own
 // time: the arms in the order of the plan, their levels of N side by side.
-func overlayFigures(e *summary.Estimator, all []OverlayCost) []Figure {
+func overlayFigures(e *summary.Estimator, all []explain.OverlayCost) []Figure {
 	var out []Figure
-	for _, group := range grouped(all) {
+	for _, group := range explain.Grouped(all) {
 		if group[0].Unit != "s" {
 			continue
 		}
@@ -102,8 +103,8 @@ func overlayFigures(e *summary.Estimator, all []OverlayCost) []Figure {
 		for _, o := range group {
 			values = append(values, o.Adds.Estimate)
 		}
-		b := bars{Name: "overlay-" + table.Slug(group[0].title()), Title: "What the overlay costs: " + group[0].title(), scale: e.Scale("s", values),
-			Subtitle: "the arm with the overlay less the same arm without, lower is better", Caption: "What the overlay adds, " + group[0].title() + "."}
+		b := bars{Name: "overlay-" + table.Slug(group[0].Title()), Title: "What the overlay costs: " + group[0].Title(), scale: e.Scale("s", values),
+			Subtitle: "the arm with the overlay less the same arm without, lower is better", Caption: "What the overlay adds, " + group[0].Title() + "."}
 		for i, o := range group {
 			row := bar{label: "N = " + strconv.Itoa(o.Policies), color: colorOf(group, o), value: &o.Adds}
 			if i == 0 || group[i-1].Arm != o.Arm {
@@ -117,7 +118,7 @@ func overlayFigures(e *summary.Estimator, all []OverlayCost) []Figure {
 }
 
 // colorOf gives arms that differ in the overlay's own options one colour.
-func colorOf(group []OverlayCost, o OverlayCost) int {
+func colorOf(group []explain.OverlayCost, o explain.OverlayCost) int {
 	var seen []string
 	for _, g := range group {
 		if !slices.Contains(seen, g.Without) {

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"hookbed/analysis/claims"
+	"hookbed/analysis/explain"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
 	"hookbed/analysis/summary"
@@ -57,8 +58,8 @@ type Document struct {
 	Summaries    []summary.Summary            `json:"summaries"`
 	Claims       []claims.Verdict             `json:"claims"`
 	Costs        []Cost                       `json:"costs"`
-	Explanations []Explanation                `json:"explanations,omitempty"`
-	Overlays     []OverlayCost                `json:"overlays,omitempty"`
+	Explanations []explain.Explanation        `json:"explanations,omitempty"`
+	Overlays     []explain.OverlayCost        `json:"overlays,omitempty"`
 	Environment  map[string]map[string]string `json:"environment"`
 }
 
@@ -106,7 +107,7 @@ func Make(runDirs []string, outDir string, opt Options) (Result, error) {
 
 // compose works everything out; nothing is written yet.
 func compose(e *summary.Estimator, title string) (content, error) {
-	x, err := newExplainer(e)
+	x, err := explain.New(e)
 	if err != nil {
 		return content{}, err
 	}
@@ -130,11 +131,11 @@ func compose(e *summary.Estimator, title string) (content, error) {
 	costs := costFits(e)
 	c.Claims, c.Costs, c.Estimator, c.part = orEmpty(judged), orEmpty(finiteCosts(costs)), e.EstimatorTitle(), partOf(e)
 	c.overview, c.figures = overviewOf(e, c.Verdicts), measureFigures(e)
-	if c.Explanations = x.explanations(); len(c.Explanations) > 0 {
-		c.explain, c.bars = []table.Section{x.section(c.Explanations)}, explainFigures(e, c.Explanations)
+	if c.Explanations = x.Explanations(); len(c.Explanations) > 0 {
+		c.explain, c.bars = []table.Section{x.Section(c.Explanations)}, explainFigures(e, c.Explanations)
 	}
-	if c.Overlays = x.overlays(); len(c.Overlays) > 0 {
-		c.explain, c.bars = append(c.explain, x.overlaySection(c.Overlays)), append(c.bars, overlayFigures(e, c.Overlays)...)
+	if c.Overlays = x.Overlays(); len(c.Overlays) > 0 {
+		c.explain, c.bars = append(c.explain, x.OverlaySection(c.Overlays)), append(c.bars, overlayFigures(e, c.Overlays)...)
 	}
 	if s := claimSection(judged); len(s.Tables) > 0 {
 		c.sections = append(c.sections, s)

@@ -68,7 +68,8 @@ func IsInstructions(metric string) bool { return strings.HasPrefix(metric, "inst
 // CostMeasure is a metric as a cost per unit of work: the more, the worse.
 type CostMeasure struct {
 	Workload, Metric string
-	Of               string                // "time per transaction"
+	Quantity         string                // "time" or "instructions"
+	Of               string                // with the unit of work: "time per transaction"
 	Unit             string                // of the cost: "s" or "1"
 	Cost             func(float64) float64 // cost of a value of the metric, in Unit
 }
@@ -82,12 +83,12 @@ func (d *Data) CostMeasures() []CostMeasure {
 			continue
 		}
 		if cost := timeOf(w.Headline[0], w.Work); cost != nil {
-			out = append(out, CostMeasure{w.Name, w.Headline[0].Name, "time per " + w.Work.Name, "s", cost})
+			out = append(out, CostMeasure{w.Name, w.Headline[0].Name, "time", "time per " + w.Work.Name, "s", cost})
 		}
 	}
 	for _, w := range d.Words.Workloads {
 		if w.Work.Instructions != "" {
-			out = append(out, CostMeasure{w.Name, w.Work.Instructions, "instructions per " + w.Work.Name, "1", same})
+			out = append(out, CostMeasure{w.Name, w.Work.Instructions, "instructions", "instructions per " + w.Work.Name, "1", same})
 		}
 	}
 	return out

@@ -1,4 +1,4 @@
-package report
+package explain
 
 import (
 	"math"
@@ -16,11 +16,11 @@ type sample struct {
 	paired bool        // values[k][i] is block i
 	halves bool        // the faster half stands for a cell, not the median
 	metric string
-	e      *explainer
+	e      *Explainer
 }
 
 // sample pairs cells by the blocks that all share, if these are enough.
-func (e *explainer) sample(metric string, cells ...*runs.Cell) sample {
+func (e *Explainer) sample(metric string, cells ...*runs.Cell) sample {
 	s := sample{metric: metric, e: e, paired: true}
 	seen := map[runs.BlockID]int{}
 	for _, c := range cells {
@@ -95,11 +95,11 @@ type Slope struct {
 	Unit     string        `json:"unit"`
 	Each     stat.Estimate `json:"each"`
 	// structure is the filter's.
-	structure string
+	Structure string `json:"-"`
 }
 
 // slopes are those of all arms that have N = 0 and more.
-func (e *explainer) slopes(c *context, workload string) []Slope {
+func (e *Explainer) slopes(c *context, workload string) []Slope {
 	all := e.CostMeasures()
 	i := slices.IndexFunc(all, func(m summary.CostMeasure) bool { return m.Workload == workload })
 	if i < 0 {
@@ -121,7 +121,7 @@ func (e *explainer) slopes(c *context, workload string) []Slope {
 
 // slope is the difference of two cells over n. Of one trial each it has no
 // interval.
-func (e *explainer) slope(zero, at *runs.Cell, m summary.CostMeasure, n float64) (stat.Estimate, bool) {
+func (e *Explainer) slope(zero, at *runs.Cell, m summary.CostMeasure, n float64) (stat.Estimate, bool) {
 	s := e.sample(m.Metric, zero, at)
 	if len(s.values[0]) == 0 || len(s.values[1]) == 0 {
 		return stat.Estimate{}, false

@@ -1,7 +1,6 @@
-package report
+package explain
 
 import (
-	"encoding/json"
 	"maps"
 	"math"
 	"strings"
@@ -14,14 +13,21 @@ import (
 	"hookbed/analysis/summary"
 )
 
-func explain(t *testing.T, c runstest.Cross) []Explanation {
+func explainRun(t *testing.T, c runstest.Cross) []Explanation {
 	t.Helper()
-	out, _ := makeReport(t, Options{Resamples: 400}, c.Write(t))
-	var doc Document
-	if err := json.Unmarshal([]byte(read(t, out, "report.json")), &doc); err != nil {
+	all, err := runs.Load(c.Write(t))
+	if err != nil {
 		t.Fatal(err)
 	}
-	return doc.Explanations
+	e, err := summary.New(all, summary.Options{Resamples: 400})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := New(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x.Explanations()
 }
 
 func stepOf(t *testing.T, d Decomposition, kind string) Step {
@@ -73,13 +79,13 @@ func TestExplainKnownShares(t *testing.T) {
 	} {
 		c := runstest.Structural()
 		tt.change(&c)
-		all := explain(t, c)
+		all := explainRun(t, c)
 		if len(all) != 1 || len(all[0].Orders) != 3 || all[0].Policies != 1000 {
 			t.Fatalf("%s: %+v", tt.name, all)
 		}
 		for _, d := range all[0].Orders {
 			product := 1.0
-			for kind, want := range map[string]float64{kindStructure: 0.9, kindPath: 0.1, kindMechanism: 0} {
+			for kind, want := range map[string]float64{Structure: 0.9, Path: 0.1, Mechanism: 0} {
 				s := stepOf(t, d, kind)
 				product *= s.Gain.Estimate
 				if math.Abs(s.Share.Estimate-want) > 0.02 || !holds(s.Share, want) || s.Share.Confidence == 0 || s.Gain.Confidence == 0 {
@@ -89,7 +95,7 @@ func TestExplainKnownShares(t *testing.T) {
 					t.Errorf("%s, %s: %s is rough %v and %v", tt.name, d.Order, kind, s.Share.Rough, s.Gain.Rough)
 				}
 				few := s.Gain.Confidence < 0.95
-				if few && (s.Word != summary.Undecided || s.Decides == nil) || !few && (s.Word == summary.Same) != (kind == kindMechanism) {
+				if few && (s.Word != summary.Undecided || s.Decides == nil) || !few && (s.Word == summary.Same) != (kind == Mechanism) {
 					t.Errorf("%s, %s: %s is %q, %v", tt.name, d.Order, kind, s.Word, s.Decides)
 				}
 			}
@@ -122,7 +128,7 @@ func TestNoDirectionBelowTheConfidence(t *testing.T) {
 				t.Errorf("%d trials, %s: %q of %+v, decided by %v", trials, what, word, r, n)
 			}
 		}
-		for _, x := range explain(t, c) {
+		for _, x := range explainRun(t, c) {
 			if strings.Contains(x.Sentence, "seems") || trials < 5 && strings.Contains(x.Sentence, "explains ") && !strings.Contains(x.Sentence, "what explains it cannot be said") && !strings.Contains(x.Sentence, "too few to say what explains it") {
 				t.Errorf("%d trials: %s", trials, x.Sentence)
 			}
@@ -146,7 +152,7 @@ func TestSeedsDecide(t *testing.T) {
 	for _, blocks := range []int{1, 2} {
 		c.Blocks = blocks
 		undecided := 0
-		for _, k := range explain(t, c)[0].Contrasts {
+		for _, k := range explainRun(t, c)[0].Contrasts {
 			if k.Decides == nil {
 				continue
 			}
@@ -161,27 +167,27 @@ func TestSeedsDecide(t *testing.T) {
 }
 
 func TestExplainContrasts(t *testing.T) {
-	x := explain(t, runstest.Structural())[0]
+	x := explainRun(t, runstest.Structural())[0]
 	hash := 100 / math.Pow(5, 0.9)
 	for _, tt := range []struct {
 		kind, arm, over string
 		n               int
 		want            float64
 	}{
-		{kindPath, "routed", "plain", 0, 0.99 / 0.95},
-		{kindPath, "bpf-pass", "tc-pass", 0, hash * 0.995 / (20 * 0.98)},
-		{kindPath, "bpf-pass", "plain", 0, hash * 0.99 / (20 * 0.98)},
-		{kindPath, "cilium-like-peer", "tc-hash", 0, hash / 18},
-		{kindStructure, "ipset", "legacy", 1000, 100 / hash},
-		{kindStructure, "nft-set", "nft-linear", 1000, (hash + 1.2*(100-hash)) / hash},
-		{kindStructure, "nft-set-stateless", "legacy-stateless", 1000, (0.9*hash + 100 - hash) / (0.9 * hash)},
-		{kindStructure, "tc-hash", "tc-linear", 1000, 100 / hash},
-		{kindStructure, "xdp-hash", "xdp-linear", 1000, (0.8*hash + (100-hash)/2) / (0.8 * hash)},
-		{kindMechanism, "tc-hash", "nft-set", 1000, 1},
-		{kindMechanism, "xdp-hash", "nft-set-stateless", 1000, 0.9 / 0.8},
-		{kindMechanism, "xdp-hash", "tc-hash", 1000, 1 / 0.8},
-		{kindState, "legacy-established", "legacy", 1000, 100 / hash},
-		{kindState, "legacy-stateless", "legacy", 1000, 100 / (0.9*hash + 100 - hash)},
+		{Path, "routed", "plain", 0, 0.99 / 0.95},
+		{Path, "bpf-pass", "tc-pass", 0, hash * 0.995 / (20 * 0.98)},
+		{Path, "bpf-pass", "plain", 0, hash * 0.99 / (20 * 0.98)},
+		{Path, "cilium-like-peer", "tc-hash", 0, hash / 18},
+		{Structure, "ipset", "legacy", 1000, 100 / hash},
+		{Structure, "nft-set", "nft-linear", 1000, (hash + 1.2*(100-hash)) / hash},
+		{Structure, "nft-set-stateless", "legacy-stateless", 1000, (0.9*hash + 100 - hash) / (0.9 * hash)},
+		{Structure, "tc-hash", "tc-linear", 1000, 100 / hash},
+		{Structure, "xdp-hash", "xdp-linear", 1000, (0.8*hash + (100-hash)/2) / (0.8 * hash)},
+		{Mechanism, "tc-hash", "nft-set", 1000, 1},
+		{Mechanism, "xdp-hash", "nft-set-stateless", 1000, 0.9 / 0.8},
+		{Mechanism, "xdp-hash", "tc-hash", 1000, 1 / 0.8},
+		{State, "legacy-established", "legacy", 1000, 100 / hash},
+		{State, "legacy-stateless", "legacy", 1000, 100 / (0.9*hash + 100 - hash)},
 	} {
 		c := contrastOf(x, tt.kind, tt.arm, tt.over)
 		if c == nil {
@@ -197,7 +203,7 @@ func TestExplainContrasts(t *testing.T) {
 	}
 	// What differs in state is not like for like, nor is what has an arm of its own.
 	for _, pair := range [][2]string{{"tc-hash", "nft-set-stateless"}, {"nft-set", "legacy-stateless"}, {"xdp-hash", "nft-set"}, {"cilium-like-peer", "tc-hash"}} {
-		for _, kind := range []string{kindStructure, kindMechanism} {
+		for _, kind := range []string{Structure, Mechanism} {
 			if c := contrastOf(x, kind, pair[0], pair[1]); c != nil {
 				t.Errorf("compared: %+v", c)
 			}
@@ -235,7 +241,7 @@ func TestExplainMissing(t *testing.T) {
 		{"against", runstest.Structural().Changed("cilium-like", func(a *runstest.CrossArm) { a.Cost = runstest.Each(30, 0) }), []string{"path works against it, −"}},
 		{"order", runstest.Structural().Changed("nft-set", func(a *runstest.CrossArm) { a.Cost = runstest.Each(60, 0) }), []string{"The order matters: the shares of mechanism and structure"}},
 	} {
-		all := explain(t, tt.c)
+		all := explainRun(t, tt.c)
 		if len(all) != 1 {
 			t.Fatalf("%s: %d explanations", tt.name, len(all))
 		}
@@ -250,7 +256,7 @@ func TestExplainMissing(t *testing.T) {
 // An option is no difference at its default, whether rows say it or not and
 // whatever it is called.
 func TestExplainOptionsThatCameLater(t *testing.T) {
-	want := explain(t, runstest.Structural())[0].Sentence
+	want := explainRun(t, runstest.Structural())[0].Sentence
 	later := runstest.Structural()
 	for _, name := range []string{"tc-hash", "cilium-like", "xdp-hash"} {
 		later = later.Changed(name, func(a *runstest.CrossArm) {
@@ -258,14 +264,14 @@ func TestExplainOptionsThatCameLater(t *testing.T) {
 			a.Options["prealloc"] = "off"
 		})
 	}
-	if got := explain(t, later)[0].Sentence; got != want {
+	if got := explainRun(t, later)[0].Sentence; got != want {
 		t.Errorf("with prealloc = off: %q, want %q", got, want)
 	}
 	asked := runstest.Structural().Changed("cilium-like", func(a *runstest.CrossArm) {
 		a.Options = maps.Clone(a.Options)
 		a.Options["prealloc"] = "on"
 	})
-	if x := explain(t, asked)[0]; len(x.Orders) != 0 {
+	if x := explainRun(t, asked)[0]; len(x.Orders) != 0 {
 		t.Errorf("with prealloc = on it is the study's arm: %+v", x.Orders)
 	}
 }
@@ -274,8 +280,8 @@ func TestExplainOptionsThatCameLater(t *testing.T) {
 func TestExplainOneTrial(t *testing.T) {
 	c := runstest.Structural()
 	c.Trials = 1
-	x := explain(t, c)[0]
-	if !strings.Contains(x.Sentence, "of one trial, which is too few to say what explains it") || stepOf(t, x.Orders[0], kindPath).Gain.Confidence != 0 || x.Slopes[0].Each.Confidence != 0 {
+	x := explainRun(t, c)[0]
+	if !strings.Contains(x.Sentence, "of one trial, which is too few to say what explains it") || stepOf(t, x.Orders[0], Path).Gain.Confidence != 0 || x.Slopes[0].Each.Confidence != 0 {
 		t.Errorf("%s\n%+v", x.Sentence, x.Orders[0])
 	}
 }
@@ -284,13 +290,13 @@ func TestExplainOneTrial(t *testing.T) {
 func TestExplainContexts(t *testing.T) {
 	c := runstest.Structural()
 	c.Kernels = []string{"one", "slow-lists"}
-	all := explain(t, c)
+	all := explainRun(t, c)
 	if len(all) != 2 || all[0].Where != "kernel=one" || all[1].Where != "kernel=slow-lists" {
 		t.Fatalf("%+v", all)
 	}
 	for i, list := range []float64{100, 200} {
 		want := list / (100 / math.Pow(5, 0.9))
-		if g := contrastOf(all[i], kindStructure, "tc-hash", "tc-linear").Gain; math.Abs(g.Estimate/want-1) > 0.02 {
+		if g := contrastOf(all[i], Structure, "tc-hash", "tc-linear").Gain; math.Abs(g.Estimate/want-1) > 0.02 {
 			t.Errorf("%s: gain %+v, want %g", all[i].Where, g, want)
 		}
 	}
@@ -302,8 +308,8 @@ func TestExplainContexts(t *testing.T) {
 			c.Arms[i].Options = o
 		}
 	}
-	all = explain(t, c)
-	if len(all) != 2 || all[1].Where != "policy=l3" || contrastOf(all[0], kindStructure, "tc-hash", "tc-linear") != nil || contrastOf(all[1], kindStructure, "tc-hash", "tc-linear") == nil {
+	all = explainRun(t, c)
+	if len(all) != 2 || all[1].Where != "policy=l3" || contrastOf(all[0], Structure, "tc-hash", "tc-linear") != nil || contrastOf(all[1], Structure, "tc-hash", "tc-linear") == nil {
 		t.Errorf("%d explanations: %+v", len(all), all)
 	}
 }

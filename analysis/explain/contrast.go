@@ -1,4 +1,4 @@
-package report
+package explain
 
 import (
 	"maps"
@@ -25,7 +25,7 @@ type Contrast struct {
 }
 
 // contrasts are all pairs of a context's arms that differ in one thing.
-func (e *explainer) contrasts(c *context, metric string) []Contrast {
+func (e *Explainer) contrasts(c *context, metric string) []Contrast {
 	var out []Contrast
 	add := func(kind string, a, b *subject, n int, note string) {
 		if a == nil || b == nil || n < 0 || a.cells[n] == nil || b.cells[n] == nil {
@@ -36,10 +36,10 @@ func (e *explainer) contrasts(c *context, metric string) []Contrast {
 	}
 	for _, a := range c.subjects {
 		for _, p := range e.paths(c, a) {
-			add(kindPath, a, p.other, 0, p.note)
+			add(Path, a, p.other, 0, p.note)
 		}
 	}
-	for _, kind := range []string{kindStructure, kindMechanism} {
+	for _, kind := range []string{Structure, Mechanism} {
 		for _, over := range e.Words.Filters {
 			for _, a := range c.subjects {
 				if e.differ(a.is, over) == kind {
@@ -52,7 +52,7 @@ func (e *explainer) contrasts(c *context, metric string) []Contrast {
 	for _, a := range c.subjects {
 		if a.regime != "" && a.regime != catalog.AsStudy {
 			b := c.find(a.fabric, a.filter, catalog.AsStudy, a.own)
-			add(kindState, a, b, most(a, b), "")
+			add(State, a, b, most(a, b), "")
 		}
 	}
 	return out
@@ -63,7 +63,7 @@ func (e *explainer) contrasts(c *context, metric string) []Contrast {
 // compared with the list of their mechanism, mechanisms with those before them in
 // the driver's order. Filters of others' have no part in it: more than one thing
 // differs.
-func (e *explainer) differ(a, over catalog.Filter) string {
+func (e *Explainer) differ(a, over catalog.Filter) string {
 	for _, f := range []catalog.Filter{a, over} {
 		if !f.Policies || f.Peer != "" || f.Mechanism == "" || f.Structure == "" {
 			return ""
@@ -71,16 +71,16 @@ func (e *explainer) differ(a, over catalog.Filter) string {
 	}
 	switch {
 	case a.Mechanism == over.Mechanism && a.Structure != catalog.List && over.Structure == catalog.List:
-		return kindStructure
+		return Structure
 	case a.Structure == over.Structure && e.Words.Rank(a.Name) > e.Words.Rank(over.Name):
-		return kindMechanism
+		return Mechanism
 	}
 	return ""
 }
 
 // like is the arm that is as a, but with another filter. One that keeps no
 // connections is compared with what there is, where the other filter always does.
-func (e *explainer) like(c *context, a *subject, filter catalog.Filter) (*subject, string) {
+func (e *Explainer) like(c *context, a *subject, filter catalog.Filter) (*subject, string) {
 	if b := c.find(a.fabric, filter.Name, a.regime, a.own); b != nil {
 		return b, ""
 	}
@@ -98,7 +98,7 @@ type aside struct {
 
 // paths are the arms on the base fabric that say what a's fabric gives by itself:
 // without policies where the run has such arms, else with its policies not yet there.
-func (e *explainer) paths(c *context, a *subject) []aside {
+func (e *Explainer) paths(c *context, a *subject) []aside {
 	i := slices.IndexFunc(e.Words.Fabrics, func(f catalog.Fabric) bool { return f.Base })
 	on, _ := e.Words.Fabric(a.fabric)
 	if i < 0 || on.Base || a.cells[0] == nil {
@@ -140,4 +140,4 @@ func sameOf(keys []string, a, b map[string]string) bool {
 }
 
 // kinds lists the kinds of contrast in the order of a reader's questions.
-func kinds() []string { return []string{kindPath, kindStructure, kindMechanism, kindState} }
+func kinds() []string { return []string{Path, Structure, Mechanism, State} }

@@ -1,4 +1,4 @@
-package report
+package explain
 
 import (
 	"fmt"
@@ -12,9 +12,9 @@ import (
 	"hookbed/analysis/table"
 )
 
-// explainSection is what a reader of the cross should see first: a sentence and
+// Section is what a reader of the cross should see first: a sentence and
 // a small table a workload, and what they rest on folded away.
-func (e *explainer) section(all []Explanation) table.Section {
+func (e *Explainer) Section(all []Explanation) table.Section {
 	sec := table.Section{ID: "explain", Title: "What explains it",
 		Note: e.contrast.About + " Here one thing changes a step. " +
 			"Ratios are gains: ×2 is twice as fast. The gains of the steps multiply to the whole, so a step's share is its part on a logarithmic scale. " + stat.RoughNote}
@@ -35,8 +35,8 @@ func (e *explainer) section(all []Explanation) table.Section {
 	return sec
 }
 
-// title is "TCP_RR, localhost", and what tells it from others.
-func (x Explanation) title() string {
+// Title is "TCP_RR, localhost", followed by Where.
+func (x Explanation) Title() string {
 	out := x.Workload + ", " + x.Scenario
 	if x.Where != "" {
 		out += ", " + x.Where
@@ -44,18 +44,19 @@ func (x Explanation) title() string {
 	return out
 }
 
-func (x Explanation) id() string {
+// ID is a part of HTML ids and of file names, unlike that of any other explanation.
+func (x Explanation) ID() string {
 	return table.Slug(strings.TrimSuffix(x.Scenario+"-"+x.Workload+"-"+x.Where, "-"))
 }
 
-func (e *explainer) orderTable(x Explanation) table.Table {
-	t := table.Table{ID: "explain-" + x.id(), Title: x.title(), Note: x.Sentence,
+func (e *Explainer) orderTable(x Explanation) table.Table {
+	t := table.Table{ID: "explain-" + x.ID(), Title: x.Title(), Note: x.Sentence,
 		Columns: []table.Column{table.Text("steps"), table.Text("structure"), table.Text("path"), table.Text("mechanism"), table.Text("the whole"), table.Text("arms")}}
 	for _, d := range x.Orders {
-		if d.empty() {
+		if d.Empty() {
 			continue
 		}
-		row := table.Row{Cells: []string{d.Order, e.stepCell(d, kindStructure), e.stepCell(d, kindPath), e.stepCell(d, kindMechanism),
+		row := table.Row{Cells: []string{d.Order, e.stepCell(d, Structure), e.stepCell(d, Path), e.stepCell(d, Mechanism),
 			table.RatioWithInterval(d.Total, e.Confidence), strings.Join(d.Arms, " → ")}}
 		if len(d.lacking()) > 0 {
 			row.Class = "failed"
@@ -67,7 +68,7 @@ func (e *explainer) orderTable(x Explanation) table.Table {
 
 // wholeTable has the study's contrast as a whole, where the run has its ends and none
 // of the arms between them.
-func (e *explainer) wholeTable(all []Explanation) table.Table {
+func (e *Explainer) wholeTable(all []Explanation) table.Table {
 	t := table.Table{ID: "explain-whole", Title: "The study's contrast as a whole",
 		Columns: []table.Column{table.Text("workload"), table.Text("from"), table.Text("to"), table.Number("N"), table.Text("gain"), table.Text("verdict")}}
 	var arms []string
@@ -78,14 +79,14 @@ func (e *explainer) wholeTable(all []Explanation) table.Table {
 		}
 		d := x.Orders[0]
 		arms = append(arms, lacks...)
-		t.Rows = append(t.Rows, table.Row{Cells: []string{x.title(), d.Arms[0], d.Arms[len(d.Arms)-1], strconv.Itoa(x.Policies), table.RatioWithInterval(d.Total, e.Confidence), d.Word}})
+		t.Rows = append(t.Rows, table.Row{Cells: []string{x.Title(), d.Arms[0], d.Arms[len(d.Arms)-1], strconv.Itoa(x.Policies), table.RatioWithInterval(d.Total, e.Confidence), d.Word}})
 	}
 	slices.Sort(arms)
 	t.Note = takes(slices.Compact(arms))
 	return t
 }
 
-func (e *explainer) stepCell(d Decomposition, kind string) string {
+func (e *Explainer) stepCell(d Decomposition, kind string) string {
 	for _, s := range d.Steps {
 		if s.Kind == kind && s.Gain != nil {
 			return table.RatioWithInterval(s.Gain, e.Confidence) + ": " + table.ShareWithInterval(s.Share, e.Confidence)
@@ -95,8 +96,8 @@ func (e *explainer) stepCell(d Decomposition, kind string) string {
 }
 
 // contrastTable lists every pair of arms that differ in one thing.
-func (e *explainer) contrastTable(x Explanation) table.Table {
-	t := table.Table{ID: "contrasts-" + x.id(), Title: "One thing at a time: " + x.title(), Folded: true,
+func (e *Explainer) contrastTable(x Explanation) table.Table {
+	t := table.Table{ID: "contrasts-" + x.ID(), Title: "One thing at a time: " + x.Title(), Folded: true,
 		Columns: []table.Column{table.Text("contrast"), table.Text("arm"), table.Text("over"), table.Number("N"), table.Text("gain"), table.Text("verdict"), table.Text("note")}}
 	for _, kind := range kinds() {
 		for _, c := range x.Contrasts {
@@ -109,12 +110,12 @@ func (e *explainer) contrastTable(x Explanation) table.Table {
 }
 
 // slopeTable lists what each policy costs every arm.
-func (e *explainer) slopeTable(x Explanation) table.Table {
+func (e *Explainer) slopeTable(x Explanation) table.Table {
 	if len(x.Slopes) == 0 {
 		return table.Table{}
 	}
-	sc := slopeScale(e.Estimator, x)
-	t := table.Table{ID: "slopes-" + x.id(), Title: "What each policy costs: " + x.title(), Folded: true,
+	sc := SlopeScale(e.Estimator, x)
+	t := table.Table{ID: "slopes-" + x.ID(), Title: "What each policy costs: " + x.Title(), Folded: true,
 		Note:    table.SentenceCase(x.Slopes[0].Of) + ", at the most policies against N = 0, over N.",
 		Columns: []table.Column{table.Text("arm"), table.Text("what"), table.Number("N"), table.Number(sc.Titled("each policy")), table.Text("interval"), table.Text("verdict")}}
 	for _, s := range x.Slopes {
@@ -123,7 +124,8 @@ func (e *explainer) slopeTable(x Explanation) table.Table {
 	return t
 }
 
-func slopeScale(e *summary.Estimator, x Explanation) table.Scale {
+// SlopeScale is that of all slopes of an explanation, which has at least one.
+func SlopeScale(e *summary.Estimator, x Explanation) table.Scale {
 	var values []float64
 	for _, s := range x.Slopes {
 		values = append(values, s.Each.Estimate)

@@ -1,4 +1,7 @@
-package report
+// Package explain says what makes the difference between arms: which share of the
+// study's contrast each of path, structure and mechanism has, how arms compare that
+// differ in one thing, what each policy costs, and what an overlay adds.
+package explain
 
 import (
 	"fmt"
@@ -14,63 +17,63 @@ import (
 
 // Kinds of contrast between the arms of the cross.
 const (
-	kindPath      = "path"      // another fabric, the same filter
-	kindStructure = "structure" // another way to search, the same mechanism
-	kindMechanism = "mechanism" // the same way to search, elsewhere in the kernel
-	kindState     = "state"     // the same list, other packets that walk it
+	Path      = "path"      // another fabric, the same filter
+	Structure = "structure" // another way to search, the same mechanism
+	Mechanism = "mechanism" // the same way to search, elsewhere in the kernel
+	State     = "state"     // the same list, other packets that walk it
 )
 
 // Explanation says what a stratum's workload shows of path, structure,
 // mechanism and state. Ratios say how many times as fast the second arm is.
 type Explanation struct {
-	Scenario  string          `json:"scenario"`
+	Scenario  string          `json:"scenario"` // name of the stratum
 	Workload  string          `json:"workload"`
 	Metric    string          `json:"metric"`
-	Where     string          `json:"where,omitempty"` // what tells it from the other explanations of the workload, "kernel=6.6"
+	Where     string          `json:"where,omitempty"` // what distinguishes it from the other explanations of the workload, "kernel=6.6"
 	Policies  int             `json:"policies"`        // of the decomposed contrast
 	Sentence  string          `json:"sentence"`
 	Orders    []Decomposition `json:"decompositions"`
 	Contrasts []Contrast      `json:"contrasts"`
 	Slopes    []Slope         `json:"slopes"`
 
-	stratum summary.Stratum `json:"-"`
+	Stratum summary.Stratum `json:"-"`
 }
 
 // subject is an arm of one context.
 type subject struct {
 	arm, fabric, filter string
 	is                  catalog.Filter
-	regime              string            // which packets ask the policies, "" without any
-	asked               string            // the regime as its title says it, "" where that goes without saying
-	own                 map[string]string // other options that are not at their default, but for those of the context
-	cells               map[int]*runs.Cell
+	regime              string             // which packets are matched against the policies, "" without any
+	named               string             // the regime as its title has it, "" at the default
+	own                 map[string]string  // other options that are not at their default, without those of the context
+	cells               map[int]*runs.Cell // by number of policies
 }
 
-// context is the arms that are like for like but for what they are: one rig,
-// one kind of policies.
+// context is the arms that may be compared: they have one rig and one kind of
+// policies.
 type context struct {
 	factors  map[string]string
 	subjects []*subject
 }
 
-// explainer explains what makes the differences between the arms of runs.
-type explainer struct {
+// Explainer explains what makes the differences between the arms of runs.
+type Explainer struct {
 	*summary.Estimator
 	contrast claims.Contrast // the study's
 }
 
-// newExplainer reads the study's contrast.
-func newExplainer(e *summary.Estimator) (*explainer, error) {
+// New adds the study's contrast to an estimator.
+func New(e *summary.Estimator) (*Explainer, error) {
 	contrast, err := claims.StudyContrast()
 	if err != nil {
 		return nil, err
 	}
-	return &explainer{e, contrast}, nil
+	return &Explainer{e, contrast}, nil
 }
 
-// explanations explain every workload of every stratum whose arms say what
-// they are.
-func (e *explainer) explanations() []Explanation {
+// Explanations explain every workload of every stratum in which cells have a fabric
+// and a filter.
+func (e *Explainer) Explanations() []Explanation {
 	var out []Explanation
 	for _, s := range e.Strata {
 		for _, m := range e.Measures() {
@@ -80,12 +83,12 @@ func (e *explainer) explanations() []Explanation {
 	return out
 }
 
-func (e *explainer) explainWorkload(in summary.Stratum, m summary.Measure) []Explanation {
+func (e *Explainer) explainWorkload(in summary.Stratum, m summary.Measure) []Explanation {
 	var out []Explanation
 	var shown []*context
 	for _, c := range e.contexts(in, m.Workload) {
-		x := Explanation{stratum: in, Scenario: in.String(), Workload: m.Workload, Metric: m.Metric}
-		x.Contrasts, x.Slopes = orEmpty(e.contrasts(c, m.Metric)), orEmpty(e.slopes(c, m.Workload))
+		x := Explanation{Stratum: in, Scenario: in.String(), Workload: m.Workload, Metric: m.Metric}
+		x.Contrasts, x.Slopes = append([]Contrast{}, e.contrasts(c, m.Metric)...), append([]Slope{}, e.slopes(c, m.Workload)...)
 		e.decompose(c, &x)
 		if len(x.Contrasts) > 0 || len(x.Orders) > 0 {
 			out, shown = append(out, x), append(shown, c)
@@ -99,7 +102,7 @@ func (e *explainer) explainWorkload(in summary.Stratum, m summary.Measure) []Exp
 
 // contexts sorts the cells of a workload into arms that may be compared. Options
 // are the arms'; what else rows say is the rig's, and must be equal.
-func (e *explainer) contexts(in summary.Stratum, workload string) []*context {
+func (e *Explainer) contexts(in summary.Stratum, workload string) []*context {
 	var cells []*runs.Cell
 	s := sorter{words: e.Words}
 	for _, c := range e.Cells {
@@ -142,7 +145,7 @@ func (s sorter) sort(cells []*runs.Cell) []*context {
 	}
 	for _, c := range cells {
 		if s.filter(c).Policies {
-			s.add(find(s.place(c)), c)
+			s.add(find(s.contextOf(c)), c)
 		}
 	}
 	for _, c := range cells {
@@ -157,7 +160,7 @@ func (s sorter) sort(cells []*runs.Cell) []*context {
 			}
 		}
 		if !joined {
-			s.add(find(s.place(c)), c)
+			s.add(find(s.contextOf(c)), c)
 		}
 	}
 	return out
@@ -169,8 +172,8 @@ func (s sorter) filter(c *runs.Cell) catalog.Filter {
 	return f
 }
 
-// place is the context of a cell: its rig, and what its policies are.
-func (s sorter) place(c *runs.Cell) map[string]string {
+// contextOf is the context of a cell: its rig, and what its policies are.
+func (s sorter) contextOf(c *runs.Cell) map[string]string {
 	out := map[string]string{}
 	for _, f := range slices.Concat(s.words.Keys(catalog.RoleRig), s.words.Keys(catalog.RolePolicies)) {
 		out[f] = s.words.Level(c.Factors, f)
@@ -181,10 +184,10 @@ func (s sorter) place(c *runs.Cell) map[string]string {
 	return out
 }
 
-// fits says whether a cell without policies belongs to a context: it fits policies
+// fits reports whether a cell without policies belongs to a context: it fits policies
 // of any kind.
 func (s sorter) fits(c *runs.Cell, to *context) bool {
-	want := s.place(c)
+	want := s.contextOf(c)
 	for _, f := range s.words.Keys(catalog.RolePolicies) {
 		want[f] = to.factors[f]
 	}
@@ -204,7 +207,7 @@ func (s sorter) add(to *context, c *runs.Cell) {
 
 func (s sorter) subject(c *runs.Cell) *subject {
 	fabric, filter := s.words.Place(c.Factors)
-	x := &subject{arm: c.Get(runs.FactorArm), fabric: fabric, filter: filter, is: s.filter(c), regime: s.words.Regime(c.Factors), asked: s.asked(c),
+	x := &subject{arm: c.Get(runs.FactorArm), fabric: fabric, filter: filter, is: s.filter(c), regime: s.words.Regime(c.Factors), named: s.regimeName(c),
 		own: map[string]string{}, cells: map[int]*runs.Cell{c.Policies: c}}
 	for _, o := range s.words.Options {
 		ofContext := slices.Contains([]string{catalog.RoleRig, catalog.RolePolicies, catalog.RoleRegime}, o.Role)
@@ -215,9 +218,9 @@ func (s sorter) subject(c *runs.Cell) *subject {
 	return x
 }
 
-// asked says the regime of an arm by the option that chose it: always, where its
+// regimeName names the regime of an arm by the option that chose it: always, where its
 // level is the regime's own name, else where it is not the default.
-func (s sorter) asked(c *runs.Cell) string {
+func (s sorter) regimeName(c *runs.Cell) string {
 	for _, key := range s.words.Keys(catalog.RoleRegime) {
 		o, _ := s.words.Option(key)
 		level := s.words.Level(c.Factors, key)
@@ -267,12 +270,12 @@ func without(own map[string]string, keys ...string) map[string]string {
 	return out
 }
 
-// title says what the arm is, not what it is called.
+// title names the arm by its fabric, filter and options, not by its name in the plan.
 func (x *subject) title() string {
 	out := x.fabric + "+" + x.filter
 	var parts []string
-	if x.asked != "" {
-		parts = append(parts, x.asked)
+	if x.named != "" {
+		parts = append(parts, x.named)
 	}
 	for _, f := range slices.Sorted(maps.Keys(x.own)) {
 		parts = append(parts, f+" "+x.own[f])
@@ -297,9 +300,9 @@ func most(a, b *subject) int {
 	return n
 }
 
-// turnPairs are a list and a hash each: at the same point of the same path by
-// the same mechanism where there is one, and the study's other end.
-func (e *explainer) turnPairs(in summary.Stratum, workload string) [][2]summary.Line {
+// TurnPairs are pairs of a list and a hash whose costs may cross: on the same path by
+// the same mechanism, and each list with the end of the study's contrast.
+func (e *Explainer) TurnPairs(in summary.Stratum, workload string) [][2]summary.Line {
 	var out [][2]summary.Line
 	for _, c := range e.contexts(in, workload) {
 		for _, list := range c.subjects {

@@ -1,4 +1,4 @@
-package report
+package explain
 
 import (
 	"cmp"
@@ -14,8 +14,8 @@ import (
 	"hookbed/analysis/table"
 )
 
-// overlaySection shows what overlays add, apart from the filter.
-func (e *explainer) overlaySection(all []OverlayCost) table.Section {
+// OverlaySection shows what overlays add to the cost of a path.
+func (e *Explainer) OverlaySection(all []OverlayCost) table.Section {
 	sec := table.Section{ID: "overlay", Title: "What the overlay costs",
 		Note: "An arm with the overlay less the same arm without: fabric, filter, options and number of policies are equal, and intervals are of differences within blocks where enough are shared. " +
 			"Work that is a known number of packets is counted by the packet, one each way; bulk data by the byte of payload, because segmentation offload carries many packets as one. " +
@@ -23,10 +23,10 @@ func (e *explainer) overlaySection(all []OverlayCost) table.Section {
 	if e.Clock() == runs.ClockVirtual {
 		sec.Note += " The clock is virtual: time is instructions, not caches or parallelism."
 	}
-	for _, group := range grouped(all) {
+	for _, group := range Grouped(all) {
 		sec.Tables = append(sec.Tables, e.overlayTable(group))
 	}
-	for _, group := range grouped(all) {
+	for _, group := range Grouped(all) {
 		if t := e.overlaySlopes(group); len(t.Rows) > 0 {
 			sec.Tables = append(sec.Tables, t)
 		}
@@ -37,11 +37,11 @@ func (e *explainer) overlaySection(all []OverlayCost) table.Section {
 	return sec
 }
 
-// grouped parts costs by scenario, workload, measure and context, in their order.
-func grouped(all []OverlayCost) [][]OverlayCost {
+// Grouped splits costs by stratum, workload, measure and context, in their order.
+func Grouped(all []OverlayCost) [][]OverlayCost {
 	var out [][]OverlayCost
 	for _, o := range all {
-		if k := len(out) - 1; k >= 0 && out[k][0].title() == o.title() {
+		if k := len(out) - 1; k >= 0 && out[k][0].Title() == o.Title() {
 			out[k] = append(out[k], o)
 			continue
 		}
@@ -50,7 +50,8 @@ func grouped(all []OverlayCost) [][]OverlayCost {
 	return out
 }
 
-func (o OverlayCost) title() string {
+// Title is "time per packet, TCP_RR, localhost", followed by Where.
+func (o OverlayCost) Title() string {
 	out := fmt.Sprintf("%s, %s, %s", o.Of, o.Workload, o.Scenario)
 	if o.Where != "" {
 		out += ", " + o.Where
@@ -58,13 +59,13 @@ func (o OverlayCost) title() string {
 	return out
 }
 
-func (e *explainer) overlayTable(group []OverlayCost) table.Table {
+func (e *Explainer) overlayTable(group []OverlayCost) table.Table {
 	var values, bases []float64
 	for _, o := range group {
 		values, bases = append(values, o.Adds.Estimate), append(bases, o.Base)
 	}
 	adds, base := e.Scale(group[0].Unit, values), e.Scale(group[0].Unit, bases)
-	t := table.Table{ID: table.Slug("overlay-" + group[0].title()), Title: table.SentenceCase(group[0].title()), Note: overlaySentence(group),
+	t := table.Table{ID: table.Slug("overlay-" + group[0].Title()), Title: table.SentenceCase(group[0].Title()), Note: overlaySentence(group),
 		Columns: []table.Column{table.Text("arm"), table.Text("what"), table.Number("N"), table.Number(base.Titled("without")), table.Number(adds.Titled("overlay adds")), table.Text("interval"), table.Text("cost with over without"), table.Text("verdict")}}
 	for _, o := range group {
 		t.Rows = append(t.Rows, table.Row{Cells: []string{o.Arm, o.What, strconv.Itoa(o.Policies), base.Format(o.Base), table.Signed(adds, o.Adds.Estimate), table.Interval(o.Adds, adds, e.Confidence),
@@ -114,8 +115,8 @@ func overlaySentence(group []OverlayCost) string {
 }
 
 // overlaySlopes shows each policy's cost with and without the overlay.
-func (e *explainer) overlaySlopes(group []OverlayCost) table.Table {
-	t := table.Table{ID: table.Slug("overlay-slopes-" + group[0].title()), Title: "Each policy, with and without the overlay: " + group[0].title(), Folded: true,
+func (e *Explainer) overlaySlopes(group []OverlayCost) table.Table {
+	t := table.Table{ID: table.Slug("overlay-slopes-" + group[0].Title()), Title: "Each policy, with and without the overlay: " + group[0].Title(), Folded: true,
 		Note: "The cost at the most policies less that at N = 0, over N; the last column is the difference of the two before it, within blocks."}
 	var values []float64
 	for _, o := range group {
@@ -134,9 +135,9 @@ func (e *explainer) overlaySlopes(group []OverlayCost) table.Table {
 	return t
 }
 
-// sameOverlay compares the study's two sides, redirects and a hash with a bridge
-// and a list, where both are over the same overlay or none.
-func (e *explainer) sameOverlay() table.Table {
+// sameOverlay compares the study's two ends where both are over the same overlay, or
+// over none.
+func (e *Explainer) sameOverlay() table.Table {
 	t := table.Table{ID: "overlay-both-sides", Title: "The study's two sides over the same overlay",
 		Note:    fmt.Sprintf("How many times as fast %s is as %s, with the same overlay, or none, on both sides.", e.contrast.To.Name(), e.contrast.From.Name()),
 		Columns: []table.Column{table.Text("scenario"), table.Text("workload"), table.Text("overlay of both"), table.Text("state"), table.Number("N"), table.Text("gain"), table.Text("verdict")}}

@@ -1,4 +1,4 @@
-package report
+package explain
 
 import (
 	"cmp"
@@ -40,16 +40,15 @@ type overlayMeasure struct {
 	perUnit float64 // units in one of the cost measure's
 }
 
-func (e *explainer) overlayMeasures() []overlayMeasure {
+func (e *Explainer) overlayMeasures() []overlayMeasure {
 	var out []overlayMeasure
 	for _, m := range e.CostMeasures() {
-		what, _, _ := strings.Cut(m.Of, " per ")
 		w, _ := e.Words.Workload(m.Workload)
 		switch {
 		case w.Work.Packets > 0:
-			out = append(out, overlayMeasure{m, what + " per packet", w.Work.Packets})
+			out = append(out, overlayMeasure{m, m.Quantity + " per packet", w.Work.Packets})
 		case w.Work.Bytes > 0:
-			out = append(out, overlayMeasure{m, what + " per byte", w.Work.Bytes})
+			out = append(out, overlayMeasure{m, m.Quantity + " per byte", w.Work.Bytes})
 		}
 	}
 	return out
@@ -62,11 +61,11 @@ func (m overlayMeasure) each() summary.CostMeasure {
 	return out
 }
 
-// noOverlay stands where packets go from node to node as they are.
+// noOverlay is written where packets go from node to node as they are.
 const noOverlay = "no overlay"
 
 // of is the options of an arm in a role, as people read them.
-func (e *explainer) of(own map[string]string, role string) string {
+func (e *Explainer) of(own map[string]string, role string) string {
 	var parts []string
 	for _, key := range e.Words.Keys(role) {
 		switch {
@@ -80,9 +79,9 @@ func (e *explainer) of(own map[string]string, role string) string {
 	return strings.Join(parts, ", ")
 }
 
-// overlayCosts are those of every arm with an overlay whose like without is in
-// the run, at each N of both.
-func (e *explainer) overlays() []OverlayCost {
+// Overlays are the costs of every arm with an overlay for which the run has the same
+// arm without, at each N of both.
+func (e *Explainer) Overlays() []OverlayCost {
 	var out []OverlayCost
 	for _, s := range e.Strata {
 		for _, m := range e.overlayMeasures() {
@@ -106,7 +105,7 @@ func (e *explainer) overlays() []OverlayCost {
 }
 
 // overlayOf compares two arms that differ in the overlay.
-func (e *explainer) overlayOf(base, with *subject, m overlayMeasure) []OverlayCost {
+func (e *Explainer) overlayOf(base, with *subject, m overlayMeasure) []OverlayCost {
 	var out []OverlayCost
 	for n, a := range base.cells {
 		b := with.cells[n]
@@ -149,7 +148,7 @@ func inverse(r *stat.Estimate) *stat.Estimate {
 }
 
 // each is what each of n policies costs an arm, nil if that cannot be said.
-func (e *explainer) each(x *subject, n int, m overlayMeasure) *stat.Estimate {
+func (e *Explainer) each(x *subject, n int, m overlayMeasure) *stat.Estimate {
 	if v, ok := e.slope(x.cells[0], x.cells[n], m.each(), float64(n)); ok {
 		return &v
 	}
@@ -158,7 +157,7 @@ func (e *explainer) each(x *subject, n int, m overlayMeasure) *stat.Estimate {
 
 // eachAdds is what the overlay adds to what each policy costs: the difference of
 // differences within blocks, nil where too few are shared.
-func (e *explainer) eachAdds(base, with *subject, n int, m overlayMeasure) *stat.Estimate {
+func (e *Explainer) eachAdds(base, with *subject, n int, m overlayMeasure) *stat.Estimate {
 	s := e.sample(m.Metric, base.cells[0], with.cells[0], base.cells[n], with.cells[n])
 	if !s.paired {
 		return nil

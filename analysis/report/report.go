@@ -13,6 +13,7 @@ import (
 
 	"hookbed/analysis/claims"
 	"hookbed/analysis/explain"
+	"hookbed/analysis/figure"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
 	"hookbed/analysis/summary"
@@ -68,10 +69,10 @@ type content struct {
 	Document
 	part     part
 	overview []overviewPart
-	figures  []Figure
+	figures  []figure.Figure
 	sections []table.Section
 	explain  []table.Section // before everything else, with its pictures
-	bars     []Figure
+	bars     []figure.Figure
 }
 
 // Make reads run directories (rows.csv; env.json and plan.json where they are
@@ -130,12 +131,12 @@ func compose(e *summary.Estimator, title string) (content, error) {
 	}
 	costs := costFits(e)
 	c.Claims, c.Costs, c.Estimator, c.part = orEmpty(judged), orEmpty(finiteCosts(costs)), e.EstimatorTitle(), partOf(e)
-	c.overview, c.figures = overviewOf(e, c.Verdicts), measureFigures(e)
+	c.overview, c.figures = overviewOf(e, c.Verdicts), figure.Measures(e)
 	if c.Explanations = x.Explanations(); len(c.Explanations) > 0 {
-		c.explain, c.bars = []table.Section{x.Section(c.Explanations)}, explainFigures(e, c.Explanations)
+		c.explain, c.bars = []table.Section{x.Section(c.Explanations)}, figure.Explanations(e, c.Explanations)
 	}
 	if c.Overlays = x.Overlays(); len(c.Overlays) > 0 {
-		c.explain, c.bars = append(c.explain, x.OverlaySection(c.Overlays)), append(c.bars, overlayFigures(e, c.Overlays)...)
+		c.explain, c.bars = append(c.explain, x.OverlaySection(c.Overlays)), append(c.bars, figure.Overlays(e, c.Overlays)...)
 	}
 	if s := claimSection(judged); len(s.Tables) > 0 {
 		c.sections = append(c.sections, s)

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -20,7 +19,6 @@ import (
 	"hookbed/analysis/runs/runstest"
 	"hookbed/analysis/stat"
 	"hookbed/analysis/summary"
-	"hookbed/analysis/table"
 )
 
 func flags() (update *bool, keep *string) {
@@ -446,37 +444,6 @@ func TestBadInput(t *testing.T) {
 	}
 	if _, err := Make([]string{t.TempDir()}, t.TempDir(), Options{}); err == nil || !strings.Contains(err.Error(), runs.RowsFile) {
 		t.Errorf("directory without rows.csv: error %v", err)
-	}
-}
-
-func TestSpreadKeepsLabelsApart(t *testing.T) {
-	all := []label{{lineY: 90}, {lineY: 91}, {lineY: 92}, {lineY: 200}, {lineY: 385}, {lineY: 386}}
-	spread(all, 86, 388)
-	for i := range all {
-		if i > 0 && all[i].y-all[i-1].y < labelSpace-1e-9 {
-			t.Errorf("labels %d and %d are %.1f apart", i-1, i, all[i].y-all[i-1].y)
-		}
-		if all[i].y < 86 || all[i].y > 388 {
-			t.Errorf("label %d at %.1f lies outside", i, all[i].y)
-		}
-	}
-	if all[3].y != 200 {
-		t.Errorf("a label with room moved to %.1f", all[3].y)
-	}
-}
-
-func TestValueTicks(t *testing.T) {
-	for highest := 0.0123; highest < 1e6; highest *= 1.07 {
-		ticks := figure{highest: highest, scale: table.Scale{Divisor: 1}}.valueTicks()
-		last := ticks[len(ticks)-1].Value
-		if ticks[0].Value != 0 || last < highest || last > 1.5*highest || len(ticks) < 4 || len(ticks) > 6 {
-			t.Errorf("ticks up to %g: %v", highest, ticks)
-		}
-		for _, tick := range ticks {
-			if v, err := strconv.ParseFloat(tick.Label, 64); err != nil || v != tick.Value || len(tick.Label) > 8 {
-				t.Errorf("tick %g is labelled %q", tick.Value, tick.Label)
-			}
-		}
 	}
 }
 

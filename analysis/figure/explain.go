@@ -1,4 +1,4 @@
-package report
+package figure
 
 import (
 	"fmt"
@@ -11,23 +11,23 @@ import (
 	"hookbed/analysis/table"
 )
 
-// explainFigures are the shares of a scenario, and each policy's cost by arm of
-// every workload.
-func explainFigures(e *summary.Estimator, all []explain.Explanation) []Figure {
+// Explanations are, for each explanation, the shares of the gain and the cost of each
+// policy by arm, where it has them.
+func Explanations(e *summary.Estimator, all []explain.Explanation) []Figure {
 	var out []Figure
 	for _, x := range all {
-		if b := shareFigure(e, x); len(b.rows) > 0 {
+		if b := shareBars(e, x); len(b.rows) > 0 {
 			out = append(out, b.rendered())
 		}
 		if len(x.Slopes) > 0 {
-			out = append(out, slopeFigure(e, x).rendered())
+			out = append(out, slopeBars(e, x).rendered())
 		}
 	}
 	return out
 }
 
-func shareFigure(e *summary.Estimator, x explain.Explanation) bars {
-	b := bars{Name: "explain-" + x.ID(), Title: "What explains it: " + x.Title(), scale: table.Scale{Unit: "%", Divisor: 0.01},
+func shareBars(e *summary.Estimator, x explain.Explanation) barChart {
+	b := barChart{Name: "explain-" + x.ID(), Title: "What explains it: " + x.Title(), scale: table.Scale{Unit: "%", Divisor: 0.01},
 		Subtitle: fmt.Sprintf("share of the logarithm of the whole gain, N = %d", x.Policies),
 		Caption:  "Shares of structure, path and mechanism in the study's contrast, " + x.Title() + "."}
 	for _, d := range x.Orders {
@@ -46,8 +46,8 @@ func shareFigure(e *summary.Estimator, x explain.Explanation) bars {
 	return b
 }
 
-func slopeFigure(e *summary.Estimator, x explain.Explanation) bars {
-	b := bars{Name: "each-policy-" + x.ID(), Title: "What each policy costs: " + x.Title(), scale: explain.SlopeScale(e, x),
+func slopeBars(e *summary.Estimator, x explain.Explanation) barChart {
+	b := barChart{Name: "each-policy-" + x.ID(), Title: "What each policy costs: " + x.Title(), scale: explain.SlopeScale(e, x),
 		Subtitle: x.Slopes[0].Of + ", per policy, lower is better",
 		Caption:  "Cost of each policy by arm, " + x.Title() + "."}
 	for i, kind := range structuresOf(x.Slopes) {
@@ -69,8 +69,8 @@ func slopeFigure(e *summary.Estimator, x explain.Explanation) bars {
 	return b
 }
 
-// structuresOf lists the structures of arms: those that every report has in a fixed
-// order, others as they come, and what has none last.
+// structuresOf lists the structures of arms: the catalog's in a fixed order, others in
+// the order of the arms, and "" last.
 func structuresOf(slopes []explain.Slope) []string {
 	out := []string{catalog.List, catalog.Hash, catalog.Prefixes, catalog.HashAndList}
 	for _, s := range slopes {
@@ -91,9 +91,8 @@ func headOfStructure(kind string) string {
 	return kind
 }
 
-// overlayFigures are what overlays add, a picture a measure in the clock's own
-// time: the arms in the order of the plan, their levels of N side by side.
-func overlayFigures(e *summary.Estimator, all []explain.OverlayCost) []Figure {
+// Overlays are what overlays add, a picture for each measure that is a time: the arms in the order of the plan, their levels of N side by side.
+func Overlays(e *summary.Estimator, all []explain.OverlayCost) []Figure {
 	var out []Figure
 	for _, group := range explain.Grouped(all) {
 		if group[0].Unit != "s" {
@@ -103,7 +102,7 @@ func overlayFigures(e *summary.Estimator, all []explain.OverlayCost) []Figure {
 		for _, o := range group {
 			values = append(values, o.Adds.Estimate)
 		}
-		b := bars{Name: "overlay-" + table.Slug(group[0].Title()), Title: "What the overlay costs: " + group[0].Title(), scale: e.Scale("s", values),
+		b := barChart{Name: "overlay-" + table.Slug(group[0].Title()), Title: "What the overlay costs: " + group[0].Title(), scale: e.Scale("s", values),
 			Subtitle: "the arm with the overlay less the same arm without, lower is better", Caption: "What the overlay adds, " + group[0].Title() + "."}
 		for i, o := range group {
 			row := bar{label: "N = " + strconv.Itoa(o.Policies), color: colorOf(group, o), value: &o.Adds}
@@ -117,7 +116,7 @@ func overlayFigures(e *summary.Estimator, all []explain.OverlayCost) []Figure {
 	return out
 }
 
-// colorOf gives arms that differ in the overlay's own options one colour.
+// colorOf gives arms that differ only in the overlay's options one color.
 func colorOf(group []explain.OverlayCost, o explain.OverlayCost) int {
 	var seen []string
 	for _, g := range group {

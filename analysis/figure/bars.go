@@ -1,4 +1,4 @@
-package report
+package figure
 
 import (
 	"bytes"
@@ -18,8 +18,8 @@ import (
 	"hookbed/analysis/table"
 )
 
-// bars is a picture of lying bars with intervals, a row each.
-type bars struct {
+// barChart is a picture of horizontal bars with intervals, a row each.
+type barChart struct {
 	Name     string
 	Title    string
 	Subtitle string
@@ -48,9 +48,9 @@ const (
 	textMost  = 250 // of a label or a number
 )
 
-func (b bars) rendered() Figure { return Figure{b.Name, b.Caption, b.describe(), b.svg(), b.csv()} }
+func (b barChart) rendered() Figure { return Figure{b.Name, b.Caption, b.describe(), b.svg(), b.csv()} }
 
-func (b bars) height() vg.Length {
+func (b barChart) height() vg.Length {
 	h := vg.Length(barsHead + barsFoot)
 	for _, r := range b.rows {
 		h += barStep
@@ -62,7 +62,7 @@ func (b bars) height() vg.Length {
 }
 
 // span is the range of the axis: 0 and everything that is drawn.
-func (b bars) span() (low, high float64) {
+func (b barChart) span() (low, high float64) {
 	for _, r := range b.rows {
 		if r.value != nil {
 			low, high = min(low, r.value.Low, r.value.Estimate), max(high, r.value.High, r.value.Estimate)
@@ -74,7 +74,7 @@ func (b bars) span() (low, high float64) {
 	return low / b.scale.Divisor, high / b.scale.Divisor
 }
 
-func (b bars) svg() []byte {
+func (b barChart) svg() []byte {
 	height := b.height()
 	canvas := vgsvg.New(figWidth, height)
 	c := draw.New(canvas)
@@ -88,7 +88,7 @@ func (b bars) svg() []byte {
 }
 
 // left is where the axis begins: behind the longest label.
-func (b bars) left() vg.Length {
+func (b barChart) left() vg.Length {
 	var width vg.Length
 	for _, r := range b.rows {
 		width = max(width, nameStyle().Width(shortened(nameStyle(), r.label, textMost)))
@@ -97,7 +97,7 @@ func (b bars) left() vg.Length {
 }
 
 // right is where the axis ends: before the longest number.
-func (b bars) right() vg.Length {
+func (b barChart) right() vg.Length {
 	var width vg.Length
 	for _, r := range b.rows {
 		width = max(width, numberStyle().Width(shortened(numberStyle(), b.number(r), textMost)))
@@ -111,7 +111,7 @@ func numberStyle() draw.TextStyle {
 	return style
 }
 
-func (b bars) drawRows(c draw.Canvas) {
+func (b barChart) drawRows(c draw.Canvas) {
 	_, soft, axis, grid := ink()
 	left, right := b.left(), b.right()
 	low, high := b.span()
@@ -142,7 +142,7 @@ func tickLabel(v float64) string {
 	return strings.Replace(strconv.FormatFloat(math.Round(v*1e9)/1e9+0, 'f', -1, 64), "-", "−", 1)
 }
 
-func (b bars) drawRow(c draw.Canvas, r bar, y vg.Length, x func(float64) vg.Length) {
+func (b barChart) drawRow(c draw.Canvas, r bar, y vg.Length, x func(float64) vg.Length) {
 	name, middle := nameStyle(), y-barThick/2
 	c.FillText(name, vg.Point{X: 18, Y: middle}, shortened(name, r.label, textMost))
 	end := x(0)
@@ -171,8 +171,8 @@ func whisker(c draw.Canvas, low, high, y vg.Length) {
 	}
 }
 
-// number is a row's value in words.
-func (b bars) number(r bar) string {
+// number is a row's value as text.
+func (b barChart) number(r bar) string {
 	switch {
 	case r.value == nil:
 		return r.why
@@ -183,7 +183,7 @@ func (b bars) number(r bar) string {
 }
 
 // describe is the picture in words.
-func (b bars) describe() string {
+func (b barChart) describe() string {
 	var parts []string
 	for _, r := range b.rows {
 		head := ""
@@ -196,7 +196,7 @@ func (b bars) describe() string {
 }
 
 // csv is the picture's data, in base units; shares are of 1.
-func (b bars) csv() []byte {
+func (b barChart) csv() []byte {
 	lines, head := [][]string{{"group", "label", "estimate", "low", "high", "confidence", "n"}}, ""
 	for _, r := range b.rows {
 		if r.head != "" {

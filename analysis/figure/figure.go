@@ -1,4 +1,6 @@
-package report
+// Package figure draws the pictures of a report as SVG, each with its data as CSV and in
+// words. It alone draws; the other packages see only the finished Figure.
+package figure
 
 import (
 	"bytes"
@@ -14,28 +16,29 @@ import (
 	"hookbed/analysis/table"
 )
 
-// figure is one picture: a measure of a scenario against the number of
-// policies, as data. svg.go draws it, arms.go the arms on it.
-type figure struct {
-	Name     string // file name without extension, "throughput-localhost"
-	Title    string
-	Subtitle string // what was run, and which way is better
-	Basis    string // what the points rest on
-	Caption  string
-	measure  summary.Measure
-	scale    table.Scale
-	series   []series
-	lines    int     // arms that are not references
-	refs     int     // arms that are
-	highest  float64 // value, with its interval
-	levels   []int   // on the axis
-	clients  bool    // the axis is the number of clients, else that of policies
-	// nameWidth is the room for names, of every panel alike so that their axes meet.
+// chart is one picture as data: a measure of a stratum against the number of policies
+// or of clients. svg.go draws it, lines.go the lines on it.
+type chart struct {
+	Name       string // file name without extension, "throughput-localhost"
+	Title      string
+	Subtitle   string // what was run, and which way is better
+	Basis      string // what the points rest on
+	Caption    string
+	measure    summary.Measure
+	scale      table.Scale
+	series     []series
+	shown      int     // series that are not references
+	references int     // series that are
+	highest    float64 // value, with its interval, in base units
+	levels     []int   // on the axis
+	clients    bool    // the axis is the number of clients, else that of policies
+	// nameWidth is the room for names. It is equal in all panels, so that their axes
+	// line up.
 	nameWidth vg.Length
 }
 
 // x is where a point is on the axis.
-func (f figure) x(p summary.Summary) int {
+func (f chart) x(p summary.Summary) int {
 	if f.clients {
 		return max(1, p.Clients)
 	}
@@ -43,17 +46,17 @@ func (f figure) x(p summary.Summary) int {
 }
 
 // at says where on the axis a point is.
-func (f figure) at(p summary.Summary) string {
+func (f chart) at(p summary.Summary) string {
 	if f.clients {
 		return fmt.Sprintf("%d clients", f.x(p))
 	}
 	return fmt.Sprintf("N = %d", p.Policies)
 }
 
-// series is one arm.
+// series is what is drawn of one line of the report.
 type series struct {
-	arm       string
-	index     int  // of the arm among those drawn as lines, or as references: picks colour and marker
+	name      string
+	index     int  // among those drawn as lines, or as references: selects color and marker
 	reference bool // has no policies: a horizontal line
 	points    []summary.Summary
 }
@@ -67,23 +70,24 @@ type Figure struct {
 	CSV         []byte // the data, in base units
 }
 
-func (f figure) rendered() Figure { return Figure{f.Name, f.Caption, f.describe(), f.svg(), f.csv()} }
+func (f chart) rendered() Figure { return Figure{f.Name, f.Caption, f.describe(), f.svg(), f.csv()} }
 
-// measureFigures are those of the study, in its order, then one for every other
-// measure.
-func measureFigures(e *summary.Estimator) []Figure {
+// Measures are the figures of the study, in its order, then one for every other
+// measure, then those over the number of clients where there are several.
+func Measures(e *summary.Estimator) []Figure {
 	var out []Figure
-	for _, f := range figuresOf(e) {
+	for _, f := range charts(e) {
 		out = append(out, f.rendered())
 	}
 	return out
 }
 
-func figuresOf(e *summary.Estimator) []figure {
-	var out []figure
+// charts are the figures of Measures, as data.
+func charts(e *summary.Estimator) []chart {
+	var out []chart
 	ms := e.Measures()
 	add := func(s summary.Stratum, m summary.Measure) {
-		if f, ok := newFigure(e, s, m); ok {
+		if f, ok := newChart(e, s, m); ok {
 			out = append(out, f)
 		}
 	}
@@ -101,7 +105,7 @@ func figuresOf(e *summary.Estimator) []figure {
 	}
 	for _, s := range e.Strata {
 		for _, m := range ms {
-			if f, ok := clientsFigure(e, s, m); ok {
+			if f, ok := newClientsChart(e, s, m); ok {
 				out = append(out, f)
 			}
 		}
@@ -109,20 +113,22 @@ func figuresOf(e *summary.Estimator) []figure {
 	return out
 }
 
-func newFigure(e *summary.Estimator, in summary.Stratum, m summary.Measure) (figure, bool) {
+// newChart shows a measure against the number of policies; ok is false where no cell
+// has it.
+func newChart(e *summary.Estimator, in summary.Stratum, m summary.Measure) (f chart, ok bool) {
 	all := ofClients(e, e.Summaries(in, m.Workload, m.Metric))
 	if len(all) == 0 {
-		return figure{}, false
+		return chart{}, false
 	}
 	w, _ := e.Words.Workload(m.Workload)
 	name := cmp.Or(w.Figure, table.Slug(m.Workload))
-	f := figure{Name: name + "-" + table.Slug(in.String()), measure: m, scale: e.Scale(e.Units[m.Metric], summary.Medians(all))}
+	f = chart{Name: name + "-" + table.Slug(in.String()), measure: m, scale: e.Scale(e.Units[m.Metric], summary.Medians(all))}
 	f.Title = fmt.Sprintf("%s, %s", table.SentenceCase(m.Name), in)
 	f.Subtitle, f.Basis = subtitle(m), basis(e, all)
 	f.Caption = caption(m, in, w.Study[in.String()])
 	lines, refs := 0, 0
 	for _, line := range e.Lines {
-		s := series{arm: line.String(), reference: e.NoPolicies(line)}
+		s := series{name: line.String(), reference: e.NoPolicies(line)}
 		count := &lines
 		if s.reference {
 			count = &refs
@@ -138,7 +144,7 @@ func newFigure(e *summary.Estimator, in summary.Stratum, m summary.Measure) (fig
 			f.series = append(f.series, s)
 		}
 	}
-	f.lines, f.refs, f.levels = lines, refs, levelsOf(all)
+	f.shown, f.references, f.levels = lines, refs, levelsOf(all)
 	for _, p := range all {
 		if p.Median != nil {
 			f.highest = max(f.highest, p.Median.High, p.Median.Estimate)
@@ -158,14 +164,14 @@ func ofClients(e *summary.Estimator, all []summary.Summary) (out []summary.Summa
 	return out
 }
 
-// clientsFigure draws a measure against the number of clients: each arm at its
+// newClientsChart shows a measure against the number of clients: each arm at its
 // largest number of policies.
-func clientsFigure(e *summary.Estimator, in summary.Stratum, m summary.Measure) (figure, bool) {
-	f, ok := newFigure(e, in, m)
+func newClientsChart(e *summary.Estimator, in summary.Stratum, m summary.Measure) (chart, bool) {
+	f, ok := newChart(e, in, m)
 	if !ok {
 		return f, false
 	}
-	f.Name, f.clients, f.series, f.lines, f.refs, f.highest = f.Name+"-clients", true, nil, 0, 0, 0
+	f.Name, f.clients, f.series, f.shown, f.references, f.highest = f.Name+"-clients", true, nil, 0, 0, 0
 	f.Title = fmt.Sprintf("%s by number of clients, %s", table.SentenceCase(m.Name), in)
 	f.Caption = fmt.Sprintf("%s of all clients together against their number, %s, each arm with the most policies it was run with.", table.SentenceCase(m.Name), in)
 	var shown []summary.Summary
@@ -174,13 +180,13 @@ func clientsFigure(e *summary.Estimator, in summary.Stratum, m summary.Measure) 
 		if first == nil || first.Clients != e.Clients()[0] {
 			continue // an arm again, with more clients
 		}
-		s := series{arm: line.Arm, index: f.lines}
+		s := series{name: line.Arm, index: f.shown}
 		for _, clients := range e.Clients() {
 			if g := e.Largest(in, m.Workload, summary.Line{Arm: line.Arm, Clients: clients}); g != nil {
 				s.points = append(s.points, e.Summary(g, m.Metric))
 			}
 		}
-		f.series, f.lines, shown = append(f.series, s), f.lines+1, append(shown, s.points...)
+		f.series, f.shown, shown = append(f.series, s), f.shown+1, append(shown, s.points...)
 	}
 	for _, p := range shown {
 		if p.Median != nil {
@@ -259,7 +265,7 @@ func caption(m summary.Measure, in summary.Stratum, number string) string {
 
 // csv is the figure's data, in base units; a point without a number has n = 0
 // and empty fields.
-func (f figure) csv() []byte {
+func (f chart) csv() []byte {
 	lines := [][]string{{"scenario", "workload", "metric", "arm", "policies", "n", "median", "low", "high", "confidence", "cov", "unit"}}
 	for _, s := range f.series {
 		for _, p := range s.points {

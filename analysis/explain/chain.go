@@ -268,7 +268,7 @@ func (e *Explainer) makes(s Step) string {
 
 const orderIndifferent = "Taken in another order, no share differs beyond the intervals."
 
-// orderMatters says whether two orders give a kind of step shares whose
+// orderMatters is a sentence on whether two orders give a kind of step shares whose
 // intervals do not meet; "" if no two can be compared.
 func orderMatters(orders []Decomposition) string {
 	compared, all := false, true

@@ -41,7 +41,7 @@ func stepOf(t *testing.T, d Decomposition, kind string) Step {
 	return Step{}
 }
 
-// holds says whether a value lies within twice an interval: one in twenty lies
+// holds reports whether a value lies within twice an interval: one in twenty lies
 // outside it, and these tests draw once. TestShareCoverage counts.
 func holds(v *stat.Estimate, truth float64) bool {
 	return truth >= v.Low-(v.Estimate-v.Low) && truth <= v.High+(v.High-v.Estimate)
@@ -201,7 +201,7 @@ func TestExplainContrasts(t *testing.T) {
 			t.Errorf("%s of %s over %s: note %q", tt.kind, tt.arm, tt.over, c.Note)
 		}
 	}
-	// What differs in state is not like for like, nor is what has an arm of its own.
+	// What differs in state is not comparable, nor is what has an arm of its own.
 	for _, pair := range [][2]string{{"tc-hash", "nft-set-stateless"}, {"nft-set", "legacy-stateless"}, {"xdp-hash", "nft-set"}, {"cilium-like-peer", "tc-hash"}} {
 		for _, kind := range []string{Structure, Mechanism} {
 			if c := contrastOf(x, kind, pair[0], pair[1]); c != nil {

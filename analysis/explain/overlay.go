@@ -13,18 +13,18 @@ import (
 // OverlayCost is what an overlay adds to a packet or byte, or to each policy: an
 // arm with it less the same arm without.
 type OverlayCost struct {
-	Scenario string         `json:"scenario"`
+	Scenario string         `json:"scenario"` // name of the stratum
 	Workload string         `json:"workload"`
-	Where    string         `json:"where,omitempty"` // what tells it from the others of the workload
+	Where    string         `json:"where,omitempty"` // what distinguishes it from the others of the workload
 	Of       string         `json:"of"`              // "time per packet"
-	Unit     string         `json:"unit"`
+	Unit     string         `json:"unit"`            // of Base and Adds: "s" or "1"
 	Arm      string         `json:"arm"`
-	What     string         `json:"what"`
+	What     string         `json:"what"`     // fabric, filter and options: "bridge+tc-hash (vxlan)"
 	Without  string         `json:"without"`  // the arm without
 	Policies int            `json:"policies"` // of both; of Each, the most
 	Base     float64        `json:"base"`     // what the arm without costs, endpoints and all
-	Adds     stat.Estimate  `json:"adds"`
-	Ratio    *stat.Estimate `json:"ratio"` // cost with over cost without
+	Adds     stat.Estimate  `json:"adds"`     // to Base, per unit of Of
+	Ratio    *stat.Estimate `json:"ratio"`    // cost with over cost without
 	// Of the most policies only: what each policy costs without and with, and the
 	// difference.
 	EachWithout *stat.Estimate `json:"each_without,omitempty"`
@@ -40,6 +40,8 @@ type overlayMeasure struct {
 	perUnit float64 // units in one of the cost measure's
 }
 
+// overlayMeasures are those of workloads whose work is a known number of packets, or
+// bytes.
 func (e *Explainer) overlayMeasures() []overlayMeasure {
 	var out []overlayMeasure
 	for _, m := range e.CostMeasures() {
@@ -54,7 +56,7 @@ func (e *Explainer) overlayMeasures() []overlayMeasure {
 	return out
 }
 
-// unit is the measure as one of a unit that crosses.
+// each is the measure as a cost of one unit that crosses.
 func (m overlayMeasure) each() summary.CostMeasure {
 	out := m.CostMeasure
 	out.Cost = func(v float64) float64 { return m.CostMeasure.Cost(v) / m.perUnit }

@@ -74,7 +74,7 @@ func (e *Explainer) overlayTable(group []OverlayCost) table.Table {
 	return t
 }
 
-// word says whether the overlay costs anything that can be told from nothing.
+// word says whether what the overlay adds is distinguishable from nothing.
 func (o OverlayCost) word() string {
 	switch {
 	case o.Adds.Confidence == 0:

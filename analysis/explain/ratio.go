@@ -12,9 +12,9 @@ import (
 // sample is one metric of several cells, arranged so that any two of them may
 // be compared and ratios along them multiply to that of the ends.
 type sample struct {
-	values [][]float64 // a slice a cell
+	values [][]float64 // a slice for each cell
 	paired bool        // values[k][i] is block i
-	halves bool        // the faster half stands for a cell, not the median
+	halves bool        // a cell is represented by its faster half, not by the median
 	metric string
 	e      *Explainer
 }

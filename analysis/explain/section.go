@@ -133,7 +133,7 @@ func SlopeScale(e *summary.Estimator, x Explanation) table.Scale {
 	return e.Scale(x.Slopes[0].Unit, values)
 }
 
-// word says whether policies cost anything that can be told from nothing.
+// word says whether what policies cost is distinguishable from nothing.
 func (s Slope) word() string {
 	switch {
 	case s.Each.Confidence == 0:

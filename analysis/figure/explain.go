@@ -91,7 +91,8 @@ func headOfStructure(kind string) string {
 	return kind
 }
 
-// Overlays are what overlays add, a picture for each measure that is a time: the arms in the order of the plan, their levels of N side by side.
+// Overlays are what overlays add, a picture for each measure that is a time: the arms
+// in the order of the plan, with a bar for each N.
 func Overlays(e *summary.Estimator, all []explain.OverlayCost) []Figure {
 	var out []Figure
 	for _, group := range explain.Grouped(all) {

@@ -45,7 +45,7 @@ func (a Answer) Heading() string {
 	return out
 }
 
-// rough says whether any of its intervals is marked so.
+// rough reports whether any of its intervals is marked so.
 func (a Answer) rough() bool {
 	return slices.ContainsFunc(a.Sentences, func(s Sentence) bool { return strings.Contains(s.Text, stat.RoughMark) })
 }
@@ -63,7 +63,8 @@ func (a Answer) Lines() []string {
 }
 
 const (
-	// little is how much of an effect is told as little, without its number.
+	// little is the effect up to which a sentence says so in place of its number, as a
+	// fraction of 1.
 	little = 0.02
 	// named is how many arms a sentence names before it counts the rest.
 	named = 8
@@ -78,7 +79,7 @@ type answerer struct {
 // answers are those of every stratum that has any sentence, and of the claims.
 func (e answerer) answers(c content) []Answer {
 	out := []Answer{}
-	shows := strings.HasSuffix(c.part.Title, demonstration)
+	shows := c.part.demonstration
 	for _, in := range e.Strata {
 		said := []Sentence{e.inShort(in), e.withoutPolicies(in), e.withPolicies(in), e.turnSentence(in)}
 		if !shows {
@@ -108,7 +109,7 @@ func (e answerer) answers(c content) []Answer {
 // measured is one measure of all lines of a stratum at a number of policies.
 type measured struct {
 	summary.Measure
-	sc     table.Scale
+	scale  table.Scale
 	groups []*summary.Group // of lines that have a number
 }
 
@@ -130,13 +131,14 @@ func (e answerer) measuredIn(in summary.Stratum, most bool) []measured {
 			}
 			r.groups, values = append(r.groups, g), append(values, e.Summary(g, m.Metric).Median.Estimate)
 		}
-		if r.sc = e.Scale(e.Units[m.Metric], values); len(values) > 0 {
+		if r.scale = e.Scale(e.Units[m.Metric], values); len(values) > 0 {
 			out = append(out, r)
 		}
 	}
 	return out
 }
 
+// of is the group of a line, nil if it has no number.
 func (r measured) of(line summary.Line) *summary.Group {
 	if i := slices.IndexFunc(r.groups, func(g *summary.Group) bool { return g.Line == line }); i >= 0 {
 		return r.groups[i]
@@ -149,20 +151,20 @@ func units(rs []measured) string {
 	var parts []string
 	for _, r := range rs {
 		part := r.Name
-		if r.sc.Unit != "" {
-			part += " in " + r.sc.Unit
+		if r.scale.Unit != "" {
+			part += " in " + r.scale.Unit
 		}
 		parts = append(parts, part)
 	}
 	return strings.Join(parts, ", ")
 }
 
-// decided says whether a ratio has the confidence asked for and excludes 1.
+// decided reports whether a ratio has the confidence wanted and excludes 1.
 func (e answerer) decided(r *stat.Estimate) bool {
 	return r != nil && r.Confidence >= e.Confidence && r.Excludes(1)
 }
 
-// held is a ratio's word for a sentence: what it is, or that it cannot be said.
+// held reports whether a ratio has the confidence wanted.
 func (e answerer) held(r *stat.Estimate) bool { return r != nil && r.Confidence >= e.Confidence }
 
 // item is what a sentence says of a line: its numbers, each with its ratio.
@@ -175,7 +177,7 @@ func (e answerer) item(line summary.Line, rs []measured, ratioOf func(summary.Su
 			continue
 		}
 		s := e.Summary(g, r.Metric)
-		part := r.sc.Format(s.Median.Estimate)
+		part := r.scale.Format(s.Median.Estimate)
 		if x := ratioOf(s); e.decided(x) {
 			part += " (×" + table.Ratio(x.Estimate) + ")"
 		}
@@ -184,17 +186,19 @@ func (e answerer) item(line summary.Line, rs []measured, ratioOf func(summary.Su
 	return line.String() + " " + strings.Join(parts, " and ")
 }
 
-// effect sorts an arm by what its ratios say.
+// effect is what all ratios of a line say together.
 type effect int
 
 const (
-	plain     effect = iota // there is nothing to compare with
-	clear                   // some ratio is decided, and more than little
-	slight                  // all that is decided is little
-	untold                  // nothing can be told from no difference
-	undecided               // some ratio lacks the confidence asked for
+	plain      effect = iota // there is nothing to compare with
+	clear                    // some ratio is decided, and more than little
+	slight                   // all that is decided is little
+	indistinct               // nothing is distinguishable from no difference
+	undecided                // some ratio has less than the confidence wanted
 )
 
+// effectOf is the effect on a line, and the largest of its ratios as an absolute
+// logarithm.
 func (e answerer) effectOf(line summary.Line, rs []measured, ratioOf func(summary.Summary) *stat.Estimate) (kind effect, size float64) {
 	kind = plain
 	for _, r := range rs {
@@ -218,15 +222,15 @@ func (e answerer) effectOf(line summary.Line, rs []measured, ratioOf func(summar
 		case e.decided(x):
 			kind = slight
 		case kind == plain:
-			kind = untold
+			kind = indistinct
 		}
 	}
 	return kind, size
 }
 
-// told says of the lines of a stratum what their ratios say; alike and nothing
-// are the words for lines whose difference is little or cannot be told.
-func (e answerer) told(rs []measured, lines []summary.Line, ratioOf func(summary.Summary) *stat.Estimate, alike, nothing string) string {
+// effects are a sentence on lines by what their ratios say; alike and nothing are the
+// words before lines whose effect is slight or indistinct.
+func (e answerer) effects(rs []measured, lines []summary.Line, ratioOf func(summary.Summary) *stat.Estimate, alike, nothing string) string {
 	of := map[effect][]summary.Line{}
 	size := map[summary.Line]float64{}
 	for _, line := range lines {
@@ -238,8 +242,8 @@ func (e answerer) told(rs []measured, lines []summary.Line, ratioOf func(summary
 	if len(of[slight]) > 0 {
 		items = append(items, alike+" "+table.List(upTo(namesOf(of[slight]))))
 	}
-	if len(of[untold]) > 0 {
-		items = append(items, nothing+" "+table.List(upTo(namesOf(of[untold]))))
+	if len(of[indistinct]) > 0 {
+		items = append(items, nothing+" "+table.List(upTo(namesOf(of[indistinct]))))
 	}
 	open := e.items(of[undecided], rs, ratioOf)
 	if len(open) > 0 {
@@ -250,15 +254,17 @@ func (e answerer) told(rs []measured, lines []summary.Line, ratioOf func(summary
 
 // items are what a sentence says of the first few lines, and how many more there are.
 func (e answerer) items(lines []summary.Line, rs []measured, ratioOf func(summary.Summary) *stat.Estimate) []string {
-	out := upTo(namesOf(lines))
-	for i, line := range lines[:min(len(lines), len(out))] {
-		if out[i] == line.String() {
-			out[i] = e.item(line, rs, ratioOf)
-		}
+	out, shown := upTo(namesOf(lines)), len(lines)
+	if shown > named {
+		shown = named - 1 // the last of out counts the others
+	}
+	for i, line := range lines[:shown] {
+		out[i] = e.item(line, rs, ratioOf)
 	}
 	return out
 }
 
+// namesOf are the names of lines.
 func namesOf(lines []summary.Line) (out []string) {
 	for _, l := range lines {
 		out = append(out, l.String())
@@ -287,7 +293,7 @@ func (e answerer) deciding(rs []measured, lines []summary.Line, ratioOf func(sum
 	return " (" + most.String() + ")"
 }
 
-// upTo names the first few and counts the others.
+// upTo is the first few names and, in place of the others, how many they are.
 func upTo(names []string) []string {
 	if len(names) <= named {
 		return names
@@ -310,7 +316,7 @@ func (e answerer) withoutPolicies(in summary.Stratum) Sentence {
 	}
 	lines := e.linesWith(rs)
 	against := func(s summary.Summary) *stat.Estimate { return s.VsReference }
-	text := e.told(rs, lines, against, "within 2 % of "+e.Reference+":", "not distinguishable from "+e.Reference+":")
+	text := e.effects(rs, lines, against, "within 2 % of "+e.Reference+":", "not distinguishable from "+e.Reference+":")
 	return Sentence{"Without policies, " + units(rs), text + "."}
 }
 
@@ -321,10 +327,11 @@ func (e answerer) withPolicies(in summary.Stratum) Sentence {
 		return Sentence{}
 	}
 	lines := e.linesWith(rs)
-	text := e.told(rs, lines, func(s summary.Summary) *stat.Estimate { return s.VsZero }, "changed by less than 2 %:", "no change can be told:")
+	text := e.effects(rs, lines, func(s summary.Summary) *stat.Estimate { return s.VsZero }, "changed by less than 2 %:", "no change can be told:")
 	return Sentence{fmt.Sprintf("With %d policies, and how many times as much as with none, %s", e.mostPolicies(rs), units(rs)), text + "."}
 }
 
+// mostPolicies is the largest N of any group.
 func (e answerer) mostPolicies(rs []measured) int {
 	most := 0
 	for _, r := range rs {
@@ -335,8 +342,8 @@ func (e answerer) mostPolicies(rs []measured) int {
 	return most
 }
 
-// inShort names the best and the worst approach with the most policies, where
-// the two can be told apart.
+// inShort names the best and the worst approach with the most policies, where the two
+// are distinguishable.
 func (e answerer) inShort(in summary.Stratum) Sentence {
 	var parts []string
 	rs := e.measuredIn(in, true)
@@ -363,8 +370,9 @@ func (e answerer) inShort(in summary.Stratum) Sentence {
 	return Sentence{"In short", fmt.Sprintf("with %d policies %s.", e.mostPolicies(rs), strings.Join(parts, "; "))}
 }
 
+// amount is a group's number with its unit.
 func (e answerer) amount(r measured, g *summary.Group) string {
-	return strings.TrimSpace(r.sc.Format(e.Summary(g, r.Metric).Median.Estimate) + " " + r.sc.Unit)
+	return strings.TrimSpace(r.scale.Format(e.Summary(g, r.Metric).Median.Estimate) + " " + r.scale.Unit)
 }
 
 // turnSentence says from how many policies on a list costs more than a hash.
@@ -383,8 +391,8 @@ func (e answerer) turnSentence(in summary.Stratum) Sentence {
 	return Sentence{"Turn point", strings.Join(parts, ". ") + "."}
 }
 
-// turns are the turn points of a workload. Lists that cost more than a hash
-// whatever N is are told together, and so are those that never do.
+// turns are the turn points of a workload in words. Lists that cost more than a hash
+// at every N share a clause, and so do those that never do.
 func (e answerer) turns(in summary.Stratum, m summary.CostMeasure) []string {
 	var out []string
 	var hashes []summary.Line
@@ -418,8 +426,8 @@ func (e answerer) turns(in summary.Stratum, m summary.CostMeasure) []string {
 	return out
 }
 
-// costOf is the cost that a headline measure stands for.
-func (e answerer) costOf(m summary.Measure) (summary.CostMeasure, bool) {
+// costOf is a measure as a cost; ok is false where its unit gives none.
+func (e answerer) costOf(m summary.Measure) (cost summary.CostMeasure, ok bool) {
 	all := e.CostMeasures()
 	i := slices.IndexFunc(all, func(c summary.CostMeasure) bool { return c.Workload == m.Workload && c.Metric == m.Metric })
 	if i < 0 {

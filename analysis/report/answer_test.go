@@ -63,8 +63,8 @@ func TestDemonstration(t *testing.T) {
 	}
 }
 
-// TestWarningsOfSeeds: in virtual time a reader is told of few seeds, and of cells
-// in which they differ by more than what can be compared.
+// TestWarningsOfSeeds: in virtual time a report warns of few seeds, and of cells in
+// which they differ by more than what can be compared.
 func TestWarningsOfSeeds(t *testing.T) {
 	for spread, uneven := range map[float64]bool{0.0005: false, 0.1: true} {
 		c := runstest.Structural()

@@ -19,9 +19,13 @@ type book struct {
 	parts []content
 }
 
-// part is what tells a part from the other: its name in links and files, "" if
-// it is alone, its heading, and what its numbers are worth.
-type part struct{ Name, Title, Note string }
+// part describes the numbers of one clock.
+type part struct {
+	Name          string // in links and files, "" for the only part
+	Title         string
+	Note          string // what the numbers are worth
+	demonstration bool   // too few trials for a measurement
+}
 
 // bind composes a part for each clock that runs have, the exact one first.
 func bind(all []runs.Run, opt Options) (book, error) {
@@ -75,22 +79,22 @@ func (c *content) rename() {
 	}
 }
 
-// minDirections is the number of trials from which the interval between the
-// extremes holds the median with 95 % confidence.
+// minDirections is the number of trials from which on the interval between the
+// extremes encloses the median with 95 % confidence.
 const minDirections = 6
 
-// demonstration marks a part that is no measurement.
+// demonstration ends the title of a part that is no measurement.
 const demonstration = ": a demonstration"
 
-// part describes the numbers of a clock.
+// partOf describes the numbers of the estimator's clock.
 func partOf(e *summary.Estimator) part {
 	if e.Clock() == runs.ClockVirtual {
-		return part{"virtual", "In virtual time: exact", "The clock counts instructions. Every computer, busy or idle, gives these numbers to the last digit; " +
+		return part{Name: "virtual", Title: "In virtual time: exact", Note: "The clock counts instructions. Every computer, busy or idle, gives these numbers to the last digit; " +
 			"they know nothing of caches and parallelism."}
 	}
-	p := part{"wall", "On the wall clock", "Time as it passed on one computer, with all that disturbed it."}
+	p := part{Name: "wall", Title: "On the wall clock", Note: "Time as it passed on one computer, with all that disturbed it."}
 	if most := mostTrials(e); most < minDirections {
-		p.Title += demonstration
+		p.Title, p.demonstration = p.Title+demonstration, true
 		p.Note = fmt.Sprintf("It shows that every arm that gave a number was applied, enforced and measured for real. With %s a cell it is no measurement: "+
 			"no direction is given whose interval has less than %s confidence, and %d trials would be the least.", table.Plural(most, "trial"), table.Percent(e.Confidence), minDirections)
 	}
@@ -112,7 +116,7 @@ func mostTrials(e *summary.Estimator) int {
 	return most
 }
 
-// result is what the caller is told.
+// result is what Make returns, without the files.
 func (b book) result() Result {
 	res := Result{Answers: b.Answers}
 	for _, c := range b.parts {
@@ -150,7 +154,7 @@ func (b book) render() ([]outFile, error) {
 	return files, nil
 }
 
-// several says whether the report has parts.
+// several reports whether the report has parts.
 func (b book) several() bool { return len(b.parts) > 1 }
 
 // clocks are those of the parts.

@@ -14,8 +14,8 @@ import (
 	"hookbed/analysis/table"
 )
 
-// controls is the section of what says how far the other numbers can be
-// believed; it is empty if the run has no controls.
+// controlsSection has what says how far the other numbers can be believed; it is empty
+// if the run has no controls.
 func controlsSection(e *summary.Estimator) table.Section {
 	sec := table.Section{ID: "controls", Title: "Controls",
 		Note: "The same datapath under two names must not differ (A/A), and a program of known cost must be seen to cost that (positive control)."}
@@ -67,7 +67,7 @@ func sameArms(e *summary.Estimator) table.Table {
 	return t
 }
 
-// twins are groups of one N whose factors differ in the arm's name alone.
+// twins reports whether two groups differ in nothing but the arm's name.
 func twins(a, b *summary.Group) bool {
 	x, y := maps.Clone(a.Factors), maps.Clone(b.Factors)
 	delete(x, runs.FactorArm)
@@ -83,7 +83,7 @@ const (
 
 // knownCost compares what the control program adds, in instructions per packet
 // through its hook, with what it is known to add. The base is the control with
-// the lowest known cost in the same scenario and workload.
+// the lowest known cost in the same stratum and workload.
 func knownCost(e *summary.Estimator) table.Table {
 	t := table.Table{ID: "positive-control", Title: "Positive control: instructions that the program adds to each packet",
 		Note:    "Measured: instructions per unit of work beyond those of the base, over packets per unit of work. Packets are those the hook saw while the workload ran.",

@@ -14,19 +14,20 @@ import (
 
 // Cost is what policies cost an arm: intercept and slope apart.
 type Cost struct {
-	Scenario string       `json:"scenario"`
+	Scenario string       `json:"scenario"` // name of the stratum
 	Workload string       `json:"workload"`
-	Of       string       `json:"of"` // "time per transaction"
-	Unit     string       `json:"unit"`
-	Arm      string       `json:"arm"`
+	Of       string       `json:"of"`   // "time per transaction"
+	Unit     string       `json:"unit"` // of Fit, "s" or "1"
+	Arm      string       `json:"arm"`  // name of the line
 	Fit      stat.CostFit `json:"fit"`
 
 	stratum summary.Stratum
 	line    summary.Line
+	measure summary.CostMeasure
 	points  stat.Points
 }
 
-// costs fits what policies cost each arm that was measured at three or more N.
+// costFits are what policies cost each line that was measured at three or more N.
 func costFits(e *summary.Estimator) []Cost {
 	var out []Cost
 	for _, s := range e.Strata {
@@ -40,15 +41,15 @@ func costFits(e *summary.Estimator) []Cost {
 				if err != nil {
 					continue // too few points, or blocks that do not match: nothing to say
 				}
-				out = append(out, Cost{s.String(), m.Workload, m.Of, m.Unit, line.String(), fit, s, line, p})
+				out = append(out, Cost{s.String(), m.Workload, m.Of, m.Unit, line.String(), fit, s, line, m, p})
 			}
 		}
 	}
 	return out
 }
 
-// points are a line's costs: with two blocks or more one a block and N, of the
-// blocks that have every N; else all trials.
+// pointsOf are a line's costs: with two blocks or more, one for each block and N, of
+// the blocks that have every N; else one for each trial.
 func pointsOf(e *summary.Estimator, in summary.Stratum, line summary.Line, m summary.CostMeasure) stat.Points {
 	var cells []*summary.Group
 	for _, g := range e.Ordered(in, m.Workload) {
@@ -130,8 +131,8 @@ func costTable(e *summary.Estimator, costs []Cost) table.Table {
 	return t
 }
 
-// pathOf is what the path costs; no number where the line has it at 0 or below,
-// which no path costs.
+// pathOf is what the path costs; NaN where the fit has it at 0 or below, which no path
+// costs.
 func pathOf(f stat.CostFit) float64 {
 	if f.T0.Estimate > 0 {
 		return f.T0.Estimate
@@ -149,7 +150,7 @@ func flatWord(q stat.Equivalence) string {
 	return "undecided"
 }
 
-// turnTable lists the arms whose lines cross.
+// turnTable lists the lines of the report whose fits cross.
 func turnTable(e *summary.Estimator, costs []Cost) table.Table {
 	t := table.Table{ID: "turn-points", Title: "Turn points",
 		Note:    "The number of policies from which on one arm costs more than another, where the two lines cross and the data bound where. An end of the interval at 0 or at the most policies is no bound.",
@@ -157,9 +158,8 @@ func turnTable(e *summary.Estimator, costs []Cost) table.Table {
 	count := table.Scale{Divisor: 1}
 	for _, a := range costs {
 		most := slices.Max(a.points.N)
-		m := costMeasureOf(e, a)
 		for _, line := range e.Lines {
-			b := pointsOf(e, a.stratum, line, m)
+			b := pointsOf(e, a.stratum, line, a.measure)
 			if line == a.line || len(b.N) == 0 {
 				continue
 			}
@@ -173,12 +173,7 @@ func turnTable(e *summary.Estimator, costs []Cost) table.Table {
 	return t
 }
 
-func costMeasureOf(e *summary.Estimator, c Cost) summary.CostMeasure {
-	all := e.CostMeasures()
-	return all[slices.IndexFunc(all, func(m summary.CostMeasure) bool { return m.Workload == c.Workload && m.Of == c.Of })]
-}
-
-// finiteCosts leaves out of report.json what it cannot hold.
+// finiteCosts leaves out costs with NaN or infinity, which JSON does not have.
 func finiteCosts(costs []Cost) []Cost {
 	return slices.DeleteFunc(slices.Clone(costs), func(c Cost) bool {
 		for _, v := range []stat.Estimate{c.Fit.T0, c.Fit.Slope, c.Fit.Flat.Ratio} {

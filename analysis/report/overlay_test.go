@@ -22,7 +22,7 @@ func overlaysOf(t *testing.T, c runstest.Cross) (Document, string) {
 }
 
 // TestOverlayCosts: what an overlay adds is found by packet and by byte, apart
-// from what the filter costs, and a filter that it makes dearer is told.
+// from what the filter costs, and the report names a filter that it makes dearer.
 func TestOverlayCosts(t *testing.T) {
 	for _, stream := range []bool{false, true} {
 		doc, text := overlaysOf(t, runstest.Tunnelled(runs.ClockVirtual, 6, stream))
@@ -92,7 +92,7 @@ func TestNoOverlayNoSection(t *testing.T) {
 	}
 }
 
-// TestOverlayOfSwarm: Docker's own overlay stands beside VXLAN, against the same
+// TestOverlayOfSwarm: Docker's own overlay is next to VXLAN, against the same
 // arm without, though it says nothing of checksums.
 func TestOverlayOfSwarm(t *testing.T) {
 	c := runstest.Tunnelled(runs.ClockWall, 6, false).Without("cilium-like", "cilium-like-vxlan", "lonely-vxlan")

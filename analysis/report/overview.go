@@ -9,8 +9,8 @@ import (
 	"hookbed/analysis/table"
 )
 
-// overviewTable is the verdicts of a scenario and kind of comparison: a line an
-// arm, a column a measure.
+// overviewTable is the verdicts of a stratum and kind of comparison: a row for each
+// line, a column for each measure.
 type overviewTable struct {
 	Title    string
 	Measures []string
@@ -19,21 +19,21 @@ type overviewTable struct {
 }
 
 type overviewRow struct {
-	Arm   string
+	Arm   string // name of the line
 	N     int
 	Cells []overviewCell
 }
 
 type overviewCell struct{ Word, Ratio, Class string }
 
-// overviewPart is what "At a glance" says of one scenario.
+// overviewPart is what the overview says of one stratum.
 type overviewPart struct {
-	Name     string
+	Name     string // of the stratum
 	Sentence string // its verdicts in words, "" if no arm has both N = 0 and more
 	Tables   []overviewTable
 }
 
-// overview arranges verdicts for reading.
+// overviewOf arranges verdicts by stratum, then by kind of comparison.
 func overviewOf(e *summary.Estimator, verdicts []summary.Verdict) []overviewPart {
 	var out []overviewPart
 	for _, s := range e.Strata {
@@ -65,7 +65,8 @@ func overviewOf(e *summary.Estimator, verdicts []summary.Verdict) []overviewPart
 
 func overviewTableOf(e *summary.Estimator, title string, verdicts []summary.Verdict) overviewTable {
 	t := overviewTable{Title: title}
-	for _, m := range e.Measures() {
+	measures := e.Measures()
+	for _, m := range measures {
 		t.Measures = append(t.Measures, fmt.Sprintf("%s (%s)", m.Name, m.Workload))
 	}
 	for _, line := range e.Lines {
@@ -73,7 +74,7 @@ func overviewTableOf(e *summary.Estimator, title string, verdicts []summary.Verd
 		found := false
 		for _, v := range verdicts {
 			if v.Point.Line == line {
-				i := slices.Index(t.Measures, fmt.Sprintf("%s (%s)", v.Measure, v.Workload))
+				i := slices.IndexFunc(measures, func(m summary.Measure) bool { return m.Workload == v.Workload && m.Metric == v.Metric })
 				row.Cells[i], row.N, found = cellOf(e, v), v.Policies, true
 			}
 		}
@@ -93,8 +94,8 @@ func cellOf(e *summary.Estimator, v summary.Verdict) overviewCell {
 	return c
 }
 
-// sentence says in words what more policies did in a stratum: arms with the
-// same verdicts share a phrase.
+// sentence says in words what more policies did in a stratum: lines with the same
+// verdicts share a phrase.
 func sentence(s summary.Stratum, verdicts []summary.Verdict) string {
 	var arms []string
 	most := 0
@@ -124,7 +125,7 @@ func sentence(s summary.Stratum, verdicts []summary.Verdict) string {
 	return fmt.Sprintf("On %s, from N = 0 to N = %d: %s.", s, most, strings.Join(phrases, "; "))
 }
 
-// phrase is the verdicts of one arm: "slower in throughput (×0.608)".
+// phrase is the verdicts of one line: "slower in throughput (×0.608)".
 func phrase(verdicts []summary.Verdict) string {
 	var words []string
 	measures := map[string][]string{}

@@ -77,8 +77,9 @@ type content struct {
 
 // Make reads run directories (rows.csv; env.json and plan.json where they are
 // there) and writes report.md, report.html, report.json and figures/ into
-// outDir, which is made if need be. Runs on one clock are merged; those on two
-// have a part each, since time and instructions stand in no table together.
+// outDir, which is made if there is none. Runs on one clock are merged; those on two
+// have a part each, since no table has both time and instructions. It refuses what
+// runs.LoadEach refuses.
 func Make(runDirs []string, outDir string, opt Options) (Result, error) {
 	all, err := runs.LoadEach(runDirs...)
 	if err != nil {
@@ -106,7 +107,7 @@ func Make(runDirs []string, outDir string, opt Options) (Result, error) {
 	return res, nil
 }
 
-// compose works everything out; nothing is written yet.
+// compose works out the whole report of one clock.
 func compose(e *summary.Estimator, title string) (content, error) {
 	x, err := explain.New(e)
 	if err != nil {
@@ -205,7 +206,7 @@ func allSummaries(e *summary.Estimator) []summary.Summary {
 	return out
 }
 
-// reading tells how the numbers were made.
+// reading is how the numbers were made, a line for each point.
 func (c content) reading() []string {
 	out := []string{
 		"Each number is the median over trials. Its interval lies between two order statistics and has exactly the confidence shown, whatever the distribution; with few trials that is smallest to largest.",

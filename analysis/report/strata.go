@@ -103,7 +103,7 @@ func ended(e *summary.Estimator, factor, level, arm string) (status, reason stri
 	return worst, reasons[worst]
 }
 
-// acrossTables show a measure of every arm at each level, a table a scenario.
+// acrossTables show a measure of every line at each level, a table for each stratum.
 // The last column compares the last level with the first.
 func acrossTables(e *summary.Estimator, f summary.Factor, levels []string, m summary.Measure) []table.Table {
 	var out []table.Table

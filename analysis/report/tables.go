@@ -2,7 +2,6 @@ package report
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -16,7 +15,7 @@ import (
 	"hookbed/analysis/table"
 )
 
-// results is a section a stratum: a table a workload and metric.
+// resultSections are one for each stratum, with a table for each workload and metric.
 func resultSections(e *summary.Estimator) []table.Section {
 	var out []table.Section
 	for _, s := range e.Strata {
@@ -97,7 +96,7 @@ func value(v *float64) float64 {
 	return *v
 }
 
-// proof says, for each setup, what was proven before its numbers were taken.
+// proofSection says, for each setup, what was proven before its numbers were taken.
 func proofSection(e *summary.Estimator) table.Section {
 	sec := table.Section{ID: "proof", Title: "Proof of enforcement",
 		Note: "Before each trial an allowed connection had to be made, forbidden ones had to stay unanswered, and the kernel had to hold the policies; a trial that failed any of this is not ok. Ranges are over trials."}
@@ -177,16 +176,19 @@ type Problem struct {
 	Cells  []string `json:"cells"`
 }
 
+// problemsOf lists the problems of all groups, by status. Reasons that differ in
+// numbers only are one.
 func problemsOf(e *summary.Estimator) []Problem {
-	index := map[string]int{}
+	type kind struct{ status, reason string }
+	index := map[kind]int{}
 	var out []Problem
 	for _, g := range e.All() {
-		cell := fmt.Sprintf("%s %s %s N=%d", g.Stratum, g.Workload, g.Line, g.N)
+		cell := g.Point.String()
 		for _, a := range g.Trials {
 			if a.Status == record.StatusOK || a.Superseded {
 				continue
 			}
-			key := a.Status + "\x00" + summary.ReasonShape(a.Reason)
+			key := kind{a.Status, summary.ReasonShape(a.Reason)}
 			i, ok := index[key]
 			if !ok {
 				i = len(out)
@@ -205,7 +207,7 @@ func problemsOf(e *summary.Estimator) []Problem {
 	return out
 }
 
-// trouble is the section of what is not a number, guards included.
+// troubleSection has the trials that are not numbers, guards included.
 func troubleSection(e *summary.Estimator) table.Section {
 	sec := table.Section{ID: "trouble", Title: "Trials that are not numbers",
 		Note: "failed: the datapath or workload did not do what it should. unsupported: this kernel or tool cannot run it. void: a guard around the trial failed, so its number is not used. rig: the testbed failed."}
@@ -221,7 +223,7 @@ func troubleSection(e *summary.Estimator) table.Section {
 	return sec
 }
 
-// activity is the section of what the nodes did while the workload ran.
+// activitySection has what the nodes did while the workload ran.
 func activitySection(e *summary.Estimator) table.Section {
 	sec := table.Section{ID: "cpu", Title: "CPU and softirq work",
 		Note: "Medians over trials. cpu is CPU seconds busy per wall second of the node, all CPUs together; counts of softirqs are per second."}
@@ -250,7 +252,7 @@ func isActivity(metric string) bool {
 	return strings.HasPrefix(metric, "cpu") || strings.HasPrefix(metric, "softirq") || strings.HasPrefix(metric, "load1")
 }
 
-// others is the section of metrics that no other section shows.
+// otherSection has the metrics that no other section shows.
 func otherSection(e *summary.Estimator) table.Section {
 	sec := table.Section{ID: "others", Title: "Everything else that was measured", Note: "Medians over trials, in the unit of the column."}
 	for _, s := range e.Strata {
@@ -300,7 +302,7 @@ func mediansTable(e *summary.Estimator, id, title string, groups []*summary.Grou
 	return t
 }
 
-// variance is the section that splits the spread between boots and trials.
+// varianceSection splits the spread into that between boots and that between trials.
 func varianceSection(e *summary.Estimator, all []summary.Summary) table.Section {
 	sec := table.Section{ID: "blocks", Title: "Variation between and within blocks",
 		Note: "A block is one boot of the lab. Both columns are coefficients of variation (one-way analysis of variance); a large first one means that boots differ and more blocks, not more trials, would narrow the intervals."}

@@ -19,7 +19,8 @@ const (
 	unevenSeeds = 0.02
 )
 
-// warnings are what a reader must know before believing a number.
+// warningsOf are what a reader must know before believing a number; all are the
+// summaries of the measures.
 func warningsOf(e *summary.Estimator, all []summary.Summary) []string {
 	var out []string
 	out = append(out, acceleratorWarning(e)...)
@@ -33,7 +34,7 @@ func warningsOf(e *summary.Estimator, all []summary.Summary) []string {
 	out = append(out, oneBlockWarning(e)...)
 	out = append(out, noiseWarnings(e, all)...)
 	out = append(out, residueWarnings(e)...)
-	out = append(out, realisedWarnings(e)...)
+	out = append(out, realizedWarnings(e)...)
 	out = append(out, environmentWarning(e)...)
 	for _, r := range e.Runs {
 		if w := r.ChangedWarning(); w != "" {
@@ -50,7 +51,7 @@ func acceleratorWarning(e *summary.Estimator) []string {
 	return []string{"Shapes, not speeds: the machines ran under QEMU's TCG, which translates instructions. Compare arms and slopes within this report; absolute numbers say nothing of real hardware."}
 }
 
-// fewTrials states the confidence that small samples really have.
+// fewTrialsWarning states the confidence that small samples really have.
 func fewTrialsWarning(e *summary.Estimator, all []summary.Summary) []string {
 	least, few, total := 0, 0, 0
 	confidence := 1.0
@@ -131,7 +132,7 @@ func integrityWarnings(e *summary.Estimator) []string {
 	return out
 }
 
-// oneBlock warns when variation between boots cannot be seen.
+// oneBlockWarning is there when variation between boots cannot be seen.
 func oneBlockWarning(e *summary.Estimator) []string {
 	blocks := map[string]bool{}
 	for _, g := range e.All() {
@@ -153,7 +154,7 @@ func noiseWarnings(e *summary.Estimator, all []summary.Summary) []string {
 	var cells []string
 	for _, s := range all {
 		if v := of(s); v != nil && *v > limit {
-			cells = append(cells, fmt.Sprintf("%s %s %s N=%d (%s)", s.Scenario, s.Workload, s.Arm, s.Policies, table.Percent(*v)))
+			cells = append(cells, fmt.Sprintf("%s (%s)", s.Point, table.Percent(*v)))
 		}
 	}
 	if len(cells) == 0 {
@@ -162,9 +163,9 @@ func noiseWarnings(e *summary.Estimator, all []summary.Summary) []string {
 	return []string{fmt.Sprintf("%s: the CoV of %s is above %s: %s.", name, table.Plural(len(cells), "headline cell"), table.Percent(limit), table.Some(cells))}
 }
 
-// residues names factors that vary inside one line of a table.
+// residueWarnings name factors that vary inside one row of a table.
 func residueWarnings(e *summary.Estimator) []string {
-	// The seed is the block's: a line mixes seeds on purpose.
+	// The seed is the block's: a row mixes seeds on purpose.
 	grouped := []string{runs.FactorScenario, runs.FactorWorkload, runs.FactorArm, runs.FactorPolicies, runs.FactorClients, runs.FactorSeed}
 	where := map[string][]string{}
 	levels := map[string]map[string]bool{}
@@ -173,7 +174,7 @@ func residueWarnings(e *summary.Estimator) []string {
 			if len(seen) < 2 || slices.Contains(grouped, f) {
 				continue
 			}
-			where[f] = append(where[f], fmt.Sprintf("%s %s %s N=%d", g.Stratum, g.Workload, g.Line, g.N))
+			where[f] = append(where[f], g.Point.String())
 			if levels[f] == nil {
 				levels[f] = map[string]bool{}
 			}
@@ -188,13 +189,13 @@ func residueWarnings(e *summary.Estimator) []string {
 	return out
 }
 
-// realisedWarnings catches a datapath that held fewer policies than N.
-func realisedWarnings(e *summary.Estimator) []string {
+// realizedWarnings name cells with a datapath that held fewer policies than N.
+func realizedWarnings(e *summary.Estimator) []string {
 	var cells []string
 	for _, g := range e.All() {
 		x := g.Samples("policies_realised")
 		if len(x) > 0 && slices.Min(x) < float64(g.N) {
-			cells = append(cells, fmt.Sprintf("%s %s %s N=%d (%g)", g.Stratum, g.Workload, g.Line, g.N, slices.Min(x)))
+			cells = append(cells, fmt.Sprintf("%s (%g)", g.Point, slices.Min(x)))
 		}
 	}
 	if len(cells) == 0 {
@@ -203,7 +204,7 @@ func realisedWarnings(e *summary.Estimator) []string {
 	return []string{"Fewer policies realised in the kernel than N says: " + table.Some(cells) + "."}
 }
 
-// environmentDiffers names what differs between merged runs.
+// environmentWarning names what differs between merged runs.
 func environmentWarning(e *summary.Estimator) []string {
 	differ := map[string]bool{}
 	for _, r := range e.Runs[1:] {
@@ -224,12 +225,12 @@ func environmentWarning(e *summary.Estimator) []string {
 	return []string{"The merged runs' environments differ in: " + table.Some(slices.Sorted(maps.Keys(differ))) + "."}
 }
 
-// maxWarning names the cells that the rule did not end.
+// maxWarning names the cells that the stopping rule did not end.
 func maxWarning(e *summary.Estimator) []string {
 	var cells []string
 	for _, g := range e.All() {
 		if g.RanIntoMax {
-			cells = append(cells, fmt.Sprintf("%s %s %s N=%d", g.Stratum, g.Workload, g.Line, g.N))
+			cells = append(cells, g.Point.String())
 		}
 	}
 	if len(cells) == 0 {

@@ -21,6 +21,11 @@ type Point struct {
 	N        int // number of policies
 }
 
+// String names the point for people: "localhost TCP_RR docker N=0".
+func (p Point) String() string {
+	return fmt.Sprintf("%s %s %s N=%d", p.Stratum, p.Workload, p.Line, p.N)
+}
+
 // Line is an arm with a number of clients. Where an experiment has several
 // numbers of clients, each arm has a line for each of them in tables and figures.
 type Line struct {

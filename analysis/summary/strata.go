@@ -16,7 +16,7 @@ type Stratum struct {
 	Streams  string // number of connections of a client
 }
 
-// Factor is a factor that a plan may compare besides the scenario: what the machines
+// Factor is a factor other than the scenario that a plan may compare: what the machines
 // boot with, and how many connections a client has.
 type Factor struct {
 	Name  string // in plans and rows

@@ -25,7 +25,7 @@ type Verdict struct {
 }
 
 // Words of a verdict. An interval with less confidence than wanted decides nothing,
-// whatever it excludes.
+// even where it excludes 1.
 const (
 	Slower        = "slower"
 	Faster        = "faster"

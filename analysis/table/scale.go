@@ -17,7 +17,7 @@ type Scale struct {
 	Decimals int
 }
 
-// None stands for a number that does not exist.
+// None is written in the place of a number that does not exist.
 const None = "–"
 
 // ScaleFor chooses the unit in which the largest of values is easy to read. Unit is

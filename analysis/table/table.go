@@ -1,5 +1,5 @@
 // Package table holds the tables of a report before they are Markdown or HTML, and
-// writes numbers, units and lists of names for people. It knows nothing of runs.
+// writes numbers, units and lists of names for people. It does not depend on runs.
 package table
 
 // Table is a table before it is Markdown or HTML.

@@ -41,7 +41,7 @@ type Step struct {
 	lacks []lack // that Missing has in words
 }
 
-// at is the arm of a place of the study's contrast, nil if the run has it not.
+// at is an arm of the study's contrast, nil if the run does not have it.
 func (c *context) at(p claims.Place) *subject {
 	return c.find(p.Fabric, p.Filter, catalog.AsStudy, nil)
 }

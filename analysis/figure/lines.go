@@ -228,7 +228,7 @@ func spread(all []label, low, high vg.Length) {
 		start    vg.Length
 	}
 	var piles []pile
-	place := func(first, n int) vg.Length {
+	start := func(first, n int) vg.Length {
 		var sum vg.Length
 		for i := range n {
 			sum += all[first+i].lineY - vg.Length(i)*labelSpace
@@ -236,14 +236,14 @@ func spread(all []label, low, high vg.Length) {
 		return max(low, min(sum/vg.Length(n), high-vg.Length(n-1)*labelSpace))
 	}
 	for i := range all {
-		p := pile{i, 1, place(i, 1)}
+		p := pile{i, 1, start(i, 1)}
 		for len(piles) > 0 {
 			before := piles[len(piles)-1]
 			if before.start+vg.Length(before.n)*labelSpace <= p.start {
 				break
 			}
 			piles = piles[:len(piles)-1]
-			p = pile{before.first, before.n + p.n, place(before.first, before.n+p.n)}
+			p = pile{before.first, before.n + p.n, start(before.first, before.n+p.n)}
 		}
 		piles = append(piles, p)
 	}

@@ -28,13 +28,16 @@ func TestAnalysesKnowNoNames(t *testing.T) {
 		names[w.Name] = true
 	}
 	words := map[string]string{ // that also have another meaning, by file
-		"catalog.go": "tc xdp none overlay", // vocabulary, which entries use
-		"overlay.go": "overlay state",       // headings
-		"explain.go": "state",               // a kind of contrast
+		"catalog.go":         "tc xdp none overlay", // vocabulary, which entries use
+		"overlay_section.go": "overlay state",       // headings
+		"explain.go":         "state",               // a kind of contrast
 	}
 	seen := 0
 	err := filepath.WalkDir(filepath.Join("..", "analysis"), func(path string, e fs.DirEntry, err error) error {
 		name := filepath.Base(path)
+		if name == "runstest" {
+			return filepath.SkipDir // runs invented for tests, which have arms
+		}
 		if err != nil || e.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") || name == "schema1.go" {
 			return err
 		}

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"hookbed/analysis/claims"
+	"hookbed/analysis/explain"
 	"hookbed/analysis/record"
 	"hookbed/analysis/report"
 	"hookbed/driver/plan"
@@ -253,7 +254,7 @@ func (s said) check(t *testing.T, text string, doc report.Document) {
 
 // explained compares the sentence and the steps with the truth: structure and path
 // make the study's gain, and mechanism makes none of it.
-func (s said) explained(t *testing.T, x report.Explanation) {
+func (s said) explained(t *testing.T, x explain.Explanation) {
 	t.Helper()
 	has := func(words ...string) bool {
 		return !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(x.Sentence, w) })

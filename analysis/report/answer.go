@@ -7,17 +7,20 @@ import (
 	"slices"
 	"strings"
 
-	"hookbed/analysis/catalog"
 	"hookbed/analysis/claims"
+	"hookbed/analysis/explain"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/summary"
+	"hookbed/analysis/table"
 )
 
 // Answer is what the runs on one clock say of the study's questions in one
-// place: what each approach gives, what policies do to it, from how many on one
+// stratum: what each approach gives, what policies do to it, from how many on one
 // costs more than another, and what explains the difference.
 type Answer struct {
 	Clock string `json:"clock"`
-	Place string `json:"place"` // "localhost", and what else is kept apart
+	// Stratum names where the numbers are from: "localhost, kernel 6.12".
+	Stratum string `json:"place"`
 	// Demonstration: it shows that the rig works, and decides nothing.
 	Demonstration bool       `json:"demonstration,omitempty"`
 	Note          string     `json:"note,omitempty"` // what the numbers are worth, if that needs to be said
@@ -33,16 +36,16 @@ type Sentence struct {
 // Heading is "localhost, virtual clock".
 func (a Answer) Heading() string {
 	if a.Clock == "" {
-		return a.Place
+		return a.Stratum
 	}
-	out := a.Place + ", " + a.Clock + " clock"
+	out := a.Stratum + ", " + a.Clock + " clock"
 	if a.Demonstration {
 		out += demonstration
 	}
 	return out
 }
 
-// rough says whether any of its intervals is marked so.
+// rough reports whether any of its intervals is marked so.
 func (a Answer) rough() bool {
 	return slices.ContainsFunc(a.Sentences, func(s Sentence) bool { return strings.Contains(s.Text, stat.RoughMark) })
 }
@@ -60,24 +63,31 @@ func (a Answer) Lines() []string {
 }
 
 const (
-	// little is how much of an effect is told as little, without its number.
+	// little is the effect up to which a sentence says so in place of its number, as a
+	// fraction of 1.
 	little = 0.02
 	// named is how many arms a sentence names before it counts the rest.
 	named = 8
 )
 
-// answers are those of every place that has any sentence, and of the claims.
-func (e estimator) answers(c content) []Answer {
+// answerer makes sentences of numbers.
+type answerer struct {
+	*summary.Estimator
+	explainer *explain.Explainer
+}
+
+// answers are those of every stratum that has any sentence, and of the claims.
+func (e answerer) answers(c content) []Answer {
 	out := []Answer{}
-	shows := strings.HasSuffix(c.part.Title, demonstration)
-	for _, place := range e.scenarios {
-		said := []Sentence{e.inShort(place), e.withoutPolicies(place), e.withPolicies(place), e.turnSentence(place)}
+	shows := c.part.demonstration
+	for _, in := range e.Strata {
+		said := []Sentence{e.inShort(in), e.withoutPolicies(in), e.withPolicies(in), e.turnSentence(in)}
 		if !shows {
-			said = append(said, explained(place, c.Explanations)...)
+			said = append(said, explained(in, c.Explanations)...)
 		}
 		said = slices.DeleteFunc(said, func(s Sentence) bool { return s.Text == "" })
 		if len(said) > 0 {
-			out = append(out, Answer{Clock: e.clock(), Place: place, Demonstration: shows, Sentences: said})
+			out = append(out, Answer{Clock: e.Clock(), Stratum: in.String(), Demonstration: shows, Sentences: said})
 		}
 	}
 	switch {
@@ -96,40 +106,41 @@ func (e estimator) answers(c content) []Answer {
 	return out
 }
 
-// measured is one measure of all arms of a place at a number of policies.
+// measured is one measure of all lines of a stratum at a number of policies.
 type measured struct {
-	measure
-	sc     scale
-	groups []*group // of arms that have a number
+	summary.Measure
+	scale  table.Scale
+	groups []*summary.Group // of lines that have a number
 }
 
-// measuredIn are the measures of a place; at the most policies, or at none.
-func (e estimator) measuredIn(place string, most bool) []measured {
+// measuredIn are the measures of a stratum; at the most policies, or at none.
+func (e answerer) measuredIn(in summary.Stratum, most bool) []measured {
 	var out []measured
-	for _, m := range e.measures() {
-		r := measured{measure: m}
+	for _, m := range e.Measures() {
+		r := measured{Measure: m}
 		var values []float64
-		for _, arm := range e.arms {
-			g := e.groups[point{place, m.workload, arm, 0}]
+		for _, line := range e.Lines {
+			g := e.At(in, m.Workload, line, 0)
 			if most {
-				if g = e.largest(place, m.workload, arm); g != nil && g.policies == 0 {
+				if g = e.Largest(in, m.Workload, line); g != nil && g.N == 0 {
 					g = nil
 				}
 			}
-			if g == nil || len(g.Samples(m.metric)) == 0 {
+			if g == nil || len(g.Samples(m.Metric)) == 0 {
 				continue
 			}
-			r.groups, values = append(r.groups, g), append(values, e.summary(g, m.metric).Median.Estimate)
+			r.groups, values = append(r.groups, g), append(values, e.Summary(g, m.Metric).Median.Estimate)
 		}
-		if r.sc = e.scale(e.Units[m.metric], values); len(values) > 0 {
+		if r.scale = e.Scale(e.Units[m.Metric], values); len(values) > 0 {
 			out = append(out, r)
 		}
 	}
 	return out
 }
 
-func (r measured) of(arm string) *group {
-	if i := slices.IndexFunc(r.groups, func(g *group) bool { return g.arm == arm }); i >= 0 {
+// of is the group of a line, nil if it has no number.
+func (r measured) of(line summary.Line) *summary.Group {
+	if i := slices.IndexFunc(r.groups, func(g *summary.Group) bool { return g.Line == line }); i >= 0 {
 		return r.groups[i]
 	}
 	return nil
@@ -139,61 +150,63 @@ func (r measured) of(arm string) *group {
 func units(rs []measured) string {
 	var parts []string
 	for _, r := range rs {
-		part := r.name
-		if r.sc.unit != "" {
-			part += " in " + r.sc.unit
+		part := r.Name
+		if r.scale.Unit != "" {
+			part += " in " + r.scale.Unit
 		}
 		parts = append(parts, part)
 	}
 	return strings.Join(parts, ", ")
 }
 
-// decided says whether a ratio has the confidence asked for and excludes 1.
-func (e estimator) decided(r *Interval) bool {
-	return r != nil && r.Confidence >= e.confidence && r.Excludes(1)
+// decided reports whether a ratio has the confidence wanted and excludes 1.
+func (e answerer) decided(r *stat.Estimate) bool {
+	return r != nil && r.Confidence >= e.Confidence && r.Excludes(1)
 }
 
-// held is a ratio's word for a sentence: what it is, or that it cannot be said.
-func (e estimator) held(r *Interval) bool { return r != nil && r.Confidence >= e.confidence }
+// held reports whether a ratio has the confidence wanted.
+func (e answerer) held(r *stat.Estimate) bool { return r != nil && r.Confidence >= e.Confidence }
 
-// armItem is what a sentence says of an arm: its numbers, each with its ratio.
-func (e estimator) armItem(arm string, rs []measured, ratioOf func(Summary) *Interval) string {
+// item is what a sentence says of a line: its numbers, each with its ratio.
+func (e answerer) item(line summary.Line, rs []measured, ratioOf func(summary.Summary) *stat.Estimate) string {
 	var parts []string
 	for _, r := range rs {
-		g := r.of(arm)
+		g := r.of(line)
 		if g == nil {
-			parts = append(parts, none)
+			parts = append(parts, table.None)
 			continue
 		}
-		s := e.summary(g, r.metric)
-		part := r.sc.format(s.Median.Estimate)
+		s := e.Summary(g, r.Metric)
+		part := r.scale.Format(s.Median.Estimate)
 		if x := ratioOf(s); e.decided(x) {
-			part += " (×" + ratio(x.Estimate) + ")"
+			part += " (×" + table.Ratio(x.Estimate) + ")"
 		}
 		parts = append(parts, part)
 	}
-	return arm + " " + strings.Join(parts, " and ")
+	return line.String() + " " + strings.Join(parts, " and ")
 }
 
-// effect sorts an arm by what its ratios say.
+// effect is what all ratios of a line say together.
 type effect int
 
 const (
-	plain     effect = iota // there is nothing to compare with
-	clear                   // some ratio is decided, and more than little
-	slight                  // all that is decided is little
-	untold                  // nothing can be told from no difference
-	undecided               // some ratio lacks the confidence asked for
+	plain      effect = iota // there is nothing to compare with
+	clear                    // some ratio is decided, and more than little
+	slight                   // all that is decided is little
+	indistinct               // nothing is distinguishable from no difference
+	undecided                // some ratio has less than the confidence wanted
 )
 
-func (e estimator) effectOf(arm string, rs []measured, ratioOf func(Summary) *Interval) (kind effect, size float64) {
+// effectOf is the effect on a line, and the largest of its ratios as an absolute
+// logarithm.
+func (e answerer) effectOf(line summary.Line, rs []measured, ratioOf func(summary.Summary) *stat.Estimate) (kind effect, size float64) {
 	kind = plain
 	for _, r := range rs {
-		g := r.of(arm)
+		g := r.of(line)
 		if g == nil {
 			continue
 		}
-		x := ratioOf(e.summary(g, r.metric))
+		x := ratioOf(e.Summary(g, r.Metric))
 		if x == nil {
 			continue
 		}
@@ -209,59 +222,67 @@ func (e estimator) effectOf(arm string, rs []measured, ratioOf func(Summary) *In
 		case e.decided(x):
 			kind = slight
 		case kind == plain:
-			kind = untold
+			kind = indistinct
 		}
 	}
 	return kind, size
 }
 
-// told says of the arms of a place what their ratios say; alike and
-// nothing are the words for arms whose difference is little or cannot be told.
-func (e estimator) told(rs []measured, arms []string, ratioOf func(Summary) *Interval, alike, nothing string) string {
-	of := map[effect][]string{}
-	size := map[string]float64{}
-	for _, arm := range arms {
-		kind, far := e.effectOf(arm, rs, ratioOf)
-		of[kind], size[arm] = append(of[kind], arm), far
+// effects are a sentence on lines by what their ratios say; alike and nothing are the
+// words before lines whose effect is slight or indistinct.
+func (e answerer) effects(rs []measured, lines []summary.Line, ratioOf func(summary.Summary) *stat.Estimate, alike, nothing string) string {
+	of := map[effect][]summary.Line{}
+	size := map[summary.Line]float64{}
+	for _, line := range lines {
+		kind, far := e.effectOf(line, rs, ratioOf)
+		of[kind], size[line] = append(of[kind], line), far
 	}
-	slices.SortStableFunc(of[clear], func(a, b string) int { return cmp.Compare(size[b], size[a]) })
-	var items []string
-	for _, arm := range upTo(slices.Concat(of[plain], of[clear])) {
-		if _, known := size[arm]; known {
-			arm = e.armItem(arm, rs, ratioOf)
-		}
-		items = append(items, arm)
-	}
+	slices.SortStableFunc(of[clear], func(a, b summary.Line) int { return cmp.Compare(size[b], size[a]) })
+	items := e.items(slices.Concat(of[plain], of[clear]), rs, ratioOf)
 	if len(of[slight]) > 0 {
-		items = append(items, alike+" "+list(upTo(of[slight])))
+		items = append(items, alike+" "+table.List(upTo(namesOf(of[slight]))))
 	}
-	if len(of[untold]) > 0 {
-		items = append(items, nothing+" "+list(upTo(of[untold])))
+	if len(of[indistinct]) > 0 {
+		items = append(items, nothing+" "+table.List(upTo(namesOf(of[indistinct]))))
 	}
-	var open []string
-	for _, arm := range upTo(of[undecided]) {
-		if _, known := size[arm]; known {
-			arm = e.armItem(arm, rs, ratioOf)
-		}
-		open = append(open, arm)
-	}
+	open := e.items(of[undecided], rs, ratioOf)
 	if len(open) > 0 {
 		items = append(items, "undecided: "+strings.Join(open, ", ")+e.deciding(rs, of[undecided], ratioOf))
 	}
 	return strings.Join(items, "; ")
 }
 
+// items are what a sentence says of the first few lines, and how many more there are.
+func (e answerer) items(lines []summary.Line, rs []measured, ratioOf func(summary.Summary) *stat.Estimate) []string {
+	out, shown := upTo(namesOf(lines)), len(lines)
+	if shown > named {
+		shown = named - 1 // the last of out counts the others
+	}
+	for i, line := range lines[:shown] {
+		out[i] = e.item(line, rs, ratioOf)
+	}
+	return out
+}
+
+// namesOf are the names of lines.
+func namesOf(lines []summary.Line) (out []string) {
+	for _, l := range lines {
+		out = append(out, l.String())
+	}
+	return out
+}
+
 // deciding says how many trials, blocks or seeds would decide all that is
 // open, in brackets; "" if nothing can be said.
-func (e estimator) deciding(rs []measured, arms []string, ratioOf func(Summary) *Interval) string {
+func (e answerer) deciding(rs []measured, lines []summary.Line, ratioOf func(summary.Summary) *stat.Estimate) string {
 	var most *stat.Need
 	for _, r := range rs {
-		for _, arm := range arms {
-			g := r.of(arm)
+		for _, line := range lines {
+			g := r.of(line)
 			if g == nil {
 				continue
 			}
-			if n := e.need(ratioOf(e.summary(g, r.metric))); n != nil && (most == nil || n.Above(*most)) {
+			if n := e.Need(ratioOf(e.Summary(g, r.Metric))); n != nil && (most == nil || n.Above(*most)) {
 				most = n
 			}
 		}
@@ -272,7 +293,7 @@ func (e estimator) deciding(rs []measured, arms []string, ratioOf func(Summary) 
 	return " (" + most.String() + ")"
 }
 
-// upTo names the first few and counts the others.
+// upTo is the first few names and, in place of the others, how many they are.
 func upTo(names []string) []string {
 	if len(names) <= named {
 		return names
@@ -280,66 +301,67 @@ func upTo(names []string) []string {
 	return append(slices.Clone(names[:named-1]), fmt.Sprintf("%d more", len(names)-named+1))
 }
 
-// armsOf are the arms that any of the measures has, in report order.
-func (e estimator) armsOf(rs []measured) []string {
-	return slices.DeleteFunc(slices.Clone(e.arms), func(arm string) bool {
-		return !slices.ContainsFunc(rs, func(r measured) bool { return r.of(arm) != nil })
+// linesWith are the lines that any of the measures has, in report order.
+func (e answerer) linesWith(rs []measured) []summary.Line {
+	return slices.DeleteFunc(slices.Clone(e.Lines), func(line summary.Line) bool {
+		return !slices.ContainsFunc(rs, func(r measured) bool { return r.of(line) != nil })
 	})
 }
 
 // withoutPolicies says what each approach gives before any policy.
-func (e estimator) withoutPolicies(place string) Sentence {
-	rs := e.measuredIn(place, false)
+func (e answerer) withoutPolicies(in summary.Stratum) Sentence {
+	rs := e.measuredIn(in, false)
 	if len(rs) == 0 {
 		return Sentence{}
 	}
-	arms := e.armsOf(rs)
-	against := func(s Summary) *Interval { return s.VsReference }
-	text := e.told(rs, arms, against, "within 2 % of "+e.ref+":", "not distinguishable from "+e.ref+":")
+	lines := e.linesWith(rs)
+	against := func(s summary.Summary) *stat.Estimate { return s.VsReference }
+	text := e.effects(rs, lines, against, "within 2 % of "+e.Reference+":", "not distinguishable from "+e.Reference+":")
 	return Sentence{"Without policies, " + units(rs), text + "."}
 }
 
 // withPolicies says what the most policies do to each approach.
-func (e estimator) withPolicies(place string) Sentence {
-	rs := e.measuredIn(place, true)
+func (e answerer) withPolicies(in summary.Stratum) Sentence {
+	rs := e.measuredIn(in, true)
 	if len(rs) == 0 {
 		return Sentence{}
 	}
-	arms := e.armsOf(rs)
-	text := e.told(rs, arms, func(s Summary) *Interval { return s.VsZero }, "changed by less than 2 %:", "no change can be told:")
+	lines := e.linesWith(rs)
+	text := e.effects(rs, lines, func(s summary.Summary) *stat.Estimate { return s.VsZero }, "changed by less than 2 %:", "no change can be told:")
 	return Sentence{fmt.Sprintf("With %d policies, and how many times as much as with none, %s", e.mostPolicies(rs), units(rs)), text + "."}
 }
 
-func (e estimator) mostPolicies(rs []measured) int {
+// mostPolicies is the largest N of any group.
+func (e answerer) mostPolicies(rs []measured) int {
 	most := 0
 	for _, r := range rs {
 		for _, g := range r.groups {
-			most = max(most, g.policies)
+			most = max(most, g.N)
 		}
 	}
 	return most
 }
 
-// inShort names the best and the worst approach with the most policies, where
-// the two can be told apart.
-func (e estimator) inShort(place string) Sentence {
+// inShort names the best and the worst approach with the most policies, where the two
+// are distinguishable.
+func (e answerer) inShort(in summary.Stratum) Sentence {
 	var parts []string
-	rs := e.measuredIn(place, true)
+	rs := e.measuredIn(in, true)
 	for _, r := range rs {
 		if len(r.groups) < 2 {
 			continue
 		}
 		ordered := slices.Clone(r.groups)
-		slices.SortStableFunc(ordered, func(a, b *group) int {
-			x, y := e.summary(a, r.metric).Median.Estimate, e.summary(b, r.metric).Median.Estimate
-			if r.higherIsBetter {
+		slices.SortStableFunc(ordered, func(a, b *summary.Group) int {
+			x, y := e.Summary(a, r.Metric).Median.Estimate, e.Summary(b, r.Metric).Median.Estimate
+			if r.HigherIsBetter {
 				x, y = y, x
 			}
 			return cmp.Compare(x, y)
 		})
 		best, worst := ordered[0], ordered[len(ordered)-1]
-		if x := e.ratio(worst, best, r.metric); best.policies == worst.policies && e.decided(x) {
-			parts = append(parts, fmt.Sprintf("%s is best with %s (%s) and worst with %s (%s, ×%s)", r.name, best.arm, e.amount(r, best), worst.arm, e.amount(r, worst), ratio(x.Estimate)))
+		if x := e.Ratio(worst, best, r.Metric); best.N == worst.N && e.decided(x) {
+			parts = append(parts, fmt.Sprintf("%s is best with %s (%s) and worst with %s (%s, ×%s)", r.Name, best.Line, e.amount(r, best), worst.Line, e.amount(r, worst), table.Ratio(x.Estimate)))
 		}
 	}
 	if len(parts) == 0 {
@@ -348,17 +370,18 @@ func (e estimator) inShort(place string) Sentence {
 	return Sentence{"In short", fmt.Sprintf("with %d policies %s.", e.mostPolicies(rs), strings.Join(parts, "; "))}
 }
 
-func (e estimator) amount(r measured, g *group) string {
-	return strings.TrimSpace(r.sc.format(e.summary(g, r.metric).Median.Estimate) + " " + r.sc.unit)
+// amount is a group's number with its unit.
+func (e answerer) amount(r measured, g *summary.Group) string {
+	return strings.TrimSpace(r.scale.Format(e.Summary(g, r.Metric).Median.Estimate) + " " + r.scale.Unit)
 }
 
 // turnSentence says from how many policies on a list costs more than a hash.
-func (e estimator) turnSentence(place string) Sentence {
+func (e answerer) turnSentence(in summary.Stratum) Sentence {
 	var parts []string
-	for _, m := range e.measures() {
+	for _, m := range e.Measures() {
 		if cost, ok := e.costOf(m); ok {
-			if of := e.turns(place, cost); len(of) > 0 {
-				parts = append(parts, m.workload+": "+strings.Join(upTo(of), "; "))
+			if of := e.turns(in, cost); len(of) > 0 {
+				parts = append(parts, m.Workload+": "+strings.Join(upTo(of), "; "))
 			}
 		}
 	}
@@ -368,14 +391,15 @@ func (e estimator) turnSentence(place string) Sentence {
 	return Sentence{"Turn point", strings.Join(parts, ". ") + "."}
 }
 
-// turns are the turn points of a workload. Lists that cost more than a hash
-// whatever N is are told together, and so are those that never do.
-func (e estimator) turns(place string, m costMeasure) []string {
-	var out, hashes []string
-	always, never := map[string][]string{}, map[string][]string{}
-	for _, pair := range e.turnPairs(place, m.workload) {
+// turns are the turn points of a workload in words. Lists that cost more than a hash
+// at every N share a clause, and so do those that never do.
+func (e answerer) turns(in summary.Stratum, m summary.CostMeasure) []string {
+	var out []string
+	var hashes []summary.Line
+	always, never := map[summary.Line][]string{}, map[summary.Line][]string{}
+	for _, pair := range e.explainer.TurnPairs(in, m.Workload) {
 		list, hash := pair[0], pair[1]
-		turn, most, ok := e.turnOf(place, m, list, hash)
+		turn, most, ok := e.turnOf(in, m, list, hash)
 		if !ok {
 			continue
 		}
@@ -384,71 +408,50 @@ func (e estimator) turns(place string, m costMeasure) []string {
 		}
 		switch {
 		case turn.None && turn.N.Low >= most:
-			never[hash] = append(never[hash], list)
+			never[hash] = append(never[hash], list.String())
 		case turn.N.High <= 0:
-			always[hash] = append(always[hash], list)
+			always[hash] = append(always[hash], list.String())
 		case turn.N.High < most:
 			out = append(out, fmt.Sprintf("%s costs more than %s from N = %.0f on (%.0f to %.0f)", list, hash, math.Ceil(turn.N.Estimate), math.Floor(turn.N.Low), math.Ceil(turn.N.High)))
 		}
 	}
 	for _, hash := range hashes {
 		if lists := always[hash]; len(lists) > 0 {
-			out = append(out, fmt.Sprintf("%s costs less than %s whatever N is", hash, list(lists)))
+			out = append(out, fmt.Sprintf("%s costs less than %s whatever N is", hash, table.List(lists)))
 		}
 		if lists := never[hash]; len(lists) > 0 {
-			out = append(out, fmt.Sprintf("%s costs no less than %s up to the most policies", hash, list(lists)))
+			out = append(out, fmt.Sprintf("%s costs no less than %s up to the most policies", hash, table.List(lists)))
 		}
 	}
 	return out
 }
 
-// costOf is the cost that a headline measure stands for.
-func (e estimator) costOf(m measure) (costMeasure, bool) {
-	all := e.costMeasures()
-	i := slices.IndexFunc(all, func(c costMeasure) bool { return c.workload == m.workload && c.metric == m.metric })
+// costOf is a measure as a cost; ok is false where its unit gives none.
+func (e answerer) costOf(m summary.Measure) (cost summary.CostMeasure, ok bool) {
+	all := e.CostMeasures()
+	i := slices.IndexFunc(all, func(c summary.CostMeasure) bool { return c.Workload == m.Workload && c.Metric == m.Metric })
 	if i < 0 {
-		return costMeasure{}, false
+		return summary.CostMeasure{}, false
 	}
 	return all[i], true
 }
 
-// turnPairs are a list and a hash each: in the same place of the same path by
-// the same mechanism where there is one, and the study's other end.
-func (e estimator) turnPairs(place, workload string) [][2]string {
-	var out [][2]string
-	for _, c := range e.contexts(place, workload) {
-		for _, list := range c.subjects {
-			if list.is.Structure != catalog.List {
-				continue
-			}
-			end := c.at(e.contrast.To) // of the study's contrast
-			for _, hash := range c.subjects {
-				near := hash.fabric == list.fabric && hash.is.Mechanism == list.is.Mechanism && hash.regime == list.regime
-				if hash.is.Structure == catalog.Hash && len(hash.own) == 0 && (near || hash == end) {
-					out = append(out, [2]string{list.arm, hash.arm})
-				}
-			}
-		}
-	}
-	return out
-}
-
 // turnOf is where a list begins to cost more than a hash, and the most policies
 // that it was measured with; ok is false where that is not known well enough.
-func (e estimator) turnOf(place string, m costMeasure, list, hash string) (turn stat.TurnPoint, most float64, ok bool) {
-	a, b := e.points(place, list, m), e.points(place, hash, m)
+func (e answerer) turnOf(in summary.Stratum, m summary.CostMeasure, list, hash summary.Line) (turn stat.TurnPoint, most float64, ok bool) {
+	a, b := pointsOf(e.Estimator, in, list, m), pointsOf(e.Estimator, in, hash, m)
 	if len(levelsIn(a)) < 2 || len(b.N) == 0 {
 		return turn, 0, false
 	}
 	most = slices.Max(a.N)
-	turn, err := stat.Crossover(a, b, most, e.costOptions())
-	return turn, most, err == nil && turn.N.Confidence >= e.confidence
+	turn, err := stat.Crossover(a, b, most, e.CostOptions())
+	return turn, most, err == nil && turn.N.Confidence >= e.Confidence
 }
 
-// explained repeats what the explanations of a place found.
-func explained(place string, all []Explanation) (out []Sentence) {
+// explained repeats what the explanations of a stratum found.
+func explained(in summary.Stratum, all []explain.Explanation) (out []Sentence) {
 	for _, x := range all {
-		if x.Scenario != place || len(x.Orders) == 0 || x.Orders[0].Total == nil {
+		if x.Stratum != in || len(x.Orders) == 0 || x.Orders[0].Total == nil {
 			continue
 		}
 		of := x.Workload
@@ -479,5 +482,5 @@ func claimed(all []claims.Verdict) string {
 			parts = append(parts, fmt.Sprintf("%d %s", n, word))
 		}
 	}
-	return fmt.Sprintf("of %s that these arms can be held against: %s.", plural(total, "claim"), list(parts))
+	return fmt.Sprintf("of %s that these arms can be held against: %s.", table.Plural(total, "claim"), table.List(parts))
 }

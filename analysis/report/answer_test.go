@@ -6,14 +6,15 @@ import (
 	"testing"
 
 	"hookbed/analysis/runs"
+	"hookbed/analysis/runs/runstest"
 )
 
 // TestAnswer: the report begins with what each approach gives, what policies do
 // to it, from how many on a list costs more, and what explains it, with numbers.
 func TestAnswer(t *testing.T) {
-	c := structural()
-	c.clock, c.blocks, c.trials, c.halves, c.spread = runs.ClockVirtual, 2, 1, false, 0.0005
-	out, res := makeReport(t, Options{}, c.write(t))
+	c := runstest.Structural()
+	c.Clock, c.Blocks, c.Trials, c.Halves, c.Spread = runs.ClockVirtual, 2, 1, false, 0.0005
+	out, res := makeReport(t, Options{}, c.Write(t))
 	if len(res.Answers) != 1 {
 		t.Fatalf("answers %+v", res.Answers)
 	}
@@ -42,9 +43,9 @@ func TestAnswer(t *testing.T) {
 // sentence, and judge no claim in the answer.
 func TestDemonstration(t *testing.T) {
 	dir := t.TempDir()
-	s := study()
-	s.blocks, s.trials = 1, 2
-	s.write(t, dir)
+	s := runstest.Study()
+	s.Blocks, s.Trials = 1, 2
+	s.Write(t, dir)
 	_, res := makeReport(t, Options{}, dir)
 	for _, a := range res.Answers {
 		text := strings.Join(a.Lines(), "\n")
@@ -62,13 +63,13 @@ func TestDemonstration(t *testing.T) {
 	}
 }
 
-// TestWarningsOfSeeds: in virtual time a reader is told of few seeds, and of cells
-// in which they differ by more than what can be compared.
+// TestWarningsOfSeeds: in virtual time a report warns of few seeds, and of cells in
+// which they differ by more than what can be compared.
 func TestWarningsOfSeeds(t *testing.T) {
 	for spread, uneven := range map[float64]bool{0.0005: false, 0.1: true} {
-		c := structural()
-		c.clock, c.blocks, c.trials, c.halves, c.spread = runs.ClockVirtual, 2, 1, false, spread
-		_, res := makeReport(t, Options{}, c.write(t))
+		c := runstest.Structural()
+		c.Clock, c.Blocks, c.Trials, c.Halves, c.Spread = runs.ClockVirtual, 2, 1, false, spread
+		_, res := makeReport(t, Options{}, c.Write(t))
 		w := strings.Join(res.Warnings, "\n")
 		if !strings.Contains(w, "Few seeds: with 2 seeds") || strings.Contains(w, "Few trials") {
 			t.Errorf("warnings: %s", w)

@@ -9,6 +9,8 @@ import (
 
 	"hookbed/analysis/claims"
 	"hookbed/analysis/runs"
+	"hookbed/analysis/summary"
+	"hookbed/analysis/table"
 )
 
 // book is a report: one part for each clock.
@@ -17,19 +19,23 @@ type book struct {
 	parts []content
 }
 
-// part is what tells a part from the other: its name in links and files, "" if
-// it is alone, its heading, and what its numbers are worth.
-type part struct{ Name, Title, Note string }
+// part describes the numbers of one clock.
+type part struct {
+	Name          string // in links and files, "" for the only part
+	Title         string
+	Note          string // what the numbers are worth
+	demonstration bool   // too few trials for a measurement
+}
 
 // bind composes a part for each clock that runs have, the exact one first.
 func bind(all []runs.Run, opt Options) (book, error) {
 	var b book
 	for _, of := range runs.ByClock(all) {
-		d, err := arrange(of)
+		e, err := summary.New(of, summary.Options{Confidence: opt.Confidence, Seed: opt.Seed, Resamples: opt.Resamples, Reference: opt.Reference})
 		if err != nil {
 			return book{}, err
 		}
-		c, err := compose(d, opt)
+		c, err := compose(e, opt.Title)
 		if err != nil {
 			return book{}, err
 		}
@@ -40,8 +46,8 @@ func bind(all []runs.Run, opt Options) (book, error) {
 		b.Document = b.parts[0].Document
 		return b, nil
 	}
-	b.Document = Document{Schema: Schema, Title: opt.Title, Verdicts: []Verdict{}, Warnings: []string{}, Problems: []Problem{},
-		Summaries: []Summary{}, Claims: []claims.Verdict{}, Costs: []Cost{}, Accelerators: []string{}, Environment: map[string]map[string]string{}}
+	b.Document = Document{Schema: Schema, Title: opt.Title, Verdicts: []summary.Verdict{}, Warnings: []string{}, Problems: []Problem{},
+		Summaries: []summary.Summary{}, Claims: []claims.Verdict{}, Costs: []Cost{}, Accelerators: []string{}, Environment: map[string]map[string]string{}}
 	var titles []string
 	for i := range b.parts {
 		c := &b.parts[i]
@@ -66,39 +72,39 @@ func (c *content) rename() {
 	for i := range c.bars {
 		in(&c.bars[i].Name)
 	}
-	for _, sections := range [][]section{c.explain, c.sections} {
+	for _, sections := range [][]table.Section{c.explain, c.sections} {
 		for i := range sections {
 			in(&sections[i].ID)
 		}
 	}
 }
 
-// minDirections is the number of trials from which the interval between the
-// extremes holds the median with 95 % confidence.
+// minDirections is the number of trials from which on the interval between the
+// extremes encloses the median with 95 % confidence.
 const minDirections = 6
 
-// demonstration marks a part that is no measurement.
+// demonstration ends the title of a part that is no measurement.
 const demonstration = ": a demonstration"
 
-// part describes the numbers of a clock.
-func (e estimator) part() part {
-	if e.clock() == runs.ClockVirtual {
-		return part{"virtual", "In virtual time: exact", "The clock counts instructions. Every computer, busy or idle, gives these numbers to the last digit; " +
+// partOf describes the numbers of the estimator's clock.
+func partOf(e *summary.Estimator) part {
+	if e.Clock() == runs.ClockVirtual {
+		return part{Name: "virtual", Title: "In virtual time: exact", Note: "The clock counts instructions. Every computer, busy or idle, gives these numbers to the last digit; " +
 			"they know nothing of caches and parallelism."}
 	}
-	p := part{"wall", "On the wall clock", "Time as it passed on one computer, with all that disturbed it."}
-	if most := e.mostTrials(); most < minDirections {
-		p.Title += demonstration
+	p := part{Name: "wall", Title: "On the wall clock", Note: "Time as it passed on one computer, with all that disturbed it."}
+	if most := mostTrials(e); most < minDirections {
+		p.Title, p.demonstration = p.Title+demonstration, true
 		p.Note = fmt.Sprintf("It shows that every arm that gave a number was applied, enforced and measured for real. With %s a cell it is no measurement: "+
-			"no direction is given whose interval has less than %s confidence, and %d trials would be the least.", plural(most, "trial"), percent(e.confidence), minDirections)
+			"no direction is given whose interval has less than %s confidence, and %d trials would be the least.", table.Plural(most, "trial"), table.Percent(e.Confidence), minDirections)
 	}
 	return p
 }
 
 // mostTrials is the largest number of usable trials of any cell.
-func (e estimator) mostTrials() int {
+func mostTrials(e *summary.Estimator) int {
 	most := 0
-	for _, g := range e.groups {
+	for _, g := range e.All() {
 		n := 0
 		for _, t := range g.Trials {
 			if t.OK() {
@@ -110,7 +116,7 @@ func (e estimator) mostTrials() int {
 	return most
 }
 
-// result is what the caller is told.
+// result is what Make returns, without the files.
 func (b book) result() Result {
 	res := Result{Answers: b.Answers}
 	for _, c := range b.parts {
@@ -141,17 +147,14 @@ func (b book) render() ([]outFile, error) {
 	}
 	files := []outFile{{"report.md", markdown(b)}, {"report.html", page}, {"report.json", append(doc, '\n')}}
 	for _, c := range b.parts {
-		for _, f := range c.figures {
-			files = append(files, outFile{filepath.Join("figures", f.Name+".svg"), f.svg()}, outFile{filepath.Join("figures", f.Name+".csv"), f.csv()})
-		}
-		for _, b := range c.bars {
-			files = append(files, outFile{filepath.Join("figures", b.Name+".svg"), b.svg()}, outFile{filepath.Join("figures", b.Name+".csv"), b.csv()})
+		for _, f := range slices.Concat(c.figures, c.bars) {
+			files = append(files, outFile{filepath.Join("figures", f.Name+".svg"), f.SVG}, outFile{filepath.Join("figures", f.Name+".csv"), f.CSV})
 		}
 	}
 	return files, nil
 }
 
-// several says whether the report has parts.
+// several reports whether the report has parts.
 func (b book) several() bool { return len(b.parts) > 1 }
 
 // clocks are those of the parts.

@@ -8,18 +8,19 @@ import (
 	"testing"
 
 	"hookbed/analysis/runs"
+	"hookbed/analysis/runs/runstest"
 )
 
 // twoClocks writes a run on the wall clock and one in virtual time.
 func twoClocks(t *testing.T) (wall, virtual string) {
 	t.Helper()
 	wall, virtual = filepath.Join(t.TempDir(), "rig"), filepath.Join(t.TempDir(), "exact")
-	small().write(t, wall)
-	s := small()
-	s.seed, s.clock, s.blocks, s.trials, s.spoil = 5, runs.ClockVirtual, 4, 1, nil
-	s.write(t, virtual)
+	runstest.Small().Write(t, wall)
+	s := runstest.Small()
+	s.Seed, s.Clock, s.Blocks, s.Trials, s.Spoil = 5, runs.ClockVirtual, 4, 1, nil
+	s.Write(t, virtual)
 	rows := filepath.Join(virtual, runs.RowsFile)
-	writeFile(t, rows, []byte(strings.ReplaceAll(read(t, rows), ",synthetic,", ",exact,")))
+	runstest.WriteFile(t, rows, []byte(strings.ReplaceAll(read(t, rows), ",synthetic,", ",exact,")))
 	return wall, virtual
 }
 

@@ -7,16 +7,18 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"hookbed/analysis/runs/runstest"
 )
 
 // TestClientsAreLinesOfTheirOwn: trials of different numbers of clients are not
 // mixed, each number is compared with the reference of as many, and a figure shows
 // each arm over their number.
 func TestClientsAreLinesOfTheirOwn(t *testing.T) {
-	s := small()
-	s.arms, s.scenarios, s.clients, s.spoil = []string{"docker", "iptables"}, []string{"localhost"}, []int{1, 4, 16}, nil
+	s := runstest.Small()
+	s.Arms, s.Scenarios, s.Clients, s.Spoil = []string{"docker", "iptables"}, []string{"localhost"}, []int{1, 4, 16}, nil
 	run, out := filepath.Join(t.TempDir(), "run"), t.TempDir()
-	s.write(t, run)
+	s.Write(t, run)
 	res, err := Make([]string{run}, out, Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -39,8 +41,8 @@ func TestClientsAreLinesOfTheirOwn(t *testing.T) {
 		if m.Metric != "throughput" {
 			continue
 		}
-		if m.N != s.blocks*s.trials {
-			t.Errorf("%s N=%d rests on %d trials, want %d", m.Arm, m.Policies, m.N, s.blocks*s.trials)
+		if m.N != s.Blocks*s.Trials {
+			t.Errorf("%s N=%d rests on %d trials, want %d", m.Arm, m.Policies, m.N, s.Blocks*s.Trials)
 		}
 		if !slices.Contains(arms, m.Arm) {
 			arms = append(arms, m.Arm)

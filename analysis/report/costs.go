@@ -5,103 +5,62 @@ import (
 	"math"
 	"slices"
 	"strconv"
-	"strings"
 
-	"hookbed/analysis/catalog"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/summary"
+	"hookbed/analysis/table"
 )
 
 // Cost is what policies cost an arm: intercept and slope apart.
 type Cost struct {
-	Scenario string       `json:"scenario"`
+	Scenario string       `json:"scenario"` // name of the stratum
 	Workload string       `json:"workload"`
-	Of       string       `json:"of"` // "time per transaction"
-	Unit     string       `json:"unit"`
-	Arm      string       `json:"arm"`
+	Of       string       `json:"of"`   // "time per transaction"
+	Unit     string       `json:"unit"` // of Fit, "s" or "1"
+	Arm      string       `json:"arm"`  // name of the line
 	Fit      stat.CostFit `json:"fit"`
-	points   stat.Points
+
+	stratum summary.Stratum
+	line    summary.Line
+	measure summary.CostMeasure
+	points  stat.Points
 }
 
-// costMeasure is a metric as a cost per unit of work.
-type costMeasure struct {
-	workload, metric, of, unit string
-	cost                       func(float64) float64
-}
-
-// costMeasures are the workloads' headline metrics as time per unit of their work,
-// then their instructions per unit.
-func (d *dataset) costMeasures() []costMeasure {
-	var out []costMeasure
-	for _, w := range d.Words.Workloads {
-		if len(w.Headline) == 0 || w.Work.Name == "" {
-			continue
-		}
-		if cost := timeOf(w.Headline[0], w.Work); cost != nil {
-			out = append(out, costMeasure{w.Name, w.Headline[0].Name, "time per " + w.Work.Name, "s", cost})
-		}
-	}
-	for _, w := range d.Words.Workloads {
-		if w.Work.Instructions != "" {
-			out = append(out, costMeasure{w.Name, w.Work.Instructions, "instructions per " + w.Work.Name, "1", same})
-		}
-	}
-	return out
-}
-
-func same(v float64) float64 { return v }
-
-// timeOf makes the time of one unit of work of a metric; nil if its unit does not say.
-func timeOf(m catalog.Metric, work catalog.Work) func(float64) float64 {
-	switch {
-	case m.Unit == "s":
-		return same
-	case m.Unit == "1/s":
-		return func(v float64) float64 { return 1 / v }
-	case m.Unit == "bit/s" && work.Bytes > 0:
-		return func(v float64) float64 { return 8 * work.Bytes / v }
-	}
-	return nil
-}
-
-// costs fits what policies cost each arm that was measured at three or more N.
-func (e estimator) costs() []Cost {
+// costFits are what policies cost each line that was measured at three or more N.
+func costFits(e *summary.Estimator) []Cost {
 	var out []Cost
-	for _, s := range e.scenarios {
-		for _, m := range e.costMeasures() {
-			for _, arm := range e.arms {
-				p := e.points(s, arm, m)
+	for _, s := range e.Strata {
+		for _, m := range e.CostMeasures() {
+			for _, line := range e.Lines {
+				p := pointsOf(e, s, line, m)
 				if len(levelsIn(p)) < 3 {
 					continue
 				}
-				fit, err := stat.FitCost(p, e.costOptions())
+				fit, err := stat.FitCost(p, e.CostOptions())
 				if err != nil {
 					continue // too few points, or blocks that do not match: nothing to say
 				}
-				out = append(out, Cost{s, m.workload, m.of, m.unit, arm, fit, p})
+				out = append(out, Cost{s.String(), m.Workload, m.Of, m.Unit, line.String(), fit, s, line, m, p})
 			}
 		}
 	}
 	return out
 }
 
-func (e estimator) costOptions() stat.CostOptions {
-	return stat.CostOptions{Confidence: e.confidence, Relative: true, Bootstrap: e.boot}
-}
-
-// points are an arm's costs: with two blocks or more one a block and N, of the
-// blocks that have every N; else all trials.
-func (e estimator) points(scenario, arm string, m costMeasure) stat.Points {
-	var cells []*group
-	for _, g := range e.sorted(scenario, m.workload) {
-		if g.arm == arm && len(g.Samples(m.metric)) > 0 {
+// pointsOf are a line's costs: with two blocks or more, one for each block and N, of
+// the blocks that have every N; else one for each trial.
+func pointsOf(e *summary.Estimator, in summary.Stratum, line summary.Line, m summary.CostMeasure) stat.Points {
+	var cells []*summary.Group
+	for _, g := range e.Ordered(in, m.Workload) {
+		if g.Line == line && len(g.Samples(m.Metric)) > 0 {
 			cells = append(cells, g)
 		}
 	}
 	seen := map[runs.BlockID]int{}
 	var order []runs.BlockID
 	for _, g := range cells {
-		for _, b := range g.Blocks(m.metric) {
+		for _, b := range g.Blocks(m.Metric) {
 			if seen[b.ID]++; seen[b.ID] == 1 {
 				order = append(order, b.ID)
 			}
@@ -109,14 +68,14 @@ func (e estimator) points(scenario, arm string, m costMeasure) stat.Points {
 	}
 	order = slices.DeleteFunc(order, func(id runs.BlockID) bool { return seen[id] < len(cells) })
 	var p stat.Points
-	add := func(g *group, v float64, block int) {
-		p.N, p.Y = append(p.N, float64(g.policies)), append(p.Y, m.cost(v))
+	add := func(g *summary.Group, v float64, block int) {
+		p.N, p.Y = append(p.N, float64(g.N)), append(p.Y, m.Cost(v))
 		if block >= 0 {
 			p.Block = append(p.Block, block)
 		}
 	}
 	for _, g := range cells {
-		for _, b := range g.Blocks(m.metric) {
+		for _, b := range g.Blocks(m.Metric) {
 			i := slices.Index(order, b.ID)
 			switch {
 			case len(order) < 2:
@@ -124,7 +83,7 @@ func (e estimator) points(scenario, arm string, m costMeasure) stat.Points {
 					add(g, v, -1)
 				}
 			case i >= 0:
-				add(g, e.reduce(m.metric)(b.Values), i)
+				add(g, e.Reduce(m.Metric)(b.Values), i)
 			}
 		}
 	}
@@ -136,63 +95,49 @@ func levelsIn(p stat.Points) []float64 {
 }
 
 // costSection shows the fits, and where arms cross.
-func (e estimator) costSection(costs []Cost) section {
-	sec := section{ID: "costs", Title: "What each policy costs",
+func costSection(e *summary.Estimator, costs []Cost) table.Section {
+	sec := table.Section{ID: "costs", Title: "What each policy costs",
 		Note: "Least squares per arm. The path is the linear model's intercept, the cost of N = 0; the slope what each policy adds. The model is the one of the least AICc among flat, linear, hinge and quadratic, with its Akaike weight. Flat: whether the linear model at the most policies is within 5 % of that at the fewest (two one-sided tests). " +
 			stat.RoughNote}
-	for _, s := range e.scenarios {
-		for _, m := range e.costMeasures() {
+	for _, s := range e.Strata {
+		for _, m := range e.CostMeasures() {
 			of := slices.DeleteFunc(slices.Clone(costs), func(c Cost) bool {
-				return c.Scenario != s || c.Workload != m.workload || c.Of != m.of
+				return c.stratum != s || c.Workload != m.Workload || c.Of != m.Of
 			})
 			if len(of) > 0 {
-				sec.Tables = append(sec.Tables, e.costTable(of))
+				sec.Tables = append(sec.Tables, costTable(e, of))
 			}
 		}
 	}
-	if t := e.turnTable(costs); len(t.Rows) > 0 {
+	if t := turnTable(e, costs); len(t.Rows) > 0 {
 		sec.Tables = append(sec.Tables, t)
 	}
 	return sec
 }
 
-func (e estimator) costTable(costs []Cost) table {
+func costTable(e *summary.Estimator, costs []Cost) table.Table {
 	c := costs[0]
 	var paths, slopes []float64
 	for _, c := range costs {
 		paths, slopes = append(paths, pathOf(c.Fit)), append(slopes, c.Fit.Slope.Estimate)
 	}
-	path, slope := e.scale(c.Unit, paths), e.scale(c.Unit, slopes)
-	t := table{ID: slug("cost-" + c.Scenario + "-" + c.Workload + "-" + c.Of), Title: sentenceCase(c.Of) + ", " + c.Workload + ", " + c.Scenario}
-	t.Columns = []column{text("arm"), number("points"), text("model"), number(path.titled("path")), text("interval"), number(slope.titled("each policy")), text("interval"), text("flat")}
+	path, slope := e.Scale(c.Unit, paths), e.Scale(c.Unit, slopes)
+	t := table.Table{ID: table.Slug("cost-" + c.Scenario + "-" + c.Workload + "-" + c.Of), Title: table.SentenceCase(c.Of) + ", " + c.Workload + ", " + c.Scenario}
+	t.Columns = []table.Column{table.Text("arm"), table.Number("points"), table.Text("model"), table.Number(path.Titled("path")), table.Text("interval"), table.Number(slope.Titled("each policy")), table.Text("interval"), table.Text("flat")}
 	for _, c := range costs {
-		t.Rows = append(t.Rows, tableRow{Cells: []string{c.Arm, strconv.Itoa(len(c.points.N)), fmt.Sprintf("%s (%.2f)", c.Fit.Best.Name, c.Fit.Best.Weight),
-			path.format(pathOf(c.Fit)), e.interval(c.Fit.T0, path), slope.format(c.Fit.Slope.Estimate), e.interval(c.Fit.Slope, slope), flatWord(c.Fit.Flat)}})
+		t.Rows = append(t.Rows, table.Row{Cells: []string{c.Arm, strconv.Itoa(len(c.points.N)), fmt.Sprintf("%s (%.2f)", c.Fit.Best.Name, c.Fit.Best.Weight),
+			path.Format(pathOf(c.Fit)), table.Interval(c.Fit.T0, path, e.Confidence), slope.Format(c.Fit.Slope.Estimate), table.Interval(c.Fit.Slope, slope, e.Confidence), flatWord(c.Fit.Flat)}})
 	}
 	return t
 }
 
-// pathOf is what the path costs; no number where the line has it at 0 or below,
-// which no path costs.
+// pathOf is what the path costs; NaN where the fit has it at 0 or below, which no path
+// costs.
 func pathOf(f stat.CostFit) float64 {
 	if f.T0.Estimate > 0 {
 		return f.T0.Estimate
 	}
 	return math.NaN()
-}
-
-func (e estimator) interval(v stat.Estimate, sc scale) string {
-	if v.Confidence == 0 {
-		return none
-	}
-	text := sc.bound(v.Low) + " to " + sc.bound(v.High)
-	if v.Confidence < e.confidence {
-		text += ", " + stated(v)
-	}
-	if v.Rough {
-		text += " " + stat.RoughMark
-	}
-	return text
 }
 
 func flatWord(q stat.Equivalence) string {
@@ -205,36 +150,30 @@ func flatWord(q stat.Equivalence) string {
 	return "undecided"
 }
 
-// turnTable lists the arms whose lines cross.
-func (e estimator) turnTable(costs []Cost) table {
-	t := table{ID: "turn-points", Title: "Turn points",
+// turnTable lists the lines of the report whose fits cross.
+func turnTable(e *summary.Estimator, costs []Cost) table.Table {
+	t := table.Table{ID: "turn-points", Title: "Turn points",
 		Note:    "The number of policies from which on one arm costs more than another, where the two lines cross and the data bound where. An end of the interval at 0 or at the most policies is no bound.",
-		Columns: []column{text("scenario"), text("workload"), text("cost"), text("arm"), text("costs more than"), number("from N"), text("interval")}}
-	count := scale{divisor: 1}
+		Columns: []table.Column{table.Text("scenario"), table.Text("workload"), table.Text("cost"), table.Text("arm"), table.Text("costs more than"), table.Number("from N"), table.Text("interval")}}
+	count := table.Scale{Divisor: 1}
 	for _, a := range costs {
 		most := slices.Max(a.points.N)
-		m := e.measureOf(a)
-		for _, arm := range e.arms {
-			b := e.points(a.Scenario, arm, m)
-			if arm == a.Arm || len(b.N) == 0 {
+		for _, line := range e.Lines {
+			b := pointsOf(e, a.stratum, line, a.measure)
+			if line == a.line || len(b.N) == 0 {
 				continue
 			}
-			turn, err := stat.Crossover(a.points, b, most, e.costOptions())
+			turn, err := stat.Crossover(a.points, b, most, e.CostOptions())
 			if err != nil || turn.None || turn.N.Low <= 0 && turn.N.High >= most {
 				continue
 			}
-			t.Rows = append(t.Rows, tableRow{Cells: []string{a.Scenario, a.Workload, a.Of, a.Arm, arm, count.format(math.Ceil(turn.N.Estimate)), e.interval(turn.N, count)}})
+			t.Rows = append(t.Rows, table.Row{Cells: []string{a.Scenario, a.Workload, a.Of, a.Arm, line.String(), count.Format(math.Ceil(turn.N.Estimate)), table.Interval(turn.N, count, e.Confidence)}})
 		}
 	}
 	return t
 }
 
-func (d *dataset) measureOf(c Cost) costMeasure {
-	all := d.costMeasures()
-	return all[slices.IndexFunc(all, func(m costMeasure) bool { return m.workload == c.Workload && m.of == c.Of })]
-}
-
-// finiteCosts leaves out of report.json what it cannot hold.
+// finiteCosts leaves out costs with NaN or infinity, which JSON does not have.
 func finiteCosts(costs []Cost) []Cost {
 	return slices.DeleteFunc(slices.Clone(costs), func(c Cost) bool {
 		for _, v := range []stat.Estimate{c.Fit.T0, c.Fit.Slope, c.Fit.Flat.Ratio} {
@@ -246,26 +185,4 @@ func finiteCosts(costs []Cost) []Cost {
 		}
 		return slices.ContainsFunc(c.Fit.Models, func(m stat.CostModel) bool { return math.IsNaN(m.AICc) || math.IsInf(m.AICc, 0) })
 	})
-}
-
-// virtualUnit says in a unit that its seconds are virtual.
-func virtualUnit(unit string) string {
-	switch {
-	case strings.HasSuffix(unit, "/s"):
-		return strings.TrimSuffix(unit, "/s") + " per virtual second"
-	case unit == "per s":
-		return "per virtual second"
-	case unit == "s" || unit == "ms" || unit == "µs" || unit == "ns":
-		return "virtual " + unit
-	}
-	return unit
-}
-
-// scale is scaleFor with the clock in the unit.
-func (d *dataset) scale(unit string, values []float64) scale {
-	s := scaleFor(unit, values)
-	if d.clock() == runs.ClockVirtual {
-		s.unit = virtualUnit(s.unit)
-	}
-	return s
 }

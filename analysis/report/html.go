@@ -7,6 +7,8 @@ import (
 	"html/template"
 	"maps"
 	"slices"
+
+	"hookbed/analysis/table"
 )
 
 //go:embed report.html.tmpl
@@ -25,10 +27,10 @@ type page struct {
 	content
 	Part     part
 	Prefix   string // of links
-	Glance   []glanceScenario
+	Overview []overviewPart
 	Figures  []pageFigure
-	Sections []section
-	Explain  []section // first, with its pictures
+	Sections []table.Section
+	Explain  []table.Section // first, with its pictures
 	Bars     []pageFigure
 	Runs     []pageRun
 	Reading  []string
@@ -64,16 +66,16 @@ func htmlPage(b book) ([]byte, error) {
 }
 
 func pageOf(c content) page {
-	p := page{content: c, Glance: c.glance, Sections: c.sections, Explain: c.explain, Reading: c.reading(), Part: c.part}
+	p := page{content: c, Overview: c.overview, Sections: c.sections, Explain: c.explain, Reading: c.reading(), Part: c.part}
 	if c.part.Name != "" {
 		p.Prefix = c.part.Name + "-"
 	}
 	for _, f := range c.figures {
-		// The SVG is made by this package, which escapes every text in it.
-		p.Figures = append(p.Figures, pageFigure{f.Name, f.Caption, template.HTML(f.svg())})
+		// Every text in the SVG is escaped.
+		p.Figures = append(p.Figures, pageFigure{f.Name, f.Caption, template.HTML(f.SVG)})
 	}
 	for _, b := range c.bars {
-		p.Bars = append(p.Bars, pageFigure{b.Name, b.Caption, template.HTML(b.svg())})
+		p.Bars = append(p.Bars, pageFigure{b.Name, b.Caption, template.HTML(b.SVG)})
 	}
 	for _, name := range c.Document.Runs {
 		r := pageRun{Name: name}

@@ -3,10 +3,13 @@ package report
 import (
 	"bytes"
 	"fmt"
+	"html"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
+
+	"hookbed/analysis/table"
 )
 
 func markdown(all book) []byte {
@@ -47,9 +50,9 @@ func markdownPart(b *bytes.Buffer, c content) {
 		markdownSection(b, s)
 	}
 	for _, f := range c.bars {
-		fmt.Fprintf(b, "![%s](figures/%s.svg)\n\n*%s Data: [CSV](figures/%s.csv).*\n\n", mdEscape(f.describe()), f.Name, mdEscape(f.Caption), f.Name)
+		fmt.Fprintf(b, "![%s](figures/%s.svg)\n\n*%s Data: [CSV](figures/%s.csv).*\n\n", mdEscape(f.Description), f.Name, mdEscape(f.Caption), f.Name)
 	}
-	markdownGlance(b, c)
+	markdownOverview(b, c)
 	if len(c.Warnings) > 0 {
 		b.WriteString("## Warnings\n\n")
 		for _, w := range c.Warnings {
@@ -59,7 +62,7 @@ func markdownPart(b *bytes.Buffer, c content) {
 	}
 	b.WriteString("## Figures\n\n")
 	for _, f := range c.figures {
-		fmt.Fprintf(b, "![%s](figures/%s.svg)\n\n*%s Data: [CSV](figures/%s.csv).*\n\n", mdEscape(f.describe()), f.Name, mdEscape(f.Caption), f.Name)
+		fmt.Fprintf(b, "![%s](figures/%s.svg)\n\n*%s Data: [CSV](figures/%s.csv).*\n\n", mdEscape(f.Description), f.Name, mdEscape(f.Caption), f.Name)
 	}
 	for _, s := range c.sections {
 		markdownSection(b, s)
@@ -71,29 +74,29 @@ func markdownPart(b *bytes.Buffer, c content) {
 	}
 }
 
-func markdownGlance(b *bytes.Buffer, c content) {
+func markdownOverview(b *bytes.Buffer, c content) {
 	b.WriteString("## At a glance\n\n")
-	if len(c.glance) == 0 {
+	if len(c.overview) == 0 {
 		b.WriteString("Nothing can be compared: no arm has both N = 0 and more policies, and there is no reference arm.\n\n")
 	}
-	for _, g := range c.glance {
+	for _, g := range c.overview {
 		fmt.Fprintf(b, "### %s\n\n", mdEscape(g.Name))
 		if g.Sentence != "" {
 			fmt.Fprintf(b, "%s\n\n", mdEscape(g.Sentence))
 		}
 		for _, t := range g.Tables {
-			markdownGlanceTable(b, t)
+			markdownOverviewTable(b, t)
 		}
 	}
 }
 
-func markdownGlanceTable(b *bytes.Buffer, g glanceTable) {
-	t := table{Columns: []column{text("arm"), number("N")}}
+func markdownOverviewTable(b *bytes.Buffer, g overviewTable) {
+	t := table.Table{Columns: []table.Column{table.Text("arm"), table.Number("N")}}
 	for _, m := range g.Measures {
-		t.Columns = append(t.Columns, text(m))
+		t.Columns = append(t.Columns, table.Text(m))
 	}
 	for _, r := range g.Rows {
-		row := tableRow{Cells: []string{r.Arm, strconv.Itoa(r.N)}}
+		row := table.Row{Cells: []string{r.Arm, strconv.Itoa(r.N)}}
 		for _, c := range r.Cells {
 			row.Cells = append(row.Cells, strings.TrimSpace(c.Word+" "+c.Ratio))
 		}
@@ -115,7 +118,7 @@ func restOf(w string) string {
 	return strings.TrimSpace(strings.TrimPrefix(w, headOf(w)))
 }
 
-func markdownSection(b *bytes.Buffer, s section) {
+func markdownSection(b *bytes.Buffer, s table.Section) {
 	fmt.Fprintf(b, "## %s\n\n", mdEscape(s.Title))
 	if s.Note != "" {
 		fmt.Fprintf(b, "%s\n\n", mdEscape(s.Note))
@@ -126,7 +129,7 @@ func markdownSection(b *bytes.Buffer, s section) {
 			title = s.Title
 		}
 		if t.Folded {
-			fmt.Fprintf(b, "<details><summary>%s</summary>\n\n", esc(title))
+			fmt.Fprintf(b, "<details><summary>%s</summary>\n\n", html.EscapeString(title))
 		} else if t.Title != "" {
 			fmt.Fprintf(b, "### %s\n\n", mdEscape(t.Title))
 		}
@@ -140,7 +143,7 @@ func markdownSection(b *bytes.Buffer, s section) {
 	}
 }
 
-func markdownTable(b *bytes.Buffer, t table) {
+func markdownTable(b *bytes.Buffer, t table.Table) {
 	var heads, rules []string
 	for _, col := range t.Columns {
 		heads = append(heads, mdEscape(col.Title))
@@ -169,10 +172,10 @@ func markdownEnvironment(b *bytes.Buffer, c content) {
 			fmt.Fprintf(b, "%s: not recorded.\n\n", mdEscape(run))
 			continue
 		}
-		fmt.Fprintf(b, "<details><summary>%s</summary>\n\n", esc(run))
-		t := table{Columns: []column{text("what"), text("value")}}
+		fmt.Fprintf(b, "<details><summary>%s</summary>\n\n", html.EscapeString(run))
+		t := table.Table{Columns: []table.Column{table.Text("what"), table.Text("value")}}
 		for _, key := range slices.Sorted(maps.Keys(env)) {
-			t.Rows = append(t.Rows, tableRow{Cells: []string{key, env[key]}})
+			t.Rows = append(t.Rows, table.Row{Cells: []string{key, env[key]}})
 		}
 		markdownTable(b, t)
 		b.WriteString("</details>\n\n")

@@ -7,31 +7,13 @@ import (
 	"testing"
 
 	"hookbed/analysis/runs"
+	"hookbed/analysis/runs/runstest"
+	"hookbed/analysis/stat"
 )
 
-// tunnelled is a cross of two sides with and without an overlay whose costs are
-// known: 3 µs a transaction on the bridge, 4 µs on bpf, and 10 ns more for each
-// policy of the list.
-func tunnelled(clock string, blocks int, stream bool) cross {
-	study := map[string]string{"state": "as-study", "placement": "input"}
-	tc := map[string]string{"enforce": "all", "attach": "clsact", "delivery": "redirect"}
-	with := func(o map[string]string, sum string) map[string]string {
-		out := maps.Clone(o)
-		out["overlay"], out["udpcsum"] = "vxlan", sum
-		return out
-	}
-	return cross{kernels: []string{"one"}, clock: clock, blocks: blocks, trials: 1, spread: 0.0005, policies: []int{0, 100, 1000}, stream: stream, arms: []crossArm{
-		{"legacy", "bridge", "iptables-legacy", study, each(50, 0.05), ""},
-		{"legacy-vxlan", "bridge", "iptables-legacy", with(study, "on"), each(53, 0.06), ""},
-		{"cilium-like", "bpf", "tc-hash", tc, each(40, 0), ""},
-		{"cilium-like-vxlan", "bpf", "tc-hash", with(tc, "on"), each(44, 0), ""},
-		{"lonely-vxlan", "routed", "tc-hash", with(tc, "off"), each(44, 0), ""},
-	}}
-}
-
-func overlaysOf(t *testing.T, c cross) (Document, string) {
+func overlaysOf(t *testing.T, c runstest.Cross) (Document, string) {
 	t.Helper()
-	out, _ := makeReport(t, Options{Resamples: 400}, c.write(t))
+	out, _ := makeReport(t, Options{Resamples: 400}, c.Write(t))
 	var doc Document
 	if err := json.Unmarshal([]byte(read(t, out, "report.json")), &doc); err != nil {
 		t.Fatal(err)
@@ -40,10 +22,10 @@ func overlaysOf(t *testing.T, c cross) (Document, string) {
 }
 
 // TestOverlayCosts: what an overlay adds is found by packet and by byte, apart
-// from what the filter costs, and a filter that it makes dearer is told.
+// from what the filter costs, and the report names a filter that it makes dearer.
 func TestOverlayCosts(t *testing.T) {
 	for _, stream := range []bool{false, true} {
-		doc, text := overlaysOf(t, tunnelled(runs.ClockVirtual, 6, stream))
+		doc, text := overlaysOf(t, runstest.Tunnelled(runs.ClockVirtual, 6, stream))
 		// A transaction is two packets; of a stream, v makes 2.4e5/v bit/s.
 		scale := 0.5
 		if stream {
@@ -59,7 +41,7 @@ func TestOverlayCosts(t *testing.T) {
 				t.Fatalf("an overlay's cost of arm %s at N = %d", o.Arm, o.Policies)
 			}
 			seen++
-			if !holds(&o.Adds, want*scale) || !o.Adds.Excludes(0) {
+			if !within(&o.Adds, want*scale) || !o.Adds.Excludes(0) {
 				t.Errorf("%s at N = %d: adds %+v, want %g", o.Arm, o.Policies, o.Adds, want*scale)
 			}
 			if o.Ratio == nil || !o.Ratio.Excludes(1) || o.Ratio.Low <= 1 {
@@ -72,7 +54,7 @@ func TestOverlayCosts(t *testing.T) {
 				continue
 			}
 			each := map[string]float64{"legacy-vxlan": 10e-9, "cilium-like-vxlan": 0}[o.Arm]
-			if !holds(o.EachAdds, each*scale) || o.EachAdds.Excludes(0) != (each > 0) {
+			if !within(o.EachAdds, each*scale) || o.EachAdds.Excludes(0) != (each > 0) {
 				t.Errorf("%s: the overlay adds %+v to each policy, want %g", o.Arm, *o.EachAdds, each*scale)
 			}
 		}
@@ -91,7 +73,7 @@ func TestOverlayCosts(t *testing.T) {
 // TestOverlayOfOneBlock: without blocks to pair there are no intervals within
 // them, and what cannot be said is not.
 func TestOverlayOfOneBlock(t *testing.T) {
-	doc, text := overlaysOf(t, tunnelled(runs.ClockWall, 1, false))
+	doc, text := overlaysOf(t, runstest.Tunnelled(runs.ClockWall, 1, false))
 	for _, o := range doc.Overlays {
 		if o.Adds.Confidence != 0 || o.EachAdds != nil {
 			t.Errorf("%s at N = %d, of one trial: %+v, %+v", o.Arm, o.Policies, o.Adds, o.EachAdds)
@@ -104,24 +86,24 @@ func TestOverlayOfOneBlock(t *testing.T) {
 
 // TestNoOverlayNoSection: a run without overlays has no such section.
 func TestNoOverlayNoSection(t *testing.T) {
-	c := tunnelled(runs.ClockWall, 3, false).without("legacy-vxlan", "cilium-like-vxlan", "lonely-vxlan")
+	c := runstest.Tunnelled(runs.ClockWall, 3, false).Without("legacy-vxlan", "cilium-like-vxlan", "lonely-vxlan")
 	if doc, text := overlaysOf(t, c); len(doc.Overlays) > 0 || strings.Contains(text, "overlay") {
 		t.Errorf("a run without overlays says %d things of them", len(doc.Overlays))
 	}
 }
 
-// TestOverlayOfSwarm: Docker's own overlay stands beside VXLAN, against the same
+// TestOverlayOfSwarm: Docker's own overlay is next to VXLAN, against the same
 // arm without, though it says nothing of checksums.
 func TestOverlayOfSwarm(t *testing.T) {
-	c := tunnelled(runs.ClockWall, 6, false).without("cilium-like", "cilium-like-vxlan", "lonely-vxlan")
-	own := maps.Clone(c.arms[0].options)
+	c := runstest.Tunnelled(runs.ClockWall, 6, false).Without("cilium-like", "cilium-like-vxlan", "lonely-vxlan")
+	own := maps.Clone(c.Arms[0].Options)
 	own["overlay"] = "docker-overlay"
-	c.arms = append(c.arms, crossArm{"legacy-swarm", "bridge", "iptables-legacy", own, each(56, 0.05), ""})
+	c.Arms = append(c.Arms, runstest.CrossArm{Name: "legacy-swarm", Fabric: "bridge", Filter: "iptables-legacy", Options: own, Cost: runstest.Each(56, 0.05)})
 	doc, text := overlaysOf(t, c)
 	truth := map[string]float64{"legacy-vxlan": 1.5e-6, "legacy-swarm": 3e-6} // a packet, at N = 0
 	for _, o := range doc.Overlays {
 		if o.Policies == 0 {
-			if want := truth[o.Arm]; o.Without != "legacy" || !holds(&o.Adds, want) {
+			if want := truth[o.Arm]; o.Without != "legacy" || !within(&o.Adds, want) {
 				t.Errorf("%s adds %+v to %s, want %g", o.Arm, o.Adds, o.Without, want)
 			}
 			delete(truth, o.Arm)
@@ -133,4 +115,10 @@ func TestOverlayOfSwarm(t *testing.T) {
 	if !strings.Contains(text, "overlay docker-overlay") || strings.Contains(text, "docker-overlay, udpcsum") {
 		t.Error("the report does not name docker-overlay, or gives it a checksum option")
 	}
+}
+
+// within reports whether a value lies within twice an interval: one in twenty lies
+// outside it, and these tests draw once.
+func within(v *stat.Estimate, truth float64) bool {
+	return truth >= v.Low-(v.Estimate-v.Low) && truth <= v.High+(v.High-v.Estimate)
 }

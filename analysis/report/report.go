@@ -4,6 +4,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,8 +12,12 @@ import (
 	"strings"
 
 	"hookbed/analysis/claims"
+	"hookbed/analysis/explain"
+	"hookbed/analysis/figure"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/summary"
+	"hookbed/analysis/table"
 )
 
 // Schema is the version of report.json.
@@ -48,14 +53,14 @@ type Document struct {
 	Confidence   float64                      `json:"confidence"`
 	Estimator    string                       `json:"estimator"`
 	Reference    string                       `json:"reference"`
-	Verdicts     []Verdict                    `json:"verdicts"`
+	Verdicts     []summary.Verdict            `json:"verdicts"`
 	Warnings     []string                     `json:"warnings"`
 	Problems     []Problem                    `json:"problems"`
-	Summaries    []Summary                    `json:"summaries"`
+	Summaries    []summary.Summary            `json:"summaries"`
 	Claims       []claims.Verdict             `json:"claims"`
 	Costs        []Cost                       `json:"costs"`
-	Explanations []Explanation                `json:"explanations,omitempty"`
-	Overlays     []OverlayCost                `json:"overlays,omitempty"`
+	Explanations []explain.Explanation        `json:"explanations,omitempty"`
+	Overlays     []explain.OverlayCost        `json:"overlays,omitempty"`
 	Environment  map[string]map[string]string `json:"environment"`
 }
 
@@ -63,17 +68,18 @@ type Document struct {
 type content struct {
 	Document
 	part     part
-	glance   []glanceScenario
-	figures  []figure
-	sections []section
-	explain  []section // before everything else, with its pictures
-	bars     []bars
+	overview []overviewPart
+	figures  []figure.Figure
+	sections []table.Section
+	explain  []table.Section // before everything else, with its pictures
+	bars     []figure.Figure
 }
 
 // Make reads run directories (rows.csv; env.json and plan.json where they are
 // there) and writes report.md, report.html, report.json and figures/ into
-// outDir, which is made if need be. Runs on one clock are merged; those on two
-// have a part each, since time and instructions stand in no table together.
+// outDir, which is made if there is none. Runs on one clock are merged; those on two
+// have a part each, since no table has both time and instructions. It refuses what
+// runs.LoadEach refuses.
 func Make(runDirs []string, outDir string, opt Options) (Result, error) {
 	all, err := runs.LoadEach(runDirs...)
 	if err != nil {
@@ -101,46 +107,46 @@ func Make(runDirs []string, outDir string, opt Options) (Result, error) {
 	return res, nil
 }
 
-// compose works everything out; nothing is written yet.
-func compose(d *dataset, opt Options) (content, error) {
-	e := estimator{dataset: d, confidence: opt.Confidence, boot: stat.Bootstrap{Seed: opt.Seed, Resamples: opt.Resamples}, ref: d.reference(opt.Reference), made: map[summaryKey]Summary{}}
-	if e.confidence <= 0 || e.confidence >= 1 {
-		e.confidence = 0.95
+// compose works out the whole report of one clock.
+func compose(e *summary.Estimator, title string) (content, error) {
+	x, err := explain.New(e)
+	if err != nil {
+		return content{}, err
 	}
-	head := e.headlineSummaries()
-	c := content{Document: Document{Schema: Schema, Title: titleOf(d, opt), Clock: d.clock(), Accelerators: d.accelerators(),
-		Confidence: e.confidence, Reference: e.ref, Environment: map[string]map[string]string{}}}
-	for _, r := range d.Runs {
+	head := measureSummaries(e)
+	c := content{Document: Document{Schema: Schema, Title: cmp.Or(title, titleOf(e.Runs)), Clock: e.Clock(), Accelerators: e.Accelerators(),
+		Confidence: e.Confidence, Reference: e.Reference, Environment: map[string]map[string]string{}}}
+	for _, r := range e.Runs {
 		c.Runs = append(c.Runs, r.Name)
 		c.Environment[r.Name] = r.Env
 		if c.Description == "" && r.Plan != nil {
 			c.Description = r.Plan.Spec.Description
 		}
 	}
-	c.Verdicts, c.Warnings, c.Problems, c.Summaries = e.verdicts(), e.warnings(head), d.problems(), e.allSummaries()
+	c.Verdicts, c.Warnings, c.Problems, c.Summaries = e.Verdicts(), warningsOf(e, head), problemsOf(e), allSummaries(e)
 	c.Verdicts, c.Warnings, c.Problems = orEmpty(c.Verdicts), orEmpty(c.Warnings), orEmpty(c.Problems)
 	c.Summaries, c.Accelerators = orEmpty(c.Summaries), orEmpty(c.Accelerators)
-	judged, err := d.claimsOf()
+	judged, err := judgedClaims(e.Set)
 	if err != nil {
 		return content{}, err
 	}
-	costs := e.costs()
-	c.Claims, c.Costs, c.Estimator, c.part = orEmpty(judged), orEmpty(finiteCosts(costs)), e.center(), e.part()
-	c.glance, c.figures = e.glance(c.Verdicts), e.figures()
-	if c.Explanations = e.explanations(); len(c.Explanations) > 0 {
-		c.explain, c.bars = []section{e.explainSection(c.Explanations)}, e.explainFigures(c.Explanations)
+	costs := costFits(e)
+	c.Claims, c.Costs, c.Estimator, c.part = orEmpty(judged), orEmpty(finiteCosts(costs)), e.EstimatorTitle(), partOf(e)
+	c.overview, c.figures = overviewOf(e, c.Verdicts), figure.Measures(e)
+	if c.Explanations = x.Explanations(); len(c.Explanations) > 0 {
+		c.explain, c.bars = []table.Section{x.Section(c.Explanations)}, figure.Explanations(e, c.Explanations)
 	}
-	if c.Overlays = e.overlayCosts(); len(c.Overlays) > 0 {
-		c.explain, c.bars = append(c.explain, e.overlaySection(c.Overlays)), append(c.bars, e.overlayFigures(c.Overlays)...)
+	if c.Overlays = x.Overlays(); len(c.Overlays) > 0 {
+		c.explain, c.bars = append(c.explain, x.OverlaySection(c.Overlays)), append(c.bars, figure.Overlays(e, c.Overlays)...)
 	}
 	if s := claimSection(judged); len(s.Tables) > 0 {
 		c.sections = append(c.sections, s)
 	}
-	c.Answers = e.answers(c)
-	c.sections = append(c.sections, e.placeSections()...)
-	c.sections = append(c.sections, d.trouble())
-	c.sections = append(c.sections, e.results()...)
-	for _, s := range []section{e.costSection(costs), e.controls(), e.proof(), e.activity(), e.variance(head), e.others()} {
+	c.Answers = answerer{e, x}.answers(c)
+	c.sections = append(c.sections, strataSections(e)...)
+	c.sections = append(c.sections, troubleSection(e))
+	c.sections = append(c.sections, resultSections(e)...)
+	for _, s := range []table.Section{costSection(e, costs), controlsSection(e), proofSection(e), activitySection(e), varianceSection(e, head), otherSection(e)} {
 		if len(s.Tables) > 0 {
 			c.sections = append(c.sections, s)
 		}
@@ -159,12 +165,9 @@ func orEmpty[T any](list []T) []T {
 // titlePrefix begins the title of every report that is not given one.
 const titlePrefix = "hookbed: "
 
-func titleOf(d *dataset, opt Options) string {
-	if opt.Title != "" {
-		return opt.Title
-	}
+func titleOf(all []runs.Run) string {
 	var names []string
-	for _, r := range d.Runs {
+	for _, r := range all {
 		name := r.Name
 		if r.Plan != nil && r.Plan.Spec.Name != "" {
 			name = r.Plan.Spec.Name
@@ -176,41 +179,41 @@ func titleOf(d *dataset, opt Options) string {
 	return titlePrefix + strings.Join(names, " + ")
 }
 
-func (e estimator) headlineSummaries() []Summary {
-	var out []Summary
-	for _, s := range e.scenarios {
-		for _, m := range e.measures() {
-			out = append(out, e.summaries(s, m.workload, m.metric)...)
+func measureSummaries(e *summary.Estimator) []summary.Summary {
+	var out []summary.Summary
+	for _, s := range e.Strata {
+		for _, m := range e.Measures() {
+			out = append(out, e.Summaries(s, m.Workload, m.Metric)...)
 		}
 	}
 	return out
 }
 
-func (e estimator) allSummaries() []Summary {
-	var out []Summary
-	for _, s := range e.scenarios {
-		for _, w := range e.workloads {
-			groups := e.sorted(s, w)
-			names := metrics(groups)
+func allSummaries(e *summary.Estimator) []summary.Summary {
+	var out []summary.Summary
+	for _, s := range e.Strata {
+		for _, w := range e.Workloads {
+			groups := e.Ordered(s, w)
+			names := summary.Metrics(groups)
 			if len(names) == 0 && len(groups) > 0 {
 				names = []string{""} // nothing measured, but the cells exist
 			}
 			for _, m := range names {
-				out = append(out, e.summaries(s, w, m)...)
+				out = append(out, e.Summaries(s, w, m)...)
 			}
 		}
 	}
 	return out
 }
 
-// reading tells how the numbers were made.
+// reading is how the numbers were made, a line for each point.
 func (c content) reading() []string {
 	out := []string{
 		"Each number is the median over trials. Its interval lies between two order statistics and has exactly the confidence shown, whatever the distribution; with few trials that is smallest to largest.",
 		fmt.Sprintf("Effects are ratios of medians. From %d trials on either side their interval is a percentile bootstrap at %s; below, it spans the ratios of the extremes and \"at least\" is the confidence it cannot fall short of. Arms that share %d blocks or more are compared within each block, by Student's t on the logs of the blocks' ratios; with fewer than %d blocks that interval is marked %s. %s",
-			stat.MinRatioBootstrap, percent(c.Confidence), runs.MinBlocks, stat.MinPairs, stat.RoughMark, stat.RoughNote),
-		fmt.Sprintf("Where a ratio has no confidence beside it, it is %s.", percent(c.Confidence)),
-		fmt.Sprintf("\"Slower\" and \"faster\" mean that an interval of %s excludes 1, \"not distinguishable\" that it does not, which does not mean equal: read the interval. \"Undecided\" is what has no such interval, whatever its numbers look like.", percent(c.Confidence)),
+			stat.MinRatioBootstrap, table.Percent(c.Confidence), runs.MinBlocks, stat.MinPairs, stat.RoughMark, stat.RoughNote),
+		fmt.Sprintf("Where a ratio has no confidence beside it, it is %s.", table.Percent(c.Confidence)),
+		fmt.Sprintf("\"Slower\" and \"faster\" mean that an interval of %s excludes 1, \"not distinguishable\" that it does not, which does not mean equal: read the interval. \"Undecided\" is what has no such interval, whatever its numbers look like.", table.Percent(c.Confidence)),
 		"How many trials, blocks or seeds would decide is planned from the effect and the spread seen: with as many, those at hand included, 8 runs in 10 would decide if both stay as they are. Few trials know little of their own spread, so it is a guide, not a promise.",
 	}
 	if c.Estimator != "median" {
@@ -227,7 +230,7 @@ func (c content) reading() []string {
 		}
 	}
 	if judged > 1 {
-		out = append(out, fmt.Sprintf("%d ratios are judged one by one. At %s each, about %.1f of them would exclude 1 even if nothing differed.", judged, percent(c.Confidence), float64(judged)*(1-c.Confidence)))
+		out = append(out, fmt.Sprintf("%d ratios are judged one by one. At %s each, about %.1f of them would exclude 1 even if nothing differed.", judged, table.Percent(c.Confidence), float64(judged)*(1-c.Confidence)))
 	}
 	if len(c.figures) > 0 {
 		out = append(out, "In line figures every point stands where its N is; interval bars stand a little beside, so that those of several arms can be seen. More than a few arms are shown in panels with the same axes.")

@@ -11,14 +11,14 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
-	"hookbed/analysis/catalog"
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
+	"hookbed/analysis/runs/runstest"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/summary"
 )
 
 func flags() (update *bool, keep *string) {
@@ -91,13 +91,13 @@ func TestGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		small().write(t, runDir)
+		runstest.Small().Write(t, runDir)
 		if _, err := Make([]string{runDir}, golden, Options{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	fresh := t.TempDir()
-	small().write(t, fresh)
+	runstest.Small().Write(t, fresh)
 	compareTrees(t, fresh, runDir)
 	out, _ := makeReport(t, Options{}, runDir)
 	compareTrees(t, out, golden)
@@ -105,7 +105,7 @@ func TestGolden(t *testing.T) {
 
 func TestDeterministic(t *testing.T) {
 	dir := t.TempDir()
-	study().write(t, dir)
+	runstest.Study().Write(t, dir)
 	first, _ := makeReport(t, Options{Resamples: 50}, dir)
 	second, _ := makeReport(t, Options{Resamples: 50}, dir)
 	compareTrees(t, first, second)
@@ -113,7 +113,7 @@ func TestDeterministic(t *testing.T) {
 
 func TestStudySized(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "study")
-	study().write(t, dir)
+	runstest.Study().Write(t, dir)
 	out, res := makeReport(t, Options{}, dir)
 	if *keep != "" {
 		if _, err := Make([]string{dir}, *keep, Options{}); err != nil {
@@ -132,13 +132,13 @@ func TestStudySized(t *testing.T) {
 			t.Errorf("%s.csv has %d lines, want a header, 4 arms with 9 N and 2 with one", name, n)
 		}
 	}
-	glance := read(t, out, "report.md")
+	text := read(t, out, "report.md")
 	for _, want := range []string{
 		`On localhost, from N = 0 to N = 1000: iptables slower in throughput \(×0\.\d+\), latency \(×1\.\d+\) and connection rate \(×0\.\d+\);`,
 		`cilium-like and xdp not distinguishable in throughput, latency and connection rate`,
 	} {
-		if !regexp.MustCompile(want).MatchString(glance) {
-			t.Errorf("glance lacks %q:\n%s", want, glance)
+		if !regexp.MustCompile(want).MatchString(text) {
+			t.Errorf("text lacks %q:\n%s", want, text)
 		}
 	}
 	if md := read(t, out, "report.md"); !regexp.MustCompile(`(?s)Against docker without policies.*\| cilium-like \| 1000 \| faster ×1\.[12]`).MatchString(md) {
@@ -206,7 +206,7 @@ func TestJSONIsForMachines(t *testing.T) {
 	if err := json.Unmarshal([]byte(read(t, "testdata", "golden", "report.json")), &doc); err != nil {
 		t.Fatal(err)
 	}
-	i := slices.IndexFunc(doc.Summaries, func(s Summary) bool {
+	i := slices.IndexFunc(doc.Summaries, func(s summary.Summary) bool {
 		return s.Scenario == "localhost" && s.Metric == "throughput" && s.Arm == "iptables" && s.Policies == 100
 	})
 	if i < 0 {
@@ -220,53 +220,11 @@ func TestJSONIsForMachines(t *testing.T) {
 	}
 }
 
-func TestWord(t *testing.T) {
-	r := func(low, est, high, confidence float64) *Interval {
-		return &Interval{Estimate: est, Low: low, High: high, Confidence: confidence, N: 9, Method: stat.MethodPercentile}
-	}
-	tests := []struct {
-		r      *Interval
-		higher bool
-		want   string
-	}{
-		{nil, true, "no valid number"},
-		{r(0.4, 0.5, 0.6, 0.95), true, "slower"},
-		{r(0.4, 0.5, 0.6, 0.95), false, "faster"},
-		{r(1.1, 1.2, 1.3, 0.95), true, "faster"},
-		{r(1.1, 1.2, 1.3, 0.95), false, "slower"},
-		{r(0.9, 0.95, 1, 0.95), true, "not distinguishable"},
-		{r(0.4, 0.5, 0.6, 0.25), true, "undecided"},
-		{r(0.9, 0.95, 1, 0.25), true, "undecided"},
-		{r(0.4, 0.5, 0.6, 0.949), true, "undecided"},
-		{r(0.5, 0.5, 0.5, 0), true, "undecided (too few trials)"},
-		{&Interval{Estimate: 0.5, Low: 0.5, High: 0.5, N: 1}, true, "undecided (one trial)"},
-	}
-	for _, tt := range tests {
-		if got := word(tt.r, tt.higher, 0.95); got != tt.want {
-			t.Errorf("word(%+v, %v) = %q, want %q", tt.r, tt.higher, got, tt.want)
-		}
-	}
-}
-
-// TestHalvesOfNoisyTrialsHaveAnInterval: eight trials that differ much are no
-// reason to have none.
-func TestHalvesOfNoisyTrialsHaveAnInterval(t *testing.T) {
-	e := estimator{dataset: &dataset{Set: &runs.Set{Words: catalog.Schema1()}}, confidence: 0.95}
-	at100, at0 := []float64{33.7, 32.7, 37, 34.5, 32.8, 19.1, 22.4, 35.7}, []float64{37.5, 38.6, 30, 38, 36.7, 30.9, 35.1, 37.7}
-	r := e.halvesRatio(at100, at0, "throughput")
-	if r.Confidence != 0.95 || r.Low <= 0 || r.Low >= r.Estimate || r.High <= r.Estimate {
-		t.Errorf("%+v, want an interval of 95 %%", r)
-	}
-	if r = e.halvesRatio(at100[:3], at0[:3], "throughput"); r.Confidence != 0 || word(&r, true, 0.95) != "undecided (too few trials)" {
-		t.Errorf("%+v of three trials, want no interval", r)
-	}
-}
-
 func TestOneTrial(t *testing.T) {
-	s := small()
-	s.trials, s.spoil, s.env = 1, nil, nil
+	s := runstest.Small()
+	s.Trials, s.Spoil, s.Env = 1, nil, nil
 	dir := t.TempDir()
-	s.write(t, dir)
+	s.Write(t, dir)
 	out, res := makeReport(t, Options{}, dir)
 	if w := strings.Join(res.Warnings, "\n"); !strings.Contains(w, "1 trial, which gives no interval at all") || !strings.Contains(w, "has no env.json") {
 		t.Errorf("warnings: %s", w)
@@ -278,9 +236,9 @@ func TestOneTrial(t *testing.T) {
 
 func TestTornAndIncomplete(t *testing.T) {
 	dir := t.TempDir()
-	small().write(t, dir)
+	runstest.Small().Write(t, dir)
 	whole := read(t, dir, runs.RowsFile)
-	writeFile(t, filepath.Join(dir, runs.RowsFile), []byte(whole[:len(whole)-len(whole)/4]))
+	runstest.WriteFile(t, filepath.Join(dir, runs.RowsFile), []byte(whole[:len(whole)-len(whole)/4]))
 	_, res := makeReport(t, Options{}, dir)
 	w := strings.Join(res.Warnings, "\n")
 	for _, want := range []string{"ends in a line cut short", "The run is not complete: ", "planned but never recorded"} {
@@ -292,9 +250,9 @@ func TestTornAndIncomplete(t *testing.T) {
 
 func TestEmptyRun(t *testing.T) {
 	dir := t.TempDir()
-	small().write(t, dir)
+	runstest.Small().Write(t, dir)
 	whole := read(t, dir, runs.RowsFile)
-	writeFile(t, filepath.Join(dir, runs.RowsFile), []byte(whole[:strings.IndexByte(whole, '\n')+1]))
+	runstest.WriteFile(t, filepath.Join(dir, runs.RowsFile), []byte(whole[:strings.IndexByte(whole, '\n')+1]))
 	out, _ := makeReport(t, Options{}, dir)
 	if md := read(t, out, "report.md"); !strings.Contains(md, "2 of 2 planned not run") {
 		t.Error("cells that were never run are a gap")
@@ -304,8 +262,8 @@ func TestEmptyRun(t *testing.T) {
 // residue: a factor that is not grouped by varies inside a line. Rows with a plan
 // cannot have one, since its cells are what they are held against.
 func TestResidue(t *testing.T) {
-	s := small()
-	s.spoil = func(rows []record.Row, f map[string]string) []record.Row {
+	s := runstest.Small()
+	s.Spoil = func(rows []record.Row, f map[string]string) []record.Row {
 		if rows[0].Trial == 2 && f["arm"] == "iptables" {
 			for i := range rows {
 				other := map[string]string{}
@@ -319,7 +277,7 @@ func TestResidue(t *testing.T) {
 		return rows
 	}
 	dir := t.TempDir()
-	s.write(t, dir)
+	s.Write(t, dir)
 	if _, err := Make([]string{dir}, t.TempDir(), Options{}); err == nil || !strings.Contains(err.Error(), `factor kernel is "another", and in plan.json`) {
 		t.Errorf("error %v, want one about rows that contradict the plan", err)
 	}
@@ -335,17 +293,17 @@ func TestResidue(t *testing.T) {
 // Kernels that one plan compares have tables and figures of their own, and one
 // table of what runs where.
 func TestKernelsAreNeverPutTogether(t *testing.T) {
-	s := small()
-	s.kernels = []string{"5.10", "6.1", "6.12"}
+	s := runstest.Small()
+	s.Kernels = []string{"5.10", "6.1", "6.12"}
 	const reason = "tcx needs Linux 6.6, this is Linux "
-	s.spoil = func(rows []record.Row, f map[string]string) []record.Row {
+	s.Spoil = func(rows []record.Row, f map[string]string) []record.Row {
 		if f["arm"] == "iptables" && f["kernel"] != "6.12" {
-			return spoilt(rows, record.StatusUnsupported, reason+f["kernel"])
+			return runstest.Spoilt(rows, record.StatusUnsupported, reason+f["kernel"])
 		}
 		return rows
 	}
 	dir := t.TempDir()
-	s.write(t, dir)
+	s.Write(t, dir)
 	out, res := makeReport(t, Options{}, dir)
 	if w := strings.Join(res.Warnings, "\n"); strings.Contains(w, `"kernel" varies`) {
 		t.Errorf("warnings: %s", w)
@@ -374,8 +332,8 @@ func TestKernelsAreNeverPutTogether(t *testing.T) {
 	for _, sum := range doc.Summaries {
 		if sum.Arm == "docker" && sum.Metric == "throughput" && strings.HasPrefix(sum.Scenario, "localhost") {
 			n++
-			if sum.N != s.blocks*s.trials {
-				t.Errorf("%s: %d trials, want those of one kernel, %d", sum.Scenario, sum.N, s.blocks*s.trials)
+			if sum.N != s.Blocks*s.Trials {
+				t.Errorf("%s: %d trials, want those of one kernel, %d", sum.Scenario, sum.N, s.Blocks*s.Trials)
 			}
 		}
 	}
@@ -387,10 +345,10 @@ func TestKernelsAreNeverPutTogether(t *testing.T) {
 // Numbers of streams have tables of their own, where the workload has them, and
 // a section that compares them.
 func TestStreamsAreNeverPutTogether(t *testing.T) {
-	s := small()
-	s.streams, s.spoil = []int{1, 16}, nil
+	s := runstest.Small()
+	s.Streams, s.Spoil = []int{1, 16}, nil
 	dir := t.TempDir()
-	s.write(t, dir)
+	s.Write(t, dir)
 	out, res := makeReport(t, Options{}, dir)
 	if w := strings.Join(res.Warnings, "\n"); strings.Contains(w, "streams") {
 		t.Errorf("warnings: %s", w)
@@ -409,22 +367,22 @@ func TestStreamsAreNeverPutTogether(t *testing.T) {
 		if sum.Metric != "throughput" && sum.Metric != "rate" {
 			continue
 		}
-		if streams := strings.Contains(sum.Scenario, "streams"); streams != (sum.Workload == "TCP_STREAM") || sum.N != s.blocks*s.trials {
-			t.Errorf("%s %s rests on %d trials, want %d of one number of streams", sum.Workload, sum.Scenario, sum.N, s.blocks*s.trials)
+		if streams := strings.Contains(sum.Scenario, "streams"); streams != (sum.Workload == "TCP_STREAM") || sum.N != s.Blocks*s.Trials {
+			t.Errorf("%s %s rests on %d trials, want %d of one number of streams", sum.Workload, sum.Scenario, sum.N, s.Blocks*s.Trials)
 		}
 	}
 }
 
 func TestRepeatedTrialSupersedesRigFault(t *testing.T) {
-	s := small()
-	s.spoil = func(rows []record.Row, f map[string]string) []record.Row {
+	s := runstest.Small()
+	s.Spoil = func(rows []record.Row, f map[string]string) []record.Row {
 		if f["arm"] == "docker" && f["scenario"] == "localhost" {
-			rows = append(spoilt(rows, record.StatusRig, "host unreachable"), rows...)
+			rows = append(runstest.Spoilt(rows, record.StatusRig, "host unreachable"), rows...)
 		}
 		return rows
 	}
 	dir := t.TempDir()
-	s.write(t, dir)
+	s.Write(t, dir)
 	_, res := makeReport(t, Options{}, dir)
 	w := strings.Join(res.Warnings, "\n")
 	if !strings.Contains(w, "4 trials went wrong first and succeeded") || strings.Contains(w, "without a usable number") {
@@ -434,12 +392,12 @@ func TestRepeatedTrialSupersedesRigFault(t *testing.T) {
 
 func TestMerge(t *testing.T) {
 	a, b := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
-	s := small()
-	s.spoil = nil
-	s.write(t, a)
-	s.seed = 9
-	s.env = map[string]any{"accel": map[string]any{"used": "kvm"}}
-	s.write(t, b)
+	s := runstest.Small()
+	s.Spoil = nil
+	s.Write(t, a)
+	s.Seed = 9
+	s.Env = map[string]any{"accel": map[string]any{"used": "kvm"}}
+	s.Write(t, b)
 	out, res := makeReport(t, Options{}, a, b)
 	if w := strings.Join(res.Warnings, "\n"); !strings.Contains(w, "environments differ in: accel.used") || strings.Contains(w, "One block") {
 		t.Errorf("warnings: %s", w)
@@ -454,7 +412,7 @@ func TestMerge(t *testing.T) {
 
 func TestBadInput(t *testing.T) {
 	dir := t.TempDir()
-	small().write(t, dir)
+	runstest.Small().Write(t, dir)
 	rows := read(t, dir, runs.RowsFile)
 	tests := []struct{ name, file, content, want string }{
 		{"no rows", runs.RowsFile, "", ""},
@@ -467,8 +425,8 @@ func TestBadInput(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			bad := t.TempDir()
-			small().write(t, bad)
-			writeFile(t, filepath.Join(bad, tt.file), []byte(tt.content))
+			runstest.Small().Write(t, bad)
+			runstest.WriteFile(t, filepath.Join(bad, tt.file), []byte(tt.content))
 			_, err := Make([]string{bad}, t.TempDir(), Options{})
 			if tt.want == "" {
 				if err != nil {
@@ -489,87 +447,13 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-func TestAccelerator(t *testing.T) {
-	tests := []struct{ key, value, want string }{
-		{"accelerator", "tcg", "tcg"}, {"lab.accel.used", "KVM", "kvm"},
-		{"accelerator_how", "kvm did not boot the probe guest", ""}, {"accelerator", "none (this computer's kernel)", ""}, {"qemu", "tcg", ""},
-	}
-	for _, tt := range tests {
-		got, ok := accelerator(tt.key, tt.value)
-		if ok != (tt.want != "") || ok && got != tt.want {
-			t.Errorf("accelerator(%q, %q) = %q, %v", tt.key, tt.value, got, ok)
-		}
-	}
-}
-
-// A bound above 0 never reads 0, in a table or as a ratio.
-func TestPositiveBoundsDoNotReadZero(t *testing.T) {
-	sc := scale{unit: "µs", divisor: 1e-6, decimals: 1}
-	for v, want := range map[float64]string{20.64e-6: "20.6", 0.012e-6: "0.012", 0: "0.0", -0.01e-6: "-0.0"} {
-		if got := sc.bound(v); got != want {
-			t.Errorf("bound of %g: %s, want %s", v, got, want)
-		}
-	}
-	if got := ratio(0.00012); got != "0.00012" {
-		t.Errorf("ratio: %s", got)
-	}
-}
-
-func TestScale(t *testing.T) {
-	tests := []struct {
-		unit string
-		v    float64
-		want string
-	}{
-		{"bit/s", 9.4127e9, "9.41 Gbit/s"}, {"bit/s", 3.06e8, "306 Mbit/s"}, {"s", 34.2e-6, "34.2 µs"}, {"s", 1.5e-3, "1.50 ms"},
-		{"1/s", 126000, "126000 per s"}, {"1", 12, "12 "}, {"1", 0.5, "0.500 "}, {"s", 0, "0 ns"}, {"parsec", 2, "2 parsec"},
-	}
-	for _, tt := range tests {
-		s := scaleFor(tt.unit, []float64{tt.v})
-		if got := s.format(tt.v) + " " + s.unit; got != tt.want {
-			t.Errorf("%g %s = %q, want %q", tt.v, tt.unit, got, tt.want)
-		}
-	}
-}
-
-func TestSpreadKeepsLabelsApart(t *testing.T) {
-	all := []label{{lineY: 90}, {lineY: 91}, {lineY: 92}, {lineY: 200}, {lineY: 385}, {lineY: 386}}
-	spread(all, 86, 388)
-	for i := range all {
-		if i > 0 && all[i].y-all[i-1].y < labelSpace-1e-9 {
-			t.Errorf("labels %d and %d are %.1f apart", i-1, i, all[i].y-all[i-1].y)
-		}
-		if all[i].y < 86 || all[i].y > 388 {
-			t.Errorf("label %d at %.1f lies outside", i, all[i].y)
-		}
-	}
-	if all[3].y != 200 {
-		t.Errorf("a label with room moved to %.1f", all[3].y)
-	}
-}
-
-func TestValueTicks(t *testing.T) {
-	for highest := 0.0123; highest < 1e6; highest *= 1.07 {
-		ticks := figure{highest: highest, scale: scale{divisor: 1}}.valueTicks()
-		last := ticks[len(ticks)-1].Value
-		if ticks[0].Value != 0 || last < highest || last > 1.5*highest || len(ticks) < 4 || len(ticks) > 6 {
-			t.Errorf("ticks up to %g: %v", highest, ticks)
-		}
-		for _, tick := range ticks {
-			if v, err := strconv.ParseFloat(tick.Label, 64); err != nil || v != tick.Value || len(tick.Label) > 8 {
-				t.Errorf("tick %g is labelled %q", tick.Value, tick.Label)
-			}
-		}
-	}
-}
-
 func TestFigureWithoutAnyNumber(t *testing.T) {
-	s := small()
-	s.spoil = func(rows []record.Row, _ map[string]string) []record.Row {
-		return spoilt(rows, record.StatusRig, "host unreachable")
+	s := runstest.Small()
+	s.Spoil = func(rows []record.Row, _ map[string]string) []record.Row {
+		return runstest.Spoilt(rows, record.StatusRig, "host unreachable")
 	}
 	dir := t.TempDir()
-	s.write(t, dir)
+	s.Write(t, dir)
 	out, _ := makeReport(t, Options{}, dir)
 	svg := read(t, out, "figures", "throughput-localhost.svg")
 	wellFormed(t, svg)
@@ -580,17 +464,17 @@ func TestFigureWithoutAnyNumber(t *testing.T) {
 
 // virtual is a run in virtual time: three seeds, a control pair, and arms whose
 // costs cross.
-func virtual() synthetic {
-	s := small()
-	s.spoil, s.env = nil, map[string]any{"accelerator": "tcg"}
-	s.scenarios, s.policies, s.blocks, s.trials, s.clock = []string{"localhost"}, []int{0, 10, 100, 1000}, 3, 2, runs.ClockVirtual
-	s.arms = []string{"docker", "iptables", "xdp", "xdp-again"}
+func virtual() runstest.Synthetic {
+	s := runstest.Small()
+	s.Spoil, s.Env = nil, map[string]any{"accelerator": "tcg"}
+	s.Scenarios, s.Policies, s.Blocks, s.Trials, s.Clock = []string{"localhost"}, []int{0, 10, 100, 1000}, 3, 2, runs.ClockVirtual
+	s.Arms = []string{"docker", "iptables", "xdp", "xdp-again"}
 	return s
 }
 
 func TestVirtual(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "virtual")
-	virtual().write(t, dir)
+	virtual().Write(t, dir)
 	out, res := makeReport(t, Options{}, dir)
 	if w := strings.Join(res.Warnings, "\n"); strings.Contains(w, `"seed"`) || !strings.Contains(w, "Virtual clock") {
 		t.Errorf("warnings: %s", w)
@@ -634,9 +518,9 @@ func TestVirtual(t *testing.T) {
 
 func TestPositiveControl(t *testing.T) {
 	s := virtual()
-	s.policies, s.arms = []int{0}, []string{"control-0", "control-500"}
+	s.Policies, s.Arms = []int{0}, []string{"control-0", "control-500"}
 	dir := t.TempDir()
-	s.write(t, dir)
+	s.Write(t, dir)
 	out, _ := makeReport(t, Options{}, dir)
 	md := read(t, out, "report.md")
 	if !regexp.MustCompile(`\| localhost \| TCP\\_RR \| 0 \| control-500 \| control-0 \| 500 \| (49\d|50\d)[.\d]* \| .* \| ×(0\.99|1\.00)\d \|`).MatchString(md) {
@@ -645,10 +529,10 @@ func TestPositiveControl(t *testing.T) {
 }
 
 func TestFasterHalf(t *testing.T) {
-	s := small()
-	s.spoil, s.trials, s.estimator = nil, 8, runs.EstimatorFasterHalf
+	s := runstest.Small()
+	s.Spoil, s.Trials, s.Estimator = nil, 8, runs.EstimatorFasterHalf
 	dir := t.TempDir()
-	s.write(t, dir)
+	s.Write(t, dir)
 	out, _ := makeReport(t, Options{}, dir)
 	md := read(t, out, "report.md")
 	if !strings.Contains(md, "faster half, Gbit/s") || strings.Contains(md, "median, Gbit/s") || !strings.Contains(md, "mean of the faster half") {
@@ -657,12 +541,12 @@ func TestFasterHalf(t *testing.T) {
 }
 
 func TestStoppingRule(t *testing.T) {
-	s := small()
-	s.spoil, s.trials = nil, 12
-	s.stop = &runs.Stop{CI: 0.05, Min: 6, Max: 12}
-	s.policies = []int{0}
-	s.arms = []string{"docker", "xdp"}
-	s.spoil = func(rows []record.Row, f map[string]string) []record.Row {
+	s := runstest.Small()
+	s.Spoil, s.Trials = nil, 12
+	s.Stop = &runs.Stop{CI: 0.05, Min: 6, Max: 12}
+	s.Policies = []int{0}
+	s.Arms = []string{"docker", "xdp"}
+	s.Spoil = func(rows []record.Row, f map[string]string) []record.Row {
 		if f["arm"] == "docker" && rows[0].Trial > 8 {
 			return nil // passed over
 		}
@@ -674,15 +558,15 @@ func TestStoppingRule(t *testing.T) {
 		return rows
 	}
 	dir := t.TempDir()
-	s.write(t, dir)
+	s.Write(t, dir)
 	_, res := makeReport(t, Options{}, dir)
 	w := strings.Join(res.Warnings, "\n")
 	if strings.Contains(w, "not complete") || !strings.Contains(w, "Ran into the most trials: 4 cells had 12 trials") || !strings.Contains(w, "localhost TCP_STREAM xdp N=0") {
 		t.Errorf("warnings: %s", w)
 	}
-	s.stop.CI = 1e-6 // not narrow, so docker's cells were interrupted
+	s.Stop.CI = 1e-6 // not narrow, so docker's cells were interrupted
 	dir = t.TempDir()
-	s.write(t, dir)
+	s.Write(t, dir)
 	if _, res := makeReport(t, Options{}, dir); !strings.Contains(strings.Join(res.Warnings, "\n"), "16 trials planned but never recorded") {
 		t.Errorf("warnings: %v", res.Warnings)
 	}

@@ -2,58 +2,27 @@ package report
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
 
-	"hookbed/analysis/catalog"
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/summary"
+	"hookbed/analysis/table"
 )
 
-// table is a table before it is Markdown or HTML.
-type table struct {
-	ID      string
-	Title   string
-	Note    string
-	Columns []column
-	Rows    []tableRow
-	Folded  bool // of second rank: shown on demand
-}
-
-type column struct {
-	Title  string
-	Number bool // aligned right
-}
-
-type tableRow struct {
-	Cells []string
-	Class string // "failed" for a line without a number
-}
-
-func text(title string) column   { return column{Title: title} }
-func number(title string) column { return column{title, true} }
-
-// section is a heading with tables below it.
-type section struct {
-	ID     string
-	Title  string
-	Note   string
-	Tables []table
-}
-
-// results is a section a scenario: a table a workload and metric.
-func (e estimator) results() []section {
-	var out []section
-	for _, s := range e.scenarios {
-		sec := section{ID: "results-" + slug(s), Title: "Results, " + s}
-		for _, w := range e.workloads {
-			if groups := e.sorted(s, w); len(groups) > 0 {
-				sec.Tables = append(sec.Tables, e.workloadTables(s, w, groups)...)
+// resultSections are one for each stratum, with a table for each workload and metric.
+func resultSections(e *summary.Estimator) []table.Section {
+	var out []table.Section
+	for _, s := range e.Strata {
+		sec := table.Section{ID: "results-" + table.Slug(s.String()), Title: "Results, " + s.String()}
+		for _, w := range e.Workloads {
+			if groups := e.Ordered(s, w); len(groups) > 0 {
+				sec.Tables = append(sec.Tables, workloadTables(e, s, w, groups)...)
 			}
 		}
 		if len(sec.Tables) > 0 {
@@ -63,92 +32,61 @@ func (e estimator) results() []section {
 	return out
 }
 
-func (e estimator) workloadTables(scenario, workload string, groups []*group) []table {
+func workloadTables(e *summary.Estimator, in summary.Stratum, workload string, groups []*summary.Group) []table.Table {
 	var main []string
-	for _, m := range e.measures() {
-		if m.workload == workload {
-			main = append(main, m.metric)
+	for _, m := range e.Measures() {
+		if m.Workload == workload {
+			main = append(main, m.Metric)
 		}
 	}
 	shown := slices.Clone(main)
-	for _, m := range metrics(groups) {
-		if e.isResult(m) && !slices.Contains(shown, m) {
+	for _, m := range summary.Metrics(groups) {
+		if e.IsResult(m) && !slices.Contains(shown, m) {
 			shown = append(shown, m)
 		}
 	}
-	var out []table
+	var out []table.Table
 	for _, m := range shown {
-		t := e.resultTable(scenario, workload, m)
-		t.Folded = !slices.Contains(main, m) && !isInstructions(m)
+		t := resultTable(e, in, workload, m)
+		t.Folded = !slices.Contains(main, m) && !summary.IsInstructions(m)
 		out = append(out, t)
 	}
 	return out
 }
 
-// isResult says whether a metric is what the workload itself reported.
-func (d *dataset) isResult(metric string) bool {
-	for _, w := range d.Words.Workloads {
-		if slices.ContainsFunc(w.Headline, func(m catalog.Metric) bool { return m.Name == metric }) {
-			return true
-		}
+func resultTable(e *summary.Estimator, in summary.Stratum, workload, metric string) table.Table {
+	all := e.Summaries(in, workload, metric)
+	sc := e.Scale(e.Units[metric], summary.Medians(all))
+	t := table.Table{ID: table.Slug(in.String() + "-" + workload + "-" + metric), Title: workload + " " + metric + ", " + in.String()}
+	t.Columns = []table.Column{table.Text("arm"), table.Number("N"), table.Number(sc.Titled(e.EstimatorTitle())), table.Text("interval"), table.Number("confidence"), table.Number("CoV"), table.Number("n"), table.Text("against N = 0")}
+	if e.Reference != "" {
+		t.Columns = append(t.Columns, table.Text("against "+e.Reference))
 	}
-	return metric == "throughput" || metric == "retransmits" || metric == "rate" || strings.HasPrefix(metric, "latency_") || metric == "rtt_mean" || isInstructions(metric)
-}
-
-// isInstructions says whether a metric counts instructions per unit of work.
-func isInstructions(metric string) bool { return strings.HasPrefix(metric, "instructions_per_") }
-
-func (e estimator) resultTable(scenario, workload, metric string) table {
-	all := e.summaries(scenario, workload, metric)
-	sc := e.scale(e.Units[metric], mediansOf(all))
-	t := table{ID: slug(scenario + "-" + workload + "-" + metric), Title: workload + " " + metric + ", " + scenario}
-	t.Columns = []column{text("arm"), number("N"), number(sc.titled(e.center())), text("interval"), number("confidence"), number("CoV"), number("n"), text("against N = 0")}
-	if e.ref != "" {
-		t.Columns = append(t.Columns, text("against "+e.ref))
-	}
-	t.Columns = append(t.Columns, text("problems"))
+	t.Columns = append(t.Columns, table.Text("problems"))
 	for _, s := range all {
-		t.Rows = append(t.Rows, e.resultRow(s, sc))
+		t.Rows = append(t.Rows, resultRow(e, s, sc))
 	}
 	return t
 }
 
-func (e estimator) resultRow(s Summary, sc scale) tableRow {
-	row := tableRow{Cells: []string{s.Arm, strconv.Itoa(s.Policies)}}
+func resultRow(e *summary.Estimator, s summary.Summary, sc table.Scale) table.Row {
+	row := table.Row{Cells: []string{s.Arm, strconv.Itoa(s.Policies)}}
 	if s.Median == nil {
 		row.Class = "failed"
-		row.Cells = append(row.Cells, none, none, none, none, "0")
+		row.Cells = append(row.Cells, table.None, table.None, table.None, table.None, "0")
 	} else {
-		interval, confidence := sc.bound(s.Median.Low)+" to "+sc.bound(s.Median.High), percent(s.Median.Confidence)
+		interval, confidence := sc.Bound(s.Median.Low)+" to "+sc.Bound(s.Median.High), table.Percent(s.Median.Confidence)
 		if s.Median.Confidence == 0 {
-			interval, confidence = none, none
+			interval, confidence = table.None, table.None
 		}
-		row.Cells = append(row.Cells, sc.format(s.Median.Estimate), interval, confidence, percent(value(s.CoV)), strconv.Itoa(s.N))
+		row.Cells = append(row.Cells, sc.Format(s.Median.Estimate), interval, confidence, table.Percent(value(s.CoV)), strconv.Itoa(s.N))
 	}
-	row.Cells = append(row.Cells, ratioWithInterval(s.VsZero, e.confidence))
-	if e.ref != "" {
-		row.Cells = append(row.Cells, ratioWithInterval(s.VsReference, e.confidence))
+	row.Cells = append(row.Cells, table.RatioWithInterval(s.VsZero, e.Confidence))
+	if e.Reference != "" {
+		row.Cells = append(row.Cells, table.RatioWithInterval(s.VsReference, e.Confidence))
 	}
-	row.Cells = append(row.Cells, missingNote(s))
+	row.Cells = append(row.Cells, summary.MissingNote(s))
 	return row
-}
-
-// missingNote never leaves a line without a number unexplained.
-func missingNote(s Summary) string {
-	if s.Median == nil && s.Note == "" {
-		return "not measured"
-	}
-	return s.Note
-}
-
-func mediansOf(all []Summary) []float64 {
-	var out []float64
-	for _, s := range all {
-		if s.Median != nil {
-			out = append(out, s.Median.Estimate)
-		}
-	}
-	return out
 }
 
 func value(v *float64) float64 {
@@ -158,22 +96,22 @@ func value(v *float64) float64 {
 	return *v
 }
 
-// proof says, for each setup, what was proven before its numbers were taken.
-func (e estimator) proof() section {
-	sec := section{ID: "proof", Title: "Proof of enforcement",
+// proofSection says, for each setup, what was proven before its numbers were taken.
+func proofSection(e *summary.Estimator) table.Section {
+	sec := table.Section{ID: "proof", Title: "Proof of enforcement",
 		Note: "Before each trial an allowed connection had to be made, forbidden ones had to stay unanswered, and the kernel had to hold the policies; a trial that failed any of this is not ok. Ranges are over trials."}
-	t := table{ID: "proof", Columns: []column{text("scenario"), text("arm"), number("N"), number("trials ok"), number("tried")}}
+	t := table.Table{ID: "proof", Columns: []table.Column{table.Text("scenario"), table.Text("arm"), table.Number("N"), table.Number("trials ok"), table.Number("tried")}}
 	columns := []struct{ metric, title string }{
 		{"policies_realised", "policies realised"}, {"probes_allowed", "probes allowed"}, {"probes_denied", "probes denied"}, {"hook_packets", "packets seen by the hook"},
 	}
-	have := metrics(e.all())
+	have := summary.Metrics(e.All())
 	for _, c := range columns {
 		if slices.Contains(have, c.metric) {
-			t.Columns = append(t.Columns, number(c.title))
+			t.Columns = append(t.Columns, table.Number(c.title))
 		}
 	}
-	e.eachSetup(func(scenario, arm string, policies int, groups []*group) {
-		row := tableRow{Cells: []string{scenario, arm, strconv.Itoa(policies)}}
+	eachSetup(e, func(in summary.Stratum, line summary.Line, policies int, groups []*summary.Group) {
+		row := table.Row{Cells: []string{in.String(), line.String(), strconv.Itoa(policies)}}
 		ok, tried := 0, 0
 		for _, g := range groups {
 			ok += g.Count(record.StatusOK)
@@ -192,36 +130,36 @@ func (e estimator) proof() section {
 		}
 		t.Rows = append(t.Rows, row)
 	})
-	sec.Tables = []table{t}
+	sec.Tables = []table.Table{t}
 	return sec
 }
 
-// eachSetup visits scenario, arm and N with the groups of all workloads.
-func (e estimator) eachSetup(visit func(scenario, arm string, policies int, groups []*group)) {
-	for _, s := range e.scenarios {
-		for _, arm := range e.arms {
-			byN := map[int][]*group{}
-			for _, w := range e.workloads {
-				for _, g := range e.sorted(s, w) {
-					if g.arm == arm {
-						byN[g.policies] = append(byN[g.policies], g)
+// eachSetup visits stratum, line and N with the groups of all workloads.
+func eachSetup(e *summary.Estimator, visit func(in summary.Stratum, line summary.Line, policies int, groups []*summary.Group)) {
+	for _, s := range e.Strata {
+		for _, line := range e.Lines {
+			byN := map[int][]*summary.Group{}
+			for _, w := range e.Workloads {
+				for _, g := range e.Ordered(s, w) {
+					if g.Line == line {
+						byN[g.N] = append(byN[g.N], g)
 					}
 				}
 			}
 			for _, n := range slices.Sorted(maps.Keys(byN)) {
-				visit(s, arm, n, byN[n])
+				visit(s, line, n, byN[n])
 			}
 		}
 	}
 }
 
-func rangeOf(groups []*group, metric string) string {
+func rangeOf(groups []*summary.Group, metric string) string {
 	var all []float64
 	for _, g := range groups {
 		all = append(all, g.Samples(metric)...)
 	}
 	if len(all) == 0 {
-		return none
+		return table.None
 	}
 	low, high := strconv.FormatFloat(slices.Min(all), 'f', 0, 64), strconv.FormatFloat(slices.Max(all), 'f', 0, 64)
 	if low == high {
@@ -238,21 +176,24 @@ type Problem struct {
 	Cells  []string `json:"cells"`
 }
 
-func (d *dataset) problems() []Problem {
-	index := map[string]int{}
+// problemsOf lists the problems of all groups, by status. Reasons that differ in
+// numbers only are one.
+func problemsOf(e *summary.Estimator) []Problem {
+	type kind struct{ status, reason string }
+	index := map[kind]int{}
 	var out []Problem
-	for _, g := range d.all() {
-		cell := fmt.Sprintf("%s %s %s N=%d", g.scenario, g.workload, g.arm, g.policies)
+	for _, g := range e.All() {
+		cell := g.Point.String()
 		for _, a := range g.Trials {
 			if a.Status == record.StatusOK || a.Superseded {
 				continue
 			}
-			key := a.Status + "\x00" + shape(a.Reason)
+			key := kind{a.Status, summary.ReasonShape(a.Reason)}
 			i, ok := index[key]
 			if !ok {
 				i = len(out)
 				index[key] = i
-				out = append(out, Problem{Status: a.Status, Reason: reasonOr(a.Reason)})
+				out = append(out, Problem{Status: a.Status, Reason: summary.ReasonText(a.Reason)})
 			}
 			out[i].Trials++
 			if !slices.Contains(out[i].Cells, cell) {
@@ -266,31 +207,31 @@ func (d *dataset) problems() []Problem {
 	return out
 }
 
-// trouble is the section of what is not a number, guards included.
-func (d *dataset) trouble() section {
-	sec := section{ID: "trouble", Title: "Trials that are not numbers",
+// troubleSection has the trials that are not numbers, guards included.
+func troubleSection(e *summary.Estimator) table.Section {
+	sec := table.Section{ID: "trouble", Title: "Trials that are not numbers",
 		Note: "failed: the datapath or workload did not do what it should. unsupported: this kernel or tool cannot run it. void: a guard around the trial failed, so its number is not used. rig: the testbed failed."}
-	t := table{ID: "trouble", Columns: []column{text("status"), number("trials"), text("reason"), text("cells")}}
-	for _, p := range d.problems() {
-		t.Rows = append(t.Rows, tableRow{Cells: []string{p.Status, strconv.Itoa(p.Trials), p.Reason, some(p.Cells)}, Class: "failed"})
+	t := table.Table{ID: "trouble", Columns: []table.Column{table.Text("status"), table.Number("trials"), table.Text("reason"), table.Text("cells")}}
+	for _, p := range problemsOf(e) {
+		t.Rows = append(t.Rows, table.Row{Cells: []string{p.Status, strconv.Itoa(p.Trials), p.Reason, table.Some(p.Cells)}, Class: "failed"})
 	}
 	if len(t.Rows) == 0 {
 		sec.Note = "None: every trial that was recorded is ok, and no guard fired."
 		return sec
 	}
-	sec.Tables = []table{t}
+	sec.Tables = []table.Table{t}
 	return sec
 }
 
-// activity is the section of what the nodes did while the workload ran.
-func (e estimator) activity() section {
-	sec := section{ID: "cpu", Title: "CPU and softirq work",
+// activitySection has what the nodes did while the workload ran.
+func activitySection(e *summary.Estimator) table.Section {
+	sec := table.Section{ID: "cpu", Title: "CPU and softirq work",
 		Note: "Medians over trials. cpu is CPU seconds busy per wall second of the node, all CPUs together; counts of softirqs are per second."}
-	for _, s := range e.scenarios {
-		for _, w := range e.workloads {
-			groups := e.sorted(s, w)
+	for _, s := range e.Strata {
+		for _, w := range e.Workloads {
+			groups := e.Ordered(s, w)
 			var cols []string
-			for _, m := range metrics(groups) {
+			for _, m := range summary.Metrics(groups) {
 				if isActivity(m) {
 					cols = append(cols, m)
 				}
@@ -298,7 +239,7 @@ func (e estimator) activity() section {
 			if len(cols) == 0 {
 				continue
 			}
-			sec.Tables = append(sec.Tables, e.mediansTable("cpu-"+slug(s+"-"+w), w+", "+s, groups, cols))
+			sec.Tables = append(sec.Tables, mediansTable(e, "cpu-"+table.Slug(s.String()+"-"+w), w+", "+s.String(), groups, cols))
 		}
 	}
 	for i := range sec.Tables {
@@ -311,20 +252,20 @@ func isActivity(metric string) bool {
 	return strings.HasPrefix(metric, "cpu") || strings.HasPrefix(metric, "softirq") || strings.HasPrefix(metric, "load1")
 }
 
-// others is the section of metrics that no other section shows.
-func (e estimator) others() section {
-	sec := section{ID: "others", Title: "Everything else that was measured", Note: "Medians over trials, in the unit of the column."}
-	for _, s := range e.scenarios {
-		for _, w := range e.workloads {
-			groups := e.sorted(s, w)
+// otherSection has the metrics that no other section shows.
+func otherSection(e *summary.Estimator) table.Section {
+	sec := table.Section{ID: "others", Title: "Everything else that was measured", Note: "Medians over trials, in the unit of the column."}
+	for _, s := range e.Strata {
+		for _, w := range e.Workloads {
+			groups := e.Ordered(s, w)
 			var cols []string
-			for _, m := range metrics(groups) {
-				if !isActivity(m) && !e.isResult(m) && !isProof(m) {
+			for _, m := range summary.Metrics(groups) {
+				if !isActivity(m) && !e.IsResult(m) && !isProof(m) {
 					cols = append(cols, m)
 				}
 			}
 			if len(cols) > 0 {
-				t := e.mediansTable("others-"+slug(s+"-"+w), w+", "+s, groups, cols)
+				t := mediansTable(e, "others-"+table.Slug(s.String()+"-"+w), w+", "+s.String(), groups, cols)
 				t.Folded = true
 				sec.Tables = append(sec.Tables, t)
 			}
@@ -337,21 +278,21 @@ func isProof(metric string) bool {
 	return metric == "policies_realised" || strings.HasPrefix(metric, "probes_") || metric == "hook_packets"
 }
 
-func (e estimator) mediansTable(id, title string, groups []*group, cols []string) table {
-	t := table{ID: id, Title: title, Columns: []column{text("arm"), number("N")}}
-	scales := make([]scale, len(cols))
+func mediansTable(e *summary.Estimator, id, title string, groups []*summary.Group, cols []string) table.Table {
+	t := table.Table{ID: id, Title: title, Columns: []table.Column{table.Text("arm"), table.Number("N")}}
+	scales := make([]table.Scale, len(cols))
 	for i, m := range cols {
 		var meds []float64
 		for _, g := range groups {
 			meds = append(meds, stat.Median(g.Samples(m)))
 		}
-		scales[i] = e.scale(e.Units[m], meds)
-		t.Columns = append(t.Columns, number(scales[i].titled(m)))
+		scales[i] = e.Scale(e.Units[m], meds)
+		t.Columns = append(t.Columns, table.Number(scales[i].Titled(m)))
 	}
 	for _, g := range groups {
-		row := tableRow{Cells: []string{g.arm, strconv.Itoa(g.policies)}}
+		row := table.Row{Cells: []string{g.Line.String(), strconv.Itoa(g.N)}}
 		for i, m := range cols {
-			row.Cells = append(row.Cells, scales[i].format(stat.Median(g.Samples(m))))
+			row.Cells = append(row.Cells, scales[i].Format(stat.Median(g.Samples(m))))
 		}
 		if g.Count(record.StatusOK) == 0 {
 			row.Class = "failed"
@@ -361,41 +302,29 @@ func (e estimator) mediansTable(id, title string, groups []*group, cols []string
 	return t
 }
 
-// variance is the section that splits the spread between boots and trials.
-func (e estimator) variance(all []Summary) section {
-	sec := section{ID: "blocks", Title: "Variation between and within blocks",
+// varianceSection splits the spread into that between boots and that between trials.
+func varianceSection(e *summary.Estimator, all []summary.Summary) table.Section {
+	sec := table.Section{ID: "blocks", Title: "Variation between and within blocks",
 		Note: "A block is one boot of the lab. Both columns are coefficients of variation (one-way analysis of variance); a large first one means that boots differ and more blocks, not more trials, would narrow the intervals."}
-	t := table{ID: "blocks", Folded: true, Columns: []column{text("scenario"), text("workload"), text("metric"), text("arm"), number("N"), number("between blocks"), number("within a block")}}
-	if e.clock() == runs.ClockVirtual {
+	t := table.Table{ID: "blocks", Folded: true, Columns: []table.Column{table.Text("scenario"), table.Text("workload"), table.Text("metric"), table.Text("arm"), table.Number("N"), table.Number("between blocks"), table.Number("within a block")}}
+	if e.Clock() == runs.ClockVirtual {
 		sec.Title = "Variation between and within seeds"
 		sec.Note = "A block is one boot under one seed. The spread is the coefficient of variation of the seeds' numbers; between and within split it by one-way analysis of variance, where seeds have several trials."
-		t.Columns = slices.Insert(t.Columns, 5, number("seeds"), number("spread between seeds"))
+		t.Columns = slices.Insert(t.Columns, 5, table.Number("seeds"), table.Number("spread between seeds"))
 	}
 	for _, s := range all {
-		row := tableRow{Cells: []string{s.Scenario, s.Workload, s.Metric, s.Arm, strconv.Itoa(s.Policies)}}
+		row := table.Row{Cells: []string{s.Scenario, s.Workload, s.Metric, s.Arm, strconv.Itoa(s.Policies)}}
 		switch {
-		case e.clock() == runs.ClockVirtual && s.SeedCoV != nil:
-			row.Cells = append(row.Cells, strconv.Itoa(s.Blocks), percent(*s.SeedCoV))
-		case e.clock() == runs.ClockVirtual || s.Between == nil || s.Within == nil:
+		case e.Clock() == runs.ClockVirtual && s.SeedCoV != nil:
+			row.Cells = append(row.Cells, strconv.Itoa(s.Blocks), table.Percent(*s.SeedCoV))
+		case e.Clock() == runs.ClockVirtual || s.Between == nil || s.Within == nil:
 			continue
 		}
-		row.Cells = append(row.Cells, percent(value(s.Between)), percent(value(s.Within)))
+		row.Cells = append(row.Cells, table.Percent(value(s.Between)), table.Percent(value(s.Within)))
 		t.Rows = append(t.Rows, row)
 	}
 	if len(t.Rows) > 0 {
-		sec.Tables = []table{t}
+		sec.Tables = []table.Table{t}
 	}
 	return sec
-}
-
-func slug(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-':
-			return r
-		case r >= 'A' && r <= 'Z':
-			return r + 'a' - 'A'
-		}
-		return '-'
-	}, s)
 }

@@ -6,9 +6,10 @@ import (
 	"slices"
 	"strings"
 
-	"hookbed/analysis/catalog"
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
+	"hookbed/analysis/summary"
+	"hookbed/analysis/table"
 )
 
 // noisy is the CoV above which a cell is called noisy; in virtual time, where only
@@ -18,25 +19,23 @@ const (
 	unevenSeeds = 0.02
 )
 
-// listed is how many cells a warning names before it counts the rest.
-const listed = 6
-
-// warnings are what a reader must know before believing a number.
-func (e estimator) warnings(all []Summary) []string {
+// warningsOf are what a reader must know before believing a number; all are the
+// summaries of the measures.
+func warningsOf(e *summary.Estimator, all []summary.Summary) []string {
 	var out []string
-	out = append(out, e.acceleratorWarning()...)
-	if e.clock() == runs.ClockVirtual {
+	out = append(out, acceleratorWarning(e)...)
+	if e.Clock() == runs.ClockVirtual {
 		out = append(out, "Virtual clock: guest time advances with executed instructions. The numbers count instructions, not caches or parallelism; intervals describe variation over seeds. Never compare them with wall-clock numbers.")
 	}
-	out = append(out, e.fewTrials(all)...)
-	out = append(out, e.statusWarnings()...)
-	out = append(out, e.maxWarning()...)
-	out = append(out, e.integrity()...)
-	out = append(out, e.oneBlock()...)
-	out = append(out, e.noise(all)...)
-	out = append(out, e.residues()...)
-	out = append(out, e.realisedWarnings()...)
-	out = append(out, e.environmentDiffers()...)
+	out = append(out, fewTrialsWarning(e, all)...)
+	out = append(out, statusWarnings(e)...)
+	out = append(out, maxWarning(e)...)
+	out = append(out, integrityWarnings(e)...)
+	out = append(out, oneBlockWarning(e)...)
+	out = append(out, noiseWarnings(e, all)...)
+	out = append(out, residueWarnings(e)...)
+	out = append(out, realizedWarnings(e)...)
+	out = append(out, environmentWarning(e)...)
 	for _, r := range e.Runs {
 		if w := r.ChangedWarning(); w != "" {
 			out = append(out, w)
@@ -45,53 +44,15 @@ func (e estimator) warnings(all []Summary) []string {
 	return out
 }
 
-// accelerators are the accelerators of all runs, by env.json or else by plan.
-func (d *dataset) accelerators() []string {
-	seen := map[string]bool{}
-	for _, r := range d.Runs {
-		found := false
-		for key, v := range r.Env {
-			if word, ok := accelerator(key, v); ok {
-				seen[word], found = true, true
-			}
-		}
-		if found || r.Plan == nil {
-			continue
-		}
-		if p, _ := catalog.ProviderNamed(r.Plan.Spec.Lab.Provider); p.VMs {
-			seen[r.Plan.Spec.Lab.Accel] = true
-		}
-	}
-	delete(seen, "")
-	return slices.Sorted(maps.Keys(seen))
-}
-
-// accelerator recognises an entry of env.json that names one: a key with a part
-// that starts with "accel", and the value tcg or kvm.
-func accelerator(key, value string) (word string, ok bool) {
-	for _, part := range strings.Split(strings.ToLower(key), ".") {
-		if strings.HasPrefix(part, "accel") {
-			word = strings.ToLower(strings.TrimSpace(value))
-			return word, word == "tcg" || word == "kvm"
-		}
-	}
-	return "", false
-}
-
-// emulated says whether any machine ran under TCG.
-func (d *dataset) emulated() bool {
-	return slices.Contains(d.accelerators(), "tcg")
-}
-
-func (d *dataset) acceleratorWarning() []string {
-	if !d.emulated() {
+func acceleratorWarning(e *summary.Estimator) []string {
+	if !e.Emulated() {
 		return nil
 	}
 	return []string{"Shapes, not speeds: the machines ran under QEMU's TCG, which translates instructions. Compare arms and slopes within this report; absolute numbers say nothing of real hardware."}
 }
 
-// fewTrials states the confidence that small samples really have.
-func (e estimator) fewTrials(all []Summary) []string {
+// fewTrialsWarning states the confidence that small samples really have.
+func fewTrialsWarning(e *summary.Estimator, all []summary.Summary) []string {
 	least, few, total := 0, 0, 0
 	confidence := 1.0
 	for _, s := range all {
@@ -99,7 +60,7 @@ func (e estimator) fewTrials(all []Summary) []string {
 			continue
 		}
 		total++
-		if s.Median.Confidence >= e.confidence {
+		if s.Median.Confidence >= e.Confidence {
 			continue
 		}
 		few++
@@ -110,31 +71,31 @@ func (e estimator) fewTrials(all []Summary) []string {
 	if few == 0 {
 		return nil
 	}
-	if e.clock() == runs.ClockVirtual {
+	if e.Clock() == runs.ClockVirtual {
 		return []string{fmt.Sprintf("Few seeds: with %s the interval of a number by itself, smallest to largest, encloses the median over all seeds with %s confidence in %d of %d headline cells. Ratios within a seed vary far less, and have the confidence that stands with them.",
-			plural(least, "seed"), percent(confidence), few, total)}
+			table.Plural(least, "seed"), table.Percent(confidence), few, total)}
 	}
-	text := fmt.Sprintf("Few trials: %d of %d headline medians do not reach %s confidence. The smallest sample is %s", few, total, percent(e.confidence), plural(least, "trial"))
+	text := fmt.Sprintf("Few trials: %d of %d headline medians do not reach %s confidence. The smallest sample is %s", few, total, table.Percent(e.Confidence), table.Plural(least, "trial"))
 	if confidence == 0 {
 		return []string{text + ", which gives no interval at all."}
 	}
-	return []string{text + fmt.Sprintf(": its interval, smallest to largest, encloses the true median with %s confidence.", percent(confidence))}
+	return []string{text + fmt.Sprintf(": its interval, smallest to largest, encloses the true median with %s confidence.", table.Percent(confidence))}
 }
 
 // statusWarnings counts the trials that are not numbers.
-func (d *dataset) statusWarnings() []string {
+func statusWarnings(e *summary.Estimator) []string {
 	var parts []string
 	superseded, missing := 0, 0
 	for _, status := range record.Statuses()[1:] {
 		n := 0
-		for _, g := range d.all() {
+		for _, g := range e.All() {
 			n += g.Count(status)
 		}
 		if n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, status))
 		}
 	}
-	for _, g := range d.all() {
+	for _, g := range e.All() {
 		missing += g.Missing()
 		for _, a := range g.Trials {
 			if a.Superseded {
@@ -147,17 +108,17 @@ func (d *dataset) statusWarnings() []string {
 		out = append(out, "Trials without a usable number: "+strings.Join(parts, ", ")+". They and their reasons are listed under \"Trials that are not numbers\".")
 	}
 	if missing > 0 {
-		out = append(out, fmt.Sprintf("The run is not complete: %s planned but never recorded.", plural(missing, "trial")))
+		out = append(out, fmt.Sprintf("The run is not complete: %s planned but never recorded.", table.Plural(missing, "trial")))
 	}
 	if superseded > 0 {
-		out = append(out, fmt.Sprintf("%s went wrong first and succeeded when repeated.", plural(superseded, "trial")))
+		out = append(out, fmt.Sprintf("%s went wrong first and succeeded when repeated.", table.Plural(superseded, "trial")))
 	}
 	return out
 }
 
-func (d *dataset) integrity() []string {
+func integrityWarnings(e *summary.Estimator) []string {
 	var out []string
-	for _, r := range d.Runs {
+	for _, r := range e.Runs {
 		if r.Torn {
 			out = append(out, fmt.Sprintf("%s of %s ends in a line cut short; that trial is left out.", runs.RowsFile, r.Name))
 		}
@@ -165,16 +126,16 @@ func (d *dataset) integrity() []string {
 			out = append(out, fmt.Sprintf("%s has no %s: nothing is known of its environment.", r.Name, runs.EnvFile))
 		}
 	}
-	if d.Repeated > 0 {
-		out = append(out, fmt.Sprintf("%s in the rows more than once; the first was used.", plural(d.Repeated, "measurement")))
+	if e.Repeated > 0 {
+		out = append(out, fmt.Sprintf("%s in the rows more than once; the first was used.", table.Plural(e.Repeated, "measurement")))
 	}
 	return out
 }
 
-// oneBlock warns when variation between boots cannot be seen.
-func (d *dataset) oneBlock() []string {
+// oneBlockWarning is there when variation between boots cannot be seen.
+func oneBlockWarning(e *summary.Estimator) []string {
 	blocks := map[string]bool{}
-	for _, g := range d.all() {
+	for _, g := range e.All() {
 		for _, a := range g.Trials {
 			blocks[fmt.Sprint(a.Run, a.Block)] = true
 		}
@@ -185,35 +146,35 @@ func (d *dataset) oneBlock() []string {
 	return []string{"One block: every trial comes from a single boot, so the intervals do not include what boots differ by."}
 }
 
-func (e estimator) noise(all []Summary) []string {
-	name, limit, of := "Noisy", noisy, func(s Summary) *float64 { return s.CoV }
-	if e.clock() == runs.ClockVirtual {
-		name, limit, of = "Uneven seeds", unevenSeeds, func(s Summary) *float64 { return s.SeedCoV }
+func noiseWarnings(e *summary.Estimator, all []summary.Summary) []string {
+	name, limit, of := "Noisy", noisy, func(s summary.Summary) *float64 { return s.CoV }
+	if e.Clock() == runs.ClockVirtual {
+		name, limit, of = "Uneven seeds", unevenSeeds, func(s summary.Summary) *float64 { return s.SeedCoV }
 	}
 	var cells []string
 	for _, s := range all {
 		if v := of(s); v != nil && *v > limit {
-			cells = append(cells, fmt.Sprintf("%s %s %s N=%d (%s)", s.Scenario, s.Workload, s.Arm, s.Policies, percent(*v)))
+			cells = append(cells, fmt.Sprintf("%s (%s)", s.Point, table.Percent(*v)))
 		}
 	}
 	if len(cells) == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("%s: the CoV of %s is above %s: %s.", name, plural(len(cells), "headline cell"), percent(limit), some(cells))}
+	return []string{fmt.Sprintf("%s: the CoV of %s is above %s: %s.", name, table.Plural(len(cells), "headline cell"), table.Percent(limit), table.Some(cells))}
 }
 
-// residues names factors that vary inside one line of a table.
-func (d *dataset) residues() []string {
-	// The seed is the block's: a line mixes seeds on purpose.
+// residueWarnings name factors that vary inside one row of a table.
+func residueWarnings(e *summary.Estimator) []string {
+	// The seed is the block's: a row mixes seeds on purpose.
 	grouped := []string{runs.FactorScenario, runs.FactorWorkload, runs.FactorArm, runs.FactorPolicies, runs.FactorClients, runs.FactorSeed}
 	where := map[string][]string{}
 	levels := map[string]map[string]bool{}
-	for _, g := range d.all() {
+	for _, g := range e.All() {
 		for f, seen := range g.Levels {
 			if len(seen) < 2 || slices.Contains(grouped, f) {
 				continue
 			}
-			where[f] = append(where[f], fmt.Sprintf("%s %s %s N=%d", g.scenario, g.workload, g.arm, g.policies))
+			where[f] = append(where[f], g.Point.String())
 			if levels[f] == nil {
 				levels[f] = map[string]bool{}
 			}
@@ -223,36 +184,36 @@ func (d *dataset) residues() []string {
 	var out []string
 	for _, f := range slices.Sorted(maps.Keys(where)) {
 		out = append(out, fmt.Sprintf("Factor %q varies (%s) inside table lines that do not tell it apart, so those lines mix unlike trials: %s.",
-			f, strings.Join(slices.Sorted(maps.Keys(levels[f])), ", "), some(where[f])))
+			f, strings.Join(slices.Sorted(maps.Keys(levels[f])), ", "), table.Some(where[f])))
 	}
 	return out
 }
 
-// realisedWarnings catches a datapath that held fewer policies than N.
-func (d *dataset) realisedWarnings() []string {
+// realizedWarnings name cells with a datapath that held fewer policies than N.
+func realizedWarnings(e *summary.Estimator) []string {
 	var cells []string
-	for _, g := range d.all() {
+	for _, g := range e.All() {
 		x := g.Samples("policies_realised")
-		if len(x) > 0 && slices.Min(x) < float64(g.policies) {
-			cells = append(cells, fmt.Sprintf("%s %s %s N=%d (%g)", g.scenario, g.workload, g.arm, g.policies, slices.Min(x)))
+		if len(x) > 0 && slices.Min(x) < float64(g.N) {
+			cells = append(cells, fmt.Sprintf("%s (%g)", g.Point, slices.Min(x)))
 		}
 	}
 	if len(cells) == 0 {
 		return nil
 	}
-	return []string{"Fewer policies realised in the kernel than N says: " + some(cells) + "."}
+	return []string{"Fewer policies realised in the kernel than N says: " + table.Some(cells) + "."}
 }
 
-// environmentDiffers names what differs between merged runs.
-func (d *dataset) environmentDiffers() []string {
+// environmentWarning names what differs between merged runs.
+func environmentWarning(e *summary.Estimator) []string {
 	differ := map[string]bool{}
-	for _, r := range d.Runs[1:] {
+	for _, r := range e.Runs[1:] {
 		for key, v := range r.Env {
-			if old, ok := d.Runs[0].Env[key]; !ok || old != v {
+			if old, ok := e.Runs[0].Env[key]; !ok || old != v {
 				differ[key] = true
 			}
 		}
-		for key := range d.Runs[0].Env {
+		for key := range e.Runs[0].Env {
 			if _, ok := r.Env[key]; !ok {
 				differ[key] = true
 			}
@@ -261,19 +222,20 @@ func (d *dataset) environmentDiffers() []string {
 	if len(differ) == 0 {
 		return nil
 	}
-	return []string{"The merged runs' environments differ in: " + some(slices.Sorted(maps.Keys(differ))) + "."}
+	return []string{"The merged runs' environments differ in: " + table.Some(slices.Sorted(maps.Keys(differ))) + "."}
 }
 
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
+// maxWarning names the cells that the stopping rule did not end.
+func maxWarning(e *summary.Estimator) []string {
+	var cells []string
+	for _, g := range e.All() {
+		if g.RanIntoMax {
+			cells = append(cells, g.Point.String())
+		}
 	}
-	return fmt.Sprintf("%d %ss", n, noun)
-}
-
-func some(names []string) string {
-	if len(names) <= listed {
-		return strings.Join(names, ", ")
+	if len(cells) == 0 {
+		return nil
 	}
-	return strings.Join(names[:listed], ", ") + fmt.Sprintf(" and %d more", len(names)-listed)
+	stop := e.Runs[0].Plan.Spec.Measure.Stop
+	return []string{fmt.Sprintf("Ran into the most trials: %s had %d trials and still an interval wider than ±%s: %s.", table.Plural(len(cells), "cell"), stop.Max, table.Percent(stop.CI), table.Some(cells))}
 }

@@ -43,7 +43,9 @@ type Run struct {
 	// Later are env-2.json, ...: the environments of processes that resumed the
 	// run, or of the shards that it was merged from.
 	Later []map[string]string
-	Plan  *Plan // nil without the file
+	// Environment is what analyses read of env.json by name; zero without the file.
+	Environment Environment
+	Plan        *Plan // nil without the file
 }
 
 // Plan is the part of plan.json that an analysis uses. Names are matched
@@ -170,12 +172,16 @@ func read(dir string) (Run, error) {
 	if err := r.Plan.CheckRows(r.Rows); err != nil {
 		return Run{}, fmt.Errorf("read %s: %w", filepath.Join(dir, RowsFile), err)
 	}
-	envs, err := ReadEnvironments(dir)
+	envs, err := readEnvironments(dir)
 	if err != nil {
 		return Run{}, err
 	}
-	if len(envs) > 0 {
-		r.Env, r.Later = envs[0], envs[1:]
+	for i, env := range envs {
+		if i == 0 {
+			r.Env, r.Environment = env.entries, env.Environment
+			continue
+		}
+		r.Later = append(r.Later, env.entries)
 	}
 	return r, nil
 }
@@ -191,22 +197,47 @@ func EnvFileName(n int) string {
 // ReadEnvironments reads env.json, env-2.json and so on of a run directory,
 // each flattened to dotted keys; none if there is no env.json.
 func ReadEnvironments(dir string) (out []map[string]string, err error) {
+	envs, err := readEnvironments(dir)
+	for _, env := range envs {
+		out = append(out, env.entries)
+	}
+	return out, err
+}
+
+func readEnvironments(dir string) (out []*envFile, err error) {
 	for n := 1; ; n++ {
-		var env any
+		var env *envFile
 		if err := readOptional(filepath.Join(dir, EnvFileName(n)), &env); err != nil {
 			return nil, err
 		}
 		if env == nil {
 			return out, nil
 		}
-		flat := map[string]string{}
-		flatten("", env, flat)
-		out = append(out, flat)
+		out = append(out, env)
 	}
 }
 
-// readOptional decodes a JSON file into v; v is unchanged if there is no such file.
-// Numbers in a value of type any keep their text.
+// envFile is one environment's file: what is read by name, and all of it.
+type envFile struct {
+	Environment
+	entries map[string]string // flattened to dotted keys
+}
+
+// UnmarshalJSON decodes both from one text. Numbers keep their text.
+func (f *envFile) UnmarshalJSON(data []byte) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	var all any
+	if err := dec.Decode(&all); err != nil {
+		return err
+	}
+	f.entries = map[string]string{}
+	flatten("", all, f.entries)
+	return json.Unmarshal(data, &f.Environment)
+}
+
+// readOptional decodes a JSON file into v, which stays as it is if there is no
+// such file. Numbers in an any keep their text.
 func readOptional(path string, v any) error {
 	data, err := ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {

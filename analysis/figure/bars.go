@@ -1,4 +1,4 @@
-package report
+package figure
 
 import (
 	"bytes"
@@ -6,25 +6,25 @@ import (
 	"fmt"
 	"image/color"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
-
-	"hookbed/analysis/catalog"
 
 	xfont "golang.org/x/image/font"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgsvg"
+
+	"hookbed/analysis/stat"
+	"hookbed/analysis/table"
 )
 
-// bars is a picture of lying bars with intervals, a row each.
-type bars struct {
+// barChart is a picture of horizontal bars with intervals, a row each.
+type barChart struct {
 	Name     string
 	Title    string
 	Subtitle string
 	Caption  string
-	scale    scale
+	scale    table.Scale
 	rows     []bar
 }
 
@@ -33,7 +33,7 @@ type bar struct {
 	label string
 	head  string // a heading above the row, "" for none
 	color int    // of the palette
-	value *Interval
+	value *stat.Estimate
 	why   string // there is no value
 }
 
@@ -48,87 +48,9 @@ const (
 	textMost  = 250 // of a label or a number
 )
 
-// explainFigures are the shares of a scenario, and each policy's cost by arm of
-// every workload.
-func (e estimator) explainFigures(all []Explanation) []bars {
-	var out []bars
-	for _, x := range all {
-		if b := e.shareFigure(x); len(b.rows) > 0 {
-			out = append(out, b)
-		}
-		if len(x.Slopes) > 0 {
-			out = append(out, e.slopeFigure(x))
-		}
-	}
-	return out
-}
+func (b barChart) rendered() Figure { return Figure{b.Name, b.Caption, b.describe(), b.svg(), b.csv()} }
 
-func (e estimator) shareFigure(x Explanation) bars {
-	b := bars{Name: "explain-" + x.id(), Title: "What explains it: " + x.title(), scale: scale{unit: "%", divisor: 0.01},
-		Subtitle: fmt.Sprintf("share of the logarithm of the whole gain, N = %d", x.Policies),
-		Caption:  "Shares of structure, path and mechanism in the study's contrast, " + x.title() + "."}
-	for _, d := range x.Orders {
-		if d.Total == nil || !d.Total.Excludes(1) || d.empty() {
-			continue
-		}
-		for i, kind := range []string{kindStructure, kindPath, kindMechanism} {
-			s := d.Steps[slices.IndexFunc(d.Steps, func(s Step) bool { return s.Kind == kind })]
-			row := bar{label: kind, color: i, value: s.Share, why: "not said"}
-			if i == 0 {
-				row.head = fmt.Sprintf("%s, ×%s in all", d.Order, ratio(d.Total.Estimate))
-			}
-			b.rows = append(b.rows, row)
-		}
-	}
-	return b
-}
-
-func (e estimator) slopeFigure(x Explanation) bars {
-	b := bars{Name: "each-policy-" + x.id(), Title: "What each policy costs: " + x.title(), scale: e.slopeScale(x),
-		Subtitle: x.Slopes[0].Of + ", per policy, lower is better",
-		Caption:  "Cost of each policy by arm, " + x.title() + "."}
-	for i, kind := range structuresOf(x.Slopes) {
-		first := true
-		for _, s := range x.Slopes {
-			if s.structure != kind {
-				continue
-			}
-			row := bar{label: s.What, color: i, value: &s.Each}
-			if known := slices.Index([]string{catalog.Hash, catalog.List}, kind); known >= 0 {
-				row.color = known
-			}
-			if first {
-				row.head, first = headOfStructure(kind), false
-			}
-			b.rows = append(b.rows, row)
-		}
-	}
-	return b
-}
-
-// structuresOf lists the structures of arms: those that every report has in a fixed
-// order, others as they come, and what has none last.
-func structuresOf(slopes []Slope) []string {
-	out := []string{catalog.List, catalog.Hash, catalog.Prefixes, catalog.HashAndList}
-	for _, s := range slopes {
-		if s.structure != "" && !slices.Contains(out, s.structure) {
-			out = append(out, s.structure)
-		}
-	}
-	return append(out, "")
-}
-
-func headOfStructure(kind string) string {
-	switch kind {
-	case catalog.List:
-		return "lists"
-	case "":
-		return "others"
-	}
-	return kind
-}
-
-func (b bars) height() vg.Length {
+func (b barChart) height() vg.Length {
 	h := vg.Length(barsHead + barsFoot)
 	for _, r := range b.rows {
 		h += barStep
@@ -140,19 +62,19 @@ func (b bars) height() vg.Length {
 }
 
 // span is the range of the axis: 0 and everything that is drawn.
-func (b bars) span() (low, high float64) {
+func (b barChart) span() (low, high float64) {
 	for _, r := range b.rows {
 		if r.value != nil {
 			low, high = min(low, r.value.Low, r.value.Estimate), max(high, r.value.High, r.value.Estimate)
 		}
 	}
 	if low == high {
-		high = b.scale.divisor
+		high = b.scale.Divisor
 	}
-	return low / b.scale.divisor, high / b.scale.divisor
+	return low / b.scale.Divisor, high / b.scale.Divisor
 }
 
-func (b bars) svg() []byte {
+func (b barChart) svg() []byte {
 	height := b.height()
 	canvas := vgsvg.New(figWidth, height)
 	c := draw.New(canvas)
@@ -166,7 +88,7 @@ func (b bars) svg() []byte {
 }
 
 // left is where the axis begins: behind the longest label.
-func (b bars) left() vg.Length {
+func (b barChart) left() vg.Length {
 	var width vg.Length
 	for _, r := range b.rows {
 		width = max(width, nameStyle().Width(shortened(nameStyle(), r.label, textMost)))
@@ -175,7 +97,7 @@ func (b bars) left() vg.Length {
 }
 
 // right is where the axis ends: before the longest number.
-func (b bars) right() vg.Length {
+func (b barChart) right() vg.Length {
 	var width vg.Length
 	for _, r := range b.rows {
 		width = max(width, numberStyle().Width(shortened(numberStyle(), b.number(r), textMost)))
@@ -189,7 +111,7 @@ func numberStyle() draw.TextStyle {
 	return style
 }
 
-func (b bars) drawRows(c draw.Canvas) {
+func (b barChart) drawRows(c draw.Canvas) {
 	_, soft, axis, grid := ink()
 	left, right := b.left(), b.right()
 	low, high := b.span()
@@ -200,7 +122,7 @@ func (b bars) drawRows(c draw.Canvas) {
 	tick.XAlign = draw.XCenter
 	for i := math.Ceil(low/step - 1e-9); i*step <= high*(1+1e-9); i++ {
 		c.StrokeLine2(draw.LineStyle{Color: grid, Width: 1}, x(i*step), bottom, x(i*step), top)
-		c.FillText(tick, vg.Point{X: x(i * step), Y: bottom - 15}, strings.TrimSpace(tickLabel(i*step)+" "+b.scale.unit))
+		c.FillText(tick, vg.Point{X: x(i * step), Y: bottom - 15}, strings.TrimSpace(tickLabel(i*step)+" "+b.scale.Unit))
 	}
 	y := b.height() - barsHead
 	for _, r := range b.rows {
@@ -220,12 +142,12 @@ func tickLabel(v float64) string {
 	return strings.Replace(strconv.FormatFloat(math.Round(v*1e9)/1e9+0, 'f', -1, 64), "-", "−", 1)
 }
 
-func (b bars) drawRow(c draw.Canvas, r bar, y vg.Length, x func(float64) vg.Length) {
+func (b barChart) drawRow(c draw.Canvas, r bar, y vg.Length, x func(float64) vg.Length) {
 	name, middle := nameStyle(), y-barThick/2
 	c.FillText(name, vg.Point{X: 18, Y: middle}, shortened(name, r.label, textMost))
 	end := x(0)
 	if v := r.value; v != nil {
-		d := b.scale.divisor
+		d := b.scale.Divisor
 		fill := palette()[r.color%len(palette())]
 		fill.A = 0xb0
 		from, to := min(x(0), x(v.Estimate/d)), max(x(0), x(v.Estimate/d))
@@ -249,31 +171,19 @@ func whisker(c draw.Canvas, low, high, y vg.Length) {
 	}
 }
 
-// number is a row's value in words.
-func (b bars) number(r bar) string {
+// number is a row's value as text.
+func (b barChart) number(r bar) string {
 	switch {
 	case r.value == nil:
 		return r.why
 	case r.value.Confidence == 0:
-		return strings.TrimSpace(signed(b.scale, r.value.Estimate)+" "+b.scale.unit) + ", no interval"
+		return strings.TrimSpace(table.Signed(b.scale, r.value.Estimate)+" "+b.scale.Unit) + ", no interval"
 	}
-	return fmt.Sprintf("%s (%s to %s)", signed(b.scale, r.value.Estimate), signed(b.scale, r.value.Low), signed(b.scale, r.value.High))
-}
-
-// signed writes a number that may be negative, but no negative zero.
-func signed(sc scale, v float64) string {
-	text := sc.format(v)
-	if digits, ok := strings.CutPrefix(text, "-"); ok {
-		if strings.Trim(digits, "0.") == "" {
-			return digits
-		}
-		return "−" + digits
-	}
-	return text
+	return fmt.Sprintf("%s (%s to %s)", table.Signed(b.scale, r.value.Estimate), table.Signed(b.scale, r.value.Low), table.Signed(b.scale, r.value.High))
 }
 
 // describe is the picture in words.
-func (b bars) describe() string {
+func (b barChart) describe() string {
 	var parts []string
 	for _, r := range b.rows {
 		head := ""
@@ -282,11 +192,11 @@ func (b bars) describe() string {
 		}
 		parts = append(parts, head+r.label+" "+b.number(r))
 	}
-	return b.Caption + " In " + b.scale.unit + ": " + strings.Join(parts, "; ") + "."
+	return b.Caption + " In " + b.scale.Unit + ": " + strings.Join(parts, "; ") + "."
 }
 
 // csv is the picture's data, in base units; shares are of 1.
-func (b bars) csv() []byte {
+func (b barChart) csv() []byte {
 	lines, head := [][]string{{"group", "label", "estimate", "low", "high", "confidence", "n"}}, ""
 	for _, r := range b.rows {
 		if r.head != "" {

@@ -1,4 +1,4 @@
-package report
+package figure
 
 import (
 	"cmp"
@@ -10,31 +10,33 @@ import (
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
+
+	"hookbed/analysis/summary"
 )
 
-// arms draws all arms, and every arm's name beside the end of its line.
-type arms struct{ f figure }
+// lines draws all series of a chart, and the name of each next to the end of its line.
+type lines struct{ f chart }
 
 // GlyphBoxes makes room for the longest name.
-func (a arms) GlyphBoxes(*plot.Plot) []plot.GlyphBox {
+func (a lines) GlyphBoxes(*plot.Plot) []plot.GlyphBox {
 	return []plot.GlyphBox{{X: 1, Rectangle: vg.Rectangle{Max: vg.Point{X: labelIndent + a.f.nameWidth}}}}
 }
 
 // Plot implements plot.Plotter.
-func (a arms) Plot(c draw.Canvas, p *plot.Plot) {
+func (a lines) Plot(c draw.Canvas, p *plot.Plot) {
 	c.StrokeLine2(p.X.Tick.LineStyle, c.Min.X, c.Min.Y, c.Max.X, c.Min.Y)
 	for _, s := range a.f.layers() {
 		if s.reference {
-			a.f.reference(s, c, p)
+			a.f.drawReference(s, c, p)
 		} else {
-			a.f.line(s, c, p)
+			a.f.drawLine(s, c, p)
 		}
 	}
-	a.f.names(c, p)
+	a.f.drawNames(c, p)
 }
 
-// layers are the arms in the order they are drawn in: references lie below.
-func (f figure) layers() (out []series) {
+// layers are the series in the order they are drawn in: references are below.
+func (f chart) layers() (out []series) {
 	for _, reference := range []bool{true, false} {
 		for _, s := range f.series {
 			if s.reference == reference {
@@ -45,8 +47,8 @@ func (f figure) layers() (out []series) {
 	return out
 }
 
-// palette is Okabe and Ito's for the colour-blind (2008), darkened where a
-// white background needs it.
+// palette is Okabe and Ito's for the color-blind (2008), darkened where a white
+// background needs it.
 func palette() []color.NRGBA {
 	return []color.NRGBA{{0x00, 0x72, 0xb2, 255}, {0xd5, 0x5e, 0x00, 255}, {0x00, 0x8f, 0x68, 255},
 		{0xb5, 0x54, 0x9c, 255}, {0xc9, 0x8a, 0x00, 255}, {0x3a, 0x9f, 0xd8, 255}}
@@ -60,8 +62,8 @@ func (s series) color() color.NRGBA {
 	return palette()[s.index%len(palette())]
 }
 
-// lineStyle tells arms apart beyond colour: references are dashed, and so are
-// arms after the palette is used up.
+// lineStyle distinguishes series by more than color: references are dashed, and so
+// are series after the last color of the palette.
 func (s series) lineStyle() draw.LineStyle {
 	style := draw.LineStyle{Color: s.color(), Width: 2}
 	if s.reference {
@@ -103,24 +105,24 @@ func (s series) cross(c draw.Canvas, at vg.Point) {
 	}
 }
 
-// place is where a point goes on the plot area.
-func (f figure) place(s series, point Summary, c draw.Canvas, p *plot.Plot) vg.Point {
+// position is where a point goes on the plot area.
+func (f chart) position(s series, point summary.Summary, c draw.Canvas, p *plot.Plot) vg.Point {
 	x, y := p.Transforms(&c)
 	at := vg.Point{X: x(float64(f.x(point))), Y: c.Min.Y + missingY}
 	if point.Median != nil {
-		at.Y = y(point.Median.Estimate / f.scale.divisor)
+		at.Y = y(point.Median.Estimate / f.scale.Divisor)
 	}
 	return at
 }
 
-// reference draws an arm without policies across the plot, its interval as a band.
-func (f figure) reference(s series, c draw.Canvas, p *plot.Plot) {
+// drawReference draws an arm without policies across the plot, its interval as a band.
+func (f chart) drawReference(s series, c draw.Canvas, p *plot.Plot) {
 	valid := s.valid()
 	if len(valid) == 0 {
 		return
 	}
 	_, y := p.Transforms(&c)
-	m, d := valid[0].Median, f.scale.divisor
+	m, d := valid[0].Median, f.scale.Divisor
 	if m.Confidence > 0 {
 		band := s.color()
 		band.A = 0x21
@@ -130,16 +132,16 @@ func (f figure) reference(s series, c draw.Canvas, p *plot.Plot) {
 	c.StrokeLine2(s.lineStyle(), c.Min.X, y(m.Estimate/d), c.Max.X, y(m.Estimate/d))
 }
 
-// line draws an arm: a line broken where numbers are missing, interval bars,
+// drawLine draws an arm: a line broken where numbers are missing, interval bars,
 // markers.
-func (f figure) line(s series, c draw.Canvas, p *plot.Plot) {
+func (f chart) drawLine(s series, c draw.Canvas, p *plot.Plot) {
 	parts := []plotter.XYs{nil}
 	bars := &plotter.YErrorBars{LineStyle: draw.LineStyle{Color: s.color(), Width: 1.5}, CapWidth: 7}
 	for _, point := range s.points {
-		m, d := point.Median, f.scale.divisor
+		m, d := point.Median, f.scale.Divisor
 		if m == nil {
 			parts = append(parts, nil)
-			s.cross(c, f.place(s, point, c, p))
+			s.cross(c, f.position(s, point, c, p))
 			continue
 		}
 		at := plotter.XY{X: float64(f.x(point)), Y: m.Estimate / d}
@@ -174,13 +176,13 @@ type label struct {
 	known bool
 }
 
-// names writes every arm's name, moved apart where lines end close together.
-func (f figure) names(c draw.Canvas, p *plot.Plot) {
+// drawNames writes the names of all series, moved apart where lines end close together.
+func (f chart) drawNames(c draw.Canvas, p *plot.Plot) {
 	var all []label
 	for _, s := range f.series {
 		l := label{s: s, lineY: c.Min.Y + missingY, endX: c.Max.X}
 		if valid := s.valid(); len(valid) > 0 {
-			end := f.place(s, valid[len(valid)-1], c, p)
+			end := f.position(s, valid[len(valid)-1], c, p)
 			l.known, l.lineY = true, end.Y
 			if !s.reference {
 				l.endX = end.X + markerSize + 3
@@ -215,18 +217,18 @@ func (l label) draw(c draw.Canvas) {
 		l.s.cross(c, vg.Point{X: x + 9, Y: l.y})
 	}
 	name := nameStyle()
-	c.FillText(name, vg.Point{X: c.Max.X + labelIndent, Y: l.y + name.FontExtents().Descent}, shortened(name, l.s.arm, nameMost))
+	c.FillText(name, vg.Point{X: c.Max.X + labelIndent, Y: l.y + name.FontExtents().Descent}, shortened(name, l.s.name, nameMost))
 }
 
 // spread moves labels, sorted by y, at least labelSpace apart, as little as
-// possible: neighbours that touch form a pile centred on their lines.
+// possible: neighbors that touch form a pile centered on their lines.
 func spread(all []label, low, high vg.Length) {
 	type pile struct {
 		first, n int
 		start    vg.Length
 	}
 	var piles []pile
-	place := func(first, n int) vg.Length {
+	start := func(first, n int) vg.Length {
 		var sum vg.Length
 		for i := range n {
 			sum += all[first+i].lineY - vg.Length(i)*labelSpace
@@ -234,14 +236,14 @@ func spread(all []label, low, high vg.Length) {
 		return max(low, min(sum/vg.Length(n), high-vg.Length(n-1)*labelSpace))
 	}
 	for i := range all {
-		p := pile{i, 1, place(i, 1)}
+		p := pile{i, 1, start(i, 1)}
 		for len(piles) > 0 {
 			before := piles[len(piles)-1]
 			if before.start+vg.Length(before.n)*labelSpace <= p.start {
 				break
 			}
 			piles = piles[:len(piles)-1]
-			p = pile{before.first, before.n + p.n, place(before.first, before.n+p.n)}
+			p = pile{before.first, before.n + p.n, start(before.first, before.n+p.n)}
 		}
 		piles = append(piles, p)
 	}

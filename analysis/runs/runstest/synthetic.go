@@ -1,4 +1,6 @@
-package report
+// Package runstest writes run directories of invented numbers for tests of what reads
+// them. Equal input gives equal files.
+package runstest
 
 import (
 	"cmp"
@@ -17,25 +19,25 @@ import (
 	"hookbed/analysis/runs"
 )
 
-// synthetic makes run directories of invented numbers. They resemble nothing
+// Synthetic makes run directories of invented numbers. They resemble nothing
 // that was measured; they only have to have every shape a report must cope with.
-type synthetic struct {
-	seed      uint64
-	scenarios []string
-	workloads []string
-	policies  []int
-	clients   []int // none: no such factor
-	streams   []int // of TCP_STREAM; none: no such factor
-	arms      []string
-	kernels   []string // compared; nil is one
-	blocks    int
-	trials    int // a block
-	// spoil may change the rows of a trial before they are written.
-	spoil     func(trial []record.Row, factors map[string]string) []record.Row
-	env       map[string]any
-	clock     string // "" is wall
-	estimator string
-	stop      *runs.Stop
+type Synthetic struct {
+	Seed      uint64 // of the numbers
+	Scenarios []string
+	Workloads []string
+	Policies  []int
+	Clients   []int // none: no such factor
+	Streams   []int // of TCP_STREAM; none: no such factor
+	Arms      []string
+	Kernels   []string // compared; nil is one
+	Blocks    int
+	Trials    int // a block
+	// Spoil may change the rows of a trial before they are written.
+	Spoil     func(trial []record.Row, factors map[string]string) []record.Row
+	Env       map[string]any // env.json; nil: no such file
+	Clock     string         // "" is wall
+	Estimator string         // of the plan; "" = none is fixed
+	Stop      *runs.Stop
 }
 
 type syntheticCell struct {
@@ -43,35 +45,35 @@ type syntheticCell struct {
 	factors map[string]string
 }
 
-func (s synthetic) cells() []syntheticCell {
-	if len(s.kernels) == 0 {
+func (s Synthetic) cells() []syntheticCell {
+	if len(s.Kernels) == 0 {
 		return s.cellsOn("invented", 0)
 	}
 	var out []syntheticCell
-	for _, k := range s.kernels {
+	for _, k := range s.Kernels {
 		out = append(out, s.cellsOn(k, len(out))...)
 	}
 	return out
 }
 
 // cellsOn are the cells of one kernel; before is how many there are already.
-func (s synthetic) cellsOn(kernel string, before int) []syntheticCell {
+func (s Synthetic) cellsOn(kernel string, before int) []syntheticCell {
 	var out []syntheticCell
-	for _, sc := range s.scenarios {
-		for _, w := range s.workloads {
-			for _, arm := range s.arms {
-				for _, n := range s.policies {
+	for _, sc := range s.Scenarios {
+		for _, w := range s.Workloads {
+			for _, arm := range s.Arms {
+				for _, n := range s.Policies {
 					if n > 0 && (arm == "docker" || arm == "xdp-pass" || strings.HasPrefix(arm, "plain-")) {
 						continue
 					}
 					f := map[string]string{"scenario": sc, "workload": w, "arm": arm, "policies": strconv.Itoa(n),
-						"datapath": strings.TrimSuffix(arm, "-again"), "provider": "libvirt", "clock": cmp.Or(s.clock, "wall"), "kernel": kernel}
+						"datapath": strings.TrimSuffix(arm, "-again"), "provider": "libvirt", "clock": cmp.Or(s.Clock, "wall"), "kernel": kernel}
 					if spin, ok := strings.CutPrefix(arm, "control-"); ok {
 						f["datapath"], f["spin"], f["duration"] = "control", spin, "2s"
 					}
-					each := eachLevel([]map[string]string{f}, "clients", s.clients)
+					each := eachLevel([]map[string]string{f}, "clients", s.Clients)
 					if w == "TCP_STREAM" {
-						each = eachLevel(each, "streams", s.streams)
+						each = eachLevel(each, "streams", s.Streams)
 					}
 					for _, f := range each {
 						out = append(out, syntheticCell{fmt.Sprintf("%012x", before+len(out)+1), f})
@@ -98,8 +100,8 @@ func eachLevel(cells []map[string]string, factor string, levels []int) (out []ma
 	return out
 }
 
-// path is an invented cost of the arm's path and of each policy, in seconds.
-func path(f map[string]string) (fixed, each float64) {
+// pathCost is an invented cost of the arm's path and of each policy, in seconds.
+func pathCost(f map[string]string) (fixed, each float64) {
 	fixed = map[string]float64{"docker": 30e-6, "iptables": 32e-6, "iptables-established": 32.5e-6, "cilium-like": 25e-6, "xdp": 27e-6, "xdp-again": 27e-6, "control-0": 30e-6, "control-500": 31e-6, "xdp-pass": 26e-6}[f["arm"]]
 	if f["arm"] == "iptables" {
 		each = 20e-9
@@ -117,12 +119,12 @@ func path(f map[string]string) (fixed, each float64) {
 	return fixed, each
 }
 
-func (s synthetic) measure(rng *rand.Rand, f map[string]string) []record.Row {
-	fixed, each := path(f)
+func (s Synthetic) measure(rng *rand.Rand, f map[string]string) []record.Row {
+	fixed, each := pathCost(f)
 	n, _ := strconv.Atoi(f["policies"])
 	t := (fixed + each*float64(n)) * math.Exp(rng.NormFloat64()*0.015)
 	m := func(metric, unit string, v float64) record.Row {
-		return record.Row{Status: record.StatusOK, Metric: metric, Unit: unit, Value: round(v)}
+		return record.Row{Status: record.StatusOK, Metric: metric, Unit: unit, Value: Round(v)}
 	}
 	rows := []record.Row{m("cpu.client_node", "1", 0.9+0.05*rng.Float64()), m("cpu.server_node", "1", 1.1+0.05*rng.Float64()),
 		m("policies_realised", "1", float64(n)), m("probes_allowed", "1", 1), m("apply_seconds", "s", 0.1+each*float64(n)*100)}
@@ -145,32 +147,32 @@ func (s synthetic) measure(rng *rand.Rand, f map[string]string) []record.Row {
 	return append(rows, m("rate", "1/s", 1/t), m("latency_mean", "s", t), m("latency_p50", "s", t*0.97), m("latency_p99", "s", t*1.9))
 }
 
-// round keeps eight digits, so that the last bit of a platform's arithmetic
+// Round keeps eight digits, so that the last bit of a platform's arithmetic
 // does not show in files under testdata.
-func round(v float64) float64 {
+func Round(v float64) float64 {
 	r, _ := strconv.ParseFloat(strconv.FormatFloat(v, 'g', 8, 64), 64)
 	return r
 }
 
-// write makes the run directory.
-func (s synthetic) write(t *testing.T, dir string) {
+// Write makes the run directory.
+func (s Synthetic) Write(t *testing.T, dir string) {
 	t.Helper()
-	rng := rand.New(rand.NewPCG(s.seed, 1))
+	rng := rand.New(rand.NewPCG(s.Seed, 1))
 	cells := s.cells()
 	factors := []string{"scenario", "workload", "arm", "policies", "datapath", "provider", "clock", "kernel", "seed", "spin", "duration"}
-	if s.clock != runs.ClockVirtual {
+	if s.Clock != runs.ClockVirtual {
 		factors = factors[:8]
 	}
-	if len(s.clients) > 0 {
+	if len(s.Clients) > 0 {
 		factors = append(factors, runs.FactorClients)
 	}
-	if len(s.streams) > 0 {
+	if len(s.Streams) > 0 {
 		factors = append(factors, runs.FactorStreams)
 	}
 	data, order := record.EncodeHeader(factors), 0
 	var trials []map[string]any
-	for block := 1; block <= s.blocks; block++ {
-		for trial := 1; trial <= s.trials; trial++ {
+	for block := 1; block <= s.Blocks; block++ {
+		for trial := 1; trial <= s.Trials; trial++ {
 			for _, i := range rng.Perm(len(cells)) {
 				c := cells[i]
 				order++
@@ -179,13 +181,13 @@ func (s synthetic) write(t *testing.T, dir string) {
 				for i := range rows {
 					rows[i].Run, rows[i].Cell, rows[i].Block, rows[i].Trial, rows[i].Order = "synthetic", c.id, block, trial, order
 					rows[i].Factors = c.factors
-					if s.clock == runs.ClockVirtual {
+					if s.Clock == runs.ClockVirtual {
 						rows[i].Factors = maps.Clone(c.factors)
 						rows[i].Factors["seed"] = strconv.Itoa(block)
 					}
 				}
-				if s.spoil != nil {
-					rows = s.spoil(rows, c.factors)
+				if s.Spoil != nil {
+					rows = s.Spoil(rows, c.factors)
 				}
 				lines, err := record.Encode(factors, rows)
 				if err != nil {
@@ -195,16 +197,16 @@ func (s synthetic) write(t *testing.T, dir string) {
 			}
 		}
 	}
-	writeFile(t, filepath.Join(dir, runs.RowsFile), data)
+	WriteFile(t, filepath.Join(dir, runs.RowsFile), data)
 	writeJSON(t, filepath.Join(dir, runs.PlanFile), s.plan(cells, trials))
-	if s.env != nil {
-		writeJSON(t, filepath.Join(dir, runs.EnvFile), s.env)
+	if s.Env != nil {
+		writeJSON(t, filepath.Join(dir, runs.EnvFile), s.Env)
 	}
 }
 
-func (s synthetic) plan(cells []syntheticCell, trials []map[string]any) map[string]any {
+func (s Synthetic) plan(cells []syntheticCell, trials []map[string]any) map[string]any {
 	var arms, planned []map[string]any
-	for _, a := range s.arms {
+	for _, a := range s.Arms {
 		arms = append(arms, map[string]any{"Name": a, "Datapath": a})
 	}
 	for _, c := range cells {
@@ -212,9 +214,9 @@ func (s synthetic) plan(cells []syntheticCell, trials []map[string]any) map[stri
 	}
 	spec := map[string]any{
 		"Name": "synthetic", "Description": "Invented numbers, made by a test from a seed. Nothing was measured.",
-		"Arms": arms, "Scenarios": s.scenarios, "Workloads": s.workloads, "Lab": map[string]any{"Provider": "libvirt", "Accel": "auto"}}
-	if s.estimator != "" || s.stop != nil {
-		spec["measure"] = map[string]any{"estimator": s.estimator, "stop": s.stop}
+		"Arms": arms, "Scenarios": s.Scenarios, "Workloads": s.Workloads, "Lab": map[string]any{"Provider": "libvirt", "Accel": "auto"}}
+	if s.Estimator != "" || s.Stop != nil {
+		spec["measure"] = map[string]any{"estimator": s.Estimator, "stop": s.Stop}
 	}
 	return map[string]any{"schema": 1, "cells": planned, "trials": trials, "spec": spec}
 }
@@ -225,10 +227,11 @@ func writeJSON(t *testing.T, path string, v any) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	writeFile(t, path, append(data, '\n'))
+	WriteFile(t, path, append(data, '\n'))
 }
 
-func writeFile(t *testing.T, path string, data []byte) {
+// WriteFile writes a file, and makes its directory if there is none.
+func WriteFile(t *testing.T, path string, data []byte) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
@@ -238,8 +241,8 @@ func writeFile(t *testing.T, path string, data []byte) {
 	}
 }
 
-// spoilt replaces a trial by one row without a number.
-func spoilt(rows []record.Row, status, reason string) []record.Row {
+// Spoilt replaces a trial by one row without a number.
+func Spoilt(rows []record.Row, status, reason string) []record.Row {
 	r := rows[0]
 	r.Status, r.Reason, r.Metric, r.Unit, r.Value = status, reason, "", "", 0
 	return []record.Row{r}
@@ -253,19 +256,19 @@ func voided(rows []record.Row, reason string) []record.Row {
 	return rows
 }
 
-// small is the run behind the goldens: two trials, and every kind of trouble.
-func small() synthetic {
-	return synthetic{
-		seed: 1, scenarios: []string{"localhost", "multi-host"}, workloads: []string{"TCP_STREAM", "TCP_RR"}, policies: []int{0, 100},
-		arms: []string{"docker", "iptables", "cilium-like", "xdp"}, blocks: 1, trials: 2,
-		env: map[string]any{"started": "2001-02-03T04:05:06Z", "accel": map[string]any{"used": "tcg", "why": "the probe guest <did> not boot | with kvm"},
+// Small is the run behind the goldens: two trials, and every kind of trouble.
+func Small() Synthetic {
+	return Synthetic{
+		Seed: 1, Scenarios: []string{"localhost", "multi-host"}, Workloads: []string{"TCP_STREAM", "TCP_RR"}, Policies: []int{0, 100},
+		Arms: []string{"docker", "iptables", "cilium-like", "xdp"}, Blocks: 1, Trials: 2,
+		Env: map[string]any{"started": "2001-02-03T04:05:06Z", "accel": map[string]any{"used": "tcg", "why": "the probe guest <did> not boot | with kvm"},
 			"nodes": map[string]any{"node1": map[string]any{"kernel": "invented-1", "features": []string{"gro", "tso"}}}},
-		spoil: func(rows []record.Row, f map[string]string) []record.Row {
+		Spoil: func(rows []record.Row, f map[string]string) []record.Row {
 			switch {
 			case f["arm"] == "xdp" && f["scenario"] == "multi-host":
-				return spoilt(rows, record.StatusUnsupported, "NIC has no native XDP")
+				return Spoilt(rows, record.StatusUnsupported, "NIC has no native XDP")
 			case f["arm"] == "xdp" && f["policies"] == "100":
-				return spoilt(rows, record.StatusFailed, fmt.Sprintf("prove enforcement: probe %d \"forbidden|source\" got through", rows[0].Order))
+				return Spoilt(rows, record.StatusFailed, fmt.Sprintf("prove enforcement: probe %d \"forbidden|source\" got through", rows[0].Order))
 			case f["arm"] == "cilium-like" && f["workload"] == "TCP_RR" && rows[0].Trial == 2:
 				return voided(rows, "BPF JIT is \"0\", want 1")
 			}
@@ -274,16 +277,16 @@ func small() synthetic {
 	}
 }
 
-// study is a run of the study's size, for invariants and for looking at.
-func study() synthetic {
-	return synthetic{
-		seed: 2, scenarios: []string{"localhost", "multi-host"}, workloads: []string{"TCP_STREAM", "TCP_RR", "TCP_CRR"},
-		policies: []int{0, 1, 5, 10, 25, 50, 100, 200, 1000},
-		arms:     []string{"docker", "iptables", "iptables-established", "cilium-like", "xdp", "xdp-pass"}, blocks: 2, trials: 5,
-		env: map[string]any{"accel": "kvm"},
-		spoil: func(rows []record.Row, f map[string]string) []record.Row {
+// Study is a run of the study's size, for invariants and for looking at.
+func Study() Synthetic {
+	return Synthetic{
+		Seed: 2, Scenarios: []string{"localhost", "multi-host"}, Workloads: []string{"TCP_STREAM", "TCP_RR", "TCP_CRR"},
+		Policies: []int{0, 1, 5, 10, 25, 50, 100, 200, 1000},
+		Arms:     []string{"docker", "iptables", "iptables-established", "cilium-like", "xdp", "xdp-pass"}, Blocks: 2, Trials: 5,
+		Env: map[string]any{"accel": "kvm"},
+		Spoil: func(rows []record.Row, f map[string]string) []record.Row {
 			if f["arm"] == "xdp" && f["policies"] == "50" {
-				return spoilt(rows, record.StatusFailed, "map is full")
+				return Spoilt(rows, record.StatusFailed, "map is full")
 			}
 			return rows
 		},

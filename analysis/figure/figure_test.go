@@ -1,4 +1,4 @@
-package report
+package figure
 
 import (
 	"encoding/xml"
@@ -15,20 +15,23 @@ import (
 
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
+	"hookbed/analysis/runs/runstest"
 	"hookbed/analysis/stat"
+	"hookbed/analysis/summary"
+	"hookbed/analysis/table"
 )
 
 // manyArms is a run of a number of arms, one in ten without policies, with a name
 // that is as long as an arm's with all its options.
-func manyArms(n int) synthetic {
-	s := small()
-	s.env, s.scenarios, s.workloads, s.policies, s.blocks, s.trials = nil, []string{"multi-host"}, []string{"TCP_STREAM", "TCP_RR"}, []int{0, 1, 10, 100, 1000}, 1, 3
-	s.arms, s.spoil = nil, nil
+func manyArms(n int) runstest.Synthetic {
+	s := runstest.Small()
+	s.Env, s.Scenarios, s.Workloads, s.Policies, s.Blocks, s.Trials = nil, []string{"multi-host"}, []string{"TCP_STREAM", "TCP_RR"}, []int{0, 1, 10, 100, 1000}, 1, 3
+	s.Arms, s.Spoil = nil, nil
 	for i := range n {
-		s.arms = append(s.arms, fmt.Sprintf("%s-%02d", map[bool]string{true: "plain", false: "arm"}[i%10 == 9], i))
+		s.Arms = append(s.Arms, fmt.Sprintf("%s-%02d", map[bool]string{true: "plain", false: "arm"}[i%10 == 9], i))
 	}
-	s.arms[n-1] += " established-first, placed at the endpoint, with a name that never ends"
-	s.spoil = func(rows []record.Row, f map[string]string) []record.Row {
+	s.Arms[n-1] += " established-first, placed at the endpoint, with a name that never ends"
+	s.Spoil = func(rows []record.Row, f map[string]string) []record.Row {
 		_, number, _ := strings.Cut(strings.Fields(f["arm"])[0], "-")
 		i, _ := strconv.Atoi(number)
 		n, _ := strconv.ParseFloat(f["policies"], 64)
@@ -37,9 +40,9 @@ func manyArms(n int) synthetic {
 			slower := (1 + 0.02*float64(i)) * (1 + n*float64(i)/20000)
 			switch rows[k].Metric {
 			case "throughput":
-				rows[k].Value = round(8e9 / slower * (1 + 0.01*float64(rows[k].Trial)))
+				rows[k].Value = runstest.Round(8e9 / slower * (1 + 0.01*float64(rows[k].Trial)))
 			case "latency_mean":
-				rows[k].Value = round(30e-6 * slower * (1 + 0.01*float64(rows[k].Trial)))
+				rows[k].Value = runstest.Round(30e-6 * slower * (1 + 0.01*float64(rows[k].Trial)))
 			}
 		}
 		return rows
@@ -135,7 +138,7 @@ func (p picture) ticks(t *testing.T, levels []int) map[int]float64 {
 	t.Helper()
 	out := map[int]float64{}
 	var at []float64
-	for _, path := range p.paths { // short upright strokes in the colour of the axis
+	for _, path := range p.paths { // short upright strokes in the color of the axis
 		var x0, y0, x1, y1 float64
 		if n, _ := fmt.Sscanf(path.d, "M%g,%gL%g,%g", &x0, &y0, &x1, &y1); n == 4 && x0 == x1 && math.Abs(y1-y0) < 6 && strings.Contains(path.style, "#8C959F") && !slices.Contains(at, x0) {
 			at = append(at, x0)
@@ -158,17 +161,16 @@ func TestPointsStandAtTheirN(t *testing.T) {
 	for _, n := range []int{1, 6, 12, 38, 60} {
 		s := manyArms(n)
 		dir := t.TempDir()
-		s.write(t, dir)
+		s.Write(t, dir)
 		all, err := runs.Load(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := arrange(all)
+		e, err := summary.New(all, summary.Options{Resamples: 50})
 		if err != nil {
 			t.Fatal(err)
 		}
-		e := estimator{dataset: d, confidence: 0.95, boot: stat.Bootstrap{Resamples: 50}, made: map[summaryKey]Summary{}}
-		figures := e.figures()
+		figures := charts(e)
 		if len(figures) != 2 {
 			t.Fatalf("%d figures", len(figures))
 		}
@@ -182,7 +184,7 @@ func TestPointsStandAtTheirN(t *testing.T) {
 	}
 }
 
-func checkPoints(t *testing.T, name string, f figure, p picture) {
+func checkPoints(t *testing.T, name string, f chart, p picture) {
 	t.Helper()
 	ticks, shown := p.ticks(t, f.levels), 0
 	for _, tip := range p.tips {
@@ -231,38 +233,38 @@ func checkLines(t *testing.T, name string, ticks map[int]float64, p picture) {
 	}
 }
 
-func checkPanels(t *testing.T, name string, f figure) {
+func checkPanels(t *testing.T, name string, f chart) {
 	t.Helper()
 	times, references := map[string]int{}, map[string]bool{}
 	for _, panel := range f.panels() {
 		seen := map[string]string{}
 		for _, s := range panel.series {
 			if !s.reference {
-				times[s.arm]++
+				times[s.name]++
 			} else {
-				references[s.arm] = true
+				references[s.name] = true
 			}
 			style := fmt.Sprint(s.color(), s.lineStyle().Dashes, s.reference)
 			if !s.reference {
 				style += fmt.Sprintf("%T%v", s.marker().Shape, s.marker().Shape)
 			}
 			if other := seen[style]; other != "" {
-				t.Errorf("%s: %s looks like %s", name, s.arm, other)
+				t.Errorf("%s: %s looks like %s", name, s.name, other)
 			}
-			seen[style] = s.arm
+			seen[style] = s.name
 		}
 	}
 	for _, s := range f.series {
-		if !s.reference && times[s.arm] != 1 || s.reference && !references[s.arm] {
-			t.Errorf("%s: %s is in %d panels", name, s.arm, times[s.arm])
+		if !s.reference && times[s.name] != 1 || s.reference && !references[s.name] {
+			t.Errorf("%s: %s is in %d panels", name, s.name, times[s.name])
 		}
 	}
 }
 
-// Interval bars stand beside their points, but never far.
+// Interval bars are next to their points, but never far.
 func TestIntervalsStandNearTheirPoints(t *testing.T) {
 	at := func(n float64) vg.Length { return vg.Length(20 * math.Log1p(n)) }
-	f := figure{lines: 6, levels: []int{0, 1, 1000}}
+	f := chart{shown: 6, levels: []int{0, 1, 1000}}
 	for i := range 6 {
 		if off := f.aside(series{index: i}, at); math.Abs(float64(off)) > float64(at(1))/5+1e-9 {
 			t.Errorf("arm %d: %.1f aside, %.1f to the next N", i, off, at(1))
@@ -272,7 +274,7 @@ func TestIntervalsStandNearTheirPoints(t *testing.T) {
 	if off := f.aside(series{index: 5}, at); off != asideMost {
 		t.Errorf("%.1f aside, want %d", off, asideMost)
 	}
-	if off := (figure{lines: 1, levels: []int{0}}).aside(series{}, at); off != 0 {
+	if off := (chart{shown: 1, levels: []int{0}}).aside(series{}, at); off != 0 {
 		t.Errorf("one arm: %.1f aside", off)
 	}
 }
@@ -291,11 +293,42 @@ func TestShortened(t *testing.T) {
 
 // Bars keep their labels and numbers within the picture.
 func TestBarsStayInside(t *testing.T) {
-	v := Interval{Estimate: 123456.7, Low: -98765.4, High: 1234567.8, Confidence: 0.95, N: 9}
-	b := bars{Name: "bars", Title: strings.Repeat("What the overlay costs: ", 6), Subtitle: strings.Repeat("lower is better, ", 9), scale: scale{unit: "virtual ns", divisor: 1, decimals: 1}}
+	v := stat.Estimate{Estimate: 123456.7, Low: -98765.4, High: 1234567.8, Confidence: 0.95, N: 9}
+	b := barChart{Name: "bars", Title: strings.Repeat("What the overlay costs: ", 6), Subtitle: strings.Repeat("lower is better, ", 9), scale: table.Scale{Unit: "virtual ns", Divisor: 1, Decimals: 1}}
 	for i := range 60 {
 		b.rows = append(b.rows, bar{label: fmt.Sprintf("bridge+iptables-legacy (established-first, family ipv6, state stateless) %d", i), head: strings.Repeat("a heading ", 12), color: i, value: &v},
 			bar{label: "missing", why: strings.Repeat("not in this run ", 5)})
 	}
 	checkInside(t, "bars", readPicture(t, b.svg()))
+}
+
+func TestSpreadKeepsLabelsApart(t *testing.T) {
+	all := []label{{lineY: 90}, {lineY: 91}, {lineY: 92}, {lineY: 200}, {lineY: 385}, {lineY: 386}}
+	spread(all, 86, 388)
+	for i := range all {
+		if i > 0 && all[i].y-all[i-1].y < labelSpace-1e-9 {
+			t.Errorf("labels %d and %d are %.1f apart", i-1, i, all[i].y-all[i-1].y)
+		}
+		if all[i].y < 86 || all[i].y > 388 {
+			t.Errorf("label %d at %.1f lies outside", i, all[i].y)
+		}
+	}
+	if all[3].y != 200 {
+		t.Errorf("a label with room moved to %.1f", all[3].y)
+	}
+}
+
+func TestValueTicks(t *testing.T) {
+	for highest := 0.0123; highest < 1e6; highest *= 1.07 {
+		ticks := chart{highest: highest, scale: table.Scale{Divisor: 1}}.valueTicks()
+		last := ticks[len(ticks)-1].Value
+		if ticks[0].Value != 0 || last < highest || last > 1.5*highest || len(ticks) < 4 || len(ticks) > 6 {
+			t.Errorf("ticks up to %g: %v", highest, ticks)
+		}
+		for _, tick := range ticks {
+			if v, err := strconv.ParseFloat(tick.Label, 64); err != nil || v != tick.Value || len(tick.Label) > 8 {
+				t.Errorf("tick %g is labelled %q", tick.Value, tick.Label)
+			}
+		}
+	}
 }

@@ -1,4 +1,7 @@
-package report
+// Package explain says what makes the difference between arms: which share of the
+// study's contrast each of path, structure and mechanism has, how arms compare that
+// differ in one thing, what each policy costs, and what an overlay adds.
+package explain
 
 import (
 	"fmt"
@@ -7,66 +10,85 @@ import (
 	"strings"
 
 	"hookbed/analysis/catalog"
+	"hookbed/analysis/claims"
 	"hookbed/analysis/runs"
+	"hookbed/analysis/summary"
 )
 
 // Kinds of contrast between the arms of the cross.
 const (
-	kindPath      = "path"      // another fabric, the same filter
-	kindStructure = "structure" // another way to search, the same mechanism
-	kindMechanism = "mechanism" // the same way to search, elsewhere in the kernel
-	kindState     = "state"     // the same list, other packets that walk it
+	Path      = "path"      // another fabric, the same filter
+	Structure = "structure" // another way to search, the same mechanism
+	Mechanism = "mechanism" // the same way to search, elsewhere in the kernel
+	State     = "state"     // the same list, other packets that walk it
 )
 
-// Explanation says what a scenario's workload shows of path, structure,
+// Explanation says what a stratum's workload shows of path, structure,
 // mechanism and state. Ratios say how many times as fast the second arm is.
 type Explanation struct {
-	Scenario  string          `json:"scenario"`
+	Scenario  string          `json:"scenario"` // name of the stratum
 	Workload  string          `json:"workload"`
 	Metric    string          `json:"metric"`
-	Where     string          `json:"where,omitempty"` // what tells it from the other explanations of the workload, "kernel=6.6"
+	Where     string          `json:"where,omitempty"` // what distinguishes it from the other explanations of the workload, "kernel=6.6"
 	Policies  int             `json:"policies"`        // of the decomposed contrast
 	Sentence  string          `json:"sentence"`
 	Orders    []Decomposition `json:"decompositions"`
 	Contrasts []Contrast      `json:"contrasts"`
 	Slopes    []Slope         `json:"slopes"`
+
+	Stratum summary.Stratum `json:"-"`
 }
 
-// subject is an arm of one context: a place in the cross.
+// subject is an arm of one context.
 type subject struct {
 	arm, fabric, filter string
 	is                  catalog.Filter
-	regime              string            // which packets ask the policies, "" without any
-	asked               string            // the regime as its title says it, "" where that goes without saying
-	own                 map[string]string // other options that are not at their default, but for those of the context
-	cells               map[int]*runs.Cell
+	regime              string             // which packets are matched against the policies, "" without any
+	named               string             // the regime as its title has it, "" at the default
+	own                 map[string]string  // other options that are not at their default, without those of the context
+	cells               map[int]*runs.Cell // by number of policies
 }
 
-// context is the arms that are like for like but for what they are: one rig,
-// one kind of policies.
+// context is the arms that may be compared: they have one rig and one kind of
+// policies.
 type context struct {
 	factors  map[string]string
 	subjects []*subject
 }
 
-// explanations explain every workload of every scenario whose arms say what
-// they are.
-func (e estimator) explanations() []Explanation {
+// Explainer explains what makes the differences between the arms of runs.
+type Explainer struct {
+	*summary.Estimator
+	contrast claims.Contrast // the study's
+}
+
+// New adds the study's contrast to an estimator.
+func New(e *summary.Estimator) (*Explainer, error) {
+	contrast, err := claims.StudyContrast()
+	if err != nil {
+		return nil, err
+	}
+	return &Explainer{e, contrast}, nil
+}
+
+// Explanations explain every workload of every stratum in which cells have a fabric
+// and a filter.
+func (e *Explainer) Explanations() []Explanation {
 	var out []Explanation
-	for _, s := range e.scenarios {
-		for _, m := range e.measures() {
+	for _, s := range e.Strata {
+		for _, m := range e.Measures() {
 			out = append(out, e.explainWorkload(s, m)...)
 		}
 	}
 	return out
 }
 
-func (e estimator) explainWorkload(scenario string, m measure) []Explanation {
+func (e *Explainer) explainWorkload(in summary.Stratum, m summary.Measure) []Explanation {
 	var out []Explanation
 	var shown []*context
-	for _, c := range e.contexts(scenario, m.workload) {
-		x := Explanation{Scenario: scenario, Workload: m.workload, Metric: m.metric}
-		x.Contrasts, x.Slopes = orEmpty(e.contrasts(c, m.metric)), orEmpty(e.slopes(c, m.workload))
+	for _, c := range e.contexts(in, m.Workload) {
+		x := Explanation{Stratum: in, Scenario: in.String(), Workload: m.Workload, Metric: m.Metric}
+		x.Contrasts, x.Slopes = append([]Contrast{}, e.contrasts(c, m.Metric)...), append([]Slope{}, e.slopes(c, m.Workload)...)
 		e.decompose(c, &x)
 		if len(x.Contrasts) > 0 || len(x.Orders) > 0 {
 			out, shown = append(out, x), append(shown, c)
@@ -80,11 +102,11 @@ func (e estimator) explainWorkload(scenario string, m measure) []Explanation {
 
 // contexts sorts the cells of a workload into arms that may be compared. Options
 // are the arms'; what else rows say is the rig's, and must be equal.
-func (e estimator) contexts(scenario, workload string) []*context {
+func (e *Explainer) contexts(in summary.Stratum, workload string) []*context {
 	var cells []*runs.Cell
 	s := sorter{words: e.Words}
 	for _, c := range e.Cells {
-		if e.scenarioOf(c) != scenario || c.Get(runs.FactorWorkload) != workload || c.Get(catalog.FactorFabric) == "" || c.Get(catalog.FactorFilter) == "" {
+		if e.StratumOf(c) != in || c.Get(runs.FactorWorkload) != workload || c.Get(catalog.FactorFabric) == "" || c.Get(catalog.FactorFilter) == "" {
 			continue
 		}
 		cells = append(cells, c)
@@ -123,7 +145,7 @@ func (s sorter) sort(cells []*runs.Cell) []*context {
 	}
 	for _, c := range cells {
 		if s.filter(c).Policies {
-			s.add(find(s.place(c)), c)
+			s.add(find(s.contextOf(c)), c)
 		}
 	}
 	for _, c := range cells {
@@ -138,7 +160,7 @@ func (s sorter) sort(cells []*runs.Cell) []*context {
 			}
 		}
 		if !joined {
-			s.add(find(s.place(c)), c)
+			s.add(find(s.contextOf(c)), c)
 		}
 	}
 	return out
@@ -150,8 +172,8 @@ func (s sorter) filter(c *runs.Cell) catalog.Filter {
 	return f
 }
 
-// place is the context of a cell: its rig, and what its policies are.
-func (s sorter) place(c *runs.Cell) map[string]string {
+// contextOf is the context of a cell: its rig, and what its policies are.
+func (s sorter) contextOf(c *runs.Cell) map[string]string {
 	out := map[string]string{}
 	for _, f := range slices.Concat(s.words.Keys(catalog.RoleRig), s.words.Keys(catalog.RolePolicies)) {
 		out[f] = s.words.Level(c.Factors, f)
@@ -162,10 +184,10 @@ func (s sorter) place(c *runs.Cell) map[string]string {
 	return out
 }
 
-// fits says whether a cell without policies belongs to a context: it fits policies
+// fits reports whether a cell without policies belongs to a context: it fits policies
 // of any kind.
 func (s sorter) fits(c *runs.Cell, to *context) bool {
-	want := s.place(c)
+	want := s.contextOf(c)
 	for _, f := range s.words.Keys(catalog.RolePolicies) {
 		want[f] = to.factors[f]
 	}
@@ -185,7 +207,7 @@ func (s sorter) add(to *context, c *runs.Cell) {
 
 func (s sorter) subject(c *runs.Cell) *subject {
 	fabric, filter := s.words.Datapath(c.Factors)
-	x := &subject{arm: c.Get(runs.FactorArm), fabric: fabric, filter: filter, is: s.filter(c), regime: s.words.Regime(c.Factors), asked: s.asked(c),
+	x := &subject{arm: c.Get(runs.FactorArm), fabric: fabric, filter: filter, is: s.filter(c), regime: s.words.Regime(c.Factors), named: s.regimeName(c),
 		own: map[string]string{}, cells: map[int]*runs.Cell{c.Policies: c}}
 	for _, o := range s.words.Options {
 		ofContext := slices.Contains([]string{catalog.RoleRig, catalog.RolePolicies, catalog.RoleRegime}, o.Role)
@@ -196,9 +218,9 @@ func (s sorter) subject(c *runs.Cell) *subject {
 	return x
 }
 
-// asked says the regime of an arm by the option that chose it: always, where its
+// regimeName names the regime of an arm by the option that chose it: always, where its
 // level is the regime's own name, else where it is not the default.
-func (s sorter) asked(c *runs.Cell) string {
+func (s sorter) regimeName(c *runs.Cell) string {
 	for _, key := range s.words.Keys(catalog.RoleRegime) {
 		o, _ := s.words.Option(key)
 		level := s.words.Level(c.Factors, key)
@@ -248,12 +270,12 @@ func without(own map[string]string, keys ...string) map[string]string {
 	return out
 }
 
-// title says what the arm is, not what it is called.
+// title names the arm by its fabric, filter and options, not by its name in the plan.
 func (x *subject) title() string {
 	out := x.fabric + "+" + x.filter
 	var parts []string
-	if x.asked != "" {
-		parts = append(parts, x.asked)
+	if x.named != "" {
+		parts = append(parts, x.named)
 	}
 	for _, f := range slices.Sorted(maps.Keys(x.own)) {
 		parts = append(parts, f+" "+x.own[f])
@@ -276,4 +298,25 @@ func most(a, b *subject) int {
 		}
 	}
 	return n
+}
+
+// TurnPairs are pairs of a list and a hash whose costs may cross: on the same path by
+// the same mechanism, and each list with the end of the study's contrast.
+func (e *Explainer) TurnPairs(in summary.Stratum, workload string) [][2]summary.Line {
+	var out [][2]summary.Line
+	for _, c := range e.contexts(in, workload) {
+		for _, list := range c.subjects {
+			if list.is.Structure != catalog.List {
+				continue
+			}
+			end := c.at(e.contrast.To) // of the study's contrast
+			for _, hash := range c.subjects {
+				near := hash.fabric == list.fabric && hash.is.Mechanism == list.is.Mechanism && hash.regime == list.regime
+				if hash.is.Structure == catalog.Hash && len(hash.own) == 0 && (near || hash == end) {
+					out = append(out, [2]summary.Line{{Arm: list.arm, Clients: 1}, {Arm: hash.arm, Clients: 1}})
+				}
+			}
+		}
+	}
+	return out
 }

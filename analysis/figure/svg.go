@@ -1,4 +1,4 @@
-package report
+package figure
 
 import (
 	"bytes"
@@ -17,6 +17,9 @@ import (
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgsvg"
+
+	"hookbed/analysis/summary"
+	"hookbed/analysis/table"
 )
 
 // Geometry, in points, which are units of the view box.
@@ -31,13 +34,13 @@ const (
 	missingY    = 9 // of the cross of a missing number, above the axis
 )
 
-// ink are the colours of all but the arms.
+// ink are the colors of all but the series.
 func ink() (text, soft, axis, grid color.Color) {
 	return color.RGBA{0x1c, 0x21, 0x28, 255}, color.RGBA{0x57, 0x60, 0x6a, 255}, color.RGBA{0x8c, 0x95, 0x9f, 255}, color.RGBA{0xe3, 0xe6, 0xea, 255}
 }
 
 // svg is the figure as a stand-alone SVG document.
-func (f figure) svg() []byte {
+func (f chart) svg() []byte {
 	height := f.height()
 	c := vgsvg.New(figWidth, height)
 	all := draw.New(c)
@@ -60,13 +63,13 @@ func textStyle(size vg.Length, c color.Color) draw.TextStyle {
 	return draw.TextStyle{Color: c, Font: font.Font{Typeface: "Liberation", Variant: "Sans", Size: size}, Handler: plot.DefaultTextHandler}
 }
 
-func (f figure) heading(c draw.Canvas) {
+func (f chart) heading(c draw.Canvas) {
 	dark, grey, _, _ := ink()
 	title, soft := textStyle(19, dark), textStyle(13, grey)
 	title.Font.Weight = xfont.WeightBold
-	unit := f.scale.unit
+	unit := f.scale.Unit
 	if unit == "" {
-		unit = f.measure.metric
+		unit = f.measure.Metric
 	}
 	const width = figWidth - 2*18
 	fillWithin(c, title, vg.Point{X: 18, Y: c.Max.Y - 33}, f.Title, width)
@@ -77,12 +80,12 @@ func (f figure) heading(c draw.Canvas) {
 
 // plot is a panel below the heading, in the unit of its scale, with a name for its
 // axis of N.
-func (f figure) plot(label string) *plot.Plot {
+func (f chart) plot(label string) *plot.Plot {
 	_, soft, axis, grid := ink()
 	p, ticks := plot.New(), f.valueTicks()
 	p.BackgroundColor = nil // the document has a card
 	p.X.Min, p.X.Max = float64(f.levels[0]), float64(f.levels[len(f.levels)-1])
-	p.X.Scale, p.X.Tick.Marker = levels(f.levels), levels(f.levels)
+	p.X.Scale, p.X.Tick.Marker = axisLevels(f.levels), axisLevels(f.levels)
 	p.X.Label.Text, p.X.Label.Padding = label, 6
 	p.X.Tick.LineStyle, p.X.Tick.Length = draw.LineStyle{Color: axis, Width: 1}, 5
 	p.Y.Min, p.Y.Max = 0, ticks[len(ticks)-1].Value
@@ -93,14 +96,14 @@ func (f figure) plot(label string) *plot.Plot {
 			style.Color, style.Font = soft, textStyle(13, soft).Font
 		}
 	}
-	p.Add(&plotter.Grid{Horizontal: draw.LineStyle{Color: grid, Width: 1}}, arms{f})
+	p.Add(&plotter.Grid{Horizontal: draw.LineStyle{Color: grid, Width: 1}}, lines{f})
 	return p
 }
 
 // valueTicks are those of the value axis, from 0 to the first that no value is
 // above. The library's own are only three or four.
-func (f figure) valueTicks() plot.ConstantTicks {
-	highest := f.highest / f.scale.divisor
+func (f chart) valueTicks() plot.ConstantTicks {
+	highest := f.highest / f.scale.Divisor
 	step := niceStep(highest / 5)
 	var out plot.ConstantTicks
 	for i := range 1 + max(1, int(math.Ceil(highest/step-1e-9))) {
@@ -124,11 +127,11 @@ func niceStep(x float64) float64 {
 	return 10 * p
 }
 
-// levels are the numbers of policies on the x axis, as its scale and its ticks.
-type levels []int
+// axisLevels are the numbers of policies on the x axis, as its scale and its ticks.
+type axisLevels []int
 
 // Normalize is logarithmic in 1+N, so that 0 has a place.
-func (l levels) Normalize(_, _, n float64) float64 {
+func (l axisLevels) Normalize(_, _, n float64) float64 {
 	first, last := math.Log1p(float64(l[0])), math.Log1p(float64(l[len(l)-1]))
 	if first == last {
 		return 0.5
@@ -137,7 +140,7 @@ func (l levels) Normalize(_, _, n float64) float64 {
 }
 
 // Ticks marks every level, and names those that have room for it.
-func (l levels) Ticks(low, high float64) []plot.Tick {
+func (l axisLevels) Ticks(low, high float64) []plot.Tick {
 	var out []plot.Tick
 	named := math.Inf(-1)
 	for _, n := range l {
@@ -150,7 +153,7 @@ func (l levels) Ticks(low, high float64) []plot.Tick {
 	return out
 }
 
-func (f figure) axis() string {
+func (f chart) axis() string {
 	if f.clients {
 		return "number of clients"
 	}
@@ -158,7 +161,7 @@ func (f figure) axis() string {
 }
 
 // axisNote explains what is unusual about the x axis.
-func (f figure) axisNote() string {
+func (f chart) axisNote() string {
 	note := ""
 	if len(f.levels) > 2 {
 		note = map[bool]string{false: " (scale of log(1 + N))", true: " (logarithmic)"}[f.clients]
@@ -170,18 +173,18 @@ func (f figure) axisNote() string {
 }
 
 // describe is the picture in words, from the data.
-func (f figure) describe() string {
+func (f chart) describe() string {
 	var parts []string
 	for _, s := range f.series {
 		valid := s.valid()
 		if len(valid) == 0 {
-			parts = append(parts, s.arm+" has no valid number")
+			parts = append(parts, s.name+" has no valid number")
 			continue
 		}
 		first, last := valid[0], valid[len(valid)-1]
-		text := fmt.Sprintf("%s: %s %s at %s", s.arm, f.scale.format(first.Median.Estimate), f.scale.unit, f.at(first))
+		text := fmt.Sprintf("%s: %s %s at %s", s.name, f.scale.Format(first.Median.Estimate), f.scale.Unit, f.at(first))
 		if !s.reference && len(valid) > 1 {
-			text += fmt.Sprintf(", %s at %s", f.scale.format(last.Median.Estimate), f.at(last))
+			text += fmt.Sprintf(", %s at %s", f.scale.Format(last.Median.Estimate), f.at(last))
 		}
 		parts = append(parts, text)
 	}
@@ -189,7 +192,7 @@ func (f figure) describe() string {
 }
 
 // valid are the points that have a number.
-func (s series) valid() (out []Summary) {
+func (s series) valid() (out []summary.Summary) {
 	for _, p := range s.points {
 		if p.Median != nil {
 			out = append(out, p)
@@ -200,11 +203,11 @@ func (s series) valid() (out []Summary) {
 
 // tips are invisible areas over points, and across the plot over arms without
 // policies, which say in a browser what is under the pointer.
-func (f figure) tips(p *plot.Plot, c draw.Canvas, height vg.Length) string {
+func (f chart) tips(p *plot.Plot, c draw.Canvas, height vg.Length) string {
 	var b strings.Builder
 	for _, s := range f.layers() {
 		for _, point := range s.points {
-			at := f.place(s, point, c, p)
+			at := f.position(s, point, c, p)
 			x, width := at.X-7, vg.Length(14)
 			if s.reference {
 				x, width = c.Min.X, c.Size().X
@@ -217,21 +220,21 @@ func (f figure) tips(p *plot.Plot, c draw.Canvas, height vg.Length) string {
 }
 
 // tip is a point in words.
-func (f figure) tip(p Summary) string {
+func (f chart) tip(p summary.Summary) string {
 	head := fmt.Sprintf("%s, N = %d: ", p.Arm, p.Policies)
 	if p.Median == nil {
-		return head + "no valid number: " + missingNote(p)
+		return head + "no valid number: " + summary.MissingNote(p)
 	}
 	sc := f.scale
-	text := head + strings.TrimSpace(sc.format(p.Median.Estimate)+" "+sc.unit)
+	text := head + strings.TrimSpace(sc.Format(p.Median.Estimate)+" "+sc.Unit)
 	if p.Median.Confidence > 0 {
-		text += fmt.Sprintf(" (%s to %s, %s)", sc.bound(p.Median.Low), sc.bound(p.Median.High), percent(p.Median.Confidence))
+		text += fmt.Sprintf(" (%s to %s, %s)", sc.Bound(p.Median.Low), sc.Bound(p.Median.High), table.Percent(p.Median.Confidence))
 	}
-	return text + ", " + plural(p.N, "trial")
+	return text + ", " + table.Plural(p.N, "trial")
 }
 
-// svgDocument puts names for those who cannot see it and a card that is white
-// whatever is around it under the drawing, and lets it grow with the page.
+// svgDocument is a drawing with a title and a description for readers who cannot see
+// it, on a card that is white on every page, and as wide as the page lets it be.
 func svgDocument(c *vgsvg.Canvas, height vg.Length, title, description, tips string) []byte {
 	var b bytes.Buffer
 	_, _ = c.WriteTo(&b) // a bytes.Buffer takes every write

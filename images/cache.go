@@ -251,9 +251,22 @@ func (b *build) finish(ctx context.Context) error {
 	return writeFile(filepath.Join(b.out, manifestFile), append(data, '\n'), 0o644)
 }
 
+// chmodReadable lets everyone read a file, and everyone execute it if its owner may.
+func chmodReadable(file string) error {
+	st, err := os.Stat(file)
+	if err != nil {
+		return err
+	}
+	mode := os.FileMode(0o644)
+	if st.Mode()&0o100 != 0 {
+		mode = 0o755
+	}
+	return os.Chmod(file, mode)
+}
+
 func sealOutput(dir, name string) (Output, error) {
 	file := filepath.Join(dir, name)
-	if err := os.Chmod(file, 0o644); err != nil {
+	if err := chmodReadable(file); err != nil {
 		return Output{}, err
 	}
 	f, err := os.Open(file)

@@ -60,10 +60,14 @@ func (s *Store) relockOne(ctx context.Context, apt aptRoot, m mirrors, file, nam
 		return false, err
 	}
 	l.Snapshot = time.Now().UTC().Truncate(time.Second)
-	if kernelOf(name) != "" {
-		if err := s.lockKernelFile(ctx, m, &l); err != nil {
-			return false, err
-		}
+	switch {
+	case kernelOf(name) != "":
+		err = s.lockKernelFile(ctx, m, &l)
+	case name == lockCompiler:
+		err = s.lockCompilerFiles(ctx, m, &l)
+	}
+	if err != nil {
+		return false, err
 	}
 	if old, err := os.ReadFile(file); err == nil {
 		if was, err := ParseLock(name, old); err == nil && l.same(was) {
@@ -95,6 +99,9 @@ func (a aptRoot) resolve(ctx context.Context, name string) (Lock, error) {
 		l.Packages, err = a.candidates(ctx, l.Want...)
 	case name == lockPeers:
 		l.Want = recipePackages("peers/packages")
+		l.Packages, err = a.candidates(ctx, l.Want...)
+	case name == lockCompiler:
+		l.Want = recipePackages("compiler/packages")
 		l.Packages, err = a.candidates(ctx, l.Want...)
 	case kernel != "":
 		err = a.resolveKernel(ctx, &l, kernel)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"hookbed/images"
 )
 
 // binaries is where TestMain put the real driver and guest helper.
@@ -70,7 +73,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "signalled": signalled, "trials-once": trialsOnce, "helper-killed": helperKilled,
+			"exits": exits, "signalled": signalled, "trials-once": trialsOnce, "clang": clang, "helper-killed": helperKilled,
 		},
 	})
 }
@@ -85,6 +88,20 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs("err"), errOut, 0o644))
 	if code != want {
 		ts.Fatalf("exit code %d, want %d\nstdout:\n%s\nstderr:\n%s", code, want, out, errOut)
+	}
+}
+
+// clang ARGUMENT...: the pinned compiler does this, in the script's directory.
+func clang(ts *testscript.TestScript, _ bool, args []string) {
+	store, err := images.Open("", images.Options{Drift: "allow"})
+	ts.Check(err)
+	compiler, err := store.Compiler(context.Background())
+	ts.Check(err)
+	argv := append(compiler.Clang(), args...)
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Dir, cmd.Env = ts.MkAbs("."), compiler.Environment()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		ts.Fatalf("compile: %v\n%s", err, out)
 	}
 }
 

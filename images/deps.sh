@@ -6,16 +6,13 @@ set -euo pipefail
 # What each package is for:
 packages=(
 	apt-utils             # index of the local package repository
-	clang-19              # BPF objects
 	dpkg-dev              # package tools
 	ethtool               # offloads of links
 	ipset                 # address sets
 	iproute2              # links and namespaces
 	iptables              # both backends
 	kmod                  # index of the guest's modules
-	libbpf-dev            # BPF headers
 	libvirt-daemon-system # machines
-	llvm-19               # BPF objects
 	mmdebstrap            # root image
 	nftables              # nft rules
 	openssh-client        # driver ssh

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"hookbed/analysis/durable"
 )
 
 // aptHelper is apt's downloader: it checks digests, tries again, and knows
@@ -148,7 +150,7 @@ func (d debs) keep(p Package, file string) error {
 	if err := os.Chmod(file, 0o644); err != nil {
 		return err
 	}
-	return os.Rename(file, d.path(p))
+	return durable.Rename(file, d.path(p))
 }
 
 // parseReasons reads "E: Failed to fetch URL  REASON" lines. apt encodes more

@@ -11,7 +11,7 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"hookbed/analysis/durable"
 )
 
 // Entry is one artifact in the store.
@@ -163,22 +163,18 @@ func (s *Store) gcTemps() (removed []string, err error) {
 		return nil, err
 	}
 	for _, d := range dirs {
-		f, err := os.OpenFile(filepath.Join(s.lockDir(), d.Name()), os.O_RDWR, 0)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // whoever builds has made the lock before: this is nothing of ours
+		l, err := durable.TryLock(filepath.Join(s.lockDir(), d.Name()), 0)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, durable.ErrHeld) {
+			continue // a builder makes its lock first, so what has none was made by another program
 		}
 		if err != nil {
 			return removed, err
 		}
-		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
-			dir := filepath.Join(s.tempDir(), d.Name())
-			err = os.RemoveAll(dir)
-			removed = append(removed, dir)
-		}
-		_ = f.Close()
-		if err != nil {
+		dir := filepath.Join(s.tempDir(), d.Name())
+		if err := errors.Join(os.RemoveAll(dir), l.Unlock()); err != nil {
 			return removed, err
 		}
+		removed = append(removed, dir)
 	}
 	return removed, nil
 }

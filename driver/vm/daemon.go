@@ -180,7 +180,7 @@ func (d *daemon) listening(ctx context.Context) error {
 
 // said is the end of its logs.
 func (d *daemon) said() string {
-	return tail(filepath.Join(d.dir, "log", "start.log")) + "\n" + tail(filepath.Join(d.dir, "log", "libvirtd.log"))
+	return logEnd(filepath.Join(d.dir, "log", "start.log")) + "\n" + logEnd(filepath.Join(d.dir, "log", "libvirtd.log"))
 }
 
 // attachDaemon finds the private libvirtd of a detached lab.

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/tail"
 )
 
 // programLimit bounds a Program that sets no limit of its own: 10 000 rules take
@@ -118,7 +119,7 @@ func (r *room) start(root string) error {
 	r.cmd = exec.Command("/proc/self/exe", "nursery", root)
 	r.cmd.Env = []string{"GOMAXPROCS=1"}
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
-	said := &tail{limit: tailLimit}
+	said := tail.NewBuffer(tailLimit)
 	r.cmd.Stderr = said
 	out, err := r.cmd.StdoutPipe()
 	if err == nil {
@@ -207,7 +208,7 @@ func (c *call) run(ctx context.Context, p bundle.Program) (string, error) {
 		return "", err
 	}
 	defer clean()
-	out, errTail := &head{limit: rawLimit}, &tail{limit: tailLimit}
+	out, errTail := &head{limit: rawLimit}, tail.NewBuffer(tailLimit)
 	job.program.stdout, job.program.stderr = out, errTail
 	proc, err := c.x.spawn(job.at, job.program)
 	if err != nil {
@@ -355,7 +356,7 @@ func doDaemon(c *call, a bundle.Daemon) error {
 	if err != nil {
 		return err
 	}
-	out := &tail{limit: tailLimit}
+	out := tail.NewBuffer(tailLimit)
 	j.program.stdout, j.program.stderr = out, out
 	p, err := c.x.spawn(j.at, j.program)
 	if err != nil {

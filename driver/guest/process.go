@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/tail"
 )
 
 const (
@@ -56,22 +57,6 @@ func lookIn(root, name string) (string, error) {
 	}
 	return "", fmt.Errorf("no command %q in %s", name, filepath.Join(root, "/"))
 }
-
-// tail keeps the last limit bytes written to it.
-type tail struct {
-	limit int
-	data  []byte
-}
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.data = append(t.data, p...)
-	if over := len(t.data) - t.limit; over > 0 {
-		t.data = append(t.data[:0], t.data[over:]...)
-	}
-	return len(p), nil
-}
-
-func (t *tail) String() string { return string(t.data) }
 
 // head keeps the first limit bytes written to it and notes whether there were
 // more.
@@ -280,7 +265,7 @@ func doStart(c *call, a bundle.Start) error {
 			return errors.Join(fmt.Errorf("port %d is listened on already", a.Port), err)
 		}
 	}
-	out := &tail{limit: tailLimit}
+	out := tail.NewBuffer(tailLimit)
 	p, err := c.x.spawn(c.at, program{argv: a.Argv, cpus: a.CPUs, sched: a.Sched, stdout: out, stderr: out})
 	if err != nil {
 		return err
@@ -377,7 +362,7 @@ func hasListener(table string, port int) bool {
 type execution struct {
 	*process
 	out   *head
-	err   *tail
+	err   *tail.Buffer
 	start time.Time
 }
 
@@ -386,7 +371,7 @@ func (e *execution) prepare(a bundle.Exec) (program, error) {
 	if a.Timeout <= 0 {
 		return program{}, errors.New("exec without a timeout")
 	}
-	e.out, e.err, e.start = &head{limit: rawLimit}, &tail{limit: tailLimit}, time.Now()
+	e.out, e.err, e.start = &head{limit: rawLimit}, tail.NewBuffer(tailLimit), time.Now()
 	return program{argv: a.Argv, cpus: a.CPUs, sched: a.Sched, stdout: e.out, stderr: e.err}, nil
 }
 

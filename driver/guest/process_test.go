@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/tail"
 )
 
 // patience only ends a test that hangs: a machine that is busy with other things
@@ -472,7 +473,7 @@ func TestHasListener(t *testing.T) {
 }
 
 func TestTailAndHead(t *testing.T) {
-	tl, h := &tail{limit: 4}, &head{limit: 4}
+	tl, h := tail.NewBuffer(4), &head{limit: 4}
 	for _, s := range []string{"ab", "cde", "f"} {
 		fmt.Fprint(tl, s)
 		fmt.Fprint(h, s)

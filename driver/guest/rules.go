@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/tail"
 )
 
 // ruleToolLimit bounds one call of a rule-set tool; 10 000 rules through
@@ -183,7 +184,7 @@ func runToolIn(ctx context.Context, in *memoryCgroup, argv []string, input []byt
 		return nil, err
 	}
 	defer stdout.Close()
-	stderr := &tail{limit: 2048}
+	stderr := tail.NewBuffer(2048)
 	cmd := exec.CommandContext(ctx, path, argv[1:]...)
 	cmd.Env = processEnv()
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), stdout, stderr

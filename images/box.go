@@ -16,7 +16,7 @@ import (
 )
 
 // BoxKeys are the keys of a box. It is built where it is used, so they are
-// that computer's own and no secret that everybody knows.
+// that computer's own, and not a secret that is published.
 type BoxKeys struct {
 	HostPEM    []byte // private SSH host key of every machine made from the box
 	HostPublic string // its public half, as in authorized_keys
@@ -28,7 +28,7 @@ type BoxKeys struct {
 const boxDisk = 2
 
 // WriteBox writes a box for vagrant-libvirt: the images of a set as disks, with
-// kernel and initramfs beside them for direct boot, so that machines made from
+// kernel and initramfs next to them for direct boot, so that machines made from
 // it boot as a lab's own do. Needs qemu-img. On an error nothing is left.
 func WriteBox(ctx context.Context, file string, set Set, keys BoxKeys) (err error) {
 	work, err := os.MkdirTemp(filepath.Dir(file), ".box-")

@@ -65,7 +65,7 @@ func (b *build) packagePath(name string) (string, error) {
 	return "", fmt.Errorf("package %s is not in lock %s", name, b.lock.Name)
 }
 
-// Manifest says what an artifact was made of and what came out.
+// Manifest records what an artifact was made of and what the result is.
 type Manifest struct {
 	Name     string            `json:"name"`
 	Inputs   string            `json:"inputs"` // SHA-256 over recipe and packages

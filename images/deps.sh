@@ -1,6 +1,6 @@
 #!/bin/bash
-# Installs what hookbed needs beside Go, on Debian 12 and 13. Says and changes
-# nothing when all of it is there.
+# Installs what hookbed needs in addition to Go, on Debian 12 and 13. Prints and
+# changes nothing when all of it is there.
 set -euo pipefail
 
 # What each package is for:

@@ -144,7 +144,7 @@ func (s *Store) gcDebs(ctx context.Context, used map[string]bool) (removed []str
 	}
 	for _, f := range files {
 		if used[f.Name()] || !debPattern.MatchString(f.Name()) {
-			continue // needed, or nothing of ours
+			continue // needed, or not made by this program
 		}
 		file := filepath.Join(s.debDir(), f.Name())
 		if err := os.RemoveAll(file); err != nil {

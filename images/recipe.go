@@ -102,7 +102,7 @@ func sourceOf(kernel string) (k kernelSource, ok bool) {
 	return kernelSource{}, false
 }
 
-// is tells whether a package is an image of the series.
+// is reports whether a package is an image of the series.
 func (k kernelSource) is(pkg string) bool {
 	before, after, _ := strings.Cut(k.series, "*")
 	version, ok := strings.CutPrefix(pkg, before)

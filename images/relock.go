@@ -79,7 +79,7 @@ func (s *Store) relockOne(ctx context.Context, apt aptRoot, m mirrors, file, nam
 	return true, writeFile(file, l.Format(), 0o644)
 }
 
-// same tells whether two locks pin the same things, whenever they were made.
+// same reports whether two locks pin the same things, whenever they were made.
 func (l Lock) same(o Lock) bool {
 	l.sort()
 	o.sort()
@@ -158,7 +158,7 @@ func (a aptRoot) newest(ctx context.Context, k kernelSource) (Package, error) {
 	if len(names) == 0 {
 		return Package{}, fmt.Errorf("the mirror's %s has no package %s", k.suite, k.series)
 	}
-	slices.Sort(names) // the order that apt lists them in means nothing
+	slices.Sort(names) // the order in which apt lists them has no meaning
 	found, err := a.candidates(ctx, names...)
 	if err != nil {
 		return Package{}, err
@@ -178,7 +178,7 @@ func (a aptRoot) newest(ctx context.Context, k kernelSource) (Package, error) {
 	return newest, nil
 }
 
-// laterVersion compares versions as dpkg does, whose rules are no simple ones.
+// laterVersion has dpkg compare versions: its rules are not simple.
 func laterVersion(ctx context.Context, a, b string) (bool, error) {
 	_, err := command{argv: []string{"dpkg", "--compare-versions", a, "gt", b}}.run(ctx)
 	var no *toolError

@@ -16,8 +16,8 @@ import (
 // reports. The frames have TTL 1, so that runs over the same one stay alike: what
 // is timed is the verdict without rewriting and redirect.
 //
-//	data     a segment of a tracked connection, policy asked for every packet
-//	tracked  the same, policy asked for new connections only
+//	data     a segment of a tracked connection, policy looked up for every packet
+//	tracked  the same, policy looked up for new connections only
 //	open     a SYN: policy, and a conntrack entry written
 //	deny     a source without policy
 func BenchmarkVerdict(b *testing.B) {
@@ -133,7 +133,7 @@ func BenchmarkAccounting(b *testing.B) {
 // costs. Both are timed in turns, and the least CPU time of each is compared: noise
 // only ever adds. The bound leaves room for that, and a busy machine gets more rounds
 // to show each without noise. Runs of XDP are longer, because the kernel spends some
-// ms on each beside them.
+// ms on each while they run.
 func TestHashesAreFlat(t *testing.T) {
 	for _, o := range objects() {
 		repeat, rounds := 2000, 100
@@ -162,8 +162,8 @@ func TestHashesAreFlat(t *testing.T) {
 // flat is the largest ratio that counts as no growth.
 const flat = 1.15
 
-// threadTime is what this thread has had of a CPU. Whoever else runs here does
-// not count, but for what they do to caches.
+// threadTime is what this thread has had of a CPU. Other threads do not
+// count, except by what they do to caches.
 func threadTime() (time.Duration, error) {
 	var ts unix.Timespec
 	err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts)

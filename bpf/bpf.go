@@ -1,5 +1,6 @@
 // Package bpf holds the eBPF programs of the tc and XDP datapaths, and of the
-// positive control, as compiled objects, and writes the entries of their maps. It loads nothing itself.
+// positive control, as compiled objects, and writes the entries of their maps. It
+// loads nothing itself.
 package bpf
 
 import "bytes"
@@ -21,7 +22,7 @@ const (
 	ProgTrack = "tc_track"
 )
 
-// Programs that OverlayObject has beside those of DatapathObject.
+// Programs that OverlayObject has in addition to those of DatapathObject.
 const (
 	// ProgFromEndpointTunnel takes the place of ProgFromEndpoint: it sends what is
 	// for other nodes through the tunnel.
@@ -86,11 +87,11 @@ const (
 
 // Variables that may be set before an object is loaded.
 const (
-	// VarEnforceNewOnly (1 byte, tc): 1 asks the policy when a connection is
-	// opened, 0 for every packet that is not a reply.
+	// VarEnforceNewOnly (1 byte, tc): 1 looks up the policy when a connection
+	// is opened, 0 for every packet that is not a reply.
 	VarEnforceNewOnly = "enforce_new_only"
-	// VarPolicyFirst (1 byte, tc): 1 asks the policy before connections, which are
-	// looked for only if no policy admits. StructureCilium09 does not heed it.
+	// VarPolicyFirst (1 byte, tc): 1 looks up the policy before connections, which
+	// are looked for only if no policy admits. StructureCilium09 ignores it.
 	VarPolicyFirst = "policy_first"
 	// VarUsePeer (1 byte, tc): 1 delivers by bpf_redirect_peer, 0 by bpf_redirect.
 	VarUsePeer = "use_peer"

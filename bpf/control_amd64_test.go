@@ -17,7 +17,7 @@ type machineCode struct {
 }
 
 // endbr64 is where a kernel with indirect branch tracking (CONFIG_X86_KERNEL_IBT)
-// may jump to. Package x86asm does not know the instruction; elsewhere it is a NOP.
+// may jump to. Package x86asm does not decode the instruction; elsewhere it is a NOP.
 var endbr64 = []byte{0xf3, 0x0f, 0x1e, 0xfa}
 
 func (r *rig) machineCode(program string) machineCode {

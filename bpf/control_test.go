@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// spins are those that experiments may ask for.
+// spins are those that experiments may request.
 var spins = []uint32{0, 100, 1000, 10000}
 
 func loadSpinning(t testing.TB, spin uint32) *rig {

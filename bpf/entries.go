@@ -52,8 +52,8 @@ func policyKey(peer []byte, port uint16, proto uint8) []byte {
 	return append(key, proto, ingress)
 }
 
-// PolicyValue is a value of MapPolicy in both objects, and of MapPolicy6. index is the policy's place
-// in MapHits and MapHitsShared.
+// PolicyValue is a value of MapPolicy in both objects, and of MapPolicy6. index is the
+// policy's place in MapHits and MapHitsShared.
 func PolicyValue(deny bool, index uint32) []byte {
 	value := make([]byte, 8)
 	if deny {
@@ -70,8 +70,8 @@ func TunnelLine(prefix netip.Prefix, node netip.Addr) string {
 	return fmt.Sprintf("%x %x", key, binary.LittleEndian.AppendUint32(nil, binary.BigEndian.Uint32(IPKey(node))))
 }
 
-// EndpointLine is an entry of MapEndpoints, or of MapEndpoints6, as text: key and value in hex, with
-// a space between and "{ifindex:LINK}" where whoever fills the map puts the
+// EndpointLine is an entry of MapEndpoints, or of MapEndpoints6, as text: key and value
+// in hex, with a space between and "{ifindex:LINK}" where the code that fills the map puts the
 // 4 little-endian bytes of that link's index. link is the node's end of the
 // endpoint's veth, mac the address of the endpoint's end, gwMAC that of the
 // node's. Either address may also be written "{mac:LINK}", to be put in

@@ -11,12 +11,13 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// Demand is what somebody else's object has to have so that it can stand in for
-// one of ours.
+// Demand is what an object by someone else must have to take the place of one of
+// this package.
 type Demand struct {
 	Program string // that is attached
 	XDP     bool   // to XDP, else to tc
-	// Tables are maps laid out as ours of that name, with room for so many entries.
+	// Tables are maps laid out as this package's of that name, with room for so many
+	// entries.
 	Tables map[string]uint32
 }
 
@@ -40,8 +41,8 @@ const (
 	statsHeader = `#include "stats.h" of bpf/headers`
 )
 
-// Examine says what an object lacks, by its file alone: whether a kernel takes it
-// is for the kernel to say.
+// Examine reports what an object lacks, by its file alone. Whether a kernel
+// loads it, only that kernel can decide.
 func Examine(object []byte, d Demand) []Fault {
 	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(object))
 	if err != nil {
@@ -67,7 +68,7 @@ func Examine(object []byte, d Demand) []Fault {
 	return out
 }
 
-// program says whether the program is there and goes where it is attached.
+// program reports whether the program is there and of the type of its hook.
 func program(spec *ebpf.CollectionSpec, d Demand) []Fault {
 	p := spec.Programs[d.Program]
 	if p == nil {
@@ -86,7 +87,7 @@ func program(spec *ebpf.CollectionSpec, d Demand) []Fault {
 		d.Program, p.SectionName, p.Type, want, section)}}
 }
 
-// statsFault says why a map does not tell verdicts as stats.h has them.
+// statsFault reports why a map does not count verdicts as stats.h has them.
 func statsFault(m *ebpf.MapSpec, names []string) string {
 	const want = "want a per-CPU array of {packets, bytes}, 8 bytes each, with accepted and dropped at 0 and 1: " + statsHeader
 	switch {
@@ -102,7 +103,7 @@ func statsFault(m *ebpf.MapSpec, names []string) string {
 	return ""
 }
 
-// tableFault says why a map cannot be filled as ours of that name is.
+// tableFault reports why a map cannot be filled as this package's of that name is.
 func tableFault(spec *ebpf.CollectionSpec, name string, d Demand) string {
 	ours, err := ownMap(name, d.XDP)
 	if err != nil {
@@ -121,7 +122,7 @@ func tableFault(spec *ebpf.CollectionSpec, name string, d Demand) string {
 	return ""
 }
 
-// ownMap is how a map of ours is laid out.
+// ownMap is how a map of this package is laid out.
 func ownMap(name string, xdp bool) (*ebpf.MapSpec, error) {
 	object := DatapathObject()
 	if xdp {

@@ -55,7 +55,7 @@ const (
 	ownStats = "#include \"stats.h\"\n"
 )
 
-// aMap is a map of one's own as C text.
+// aMap is a map, as C text.
 func aMap(name, kind, key, value, entries string) string {
 	return "struct { __uint(type, " + kind + "); __uint(max_entries, " + entries + "); " + key + "; " + value + "; __uint(map_flags, 1); } " + name + " SEC(\".maps\");\n"
 }

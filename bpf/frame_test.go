@@ -78,7 +78,7 @@ func (f frame) bytes() []byte {
 	return append(b, f.packet()...)
 }
 
-// as6 is the IPv6 address that stands for one of IPv4 here.
+// as6 is the IPv6 address that takes the place of one of IPv4 here.
 func as6(a netip.Addr) netip.Addr {
 	if !a.Is4() {
 		return a
@@ -219,7 +219,7 @@ func (f frame) reply() frame {
 }
 
 // icmpError is the ICMP message of a type about a packet: as little of it as
-// RFC 792 asks for, or, in IPv6, all.
+// RFC 792 requires, or, in IPv6, all.
 func icmpError(kind byte, about frame) []byte {
 	quoted := about.packet()
 	if !about.six {

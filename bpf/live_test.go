@@ -165,7 +165,7 @@ func checkConnects(t *testing.T, ns *namespace, from netip.Addr, to netip.AddrPo
 	}
 }
 
-// checkSilent wants no answer at all: a refusal is not what a drop looks like.
+// checkSilent requires that there is no answer at all: a refusal is not what a drop looks like.
 func checkSilent(t *testing.T, ns *namespace, from netip.Addr, to netip.AddrPort) {
 	t.Helper()
 	c, err := dial(ns, from, to, 300*time.Millisecond)
@@ -208,7 +208,7 @@ func (r *rig) transmitted(name string) uint64 {
 	return n
 }
 
-// addSource gives an endpoint another address to speak from.
+// addSource gives an endpoint another address to send from.
 func addSource(t *testing.T, ns *namespace, ip netip.Addr) {
 	t.Helper()
 	err := ns.do(func() error {

@@ -32,7 +32,7 @@ type Fill struct {
 const FirstIdentity uint32 = 256
 
 // TCFills writes policies as entries of DatapathObject's maps, those of IPv4 and
-// those of IPv6. An error says what the structure cannot express. Maps are to be
+// those of IPv6. An error names what the structure cannot express. Maps are to be
 // filled in this order, so that policies begin to count when they are whole.
 func TCFills(s Structure, ps []Policy) ([]Fill, error) {
 	w := writer{structure: s}
@@ -91,7 +91,7 @@ func (t *table) fill() Fill {
 	return f
 }
 
-// isArray says that a map's elements are always there, and free if they are zero.
+// isArray reports whether a map's elements are always there, and free if they are zero.
 func isArray(name string) bool {
 	return slices.Contains([]string{MapList, MapList6, MapListMatch, MapListMatch6}, name)
 }
@@ -165,7 +165,7 @@ func expressible(p Policy) error {
 	return nil
 }
 
-// isAny says that a policy is about every source of a family.
+// isAny reports whether a policy is about every source of a family.
 func isAny(p netip.Prefix) bool { return p.Bits() == 0 }
 
 // whole is the address of a policy's source, which must be one or any.
@@ -195,7 +195,7 @@ func (w *writer) identity(p netip.Prefix) (id uint32, known bool, err error) {
 }
 
 // Identities are those that TCFills gives the sources of policies, none with a
-// structure that asks for addresses.
+// structure that looks up addresses.
 func Identities(s Structure, ps []Policy) (map[netip.Addr]uint32, error) {
 	w := writer{structure: s}
 	if s != StructureHash && s != StructureCilium09 {
@@ -261,8 +261,8 @@ func trieKey(p Policy) []byte {
 // MaxL4Ports is how many ports StructureCilium09 holds.
 const MaxL4Ports = 16
 
-// L4Ports is the value of VarL4Ports: the ports that policies name, whoever they
-// name them for. An error says that there are too many.
+// L4Ports is the value of VarL4Ports: the ports that policies name, for any
+// source. An error means that there are too many.
 func L4Ports(ps []Policy) ([]byte, error) {
 	out := make([]byte, 4*MaxL4Ports)
 	seen := map[uint32]bool{}

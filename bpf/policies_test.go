@@ -51,7 +51,7 @@ func (o object) filled(t *testing.T, s Structure, ps []Policy, vars map[string]a
 	return r
 }
 
-// judges wants a frame admitted or dropped, of a connection that nobody knows.
+// judges requires that a frame of an unknown connection is admitted or dropped.
 func (o object) judges(r *rig, f frame, admitted bool) {
 	r.t.Helper()
 	if r.coll.Maps[MapConntrack] != nil {
@@ -64,7 +64,7 @@ func (o object) judges(r *rig, f frame, admitted bool) {
 	}
 }
 
-// sources of a family: four that nobody else uses.
+// sources of a family: four that no other test uses.
 func someone(i int, six bool) netip.Addr {
 	a := netip.AddrFrom4([4]byte{198, 19, 50, byte(i)})
 	if six {
@@ -128,7 +128,7 @@ func TestDenyLists(t *testing.T) {
 	})
 }
 
-// TestPrefixes: in a trie the longest prefix decides, wherever it stands and
+// TestPrefixes: in a trie the longest prefix decides, wherever it is and
 // whether it is about the port or about any; in a list the first.
 func TestPrefixes(t *testing.T) {
 	for _, o := range objects() {
@@ -166,7 +166,7 @@ func (o object) prefixes(t *testing.T, s Structure, six bool) {
 }
 
 // TestUpdate: one policy more and one less, step by step. No step changes what
-// others meet, and the maps hold what is said.
+// others meet, and the maps hold what is documented.
 func TestUpdate(t *testing.T) {
 	for _, n := range []int{1, 15, 16, 17} { // around the end of a block
 		eachObject(t, func(t *testing.T, o object, s Structure, six bool) {
@@ -212,7 +212,7 @@ func TestUpdate(t *testing.T) {
 }
 
 // TestTornRule: a rule of a list that is half written, in any way, changes
-// nothing for others and admits nobody.
+// nothing for others and admits no source.
 func TestTornRule(t *testing.T) {
 	for _, o := range objects() {
 		for _, six := range []bool{false, true} {
@@ -242,7 +242,7 @@ func TestTornRule(t *testing.T) {
 }
 
 // TestAccounting: what meets a policy is counted at its index, once, in the map
-// that is asked for.
+// that is looked up.
 func TestAccounting(t *testing.T) {
 	eachObject(t, func(t *testing.T, o object, s Structure, six bool) {
 		const n = 5
@@ -347,7 +347,7 @@ func cilium09(t *testing.T, w when, six bool) {
 	}
 }
 
-// TestAbsentKinds: a kind of policies that is said not to exist is not looked for.
+// TestAbsentKinds: a kind of policies that is declared absent is not looked for.
 func TestAbsentKinds(t *testing.T) {
 	eachObject(t, func(t *testing.T, o object, s Structure, six bool) {
 		if s == StructureLinear || s == StructureCilium09 {

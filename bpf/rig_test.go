@@ -131,7 +131,7 @@ func load(t testing.TB, object []byte, vars map[string]any, shape ...func(*ebpf.
 	return &rig{t: t, ns: ns, coll: coll, structure: structure}
 }
 
-// when is when a tc program asks the policy.
+// when is when a tc program looks up the policy.
 type when struct {
 	name                 string
 	newOnly, policyFirst uint8
@@ -146,7 +146,7 @@ func (w when) with(vars map[string]any) map[string]any {
 	return vars
 }
 
-// eachWhen runs a subtest for each time at which policy may be asked.
+// eachWhen runs a subtest for each time at which policy may be looked up.
 func eachWhen(t *testing.T, test func(t *testing.T, w when)) {
 	for _, w := range enforceWhen() {
 		t.Run(w.name, func(t *testing.T) { test(t, w) })

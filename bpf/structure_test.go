@@ -176,7 +176,7 @@ func (r *rig) holds(fills []Fill, tables []string) {
 	}
 }
 
-// guardVars are what programs need to know of the server and its policies.
+// guardVars are what programs need of the server and its policies.
 func guardVars(s Structure, ps []Policy, more map[string]any) map[string]any {
 	vars := map[string]any{
 		VarStructure: uint8(s), VarEnforce: uint8(1), VarWildcards: Wildcards(ps...),

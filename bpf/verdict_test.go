@@ -177,7 +177,7 @@ func verdictCases6() []verdictCase {
 		cut("unknown protocol after extension headers", frame{six: true, extensions: []extension{dest}, proto: 50, l4: []byte{}}.bytes(), 0))
 }
 
-// otherFamily is a packet of the other family to nobody here.
+// otherFamily is a packet of the other family to no endpoint here.
 func otherFamily(six bool, tags ...uint16) frame {
 	return frame{six: !six, dst: elsewhere, tags: tags}
 }
@@ -221,8 +221,8 @@ func (r *rig) setRules(rules []rule) {
 	r.apply(fs)
 }
 
-// policiesOf says rules in the words of the package. A list gets them in the
-// order in which a hash asks for them.
+// policiesOf writes rules in the types of the package. A list gets them in the
+// order in which a hash looks them up.
 func policiesOf(rules []rule, s Structure, six bool) []Policy {
 	var ps []Policy
 	for _, x := range rules {
@@ -331,7 +331,7 @@ func verdictsOfTC(t *testing.T, r *rig, w when, program string) {
 			checkForwarded(t, c.frame, out.frame, serverMAC, serverGW)
 			want := 1
 			if w.policyFirst == 1 && midTCP(c.frame) {
-				want = 0 // it says itself that it opens nothing
+				want = 0 // by its own flags it opens nothing
 			}
 			wantEntries(t, r, want)
 		case drop:
@@ -345,7 +345,7 @@ func verdictsOfTC(t *testing.T, r *rig, w when, program string) {
 	})
 }
 
-// midTCP says whether an admitted frame is of TCP and not the first of a connection.
+// midTCP reports whether an admitted frame is of TCP and not the first of a connection.
 func midTCP(f []byte) bool {
 	ip := f[etherSize:]
 	if ip[0]>>4 == 4 {
@@ -545,8 +545,8 @@ func TestReply(t *testing.T) {
 	}
 }
 
-// TestPing: an endpoint that asks for an echo gets it, and is not opened to the
-// questions of whom it asked.
+// TestPing: an endpoint that requests an echo gets the reply, and is not opened to
+// requests of the other end.
 func TestPing(t *testing.T) {
 	for _, c := range []struct {
 		six                    bool
@@ -616,7 +616,7 @@ func TestPolicyRemoved(t *testing.T) {
 }
 
 // TestPolicyAdded: a connection from before there was any policy must be
-// admitted by one when there is, whenever policy is asked.
+// admitted by one when there is, whenever policy is looked up.
 func TestPolicyAdded(t *testing.T) {
 	eachWhen(t, func(t *testing.T, w when) {
 		r := loadTC(t, w, 0)

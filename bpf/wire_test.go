@@ -117,8 +117,8 @@ func tagged(f []byte) bool {
 	return tag == etherVLAN || tag == etherQinQ
 }
 
-// untestable says that BPF_PROG_TEST_RUN refuses a frame as a socket buffer
-// (Linux 6.18 wants a whole IP header behind those protocols).
+// untestable reports that BPF_PROG_TEST_RUN refuses a frame as a socket buffer
+// (Linux 6.18 requires a whole IP header behind those protocols).
 func untestable(f []byte) bool {
 	switch binary.BigEndian.Uint16(f[12:]) {
 	case etherIPv4:
@@ -139,7 +139,7 @@ func TestVerdictsOnTheWire(t *testing.T) {
 		for _, six := range []bool{false, true} {
 			for _, c := range verdictCases(six) {
 				if tagged(c.frame) && len(c.frame) < etherSize+6 {
-					continue // the stack wants a tag and a bit more, or drops it itself
+					continue // the stack needs a tag and a bit more, or drops it itself
 				}
 				t.Run(fmt.Sprintf("%s/v6=%v/%s", program, six, c.name), func(t *testing.T) {
 					r := r.with(t)

@@ -2,7 +2,7 @@ package bpf
 
 import "bytes"
 
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types generator generator.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3 -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
+//go:generate go run ./compile generator
 
 // ProgGenerate is the program of GeneratorObject, for BPF_PROG_TEST_RUN in its
 // live-frames mode.

@@ -1,12 +1,27 @@
 package bpf
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+
+	"hookbed/images"
 )
+
+// pinnedCompiler is the compiler of the committed objects. It is checked once: that takes as long
+// as reading all of it.
+var pinnedCompiler = sync.OnceValues(func() (images.Compiler, error) {
+	store, err := images.Open("", images.Options{Drift: "allow"})
+	if err != nil {
+		return images.Compiler{}, err
+	}
+	return store.Compiler(context.Background())
+})
 
 // compile builds an object of C text, as users build theirs.
 func compile(t *testing.T, text string, flags ...string) []byte {
@@ -16,8 +31,14 @@ func compile(t *testing.T, text string, flags ...string) []byte {
 	if err := os.WriteFile(source, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	args := append([]string{"-O2", "-g", "-target", "bpf", "-I", "headers", "-idirafter", "/usr/include/x86_64-linux-gnu", "-idirafter", "/usr/include/aarch64-linux-gnu"}, flags...)
-	if out, err := exec.Command("clang-19", append(args, "-c", source, "-o", object)...).CombinedOutput(); err != nil {
+	compiler, err := pinnedCompiler()
+	if err != nil {
+		t.Fatal(err)
+	}
+	argv := slices.Concat(compiler.Clang(), []string{"-O2", "-g", "-target", "bpf", "-I", "headers"}, flags, []string{"-c", source, "-o", object})
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Env = compiler.Environment()
+	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("compile: %v\n%s", err, out)
 	}
 	data, err := os.ReadFile(object)

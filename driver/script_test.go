@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"hookbed/images"
 )
 
 // binaries is where TestMain put the real driver and guest helper.
@@ -110,8 +113,8 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "signalled": signalled, "trials-once": trialsOnce, "helper-killed": helperKilled,
-			"build-driver": buildDriverWith,
+			"build-driver": buildDriverWith, "clang": clang, "exits": exits, "helper-killed": helperKilled,
+			"signalled": signalled, "trials-once": trialsOnce,
 		},
 	})
 }
@@ -126,6 +129,20 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs("err"), errOut, 0o644))
 	if code != want {
 		ts.Fatalf("exit code %d, want %d\nstdout:\n%s\nstderr:\n%s", code, want, out, errOut)
+	}
+}
+
+// clang ARGUMENT...: the pinned compiler does this, in the script's directory.
+func clang(ts *testscript.TestScript, _ bool, args []string) {
+	store, err := images.Open("", images.Options{Drift: "allow"})
+	ts.Check(err)
+	compiler, err := store.Compiler(context.Background())
+	ts.Check(err)
+	argv := append(compiler.Clang(), args...)
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Dir, cmd.Env = ts.MkAbs("."), compiler.Environment()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		ts.Fatalf("compile: %v\n%s", err, out)
 	}
 }
 

@@ -14,8 +14,8 @@ const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 // backports is how the name of an archive with newer packages ends.
 const backports = "-backports"
 
-// aptRoot is a private apt that knows one Debian suite and believes that
-// nothing is installed. It never touches this computer's own package state.
+// aptRoot is a private apt with the sources of one Debian suite and the state of
+// a computer on which nothing is installed. It never touches this computer's own package state.
 type aptRoot struct{ dir string }
 
 // newAptRoot makes one in dir and downloads the indexes of suite.
@@ -50,7 +50,7 @@ func newAptRoot(ctx context.Context, dir, suite string, m mirrors) (aptRoot, err
 // sources is apt's list of the archives that make up a suite. Unstable is one
 // archive; its index says that it is valid for a week only, and mirrors may lag
 // longer. Who signed it is checked all the same, and what is used is pinned.
-// Backports are one archive beside those of their release.
+// Backports are one archive in addition to those of their release.
 func (m mirrors) sources(suite string) string {
 	if suite == peersSuite {
 		return fmt.Sprintf("deb [%s arch=amd64 check-valid-until=no] %s %s main\n", m.trust, m.main, suite)

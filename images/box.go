@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"hookbed/analysis/durable"
 )
 
 // BoxKeys are the keys of a box. A box is built where it is used, so its keys belong to that computer
@@ -87,7 +89,7 @@ func writeBox(ctx context.Context, file string, set Set, keys BoxKeys) (err erro
 	if err := packBox(whole, work, members); err != nil {
 		return fmt.Errorf("make box: %w", err)
 	}
-	return os.Rename(whole, file)
+	return durable.Rename(whole, file)
 }
 
 // writeBoxInitramfs adds the box's own first process, and what its config disk

@@ -14,7 +14,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"hookbed/analysis/durable"
 )
 
 const manifestFile = "manifest.json"
@@ -65,7 +65,7 @@ func (b *build) packagePath(name string) (string, error) {
 	return "", fmt.Errorf("package %s is not in lock %s", name, b.lock.Name)
 }
 
-// Manifest says what an artifact was made of and what came out.
+// Manifest records what an artifact was made of and what the result is.
 type Manifest struct {
 	Name     string            `json:"name"`
 	Inputs   string            `json:"inputs"` // SHA-256 over recipe and packages
@@ -210,7 +210,7 @@ func (s *Store) make(ctx context.Context, r recipe, l Lock, drift []Drift) (m Ma
 		return m, "", err
 	}
 	dir = s.artifactDir(r, l)
-	return b.manifest, dir, os.Rename(b.out, dir)
+	return b.manifest, dir, durable.Rename(b.out, dir)
 }
 
 // makeDir makes a directory that everyone may enter, whatever the umask is.
@@ -251,9 +251,22 @@ func (b *build) finish(ctx context.Context) error {
 	return writeFile(filepath.Join(b.out, manifestFile), append(data, '\n'), 0o644)
 }
 
+// chmodReadable lets everyone read a file, and everyone execute it if its owner may.
+func chmodReadable(file string) error {
+	st, err := os.Stat(file)
+	if err != nil {
+		return err
+	}
+	mode := os.FileMode(0o644)
+	if st.Mode()&0o100 != 0 {
+		mode = 0o755
+	}
+	return os.Chmod(file, mode)
+}
+
 func sealOutput(dir, name string) (Output, error) {
 	file := filepath.Join(dir, name)
-	if err := os.Chmod(file, 0o644); err != nil {
+	if err := chmodReadable(file); err != nil {
 		return Output{}, err
 	}
 	f, err := os.Open(file)
@@ -275,49 +288,23 @@ func sealOutput(dir, name string) (Output, error) {
 	return Output{Name: name, SHA256: sum, Size: size, ModTime: st.ModTime().UnixNano()}, nil
 }
 
-// writeFile writes a file by way of a temporary name, so that it is either old
-// or new and never half.
+// writeFile writes a file so that it is either old or new and never half.
 func writeFile(name string, data []byte, mode os.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(name), ".part.")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err != nil {
+	if err := durable.WriteFile(name, data, mode); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	return os.Rename(f.Name(), name)
+	return nil
 }
 
-// lock takes the lock with a name, waiting for whoever holds it until ctx ends.
+// lock takes the lock with a name, waiting for the process that holds it until ctx ends.
 func (s *Store) lock(ctx context.Context, name string) (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(s.lockDir(), name), os.O_CREATE|os.O_RDWR, 0o644)
+	l, err := durable.AwaitLock(ctx, filepath.Join(s.lockDir(), name), 0o644, func() {
+		s.options.Log("wait for another process that builds " + name)
+	})
 	if err != nil {
 		return nil, err
 	}
-	told := false
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return func() { _ = f.Close() }, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			_ = f.Close()
-			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
-		}
-		if !told {
-			s.options.Log("wait for another process that builds " + name)
-			told = true
-		}
-		select {
-		case <-ctx.Done():
-			_ = f.Close()
-			return nil, fmt.Errorf("lock %s: %w", f.Name(), ctx.Err())
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
+	return func() { _ = l.Unlock() }, nil
 }
 
 // debsLock is the name of the lock on the downloaded packages.

@@ -1,21 +1,18 @@
 #!/bin/bash
-# Installs what hookbed needs beside Go, on Debian 12 and 13. Says and changes
-# nothing when all of it is there.
+# Installs what hookbed needs in addition to Go, on Debian 12 and 13. Prints and
+# changes nothing when all of it is there.
 set -euo pipefail
 
 # What each package is for:
 packages=(
 	apt-utils             # index of the local package repository
-	clang-19              # BPF objects
 	dpkg-dev              # package tools
 	ethtool               # offloads of links
 	ipset                 # address sets
 	iproute2              # links and namespaces
 	iptables              # both backends
 	kmod                  # index of the guest's modules
-	libbpf-dev            # BPF headers
 	libvirt-daemon-system # machines
-	llvm-19               # BPF objects
 	mmdebstrap            # root image
 	nftables              # nft rules
 	openssh-client        # driver ssh

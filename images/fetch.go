@@ -12,9 +12,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"hookbed/analysis/durable"
 )
 
-// aptHelper is apt's downloader: it checks digests, tries again, and knows
+// aptHelper is apt's downloader: it checks digests, tries again, and uses
 // this computer's proxies and credentials.
 const aptHelper = "/usr/lib/apt/apt-helper"
 
@@ -70,7 +72,7 @@ func (d debs) fetch(ctx context.Context, l Lock) error {
 }
 
 // explain says why a package is missing: gone from the mirror, or a mirror
-// that cannot be asked or sends something else.
+// that does not answer or sends something else.
 func (d debs) explain(l Lock, p Package, reasons, older map[string]string) error {
 	address := d.mirrors.current(p)
 	if !isGone(reasons[decode(address)]) {
@@ -107,7 +109,7 @@ func (d debs) missing(packages []Package) []Package {
 	return out
 }
 
-// download fetches packages in one call of apt-helper. reasons says, by URL,
+// download fetches packages in one call of apt-helper. reasons has, by URL,
 // why one is still missing; err is for what concerns no single package.
 func (d debs) download(ctx context.Context, packages []Package, locate func(Package) string) (reasons map[string]string, err error) {
 	temp, err := os.MkdirTemp(d.dir, "part.")
@@ -148,7 +150,7 @@ func (d debs) keep(p Package, file string) error {
 	if err := os.Chmod(file, 0o644); err != nil {
 		return err
 	}
-	return os.Rename(file, d.path(p))
+	return durable.Rename(file, d.path(p))
 }
 
 // parseReasons reads "E: Failed to fetch URL  REASON" lines. apt encodes more

@@ -11,7 +11,7 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"hookbed/analysis/durable"
 )
 
 // Entry is one artifact in the store.
@@ -60,7 +60,7 @@ func (s *Store) List() ([]Entry, error) {
 
 // allRecipes is every artifact this program can make.
 func allRecipes() []recipe {
-	out := []recipe{rootRecipe(), endpointRecipe(), peersRecipe()}
+	out := []recipe{rootRecipe(), endpointRecipe(), peersRecipe(), compilerRecipe()}
 	for _, k := range Kernels() {
 		out = append(out, kernelRecipe(k))
 	}
@@ -144,7 +144,7 @@ func (s *Store) gcDebs(ctx context.Context, used map[string]bool) (removed []str
 	}
 	for _, f := range files {
 		if used[f.Name()] || !debPattern.MatchString(f.Name()) {
-			continue // needed, or nothing of ours
+			continue // needed, or not made by this program
 		}
 		file := filepath.Join(s.debDir(), f.Name())
 		if err := os.RemoveAll(file); err != nil {
@@ -163,22 +163,18 @@ func (s *Store) gcTemps() (removed []string, err error) {
 		return nil, err
 	}
 	for _, d := range dirs {
-		f, err := os.OpenFile(filepath.Join(s.lockDir(), d.Name()), os.O_RDWR, 0)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // whoever builds has made the lock before: this is nothing of ours
+		l, err := durable.TryLock(filepath.Join(s.lockDir(), d.Name()), 0)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, durable.ErrHeld) {
+			continue // a builder makes its lock first, so what has none was made by another program
 		}
 		if err != nil {
 			return removed, err
 		}
-		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
-			dir := filepath.Join(s.tempDir(), d.Name())
-			err = os.RemoveAll(dir)
-			removed = append(removed, dir)
-		}
-		_ = f.Close()
-		if err != nil {
+		dir := filepath.Join(s.tempDir(), d.Name())
+		if err := errors.Join(os.RemoveAll(dir), l.Unlock()); err != nil {
 			return removed, err
 		}
+		removed = append(removed, dir)
 	}
 	return removed, nil
 }

@@ -40,7 +40,7 @@ type Drift struct {
 
 // Set is what Ensure made ready; what was not wanted is zero.
 type Set struct {
-	KernelRelease   string   `json:"kernel_release"` // as "uname -r" says it
+	KernelRelease   string   `json:"kernel_release"` // as "uname -r" prints it
 	Kernel          Artifact `json:"kernel"`
 	Modules         Artifact `json:"modules"`   // squashfs for /usr/lib/modules
 	Initramfs       Artifact `json:"initramfs"` // mounts the disks and starts the root image's init
@@ -62,13 +62,13 @@ type Set struct {
 	Drift  []Drift    `json:"drift,omitempty"`
 }
 
-// Want says what Ensure has to make ready.
+// Want is what Ensure has to make ready.
 type Want struct {
 	Kernel      string // name of a kernel lock, "6.12"; "" is none
 	Root        bool
 	Endpoint    bool // squashfs and docker archive
 	EndpointDir bool
-	// Peers wants the filters by others, packed and unpacked.
+	// Peers: the filters by others, packed and unpacked.
 	Peers bool
 }
 
@@ -218,7 +218,7 @@ func (s *Store) ensureEndpoint(ctx context.Context, want Want, set *Set) error {
 }
 
 // Verify hashes every cached file again and joins one error for each that is
-// not what its name or manifest says.
+// not what its name or manifest requires.
 func (s *Store) Verify(ctx context.Context) error {
 	entries, err := s.List()
 	if err != nil {

@@ -36,7 +36,7 @@ const (
 func bootModules() []string { return []string{"virtio_pci", "virtio_blk", "squashfs", "overlay"} }
 
 func kernelRecipe(name string) recipe {
-	// Which kernels there are beside this one changes nothing in it.
+	// The list of the other kernels changes nothing in this one.
 	files := slices.DeleteFunc(recipeFiles("kernel"), func(f string) bool { return f == "kernel/packages" })
 	return recipe{name: lockKernelPrefix + name, files: files, build: buildKernel}
 }
@@ -52,7 +52,7 @@ func (k kernelTree) modules() string {
 	return filepath.Join(k.dir, "usr", "lib", "modules", k.release)
 }
 
-// kernelRelease is the release of the kernel in a package, as uname says it; ok
+// kernelRelease is the release of the kernel in a package, as uname prints it; ok
 // is false for other packages.
 func kernelRelease(p Package) (release string, ok bool) {
 	for _, prefix := range []string{imagePrefix, basePrefix, binaryPrefix, modulesPrefix} {
@@ -273,8 +273,8 @@ type module struct {
 }
 
 // moduleOrder finds modules and all they need in modules.dep. A module that
-// is built into the kernel has no line and is left out; one that the kernel
-// does not know at all is an error.
+// is built into the kernel has no line and is left out; one that is in
+// neither list is an error.
 func moduleOrder(dir string, names []string) ([]module, error) {
 	index, err := os.ReadFile(filepath.Join(dir, "modules.dep"))
 	if err != nil {

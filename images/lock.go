@@ -37,7 +37,7 @@ type Lock struct {
 	Name     string
 	Suite    string
 	Snapshot time.Time         // when it was locked, UTC; also the time stamp of all files in the image
-	Want     []string          // packages asked for, sorted
+	Want     []string          // requested packages, sorted
 	Files    map[string]string // SHA-256 of single files inside packages, by name
 	Packages []Package         // sorted by name
 }

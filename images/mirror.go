@@ -23,12 +23,12 @@ type mirrors struct {
 	main     string // base URL of the Debian archive, no slash at the end
 	security string
 	snapshot string // base URL of the snapshot service, "" if none is known
-	// trust is the option of apt's sources that says who signed the archive.
+	// trust is the option of apt's sources that names the keys which sign the archive.
 	trust string
 }
 
-// findMirrors asks apt which mirror of Debian this computer uses, so that no
-// host name is built in. It fails where apt knows no Debian archive.
+// findMirrors queries apt for the mirror of Debian that this computer uses, so that
+// no host name is built in. It fails where apt has no Debian archive.
 func findMirrors(ctx context.Context) (mirrors, error) {
 	const format = "$(CREATED_BY) $(REPO_URI) $(RELEASE) $(COMPONENT) "
 	out, err := command{argv: []string{"apt-get", "indextargets", "--format", format + "$(ORIGIN)"}}.run(ctx)
@@ -38,7 +38,7 @@ func findMirrors(ctx context.Context) (mirrors, error) {
 	if m, err := parseMirrors(out, os.Getenv(snapshotVariable)); err == nil {
 		return m, nil
 	}
-	// Without downloaded indexes apt knows no origins, but which keys it trusts.
+	// Without downloaded indexes apt reports no origins, but the keys that it trusts.
 	out, err = command{argv: []string{"apt-get", "indextargets", "--no-release-info", "--format", format + "$(SIGNED_BY)"}}.run(ctx)
 	if err != nil {
 		return mirrors{}, err

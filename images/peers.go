@@ -34,9 +34,9 @@ func suiteOf(lock string) string {
 	return suite
 }
 
-// peersPrograms are the peers themselves, and the loader that takes away what a
-// killed xdp-filter left. libxdp is loaded by none of them, they hold it
-// themselves.
+// peersPrograms are the peers themselves, and the loader that removes what a
+// killed xdp-filter left. None of them loads libxdp: it is linked into
+// them.
 func peersPrograms() []string {
 	return []string{"usr/sbin/bfcli", "usr/sbin/bpfilter", "usr/sbin/xdp-filter", "usr/sbin/xdp-loader"}
 }

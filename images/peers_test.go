@@ -27,7 +27,7 @@ func TestPeersRunByThemselves(t *testing.T) {
 	for program, argument := range map[string]string{"bpfilter": "--help", "bfcli": "--help", "xdp-filter": "help", "xdp-loader": "help"} {
 		cmd, want := exec.Command("/usr/sbin/"+program, argument), "Usage: "+program
 		if program == "bpfilter" {
-			want = "/sys/kernel/btf/vmlinux" // what it asks for first, and has not here
+			want = "/sys/kernel/btf/vmlinux" // what it reads first, and what is missing here
 		}
 		cmd.Dir, cmd.Env = "/", []string{"LC_ALL=C"}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: set.PeersDir, Cloneflags: unix.CLONE_NEWNET}

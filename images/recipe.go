@@ -10,13 +10,14 @@ import (
 
 // recipes holds the lock files and every file that goes into an image.
 //
-//go:embed locks root kernel box endpoint/packages endpoint/etc peers/packages
+//go:embed locks root kernel box endpoint/packages endpoint/etc peers/packages compiler/packages
 var recipes embed.FS
 
 const (
 	lockRoot         = "root"
 	lockEndpoint     = "endpoint"
 	lockPeers        = "peers"
+	lockCompiler     = "compiler"
 	lockKernelPrefix = "kernel-"
 )
 
@@ -48,7 +49,7 @@ func NICs() map[string][]string {
 
 // LockNames lists every lock file, without its extension.
 func LockNames() []string {
-	names := []string{lockRoot, lockEndpoint, lockPeers}
+	names := []string{lockRoot, lockEndpoint, lockPeers, lockCompiler}
 	for _, k := range Kernels() {
 		names = append(names, lockKernelPrefix+k)
 	}
@@ -101,7 +102,7 @@ func sourceOf(kernel string) (k kernelSource, ok bool) {
 	return kernelSource{}, false
 }
 
-// is tells whether a package is an image of the series.
+// is reports whether a package is an image of the series.
 func (k kernelSource) is(pkg string) bool {
 	before, after, _ := strings.Cut(k.series, "*")
 	version, ok := strings.CutPrefix(pkg, before)

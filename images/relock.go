@@ -60,10 +60,14 @@ func (s *Store) relockOne(ctx context.Context, apt aptRoot, m mirrors, file, nam
 		return false, err
 	}
 	l.Snapshot = time.Now().UTC().Truncate(time.Second)
-	if kernelOf(name) != "" {
-		if err := s.lockKernelFile(ctx, m, &l); err != nil {
-			return false, err
-		}
+	switch {
+	case kernelOf(name) != "":
+		err = s.lockKernelFile(ctx, m, &l)
+	case name == lockCompiler:
+		err = s.lockCompilerFiles(ctx, m, &l)
+	}
+	if err != nil {
+		return false, err
 	}
 	if old, err := os.ReadFile(file); err == nil {
 		if was, err := ParseLock(name, old); err == nil && l.same(was) {
@@ -75,7 +79,7 @@ func (s *Store) relockOne(ctx context.Context, apt aptRoot, m mirrors, file, nam
 	return true, writeFile(file, l.Format(), 0o644)
 }
 
-// same tells whether two locks pin the same things, whenever they were made.
+// same reports whether two locks pin the same things, whenever they were made.
 func (l Lock) same(o Lock) bool {
 	l.sort()
 	o.sort()
@@ -95,6 +99,9 @@ func (a aptRoot) resolve(ctx context.Context, name string) (Lock, error) {
 		l.Packages, err = a.candidates(ctx, l.Want...)
 	case name == lockPeers:
 		l.Want = recipePackages("peers/packages")
+		l.Packages, err = a.candidates(ctx, l.Want...)
+	case name == lockCompiler:
+		l.Want = recipePackages("compiler/packages")
 		l.Packages, err = a.candidates(ctx, l.Want...)
 	case kernel != "":
 		err = a.resolveKernel(ctx, &l, kernel)
@@ -151,7 +158,7 @@ func (a aptRoot) newest(ctx context.Context, k kernelSource) (Package, error) {
 	if len(names) == 0 {
 		return Package{}, fmt.Errorf("the mirror's %s has no package %s", k.suite, k.series)
 	}
-	slices.Sort(names) // the order that apt lists them in means nothing
+	slices.Sort(names) // the order in which apt lists them has no meaning
 	found, err := a.candidates(ctx, names...)
 	if err != nil {
 		return Package{}, err
@@ -171,7 +178,7 @@ func (a aptRoot) newest(ctx context.Context, k kernelSource) (Package, error) {
 	return newest, nil
 }
 
-// laterVersion compares versions as dpkg does, whose rules are no simple ones.
+// laterVersion has dpkg compare versions: its rules are not simple.
 func laterVersion(ctx context.Context, a, b string) (bool, error) {
 	_, err := command{argv: []string{"dpkg", "--compare-versions", a, "gt", b}}.run(ctx)
 	var no *toolError

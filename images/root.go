@@ -80,7 +80,7 @@ func (b *build) localRepo(ctx context.Context, repo string) error {
 	return os.WriteFile(filepath.Join(repo, "Release"), []byte(release), 0o644)
 }
 
-// bootstrap installs every locked package, with no network and no choice.
+// bootstrap installs every locked package, with no network and no other versions to choose from.
 func (b *build) bootstrap(ctx context.Context, repo, root string) error {
 	var names []string
 	for _, p := range b.lock.Packages {
@@ -119,7 +119,7 @@ func trimRoot(root string) error {
 	return os.WriteFile(filepath.Join(root, "etc/machine-id"), nil, 0o444)
 }
 
-// installRecipe puts our own files in place, the directories that init mounts
+// installRecipe puts the files of the recipe in place, the directories that init mounts
 // on, and the names under which busybox is called.
 func installRecipe(ctx context.Context, root string) error {
 	for _, d := range []string{"dev/pts", "dev/shm", "proc", "sys", "run", "var/lib/docker", "var/lib/containerd", "usr/lib/modules", "var/log"} {

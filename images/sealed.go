@@ -20,7 +20,7 @@ const (
 	sealedEndpointFile = "sealed-endpoint.cpio"
 )
 
-// Places in a sealed guest, for whoever adds the last archive.
+// Places in a sealed guest, for the code that adds the last archive.
 const (
 	// SealedModules lists module files, one a line, in the order to load them.
 	SealedModules = "/lib/modules/load"
@@ -36,7 +36,7 @@ const SealedCmdline = "console=ttyS0 quiet panic=-1 net.ifnames=0 nokaslr norand
 	"tsc=reliable no_timer_check 8250.nr_uarts=2 i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd"
 
 // Join writes an initramfs: the given archives, then one with files of the
-// caller, by absolute path. Files are executable; times and owners are nobody's.
+// caller, by absolute path. Files are executable; times and owners are 0.
 func Join(w *os.File, archives []Artifact, files map[string][]byte) error {
 	for _, a := range archives {
 		if err := appendFile(w, a.Path); err != nil {

@@ -23,7 +23,7 @@ type command struct {
 	private bool
 }
 
-// toolError is a tool that failed; Output holds the end of what it said.
+// toolError is a tool that failed; Output holds what it printed.
 type toolError struct {
 	Tool   string
 	Err    error
@@ -44,7 +44,8 @@ func (e *toolError) Error() string {
 func (e *toolError) Unwrap() error { return e.Err }
 
 // run executes the tool and returns its standard output. The tool dies with
-// this process. A failure is *toolError; a missing tool says how to get it.
+// this process. A failure is *toolError; the error for a missing tool names the way
+// to get it.
 func (c command) run(ctx context.Context) (string, error) {
 	// The kernel sends the parent-death signal when the thread ends, so the
 	// thread must stay for as long as the tool runs.

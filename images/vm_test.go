@@ -225,7 +225,7 @@ func checkGuest(t *testing.T, ssh func(...string) *exec.Cmd, set Set) {
 		{"stat -f -c %T /sys/fs/bpf; stat -c %a /run/hookbed/config", "700"},
 		{"cat /proc/sys/net/core/bpf_jit_enable /proc/sys/kernel/panic", "1\n1"},
 		{"ls /sys/kernel/tracing/events | grep -c -x net", "1"},
-		// Modules load when they are asked for, by name, by link kind, by match.
+		// Modules load when they are requested, by name, by link kind, by match.
 		{"modprobe ip_set_hash_ip && ipset create x hash:ip && ipset list -n", "x"},
 		{"ip link add v0 type veth peer name v1 && ip link add vx type vxlan id 1 dstport 4789 && ip -o link show type vxlan", "vx"},
 		{"iptables -A INPUT -p tcp -m comment --comment c -m conntrack --ctstate INVALID -j DROP && iptables -S INPUT", "--ctstate INVALID"},
@@ -305,7 +305,7 @@ func pressPower(t *testing.T, monitor string) {
 	time.Sleep(200 * time.Millisecond) // the monitor drops commands of who hangs up at once
 }
 
-// dockerClient speaks the Engine's HTTP API (version 1.43 is Docker 24's).
+// dockerClient uses the Engine's HTTP API (version 1.43 is Docker 24's).
 type dockerClient struct {
 	t      *testing.T
 	socket string

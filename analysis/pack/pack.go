@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strings"
 
+	"hookbed/analysis/durable"
 	"hookbed/analysis/report"
 	"hookbed/analysis/runs"
 )
@@ -129,7 +130,7 @@ func collect(dir string, wanted func(string) bool) (out []source, err error) {
 			return err
 		}
 		name := filepath.ToSlash(rel)
-		if strings.HasPrefix(e.Name(), ".tmp-") || !wanted(name) {
+		if durable.IsTemp(e.Name()) || !wanted(name) {
 			return nil
 		}
 		if !e.Type().IsRegular() {
@@ -156,28 +157,9 @@ func digest(name string) (size int64, sum string, err error) {
 	return size, hex.EncodeToString(h.Sum(nil)), err
 }
 
-// place writes the archive beside its place and puts it there when whole.
-func place(out string, m Manifest, all []source) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(out), ".tmp-")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	err = archive(f, m, all)
-	if err == nil {
-		err = f.Chmod(0o644)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), out)
+// place writes the archive and puts it there when whole.
+func place(out string, m Manifest, all []source) error {
+	return durable.Write(out, 0o644, func(f *os.File) error { return archive(f, m, all) })
 }
 
 func archive(w io.Writer, m Manifest, all []source) error {

@@ -18,6 +18,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"hookbed/analysis/durable"
+	"hookbed/driver/tail"
 )
 
 // Local is this computer. Its commands have their own process groups and get
@@ -64,7 +67,7 @@ func (l *Local) Run(ctx context.Context, cmd Cmd) error {
 	// thread must live as long as the child (prctl(2), PR_SET_PDEATHSIG).
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	kept := new(tail)
+	kept := tail.NewBuffer(tailSize)
 	child, err := start(cmd, kept, stop)
 	if err != nil {
 		return startError(cmd, err)
@@ -88,12 +91,12 @@ func (l *Local) Run(ctx context.Context, cmd Cmd) error {
 	return fmt.Errorf("run %s: %w", cmd.Argv[0], context.Cause(ctx))
 }
 
-// start starts a child in a new process group. A write to Stdout or Stderr that fails
-// calls stop.
-func start(cmd Cmd, kept *tail, stop context.CancelCauseFunc) (*exec.Cmd, error) {
+// start starts a child in a process group of its own. A failing Stdout or
+// Stderr calls stop.
+func start(cmd Cmd, kept *tail.Buffer, stop context.CancelCauseFunc) (*exec.Cmd, error) {
 	child := exec.Command(cmd.Argv[0], cmd.Argv[1:]...)
 	child.Stdout = &guardedWriter{cmd.Stdout, stop}
-	child.Stderr = &guardedWriter{kept.tee(cmd.Stderr), stop}
+	child.Stderr = &guardedWriter{tee(kept, cmd.Stderr), stop}
 	child.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	if cmd.Stdin == nil {
 		return child, child.Start()
@@ -136,8 +139,8 @@ func startError(cmd Cmd, err error) error {
 	return fmt.Errorf("run %s: %w", cmd.Argv[0], err)
 }
 
-// outcome is Run's error, from the error of Wait.
-func outcome(ctx context.Context, cmd Cmd, kept *tail, err error) error {
+// outcome turns what Wait said into Run's error.
+func outcome(ctx context.Context, cmd Cmd, kept *tail.Buffer, err error) error {
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
@@ -202,29 +205,19 @@ func sameContent(path string, data []byte) (bool, error) {
 }
 
 // place writes a file by way of a temporary one in its directory.
-func place(path string, data []byte, perm fs.FileMode) (err error) {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+func place(path string, data []byte, perm fs.FileMode) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, tempPrefix)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name()) // the error so far counts more
+	return durable.Write(path, perm, func(f *os.File) error {
+		if _, err := f.Write(data); err != nil {
+			return err
 		}
-	}()
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(perm), f.Close())
-	if err != nil {
-		return err
-	}
-	if same, err := sameContent(f.Name(), data); err != nil || !same {
-		return errors.Join(errors.New("its SHA-256 differs after writing"), err)
-	}
-	return os.Rename(f.Name(), path)
+		if same, err := sameContent(f.Name(), data); err != nil || !same {
+			return errors.Join(errors.New("its SHA-256 differs after writing"), err)
+		}
+		return nil
+	})
 }
 
 // Pull reads a whole file.

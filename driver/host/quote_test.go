@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"hookbed/driver/tail"
 )
 
 func TestShellQuote(t *testing.T) {
@@ -53,7 +55,7 @@ func TestShellQuoteByRealShells(t *testing.T) {
 }
 
 func TestTail(t *testing.T) {
-	var kept tail
+	kept := tail.NewBuffer(tailSize)
 	for _, part := range []string{"begin", strings.Repeat("x", 3000), "middle", "", "end"} {
 		if n, err := kept.Write([]byte(part)); n != len(part) || err != nil {
 			t.Fatalf("write of %d B gave %d, %v", len(part), n, err)

@@ -12,6 +12,8 @@ import (
 
 	"github.com/pkg/sftp"
 	"golang.org/x/crypto/ssh"
+
+	"hookbed/driver/tail"
 )
 
 const (
@@ -158,8 +160,8 @@ func (s *SSH) run(ctx context.Context, cmd Cmd) error {
 	defer func() { _ = session.Close() }() // EOF if the command has ended
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	kept := new(tail)
-	filter := newPIDFilter(kept.tee(cmd.Stderr))
+	kept := tail.NewBuffer(tailSize)
+	filter := newPIDFilter(tee(kept, cmd.Stderr))
 	session.Stdout = &guardedWriter{cmd.Stdout, stop}
 	session.Stderr = &guardedWriter{filter, stop}
 	if err := feed(session, cmd.Stdin); err != nil {
@@ -218,8 +220,8 @@ func (s *SSH) commandLine(argv []string) (string, error) {
 	return line, nil
 }
 
-// outcome is Run's error, from the error of Wait.
-func (s *SSH) outcome(ctx context.Context, cmd Cmd, kept *tail, err error) error {
+// outcome turns what Wait said into Run's error.
+func (s *SSH) outcome(ctx context.Context, cmd Cmd, kept *tail.Buffer, err error) error {
 	var exit *ssh.ExitError
 	var missing *ssh.ExitMissingError
 	switch {

@@ -4,44 +4,19 @@ import (
 	"bytes"
 	"io"
 	"strconv"
-	"sync"
+
+	"hookbed/driver/tail"
 )
 
 // tailSize is how much of a command's standard error an ExitError keeps, in bytes.
 const tailSize = 2 << 10
 
-// tail keeps the last tailSize bytes written to it. Safe for concurrent use.
-type tail struct {
-	mu  sync.Mutex
-	buf []byte
-}
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	n := len(p)
-	if len(p) > tailSize {
-		p = p[len(p)-tailSize:]
-	}
-	t.buf = append(t.buf, p...)
-	if extra := len(t.buf) - tailSize; extra > 0 {
-		t.buf = append(t.buf[:0], t.buf[extra:]...)
-	}
-	return n, nil
-}
-
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return string(t.buf)
-}
-
 // tee writes to the tail and then to w, if there is one.
-func (t *tail) tee(w io.Writer) io.Writer {
+func tee(kept *tail.Buffer, w io.Writer) io.Writer {
 	if w == nil {
-		return t
+		return kept
 	}
-	return io.MultiWriter(t, w)
+	return io.MultiWriter(kept, w)
 }
 
 // pidMarker begins the line in which a remote shell prints its process ID before it

@@ -25,6 +25,7 @@ import (
 	"hookbed/driver/lab/engine"
 	"hookbed/driver/marker"
 	"hookbed/driver/plan"
+	"hookbed/driver/tail"
 	"hookbed/driver/vm"
 	"hookbed/images"
 )
@@ -434,15 +435,13 @@ func formatUUID(b [16]byte) string {
 	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }
 
+// consoleTail is the end of a console's log, or why it cannot be read.
 func consoleTail(path string) string {
-	data, err := os.ReadFile(path)
+	said, err := tail.File(path, 1500)
 	if err != nil {
 		return err.Error()
 	}
-	if n := len(data) - 1500; n > 0 {
-		data = data[n:]
-	}
-	return string(data)
+	return said
 }
 
 // openEngines waits for the Docker Engines and gives each the endpoint image

@@ -13,6 +13,7 @@ import (
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/host"
+	"hookbed/driver/tail"
 )
 
 // Fault is a failed request to a guest helper, with the party that it blames.
@@ -40,7 +41,7 @@ type session struct {
 	out    *bufio.Reader
 	ended  chan struct{}
 	err    error // why the helper ended; read after ended is closed
-	stderr tail
+	stderr *tail.Buffer
 	mu     sync.Mutex // one request at a time
 	left   bool       // a call was abandoned: the helper undoes everything and ends
 	pushed map[string]bool
@@ -67,10 +68,11 @@ func openSession(ctx context.Context, where string, h host.Host, argv []string, 
 func startSession(ctx context.Context, where string, h host.Host, argv []string, push pushFunc) *session {
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
-	s := &session{where: where, in: inW, out: bufio.NewReaderSize(outR, 1<<20), ended: make(chan struct{}), pushed: map[string]bool{}, push: push, started: time.Now()}
+	s := &session{where: where, in: inW, out: bufio.NewReaderSize(outR, 1<<20), ended: make(chan struct{}), pushed: map[string]bool{}, push: push, started: time.Now(),
+		stderr: tail.NewBuffer(4 << 10)}
 	// The helper outlives any one call's context and ends when its input does.
 	go func() {
-		s.err = h.Run(context.WithoutCancel(ctx), host.Cmd{Argv: argv, Stdin: inR, Stdout: outW, Stderr: &s.stderr})
+		s.err = h.Run(context.WithoutCancel(ctx), host.Cmd{Argv: argv, Stdin: inR, Stdout: outW, Stderr: s.stderr})
 		close(s.ended)
 		reason := s.err
 		if reason == nil {
@@ -152,7 +154,7 @@ func (s *session) lost(err error) error {
 		}
 	default:
 	}
-	if msg := bytes.TrimSpace(s.stderr.bytes()); len(msg) > 0 {
+	if msg := bytes.TrimSpace(s.stderr.Bytes()); len(msg) > 0 {
 		err = fmt.Errorf("%w: %s", err, msg)
 	}
 	return rigFault(fmt.Errorf("guest helper on %s is gone: %w", s.where, err))
@@ -210,26 +212,4 @@ func (s *session) close(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("guest helper on %s did not end: %w", s.where, ctx.Err())
 	}
-}
-
-// tail keeps the last 4 KiB written to it.
-type tail struct {
-	mu  sync.Mutex
-	buf []byte
-}
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.buf = append(t.buf, p...)
-	if n := len(t.buf) - 4096; n > 0 {
-		t.buf = t.buf[n:]
-	}
-	return len(p), nil
-}
-
-func (t *tail) bytes() []byte {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return bytes.Clone(t.buf)
 }

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"hookbed/analysis/durable"
 	"hookbed/driver/lab/remote"
 	"hookbed/driver/plan"
 	"hookbed/driver/vm"
@@ -117,20 +118,11 @@ const stateFile = "lab.json"
 // a state root: a lab that is half made or half removed looks like one whose driver
 // died. The kernel releases the lock when the process ends.
 func underLock(root string, do func() error) error {
-	f, err := os.Open(root)
+	l, err := durable.AwaitLock(context.Background(), root, 0, nil)
 	if err != nil {
-		return fmt.Errorf("lock the labs: %w", err)
+		return fmt.Errorf("lock the labs of %s: %w", root, err)
 	}
-	defer f.Close()
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if err == nil {
-			return do()
-		}
-		if !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("lock the labs of %s: %w", root, err)
-		}
-	}
+	return errors.Join(do(), l.Unlock())
 }
 
 // ErrTaken is wrapped when a lab of the name is there already.
@@ -178,7 +170,7 @@ func ours(dir string) bool {
 // its driver was killed between making it and writing that.
 func vacant(dir string) bool {
 	entries, err := os.ReadDir(dir)
-	return err == nil && !slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() != "."+stateFile })
+	return err == nil && !slices.ContainsFunc(entries, func(e os.DirEntry) bool { return !durable.IsTempOf(e.Name(), stateFile) })
 }
 
 func saveState(dir string, s State) error {
@@ -186,11 +178,10 @@ func saveState(dir string, s State) error {
 	if err != nil {
 		return err
 	}
-	tmp := filepath.Join(dir, "."+stateFile)
-	if err := os.WriteFile(tmp, append(data, '\n'), 0o600); err != nil {
+	if err := durable.WriteFile(filepath.Join(dir, stateFile), append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write lab state: %w", err)
 	}
-	return os.Rename(tmp, filepath.Join(dir, stateFile))
+	return nil
 }
 
 // Proxy is OpenSSH's ProxyCommand for a node that is reached through its hypervisor;
@@ -327,7 +318,7 @@ func Clear(ctx context.Context, root, name string) error {
 	dir := filepath.Join(root, name)
 	if vacant(dir) {
 		// Nothing was made yet. It may just be getting its state, and then it stays.
-		return errors.Join(removeIfThere(filepath.Join(dir, "."+stateFile)), removeIfThere(dir))
+		return removeVacant(dir)
 	}
 	if err := clearRemote(ctx, root, name); err != nil {
 		return fmt.Errorf("clear lab %q: %w", name, err)
@@ -336,6 +327,21 @@ func Clear(ctx context.Context, root, name string) error {
 		return fmt.Errorf("clear lab %q: %w", name, err)
 	}
 	return nil
+}
+
+// removeVacant removes a directory that is vacant, and no other.
+func removeVacant(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		if durable.IsTempOf(e.Name(), stateFile) {
+			errs = append(errs, removeIfThere(filepath.Join(dir, e.Name())))
+		}
+	}
+	return errors.Join(append(errs, removeIfThere(dir))...)
 }
 
 func removeIfThere(path string) error {

@@ -174,3 +174,28 @@ func TestBridgeNamesFitTheKernel(t *testing.T) {
 		}
 	}
 }
+
+// TestAHalfWrittenStateIsNoLab: a driver that was killed as it wrote its lab's first state
+// leaves a directory that the next one takes, or removes.
+func TestAHalfWrittenStateIsNoLab(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "labs", "half")
+	left := filepath.Join(dir, ".tmp-"+stateFile+"-17")
+	if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(left, []byte("{"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if !vacant(dir) {
+		t.Error("a half-written state counts as a lab")
+	}
+	if err := removeVacant(dir); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory stays: %v", err)
+	}
+	if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, ".tmp-notes-17"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if vacant(dir) {
+		t.Error("a directory with another program's file counts as vacant")
+	}
+}

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"hookbed/analysis/durable"
 	"hookbed/analysis/record"
 )
 
@@ -237,7 +238,7 @@ func checkAsBefore(t *testing.T, d *Dir) {
 		t.Errorf("%d pending, want 5", n)
 	}
 	err := filepath.WalkDir(d.Path(), func(path string, e fs.DirEntry, err error) error {
-		if err == nil && isTemporary(e.Name()) {
+		if err == nil && durable.IsTemp(e.Name()) {
 			t.Errorf("%s was left behind", path)
 		}
 		return err

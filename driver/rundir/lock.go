@@ -3,56 +3,37 @@ package rundir
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"strconv"
-	"strings"
 
-	"golang.org/x/sys/unix"
+	"hookbed/analysis/durable"
 )
 
 // ErrInUse is wrapped when another driver works in the run directory.
 var ErrInUse = errors.New("run directory is in use")
 
-// acquire takes the lock, which the kernel gives up when the process ends,
-// however it ends. The file stays: removing it would race with the next driver.
-func acquire(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
-	if err != nil {
+// acquire takes the lock and writes the PID into it, for the message another driver gives.
+// The file stays: removing it would race with the next driver.
+func acquire(path string) (*durable.Lock, error) {
+	l, err := durable.TryLock(path, 0o644)
+	var held *durable.HeldError
+	var system *os.PathError
+	switch {
+	case errors.As(err, &held):
+		return nil, fmt.Errorf("%w by %s; wait for it, or interrupt it", ErrInUse, holder(held))
+	case errors.As(err, &system):
 		return nil, storageError("open", path, 0, err)
+	case err != nil:
+		return nil, err
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		err = fmt.Errorf("%w by %s; wait for it, or interrupt it", ErrInUse, holder(f))
-	} else if err != nil {
-		err = fmt.Errorf("lock %s: %w", path, err)
-	} else {
-		err = sign(f)
+	if err := l.Sign(); err != nil {
+		return nil, errors.Join(storageError("write", path, 0, err), l.Unlock())
 	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
+	return l, nil
 }
 
-// sign writes the PID into the lock, for the message another driver gives.
-func sign(f *os.File) error {
-	pid := []byte(strconv.Itoa(os.Getpid()) + "\n")
-	err := f.Truncate(0)
-	if err == nil {
-		_, err = f.WriteAt(pid, 0)
-	}
-	if err != nil {
-		return storageError("write", f.Name(), len(pid), err)
-	}
-	return nil
-}
-
-func holder(f *os.File) string {
-	data, err := io.ReadAll(io.LimitReader(f, 32))
-	pid := strings.TrimSpace(string(data))
-	if err != nil || pid == "" {
+func holder(held *durable.HeldError) string {
+	if held.PID == 0 {
 		return "another driver"
 	}
-	return "the driver with PID " + pid
+	return fmt.Sprintf("the driver with PID %d", held.PID)
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"hookbed/analysis/durable"
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
 	"hookbed/driver/plan"
@@ -285,7 +286,7 @@ func (m *merger) write(out string) (trials, rows int, err error) {
 	if entries, err := os.ReadDir(out); err == nil && len(entries) > 0 {
 		return 0, 0, fmt.Errorf("%w: %s", ErrNotEmpty, out)
 	}
-	temp, err := os.MkdirTemp(filepath.Dir(out), temporaryPrefix)
+	temp, err := durable.TempDir(out)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -296,10 +297,7 @@ func (m *merger) write(out string) (trials, rows int, err error) {
 	if err := os.Chmod(temp, 0o755); err != nil {
 		return 0, 0, err
 	}
-	if err := os.Rename(temp, out); err != nil {
-		return 0, 0, err
-	}
-	return trials, rows, syncDir(filepath.Dir(out))
+	return trials, rows, durable.Rename(temp, out)
 }
 
 func (m *merger) fill(dir string) (trials, rows int, err error) {
@@ -369,7 +367,7 @@ func copyFile(from, to string) error {
 // its files are, like its rows, those of the first.
 func copyTree(from, to string) error {
 	err := filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || isTemporary(e.Name()) {
+		if err != nil || durable.IsTemp(e.Name()) {
 			return err
 		}
 		rel, err := filepath.Rel(from, path)

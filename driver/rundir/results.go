@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"hookbed/analysis/durable"
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
 )
@@ -163,7 +164,7 @@ func (d *Dir) SaveRaw(cell string, block, trial int, name string, data []byte) (
 	if !d.trials[key] {
 		return "", fmt.Errorf("save raw file: cell %s, block %d, trial %d is not in the plan", cell, block, trial)
 	}
-	if name != filepath.Base(name) || !filepath.IsLocal(name) || name == "." || isTemporary(name) {
+	if name != filepath.Base(name) || !filepath.IsLocal(name) || name == "." || durable.IsTemp(name) {
 		return "", fmt.Errorf("save raw file: %q is not a plain file name", name)
 	}
 	dir, err := d.rawOf(key)

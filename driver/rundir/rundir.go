@@ -29,6 +29,7 @@ import (
 	"slices"
 
 	"hookbed/analysis/catalog"
+	"hookbed/analysis/durable"
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
 	"hookbed/driver/plan"
@@ -66,7 +67,7 @@ type Dir struct {
 	readers *runs.Plan // the plan as readers of rows decode it
 	factors []string
 	trials  map[Key]bool // of the plan
-	lock    *os.File
+	lock    *durable.Lock
 	rows    *os.File
 	size    int64          // of rows.csv, in bytes
 	env     string         // path of the file that WriteEnv wrote
@@ -142,7 +143,7 @@ func own(name string) bool {
 	case planFile, rowsFile, supersededFile, shardFile, lockFile, rawDir, blocksDir:
 		return true
 	}
-	return isTemporary(name) || environmentFile.MatchString(name)
+	return durable.IsTemp(name) || environmentFile.MatchString(name)
 }
 
 var environmentFile = regexp.MustCompile(`^env(-[0-9]+)?\.json$`)
@@ -246,7 +247,7 @@ func checkEmpty(path string) error {
 		switch {
 		case e.Name() == planFile:
 			return fmt.Errorf("%w: %s holds a run already; go on with it by --resume, or choose another directory", ErrNotEmpty, path)
-		case e.Name() != lockFile && e.Name() != shardFile && !isTemporary(e.Name()):
+		case e.Name() != lockFile && e.Name() != shardFile && !durable.IsTemp(e.Name()):
 			return fmt.Errorf("%w: %s holds %s", ErrNotEmpty, path, e.Name())
 		}
 	}
@@ -327,14 +328,14 @@ func (d *Dir) Close() error {
 	if d.rows != nil {
 		err = d.rows.Close()
 	}
-	return errors.Join(err, d.lock.Close())
+	return errors.Join(err, d.lock.Unlock())
 }
 
 // sweep removes the temporary files of a driver that was killed while it wrote.
 func (d *Dir) sweep() error {
 	entries, err := os.ReadDir(d.path)
 	for _, e := range entries {
-		if isTemporary(e.Name()) {
+		if durable.IsTemp(e.Name()) {
 			err = errors.Join(err, os.Remove(filepath.Join(d.path, e.Name())))
 		}
 	}

@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"hookbed/analysis/durable"
 )
 
 // ErrStorage is wrapped by every failure to keep results: a full disk, a
@@ -57,58 +58,15 @@ func freeSpace(dir string) uint64 {
 	return st.Bavail * uint64(st.Bsize)
 }
 
-const temporaryPrefix = ".tmp-"
-
-func isTemporary(name string) bool { return strings.HasPrefix(name, temporaryPrefix) }
-
-// writeFile puts a file in place whole or not at all: temporary file, fsync,
-// rename, fsync of the directory.
+// writeFile puts a file in place whole or not at all.
 func writeFile(path string, data []byte) error {
-	if err := replaceFile(path, data); err != nil {
+	if err := durable.WriteFile(path, data, 0o644); err != nil {
 		return storageError("write", path, len(data), err)
 	}
 	return nil
 }
 
-func replaceFile(path string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), temporaryPrefix)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	if err := fill(f, data); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func fill(f *os.File, data []byte) error {
-	_, err := f.Write(data)
-	if err == nil {
-		err = f.Chmod(0o644)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}
-
-// makeDir makes a directory and the missing directories above it, and syncs their
+// makeDir makes a directory and what is missing above it, and syncs their
 // entries.
 func makeDir(path string) error {
 	_, err := makeDirs(path)
@@ -130,7 +88,7 @@ func makeDirs(path string) (made []string, err error) {
 	err = os.Mkdir(path, 0o755)
 	if err == nil {
 		made = append(made, path)
-		err = syncDir(parent)
+		err = durable.SyncDir(parent)
 	}
 	if err != nil && !errors.Is(err, os.ErrExist) {
 		return made, storageError("make", path, 0, err)

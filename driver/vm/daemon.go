@@ -181,7 +181,7 @@ func (d *daemon) listening(ctx context.Context) error {
 
 // logs is the end of the daemon's logs.
 func (d *daemon) logs() string {
-	return tail(filepath.Join(d.dir, "log", "start.log")) + "\n" + tail(filepath.Join(d.dir, "log", "libvirtd.log"))
+	return logEnd(filepath.Join(d.dir, "log", "start.log")) + "\n" + logEnd(filepath.Join(d.dir, "log", "libvirtd.log"))
 }
 
 // attachDaemon finds the private libvirtd of a detached lab.

@@ -99,7 +99,7 @@ func (h *Hypervisor) Log(ctx context.Context, name string) string {
 // path below "/"; empty if it cannot be read, for example without root.
 func (h *Hypervisor) logTail(ctx context.Context, path string) string {
 	if h.cfg.Remote == nil {
-		return tail(filepath.Join(h.root(), path))
+		return logEnd(filepath.Join(h.root(), path))
 	}
 	out, _ := h.cfg.Remote.Run(ctx, "tail", "-c", "2048", "/"+path) // only adds to another error
 	return string(out)

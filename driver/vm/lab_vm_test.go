@@ -114,7 +114,7 @@ func wantBanner(t testing.TB, h *Hypervisor, m Machine, n int, start time.Time) 
 	defer cancel()
 	line, err := banner(ctx, h, n)
 	if err != nil || !strings.HasPrefix(line, "SSH-2.0-") {
-		t.Fatalf("%s says %q, %v; its console: %s", m.Name, line, err, tail(m.ConsoleLog))
+		t.Fatalf("%s says %q, %v; its console: %s", m.Name, line, err, logEnd(m.ConsoleLog))
 	}
 	return time.Since(start).Seconds()
 }
@@ -185,7 +185,7 @@ func TestVMEndsByItself(t *testing.T) {
 	if err := h.Wait(ctx, m.Name, Gone); err != nil {
 		t.Fatal(err)
 	}
-	if said := tail(m.ConsoleLog); !strings.Contains(said, images.ProbeOK) {
+	if said := logEnd(m.ConsoleLog); !strings.Contains(said, images.ProbeOK) {
 		t.Errorf("the probe guest said %q", said)
 	}
 }

@@ -195,7 +195,7 @@ func keepAccel(path string, key probeIdentity, a Accel) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("keep the accelerator: %w", err)
 	}
-	return writeAtomic(path, append(data, '\n'))
+	return writeFile(path, append(data, '\n'))
 }
 
 // BootProbe boots the probe guest under an accelerator, without libvirt, and

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"hookbed/analysis/durable"
 )
 
 // recordFile holds, in a lab's state directory, what attach and Cleanup need.
@@ -34,21 +36,12 @@ func (r record) save(dir string) error {
 	if err != nil {
 		return fmt.Errorf("encode hypervisor record: %w", err)
 	}
-	return writeAtomic(filepath.Join(dir, recordFile), append(data, '\n'))
+	return writeFile(filepath.Join(dir, recordFile), append(data, '\n'))
 }
 
-// writeAtomic replaces a file at once, also for readers that come in between.
-func writeAtomic(path string, data []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	_, err = tmp.Write(data)
-	if err = errors.Join(err, tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(tmp.Name())
+// writeFile replaces a file at once, also for readers that come in between.
+func writeFile(path string, data []byte) error {
+	if err := durable.WriteFile(path, data, 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil

@@ -21,6 +21,8 @@ import (
 	"github.com/digitalocean/go-libvirt"
 	"github.com/digitalocean/go-libvirt/socket/dialers"
 	"libvirt.org/go/libvirtxml"
+
+	"hookbed/driver/tail"
 )
 
 // systemSocket is where the system's libvirtd listens.
@@ -427,15 +429,11 @@ func newUUID() (string, error) {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:]), nil
 }
 
-// tail is the end of a file, for messages; empty if it cannot be read.
-func tail(path string) string {
-	const limit = 2 << 10
-	data, err := os.ReadFile(path)
+// logEnd is the end of a file, for messages; empty if it cannot be read.
+func logEnd(path string) string {
+	said, err := tail.File(path, 2<<10)
 	if err != nil {
 		return ""
 	}
-	if len(data) > limit {
-		data = data[len(data)-limit:]
-	}
-	return strings.TrimSpace(string(data))
+	return strings.TrimSpace(said)
 }

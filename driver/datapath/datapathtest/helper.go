@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"hookbed/analysis/durable"
 	"hookbed/driver/bundle"
 )
 
@@ -147,12 +148,7 @@ func deliver(dir string, f bundle.File) error {
 	if _, err := os.Stat(path); err == nil {
 		return nil
 	}
-	tmp, err := os.CreateTemp(dir, "part-*")
-	if err != nil {
-		return fmt.Errorf("deliver file: %w", err)
-	}
-	_, err = tmp.Write(f.Data)
-	if err = errors.Join(err, tmp.Close(), os.Rename(tmp.Name(), path)); err != nil {
+	if err := durable.WriteFile(path, f.Data, 0o600); err != nil {
 		return fmt.Errorf("deliver file: %w", err)
 	}
 	return nil

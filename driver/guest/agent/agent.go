@@ -23,6 +23,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"hookbed/analysis/durable"
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/netns"
 	"hookbed/driver/guest/proc"
@@ -45,7 +46,6 @@ const (
 	staleRun = time.Hour
 	// helperEnd is how long the helper has to undo everything.
 	helperEnd = proc.UndoLimit + 10*time.Second
-	lockPoll  = 200 * time.Millisecond
 )
 
 // Options are the flags of `guest agent`.
@@ -139,32 +139,18 @@ func (a *agent) undoAll() error {
 // thing done, and done under the lock.
 func (a *agent) lock(ctx context.Context) (undo func() error, err error) {
 	path := filepath.Join(a.Dir, lockFile)
-	for deadline := time.Now().Add(a.LockWait); ; {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-		if err != nil {
-			return nil, fmt.Errorf("open the machine's lock: %w", err)
-		}
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil && sameFile(f, path) {
-			return func() error { return errors.Join(a.removeFiles(), f.Close()) }, nil
-		}
-		_ = f.Close()
-		if err != nil && !time.Now().Before(deadline) {
-			return nil, fmt.Errorf("another run is using this machine (%s is locked)", path)
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(lockPoll):
-		}
+	limit, cancel := context.WithTimeout(ctx, a.LockWait)
+	defer cancel()
+	l, err := durable.AwaitLock(limit, path, 0o600, nil)
+	switch {
+	case err == nil:
+		return func() error { return errors.Join(a.removeFiles(), l.Unlock()) }, nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, fmt.Errorf("another run is using this machine (%s is locked)", path)
 	}
-}
-
-// sameFile reports whether an open file still has its name.
-func sameFile(f *os.File, path string) bool {
-	a, err := f.Stat()
-	b, err2 := os.Lstat(path)
-	return err == nil && err2 == nil && os.SameFile(a, b)
+	return nil, fmt.Errorf("open the machine's lock: %w", err)
 }
 
 // recover restores a NIC whose agent was killed: the kernel brought it back
@@ -253,15 +239,7 @@ func writeJournal(path string, r nicRecord) error {
 	if err != nil {
 		return fmt.Errorf("encode what %s has: %w", r.Name, err)
 	}
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return fmt.Errorf("note what %s has: %w", r.Name, err)
-	}
-	_, err = f.Write(append(data, '\n'))
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	if err != nil {
+	if err := durable.WriteFile(path, append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("note what %s has: %w", r.Name, err)
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"hookbed/analysis/durable"
 	"hookbed/driver/marker"
 )
 
@@ -34,6 +35,9 @@ func (a *agent) removeFiles() error {
 		info, err := e.Info()
 		if err == nil && strings.HasPrefix(e.Name(), RunPrefix) && time.Since(info.ModTime()) > staleRun {
 			errs = append(errs, a.removeRun(e.Name()))
+		}
+		if durable.IsTempOf(e.Name(), journalFile) {
+			errs = append(errs, os.Remove(filepath.Join(a.Dir, e.Name()))) // an attendant was killed as it wrote
 		}
 	}
 	if !a.Cache {

@@ -90,6 +90,8 @@ func TestAgentLeavesWhatOthersMade(t *testing.T) {
 	a.write(t, "x", "run-old", "notes")
 	a.write(t, marker.New("r2", "bob").Text(), "run-older", marker.File)
 	a.write(t, "x", "data.txt")
+	a.write(t, "{", ".tmp-nic.json-17") // a journal whose writer was killed
+	a.write(t, "x", ".tmp-notes-17")
 	killed := filepath.Join(a.Dir, "run-killed")
 	own, err := os.ReadFile(filepath.Join(a.Dir, marker.File))
 	if err != nil {
@@ -105,7 +107,7 @@ func TestAgentLeavesWhatOthersMade(t *testing.T) {
 	if err := a.removeFiles(); err != nil {
 		t.Error(err)
 	}
-	want := marker.File + " data.txt images/endpoint-of-others/x images/photo.png lock run-old/notes run-older/" + marker.File
+	want := marker.File + " .tmp-notes-17 data.txt images/endpoint-of-others/x images/photo.png lock run-old/notes run-older/" + marker.File
 	if got := a.left(t); got != want {
 		t.Errorf("left %q, want %q", got, want)
 	}

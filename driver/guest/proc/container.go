@@ -14,6 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/guest/netns"
+
+	"hookbed/driver/tail"
 )
 
 // Container is where external programs run: PID and mount namespaces of their own,
@@ -81,7 +83,7 @@ func (c *Container) start(root string) error {
 	c.cmd = exec.Command("/proc/self/exe", FirstProcessCommand, root)
 	c.cmd.Env = []string{"GOMAXPROCS=1"}
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
-	said := &Tail{Limit: TailLimit}
+	said := tail.NewBuffer(TailLimit)
 	c.cmd.Stderr = said
 	out, err := c.cmd.StdoutPipe()
 	if err == nil {

@@ -3,6 +3,8 @@ package proc
 import (
 	"fmt"
 	"testing"
+
+	"hookbed/driver/tail"
 )
 
 func TestHasListener(t *testing.T) {
@@ -18,7 +20,7 @@ func TestHasListener(t *testing.T) {
 }
 
 func TestTailAndHead(t *testing.T) {
-	tl, h := &Tail{Limit: 4}, &Head{Limit: 4}
+	tl, h := tail.NewBuffer(4), &Head{Limit: 4}
 	for _, s := range []string{"ab", "cde", "f"} {
 		fmt.Fprint(tl, s)
 		fmt.Fprint(h, s)

@@ -20,6 +20,7 @@ import (
 
 	"hookbed/driver/guest/fault"
 	"hookbed/driver/guest/proc"
+	"hookbed/driver/tail"
 )
 
 // ruleToolLimit bounds one call of a rule-set tool; 10 000 rules through
@@ -92,7 +93,7 @@ func runToolIn(ctx context.Context, in *MemoryCgroup, argv []string, input []byt
 		return nil, err
 	}
 	defer stdout.Close()
-	stderr := &proc.Tail{Limit: 2048}
+	stderr := tail.NewBuffer(2048)
 	cmd := exec.CommandContext(ctx, path, argv[1:]...)
 	cmd.Env = proc.ProcessEnv()
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), stdout, stderr

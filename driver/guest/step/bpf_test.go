@@ -1,6 +1,7 @@
 package step
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -18,6 +20,7 @@ import (
 	"hookbed/bpf"
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/fault"
+	"hookbed/images"
 )
 
 // builtObject is where a machine without a compiler has the test programs.
@@ -29,25 +32,33 @@ func counting(t *testing.T) string {
 	if data, err := os.ReadFile(builtObject); err == nil {
 		return string(data)
 	}
-	out := filepath.Join(t.TempDir(), "counting.o")
-	for _, clang := range []string{"clang", "clang-19", "clang-18", "clang-17", "clang-16"} {
-		path, err := exec.LookPath(clang)
-		if err != nil {
-			continue
-		}
-		msg, err := exec.Command(path, "-O2", "-g", "-Wall", "-target", "bpf", "-c", "testdata/counting.bpf.c", "-o", out).CombinedOutput()
-		if err != nil {
-			t.Fatalf("compile the test programs: %v\n%s", err, msg)
-		}
-		data, err := os.ReadFile(out)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(data)
+	compiler, err := pinnedCompiler()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no clang; install clang to test the BPF steps")
-	return ""
+	out := filepath.Join(t.TempDir(), "counting.o")
+	argv := append(compiler.Clang(), "-O2", "-g", "-Wall", "-target", "bpf", "-c", "testdata/counting.bpf.c", "-o", out)
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Env = compiler.Environment()
+	if msg, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("compile the test programs: %v\n%s", err, msg)
+	}
+	data, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
 }
+
+// pinnedCompiler is the compiler of package bpf's objects. It is checked once: that takes as long as
+// reading all of it.
+var pinnedCompiler = sync.OnceValues(func() (images.Compiler, error) {
+	store, err := images.Open("", images.Options{Drift: "allow"})
+	if err != nil {
+		return images.Compiler{}, err
+	}
+	return store.Compiler(context.Background())
+})
 
 func TestBPF(t *testing.T) {
 	object := counting(t)

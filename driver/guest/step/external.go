@@ -16,6 +16,8 @@ import (
 	"hookbed/driver/guest/fault"
 	"hookbed/driver/guest/proc"
 	"hookbed/driver/guest/ruleset"
+
+	"hookbed/driver/tail"
 )
 
 // programLimit bounds a Program that sets no limit of its own: 10 000 rules take
@@ -77,7 +79,7 @@ func (c *call) run(ctx context.Context, p bundle.Program) (string, error) {
 		return "", err
 	}
 	defer clean()
-	out, errTail := &proc.Head{Limit: rawLimit}, &proc.Tail{Limit: proc.TailLimit}
+	out, errTail := &proc.Head{Limit: rawLimit}, tail.NewBuffer(proc.TailLimit)
 	job.program.Stdout, job.program.Stderr = out, errTail
 	proc, err := c.x.launcher.Start(job.at, job.program)
 	if err != nil {
@@ -207,7 +209,7 @@ func doDaemon(c *call, a bundle.Daemon) error {
 	if err != nil {
 		return err
 	}
-	out := &proc.Tail{Limit: proc.TailLimit}
+	out := tail.NewBuffer(proc.TailLimit)
 	j.program.Stdout, j.program.Stderr = out, out
 	p, err := c.x.launcher.Start(j.at, j.program)
 	if err != nil {

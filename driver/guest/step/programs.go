@@ -11,6 +11,8 @@ import (
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/fault"
 	"hookbed/driver/guest/proc"
+
+	"hookbed/driver/tail"
 )
 
 // rawLimit is how much is kept of a workload's output, in bytes.
@@ -25,7 +27,7 @@ func doStart(c *call, a bundle.Start) error {
 			return errors.Join(fmt.Errorf("port %d is listened on already", a.Port), err)
 		}
 	}
-	out := &proc.Tail{Limit: proc.TailLimit}
+	out := tail.NewBuffer(proc.TailLimit)
 	p, err := c.x.launcher.Start(c.at, proc.Program{Argv: a.Argv, CPUs: a.CPUs, Sched: a.Sched, Stdout: out, Stderr: out})
 	if err != nil {
 		return err
@@ -70,7 +72,7 @@ func doStop(c *call, a bundle.Stop) error {
 type execution struct {
 	*proc.Process
 	out   *proc.Head
-	err   *proc.Tail
+	err   *tail.Buffer
 	start time.Time
 }
 
@@ -79,7 +81,7 @@ func (e *execution) prepare(a bundle.Exec) (proc.Program, error) {
 	if a.Timeout <= 0 {
 		return proc.Program{}, errors.New("exec without a timeout")
 	}
-	e.out, e.err, e.start = &proc.Head{Limit: rawLimit}, &proc.Tail{Limit: proc.TailLimit}, time.Now()
+	e.out, e.err, e.start = &proc.Head{Limit: rawLimit}, tail.NewBuffer(proc.TailLimit), time.Now()
 	return proc.Program{Argv: a.Argv, CPUs: a.CPUs, Sched: a.Sched, Stdout: e.out, Stderr: e.err}, nil
 }
 

@@ -1,0 +1,87 @@
+// Package durable writes files that are there whole or not at all, also after a crash of
+// the computer, and holds locks that end with their process. Everything of hookbed that
+// replaces a file or locks one does it here. Linux; standard library only.
+package durable
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// tempPrefix begins the names of files that are not whole yet.
+const tempPrefix = ".tmp-"
+
+// IsTemp says whether a name is one that a writer gives a file, or TempDir a directory,
+// until it is whole. A writer that was killed leaves it behind.
+func IsTemp(name string) bool { return strings.HasPrefix(name, tempPrefix) }
+
+// IsTempOf says whether a name is that of a file which was to replace the one called base.
+func IsTempOf(name, base string) bool { return strings.HasPrefix(name, tempStem(base)) }
+
+// tempStem is the name of a temporary file without its random end. File systems allow
+// 255 bytes.
+func tempStem(base string) string { return tempPrefix + base[:min(len(base), 200)] + "-" }
+
+// TempDir makes a directory of mode 0700 next to path, for Rename to put in its place. The
+// caller removes it.
+func TempDir(path string) (string, error) {
+	return os.MkdirTemp(filepath.Dir(path), tempStem(filepath.Base(path))+"*")
+}
+
+// WriteFile makes or replaces a file with exactly these permissions, whatever the umask.
+// Readers see the old file or the new one. When it returns nil, the new one survives a
+// crash. An error before the rename leaves the old file as it was and no temporary one.
+func WriteFile(path string, data []byte, perm fs.FileMode) error {
+	return Write(path, perm, func(f *os.File) error {
+		_, err := f.Write(data)
+		return err
+	})
+}
+
+// Write is WriteFile of what fill writes. fill must not close the file; its error is
+// returned as it is.
+func Write(path string, perm fs.FileMode, fill func(f *os.File) error) error {
+	f, err := os.CreateTemp(filepath.Dir(path), tempStem(filepath.Base(path))+"*")
+	if err != nil {
+		return err
+	}
+	if err = fill(f); err == nil {
+		err = f.Chmod(perm)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+// Rename gives a finished file or directory its place, on the same file system. A file is
+// synced first; what is in a directory is the caller's to sync.
+func Rename(from, to string) error {
+	if err := syncFile(from); err != nil {
+		return err
+	}
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	return SyncDir(filepath.Dir(to))
+}
+
+// SyncDir makes the names in a directory survive a crash.
+func SyncDir(dir string) error { return syncFile(dir) }
+
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

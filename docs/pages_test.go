@@ -163,3 +163,61 @@ func TestEveryExperimentIsListed(t *testing.T) {
 		}
 	}
 }
+
+var (
+	goTest   = regexp.MustCompile("go test [^`\n]*")
+	ofTest   = regexp.MustCompile(`\./[\w/.]+`)
+	runs     = regexp.MustCompile(`-run '?([^' ]+)'?`)
+	testFunc = regexp.MustCompile(`(?m)^func (Test\w+|Benchmark\w+)\(`)
+)
+
+// tests are the names of the test functions of a package.
+func tests(t *testing.T, folder string) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(root, folder, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range testFunc.FindAllStringSubmatch(string(data), -1) {
+			out = append(out, m[1])
+		}
+	}
+	return strings.Join(out, "\n")
+}
+
+// A `go test` of a page names a package with tests and, by -run, some of them.
+func TestTheTestsThatPagesNameExist(t *testing.T) {
+	seen := 0
+	for _, p := range pages(t) {
+		text := strings.Join(strings.Fields(p.text), " ") // a command may be wrapped
+		for _, command := range goTest.FindAllString(text, -1) {
+			names := ""
+			for _, folder := range ofTest.FindAllString(command, -1) {
+				if folder == "./..." {
+					continue
+				}
+				if all := tests(t, folder); all == "" {
+					t.Errorf("%s: %s: %s has no tests", p.path, command, folder)
+				} else {
+					names += all + "\n"
+				}
+			}
+			if m := runs.FindStringSubmatch(command); m != nil && names != "" {
+				seen++
+				pattern, _, _ := strings.Cut(m[1], "/")
+				if !regexp.MustCompile("(?m)" + pattern).MatchString(names) {
+					t.Errorf("%s: %s runs nothing", p.path, command)
+				}
+			}
+		}
+	}
+	if seen < 8 {
+		t.Errorf("found %d commands only", seen)
+	}
+}

@@ -211,9 +211,10 @@ func standIn(line string) string {
 	if !ok {
 		return line
 	}
-	from, _, _ := strings.Cut(strings.TrimPrefix(name, "kernel-"), "-")
-	return fmt.Sprintf(`want=$(awk '$1 == "%s" {print $3}' images/kernel/packages); sed "s/^want .*/want $want/" images/locks/kernel-%s.lock >images/locks/%s.lock`,
-		strings.TrimPrefix(name, "kernel-"), from, name)
+	kernel := strings.TrimPrefix(name, "kernel-")
+	series, _, _ := strings.Cut(kernel, "-")
+	return fmt.Sprintf(`want=$(awk '$1 == "%[1]s" {print $3}' images/kernel/packages); `+
+		`sed "s/^want .*/want $want/; s/kernel-%[2]s image/kernel-%[1]s image/" images/locks/kernel-%[2]s.lock >images/locks/kernel-%[1]s.lock`, kernel, series)
 }
 
 // edit makes the edits that a paragraph states; the last may need the fence behind it.

@@ -186,23 +186,45 @@ var (
 func (s section) perform(t *testing.T, dir string) (commands int) {
 	t.Helper()
 	for i, b := range s.blocks {
-		switch {
-		case b.fence == "sh":
-			for _, line := range strings.Split(strings.TrimSpace(b.text), "\n") {
-				run(t, dir, standIn(line))
-				commands++
-			}
-		case b.fence == "":
-			next := block{}
-			if i+1 < len(s.blocks) {
-				next = s.blocks[i+1]
-			}
-			if err := b.edit(dir, next); err != nil {
-				t.Fatalf("%s: %v", s.title, err)
-			}
+		if b.fence != "sh" {
+			s.edit(t, dir, i)
+			continue
+		}
+		for _, line := range strings.Split(strings.TrimSpace(b.text), "\n") {
+			run(t, dir, standIn(line))
+			commands++
 		}
 	}
 	return commands
+}
+
+// edit makes the edits of block i, if it is a paragraph with some.
+func (s section) edit(t *testing.T, dir string, i int) {
+	t.Helper()
+	next := block{}
+	if i+1 < len(s.blocks) {
+		next = s.blocks[i+1]
+	}
+	if s.blocks[i].fence != "" {
+		return
+	}
+	if err := s.blocks[i].edit(dir, next); err != nil {
+		t.Fatalf("%s: %v", s.title, err)
+	}
+}
+
+// The edits of docs/adding.md fit, and leave the code as gofmt writes it. TestExamples, which also
+// runs what they make, takes minutes.
+func TestEditsFit(t *testing.T) {
+	dir := copyOfRepository(t)
+	for _, s := range sections(open(t, "docs/adding.md")) {
+		for i := range s.blocks {
+			s.edit(t, dir, i)
+		}
+	}
+	if got := run(t, dir, "gofmt -l analysis bpf driver images"); got != "" {
+		t.Errorf("gofmt would change %s", got)
+	}
 }
 
 // standIn is the line, or what stands for it where it needs a mirror: a lock of the same series.

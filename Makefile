@@ -82,6 +82,7 @@ bench: deps build
 lint: $(LINT)
 	$(LINT) run ./...
 	@LINT=$(abspath $(LINT)) .ci/lint-arrows
+	@.ci/lint-prose
 
 $(LINT):
 	GOBIN=$(abspath .cache/bin) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)

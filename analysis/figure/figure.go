@@ -1,5 +1,6 @@
 // Package figure draws the pictures of a report as SVG, each with its data as CSV and in
-// words. It alone draws; the other packages see only the finished Figure.
+// words, and the curves of a cost report. It alone draws; the other packages see only the
+// finished SVG.
 package figure
 
 import (

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"hookbed/analysis/figure"
+	"hookbed/analysis/record"
 	"hookbed/analysis/stat"
 )
 
@@ -156,4 +158,17 @@ func (r *Rate) Summary() RateSummary {
 		s.PerSecond, s.PerCore, s.Loss = &perSecond, &perCore, r.loss()
 	}
 	return s
+}
+
+// drawCells draws nanoseconds per packet over the number of policies, of packets
+// that match the last one; nil if there is nothing to draw.
+func drawCells(cells []*Cell) []byte {
+	f := figure.Curves{Title: "Cost of a packet by BPF_PROG_TEST_RUN", Value: "nanoseconds per packet"}
+	for _, c := range cells {
+		if c.Status != record.StatusOK || !c.measured() {
+			continue
+		}
+		f.Add(c.Program, c.Project != "hookbed", float64(c.Policies), estimate(c.NS, false).Estimate)
+	}
+	return f.SVG()
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 
+	"hookbed/analysis/figure"
 	"hookbed/analysis/record"
 	"hookbed/analysis/stat"
 	"hookbed/driver/bundle"
@@ -434,11 +435,11 @@ func mega(v float64) string { return strconv.FormatFloat(v/1e6, 'f', 3, 64) }
 // if there is nothing to draw. With those at which they accept there would be too
 // many lines to distinguish.
 func drawRates(rates []*Rate) []byte {
-	f := figure{title: "Packets that each arm drops", value: "million packets a second of one core"}
+	f := figure.Curves{Title: "Packets that each arm drops", Value: "million packets a second of one core"}
 	for _, r := range rates {
 		if r.Sent == Drop && r.Status == record.StatusOK && len(r.Samples) > 0 {
-			f.add(r.Arm, false, float64(r.Policies), estimate(r.values(RateSample.PerCore), true).Estimate/1e6)
+			f.Add(r.Arm, false, float64(r.Policies), estimate(r.values(RateSample.PerCore), true).Estimate/1e6)
 		}
 	}
-	return f.svg()
+	return f.SVG()
 }

@@ -113,8 +113,8 @@ func BenchmarkPaths(b *testing.B) {
 }
 
 // BenchmarkDriverOverhead runs a local experiment of one-second trials and
-// reports, in one run, what the driver adds: seconds beside the measured ones
-// per trial (proof included) and per setup, as ratios to a measured second.
+// reports, in one run, what the driver adds: seconds in addition to the
+// measured ones, per trial (proof included) and per setup, as ratios to a measured second.
 func BenchmarkDriverOverhead(b *testing.B) {
 	for range b.N {
 		experiment, err := filepath.Abs("../experiments/local.toml")

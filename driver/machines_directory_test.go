@@ -72,8 +72,8 @@ touch -d '3 hours ago' run-old; ln -s shared /var/lib/link`)
 	f.expectRun(exitOK, "", "/var/lib/empty", "four")
 	f.expectAsBefore(before)
 
-	// With a cache the images stay, and the next run uses them. What others put beside
-	// them stays when the images go.
+	// With a cache the images stay, and the next run uses them. Files that others
+	// put next to them stay when the images go.
 	const inodes = `stat -c '%n %i' /var/lib/ours/images/*`
 	f.expectRun(exitOK, "", "/var/lib/ours", "five", "cache = false", "cache = true")
 	was := f.onFirst(inodes)

@@ -61,7 +61,7 @@ const killHelpers = `pids=; for p in /proc/[0-9]*; do case $(readlink $p/exe) in
 var killedRun = regexp.MustCompile(`(?m)^run-.*\n`)
 
 // TestVMMachines: two computers with kernels of their own as existing machines,
-// which are as they were after a run. If everything of ours on one is killed, the
+// which are as they were after a run. If all processes of a run on one are killed, the
 // kernel gives its NIC back, and the next visit gives the NIC its addresses back.
 func TestVMMachines(t *testing.T) {
 	r := newVMRig(t)

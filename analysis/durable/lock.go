@@ -127,7 +127,7 @@ func explain(err error, f *os.File) error {
 		return fmt.Errorf("lock %s: %w", f.Name(), err)
 	}
 	held := &HeldError{Path: f.Name()}
-	// A directory, or a file that nobody signed, names no process.
+	// A directory, or a file without a signature, names no process.
 	if data, err := io.ReadAll(io.LimitReader(f, 32)); err == nil {
 		held.PID, _ = strconv.Atoi(strings.TrimSpace(string(data)))
 	}

@@ -517,8 +517,8 @@ type Exec struct {
 
 // Parallel executes steps of one node at once, all Exec or all Probes, each in the
 // namespace of its own In, and waits for all of them. Programs start
-// together: each is held at its first instruction until all are there. It fails
-// as those that fail do. Values: the sums of theirs.
+// together: each is held at its first instruction until all are there. If steps
+// fail, it fails as they do. Values: the sums of the steps' values.
 type Parallel struct {
 	Steps []Step `json:"steps"`
 }

@@ -31,7 +31,7 @@ type hypervisor interface {
 	// title names it in messages.
 	title() string
 	// reach connects to libvirt, which must have the accelerator, and makes what machines
-	// need besides images and networks. On an error it returns what it connected to.
+	// need in addition to images and networks. On an error it returns what it connected to.
 	reach(ctx context.Context, cfg vm.Config, accel string, nic plan.NIC) (*vm.Hypervisor, error)
 	// networks makes the lab's networks, and returns the driver's address on the
 	// management network. Data goes over a network of the lab's own where all nodes are

@@ -81,8 +81,8 @@ func TestAgentRemovesWhatARunMade(t *testing.T) {
 	}
 }
 
-// TestAgentLeavesWhatOthersMade: what carries no token of ours stays, whatever it
-// is called and however old it is, and so does what is around it.
+// TestAgentLeavesWhatOthersMade: a file without the run's token stays, whatever its
+// name and age, and so do the files around it.
 func TestAgentLeavesWhatOthersMade(t *testing.T) {
 	a := attended(t, true)
 	a.write(t, "x", imagesDir, "photo.png")

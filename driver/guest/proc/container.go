@@ -18,8 +18,8 @@ import (
 	"hookbed/driver/tail"
 )
 
-// Container is where external programs run: PID and mount namespaces of their own,
-// whose root is a root file system of theirs. Its first process waits there, and all
+// Container is where external programs run: PID and mount namespaces that no other
+// program shares, with the root file system of those programs. Its first process waits there, and all
 // that is mounted or pinned in the container ends with it. A daemon that changes into a
 // client's namespaces, and back into those of process 1, never leaves it.
 type Container struct {

@@ -36,7 +36,7 @@ func connect(what, want string) bundle.Probe {
 	return bundle.Probe{What: what, From: "198.18.1.2", To: "198.18.1.3", Port: 5001, Want: want}
 }
 
-// others is the address of the i-th source that policies name beside the client.
+// others is the address of the i-th source that policies name in addition to the client.
 func others(i int) string { return fmt.Sprintf("198.19.%d.%d", i/250, 1+i%250) }
 
 // addressLines are entries of xdp-filter's map for the sources of N policies.

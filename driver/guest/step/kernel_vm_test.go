@@ -168,9 +168,8 @@ func runMachine(t *testing.T, dir string, store *images.Store, m vm.Machine) {
 	}
 }
 
-// testInitramfs is what a sealed guest has, with this package's tests as its
-// first process.
-// Tests of other packages are beside it.
+// testInitramfs is what a sealed guest has, with this package's tests as its first
+// process, and the tests of other packages.
 func testInitramfs(t *testing.T, dir string, set images.Set, more []string) string {
 	t.Helper()
 	files := map[string][]byte{"/init": testProgram(t, dir, "."), builtObject: []byte(counting(t))}

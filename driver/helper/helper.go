@@ -5,7 +5,6 @@
 package helper
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
@@ -15,6 +14,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"hookbed/analysis/durable"
 )
 
 //go:embed embedded
@@ -70,7 +71,7 @@ func install(root string, program []byte) (string, error) {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return "", err
 		}
-		if err := write(file, program); err != nil {
+		if err := durable.WriteFile(file, program, 0o755); err != nil {
 			return "", err
 		}
 		prune(root, dir)
@@ -88,28 +89,6 @@ func intact(file string, digest [sha256.Size]byte) bool {
 	}
 	program, err := os.ReadFile(file)
 	return err == nil && sha256.Sum256(program) == digest
-}
-
-// write replaces the file at once: a driver that runs at the same time sees the old or the new one,
-// whole. It need not survive a power failure, since each use compares the digest.
-func write(file string, program []byte) (err error) {
-	temp, err := os.CreateTemp(filepath.Dir(file), ".guest-")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(temp.Name()))
-		}
-	}()
-	_, err = bytes.NewReader(program).WriteTo(temp)
-	if err = errors.Join(err, temp.Close()); err != nil {
-		return err
-	}
-	if err := os.Chmod(temp.Name(), 0o755); err != nil {
-		return err
-	}
-	return os.Rename(temp.Name(), file)
 }
 
 // prune removes the helpers of other drivers that have been unused for long. What cannot be removed

@@ -201,14 +201,14 @@ func (a *app) externalPrograms(ctx context.Context, f costFlags) (env cost.Envir
 	if err != nil {
 		return env, "", err
 	}
-	set, err := store.Ensure(ctx, images.Want{Peers: true})
+	set, err := store.Ensure(ctx, images.Want{External: true})
 	if ctx.Err() != nil {
 		return env, "", ctx.Err()
 	}
 	if err != nil {
 		return cost.Environment{NoExternal: fmt.Sprintf("the image of peers cannot be built: %v", err)}, "", nil
 	}
-	return env, set.PeersDigest, nil
+	return env, set.ExternalDigest, nil
 }
 
 func printTables(w io.Writer, tables []cost.Table, dir string) {
@@ -247,7 +247,7 @@ func (a *app) costLab(ctx context.Context, p *plan.Plan, external bool) (*lab.La
 	if err != nil {
 		return nil, err
 	}
-	cfg.Peers = external
+	cfg.External = external
 	return lab.Up(ctx, cfg)
 }
 

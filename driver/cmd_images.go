@@ -39,7 +39,7 @@ func (a *app) imagesCommand() *cobra.Command {
 				return err
 			}
 			for _, k := range names {
-				set, err := store.Ensure(cmd.Context(), images.Want{Kernel: k, Root: true, Endpoint: true, EndpointDir: true, Peers: external})
+				set, err := store.Ensure(cmd.Context(), images.Want{Kernel: k, Root: true, Endpoint: true, EndpointDir: true, External: external})
 				if err != nil {
 					return err
 				}
@@ -156,8 +156,8 @@ func printSet(w io.Writer, s images.Set) {
 	for _, a := range []images.Artifact{s.Root, s.Endpoint, s.EndpointArchive, s.Kernel, s.Modules, s.Initramfs, s.Probe} {
 		printArtifact(w, a)
 	}
-	if s.Peers != nil {
-		printArtifact(w, *s.Peers)
+	if s.External != nil {
+		printArtifact(w, *s.External)
 	}
 }
 

@@ -52,7 +52,7 @@ func newAptRoot(ctx context.Context, dir, suite string, m mirrors) (aptRoot, err
 // longer. Who signed it is checked all the same, and what is used is pinned.
 // Backports are one archive in addition to those of their release.
 func (m mirrors) sources(suite string) string {
-	if suite == peersSuite {
+	if suite == externalSuite {
 		return fmt.Sprintf("deb [%s arch=amd64 check-valid-until=no] %s %s main\n", m.trust, m.main, suite)
 	}
 	if release, ok := strings.CutSuffix(suite, backports); ok {

@@ -60,7 +60,7 @@ func (s *Store) List() ([]Entry, error) {
 
 // allRecipes is every artifact this program can make.
 func allRecipes() []recipe {
-	out := []recipe{rootRecipe(), endpointRecipe(), peersRecipe(), compilerRecipe()}
+	out := []recipe{rootRecipe(), endpointRecipe(), externalRecipe(), compilerRecipe()}
 	for _, k := range Kernels() {
 		out = append(out, kernelRecipe(k))
 	}

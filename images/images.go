@@ -51,11 +51,11 @@ type Set struct {
 	EndpointDir     string   `json:"endpoint_dir"`     // the same files, unpacked
 	EndpointTag     string   `json:"endpoint_tag"`     // of the image in EndpointArchive
 	EndpointDigest  string   `json:"endpoint_digest"`  // SHA-256 of the files as a tar, the image's only layer
-	// Peers are filters by others (xdp-filter, bpfilter) with their libraries, as
+	// External are filters by others (xdp-filter, bpfilter) with their libraries, as
 	// squashfs and unpacked; nil or "" where no experiment wants them.
-	Peers       *Artifact `json:"peers,omitempty"`
-	PeersDir    string    `json:"peers_dir,omitempty"`
-	PeersDigest string    `json:"peers_digest,omitempty"` // SHA-256 of the files as a tar
+	External       *Artifact `json:"peers,omitempty"`
+	ExternalDir    string    `json:"peers_dir,omitempty"`
+	ExternalDigest string    `json:"peers_digest,omitempty"` // SHA-256 of the files as a tar
 	// Sealed are the archives from which Join makes a sealed guest's initramfs:
 	// modules, tools, endpoint.
 	Sealed []Artifact `json:"sealed,omitempty"`
@@ -68,8 +68,8 @@ type Want struct {
 	Root        bool
 	Endpoint    bool // squashfs and docker archive
 	EndpointDir bool
-	// Peers: the filters by others, packed and unpacked.
-	Peers bool
+	// External: the filters by others, packed and unpacked.
+	External bool
 }
 
 // Options of a Store; the zero value is good.
@@ -164,22 +164,22 @@ func (s *Store) Ensure(ctx context.Context, want Want) (Set, error) {
 			return Set{}, err
 		}
 	}
-	if want.Peers {
-		if err := s.ensurePeers(ctx, &set); err != nil {
+	if want.External {
+		if err := s.ensureExternal(ctx, &set); err != nil {
 			return Set{}, err
 		}
 	}
 	return set, nil
 }
 
-func (s *Store) ensurePeers(ctx context.Context, set *Set) error {
-	m, dir, err := s.ensure(ctx, peersRecipe())
+func (s *Store) ensureExternal(ctx context.Context, set *Set) error {
+	m, dir, err := s.ensure(ctx, externalRecipe())
 	if err != nil {
 		return err
 	}
-	squash := m.artifact(dir, peersFile)
-	set.Peers, set.PeersDir, set.PeersDigest = &squash, filepath.Join(dir, endpointDir), m.Values[valueLayer]
-	set.Sealed = append(set.Sealed, m.artifact(dir, sealedPeersFile))
+	squash := m.artifact(dir, externalFile)
+	set.External, set.ExternalDir, set.ExternalDigest = &squash, filepath.Join(dir, endpointDir), m.Values[valueLayer]
+	set.Sealed = append(set.Sealed, m.artifact(dir, sealedExternalFile))
 	set.Drift = append(set.Drift, m.Drift...)
 	return nil
 }

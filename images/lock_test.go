@@ -13,7 +13,7 @@ import (
 const digest = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
 func TestEmbeddedLocks(t *testing.T) {
-	wants := map[string][]string{lockRoot: recipePackages("root/packages"), lockEndpoint: recipePackages("endpoint/packages"), lockPeers: recipePackages("peers/packages"),
+	wants := map[string][]string{lockRoot: recipePackages("root/packages"), lockEndpoint: recipePackages("endpoint/packages"), lockExternal: recipePackages("peers/packages"),
 		lockCompiler: recipePackages("compiler/packages")}
 	for _, k := range Kernels() {
 		from, _ := sourceOf(k)

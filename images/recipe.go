@@ -16,7 +16,7 @@ var recipes embed.FS
 const (
 	lockRoot         = "root"
 	lockEndpoint     = "endpoint"
-	lockPeers        = "peers"
+	lockExternal     = "peers"
 	lockCompiler     = "compiler"
 	lockKernelPrefix = "kernel-"
 )
@@ -49,7 +49,7 @@ func NICs() map[string][]string {
 
 // LockNames lists every lock file, without its extension.
 func LockNames() []string {
-	names := []string{lockRoot, lockEndpoint, lockPeers, lockCompiler}
+	names := []string{lockRoot, lockEndpoint, lockExternal, lockCompiler}
 	for _, k := range Kernels() {
 		names = append(names, lockKernelPrefix+k)
 	}

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// suite is the Debian release that images are made of, but for the peers and
+// suite is the Debian release that images are made of, but for the external filters and
 // the other kernels.
 const suite = "trixie"
 
@@ -97,7 +97,7 @@ func (a aptRoot) resolve(ctx context.Context, name string) (Lock, error) {
 	case name == lockEndpoint:
 		l.Want = recipePackages("endpoint/packages")
 		l.Packages, err = a.candidates(ctx, l.Want...)
-	case name == lockPeers:
+	case name == lockExternal:
 		l.Want = recipePackages("peers/packages")
 		l.Packages, err = a.candidates(ctx, l.Want...)
 	case name == lockCompiler:

@@ -71,7 +71,7 @@ func writeTarEntry(t *tar.Writer, file, name string, e fs.DirEntry, at time.Time
 	return err
 }
 
-// WriteTar writes the tree below dir, as it is in EndpointDir and PeersDir, as a
+// WriteTar writes the tree below dir, as it is in EndpointDir and ExternalDir, as a
 // tar that depends on nothing but the tree.
 func WriteTar(w io.Writer, dir string) error { return writeTar(w, dir, time.Unix(0, 0)) }
 

@@ -272,7 +272,7 @@ func unlike(a, b surroundings) []Difference {
 	}
 	var out []Difference
 	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		if !a.virtual && ofPeers(key) && (a.entries[key] == "" || b.entries[key] == "") {
+		if !a.virtual && ofExternal(key) && (a.entries[key] == "" || b.entries[key] == "") {
 			continue // only one of them has such arms
 		}
 		if x, y := a.entry(key), b.entry(key); x != y {
@@ -282,10 +282,10 @@ func unlike(a, b surroundings) []Difference {
 	return out
 }
 
-// ofPeers reports whether an entry is about filters of other projects. They are on
+// ofExternal reports whether an entry is about filters of other projects. They are on
 // a node only if the experiment has such an arm. In a sealed guest they are part of
 // the boot image, so there they matter to every arm.
-func ofPeers(key string) bool { return strings.Contains(key, "peers") }
+func ofExternal(key string) bool { return strings.Contains(key, "peers") }
 
 func (s surroundings) entry(key string) string {
 	if v := s.entries[key]; v != "" {

@@ -25,7 +25,7 @@ type Environment struct {
 	// ImageDrift are packages that are not the pinned ones; null where all are.
 	ImageDrift     ByKernel[[]images.Drift] `json:"image_drift"`
 	EndpointSHA256 *string                  `json:"endpoint_sha256,omitempty"`
-	PeersSHA256    *string                  `json:"peers_sha256,omitempty"`
+	ExternalSHA256 *string                  `json:"peers_sha256,omitempty"`
 	GuestSHA256    string                   `json:"guest_sha256,omitempty"` // of the helper
 
 	// About VMs.

@@ -22,7 +22,7 @@ func imageSets() (set, older images.Set) {
 		Sealed: []images.Artifact{of("sealed-modules.cpio", "s1"), of("sealed-root.cpio", "s2")}}
 	older, peers := set, of("peers.squashfs", "e1")
 	older.Drift = []images.Drift{{Package: "nftables", Locked: "1.1.3-1", Used: "1.1.3-2"}}
-	older.Peers, older.PeersDigest = &peers, "p1"
+	older.External, older.ExternalDigest = &peers, "p1"
 	return set, older
 }
 
@@ -47,7 +47,7 @@ func TestEnvironmentsStayAsTheyWere(t *testing.T) {
 	for node := range facts {
 		machines[node] = Machine{CommandLine: []string{"/usr/bin/qemu-system-x86_64", "-name", "guest=hookbed-r1-" + node, "-append", "console=ttyS0 a=<b>"}}
 	}
-	peers := Config{Peers: true}
+	peers := Config{External: true}
 	plain := Config{Lab: plan.Lab{VCPUs: 2, Memory: 2048, Queues: 4}}
 	card := Config{Lab: plan.Lab{VCPUs: 2, Memory: 2048, Queues: 1, NIC: plan.NIC{Model: "e1000e", MTU: 1400}}}
 	others := (&virtual{cfg: card, set: older, accel: accel}).environment(versions, machines, facts)

@@ -33,8 +33,8 @@ type Config struct {
 	Store     *images.Store
 	StateDir  string // directory of this lab's state, made and removed by it
 	GuestPath string // the static guest helper on this computer
-	// Peers: the nodes need the filters of other projects.
-	Peers bool
+	// External: the nodes need the filters of other projects.
+	External bool
 	// Swarm: the nodes' engines are joined in a Swarm, with an overlay network.
 	Swarm    bool
 	Detached bool // the lab survives the driver (`driver up`)

@@ -113,7 +113,7 @@ func (p *virtual) Open(ctx context.Context, t Timings) (env Environment, err err
 // prepare gets the images and finds out which accelerator works.
 func (p *virtual) prepare(ctx context.Context) error {
 	var err error
-	if p.set, err = p.cfg.Store.Ensure(ctx, images.Want{Kernel: p.cfg.Lab.Kernel, Root: true, Endpoint: true, Peers: p.cfg.Peers}); err != nil {
+	if p.set, err = p.cfg.Store.Ensure(ctx, images.Want{Kernel: p.cfg.Lab.Kernel, Root: true, Endpoint: true, External: p.cfg.External}); err != nil {
 		return err
 	}
 	switch p.cfg.Lab.Accel {
@@ -204,8 +204,8 @@ func (p *virtual) reachSite(ctx context.Context, s *site) error {
 // images are those that machines boot from.
 func (p *virtual) images() []images.Artifact {
 	out := []images.Artifact{p.set.Kernel, p.set.Initramfs, p.set.Root, p.set.Modules, p.set.Endpoint}
-	if p.set.Peers != nil {
-		out = append(out, *p.set.Peers)
+	if p.set.External != nil {
+		out = append(out, *p.set.External)
 	}
 	return out
 }
@@ -235,9 +235,9 @@ func (p *virtual) bootNode(ctx context.Context, n *virtualNode, i int) error {
 			return fmt.Errorf("load br_netfilter on %s: %w", n.Name, err)
 		}
 	}
-	if p.cfg.Peers {
-		if err := n.ssh.Run(ctx, host.Cmd{Argv: []string{"sh", "-c", mountPeers, "sh", images.SealedPeers}}); err != nil {
-			return fmt.Errorf("mount the peers on %s: %w", n.Name, err)
+	if p.cfg.External {
+		if err := n.ssh.Run(ctx, host.Cmd{Argv: []string{"sh", "-c", mountExternal, "sh", images.SealedExternal}}); err != nil {
+			return fmt.Errorf("mount the external filters on %s: %w", n.Name, err)
 		}
 	}
 	helper, err := os.ReadFile(p.cfg.GuestPath)
@@ -248,7 +248,7 @@ func (p *virtual) bootNode(ctx context.Context, n *virtualNode, i int) error {
 		return err
 	}
 	n.helper, err = openSession(ctx, n.Name, n.ssh, []string{guestPath, "serve"},
-		bundle.Hello{Schema: bundle.Schema, Node: n.Name, Blobs: guestBlobs, EndpointRoot: guestEndpoint, ExternalRoot: images.SealedPeers, Machine: true},
+		bundle.Hello{Schema: bundle.Schema, Node: n.Name, Blobs: guestBlobs, EndpointRoot: guestEndpoint, ExternalRoot: images.SealedExternal, Machine: true},
 		n.pushBlobs)
 	return err
 }
@@ -285,12 +285,12 @@ func (p *virtual) bridgeOf(n *virtualNode) string {
 	return ""
 }
 
-// mountPeers finds the peers' disk by its serial and mounts it at $1.
-const mountPeers = `mkdir -p "$1" && for disk in /sys/block/vd*; do
-	if [ "$(cat "$disk/serial")" = ` + peersSerial + ` ]; then exec mount -t squashfs -o ro "/dev/${disk##*/}" "$1"; fi
-done; echo "no disk has the serial ` + peersSerial + `" >&2; exit 1`
+// mountExternal finds the external filters' disk by its serial and mounts it at $1.
+const mountExternal = `mkdir -p "$1" && for disk in /sys/block/vd*; do
+	if [ "$(cat "$disk/serial")" = ` + externalSerial + ` ]; then exec mount -t squashfs -o ro "/dev/${disk##*/}" "$1"; fi
+done; echo "no disk has the serial ` + externalSerial + `" >&2; exit 1`
 
-const peersSerial = "peers"
+const externalSerial = "peers"
 
 // pushBlobs sends files in a few round trips however many they are: each one
 // costs an emulated guest tens of milliseconds.
@@ -407,8 +407,8 @@ func (p *virtual) machine(ctx context.Context, n *virtualNode, i int) (vm.Machin
 		{Path: image(p.set.Root), ReadOnly: true, Serial: "root"}, {Path: image(p.set.Modules), ReadOnly: true, Serial: "modules"},
 		{Path: image(p.set.Endpoint), ReadOnly: true, Serial: "endpoint"}, {Path: disk, ReadOnly: true, Serial: "config"},
 	}
-	if p.set.Peers != nil {
-		disks = append(disks, vm.Disk{Path: image(*p.set.Peers), ReadOnly: true, Serial: peersSerial})
+	if p.set.External != nil {
+		disks = append(disks, vm.Disk{Path: image(*p.set.External), ReadOnly: true, Serial: externalSerial})
 	}
 	uuid, err := randomUUID()
 	return vm.Machine{

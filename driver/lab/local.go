@@ -67,7 +67,7 @@ func (p *local) Open(ctx context.Context, t Timings) (Environment, error) {
 // prepare gets the images and claims the state directory.
 func (p *local) prepare(ctx context.Context) error {
 	var err error
-	if p.set, err = p.cfg.Store.Ensure(ctx, images.Want{EndpointDir: true, Peers: p.cfg.Peers}); err != nil {
+	if p.set, err = p.cfg.Store.Ensure(ctx, images.Want{EndpointDir: true, External: p.cfg.External}); err != nil {
 		return err
 	}
 	if err := claim(p.cfg.StateDir, begun(p.cfg)); err != nil {
@@ -97,8 +97,8 @@ func (p *local) environment(nodes map[string]map[string]string) Environment {
 		Provider: plan.ProviderLocal, Accelerator: "none (this computer's kernel)",
 		EndpointSHA256: &p.set.Endpoint.SHA256, ImageDrift: ByKernel[[]images.Drift]{One: p.set.Drift}, Nodes: nodes,
 	}
-	if p.set.Peers != nil {
-		env.PeersSHA256 = &p.set.PeersDigest
+	if p.set.External != nil {
+		env.ExternalSHA256 = &p.set.ExternalDigest
 	}
 	return env
 }
@@ -106,7 +106,7 @@ func (p *local) environment(nodes map[string]map[string]string) Environment {
 // open starts a helper and wires the nodes together in it.
 func (p *local) open(ctx context.Context) error {
 	argv := []string{p.cfg.GuestPath, "serve", "--node-netns", "--die-with-parent"}
-	hello := bundle.Hello{Schema: bundle.Schema, Node: "local", Blobs: p.blobs, EndpointRoot: p.set.EndpointDir, ExternalRoot: p.set.PeersDir}
+	hello := bundle.Hello{Schema: bundle.Schema, Node: "local", Blobs: p.blobs, EndpointRoot: p.set.EndpointDir, ExternalRoot: p.set.ExternalDir}
 	s, err := openSession(ctx, "this computer", p.here, argv, hello, p.pushBlobs)
 	if err != nil {
 		return err

@@ -83,7 +83,7 @@ func (p *machines) state() State {
 
 func (p *machines) prepare(ctx context.Context) error {
 	var err error
-	p.set, err = p.cfg.Store.Ensure(ctx, images.Want{EndpointDir: true, Peers: p.cfg.Peers})
+	p.set, err = p.cfg.Store.Ensure(ctx, images.Want{EndpointDir: true, External: p.cfg.External})
 	return err
 }
 
@@ -135,9 +135,9 @@ func (p *machines) start(ctx context.Context, n *machineNode) error {
 	if err := n.PushTree(ctx, p.set.EndpointDir, hello.EndpointRoot); err != nil {
 		return err
 	}
-	if p.cfg.Peers {
-		hello.ExternalRoot = n.Image("peers", p.set.PeersDigest)
-		if err := n.PushTree(ctx, p.set.PeersDir, hello.ExternalRoot); err != nil {
+	if p.cfg.External {
+		hello.ExternalRoot = n.Image("peers", p.set.ExternalDigest)
+		if err := n.PushTree(ctx, p.set.ExternalDir, hello.ExternalRoot); err != nil {
 			return err
 		}
 	}
@@ -222,8 +222,8 @@ func (p *machines) environment(facts map[string]map[string]string) Environment {
 		KernelRelease:  &ByKernel[string]{One: facts[p.nodes[0].Node.Name]["kernel.release"]},
 		EndpointSHA256: &p.set.EndpointDigest, ImageDrift: ByKernel[[]images.Drift]{One: p.set.Drift}, Nodes: facts,
 	}
-	if p.cfg.Peers {
-		env.PeersSHA256 = &p.set.PeersDigest
+	if p.cfg.External {
+		env.ExternalSHA256 = &p.set.ExternalDigest
 	}
 	return env
 }

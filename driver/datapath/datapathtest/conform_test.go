@@ -67,11 +67,11 @@ func externalRoot(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, err := store.Ensure(t.Context(), images.Want{Peers: true})
+	set, err := store.Ensure(t.Context(), images.Want{External: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return set.PeersDir
+	return set.ExternalDir
 }
 
 // TestConform puts every arm to the test on this kernel.

@@ -27,10 +27,10 @@ import (
 // serial port. Nothing in it waits for anything outside, so that in virtual
 // time the same block gives the same bytes.
 const (
-	sealedModules = "/lib/modules/load"
-	sealedRoot    = "/run/hookbed/endpoint"
-	sealedPeers   = "/run/hookbed/peers" // there only where a block needs it
-	sealedOut     = "/dev/ttyS1"
+	sealedModules  = "/lib/modules/load"
+	sealedRoot     = "/run/hookbed/endpoint"
+	sealedExternal = "/run/hookbed/peers" // there only where a block needs it
+	sealedOut      = "/dev/ttyS1"
 )
 
 // IsFirstProcess says whether this process is the first of a sealed guest.
@@ -70,7 +70,7 @@ func seal(ctx context.Context) error {
 		return err
 	}
 	defer out.Close()
-	hello := bundle.Hello{Schema: bundle.Schema, Node: "sealed", Blobs: bundle.SealedBlobs, EndpointRoot: sealedRoot, ExternalRoot: sealedPeers}
+	hello := bundle.Hello{Schema: bundle.Schema, Node: "sealed", Blobs: bundle.SealedBlobs, EndpointRoot: sealedRoot, ExternalRoot: sealedExternal}
 	s := sealedRun{ctx: ctx, out: out, start: func() (*childHelper, error) { return startChild(hello) }, settle: settle}
 	return s.block(block)
 }

@@ -23,12 +23,12 @@ func externalRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, err := store.Ensure(t.Context(), images.Want{Peers: true})
+	set, err := store.Ensure(t.Context(), images.Want{External: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := newRig(t)
-	r.x.external.root = set.PeersDir
+	r.x.external.root = set.ExternalDir
 	return r
 }
 

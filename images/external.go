@@ -10,23 +10,23 @@ import (
 	"strings"
 )
 
-// Files of a peers artifact; the unpacked tree is in endpointDir, as that of
+// Files of the artifact of external filters; the unpacked tree is in endpointDir, as that of
 // the endpoint image is.
 const (
-	peersFile       = "peers.squashfs"
-	sealedPeersFile = "sealed-peers.cpio"
+	externalFile       = "peers.squashfs"
+	sealedExternalFile = "sealed-peers.cpio"
 )
 
-// SealedPeers is where a sealed guest has the peers' root file system.
-const SealedPeers = "/run/hookbed/peers"
+// SealedExternal is where a sealed guest has the external filters' root file system.
+const SealedExternal = "/run/hookbed/peers"
 
-// peersSuite has bpfilter, which no stable release has.
-const peersSuite = "sid"
+// externalSuite has bpfilter, which no stable release has.
+const externalSuite = "sid"
 
 // suiteOf is the Debian suite that a lock is resolved in.
 func suiteOf(lock string) string {
-	if lock == lockPeers {
-		return peersSuite
+	if lock == lockExternal {
+		return externalSuite
 	}
 	if k, ok := sourceOf(kernelOf(lock)); ok {
 		return k.suite
@@ -34,23 +34,23 @@ func suiteOf(lock string) string {
 	return suite
 }
 
-// peersPrograms are the peers themselves, and the loader that removes what a
+// externalPrograms are the external filters themselves, and the loader that removes what a
 // killed xdp-filter left. None of them loads libxdp: it is linked into
 // them.
-func peersPrograms() []string {
+func externalPrograms() []string {
 	return []string{"usr/sbin/bfcli", "usr/sbin/bpfilter", "usr/sbin/xdp-filter", "usr/sbin/xdp-loader"}
 }
 
-// peersObjects are the BPF objects that xdp-filter and libxdp look for by path.
-func peersObjects() []string { return []string{"xdp-dispatcher.o", "xdpfilt_*.o"} }
+// externalObjects are the BPF objects that xdp-filter and libxdp look for by path.
+func externalObjects() []string { return []string{"xdp-dispatcher.o", "xdpfilt_*.o"} }
 
-func peersRecipe() recipe {
-	return recipe{name: lockPeers, files: []string{"peers/packages"}, build: buildPeers}
+func externalRecipe() recipe {
+	return recipe{name: lockExternal, files: []string{"peers/packages"}, build: buildExternal}
 }
 
-// buildPeers makes one tree, used unpacked on this computer, and packs it for
+// buildExternal makes one tree, used unpacked on this computer, and packs it for
 // machines and sealed guests.
-func buildPeers(ctx context.Context, b *build) error {
+func buildExternal(ctx context.Context, b *build) error {
 	from := filepath.Join(b.work, "packages")
 	for _, p := range b.lock.Packages {
 		if err := b.unpack(ctx, p.Name, from); err != nil {
@@ -58,13 +58,13 @@ func buildPeers(ctx context.Context, b *build) error {
 		}
 	}
 	root := filepath.Join(b.out, endpointDir)
-	if err := fillPeers(from, root); err != nil {
+	if err := fillExternal(from, root); err != nil {
 		return err
 	}
-	if err := b.squashfs(ctx, root, peersFile, "-all-root"); err != nil {
+	if err := b.squashfs(ctx, root, externalFile, "-all-root"); err != nil {
 		return err
 	}
-	err := writeCPIO(filepath.Join(b.out, sealedPeersFile), func(c *cpioWriter) error { return c.tree(strings.TrimPrefix(SealedPeers, "/"), root) })
+	err := writeCPIO(filepath.Join(b.out, sealedExternalFile), func(c *cpioWriter) error { return c.tree(strings.TrimPrefix(SealedExternal, "/"), root) })
 	if err != nil {
 		return err
 	}
@@ -73,9 +73,9 @@ func buildPeers(ctx context.Context, b *build) error {
 	return err
 }
 
-// fillPeers copies programs, objects and exactly the libraries that are needed,
+// fillExternal copies programs, objects and exactly the libraries that are needed,
 // and makes the directories that a guest helper mounts on.
-func fillPeers(from, root string) error {
+func fillExternal(from, root string) error {
 	for _, d := range []string{"dev", "proc", "run", "sys/fs/bpf", "tmp", "usr/lib/x86_64-linux-gnu/bpf", "usr/lib64", "usr/sbin"} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
 			return err
@@ -86,11 +86,11 @@ func fillPeers(from, root string) error {
 			return err
 		}
 	}
-	files, err := elfClosure(from, peersPrograms())
+	files, err := elfClosure(from, externalPrograms())
 	if err != nil {
 		return err
 	}
-	objects, err := findObjects(from, peersObjects())
+	objects, err := findObjects(from, externalObjects())
 	if err != nil {
 		return err
 	}

@@ -103,7 +103,7 @@ func write(dir, out string) (m Manifest, err error) {
 			m.RowsSHA256 = s.SHA256
 		}
 	}
-	return m, place(out, m, all)
+	return m, writeArchive(out, m, all)
 }
 
 // belongs reports whether a file of a run directory is part of the run. The report
@@ -157,8 +157,8 @@ func digest(name string) (size int64, sum string, err error) {
 	return size, hex.EncodeToString(h.Sum(nil)), err
 }
 
-// place writes the archive and puts it there when whole.
-func place(out string, m Manifest, all []source) error {
+// writeArchive writes the archive, which gets its name when it is whole.
+func writeArchive(out string, m Manifest, all []source) error {
 	return durable.Write(out, 0o644, func(f *os.File) error { return archive(f, m, all) })
 }
 

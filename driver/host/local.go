@@ -173,7 +173,7 @@ func (l *Local) Push(ctx context.Context, data []byte, path string, mode uint32)
 		}
 		return os.Chmod(path, perm)
 	}
-	if err := place(path, data, perm); err != nil {
+	if err := writeWhole(path, data, perm); err != nil {
 		return fmt.Errorf("push %d B to %s on this computer: %w", len(data), path, err)
 	}
 	return nil
@@ -204,8 +204,8 @@ func sameContent(path string, data []byte) (bool, error) {
 	return bytes.Equal(h.Sum(nil), want[:]), nil
 }
 
-// place writes a file by way of a temporary one in its directory.
-func place(path string, data []byte, perm fs.FileMode) error {
+// writeWhole writes a file by way of a temporary one in its directory.
+func writeWhole(path string, data []byte, perm fs.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}

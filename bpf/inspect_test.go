@@ -3,7 +3,6 @@ package bpf
 import (
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,10 +34,8 @@ func compile(t *testing.T, text string, flags ...string) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	argv := slices.Concat(compiler.Clang(), []string{"-O2", "-g", "-target", "bpf", "-I", "headers"}, flags, []string{"-c", source, "-o", object})
-	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Env = compiler.Environment()
-	if out, err := cmd.CombinedOutput(); err != nil {
+	args := slices.Concat([]string{"-O2", "-g", "-target", "bpf", "-I", "headers"}, flags, []string{"-c", source, "-o", object})
+	if out, err := compiler.Command(t.Context(), args...).CombinedOutput(); err != nil {
 		t.Fatalf("compile: %v\n%s", err, out)
 	}
 	data, err := os.ReadFile(object)

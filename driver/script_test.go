@@ -138,9 +138,8 @@ func clang(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	compiler, err := store.Compiler(context.Background())
 	ts.Check(err)
-	argv := append(compiler.Clang(), args...)
-	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Dir, cmd.Env = ts.MkAbs("."), compiler.Environment()
+	cmd := compiler.Command(context.Background(), args...)
+	cmd.Dir = ts.MkAbs(".")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		ts.Fatalf("compile: %v\n%s", err, out)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 )
@@ -195,13 +196,24 @@ func compilerOf(m Manifest, dir string, l Lock) (Compiler, error) {
 }
 
 // Clang is the command line that compiles C with the pinned headers, to which a
-// target, flags and files are added. It needs Environment.
+// target, flags and files are added. It needs Environment. Command has both.
 func (c Compiler) Clang() []string {
 	root := filepath.Join(c.Dir, endpointDir)
 	return append(c.program(compilerClang), "--no-default-config", "-nostdinc",
 		"-isystem", filepath.Join(root, llvmResource, "include"),
 		"-isystem", filepath.Join(root, "usr", "include"),
 		"-isystem", filepath.Join(root, "usr", "include", "x86_64-linux-gnu"))
+}
+
+// Command is Clang with more arguments, in Environment.
+func (c Compiler) Command(ctx context.Context, args ...string) *exec.Cmd {
+	return c.command(ctx, append(c.Clang(), args...))
+}
+
+func (c Compiler) command(ctx context.Context, argv []string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Env = c.Environment()
+	return cmd
 }
 
 // Strip is the command line of llvm-strip, likewise.

@@ -22,30 +22,28 @@ func TestCompilerUsesNothingElse(t *testing.T) {
 	if err := os.WriteFile(source, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	used := run(t, c, append(c.Clang(), "-target", "bpf", "-M", source))
+	used := run(t, c.Command(t.Context(), "-target", "bpf", "-M", source))
 	for _, file := range strings.Fields(strings.ReplaceAll(used, "\\\n", " "))[1:] {
 		if file != source && !strings.HasPrefix(file, c.Dir+"/") {
 			t.Errorf("the compiler read %s, want only files below %s", file, c.Dir)
 		}
 	}
-	if used := run(t, c, []string{filepath.Join(c.Dir, compilerLoader), "--list", filepath.Join(c.Dir, compilerClang)}); strings.Contains(used, "/usr/") {
+	if used := run(t, c.command(t.Context(), []string{filepath.Join(c.Dir, compilerLoader), "--list", filepath.Join(c.Dir, compilerClang)})); strings.Contains(used, "/usr/") {
 		t.Errorf("clang loads libraries of this computer:\n%s", used)
 	}
 	object := strings.TrimSuffix(source, ".c") + ".o"
-	run(t, c, append(c.Clang(), "-O2", "-g", "-target", "bpf", "-c", source, "-o", object))
-	run(t, c, append(c.Strip(), "-g", object))
+	run(t, c.Command(t.Context(), "-O2", "-g", "-target", "bpf", "-c", source, "-o", object))
+	run(t, c.command(t.Context(), append(c.Strip(), "-g", object)))
 	if st, err := os.Stat(object); err != nil || st.Size() == 0 {
 		t.Errorf("no object was made: %v", err)
 	}
 }
 
-func run(t *testing.T, c Compiler, argv []string) string {
+func run(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
-	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Env = c.Environment()
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("run %q: %v\n%s", argv, err, out)
+		t.Fatalf("run %q: %v\n%s", cmd.Args, err, out)
 	}
 	return string(out)
 }

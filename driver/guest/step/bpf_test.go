@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -37,9 +36,7 @@ func counting(t *testing.T) string {
 		t.Fatal(err)
 	}
 	out := filepath.Join(t.TempDir(), "counting.o")
-	argv := append(compiler.Clang(), "-O2", "-g", "-Wall", "-target", "bpf", "-c", "testdata/counting.bpf.c", "-o", out)
-	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Env = compiler.Environment()
+	cmd := compiler.Command(t.Context(), "-O2", "-g", "-Wall", "-target", "bpf", "-c", "testdata/counting.bpf.c", "-o", out)
 	if msg, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("compile the test programs: %v\n%s", err, msg)
 	}

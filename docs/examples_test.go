@@ -12,24 +12,45 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
 
-// TestExamples does what docs/tutorial.md and docs/adding.md say, in a copy of the repository: it
-// writes the files, makes the edits, and runs the commands.
+// TestExamples does what docs/tutorial.md and docs/adding.md say, in a copy of the repository for
+// each: it writes the files, makes the edits, and runs the commands.
 func TestExamples(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("these tests make network namespaces: run them as root")
 	}
+	tutorial, adding := 0, 0
+	t.Run("pages", func(t *testing.T) {
+		t.Run("tutorial", func(t *testing.T) {
+			t.Parallel() // trials mostly wait
+			tutorial = performTutorial(t)
+		})
+		t.Run("adding", func(t *testing.T) {
+			t.Parallel()
+			adding = performAdding(t)
+		})
+	})
+	if tutorial+adding < 25 {
+		t.Errorf("%d and %d commands were run", tutorial, adding)
+	}
+}
+
+func performTutorial(t *testing.T) (commands int) {
 	dir := copyOfRepository(t)
-	commands := 0
 	for _, s := range sections(open(t, "docs/tutorial.md")) {
 		commands += s.perform(t, dir)
 	}
 	measured(t, filepath.Join(dir, "runs", "mine"), 24)
 	measured(t, filepath.Join(dir, "runs", "own"), 4)
-	run(t, dir, "git checkout -q . && git clean -qfd -e bin -e runs && git commit -q --allow-empty -m tutorial")
+	return commands
+}
+
+func performAdding(t *testing.T) (commands int) {
+	dir := copyOfRepository(t)
 	counts := promised(t, open(t, "docs/adding.md"))
 	for _, s := range sections(open(t, "docs/adding.md")) {
 		commands += s.perform(t, dir)
@@ -41,9 +62,10 @@ func TestExamples(t *testing.T) {
 		}
 	}
 	measured(t, filepath.Join(dir, "runs", "added"), 2)
-	if len(counts) > 0 || commands < 25 {
-		t.Errorf("%d commands were run; there is no section on %v", commands, counts)
+	if len(counts) > 0 {
+		t.Errorf("there is no section on %v", counts)
 	}
+	return commands
 }
 
 // measured checks that a run has so many trials, and all of them are ok.
@@ -77,20 +99,37 @@ func copyOfRepository(t *testing.T) string {
 	return dir
 }
 
-// run runs a line of shell in the copy, and returns what it printed.
+// runThere runs a line of shell in the copy, and returns what it printed. The line sees the copy at
+// the repository's own path: Go's cache keys a package by its path, so only what the edits change is
+// compiled.
+func runThere(t *testing.T, dir, line string) string {
+	t.Helper()
+	there, err := filepath.Abs(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return shell(t, there, syscall.CLONE_NEWNS, line, `mount --bind "$0" "$1"; cd "$1"; `+line, dir, there)
+}
+
+// run runs a line of shell in a directory, and returns what it printed.
 func run(t *testing.T, dir, line string) string {
+	t.Helper()
+	return shell(t, dir, 0, line, line)
+}
+
+func shell(t *testing.T, dir string, unshare uintptr, name string, script ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute)
 	defer cancel()
 	start := time.Now()
-	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", line)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "PWD="+dir)
+	cmd := exec.CommandContext(ctx, "bash", append([]string{"-euo", "pipefail", "-c"}, script...)...)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "PWD="+dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unshare}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("%s: %v\n%s", line, err, out)
+		t.Fatalf("%s: %v\n%s", name, err, out)
 	}
-	t.Logf("%5.1f s  %s", time.Since(start).Seconds(), line)
+	t.Logf("%5.1f s  %s", time.Since(start).Seconds(), name)
 	return string(out)
 }
 
@@ -191,7 +230,7 @@ func (s section) perform(t *testing.T, dir string) (commands int) {
 			continue
 		}
 		for _, line := range strings.Split(strings.TrimSpace(b.text), "\n") {
-			run(t, dir, standIn(line))
+			runThere(t, dir, standIn(line))
 			commands++
 		}
 	}

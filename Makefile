@@ -8,6 +8,11 @@ LINT_VERSION := v2.15.0
 REPRODUCE_OUT ?= runs/virtual-$(shell date +%Y%m%d-%H%M%S)
 TESTBED_OUT ?= runs/testbed-$(shell date +%Y%m%d-%H%M%S)
 
+# The guest helper, the driver, the tests and the linter are all compiled in the helper's way, so
+# that Go's cache has each package once.
+export CGO_ENABLED := 0
+export GOFLAGS := -trimpath $(GOFLAGS)
+
 .PHONY: all deps build testbed reproduce nightly test test-vm test-vagrant test-conformance test-kernels box bench lint generate clean
 
 all: build
@@ -19,7 +24,7 @@ deps:
 # The driver is one file: it embeds the guest helper, which is built first. The helper's bytes,
 # whose digest is in every env.json, depend on its source and the version of Go only.
 build:
-	@CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -buildid=" -o $(HELPER) ./driver/guest
+	@$(GO) build -trimpath -buildvcs=false -ldflags "-s -w -buildid=" -o $(HELPER) ./driver/guest
 	@$(GO) build -ldflags '$(LDFLAGS)' -o bin/driver ./driver
 
 # The study's questions answered exactly, in virtual time; two VMs, real containers
@@ -41,13 +46,16 @@ reproduce: deps build
 	@bin/driver report $(REPRODUCE_OUT)
 	@bin/driver verify $(REPRODUCE_OUT)
 
-# Unit, golden, command-line, BPF verdict and local-provider end-to-end tests.
+# Unit, golden, command-line, BPF verdict and local-provider end-to-end tests. Many of them mostly
+# wait, so twice as many packages as there are CPUs run at once.
 test: deps build
-	$(GO) test -timeout 90m ./...
+	$(GO) test -timeout 90m -p $$((2 * $$(nproc))) ./...
 
-# End to end on libvirt VMs, under emulation where there is no KVM.
+# End to end on libvirt VMs, under emulation where there is no KVM. The driver's tests compare the
+# whole computer before and after, so they run alone.
 test-vm: deps build
-	$(GO) test -tags vm -count=1 -timeout 40m -p 1 -run 'VM' ./images ./driver/vm ./driver/guest/step ./driver/lab ./driver
+	$(GO) test -tags vm -count=1 -timeout 40m -p 2 -run 'VM' ./images ./driver/vm ./driver/guest/step ./driver/lab
+	$(GO) test -tags vm -count=1 -timeout 40m -run 'VM' ./driver
 
 # A box for vagrant-libvirt of our own images (docs/machines.md). Needs qemu-utils.
 box: build

@@ -46,6 +46,7 @@ func driverIn(dir string, args ...string) (*exec.Cmd, *bytes.Buffer) {
 // TestDownOfALivingLab: the lab of a run under way is listed with its owner, is left
 // alone by all but its name, and by its name it ends as by an interrupt.
 func TestDownOfALivingLab(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Fatal("this test makes network namespaces: run it as root")
 	}

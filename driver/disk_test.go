@@ -35,6 +35,7 @@ datapath = "cilium-like"
 // kept, before its first row, within it. Where the driver offers to resume a
 // directory it can be resumed once there is room, and else nothing is left.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Fatal("this test mounts file systems and makes network namespaces: run it as root")
 	}

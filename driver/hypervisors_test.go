@@ -161,6 +161,7 @@ func (f *fleet) stopLibvirtd(m *fleetMachine) {
 // TestHypervisorsDoctor: what is wrong with a hypervisor is said with its fix, and
 // looking leaves nothing there.
 func TestHypervisorsDoctor(t *testing.T) {
+	t.Parallel()
 	f := newComputers(t)
 	text := hypervisorsHead + twoComputers + hypervisorsTail
 	f.write("empty", "")
@@ -227,6 +228,7 @@ func TestHypervisorsDoctor(t *testing.T) {
 // TestHypervisorProxy logs in to a node that only its hypervisor reaches: here it is
 // the other computer, on the network of their bridges.
 func TestHypervisorProxy(t *testing.T) {
+	t.Parallel()
 	f := newComputers(t)
 	for i, m := range f.machines {
 		f.ip(m.net, "address add 198.18.200.%d/24 dev br-data", i+1)

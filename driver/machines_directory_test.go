@@ -52,6 +52,7 @@ func (f *fleet) expectRun(exit int, want, dir, out string, change ...string) {
 // TestMachinesDirectoryInUse: a run never takes into use, and never removes, what
 // others have on a machine, whatever it is called.
 func TestMachinesDirectoryInUse(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	f.onFirst(`mkdir -p /var/lib/shared/images /var/lib/shared/run-old && cd /var/lib/shared && echo precious | tee images/photo.png run-old/notes lock data.txt >/dev/null
 touch -d '3 hours ago' run-old; ln -s shared /var/lib/link`)

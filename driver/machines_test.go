@@ -251,8 +251,10 @@ func (f *fleet) ip(ns netns.NsHandle, format string, args ...any) {
 }
 
 // machineInit is the first process of a machine: a /run, a /var/lib and a bpffs
-// of its own, settings of its NIC, and sshd.
+// of its own, settings of its NIC, and sshd. What other tests have mounted meanwhile would
+// vanish later, and look like a change.
 const machineInit = `set -e
+findmnt -rn -o TARGET | grep "^${1%/*/*}/" | sort -r | while read -r m; do umount -l "$m" || true; done
 mount --bind "$1" /mnt; mount --bind "$1/core" /proc/sys/net/core
 mount -t tmpfs run /run; mkdir /run/sshd; mount -t tmpfs lib /var/lib; mount -t tmpfs tmp /tmp
 for f in passwd shadow sudoers; do mount --bind "/mnt/$f" "/etc/$f"; done
@@ -491,6 +493,7 @@ func (f *fleet) driver(args ...string) (*exec.Cmd, *bytes.Buffer) {
 // through root's login and one through that of a user who may sudo, and leaves
 // them as they were.
 func TestMachinesRun(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	f.write("machines.toml", strings.Replace(fleetExperiment, "host = \"198.18.102.2\"\n", "host = \"198.18.102.2\"\nuser = \""+plainUser+"\"\n", 1))
 	before := f.snapshots()
@@ -529,6 +532,7 @@ func (f *fleet) killSessions(m *fleetMachine) {
 // TestMachinesAbandoned: whatever becomes of the driver or the way to it, the
 // machines undo everything by themselves.
 func TestMachinesAbandoned(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name  string
 		cut   func(f *fleet, driver *exec.Cmd)
@@ -554,6 +558,7 @@ func TestMachinesAbandoned(t *testing.T) {
 		{"interrupted", func(_ *fleet, d *exec.Cmd) { _ = d.Process.Signal(syscall.SIGINT) }, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			f := newFleet(t)
 			// The workload outlasts what is waited for, and a busy driver's signs of life
 			// come in time.
@@ -597,6 +602,7 @@ func TestMachinesAbandoned(t *testing.T) {
 // TestMachinesDoctor: what is wrong with a machine is said with its fix, and
 // looking leaves nothing there.
 func TestMachinesDoctor(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	f.write("machines.toml", fleetExperiment)
 	f.write("empty", "")
@@ -639,6 +645,7 @@ func TestMachinesDoctor(t *testing.T) {
 // TestMachinesWithoutWhatTrialsNeed: the run ends before its first trial, blames the
 // key and not the rig, and leaves the machines as they were.
 func TestMachinesWithoutWhatTrialsNeed(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	before := f.snapshots()
 	f.write("machines.toml", strings.Replace(fleetExperiment, "client_cpu = 0", "client_cpu = 1023", 1))
@@ -656,6 +663,7 @@ func TestMachinesWithoutWhatTrialsNeed(t *testing.T) {
 
 // TestMachinesRefused: a run never takes the NIC that the connection is on.
 func TestMachinesRefused(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t)
 	before := f.snapshots()
 	f.write("machines.toml", strings.Replace(fleetExperiment, `"eth1"`, `"eth0"`, 1))

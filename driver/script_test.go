@@ -5,10 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -24,6 +26,13 @@ import (
 var binaries string
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	// Tests mostly wait: for trials, and for what must not come.
+	if p := flag.Lookup("test.parallel"); p.Value.String() == p.DefValue {
+		if err := p.Value.Set(strconv.Itoa(2 * runtime.NumCPU())); err != nil {
+			panic(err)
+		}
+	}
 	code, err := withBinaries(m.Run)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -91,6 +100,7 @@ func buildDriverWith(ts *testscript.TestScript, _ bool, args []string) {
 // TestScripts runs the command line as users do: real binaries, real
 // namespaces, exit codes of the process.
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Fatal("these tests make network namespaces: run them as root")
 	}

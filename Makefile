@@ -11,7 +11,8 @@ TESTBED_OUT ?= runs/testbed-$(shell date +%Y%m%d-%H%M%S)
 # The guest helper, the driver, the tests and the linter are all compiled in the helper's way, so
 # that Go's cache has each package once.
 export CGO_ENABLED := 0
-export GOFLAGS := -trimpath $(GOFLAGS)
+override GOFLAGS := -trimpath $(GOFLAGS)
+export GOFLAGS
 
 .PHONY: all deps build testbed reproduce nightly test test-vm test-vagrant test-conformance test-kernels box bench lint generate clean
 

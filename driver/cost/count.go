@@ -360,11 +360,11 @@ func (l *level) blame(cells []*Count, r bundle.SealedReply) error {
 	status := map[string]string{
 		bundle.FaultSubject: record.StatusFailed, bundle.FaultUnsupported: record.StatusUnsupported, bundle.FaultVoid: record.StatusVoid,
 	}[r.Reply.Fault]
+	if r.Phase == string(bundle.Apply) && r.Chunk == chunkLoad && l.subject.External != "" {
+		status = record.StatusUnsupported // whatever the fault: refuse
+	}
 	if status == "" || len(cells) == 0 {
 		return fmt.Errorf("sealed guest: %s", r.Reply.Error)
-	}
-	if r.Phase == string(bundle.Apply) && r.Chunk == chunkLoad && l.subject.External != "" {
-		status = record.StatusUnsupported // as refuse has it
 	}
 	endAll(cells, status, r.Reply.Error)
 	return nil

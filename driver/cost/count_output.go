@@ -137,6 +137,10 @@ func growthTable(counts []*Count) Table {
 // nearLine is how far from a line, relative to it, what is called about linear may be.
 const nearLine = 0.05
 
+// leastSlope is what is called growth in instructions a policy: entries in one bucket of a hash
+// make a number go up and down by a few.
+const leastSlope = 0.5
+
 // growth is the instructions of a program as a function of N.
 func growth(counts []*Count, program, match string) string {
 	var at []*Count
@@ -162,7 +166,7 @@ func growth(counts []*Count, program, match string) string {
 		return strconv.FormatInt(least, 10)
 	case len(at) > 2 && off < 1e-9:
 		return fmt.Sprintf("%.0f + %s N", start, number(slope, 2))
-	case len(at) > 2 && off < nearLine:
+	case len(at) > 2 && off < nearLine && slope >= leastSlope:
 		return fmt.Sprintf("about %.0f + %s N", start, number(slope, 2))
 	}
 	return fmt.Sprintf("%d to %d", least, most)

@@ -302,7 +302,7 @@ func TestCountWithoutTheImage(t *testing.T) {
 
 func TestGrowth(t *testing.T) {
 	for want, values := range map[string][]int64{
-		"70": {70, 70, 70}, "60 + 3 N": {63, 90, 360}, "about 61 + 2.99 N": {64, 90, 360}, "63 to 400": {63, 300, 400}, "63 to 90": {63, 90}, "": {63},
+		"70": {70, 70, 70}, "60 + 3 N": {63, 90, 360}, "about 61 + 2.99 N": {64, 90, 360}, "63 to 400": {63, 300, 400}, "63 to 90": {63, 90}, "449 to 454": {454, 449, 449}, "": {63},
 	} {
 		var counts []*Count
 		for i, v := range values {

@@ -30,6 +30,8 @@ type costFlags struct {
 	seed               uint64
 	seconds            float64
 	out                string
+	clock, kernel      string
+	jobs               int
 }
 
 func (a *app) costCommand() *cobra.Command {
@@ -42,6 +44,10 @@ each number of policies and with a packet that meets the first, the middle, the
 last or no policy, and with them the loaded programs of other projects. It proves every
 verdict first, and measures in rounds of shuffled order.
 
+With --clock virtual it counts the instructions of the same runs instead, in sealed
+guests whose clock counts them: exact, and the same on every computer. With
+--clock both it does both.
+
 With an experiment, cost measures the packet rate of each of its arms on this
 computer, netfilter included: how many packets a second a core drops, and how many it
 accepts. The arm is applied and proven as in a trial; a generator sends from the
@@ -52,6 +58,7 @@ when it ends.`,
 		Example: `  driver cost
   driver cost --programs tc-hash,xdp-hash --policies 1,10000 --rounds 100
   driver cost --peers none --out runs/cost
+  driver cost --clock virtual --programs tc-linear,tc-hash
   driver cost experiments/arms.toml --rounds 7 --out runs/rate`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
@@ -64,6 +71,9 @@ when it ends.`,
 			if len(args) == 1 {
 				return a.rates(cmd.Context(), args[0], f)
 			}
+			if f.clock == plan.ClockVirtual {
+				return a.costVirtual(cmd.Context(), f)
+			}
 			return a.cost(cmd.Context(), f)
 		},
 	}
@@ -75,6 +85,9 @@ when it ends.`,
 	fl.IntVar(&f.cpu, "cpu", runtime.NumCPU()-1, "CPU to measure on")
 	fl.Uint64Var(&f.seed, "seed", 1, "seed of the order within rounds")
 	fl.Float64Var(&f.seconds, "seconds", 0.2, "with an experiment, how long to send for each number")
+	fl.StringVar(&f.clock, "clock", plan.ClockWall, "wall: nanoseconds on this computer; virtual: instructions, the same on every computer; both")
+	fl.StringVar(&f.kernel, "kernel", images.DefaultKernel, "with --clock virtual, the kernel of the guests")
+	fl.IntVar(&f.jobs, "jobs", 0, "with --clock virtual, how many guests run at once (default: one a CPU)")
 	fl.StringVarP(&f.out, "out", "o", "", "directory to make (default runs/cost-TIME, runs/rate-TIME)")
 	return cmd
 }
@@ -97,6 +110,9 @@ func (f *costFlags) check(cmd *cobra.Command, rates bool) error {
 	}
 	if !rates && cmd.Flags().Changed("seconds") {
 		return wrong("--seconds is for an experiment")
+	}
+	if err := f.checkClock(cmd, rates); err != nil {
+		return wrong("%w", err)
 	}
 	if !cmd.Flags().Changed("rounds") {
 		f.rounds = defaultCostRounds
@@ -121,7 +137,7 @@ func (f *costFlags) check(cmd *cobra.Command, rates bool) error {
 	f.policies = slices.Compact(f.policies)
 	programs := cost.XDPPrograms(f.subjects(), f.policies)
 	switch {
-	case programs > cost.MaxXDP:
+	case programs > cost.MaxXDP && f.clock != plan.ClockVirtual:
 		return wrong("%d XDP programs at once are more than the %d that the kernel treats alike: give fewer --programs or --policies", programs, cost.MaxXDP)
 	case f.rounds < 1:
 		return wrong("--rounds is %d, want 1 or more", f.rounds)
@@ -129,6 +145,30 @@ func (f *costFlags) check(cmd *cobra.Command, rates bool) error {
 		return wrong("--cpu is %d, and this computer has CPUs 0 to %d", f.cpu, runtime.NumCPU()-1)
 	case !(f.seconds > 0 && f.seconds <= 10):
 		return wrong("--seconds is %g, want more than 0 and at most 10", f.seconds)
+	}
+	return nil
+}
+
+// clockBoth is measuring on the wall clock and then counting in virtual time.
+const clockBoth = "both"
+
+// checkClock finds flags that do not go with the clock.
+func (f *costFlags) checkClock(cmd *cobra.Command, rates bool) error {
+	clocks := []string{plan.ClockWall, plan.ClockVirtual, clockBoth}
+	set := cmd.Flags().Changed
+	switch {
+	case !slices.Contains(clocks, f.clock):
+		return fmt.Errorf("--clock: no clock %q, want %s%s", f.clock, strings.Join(clocks, ", "), plan.DidYouMean(f.clock, clocks))
+	case rates && set("clock"):
+		return errors.New("--clock is not for an experiment, whose packet rates are of this computer")
+	case f.clock == plan.ClockWall && (set("kernel") || set("jobs")):
+		return errors.New("--kernel and --jobs are for sealed guests: give --clock virtual")
+	case f.clock == plan.ClockVirtual && (set("rounds") || set("cpu")):
+		return errors.New("--rounds and --cpu are for the wall clock; in virtual time a count is exact")
+	case !slices.Contains(images.Kernels(), f.kernel):
+		return fmt.Errorf("--kernel: no kernel %q, want some of %s%s", f.kernel, strings.Join(images.Kernels(), ", "), plan.DidYouMean(f.kernel, images.Kernels()))
+	case f.jobs < 0:
+		return fmt.Errorf("--jobs is %d, want 1 or more", f.jobs)
 	}
 	return nil
 }
@@ -141,11 +181,14 @@ func (f costFlags) subjects() []cost.Subject {
 
 // output makes the directory of results.
 func (f costFlags) output(kind string) (*cost.Output, error) {
-	out := f.out
-	if out == "" {
-		out = filepath.Join("runs", kind+"-"+time.Now().Format("20060102-150405"))
+	return cost.NewOutput(f.directory(kind))
+}
+
+func (f costFlags) directory(kind string) string {
+	if f.out != "" {
+		return f.out
 	}
-	return cost.NewOutput(out)
+	return filepath.Join("runs", kind+"-"+time.Now().Format("20060102-150405"))
 }
 
 func (a *app) cost(ctx context.Context, f costFlags) error {
@@ -188,7 +231,11 @@ func (a *app) cost(ctx context.Context, f costFlags) error {
 		}
 	}
 	a.emit("cost", map[string]any{"dir": out.Dir(), "machine": machine, "ratios": cost.Ratios(cells)}, func(w io.Writer) { printTables(w, cost.Tables(cells, f.rounds, machine), out.Dir()) })
-	return failedCells(cells, out.Dir())
+	err = failedCells(cells, out.Dir())
+	if f.clock != clockBoth {
+		return err
+	}
+	return errors.Join(err, a.costBoth(ctx, f, out, cells, env, external))
 }
 
 // externalPrograms makes the image of other projects' programs ready, if some are wanted

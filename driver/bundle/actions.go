@@ -565,6 +565,46 @@ type TestRun struct {
 	Repeat  uint32 `json:"repeat"`
 }
 
+// EmptyBPF loads the shortest program of a hook, two BPF instructions that let a
+// packet pass, under the name EmptyProgram. What a test run of it costs is not the
+// cost of any program. Hook is HookTCIngress or HookXDPNative. Undo: closed.
+type EmptyBPF struct {
+	Handle string `json:"handle"`
+	Hook   string `json:"hook"`
+}
+
+// EmptyProgram is the name of the program that EmptyBPF loads.
+const EmptyProgram = "empty"
+
+// CountRuns runs a loaded program over a frame by BPF_PROG_TEST_RUN (4.12) and
+// reads the time stamp counter (RDTSC) right before and right after each system
+// call. In virtual time the counter counts instructions (docs/virtual-time.md); on
+// other machines the values mean nothing. For each of Repeats, calls that run
+// the program so often are made until the least ticks were seen CountSeen times,
+// but no more than Tries: an interrupt makes a call longer, and nothing makes it
+// shorter. A call that is long against the clock's tick begins right after one;
+// from the first of Repeats on that would not fit between two ticks, none is made. A
+// return code other than Want is the subject's fault. Values: CountTicks + R, the
+// least ticks of a call with R runs, for each R of Repeats that was made; CountPeriod,
+// the ticks between two ticks of the clock.
+type CountRuns struct {
+	Handle  string   `json:"handle"`
+	Program string   `json:"program"`
+	Frame   Frame    `json:"frame"`
+	Want    uint32   `json:"want"`
+	Repeats []uint32 `json:"repeats"`
+	Tries   int      `json:"tries"`
+}
+
+// CountSeen is how often CountRuns sees the least ticks before it is content.
+const CountSeen = 3
+
+// Values of CountRuns, in ticks of the time stamp counter.
+const (
+	CountTicks  = "ticks."
+	CountPeriod = "period"
+)
+
 // Generate sends copies of a frame out of a link of the step's namespace as
 // fast as one CPU can, for Seconds, by BPF_PROG_TEST_RUN in its live-frames mode
 // (5.18) with a program that redirects to the link. A veth takes such frames
@@ -615,6 +655,8 @@ func (Exec) Kind() string         { return "exec" }
 func (Parallel) Kind() string     { return "parallel" }
 func (Snapshot) Kind() string     { return "snapshot" }
 func (TestRuns) Kind() string     { return "test-runs" }
+func (EmptyBPF) Kind() string     { return "empty-bpf" }
+func (CountRuns) Kind() string    { return "count-runs" }
 func (Generate) Kind() string     { return "generate" }
 func (Tool) Kind() string         { return "tool" }
 func (Daemon) Kind() string       { return "daemon" }
@@ -624,7 +666,7 @@ func (AdoptBPF) Kind() string     { return "adopt-bpf" }
 func actions() []Action {
 	return []Action{
 		Netns{}, Veth{}, Netkit{}, Bridge{}, Vxlan{}, FDB{}, OverlayNetns{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
-		TestRuns{}, Generate{},
+		TestRuns{}, EmptyBPF{}, CountRuns{}, Generate{},
 		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Sniff{}, Stop{}, Probes{}, Flow{},
 		Read{}, Expect{}, Guard{}, Exec{}, Parallel{}, Snapshot{},
 		Tool{}, Daemon{}, AdoptBPF{},

@@ -21,7 +21,7 @@ type Program struct {
 	Script string `json:"script,omitempty" bundle:"file"`
 	// Files of the bundle that lie in the script's working directory.
 	Files []string `json:"files,omitempty" bundle:"file"`
-	// Env is added to the script's environment.
+	// Env is added to the environment of the command or script.
 	Env   map[string]string `json:"env,omitempty"`
 	Stdin string            `json:"stdin,omitempty" bundle:"file"`
 	// Timeout is in seconds; 0 means 120.

@@ -87,7 +87,9 @@ func xdpFilter(features, program string) func(Subject, int, Environment) (instan
 		i.program = program
 		i.bundle.Files["addresses"] = bundle.NewFile([]byte(sourceEntries(i.named)))
 		command := func(args ...string) bundle.Program {
-			return bundle.Program{Argv: append([]string{"xdp-filter"}, args...)}
+			// Under libxdp's own dispatcher, where the kernel can have it, the program would be an
+			// extension, which cannot be run alone.
+			return bundle.Program{Argv: append([]string{"xdp-filter"}, args...), Env: map[string]string{"LIBXDP_SKIP_DISPATCHER": "1"}}
 		}
 		i.atServer(bundle.Tool{Do: command("load", "eth0", "-m", "native", "-f", features, "-p", "deny"), Metric: bundle.MetricAttach})
 		i.atServer(bundle.AdoptBPF{Handle: i.handle, Pins: xdpFilterPins, Maps: []string{xdpFilterMap}, Link: "eth0", Hook: bundle.HookXDPNative})

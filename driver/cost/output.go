@@ -23,17 +23,14 @@ const MaxPolicies = 65_000
 // end the table, the figure and the CSV.
 type Output struct {
 	dir     string
-	samples *os.File
+	samples *os.File // nil in a run that only counts
 	csv     *csv.Writer
 }
 
 // NewOutput makes the directory, which must be new or empty.
 func NewOutput(dir string) (*Output, error) {
-	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
-		return nil, fmt.Errorf("%s is not empty; give another directory with --out", dir)
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("make output directory: %w", err)
+	if err := makeDirectory(dir); err != nil {
+		return nil, err
 	}
 	f, err := os.Create(filepath.Join(dir, "samples.csv"))
 	if err != nil {
@@ -42,11 +39,24 @@ func NewOutput(dir string) (*Output, error) {
 	return &Output{dir: dir, samples: f, csv: csv.NewWriter(f)}, nil
 }
 
+func makeDirectory(dir string) error {
+	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
+		return fmt.Errorf("%s is not empty; give another directory with --out", dir)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("make output directory: %w", err)
+	}
+	return nil
+}
+
 // Dir is the directory.
 func (o *Output) Dir() string { return o.dir }
 
 // Close closes the samples.
 func (o *Output) Close() error {
+	if o.samples == nil {
+		return nil
+	}
 	o.csv.Flush()
 	return errors.Join(o.csv.Error(), o.samples.Close())
 }

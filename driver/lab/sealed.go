@@ -29,6 +29,10 @@ const stallLimit = 10 * time.Minute
 // watchTick is how often results are looked at.
 const watchTick = 200 * time.Millisecond
 
+// TicksPerInstruction is by how much a sealed guest's time stamp counter, which counts nanoseconds
+// of virtual time, rises with each instruction.
+const TicksPerInstruction = 1 << vm.ICountShift
+
 // Sealer boots sealed guests in virtual time: what they execute is in their
 // initramfs, and their results come out at the end. Its methods may be called by
 // several goroutines.

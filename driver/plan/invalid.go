@@ -67,6 +67,10 @@ func quoted(words []string) string {
 	return strings.Join(out[:len(out)-1], ", ") + " or " + out[len(out)-1]
 }
 
+// DidYouMean is ` (did you mean "x"?)` for the nearest of the known words, "" if none is near, for a
+// message that ends with it.
+func DidYouMean(word string, known []string) string { return didYouMean(word, known) }
+
 // didYouMean is ` (did you mean "x"?)` for the nearest of the known words, ""
 // if none is near.
 func didYouMean(word string, known []string) string {

@@ -125,6 +125,8 @@ func handlers() map[string]handler {
 	on(t, doParallel)
 	on(t, doSnapshot)
 	on(t, doTestRuns)
+	on(t, doEmptyBPF)
+	on(t, doCountRuns)
 	on(t, doGenerate)
 	on(t, doTool)
 	on(t, doDaemon)

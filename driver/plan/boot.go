@@ -93,7 +93,7 @@ func (b Block) has(c Cell) bool {
 
 // blocks lists the boots of a plan whose blocks differ.
 func (p *Plan) blocks() []Block {
-	if p.Spec.Traced {
+	if p.Spec.Traced != nil {
 		return p.tracedBlocks()
 	}
 	return blocks(p.Spec)

@@ -72,7 +72,7 @@ func describeSum(w io.Writer, p *Plan) {
 	m := p.Spec.Measure
 	fmt.Fprintf(w, "\ncells\t%d\n", len(p.Cells))
 	switch {
-	case p.Spec.Traced:
+	case p.Spec.Traced != nil:
 		fmt.Fprintf(w, "blocks\t%d\t(a boot for each cell)\n", m.Blocks)
 	case p.Spec.Lab.Clock == ClockVirtual && p.Spec.compared():
 		fmt.Fprintf(w, "blocks\t%d\t(a boot each: seeds x boots x scenarios = %d x %d x %d)\n", m.Blocks, m.Seeds, len(p.Spec.Boots()), len(p.Spec.Scenarios))

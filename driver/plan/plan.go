@@ -52,8 +52,16 @@ type Spec struct {
 	// NICs are compared likewise: cards of the data network.
 	NICs []NIC `json:"nics,omitempty"`
 	Arms []Arm `json:"arms"`
-	// Traced: not of a file, but derived from one by Trace.
-	Traced bool `json:"traced,omitempty"`
+	// Traced is not of a file, but derived by Trace; nil: no traces are made.
+	Traced *Traced `json:"traced,omitempty"`
+}
+
+// Traced says how traces are made and compared.
+type Traced struct {
+	// Against is the arm whose traces those of the other arms are compared with.
+	Against string `json:"against"`
+	// Window is how many units of work (transactions, MiB) of a trial are in its trace; 0 is all.
+	Window int `json:"window,omitempty"`
 }
 
 // Lab says on what the experiment runs.

@@ -25,6 +25,9 @@ type SealedConfig struct {
 	Boot Boot
 	// Facts completes env.json.
 	Facts map[string]any
+	// Recorded is called when all rows of a block are recorded, in the order of the plan; nil: it is
+	// not. Its error ends the run.
+	Recorded func(block int) error
 }
 
 // Boot runs one block in a sealed guest and returns its results. It calls onReply, which may be nil,
@@ -135,6 +138,12 @@ func RunSealed(ctx context.Context, cfg SealedConfig) (Result, error) {
 			return r.result, err
 		}
 		if err := r.recordBlock(ctx, b); err != nil {
+			return r.result, err
+		}
+		if cfg.Recorded == nil {
+			continue
+		}
+		if err := cfg.Recorded(number); err != nil {
 			return r.result, err
 		}
 	}

@@ -226,6 +226,34 @@ func TestSealedResume(t *testing.T) {
 	}
 }
 
+// What follows a block's rows is done once they are recorded, block by block in the plan's order.
+func TestSealedBlocksAreFollowedInOrder(t *testing.T) {
+	dir := newSealedDir(t)
+	var seen []int
+	stop := errors.New("stop")
+	cfg := SealedConfig{
+		Config: Config{Plan: dir.Plan(), Dir: dir, Trials: dir.Pending(), Progress: &quiet{}, Log: slog.New(slog.DiscardHandler)},
+		Jobs:   3, Boot: pretender(behaves), Facts: map[string]any{},
+		Recorded: func(block int) error {
+			for _, tr := range dir.Plan().Trials {
+				if _, _, ok := dir.Outcome(tr); ok != (tr.Block <= block) {
+					t.Errorf("at block %d the trial of block %d is recorded: %v", block, tr.Block, ok)
+				}
+			}
+			if seen = append(seen, block); block == 3 {
+				return stop
+			}
+			return nil
+		},
+	}
+	if _, err := RunSealed(t.Context(), cfg); !errors.Is(err, stop) {
+		t.Errorf("error %v, want that of Recorded", err)
+	}
+	if !slices.Equal(seen, []int{1, 2, 3}) {
+		t.Errorf("blocks %v, want 1, 2 and 3", seen)
+	}
+}
+
 func TestSealedFaultsAreRows(t *testing.T) {
 	for how, status := range map[string]string{
 		"not-enforced": record.StatusFailed, "unsupported": record.StatusUnsupported, "bypass": record.StatusVoid, "guard-trips": record.StatusVoid,

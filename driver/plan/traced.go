@@ -57,6 +57,9 @@ func (p *Plan) chosenCells(c Choice) (cells []Cell, arms []Arm, err error) {
 	if len(cells) == 0 {
 		return nil, nil, fmt.Errorf("%q selects no cell of %s", c.Only, strings.Join(c.Arms, " and "))
 	}
+	if c.Against != "" && !slices.ContainsFunc(cells, func(cell Cell) bool { return cell.Get(FactorArm) == c.Against }) {
+		return nil, nil, fmt.Errorf("no cell of %s is chosen, with which others would be compared", c.Against)
+	}
 	for _, a := range p.Spec.Arms {
 		if slices.ContainsFunc(cells, func(cell Cell) bool { return cell.Get(FactorArm) == a.Name }) {
 			arms = append(arms, a)

@@ -96,6 +96,7 @@ func TestTraceOfAChoice(t *testing.T) {
 		{minimal, Choice{}, "virtual time only"},
 		{virtual, Choice{Arms: []string{"a", "bb"}}, `no arm "bb", want one of a, b (did you mean "b"?)`},
 		{virtual, Choice{Against: "bb"}, `no arm "bb"`},
+		{virtual, Choice{Against: "b", Only: "policies=10"}, "no cell of b is chosen"},
 		{virtual, Choice{Only: "policies=11"}, `no cell has policies "11"`},
 		{virtual, Choice{Arms: []string{"b"}, Only: "policies=10"}, `"policies=10" selects no cell of b`},
 	} {

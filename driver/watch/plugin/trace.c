@@ -24,6 +24,8 @@
  *
  * Stream. Little-endian 32-bit words, described in ../decode.go.
  */
+#define _GNU_SOURCE /* program_invocation_name, F_SETPIPE_SZ */
+
 #include "interface.h"
 
 #include <errno.h>
@@ -106,7 +108,9 @@ static const char *out_name;
 
 static void say(const char *what, const char *why)
 {
-    fprintf(stderr, "hookbed's trace plugin: %s%s%s\n", what, why ? ": " : "", why ? why : "");
+    /* As QEMU's own messages begin. */
+    fprintf(stderr, "%s: hookbed's trace plugin: %s%s%s\n", program_invocation_name, what,
+            why ? ": " : "", why ? why : "");
 }
 
 static void put(const void *data, size_t len)
@@ -631,7 +635,7 @@ static int open_stream(void)
         return refuse(out_name, strerror(errno));
     if (fcntl(out, F_SETFL, 0) < 0)
         return refuse(out_name, strerror(errno));
-    (void)fcntl(out, 1031 /* F_SETPIPE_SZ */, BUFFER); /* fewer turns between writer and reader */
+    (void)fcntl(out, F_SETPIPE_SZ, BUFFER); /* fewer turns between writer and reader */
     put(head, sizeof head);
     return 0;
 }

@@ -123,6 +123,11 @@ type SealedBlock struct {
 	Seed   string // a UUID: the guest's randomness starts from it
 	Block  bundle.Sealed
 	Files  map[string]bundle.File // every file of every chunk, by SHA-256
+	// Plugin observes the guest's instructions, and Watch reads what it writes while the guest runs.
+	// Both or none are set. Plugin.Out is made for it. An error of Watch ends the guest; after one of
+	// the guest, Watch meets the end of its stream. The results are the same as without.
+	Plugin *vm.Plugin
+	Watch  func(io.Reader) error
 }
 
 // Seed is what the guests of a seed get as their machine's UUID. A guest's
@@ -181,6 +186,21 @@ func (s *Sealer) Run(ctx context.Context, b SealedBlock, onReply func(bundle.Sea
 			_ = os.Remove(f)
 		}
 	}()
+	watched, stream, err := openStream(ctx, b, base+".stream")
+	if err != nil {
+		return nil, err
+	}
+	m.Virtual.Plugin = stream.plugin
+	data, err := s.boot(watched, b, m, stream, onReply)
+	werr := stream.close()
+	if werr != nil && (err == nil || watched.Err() != nil && ctx.Err() == nil) {
+		return nil, fmt.Errorf("watch the sealed guest of block %d: %w", b.Number, werr)
+	}
+	return data, err
+}
+
+// boot is Run between the making and the removing of its files.
+func (s *Sealer) boot(ctx context.Context, b SealedBlock, m vm.Machine, stream *stream, onReply func(bundle.SealedReply)) ([]byte, error) {
 	if _, err := s.initramfs(m.Initramfs, b); err != nil {
 		return nil, err
 	}
@@ -191,6 +211,7 @@ func (s *Sealer) Run(ctx context.Context, b SealedBlock, onReply func(bundle.Sea
 	if err := s.hv.Start(ctx, m); err != nil {
 		return nil, err
 	}
+	stream.started()
 	data, err := s.watch(ctx, m, onReply)
 	if derr := s.hv.Destroy(context.WithoutCancel(ctx), m.Name); err == nil {
 		err = derr

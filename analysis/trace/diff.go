@@ -99,10 +99,25 @@ func WriteDiffFlame(w io.Writer, a, b *Trace) error {
 	root.add(a, func(u *union) *float64 { return &u.self })
 	root.add(b, func(u *union) *float64 { return &u.against })
 	root.finish()
-	f := flame{title: fmt.Sprintf("%s, against %s", a.Title(), b.Title()), root: root.frame(a.Unit), legend: diffLegend(a, b),
+	f := flame{title: diffTitle(a, b), root: root.frame(a.Unit), legend: diffLegend(a, b),
 		subtitle: fmt.Sprintf("instructions a %s: %s against %s, a difference of %s.", a.Unit, thousands(root.total), thousands(root.totalOf), signedThousands(root.total-root.totalOf))}
 	_, err := w.Write(f.svg())
 	return err
+}
+
+// diffTitle names two cells: what they have in common once.
+func diffTitle(a, b *Trace) string {
+	x, y := strings.Split(a.Title(), ", "), strings.Split(b.Title(), ", ")
+	var common []string
+	for len(x) > 1 && len(y) > 1 && x[len(x)-1] == y[len(y)-1] {
+		common = append([]string{x[len(x)-1]}, common...)
+		x, y = x[:len(x)-1], y[:len(y)-1]
+	}
+	out := strings.Join(x, ", ") + " against " + strings.Join(y, ", ")
+	if len(common) > 0 {
+		out += ": " + strings.Join(common, ", ")
+	}
+	return out
 }
 
 // union is a stack in either trace.

@@ -60,10 +60,18 @@ type flame struct {
 // search. It needs no network, and is readable without the script.
 func WriteFlame(w io.Writer, t *Trace) error {
 	f := flame{title: t.Title(), root: t.frames(), legend: t.legend(),
-		subtitle: fmt.Sprintf("instructions of whole %ss: %s of %s. Width is cost, callees are below their callers, the dearest first.",
-			t.Unit, counted(int(t.Units), t.Unit), grouped(int64(t.Window.Measured)))}
+		subtitle: fmt.Sprintf("%s instructions of %s. Width is cost, callees are below their callers, the dearest first.",
+			grouped(int64(t.Window.Measured)), t.unitsText())}
 	_, err := w.Write(f.svg())
 	return err
+}
+
+// unitsText is "200 whole transactions", or "12.5 MiB".
+func (t *Trace) unitsText() string {
+	if t.Unit == UnitMiB {
+		return fixed(t.Units, 1) + " " + t.Unit
+	}
+	return grouped(int64(t.Units)) + " whole " + plural(t.Unit)
 }
 
 // frames are the tree of whole units.
@@ -174,16 +182,16 @@ func (f flame) legendRows() [][]legendEntry {
 }
 
 // legendWidth is the room of an entry, generously measured: fonts differ.
-func legendWidth(e legendEntry) float64 { return 24 + 6.6*float64(utf8.RuneCountInString(e.text)) }
+func legendWidth(e legendEntry) float64 { return 26 + 7.3*float64(utf8.RuneCountInString(e.text)) }
 
 func (f flame) document(least float64) []byte {
 	rows := f.legendRows()
-	top := flameHead + legendStep*len(rows) + 24
+	top := flameHead + legendStep*len(rows) + 32
 	height := top + flameStep*f.depth(f.root, least, 0) + 12
 	var b bytes.Buffer
 	title := escaped(f.title)
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" role="group" aria-label="%s" data-left="%d" data-width="%d">`+"\n",
-		flameWidth+2*flameLeft, height, flameWidth+2*flameLeft, height, title, flameLeft, flameWidth)
+	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" role="group" aria-label="%s" data-left="%d" data-width="%d" data-top="%d">`+"\n",
+		flameWidth+2*flameLeft, height, flameWidth+2*flameLeft, height, title, flameLeft, flameWidth, top)
 	fmt.Fprintf(&b, "<title>%s</title>\n<desc>%s %s</desc>\n<style>\n%s</style>\n", title, escaped(f.subtitle), escaped(f.described()), flameStyle)
 	fmt.Fprintf(&b, `<rect width="100%%" height="100%%" fill="#fff"/>`+"\n"+`<text class="h" x="%d" y="26">%s</text>`+"\n"+`<text class="s" x="%d" y="44">%s</text>`+"\n", flameLeft, title, flameLeft, escaped(f.subtitle))
 	for i, row := range rows {
@@ -194,7 +202,7 @@ func (f flame) document(least float64) []byte {
 			x += legendWidth(e)
 		}
 	}
-	fmt.Fprintf(&b, `<text class="d" x="%d" y="%d">%s</text>`+"\n", flameLeft, top-8, "Point at a frame for details. Click or Enter: zoom. Arrow keys: move. /: search. Esc: reset.")
+	fmt.Fprintf(&b, `<text class="d" x="%d" y="%d">%s</text>`+"\n", flameLeft, top-12, "Point at a frame for details. Click or Enter: zoom. Arrow keys: move. /: search. Esc: reset.")
 	f.draw(&b, f.root, flameLeft, top, least, 0)
 	fmt.Fprintf(&b, "<script><![CDATA[\n%s]]></script>\n</svg>\n", flameScript)
 	return b.Bytes()

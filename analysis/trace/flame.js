@@ -80,7 +80,7 @@
   function control(x, w, body) {
     var box = document.createElementNS(ns, 'foreignObject');
     box.setAttribute('x', x);
-    box.setAttribute('y', 8);
+    box.setAttribute('y', +svg.getAttribute('data-top') - 29);
     box.setAttribute('width', w);
     box.setAttribute('height', 26);
     box.appendChild(body);
@@ -96,7 +96,7 @@
 
   var find = html('input'), reset = html('button');
   find.setAttribute('type', 'search');
-  find.setAttribute('placeholder', 'search: regular expression ( / )');
+  find.setAttribute('placeholder', 'search: regular expression (/)');
   find.setAttribute('aria-label', 'search for functions by regular expression');
   reset.textContent = 'reset (Esc)';
   control(left + width - 330, 230, find).addEventListener('input', function () { search(find.value); });

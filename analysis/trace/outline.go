@@ -2,6 +2,8 @@ package trace
 
 import (
 	"fmt"
+	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -62,16 +64,36 @@ func outlineOf(group []*Call, stack []string) *outline {
 	return o
 }
 
-// cut is a copy with only those lines that begin a stage and cost at least stage instructions, or
-// whose own instructions are at least alone.
-func (o *outline) cut(stage, alone uint64) *outline {
+// limits say which calls have a line: those that begin a stage and cost at least stage instructions,
+// a tenth of that where they enforce policies; and those whose own instructions are at least alone.
+type limits struct{ stage, alone float64 }
+
+func (l limits) keep(o *outline) bool {
+	switch {
+	case o.stage != "" && enforcing(o.stage):
+		return float64(o.total) >= l.stage/10
+	case o.stage != "" && float64(o.total) >= l.stage:
+		return true
+	}
+	return float64(o.self) >= l.alone
+}
+
+// enforcing reports whether policies are, or may be, enforced at a stage.
+func enforcing(stage string) bool {
+	return slices.ContainsFunc([]string{"netfilter", "iptables", "nftables", "ebtables", "ipset", "BPF", "tc ", "XDP", "generic XDP", "redirect"}, func(p string) bool {
+		return strings.HasPrefix(stage, p)
+	})
+}
+
+// cut is a copy with only the lines within the limits.
+func (o *outline) cut(l limits) *outline {
 	out := *o
 	out.inner = nil
 	var visit func(*outline)
 	visit = func(from *outline) {
 		for _, k := range from.inner {
-			if k.stage != "" && k.total >= stage || k.self >= alone {
-				out.inner = append(out.inner, k.cut(stage, alone))
+			if l.keep(k) {
+				out.inner = append(out.inner, k.cut(l))
 				continue
 			}
 			out.small, out.smallCost = out.small+k.times, out.smallCost+k.self
@@ -85,9 +107,6 @@ func (o *outline) cut(stage, alone uint64) *outline {
 // lines is how many the outline takes.
 func (o *outline) lines() int {
 	n := 1
-	if o.small > 0 {
-		n++
-	}
 	for _, k := range o.inner {
 		n += k.lines()
 	}
@@ -100,44 +119,47 @@ const outlineLines = 90
 // brief are the threads of a path, cut to what two screens hold.
 func (p Path) brief() []*outline {
 	whole := outlined(p.Calls, nil)
-	stage, alone := float64(p.Instructions)*0.002, float64(p.Instructions)*0.015
-	for range 40 {
+	l := limits{float64(p.Instructions) * 0.001, max(1, float64(p.Instructions)*0.01)}
+	for range 60 {
 		var out []*outline
 		n := 0
 		for _, o := range whole {
-			o = o.cut(uint64(stage), max(1, uint64(alone)))
+			o = o.cut(l)
 			n += o.lines()
 			out = append(out, o)
 		}
 		if n <= max(outlineLines, 2*len(whole)) {
 			return out
 		}
-		stage, alone = stage*1.4+1, alone*1.4+1
+		l = limits{l.stage*1.3 + 1, l.alone*1.3 + 1}
 	}
 	return whole[:min(len(whole), outlineLines)]
 }
 
 // write appends the lines of an outline, indented by depth.
 func (o *outline) write(b *strings.Builder, depth int) {
-	times, stage := "", ""
+	line := strings.Repeat("  ", depth) + cleanName(o.name)
 	if o.times > 1 {
-		times = " ×" + strconv.Itoa(o.times)
+		line += " ×" + strconv.Itoa(o.times)
 	}
 	if o.stage != "" {
-		stage = "   # " + o.stage
+		line += "   # " + o.stage
 	}
-	indent := strings.Repeat("  ", depth)
-	fmt.Fprintf(b, "%9d %8d  %s%s%s%s\n", o.total, o.self, indent, cleanName(o.name), times, stage)
+	if o.small > 0 {
+		line += fmt.Sprintf("   (and %s: %s)", counted(o.small, "smaller call"), grouped(int64(o.smallCost)))
+	}
+	fmt.Fprintf(b, "%9d %8d  %s\n", o.total, o.self, line)
 	for _, k := range o.inner {
 		k.write(b, depth+1)
 	}
-	if o.small > 0 {
-		fmt.Fprintf(b, "%9d %8s  %s  and %s\n", o.smallCost, "", indent, counted(o.small, "smaller call"))
-	}
 }
 
-// way lists the stages of an outline in order of time, each named once in a row.
-func (o *outline) way() []string {
+// wayMost is how many stages of a thread are listed.
+const wayMost = 80
+
+// way lists the stages of a thread in order of time: each once in a row, those that cost next to
+// nothing left out unless they enforce policies.
+func (o *outline) way(instructions uint64) []string {
 	var out []string
 	var visit func(*outline)
 	visit = func(o *outline) {
@@ -148,7 +170,10 @@ func (o *outline) way() []string {
 			visit(k)
 		}
 	}
-	visit(o)
+	visit(o.cut(limits{float64(instructions) * 0.0015, math.Inf(1)}))
+	if len(out) > wayMost {
+		out = append(out[:wayMost], fmt.Sprintf("%d more", len(out)-wayMost))
+	}
 	return out
 }
 

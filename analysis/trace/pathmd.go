@@ -24,13 +24,13 @@ func WritePath(w io.Writer, t *Trace) error {
 	}
 	brief := p.brief()
 	b.WriteString("\n## The way in order\n\n")
-	for _, o := range brief {
-		if way := o.way(); len(way) > 0 {
+	for _, o := range outlined(p.Calls, nil) {
+		if way := o.way(p.Instructions); len(way) > 0 {
 			fmt.Fprintf(&b, "- **%s:** %s\n", markdownText(o.name), markdownText(strings.Join(way, " → ")))
 		}
 	}
 	b.WriteString("\n## With what it costs\n\nInstructions: in total, with what was called and with interrupts; and of the function itself. " +
-		"`#` says which part of the way begins. `×3` is three calls on one line. In order of time; lines of smaller calls make the sums complete.\n\n")
+		"`#` says which part of the way begins. `×3` is three calls on one line. In order of time; what smaller calls below a line execute themselves is in parentheses, so that a line is the sum of itself, of these and of the lines below it.\n\n")
 	b.WriteString("```\n    total     self\n")
 	for _, o := range brief {
 		o.write(&b, 0)
@@ -50,10 +50,10 @@ func (t *Trace) pathFacts() []string {
 	case p.Units <= 1:
 		out = append(out, fmt.Sprintf("The only whole %s of the trace: there is none to compare it with.", t.Unit))
 	case p.Same == p.Units:
-		out = append(out, fmt.Sprintf("All %s whole %ss took exactly this path.", grouped(int64(p.Units)), t.Unit))
+		out = append(out, fmt.Sprintf("All %s whole %s took exactly this path.", grouped(int64(p.Units)), plural(t.Unit)))
 	default:
-		out = append(out, fmt.Sprintf("%s of %s whole %ss took exactly this path, call by call; the others took %s.",
-			grouped(int64(p.Same)), grouped(int64(p.Units)), t.Unit, counted(max(0, p.Paths-1), "other path")))
+		out = append(out, fmt.Sprintf("%s of %s whole %s took exactly this path, call by call; the others took %s.",
+			grouped(int64(p.Same)), grouped(int64(p.Units)), plural(t.Unit), counted(max(0, p.Paths-1), "other path")))
 	}
 	if p.Units > 1 {
 		out = append(out, fmt.Sprintf("The cheapest executed %s instructions, the dearest %s; on average they are %s.",
@@ -61,6 +61,14 @@ func (t *Trace) pathFacts() []string {
 	}
 	out = append(out, t.Window.String(), fmt.Sprintf("Cell %s, seed %d: %s.", t.Cell, t.Seed, factorList(t.Factors)))
 	return out
+}
+
+// plural is "transactions"; "MiB" stays as it is.
+func plural(unit string) string {
+	if unit == UnitMiB {
+		return unit
+	}
+	return unit + "s"
 }
 
 // String says how exact the trace is.

@@ -156,8 +156,12 @@ func markdownTable(b *bytes.Buffer, t table.Table) {
 	fmt.Fprintf(b, "| %s |\n| %s |\n", strings.Join(heads, " | "), strings.Join(rules, " | "))
 	for _, r := range t.Rows {
 		var cells []string
-		for _, cell := range r.Cells {
-			cells = append(cells, mdEscape(cell))
+		for i, cell := range r.Cells {
+			text := mdEscape(cell)
+			if to := r.Link(i); to != "" {
+				text = "[" + text + "](" + to + ")"
+			}
+			cells = append(cells, text)
 		}
 		fmt.Fprintf(b, "| %s |\n", strings.Join(cells, " | "))
 	}

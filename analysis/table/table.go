@@ -22,6 +22,15 @@ type Column struct {
 type Row struct {
 	Cells []string // one for each column
 	Class string   // "failed" for a line without a number
+	Links []string // where cells lead, "" for none; may be shorter than Cells
+}
+
+// Link is where a cell leads, "" for none.
+func (r Row) Link(i int) string {
+	if i < len(r.Links) {
+		return r.Links[i]
+	}
+	return ""
 }
 
 // Text is a column of words, aligned left.

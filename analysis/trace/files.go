@@ -298,8 +298,8 @@ func sortedKeys(m map[string]uint64) []string {
 	return out
 }
 
-// sorted orders traces for tables: by scenario, workload, number of policies, arm and cell.
-func sorted(all []Trace) []*Trace {
+// Sorted orders traces for tables: by scenario, workload, number of policies, arm and cell.
+func Sorted(all []Trace) []*Trace {
 	var out []*Trace
 	for i := range all {
 		out = append(out, &all[i])

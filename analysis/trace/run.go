@@ -37,7 +37,7 @@ func WriteRun(runDir string, all []Trace, picture []byte) error {
 // WriteAllLayers writes the layers of all traces as CSV: by scenario, workload, policies and arm.
 func WriteAllLayers(w io.Writer, all []Trace) error {
 	lines := [][]string{{"scenario", "workload", "arm", "policies", "cell", "seed", "unit", "layer", "self_per_unit", "share"}}
-	for _, t := range sorted(all) {
+	for _, t := range Sorted(all) {
 		for _, l := range t.Measured.LayerCosts() {
 			lines = append(lines, []string{t.Factors[factorScenario], t.Factors[factorWorkload], t.Arm(), fmt.Sprint(t.Policies()), t.Cell, fmt.Sprint(t.Seed), t.Unit,
 				string(l.Layer), fixed(t.PerUnit(l.Self), 3), fixed(share(l.Self, t.Window.Measured), 6)})

@@ -53,6 +53,7 @@ type TraceDiff struct {
 	Arm       string           `json:"arm"`
 	Policies  int              `json:"policies"`
 	More      float64          `json:"instructions_more"`
+	Layers    []LayerShare     `json:"layers"`    // by how much each is dearer, and its part of the difference; the largest part first
 	Functions []FunctionChange `json:"functions"` // the largest changes in the difference's direction
 	Flame     string           `json:"flame,omitempty"`
 	Sentence  string           `json:"sentence"`
@@ -215,11 +216,24 @@ func (s traceSet) against(t *traced) *TraceDiff {
 			d.Functions = append(d.Functions, FunctionChange{f.Name, f.More(), f.More() / d.More, f.Calls, f.CallsOf})
 		}
 	}
+	d.Layers = t.layerChanges(d.More)
 	if file := trace.DiffFile(&t.trace, &t.ref.trace, ".svg"); t.dir == t.ref.dir && regular(filepath.Join(t.dir, file)) {
 		d.Flame = t.link(file)
 	}
 	d.Sentence = t.sentence(d)
 	return d
+}
+
+// layerChanges are the layers that cost something else than in the reference.
+func (t *traced) layerChanges(more float64) []LayerShare {
+	out := []LayerShare{}
+	for _, l := range trace.Layers() {
+		if v := t.layer(l).PerUnit - t.ref.layer(l).PerUnit; v != 0 && more != 0 {
+			out = append(out, LayerShare{l, v, v / more})
+		}
+	}
+	slices.SortStableFunc(out, func(a, b LayerShare) int { return cmp.Compare(b.Share, a.Share) })
+	return out
 }
 
 // regular reports whether a file is there.
@@ -242,36 +256,57 @@ func (t *traced) sentence(d *TraceDiff) string {
 	if d.More < 0 {
 		word = "fewer"
 	}
-	var parts []string
-	for _, f := range d.Functions {
-		if f.Share >= changeLeast && len(parts) < changesSaid {
-			of := ""
-			if len(parts) == 0 {
-				of = " of them"
-			}
-			parts = append(parts, fmt.Sprintf("%s%s in %s, %s", table.Percent(f.Share), of, f.Function, f.called(t.Unit)))
-		}
-	}
-	head += fmt.Sprintf(", %s %s than %s", rounded(math.Abs(d.More)), word, ref)
-	if len(parts) == 0 {
-		return head + fmt.Sprintf(", in many functions of less than %s each.", table.Percent(changeLeast))
-	}
-	return head + ": " + strings.Join(parts, "; ") + "."
+	return head + fmt.Sprintf(", %s %s than %s%s.", rounded(math.Abs(d.More)), word, ref, t.made(d))
 }
 
-// called says how often, and how often in the reference where that differs. Shares may add up to
-// more than 100 %, since other functions cost less.
-func (f FunctionChange) called(unit string) string {
-	now := strconv.FormatFloat(math.Round(f.Calls*100)/100, 'f', -1, 64)
-	before := strconv.FormatFloat(math.Round(f.Before*100)/100, 'f', -1, 64)
+// made says what makes a difference: functions where one makes most of it, else layers and the
+// function that makes most.
+func (t *traced) made(d *TraceDiff) string {
+	var parts []string
+	of := func() string {
+		if len(parts) == 0 {
+			return " of them"
+		}
+		return ""
+	}
+	if len(d.Functions) > 0 && d.Functions[0].Share >= 0.5 {
+		for _, f := range d.Functions {
+			if f.Share >= changeLeast && len(parts) < changesSaid {
+				parts = append(parts, fmt.Sprintf("%s%s in %s, %s", table.Percent(f.Share), of(), f.Function, f.called(t.Arm, d.Arm, t.Unit)))
+			}
+		}
+		return ": " + strings.Join(parts, "; ")
+	}
+	for _, l := range d.Layers {
+		if l.Share >= changeLeast && len(parts) < changesSaid {
+			parts = append(parts, fmt.Sprintf("%s%s in %s", table.Percent(l.Share), of(), l.Layer))
+		}
+	}
+	out := ""
+	if len(parts) > 0 {
+		out = ": " + strings.Join(parts, ", ")
+	}
+	if len(d.Functions) > 0 {
+		f := d.Functions[0]
+		out += fmt.Sprintf("; the most in one function is %s in %s, %s", table.Percent(f.Share), f.Function, f.called(t.Arm, d.Arm, t.Unit))
+	}
+	return out
+}
+
+// called says how often the function is called, and how often in the reference where that differs.
+func (f FunctionChange) called(arm, ref, unit string) string {
+	now, before := times(f.Calls), times(f.Before)
 	switch {
 	case f.Calls == 0:
-		return fmt.Sprintf("which the reference calls %s times a %s and it does not", before, unit)
+		return fmt.Sprintf("which %s calls %s times a %s and %s never", ref, before, unit, arm)
 	case now == before || f.Before == 0:
 		return fmt.Sprintf("called %s times a %s", now, unit)
 	}
 	return fmt.Sprintf("called %s times a %s, not %s", now, unit, before)
 }
+
+// times is a number of calls with at most two decimals.
+func times(v float64) string { return strconv.FormatFloat(math.Round(v*100)/100, 'f', -1, 64) }
 
 // rounded writes instructions with a space between thousands.
 func rounded(v float64) string {
@@ -403,13 +438,19 @@ func (t *traced) layer(l trace.Layer) LayerShare {
 	return LayerShare{Layer: l}
 }
 
-// largest are the three largest differences from the reference, a sentence each.
+// largest are the three largest differences from the reference, a sentence each. Of an arm it is
+// the one at the most policies.
 func largest(g []*traced) string {
 	var with []*traced
 	for _, t := range g {
-		if t.Against != nil {
-			with = append(with, t)
+		if t.Against == nil {
+			continue
 		}
+		if k := len(with) - 1; k >= 0 && with[k].Arm == t.Arm {
+			with[k] = t // they are sorted by the number of policies
+			continue
+		}
+		with = append(with, t)
 	}
 	slices.SortStableFunc(with, func(a, b *traced) int { return cmp.Compare(math.Abs(b.Against.More), math.Abs(a.Against.More)) })
 	var out []string

@@ -1,5 +1,7 @@
 package trace
 
+import "slices"
+
 // layerLine is a line of the table: the names of a layer, separated by space. "*" at the end of a
 // name is for any ending; the exact name wins, then the longest one.
 type layerLine struct {
@@ -10,13 +12,14 @@ type layerLine struct {
 // layerTable says which functions of Linux 5.10 to 7.x begin a layer. What is called from many
 // places - locks, lists, atomic counters, thunks - is not in it: it belongs to its callers.
 func layerTable() []layerLine {
-	line := func(l Layer, names string) layerLine { return layerLine{layerRule{layer: l}, names} }
-	out := []layerLine{
-		line(LayerSyscall, `entry_SYSCALL* entry_SYSRET* do_syscall_64 x64_sys_call __x64_sys_* __ia32_* syscall_* ret_from_fork* ksys_* sys_*
-			do_el0_svc invoke_syscall el0* vfs_* new_sync_* __fdget* fdget* __fget* fget* fput* __fput* task_work_* ____fput
-			exit_to_user_mode* arch_exit_to_user* prepare_exit_to_usermode rw_verify_area do_iter_* pipe_* file_* rseq_* __rseq_* fsnotify* __fsnotify*
-			do_sys_* path_* link_path_walk getname* dput lookup_* filp_* ext4_* tmpfs_* shmem_* anon_* seq_* proc_* tty_* n_tty_* uart_* serial8250*
-			do_group_exit do_exit kernel_clone copy_process wait4 do_wait* kernel_wait4 begin_new_exec load_elf_binary bprm_* do_execve* futex_* do_futex __futex*`),
+	return slices.Concat(packetLayers(), hostLayers(), shared())
+}
+
+func line(l Layer, names string) layerLine { return layerLine{layerRule{layer: l}, names} }
+
+// packetLayers are what only packets pass.
+func packetLayers() []layerLine {
+	return []layerLine{
 		line(LayerCopy, `_copy_from_iter* _copy_to_iter* copy_from_iter* copy_to_iter* __copy_from_iter* copy_page_to_iter* copy_page_from_iter*
 			_copy_from_user* _copy_to_user* copy_user_* __copy_user* raw_copy_* copyin copyout rep_movs_alternative rep_stos_alternative
 			simple_copy_to_iter skb_copy_datagram_iter __skb_datagram_iter skb_copy_datagram_* csum_and_copy_* csum_partial_copy* __copy_skb_header_user
@@ -76,6 +79,17 @@ func layerTable() []layerLine {
 			__finalize_skb_around page_frag_* __page_frag_* sock_wfree sock_rfree __sock_wfree tcp_wfree sock_efree sock_edemux sk_mem_* __sk_mem_* sk_page_frag_refill
 			skb_page_frag_refill tcp_stream_alloc_skb sk_stream_alloc_skb mem_cgroup_charge_skmem mem_cgroup_uncharge_skmem mem_cgroup_sk_* csum_partial* csum_block_*
 			do_csum net_zcopy* dev_kfree_skb_any* dev_kfree_skb* __dev_kfree_skb* `),
+	}
+}
+
+// hostLayers are what all programs use.
+func hostLayers() []layerLine {
+	return []layerLine{
+		line(LayerSyscall, `entry_SYSCALL* entry_SYSRET* do_syscall_64 x64_sys_call __x64_sys_* __ia32_* syscall_* ret_from_fork* ksys_* sys_*
+			do_el0_svc invoke_syscall el0* vfs_* new_sync_* __fdget* fdget* __fget* fget* fput* __fput* task_work_* ____fput
+			exit_to_user_mode* arch_exit_to_user* prepare_exit_to_usermode rw_verify_area do_iter_* pipe_* file_* rseq_* __rseq_* fsnotify* __fsnotify*
+			do_sys_* path_* link_path_walk getname* dput lookup_* filp_* ext4_* tmpfs_* shmem_* anon_* seq_* proc_* tty_* n_tty_* uart_* serial8250*
+			do_group_exit do_exit kernel_clone copy_process wait4 do_wait* kernel_wait4 begin_new_exec load_elf_binary bprm_* do_execve* futex_* do_futex __futex*`),
 		line(LayerWakeup, `schedule* __schedule* preempt_schedule* __cond_resched* _cond_resched io_schedule* try_to_wake_up* ttwu_* __wake_up* wake_* default_wake_* autoremove_wake_* woken_wake_*
 			receiver_wake_* pollwake ep_poll_callback sock_def_readable sock_def_write_space sock_def_wakeup sk_stream_write_space sk_wait_data sk_stream_wait_* wait_woken prepare_to_wait* finish_wait
 			__prepare_to_* add_wait_queue* remove_wait_queue* __add_wait* select_task_rq* enqueue_task* dequeue_task* enqueue_entity* dequeue_entit* __enqueue_entity __dequeue_entity enqueue_rt_* dequeue_rt_*
@@ -108,7 +122,6 @@ func layerTable() []layerLine {
 		line(LayerIdle, `do_idle cpu_startup_entry default_idle* cpuidle_* arch_cpu_idle* native_safe_halt mwait_idle* acpi_idle* intel_idle* pv_native_safe_halt cpu_idle* call_cpuidle ct_idle* rcu_idle* ct_cpuidle* menu_* teo_* haltpoll*
 			tick_nohz_idle_* arch_cpu_idle_enter rest_init start_secondary rcu_eqs* ct_kernel_* cpuidle_idle_call`),
 	}
-	return append(out, shared()...)
 }
 
 // shared are functions whose layer depends on who calls them.

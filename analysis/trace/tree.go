@@ -36,17 +36,6 @@ func (t Tree) totals() []uint64 {
 	return out
 }
 
-// children lists the children of each node, in the order of the nodes.
-func (t Tree) children() [][]int {
-	out := make([][]int, len(t.Nodes))
-	for i, n := range t.Nodes {
-		if n.Parent >= 0 {
-			out[n.Parent] = append(out[n.Parent], i)
-		}
-	}
-	return out
-}
-
 // stack is the names from the thread to a node; nil for the root.
 func (t Tree) stack(i int) []string {
 	var out []string

@@ -12,6 +12,8 @@ import (
 const (
 	Docker     = "docker"      // a bridge, no policies
 	Iptables   = "iptables"    // a list behind the bridge
+	NftSet     = "nft-set"     // a set of nftables behind the bridge
+	TCHash     = "tc-hash"     // a hash in tc behind the bridge
 	CiliumLike = "cilium-like" // a hash in tc, and redirects instead of the bridge
 	XDP        = "xdp"         // a hash in XDP on the veth, on the bridge
 )
@@ -190,6 +192,9 @@ func (p packets) hook(name string) *trace.Call {
 		if p.arm == Iptables {
 			inner = append(inner, call("ipt_do_table", 160+46*p.n, call("tcp_mt", 60), call("conntrack_mt_v3", 70)))
 		}
+		if p.arm == NftSet {
+			inner = append(inner, call("nft_do_chain_ipv4", 60, call("nft_do_chain", 260, call("nft_meta_get_eval", 20), call("nft_lookup_eval", 45, call("nft_hash_lookup_fast", 80)), call("nft_ct_get_fast_eval", 30))))
+		}
 		inner = append(inner, call("nf_confirm", 60))
 	default:
 		inner = append(inner, call("nf_nat_inet_fn", 90))
@@ -206,6 +211,8 @@ func (p packets) transmit() *trace.Call {
 		middle = p.backlog(call("tcf_classify", 70, call("bpf:hb_tc_from_endpoint", 96, call("htab_map_lookup_elem", 110, call("lookup_nulls_elem_raw", 48)))), call("skb_do_redirect", 80, call("__bpf_redirect", 60, deliver)))
 	case XDP:
 		middle = p.backlog(p.bridge(call("napi_schedule_prep", 30), p.napi(deliver)))
+	case TCHash:
+		middle = p.backlog(p.bridge(call("tcf_classify", 70, call("bpf:hb_tc_to_endpoint", 104, call("htab_map_lookup_elem", 110, call("lookup_nulls_elem_raw", 48)))), deliver))
 	default:
 		middle = p.backlog(p.bridge(deliver))
 	}

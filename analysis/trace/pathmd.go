@@ -36,7 +36,7 @@ func WritePath(w io.Writer, t *Trace) error {
 		o.write(&b, 0)
 	}
 	b.WriteString("```\n\n")
-	p.writeOthers(&b)
+	p.writeOthers(&b, t.Unit)
 	p.writeComplete(&b)
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -102,11 +102,15 @@ func factorList(factors map[string]string) string {
 }
 
 // writeOthers says what units on other paths did.
-func (p Path) writeOthers(b *strings.Builder) {
+func (p Path) writeOthers(b *strings.Builder, unit string) {
 	if p.Units <= 1 || p.Same == p.Units {
 		return
 	}
-	fmt.Fprintf(b, "## What the other %s did\n\n", grouped(int64(p.Units-p.Same)))
+	others := unit
+	if n := p.Units - p.Same; n > 1 {
+		others = grouped(int64(n)) + " " + plural(unit)
+	}
+	fmt.Fprintf(b, "## What the other %s did\n\n", others)
 	if len(p.Others) == 0 {
 		b.WriteString("The same calls, in another order or under other callers.\n\n")
 		return

@@ -136,6 +136,12 @@ func markdownSection(b *bytes.Buffer, s table.Section) {
 		if t.Note != "" {
 			fmt.Fprintf(b, "%s\n\n", mdEscape(t.Note))
 		}
+		for i, p := range t.Points {
+			fmt.Fprintf(b, "- %s\n", mdEscape(p))
+			if i == len(t.Points)-1 {
+				b.WriteString("\n")
+			}
+		}
 		markdownTable(b, t)
 		if t.Folded {
 			b.WriteString("</details>\n\n")

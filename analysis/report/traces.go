@@ -396,7 +396,7 @@ func titleOfGroup(g []*traced) string { return g[0].Workload + ", " + g[0].Scena
 
 // layerTable has the layers of a group, and its three largest differences in words.
 func layerTable(g []*traced) table.Table {
-	t := table.Table{ID: table.Slug("layers-" + titleOfGroup(g)), Title: "Instructions a " + g[0].Unit + " by layer: " + titleOfGroup(g), Note: largest(g),
+	t := table.Table{ID: table.Slug("layers-" + titleOfGroup(g)), Title: "Instructions a " + g[0].Unit + " by layer: " + titleOfGroup(g), Points: largest(g),
 		Columns: []table.Column{table.Text("arm"), table.Number("N"), table.Number("in all")}}
 	var shown []trace.Layer
 	rest := false
@@ -440,7 +440,7 @@ func (t *traced) layer(l trace.Layer) LayerShare {
 
 // largest are the three largest differences from the reference, a sentence each. Of an arm it is
 // the one at the most policies.
-func largest(g []*traced) string {
+func largest(g []*traced) []string {
 	var with []*traced
 	for _, t := range g {
 		if t.Against == nil {
@@ -457,7 +457,7 @@ func largest(g []*traced) string {
 	for _, t := range with[:min(3, len(with))] {
 		out = append(out, t.Against.Sentence)
 	}
-	return strings.Join(out, " ")
+	return out
 }
 
 // traceTable has each trace with its files and how exact it is.

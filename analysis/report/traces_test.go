@@ -12,6 +12,7 @@ import (
 	"hookbed/analysis/figure"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/runs/runstest"
+	"hookbed/analysis/summary"
 	"hookbed/analysis/trace"
 	"hookbed/analysis/trace/tracetest"
 )
@@ -174,5 +175,50 @@ func TestTracesThatDoNotFit(t *testing.T) {
 	runstest.WriteFile(t, path, []byte(strings.Replace(read(t, path), "tcp_ack,124000", "tcp_ack,124001", 1)))
 	if _, err := Make([]string{dir}, t.TempDir(), Options{}); err == nil || !strings.Contains(err.Error(), "6.12-xdp-0") {
 		t.Errorf("a changed trace: %v", err)
+	}
+}
+
+// A trace that is not exact is named, and by how much it is off.
+func TestTracesThatAreNotExact(t *testing.T) {
+	dir := tracedRun(t)
+	x := tracetest.New("6.12-xdp-100", tracetest.XDP, tracetest.RR, 100)
+	x.Window.ClockNS += 24
+	x.Window.ClocksOff = 2
+	must(t, trace.Write(dir, &x))
+	out, _ := makeReport(t, Options{Resamples: 100}, dir)
+	if text := read(t, out, "report.md"); !strings.Contains(text, "The clock does not agree with the instructions of xdp at N = 100, TCP\\_RR, localhost (by 24 ns in all, and at 2 of 800 readings).") {
+		t.Error("the report does not say which trace is off")
+	}
+}
+
+// The row that a trace is next to is the one of its seed.
+func TestByRow(t *testing.T) {
+	c := &runs.Cell{Factors: map[string]string{"workload": "TCP_RR"}}
+	for i, v := range []float64{40_000, 41_000} {
+		c.Trials = append(c.Trials, &runs.Trial{Status: "ok", Seed: fmt.Sprint(i + 1), Values: map[string]float64{"instructions_per_transaction": v}})
+	}
+	e, err := summary.New([]runs.Run{{Name: "r"}}, summary.Options{})
+	must(t, err)
+	s := traceSet{e: e}
+	if got := s.byRow(c, 2); got == nil || *got != 41_000 {
+		t.Errorf("the row of seed 2: %v", got)
+	}
+	if got := s.byRow(c, 3); got != nil {
+		t.Errorf("a row of seed 3: %v", *got)
+	}
+}
+
+// Sentences of differences.
+func TestDifferencesInWords(t *testing.T) {
+	x := &traced{Traced: Traced{Arm: "a", Policies: 10, PerUnit: 41_000, Unit: "transaction"}}
+	for want, d := range map[string]TraceDiff{
+		"a at N = 10 executes 41 000 instructions a transaction, as many as b.":                                                                          {Arm: "b", Policies: 10, More: 0.2},
+		"a at N = 10 executes 41 000 instructions a transaction, 19 000 more than b: 88 % of them in ipt_do_table, called 4 times a transaction, not 2.": {Arm: "b", Policies: 10, More: 19_000, Functions: []FunctionChange{{"ipt_do_table", 16_720, 0.88, 4, 2}, {"x", 19, 0.001, 1, 0}}},
+		"a at N = 10 executes 41 000 instructions a transaction, 100 fewer than b at N = 0: 60 % of them in bridge; the most in one function is 30 % in br_forward, which b calls 2 times a transaction and a never.": {
+			Arm: "b", More: -100, Layers: []LayerShare{{trace.LayerBridge, -60, 0.6}, {trace.LayerVeth, -5, 0.05}}, Functions: []FunctionChange{{"br_forward", -30, 0.3, 0, 2}}},
+	} {
+		if got := x.sentence(&d); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
 	}
 }

@@ -4,9 +4,10 @@ package table
 
 // Table is a table before it is Markdown or HTML.
 type Table struct {
-	ID      string // of the HTML element, without the prefix of its kind
-	Title   string // "" where the section's title is enough
-	Note    string // a sentence above it, "" for none
+	ID      string   // of the HTML element, without the prefix of its kind
+	Title   string   // "" where the section's title is enough
+	Note    string   // a sentence above it, "" for none
+	Points  []string // below the note, a line each
 	Columns []Column
 	Rows    []Row
 	Folded  bool // of second rank: shown on demand

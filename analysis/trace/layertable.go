@@ -38,7 +38,7 @@ func packetLayers() []layerLine {
 			neigh_* __neigh_* arp_* ndisc_* nd_* icmp_* __icmp_* icmpv6_* udp_* __udp* udp4_* udp6_* udpv6_* igmp_* raw_local_* raw_v4* raw_v6* inet_rtm*
 			eth_header eth_header_* l3mdev_* lwtunnel_* xfrm_* __xfrm_* iptunnel_* ip_tunnel_* udp_tunnel* secure_ip* find_exception
 			fnhe_* inetpeer* inet_getpeer`),
-		line(LayerNetfilter, `nf_hook_* nf_hook nf_ip_* nf_ip6_* nf_reroute nf_queue* nf_log_* nf_br_* br_nf_* br_netfilter* brnf_* ipv4_sabotage* ip_sabotage_in
+		line(LayerNetfilter, `nf_hook_* nf_hook ip_vs_* __ip_vs_* nf_ip_* nf_ip6_* nf_reroute nf_queue* nf_log_* nf_br_* br_nf_* br_netfilter* brnf_* ipv4_sabotage* ip_sabotage_in
 			nf_skb_* nf_checksum* nf_defrag_* nf_ct_bridge* nf_reject_* nf_send_* nf_bridge_* __nf_ip6_route `),
 		line(LayerConntrack, `nf_conntrack_* __nf_conntrack_* nf_ct_* __nf_ct_* ipv4_conntrack_* ipv6_conntrack_* nf_confirm* nf_nat_* __nf_nat_* nf_xfrm_me_harder
 			resolve_normal_ct hash_conntrack* __hash_conntrack get_l4proto ipv4_confirm ipv6_confirm hash_by_src ipv4_get_l4proto ipv6_get_l4proto
@@ -110,7 +110,7 @@ func hostLayers() []layerLine {
 			common_interrupt_return ret_from_intr native_iret paranoid_* sync_regs fixup_bad_iret swapgs_* irq_* __irq_* vector_* el1_* el1h_* gic_* do_interrupt* fixup_exception search_exception* do_error_trap
 			nmi_* default_do_nmi do_int3 serial8250_interrupt acpi_irq`),
 		line(LayerMemory, `do_user_addr_fault do_kern_addr_fault handle_mm_fault __handle_mm_fault handle_pte_fault do_anonymous_page do_fault* do_wp_page wp_page_* filemap_* alloc_pages* __alloc_pages* get_page_from_freelist* rmqueue*
-			free_pages* __free_pages* free_unref_* free_one_page* folio_* __folio_* lru_add* put_page* __put_page* page_* unmap_* zap_* tlb_* __tlb_* flush_tlb_* native_flush_* __native_flush* mmap_* do_mmap* do_munmap* __do_munmap vm_* vma_*
+			free_pages* __free_pages* free_unref_* free_one_page* folio_* __folio_* lru_add* lru_gen* lru_note* put_page* __put_page* page_* unmap_* zap_* tlb_* __tlb_* flush_tlb_* native_flush_* __native_flush* mmap_* do_mmap* do_munmap* __do_munmap vm_* vma_*
 			find_vma* mas_* mt_* mtree_* clear_page* copy_page* clear_huge* pte_* pmd_* pud_* p4d_* mem_cgroup_* __mem_cgroup* memcg_* __memcg* obj_cgroup_* charge_memcg try_charge* cgroup_rstat* __count_memcg* refill_* drain_*
 			madvise_* mprotect_* expand_* brk do_brk* vmalloc* __vmalloc* vfree* vmap* get_free_pages __get_free_pages khugepaged* kswapd* compact_* lock_vma* lru_cache_add* xas_* xa_* lock_mm_and_find_vma rmap_* anon_vma*
 			set_pte* split_* unlink_anon* fault_* numa_* __pte_* __pmd_* update_mmu* mod_node* __mod_node* __mod_zone* mod_zone* __mod_lruvec* count_vm* node_page*`),
@@ -119,7 +119,7 @@ func hostLayers() []layerLine {
 			worker_thread process_one_work process_scheduled_works queue_work* __queue_work* queue_delayed* __queue_delayed* delayed_work_* insert_work* kick_pool* pwq_* wq_* kthread kthreadd kthread_* pool_* idle_worker* worker_* cancel_work* mod_delayed*
 			wb_* writeback* vmstat_* refresh_cpu_vm* quiet_vmstat cpu_stopper* multi_cpu_stop stop_one_cpu* migration_cpu* text_poke* jump_label_* static_key_* printk* vprintk* console_* irq_work_* __irq_work* flush_smp_* __flush_smp* generic_smp_* smp_call_* on_each_cpu*
 			oom_* hung_task* watchdog* random_* crng_* get_random_* _get_random* mix_pool* extract_* blake2s* chacha* credit_* add_timer_rand* add_device_rand*`),
-		line(LayerIdle, `do_idle cpu_startup_entry default_idle* cpuidle_* arch_cpu_idle* native_safe_halt mwait_idle* acpi_idle* intel_idle* pv_native_safe_halt cpu_idle* call_cpuidle ct_idle* rcu_idle* ct_cpuidle* menu_* teo_* haltpoll*
+		line(LayerIdle, `do_idle poll_idle cpu_startup_entry default_idle* cpuidle_* arch_cpu_idle* native_safe_halt mwait_idle* acpi_idle* intel_idle* pv_native_safe_halt cpu_idle* call_cpuidle ct_idle* rcu_idle* ct_cpuidle* menu_* teo_* haltpoll*
 			tick_nohz_idle_* arch_cpu_idle_enter rest_init start_secondary rcu_eqs* ct_kernel_* cpuidle_idle_call`),
 	}
 }

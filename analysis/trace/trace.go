@@ -96,10 +96,10 @@ type Call struct {
 
 // Variation is a function that units on other paths called in addition, or less often.
 type Variation struct {
-	Name  string
-	Units int     // in how many of the other units its number of calls differs
-	More  float64 // calls more (or less) in these units, mean
-	Cost  float64 // instructions more in these units, its callees included, mean
+	Name  string  `json:"name"`
+	Units int     `json:"units"`        // in how many of the other units its number of calls differs
+	More  float64 `json:"calls"`        // calls more (or less) in these units, mean
+	Cost  float64 `json:"instructions"` // instructions more in these units, its callees included, mean
 }
 
 // Units' names.

@@ -60,7 +60,8 @@ type Spec struct {
 type Traced struct {
 	// Against is the arm whose traces those of the other arms are compared with.
 	Against string `json:"against"`
-	// Window is how many units of work (transactions, MiB) of a trial are in its trace; 0 is all.
+	// Window is how many units of work (transactions, MiB) of a trial its trace counts, the last; 0 is
+	// all.
 	Window int `json:"window,omitempty"`
 }
 

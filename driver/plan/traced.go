@@ -10,10 +10,10 @@ import (
 
 // Choice is the part of an experiment that is traced. The zero value is all of it.
 type Choice struct {
-	Arms    []string // by name; nil: all
+	Arms    []string // by name, in addition to the one to compare with; nil: all
 	Only    string   // an expression, as Filter has it; "": every cell
 	Against string   // arm to compare with, by name; "": the one that enforces nothing
-	Window  int      // units of work that are traced of each trial; 0: all
+	Window  int      // units of work that count of each trial, its last; 0: all
 }
 
 // Trace derives from an experiment in virtual time the plan of its traces: one trial of each chosen
@@ -48,7 +48,10 @@ func (p *Plan) chosenCells(c Choice) (cells []Cell, arms []Arm, err error) {
 			return nil, nil, err
 		}
 	}
-	chosen := func(name string) bool { return len(c.Arms) == 0 || slices.Contains(c.Arms, name) }
+	against := cmp.Or(c.Against, p.reference())
+	chosen := func(name string) bool {
+		return len(c.Arms) == 0 || name == against || slices.Contains(c.Arms, name)
+	}
 	for _, cell := range p.Cells {
 		if chosen(cell.Get(FactorArm)) && match(cell) {
 			cells = append(cells, cell)

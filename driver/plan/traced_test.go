@@ -82,6 +82,12 @@ func TestTraceOfAChoice(t *testing.T) {
 	if want := []string{"localhost a N=10 TCP_RR", "localhost a N=10 TCP_STREAM"}; !slices.Equal(got, want) {
 		t.Errorf("cells %q, want %q", got, want)
 	}
+	if p := traced(t, virtual, Choice{Arms: []string{"a"}}); len(p.Spec.Arms) != 2 || p.Spec.Traced.Against != "b" {
+		t.Errorf("arms %+v, compared with %q, want a and what it is compared with", p.Spec.Arms, p.Spec.Traced.Against)
+	}
+	if p := traced(t, virtual, Choice{Arms: []string{"b"}, Against: "a"}); p.Spec.Traced.Against != "a" || len(p.Spec.Arms) != 2 {
+		t.Errorf("arms %+v, compared with %q", p.Spec.Arms, p.Spec.Traced.Against)
+	}
 	if w := traced(t, virtual, Choice{Window: 7, Against: "a"}).Spec.Traced; *w != (Traced{Against: "a", Window: 7}) {
 		t.Errorf("traced %+v", w)
 	}
@@ -134,7 +140,7 @@ func TestReferenceAndCounterparts(t *testing.T) {
 	if got := p.Spec.Traced.Against; got != "b" {
 		t.Errorf("the reference is %s, want b", got)
 	}
-	if got := traced(t, virtual, Choice{Arms: []string{"a"}}).Spec.Traced.Against; got != "a" {
+	if got := traced(t, virtual, Choice{Only: "arm=a"}).Spec.Traced.Against; got != "a" {
 		t.Errorf("without an arm that has no policies the reference is %s, want a", got)
 	}
 	compared := map[string]string{}

@@ -32,6 +32,14 @@ func TestTracesAreOfTheRun(t *testing.T) {
 	if d = reopen(t, d); exists(left) || !exists(a) || !exists(b) {
 		t.Error("opened again, a run still has what a killed driver left of a trace, or lacks a trace")
 	}
+	cell := d.Plan().Cells[0].ID
+	if none, err := d.Traced(); err != nil || len(none) != 0 {
+		t.Errorf("traced cells %v, %v, want none of the plan's", none, err)
+	}
+	traced(t, d, cell, "z")
+	if one, err := d.Traced(); err != nil || len(one) != 1 || !one[cell] {
+		t.Errorf("traced cells %v, %v, want %s", one, err, cell)
+	}
 	if err := errors.Join(d.DropTrace("a"), d.DropTrace("a")); err != nil || exists(filepath.Dir(a)) || !exists(b) {
 		t.Errorf("after one trace was dropped: %v", err)
 	}

@@ -44,7 +44,7 @@ func Compose(p *plan.Plan, number int) (lab.SealedBlock, error) {
 	}
 	out := lab.SealedBlock{
 		Number: number, Seed: lab.Seed(p.Spec.Seed, block.Seed), Kernel: p.LabOf(number).Kernel,
-		Block: bundle.Sealed{Schema: bundle.Schema}, Files: map[string]bundle.File{},
+		Block: bundle.Sealed{Schema: bundle.Schema, Symbols: p.Spec.Traced != nil}, Files: map[string]bundle.File{},
 	}
 	for i, group := range setups(p, trialsOf(p, number)) {
 		setup, err := composeSetup(p, group, out.Files)

@@ -76,6 +76,20 @@ func (s *Sealer) kernels() []string {
 	return []string{s.cfg.Lab.Kernel}
 }
 
+// HelperPath is where the guest helper is in a sealed guest.
+const HelperPath = "/init"
+
+// Programs are the programs and libraries of the guests by their absolute paths, the guest helper
+// included.
+func (s *Sealer) Programs() (map[string][]byte, error) {
+	out, err := s.sets[s.kernels()[0]].SealedPrograms() // the same with every kernel
+	if err != nil {
+		return nil, err
+	}
+	out[HelperPath] = s.guest
+	return out, nil
+}
+
 // Close ends every guest on a fresh, time-limited context.
 func (s *Sealer) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownLimit)
@@ -145,7 +159,7 @@ func (s *Sealer) initramfs(path string, b SealedBlock) (digest string, err error
 	if err != nil {
 		return "", fmt.Errorf("encode block: %w", err)
 	}
-	files := map[string][]byte{"/init": s.guest, bundle.SealedBlock: block}
+	files := map[string][]byte{HelperPath: s.guest, bundle.SealedBlock: block}
 	for sum, f := range b.Files {
 		files[bundle.SealedBlobs+"/"+sum] = f.Data
 	}

@@ -11,13 +11,14 @@
  * after the rdtsc of a mark "begin", up to and including the rdtsc of the next mark "end": so the
  * clock's difference is the window's instructions and idle time, and nothing else.
  *
- * Cost. Outside windows only the marks are instrumented. A window begins and ends with a reset
- * of the plugin, in which QEMU throws all translated code away. Neither changes what the guest sees:
- * its clock counts its instructions only.
+ * Cost. Before the first window only the marks are instrumented. That window begins with a reset of
+ * the plugin, in which QEMU throws all translated code away. The guest does not notice: its clock
+ * counts its instructions only.
  *
  * What is executed. A block is written when it begins. Whether it was executed to its end is seen
  * from where the next one begins: where one of its ends leads, it was. Ends that may lead anywhere
- * (returns, jumps by register) leave a sign when they are reached. In all other cases an exception,
+ * (returns, jumps by register) or back into the block (loops, repeated string instructions) leave a
+ * sign when they are reached, too. In all other cases an exception,
  * an interrupt, or the emulator itself came in between, and the instruction at which the guest goes
  * on - the next block's first, or the one whose address the CPU pushed on the stack - is the first
  * that was not executed. This is how -icount counts, too: an instruction that faults takes no time.
@@ -62,17 +63,16 @@ enum mark { MARK_BEGIN = 1, MARK_END, MARK_SYMBOLS, MARK_CLOSE };
 
 static const uint8_t mark_code[7] = { 0x0f, 0x1f, 0x80, 0x68, 0x6f, 0x6f, 0x6b };
 
-#define UNDEFINED 0xffffffffu
-
 struct block {
     uint64_t pc, end;
     uint64_t next[2];    /* where its end leads; the same twice if it leads to one place */
-    uint32_t number;     /* in the stream, or UNDEFINED */
+    uint32_t number;     /* in the stream */
+    uint32_t window;     /* in which it was defined last; 0 is none */
     uint16_t n;
     uint8_t kind;
-    bool anywhere;       /* its end may lead anywhere: reaching it leaves a sign */
+    bool anywhere;       /* its end may lead anywhere */
+    bool sign;           /* reaching its last instruction leaves a sign */
     bool reads;          /* it is a jump whose address is in memory */
-    bool repeats;        /* its last instruction is a repeated string instruction */
     bool undefined;      /* its last instruction raises "undefined opcode", and counts as executed */
     uint8_t bytes[];     /* length of each instruction; code, of user space */
 };
@@ -91,6 +91,8 @@ static GByteArray *scratch;
 static enum { CLOSED, OPENING, OPEN, CLOSING } state;
 static struct block *last; /* the block that runs */
 static uint32_t blocks;    /* defined */
+static uint32_t window;    /* how many windows there were */
+static bool instrumented;  /* all blocks are */
 static uint64_t stack;     /* last stack address that was written */
 static struct { uint64_t number, a, b; } pending; /* mark that waits for its clock */
 static bool select_trial;
@@ -113,6 +115,14 @@ static void say(const char *what, const char *why)
             why ? ": " : "", why ? why : "");
 }
 
+/* give_up ends the stream before its end. */
+static void give_up(const char *what, const char *why)
+{
+    say(what, why);
+    close(out);
+    out = -1;
+}
+
 static void put(const void *data, size_t len)
 {
     while (len > 0 && out >= 0) {
@@ -120,9 +130,7 @@ static void put(const void *data, size_t len)
         if (n < 0) {
             if (errno == EINTR)
                 continue;
-            say("write the stream", strerror(errno));
-            close(out);
-            out = -1;
+            give_up("write the stream", strerror(errno));
             return;
         }
         data = (const uint8_t *)data + n;
@@ -247,11 +255,8 @@ static void classify(struct block *t, const uint8_t *code, size_t size)
             anywhere(t, JUMP_ANY), t->reads = second >> 6 != 3;
         return;
     case 0x6c ... 0x6f: case 0xa4 ... 0xa7: case 0xaa ... 0xaf:
-        if (rep) {
-            t->repeats = true;
-            if (t->n == 1) /* no other instruction can be the one at which it goes on */
-                t->next[1] = t->pc;
-        }
+        if (rep)
+            t->next[1] = t->end - size;
         return;
     case 0x0f:
         break;
@@ -283,6 +288,12 @@ static void classify(struct block *t, const uint8_t *code, size_t size)
     }
 }
 
+/* needs_sign: where the next block begins does not show whether this one was executed to its end. */
+static bool needs_sign(const struct block *t)
+{
+    return t->anywhere || (t->next[1] >= t->pc && t->next[1] < t->end);
+}
+
 /* new_block describes a translated block. It is never freed: generated code may refer to it. */
 static struct block *new_block(struct qemu_plugin_tb *tb)
 {
@@ -300,7 +311,6 @@ static struct block *new_block(struct qemu_plugin_tb *tb)
     }
     t->pc = t->end = pc;
     t->n = n;
-    t->number = UNDEFINED;
     uint8_t *copy = t->bytes + n;
     for (size_t i = 0; i < n; i++) {
         struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
@@ -313,6 +323,7 @@ static struct block *new_block(struct qemu_plugin_tb *tb)
     t->next[0] = t->next[1] = t->end;
     size = qemu_plugin_insn_data(qemu_plugin_tb_get_insn(tb, n - 1), code, sizeof code);
     classify(t, code, size);
+    t->sign = needs_sign(t);
     return t;
 }
 
@@ -332,6 +343,7 @@ static void define(struct block *t)
 {
     bool user = t->pc >> 63 == 0;
     t->number = blocks++;
+    t->window = window;
     word(RECORD_BLOCK | (uint32_t)user << 23 | (uint32_t)t->kind << 16 | t->n);
     number(t->pc);
     bytes(t->bytes, t->n);
@@ -339,13 +351,18 @@ static void define(struct block *t)
         bytes(t->bytes + t->n, t->end - t->pc);
 }
 
-/* executed is how many instructions of a block were executed before another began, where none of the
- * block's ends leads: see the top of this file. Called at the beginning of that other block. */
+/* whole says that p was executed to its end, as far as the beginning of t shows it. */
+static inline bool whole(const struct block *p, const struct block *t)
+{
+    bool reached = !p->sign || board->reached;
+    return reached && (t->pc == p->next[0] || t->pc == p->next[1] || p->anywhere);
+}
+
+/* executed is how many instructions of p were executed before t began, where that is not p's end that
+ * led to t: see the top of this file. Called at the beginning of t. */
 static int executed(const struct block *p, const struct block *t)
 {
     int i = instruction(p, t->pc);
-    if (i == p->n - 1 && p->repeats && board->reached)
-        return p->n;
     if (i >= 0)
         return i;
     /* The CPU pushed the address to return to, and for some exceptions an error code after it. */
@@ -355,13 +372,12 @@ static int executed(const struct block *p, const struct block *t)
     memcpy(frame, scratch->data, sizeof frame);
     for (int code = 0; code < 2; code++) {
         uint64_t back = frame[code];
+        bool led = back == p->next[0] || back == p->next[1] || back == p->end;
         i = instruction(p, back);
-        if (i < 0 && back != p->next[0] && back != p->next[1] && back != p->end)
+        if (i < 0 && !led)
             continue;
-        if (i < 0)
-            return p->n;
-        /* An interrupt, which has no error code, in between two repetitions. */
-        if (i == p->n - 1 && p->repeats && code == 0)
+        /* After the end; an interrupt, which has no error code, also where that is in the block. */
+        if (led && (i < 0 || (code == 0 && board->reached)))
             return p->n;
         /* These opcodes are an exception that the emulator raises by executing them. */
         if (i == p->n - 1 && p->undefined)
@@ -372,9 +388,6 @@ static int executed(const struct block *p, const struct block *t)
 }
 
 /* --- windows -------------------------------------------------------------------------------- */
-
-static void instrument_window(plugin_id);
-static void instrument_marks(plugin_id);
 
 static void write_mark(uint64_t ns)
 {
@@ -398,19 +411,15 @@ static void turn(uint64_t ns)
     flush();
     state = CLOSED;
     last = NULL;
-    qemu_plugin_reset(self, instrument_marks);
 }
 
 /* ended writes what is to be said of the last block, p, when t begins. False: the window has closed. */
-static bool ended(const struct block *p, const struct block *t, bool whole)
+static bool ended(const struct block *p, const struct block *t)
 {
-    if (!whole) {
-        int n = executed(p, t);
-        whole = n == p->n;
-        if (!whole && state != OPENING)
-            word(RECORD_PARTIAL | (uint32_t)n);
-    }
-    if (!whole || p->kind != READ_CLOCK)
+    int n = whole(p, t) ? p->n : executed(p, t);
+    if (n != p->n && state != OPENING)
+        word(RECORD_PARTIAL | (uint32_t)n);
+    if (n != p->n || p->kind != READ_CLOCK)
         return true;
     uint64_t ns = clock_read();
     if (state == OPEN) {
@@ -429,14 +438,13 @@ static void on_block(unsigned int vcpu, void *data)
     if (unlikely(state == CLOSED))
         return;
     need_room();
-    bool whole = t->pc == p->next[0] || t->pc == p->next[1] || (p->anywhere && board->reached);
-    if (unlikely(!whole || p->kind == READ_CLOCK) && !ended(p, t, whole))
+    if (unlikely(!whole(p, t) || p->kind == READ_CLOCK) && !ended(p, t))
         return;
     board->reached = 0;
     last = t;
     if (unlikely(state == OPENING))
         return;
-    if (unlikely(t->number == UNDEFINED))
+    if (unlikely(t->window != window))
         define(t);
     word(t->number);
 }
@@ -466,13 +474,75 @@ static void on_stack(unsigned int vcpu, uint32_t info, uint64_t address, void *d
     number(address);
 }
 
+/* --- translation ---------------------------------------------------------------------------- */
+
+static void on_mark(unsigned int vcpu, void *data);
+
+static bool is_mark(struct qemu_plugin_insn *insn)
+{
+    uint8_t code[sizeof mark_code];
+    return qemu_plugin_insn_size(insn) == sizeof code &&
+           qemu_plugin_insn_data(insn, code, sizeof code) == sizeof code &&
+           !memcmp(code, mark_code, sizeof code);
+}
+
+static struct block *watch_marks(struct qemu_plugin_tb *tb, struct block *t)
+{
+    size_t n = qemu_plugin_tb_n_insns(tb);
+    if (qemu_plugin_tb_vaddr(tb) >> 63)
+        return t; /* marks are in programs */
+    for (size_t i = 0; i < n; i++) {
+        struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
+        if (!is_mark(insn))
+            continue;
+        if (!t)
+            t = new_block(tb);
+        qemu_plugin_register_vcpu_insn_exec_cb(insn, on_mark, READ_REGS, t);
+    }
+    return t;
+}
+
+static void on_translate_marks(plugin_id id, struct qemu_plugin_tb *tb)
+{
+    (void)id;
+    watch_marks(tb, NULL);
+}
+
+static void on_translate(plugin_id id, struct qemu_plugin_tb *tb)
+{
+    (void)id;
+    struct block *t = new_block(tb);
+    struct qemu_plugin_insn *end = qemu_plugin_tb_get_insn(tb, t->n - 1);
+    plugin_u64 reached = { score, offsetof(struct board, reached) };
+
+    /* At a block's beginning every register is in memory, so reading them costs nothing. */
+    qemu_plugin_register_vcpu_tb_exec_cb(tb, on_block, READ_REGS, t);
+    switch (t->kind) {
+    case CALL: case CALL_ANY:
+        qemu_plugin_register_vcpu_mem_cb(end, on_stack, NO_REGS, MEMORY_WRITE, t);
+        break;
+    case RETURN: case IRETURN:
+        qemu_plugin_register_vcpu_mem_cb(end, on_stack, NO_REGS, MEMORY_READ, t);
+        break;
+    default:
+        if (t->reads)
+            qemu_plugin_register_vcpu_mem_cb(end, on_jump, NO_REGS, MEMORY_READ, t);
+        else if (t->sign)
+            qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(end, INLINE_STORE, reached, 1);
+    }
+    watch_marks(tb, t);
+}
+
+static void instrument_all(plugin_id id)
+{
+    qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate);
+}
+
 /* --- marks ---------------------------------------------------------------------------------- */
 
 /* send_symbols copies text out of the guest's memory into the stream. */
 static void send_symbols(uint64_t from, uint64_t len)
 {
-    if (len > 64 << 20)
-        len = 64 << 20;
     need_room();
     word(RECORD_SYMBOLS);
     number(len);
@@ -482,8 +552,8 @@ static void send_symbols(uint64_t from, uint64_t len)
         if (piece > len - done)
             piece = len - done;
         if (!qemu_plugin_read_memory_vaddr(from + done, scratch, piece)) {
-            g_byte_array_set_size(scratch, piece);
-            memset(scratch->data, 0, piece);
+            give_up("read the symbols", "they are not in the guest's memory");
+            return;
         }
         put(scratch->data, piece);
         done += piece;
@@ -519,82 +589,18 @@ static void on_mark(unsigned int vcpu, void *data)
         if (!wanted())
             return;
         state = OPENING;
+        window++;
         stack = 0;
         last = data;
         board->reached = 0;
-        qemu_plugin_reset(self, instrument_window);
+        if (!instrumented)
+            qemu_plugin_reset(self, instrument_all);
+        instrumented = true;
     }
     if (id == MARK_END && state == OPEN) {
         pending.number = id, pending.a = a, pending.b = b;
         state = CLOSING;
     }
-}
-
-/* --- translation ---------------------------------------------------------------------------- */
-
-static bool is_mark(struct qemu_plugin_insn *insn)
-{
-    uint8_t code[sizeof mark_code];
-    return qemu_plugin_insn_size(insn) == sizeof code &&
-           qemu_plugin_insn_data(insn, code, sizeof code) == sizeof code &&
-           !memcmp(code, mark_code, sizeof code);
-}
-
-static struct block *watch_marks(struct qemu_plugin_tb *tb, struct block *t)
-{
-    size_t n = qemu_plugin_tb_n_insns(tb);
-    if (qemu_plugin_tb_vaddr(tb) >> 63)
-        return t; /* marks are in programs */
-    for (size_t i = 0; i < n; i++) {
-        struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
-        if (!is_mark(insn))
-            continue;
-        if (!t)
-            t = new_block(tb);
-        qemu_plugin_register_vcpu_insn_exec_cb(insn, on_mark, READ_REGS, t);
-    }
-    return t;
-}
-
-static void on_translate_outside(plugin_id id, struct qemu_plugin_tb *tb)
-{
-    (void)id;
-    watch_marks(tb, NULL);
-}
-
-static void on_translate_inside(plugin_id id, struct qemu_plugin_tb *tb)
-{
-    (void)id;
-    struct block *t = new_block(tb);
-    struct qemu_plugin_insn *end = qemu_plugin_tb_get_insn(tb, t->n - 1);
-    plugin_u64 reached = { score, offsetof(struct board, reached) };
-
-    /* At a block's beginning every register is in memory, so reading them costs nothing. */
-    qemu_plugin_register_vcpu_tb_exec_cb(tb, on_block, READ_REGS, t);
-    switch (t->kind) {
-    case CALL: case CALL_ANY:
-        qemu_plugin_register_vcpu_mem_cb(end, on_stack, NO_REGS, MEMORY_WRITE, t);
-        break;
-    case RETURN: case IRETURN:
-        qemu_plugin_register_vcpu_mem_cb(end, on_stack, NO_REGS, MEMORY_READ, t);
-        break;
-    default:
-        if (t->reads)
-            qemu_plugin_register_vcpu_mem_cb(end, on_jump, NO_REGS, MEMORY_READ, t);
-        else if (t->anywhere || t->repeats)
-            qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(end, INLINE_STORE, reached, 1);
-    }
-    watch_marks(tb, t);
-}
-
-static void instrument_marks(plugin_id id)
-{
-    qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate_outside);
-}
-
-static void instrument_window(plugin_id id)
-{
-    qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate_inside);
 }
 
 /* --- installation --------------------------------------------------------------------------- */
@@ -669,6 +675,6 @@ EXPORT int qemu_plugin_install(plugin_id id, const struct plugin_info *info, int
     scratch = g_byte_array_new();
     score = qemu_plugin_scoreboard_new(sizeof(struct board));
     qemu_plugin_register_vcpu_init_cb(id, on_vcpu);
-    instrument_marks(id);
+    qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate_marks);
     return 0;
 }

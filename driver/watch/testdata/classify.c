@@ -54,7 +54,7 @@ static void classify_line(const char *line)
         printf(" %+d", (int)(t->next[0] - t->end));
     else
         printf(" %+d or %+d", (int)(t->next[0] - t->end), (int)(t->next[1] - t->end));
-    printf("%s%s%s\n", t->reads ? " reads" : "", t->repeats ? " repeats" : "", t->undefined ? " undefined" : "");
+    printf("%s%s%s\n", t->reads ? " reads" : "", needs_sign(t) && !t->anywhere ? " sign" : "", t->undefined ? " undefined" : "");
     free(t);
 }
 

@@ -170,7 +170,7 @@ func (r *Reducer) deed(t *thread, sym int32, begins bool) {
 	}
 	l := &r.lives[t.life]
 	switch {
-	case d&doesCut != 0:
+	case d&doesCut != 0 && r.mayCut(l):
 		r.units.cut(t.life, t.inUser.site)
 	case d&doesLeave != 0:
 		r.leaving = true
@@ -185,6 +185,18 @@ func (r *Reducer) deed(t *thread, sym int32, begins bool) {
 	l.accepts += uint64(d & doesAccept / doesAccept)
 	l.sends += uint64(d & doesSend / doesSend)
 	l.receives += uint64(d & doesReceive / doesReceive)
+}
+
+// mayCut is true of lives that may be the client's.
+func (r *Reducer) mayCut(l *life) bool {
+	if len(r.code.files) == 0 {
+		return true
+	}
+	if l.program < 0 {
+		return false
+	}
+	role := r.code.files[l.program].Role
+	return role == roleClient || role == Ends && l.accepts == 0
 }
 
 // fromUser begins a system call, interrupt or exception in user space.
@@ -234,7 +246,7 @@ func (r *Reducer) forked(t *thread, k *known) {
 
 // follow finds the node of a block that is of a function, and whether the function begins with it.
 func (r *Reducer) follow(t *thread, k *known) (begins bool) {
-	if t.outward {
+	if t.outward && len(t.stack) == 0 {
 		return r.goOutward(t, k)
 	}
 	other := k.sym != t.sym

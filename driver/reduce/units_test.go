@@ -118,6 +118,20 @@ swapgs_restore_regs_and_return_to_usermode 9 iret fffffe0000002fd8
 	}
 }
 
+// TestClientsOwnWindow: netperf reads the clock before it connects, then before and after each
+// transaction, and when it has closed the connection.
+func TestClientsOwnWindow(t *testing.T) {
+	const read = "netperf:main+18 3 rdtsc\nclock\n"
+	unit := strings.TrimPrefix(strings.TrimSuffix(sends("a"), "end\n"), "stack client\nbegin\n")
+	script := "stack client\nbegin\n" + read + "netperf:main+8 100\n" + read + "netperf:main+8 20\n" +
+		strings.Repeat(read+unit+read, 12) + "netperf:main+8 40\n" + read + "netperf:main+8 1000\nend\n"
+	got := result(t, testConfig(), strings.Replace(script, "netperf:main+8 1000", "helper:main 5", 1)).Client
+	const want = 20 + 12*(3+usual+3) + 40 + 3
+	if got.Instructions != want || got.ClockNS != want*8 || got.IdleNS != 0 || got.Units != 12 {
+		t.Errorf("the client's window is %+v, want %d instructions and 12 units", got, want)
+	}
+}
+
 // TestPathIsTheMostFrequent: also where it is not the first, and costs do not make another path.
 func TestPathIsTheMostFrequent(t *testing.T) {
 	p := result(t, testConfig(), sends("bbaacaabcaaa")).Path

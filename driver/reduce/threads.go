@@ -334,22 +334,23 @@ func (r *Reducer) arrive(region uint64, k *known) {
 
 // call notes that a return address was written.
 func (r *Reducer) call(t *thread, sp, back uint64) {
-	r.drop(t, sp+1)
+	if t.drop(sp) {
+		t.leaf = r.tree.kid(t.above, t.sym)
+	}
 	entry := t.entry()
 	t.stack = append(t.stack, frame{kind: called, sp: sp, back: back, above: t.above, leaf: t.leaf, sym: t.sym, entry: entry, base: entry != 0})
 	t.way = byCall
 }
 
-// drop forgets calls whose return addresses lie below a stack pointer, on the same stack: they were
-// left by other means than ret.
-func (r *Reducer) drop(t *thread, sp uint64) {
-	for f := t.top(); f != nil && f.kind != entered && f.sp < sp && f.sp>>stackBits == (sp-1)>>stackBits; f = t.top() {
+// drop forgets calls whose return addresses lie at a stack pointer or below, on the same stack: they
+// were left by other means than ret. It says whether a function was left by that.
+func (t *thread) drop(sp uint64) (left bool) {
+	for f := t.top(); f != nil && f.kind != entered && f.sp <= sp && f.sp>>stackBits == sp>>stackBits; f = t.top() {
 		t.above = f.above
-		if f.kind == called {
-			t.leaf = r.tree.kid(t.above, t.sym)
-		}
+		left = left || f.kind == called
 		t.stack = t.stack[:len(t.stack)-1]
 	}
+	return left
 }
 
 // giveBack notes that a return address was read by ret.
@@ -361,10 +362,7 @@ func (t *thread) giveBack(sp uint64) {
 			return
 		}
 	}
-	for f := t.top(); f != nil && f.kind != entered && f.sp < sp && f.sp>>stackBits == sp>>stackBits; f = t.top() {
-		t.above = f.above
-		t.stack = t.stack[:len(t.stack)-1]
-	}
+	t.drop(sp)
 	t.outward = len(t.stack) == 0 && t.unknown != 0
 }
 

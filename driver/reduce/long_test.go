@@ -118,3 +118,39 @@ func BenchmarkRan(b *testing.B) {
 		i += len(rec.ran)
 	}
 }
+
+// TestAnyStreamAddsUp: whatever the order of blocks and stack accesses, each instruction is counted
+// once.
+func TestAnyStreamAddsUp(t *testing.T) {
+	text := "stack a\nbegin\n"
+	for _, kernel := range []string{"entry_SYSCALL_64", "do_syscall_64", "__x64_sys_sendto", "asm_sysvec_apic_timer_interrupt", "asm_exc_page_fault", "error_entry",
+		"native_irq_return_iret", "__switch_to_asm", "__switch_to", "ret_from_fork_asm", "do_idle", "copy_process", "begin_new_exec", "bpf:a", "bpf:b", "irq_entries_start"} {
+		for _, kind := range []string{"call", "ret", "iret", "jump", "branch", "halt"} {
+			text += fmt.Sprintf("%s 4 %s 3f50\n%s+10 60 %s 3f40\n", kernel, kind, kernel, kind)
+		}
+	}
+	for _, user := range []string{"netperf:send_tcp_rr", "netserver:main", "libc:send", "helper:main"} {
+		text += fmt.Sprintf("%s 4 call\n%s+10 3 syscall\n%s+18 2 ret\n", user, user, user)
+	}
+	for seed := range uint64(20) {
+		r := New(testConfig())
+		rec := &recorder{Handler: r}
+		play(t, text, rec)
+		random := rand.New(rand.NewPCG(seed, 0))
+		r.Mark(watch.MarkBegin, 0, 0, 0)
+		executed := 0
+		for range 20_000 {
+			e := rec.ran[random.IntN(len(rec.ran))]
+			n := len(e.b.Size) - random.IntN(2)*random.IntN(2)
+			for i := range e.stack {
+				e.stack[i].Address = 0xffffc90000000000 + uint64(random.IntN(3))<<stackBits + uint64(random.IntN(16))*8
+			}
+			r.Ran(e.b, n, e.stack)
+			executed += n
+		}
+		r.Mark(watch.MarkEnd, 0, 0, uint64(executed)*8)
+		if _, err := r.Result(); err != nil {
+			t.Errorf("seed %d: %v", seed, err)
+		}
+	}
+}

@@ -35,7 +35,7 @@ type unsure struct {
 	sym  int32
 	pc   uint64
 	code []byte
-	life int
+	life int // that ran it first; -1 if that was in another window
 }
 
 // deed is what a thread does when it calls a function of the kernel.
@@ -69,7 +69,9 @@ func (r *Reducer) intern(name string) int32 {
 	return id
 }
 
+// deedOf does not mind what compilers append to the names of functions that they changed.
 func deedOf(name string) deed {
+	name, _, _ = strings.Cut(name, ".")
 	switch name {
 	case "do_idle":
 		return doesIdle
@@ -186,7 +188,7 @@ func (r *Reducer) settle() {
 	}
 	for _, u := range r.later {
 		program := -1
-		if u.life < len(r.lives) {
+		if u.life >= 0 {
 			program = r.lives[u.life].program
 		}
 		at, _, _ := r.code.match(u.pc, u.code, program)

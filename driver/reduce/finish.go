@@ -122,19 +122,15 @@ func (f *finisher) at(i int32) int {
 		return f.place[i]
 	}
 	n := &f.Reducer.tree.list[i]
-	p := 0
-	if n.kind == ofUnknown {
-		if into, ok := f.Reducer.tree.into[i]; ok {
-			p = f.at(into)
-		} else {
-			p = f.at(n.parent)
-		}
-		f.place[i] = p
-		return p
+	switch into, ok := f.Reducer.tree.into[i]; {
+	case ok:
+		f.place[i] = f.at(into)
+	case n.kind == ofUnknown:
+		f.place[i] = f.at(n.parent)
+	default:
+		f.place[i] = f.child(f.at(n.parent), f.name(n))
 	}
-	p = f.child(f.at(n.parent), f.name(n))
-	f.place[i] = p
-	return p
+	return f.place[i]
 }
 
 func (f *finisher) name(n *node) string {

@@ -79,7 +79,7 @@ func (t *nodes) grow() {
 	}
 }
 
-// add makes a node; those not ofCall are found by nobody else.
+// add makes a node, which kid finds only if it is ofCall and made there.
 func (t *nodes) add(parent, sym int32, kind uint8) int32 {
 	t.list = append(t.list, node{parent: parent, sym: sym, kind: kind})
 	return int32(len(t.list) - 1)

@@ -89,6 +89,8 @@ type paths struct {
 	compared int // counts
 }
 
+func newPaths() paths { return paths{of: map[uint64]*path{}} }
+
 // add counts a unit. One that is too long is a path by itself.
 func (p *paths) add(steps []step, sum *tallies, long bool) {
 	length := uint64(0)
@@ -194,6 +196,8 @@ type ring struct {
 	next  int
 	costs map[uint64]*cost
 }
+
+func newRing() ring { return ring{costs: map[uint64]*cost{}} }
 
 // push adds a unit and returns the counts of the one that it replaces, if the ring was full.
 func (r *ring) push(steps []step, sum *tallies, long bool, most int) (old []count) {

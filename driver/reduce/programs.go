@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"debug/elf"
 	"debug/gosym"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -79,7 +80,7 @@ func readProgram(p Program) (file, error) {
 			continue
 		}
 		code := make([]byte, seg.Filesz)
-		if _, err := seg.ReadAt(code, 0); err != nil && err != io.EOF {
+		if _, err := seg.ReadAt(code, 0); err != nil && !errors.Is(err, io.EOF) {
 			return file{}, fmt.Errorf("read code: %w", err)
 		}
 		f.code = append(f.code, section{seg.Vaddr, code})

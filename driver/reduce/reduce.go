@@ -26,7 +26,8 @@ type Config struct {
 
 // Cut says where a unit begins: where the client enters the kernel for a system call. The calls
 // that count are those of one place in one thread of the client, the first that makes several, so
-// that what a tool sends to steer the other end is none.
+// that what a tool sends to steer the other end is none. If another process or thread of the client
+// makes the same call later, that one counts: the former was a warm-up.
 type Cut struct {
 	Call  string // the kernel's function: "__x64_sys_sendto"
 	Every int    // a unit has so many of these calls; 0 means 1
@@ -99,6 +100,9 @@ func (r *Reducer) reset() {
 	r.cur.life = r.begin(-1)
 	r.units = newUnits(r.cfg, &r.tree)
 	r.account = account{rate: r.cfg.NSPerInstruction}
+	for i := range r.later {
+		r.later[i].life = -1
+	}
 }
 
 // begin makes the life of a thread: the time in which it runs one program.

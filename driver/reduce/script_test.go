@@ -71,12 +71,12 @@ const (
 	testBias  = 0x555555554000
 )
 
-var testSeeds = map[string]uint64{"netperf": 1, "netserver": 2, "iperf3": 3, "libc": 4, "helper": 5} //nolint:gochecknoglobals // constant of a test
+var testSeeds = map[string]uint64{"netperf": 1, "netserver": 2, "iperf3": 3, "libc": 4, "helper": 5}
 
 // testELF is a file with one executable segment and a symbol for each function.
 func testELF(seed uint64, functions ...string) *bytes.Reader {
 	code := testCode(seed, len(functions))
-	names, symbols := []byte{0}, make([]elf.Sym64, 1)
+	names, symbols := []byte{0}, []elf.Sym64{{}}
 	for i, f := range functions {
 		symbols = append(symbols, elf.Sym64{Name: uint32(len(names)), Info: byte(elf.STT_FUNC), Shndx: 1, Value: testVaddr + uint64(i)*functionSize, Size: functionSize})
 		names = append(append(names, f...), 0)
@@ -116,7 +116,7 @@ func must(err error) {
 }
 
 // kinds of a script.
-var kinds = map[string]watch.Kind{ //nolint:gochecknoglobals // constant of a test
+var kinds = map[string]watch.Kind{
 	"call": watch.Call, "ret": watch.Return, "iret": watch.IReturn, "jump": watch.Jump, "branch": watch.Branch, "syscall": watch.Syscall,
 	"sysret": watch.Sysret, "halt": watch.Halt, "jumpany": watch.JumpAny, "callany": watch.CallAny, "rdtsc": watch.ReadClock,
 }

@@ -170,7 +170,7 @@ func (r *Reducer) deed(t *thread, sym int32, begins bool) {
 	}
 	l := &r.lives[t.life]
 	switch {
-	case d&doesCut != 0:
+	case d&doesCut != 0 && r.mayCut(l):
 		r.units.cut(t.life, t.inUser.site)
 	case d&doesLeave != 0:
 		r.leaving = true
@@ -185,6 +185,18 @@ func (r *Reducer) deed(t *thread, sym int32, begins bool) {
 	l.accepts += uint64(d & doesAccept / doesAccept)
 	l.sends += uint64(d & doesSend / doesSend)
 	l.receives += uint64(d & doesReceive / doesReceive)
+}
+
+// mayCut is true of lives that may be the client's.
+func (r *Reducer) mayCut(l *life) bool {
+	if len(r.code.files) == 0 {
+		return true
+	}
+	if l.program < 0 {
+		return false
+	}
+	role := r.code.files[l.program].Role
+	return role == roleClient || role == Ends && l.accepts == 0
 }
 
 // fromUser begins a system call, interrupt or exception in user space.
@@ -234,7 +246,7 @@ func (r *Reducer) forked(t *thread, k *known) {
 
 // follow finds the node of a block that is of a function, and whether the function begins with it.
 func (r *Reducer) follow(t *thread, k *known) (begins bool) {
-	if t.outward {
+	if t.outward && len(t.stack) == 0 {
 		return r.goOutward(t, k)
 	}
 	other := k.sym != t.sym
@@ -322,22 +334,23 @@ func (r *Reducer) arrive(region uint64, k *known) {
 
 // call notes that a return address was written.
 func (r *Reducer) call(t *thread, sp, back uint64) {
-	r.drop(t, sp+1)
+	if t.drop(sp) {
+		t.leaf = r.tree.kid(t.above, t.sym)
+	}
 	entry := t.entry()
 	t.stack = append(t.stack, frame{kind: called, sp: sp, back: back, above: t.above, leaf: t.leaf, sym: t.sym, entry: entry, base: entry != 0})
 	t.way = byCall
 }
 
-// drop forgets calls whose return addresses lie below a stack pointer, on the same stack: they were
-// left by other means than ret.
-func (r *Reducer) drop(t *thread, sp uint64) {
-	for f := t.top(); f != nil && f.kind != entered && f.sp < sp && f.sp>>stackBits == (sp-1)>>stackBits; f = t.top() {
+// drop forgets calls whose return addresses lie at a stack pointer or below, on the same stack: they
+// were left by other means than ret. It says whether a function was left by that.
+func (t *thread) drop(sp uint64) (left bool) {
+	for f := t.top(); f != nil && f.kind != entered && f.sp <= sp && f.sp>>stackBits == sp>>stackBits; f = t.top() {
 		t.above = f.above
-		if f.kind == called {
-			t.leaf = r.tree.kid(t.above, t.sym)
-		}
+		left = left || f.kind == called
 		t.stack = t.stack[:len(t.stack)-1]
 	}
+	return left
 }
 
 // giveBack notes that a return address was read by ret.
@@ -349,10 +362,7 @@ func (t *thread) giveBack(sp uint64) {
 			return
 		}
 	}
-	for f := t.top(); f != nil && f.kind != entered && f.sp < sp && f.sp>>stackBits == sp>>stackBits; f = t.top() {
-		t.above = f.above
-		t.stack = t.stack[:len(t.stack)-1]
-	}
+	t.drop(sp)
 	t.outward = len(t.stack) == 0 && t.unknown != 0
 }
 

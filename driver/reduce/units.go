@@ -65,11 +65,9 @@ type units struct {
 }
 
 func newUnits(cfg Config, tree *nodes) units {
-	u := units{every: cfg.Cut.Every, last: cfg.Units, tree: tree, calls: -1, clocks: map[int][]reading{}}
+	u := units{every: cfg.Cut.Every, last: cfg.Units, tree: tree, calls: -1, clocks: map[int][]reading{}, paths: newPaths(), ring: newRing()}
 	u.now.node = -1
 	u.entry.life = -1
-	u.paths.of = map[uint64]*path{}
-	u.ring.costs = map[uint64]*cost{}
 	return u
 }
 
@@ -150,7 +148,8 @@ func (u *units) read(life int, at reading) {
 // cut is called when the kernel's function of a cut begins.
 func (u *units) cut(life int, site uint64) {
 	by := caller{life, site}
-	if u.known && by != u.client {
+	next := u.known && by.site == u.client.site && by.life > u.client.life
+	if u.known && by != u.client && !next {
 		return
 	}
 	at := len(u.steps)
@@ -161,12 +160,39 @@ func (u *units) cut(life int, site uint64) {
 	if u.known {
 		tail := slices.Clone(u.steps[at:])
 		u.steps = u.steps[:at]
+		if next {
+			u.restart(by)
+		}
 		u.boundary()
 		u.steps = append(u.steps, tail...)
 		u.entry.life = -1
 		return
 	}
 	u.candidate(by, at)
+}
+
+// restart makes a later life the client: what a former one did was a warm-up.
+func (u *units) restart(client caller) {
+	for _, c := range u.ring.units {
+		u.aside(c.counts)
+	}
+	u.around(u.steps)
+	u.aside(u.spilled.take())
+	for i := range u.tree.list {
+		n := &u.tree.list[i]
+		n.around.add(n.measured)
+		n.measured = tally{}
+	}
+	u.paths, u.ring = newPaths(), newRing()
+	u.steps, u.long = u.steps[:0], false
+	u.client, u.calls, u.begins, u.before = client, -1, 0, slices.Clone(u.clocks[client.life])
+}
+
+// aside counts what is of no unit.
+func (u *units) aside(list []count) {
+	for _, c := range list {
+		u.tree.list[c.node].around.add(c.tally)
+	}
 }
 
 // candidate notes a call that may be the client's.
@@ -221,9 +247,7 @@ func (u *units) adopt(client caller) {
 		}
 		if u.calls < 0 {
 			u.around(s.steps)
-			for _, c := range s.counts {
-				u.tree.list[c.node].around.add(c.tally)
-			}
+			u.aside(s.counts)
 			continue
 		}
 		u.steps = append(u.steps, s.steps...)
@@ -254,10 +278,8 @@ func (u *units) unit() {
 		for _, node := range u.sum.touched {
 			u.tree.list[node].measured.add(u.sum.of[node])
 		}
-	} else if old := u.ring.push(u.steps, &u.sum, u.long, u.last); old != nil {
-		for _, c := range old {
-			u.tree.list[c.node].around.add(c.tally)
-		}
+	} else {
+		u.aside(u.ring.push(u.steps, &u.sum, u.long, u.last))
 	}
 	u.sum.clear()
 	u.steps, u.long = u.steps[:0], false
@@ -271,9 +293,7 @@ func (u *units) end() {
 		u.adopt(best)
 	}
 	u.around(u.steps)
-	for _, c := range u.spilled.take() {
-		u.tree.list[c.node].around.add(c.tally)
-	}
+	u.aside(u.spilled.take())
 	u.steps = nil
 	for _, c := range u.ring.units {
 		for _, c := range c.counts {

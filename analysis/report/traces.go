@@ -29,8 +29,9 @@ type Traced struct {
 	Unit     string       `json:"unit"`
 	Units    float64      `json:"units"`
 	PerUnit  float64      `json:"instructions_per_unit"`
-	ByRow    *float64     `json:"instructions_per_unit_by_row"` // of the untraced trial with the same seed
-	Exact    bool         `json:"exact"`                        // the clock agrees, to the instruction
+	ByRow    *float64     `json:"instructions_per_unit_by_row"`    // of the untraced trial with the same seed
+	ByClient *float64     `json:"instructions_per_unit_by_client"` // over the time by which the client computes its figures
+	Exact    bool         `json:"exact"`                           // the clock agrees, to the instruction
 	Window   trace.Window `json:"window"`
 	Same     int          `json:"same_path"` // units that took the path in path.md
 	Compared int          `json:"compared_units"`
@@ -148,6 +149,10 @@ func (s traceSet) place(t trace.Trace, dir, base string) (*traced, error) {
 	one.Traced = Traced{Cell: t.Cell, Scenario: one.stratum.String(), Workload: c.Get(runs.FactorWorkload), Arm: c.Get(runs.FactorArm), Policies: c.Policies, Seed: t.Seed,
 		Unit: t.Unit, Units: t.Units, PerUnit: t.PerUnit(w.Measured), ByRow: s.byRow(c, t.Seed), Exact: w.Exact(), Window: w, Same: p.Same, Compared: p.Units, Paths: p.Paths}
 	one.Flame, one.Path = one.link(filepath.Join(trace.Dir, t.Cell, trace.FlameFile)), one.link(filepath.Join(trace.Dir, t.Cell, trace.PathFile))
+	if t.Client.Units > 0 {
+		v := float64(t.Client.Instructions) / t.Client.Units
+		one.ByClient = &v
+	}
 	for _, l := range t.Measured.LayerCosts() {
 		v := t.PerUnit(l.Self)
 		one.Layers = append(one.Layers, LayerShare{l.Layer, v, v / one.PerUnit})
@@ -463,25 +468,31 @@ func largest(g []*traced) []string {
 // traceTable has each trace with its files and how exact it is.
 func traceTable(g []*traced) table.Table {
 	t := table.Table{ID: table.Slug("traces-" + titleOfGroup(g)), Title: "The traces: " + titleOfGroup(g),
-		Note: fmt.Sprintf("By trace: of whole %ss. By row: of the trial without a trace and with the same seed, over all of its workload. Without a root: share of instructions whose stack does not begin at an entry to the kernel.", g[0].Unit),
-		Columns: []table.Column{table.Text("arm"), table.Number("N"), table.Number("by trace"), table.Number("by row"), table.Number("traced in all"), table.Number("by the clock"), table.Number("without a root"),
+		Note: fmt.Sprintf("By trace: of whole %ss. By client: over the time by which the client computes its own figures, connecting and closing included. By row: of the trial with the same seed; it must be that of the client. "+
+			"Without a root: share of instructions whose stack does not begin at an entry to the kernel.", g[0].Unit),
+		Columns: []table.Column{table.Text("arm"), table.Number("N"), table.Number("by trace"), table.Number("by client"), table.Number("by row"), table.Number("traced in all"), table.Number("by the clock"), table.Number("without a root"),
 			table.Text("on the path"), table.Text("path"), table.Text("flame graph"), table.Text("against the reference")}}
 	for _, x := range g {
-		w, byRow, diff := x.Window, table.None, table.None
-		if x.ByRow != nil {
-			byRow = rounded(*x.ByRow)
-		}
+		w, diff := x.Window, table.None
 		row := table.Row{Links: make([]string, len(t.Columns))}
 		if x.Against != nil {
 			diff = fmt.Sprintf("%s, N = %d: %s", x.Against.Arm, x.Against.Policies, signedRounded(x.Against.More))
-			row.Links[10] = x.Against.Flame
+			row.Links[11] = x.Against.Flame
 		}
-		row.Cells = []string{x.Arm, strconv.Itoa(x.Policies), rounded(x.PerUnit), byRow, rounded(float64(w.Instructions)), clockOf(w), table.Percent(float64(w.Misrooted) / float64(max(1, w.Instructions))),
+		row.Cells = []string{x.Arm, strconv.Itoa(x.Policies), rounded(x.PerUnit), optional(x.ByClient), optional(x.ByRow), rounded(float64(w.Instructions)), clockOf(w), table.Percent(float64(w.Misrooted) / float64(max(1, w.Instructions))),
 			fmt.Sprintf("%d of %d", x.Same, x.Compared), "path", "flame", diff}
-		row.Links[8], row.Links[9] = x.Path, x.Flame
+		row.Links[9], row.Links[10] = x.Path, x.Flame
 		t.Rows = append(t.Rows, row)
 	}
 	return t
+}
+
+// optional is a number with one decimal, as the two that must agree have it.
+func optional(v *float64) string {
+	if v == nil {
+		return table.None
+	}
+	return strconv.FormatFloat(*v, 'f', 1, 64)
 }
 
 // clockOf is how many instructions the clock advanced by.

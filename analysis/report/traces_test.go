@@ -66,10 +66,18 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// TestTracesGolden holds what a report says of traces, as a reader sees it: the section, and the
-// table of functions in what explains the contrast.
-func TestTracesGolden(t *testing.T) {
+// TestTraces holds the report of one traced run, from several sides.
+func TestTraces(t *testing.T) {
 	dir := tracedRun(t)
+	t.Run("golden", func(t *testing.T) { tracesGolden(t, dir) })
+	t.Run("json", func(t *testing.T) { tracesJSON(t, dir) })
+	t.Run("not exact", func(t *testing.T) { tracesThatAreNotExact(t, dir) })
+	t.Run("do not fit", func(t *testing.T) { tracesThatDoNotFit(t, dir) })
+}
+
+// tracesGolden holds what a report says of traces, as a reader sees it: the section, and the
+// table of functions in what explains the contrast.
+func tracesGolden(t *testing.T, dir string) {
 	if _, err := Make([]string{dir}, dir, Options{}); err != nil {
 		t.Fatal(err)
 	}
@@ -121,8 +129,7 @@ func between(t *testing.T, text, from, to string) string {
 }
 
 // report.json has the numbers; they are those of the traces.
-func TestTracesJSON(t *testing.T) {
-	dir := tracedRun(t)
+func tracesJSON(t *testing.T, dir string) {
 	out, _ := makeReport(t, Options{Resamples: 100}, dir)
 	var doc Document
 	must(t, json.Unmarshal([]byte(read(t, out, "report.json")), &doc))
@@ -163,8 +170,7 @@ func TestTracesJSON(t *testing.T) {
 
 // A trace of a cell that the run does not have, and a trace whose sums do not agree, are errors
 // that name the file.
-func TestTracesThatDoNotFit(t *testing.T) {
-	dir := tracedRun(t)
+func tracesThatDoNotFit(t *testing.T, dir string) {
 	x := tracetest.New("nowhere", tracetest.Docker, tracetest.RR, 0)
 	must(t, trace.Write(dir, &x))
 	if _, err := Make([]string{dir}, t.TempDir(), Options{}); err == nil || !strings.Contains(err.Error(), "no cell nowhere") {
@@ -179,8 +185,7 @@ func TestTracesThatDoNotFit(t *testing.T) {
 }
 
 // A trace that is not exact is named, and by how much it is off.
-func TestTracesThatAreNotExact(t *testing.T) {
-	dir := tracedRun(t)
+func tracesThatAreNotExact(t *testing.T, dir string) {
 	x := tracetest.New("6.12-xdp-100", tracetest.XDP, tracetest.RR, 100)
 	x.Window.ClockNS += 24
 	x.Window.ClocksOff = 2

@@ -16,8 +16,8 @@ import (
 	"hookbed/analysis/durable"
 )
 
-// Difference is a function in two traces, per unit each.
-type Difference struct {
+// FunctionDiff is a function in two traces, per unit each.
+type FunctionDiff struct {
 	Name           string
 	Self, Against  float64 // instructions of the function itself
 	Total, TotalOf float64 // with what it called
@@ -25,20 +25,20 @@ type Difference struct {
 }
 
 // More is by how many instructions per unit the function itself is dearer in the first trace.
-func (d Difference) More() float64 { return d.Self - d.Against }
+func (d FunctionDiff) More() float64 { return d.Self - d.Against }
 
 // Compare lists what the functions of whole units cost in a and in b, by name: the largest
 // difference of Self first. The sum of More is the difference of the two units.
-func Compare(a, b *Trace) []Difference {
+func Compare(a, b *Trace) []FunctionDiff {
 	at := map[string]int{}
-	var out []Difference
+	var out []FunctionDiff
 	for _, side := range []*Trace{a, b} {
 		for _, f := range side.Measured.Functions() {
 			i, known := at[f.Name]
 			if !known {
 				i = len(out)
 				at[f.Name] = i
-				out = append(out, Difference{Name: f.Name})
+				out = append(out, FunctionDiff{Name: f.Name})
 			}
 			d, self, total, calls := &out[i], side.PerUnit(f.Self), side.PerUnit(f.Total), side.PerUnit(f.Calls)
 			if side == a {
@@ -48,7 +48,7 @@ func Compare(a, b *Trace) []Difference {
 			}
 		}
 	}
-	slices.SortStableFunc(out, func(x, y Difference) int {
+	slices.SortStableFunc(out, func(x, y FunctionDiff) int {
 		return cmp.Or(cmp.Compare(math.Abs(y.More()), math.Abs(x.More())), strings.Compare(x.Name, y.Name))
 	})
 	return out

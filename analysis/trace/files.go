@@ -273,19 +273,22 @@ const (
 	partAround   = "around"
 )
 
-// WriteCalls writes calls.csv: every call of the path in order of time, with its depth.
+// WriteCalls writes calls.csv: every call of the path in order of time, with its depth, and whether
+// it had begun before.
 func WriteCalls(w io.Writer, t *Trace) error {
-	lines := [][]string{{"depth", "function", "self", "total"}}
+	lines := [][]string{callColumns()}
 	var visit func(depth int, calls []*Call)
 	visit = func(depth int, calls []*Call) {
 		for _, c := range calls {
-			lines = append(lines, []string{strconv.Itoa(depth), c.Name, decimal(c.Self), decimal(c.Total)})
+			lines = append(lines, []string{strconv.Itoa(depth), c.Name, decimal(c.Self), decimal(c.Total), strconv.FormatBool(c.Resumed)})
 			visit(depth+1, c.Calls)
 		}
 	}
 	visit(0, t.Path.Calls)
 	return csv.NewWriter(w).WriteAll(lines)
 }
+
+func callColumns() []string { return []string{"depth", "function", "self", "total", "resumed"} }
 
 func decimal(n uint64) string { return strconv.FormatUint(n, 10) }
 

@@ -3,6 +3,7 @@ package trace
 import (
 	_ "embed"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -50,6 +51,32 @@ func TestKnownFunctionsHaveLayers(t *testing.T) {
 	}
 	if len(names) < 500 || 100*len(without) > len(names) {
 		t.Errorf("%d of %d functions have no layer: %s", len(without), len(names), strings.Join(without, " "))
+	}
+}
+
+// transaction has the functions of the system calls by which netperf's transactions were made on
+// Linux 6.12, from a trace of the arm docker, with the instructions of each.
+//
+//go:embed testdata/transaction-6.12.txt
+var transaction string
+
+// Of a real transaction, 85 of 100 instructions are of functions with a layer of their own; the others
+// are called from many places.
+func TestLayersOfARealTransaction(t *testing.T) {
+	n, named, all := newLayerNamer(), 0, 0
+	for _, line := range strings.Split(strings.TrimSpace(transaction), "\n") {
+		name, count, _ := strings.Cut(line, " ")
+		v, err := strconv.Atoi(count)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all += v
+		if n.rule(name).layer != "" {
+			named += v
+		}
+	}
+	if all < 1_000_000 || 100*named < 85*all {
+		t.Errorf("%d of %d instructions are of functions with a layer", named, all)
 	}
 }
 

@@ -24,21 +24,21 @@ func packetLayers() []layerLine {
 			_copy_from_user* _copy_to_user* copy_user_* __copy_user* raw_copy_* copyin copyout rep_movs_alternative rep_stos_alternative
 			simple_copy_to_iter skb_copy_datagram_iter __skb_datagram_iter skb_copy_datagram_* csum_and_copy_* csum_partial_copy* __copy_skb_header_user
 			skb_do_copy_data_nocache skb_splice_* iov_iter_* import_iovec* __import_iovec import_single_range import_ubuf move_addr_to_user move_addr_to_kernel
-			__get_user_* __put_user_* get_user_* put_user_* clear_user* strncpy_from_user __check_object_size check_heap_object __arch_copy_*`),
+			__get_user_* __put_user_* get_user_* put_user_* clear_user* strncpy_from_user __check_object_size check_heap_object check_stack_object __arch_copy_*`),
 		line(LayerSocket, `__sys_* ____sys_* ___sys_* sock_* __sock_* sockfd_* inet_sendmsg inet_recvmsg inet6_sendmsg inet6_recvmsg inet_send_prepare inet_accept
-			inet_stream_connect __inet_stream_connect inet_shutdown inet_release inet_create inet_listen inet_bind* __inet_bind security_* apparmor_* selinux_* cap_* aa_*
+			inet_stream_connect __inet_stream_connect inet_shutdown inet_release inet_create inet_listen inet_bind* __inet_bind security_* apparmor_* tomoyo_* hook_socket_* rtnl_* rtnetlink_* selinux_* cap_* aa_*
 			bpf_lsm_socket* bpf_lsm_sk* lock_sock* release_sock __release_sock __lock_sock sk_* __sk_* skb_set_owner_w skb_set_owner_* lock_sock_nested
 			ep_* do_epoll* __ep_* do_select core_sys_select kern_select do_sys_poll do_poll* poll_* __pollwait select_estimate_accuracy
 			move_msghdr sendmsg_copy_msghdr recvmsg_copy_msghdr copy_msghdr* __copy_msghdr verify_iovec netlink_* __netlink_* unix_* af_alg* packet_* tpacket*
 			datagram_poll kernel_sendmsg kernel_recvmsg proto_* reqsk_* inet_csk_accept inet_reqsk* tls_*`),
 		line(LayerTCP, `tcp_* __tcp_* tcp4_* tcp6_* tcp_v4_* tcp_v6_* inet_csk_* inet_ehash* inet_hash* __inet_lookup* inet_lookup* inet_unhash* inet_twsk* inet_put_port
-			__inet_hash* __inet_check_established inet_ehashfn cubictcp_* bictcp_* reno_* bbr_* dctcp_* minmax_* sk_stream_* tcpv6_* secure_tcp* siphash_* cookie_*
+			__inet_hash* __inet_check_established inet_ehashfn cubictcp_* bictcp_* reno_* bbr_* dctcp_* minmax_* sk_stream_* tcpv6_* secure_tcp* cookie_*
 			mptcp_* __skb_tstamp_tx`),
 		line(LayerIP, `ip_* __ip_* ip4_* ip6_* __ip6_* ipv4_* ipv6_* __ipv6_* inet_* inet6_* fib_* __fib_* fib4_* fib6_* rt_* rt6_* rtm_* dst_* __dst_* route_*
 			neigh_* __neigh_* arp_* ndisc_* nd_* icmp_* __icmp_* icmpv6_* udp_* __udp* udp4_* udp6_* udpv6_* igmp_* raw_local_* raw_v4* raw_v6* inet_rtm*
 			eth_header eth_header_* l3mdev_* lwtunnel_* xfrm_* __xfrm_* iptunnel_* ip_tunnel_* udp_tunnel* secure_ip* find_exception
 			fnhe_* inetpeer* inet_getpeer`),
-		line(LayerNetfilter, `nf_hook_* nf_hook ip_vs_* __ip_vs_* nf_ip_* nf_ip6_* nf_reroute nf_queue* nf_log_* nf_br_* br_nf_* br_netfilter* brnf_* ipv4_sabotage* ip_sabotage_in
+		line(LayerNetfilter, `nf_hook_* nf_hook ip_vs_* __ip_vs_* nf_ip_* nf_ip6_* nf_reroute nf_queue* nf_log_* nf_br_* br_nf_* br_netfilter* brnf_* setup_pre_routing ipv4_sabotage* ip_sabotage_in
 			nf_skb_* nf_checksum* nf_defrag_* nf_ct_bridge* nf_reject_* nf_send_* nf_bridge_* __nf_ip6_route `),
 		line(LayerConntrack, `nf_conntrack_* __nf_conntrack_* nf_ct_* __nf_ct_* ipv4_conntrack_* ipv6_conntrack_* nf_confirm* nf_nat_* __nf_nat_* nf_xfrm_me_harder
 			resolve_normal_ct hash_conntrack* __hash_conntrack get_l4proto ipv4_confirm ipv6_confirm hash_by_src ipv4_get_l4proto ipv6_get_l4proto
@@ -99,7 +99,7 @@ func hostLayers() []layerLine {
 			psi_* cpuacct_* __cgroup_account* cgroup_* sched_* __sched_* cpupri_* push_rt_* pull_rt_* inc_rt_* dec_rt_* balance_* newidle_* load_balance* task_rq_* raw_spin_rq_* set_task_cpu available_idle_cpu
 			dl_server_* dl_* __dl_* hrtick* yield_* do_sched_* task_tick_* scheduler_tick perf_event_task_* __perf_event_task_* perf_event_context* kick_process x86_task_fpu save_fpregs* fpregs_* restore_fpregs*
 			complete complete_all* wait_for_completion* __wait_for_* swake_up* __swake* wait_event* kthread_is_per* requeue_* rto_* select_idle_* add_nr_running sub_nr_running migration_* attach_* detach_*
-			enter_lazy_tlb load_new_mm_cr3 update_stats_* update_blocked* __calc_delta calc_delta* __accumulate* decay_load ___update_load* native_smp_send_reschedule`),
+			enter_lazy_tlb record_times native_load_* switch_ldt mm_cid_get task_woken_* load_new_mm_cr3 update_stats_* update_blocked* __calc_delta calc_delta* __accumulate* decay_load ___update_load* native_smp_send_reschedule`),
 		line(LayerTimers, `hrtimer_* __hrtimer_* enqueue_hrtimer remove_hrtimer __remove_hrtimer mod_timer* __mod_timer del_timer* timer_* __timer_* try_to_del_timer* add_timer* run_timer_* __run_timer* call_timer_fn
 			expire_timers run_timers detach_if_pending lock_timer_base internal_add_timer enqueue_timer calc_wheel_index trigger_dyntick* get_nohz* collect_expired* get_next_timer* __next_timer* sk_reset_timer sk_stop_timer*
 			tick_* ktime_* __ktime* timekeeping_* read_tsc get_jiffies* update_wall_time update_process_times account_process_tick account_* update_vsyscall* clockevents_* lapic_* native_sched_clock sched_clock* paravirt_sched_clock
@@ -112,7 +112,7 @@ func hostLayers() []layerLine {
 		line(LayerMemory, `do_user_addr_fault do_kern_addr_fault handle_mm_fault __handle_mm_fault handle_pte_fault do_anonymous_page do_fault* do_wp_page wp_page_* filemap_* alloc_pages* __alloc_pages* get_page_from_freelist* rmqueue*
 			free_pages* __free_pages* free_unref_* free_one_page* folio_* __folio_* lru_add* lru_gen* lru_note* put_page* __put_page* page_* unmap_* zap_* tlb_* __tlb_* flush_tlb_* native_flush_* __native_flush* mmap_* do_mmap* do_munmap* __do_munmap vm_* vma_*
 			find_vma* mas_* mt_* mtree_* clear_page* copy_page* clear_huge* pte_* pmd_* pud_* p4d_* mem_cgroup_* __mem_cgroup* memcg_* __memcg* obj_cgroup_* charge_memcg try_charge* cgroup_rstat* __count_memcg* refill_* drain_*
-			madvise_* mprotect_* expand_* brk do_brk* vmalloc* __vmalloc* vfree* vmap* get_free_pages __get_free_pages khugepaged* kswapd* compact_* lock_vma* lru_cache_add* xas_* xa_* lock_mm_and_find_vma rmap_* anon_vma*
+			madvise_* mprotect_* expand_* brk do_brk* vmalloc* __vmalloc* vfree* vmap* get_free_pages __get_free_pages khugepaged* kswapd* compact_* lock_vma* lru_cache_add* lock_mm_and_find_vma rmap_* anon_vma*
 			set_pte* split_* unlink_anon* fault_* numa_* __pte_* __pmd_* update_mmu* mod_node* __mod_node* __mod_zone* mod_zone* __mod_lruvec* count_vm* node_page*`),
 		line(LayerHousekeeper, `rcu_core* rcu_do_batch rcu_gp_* rcu_process_* rcu_cblist_* rcu_segcblist_* __call_rcu* call_rcu* kvfree_call_rcu kfree_rcu* __kvfree_rcu* rcu_note_context* rcu_report_* rcu_qs rcu_momentary* rcu_nocb* rcu_accelerate* rcu_advance*
 			rcu_is_cpu* rcu_watching* rcu_all_qs force_qs* note_gp_changes __note_gp* check_cb_ovld* srcu_* __srcu_* rcu_preempt* rcu_exp* synchronize_rcu* rcu_future* rcu_start* rcu_implicit* rcu_pending rcu_check*

@@ -12,7 +12,8 @@ import (
 // there are many of them, and only those are shown that begin a stage or that cost much.
 type outline struct {
 	name, stage string
-	times       int // calls that the line is of
+	resumed     bool // the calls had begun before, and go on
+	times       int  // calls that the line is of
 	self, total uint64
 	inner       []*outline
 	small       int    // calls below it that have no line
@@ -31,19 +32,24 @@ func outlined(calls []*Call, stack []string) []*outline {
 	if len(stack) == 0 {
 		limit = mergeThreads
 	}
-	count := map[string][]*Call{}
+	type kind struct {
+		name    string
+		resumed bool
+	}
+	count := map[kind][]*Call{}
 	for _, c := range calls {
-		count[c.Name] = append(count[c.Name], c)
+		k := kind{c.Name, c.Resumed}
+		count[k] = append(count[k], c)
 	}
 	var out []*outline
-	done := map[string]bool{}
+	done := map[kind]bool{}
 	for _, c := range calls {
-		group := []*Call{c}
-		if len(count[c.Name]) >= limit {
-			if done[c.Name] {
+		group, k := []*Call{c}, kind{c.Name, c.Resumed}
+		if len(count[k]) >= limit {
+			if done[k] {
 				continue
 			}
-			group, done[c.Name] = count[c.Name], true
+			group, done[k] = count[k], true
 		}
 		out = append(out, outlineOf(group, append(stack, c.Name)))
 	}
@@ -52,7 +58,7 @@ func outlined(calls []*Call, stack []string) []*outline {
 
 // outlineOf is one line for calls of one name.
 func outlineOf(group []*Call, stack []string) *outline {
-	o := &outline{name: group[0].Name, stage: StageOf(stack), times: len(group)}
+	o := &outline{name: group[0].Name, stage: StageOf(stack), resumed: group[0].Resumed, times: len(group)}
 	inner := group[0].Calls
 	for i, c := range group {
 		o.self, o.total = o.self+c.Self, o.total+c.Total
@@ -138,7 +144,11 @@ func (p Path) brief() []*outline {
 
 // write appends the lines of an outline, indented by depth.
 func (o *outline) write(b *strings.Builder, depth int) {
-	line := strings.Repeat("  ", depth) + cleanName(o.name)
+	line := strings.Repeat("  ", depth)
+	if o.resumed {
+		line += "… "
+	}
+	line += cleanName(o.name)
 	if o.times > 1 {
 		line += " ×" + strconv.Itoa(o.times)
 	}
@@ -158,13 +168,19 @@ func (o *outline) write(b *strings.Builder, depth int) {
 const wayMost = 80
 
 // way lists the stages of a thread in order of time: each once in a row, those that cost next to
-// nothing left out unless they enforce policies.
+// nothing left out unless they enforce policies. Of calls that go on, the system call is listed.
 func (o *outline) way(instructions uint64) []string {
 	var out []string
 	var visit func(*outline)
 	visit = func(o *outline) {
-		if o.stage != "" && (len(out) == 0 || out[len(out)-1] != o.stage) {
-			out = append(out, o.stage)
+		stage := o.stage
+		if o.resumed && stage != "" {
+			if stage = ""; strings.HasPrefix(o.stage, "system call") {
+				stage = "back in " + o.stage
+			}
+		}
+		if stage != "" && (len(out) == 0 || out[len(out)-1] != stage) {
+			out = append(out, stage)
 		}
 		for _, k := range o.inner {
 			visit(k)

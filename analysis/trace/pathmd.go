@@ -30,7 +30,7 @@ func WritePath(w io.Writer, t *Trace) error {
 		}
 	}
 	b.WriteString("\n## With what it costs\n\nInstructions: in total, with what was called and with interrupts; and of the function itself. " +
-		"`#` says which part of the way begins. `×3` is three calls on one line. In order of time; what smaller calls below a line execute themselves is in parentheses, so that a line is the sum of itself, of these and of the lines below it.\n\n")
+		"`#` says which part of the way begins. `×3` is three calls on one line. `…` is a call that began before and goes on. In order of time; what smaller calls below a line execute themselves is in parentheses, so that a line is the sum of itself, of these and of the lines below it.\n\n")
 	b.WriteString("```\n    total     self\n")
 	for _, o := range brief {
 		o.write(&b, 0)

@@ -161,13 +161,14 @@ func readTree(path string, t *Trace) error {
 
 func readCalls(path string, t *Trace) error {
 	var open []*Call // from depth 0 to the last call
-	return eachLine(path, []string{"depth", "function", "self", "total"}, func(f []string) error {
+	return eachLine(path, callColumns(), func(f []string) error {
 		c := &Call{Name: f[1]}
-		var errs [3]error
+		var errs [4]error
 		var depth int
 		depth, errs[0] = strconv.Atoi(f[0])
 		c.Self, errs[1] = strconv.ParseUint(f[2], 10, 64)
 		c.Total, errs[2] = strconv.ParseUint(f[3], 10, 64)
+		c.Resumed, errs[3] = strconv.ParseBool(f[4])
 		if err := errors.Join(errs[:]...); err != nil {
 			return err
 		}

@@ -10,6 +10,11 @@ func smallTrace() Trace {
 		}
 		return c
 	}
+	on := func(name string, self uint64, inner ...*Call) *Call {
+		c := leaf(name, self, inner...)
+		c.Resumed = true
+		return c
+	}
 	t := Trace{Cell: "c0ffee", Seed: 7, Unit: UnitTransaction, Units: 2,
 		Factors: map[string]string{"arm": "a|b <i>", "policies": "10", "scenario": "localhost", "workload": "TCP_RR"}}
 	t.Measured.Nodes = []Node{
@@ -24,8 +29,9 @@ func smallTrace() Trace {
 		Calls: []*Call{
 			leaf("client", 5, leaf("netperf:send", 50), leaf("entry_SYSCALL_64", 10, leaf("__x64_sys_sendto", 0, leaf("tcp_sendmsg", 150,
 				leaf("ip_rcv", 20, leaf("nf_hook_slow", 8, leaf("ipt_do_table", 250))), leaf("again", 4, leaf("again", 2)), leaf("_raw_spin_lock", 3))))),
-			leaf("server", 2, leaf("tcp_recvmsg", 75, leaf("memcpy", 8), leaf("memcpy", 8), leaf("memcpy", 8), leaf("memcpy", 8))),
+			leaf("server", 2, on("tcp_recvmsg", 75, leaf("memcpy", 8), leaf("memcpy", 8), leaf("memcpy", 8), leaf("memcpy", 8))),
 		}}
+	t.Client = Span{ClockNS: 16_300, IdleNS: 300, Instructions: 2000, Units: 3}
 	for _, c := range t.Path.Calls {
 		t.Path.Instructions += c.Total
 	}

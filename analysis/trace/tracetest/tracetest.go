@@ -53,6 +53,9 @@ func New(cell, arm, workload string, n int) trace.Trace {
 	w.Instructions = w.Measured + t.Around.Instructions()
 	w.ClockNS = w.IdleNS + w.NSPerInstruction*w.Instructions
 	t.Window = w
+	c := trace.Span{Instructions: w.Measured + 2_600, Units: units}
+	c.ClockNS = 8 * c.Instructions
+	t.Client = c
 	return t
 }
 
@@ -72,7 +75,7 @@ func merge(t *trace.Tree, parent int, calls []*trace.Call, times uint64) {
 			t.Nodes = append(t.Nodes, trace.Node{Parent: parent, Name: c.Name})
 		}
 		t.Nodes[at].Self += times * c.Self
-		if parent > 0 {
+		if parent > 0 && !c.Resumed {
 			t.Nodes[at].Calls += times
 		}
 		merge(t, at, c.Calls, times)
@@ -135,10 +138,10 @@ func (p packets) unit(workload string, timed bool) []*trace.Call {
 	if timed {
 		client = append(client, tick())
 	}
-	client = append(client, syscall("recvfrom", p.receive("__schedule", bytes, false)))
-	server := []*trace.Call{p.wake(), syscall("recvfrom", p.receive("finish_task_switch.isra.0", bytes, true)), call("netserver:recv_tcp_rr", 260), p.send(1)}
+	client = append(client, syscall("recvfrom", p.receive()))
+	server := []*trace.Call{p.wake(bytes), call("netserver:recv_tcp_rr", 260), p.send(1)}
 	return []*trace.Call{call(trace.RoleClient, 0, client...), call(trace.RoleServer, 0, server...),
-		call(trace.RoleClient, 0, p.wake(), syscall("recvfrom", p.receive("finish_task_switch.isra.0", 1, true)))}
+		call(trace.RoleClient, 0, p.wake(1))}
 }
 
 func syscall(name string, inner ...*trace.Call) *trace.Call {
@@ -151,18 +154,33 @@ func tick() *trace.Call {
 		call("irq_exit_rcu", 35, call("handle_softirqs", 90, call("run_timer_softirq", 120), call("rcu_core_si", 15, call("rcu_core", 160))))))
 }
 
-// wake is the switch to a program that was woken.
-func (p packets) wake() *trace.Call {
-	return call("ret_from_switch", 0, call("finish_task_switch.isra.0", 96, call("_raw_spin_unlock_irq", 12)))
+// wake is what a program does that waited for data: its system call goes on.
+func (p packets) wake(bytes int) *trace.Call {
+	waited := resumed("sk_wait_data", 30, resumed("wait_woken", 25, resumed("schedule_timeout", 20, resumed("schedule", 18, resumed("__schedule", 60,
+		call("finish_task_switch.isra.0", 96, call("_raw_spin_unlock_irq", 12)))))))
+	read := p.read(bytes)
+	read.Resumed = true
+	read.Calls, read.Total = append([]*trace.Call{waited}, read.Calls...), read.Total+waited.Total
+	return resumed("entry_SYSCALL_64", 40, resumed("do_syscall_64", 30, resumed("__x64_sys_recvfrom", 6, resumed("__sys_recvfrom", 30, resumed("sock_recvmsg", 8, resumed("inet_recvmsg", 6, resumed("tcp_recvmsg", 10, read))))),
+		call("syscall_exit_to_user_mode", 41)))
 }
 
-// receive reads a socket, or waits for data.
-func (p packets) receive(last string, bytes int, data bool) *trace.Call {
-	if !data {
-		return chain([]string{"sock_recvmsg", "inet_recvmsg", "tcp_recvmsg", "tcp_recvmsg_locked", "sk_wait_data", "wait_woken", "schedule_timeout", "schedule"}, 70,
-			call("__schedule", 420, call("dequeue_task_rt", 190, call("update_curr_rt", 120)), call("pick_next_task_rt", 75), call("__switch_to_asm", 28), call("switch_mm_irqs_off", 160), call(last+"_out", 20)))
-	}
-	return chain([]string{"sock_recvmsg", "inet_recvmsg", "tcp_recvmsg", "tcp_recvmsg_locked"}, 330,
+// resumed is a call that had begun before.
+func resumed(name string, self int, inner ...*trace.Call) *trace.Call {
+	c := call(name, self, inner...)
+	c.Resumed = true
+	return c
+}
+
+// receive waits for data.
+func (p packets) receive() *trace.Call {
+	return chain([]string{"sock_recvmsg", "inet_recvmsg", "tcp_recvmsg", "tcp_recvmsg_locked", "sk_wait_data", "wait_woken", "schedule_timeout", "schedule"}, 70,
+		call("__schedule", 420, call("dequeue_task_rt", 190, call("update_curr_rt", 120)), call("pick_next_task_rt", 75), call("switch_mm_irqs_off", 160), call("__switch_to_asm", 28)))
+}
+
+// read copies data out of a socket.
+func (p packets) read(bytes int) *trace.Call {
+	return call("tcp_recvmsg_locked", 330,
 		call("skb_copy_datagram_iter", 40, call("__skb_datagram_iter", 110, call("simple_copy_to_iter", 30, call("_copy_to_iter", 60, call("rep_movs_alternative", 12+bytes/8))))),
 		call("__kfree_skb", 25, call("skb_release_data", 120, call("kmem_cache_free", 85)), call("kfree_skbmem", 12, call("kmem_cache_free", 85))), call("tcp_rcv_space_adjust", 60))
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -316,9 +317,7 @@ func TestComposeDependsOnThePlanAlone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		x, _ := json.Marshal(one)
-		y, _ := json.Marshal(two)
-		if !bytes.Equal(x, y) {
+		if !reflect.DeepEqual(one, two) {
 			t.Errorf("block %d: two compositions differ", b.Number)
 		}
 		if len(one.Block.Setups[0].Trials) != 1 || one.Block.Setups[0].Name != warmUp {
@@ -347,5 +346,32 @@ func TestLongestBlocksFirst(t *testing.T) {
 	}
 	if want := []string{"multi-host", "multi-host", "localhost", "localhost"}; !slices.Equal(order, want) {
 		t.Errorf("handed out as %v, want %v", order, want)
+	}
+}
+
+// A plan of traces has blocks of one cell, whose guests show their symbols; others do not, and are
+// encoded as before.
+func TestComposeOfTraces(t *testing.T) {
+	whole := planOf(t, virtualExperiment)
+	p, err := plan.Trace(whole, plan.Choice{Only: "scenario=localhost"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range p.Blocks {
+		s, err := Compose(p, b.Number)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(s.Block.Setups); n != 2 || !s.Block.Symbols || len(s.Block.Setups[1].Trials) != 1 || s.Block.Setups[1].Trials[0].Name != b.Cell {
+			t.Errorf("block %+v has %d setups, symbols %v", b, n, s.Block.Symbols)
+		}
+	}
+	ordinary, err := Compose(whole, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := json.Marshal(ordinary.Block)
+	if err != nil || bytes.Contains(data, []byte("symbols")) {
+		t.Errorf("an ordinary block says whether symbols are shown, or %v", err)
 	}
 }

@@ -206,18 +206,16 @@ func (t *tracer) keep(block int, m made) error {
 	if err != nil {
 		return err
 	}
-	reason := ""
 	status, why, _ := t.Dir.Outcome(plan.Trial{Cell: cell.ID, Block: block, Trial: 1})
-	switch {
-	case status != record.StatusOK:
-		reason = noTrace(status, why)
-	case m.err != nil:
-		reason = m.err.Error()
-	default:
+	if status == record.StatusOK && m.err == nil {
 		if err := trace.Write(t.Dir.Path(), m.trace); err != nil {
 			return fmt.Errorf("%w: %w", rundir.ErrStorage, err)
 		}
 		return nil
+	}
+	reason := noTrace(status, why)
+	if status == record.StatusOK {
+		reason = m.err.Error()
 	}
 	t.result.Refused = append(t.result.Refused, Refusal{cell, reason})
 	t.Log.Warn("no trace", "cell", cell.Title(), "reason", reason)

@@ -52,13 +52,22 @@ func first(s bundle.Step) bundle.Action {
 	return s.Do
 }
 
-// programs are the guest's ELF files as the reducer wants them: by path, with their roles in a
-// workload between a client and a server program. helper is the path of the guest helper.
+// programs are the guest's ELF files that run in a workload, as the reducer wants them: the guest
+// helper, the programs at both ends, and libraries, sorted by path. A library that no program names
+// may be opened by any. helper is the helper's path.
 func programs(files map[string][]byte, helper, client, server string) []reduce.Program {
-	users := map[string][]string{} // of libraries: the programs that load them
+	runs := func(p string) bool {
+		return p == helper || !library(p) && (path.Base(p) == client || path.Base(p) == server)
+	}
+	users := map[string][]string{} // of libraries: the programs that run and load them
+	others := map[string]bool{}    // libraries that only other programs load
 	for _, p := range slices.Sorted(maps.Keys(files)) {
-		if !library(p) {
-			for _, lib := range libraries(files, p) {
+		if library(p) {
+			continue
+		}
+		for _, lib := range libraries(files, p) {
+			others[lib] = true
+			if runs(p) {
 				users[lib] = append(users[lib], path.Base(p))
 			}
 		}
@@ -68,6 +77,8 @@ func programs(files map[string][]byte, helper, client, server string) []reduce.P
 		name := path.Base(p)
 		r := reduce.Program{Name: name, File: bytes.NewReader(files[p])}
 		switch {
+		case library(p) && len(users[p]) == 0 && others[p], !library(p) && !runs(p):
+			continue
 		case p == helper:
 			r.Name, r.Role = helperName, trace.RoleHelper
 		case library(p) && len(users[p]) == 1:

@@ -34,10 +34,13 @@ func TestRolesOfPrograms(t *testing.T) {
 		return out
 	}
 	rr := roles("netperf", "netserver")
-	for name, want := range map[string]string{helperName: trace.RoleHelper, "netperf": trace.RoleClient, "netserver": trace.RoleServer, "iperf3": "", "busybox": "", "libc.so.6": ""} {
-		if p, ok := rr[name]; !ok || p.Role != want || p.Shared != (name == "libc.so.6") {
+	for name, want := range map[string]string{helperName: trace.RoleHelper, "netperf": trace.RoleClient, "netserver": trace.RoleServer} {
+		if p, ok := rr[name]; !ok || p.Role != want || p.Shared || p.Of != "" {
 			t.Errorf("%s is %+v, want the role %q", name, p, want)
 		}
+	}
+	if lib := rr["libc.so.6"]; !lib.Shared || len(rr) != 4 {
+		t.Errorf("programs %v, want the helper, both ends, and the library that none of these files names", rr)
 	}
 	if p := roles("iperf3", "iperf3")["iperf3"]; p.Role != reduce.Ends {
 		t.Errorf("iperf3 is %+v, want both ends", p)

@@ -78,7 +78,7 @@ func seal(ctx context.Context) error {
 	}
 	defer out.Close()
 	hello := bundle.Hello{Schema: bundle.Schema, Node: "sealed", Blobs: bundle.SealedBlobs, EndpointRoot: sealedRoot, ExternalRoot: sealedExternal}
-	s := sealedRun{ctx: ctx, out: out, symbols: block.Symbols, start: func() (*childHelper, error) { return startChild(hello) }, settle: settle}
+	s := sealedRun{ctx: ctx, out: out, start: func() (*childHelper, error) { return startChild(hello) }, settle: settle, show: mark.Symbols}
 	return s.block(block)
 }
 
@@ -235,8 +235,9 @@ type sealedRun struct {
 	out    io.Writer
 	start  func() (*childHelper, error)
 	settle func() // waits until the machine is quiet
-	// symbols: the kernel's symbols are shown before each workload.
-	symbols bool
+	// show shows the kernel's symbols before each workload.
+	show    func(kallsyms []byte)
+	symbols bool               // it is wanted
 	at      bundle.SealedReply // of the next line
 }
 
@@ -244,6 +245,7 @@ func (s *sealedRun) block(b bundle.Sealed) error {
 	if err := s.facts(); err != nil {
 		return err
 	}
+	s.symbols = b.Symbols
 	for i, setup := range b.Setups {
 		s.at = bundle.SealedReply{Setup: i, Trial: -1}
 		if err := s.setup(setup); err != nil {
@@ -311,7 +313,7 @@ func (s *sealedRun) trial(h *childHelper, t bundle.SealedTrial) error {
 	}
 	ok, err := s.chunks(h, string(bundle.Prove), t.Prove)
 	if ok && err == nil {
-		ok, err = s.show()
+		ok, err = s.showSymbols()
 	}
 	if ok && err == nil {
 		s.settle()
@@ -321,9 +323,9 @@ func (s *sealedRun) trial(h *childHelper, t bundle.SealedTrial) error {
 	return errors.Join(err, s.say(bundle.SealedUndo, 0, undo))
 }
 
-// show shows the kernel's symbols if that is wanted: after the trial's programs were loaded, and
+// showSymbols shows the kernel's symbols if that is wanted: after the trial's programs were loaded, and
 // before the machine settles.
-func (s *sealedRun) show() (ok bool, err error) {
+func (s *sealedRun) showSymbols() (ok bool, err error) {
 	if !s.symbols {
 		return true, nil
 	}
@@ -331,7 +333,7 @@ func (s *sealedRun) show() (ok bool, err error) {
 	if err != nil {
 		return false, s.say(string(bundle.Run), 0, bundle.Reply{Error: "read the kernel's symbols: " + err.Error(), Fault: bundle.FaultRig})
 	}
-	mark.Symbols(text)
+	s.show(text)
 	return true, nil
 }
 

@@ -13,9 +13,9 @@ import (
 // each, and what it says.
 func plugin(t *testing.T) func(lines ...string) (answers []string, said string) {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "classify")
+	program := filepath.Join(t.TempDir(), "said")
 	cc := exec.Command(compiler, "-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-function", "-fsanitize=undefined", "-I", sourceDir,
-		"-o", program, filepath.Join("testdata", "classify.c"))
+		"-o", program, filepath.Join("testdata", "said.c"))
 	if out, err := cc.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -109,7 +109,7 @@ func TestEndsOfBlocks(t *testing.T) {
 	}
 	var lines []string
 	for _, tt := range table {
-		lines = append(lines, tt.code)
+		lines = append(lines, "end "+tt.code)
 	}
 	got, said := plugin(t)(lines...)
 	for i, tt := range table {
@@ -119,6 +119,68 @@ func TestEndsOfBlocks(t *testing.T) {
 	}
 	if said != "" {
 		t.Errorf("it says %s", said)
+	}
+}
+
+// TestHowFarABlockRan: what is on the stack when the next block begins is an interrupt's frame (address,
+// code segment), or that of an exception with an error code (code, address).
+func TestHowFarABlockRan(t *testing.T) {
+	const (
+		cs      = "10"
+		handler = "ffff0000"
+		plain   = "90,90,90"     // 0x1000, 0x1001, 0x1002, ends at 0x1003
+		branch  = "90,90,7410"   // to 0x1014
+		loop    = "90,90,75fc"   // to 0x1000
+		inner   = "90,90,75fd"   // to 0x1001
+		ret     = "90,90,c3"     //
+		repeat  = "90,90,f348a5" // at 0x1002, ends at 0x1005
+		single  = "f348a5"       // at 0x1000, ends at 0x1003
+		undef   = "90,90,0f0b"   // at 0x1002, ends at 0x1004
+		fault   = "6"            // an error code
+	)
+	table := []struct{ what, block, pc, reached, frame0, frame1, want string }{
+		{"on to the next", plain, "1003", "0", "0", "0", "3"},
+		{"an interrupt after it", plain, handler, "0", "1003", cs, "3"},
+		{"a fault of the first instruction", plain, handler, "0", fault, "1000", "0"},
+		{"a fault of the last instruction", plain, handler, "0", fault, "1002", "2"},
+		{"an exception without a code", plain, handler, "0", "1001", cs, "1"},
+		{"the next one cannot be fetched", plain, handler, "0", fault, "1003", "3"},
+		{"the emulator goes on inside", plain, "1002", "0", "0", "0", "2"},
+		{"the emulator begins again", plain, "1000", "0", "0", "0", "0"},
+		{"then an interrupt inside", plain, handler, "0", "1002", cs, "2"},
+		{"the branch is taken", branch, "1014", "0", "0", "0", "3"},
+		{"and an interrupt after it", branch, handler, "0", "1014", cs, "3"},
+		{"it is not taken, and an interrupt", branch, handler, "0", "1004", cs, "3"},
+		{"once more", loop, "1000", "1", "0", "0", "3"},
+		{"an interrupt between two rounds", loop, handler, "1", "1000", cs, "3"},
+		{"a fault at the beginning of a round", loop, handler, "0", fault, "1000", "0"},
+		{"the emulator begins the round again", loop, "1000", "0", "0", "0", "0"},
+		{"a round inside", inner, "1001", "1", "0", "0", "3"},
+		{"the emulator goes on where a round begins", inner, "1001", "0", "0", "0", "1"},
+		{"and an interrupt there", inner, handler, "0", "1001", cs, "1"},
+		{"a return", ret, "5000", "1", "0", "0", "3"},
+		{"a return that faults", ret, handler, "0", fault, "1002", "2"},
+		{"a fault before the return", ret, handler, "0", fault, "1001", "1"},
+		{"a repetition", repeat, "1002", "1", "0", "0", "3"},
+		{"the last repetition", repeat, "1005", "1", "0", "0", "3"},
+		{"an interrupt between repetitions", repeat, handler, "1", "1002", cs, "3"},
+		{"a fault of a repetition", repeat, handler, "1", fault, "1002", "2"},
+		{"the emulator goes on at it", repeat, "1002", "0", "0", "0", "2"},
+		{"a repetition alone", single, "1000", "1", "0", "0", "1"},
+		{"an interrupt between those", single, handler, "1", "1000", cs, "1"},
+		{"a fault of one", single, handler, "1", fault, "1000", "0"},
+		{"an undefined opcode", undef, handler, "0", "1002", cs, "3"},
+		{"a fault before it", undef, handler, "0", fault, "1001", "1"},
+	}
+	var lines []string
+	for _, tt := range table {
+		lines = append(lines, strings.Join([]string{"ran", tt.block, tt.pc, tt.reached, tt.frame0, tt.frame1}, " "))
+	}
+	got, _ := plugin(t)(lines...)
+	for i, tt := range table {
+		if got[i] != tt.want {
+			t.Errorf("%s (%s): %s instructions, want %s", tt.what, lines[i], got[i], tt.want)
+		}
 	}
 }
 
@@ -142,7 +204,7 @@ func TestThePluginRefuses(t *testing.T) {
 
 // TestTheSourcesSayTheirLicence: QEMU may load only what fits its own.
 func TestTheSourcesSayTheirLicence(t *testing.T) {
-	for _, file := range []string{"plugin/trace.c", "plugin/interface.h", "testdata/classify.c"} {
+	for _, file := range []string{"plugin/trace.c", "plugin/interface.h", "testdata/said.c"} {
 		data, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

@@ -142,7 +142,7 @@ func (r *Reducer) split(k *known, b *watch.Block, i int) {
 func (r *Reducer) resolveUser(k *known, b *watch.Block) {
 	at, found, sure := r.code.match(b.PC, b.Code, r.lives[r.cur.life].program)
 	switch {
-	case !found:
+	case !found && sure:
 		k.sym = r.unknownPage(b)
 	case !sure:
 		k.sym = int32(len(r.names))
@@ -191,7 +191,14 @@ func (r *Reducer) settle() {
 		if u.life >= 0 {
 			program = r.lives[u.life].program
 		}
-		at, _, _ := r.code.match(u.pc, u.code, program)
-		r.names[u.sym], _ = r.code.files[at.file].at(at.addr)
+		at, found, _ := r.code.match(u.pc, u.code, program)
+		switch {
+		case found:
+			r.names[u.sym], _ = r.code.files[at.file].at(at.addr)
+		case r.vdso[u.pc&^(pageSize-1)]:
+			r.names[u.sym] = vdsoCode
+		default:
+			r.names[u.sym] = unknownCode
+		}
 	}
 }

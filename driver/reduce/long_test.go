@@ -30,17 +30,17 @@ func (r *recorder) Ran(b *watch.Block, n int, stack []watch.StackAccess) {
 
 func (r *recorder) Mark(watch.MarkID, int64, int64, uint64) {}
 
-// parts of the long stream's units: a beginning of 5 blocks, chains of calls of 8 blocks each, and an
+// parts of the long stream's units: a beginning of 6 blocks, chains of calls of 8 blocks each, and an
 // end of 4 blocks.
 const (
-	longBegin, longChain, longEnd = 5, 8, 4
+	longBegin, longChain, longEnd = 6, 8, 4
 	longChains                    = 400 // different ones
 	longUnit                      = 1000
 )
 
 func longScript() string {
 	var b strings.Builder
-	b.WriteString("stack client\nbegin\nnetperf:send_tcp_rr+8 3 call\nlibc:send 4 syscall\nentry_SYSCALL_64 12 call 3f50\n")
+	b.WriteString("stack client\nbegin\nnetperf:main 20\nnetperf:send_tcp_rr+8 3 call\nlibc:send 14 syscall\nentry_SYSCALL_64 12 call 3f50\n")
 	b.WriteString("do_syscall_64 8 call 3f40\n__x64_sys_sendto 5\n")
 	for i := range longChains {
 		for depth := range 4 {

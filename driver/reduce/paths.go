@@ -85,6 +85,8 @@ type paths struct {
 	of    map[uint64]*path
 	units int
 
+	length uint64 // instructions of all units
+
 	kept     int // steps
 	compared int // counts
 }
@@ -98,6 +100,7 @@ func (p *paths) add(steps []step, sum *tallies, long bool) {
 		length += sum.of[node].self
 	}
 	p.units++
+	p.length += length
 	way, _ := digests(steps)
 	if long {
 		way = 0
@@ -154,10 +157,16 @@ func (p *paths) rarest() (rare *path) {
 	return rare
 }
 
-// best is the path that was taken most often, the first of several; nil if there is none.
+// best is the path that was taken most often; nil if there is none. Of several, as where each unit of
+// a stream takes its own, it is the one whose first unit comes nearest to the mean of all.
 func (p *paths) best() (best *path) {
+	if p.units == 0 {
+		return nil
+	}
+	mean := p.length / uint64(p.units) //nolint:gosec // positive
+	far := func(g *path) uint64 { return max(g.length, mean) - min(g.length, mean) }
 	for _, g := range p.list {
-		if g.steps != nil && (best == nil || g.units > best.units) {
+		if g.steps != nil && (best == nil || g.units > best.units || g.units == best.units && far(g) < far(best)) {
 			best = g
 		}
 	}

@@ -184,38 +184,38 @@ type matcher struct {
 // enough is how many bytes of code, found in one place only, show a mapping.
 const enough = 8
 
-// match returns the place of a block. prefer is the program of the thread that runs it, or -1. ok is
-// false where no mapping is known that would decide.
-func (m *matcher) match(pc uint64, code []byte, prefer int) (best place, found, ok bool) {
+// match returns the place of a block. prefer is the program of the thread that runs it, or -1. sure
+// is false where no mapping is known yet that would decide.
+func (m *matcher) match(pc uint64, code []byte, prefer int) (best place, found, sure bool) {
 	all := places(m.files, pc, code)
 	if len(all) == 0 {
 		return place{}, false, true
 	}
-	if len(all) == 1 {
-		if len(code) >= enough {
-			m.votes[load{all[0].file, pc - all[0].addr}]++
-		}
+	if len(all) == 1 && len(code) >= enough {
+		m.votes[load{all[0].file, pc - all[0].addr}]++
 		return all[0], true, true
 	}
 	return m.choose(all, pc, prefer)
 }
 
-func (m *matcher) choose(all []place, pc uint64, prefer int) (best place, found, ok bool) {
-	most := 0
+// choose takes the place whose mapping has the most votes: of the thread's own program first, then of
+// libraries that all use.
+func (m *matcher) choose(all []place, pc uint64, prefer int) (best place, found, sure bool) {
+	most, programs := 0, 0
 	for _, p := range all {
-		votes := 2 * m.votes[load{p.file, pc - p.addr}]
-		if votes == 0 {
+		votes, main := m.votes[load{p.file, pc - p.addr}], m.files[p.file].main
+		switch {
+		case votes == 0:
 			continue
-		}
-		if main := m.files[p.file].main; prefer >= 0 && main != prefer && main >= 0 {
-			votes = 1 // another program's
+		case main >= 0 && main != prefer:
+			votes = 1
+			programs++
+		default:
+			votes++
 		}
 		if votes > most {
 			best, most = p, votes
 		}
 	}
-	if most == 0 {
-		return all[0], true, false
-	}
-	return best, true, true
+	return best, most > 0, most > 1 || most == 1 && programs == 1 && prefer < 0
 }

@@ -118,7 +118,7 @@ func (p Path) writeOthers(b *strings.Builder, unit string) {
 	b.WriteString("Calls and instructions are what such a unit has more than the path above, on average; instructions are with what was called.\n\n" +
 		"| function | units | calls more | instructions more |\n| --- | --: | --: | --: |\n")
 	for _, v := range p.Others {
-		fmt.Fprintf(b, "| %s | %d | %s | %s |\n", markdownText(v.Name), v.Units, fixed(v.More, 1), fixed(v.Cost, 1))
+		fmt.Fprintf(b, "| %s | %d | %s | %s |\n", markdownText(v.Name), v.Units, minus(fixed(v.More, 1)), minus(fixed(v.Cost, 1)))
 	}
 	b.WriteString("\n")
 }
@@ -149,6 +149,9 @@ func fixed(v float64, decimals int) string {
 	}
 	return text
 }
+
+// minus writes a negative number with the sign of typography.
+func minus(number string) string { return strings.Replace(number, "-", "−", 1) }
 
 // markdownText keeps a text from being read as markup.
 func markdownText(s string) string {

@@ -67,7 +67,7 @@ func hookCallers() map[string]string {
 		"br_nf_pre_routing": "PREROUTING on the bridge", "br_nf_pre_routing_ipv6": "PREROUTING on the bridge",
 		"br_nf_forward": "FORWARD on the bridge", "br_nf_forward_ip": "FORWARD on the bridge", "br_nf_forward_arp": "FORWARD of ARP",
 		"br_nf_post_routing": "POSTROUTING on the bridge", "br_nf_local_in": "INPUT on the bridge",
-		"br_handle_frame": "bridge PREROUTING", "nf_hook_bridge_pre": "bridge PREROUTING", "br_nf_hook_thresh": "bridge, again",
+		"br_handle_frame": "bridge PREROUTING", "nf_hook_bridge_pre": "bridge PREROUTING", "br_nf_hook_thresh": "bridge, continued",
 		"br_pass_frame_up": "bridge INPUT", "br_forward_finish": "bridge POSTROUTING", "br_handle_local_finish": "bridge INPUT",
 		"__netif_receive_skb_core": "INGRESS", "__dev_queue_xmit": "EGRESS", "arp_rcv": "ARP input", "arp_xmit": "ARP output", "arp_send_dst": "ARP output",
 	}

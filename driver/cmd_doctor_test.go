@@ -100,7 +100,7 @@ func TestDoctorAsOrdinaryUser(t *testing.T) {
 	if got := cmd.ProcessState.ExitCode(); got != exitError {
 		t.Errorf("exit code %d, want %d", got, exitError)
 	}
-	for _, want := range []string{"FAIL  root", "FAIL  images", "FAIL  accelerator", "is not in the cache", doctor.BuildAsRoot, "FAIL  virtual time", "doctor: images in the cache"} {
+	for _, want := range []string{"FAIL  root", "FAIL  images", "ok    trace plugin", "FAIL  accelerator", "is not in the cache", doctor.BuildAsRoot, "FAIL  virtual time", "doctor: images in the cache"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("doctor does not say %q", want)
 		}

@@ -40,18 +40,23 @@ func (a *app) planCommand() *cobra.Command {
 				}
 				a.say("bundles written to %s", render)
 			}
-			est := campaign.Estimate(p, jobs)
-			summary := map[string]any{"plan": p, "cells": len(p.Cells), "trials": len(p.Trials), "estimated_seconds": est.Seconds()}
-			a.emit("plan", summary, func(w io.Writer) {
-				plan.Describe(w, p)
-				fmt.Fprintf(w, "estimated time  %s (%.1f hours%s)\n", est.Round(time.Second), est.Hours(), estimateNote(p, jobs))
-			})
+			a.showPlan(p, jobs)
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&render, "render", "", "write the bundle of every cell - rule sets, maps, objects, steps - into this directory")
 	cmd.Flags().IntVarP(&jobs, "jobs", "j", 0, "in virtual time, estimate for this many guests at once (default: what this computer has room for)")
 	return cmd
+}
+
+// showPlan prints a plan, and how long it takes with so many guests at once.
+func (a *app) showPlan(p *plan.Plan, jobs int) {
+	est := campaign.Estimate(p, jobs)
+	summary := map[string]any{"plan": p, "cells": len(p.Cells), "trials": len(p.Trials), "estimated_seconds": est.Seconds()}
+	a.emit("plan", summary, func(w io.Writer) {
+		plan.Describe(w, p)
+		fmt.Fprintf(w, "estimated time  %s (%.1f hours%s)\n", est.Round(time.Second), est.Hours(), estimateNote(p, jobs))
+	})
 }
 
 // estimateNote says what the estimate depends on.

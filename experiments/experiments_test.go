@@ -129,6 +129,33 @@ func TestAnswerAsksTheStudysQuestions(t *testing.T) {
 	}
 }
 
+// The default traces are those of the study's arms and of what separates them, each in a boot of its
+// own, and compared with Docker's bridge.
+func TestTraceHasTheArmsOfTheAnswer(t *testing.T) {
+	p, err := plan.Trace(expand(t, "trace.toml"), plan.Choice{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for factor, want := range map[string][]string{
+		plan.FactorScenario: {"localhost", "multi-host"},
+		plan.FactorWorkload: {"TCP_RR", "TCP_STREAM", "TCP_CRR"},
+		plan.FactorPolicies: {"0", "100"},
+		plan.FactorArm:      {"docker", "iptables-as-study", "iptables-established-first", "nft-set", "ipset", "cilium-like", "xdp"},
+	} {
+		if got := p.Levels(factor); !slices.Equal(got, want) {
+			t.Errorf("%s %v, want %v", factor, got, want)
+		}
+	}
+	if p.Spec.Traced.Against != "docker" || len(p.Blocks) != len(p.Cells) {
+		t.Errorf("compared with %s, %d boots for %d cells", p.Spec.Traced.Against, len(p.Blocks), len(p.Cells))
+	}
+	for _, c := range p.Cells {
+		if o, ok := p.Counterpart(c, "docker"); !ok || o.Get(plan.FactorWorkload) != c.Get(plan.FactorWorkload) || o.Get(plan.FactorScenario) != c.Get(plan.FactorScenario) {
+			t.Errorf("%s is compared with %s", c.Title(), o.Title())
+		}
+	}
+}
+
 // Stored baselines of nightly.toml are compared by the IDs of cells, so a new option
 // must not change the IDs of cells that do not use it. The file has the IDs from
 // before the option prealloc.

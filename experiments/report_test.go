@@ -174,6 +174,7 @@ func reports() map[string]said {
 		"peers.toml":    {contrast: notAll, has: []string{explains, costs}, lacks: []string{overlay, controls}, text: []string{"| structure | bridge+tc-hash | bridge+tc-linear |"}},
 		"policies.toml": {contrast: asWhole, has: []string{explains, costs}, lacks: []string{overlay, controls}, claims: map[string]string{"localhost-latency-ebpf-better": "reproduced"}},
 		"smoke.toml":    {contrast: asWhole, has: []string{explains}, lacks: []string{overlay, controls}},
+		"trace.toml":    {contrast: ofOne, has: []string{explains}, lacks: []string{overlay, controls}, text: []string{"TCP\\_CRR"}},
 		"vagrant.toml":  {contrast: asWhole, has: []string{explains}, lacks: []string{overlay, controls}},
 		"virtual.toml":  {contrast: asWhole, has: []string{explains, costs}, lacks: []string{overlay, controls}, claims: better, text: []string{"The study's figure 5, measured anew"}},
 		"vxlan.toml": {contrast: asWhole, has: []string{explains, overlay, costs}, lacks: []string{controls}, text: []string{"The study's two sides over the same overlay", "udpcsum off"},

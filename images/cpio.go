@@ -1,8 +1,12 @@
 package images
 
 import (
+	"bufio"
+	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"strconv"
 )
 
 // cpioWriter writes an initramfs in the "newc" format (kernel:
@@ -58,6 +62,68 @@ func (c *cpioWriter) padded(data []byte) {
 // close writes the trailer and returns the first error.
 func (c *cpioWriter) close() error {
 	c.inode = 0
-	c.entry("TRAILER!!!", 0, nil, 0, 0)
+	c.entry(cpioTrailer, 0, nil, 0, 0)
 	return c.err
+}
+
+// readArchive calls visit for each regular file of one archive in the "newc" format, as cpioWriter
+// writes it.
+func readArchive(r io.Reader, visit func(name string, data []byte)) error {
+	in := bufio.NewReader(r)
+	for {
+		e, err := readHead(in)
+		switch {
+		case err != nil:
+			return err
+		case e.name == cpioTrailer:
+			return nil
+		}
+		var data bytes.Buffer // grows with what is there, whatever size a damaged head has
+		if _, err := io.CopyN(&data, in, e.size+(4-e.size%4)%4); err != nil {
+			return fmt.Errorf("read %s: %w", e.name, err)
+		}
+		if e.mode&cpioTypes == cpioFile {
+			visit(e.name, data.Bytes()[:e.size])
+		}
+	}
+}
+
+// archived is the head of a file in an archive.
+type archived struct {
+	name string
+	mode int
+	size int64 // bytes
+}
+
+const (
+	cpioTrailer  = "TRAILER!!!"
+	cpioTypes    = 0o170000
+	cpioHeader   = 110     // bytes: the magic and 13 numbers of 8 hex digits
+	cpioLongName = 1 << 12 // PATH_MAX
+)
+
+// readHead reads the head of the next entry.
+func readHead(r io.Reader) (archived, error) {
+	header := make([]byte, cpioHeader)
+	if _, err := io.ReadFull(r, header); err != nil {
+		return archived{}, fmt.Errorf("read the head of a file: %w", err)
+	}
+	if string(header[:6]) != "070701" {
+		return archived{}, errors.New("not a cpio archive of the newc format")
+	}
+	field := func(n int) (int64, error) { return strconv.ParseInt(string(header[6+8*n:14+8*n]), 16, 64) }
+	mode, merr := field(1)
+	size, serr := field(6)
+	length, nerr := field(11)
+	if err := errors.Join(merr, serr, nerr); err != nil {
+		return archived{}, fmt.Errorf("read the head of a file: %w", err)
+	}
+	if length < 1 || length > cpioLongName || size < 0 {
+		return archived{}, fmt.Errorf("read the head of a file: its name has %d bytes, and it has %d", length, size)
+	}
+	name := make([]byte, length+(4-(cpioHeader+length)%4)%4)
+	if _, err := io.ReadFull(r, name); err != nil {
+		return archived{}, fmt.Errorf("read the name of a file: %w", err)
+	}
+	return archived{name: string(name[:length-1]), mode: int(mode), size: size}, nil
 }

@@ -8,10 +8,12 @@ packages=(
 	apt-utils             # index of the local package repository
 	dpkg-dev              # package tools
 	ethtool               # offloads of links
+	gcc                   # the plugin that observes instructions
 	ipset                 # address sets
 	iproute2              # links and namespaces
 	iptables              # both backends
 	kmod                  # index of the guest's modules
+	libc6-dev             # what gcc needs
 	libvirt-daemon-system # machines
 	mmdebstrap            # root image
 	nftables              # nft rules

@@ -2,6 +2,7 @@ package images
 
 import (
 	"bytes"
+	"debug/elf"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -54,6 +55,30 @@ func Join(w *os.File, archives []Artifact, files map[string][]byte) error {
 		return fmt.Errorf("join initramfs: %w", err)
 	}
 	return nil
+}
+
+// SealedPrograms are the programs and libraries that sealed guests run, by their absolute path in
+// the guest: the ELF files of the endpoints' root file system. Links are not among them.
+func (s Set) SealedPrograms() (map[string][]byte, error) {
+	i := slices.IndexFunc(s.Sealed, func(a Artifact) bool { return a.Name == sealedEndpointFile })
+	if i < 0 {
+		return nil, fmt.Errorf("read programs of sealed guests: %s was not made ready", sealedEndpointFile)
+	}
+	f, err := os.Open(s.Sealed[i].Path)
+	if err != nil {
+		return nil, fmt.Errorf("read programs of sealed guests: %w", err)
+	}
+	defer f.Close()
+	out := map[string][]byte{}
+	err = readArchive(f, func(name string, data []byte) {
+		if bytes.HasPrefix(data, []byte(elf.ELFMAG)) {
+			out["/"+name] = data
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read programs of sealed guests: %s: %w", s.Sealed[i].Path, err)
+	}
+	return out, nil
 }
 
 func appendFile(w *os.File, name string) error {

@@ -114,3 +114,56 @@ func TestSealedGuestsLoadNoCongestionControl(t *testing.T) {
 		}
 	}
 }
+
+// Programs come out of the archive as they went in; what is no ELF file does not, nor do links.
+func TestSealedPrograms(t *testing.T) {
+	dir := t.TempDir()
+	tree, archive := filepath.Join(dir, "tree"), filepath.Join(dir, "endpoint.cpio")
+	if err := os.MkdirAll(filepath.Join(tree, "bin"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{}
+	for i, name := range []string{"a", "ab", "abc", "abcd"} { // every padding of names and contents
+		text := "\x7fELF" + strings.Repeat("x", i)
+		want[SealedEndpoint+"/bin/"+name] = text
+		if err := os.WriteFile(filepath.Join(tree, "bin", name), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(tree, "bin/script"), []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("a", filepath.Join(tree, "bin/link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeSealedEndpoint(archive, tree); err != nil {
+		t.Fatal(err)
+	}
+	set := Set{Sealed: []Artifact{{Name: sealedToolsFile, Path: "unread"}, {Name: sealedEndpointFile, Path: archive}}}
+	got, err := set.SealedPrograms()
+	if err != nil || len(got) != len(want) {
+		t.Fatalf("%d programs, %v, want %d", len(got), err, len(want))
+	}
+	for path, text := range want {
+		if string(got[path]) != text {
+			t.Errorf("%s is %q, want %q", path, got[path], text)
+		}
+	}
+	if _, err := (Set{}).SealedPrograms(); err == nil {
+		t.Error("a set without endpoints has programs")
+	}
+	data, err := os.ReadFile(archive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	noSize := slices.Clone(data)
+	copy(noSize[6+6*8:], "0000000z")
+	for _, bad := range [][]byte{nil, data[:200], data[:len(data)-200], append([]byte("070702"), data[6:]...), noSize} {
+		if err := os.WriteFile(archive, bad, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := set.SealedPrograms(); err == nil {
+			t.Errorf("a damaged archive of %d bytes is read", len(bad))
+		}
+	}
+}

@@ -37,6 +37,8 @@ type Step struct {
 	// Decides is how many trials, blocks or seeds would decide the gain.
 	Decides *stat.Need `json:"decides,omitempty"`
 	Missing []string   `json:"missing,omitempty"` // arms without which it cannot be said, with why
+	// Traced is the step by function, where both arms have a trace.
+	Traced *TracedChange `json:"traced,omitempty"`
 
 	lacks []lack // that Missing has in words
 }
@@ -121,7 +123,7 @@ func (e *Explainer) follow(c *context, o claims.Order, metric string, n int) Dec
 			}
 		}
 		if len(step.Missing) == 0 {
-			step.Gain = s.gain(at[i], at[i+1])
+			step.Gain, step.Traced = s.gain(at[i], at[i+1]), e.traced(cells[at[i]], cells[at[i+1]])
 			if whole && d.Total != nil && d.Total.Excludes(1) {
 				step.Share = s.share(at[i], at[i+1])
 			}

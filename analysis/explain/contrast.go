@@ -22,6 +22,8 @@ type Contrast struct {
 	Note     string         `json:"note,omitempty"` // what else they differ in
 	// Decides is how many trials, blocks or seeds would decide the gain.
 	Decides *stat.Need `json:"decides,omitempty"`
+	// Traced is the contrast by function, where both arms have a trace.
+	Traced *TracedChange `json:"traced,omitempty"`
 }
 
 // contrasts are all pairs of a context's arms that differ in one thing.
@@ -32,7 +34,7 @@ func (e *Explainer) contrasts(c *context, metric string) []Contrast {
 			return
 		}
 		gain := e.sample(metric, b.cells[n], a.cells[n]).gain(0, 1)
-		out = append(out, Contrast{kind, a.arm, a.title(), b.arm, b.title(), n, gain, summary.Word(gain, true, e.Confidence), note, e.Need(gain)})
+		out = append(out, Contrast{kind, a.arm, a.title(), b.arm, b.title(), n, gain, summary.Word(gain, true, e.Confidence), note, e.Need(gain), e.traced(b.cells[n], a.cells[n])})
 	}
 	for _, a := range c.subjects {
 		for _, p := range e.paths(c, a) {

@@ -13,6 +13,7 @@ import (
 	"hookbed/analysis/claims"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/summary"
+	"hookbed/analysis/trace"
 )
 
 // Kinds of contrast between the arms of the cross.
@@ -59,6 +60,9 @@ type context struct {
 // Explainer explains what makes the differences between the arms of runs.
 type Explainer struct {
 	*summary.Estimator
+	// Traces are those of cells, by ID: with them, contrasts are shared out among functions. May be nil.
+	Traces map[string]*trace.Trace
+
 	contrast claims.Contrast // the study's
 }
 
@@ -68,7 +72,7 @@ func New(e *summary.Estimator) (*Explainer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Explainer{e, contrast}, nil
+	return &Explainer{Estimator: e, contrast: contrast}, nil
 }
 
 // Explanations explain every workload of every stratum in which cells have a fabric

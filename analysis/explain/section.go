@@ -25,7 +25,7 @@ func (e *Explainer) Section(all []Explanation) table.Section {
 		sec.Tables = append(sec.Tables, t)
 	}
 	for _, x := range all {
-		tables := []table.Table{e.orderTable(x), e.contrastTable(x), e.slopeTable(x)}
+		tables := []table.Table{e.orderTable(x), e.functionTable(x), e.contrastTable(x), e.slopeTable(x)}
 		for _, t := range tables {
 			if len(t.Rows) > 0 {
 				sec.Tables = append(sec.Tables, t)

@@ -112,7 +112,7 @@ func belongs(name string) bool {
 	top, _, deep := strings.Cut(name, "/")
 	switch {
 	case deep:
-		return top == "raw" || top == "blocks"
+		return top == "raw" || top == "blocks" || top == "trace"
 	case strings.HasPrefix(name, "env") && strings.HasSuffix(name, ".json"):
 		return true
 	}

@@ -38,6 +38,7 @@ func makeRun(t *testing.T) string {
 	put(t, dir, "env.json", `{"kernel_release": "6.12"}`)
 	put(t, dir, "plan.json", `{"spec": {"name": "t", "lab": {"clock": "wall"}}}`)
 	put(t, dir, "raw/c0/1/x", "raw")
+	put(t, dir, "trace/c0/path.md", "path")
 	put(t, dir, "lock", "1\n")
 	put(t, dir, "report.json", "stale")
 	return dir
@@ -77,7 +78,7 @@ func TestPackSurvives(t *testing.T) {
 	for _, f := range m.Files {
 		names = append(names, f.Path)
 	}
-	for _, want := range []string{"env.json", "plan.json", "raw/c0/1/x", "report.json", "report.md", "rows.csv"} {
+	for _, want := range []string{"env.json", "plan.json", "raw/c0/1/x", "trace/c0/path.md", "report.json", "report.md", "rows.csv"} {
 		if !slices.Contains(names, want) {
 			t.Errorf("%s is not in the pack of %v", want, names)
 		}

@@ -27,15 +27,15 @@ type part struct {
 	demonstration bool   // too few trials for a measurement
 }
 
-// bind composes a part for each clock that runs have, the exact one first.
-func bind(all []runs.Run, opt Options) (book, error) {
+// bind composes a part for each clock that runs have, the exact one first, for a report in outDir.
+func bind(all []runs.Run, outDir string, opt Options) (book, error) {
 	var b book
 	for _, of := range runs.ByClock(all) {
 		e, err := summary.New(of, summary.Options{Confidence: opt.Confidence, Seed: opt.Seed, Resamples: opt.Resamples, Reference: opt.Reference})
 		if err != nil {
 			return book{}, err
 		}
-		c, err := compose(e, opt.Title)
+		c, err := compose(e, outDir, opt.Title)
 		if err != nil {
 			return book{}, err
 		}

@@ -136,6 +136,12 @@ func markdownSection(b *bytes.Buffer, s table.Section) {
 		if t.Note != "" {
 			fmt.Fprintf(b, "%s\n\n", mdEscape(t.Note))
 		}
+		for i, p := range t.Points {
+			fmt.Fprintf(b, "- %s\n", mdEscape(p))
+			if i == len(t.Points)-1 {
+				b.WriteString("\n")
+			}
+		}
 		markdownTable(b, t)
 		if t.Folded {
 			b.WriteString("</details>\n\n")
@@ -156,8 +162,12 @@ func markdownTable(b *bytes.Buffer, t table.Table) {
 	fmt.Fprintf(b, "| %s |\n| %s |\n", strings.Join(heads, " | "), strings.Join(rules, " | "))
 	for _, r := range t.Rows {
 		var cells []string
-		for _, cell := range r.Cells {
-			cells = append(cells, mdEscape(cell))
+		for i, cell := range r.Cells {
+			text := mdEscape(cell)
+			if to := r.Link(i); to != "" {
+				text = "[" + text + "](" + to + ")"
+			}
+			cells = append(cells, text)
 		}
 		fmt.Fprintf(b, "| %s |\n", strings.Join(cells, " | "))
 	}

@@ -61,6 +61,7 @@ type Document struct {
 	Costs        []Cost                       `json:"costs"`
 	Explanations []explain.Explanation        `json:"explanations,omitempty"`
 	Overlays     []explain.OverlayCost        `json:"overlays,omitempty"`
+	Traces       []Traced                     `json:"traces,omitempty"`
 	Environment  map[string]map[string]string `json:"environment"`
 }
 
@@ -85,7 +86,7 @@ func Make(runDirs []string, outDir string, opt Options) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	b, err := bind(all, opt)
+	b, err := bind(all, outDir, opt)
 	if err != nil {
 		return Result{}, err
 	}
@@ -107,12 +108,17 @@ func Make(runDirs []string, outDir string, opt Options) (Result, error) {
 	return res, nil
 }
 
-// compose works out the whole report of one clock.
-func compose(e *summary.Estimator, title string) (content, error) {
+// compose works out the whole report of one clock, which goes into outDir.
+func compose(e *summary.Estimator, outDir, title string) (content, error) {
 	x, err := explain.New(e)
 	if err != nil {
 		return content{}, err
 	}
+	traces, err := readTraces(e, outDir)
+	if err != nil {
+		return content{}, err
+	}
+	x.Traces = traces.byCell()
 	head := measureSummaries(e)
 	c := content{Document: Document{Schema: Schema, Title: cmp.Or(title, titleOf(e.Runs)), Clock: e.Clock(), Accelerators: e.Accelerators(),
 		Confidence: e.Confidence, Reference: e.Reference, Environment: map[string]map[string]string{}}}
@@ -138,6 +144,9 @@ func compose(e *summary.Estimator, title string) (content, error) {
 	}
 	if c.Overlays = x.Overlays(); len(c.Overlays) > 0 {
 		c.explain, c.bars = append(c.explain, x.OverlaySection(c.Overlays)), append(c.bars, figure.Overlays(e, c.Overlays)...)
+	}
+	if len(traces.all) > 0 {
+		c.Traces, c.explain, c.bars = traces.summaries(), append(c.explain, traces.section()), append(c.bars, figure.Layers(traces.plain())...)
 	}
 	if s := claimSection(judged); len(s.Tables) > 0 {
 		c.sections = append(c.sections, s)

@@ -4,9 +4,10 @@ package table
 
 // Table is a table before it is Markdown or HTML.
 type Table struct {
-	ID      string // of the HTML element, without the prefix of its kind
-	Title   string // "" where the section's title is enough
-	Note    string // a sentence above it, "" for none
+	ID      string   // of the HTML element, without the prefix of its kind
+	Title   string   // "" where the section's title is enough
+	Note    string   // a sentence above it, "" for none
+	Points  []string // below the note, a line each
 	Columns []Column
 	Rows    []Row
 	Folded  bool // of second rank: shown on demand
@@ -22,6 +23,15 @@ type Column struct {
 type Row struct {
 	Cells []string // one for each column
 	Class string   // "failed" for a line without a number
+	Links []string // where cells lead, "" for none; may be shorter than Cells
+}
+
+// Link is where a cell leads, "" for none.
+func (r Row) Link(i int) string {
+	if i < len(r.Links) {
+		return r.Links[i]
+	}
+	return ""
 }
 
 // Text is a column of words, aligned left.

@@ -14,6 +14,9 @@ type Trace struct {
 	Units float64 `json:"units"` // in Measured
 
 	Window Window `json:"window"`
+	// Client is the part of the window by which the client computes its own figures. netperf's begins
+	// before it connects and ends when the connection is closed, so that it holds more than Measured.
+	Client Span `json:"client"`
 
 	// Measured is the calls of whole units: from the beginning of the first unit in the window to
 	// the end of the last. Around is the calls of the window before and after that: programs start,
@@ -44,6 +47,14 @@ type Window struct {
 	Faults    uint64 `json:"faults"`    // page faults and other exceptions
 	Misrooted uint64 `json:"misrooted"` // instructions whose stack does not begin at an entry to the kernel
 	Unnamed   uint64 `json:"unnamed"`   // instructions at addresses for which there is no symbol
+}
+
+// Span is a part of the window, from one reading of the clock by the client to another.
+type Span struct {
+	ClockNS      uint64  `json:"clock_ns"`
+	IdleNS       uint64  `json:"idle_ns"`
+	Instructions uint64  `json:"instructions"`
+	Units        float64 `json:"units"` // that began in it; all are 0 where the readings are not known
 }
 
 // Tree is the calls of a window, merged by stack: a function called from one stack is one node,
@@ -78,15 +89,17 @@ type Call struct {
 	Name  string
 	Self  uint64
 	Total uint64 // with what it called, and with interrupts while it ran
-	Calls []*Call
+	// Resumed says that the call had begun before: the thread gave way to another one in it, and goes on.
+	Resumed bool
+	Calls   []*Call
 }
 
 // Variation is a function that units on other paths called in addition, or less often.
 type Variation struct {
-	Name  string
-	Units int     // in how many of the other units its number of calls differs
-	More  float64 // calls more (or less) in these units, mean
-	Cost  float64 // instructions more in these units, its callees included, mean
+	Name  string  `json:"name"`
+	Units int     `json:"units"`        // in how many of the other units its number of calls differs
+	More  float64 `json:"calls"`        // calls more (or less) in these units, mean
+	Cost  float64 `json:"instructions"` // instructions more in these units, its callees included, mean
 }
 
 // Units' names.

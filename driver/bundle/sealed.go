@@ -7,6 +7,9 @@ package bundle
 type Sealed struct {
 	Schema int           `json:"schema"`
 	Setups []SealedSetup `json:"setups"`
+	// Symbols: before each workload the guest reads its kernel's symbols, those of BPF programs
+	// included, into memory, where an observer of the machine finds them.
+	Symbols bool `json:"symbols,omitempty"`
 }
 
 // SealedSetup is a datapath with the trials that share it.
@@ -21,6 +24,12 @@ type SealedTrial struct {
 	Name  string  `json:"name"`
 	Prove []Steps `json:"prove"`
 	Run   []Steps `json:"run"` // workload, then Collect
+}
+
+// SealedAt is the place of a trial in a Sealed.
+type SealedAt struct {
+	Setup int `json:"setup"` // index in Sealed.Setups
+	Trial int `json:"trial"` // index in SealedSetup.Trials
 }
 
 // Paths in a sealed guest: the block, its files by digest, and the endpoints'

@@ -21,7 +21,9 @@ type Request struct {
 	// that returned n (0 = everything).
 	Mark   bool `json:"mark,omitempty"`
 	UndoTo *int `json:"undo_to,omitempty"`
-	Facts  bool `json:"facts,omitempty"`
+	// Trial comes with Mark in a sealed guest: the trial that begins.
+	Trial *SealedAt `json:"trial,omitempty"`
+	Facts bool      `json:"facts,omitempty"`
 	// Clock requests what the machine's clocks say now.
 	Clock bool `json:"clock,omitempty"`
 }

@@ -25,6 +25,9 @@ type SealedConfig struct {
 	Boot Boot
 	// Facts completes env.json.
 	Facts map[string]any
+	// Recorded is called when all rows of a block are recorded, in the order of the plan; nil: it is
+	// not. Its error ends the run.
+	Recorded func(block int) error
 }
 
 // Boot runs one block in a sealed guest and returns its results. It calls onReply, which may be nil,
@@ -41,7 +44,7 @@ func Compose(p *plan.Plan, number int) (lab.SealedBlock, error) {
 	}
 	out := lab.SealedBlock{
 		Number: number, Seed: lab.Seed(p.Spec.Seed, block.Seed), Kernel: p.LabOf(number).Kernel,
-		Block: bundle.Sealed{Schema: bundle.Schema}, Files: map[string]bundle.File{},
+		Block: bundle.Sealed{Schema: bundle.Schema, Symbols: p.Spec.Traced != nil}, Files: map[string]bundle.File{},
 	}
 	for i, group := range setups(p, trialsOf(p, number)) {
 		setup, err := composeSetup(p, group, out.Files)
@@ -135,6 +138,12 @@ func RunSealed(ctx context.Context, cfg SealedConfig) (Result, error) {
 			return r.result, err
 		}
 		if err := r.recordBlock(ctx, b); err != nil {
+			return r.result, err
+		}
+		if cfg.Recorded == nil {
+			continue
+		}
+		if err := cfg.Recorded(number); err != nil {
 			return r.result, err
 		}
 	}

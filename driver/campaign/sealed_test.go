@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -226,6 +227,34 @@ func TestSealedResume(t *testing.T) {
 	}
 }
 
+// What follows a block's rows is done once they are recorded, block by block in the plan's order.
+func TestSealedBlocksAreFollowedInOrder(t *testing.T) {
+	dir := newSealedDir(t)
+	var seen []int
+	stop := errors.New("stop")
+	cfg := SealedConfig{
+		Config: Config{Plan: dir.Plan(), Dir: dir, Trials: dir.Pending(), Progress: &quiet{}, Log: slog.New(slog.DiscardHandler)},
+		Jobs:   3, Boot: pretender(behaves), Facts: map[string]any{},
+		Recorded: func(block int) error {
+			for _, tr := range dir.Plan().Trials {
+				if _, _, ok := dir.Outcome(tr); ok != (tr.Block <= block) {
+					t.Errorf("at block %d the trial of block %d is recorded: %v", block, tr.Block, ok)
+				}
+			}
+			if seen = append(seen, block); block == 3 {
+				return stop
+			}
+			return nil
+		},
+	}
+	if _, err := RunSealed(t.Context(), cfg); !errors.Is(err, stop) {
+		t.Errorf("error %v, want that of Recorded", err)
+	}
+	if !slices.Equal(seen, []int{1, 2, 3}) {
+		t.Errorf("blocks %v, want 1, 2 and 3", seen)
+	}
+}
+
 func TestSealedFaultsAreRows(t *testing.T) {
 	for how, status := range map[string]string{
 		"not-enforced": record.StatusFailed, "unsupported": record.StatusUnsupported, "bypass": record.StatusVoid, "guard-trips": record.StatusVoid,
@@ -288,9 +317,7 @@ func TestComposeDependsOnThePlanAlone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		x, _ := json.Marshal(one)
-		y, _ := json.Marshal(two)
-		if !bytes.Equal(x, y) {
+		if !reflect.DeepEqual(one, two) {
 			t.Errorf("block %d: two compositions differ", b.Number)
 		}
 		if len(one.Block.Setups[0].Trials) != 1 || one.Block.Setups[0].Name != warmUp {
@@ -319,5 +346,32 @@ func TestLongestBlocksFirst(t *testing.T) {
 	}
 	if want := []string{"multi-host", "multi-host", "localhost", "localhost"}; !slices.Equal(order, want) {
 		t.Errorf("handed out as %v, want %v", order, want)
+	}
+}
+
+// A plan of traces has blocks of one cell, whose guests show their symbols; others do not, and are
+// encoded as before.
+func TestComposeOfTraces(t *testing.T) {
+	whole := planOf(t, virtualExperiment)
+	p, err := plan.Trace(whole, plan.Choice{Only: "scenario=localhost"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range p.Blocks {
+		s, err := Compose(p, b.Number)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(s.Block.Setups); n != 2 || !s.Block.Symbols || len(s.Block.Setups[1].Trials) != 1 || s.Block.Setups[1].Trials[0].Name != b.Cell {
+			t.Errorf("block %+v has %d setups, symbols %v", b, n, s.Block.Symbols)
+		}
+	}
+	ordinary, err := Compose(whole, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := json.Marshal(ordinary.Block)
+	if err != nil || bytes.Contains(data, []byte("symbols")) {
+		t.Errorf("an ordinary block says whether symbols are shown, or %v", err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"hookbed/driver/helper"
 	"hookbed/driver/lab"
 	"hookbed/driver/vm"
+	"hookbed/driver/watch"
 	"hookbed/images"
 )
 
@@ -23,7 +24,7 @@ func (d Driver) Computer(cachedOnly bool) []Part {
 		what = "images in the cache"
 	}
 	return []Part{
-		{"tools", tools}, {"disk and memory", room}, {what, d.images},
+		{"tools", tools}, {"disk and memory", room}, {what, d.images}, {"trace plugin", d.tracePlugin},
 		{"accelerator: boot the probe guest", d.accelerator}, {"virtual time: boot a guest three times", d.virtualTime},
 	}
 }
@@ -93,6 +94,25 @@ func (d Driver) images(ctx context.Context) []Check {
 	}
 	if errors.Is(err, images.ErrNotCached) {
 		c.Fix = BuildAsRoot
+	}
+	return []Check{c}
+}
+
+// tracePlugin builds the plugin that observes guests, as the first trace would.
+func (d Driver) tracePlugin(ctx context.Context) []Check {
+	c := Check{Name: "trace plugin", Fix: "run `make deps`: it installs a C compiler and a QEMU that has the plugin interface"}
+	store, err := d.OpenStore()
+	var qemu string
+	if err == nil {
+		qemu, err = vm.QEMUVersion(ctx)
+	}
+	var p watch.Plugin
+	if err == nil {
+		p, err = watch.Build(ctx, store.Dir(), qemu)
+	}
+	c.OK, c.Detail = err == nil, fmt.Sprintf("for QEMU %s, SHA-256 %.12s", p.QEMUVersion, p.SHA256)
+	if err != nil {
+		c.Detail = err.Error()
 	}
 	return []Check{c}
 }

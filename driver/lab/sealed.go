@@ -80,6 +80,20 @@ func (s *Sealer) kernels() []string {
 	return []string{s.cfg.Lab.Kernel}
 }
 
+// HelperPath is where the guest helper is in a sealed guest.
+const HelperPath = "/init"
+
+// Programs are the programs and libraries of the guests by their absolute paths, the guest helper
+// included.
+func (s *Sealer) Programs() (map[string][]byte, error) {
+	out, err := s.sets[s.kernels()[0]].SealedPrograms() // the same with every kernel
+	if err != nil {
+		return nil, err
+	}
+	out[HelperPath] = s.guest
+	return out, nil
+}
+
 // Close ends every guest on a fresh, time-limited context.
 func (s *Sealer) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownLimit)
@@ -127,6 +141,11 @@ type SealedBlock struct {
 	Seed   string // a UUID: the guest's randomness starts from it
 	Block  bundle.Sealed
 	Files  map[string]bundle.File // every file of every chunk, by SHA-256
+	// Plugin observes the guest's instructions, and Watch reads what it writes while the guest runs.
+	// Both or none are set. Plugin.Out is made for it. An error of Watch ends the guest; after one of
+	// the guest, Watch meets the end of its stream. The results are the same as without.
+	Plugin *vm.Plugin
+	Watch  func(io.Reader) error
 }
 
 // Seed is what the guests of a seed get as their machine's UUID. A guest's
@@ -144,7 +163,7 @@ func (s *Sealer) initramfs(path string, b SealedBlock) (digest string, err error
 	if err != nil {
 		return "", fmt.Errorf("encode block: %w", err)
 	}
-	files := map[string][]byte{"/init": s.guest, bundle.SealedBlock: block}
+	files := map[string][]byte{HelperPath: s.guest, bundle.SealedBlock: block}
 	for sum, f := range b.Files {
 		files[bundle.SealedBlobs+"/"+sum] = f.Data
 	}
@@ -185,6 +204,21 @@ func (s *Sealer) Run(ctx context.Context, b SealedBlock, onReply func(bundle.Sea
 			_ = os.Remove(f)
 		}
 	}()
+	watched, stream, err := openStream(ctx, b, base+".stream")
+	if err != nil {
+		return nil, err
+	}
+	m.Virtual.Plugin = stream.plugin
+	data, err := s.boot(watched, b, m, stream, onReply)
+	werr := stream.close()
+	if werr != nil && (err == nil || watched.Err() != nil && ctx.Err() == nil) {
+		return nil, fmt.Errorf("watch the sealed guest of block %d: %w", b.Number, werr)
+	}
+	return data, err
+}
+
+// boot is Run between the making and the removing of its files.
+func (s *Sealer) boot(ctx context.Context, b SealedBlock, m vm.Machine, stream *stream, onReply func(bundle.SealedReply)) ([]byte, error) {
 	if _, err := s.initramfs(m.Initramfs, b); err != nil {
 		return nil, err
 	}
@@ -195,6 +229,7 @@ func (s *Sealer) Run(ctx context.Context, b SealedBlock, onReply func(bundle.Sea
 	if err := s.hv.Start(ctx, m); err != nil {
 		return nil, err
 	}
+	stream.started()
 	data, err := s.watch(ctx, m, onReply)
 	if derr := s.hv.Destroy(context.WithoutCancel(ctx), m.Name); err == nil {
 		err = derr

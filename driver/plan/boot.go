@@ -88,7 +88,15 @@ func (b Block) of(s Spec, boot Boot) bool {
 // has says whether a cell runs in a block.
 func (b Block) has(c Cell) bool {
 	return (b.Scenario == "" || c.Get(FactorScenario) == b.Scenario) && (b.Kernel == "" || c.Get(FactorKernel) == b.Kernel) &&
-		(b.NIC == "" || c.Get(FactorNIC) == b.NIC)
+		(b.NIC == "" || c.Get(FactorNIC) == b.NIC) && (b.Cell == "" || c.ID == b.Cell)
+}
+
+// blocks lists the boots of a plan whose blocks differ.
+func (p *Plan) blocks() []Block {
+	if p.Spec.Traced != nil {
+		return p.tracedBlocks()
+	}
+	return blocks(p.Spec)
 }
 
 // blocks lists the boots of an experiment whose blocks differ: in virtual time

@@ -72,6 +72,9 @@ func describeSum(w io.Writer, p *Plan) {
 	m := p.Spec.Measure
 	fmt.Fprintf(w, "\ncells\t%d\n", len(p.Cells))
 	switch {
+	case p.Spec.Traced != nil:
+		fmt.Fprintf(w, "blocks\t%d\t(a boot for each cell)\n", m.Blocks)
+		fmt.Fprintf(w, "trials\t%d\t(one a cell)\n", len(p.Trials))
 	case p.Spec.Lab.Clock == ClockVirtual && p.Spec.compared():
 		fmt.Fprintf(w, "blocks\t%d\t(a boot each: seeds x boots x scenarios = %d x %d x %d)\n", m.Blocks, m.Seeds, len(p.Spec.Boots()), len(p.Spec.Scenarios))
 		fmt.Fprintf(w, "trials\t%d\t(a cell: seeds x trials = %d x %d)\n", len(p.Trials), m.Seeds, m.Trials)

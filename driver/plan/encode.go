@@ -64,7 +64,10 @@ func (p *Plan) check() error {
 	if len(p.Trials) == 0 {
 		return errors.New("no trials")
 	}
-	if !slices.Equal(p.Blocks, blocks(p.Spec)) {
+	if p.Spec.Traced != nil && p.Spec.Lab.Clock != ClockVirtual {
+		return fmt.Errorf("traces with clock %q, want %q", p.Spec.Lab.Clock, ClockVirtual)
+	}
+	if !slices.Equal(p.Blocks, p.blocks()) {
 		return fmt.Errorf("%d blocks that are not those of %d seeds, the kernels %v and the scenarios %v",
 			len(p.Blocks), p.Spec.Measure.Seeds, p.Spec.Kernels, p.Spec.Scenarios)
 	}

@@ -39,7 +39,7 @@ func Expand(s Spec, cat Catalog) (*Plan, error) {
 	chosen := cat.chosen(p)
 	p.Catalog = &chosen
 	p.attach()
-	p.Blocks = blocks(s)
+	p.Blocks = p.blocks()
 	p.Trials = order(p)
 	return p, nil
 }

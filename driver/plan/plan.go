@@ -52,6 +52,17 @@ type Spec struct {
 	// NICs are compared likewise: cards of the data network.
 	NICs []NIC `json:"nics,omitempty"`
 	Arms []Arm `json:"arms"`
+	// Traced is not of a file, but derived by Trace; nil: no traces are made.
+	Traced *Traced `json:"traced,omitempty"`
+}
+
+// Traced says how traces are made and compared.
+type Traced struct {
+	// Against is the arm whose traces those of the other arms are compared with.
+	Against string `json:"against"`
+	// Window is how many units of work (transactions, MiB) of a trial its trace counts, the last; 0 is
+	// all.
+	Window int `json:"window,omitempty"`
 }
 
 // Lab says on what the experiment runs.
@@ -244,13 +255,15 @@ type Trial struct {
 const InstructionNanoseconds = 8
 
 // Block is one boot where boots differ. In virtual time it is one scenario under
-// one seed: what is compared with each other is so measured in the same boot.
+// one seed: what is compared with each other is so measured in the same boot. Of a
+// plan of traces it is one cell.
 type Block struct {
 	Number   int    `json:"number"`             // 1-based
 	Seed     int    `json:"seed,omitempty"`     // 1-based; the level of FactorSeed of the block's rows. Virtual time only
 	Scenario string `json:"scenario,omitempty"` // virtual time only
 	Kernel   string `json:"kernel,omitempty"`   // where kernels are compared
 	NIC      string `json:"nic,omitempty"`      // where network cards are, by their names
+	Cell     string `json:"cell,omitempty"`     // of a plan of traces: the only one of the boot
 }
 
 // Plan is an experiment expanded.

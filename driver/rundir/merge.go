@@ -336,7 +336,7 @@ func (m *merger) fill(dir string) (trials, rows int, err error) {
 	return trials, rows, writeFile(filepath.Join(dir, planFile), encoded)
 }
 
-// copyFiles copies environments, raw files and what sealed guests wrote.
+// copyFiles copies environments, raw files, what sealed guests wrote, and traces.
 func (m *merger) copyFiles(to string) error {
 	envs := 0
 	for _, d := range m.dirs {
@@ -346,7 +346,7 @@ func (m *merger) copyFiles(to string) error {
 				return err
 			}
 		}
-		for _, tree := range []string{rawDir, blocksDir} {
+		for _, tree := range []string{rawDir, blocksDir, traceDir} {
 			if err := copyTree(filepath.Join(d.path, tree), filepath.Join(to, tree)); err != nil {
 				return err
 			}

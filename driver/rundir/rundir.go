@@ -10,6 +10,7 @@
 //	rows-superseded.csv  rows of earlier attempts of trials that were run again
 //	raw/CELL/BLOCK-TRIAL[-ATTEMPT]/  raw files, written before the rows that name them
 //	blocks/BLOCK.jsonl   what each sealed guest wrote, of a run in virtual time
+//	trace/               traces of cells, where they were made
 //	lock                 held with flock(2) by the driver at work; contains its PID
 //
 // In rows.csv every trial appears once. A trial that ended failed, void or rig
@@ -140,7 +141,7 @@ func (d *Dir) Discard() error {
 // own reports whether a run writes a file of this name.
 func own(name string) bool {
 	switch name {
-	case planFile, rowsFile, supersededFile, shardFile, lockFile, rawDir, blocksDir:
+	case planFile, rowsFile, supersededFile, shardFile, lockFile, rawDir, blocksDir, traceDir:
 		return true
 	}
 	return durable.IsTemp(name) || environmentFile.MatchString(name)
@@ -339,7 +340,7 @@ func (d *Dir) sweep() error {
 			err = errors.Join(err, os.Remove(filepath.Join(d.path, e.Name())))
 		}
 	}
-	return err
+	return errors.Join(err, d.sweepTraces())
 }
 
 // openRows opens rows.csv for appending after it has removed what a crash cut

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"libvirt.org/go/libvirtxml"
 )
@@ -43,6 +44,25 @@ type Virtual struct {
 	// since libvirt requires different ones of machines that run at the same time.
 	Seed    string
 	Results string // path of the file that the second serial port is written to
+	// Plugin watches the machine's instructions; nil is none. It changes nothing of what the guest
+	// sees.
+	Plugin *Plugin
+}
+
+// Plugin is a shared object that QEMU loads (QEMU: docs/devel/tcg-plugins.rst).
+type Plugin struct {
+	Path string
+	Out  string   // path of the FIFO that it writes to, which must have a reader; its argument "out"
+	Args []string // further arguments, "name=value"
+}
+
+// option is the value of QEMU's option -plugin, in which a comma is written twice.
+func (p Plugin) option() string {
+	var parts []string
+	for _, part := range append([]string{"file=" + p.Path, "out=" + p.Out}, p.Args...) {
+		parts = append(parts, strings.ReplaceAll(part, ",", ",,"))
+	}
+	return strings.Join(parts, ",")
 }
 
 const (
@@ -132,12 +152,18 @@ func (m Machine) virtual(d *libvirtxml.Domain) {
 		{Value: "-icount"}, {Value: fmt.Sprintf("shift=%d,sleep=off", ICountShift)},
 		{Value: "-smbios"}, {Value: "type=1,uuid=" + m.Virtual.Seed},
 	}}
+	if p := m.Virtual.Plugin; p != nil {
+		d.QEMUCommandline.Args = append(d.QEMUCommandline.Args,
+			libvirtxml.DomainQEMUCommandlineArg{Value: "-plugin"}, libvirtxml.DomainQEMUCommandlineArg{Value: p.option()})
+	}
 }
 
 func (m Machine) check() error {
 	switch {
 	case m.Virtual != nil && (m.Accel != TCG || m.VCPUs != 1 || len(m.Disks)+len(m.NICs) > 0 || m.Virtual.Results == "" || m.Virtual.Seed == ""):
 		return errors.New("a machine in virtual time is emulated, has one CPU, a seed and a results file, and neither disks nor network cards")
+	case m.Virtual != nil && m.Virtual.Plugin != nil && (m.Virtual.Plugin.Path == "" || m.Virtual.Plugin.Out == ""):
+		return errors.New("a plugin has a path and writes to a FIFO")
 	case m.Accel != KVM && m.Accel != TCG:
 		return fmt.Errorf("accelerator is %q (allowed: %s, %s)", m.Accel, KVM, TCG)
 	case m.VCPUs < 1:

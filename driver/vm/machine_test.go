@@ -87,6 +87,26 @@ func TestVirtualMachineXML(t *testing.T) {
 	}
 }
 
+func TestPluginOfAVirtualMachine(t *testing.T) {
+	m := node()
+	m.VCPUs, m.Disks, m.NICs = 1, nil, nil
+	m.Virtual = &Virtual{Seed: "0f1e2d3c-4b5a-4978-8796-a5b4c3d2e1f0", Results: "/r", Plugin: &Plugin{Path: "/cache/a,b/trace.so", Out: "/state/stream", Args: []string{"setup=1", "trial=0"}}}
+	x, err := m.xml(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := x.QEMUCommandline.Args
+	if got, want := args[len(args)-1].Value, "file=/cache/a,,b/trace.so,out=/state/stream,setup=1,trial=0"; got != want || args[len(args)-2].Value != "-plugin" {
+		t.Errorf("the last arguments are %q and %q, want -plugin and %q", args[len(args)-2].Value, got, want)
+	}
+	for _, p := range []Plugin{{Path: "/trace.so"}, {Out: "/state/stream"}} {
+		m.Virtual.Plugin = &p
+		if _, err := m.xml(nil); err == nil {
+			t.Errorf("the plugin %+v is let through", p)
+		}
+	}
+}
+
 func TestWritableDiskIsNobodyElses(t *testing.T) {
 	m := node()
 	m.Disks[1].ReadOnly = false

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/mark"
 	"hookbed/driver/guest/netns"
 	"hookbed/driver/guest/proc"
 )
@@ -65,13 +66,19 @@ func seal(ctx context.Context) error {
 	if block.Schema != bundle.Schema {
 		return fmt.Errorf("step language version %d is not spoken here, only %d", block.Schema, bundle.Schema)
 	}
+	if block.Symbols {
+		// The first thing that is loaded may be a program of the first setup.
+		if err := os.WriteFile("/proc/sys/net/core/bpf_jit_kallsyms", []byte("1\n"), 0); err != nil {
+			return fmt.Errorf("have the kernel list BPF programs: %w", err)
+		}
+	}
 	out, err := openRaw(sealedOut)
 	if err != nil {
 		return err
 	}
 	defer out.Close()
 	hello := bundle.Hello{Schema: bundle.Schema, Node: "sealed", Blobs: bundle.SealedBlobs, EndpointRoot: sealedRoot, ExternalRoot: sealedExternal}
-	s := sealedRun{ctx: ctx, out: out, start: func() (*childHelper, error) { return startChild(hello) }, settle: settle}
+	s := sealedRun{ctx: ctx, out: out, start: func() (*childHelper, error) { return startChild(hello) }, settle: settle, show: mark.Symbols}
 	return s.block(block)
 }
 
@@ -227,20 +234,25 @@ type sealedRun struct {
 	ctx    context.Context
 	out    io.Writer
 	start  func() (*childHelper, error)
-	settle func()             // waits until the machine is quiet
-	at     bundle.SealedReply // of the next line
+	settle func() // waits until the machine is quiet
+	// show shows the kernel's symbols before each workload.
+	show    func(kallsyms []byte)
+	symbols bool               // it is wanted
+	at      bundle.SealedReply // of the next line
 }
 
 func (s *sealedRun) block(b bundle.Sealed) error {
 	if err := s.facts(); err != nil {
 		return err
 	}
+	s.symbols = b.Symbols
 	for i, setup := range b.Setups {
 		s.at = bundle.SealedReply{Setup: i, Trial: -1}
 		if err := s.setup(setup); err != nil {
 			return fmt.Errorf("setup %s: %w", setup.Name, err)
 		}
 	}
+	mark.Close()
 	s.at = bundle.SealedReply{Setup: len(b.Setups), Trial: -1}
 	return s.say(bundle.SealedEnd, 0, bundle.Reply{})
 }
@@ -295,17 +307,34 @@ func (s *sealedRun) setup(setup bundle.SealedSetup) error {
 }
 
 func (s *sealedRun) trial(h *childHelper, t bundle.SealedTrial) error {
-	mark := h.call(bundle.Request{Mark: true})
-	if mark.Error != "" {
-		return s.say(bundle.SealedUndo, 0, mark)
+	begun := h.call(bundle.Request{Mark: true, Trial: &bundle.SealedAt{Setup: s.at.Setup, Trial: s.at.Trial}})
+	if begun.Error != "" {
+		return s.say(bundle.SealedUndo, 0, begun)
 	}
 	ok, err := s.chunks(h, string(bundle.Prove), t.Prove)
+	if ok && err == nil {
+		ok, err = s.showSymbols()
+	}
 	if ok && err == nil {
 		s.settle()
 		_, err = s.chunks(h, string(bundle.Run), t.Run)
 	}
-	undo := h.call(bundle.Request{UndoTo: &mark.Mark})
+	undo := h.call(bundle.Request{UndoTo: &begun.Mark})
 	return errors.Join(err, s.say(bundle.SealedUndo, 0, undo))
+}
+
+// showSymbols shows the kernel's symbols if that is wanted: after the trial's programs were loaded, and
+// before the machine settles.
+func (s *sealedRun) showSymbols() (ok bool, err error) {
+	if !s.symbols {
+		return true, nil
+	}
+	text, err := os.ReadFile("/proc/kallsyms")
+	if err != nil {
+		return false, s.say(string(bundle.Run), 0, bundle.Reply{Error: "read the kernel's symbols: " + err.Error(), Fault: bundle.FaultRig})
+	}
+	s.show(text)
+	return true, nil
 }
 
 // chunks executes chunks until one fails.

@@ -58,8 +58,13 @@ func end(err error) {
 func sealedReplies(t *testing.T, ctx context.Context, b bundle.Sealed) []bundle.SealedReply {
 	t.Helper()
 	var out bytes.Buffer
-	settled := 0
-	s := sealedRun{ctx: ctx, out: &out, settle: func() { settled++ }, start: func() (*childHelper, error) {
+	settled, shown := 0, 0
+	show := func(text []byte) {
+		if shown++; shown != settled+1 || !bytes.Contains(text, []byte(" T ")) {
+			t.Errorf("symbols of %d bytes were shown after the machine had settled for the same workload", len(text))
+		}
+	}
+	s := sealedRun{ctx: ctx, out: &out, settle: func() { settled++ }, show: show, start: func() (*childHelper, error) {
 		return startChild(bundle.Hello{Schema: bundle.Schema, Node: "test", Blobs: t.TempDir()})
 	}}
 	if err := s.block(b); err != nil {
@@ -79,6 +84,9 @@ func sealedReplies(t *testing.T, ctx context.Context, b bundle.Sealed) []bundle.
 	}
 	if settled != runs {
 		t.Errorf("the machine settled %d times, want once before each of %d workloads", settled, runs)
+	}
+	if want := map[bool]int{true: runs}[b.Symbols]; shown != want {
+		t.Errorf("symbols were shown %d times, want %d", shown, want)
 	}
 	return replies
 }
@@ -129,6 +137,13 @@ func TestSealedBlockGoesOnAfterFailures(t *testing.T) {
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("told\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
+}
+
+// TestSymbolsAreShownBeforeWorkloads: where the block wants them, once for each.
+func TestSymbolsAreShownBeforeWorkloads(t *testing.T) {
+	steps := onNode(bundle.Netns{Name: "client"})
+	setup := bundle.SealedSetup{Name: "one", Trials: []bundle.SealedTrial{{Name: "a", Run: steps}, {Name: "b", Run: steps}}}
+	sealedReplies(t, t.Context(), bundle.Sealed{Schema: bundle.Schema, Setups: []bundle.SealedSetup{setup, setup}, Symbols: true})
 }
 
 func TestQuietMachineSettles(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/fault"
+	"hookbed/driver/guest/mark"
 	"hookbed/driver/guest/netns"
 	"hookbed/driver/guest/probe"
 	"hookbed/driver/guest/proc"
@@ -29,6 +30,7 @@ type executor struct {
 	undo     undoStack
 	launcher proc.Launcher
 	external external
+	trial    *bundle.SealedAt // the one that runs in a sealed guest; else nil
 }
 
 // settings are what a session says at its beginning, or a command line does.
@@ -56,6 +58,7 @@ type surroundings struct {
 	jit         func() (map[string]string, error) // reads the machine's state of the JIT compiler
 	answerLimit time.Duration                     // probe.AnswerLimit
 	silentLimit time.Duration                     // probe.SilentLimit
+	begin, end  func(setup, trial int)            // set the marks around a workload
 }
 
 func newExecutor() (*executor, error) {
@@ -74,7 +77,7 @@ func newExecutor() (*executor, error) {
 			sniffers:  map[string]*probe.Sniffer{},
 			snapshots: map[string]counters{},
 		},
-		surroundings: surroundings{mounted: engineNamespaces, jit: readJIT, answerLimit: probe.AnswerLimit, silentLimit: probe.SilentLimit},
+		surroundings: surroundings{mounted: engineNamespaces, jit: readJIT, answerLimit: probe.AnswerLimit, silentLimit: probe.SilentLimit, begin: mark.Begin, end: mark.End},
 	}, nil
 }
 
@@ -209,13 +212,37 @@ func (x *executor) execute(ctx context.Context, step bundle.Step, files map[stri
 	start := time.Now()
 	err = at.WithNetlink(func(h *netlink.Handle) error {
 		c.nl = h
-		return do(c)
+		return c.marked(do)
 	})
 	res.Seconds = time.Since(start).Seconds()
 	if err != nil && ctx.Err() != nil {
 		return res, fmt.Errorf("interrupted: %w", errors.Join(ctx.Err(), err))
 	}
 	return res, err
+}
+
+// marked executes a step, between marks if it is a trial's workload: the programs whose output is
+// kept, which a warm-up's is not. What is between the marks is what the helper needs to start these
+// programs, all of their lives, and the time until the helper has seen their end. The other steps of
+// the phase, and the helper's conversation with the first process, are outside.
+func (c *call) marked(do handler) error {
+	at := c.x.trial
+	if at == nil || !isWorkload(c.step) {
+		return do(c)
+	}
+	c.x.begin(at.Setup, at.Trial)
+	defer c.x.end(at.Setup, at.Trial)
+	return do(c)
+}
+
+// isWorkload says whether a step is what a trial measures.
+func isWorkload(s bundle.Step) bool {
+	do := s.Do
+	if together, ok := do.(bundle.Parallel); ok && len(together.Steps) > 0 {
+		do = together.Steps[0].Do
+	}
+	program, ok := do.(bundle.Exec)
+	return ok && s.Phase == bundle.Run && program.Out != ""
 }
 
 // undoTo undoes back to a mark within proc.UndoLimit. Undoing everything also ends

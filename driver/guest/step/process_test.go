@@ -149,6 +149,43 @@ func (r *rig) env() string {
 	return r.raw["env"]
 }
 
+// TestMarksAreAroundWorkloads: of sealed guests, around what a trial measures and nothing else.
+func TestMarksAreAroundWorkloads(t *testing.T) {
+	r := newRig(t)
+	r.must("", bundle.Netns{Name: "client"})
+	var marks []string
+	r.x.begin = func(setup, trial int) { marks = append(marks, fmt.Sprintf("begin %d %d", setup, trial)) }
+	r.x.end = func(setup, trial int) { marks = append(marks, fmt.Sprintf("end %d %d", setup, trial)) }
+	program := func(out, argv string) bundle.Exec {
+		return bundle.Exec{Argv: strings.Fields(argv), Timeout: 60, Out: out}
+	}
+	run := func(phase bundle.Phase, do bundle.Action) {
+		t.Helper()
+		marks = nil
+		r.x.steps(t.Context(), bundle.Steps{Name: "test", Steps: []bundle.Step{{In: "client", Phase: phase, Do: do}}})
+	}
+	both := bundle.Parallel{Steps: []bundle.Step{{In: "client", Do: program("a", "true")}, {In: "client", Do: program("b", "true")}}}
+	run(bundle.Run, program("out", "true"))
+	if len(marks) != 0 {
+		t.Errorf("outside a sealed guest: marks %q", marks)
+	}
+	r.x.trial = &bundle.SealedAt{Setup: 3, Trial: 1}
+	for what, do := range map[string]bundle.Action{"a program": program("out", "true"), "one that fails": program("out", "false"), "several": both} {
+		run(bundle.Run, do)
+		if got := strings.Join(marks, ", "); got != "begin 3 1, end 3 1" {
+			t.Errorf("%s: marks %q", what, got)
+		}
+	}
+	for what, do := range map[string]bundle.Action{"a warm-up": program("", "true"), "a snapshot": bundle.Snapshot{Out: "a"}, "nothing": bundle.Parallel{}} {
+		if run(bundle.Run, do); len(marks) != 0 {
+			t.Errorf("%s: marks %q", what, marks)
+		}
+	}
+	if run(bundle.Prove, program("out", "true")); len(marks) != 0 {
+		t.Errorf("in another phase: marks %q", marks)
+	}
+}
+
 func TestExecFailures(t *testing.T) {
 	r := newRig(t)
 	r.must("", bundle.Netns{Name: "client"})

@@ -120,6 +120,7 @@ func (s *session) answer(ctx context.Context, line []byte) bundle.Reply {
 		if s.quiet {
 			debug.FreeOSMemory()
 		}
+		s.x.trial = req.Trial
 		return bundle.Reply{Mark: s.x.undo.mark()}
 	case req.UndoTo != nil:
 		return failed(s.x.undoTo(*req.UndoTo))

@@ -1,0 +1,375 @@
+package reduce
+
+import (
+	"cmp"
+	"math"
+	"slices"
+
+	"hookbed/analysis/trace"
+)
+
+// Roles of threads that run none of the programs.
+const (
+	roleIdle    = "idle"
+	roleKernel  = "kernel"
+	roleClient  = "client"
+	roleServer  = "server"
+	roleUnknown = "unknown"
+)
+
+// role names a life.
+func (r *Reducer) role(i int) string {
+	l := &r.lives[i]
+	switch {
+	case l.idle:
+		return roleIdle
+	case l.program >= 0:
+		f := &r.code.files[l.program]
+		if f.Role == Ends {
+			return r.end(i)
+		}
+		return cmp.Or(f.Role, f.Name)
+	case l.wasUser:
+		if l.parent >= 0 && l.parent < i {
+			return r.role(l.parent)
+		}
+		return roleUnknown
+	}
+	return roleKernel
+}
+
+// end says which end of a connection a life is. A thread that a program made for the data neither
+// connects nor accepts: it sends or receives.
+func (r *Reducer) end(i int) string {
+	l := &r.lives[i]
+	const several = 8
+	switch {
+	case l.connects > 0 && l.accepts == 0:
+		return roleClient
+	case l.accepts > 0 && l.connects == 0:
+		return roleServer
+	case l.sends >= several && l.sends > l.receives:
+		return roleClient
+	case l.receives >= several && l.receives > l.sends:
+		return roleServer
+	case l.parent >= 0 && l.parent < i && r.lives[l.parent].program == l.program:
+		return r.end(l.parent)
+	}
+	return r.code.files[l.program].Name
+}
+
+// finisher gives the nodes their final names and places.
+type finisher struct {
+	*Reducer
+	place []int // of each node in whole; -1 if it is not there yet
+	whole trace.Tree
+	where map[placed]int
+}
+
+type placed struct {
+	parent int
+	name   string
+}
+
+// finish makes the trace, and says where it is not exact.
+func (r *Reducer) finish() (*trace.Trace, error) {
+	r.settle()
+	f := &finisher{Reducer: r, where: map[placed]int{}, place: make([]int, len(r.tree.list))}
+	f.whole.Nodes = []trace.Node{{Parent: -1}}
+	for i := range f.place {
+		f.place[i] = -1
+	}
+	f.place[0] = 0
+	for i := range r.tree.list {
+		f.at(int32(i))
+	}
+	var measured, around []tally
+	measured, around = make([]tally, len(f.whole.Nodes)), make([]tally, len(f.whole.Nodes))
+	t := &trace.Trace{Unit: r.cfg.Unit, Units: float64(r.units.number()) * r.cfg.Size}
+	counted := uint64(0)
+	for i, n := range r.tree.list {
+		measured[f.place[i]].add(n.measured)
+		around[f.place[i]].add(n.around)
+		counted += n.measured.self + n.around.self
+		t.Window.Measured += n.measured.self
+	}
+	a := &r.account
+	t.Window.ClockNS, t.Window.IdleNS, t.Window.NSPerInstruction = a.end-a.begin, a.idle, a.rate
+	t.Window.Instructions, t.Window.Blocks, t.Window.Faults = a.instructions, a.blocks, a.faults
+	t.Window.Clocks, t.Window.ClocksOff = a.clocks, a.off
+	t.Window.Misrooted, t.Window.Unnamed = f.misrooted(), f.unnamed()
+	t.Client = f.client()
+	t.Measured, t.Around = f.tree(measured), f.tree(around)
+	t.Path = f.path()
+	return t, a.check(counted)
+}
+
+// client is what the client itself measures.
+func (f *finisher) client() trace.Span {
+	from, to, ok := f.units.span()
+	if !ok {
+		return trace.Span{}
+	}
+	return trace.Span{
+		ClockNS: to.ns - from.ns, IdleNS: to.idle - from.idle, Instructions: to.instructions - from.instructions,
+		Units: float64(f.units.begins) * f.cfg.Size,
+	}
+}
+
+// at returns the final place of a node.
+func (f *finisher) at(i int32) int {
+	if f.place[i] >= 0 {
+		return f.place[i]
+	}
+	n := &f.Reducer.tree.list[i]
+	switch into, ok := f.Reducer.tree.into[i]; {
+	case ok:
+		f.place[i] = f.at(into)
+	case n.kind == ofUnknown:
+		f.place[i] = f.at(n.parent)
+	default:
+		f.place[i] = f.child(f.at(n.parent), f.name(n))
+	}
+	return f.place[i]
+}
+
+func (f *finisher) name(n *node) string {
+	if n.kind == ofThread {
+		return f.role(int(n.sym))
+	}
+	return f.names[n.sym]
+}
+
+func (f *finisher) child(parent int, name string) int {
+	key := placed{parent, name}
+	p, ok := f.where[key]
+	if !ok {
+		p = len(f.whole.Nodes)
+		f.whole.Nodes = append(f.whole.Nodes, trace.Node{Parent: parent, Name: name})
+		f.where[key] = p
+	}
+	return p
+}
+
+// tree has the nodes that have a count, or a descendant that has one.
+func (f *finisher) tree(counts []tally) trace.Tree {
+	nodes := f.whole.Nodes
+	used := make([]bool, len(nodes))
+	used[0] = true
+	for i := len(nodes) - 1; i > 0; i-- {
+		if used[i] = used[i] || counts[i] != (tally{}); used[i] {
+			used[nodes[i].Parent] = true
+		}
+	}
+	index := make([]int, len(nodes))
+	var out trace.Tree
+	for i, n := range nodes {
+		if !used[i] {
+			continue
+		}
+		index[i] = len(out.Nodes)
+		if n.Parent >= 0 {
+			n.Parent = index[n.Parent]
+		}
+		n.Self, n.Calls = counts[i].self, counts[i].calls
+		out.Nodes = append(out.Nodes, n)
+	}
+	return out
+}
+
+// misrooted counts what was executed below callers that remained unknown. A thread of the kernel
+// that waited when the window began is in its main function, which does not return.
+func (f *finisher) misrooted() (sum uint64) {
+	list := f.Reducer.tree.list
+	known := make([]int8, len(list))
+	var lost func(i int32) bool
+	lost = func(i int32) bool {
+		n := &list[i]
+		if known[i] != 0 || n.kind == ofThread || n.parent < 0 {
+			return known[i] > 0
+		}
+		var is bool
+		if into, ok := f.Reducer.tree.into[i]; ok {
+			is = lost(into)
+		} else {
+			is = n.kind == ofUnknown || lost(n.parent) && !(list[n.parent].kind == ofUnknown && isMain(f.names[n.sym]))
+		}
+		known[i] = -1
+		if is {
+			known[i] = 1
+		}
+		return is
+	}
+	for i, n := range list {
+		if lost(int32(i)) {
+			sum += n.around.self + n.measured.self
+		}
+	}
+	return sum
+}
+
+// isMain is true of functions that threads of the kernel run in for ever.
+func isMain(name string) bool {
+	switch name {
+	case "do_idle", "cpu_startup_entry", "rest_init", "kthread", "kthreadd", "worker_thread", "rescuer_thread", "smpboot_thread_fn",
+		"rcu_gp_kthread", "rcu_gp_fqs_loop", "rcu_tasks_kthread", "rcu_tasks_one_gp", "kswapd", "kcompactd", "khugepaged", "oom_reaper",
+		"kauditd_thread", "watchdog", "ksm_scan_thread", "kthread_worker_fn", "irq_thread", "hub_thread", "psi_rtpoll_worker":
+		return true
+	}
+	return false
+}
+
+// unnamed counts what was executed at addresses of no function and no program.
+func (f *finisher) unnamed() (sum uint64) {
+	for _, n := range f.Reducer.tree.list {
+		if n.kind == ofCall && n.sym >= 0 && f.names[n.sym][0] == '[' {
+			sum += n.around.self + n.measured.self
+		}
+	}
+	return sum
+}
+
+// path is the most frequent one, and what the others do.
+func (f *finisher) path() trace.Path {
+	p := &f.units.paths
+	out := trace.Path{Units: p.units, Paths: len(p.list)}
+	best := p.best()
+	for _, g := range p.list {
+		if out.Least == 0 || g.least < out.Least {
+			out.Least = g.least
+		}
+		out.Most = max(out.Most, g.most)
+	}
+	if best == nil {
+		return out
+	}
+	out.Instructions, out.Same = best.length, best.units
+	out.Calls = f.calls(best.steps)
+	out.Others = f.others(best)
+	return out
+}
+
+// open is a call that has not ended.
+type open struct {
+	place int
+	call  *trace.Call
+}
+
+// calls makes the tree of a unit's steps.
+func (f *finisher) calls(steps []step) []*trace.Call {
+	root := &trace.Call{}
+	stack := []open{{0, root}}
+	var chain []int
+	for _, s := range steps {
+		chain = chain[:0]
+		for p := f.place[s.node]; p > 0; p = f.whole.Nodes[p].Parent {
+			chain = append(chain, p)
+		}
+		slices.Reverse(chain)
+		k := 0
+		for k < len(chain) && k+1 < len(stack) && stack[k+1].place == chain[k] {
+			k++
+		}
+		if s.begins && k == len(chain) {
+			k-- // another call of the function that just ran
+		}
+		stack = stack[:k+1]
+		for ; k < len(chain); k++ {
+			c := &trace.Call{Name: f.whole.Nodes[chain[k]].Name, Resumed: k > 0 && (k < len(chain)-1 || !s.begins)}
+			above := stack[len(stack)-1].call
+			above.Calls = append(above.Calls, c)
+			stack = append(stack, open{chain[k], c})
+		}
+		stack[len(stack)-1].call.Self += uint64(s.n)
+	}
+	total(root)
+	return root.Calls
+}
+
+func total(c *trace.Call) uint64 {
+	c.Total = c.Self
+	for _, k := range c.Calls {
+		c.Total += total(k)
+	}
+	return c.Total
+}
+
+// mostOthers is how many variations a path has at the most.
+const mostOthers = 20
+
+// others says which functions units on other paths called more or less often.
+func (f *finisher) others(best *path) []trace.Variation {
+	usual := f.perUnit(best)
+	at := map[string]int{}
+	var out []trace.Variation
+	for _, g := range f.units.paths.list {
+		if g == best || g.counts == nil {
+			continue
+		}
+		for _, d := range f.differences(usual, f.perUnit(g)) {
+			i, ok := at[d.name]
+			if !ok {
+				i = len(out)
+				at[d.name] = i
+				out = append(out, trace.Variation{Name: d.name})
+			}
+			out[i].Units += g.units
+			out[i].More += d.calls * float64(g.units)
+			out[i].Cost += d.cost * float64(g.units)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b trace.Variation) int {
+		return cmp.Or(cmp.Compare(math.Abs(b.Cost), math.Abs(a.Cost)), cmp.Compare(a.Name, b.Name))
+	})
+	out = out[:min(len(out), mostOthers)]
+	for i := range out {
+		out[i].More /= float64(out[i].Units)
+		out[i].Cost /= float64(out[i].Units)
+	}
+	return out
+}
+
+// mean is what a node does in a unit; cost includes what it calls.
+type mean struct{ calls, cost float64 }
+
+// perUnit is what the nodes of a path do in one unit, in the mean, by place.
+func (f *finisher) perUnit(g *path) []mean {
+	out := make([]mean, len(f.whole.Nodes))
+	for _, c := range g.counts {
+		out[f.place[c.node]].calls += float64(c.calls) / float64(g.units)
+		out[f.place[c.node]].cost += float64(c.self) / float64(g.units)
+	}
+	for i := len(out) - 1; i > 0; i-- {
+		out[f.whole.Nodes[i].Parent].cost += out[i].cost
+	}
+	return out
+}
+
+// difference is what a function did more than usual.
+type difference struct {
+	name        string
+	calls, cost float64
+}
+
+// differences compares two paths at the places nearest the root where the numbers of calls differ:
+// what is called from there differs as a consequence.
+func (f *finisher) differences(usual, other []mean) (out []difference) {
+	below := make([]bool, len(usual))
+	at := map[string]int{}
+	for i := 1; i < len(usual); i++ {
+		n := &f.whole.Nodes[i]
+		if below[i] = below[n.Parent]; below[i] || usual[i].calls == other[i].calls {
+			continue
+		}
+		below[i] = true
+		k, ok := at[n.Name]
+		if !ok {
+			k = len(out)
+			at[n.Name] = k
+			out = append(out, difference{name: n.Name})
+		}
+		out[k].calls += other[i].calls - usual[i].calls
+		out[k].cost += other[i].cost - usual[i].cost
+	}
+	return slices.DeleteFunc(out, func(d difference) bool { return d.calls == 0 })
+}

@@ -1,0 +1,91 @@
+package tracing
+
+import (
+	"errors"
+	"fmt"
+
+	"hookbed/analysis/trace"
+	"hookbed/driver/watch"
+)
+
+// measuredSetup is the setup of a block of one cell whose trial is measured. The one before it warms
+// the guest up (campaign.Compose).
+const measuredSetup = 1
+
+// window passes on to its observer what is about the measured trial.
+type window struct {
+	Observer
+	inside  bool
+	windows int
+}
+
+// Define passes on what runs in the window.
+func (w *window) Define(b *watch.Block) {
+	if w.inside {
+		w.Observer.Define(b)
+	}
+}
+
+// Ran passes on what ran in the window.
+func (w *window) Ran(b *watch.Block, n int, stack []watch.StackAccess) {
+	if w.inside {
+		w.Observer.Ran(b, n, stack)
+	}
+}
+
+// Clock passes on what the clock was in the window.
+func (w *window) Clock(ns uint64) {
+	if w.inside {
+		w.Observer.Clock(ns)
+	}
+}
+
+// Mark opens and closes the window.
+func (w *window) Mark(id watch.MarkID, a, b int64, ns uint64) {
+	if a != measuredSetup || id != watch.MarkBegin && id != watch.MarkEnd {
+		return
+	}
+	if id == watch.MarkBegin {
+		w.windows++
+	}
+	w.inside = id == watch.MarkBegin && w.windows == 1
+	if w.windows == 1 {
+		w.Observer.Mark(id, a, b, ns)
+	}
+}
+
+// result is the trace of the window.
+func (w *window) result() (*trace.Trace, error) {
+	switch {
+	case w.windows == 0:
+		return nil, errors.New("the guest set no mark where the workload begins")
+	case w.windows > 1:
+		return nil, fmt.Errorf("the guest set %d marks where a workload begins, want one", w.windows)
+	case w.inside:
+		return nil, errors.New("the guest set no mark where the workload ends")
+	}
+	return w.Observer.Result()
+}
+
+// misrootedLimit is the share of instructions whose stacks may be unknown at their root.
+const misrootedLimit = 0.001
+
+// check refuses a trace whose account of the guest's time is not exact: every instruction is in a
+// stack, and the clock advanced for nothing but instructions and halts.
+func check(t *trace.Trace) error {
+	w := t.Window
+	switch {
+	case w.Instructions == 0:
+		return errors.New("no instruction was seen")
+	case w.ClocksOff > 0:
+		return fmt.Errorf("between %d of %d readings of the clock it did not advance by the time of the instructions", w.ClocksOff, w.Clocks)
+	case w.Off() != 0:
+		return fmt.Errorf("the clock advanced by %d ns, %d instructions and %d ns of halts account for %+d ns less",
+			w.ClockNS, w.Instructions, w.IdleNS, w.Off())
+	case t.Units <= 0:
+		return errors.New("no whole unit of work was seen")
+	case float64(w.Misrooted) > misrootedLimit*float64(w.Instructions):
+		return fmt.Errorf("of %d instructions %d, more than %g %%, have a stack that does not begin where the kernel is entered", w.Instructions, w.Misrooted, 100*misrootedLimit)
+	}
+	return nil
+}

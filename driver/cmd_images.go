@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -51,18 +53,19 @@ func (a *app) imagesCommand() *cobra.Command {
 	driftFlag(build, &drift)
 	build.Flags().BoolVar(&external, "peers", false, "also build the filters of other projects (xdp-filter, bpfilter); an experiment with such an arm builds them by itself")
 	build.Flags().StringSliceVar(&kernels, "kernels", kernels, "kernels to build, or all: "+strings.Join(images.Kernels(), ", ")+"; an experiment builds those that it names by itself")
-	cmd.AddCommand(build, a.imagesListCommand(), a.imagesVerifyCommand(), a.imagesGCCommand(), a.imagesLockCommand(), a.imagesBoxCommand())
+	cmd.AddCommand(build, a.imagesListCommand(), a.imagesVerifyCommand(), a.imagesGCCommand(), a.imagesKernelsCommand(), a.imagesLockCommand(), a.imagesBoxCommand())
 	return cmd
 }
 
-// lockedKernels checks the names of kernels; "all" is every one.
+// lockedKernels checks the names of kernels; "all" is every one that is tested.
 func lockedKernels(names []string) ([]string, error) {
 	if slices.Contains(names, "all") {
 		return images.Kernels(), nil
 	}
 	for _, n := range names {
-		if !slices.Contains(images.Kernels(), n) {
-			return nil, fmt.Errorf("%w: unknown kernel %q (allowed: all, %s)", errUsage, n, strings.Join(images.Kernels(), ", "))
+		if !slices.Contains(images.Kernels(), n) && !slices.Contains(images.Versions(), n) {
+			return nil, fmt.Errorf("%w: unknown kernel %q (allowed: all, %s, or a version that `driver images kernels` lists)",
+				errUsage, n, strings.Join(images.Kernels(), ", "))
 		}
 	}
 	return names, nil
@@ -90,6 +93,31 @@ func (a *app) imagesListCommand() *cobra.Command {
 			return err
 		},
 	}
+}
+
+func (a *app) imagesKernelsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "kernels", Short: "List the kernels that an experiment can name", Args: exactly(0, "no argument"),
+		Long: `Lists the kernels that an experiment can name: first those that are tested, each the
+newest of its series when it was locked; then single versions, oldest first, which are
+pinned and not tested (docs/kernels.md).`,
+		Example: "  driver images kernels",
+		RunE: func(*cobra.Command, []string) error {
+			for _, k := range images.Kernels() {
+				a.emit("kernel", lockedKernel{k, true}, func(w io.Writer) { fmt.Fprintf(w, "%-12s  tested\n", k) })
+			}
+			for _, k := range images.Versions() {
+				a.emit("kernel", lockedKernel{k, false}, func(w io.Writer) { fmt.Fprintln(w, k) })
+			}
+			return nil
+		},
+	}
+}
+
+// lockedKernel is a kernel that an experiment can name.
+type lockedKernel struct {
+	Name   string `json:"name"`
+	Tested bool   `json:"tested"`
 }
 
 func (a *app) imagesVerifyCommand() *cobra.Command {
@@ -131,13 +159,17 @@ func (a *app) imagesGCCommand() *cobra.Command {
 }
 
 func (a *app) imagesLockCommand() *cobra.Command {
-	return &cobra.Command{
+	var versions bool
+	cmd := &cobra.Command{
 		Use: "lock [NAME...]", Short: "Pin the packages that the mirror has today: rewrite images/locks of a checkout",
-		Example: "  driver images lock\n  driver images lock kernel-6.12",
+		Example: "  driver images lock\n  driver images lock kernel-6.12\n  driver images lock --versions",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			store, err := a.openStore("")
 			if err != nil {
 				return err
+			}
+			if versions {
+				return a.lockVersions(cmd.Context(), store)
 			}
 			changed, err := store.Relock(cmd.Context(), ".", args...)
 			a.emit("locked", changed, func(w io.Writer) {
@@ -146,6 +178,19 @@ func (a *app) imagesLockCommand() *cobra.Command {
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&versions, "versions", false, "instead pin every kernel version that the mirror has and that has no lock yet; downloads each once")
+	return cmd
+}
+
+func (a *app) lockVersions(ctx context.Context, store *images.Store) error {
+	added, failed, err := store.LockVersions(ctx, ".")
+	a.emit("locked", added, func(w io.Writer) {
+		fmt.Fprintf(w, "%d kernel versions locked %v; build again with `make build`\n", len(added), added)
+	})
+	for _, name := range slices.Sorted(maps.Keys(failed)) {
+		a.say("kernel %s is not locked: %s", name, failed[name])
+	}
+	return err
 }
 
 func driftFlag(cmd *cobra.Command, drift *string) {

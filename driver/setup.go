@@ -22,7 +22,7 @@ import (
 func catalog() plan.Catalog {
 	here, sealed := lab.Here(), lab.Sealed()
 	return plan.Catalog{
-		Datapaths: datapath.Catalog(), Workloads: workload.Catalog(), Kernels: images.Kernels(), NICs: images.NICs(),
+		Datapaths: datapath.Catalog(), Workloads: workload.Catalog(), Kernels: images.Kernels(), Versions: images.Versions(), NICs: images.NICs(),
 		Here: &here, Sealed: &sealed,
 	}
 }

@@ -17,7 +17,7 @@ import (
 )
 
 func catalog() plan.Catalog {
-	return plan.Catalog{Datapaths: datapath.Catalog(), Workloads: workload.Catalog(), Kernels: images.Kernels(), NICs: images.NICs()}
+	return plan.Catalog{Datapaths: datapath.Catalog(), Workloads: workload.Catalog(), Kernels: images.Kernels(), Versions: images.Versions(), NICs: images.NICs()}
 }
 
 func expand(t *testing.T, file string) *plan.Plan {

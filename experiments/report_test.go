@@ -176,6 +176,7 @@ func reports() map[string]said {
 		"smoke.toml":    {contrast: asWhole, has: []string{explains}, lacks: []string{overlay, controls}},
 		"trace.toml":    {contrast: ofOne, has: []string{explains}, lacks: []string{overlay, controls}, text: []string{"TCP\\_CRR"}},
 		"vagrant.toml":  {contrast: asWhole, has: []string{explains}, lacks: []string{overlay, controls}},
+		"versions.toml": {contrast: asWhole, has: []string{explains, "Kernels"}, lacks: []string{overlay, controls}, text: []string{"Results, localhost, kernel 7.0.13"}},
 		"virtual.toml":  {contrast: asWhole, has: []string{explains, costs}, lacks: []string{overlay, controls}, claims: better, text: []string{"The study's figure 5, measured anew"}},
 		"vxlan.toml": {contrast: asWhole, has: []string{explains, overlay, costs}, lacks: []string{controls}, text: []string{"The study's two sides over the same overlay", "udpcsum off"},
 			claims: map[string]string{"multi-host-latency-deficit-is-vxlan": "reproduced"}},

@@ -50,8 +50,12 @@ func newAptRoot(ctx context.Context, dir, suite string, m mirrors) (aptRoot, err
 // sources is apt's list of the archives that make up a suite. Unstable is one
 // archive; its index says that it is valid for a week only, and mirrors may lag
 // longer. Who signed it is checked all the same, and what is used is pinned.
-// Backports are one archive in addition to those of their release.
+// Backports are one archive in addition to those of their release, and experimental is one
+// in addition to unstable.
 func (m mirrors) sources(suite string) string {
+	if suite == "experimental" {
+		return fmt.Sprintf("deb [%s arch=amd64 check-valid-until=no] %s %s main\n", m.trust, m.main, suite) + m.sources(externalSuite)
+	}
 	if suite == externalSuite {
 		return fmt.Sprintf("deb [%s arch=amd64 check-valid-until=no] %s %s main\n", m.trust, m.main, suite)
 	}
@@ -104,12 +108,19 @@ func (a aptRoot) dependencies(ctx context.Context, name string) ([]string, error
 	}
 	var names []string
 	for _, p := range parseStanzas(out) {
-		for _, d := range strings.Split(p["Depends"], ",") {
-			d, _, _ = strings.Cut(strings.TrimSpace(d), " ")
-			names = append(names, d)
-		}
+		names = append(names, dependsOn(p)...)
 	}
 	return names, nil
+}
+
+// dependsOn names what the package of a stanza depends on.
+func dependsOn(stanza map[string]string) []string {
+	var names []string
+	for _, d := range strings.Split(stanza["Depends"], ",") {
+		d, _, _ = strings.Cut(strings.TrimSpace(d), " ")
+		names = append(names, d)
+	}
+	return names
 }
 
 // parsePackages reads apt's package stanzas; the same version twice (in two

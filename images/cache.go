@@ -382,7 +382,10 @@ func (d debs) replaced(l Lock) []Package {
 func (a aptRoot) replacement(ctx context.Context, lock string, p Package) (Package, error) {
 	name := p.Name
 	if release, ok := kernelRelease(p); ok {
-		from, _ := sourceOf(kernelOf(lock))
+		from, ok := sourceOf(kernelOf(lock))
+		if !ok {
+			return Package{}, fmt.Errorf("kernel %s is one version, for which no other can be used", kernelOf(lock))
+		}
 		names, err := a.kernelPackages(ctx, from)
 		if err != nil {
 			return Package{}, err

@@ -61,7 +61,7 @@ func (s *Store) List() ([]Entry, error) {
 // allRecipes is every artifact this program can make.
 func allRecipes() []recipe {
 	out := []recipe{rootRecipe(), endpointRecipe(), externalRecipe(), compilerRecipe()}
-	for _, k := range Kernels() {
+	for _, k := range append(Kernels(), Versions()...) {
 		out = append(out, kernelRecipe(k))
 	}
 	return out
@@ -116,8 +116,8 @@ func (s *Store) GC(ctx context.Context, keep ...string) (removed []string, err e
 // lockedDebs is the file names of the packages in this program's locks.
 func (s *Store) lockedDebs() (map[string]bool, error) {
 	used := map[string]bool{}
-	for _, name := range LockNames() {
-		l, err := s.readLock(name)
+	for _, r := range allRecipes() {
+		l, err := s.readLock(r.name)
 		if err != nil {
 			return nil, err
 		}

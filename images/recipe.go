@@ -2,6 +2,7 @@ package images
 
 import (
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"sort"
@@ -24,8 +25,8 @@ const (
 // DefaultKernel is the kernel of experiments that name none.
 const DefaultKernel = "6.12"
 
-// Kernels lists the kernels that can be booted, by the names experiments use,
-// oldest first.
+// Kernels lists the kernels that are tested, by the names experiments use, oldest first.
+// Each follows a series: a new lock pins the newest version. Others are in Versions.
 func Kernels() []string {
 	var out []string
 	for _, k := range kernelSources() {
@@ -44,10 +45,13 @@ func NICs() map[string][]string {
 			out[k.name] = append(out[k.name], "e1000e")
 		}
 	}
+	for _, v := range Versions() {
+		out[v] = []string{"virtio", "vmxnet3"}
+	}
 	return out
 }
 
-// LockNames lists every lock file, without its extension.
+// LockNames lists every lock file but those of Versions, without its extension.
 func LockNames() []string {
 	names := []string{lockRoot, lockEndpoint, lockExternal, lockCompiler}
 	for _, k := range Kernels() {
@@ -69,6 +73,9 @@ func kernelOf(lock string) string {
 // readLock reads an embedded lock.
 func readLock(name string) (Lock, error) {
 	data, err := recipes.ReadFile("locks/" + name + ".lock")
+	if errors.Is(err, fs.ErrNotExist) {
+		data, err = recipes.ReadFile(versionLocks + "/" + name + ".lock")
+	}
 	if err != nil {
 		return Lock{}, fmt.Errorf("read lock %s: there is none (there are: %s)", name, strings.Join(LockNames(), ", "))
 	}

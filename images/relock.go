@@ -62,7 +62,7 @@ func (s *Store) relockOne(ctx context.Context, apt aptRoot, m mirrors, file, nam
 	l.Snapshot = time.Now().UTC().Truncate(time.Second)
 	switch {
 	case kernelOf(name) != "":
-		err = s.lockKernelFile(ctx, m, &l)
+		err = lockKernelFile(ctx, s.debs(m), &l)
 	case name == lockCompiler:
 		err = s.lockCompilerFiles(ctx, m, &l)
 	}
@@ -115,7 +115,9 @@ func (a aptRoot) resolve(ctx context.Context, name string) (Lock, error) {
 // resolveKernel follows the package that always depends on the newest image.
 func (a aptRoot) resolveKernel(ctx context.Context, l *Lock, kernel string) error {
 	from, ok := sourceOf(kernel)
-	if !ok {
+	if !ok && slices.Contains(Versions(), kernel) {
+		return fmt.Errorf("kernel %s is one version, whose lock does not change", kernel)
+	} else if !ok {
 		return fmt.Errorf("kernel %s is not in images/kernel/packages", kernel)
 	}
 	names, err := a.kernelPackages(ctx, from)
@@ -133,17 +135,22 @@ const busyboxPackage = "busybox-static"
 // kernelPackages names the packages that hold the newest kernel of a series and
 // its modules: the image, or, where that is empty (since 6.19), the three it needs.
 func (a aptRoot) kernelPackages(ctx context.Context, k kernelSource) ([]string, error) {
-	images, err := a.newest(ctx, k)
+	image, err := a.newest(ctx, k)
 	if err != nil {
 		return nil, err
 	}
-	release := strings.TrimPrefix(images.Name, imagePrefix)
-	depends, err := a.dependencies(ctx, images.Name)
+	return a.kernelParts(ctx, image.Name)
+}
+
+// kernelParts names the packages that hold the kernel of an image package.
+func (a aptRoot) kernelParts(ctx context.Context, image string) ([]string, error) {
+	release := strings.TrimPrefix(image, imagePrefix)
+	depends, err := a.dependencies(ctx, image)
 	if err != nil {
 		return nil, err
 	}
 	if !slices.Contains(depends, binaryPrefix+release) {
-		return []string{images.Name}, nil
+		return []string{image}, nil
 	}
 	return []string{basePrefix + release, binaryPrefix + release, modulesPrefix + release}, nil
 }
@@ -189,8 +196,7 @@ func laterVersion(ctx context.Context, a, b string) (bool, error) {
 }
 
 // lockKernelFile records the digest of the kernel inside the image package.
-func (s *Store) lockKernelFile(ctx context.Context, m mirrors, l *Lock) error {
-	d := s.debs(m)
+func lockKernelFile(ctx context.Context, d debs, l *Lock) error {
 	if err := d.fetch(ctx, *l); err != nil {
 		return err
 	}

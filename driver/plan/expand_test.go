@@ -465,6 +465,23 @@ func TestFilterSaysWhatWouldBeRight(t *testing.T) {
 	}
 }
 
+// A single version of a kernel is as good a level as a series, and errors do not list the
+// many that there are.
+func TestKernelsMayBeSingleVersions(t *testing.T) {
+	p := expandText(t, strings.Replace(good, `kernel = "6.1"`, `kernel = "7.0.13"`, 1))
+	if got := p.Cells[0].Get(FactorKernel); got != "7.0.13" {
+		t.Errorf("the kernel of a cell is %q, want 7.0.13", got)
+	}
+	p = expandText(t, strings.Replace(virtual, "policies = [0, 10]", "policies = [0, 10]\nkernels = [\"7.0.13\", \"6.12\"]", 1))
+	if !slices.Equal(p.Spec.Kernels, []string{"7.0.13", "6.12"}) {
+		t.Errorf("kernels are %v", p.Spec.Kernels)
+	}
+	_, err := Parse("t.toml", []byte(strings.Replace(good, `kernel = "6.1"`, `kernel = "7.0.14"`, 1)), testCatalog())
+	if want := `unknown level "7.0.14", want "6.1" or "6.12" (did you mean "7.0.13"?)`; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("error is %v, want one with %s", err, want)
+	}
+}
+
 // Where kernels are compared, each is booted as often as the experiment says, in
 // an order of the seed's in each repetition; a cell runs under its own only.
 func TestKernelsAreFactorsOfCellsAndBlocks(t *testing.T) {

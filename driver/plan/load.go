@@ -164,7 +164,7 @@ func (l *loader) lab(t *table, d Lab) Lab {
 	}
 	out.Endpoint = t.level("endpoint", d.Endpoint, []string{EndpointDocker, EndpointNetns})
 	out.Accel = t.level("accel", d.Accel, []string{AccelAuto, AccelKVM, AccelTCG})
-	out.Kernel = t.level("kernel", d.Kernel, l.cat.Kernels)
+	out.Kernel = t.level("kernel", d.Kernel, l.cat.Kernels, l.cat.Versions...)
 	out.VCPUs = int(t.number("vcpus", int64(d.VCPUs), 1, maxVCPUs))
 	out.Memory = t.memory("memory", d.Memory, minMemory, maxMemory)
 	out.Queues = int(t.number("queues", int64(d.Queues), 1, maxQueues))
@@ -416,7 +416,7 @@ func (l *loader) kernels(t *table, s *Spec) {
 	if _, ok := t.get("kernels"); !ok {
 		return
 	}
-	kernels := t.levels("kernels", l.cat.Kernels)
+	kernels := t.levels("kernels", l.cat.Kernels, l.cat.Versions...)
 	switch {
 	case l.labOK && !s.Lab.Capabilities().VMs:
 		t.problem("kernels", "are what VMs boot, and provider = %q has the kernel it has; remove it, or write provider = %s", s.Lab.Provider, l.cat.withVMs())

@@ -15,6 +15,7 @@ import (
 func testCatalog() Catalog {
 	return Catalog{
 		Kernels:   []string{"6.1", "6.12"},
+		Versions:  []string{"6.12.100", "7.0.13"},
 		NICs:      map[string][]string{"6.1": {"virtio", "vmxnet3"}, "6.12": {"virtio", "vmxnet3", "e1000e"}},
 		Workloads: []WorkloadEntry{{Name: "TCP_STREAM", Streams: true, Protocol: "tcp"}, {Name: "TCP_RR", Counts: true, Protocol: "tcp"}},
 		Datapaths: []DatapathEntry{

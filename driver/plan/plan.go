@@ -136,7 +136,10 @@ type Arm struct {
 type Catalog struct {
 	Datapaths []DatapathEntry
 	Workloads []WorkloadEntry
-	Kernels   []string // names of the kernel locks
+	Kernels   []string // names of the kernel locks that are tested
+	// Versions are names of further kernel locks, of one version each, which are pinned
+	// and not tested. They are many: errors do not list them.
+	Versions []string
 	// Providers are the ways to have nodes; nil: catalog.Providers.
 	Providers []catalog.Provider
 	// NICs are the models of network cards that a kernel has a driver for.

@@ -96,35 +96,37 @@ func (t *table) name(key, fallback string, pattern *regexp.Regexp, want string) 
 }
 
 // level is one of the allowed words.
-func (t *table) level(key, fallback string, allowed []string) string {
+func (t *table) level(key, fallback string, allowed []string, unlisted ...string) string {
 	v, ok := t.get(key)
 	if !ok {
 		return fallback
 	}
-	if s, ok := t.oneOf(key, t.at(key), v, allowed); ok {
+	if s, ok := t.oneOf(key, t.at(key), v, allowed, unlisted...); ok {
 		return s
 	}
 	return fallback
 }
 
-func (t *table) oneOf(key string, line int, v any, allowed []string) (string, bool) {
+// oneOf is one of the allowed words, or of the unlisted ones, which are too many for an
+// error to name.
+func (t *table) oneOf(key string, line int, v any, allowed []string, unlisted ...string) (string, bool) {
 	shownKey := shown(joinPath(t.path, key))
 	s, ok := v.(string)
 	switch {
 	case !ok:
 		t.doc.problem(line, shownKey, "is %s, want %s in quotes", kindOf(v), quoted(allowed))
-	case !slices.Contains(allowed, s):
-		t.doc.problem(line, shownKey, "unknown level %q, want %s%s", s, quoted(allowed), didYouMean(s, allowed))
+	case !slices.Contains(allowed, s) && !slices.Contains(unlisted, s):
+		t.doc.problem(line, shownKey, "unknown level %q, want %s%s", s, quoted(allowed), didYouMean(s, slices.Concat(allowed, unlisted)))
 		ok = false
 	}
 	return s, ok
 }
 
 // levels is a list without duplicates of allowed words. It may not be empty.
-func (t *table) levels(key string, allowed []string) []string {
+func (t *table) levels(key string, allowed []string, unlisted ...string) []string {
 	var out []string
 	t.list(key, fmt.Sprintf("some of %s", quoted(allowed)), func(line int, v any) {
-		s, ok := t.oneOf(key, line, v, allowed)
+		s, ok := t.oneOf(key, line, v, allowed, unlisted...)
 		if !ok {
 			return
 		}

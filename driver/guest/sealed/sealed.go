@@ -52,6 +52,13 @@ func seal(ctx context.Context) error {
 	if err := PrepareMachine(); err != nil {
 		return err
 	}
+	cpu, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return fmt.Errorf("read the processor's flags: %w", err)
+	}
+	if err := checkCopies(string(cpu)); err != nil {
+		return err
+	}
 	// Garbage is collected between workloads only (settle).
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(proc.QuietLimit)
@@ -103,6 +110,9 @@ func PrepareMachine() error {
 		return fmt.Errorf("make /run: %w", err)
 	}
 	if err := noHugePages(); err != nil {
+		return err
+	}
+	if err := endTurnsAtTick(); err != nil {
 		return err
 	}
 	// All modules are loaded here; asking for one later would start a program

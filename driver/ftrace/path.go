@@ -1,0 +1,310 @@
+package ftrace
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
+	"hookbed/analysis/trace"
+)
+
+// Roles of threads, as in trace.Tree.
+const (
+	roleClient = "client"
+	roleServer = "server"
+	roleIdle   = "idle"
+)
+
+// Cut says how the calls of one node are cut into units.
+type Cut struct {
+	// Client is the PID of the client, 0 if it is not on this node. Other processes are the server's.
+	Client int
+	// At are functions of which each call, in the thread that is Of, begins a unit.
+	At []string
+	Of string // "client" or "server"
+}
+
+// ReadPath reads what the tracer recorded of one node into the path of one unit: that which was taken
+// most often. It has the order of calls and nothing else: Self and Total are 0 everywhere. Work in
+// interrupts that has nothing to do with packets is left out.
+func ReadPath(r io.Reader, how Cut) (trace.Path, error) {
+	events, err := readEvents(r)
+	if err != nil {
+		return trace.Path{}, err
+	}
+	units := how.units(how.withoutInterrupts(events))
+	if len(units) == 0 {
+		return trace.Path{}, fmt.Errorf("function_graph has no whole unit: two calls of %s by the %s bound one", strings.Join(how.At, " or "), how.Of)
+	}
+	return how.path(units)
+}
+
+// role is that of a process.
+func (c Cut) role(pid int) string {
+	switch pid {
+	case Idle:
+		return roleIdle
+	case c.Client:
+		return roleClient
+	}
+	return roleServer
+}
+
+// units cuts the events of all threads where a call in which one of At is made begins at the top of
+// the thread. What is before the first and after the last is in none. Of those units only the ones are
+// returned that consist of the system calls most of them consist of: others are programs that connect
+// or report.
+func (c Cut) units(events []event) [][]event {
+	var all [][]event
+	begin := -1
+	for i := range events {
+		if !slices.Contains(c.At, events[i].name) || c.role(events[i].pid) != c.Of || len(events[i].above) == 0 {
+			continue
+		}
+		top := topOf(events, i)
+		if begin >= 0 && top > begin {
+			all = append(all, events[begin:top])
+		}
+		begin = top
+	}
+	kinds := map[string]int{}
+	for _, u := range all {
+		kinds[c.systemCalls(u)]++
+	}
+	usual := mostFrequent(kinds)
+	return slices.DeleteFunc(all, func(u []event) bool { return c.systemCalls(u) != usual })
+}
+
+// topOf is the event at which the outermost function of event i began.
+func topOf(events []event, i int) int {
+	for k := i - 1; k >= 0; k-- {
+		if events[k].pid == events[i].pid && len(events[k].above) == 0 {
+			return k
+		}
+	}
+	return i
+}
+
+// systemCalls names the system calls that begin in a unit, in the thread by which it was cut.
+func (c Cut) systemCalls(unit []event) string {
+	var names []string
+	for _, e := range unit {
+		if c.role(e.pid) == c.Of && len(e.above) <= 1 && (strings.HasPrefix(e.name, "__x64_sys_") || strings.HasPrefix(e.name, "__arm64_sys_")) {
+			names = append(names, e.name)
+		}
+	}
+	return strings.Join(names, " ")
+}
+
+// mostFrequent is the key with the largest number, the first by name of several.
+func mostFrequent(counts map[string]int) string {
+	keys := slices.SortedFunc(maps.Keys(counts), func(a, b string) int {
+		return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b))
+	})
+	if len(keys) == 0 {
+		return ""
+	}
+	return keys[0]
+}
+
+// ofPackets are functions of interrupts and softirqs that move packets.
+func ofPackets() []string {
+	return []string{"net_rx_action", "net_tx_action", "__napi_poll", "process_backlog", "netif_rx", "napi_schedule"}
+}
+
+// ofInterrupts are functions that the entry of an interrupt calls.
+func ofInterrupts(name string) bool {
+	switch name {
+	case "irq_enter_rcu", "irq_exit_rcu", "irq_enter", "irq_exit", "__common_interrupt", "common_interrupt":
+		return true
+	}
+	return strings.HasPrefix(name, "__sysvec_") || strings.HasPrefix(name, "sysvec_") || strings.HasPrefix(name, "smp_apic_")
+}
+
+// withoutInterrupts leaves out what interrupts call, unless packets are moved there.
+func (c Cut) withoutInterrupts(events []event) []event {
+	drop := make([]bool, len(events))
+	open := map[int]interrupt{} // by PID: that which runs
+	for i, e := range events {
+		at, in := open[e.pid]
+		if in && len(e.above) <= at.depth {
+			delete(open, e.pid)
+			in = false
+		}
+		if !in && ofInterrupts(e.name) {
+			at, in = interrupt{depth: len(e.above)}, true
+		}
+		if !in {
+			continue
+		}
+		at.events = append(at.events, i)
+		at.packets = at.packets || slices.Contains(ofPackets(), e.name)
+		open[e.pid] = at
+		for _, k := range at.events { // also those that were kept or dropped before
+			drop[k] = !at.packets
+		}
+	}
+	var out []event
+	for i, e := range events {
+		if !drop[i] {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// interrupt is a call of ofInterrupts with all that it calls.
+type interrupt struct {
+	depth   int
+	events  []int
+	packets bool
+}
+
+// path compares units and builds that of the most frequent shape. Of several shapes that are as
+// frequent it takes the one whose numbers of calls are nearest to those of all units: on the wall
+// clock the scheduler may do something else in every one.
+func (c Cut) path(units [][]event) (trace.Path, error) {
+	shapes := map[string][]int{}
+	for i, u := range units {
+		s := c.shape(u)
+		shapes[s] = append(shapes[s], i)
+	}
+	usual, least := -1, 0
+	for i, u := range units {
+		same := shapes[c.shape(u)]
+		if same[0] != i {
+			continue
+		}
+		far := distance(u, units)
+		if usual < 0 || len(same) > len(shapes[c.shape(units[usual])]) || len(same) == len(shapes[c.shape(units[usual])]) && far < least {
+			usual, least = i, far
+		}
+	}
+	of := units[usual]
+	calls := c.tree(of)
+	if len(calls) == 0 {
+		return trace.Path{}, errors.New("function_graph has a unit without a call")
+	}
+	return trace.Path{Units: len(units), Same: len(shapes[c.shape(of)]), Paths: len(shapes), Others: c.variations(units, of), Calls: calls}, nil
+}
+
+// distance is by how many calls a unit differs from others, in all.
+func distance(u []event, others [][]event) int {
+	own, sum := countNames(u), 0
+	for _, o := range others {
+		counts := countNames(o)
+		for name, n := range own {
+			sum += abs(n - counts[name])
+		}
+		for name, n := range counts {
+			if _, both := own[name]; !both {
+				sum += n
+			}
+		}
+	}
+	return sum
+}
+
+func abs(n int) int { return max(n, -n) }
+
+// shape is all that a path says of a unit, as one text.
+func (c Cut) shape(unit []event) string {
+	var b strings.Builder
+	for _, s := range segments(unit) {
+		fmt.Fprintf(&b, "[%s", c.role(s[0].pid))
+		for _, e := range s {
+			fmt.Fprintf(&b, " %d%s", len(e.above), e.name)
+		}
+	}
+	return b.String()
+}
+
+// segments are the runs of one thread on one CPU, in the order in which they begin.
+func segments(unit []event) [][]event {
+	var out [][]event
+	at := map[int]int{} // by CPU: index in out of what runs there
+	for _, e := range unit {
+		k, running := at[e.cpu]
+		if !running || out[k][0].pid != e.pid {
+			k = len(out)
+			at[e.cpu] = k
+			out = append(out, nil)
+		}
+		out[k] = append(out[k], e)
+	}
+	return out
+}
+
+// tree builds the calls of a unit: on the first level a node for each segment, by role. Functions that
+// go on in a segment and began before are there again, as in trace.Path of an exact trace.
+func (c Cut) tree(unit []event) []*trace.Call {
+	var out []*trace.Call
+	for _, s := range segments(unit) {
+		root := &trace.Call{Name: c.role(s[0].pid)}
+		stack := []*trace.Call{root}
+		for _, name := range s[0].above {
+			stack = append(stack, add(stack[len(stack)-1], name))
+		}
+		for _, e := range s {
+			stack = stack[:min(len(stack), len(e.above)+1)]
+			for len(stack) <= len(e.above) {
+				stack = append(stack, add(stack[len(stack)-1], e.above[len(stack)-1]))
+			}
+			stack = append(stack, add(stack[len(stack)-1], e.name))
+		}
+		out = append(out, root)
+	}
+	return out
+}
+
+func add(to *trace.Call, name string) *trace.Call {
+	c := &trace.Call{Name: name}
+	to.Calls = append(to.Calls, c)
+	return c
+}
+
+// variations are the functions that units of other shapes called more often, or less, most units first.
+func (c Cut) variations(units [][]event, of []event) []trace.Variation {
+	base, usual := countNames(of), c.shape(of)
+	type sum struct {
+		units int
+		more  int
+	}
+	sums := map[string]sum{}
+	for _, u := range units {
+		if c.shape(u) == usual {
+			continue
+		}
+		counts := countNames(u)
+		for name := range base {
+			counts[name] += 0
+		}
+		for name, n := range counts {
+			if more := n - base[name]; more != 0 {
+				sums[name] = sum{sums[name].units + 1, sums[name].more + more}
+			}
+		}
+	}
+	var out []trace.Variation
+	for _, name := range slices.Sorted(maps.Keys(sums)) {
+		s := sums[name]
+		out = append(out, trace.Variation{Name: name, Units: s.units, More: float64(s.more) / float64(s.units)})
+	}
+	slices.SortStableFunc(out, func(a, b trace.Variation) int {
+		return cmp.Or(cmp.Compare(b.Units, a.Units), cmp.Compare(math.Abs(b.More), math.Abs(a.More)))
+	})
+	return out
+}
+
+func countNames(unit []event) map[string]int {
+	counts := map[string]int{}
+	for _, e := range unit {
+		counts[e.name]++
+	}
+	return counts
+}

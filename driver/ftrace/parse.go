@@ -18,13 +18,15 @@ const Idle = 0
 // line is one line of function_graph with CPU and process, of a function that begins.
 type line struct {
 	cpu, pid int
-	indent   int // in columns
+	task     string // its name's first seven characters (print_graph_proc)
+	indent   int    // in columns
 	name     string
 }
 
 // event is a function that begins.
 type event struct {
 	cpu, pid int
+	task     string
 	name     string
 	above    []string // the functions of the thread that it is in, outermost first
 }
@@ -53,7 +55,7 @@ func readEvents(r io.Reader) ([]event, error) {
 			stack = append(stack, lost)
 		}
 		stack = stack[:depth:depth] // an event keeps it
-		out = append(out, event{l.cpu, l.pid, l.name, stack})
+		out = append(out, event{l.cpu, l.pid, l.task, l.name, stack})
 		stacks[l.pid] = append(stack, l.name)
 	}
 	return out, nil
@@ -81,7 +83,7 @@ func readLines(r io.Reader) ([]line, error) {
 //	108.252224 |   1)  netserv-287   |         tcp_sendmsg() {
 func parseLine(text string) (l line, ok bool, err error) {
 	rest := strings.TrimSpace(text)
-	if rest == "" || strings.HasPrefix(rest, "#") || strings.HasPrefix(rest, "---") || strings.Contains(rest, "=>") || strings.HasPrefix(rest, "CPU:") {
+	if rest == "" || strings.HasPrefix(rest, "#") || strings.HasPrefix(rest, "---") || strings.Contains(rest, "=>") || strings.Contains(rest, "<=") || strings.HasPrefix(rest, "CPU:") {
 		return l, false, nil
 	}
 	fields := strings.SplitN(rest, "|", 3)
@@ -93,16 +95,18 @@ func parseLine(text string) (l line, ok bool, err error) {
 		return l, false, fmt.Errorf("want a CPU before the task, got %.80q", text)
 	}
 	task = strings.TrimSpace(task)
-	if l.pid, err = strconv.Atoi(task[strings.LastIndexByte(task, '-')+1:]); err != nil {
+	dash := strings.LastIndexByte(task, '-')
+	if l.pid, err = strconv.Atoi(task[dash+1:]); err != nil || dash < 0 {
 		return l, false, fmt.Errorf("want a task with its PID, got %.80q", text)
 	}
+	l.task = task[:dash]
 	what := fields[2]
 	if i := strings.LastIndexByte(what, '|'); i >= 0 { // a column of flags or of durations before it
 		what = what[i+1:]
 	}
 	called := strings.TrimSpace(what)
 	switch {
-	case called == "" || strings.HasPrefix(called, "/*") || strings.HasPrefix(called, "<=") || strings.HasPrefix(called, "}"):
+	case called == "" || strings.HasPrefix(called, "/*") || strings.HasPrefix(called, "}"):
 		return l, false, nil
 	case !strings.Contains(called, ";") && !strings.HasSuffix(called, "{"):
 		return l, false, fmt.Errorf("want a function or its end, got %.80q", text)

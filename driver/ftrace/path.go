@@ -22,8 +22,13 @@ const (
 
 // Cut says how the calls of one node are cut into units.
 type Cut struct {
-	// Client is the PID of the client, 0 if it is not on this node. Other processes are the server's.
+	// Client is the PID of the client, 0 if it is not on this node.
 	Client int
+	// Server is the name of the server's program.
+	Server string
+	// Idle: the idle tasks are a part of the path. Else what is theirs is left out, as is that of
+	// other tasks: at a switch to a recorded task the tracer has some calls of the one before.
+	Idle bool
 	// At are functions of which each call, in the thread that is Of, begins a unit.
 	At []string
 	Of string // "client" or "server"
@@ -37,22 +42,34 @@ func ReadPath(r io.Reader, how Cut) (trace.Path, error) {
 	if err != nil {
 		return trace.Path{}, err
 	}
-	units := how.units(how.withoutInterrupts(events))
+	units := how.units(how.withoutInterrupts(how.ofFlow(events)))
 	if len(units) == 0 {
 		return trace.Path{}, fmt.Errorf("function_graph has no whole unit: two calls of %s by the %s bound one", strings.Join(how.At, " or "), how.Of)
 	}
 	return how.path(units)
 }
 
-// role is that of a process.
-func (c Cut) role(pid int) string {
-	switch pid {
-	case Idle:
+// taskLength is how much of a task's name the tracer prints.
+const taskLength = 7
+
+// role is that of an event's thread, "" if it is no part of the path.
+func (c Cut) role(e event) string {
+	switch {
+	case e.pid == Idle && c.Idle:
 		return roleIdle
-	case c.Client:
+	case e.pid == Idle:
+		return ""
+	case e.pid == c.Client:
 		return roleClient
+	case c.Server != "" && e.task == c.Server[:min(len(c.Server), taskLength)]:
+		return roleServer
 	}
-	return roleServer
+	return ""
+}
+
+// ofFlow are the events of the threads that are a part of the path.
+func (c Cut) ofFlow(events []event) []event {
+	return slices.DeleteFunc(events, func(e event) bool { return c.role(e) == "" })
 }
 
 // units cuts the events of all threads where a call in which one of At is made begins at the top of
@@ -63,7 +80,7 @@ func (c Cut) units(events []event) [][]event {
 	var all [][]event
 	begin := -1
 	for i := range events {
-		if !slices.Contains(c.At, events[i].name) || c.role(events[i].pid) != c.Of || len(events[i].above) == 0 {
+		if !slices.Contains(c.At, events[i].name) || c.role(events[i]) != c.Of || len(events[i].above) == 0 {
 			continue
 		}
 		top := topOf(events, i)
@@ -94,7 +111,7 @@ func topOf(events []event, i int) int {
 func (c Cut) systemCalls(unit []event) string {
 	var names []string
 	for _, e := range unit {
-		if c.role(e.pid) == c.Of && len(e.above) <= 1 && (strings.HasPrefix(e.name, "__x64_sys_") || strings.HasPrefix(e.name, "__arm64_sys_")) {
+		if c.role(e) == c.Of && len(e.above) <= 1 && (strings.HasPrefix(e.name, "__x64_sys_") || strings.HasPrefix(e.name, "__arm64_sys_")) {
 			names = append(names, e.name)
 		}
 	}
@@ -216,7 +233,7 @@ func abs(n int) int { return max(n, -n) }
 func (c Cut) shape(unit []event) string {
 	var b strings.Builder
 	for _, s := range segments(unit) {
-		fmt.Fprintf(&b, "[%s", c.role(s[0].pid))
+		fmt.Fprintf(&b, "[%s", c.role(s[0]))
 		for _, e := range s {
 			fmt.Fprintf(&b, " %d%s", len(e.above), e.name)
 		}
@@ -245,7 +262,7 @@ func segments(unit []event) [][]event {
 func (c Cut) tree(unit []event) []*trace.Call {
 	var out []*trace.Call
 	for _, s := range segments(unit) {
-		root := &trace.Call{Name: c.role(s[0].pid)}
+		root := &trace.Call{Name: c.role(s[0])}
 		stack := []*trace.Call{root}
 		for _, name := range s[0].above {
 			stack = append(stack, add(stack[len(stack)-1], name))

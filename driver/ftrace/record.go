@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -387,7 +388,7 @@ func (r *runner) calls(ctx context.Context, cell plan.Cell, setup datapath.Setup
 	}
 	clientNode := setup.Topology.Client.Node.Name
 	for _, node := range nodes {
-		how := Cut{At: CutAt(cell.Get(plan.FactorWorkload)), Of: roleServer}
+		how := Cut{Server: serverProgram(ex), Idle: len(nodes) > 1, At: CutAt(cell.Get(plan.FactorWorkload)), Of: roleServer}
 		if node == clientNode {
 			how.Client, how.Of = pid, roleClient
 		} else if unitOf(cell) == trace.UnitConnection {
@@ -401,6 +402,16 @@ func (r *runner) calls(ctx context.Context, cell plan.Cell, setup datapath.Setup
 		rec.addPath(p, node == clientNode)
 	}
 	return nil
+}
+
+// serverProgram is the name of the program that the server runs.
+func serverProgram(ex lab.Execution) string {
+	for _, s := range ex.Steps {
+		if start, ok := s.Step.Do.(bundle.Start); ok {
+			return filepath.Base(start.Argv[0])
+		}
+	}
+	return ""
 }
 
 func unitOf(cell plan.Cell) string {

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"hookbed/analysis/record"
+	"hookbed/driver/callpath"
 	"hookbed/driver/campaign"
-	"hookbed/driver/ftrace"
 	"hookbed/driver/lab"
 	"hookbed/driver/plan"
 	"hookbed/driver/rundir"
@@ -51,7 +51,7 @@ func (a *app) traceFtrace(ctx context.Context, file string, f ftraceFlags) (err 
 	cells, _ := cfg.Due()
 	a.say("run directory %s: %d cells to record", out, len(cells))
 	cfg.Up, cfg.Began = s.up, func(c plan.Cell) { a.say("record %s", c.Title()) }
-	if err := ftrace.Run(ctx, cfg, s.keep); err != nil {
+	if err := callpath.Run(ctx, cfg, s.keep); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -67,8 +67,8 @@ func (a *app) traceFtrace(ctx context.Context, file string, f ftraceFlags) (err 
 const traceDir = "trace"
 
 // config checks the flags against the plan.
-func (f ftraceFlags) config(p *plan.Plan) (ftrace.Config, error) {
-	cfg := ftrace.Config{Plan: p, Transactions: f.transactions, Drops: f.drop}
+func (f ftraceFlags) config(p *plan.Plan) (callpath.Config, error) {
+	cfg := callpath.Config{Plan: p, Transactions: f.transactions, Drops: f.drop}
 	if p.Spec.Lab.Clock == plan.ClockVirtual {
 		return cfg, fmt.Errorf("%w: --ftrace is for the wall clock, and %s is in virtual time: leave it out, `driver trace` then has the exact path with its costs", errUsage, p.Spec.Name)
 	}
@@ -112,8 +112,8 @@ func (s *ftraceSession) up(ctx context.Context, block int) (*lab.Lab, error) {
 }
 
 // keep writes a recording and says what it has.
-func (s *ftraceSession) keep(rec ftrace.Recording) error {
-	if err := ftrace.Write(filepath.Join(s.dir.Path(), traceDir), rec); err != nil {
+func (s *ftraceSession) keep(rec callpath.Recording) error {
+	if err := callpath.Write(filepath.Join(s.dir.Path(), traceDir), rec); err != nil {
 		return err
 	}
 	if rec.Status != record.StatusOK && rec.Status != record.StatusUnsupported {
@@ -123,7 +123,7 @@ func (s *ftraceSession) keep(rec ftrace.Recording) error {
 	return nil
 }
 
-func (s *ftraceSession) print(w io.Writer, rec ftrace.Recording) {
+func (s *ftraceSession) print(w io.Writer, rec callpath.Recording) {
 	title, where := plan.Cell{Factors: rec.Factors}.Title(), filepath.Join(s.dir.Path(), traceDir, rec.Cell)
 	if rec.Status != record.StatusOK {
 		fmt.Fprintf(w, "%-11s %s: %s\n", rec.Status, title, oneLine(rec.Reason))

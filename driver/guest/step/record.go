@@ -1,6 +1,7 @@
 package step
 
 import (
+	"errors"
 	"fmt"
 
 	"hookbed/driver/bundle"
@@ -56,7 +57,7 @@ func doCountInstructions(c *call, a bundle.CountInstructions) error {
 func (c *call) keepRecording(handle string, r recording, pids []int) error {
 	if _, taken := c.x.recordings[handle]; taken || handle == "" {
 		_, err := r.End()
-		return fmt.Errorf("recording %q is taken (ended: %w)", handle, err)
+		return errors.Join(fmt.Errorf("recording %q is taken", handle), err)
 	}
 	c.x.recordings[handle] = r
 	c.undoHere("end recording "+handle, func(undoing) error {

@@ -1,7 +1,7 @@
-// Package ftrace records the order in which the kernel's functions are entered for one flow of a cell,
+// Package callpath records the order in which the kernel's functions are entered for one flow of a cell,
 // on the wall clock and on any kernel from 5.10, by the kernel's own function graph tracer. What it
 // makes are paths without costs: the tracer takes many times as long as what it observes.
-package ftrace
+package callpath
 
 import (
 	"bufio"

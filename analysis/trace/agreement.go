@@ -12,11 +12,11 @@ type Difference struct {
 	A, B  []string // what the one has there, and the other
 }
 
-// Agreement says how far two paths of one unit agree about the order of calls: twice the length of the
-// longest sequence of calls that both have, over the sum of both lengths; 1 is the same order. It
-// compares each role that both have, and of it only functions that both paths have: two tracers do
-// not see the same ones. The client's unit is the frame; of other threads it is not known where in
-// their loop it begins, so theirs may be rotated.
+// Agreement says how far two paths of one unit agree about the order of calls: twice the length of
+// the longest sequence of calls that both have, over the sum of both lengths; 1 is the same order.
+// It compares each role that both have, and of it only functions that both paths have: two tracers
+// do not see the same ones. The client's unit is the frame; of other threads it is not known where
+// in their loop it begins, so theirs may be rotated.
 func Agreement(a, b Path) (share float64, differences []Difference) {
 	orderA, seqA := sequences(a)
 	_, seqB := sequences(b)
@@ -78,8 +78,8 @@ func withoutSuffix(name string) string {
 	return plain
 }
 
-// resumed is how many functions at the beginning of a thread's run are those in which its run before
-// ended.
+// resumed is how many functions at the beginning of a thread's run are those in which its run
+// before ended.
 func resumed(before, run *Call) int {
 	n := 0
 	for len(before.Calls) > 0 && len(run.Calls) > 0 {
@@ -133,8 +133,8 @@ func bestRotation(x, y []string) []string {
 	return best
 }
 
-// comparedMost bounds the memory of a comparison; sequences that are longer are compared as far as they
-// begin and end alike.
+// comparedMost bounds the memory of a comparison; sequences that are longer are compared as far as
+// they begin and end alike.
 const comparedMost = 64 << 20
 
 // compareSequences is the length of the longest common subsequence, and what is not in it.

@@ -17,7 +17,8 @@ type Order struct {
 	Stages func(stack []string) string // what part of the way a stack's last function begins, "" for none; nil: not shown
 }
 
-// WriteOrder writes path.md of an order of calls: every call as a tree, and what other units called.
+// WriteOrder writes path.md of an order of calls: every call as a tree, and what other units
+// called.
 func WriteOrder(w io.Writer, o Order) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s: the order of calls of one %s\n\n", o.Title, o.Unit)

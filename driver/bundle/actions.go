@@ -623,6 +623,11 @@ func (Tool) Kind() string         { return "tool" }
 func (Daemon) Kind() string       { return "daemon" }
 func (AdoptBPF) Kind() string     { return "adopt-bpf" }
 
+func (RecordCalls) Kind() string       { return "record-calls" }
+func (RecordDrops) Kind() string       { return "record-drops" }
+func (CountInstructions) Kind() string { return "count-instructions" }
+func (EndRecord) Kind() string         { return "end-record" }
+
 // actions lists every action once; decoding goes by it.
 func actions() []Action {
 	return []Action{

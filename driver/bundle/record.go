@@ -5,11 +5,11 @@ package bundle
 // nothing is measured while one is on.
 
 // RecordCalls has the function graph tracer record every kernel function that the processes of
-// Servers, and what a client adds by Exec.Recorded, enter from now on, with the work in softirqs that
-// is done in their context. It uses a tracing instance of its own where the kernel has
-// function_graph in instances (6.11), else the top-level buffer, which must not be in use. EndRecord
-// reads it. Value: instance, 1 with one of its own. Undo: ended, and every file of tracefs that it
-// set is as it was.
+// Servers, and what a client adds by Exec.Recorded, enter from now on, with the work in softirqs
+// that is done in their context. It uses a tracing instance of its own where the kernel has
+// function_graph in instances (6.11), else the top-level buffer, which must not be in use.
+// EndRecord reads it. Value: instance, 1 with one of its own. Undo: ended, and every file of
+// tracefs that it set is as it was.
 type RecordCalls struct {
 	Handle string `json:"handle"`
 	// Servers are the handles of running Start steps, of the same node.
@@ -27,26 +27,21 @@ type RecordDrops struct {
 	Handle string `json:"handle"`
 }
 
-// CountInstructions counts the instructions that the processes of Servers, and what a client adds by
-// Exec.Recorded, execute in the kernel, by perf_event_open. A machine without a counter for them is
-// no fault: the note says why nothing is counted. EndRecord has the value. Undo: ended.
+// CountInstructions counts the instructions that the processes of Servers, and what a client adds
+// by Exec.Recorded, execute in the kernel, by perf_event_open. A machine without a counter for them
+// is no fault: the note says why nothing is counted. EndRecord has the value. Undo: ended.
 type CountInstructions struct {
 	Handle  string   `json:"handle"`
 	Servers []string `json:"servers,omitempty"`
 }
 
-// EndRecord ends a RecordCalls, RecordDrops or CountInstructions and keeps what a recording has read,
-// as text, as raw file Out. Values: of a recording, lost (entries that the buffer had no room for);
-// of a count, kernel_instructions.
+// EndRecord ends a RecordCalls, RecordDrops or CountInstructions and keeps what a recording has
+// read, as text, as raw file Out. Values: of a recording, lost (entries that the buffer had no room
+// for); of a count, kernel_instructions.
 type EndRecord struct {
 	Handle string `json:"handle"`
 	Out    string `json:"out,omitempty"`
 }
-
-func (RecordCalls) Kind() string       { return "record-calls" }
-func (RecordDrops) Kind() string       { return "record-drops" }
-func (CountInstructions) Kind() string { return "count-instructions" }
-func (EndRecord) Kind() string         { return "end-record" }
 
 // Values of recordings.
 const (

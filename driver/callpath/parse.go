@@ -1,6 +1,6 @@
-// Package callpath records the order in which the kernel's functions are entered for one flow of a cell,
-// on the wall clock and on any kernel from 5.10, by the kernel's own function graph tracer. What it
-// makes are paths without costs: the tracer takes many times as long as what it observes.
+// Package callpath records the order in which the kernel's functions are entered for one flow of a
+// cell, on the wall clock and on any kernel from 5.10, by the kernel's own function graph tracer.
+// What it makes are paths without costs: the tracer takes many times as long as what it observes.
 package callpath
 
 import (
@@ -37,10 +37,10 @@ const indent = 2
 // lost stands for a function whose beginning the buffer had no room for.
 const lost = "(lost)"
 
-// readEvents reads the text of function_graph (kernel/trace/trace_functions_graph.c) with the options
-// funcgraph-abstime, funcgraph-cpu and funcgraph-proc, and without funcgraph-duration. How deep a
-// function is in its thread is said by its indentation, so entries that were lost do no harm to those
-// after them. A line that is neither a remark nor of this form is an error.
+// readEvents reads the text of function_graph (kernel/trace/trace_functions_graph.c) with the
+// options funcgraph-abstime, funcgraph-cpu and funcgraph-proc, and without funcgraph-duration. How
+// deep a function is in its thread is said by its indentation, so entries that were lost do no harm
+// to those after them. A line that is neither a remark nor of this form is an error.
 func readEvents(r io.Reader) ([]event, error) {
 	lines, err := readLines(r)
 	if err != nil || len(lines) == 0 {
@@ -77,8 +77,8 @@ func readLines(r io.Reader) ([]line, error) {
 	return out, s.Err()
 }
 
-// parseLine reads one line; ok is false for the ends of functions and for remarks: the head, switches
-// of tasks, marks of interrupts, comments of events, lost entries.
+// parseLine reads one line; ok is false for the ends of functions and for remarks: the head,
+// switches of tasks, marks of interrupts, comments of events, lost entries.
 //
 //	108.252224 |   1)  netserv-287   |         tcp_sendmsg() {
 func parseLine(text string) (l line, ok bool, err error) {

@@ -34,9 +34,9 @@ type Cut struct {
 	Of string // "client" or "server"
 }
 
-// ReadPath reads what the tracer recorded of one node into the path of one unit: that which was taken
-// most often. It has the order of calls and nothing else: Self and Total are 0 everywhere. Work in
-// interrupts that has nothing to do with packets is left out.
+// ReadPath reads what the tracer recorded of one node into the path of one unit: that which was
+// taken most often. It has the order of calls and nothing else: Self and Total are 0 everywhere.
+// Work in interrupts that has nothing to do with packets is left out.
 func ReadPath(r io.Reader, how Cut) (trace.Path, error) {
 	events, err := readEvents(r)
 	if err != nil {
@@ -73,9 +73,9 @@ func (c Cut) ofFlow(events []event) []event {
 }
 
 // units cuts the events of all threads where a call in which one of At is made begins at the top of
-// the thread. What is before the first and after the last is in none. Of those units only the ones are
-// returned that consist of the system calls most of them consist of: others are programs that connect
-// or report.
+// the thread. What is before the first and after the last is in none. Of those units only the ones
+// are returned that consist of the system calls most of them consist of: others are programs that
+// connect or report.
 func (c Cut) units(events []event) [][]event {
 	var all [][]event
 	begin := -1
@@ -257,8 +257,8 @@ func segments(unit []event) [][]event {
 	return out
 }
 
-// tree builds the calls of a unit: on the first level a node for each segment, by role. Functions that
-// go on in a segment and began before are there again, as in trace.Path of an exact trace.
+// tree builds the calls of a unit: on the first level a node for each segment, by role. Functions
+// that go on in a segment and began before are there again, as in trace.Path of an exact trace.
 func (c Cut) tree(unit []event) []*trace.Call {
 	var out []*trace.Call
 	for _, s := range segments(unit) {
@@ -285,7 +285,8 @@ func add(to *trace.Call, name string) *trace.Call {
 	return c
 }
 
-// variations are the functions that units of other shapes called more often, or less, most units first.
+// variations are the functions that units of other shapes called more often, or less, most units
+// first.
 func (c Cut) variations(units [][]event, of []event) []trace.Variation {
 	base, usual := countNames(of), c.shape(of)
 	type sum struct {

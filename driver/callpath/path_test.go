@@ -179,8 +179,8 @@ func drawn(calls []*trace.Call, depth int) string {
 	return b.String()
 }
 
-// The usual path is that of most transactions: without the timer's interrupt, which moves no packet,
-// and without other tasks.
+// The usual path is that of most transactions: without the timer's interrupt, which moves no
+// packet, and without other tasks.
 func TestUsualPath(t *testing.T) {
 	timer := `   1)   ==========> |
   1.0000051 |   1)  netperf-7   |         irq_enter_rcu();

@@ -25,12 +25,12 @@ const (
 	rawText = "recording-"
 )
 
-// bufferKiB is the tracer's buffer for each CPU. Under it fit several hundred transactions and what a
-// client does when it ends.
+// bufferKiB is the tracer's buffer for each CPU. Under it fit several hundred transactions and what
+// a client does when it ends.
 const bufferKiB = 16 << 10
 
-// Transactions of the runs in which instructions are counted. What the programs do besides is the same
-// in both, so the difference is of the transactions alone.
+// Transactions of the runs in which instructions are counted. What else the programs do is the
+// same in both, so the difference is of the transactions alone.
 const (
 	countedFew  = 500
 	countedMany = 2500
@@ -103,8 +103,8 @@ func CutAt(workload string) []string {
 	return nil
 }
 
-// Run records the cells of a plan, one after the other, and has each kept as it is done. It ends at a
-// fault of the rig; every other fault is in the recording's status and reason.
+// Run records the cells of a plan, one after the other, and has each kept as it is done. It ends at
+// a fault of the rig; every other fault is in the recording's status and reason.
 func Run(ctx context.Context, cfg Config, keep func(Recording) error) error {
 	r := &runner{Config: cfg}
 	err := r.blocks(ctx, keep)
@@ -120,8 +120,8 @@ type runner struct {
 	block int
 }
 
-// Due are the cells that are recorded, each with the block of its first trial, those of a setup next
-// to each other.
+// Due are the cells that are recorded, each with the block of its first trial, those of a setup
+// next to each other.
 func (c Config) Due() (cells []plan.Cell, blocks []int) {
 	done := map[string]bool{}
 	for _, t := range c.Plan.Trials {

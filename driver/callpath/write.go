@@ -25,8 +25,8 @@ const (
 	rawFile  = "function_graph-%s.txt.gz" // by node
 )
 
-// Write makes the files of a recording in the directory dir/CELL: ftrace.json always; path.md and what
-// the tracer said of each node where calls were recorded; drop.md where something was denied.
+// Write makes the files of a recording in the directory dir/CELL: ftrace.json always; path.md and
+// what the tracer said of each node where calls were recorded; drop.md where something was denied.
 func Write(dir string, rec Recording) error {
 	dir = filepath.Join(dir, rec.Cell)
 	if err := os.MkdirAll(dir, 0o755); err != nil {

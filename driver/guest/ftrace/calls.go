@@ -71,8 +71,8 @@ func (r *CallRecording) prepare() error {
 	return r.setFormat()
 }
 
-// setFormat has the text say time, CPU and process of every line, and nothing that takes room. These
-// options are the tracer's: before Linux 6.19 an instance shares them with all others.
+// setFormat has the text say time, CPU and process of every line, and nothing that takes room.
+// These options are the tracer's: before Linux 6.19 an instance shares them with all others.
 func (r *CallRecording) setFormat() error {
 	on := []string{"funcgraph-abstime", "funcgraph-cpu", "funcgraph-proc", "funcgraph-irqs", "sleep-time", "context-info"}
 	off := []string{"funcgraph-duration", "funcgraph-overhead", "funcgraph-overrun", "funcgraph-tail", "funcgraph-retval", "funcgraph-retaddr", "funcgraph-args", "latency-format"}
@@ -89,8 +89,8 @@ func (r *CallRecording) setFormat() error {
 	return nil
 }
 
-// chooseBuffer makes an instance, and takes the top-level buffer if instances have no function graph
-// (before Linux 6.11).
+// chooseBuffer makes an instance, and takes the top-level buffer if instances have no function
+// graph (before Linux 6.11).
 func (r *CallRecording) chooseBuffer() error {
 	dir, err := r.t.makeInstance("calls")
 	if err != nil {
@@ -114,8 +114,8 @@ func (r *CallRecording) hasTracer(dir string) bool {
 	return slices.Contains(strings.Fields(tracers), functionGraph)
 }
 
-// checkUnused refuses the top-level buffer where another one uses it: what it holds could not be put
-// back.
+// checkUnused refuses the top-level buffer where another one uses it: what it holds could not be
+// put back.
 func (r *CallRecording) checkUnused() error {
 	for _, want := range []setting{{"current_tracer", "nop"}, {"set_event", ""}, {"set_ftrace_filter", ""}, {"set_ftrace_notrace", ""}} {
 		text, err := r.t.read(want.file)
@@ -131,13 +131,13 @@ func (r *CallRecording) checkUnused() error {
 		return err
 	}
 	if used > 0 {
-		return fault.Unsupported("the machine's trace buffer holds %d entries of somebody's: empty it first, by writing nothing to the file trace of tracefs", used)
+		return fault.Unsupported("the machine's trace buffer holds %d entries of another user: empty it first, by writing nothing to the file trace of tracefs", used)
 	}
 	return nil
 }
 
-// Add has the recording observe a process and what it starts. The first begins it: without a process
-// the tracer would record all.
+// Add has the recording observe a process and what it starts. The first begins it: without a
+// process the tracer would record all.
 func (r *CallRecording) Add(pid int) error {
 	pids := []int{pid}
 	if r.how.Idle && !r.started {
@@ -182,7 +182,8 @@ func (r *CallRecording) collect() (Record, error) {
 	return Record{Text: string(text), Values: map[string]float64{bundle.ValueLost: float64(lost)}}, nil
 }
 
-// leave puts everything back. Only the top-level buffer must be emptied: an instance goes with its own.
+// leave puts everything back. Only the top-level buffer must be emptied: an instance goes with its
+// own.
 func (r *CallRecording) leave() error {
 	r.ended = true
 	err := r.restore()

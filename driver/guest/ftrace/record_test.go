@@ -16,12 +16,12 @@ import (
 	"hookbed/driver/guest/fault"
 )
 
-// inMachine is in the environment of tests in a virtual machine of a test: its kernels have what the
-// tests need. Elsewhere a kernel may lack it, and must then be said to.
+// inMachine is in the environment of tests in a virtual machine of a test: its kernels have what
+// the tests need. Elsewhere a kernel may lack it, and must then be said to.
 const inMachine = "HOOKBED_TEST_MACHINE"
 
-// snapshot is what every file of tracefs reads that a recording may touch, and the instances that are
-// there. ok is false where there is no tracefs.
+// snapshot is what every file of tracefs reads that a recording may touch, and the instances that
+// are there. ok is false where there is no tracefs.
 func snapshot(t *testing.T) (files map[string]string, ok bool) {
 	t.Helper()
 	tr, err := openTree()
@@ -109,7 +109,8 @@ func addThreads(t *testing.T, r *CallRecording) {
 	}
 }
 
-// recordCalls begins a recording, or checks that this computer's kernel is said to lack what it needs.
+// recordCalls begins a recording, or checks that this computer's kernel is said to lack what it
+// needs.
 func recordCalls(t *testing.T) (*CallRecording, bool) {
 	t.Helper()
 	r, err := RecordCalls(Calls{BufferKiB: 4096})
@@ -191,7 +192,7 @@ func TestRecordCallsRefusesATracerInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	if r.Instance() {
-		return // nobody is disturbed
+		return // no one is disturbed
 	}
 	tr, err := openTree()
 	if err != nil {
@@ -212,9 +213,7 @@ func TestRecordCallsRefusesATracerInUse(t *testing.T) {
 	}
 }
 
-// A segment to a port where nobody listens, with a wrong checksum or not, is answered; a datagram that
-// is longer than its socket's buffer is dropped. An own drop is simpler: a datagram that nobody waits
-// for.
+// A datagram to a port without a socket is dropped.
 func TestRecordDrops(t *testing.T) {
 	before, ok := snapshot(t)
 	if !ok {
@@ -228,7 +227,7 @@ func TestRecordDrops(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _ = c.Write([]byte("nobody waits for it")) // the answer is an error of a later write
+	_, _ = c.Write([]byte("no socket")) // the answer is an error of a later write
 	c.Close()
 	got, err := r.End()
 	if err != nil {

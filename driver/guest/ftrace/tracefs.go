@@ -1,7 +1,7 @@
 // Package ftrace records what the kernel does for a flow: the functions that it enters, by the
 // function graph tracer; the packets that it drops, by an event; and the instructions that it
-// executes, by a counter of the CPU. It works on tracefs (Documentation/trace/ftrace.rst) and leaves
-// every file there as it found it.
+// executes, by a counter of the CPU. It works on tracefs (Documentation/trace/ftrace.rst) and
+// leaves every file there as it found it.
 package ftrace
 
 import (
@@ -173,9 +173,9 @@ func (s *settings) restore() error {
 	return errors.Join(errs...)
 }
 
-// parseHeld is what must be written to a file of tracefs so that it reads as text again: of a choice
-// the one in brackets; of a list that is empty, which the kernel words as a remark, nothing. A buffer
-// that was never used reads "7 (expanded: 1408)" and is expanded by its first use for good
+// parseHeld is what must be written to a file of tracefs so that it reads as text again: of a
+// choice the one in brackets; of a list that is empty, which the kernel words as a remark, nothing.
+// A buffer that was never used reads "7 (expanded: 1408)" and is expanded by its first use for good
 // (ring_buffer_expanded in kernel/trace/trace.c); what it then has is the second number.
 func parseHeld(text string) string {
 	if strings.HasPrefix(text, "#") || text == "no pid" {

@@ -52,8 +52,8 @@ func doCountInstructions(c *call, a bundle.CountInstructions) error {
 	return c.keepRecording(a.Handle, n, pids)
 }
 
-// keepRecording files a recording under a handle, to be ended by EndRecord or undo, and has it observe
-// processes.
+// keepRecording files a recording under a handle, to be ended by EndRecord or undo, and has it
+// observe processes.
 func (c *call) keepRecording(handle string, r recording, pids []int) error {
 	if _, taken := c.x.recordings[handle]; taken || handle == "" {
 		_, err := r.End()

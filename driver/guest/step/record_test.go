@@ -10,8 +10,8 @@ import (
 	"hookbed/driver/guest/guesttest"
 )
 
-// A recorded client is observed from its first instruction on, and only it and the servers are. What is
-// not ended is ended by undo.
+// A recorded client is observed from its first instruction on, and only it and the servers are.
+// What is not ended is ended by undo.
 func TestRecordedClient(t *testing.T) {
 	r := newRig(t)
 	r.pair()

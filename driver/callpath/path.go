@@ -32,17 +32,29 @@ type Cut struct {
 	// At are functions of which each call, in the thread that is Of, begins a unit.
 	At []string
 	Of string // "client" or "server"
+	// OtherAt are those that begin a turn of the other thread's loop.
+	OtherAt []string
+}
+
+// unit is a part of a recording.
+type unit struct {
+	window []event // of all threads, from its beginning to that of the next
+	// compared are the events of one turn of each thread's own loop, one thread after the other.
+	// When a thread is switched to is the scheduler's, so a window may have a part of the turn
+	// before, or not.
+	compared []event
 }
 
 // ReadPath reads what the tracer recorded of one node into the path of one unit: that which was
 // taken most often. It has the order of calls and nothing else: Self and Total are 0 everywhere.
-// Work in interrupts that has nothing to do with packets is left out.
+// Work in interrupts that has nothing to do with packets is left out, and units are compared
+// without what the scheduler decides.
 func ReadPath(r io.Reader, how Cut) (trace.Path, error) {
 	events, err := readEvents(r)
 	if err != nil {
 		return trace.Path{}, err
 	}
-	units := how.units(how.withoutInterrupts(how.ofFlow(events)))
+	units := how.units(withoutAsides(how.ofFlow(events)))
 	if len(units) == 0 {
 		return trace.Path{}, fmt.Errorf("function_graph has no whole unit: two calls of %s by the %s bound one", strings.Join(how.At, " or "), how.Of)
 	}
@@ -76,25 +88,54 @@ func (c Cut) ofFlow(events []event) []event {
 // the thread. What is before the first and after the last is in none. Of those units only the ones
 // are returned that consist of the system calls most of them consist of: others are programs that
 // connect or report.
-func (c Cut) units(events []event) [][]event {
-	var all [][]event
-	begin := -1
-	for i := range events {
-		if !slices.Contains(c.At, events[i].name) || c.role(events[i]) != c.Of || len(events[i].above) == 0 {
-			continue
-		}
-		top := topOf(events, i)
-		if begin >= 0 && top > begin {
-			all = append(all, events[begin:top])
-		}
-		begin = top
-	}
+func (c Cut) units(events []event) []unit {
+	var all []unit
+	begins, others := c.begins(events, c.Of, c.At), c.begins(events, c.other(), c.OtherAt)
 	kinds := map[string]int{}
-	for _, u := range all {
+	for i := 1; i < len(begins); i++ {
+		from, to := begins[i-1], begins[i]
+		u := unit{window: events[from:to], compared: c.of(events[from:to], c.Of)}
+		for k, at := range others {
+			if at >= from && at < to && k+1 < len(others) {
+				u.compared = append(u.compared, c.of(events[at:others[k+1]], c.other())...)
+			}
+		}
+		all = append(all, u)
 		kinds[c.systemCalls(u)]++
 	}
 	usual := mostFrequent(kinds)
-	return slices.DeleteFunc(all, func(u []event) bool { return c.systemCalls(u) != usual })
+	return slices.DeleteFunc(all, func(u unit) bool { return c.systemCalls(u) != usual })
+}
+
+// begins are the events with which turns of a role's loop begin.
+func (c Cut) begins(events []event, role string, at []string) (out []int) {
+	for i, e := range events {
+		if !slices.Contains(at, e.name) || c.role(e) != role {
+			continue
+		}
+		if top := topOf(events, i); len(out) == 0 || top > out[len(out)-1] {
+			out = append(out, top)
+		}
+	}
+	return out
+}
+
+// other is the thread of the flow that is not Of.
+func (c Cut) other() string {
+	if c.Of == roleClient {
+		return roleServer
+	}
+	return roleClient
+}
+
+// of are the events of a role.
+func (c Cut) of(events []event, role string) (out []event) {
+	for _, e := range events {
+		if c.role(e) == role {
+			out = append(out, e)
+		}
+	}
+	return out
 }
 
 // topOf is the event at which the outermost function of event i began.
@@ -108,9 +149,9 @@ func topOf(events []event, i int) int {
 }
 
 // systemCalls names the system calls that begin in a unit, in the thread by which it was cut.
-func (c Cut) systemCalls(unit []event) string {
+func (c Cut) systemCalls(u unit) string {
 	var names []string
-	for _, e := range unit {
+	for _, e := range u.window {
 		if c.role(e) == c.Of && len(e.above) <= 1 && (strings.HasPrefix(e.name, "__x64_sys_") || strings.HasPrefix(e.name, "__arm64_sys_")) {
 			names = append(names, e.name)
 		}
@@ -134,17 +175,23 @@ func ofPackets() []string {
 	return []string{"net_rx_action", "net_tx_action", "__napi_poll", "process_backlog", "netif_rx", "napi_schedule"}
 }
 
-// ofInterrupts are functions that the entry of an interrupt calls.
-func ofInterrupts(name string) bool {
+// aside says whether a function begins what is no part of a packet's way: an interrupt, or the work
+// of the tracer itself, which follows the switches of tasks.
+func aside(name string) bool {
 	switch name {
 	case "irq_enter_rcu", "irq_exit_rcu", "irq_enter", "irq_exit", "__common_interrupt", "common_interrupt":
 		return true
 	}
-	return strings.HasPrefix(name, "__sysvec_") || strings.HasPrefix(name, "sysvec_") || strings.HasPrefix(name, "smp_apic_")
+	for _, prefix := range []string{"__sysvec_", "sysvec_", "smp_apic_", "__traceiter_"} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
 }
 
-// withoutInterrupts leaves out what interrupts call, unless packets are moved there.
-func (c Cut) withoutInterrupts(events []event) []event {
+// withoutAsides leaves out what interrupts and the tracer call, unless packets are moved there.
+func withoutAsides(events []event) []event {
 	drop := make([]bool, len(events))
 	open := map[int]interrupt{} // by PID: that which runs
 	for i, e := range events {
@@ -153,7 +200,7 @@ func (c Cut) withoutInterrupts(events []event) []event {
 			delete(open, e.pid)
 			in = false
 		}
-		if !in && ofInterrupts(e.name) {
+		if !in && aside(e.name) {
 			at, in = interrupt{depth: len(e.above)}, true
 		}
 		if !in {
@@ -175,7 +222,7 @@ func (c Cut) withoutInterrupts(events []event) []event {
 	return out
 }
 
-// interrupt is a call of ofInterrupts with all that it calls.
+// interrupt is a call of a function that is aside, with all that it calls.
 type interrupt struct {
 	depth   int
 	events  []int
@@ -185,7 +232,7 @@ type interrupt struct {
 // path compares units and builds that of the most frequent shape. Of several shapes that are as
 // frequent it takes the one whose numbers of calls are nearest to those of all units: on the wall
 // clock the scheduler may do something else in every one.
-func (c Cut) path(units [][]event) (trace.Path, error) {
+func (c Cut) path(units []unit) (trace.Path, error) {
 	shapes := map[string][]int{}
 	for i, u := range units {
 		s := c.shape(u)
@@ -203,7 +250,7 @@ func (c Cut) path(units [][]event) (trace.Path, error) {
 		}
 	}
 	of := units[usual]
-	calls := c.tree(of)
+	calls := c.tree(of.window)
 	if len(calls) == 0 {
 		return trace.Path{}, errors.New("function_graph has a unit without a call")
 	}
@@ -211,7 +258,7 @@ func (c Cut) path(units [][]event) (trace.Path, error) {
 }
 
 // distance is by how many calls a unit differs from others, in all.
-func distance(u []event, others [][]event) int {
+func distance(u unit, others []unit) int {
 	own, sum := countNames(u), 0
 	for _, o := range others {
 		counts := countNames(o)
@@ -229,23 +276,33 @@ func distance(u []event, others [][]event) int {
 
 func abs(n int) int { return max(n, -n) }
 
-// shape is all that a path says of a unit, as one text.
-func (c Cut) shape(unit []event) string {
+// scheduling are functions below which the scheduler decides. On the wall clock that depends on
+// what else has run, so units are compared without it.
+func scheduling() []string {
+	return []string{"schedule", "__schedule", "preempt_schedule", "preempt_schedule_common", "preempt_schedule_irq", "try_to_wake_up"}
+}
+
+// scheduled says whether an event is below such a function.
+func (e event) scheduled() bool {
+	return slices.ContainsFunc(e.above, func(name string) bool { return slices.Contains(scheduling(), name) })
+}
+
+// shape is what is compared of a unit, as one text.
+func (c Cut) shape(u unit) string {
 	var b strings.Builder
-	for _, s := range segments(unit) {
-		fmt.Fprintf(&b, "[%s", c.role(s[0]))
-		for _, e := range s {
-			fmt.Fprintf(&b, " %d%s", len(e.above), e.name)
+	for _, e := range u.compared {
+		if !e.scheduled() {
+			fmt.Fprintf(&b, "%s %d%s\n", c.role(e), len(e.above), e.name)
 		}
 	}
 	return b.String()
 }
 
 // segments are the runs of one thread on one CPU, in the order in which they begin.
-func segments(unit []event) [][]event {
+func segments(window []event) [][]event {
 	var out [][]event
 	at := map[int]int{} // by CPU: index in out of what runs there
-	for _, e := range unit {
+	for _, e := range window {
 		k, running := at[e.cpu]
 		if !running || out[k][0].pid != e.pid {
 			k = len(out)
@@ -259,9 +316,9 @@ func segments(unit []event) [][]event {
 
 // tree builds the calls of a unit: on the first level a node for each segment, by role. Functions
 // that go on in a segment and began before are there again, as in trace.Path of an exact trace.
-func (c Cut) tree(unit []event) []*trace.Call {
+func (c Cut) tree(window []event) []*trace.Call {
 	var out []*trace.Call
-	for _, s := range segments(unit) {
+	for _, s := range segments(window) {
 		root := &trace.Call{Name: c.role(s[0])}
 		stack := []*trace.Call{root}
 		for _, name := range s[0].above {
@@ -287,7 +344,7 @@ func add(to *trace.Call, name string) *trace.Call {
 
 // variations are the functions that units of other shapes called more often, or less, most units
 // first.
-func (c Cut) variations(units [][]event, of []event) []trace.Variation {
+func (c Cut) variations(units []unit, of unit) []trace.Variation {
 	base, usual := countNames(of), c.shape(of)
 	type sum struct {
 		units int
@@ -319,10 +376,12 @@ func (c Cut) variations(units [][]event, of []event) []trace.Variation {
 	return out
 }
 
-func countNames(unit []event) map[string]int {
+func countNames(u unit) map[string]int {
 	counts := map[string]int{}
-	for _, e := range unit {
-		counts[e.name]++
+	for _, e := range u.compared {
+		if !e.scheduled() {
+			counts[e.name]++
+		}
 	}
 	return counts
 }

@@ -37,9 +37,12 @@ func clients() map[string]int {
 	return map[string]int{"5.10": 235, "6.1": 224, "6.12": 284, "7.3": 237}
 }
 
+// sending begins a transaction.
+func sending() []string { return []string{"tcp_sendmsg"} }
+
 func pathOf(t *testing.T, kernel string) trace.Path {
 	t.Helper()
-	p, err := ReadPath(strings.NewReader(recordedText(t, kernel)), Cut{Client: clients()[kernel], Server: "netserver", At: CutAt("TCP_RR"), Of: roleClient})
+	p, err := ReadPath(strings.NewReader(recordedText(t, kernel)), Cut{Client: clients()[kernel], Server: "netserver", At: sending(), Of: roleClient, OtherAt: sending()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +195,7 @@ func TestUsualPath(t *testing.T) {
 `
 	more := "  1.0000051 |   1)  netperf-7   |         nf_nat_inet_fn [nf_nat](); /* a remark */\n"
 	text := head + unitText("") + unitText(timer) + unitText(more) + unitText("")
-	p, err := ReadPath(strings.NewReader(text), Cut{Client: 7, Server: "netserver", At: []string{"tcp_sendmsg"}, Of: roleClient})
+	p, err := ReadPath(strings.NewReader(text), Cut{Client: 7, Server: "netserver", At: sending(), Of: roleClient})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +233,7 @@ func TestInterruptWithPacketsStays(t *testing.T) {
   1.0000055 |   1)  netperf-7   |         }
 `
 	text := head + unitText(card) + unitText(card)
-	p, err := ReadPath(strings.NewReader(text), Cut{Client: 7, Server: "netserver", At: []string{"tcp_sendmsg"}, Of: roleClient})
+	p, err := ReadPath(strings.NewReader(text), Cut{Client: 7, Server: "netserver", At: sending(), Of: roleClient})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,7 +251,7 @@ func TestWhatIsNoTraceIsRefused(t *testing.T) {
 		head + unitText(""):                     "no whole unit",
 		"# tracer: function_graph\n# nothing\n": "no whole unit",
 	} {
-		_, err := ReadPath(strings.NewReader(text), Cut{Client: 7, Server: "netserver", At: []string{"tcp_sendmsg"}, Of: roleClient})
+		_, err := ReadPath(strings.NewReader(text), Cut{Client: 7, Server: "netserver", At: sending(), Of: roleClient})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: error %v, want one with %q", text, err, want)
 		}

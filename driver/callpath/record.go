@@ -92,15 +92,16 @@ type Instructions struct {
 	PerPacket      float64 `json:"per_packet,omitempty"`
 }
 
-// CutAt are the functions of which a call begins a transaction of a workload; nil if it has none.
-func CutAt(workload string) []string {
+// Turns are the functions of which a call begins a transaction of a workload, in the client and in
+// the server; ok is false if it has none.
+func Turns(workload string) (client, server []string, ok bool) {
 	switch workload {
 	case "TCP_RR":
-		return []string{"tcp_sendmsg"}
+		return []string{"tcp_sendmsg"}, []string{"tcp_sendmsg"}, true
 	case "TCP_CRR":
-		return []string{"tcp_v4_connect", "tcp_v6_connect"}
+		return []string{"tcp_v4_connect", "tcp_v6_connect"}, []string{"inet_csk_accept"}, true
 	}
-	return nil
+	return nil, nil, false
 }
 
 // Run records the cells of a plan, one after the other, and has each kept as it is done. It ends at
@@ -130,7 +131,7 @@ func (c Config) Due() (cells []plan.Cell, blocks []int) {
 		if c.Drops {
 			key = cell.Setup // the proof is the same for all workloads
 		}
-		if done[key] || c.Match != nil && !c.Match(cell) || !c.Drops && CutAt(cell.Get(plan.FactorWorkload)) == nil {
+		if _, _, ok := Turns(cell.Get(plan.FactorWorkload)); done[key] || c.Match != nil && !c.Match(cell) || !c.Drops && !ok {
 			continue
 		}
 		done[key] = true
@@ -387,12 +388,11 @@ func (r *runner) calls(ctx context.Context, cell plan.Cell, setup datapath.Setup
 		}
 	}
 	clientNode := setup.Topology.Client.Node.Name
+	first, second, _ := Turns(cell.Get(plan.FactorWorkload))
 	for _, node := range nodes {
-		how := Cut{Server: serverProgram(ex), Idle: len(nodes) > 1, At: CutAt(cell.Get(plan.FactorWorkload)), Of: roleServer}
-		if node == clientNode {
-			how.Client, how.Of = pid, roleClient
-		} else if unitOf(cell) == trace.UnitConnection {
-			how.At = []string{"inet_csk_accept"}
+		how := Cut{Client: pid, Server: serverProgram(ex), Idle: len(nodes) > 1, Of: roleClient, At: first, OtherAt: second}
+		if node != clientNode {
+			how.Client, how.Of, how.At, how.OtherAt = 0, roleServer, second, nil
 		}
 		rec.Raw[node] = ex.Raw[rawText+node]
 		p, err := ReadPath(strings.NewReader(rec.Raw[node]), how)

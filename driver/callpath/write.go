@@ -74,6 +74,7 @@ func (rec Recording) writePath(w io.Writer) {
 	facts := []string{
 		fmt.Sprintf("Linux %s, on the wall clock, by function_graph in %s.", rec.Kernel, map[string]string{"instance": "a tracing instance of its own", "top-level": "the top-level buffer"}[rec.Calls.Buffer]),
 		fmt.Sprintf("%d calls, work in softirqs in the context of client and server among them. Interrupts that move no packets are left out.", rec.Calls.Functions),
+		fmt.Sprintf("The %ss were compared thread by thread, without what the scheduler does below schedule and try_to_wake_up: on the wall clock that depends on what else has run.", rec.Calls.Unit),
 	}
 	if rec.Calls.Lost > 0 {
 		facts = append(facts, fmt.Sprintf("The buffer had no room for %d entries, the oldest: what the programs did before these %ss.", rec.Calls.Lost, rec.Calls.Unit))
@@ -84,7 +85,7 @@ func (rec Recording) writePath(w io.Writer) {
 	case rec.Instructions != nil:
 		facts = append(facts, fmt.Sprintf("Not from this recording: without a tracer, client and server execute %.0f instructions in the kernel for a %s (`wall`: by the CPU's counter).", rec.Instructions.PerTransaction, rec.Calls.Unit))
 	case rec.WhyNot != "":
-		facts = append(facts, rec.WhyNot+".")
+		facts = append(facts, strings.ToUpper(rec.WhyNot[:1])+rec.WhyNot[1:]+".")
 	}
 	facts = append(facts, fmt.Sprintf("Cell %s: %s.", rec.Cell, factorList(rec.Factors)))
 	_ = trace.WriteOrder(w, trace.Order{Title: rec.title(), Unit: rec.Calls.Unit, Facts: facts, Path: rec.Path}) // to memory
@@ -101,7 +102,7 @@ func factorList(factors map[string]string) string {
 
 func (rec Recording) writeDrops(w io.Writer) {
 	fmt.Fprintf(w, "# %s: what is dropped, and where\n\n", rec.title())
-	fmt.Fprintf(w, "Linux %s, on the wall clock, by the event skb:kfree_skb, while the enforcement was proven. Denied, each tried several times: %s.\n", rec.Kernel, strings.Join(rec.Drops.Denied, "; "))
+	fmt.Fprintf(w, "Linux %s, on the wall clock, by the event skb:kfree_skb, while the enforcement was proven. Denied: %s.\n", rec.Kernel, strings.Join(rec.Drops.Denied, "; "))
 	switch {
 	case len(rec.Drops.Drops) == 0:
 		fmt.Fprint(w, "\nNo packet was dropped by kfree_skb: those that were denied ended before they were a socket buffer, or as one that was consumed.\n")

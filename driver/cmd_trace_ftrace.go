@@ -46,8 +46,8 @@ func (a *app) traceFtrace(ctx context.Context, file string, f ftraceFlags) (err 
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, dir.Close()) }()
 	s := ftraceSession{app: a, dir: dir, lab: labs, plan: p}
+	defer func() { err = s.close(err) }()
 	cells, _ := cfg.Due()
 	a.say("run directory %s: %d cells to record", out, len(cells))
 	cfg.Up, cfg.Began = s.up, func(c plan.Cell) { a.say("record %s", c.Title()) }
@@ -93,7 +93,16 @@ type ftraceSession struct {
 	lab       lab.Config
 	plan      *plan.Plan
 	described bool
-	lost      int // cells without a recording that their kernel supports
+	kept      int // cells that are recorded
+	lost      int // those without a recording that their kernel supports
+}
+
+// close gives the run directory up, and removes it if an error left nothing in it.
+func (s *ftraceSession) close(err error) error {
+	if err != nil && s.kept == 0 {
+		return errors.Join(err, s.dir.Discard())
+	}
+	return errors.Join(err, s.dir.Close())
 }
 
 // up brings the lab up and describes it once.
@@ -116,6 +125,7 @@ func (s *ftraceSession) keep(rec callpath.Recording) error {
 	if err := callpath.Write(filepath.Join(s.dir.Path(), traceDir), rec); err != nil {
 		return err
 	}
+	s.kept++
 	if rec.Status != record.StatusOK && rec.Status != record.StatusUnsupported {
 		s.lost++
 	}
@@ -134,7 +144,7 @@ func (s *ftraceSession) print(w io.Writer, rec callpath.Recording) {
 		fmt.Fprintf(w, "            order of %d calls; %d of %d %ss took exactly this path\n", c.Functions, c.Same, c.Units, c.Unit)
 	}
 	if d := rec.Drops; d != nil {
-		for _, drop := range d.Drops {
+		for _, drop := range d.ByPlace() {
 			fmt.Fprintf(w, "            dropped %d in %s %s\n", drop.Packets, drop.Where, drop.Reason)
 		}
 	}

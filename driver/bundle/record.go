@@ -25,6 +25,7 @@ type RecordCalls struct {
 // (include/net/dropreason-core.h). EndRecord reads it. Undo: ended, the instance is removed.
 type RecordDrops struct {
 	Handle string `json:"handle"`
+	IPv6   bool   `json:"ipv6,omitempty"` // packets of IPv6, else of IPv4
 }
 
 // CountInstructions counts the instructions that the processes of Servers, and what a client adds

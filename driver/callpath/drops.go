@@ -101,3 +101,22 @@ func merge(all []*Drop) []Drop {
 	slices.SortStableFunc(out, func(a, b Drop) int { return cmp.Compare(b.Packets, a.Packets) })
 	return out
 }
+
+// ByPlace sums the drops of one reason in one function, whatever led there.
+func (d Drops) ByPlace() []Drop {
+	var places []*Drop
+	for _, one := range d.Drops {
+		i := slices.IndexFunc(places, func(p *Drop) bool { return p.Reason == one.Reason && p.Where == one.Where })
+		if i < 0 {
+			i = len(places)
+			places = append(places, &Drop{Reason: one.Reason, Where: one.Where})
+		}
+		places[i].Packets += one.Packets
+	}
+	out := make([]Drop, len(places))
+	for i, p := range places {
+		out[i] = *p
+	}
+	slices.SortStableFunc(out, func(a, b Drop) int { return cmp.Compare(b.Packets, a.Packets) })
+	return out
+}

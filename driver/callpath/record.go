@@ -277,12 +277,14 @@ func (r *runner) prove(ctx context.Context, cell plan.Cell, setup datapath.Setup
 		if !denied {
 			return steps
 		}
-		return around(steps, tries, nodeNames(setup), func(node string) bundle.Action { return bundle.RecordDrops{Handle: handle} })
+		return around(steps, tries, r.recorders(setup), func(string) bundle.Action {
+			return bundle.RecordDrops{Handle: handle, IPv6: setup.Topology.IPv6}
+		})
 	})
 	if err != nil || !denied {
 		return err
 	}
-	for _, node := range nodeNames(setup) {
+	for _, node := range r.recorders(setup) {
 		d, err := readDrops(strings.NewReader(ex.Raw[rawText+node]))
 		if err != nil {
 			return err
@@ -325,7 +327,11 @@ func around(steps []bundle.Step, is func(bundle.Step) bool, nodes []string, begi
 	return slices.Concat(steps[:at], before, steps[at:at+1], after, steps[at+1:])
 }
 
-func nodeNames(s datapath.Setup) (out []string) {
+// recorders are the nodes that are recorded: each with a kernel of its own.
+func (r *runner) recorders(s datapath.Setup) (out []string) {
+	if r.Plan.Spec.Lab.Provider == plan.ProviderLocal {
+		return []string{s.Topology.Client.Node.Name}
+	}
 	for _, n := range s.Topology.Nodes {
 		out = append(out, n.Name)
 	}
@@ -338,10 +344,10 @@ func client(s bundle.Step) bool {
 	return ok && e.Out != ""
 }
 
-// servers are the handles of the servers that a node runs.
-func servers(steps []bundle.Step, node string) (out []string) {
+// servers are the handles of the servers that run under a node's kernel.
+func (r *runner) servers(steps []bundle.Step, node string) (out []string) {
 	for _, s := range steps {
-		if start, ok := s.Do.(bundle.Start); ok && s.Node == node {
+		if start, ok := s.Do.(bundle.Start); ok && (s.Node == node || r.Plan.Spec.Lab.Provider == plan.ProviderLocal) {
 			out = append(out, start.Handle)
 		}
 	}
@@ -362,11 +368,11 @@ func recorded(steps []bundle.Step) []bundle.Step {
 
 // calls records the functions of a few transactions.
 func (r *runner) calls(ctx context.Context, cell plan.Cell, setup datapath.Setup, rec *Recording) error {
-	nodes := nodeNames(setup)
+	nodes := r.recorders(setup)
 	ex, err := r.exec(ctx, cell, setup, r.Transactions, bundle.Run, func(steps []bundle.Step) []bundle.Step {
 		return recorded(around(steps, client, nodes, func(node string) bundle.Action {
 			// Between nodes packets arrive by interrupts, which the idle tasks take.
-			return bundle.RecordCalls{Handle: handle, Servers: servers(steps, node), Idle: len(nodes) > 1, BufferKiB: bufferKiB}
+			return bundle.RecordCalls{Handle: handle, Servers: r.servers(steps, node), Idle: len(nodes) > 1, BufferKiB: bufferKiB}
 		}))
 	})
 	if err != nil {
@@ -442,12 +448,12 @@ func size(calls []*trace.Call) int {
 
 // count counts the instructions of few and of many transactions, without a recording of calls.
 func (r *runner) count(ctx context.Context, cell plan.Cell, setup datapath.Setup, rec *Recording) error {
-	nodes := nodeNames(setup)
+	nodes := r.recorders(setup)
 	var sums []float64
 	for _, n := range []int{countedFew, countedMany} {
 		ex, err := r.exec(ctx, cell, setup, n, bundle.Run, func(steps []bundle.Step) []bundle.Step {
 			return recorded(around(steps, client, nodes, func(node string) bundle.Action {
-				return bundle.CountInstructions{Handle: handle, Servers: servers(steps, node)}
+				return bundle.CountInstructions{Handle: handle, Servers: r.servers(steps, node)}
 			}))
 		})
 		if err != nil {

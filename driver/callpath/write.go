@@ -111,7 +111,7 @@ func (rec Recording) writeDrops(w io.Writer) {
 		fmt.Fprint(w, "\nThis kernel has no reasons: they came with Linux 5.17.\n")
 	}
 	fmt.Fprint(w, "\n| reason | function | packets |\n| --- | --- | --: |\n")
-	for _, d := range rec.Drops.Drops {
+	for _, d := range rec.Drops.ByPlace() {
 		fmt.Fprintf(w, "| %s | `%s` | %d |\n", orDash(d.Reason), d.Where, d.Packets)
 	}
 	for _, d := range rec.Drops.Drops {

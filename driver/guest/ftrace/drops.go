@@ -13,23 +13,31 @@ import (
 // dropEvent is the event of a packet that is given up (include/trace/events/skb.h).
 const dropEvent = "events/skb/kfree_skb"
 
-// ofIP selects the packets of IPv4 and IPv6 by their EtherType; protocol is in the host's order.
-const ofIP = "protocol == 2048 || protocol == 34525"
+// Filters of a family's packets by their EtherType, which the event has in the host's order.
+const (
+	ofIPv4 = "protocol == 2048"
+	ofIPv6 = "protocol == 34525"
+)
 
 // DropRecording records the IP packets that the machine drops.
 type DropRecording struct {
-	t     *tree
-	dir   string
-	ended bool
+	t      *tree
+	dir    string
+	family string // filter
+	ended  bool
 }
 
-// RecordDrops begins a recording in an instance, which every kernel has for events.
-func RecordDrops() (*DropRecording, error) {
+// RecordDrops begins a recording of IPv4 or IPv6 packets in an instance, which every kernel has for
+// events.
+func RecordDrops(ipv6 bool) (*DropRecording, error) {
 	t, err := openTree()
 	if err != nil {
 		return nil, err
 	}
-	r := &DropRecording{t: t}
+	r := &DropRecording{t: t, family: ofIPv4}
+	if ipv6 {
+		r.family = ofIPv6
+	}
 	if r.dir, err = t.makeInstance("drops"); err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
@@ -44,7 +52,7 @@ func (r *DropRecording) begin() error {
 	if !r.t.has(event) {
 		return fault.Unsupported("this kernel (%s) has no event skb:kfree_skb", fault.KernelRelease())
 	}
-	files := []setting{{filepath.Join(event, "filter"), ofIP}, {filepath.Join(r.dir, "options/stacktrace"), "1"}, {filepath.Join(event, "enable"), "1"}}
+	files := []setting{{filepath.Join(event, "filter"), r.family}, {filepath.Join(r.dir, "options/stacktrace"), "1"}, {filepath.Join(event, "enable"), "1"}}
 	if hash := filepath.Join(r.dir, "options/hash-ptr"); r.t.has(hash) {
 		files = append([]setting{{hash, "0"}}, files...)
 	}

@@ -219,7 +219,7 @@ func TestRecordDrops(t *testing.T) {
 	if !ok {
 		return
 	}
-	r, err := RecordDrops()
+	r, err := RecordDrops(false)
 	if err != nil {
 		t.Fatal(err)
 	}

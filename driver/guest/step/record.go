@@ -33,7 +33,7 @@ func doRecordCalls(c *call, a bundle.RecordCalls) error {
 }
 
 func doRecordDrops(c *call, a bundle.RecordDrops) error {
-	r, err := ftrace.RecordDrops()
+	r, err := ftrace.RecordDrops(a.IPv6)
 	if err != nil {
 		return err
 	}

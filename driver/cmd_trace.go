@@ -9,6 +9,7 @@ import (
 func (a *app) traceCommand() *cobra.Command {
 	var f ftraceFlags
 	var byFtrace bool
+	var window string
 	cmd := &cobra.Command{
 		Use:   "trace FILE",
 		Short: "Record the path that a packet takes in the kernel",
@@ -22,13 +23,17 @@ are dropped while the enforcement is proven. An order has no costs.`,
 			if !byFtrace {
 				return fmt.Errorf("%w: `driver trace` needs --ftrace", errUsage)
 			}
+			var err error
+			if f.transactions, err = ftraceTransactions(window); err != nil {
+				return err
+			}
 			return a.traceFtrace(cmd.Context(), args[0], f)
 		},
 	}
 	cmd.Flags().BoolVar(&byFtrace, "ftrace", false, "on the wall clock: record the order of calls by the kernel's function tracer")
 	cmd.Flags().StringVarP(&f.out, "out", "o", "", "run directory to make (default runs/NAME-ftrace-TIME)")
 	cmd.Flags().StringVar(&f.only, "only", "", "record only the cells that match, as in 'arm=docker|xdp,policies=100'")
-	cmd.Flags().IntVar(&f.transactions, "transactions", 20, "transactions, or connections, that are recorded of each cell")
+	cmd.Flags().StringVar(&window, "window", "whole", "with --ftrace: how many transactions, or connections, the client makes; whole is 20")
 	cmd.Flags().BoolVar(&f.drop, "drop", false, "record only what is dropped, and why")
 	driftFlag(cmd, &f.drift)
 	return cmd

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"hookbed/analysis/record"
@@ -21,6 +22,18 @@ type ftraceFlags struct {
 	out, only, drift string
 	transactions     int
 	drop             bool
+}
+
+// ftraceTransactions is how many transactions --window has recorded.
+func ftraceTransactions(window string) (int, error) {
+	if window == "whole" {
+		return 20, nil
+	}
+	n, err := strconv.Atoi(window)
+	if err != nil || n < 3 {
+		return 0, fmt.Errorf("%w: --window is %q, with --ftrace want whole or a number of transactions, 3 or more: fewer cannot be compared", errUsage, window)
+	}
+	return n, nil
 }
 
 // traceFtrace records the order of calls, and what is dropped, on the wall clock.
@@ -71,9 +84,6 @@ func (f ftraceFlags) config(p *plan.Plan) (callpath.Config, error) {
 	cfg := callpath.Config{Plan: p, Transactions: f.transactions, Drops: f.drop}
 	if p.Spec.Lab.Clock == plan.ClockVirtual {
 		return cfg, fmt.Errorf("%w: --ftrace is for the wall clock, and %s is in virtual time: leave it out, `driver trace` then has the exact path with its costs", errUsage, p.Spec.Name)
-	}
-	if f.transactions < 3 {
-		return cfg, fmt.Errorf("%w: %d transactions are too few to be compared, want 3 or more", errUsage, f.transactions)
 	}
 	match, err := p.Filter(f.only)
 	if err != nil {

@@ -38,7 +38,7 @@ func TestVMFtrace(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := machineState(t)
-	t.Log(r.run("trace", "ftrace.toml", "--ftrace", "--transactions", "5", "--out", "run"))
+	t.Log(r.run("trace", "ftrace.toml", "--ftrace", "--window", "5", "--out", "run"))
 	r.expectSame(before)
 	files, err := filepath.Glob(filepath.Join(r.dir, "run/trace/*"))
 	if err != nil || len(files) != 1 {

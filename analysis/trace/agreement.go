@@ -42,32 +42,26 @@ func Agreement(a, b Path) (share float64, differences []Difference) {
 	return float64(matched) / float64(total), differences
 }
 
-// sequences are the functions of each role in the order in which they begin. A thread that was
-// switched to goes on in functions that began before; these are in the path again, and are left out
-// here.
+// sequences are the functions of each role in the order in which they begin, and the roles in that of
+// their first call. Calls that go on have begun before.
 func sequences(p Path) (order []string, of map[string][]string) {
 	of = map[string][]string{}
-	threads := map[string][]*Call{}
 	for _, c := range p.Calls {
-		if len(threads[c.Name]) == 0 {
+		if _, known := of[c.Name]; !known {
 			order = append(order, c.Name)
 		}
-		threads[c.Name] = append(threads[c.Name], c)
-	}
-	for role, runs := range threads {
-		for i, run := range runs {
-			before := runs[(i+len(runs)-1)%len(runs)] // the unit repeats
-			names := preorder(run, nil)
-			of[role] = append(of[role], names[resumed(before, run):]...)
-		}
+		of[c.Name] = preorder(c, of[c.Name])
 	}
 	return order, of
 }
 
-// preorder are the functions below a call in the order in which they begin.
+// preorder are the functions that begin below a call, in order.
 func preorder(c *Call, names []string) []string {
 	for _, k := range c.Calls {
-		names = preorder(k, append(names, withoutSuffix(k.Name)))
+		if !k.Resumed {
+			names = append(names, withoutSuffix(k.Name))
+		}
+		names = preorder(k, names)
 	}
 	return names
 }
@@ -76,21 +70,6 @@ func preorder(c *Call, names []string) []string {
 func withoutSuffix(name string) string {
 	plain, _, _ := strings.Cut(name, ".")
 	return plain
-}
-
-// resumed is how many functions at the beginning of a thread's run are those in which its run
-// before ended.
-func resumed(before, run *Call) int {
-	n := 0
-	for len(before.Calls) > 0 && len(run.Calls) > 0 {
-		last, first := before.Calls[len(before.Calls)-1], run.Calls[0]
-		if last.Name != first.Name || len(first.Calls) == 0 {
-			break // what has no calls of its own is a new one
-		}
-		before, run = last, first
-		n++
-	}
-	return n
 }
 
 // common are the functions that both have, in whatever role.

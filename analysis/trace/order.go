@@ -29,7 +29,7 @@ func WriteOrder(w io.Writer, o Order) error {
 		fmt.Fprintf(&b, "- %s\n", f)
 	}
 	o.writeWay(&b)
-	b.WriteString("\n## Every call\n\nWhat is indented was called by the function above it. A thread begins again where it was switched to.\n\n```\n")
+	b.WriteString("\n## Every call\n\nWhat is indented was called by the function above it. A thread goes on where another gave way to it.\n\n```\n")
 	for _, c := range o.Path.Calls {
 		o.writeCall(&b, c, nil)
 	}
@@ -83,6 +83,9 @@ func (o Order) writeCall(b *strings.Builder, c *Call, above []string) {
 		if stage = o.Stages(stack); stage != "" {
 			stage = "   # " + stage
 		}
+	}
+	if c.Resumed {
+		stage = " (goes on)"
 	}
 	fmt.Fprintf(b, "%s%s%s\n", strings.Repeat("  ", len(above)), c.Name, stage)
 	for _, k := range c.Calls {

@@ -78,7 +78,9 @@ type Call struct {
 	Name  string
 	Self  uint64
 	Total uint64 // with what it called, and with interrupts while it ran
-	Calls []*Call
+	// Resumed says that the call had begun before: the thread gave way to another one in it, and goes on.
+	Resumed bool
+	Calls   []*Call
 }
 
 // Variation is a function that units on other paths called in addition, or less often.

@@ -315,29 +315,29 @@ func segments(window []event) [][]event {
 }
 
 // tree builds the calls of a unit: on the first level a node for each segment, by role. Functions
-// that go on in a segment and began before are there again, as in trace.Path of an exact trace.
+// that go on in a segment and began before are there again, as resumed.
 func (c Cut) tree(window []event) []*trace.Call {
 	var out []*trace.Call
 	for _, s := range segments(window) {
 		root := &trace.Call{Name: c.role(s[0])}
 		stack := []*trace.Call{root}
 		for _, name := range s[0].above {
-			stack = append(stack, add(stack[len(stack)-1], name))
+			stack = append(stack, add(stack[len(stack)-1], name, true))
 		}
 		for _, e := range s {
 			stack = stack[:min(len(stack), len(e.above)+1)]
 			for len(stack) <= len(e.above) {
-				stack = append(stack, add(stack[len(stack)-1], e.above[len(stack)-1]))
+				stack = append(stack, add(stack[len(stack)-1], e.above[len(stack)-1], true))
 			}
-			stack = append(stack, add(stack[len(stack)-1], e.name))
+			stack = append(stack, add(stack[len(stack)-1], e.name, false))
 		}
 		out = append(out, root)
 	}
 	return out
 }
 
-func add(to *trace.Call, name string) *trace.Call {
-	c := &trace.Call{Name: name}
+func add(to *trace.Call, name string, resumed bool) *trace.Call {
+	c := &trace.Call{Name: name, Resumed: resumed}
 	to.Calls = append(to.Calls, c)
 	return c
 }

@@ -177,7 +177,11 @@ func unitText(between string) string {
 func drawn(calls []*trace.Call, depth int) string {
 	var b strings.Builder
 	for _, c := range calls {
-		b.WriteString(strings.Repeat(" ", depth) + c.Name + "\n" + drawn(c.Calls, depth+1))
+		goes := ""
+		if c.Resumed {
+			goes = " goes on"
+		}
+		b.WriteString(strings.Repeat(" ", depth) + c.Name + goes + "\n" + drawn(c.Calls, depth+1))
 	}
 	return b.String()
 }
@@ -207,10 +211,10 @@ func TestUsualPath(t *testing.T) {
      nf_conntrack_in
  schedule
 server
- (lost)
+ (lost) goes on
   finish_task_switch
 client
- schedule
+ schedule goes on
   finish_task_switch
 `
 	if got := drawn(p.Calls, 0); got != want {

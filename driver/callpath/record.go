@@ -435,13 +435,19 @@ func (rec *Recording) addPath(p trace.Path, clients bool) {
 		rec.Calls.Units, rec.Calls.Same, rec.Calls.Paths = p.Units, p.Same, p.Paths
 	}
 	rec.Path.Calls = calls
-	rec.Calls.Functions = size(calls) - len(calls)
+	rec.Calls.Functions = 0
+	for _, thread := range calls {
+		rec.Calls.Functions += begun(thread.Calls)
+	}
 }
 
-func size(calls []*trace.Call) int {
-	n := len(calls)
+// begun is how many calls begin, in all.
+func begun(calls []*trace.Call) (n int) {
 	for _, c := range calls {
-		n += size(c.Calls)
+		if !c.Resumed {
+			n++
+		}
+		n += begun(c.Calls)
 	}
 	return n
 }

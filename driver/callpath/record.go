@@ -366,14 +366,31 @@ func recorded(steps []bundle.Step) []bundle.Step {
 	return out
 }
 
+// inTurns has client and server take turns on a CPU, as in virtual time: under the kernel's usual
+// policy one may preempt the other anywhere, and every transaction has an order of its own.
+func inTurns(steps []bundle.Step) []bundle.Step {
+	out := slices.Clone(steps)
+	for i, s := range out {
+		switch do := s.Do.(type) {
+		case bundle.Start:
+			do.Sched = bundle.SchedRR
+			out[i].Do = do
+		case bundle.Exec:
+			do.Sched = bundle.SchedRR
+			out[i].Do = do
+		}
+	}
+	return out
+}
+
 // calls records the functions of a few transactions.
 func (r *runner) calls(ctx context.Context, cell plan.Cell, setup datapath.Setup, rec *Recording) error {
 	nodes := r.recorders(setup)
 	ex, err := r.exec(ctx, cell, setup, r.Transactions, bundle.Run, func(steps []bundle.Step) []bundle.Step {
-		return recorded(around(steps, client, nodes, func(node string) bundle.Action {
+		return inTurns(recorded(around(steps, client, nodes, func(node string) bundle.Action {
 			// Between nodes packets arrive by interrupts, which the idle tasks take.
 			return bundle.RecordCalls{Handle: handle, Servers: r.servers(steps, node), Idle: len(nodes) > 1, BufferKiB: bufferKiB}
-		}))
+		})))
 	})
 	if err != nil {
 		return err

@@ -61,9 +61,11 @@ func (r *CallRecording) prepare() error {
 			return err
 		}
 	}
-	for _, f := range []setting{
-		{"tracing_on", "0"}, {"trace_clock", "global"}, {"buffer_size_kb", strconv.Itoa(r.how.BufferKiB)}, {"set_ftrace_pid", ""}, {"options/function-fork", "1"},
-	} {
+	files := []setting{{"tracing_on", "0"}, {"buffer_size_kb", strconv.Itoa(r.how.BufferKiB)}, {"set_ftrace_pid", ""}, {"options/function-fork", "1"}}
+	if r.Instance() {
+		files = append(files, setting{"trace_clock", "global"}) // of all CPUs; a change empties the buffer
+	}
+	for _, f := range files {
 		if err := r.set(filepath.Join(r.dir, f.file), f.value); err != nil {
 			return err
 		}

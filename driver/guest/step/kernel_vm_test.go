@@ -81,7 +81,7 @@ func TestKernels(t *testing.T) {
 // wantVerdicts asks that the suites that matter most really ran.
 func wantVerdicts(t *testing.T, kernel string, of map[string]string) {
 	t.Helper()
-	for _, name := range []string{"TestVerdictsOfTC", "TestVerdictsOfXDP", "TestVerdictsOfGuard", "TestVerdictsOnTheWire", "TestBPF", "TestManyPolicies", "TestRecordCalls", "TestRecordCallsRestoresWhatOthersSet"} {
+	for _, name := range []string{"TestVerdictsOfTC", "TestVerdictsOfXDP", "TestVerdictsOfGuard", "TestVerdictsOnTheWire", "TestBPF", "TestManyPolicies", "TestRecordCalls", "TestRecordDrops"} {
 		if of[name] != "PASS" {
 			t.Errorf("kernel %s: %s is %q, want PASS", kernel, name, of[name])
 		}

@@ -41,9 +41,20 @@ func snapshot(t *testing.T) (files map[string]string, ok bool) {
 	files = tr.contents(names...)
 	made, _ := filepath.Glob(filepath.Join(tr.root, instances, "*"))
 	files[instances] = strings.Join(made, " ")
-	// The one thing that the kernel does not take back: a buffer that was used stays expanded.
-	files["buffer_size_kb"] = parseHeld(files["buffer_size_kb"])
+	files["buffer_size_kb"] = pages(t, files["buffer_size_kb"])
 	return files, true
+}
+
+// pages are those of a buffer, each with 4080 bytes of entries (BUF_PAGE_SIZE in
+// kernel/trace/ring_buffer.c): the kernel rounds a size that is written up to them, and says what it
+// then has. And it does not take back that a buffer was expanded by its first use.
+func pages(t *testing.T, size string) string {
+	t.Helper()
+	var kib int
+	if _, err := fmt.Sscan(parseHeld(size), &kib); err != nil {
+		t.Fatalf("buffer_size_kb is %q: %v", size, err)
+	}
+	return fmt.Sprintf("%d pages", (kib<<10+4079)/4080)
 }
 
 // wantAsBefore compares tracefs with what it was.

@@ -95,21 +95,44 @@ func restricted(names []string, to map[string]bool) []string {
 // rotationsMost is how many rotations are tried.
 const rotationsMost = 64
 
-// bestRotation is y, rotated so that it agrees best with x. It tries the places where y has the
-// function that x begins with.
+// bestRotation is y, rotated so that it agrees best with x. It tries those by which a function that
+// both have once is at the same place in both.
 func bestRotation(x, y []string) []string {
-	best, most, tried := y, 0, 0
-	for i := range y {
-		if i > 0 && (len(x) == 0 || y[i] != x[0]) || tried == rotationsMost {
+	best, most := y, 0
+	tried := map[int]bool{}
+	for _, by := range append([]int{0}, anchors(x, y)...) {
+		if tried[by] || len(tried) == rotationsMost || len(y) == 0 {
 			continue
 		}
-		tried++
-		rotated := slices.Concat(y[i:], y[:i])
+		tried[by] = true
+		rotated := slices.Concat(y[by:], y[:by])
 		if n, _ := compareSequences(x, rotated); n > most {
 			best, most = rotated, n
 		}
 	}
 	return best
+}
+
+// anchors are by how much y must be rotated for each function that both have once.
+func anchors(x, y []string) (by []int) {
+	once := func(names []string) map[string]int {
+		at := map[string]int{}
+		for i, n := range names {
+			if _, again := at[n]; again {
+				i = -1
+			}
+			at[n] = i
+		}
+		return at
+	}
+	inX := once(x)
+	for name, j := range once(y) {
+		if i, ok := inX[name]; ok && i >= 0 && j >= 0 {
+			by = append(by, ((j-i)%len(y)+len(y))%len(y))
+		}
+	}
+	slices.Sort(by)
+	return slices.Compact(by)
 }
 
 // comparedMost bounds the memory of a comparison; sequences that are longer are compared as far as

@@ -74,7 +74,8 @@ func (r *CallRecording) prepare() error {
 }
 
 // setFormat has the text say time, CPU and process of every line, and nothing that takes room.
-// These options are the tracer's: before Linux 6.19 an instance shares them with all others.
+// These options are the tracer's, and an instance may share them with all others (tracer_flags in
+// kernel/trace/trace_functions_graph.c).
 func (r *CallRecording) setFormat() error {
 	on := []string{"funcgraph-abstime", "funcgraph-cpu", "funcgraph-proc", "funcgraph-irqs", "sleep-time", "context-info"}
 	off := []string{"funcgraph-duration", "funcgraph-overhead", "funcgraph-overrun", "funcgraph-tail", "funcgraph-retval", "funcgraph-retaddr", "funcgraph-args", "latency-format"}

@@ -23,7 +23,7 @@ type traceFlags struct {
 	arm, against, only, window string
 	out, resume, drift         string
 	jobs                       int
-	plan                       bool
+	plan, ftrace, drop         bool
 }
 
 func (a *app) traceCommand() *cobra.Command {
@@ -36,12 +36,18 @@ emulator record what its measured part executes, without changing an instruction
 rows of the run directory are those of an ordinary run; its directory trace has for each cell
 the functions, the stacks, a flame graph and the path of one transaction, and compares every
 arm with the one that enforces nothing, or with --against. A trace whose account of the
-guest's time is not exact to the instruction is refused.`,
+guest's time is not exact to the instruction is refused.
+
+With --ftrace, on the wall clock, the kernel's own tracer records the order in which functions are
+entered for one transaction of each cell, and with which reason packets are dropped while the
+enforcement is proven. An order has no costs.`,
 		Example: `  driver trace experiments/trace.toml
   driver trace experiments/trace.toml --only 'scenario=localhost,workload=TCP_RR' --out runs/paths
   driver trace experiments/answer.toml --arm cilium-like --against iptables-as-study
   driver trace experiments/trace.toml --arm xdp --window 20
-  driver trace --resume runs/paths`,
+  driver trace --resume runs/paths
+  driver trace experiments/smoke.toml --ftrace --only 'arm=docker,workload=TCP_RR'
+  driver trace experiments/smoke.toml --ftrace --drop`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 && f.resume == "" || len(args) == 0 && f.resume != "" {
 				return nil
@@ -52,6 +58,9 @@ guest's time is not exact to the instruction is refused.`,
 			file := ""
 			if len(args) > 0 {
 				file = args[0]
+			}
+			if f.ftrace || f.drop {
+				return a.traceOnWallClock(cmd.Context(), file, f)
 			}
 			return a.trace(cmd.Context(), file, f)
 		},
@@ -65,6 +74,8 @@ guest's time is not exact to the instruction is refused.`,
 	fl.StringVar(&f.resume, "resume", "", "make the rows and traces that this directory lacks")
 	fl.IntVarP(&f.jobs, "jobs", "j", 0, "guests at once (default: one a CPU, as memory permits); traces do not depend on it")
 	fl.BoolVar(&f.plan, "plan", false, "show the cells and the estimated time, and change nothing")
+	fl.BoolVar(&f.ftrace, "ftrace", false, "on the wall clock: record the order of calls by the kernel's function tracer")
+	fl.BoolVar(&f.drop, "drop", false, "with --ftrace: record only what is dropped, and why")
 	driftFlag(cmd, &f.drift)
 	return cmd
 }

@@ -513,6 +513,9 @@ type Exec struct {
 	Sched   string   `json:"sched,omitempty"` // scheduling policy; "" = the kernel's usual one
 	Timeout float64  `json:"timeout"`         // seconds
 	Out     string   `json:"out,omitempty"`
+	// Recorded is the handle of a recording that the program belongs to from its first
+	// instruction on; "" is none.
+	Recorded string `json:"recorded,omitempty"`
 }
 
 // Parallel executes steps of one node at once, all Exec or all Probes, each in the
@@ -620,6 +623,11 @@ func (Tool) Kind() string         { return "tool" }
 func (Daemon) Kind() string       { return "daemon" }
 func (AdoptBPF) Kind() string     { return "adopt-bpf" }
 
+func (RecordCalls) Kind() string       { return "record-calls" }
+func (RecordDrops) Kind() string       { return "record-drops" }
+func (CountInstructions) Kind() string { return "count-instructions" }
+func (EndRecord) Kind() string         { return "end-record" }
+
 // actions lists every action once; decoding goes by it.
 func actions() []Action {
 	return []Action{
@@ -628,6 +636,7 @@ func actions() []Action {
 		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Sniff{}, Stop{}, Probes{}, Flow{},
 		Read{}, Expect{}, Guard{}, Exec{}, Parallel{}, Snapshot{},
 		Tool{}, Daemon{}, AdoptBPF{},
+		RecordCalls{}, RecordDrops{}, CountInstructions{}, EndRecord{},
 	}
 }
 

@@ -14,6 +14,12 @@ import (
 // meet those that run already, and under a real-time policy would not start
 // while they do. The thread stays with them, as that of start does.
 func (l *Launcher) StartTogether(at []*Endpoint, programs []Program) ([]*Process, error) {
+	return l.StartHeld(at, programs, nil)
+}
+
+// StartHeld does as StartTogether, and calls held, unless it is nil, before it releases the programs:
+// they have their PIDs and have not executed anything yet. An error of held ends them.
+func (l *Launcher) StartHeld(at []*Endpoint, programs []Program, held func([]*Process) error) ([]*Process, error) {
 	l.needPIDNamespace()
 	processes := make([]*Process, len(at))
 	released := make(chan error)
@@ -21,6 +27,9 @@ func (l *Launcher) StartTogether(at []*Endpoint, programs []Program) ([]*Process
 		// Never unlocked: the thread is changed for good and ends with us.
 		runtime.LockOSThread()
 		cmds, err := l.hold(at, programs, processes)
+		if err == nil && held != nil {
+			err = held(processes)
+		}
 		if err == nil {
 			err = release(processes)
 		}

@@ -47,9 +47,12 @@ type holdings struct {
 	endpoints map[string]*proc.Endpoint
 	objects   map[string]*ebpf.Collection
 	servers   map[string]func(context.Context) error // ends a Start or Listen
+	processes map[string]int                         // PIDs of those of Start
 	flows     map[string]*sourcedFlow
 	sniffers  map[string]*probe.Sniffer
 	snapshots map[string]counters
+
+	recordings map[string]recording
 }
 
 // surroundings are what a test replaces.
@@ -73,9 +76,12 @@ func newExecutor() (*executor, error) {
 			endpoints: map[string]*proc.Endpoint{},
 			objects:   map[string]*ebpf.Collection{},
 			servers:   map[string]func(context.Context) error{},
+			processes: map[string]int{},
 			flows:     map[string]*sourcedFlow{},
 			sniffers:  map[string]*probe.Sniffer{},
 			snapshots: map[string]counters{},
+
+			recordings: map[string]recording{},
 		},
 		surroundings: surroundings{mounted: engineNamespaces, jit: readJIT, answerLimit: probe.AnswerLimit, silentLimit: probe.SilentLimit, begin: mark.Begin, end: mark.End},
 	}, nil
@@ -132,6 +138,10 @@ func handlers() map[string]handler {
 	on(t, doTool)
 	on(t, doDaemon)
 	on(t, doAdoptBPF)
+	on(t, doRecordCalls)
+	on(t, doRecordDrops)
+	on(t, doCountInstructions)
+	on(t, doEndRecord)
 	return t
 }
 

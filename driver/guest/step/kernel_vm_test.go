@@ -25,13 +25,13 @@ const machineLimit = 20 * time.Minute
 
 // machineTests are those that the kernel decides; most of them also run on this
 // computer's own.
-const machineTests = "^(TestNetkit|TestBPF|TestTCX.*|TestFillMap.*|TestLoadBPF(TellsMemory|MakesTables)|TestFlow|TestGuard.*)$"
+const machineTests = "^(TestNetkit|TestBPF|TestTCX.*|TestFillMap.*|TestLoadBPF(TellsMemory|MakesTables)|TestFlow|TestGuard.*|TestRecordedClient)$"
 
 // TestVMKernel runs the tests that depend on the kernel as the first process of
 // the pinned 6.12, which has netkit.
 func TestVMKernel(t *testing.T) {
 	said := bootTests(t, images.DefaultKernel, false)
-	for _, name := range []string{"TestNetkit", "TestTCXRunsInOrderOfAttachment", "TestGuardXDP"} {
+	for _, name := range []string{"TestNetkit", "TestTCXRunsInOrderOfAttachment", "TestGuardXDP", "TestRecordCalls", "TestRecordDrops", "TestRecordedClient"} {
 		if outcomes(said)[name] != "PASS" {
 			t.Errorf("%s did not run in the machine", name)
 		}
@@ -81,7 +81,7 @@ func TestKernels(t *testing.T) {
 // wantVerdicts asks that the suites that matter most really ran.
 func wantVerdicts(t *testing.T, kernel string, of map[string]string) {
 	t.Helper()
-	for _, name := range []string{"TestVerdictsOfTC", "TestVerdictsOfXDP", "TestVerdictsOfGuard", "TestVerdictsOnTheWire", "TestBPF", "TestManyPolicies"} {
+	for _, name := range []string{"TestVerdictsOfTC", "TestVerdictsOfXDP", "TestVerdictsOfGuard", "TestVerdictsOnTheWire", "TestBPF", "TestManyPolicies", "TestRecordCalls", "TestRecordDrops"} {
 		if of[name] != "PASS" {
 			t.Errorf("kernel %s: %s is %q, want PASS", kernel, name, of[name])
 		}
@@ -111,9 +111,9 @@ func bootTests(t *testing.T, kernel string, verdicts bool) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var more []string
+	more := []string{"hookbed/driver/guest/ftrace"}
 	if verdicts {
-		more = []string{"hookbed/bpf"}
+		more = append(more, "hookbed/bpf")
 	}
 	dir := t.TempDir()
 	env := machineTest + "=1 "

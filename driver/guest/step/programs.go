@@ -35,7 +35,11 @@ func doStart(c *call, a bundle.Start) error {
 	if p.Note != "" {
 		c.note("%s", p.Note)
 	}
-	c.keepServer(a.Handle, p.End)
+	c.x.processes[a.Handle] = p.PID
+	c.keepServer(a.Handle, func(ctx context.Context) error {
+		delete(c.x.processes, a.Handle)
+		return p.End(ctx)
+	})
 	if a.Port == 0 {
 		return nil
 	}
@@ -91,7 +95,12 @@ func doExec(c *call, a bundle.Exec) error {
 	if err != nil {
 		return err
 	}
-	if e.Process, err = c.x.launcher.Start(c.at, p); err != nil {
+	if a.Recorded != "" {
+		e.Process, err = c.startRecorded(a.Recorded, p)
+	} else {
+		e.Process, err = c.x.launcher.Start(c.at, p)
+	}
+	if err != nil {
 		return err
 	}
 	return c.finish(a, e)

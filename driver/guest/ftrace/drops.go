@@ -1,0 +1,97 @@
+package ftrace
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"hookbed/driver/bundle"
+	"hookbed/driver/guest/fault"
+)
+
+// dropEvent is the event of a packet that is given up (include/trace/events/skb.h).
+const dropEvent = "events/skb/kfree_skb"
+
+// Filters of a family's packets by their EtherType, which the event has in the host's order.
+const (
+	ofIPv4 = "protocol == 2048"
+	ofIPv6 = "protocol == 34525"
+)
+
+// DropRecording records the IP packets that the machine drops.
+type DropRecording struct {
+	t      *tree
+	dir    string
+	family string // filter
+	ended  bool
+}
+
+// RecordDrops begins a recording of IPv4 or IPv6 packets in an instance, which every kernel has for
+// events.
+func RecordDrops(ipv6 bool) (*DropRecording, error) {
+	t, err := openTree()
+	if err != nil {
+		return nil, err
+	}
+	r := &DropRecording{t: t, family: ofIPv4}
+	if ipv6 {
+		r.family = ofIPv6
+	}
+	if r.dir, err = t.makeInstance("drops"); err != nil {
+		return nil, errors.Join(err, t.Close())
+	}
+	if err := r.begin(); err != nil {
+		return nil, errors.Join(err, r.leave())
+	}
+	return r, nil
+}
+
+func (r *DropRecording) begin() error {
+	event := filepath.Join(r.dir, dropEvent)
+	if !r.t.has(event) {
+		return fault.Unsupported("this kernel (%s) has no event skb:kfree_skb", fault.KernelRelease())
+	}
+	files := []setting{{filepath.Join(event, "filter"), r.family}, {filepath.Join(r.dir, "options/stacktrace"), "1"}, {filepath.Join(event, "enable"), "1"}}
+	if hash := filepath.Join(r.dir, "options/hash-ptr"); r.t.has(hash) {
+		files = append([]setting{{hash, "0"}}, files...)
+	}
+	for _, f := range files {
+		if err := r.t.write(f.file, f.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Add does nothing: the event is recorded whatever process causes it.
+func (r *DropRecording) Add(int) error { return nil }
+
+// End reads what was recorded and removes the instance.
+func (r *DropRecording) End() (Record, error) {
+	if r.ended {
+		return Record{}, nil
+	}
+	got, err := r.collect()
+	return got, errors.Join(err, r.leave())
+}
+
+func (r *DropRecording) collect() (Record, error) {
+	if err := r.t.write(filepath.Join(r.dir, dropEvent, "enable"), "0"); err != nil {
+		return Record{}, err
+	}
+	lost, err := r.t.overrun(r.dir)
+	if err != nil {
+		return Record{}, err
+	}
+	text, err := os.ReadFile(filepath.Join(r.t.root, r.dir, "trace"))
+	if err != nil {
+		return Record{}, fmt.Errorf("read the drops: %w", err)
+	}
+	return Record{Text: string(text), Values: map[string]float64{bundle.ValueLost: float64(lost)}}, nil
+}
+
+func (r *DropRecording) leave() error {
+	r.ended = true
+	return errors.Join(r.t.removeInstance(r.dir), r.t.Close())
+}

@@ -18,10 +18,10 @@
  * What is executed. A block is written when it begins. Whether it was executed to its end is seen
  * from where the next one begins: where one of its ends leads, it was. Ends that may lead anywhere
  * (returns, jumps by register) or back into the block (loops, repeated string instructions) leave a
- * sign when they are reached, too. In all other cases an exception,
- * an interrupt, or the emulator itself came in between, and the instruction at which the guest goes
- * on - the next block's first, or the one whose address the CPU pushed on the stack - is the first
- * that was not executed. This is how -icount counts, too: an instruction that faults takes no time.
+ * sign when they are reached, too. In all other cases an exception, an interrupt, or the emulator
+ * itself came in between, and the instruction at which the guest goes on - the next block's first, or
+ * the one whose address the CPU pushed on the stack - is the first that was not executed. This is how
+ * -icount counts, too: an instruction that faults takes no time.
  *
  * Stream. Little-endian 32-bit words, described in ../decode.go.
  */
@@ -564,7 +564,9 @@ static void send_symbols(uint64_t from, uint64_t len)
 
 static bool wanted(void)
 {
-    return out >= 0 && (!select_trial || ((int64_t)pending.a == want_setup && (int64_t)pending.b == want_trial));
+    if (out < 0)
+        return false;
+    return !select_trial || ((int64_t)pending.a == want_setup && (int64_t)pending.b == want_trial);
 }
 
 static void on_mark(unsigned int vcpu, void *data)

@@ -38,9 +38,9 @@ the functions, the stacks, a flame graph and the path of one transaction, and co
 arm with the one that enforces nothing, or with --against. A trace whose account of the
 guest's time is not exact to the instruction is refused.
 
-With --ftrace, on the wall clock, the kernel's own tracer records the order in which functions are
-entered for one transaction of each cell, and with which reason packets are dropped while the
-enforcement is proven. An order has no costs.`,
+With --ftrace, on the wall clock, the kernel's own tracer records the order in which
+functions are entered for one transaction of each cell, and with which reason packets
+are dropped while the enforcement is proven. An order has no costs.`,
 		Example: `  driver trace experiments/trace.toml
   driver trace experiments/trace.toml --only 'scenario=localhost,workload=TCP_RR' --out runs/paths
   driver trace experiments/answer.toml --arm cilium-like --against iptables-as-study
@@ -59,8 +59,8 @@ enforcement is proven. An order has no costs.`,
 			if len(args) > 0 {
 				file = args[0]
 			}
-			if f.ftrace || f.drop {
-				return a.traceOnWallClock(cmd.Context(), file, f)
+			if f.ftrace {
+				return a.traceOrder(cmd.Context(), file, f)
 			}
 			return a.trace(cmd.Context(), file, f)
 		},
@@ -69,13 +69,13 @@ enforcement is proven. An order has no costs.`,
 	fl.StringVar(&f.arm, "arm", "", "trace only this arm, and the one that it is compared with")
 	fl.StringVar(&f.against, "against", "", "compare with this arm (default: the first that enforces nothing)")
 	fl.StringVar(&f.only, "only", "", "trace only the cells that match, as in 'scenario=localhost,workload=TCP_RR|TCP_CRR'")
-	fl.StringVar(&f.window, "window", wholeWindow, "how much of a trial counts: whole, or its last `N` transactions, connections or MiB")
+	fl.StringVar(&f.window, "window", wholeWindow, "how much of a trial counts: whole, or its last `N` transactions, connections or MiB; with --ftrace how many the client makes, whole is 20")
 	fl.StringVarP(&f.out, "out", "o", "", "run directory to make (default runs/trace-NAME-TIME)")
 	fl.StringVar(&f.resume, "resume", "", "make the rows and traces that this directory lacks")
 	fl.IntVarP(&f.jobs, "jobs", "j", 0, "guests at once (default: one a CPU, as memory permits); traces do not depend on it")
-	fl.BoolVar(&f.plan, "plan", false, "show the cells and the estimated time, and change nothing")
 	fl.BoolVar(&f.ftrace, "ftrace", false, "on the wall clock: record the order of calls by the kernel's function tracer")
 	fl.BoolVar(&f.drop, "drop", false, "with --ftrace: record only what is dropped, and why")
+	fl.BoolVar(&f.plan, "plan", false, "show the cells and the estimated time, and change nothing")
 	driftFlag(cmd, &f.drift)
 	return cmd
 }
@@ -103,6 +103,20 @@ func (f traceFlags) choice() (plan.Choice, error) {
 	return c, nil
 }
 
+// traceOrder records the order of calls on the wall clock.
+func (a *app) traceOrder(ctx context.Context, file string, f traceFlags) error {
+	for flag, given := range map[string]bool{"arm": f.arm != "", "against": f.against != "", "resume": f.resume != "", "jobs": f.jobs != 0, "plan": f.plan} {
+		if given {
+			return fmt.Errorf("%w: --%s is for traces in virtual time, not for --ftrace", errUsage, flag)
+		}
+	}
+	n, err := ftraceTransactions(f.window)
+	if err != nil {
+		return err
+	}
+	return a.traceFtrace(ctx, file, ftraceFlags{out: f.out, only: f.only, drift: f.drift, transactions: n, drop: f.drop})
+}
+
 // check refuses flags that exclude each other.
 func (f traceFlags) check() error {
 	for _, flag := range []struct{ name, value string }{{"arm", f.arm}, {"against", f.against}, {"only", f.only}, {"out", f.out}} {
@@ -114,6 +128,8 @@ func (f traceFlags) check() error {
 		return fmt.Errorf("%w: --window is for new traces; --resume goes on with what %s was begun with", errUsage, f.resume)
 	}
 	switch {
+	case f.drop:
+		return fmt.Errorf("%w: --drop is for --ftrace", errUsage)
 	case f.jobs < 0:
 		return fmt.Errorf("%w: --jobs is %d, want 1 or more", errUsage, f.jobs)
 	case f.plan && f.resume != "":
@@ -216,7 +232,7 @@ func tracedPlan(file string, f traceFlags) (*plan.Plan, error) {
 		return nil, err
 	}
 	if whole.Spec.Lab.Clock != plan.ClockVirtual {
-		return nil, fmt.Errorf("%w: %s is measured on the wall clock, and traces count instructions: write clock = %q in its [lab]", errUsage, file, plan.ClockVirtual)
+		return nil, fmt.Errorf("%w: %s is measured on the wall clock, and traces count instructions: write clock = %q in its [lab], or record the order of calls there with --ftrace", errUsage, file, plan.ClockVirtual)
 	}
 	p, err := plan.Trace(whole, c)
 	if err == nil {

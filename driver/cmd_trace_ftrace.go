@@ -36,21 +36,6 @@ func ftraceTransactions(window string) (int, error) {
 	return n, nil
 }
 
-// traceOnWallClock is `driver trace --ftrace`.
-func (a *app) traceOnWallClock(ctx context.Context, file string, f traceFlags) error {
-	switch {
-	case !f.ftrace:
-		return fmt.Errorf("%w: --drop is for --ftrace, on the wall clock", errUsage)
-	case f.arm != "" || f.against != "" || f.resume != "" || f.plan || f.jobs != 0:
-		return fmt.Errorf("%w: --ftrace takes --only, --window, --drop, --out and --drift; the other flags are for virtual time", errUsage)
-	}
-	n, err := ftraceTransactions(f.window)
-	if err != nil {
-		return err
-	}
-	return a.traceFtrace(ctx, file, ftraceFlags{out: f.out, only: f.only, drift: f.drift, transactions: n, drop: f.drop})
-}
-
 // traceFtrace records the order of calls, and what is dropped, on the wall clock.
 func (a *app) traceFtrace(ctx context.Context, file string, f ftraceFlags) (err error) {
 	a.interruptHint = "nothing is left running; what was recorded is in the run directory"

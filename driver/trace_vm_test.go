@@ -59,7 +59,7 @@ func TestVMTrace(t *testing.T) {
 	if calls := callsOf(tr.Path.Calls, "ipt_do_table"); calls != 2 || 2*tr.Path.Same < tr.Path.Units {
 		t.Errorf("%d of %d transactions walked the rules %d times, want most of them, and twice: where the server receives and sends", tr.Path.Same, tr.Path.Units, calls)
 	}
-	received := callsBelow(tr.Measured, "ip_local_deliver", "ipt_do_table") + callsBelow(tr.Around, "ip_local_deliver", "ipt_do_table")
+	received := callsAtHook(tr.Measured, "ip_local_deliver", "ipt_do_table") + callsAtHook(tr.Around, "ip_local_deliver", "ipt_do_table")
 	if counted := r.metric("a", "hook_packets"); float64(received) != counted {
 		t.Errorf("the rules were walked for %d packets received, and their counter says %g", received, counted)
 	}
@@ -160,14 +160,18 @@ func callsOf(calls []*trace.Call, name string) (n int) {
 	return n
 }
 
-// callsBelow counts the calls of a function that another one has led to.
-func callsBelow(t trace.Tree, above, name string) (n uint64) {
+// callsAtHook counts the calls of a function at the hook that another one runs: a packet that is
+// received may have one sent, whose hooks are further below.
+func callsAtHook(t trace.Tree, hook, name string) (n uint64) {
+	const between = 3 // callers, the hook's own included
 	for _, node := range t.Nodes {
-		for p := node.Parent; node.Name == name && p >= 0; p = t.Nodes[p].Parent {
-			if t.Nodes[p].Name == above {
+		p := node.Parent
+		for depth := 0; node.Name == name && depth < between && p >= 0; depth++ {
+			if t.Nodes[p].Name == hook {
 				n += node.Calls
 				break
 			}
+			p = t.Nodes[p].Parent
 		}
 	}
 	return n

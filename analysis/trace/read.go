@@ -23,7 +23,7 @@ const (
 )
 
 // Read reads the traces of a run directory, in the order of the cells' IDs. A run without traces
-// has none. The sums of each trace are checked.
+// has none, and a directory without any file that Read needs holds none. The sums of each trace are checked.
 func Read(runDir string) ([]Trace, error) {
 	entries, err := os.ReadDir(filepath.Join(runDir, Dir))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -40,6 +40,9 @@ func Read(runDir string) ([]Trace, error) {
 		if len(out) == cellsMost {
 			return nil, fmt.Errorf("read traces: %s has more than %d", filepath.Join(runDir, Dir), cellsMost)
 		}
+		if !holdsTrace(filepath.Join(runDir, Dir, e.Name())) {
+			continue // an order of calls, without costs
+		}
 		t, err := readCell(filepath.Join(runDir, Dir, e.Name()))
 		if err != nil {
 			return nil, fmt.Errorf("read traces: %w", err)
@@ -50,6 +53,16 @@ func Read(runDir string) ([]Trace, error) {
 		out = append(out, t)
 	}
 	return out, nil
+}
+
+// holdsTrace says whether a directory has any of the files that a trace is read from.
+func holdsTrace(dir string) bool {
+	for _, name := range []string{metaFile, treeFile, callsFile} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
+			return true
+		}
+	}
+	return false
 }
 
 // readCell reads one trace from its directory.

@@ -11,7 +11,10 @@ import (
 
 // traceDir has a directory for each traced cell, by its ID, and what compares them. Package
 // analysis/trace writes and reads it.
-const traceDir = "trace"
+const (
+	traceDir  = "trace"
+	traceFile = "trace.json" // in each cell's: what else may be there is no trace of instructions
+)
 
 // Traced says of which cells there are traces.
 func (d *Dir) Traced() (map[string]bool, error) {
@@ -22,7 +25,8 @@ func (d *Dir) Traced() (map[string]bool, error) {
 	}
 	out := map[string]bool{}
 	for _, e := range entries {
-		if _, ok := d.plan.CellByID(e.Name()); ok {
+		_, known := d.plan.CellByID(e.Name())
+		if known && exists(filepath.Join(path, e.Name(), traceFile)) {
 			out[e.Name()] = true
 		}
 	}

@@ -36,6 +36,13 @@ func TestTracesAreOfTheRun(t *testing.T) {
 	if none, err := d.Traced(); err != nil || len(none) != 0 {
 		t.Errorf("traced cells %v, %v, want none of the plan's", none, err)
 	}
+	order := filepath.Join(d.Path(), "trace", cell)
+	if err := os.MkdirAll(order, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if none, err := d.Traced(); err != nil || len(none) != 0 {
+		t.Errorf("traced cells %v, %v, want none: a directory without trace.json is no trace", none, err)
+	}
 	traced(t, d, cell, "z")
 	if one, err := d.Traced(); err != nil || len(one) != 1 || !one[cell] {
 		t.Errorf("traced cells %v, %v, want %s", one, err, cell)

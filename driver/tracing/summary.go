@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"text/tabwriter"
 
+	"hookbed/analysis/figure"
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/trace"
@@ -158,5 +159,5 @@ func Compare(dir *rundir.Dir) error {
 			return err
 		}
 	}
-	return trace.WriteRun(dir.Path(), all, nil)
+	return trace.WriteRun(dir.Path(), all, figure.AllLayers(all))
 }

@@ -321,8 +321,10 @@ func TestCompareAndSummarise(t *testing.T) {
 	if err != nil || len(diffs) != 2 {
 		t.Errorf("differences %v, %v, want those of iptables at N = 0 and 2", diffs, err)
 	}
-	if _, err := os.Stat(filepath.Join(f.dir.Path(), trace.Dir, "layers.csv")); err != nil {
-		t.Error(err)
+	for _, name := range []string{"layers.csv", trace.LayersFigure} {
+		if _, err := os.Stat(filepath.Join(f.dir.Path(), trace.Dir, name)); err != nil {
+			t.Error(err)
+		}
 	}
 	lines, err := Summarise(f.dir)
 	if err != nil || len(lines) != 3 {

@@ -329,7 +329,7 @@ func around(steps []bundle.Step, is func(bundle.Step) bool, nodes []string, begi
 
 // recorders are the nodes that are recorded: each with a kernel of its own.
 func (r *runner) recorders(s datapath.Setup) (out []string) {
-	if r.Plan.Spec.Lab.Provider == plan.ProviderLocal {
+	if r.Plan.Spec.Lab.Capabilities().Here() {
 		return []string{s.Topology.Client.Node.Name}
 	}
 	for _, n := range s.Topology.Nodes {
@@ -347,7 +347,7 @@ func client(s bundle.Step) bool {
 // servers are the handles of the servers that run under a node's kernel.
 func (r *runner) servers(steps []bundle.Step, node string) (out []string) {
 	for _, s := range steps {
-		if start, ok := s.Do.(bundle.Start); ok && (s.Node == node || r.Plan.Spec.Lab.Provider == plan.ProviderLocal) {
+		if start, ok := s.Do.(bundle.Start); ok && (s.Node == node || r.Plan.Spec.Lab.Capabilities().Here()) {
 			out = append(out, start.Handle)
 		}
 	}

@@ -54,6 +54,10 @@ func readPrograms(list []Program) ([]file, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read program %s: %w", p.Name, err)
 		}
+		// A file may lie at two paths; its code would then never be of one place only.
+		if slices.ContainsFunc(files, f.sameCode) {
+			continue
+		}
 		files = append(files, f)
 	}
 	for i := range files {
@@ -67,6 +71,13 @@ func readPrograms(list []Program) ([]file, error) {
 		}
 	}
 	return files, nil
+}
+
+// sameCode says whether g is the same file under another path.
+func (f file) sameCode(g file) bool {
+	return f.Name == g.Name && slices.EqualFunc(f.code, g.code, func(a, b section) bool {
+		return a.addr == b.addr && bytes.Equal(a.bytes, b.bytes)
+	})
 }
 
 func readProgram(p Program) (file, error) {

@@ -322,3 +322,11 @@ func TestProgramsThatCannotBeRead(t *testing.T) {
 		}
 	}
 }
+
+// TestOneFileAtTwoPaths: a loader that lies at two paths is one file, else no code would be its own.
+func TestOneFileAtTwoPaths(t *testing.T) {
+	files, err := readPrograms([]Program{{Name: "ld.so", File: testELF(1, "f"), Shared: true}, {Name: "app", File: testELF(2, "g")}, {Name: "ld.so", File: testELF(1, "f"), Shared: true}})
+	if err != nil || len(files) != 2 {
+		t.Errorf("%d files, error %v, want 2: the loader once", len(files), err)
+	}
+}

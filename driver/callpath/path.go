@@ -18,6 +18,7 @@ const (
 	roleClient = "client"
 	roleServer = "server"
 	roleIdle   = "idle"
+	roleKernel = "kernel" // ksoftirqd
 )
 
 // Cut says how the calls of one node are cut into units.
@@ -73,11 +74,17 @@ func (c Cut) role(e event) string {
 		return ""
 	case e.pid == c.Client:
 		return roleClient
+	case e.softirqd():
+		return roleKernel
 	case c.Server != "" && e.task == c.Server[:min(len(c.Server), taskLength)]:
 		return roleServer
 	}
 	return ""
 }
+
+// softirqd says whether an event is of the thread that does softirqs when there are too many. Before
+// Linux 6.5 it does all of a CPU's while it is awake (ksoftirqd_running in kernel/softirq.c).
+func (e event) softirqd() bool { return e.task == "ksoftir" }
 
 // ofFlow are the events of the threads that are a part of the path.
 func (c Cut) ofFlow(events []event) []event {
@@ -200,7 +207,7 @@ func withoutAsides(events []event) []event {
 			delete(open, e.pid)
 			in = false
 		}
-		if !in && aside(e.name) {
+		if !in && (aside(e.name) || e.softirqd() && len(e.above) == 0) {
 			at, in = interrupt{depth: len(e.above)}, true
 		}
 		if !in {

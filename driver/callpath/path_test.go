@@ -246,6 +246,25 @@ func TestInterruptWithPacketsStays(t *testing.T) {
 	}
 }
 
+// Packets that ksoftirqd takes are a part of the way, its other work is not.
+func TestSoftirqThread(t *testing.T) {
+	thread := `  1.0000051 |   1)  ksoftir-21   | __do_softirq() {
+  1.0000052 |   1)  ksoftir-21   |   rcu_core_si();
+  1.0000053 |   1)  ksoftir-21   | }
+  1.0000054 |   1)  ksoftir-21   | __do_softirq() {
+  1.0000055 |   1)  ksoftir-21   |   net_rx_action();
+  1.0000056 |   1)  ksoftir-21   | }
+`
+	text := head + unitText(thread) + unitText(thread)
+	p, err := ReadPath(strings.NewReader(text), Cut{Client: 7, Server: "netserver", At: sending(), Of: roleClient})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := names(p, roleKernel), []string{"__do_softirq", "net_rx_action"}; !slices.Equal(got, want) {
+		t.Errorf("ksoftirqd has %v, want %v", got, want)
+	}
+}
+
 func TestWhatIsNoTraceIsRefused(t *testing.T) {
 	for text, want := range map[string]string{
 		"hello\n":                               "line 1",

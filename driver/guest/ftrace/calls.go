@@ -143,6 +143,9 @@ func (r *CallRecording) checkUnused() error {
 // process the tracer would record all.
 func (r *CallRecording) Add(pid int) error {
 	pids := []int{pid}
+	if !r.started {
+		pids = append(pids, softirqd()...)
+	}
 	if r.how.Idle && !r.started {
 		pids = append(pids, 0)
 	}
@@ -159,6 +162,21 @@ func (r *CallRecording) Add(pid int) error {
 		return err
 	}
 	return r.t.write(filepath.Join(r.dir, "tracing_on"), "1")
+}
+
+// softirqd are the threads that do softirqs when there are too many: packets of the flow, too.
+func softirqd() (pids []int) {
+	names, _ := filepath.Glob("/proc/[0-9]*/comm")
+	for _, file := range names {
+		name, err := os.ReadFile(file)
+		if err != nil || !strings.HasPrefix(string(name), "ksoftirqd/") {
+			continue // it has ended, or is another
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // End stops the recording, reads it and leaves tracefs as it was.

@@ -27,13 +27,13 @@ func packetLayers() []layerLine {
 			__get_user_* __put_user_* get_user_* put_user_* clear_user* strncpy_from_user __check_object_size check_heap_object check_stack_object __arch_copy_*`),
 		line(LayerSocket, `__sys_* ____sys_* ___sys_* sock_* __sock_* sockfd_* inet_sendmsg inet_recvmsg inet6_sendmsg inet6_recvmsg inet_send_prepare inet_accept
 			inet_stream_connect __inet_stream_connect inet_shutdown inet_release inet_create inet_listen inet_bind* __inet_bind security_* apparmor_* tomoyo_* hook_socket_* rtnl_* rtnetlink_* selinux_* cap_* aa_*
-			bpf_lsm_socket* bpf_lsm_sk* lock_sock* release_sock __release_sock __lock_sock sk_* __sk_* skb_set_owner_w skb_set_owner_* lock_sock_nested
+			bpf_lsm_* lock_sock* release_sock __release_sock __lock_sock sk_* __sk_* skb_set_owner_w skb_set_owner_* lock_sock_nested
 			ep_* do_epoll* __ep_* do_select core_sys_select kern_select do_sys_poll do_poll* poll_* __pollwait select_estimate_accuracy
 			move_msghdr sendmsg_copy_msghdr recvmsg_copy_msghdr copy_msghdr* __copy_msghdr verify_iovec netlink_* __netlink_* unix_* af_alg* packet_* tpacket*
 			datagram_poll kernel_sendmsg kernel_recvmsg proto_* reqsk_* inet_csk_accept inet_reqsk* tls_*`),
 		line(LayerTCP, `tcp_* __tcp_* tcp4_* tcp6_* tcp_v4_* tcp_v6_* inet_csk_* inet_ehash* inet_hash* __inet_lookup* inet_lookup* inet_unhash* inet_twsk* inet_put_port
 			__inet_hash* __inet_check_established inet_ehashfn cubictcp_* bictcp_* reno_* bbr_* dctcp_* minmax_* sk_stream_* tcpv6_* secure_tcp* cookie_*
-			mptcp_* __skb_tstamp_tx`),
+			mptcp_* __skb_tstamp_tx bpf_skops_*`),
 		line(LayerIP, `ip_* __ip_* ip4_* ip6_* __ip6_* ipv4_* ipv6_* __ipv6_* inet_* inet6_* fib_* __fib_* fib4_* fib6_* rt_* rt6_* rtm_* dst_* __dst_* route_*
 			neigh_* __neigh_* arp_* ndisc_* nd_* icmp_* __icmp_* icmpv6_* udp_* __udp* udp4_* udp6_* udpv6_* igmp_* raw_local_* raw_v4* raw_v6* inet_rtm*
 			eth_header eth_header_* l3mdev_* lwtunnel_* xfrm_* __xfrm_* iptunnel_* ip_tunnel_* udp_tunnel* secure_ip* find_exception
@@ -50,7 +50,7 @@ func packetLayers() []layerLine {
 		line(LayerNftables, `nft_* __nft_* nf_tables_* expr_call_ops_eval pipapo_* `),
 		line(LayerIPSet, `ip_set_* __ip_set_* hash_ip* hash_net* hash_mac* list_set_* bitmap_ip* bitmap_port* mtype_*`),
 		line(LayerBPF, `bpf:* bpf_* __bpf_* ___bpf_* htab_* __htab_* array_map_* trie_* longest_prefix_match lookup_nulls_elem_raw lookup_elem_raw percpu_array_map_*
-			htab_percpu_* cgroup_bpf_* __cgroup_bpf_* lru_* fd_array_map* prog_array_map* stack_map* ringbuf_map* sk_storage*
+			htab_percpu_* cgroup_bpf_* __cgroup_bpf_* fd_array_map* prog_array_map* stack_map* ringbuf_map* sk_storage*
 			bloom_map* `),
 		line(LayerTC, `tcf_* __tcf_* tc_run tc_cls_act* sch_handle_* tcx_* fl_* u32_* cls_* act_* clsact_* mini_qdisc_* tc_* skb_do_redirect __bpf_redirect* __bpf_tx_skb*
 			__bpf_rx_skb* mirred_* basic_classify mall_*`),

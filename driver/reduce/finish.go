@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"strings"
 
 	"hookbed/analysis/trace"
 )
@@ -177,8 +178,9 @@ func (f *finisher) tree(counts []tally) trace.Tree {
 	return out
 }
 
-// misrooted counts what was executed below callers that remained unknown. A thread of the kernel
-// that waited when the window began is in its main function, which does not return.
+// misrooted counts what was executed below callers that remained unknown. A thread that waited when
+// the window began, and does not return to its entry in it, is in a function that only an entry calls:
+// the main function of a kernel's thread, or the handler of an exception or a system call.
 func (f *finisher) misrooted() (sum uint64) {
 	list := f.Reducer.tree.list
 	known := make([]int8, len(list))
@@ -192,7 +194,7 @@ func (f *finisher) misrooted() (sum uint64) {
 		if into, ok := f.Reducer.tree.into[i]; ok {
 			is = lost(into)
 		} else {
-			is = n.kind == ofUnknown || lost(n.parent) && !(list[n.parent].kind == ofUnknown && isMain(f.names[n.sym]))
+			is = n.kind == ofUnknown || lost(n.parent) && !(list[n.parent].kind == ofUnknown && isFirst(f.names[n.sym]))
 		}
 		known[i] = -1
 		if is {
@@ -208,9 +210,17 @@ func (f *finisher) misrooted() (sum uint64) {
 	return sum
 }
 
-// isMain is true of functions that threads of the kernel run in for ever.
-func isMain(name string) bool {
+// isFirst is true of functions that threads of the kernel run in for ever, and of those that only the
+// assembler of an entry calls (arch/x86/entry).
+func isFirst(name string) bool {
+	for _, p := range []string{"exc_", "sysvec_", "irqentry_exit", "syscall_exit_to_user_mode", "exit_to_user_mode"} {
+		if strings.HasPrefix(name, p) {
+			return true
+		}
+	}
 	switch name {
+	case "do_syscall_64", "common_interrupt", "ret_from_fork":
+		return true
 	case "do_idle", "cpu_startup_entry", "rest_init", "kthread", "kthreadd", "worker_thread", "rescuer_thread", "smpboot_thread_fn",
 		"rcu_gp_kthread", "rcu_gp_fqs_loop", "rcu_tasks_kthread", "rcu_tasks_one_gp", "kswapd", "kcompactd", "khugepaged", "oom_reaper",
 		"kauditd_thread", "watchdog", "ksm_scan_thread", "kthread_worker_fn", "irq_thread", "hub_thread", "psi_rtpoll_worker":

@@ -24,6 +24,10 @@ type ftraceFlags struct {
 	drop             bool
 }
 
+// ftraceSilence is how long a machine may not answer: to begin and end a recording its kernel changes
+// the code of every function, and an emulated one of 5.10 does nothing else meanwhile.
+const ftraceSilence = 2 * time.Minute
+
 // ftraceTransactions is how many transactions --window has recorded.
 func ftraceTransactions(window string) (int, error) {
 	if window == "whole" {
@@ -51,6 +55,7 @@ func (a *app) traceFtrace(ctx context.Context, file string, f ftraceFlags) (err 
 	if err != nil {
 		return err
 	}
+	labs.Silence = ftraceSilence
 	out := f.out
 	if out == "" {
 		out = filepath.Join("runs", p.Spec.Name+"-ftrace-"+time.Now().Format("20060102-150405"))

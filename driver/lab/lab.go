@@ -42,6 +42,8 @@ type Config struct {
 	// HangLimit is how long a machine may boot without an answer before it is ended
 	// and booted again; 0 is 75 s.
 	HangLimit time.Duration
+	// Silence is how long a running VM may not answer before it is taken for unreachable; 0 is 10 s.
+	Silence time.Duration
 }
 
 // Lab is a running lab.

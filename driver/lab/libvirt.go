@@ -363,7 +363,7 @@ func (p *virtual) dial(ctx context.Context, n *virtualNode, limit time.Duration)
 	var err error
 	n.ssh, err = host.DialSSH(ctx, host.SSHConfig{
 		Addr: netip.AddrPortFrom(n.mgmt, 22).String(), User: "root", PrivateKey: p.login.PrivatePEM,
-		HostKey: n.hostKey.AuthorizedKey, Dial: n.site.hv.Dialer(), Retry: bootLimit,
+		HostKey: n.hostKey.AuthorizedKey, Dial: n.site.hv.Dialer(), Retry: bootLimit, Silence: p.cfg.Silence,
 	})
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		return cause

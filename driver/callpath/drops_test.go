@@ -113,7 +113,7 @@ func TestWriteRecording(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"**Order only.**", "There is no counter.", "\n  x64_sys_call\n    __x64_sys_sendto\n"} {
+	for _, want := range []string{"**Order only.**", "There is no counter.", "## The way in order", "\n  x64_sys_call\n    __x64_sys_sendto   # system call sendto\n"} {
 		if !strings.Contains(string(path), want) {
 			t.Errorf("no %q in path.md:\n%.1500s", want, path)
 		}

@@ -88,7 +88,7 @@ func (rec Recording) writePath(w io.Writer) {
 		facts = append(facts, strings.ToUpper(rec.WhyNot[:1])+rec.WhyNot[1:]+".")
 	}
 	facts = append(facts, fmt.Sprintf("Cell %s: %s.", rec.Cell, factorList(rec.Factors)))
-	_ = trace.WriteOrder(w, trace.Order{Title: rec.title(), Unit: rec.Calls.Unit, Facts: facts, Path: rec.Path}) // to memory
+	_ = trace.WriteOrder(w, trace.Order{Title: rec.title(), Unit: rec.Calls.Unit, Facts: facts, Path: rec.Path, Stages: trace.StageOf}) // to memory
 }
 
 // factorList is "arm=docker, clock=wall".

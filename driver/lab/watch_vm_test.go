@@ -24,7 +24,7 @@ import (
 	"hookbed/images"
 )
 
-// watchedExperiment is one short cell: the filter's rules, sockets, interrupts, idle time, programs
+// watchedExperiment is one short cell: the filter's rules, sockets, interrupts, page faults, programs
 // that start and end.
 const watchedExperiment = `
 schema = 1
@@ -170,7 +170,7 @@ func TestVMWatchedGuest(t *testing.T) {
 	if len(a.wrong) > 0 {
 		t.Errorf("%d of %d clock readings are off; %s", a.off, a.clocks, strings.Join(a.wrong[:min(len(a.wrong), 20)], "\n"))
 	}
-	if a.clocks < 100 || a.all < 1_000_000 || a.idle == 0 {
+	if a.clocks < 100 || a.all < 1_000_000 {
 		t.Errorf("the window has %d clock readings, %d instructions, %d ns idle", a.clocks, a.all, a.idle)
 	}
 	for _, function := range []string{" T tcp_sendmsg\n", " ipt_do_table\t[ip_tables]\n"} {

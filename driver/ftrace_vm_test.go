@@ -52,7 +52,7 @@ func TestVMFtrace(t *testing.T) {
 		return string(data)
 	}
 	path := read("path.md")
-	for _, want := range []string{"Order only", " __x64_sys_sendto\n", " tcp_sendmsg\n", " veth_xmit\n", " nf_hook_slow\n", " ipt_do_table\n", " tcp_v4_rcv\n", "\nserver\n"} {
+	for _, want := range []string{"Order only", " __x64_sys_sendto   # system call sendto\n", " tcp_sendmsg ", " veth_xmit ", " nf_hook_slow   # netfilter INPUT\n", " ipt_do_table ", " tcp_v4_rcv ", "\nserver\n"} {
 		if !strings.Contains(path, want) {
 			t.Errorf("no %q in path.md:\n%.4000s", want, path)
 		}

@@ -60,9 +60,14 @@ func Layers(all []trace.Trace) []Figure {
 	return out
 }
 
-// AllLayers is the same of a whole run in one picture; nil without a trace.
+// AllLayers is the same of a whole run in one picture, in the order of trace.Sorted; nil without a
+// trace.
 func AllLayers(all []trace.Trace) []byte {
-	groups := stackGroups(all)
+	var sorted []trace.Trace
+	for _, t := range trace.Sorted(all) {
+		sorted = append(sorted, *t)
+	}
+	groups := stackGroups(sorted)
 	if len(groups) == 0 {
 		return nil
 	}

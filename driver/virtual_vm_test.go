@@ -74,6 +74,9 @@ func (r *vmRig) expectSameRows(a, b string) {
 	if differ > 5 {
 		r.t.Errorf("%s and %s differ in %d rows", a, b, differ)
 	}
+	if differ > 0 {
+		r.t.Error(keepBlocks(r.t, r.dir, a, b))
+	}
 }
 
 // hog loads CPUs and disk until the test or the returned function ends it.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -114,14 +115,30 @@ func machineState(t *testing.T) string {
 	var b strings.Builder
 	for _, argv := range [][]string{
 		{"ip", "-br", "link"}, {"ip", "-br", "addr"}, {"ip", "route"}, {"ip", "netns", "list"},
-		{"findmnt", "-rn", "-o", "TARGET"},
 		{"sysctl", "-n", "net.ipv4.ip_forward"}, {"ls", "/run/libvirt", "/etc/libvirt", "/var/lib/libvirt/qemu"},
 	} {
 		out, _ := exec.Command(argv[0], argv[1:]...).CombinedOutput()
 		b.WriteString(strings.Join(argv, " ") + ":\n" + string(out))
 	}
+	b.WriteString("mounts:\n" + strings.Join(mounts(t), "\n") + "\n")
 	b.WriteString("processes:\n" + strings.Join(strayProcesses(t), "\n"))
 	return b.String()
+}
+
+// mounts lists where file systems are mounted, but for the temporary directories of other tests, which
+// may come and go.
+func mounts(t *testing.T) []string {
+	t.Helper()
+	out, err := exec.Command("findmnt", "-rn", "-o", "TARGET").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := filepath.Join(os.TempDir(), "Test")
+	name, _, _ := strings.Cut(t.Name(), "/")
+	own := filepath.Join(os.TempDir(), name)
+	return slices.DeleteFunc(strings.Split(string(out), "\n"), func(at string) bool {
+		return strings.HasPrefix(at, tests) && !strings.HasPrefix(at, own)
+	})
 }
 
 // strayProcesses lists the programs of this computer that a lab starts.

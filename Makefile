@@ -48,15 +48,16 @@ reproduce: deps build
 	@bin/driver verify $(REPRODUCE_OUT)
 
 # Unit, golden, command-line, BPF verdict and local-provider end-to-end tests. Many of them mostly
-# wait, so twice as many packages as there are CPUs run at once.
+# wait, so twice as many packages as there are CPUs run at once. `make lint` vets all packages, with
+# every analyzer that `go test` has, so the tests are not vetted again.
 test: deps build
-	$(GO) test -timeout 90m -p $$((2 * $$(nproc))) ./...
+	$(GO) test -vet=off -timeout 90m -p $$((2 * $$(nproc))) ./...
 
-# End to end on libvirt VMs, under emulation where there is no KVM. The driver's tests compare the
-# whole computer before and after, so they run alone.
+# End to end on libvirt VMs, under emulation where there is no KVM. The driver's tests load the whole
+# computer, so no other package runs at the same time; two of them do (driver/apart_vm_test.go).
 test-vm: deps build
-	$(GO) test -tags vm -count=1 -timeout 40m -p 2 -run 'VM' ./images ./driver/vm ./driver/guest/step ./driver/lab
-	$(GO) test -tags vm -count=1 -timeout 40m -run 'VM' ./driver
+	$(GO) test -vet=off -tags vm -count=1 -timeout 40m -p 2 -run 'VM' ./images ./driver/vm ./driver/guest/step ./driver/lab
+	$(GO) test -vet=off -tags vm -count=1 -timeout 40m -run 'VM' ./driver
 
 # A box for vagrant-libvirt of our own images (docs/machines.md). Needs qemu-utils.
 box: build

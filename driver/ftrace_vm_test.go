@@ -33,6 +33,10 @@ state = "as-study"
 // TestVMFtrace records the order of calls of a cell in a machine: through netfilter's INPUT in both
 // ends, without a cost, and with the reason why netfilter dropped what was denied.
 func TestVMFtrace(t *testing.T) {
+	t.Parallel()
+	if !apart(t) {
+		return
+	}
 	r := newVMRig(t)
 	if err := os.WriteFile(filepath.Join(r.dir, "ftrace.toml"), []byte(ftraceExperiment), 0o644); err != nil {
 		t.Fatal(err)

@@ -34,6 +34,10 @@ datapath = "iptables"
 // an observer; every instruction is accounted for; and functions are called as often as what they
 // do is counted by others.
 func TestVMTrace(t *testing.T) {
+	t.Parallel()
+	if !apart(t) {
+		return
+	}
 	r := newVMRig(t)
 	if err := os.WriteFile(filepath.Join(r.dir, "traced.toml"), []byte(tracedExperiment), 0o644); err != nil {
 		t.Fatal(err)

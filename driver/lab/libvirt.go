@@ -33,7 +33,7 @@ import (
 const (
 	mgmtCIDR   = "198.18.0.1/24" // the driver's side of the management network
 	dataNet    = "198.18.1.0/24"
-	bootLimit  = 180 * time.Second
+	bootLimit  = 10 * time.Minute // emulated machines on a busy computer take long
 	reachLimit = 30 * time.Minute // to connect and to copy images, the first time
 	guestDir   = "/run/hookbed"
 	guestBlobs = guestDir + "/blobs"

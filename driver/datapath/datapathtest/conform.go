@@ -209,6 +209,7 @@ type bench struct {
 	start  int                        // undo mark after the wiring
 	held   map[int]map[string]float64 // counters by number of policies
 	sizes  []error                    // what they do not agree with
+	pace   time.Duration              // what an admitted exchange took the last time
 
 	// What is applied.
 	set            datapath.Setup

@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 	}
 	// Arms mostly wait for what must not come, so many can be tested at once.
 	if p := flag.Lookup("test.parallel"); p.Value.String() == p.DefValue {
-		if err := p.Value.Set(strconv.Itoa(4 * runtime.NumCPU())); err != nil {
+		if err := p.Value.Set(strconv.Itoa(8 * runtime.NumCPU())); err != nil {
 			panic(err)
 		}
 	}

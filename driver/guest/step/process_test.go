@@ -393,7 +393,11 @@ func TestPIDNamespaceMountsNothing(t *testing.T) {
 func TestStopsAreTold(t *testing.T) {
 	r := newRig(t)
 	r.pair()
-	got := r.must("client", bundle.Exec{Argv: []string{"sh", "-c", "(sleep 0.3; kill -CONT $$) & kill -STOP $$; wait"}, Timeout: 60}).Values
+	// /proc may be of other process numbers than $$.
+	const stop = `(read -r self name state parent rest </proc/self/stat
+until grep -q '^State:.T' /proc/$parent/status; do sleep 0.02; done
+sleep 0.3; kill -CONT $$) & kill -STOP $$; wait`
+	got := r.must("client", bundle.Exec{Argv: []string{"sh", "-c", stop}, Timeout: 600}).Values
 	if got["stops"] != 1 || got["stopped_seconds"] <= 0 || got["stopped_seconds"] > got["seconds"] {
 		t.Errorf("values are %v, want one stop", got)
 	}

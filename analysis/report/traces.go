@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -222,7 +221,7 @@ func (s traceSet) against(t *traced) *TraceDiff {
 		}
 	}
 	d.Layers = t.layerChanges(d.More)
-	if file := trace.DiffFile(&t.trace, &t.ref.trace, ".svg"); t.dir == t.ref.dir && regular(filepath.Join(t.dir, file)) {
+	if file, ok := trace.FindDiff(t.dir, &t.trace, &t.ref.trace, ".svg"); ok && t.dir == t.ref.dir {
 		d.Flame = t.link(file)
 	}
 	d.Sentence = t.sentence(d)
@@ -239,12 +238,6 @@ func (t *traced) layerChanges(more float64) []LayerShare {
 	}
 	slices.SortStableFunc(out, func(a, b LayerShare) int { return cmp.Compare(b.Share, a.Share) })
 	return out
-}
-
-// regular reports whether a file is there.
-func regular(path string) bool {
-	st, err := os.Stat(path)
-	return err == nil && st.Mode().IsRegular()
 }
 
 // sentence says a difference in words.
@@ -516,8 +509,8 @@ func diffTable(g []*traced) table.Table {
 		Columns: []table.Column{table.Text("arm"), table.Number("N"), table.Text("against"), table.Number("N"), table.Number("instructions more"), table.Text("flame graph")}}
 	for _, a := range g {
 		for _, b := range g {
-			file := trace.DiffFile(&a.trace, &b.trace, ".svg")
-			if a == b || a.ref == b || a.dir != b.dir || !regular(filepath.Join(a.dir, file)) {
+			file, ok := trace.FindDiff(a.dir, &a.trace, &b.trace, ".svg")
+			if !ok || a == b || a.ref == b || a.dir != b.dir {
 				continue
 			}
 			t.Rows = append(t.Rows, table.Row{Cells: []string{a.Arm, strconv.Itoa(a.Policies), b.Arm, strconv.Itoa(b.Policies), signedRounded(a.PerUnit - b.PerUnit), "difference"}, Links: []string{"", "", "", "", "", a.link(file)}})

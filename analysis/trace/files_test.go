@@ -191,7 +191,7 @@ func TestReadRefuses(t *testing.T) {
 		want  string
 	}{
 		"no metadata":     {func(c string) error { return os.Remove(filepath.Join(c, metaFile)) }, "trace.json: no such file"},
-		"another schema":  {edit(metaFile, `"schema": 1`, `"schema": 2`), "has schema 2"},
+		"another schema":  {edit(metaFile, `"schema": 1`, `"schema": 2`), "trace.json: it has schema 2"},
 		"torn":            {func(c string) error { return os.Truncate(filepath.Join(c, metaFile), 40) }, "trace.json: unexpected EOF"},
 		"another cell":    {edit(metaFile, `"cell": "c0ffee"`, `"cell": "decaf"`), `of cell "decaf"`},
 		"outside":         {edit(metaFile, `"cell": "c0ffee"`, `"cell": "../x"`), `cannot name a directory`},

@@ -41,6 +41,11 @@ func RecordCalls(how Calls) (*CallRecording, error) {
 	if err != nil {
 		return nil, err
 	}
+	return recordCallsIn(t, how)
+}
+
+// recordCallsIn prepares a recording in a tracefs, which it closes when it ends.
+func recordCallsIn(t *tree, how Calls) (*CallRecording, error) {
 	r := &CallRecording{settings: settings{t: t}, how: how}
 	if err := r.prepare(); err != nil {
 		return nil, errors.Join(err, r.leave())
@@ -61,7 +66,7 @@ func (r *CallRecording) prepare() error {
 			return err
 		}
 	}
-	files := []setting{{"tracing_on", "0"}, {"buffer_size_kb", strconv.Itoa(r.how.BufferKiB)}, {"set_ftrace_pid", ""}, {"options/function-fork", "1"}}
+	files := []setting{{"tracing_on", "0"}, {"buffer_size_kb", strconv.Itoa(r.how.BufferKiB)}, {"options/function-fork", "1"}}
 	if r.Instance() {
 		files = append(files, setting{"trace_clock", "global"}) // of all CPUs; a change empties the buffer
 	}
@@ -69,6 +74,9 @@ func (r *CallRecording) prepare() error {
 		if err := r.set(filepath.Join(r.dir, f.file), f.value); err != nil {
 			return err
 		}
+	}
+	if err := r.empty(filepath.Join(r.dir, "set_ftrace_pid")); err != nil {
+		return err
 	}
 	return r.setFormat()
 }

@@ -461,7 +461,7 @@ func largest(g []*traced) []string {
 // traceTable has each trace with its files and how exact it is.
 func traceTable(g []*traced) table.Table {
 	t := table.Table{ID: table.Slug("traces-" + titleOfGroup(g)), Title: "The traces: " + titleOfGroup(g),
-		Note: fmt.Sprintf("By trace: of whole %ss. By client: over the time by which the client computes its own figures, connecting and closing included. By row: of the trial with the same seed; it must be that of the client. "+
+		Note: fmt.Sprintf("By trace: of whole %ss. By client: over the time of the row, which is the client's with connecting and closing, or for a stream the server's. By row: of the trial with the same seed; both must agree. "+
 			"Without a root: share of instructions whose stack does not begin at an entry to the kernel.", g[0].Unit),
 		Columns: []table.Column{table.Text("arm"), table.Number("N"), table.Number("by trace"), table.Number("by client"), table.Number("by row"), table.Number("traced in all"), table.Number("by the clock"), table.Number("without a root"),
 			table.Text("on the path"), table.Text("path"), table.Text("flame graph"), table.Text("against the reference")}}

@@ -200,15 +200,7 @@ func (r *CallRecording) collect() (Record, error) {
 	if err := r.t.write(filepath.Join(r.dir, "tracing_on"), "0"); err != nil {
 		return Record{}, err
 	}
-	lost, err := r.t.overrun(r.dir)
-	if err != nil {
-		return Record{}, err
-	}
-	text, err := os.ReadFile(filepath.Join(r.t.root, r.dir, "trace"))
-	if err != nil {
-		return Record{}, fmt.Errorf("read the trace: %w", err)
-	}
-	return Record{Text: string(text), Values: map[string]float64{bundle.ValueLost: float64(lost)}}, nil
+	return r.t.recorded(r.dir)
 }
 
 // leave puts everything back. Only the top-level buffer must be emptied: an instance goes with its
@@ -222,6 +214,19 @@ func (r *CallRecording) leave() error {
 		err = errors.Join(err, r.t.write("trace", ""))
 	}
 	return errors.Join(err, r.t.Close())
+}
+
+// recorded is what the buffer of a directory holds, and how many entries it had no room for.
+func (t *tree) recorded(dir string) (Record, error) {
+	lost, err := t.overrun(dir)
+	if err != nil {
+		return Record{}, err
+	}
+	text, err := os.ReadFile(filepath.Join(t.root, dir, "trace"))
+	if err != nil {
+		return Record{}, fmt.Errorf("read what was recorded: %w", err)
+	}
+	return Record{Text: string(text), Values: map[string]float64{bundle.ValueLost: float64(lost)}}, nil
 }
 
 // entries is how many entries the buffer of a directory holds, overrun how many it had no room for.

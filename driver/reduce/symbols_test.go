@@ -26,8 +26,12 @@ func FuzzSymbols(f *testing.F) {
 			if got := all.at(s.addr + farthest + 1); got >= 0 && s.addr+farthest+1-all[got].addr > farthest {
 				t.Errorf("%x is of %s at %x, which is too far", s.addr+farthest+1, all[got].name, all[got].addr)
 			}
-			entryOf(s.name)
-			whole(s.name)
+			if entry, is, vector := entryOf(s.name); is != (entry != "") || vector && !is {
+				t.Errorf("%s is of the entry %q, %v, %v", s.name, entry, is, vector)
+			}
+			if name, cold := whole(s.name); cold == (name == s.name) {
+				t.Errorf("%s is a part of %s, %v", s.name, name, cold)
+			}
 		}
 	})
 }

@@ -108,8 +108,9 @@ type ftraceSession struct {
 	lab       lab.Config
 	plan      *plan.Plan
 	described bool
-	kept      int // cells that are recorded
-	lost      int // those without a recording that their kernel supports
+	counted   string // what was last said of why instructions are not counted
+	kept      int    // cells that are recorded
+	lost      int    // those without a recording that their kernel supports
 }
 
 // close gives the run directory up, and removes it if an error left nothing in it.
@@ -157,6 +158,13 @@ func (s *ftraceSession) print(w io.Writer, rec callpath.Recording) {
 	fmt.Fprintf(w, "%-11s %s: %s\n", rec.Status, title, where)
 	if c := rec.Calls; c != nil {
 		fmt.Fprintf(w, "            order of %d calls; %d of %d %ss took exactly this path\n", c.Functions, c.Same, c.Units, c.Unit)
+	}
+	if n := rec.Instructions; n != nil {
+		fmt.Fprintf(w, "            %.0f instructions in the kernel a %s (%s, without a tracer)\n", n.PerTransaction, rec.Calls.Unit, n.Clock)
+	}
+	if rec.WhyNot != "" && rec.WhyNot != s.counted {
+		s.counted = rec.WhyNot // of all cells, once
+		fmt.Fprintf(w, "            %s\n", rec.WhyNot)
 	}
 	if d := rec.Drops; d != nil {
 		for _, drop := range d.ByPlace() {

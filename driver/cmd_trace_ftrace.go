@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"hookbed/analysis/record"
@@ -68,6 +69,9 @@ func (a *app) traceFtrace(ctx context.Context, file string, f ftraceFlags) (err 
 	defer func() { err = s.close(err) }()
 	cells, _ := cfg.Due()
 	a.say("run directory %s: %d cells to record", out, len(cells))
+	if without := cfg.LeftOut(); len(without) > 0 {
+		a.say("left out: %s; calls are recorded of transactions, of TCP_RR and TCP_CRR", strings.Join(without, ", "))
+	}
 	cfg.Up, cfg.Began = s.up, func(c plan.Cell) { a.say("record %s", c.Title()) }
 	if err := callpath.Run(ctx, cfg, s.keep); err != nil {
 		if ctx.Err() != nil {

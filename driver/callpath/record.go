@@ -141,6 +141,18 @@ func (c Config) Due() (cells []plan.Cell, blocks []int) {
 	return cells, blocks
 }
 
+// LeftOut are the chosen workloads of which no calls are recorded: Turns has none of them.
+func (c Config) LeftOut() []string {
+	var out []string
+	for _, cell := range c.Plan.Cells {
+		w := cell.Get(plan.FactorWorkload)
+		if _, _, ok := Turns(w); !ok && !c.Drops && (c.Match == nil || c.Match(cell)) && !slices.Contains(out, w) {
+			out = append(out, w)
+		}
+	}
+	return out
+}
+
 func (r *runner) blocks(ctx context.Context, keep func(Recording) error) error {
 	cells, blocks := r.Due()
 	for i, cell := range cells {

@@ -3,6 +3,7 @@ package callpath
 import (
 	"errors"
 	"reflect"
+	"strings"
 	"testing"
 
 	"hookbed/analysis/record"
@@ -112,6 +113,9 @@ func TestDue(t *testing.T) {
 	} {
 		if got := ids(c.cfg); !reflect.DeepEqual(got, c.want) {
 			t.Errorf("drops %t: %v, want %v", c.cfg.Drops, got, c.want)
+		}
+		if got := strings.Join(c.cfg.LeftOut(), " "); got != "TCP_STREAM" && !c.cfg.Drops || got != "" && c.cfg.Drops {
+			t.Errorf("drops %t: %q is left out", c.cfg.Drops, got)
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -222,7 +221,7 @@ func (s traceSet) against(t *traced) *TraceDiff {
 		}
 	}
 	d.Layers = t.layerChanges(d.More)
-	if file := trace.DiffFile(&t.trace, &t.ref.trace, ".svg"); t.dir == t.ref.dir && regular(filepath.Join(t.dir, file)) {
+	if file, ok := trace.FindDiff(t.dir, &t.trace, &t.ref.trace, ".svg"); ok && t.dir == t.ref.dir {
 		d.Flame = t.link(file)
 	}
 	d.Sentence = t.sentence(d)
@@ -239,12 +238,6 @@ func (t *traced) layerChanges(more float64) []LayerShare {
 	}
 	slices.SortStableFunc(out, func(a, b LayerShare) int { return cmp.Compare(b.Share, a.Share) })
 	return out
-}
-
-// regular reports whether a file is there.
-func regular(path string) bool {
-	st, err := os.Stat(path)
-	return err == nil && st.Mode().IsRegular()
 }
 
 // sentence says a difference in words.
@@ -468,7 +461,7 @@ func largest(g []*traced) []string {
 // traceTable has each trace with its files and how exact it is.
 func traceTable(g []*traced) table.Table {
 	t := table.Table{ID: table.Slug("traces-" + titleOfGroup(g)), Title: "The traces: " + titleOfGroup(g),
-		Note: fmt.Sprintf("By trace: of whole %ss. By client: over the time by which the client computes its own figures, connecting and closing included. By row: of the trial with the same seed; it must be that of the client. "+
+		Note: fmt.Sprintf("By trace: of whole %ss. By client: over the time of the row, which is the client's with connecting and closing, or for a stream the server's. By row: of the trial with the same seed; both must agree. "+
 			"Without a root: share of instructions whose stack does not begin at an entry to the kernel.", g[0].Unit),
 		Columns: []table.Column{table.Text("arm"), table.Number("N"), table.Number("by trace"), table.Number("by client"), table.Number("by row"), table.Number("traced in all"), table.Number("by the clock"), table.Number("without a root"),
 			table.Text("on the path"), table.Text("path"), table.Text("flame graph"), table.Text("against the reference")}}
@@ -516,8 +509,8 @@ func diffTable(g []*traced) table.Table {
 		Columns: []table.Column{table.Text("arm"), table.Number("N"), table.Text("against"), table.Number("N"), table.Number("instructions more"), table.Text("flame graph")}}
 	for _, a := range g {
 		for _, b := range g {
-			file := trace.DiffFile(&a.trace, &b.trace, ".svg")
-			if a == b || a.ref == b || a.dir != b.dir || !regular(filepath.Join(a.dir, file)) {
+			file, ok := trace.FindDiff(a.dir, &a.trace, &b.trace, ".svg")
+			if !ok || a == b || a.ref == b || a.dir != b.dir {
 				continue
 			}
 			t.Rows = append(t.Rows, table.Row{Cells: []string{a.Arm, strconv.Itoa(a.Policies), b.Arm, strconv.Itoa(b.Policies), signedRounded(a.PerUnit - b.PerUnit), "difference"}, Links: []string{"", "", "", "", "", a.link(file)}})

@@ -75,6 +75,12 @@ func TestTraces(t *testing.T) {
 	t.Run("do not fit", func(t *testing.T) { tracesThatDoNotFit(t, dir) })
 }
 
+// regular reports whether a file is there.
+func regular(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.Mode().IsRegular()
+}
+
 // tracesGolden holds what a report says of traces, as a reader sees it: the section, and the
 // table of functions in what explains the contrast.
 func tracesGolden(t *testing.T, dir string) {

@@ -26,7 +26,7 @@ func WritePath(w io.Writer, t *Trace) error {
 	b.WriteString("\n## The way in order\n\n")
 	for _, o := range outlined(p.Calls, nil) {
 		if way := o.way(p.Instructions); len(way) > 0 {
-			fmt.Fprintf(&b, "- **%s:** %s\n", markdownText(o.name), markdownText(strings.Join(way, " → ")))
+			fmt.Fprintf(&b, "- **%s:** %s\n", markdownText(o.name), markdownText(strings.Join(way, wayArrow)))
 		}
 	}
 	b.WriteString("\n## With what it costs\n\nInstructions: in total, with what was called and with interrupts; and of the function itself. " +

@@ -14,8 +14,9 @@ type Trace struct {
 	Units float64 `json:"units"` // in Measured
 
 	Window Window `json:"window"`
-	// Client is the part of the window by which the client computes its own figures. netperf's begins
-	// before it connects and ends when the connection is closed, so that it holds more than Measured.
+	// Client is the part of the window that the row is computed over, so that it holds more than
+	// Measured: of netperf the client's time, from before it connects until the connection is closed;
+	// of iperf3 the server's, in which it receives.
 	Client Span `json:"client"`
 
 	// Measured is the calls of whole units: from the beginning of the first unit in the window to
@@ -49,12 +50,12 @@ type Window struct {
 	Unnamed   uint64 `json:"unnamed"`   // instructions at addresses for which there is no symbol
 }
 
-// Span is a part of the window, from one reading of the clock by the client to another.
+// Span is a part of the window, from one reading of the clock by a program to another.
 type Span struct {
 	ClockNS      uint64  `json:"clock_ns"`
 	IdleNS       uint64  `json:"idle_ns"`
 	Instructions uint64  `json:"instructions"`
-	Units        float64 `json:"units"` // that began in it; all are 0 where the readings are not known
+	Units        float64 `json:"units"` // that began, parts included; all are 0 where the readings are not known
 }
 
 // Tree is the calls of a window, merged by stack: a function called from one stack is one node,

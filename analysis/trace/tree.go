@@ -135,6 +135,7 @@ const (
 	factorWorkload = "workload"
 	factorArm      = "arm"
 	factorPolicies = "policies"
+	factorKernel   = "kernel"
 )
 
 // Title names the cell: "iptables at N = 100, TCP_RR, localhost".

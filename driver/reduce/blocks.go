@@ -151,6 +151,7 @@ func (r *Reducer) resolveUser(k *known, b *watch.Block) {
 	default:
 		name, begins := r.code.files[at.file].at(at.addr)
 		k.sym, k.begin, k.file = r.intern(name), begins, int32(at.file)
+		r.span.name(r.cfg.Cut, name, k.sym)
 	}
 }
 

@@ -105,16 +105,33 @@ func (r *Reducer) finish() (*trace.Trace, error) {
 	return t, a.check(counted)
 }
 
-// client is what the client itself measures.
+// client is the part of the window that the row is computed of, and how many units it has.
 func (f *finisher) client() trace.Span {
 	from, to, ok := f.units.span()
+	if f.cfg.Cut.From != "" {
+		from, to, ok = f.server()
+	}
 	if !ok {
 		return trace.Span{}
 	}
 	return trace.Span{
 		ClockNS: to.ns - from.ns, IdleNS: to.idle - from.idle, Instructions: to.instructions - from.instructions,
-		Units: float64(f.units.begins) * f.cfg.Size,
+		Units: float64(f.units.made) / float64(f.cfg.Cut.Every) * f.cfg.Size,
 	}
+}
+
+// server is what the server itself measures; two that do would be one too many.
+func (f *finisher) server() (from, to reading, ok bool) {
+	for life, e := range f.span.found {
+		if !e.whole || f.role(life) != roleServer {
+			continue
+		}
+		if ok {
+			return reading{}, reading{}, false
+		}
+		from, to, ok = e.from, e.to, true
+	}
+	return from, to, ok
 }
 
 // at returns the final place of a node.

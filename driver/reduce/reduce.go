@@ -31,6 +31,10 @@ type Config struct {
 type Cut struct {
 	Call  string // the kernel's function: "__x64_sys_sendto"
 	Every int    // a unit has so many of these calls; 0 means 1
+	// From and To are functions of the server's program, or of its libraries, in which it reads the
+	// clock when what it reports begins and ends. "": the client computes the figures, by its readings
+	// before it connects and after its last unit.
+	From, To string
 }
 
 // Kinds of ways on which a block was reached.
@@ -66,6 +70,7 @@ type Reducer struct {
 	leaving bool  // __switch_to_asm has begun: the next stack is another thread's
 
 	units   units
+	span    span
 	account account
 	window  bool
 	done    bool
@@ -82,7 +87,7 @@ func New(cfg Config) *Reducer {
 		cfg.Size = 1
 	}
 	cfg.Cut.Every = max(1, cfg.Cut.Every)
-	r := &Reducer{cfg: cfg, ids: map[string]int32{}}
+	r := &Reducer{cfg: cfg, ids: map[string]int32{}, span: newSpan(-1, -1)}
 	files, err := readPrograms(cfg.Programs)
 	r.err = err
 	r.code = matcher{files: files, votes: map[load]int{}}
@@ -99,6 +104,7 @@ func (r *Reducer) reset() {
 	r.cur = &thread{user: true, sym: -1}
 	r.cur.life = r.begin(-1)
 	r.units = newUnits(r.cfg, &r.tree)
+	r.span = newSpan(r.span.from, r.span.to)
 	r.account = account{rate: r.cfg.NSPerInstruction}
 	for i := range r.later {
 		r.later[i].life = -1
@@ -152,6 +158,7 @@ func (r *Reducer) Clock(ns uint64) {
 	r.account.clock(ns)
 	if r.cur.user {
 		r.units.read(r.cur.life, r.account.reading())
+		r.span.read(r.cur.life, r.account.reading())
 	}
 }
 

@@ -111,6 +111,9 @@ func (r *Reducer) inUser(b *watch.Block, k *known, n int, whole bool) {
 	}
 	begins := k.begin && (t.way == byCall || k.sym != t.sym)
 	r.units.ran(r.tree.kid(l.node, k.sym), n, begins)
+	if begins {
+		r.span.called(t.life, k.sym)
+	}
 	t.sym, t.way = k.sym, byFlow
 	if whole && (b.Kind == watch.Call || b.Kind == watch.CallAny) {
 		t.way = byCall

@@ -24,7 +24,9 @@ func cuts() []cut {
 		{"TCP_RR", trace.UnitTransaction, reduce.Cut{Call: "__x64_sys_sendto"}},
 		{"TCP_CRR", trace.UnitConnection, reduce.Cut{Call: "__x64_sys_connect"}},
 		// iperf3 writes 128 KiB at once, eight times a MiB.
-		{"TCP_STREAM", trace.UnitMiB, reduce.Cut{Call: "__x64_sys_write", Every: 8}},
+		// What is received a second, it computes from when the server starts its streams to when it sums
+		// up for the last time (src/iperf_api.c).
+		{"TCP_STREAM", trace.UnitMiB, reduce.Cut{Call: "__x64_sys_write", Every: 8, From: "iperf_init_test", To: "iperf_stats_callback"}},
 	}
 }
 

@@ -122,16 +122,19 @@ func Print(w io.Writer, lines []Line) {
 		}
 		fmt.Fprintf(w, "%s: instructions a %s\n", title, in[g][0].Unit)
 		tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprint(tw, "  arm\tN\twhole units\tall of the client\tits row\tdiffers\twindow, counted\tby the clock\tmisrooted\tfiles\n")
+		fmt.Fprint(tw, "  arm\tN\twhole units\tin the row's time\tits row\tdiffers\twindow, counted\tby the clock\tmisrooted\tfiles\n")
 		for _, l := range in[g] {
-			row, differs := "-", "-"
+			client, row, differs := "-", "-", "-"
+			if l.Client > 0 {
+				client = strconv.FormatFloat(l.Client, 'f', 1, 64)
+			}
 			if l.Row != nil {
 				row = strconv.FormatFloat(*l.Row, 'f', 1, 64)
 			}
 			if l.Row != nil && l.Client > 0 {
 				differs = fmt.Sprintf("%+.3f %%", 100*(*l.Row/l.Client-1))
 			}
-			fmt.Fprintf(tw, "  %s\t%d\t%.1f\t%.1f\t%s\t%s\t%d\t%d\t%.3f %%\t%s\n", l.Arm, l.Policies, l.PerUnit, l.Client, row, differs,
+			fmt.Fprintf(tw, "  %s\t%d\t%.1f\t%s\t%s\t%s\t%d\t%d\t%.3f %%\t%s\n", l.Arm, l.Policies, l.PerUnit, client, row, differs,
 				l.Counted, l.Clock, 100*float64(l.Misrooted)/float64(max(l.Counted, 1)), l.Dir)
 		}
 		_ = tw.Flush()

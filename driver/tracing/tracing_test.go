@@ -317,7 +317,7 @@ func TestCompareAndSummarise(t *testing.T) {
 	if err := Compare(f.dir); err != nil {
 		t.Fatal(err)
 	}
-	diffs, err := filepath.Glob(filepath.Join(f.dir.Path(), trace.Dir, "diff", "*.csv"))
+	diffs, err := filepath.Glob(filepath.Join(f.dir.Path(), trace.Dir, "diff", "localhost-TCP_RR-6.12", "iptables-n[02]--docker-n0.csv"))
 	if err != nil || len(diffs) != 2 {
 		t.Errorf("differences %v, %v, want those of iptables at N = 0 and 2", diffs, err)
 	}

@@ -2,9 +2,12 @@ package probe
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -59,10 +62,32 @@ func openAll(p bundle.Probe, times int) (tries []attempt, to unix.Sockaddr, err 
 	return tries, to, nil
 }
 
-// connectAll connects one socket after the other, and then none.
+// connectAll connects one socket after the other, and then none. The calls are raw: the runtime, which
+// would look for other work if a call took long, is not told of them. None of them waits.
 func connectAll(tries []attempt, to unix.Sockaddr, errs []error) {
+	at, size := rawAddress(to)
 	for i := range tries {
-		errs[i] = unix.Connect(tries[i].fd, to)
+		_, _, errno := unix.RawSyscall(unix.SYS_CONNECT, uintptr(tries[i].fd), uintptr(at), size)
+		if errno != 0 {
+			errs[i] = errno
+		}
 	}
-	_ = unix.Connect(-1, to)
+	_, _, _ = unix.RawSyscall(unix.SYS_CONNECT, ^uintptr(0), uintptr(at), size)
+	runtime.KeepAlive(at)
+}
+
+// rawAddress is an address as the kernel has it (struct sockaddr_in, sockaddr_in6), with its size.
+func rawAddress(to unix.Sockaddr) (at unsafe.Pointer, size uintptr) {
+	var port [2]byte
+	switch a := to.(type) {
+	case *unix.SockaddrInet4:
+		binary.BigEndian.PutUint16(port[:], uint16(a.Port))
+		raw := &unix.RawSockaddrInet4{Family: unix.AF_INET, Port: binary.NativeEndian.Uint16(port[:]), Addr: a.Addr}
+		return unsafe.Pointer(raw), unsafe.Sizeof(*raw)
+	case *unix.SockaddrInet6:
+		binary.BigEndian.PutUint16(port[:], uint16(a.Port))
+		raw := &unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: binary.NativeEndian.Uint16(port[:]), Addr: a.Addr}
+		return unsafe.Pointer(raw), unsafe.Sizeof(*raw)
+	}
+	return nil, 0
 }

@@ -31,8 +31,8 @@ datapath = "iptables"
 `
 
 // TestVMTrace: two traces of one cell are the same files; its rows are those of the same boot without
-// an observer; every instruction is accounted for; and functions are called as often as what they
-// do is counted by others.
+// an observer; every instruction is accounted for; functions are called as often as what they do is
+// counted by others; and refused packets end in the function that the kernel's own event names.
 func TestVMTrace(t *testing.T) {
 	t.Parallel()
 	if !apart(t) {
@@ -43,8 +43,8 @@ func TestVMTrace(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := machineState(t)
-	r.run("trace", "traced.toml", "--out", "a")
-	r.run("trace", "traced.toml", "--out", "b", "--jobs", "1")
+	r.run("trace", "traced.toml", "--drop", "--out", "a")
+	r.run("trace", "traced.toml", "--drop", "--out", "b", "--jobs", "1")
 	r.untraced("a", "plain")
 	r.expectSame(before)
 	r.expectSameRows("a", "b")
@@ -68,6 +68,7 @@ func TestVMTrace(t *testing.T) {
 		t.Errorf("the rules were walked for %d packets received, and their counter says %g", received, counted)
 	}
 	r.expectRowOfTheClient(tr)
+	r.expectDrop(tr)
 	if text := r.run("report", "a"); !strings.Contains(text, "report") {
 		t.Errorf("the report of a traced run says %q", text)
 	}
@@ -150,6 +151,24 @@ func (r *vmRig) expectRowOfTheClient(tr trace.Trace) {
 	row, traced := r.metric("a", "instructions_per_transaction"), float64(tr.Client.Instructions)/tr.Client.Units
 	if row/traced < 0.9999 || row/traced > 1.0001 {
 		r.t.Errorf("the row has %.3f instructions a transaction, the trace of the same part %.3f", row, traced)
+	}
+}
+
+// expectDrop: a packet that the list refuses ends at the server's INPUT hook, each in the same place.
+func (r *vmRig) expectDrop(tr trace.Trace) {
+	r.t.Helper()
+	d := tr.Drop
+	if d == nil {
+		r.t.Fatal("the trace does not say where a refused packet ends")
+	}
+	if d.Where() != "netfilter INPUT, iptables rules" || d.Function != "nf_hook_slow" || d.Reason != "NETFILTER_DROP" || d.Recorded == 0 {
+		r.t.Errorf("a refused packet ends at %s, in %s, for %q of %d recorded", d.Where(), d.Function, d.Reason, d.Recorded)
+	}
+	if w := d.Window; !w.Exact() || w.Misrooted*1000 > w.Instructions || d.Ended != uint64(d.Compared) || d.Compared < 50 || 2*d.Same < d.Compared {
+		r.t.Errorf("of %d attempts %d took the path and %d ended there; the account is %+v", d.Compared, d.Same, d.Ended, w)
+	}
+	if d.FromWire == 0 || d.FromWire >= d.ToDrop || d.ToDrop >= d.Instructions {
+		r.t.Errorf("an attempt has %d instructions, %d to its packet's end, %d from the wire", d.Instructions, d.ToDrop, d.FromWire)
 	}
 }
 

@@ -39,6 +39,9 @@ type Traced struct {
 	Against  *TraceDiff   `json:"against,omitempty"` // the reference
 	Flame    string       `json:"flame"`             // files, from the report's directory
 	Path     string       `json:"path"`
+	// Drop is where a packet ends that the policies refuse, and DropPath the file with its way.
+	Drop     *trace.Drop `json:"drop,omitempty"`
+	DropPath string      `json:"drop_path,omitempty"`
 }
 
 // LayerShare is what a layer costs per unit.
@@ -148,6 +151,9 @@ func (s traceSet) place(t trace.Trace, dir, base string) (*traced, error) {
 	one.Traced = Traced{Cell: t.Cell, Scenario: one.stratum.String(), Workload: c.Get(runs.FactorWorkload), Arm: c.Get(runs.FactorArm), Policies: c.Policies, Seed: t.Seed,
 		Unit: t.Unit, Units: t.Units, PerUnit: t.PerUnit(w.Measured), ByRow: s.byRow(c, t.Seed), Exact: w.Exact(), Window: w, Same: p.Same, Compared: p.Units, Paths: p.Paths}
 	one.Flame, one.Path = one.link(filepath.Join(trace.Dir, t.Cell, trace.FlameFile)), one.link(filepath.Join(trace.Dir, t.Cell, trace.PathFile))
+	if t.Drop != nil {
+		one.Drop, one.DropPath = t.Drop, one.link(filepath.Join(trace.Dir, t.Cell, trace.DropFile))
+	}
 	if t.Client.Units > 0 {
 		v := float64(t.Client.Instructions) / t.Client.Units
 		one.ByClient = &v

@@ -71,6 +71,7 @@ func TestTraces(t *testing.T) {
 	dir := tracedRun(t)
 	t.Run("golden", func(t *testing.T) { tracesGolden(t, dir) })
 	t.Run("json", func(t *testing.T) { tracesJSON(t, dir) })
+	t.Run("refused packets", func(t *testing.T) { dropsGolden(t, dir) })
 	t.Run("not exact", func(t *testing.T) { tracesThatAreNotExact(t, dir) })
 	t.Run("do not fit", func(t *testing.T) { tracesThatDoNotFit(t, dir) })
 }

@@ -26,6 +26,9 @@ type Trace struct {
 	Around   Tree `json:"-"`
 
 	Path Path `json:"-"`
+
+	// Drop is where a packet of the cell ends that its policies refuse; nil: that was not traced.
+	Drop *Drop `json:"drop,omitempty"`
 }
 
 // Window is the traced part of the boot, from mark to mark, and how exact the account of it is.
@@ -90,6 +93,10 @@ type Call struct {
 	Name  string
 	Self  uint64
 	Total uint64 // with what it called, and with interrupts while it ran
+	// Begin and End are how many instructions of the unit came before the call, and before what follows
+	// it. A call that gave way to another thread ends there and goes on as another Call. 0 in what is
+	// read from files.
+	Begin, End uint64
 	// Resumed says that the call had begun before: the thread gave way to another one in it, and goes on.
 	Resumed bool
 	Calls   []*Call

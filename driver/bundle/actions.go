@@ -334,6 +334,18 @@ type Probe struct {
 	Size int `json:"size,omitempty"`
 }
 
+// Refusals tries one probe of TCP several times, one attempt right after the other, and fails unless
+// each is refused: silent for Timeout after the last was sent, or answered by an administrator's
+// message. A source that the namespace lacks is added to Link for that time. Value: denied.
+type Refusals struct {
+	Link    string  `json:"link"`
+	Try     Probe   `json:"try"` // its Want is Deny
+	Times   int     `json:"times"`
+	Timeout float64 `json:"timeout"` // seconds
+	// Marked: a sealed guest sets the marks of a measured part around it.
+	Marked bool `json:"marked,omitempty"`
+}
+
 // What a Flow step does.
 const (
 	FlowOpen  = "open"  // connects from From to To, and checks once
@@ -650,6 +662,7 @@ func (Start) Kind() string        { return "start" }
 func (Sniff) Kind() string        { return "sniff" }
 func (Stop) Kind() string         { return "stop" }
 func (Probes) Kind() string       { return "probes" }
+func (Refusals) Kind() string     { return "refusals" }
 func (Flow) Kind() string         { return "flow" }
 func (Read) Kind() string         { return "read" }
 func (Expect) Kind() string       { return "expect" }
@@ -675,7 +688,7 @@ func actions() []Action {
 	return []Action{
 		Netns{}, Veth{}, Netkit{}, Bridge{}, Vxlan{}, FDB{}, OverlayNetns{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
 		TestRuns{}, EmptyBPF{}, CountRuns{}, Generate{},
-		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Sniff{}, Stop{}, Probes{}, Flow{},
+		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Sniff{}, Stop{}, Probes{}, Refusals{}, Flow{},
 		Read{}, Expect{}, Guard{}, Exec{}, Parallel{}, Snapshot{},
 		Tool{}, Daemon{}, AdoptBPF{},
 		RecordCalls{}, RecordDrops{}, CountInstructions{}, EndRecord{},

@@ -298,7 +298,7 @@ func (r *runner) prove(ctx context.Context, cell plan.Cell, setup datapath.Setup
 		return err
 	}
 	for _, node := range r.recorders(setup) {
-		d, err := readDrops(strings.NewReader(ex.Raw[rawText+node]))
+		d, err := ReadDrops(strings.NewReader(ex.Raw[rawText+node]))
 		if err != nil {
 			return err
 		}

@@ -137,7 +137,7 @@ func Bundle(cell plan.Cell, setup datapath.Setup) (*bundle.Bundle, error) {
 // fault is recorded in rows.
 func (r *runner) trial(ctx context.Context, t plan.Trial, setup datapath.Setup, a applied) error {
 	cell, _ := r.Plan.CellByID(t.Cell)
-	b, err := Bundle(cell, setup)
+	b, err := trialBundle(r.Plan, cell, setup)
 	if err != nil {
 		return err
 	}

@@ -63,6 +63,9 @@ type Traced struct {
 	// Window is how many units of work (transactions, MiB) of a trial its trace counts, the last; 0 is
 	// all.
 	Window int `json:"window,omitempty"`
+	// Refusals is how many attempts that the policies refuse follow each trial's workload, to be
+	// traced; 0 is none.
+	Refusals int `json:"refusals,omitempty"`
 }
 
 // Lab says on what the experiment runs.

@@ -285,6 +285,7 @@ type open struct {
 // calls makes the tree of a unit's steps.
 func (f *finisher) calls(steps []step) []*trace.Call {
 	root := &trace.Call{}
+	at := uint64(0) // instructions so far
 	stack := []open{{0, root}}
 	var chain []int
 	for _, s := range steps {
@@ -300,17 +301,27 @@ func (f *finisher) calls(steps []step) []*trace.Call {
 		if s.begins && k == len(chain) {
 			k-- // another call of the function that just ran
 		}
-		stack = stack[:k+1]
+		stack = ended(stack, k+1, at)
 		for ; k < len(chain); k++ {
-			c := &trace.Call{Name: f.whole.Nodes[chain[k]].Name, Resumed: k > 0 && (k < len(chain)-1 || !s.begins)}
+			c := &trace.Call{Name: f.whole.Nodes[chain[k]].Name, Resumed: k > 0 && (k < len(chain)-1 || !s.begins), Begin: at}
 			above := stack[len(stack)-1].call
 			above.Calls = append(above.Calls, c)
 			stack = append(stack, open{chain[k], c})
 		}
 		stack[len(stack)-1].call.Self += uint64(s.n)
+		at += uint64(s.n)
 	}
+	ended(stack, 0, at)
 	total(root)
 	return root.Calls
+}
+
+// ended leaves the first n calls of a stack open, after so many instructions.
+func ended(stack []open, n int, at uint64) []open {
+	for _, o := range stack[n:] {
+		o.call.End = at
+	}
+	return stack[:n]
 }
 
 func total(c *trace.Call) uint64 {

@@ -59,6 +59,26 @@ func Supported(p *plan.Plan) error {
 	return nil
 }
 
+// RefusalReducers makes the observers of the refused attempts behind a cell's workload: the helper is
+// their client, and an attempt begins where it connects.
+func RefusalReducers(files map[string][]byte, helper string) func(plan.Cell) (Observer, error) {
+	return func(cell plan.Cell) (Observer, error) {
+		_, server, err := endsOf(cell)
+		if err != nil {
+			return nil, err
+		}
+		list := programs(files, helper, "", server)
+		for i := range list {
+			if list[i].Role == trace.RoleHelper {
+				list[i].Role = trace.RoleClient
+			}
+		}
+		return reduce.New(reduce.Config{
+			Programs: list, Cut: reduce.Cut{Call: "__x64_sys_connect"}, Unit: trace.UnitAttempt, NSPerInstruction: plan.InstructionNanoseconds,
+		}), nil
+	}
+}
+
 // Reducers makes the observers of a plan's cells. files are the programs of its guests by path, of
 // which helper is the guest helper.
 func Reducers(p *plan.Plan, files map[string][]byte, helper string) func(plan.Cell) (Observer, error) {

@@ -39,6 +39,8 @@ type Line struct {
 	Clock     uint64 `json:"clock_instructions"`
 	Misrooted uint64 `json:"misrooted_instructions"`
 	Dir       string `json:"dir"`
+
+	Drop *trace.Drop `json:"drop,omitempty"` // where a refused packet ends
 }
 
 // Summarise reads the traces of a run and its rows, in the order of the plan.
@@ -72,7 +74,7 @@ func line(dir *rundir.Dir, cell plan.Cell, t trace.Trace) Line {
 		Cell: cell.ID, Arm: cell.Get(plan.FactorArm), Policies: cell.Int(plan.FactorPolicies),
 		Scenario: cell.Get(plan.FactorScenario), Workload: cell.Get(plan.FactorWorkload),
 		Unit: t.Unit, Units: t.Units, PerUnit: t.PerUnit(w.Measured),
-		Counted: w.Instructions, Misrooted: w.Misrooted, Dir: filepath.Join(dir.Path(), trace.Dir, cell.ID),
+		Counted: w.Instructions, Misrooted: w.Misrooted, Drop: t.Drop, Dir: filepath.Join(dir.Path(), trace.Dir, cell.ID),
 	}
 	if t.Client.Units > 0 {
 		l.Client = float64(t.Client.Instructions) / t.Client.Units
@@ -139,6 +141,25 @@ func Print(w io.Writer, lines []Line) {
 		}
 		_ = tw.Flush()
 	}
+}
+
+// PrintDrops writes where refused packets end, a line for each cell of which that was traced.
+func PrintDrops(w io.Writer, lines []Line) {
+	lines = slices.DeleteFunc(slices.Clone(lines), func(l Line) bool { return l.Drop == nil })
+	if len(lines) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "a refused packet: instructions until it is freed")
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprint(tw, "  scenario\tarm\tN\tfrom the system call\tfrom the wire\tends at\tgiven up by\treason\ton this path\n")
+	for _, l := range lines {
+		d, scenario := l.Drop, l.Scenario
+		if l.Boot != "" {
+			scenario += ", kernel " + l.Boot
+		}
+		fmt.Fprintf(tw, "  %s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\t%d of %d\n", scenario, l.Arm, l.Policies, d.ToDrop, d.FromWire, d.Where(), d.Function, d.Why(), d.Same, d.Compared)
+	}
+	_ = tw.Flush()
 }
 
 // Compare writes what all traces of a run are compared by: the layers of all, and the difference of

@@ -184,6 +184,14 @@ func TestMarksAreAroundWorkloads(t *testing.T) {
 	if run(bundle.Prove, program("out", "true")); len(marks) != 0 {
 		t.Errorf("in another phase: marks %q", marks)
 	}
+	refusals := bundle.Refusals{Try: bundle.Probe{From: client4, To: server4, Port: 5001, Want: bundle.Deny}, Times: 1}
+	if run(bundle.Collect, refusals); len(marks) != 0 {
+		t.Errorf("refusals without marks: marks %q", marks)
+	}
+	refusals.Marked = true
+	if run(bundle.Collect, refusals); strings.Join(marks, ", ") != "begin 3 1, end 3 1" {
+		t.Errorf("refusals: marks %q", marks)
+	}
 }
 
 func TestExecFailures(t *testing.T) {

@@ -84,7 +84,11 @@ func (w Window) String() string {
 		said += fmt.Sprintf(", which leaves %s ns: the trace is not exact.", grouped(w.Off()))
 	}
 	if w.Misrooted > 0 {
-		said += fmt.Sprintf(" The stack of %s instructions does not begin at an entry to the kernel.", grouped(int64(w.Misrooted)))
+		said += fmt.Sprintf(" The stack of %s instructions does not begin at an entry to the kernel", grouped(int64(w.Misrooted)))
+		if len(w.Roots) > 0 {
+			said += ", but with " + w.Misroots()
+		}
+		said += "."
 	}
 	if w.Unnamed > 0 {
 		said += fmt.Sprintf(" %s instructions are at addresses without a symbol.", grouped(int64(w.Unnamed)))

@@ -33,8 +33,7 @@ func (p Path) write(b *strings.Builder, unit string) {
 	b.WriteString("\n## The way in order\n\n")
 	for _, o := range outlined(p.Calls, nil) {
 		if way := o.way(p.Instructions); len(way) > 0 {
-			fmt.Fprintf(b, "- **%s:** %s
-", markdownText(o.name), markdownText(strings.Join(way, wayArrow)))
+			fmt.Fprintf(b, "- **%s:** %s\n", markdownText(o.name), markdownText(strings.Join(way, wayArrow)))
 		}
 	}
 	b.WriteString("\n## With what it costs\n\nInstructions: in total, with what was called and with interrupts; and of the function itself. " +
@@ -90,7 +89,11 @@ func (w Window) String() string {
 		said += fmt.Sprintf(", which leaves %s ns: the trace is not exact.", grouped(w.Off()))
 	}
 	if w.Misrooted > 0 {
-		said += fmt.Sprintf(" The stack of %s instructions does not begin at an entry to the kernel.", grouped(int64(w.Misrooted)))
+		said += fmt.Sprintf(" The stack of %s instructions does not begin at an entry to the kernel", grouped(int64(w.Misrooted)))
+		if len(w.Roots) > 0 {
+			said += ", but with " + w.Misroots()
+		}
+		said += "."
 	}
 	if w.Unnamed > 0 {
 		said += fmt.Sprintf(" %s instructions are at addresses without a symbol.", grouped(int64(w.Unnamed)))

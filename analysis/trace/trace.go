@@ -3,6 +3,11 @@
 // trace, and what reports and figures are made from. Pure but for reading and writing these files.
 package trace
 
+import (
+	"fmt"
+	"strings"
+)
+
 // Trace is one cell's traced boot.
 type Trace struct {
 	Cell    string            `json:"cell"`    // the plan's ID of the cell
@@ -51,6 +56,27 @@ type Window struct {
 	Faults    uint64 `json:"faults"`    // page faults and other exceptions
 	Misrooted uint64 `json:"misrooted"` // instructions whose stack does not begin at an entry to the kernel
 	Unnamed   uint64 `json:"unnamed"`   // instructions at addresses for which there is no symbol
+	// Roots are where the misrooted stacks begin, the largest first, at most MostRoots of them.
+	Roots []Root `json:"misrooted_roots,omitempty"`
+}
+
+// MostRoots is how many roots a window lists.
+const MostRoots = 8
+
+// Root is the function that a thread's misrooted stacks begin with.
+type Root struct {
+	Role         string `json:"role"`         // of the thread, as in Tree
+	Name         string `json:"name"`         // function: the outermost that was seen
+	Instructions uint64 `json:"instructions"` // of it and of what it called
+}
+
+// Misroots says which roots there are: "rcu_gp_kthread (kernel) 4711, ...".
+func (w Window) Misroots() string {
+	var parts []string
+	for _, r := range w.Roots {
+		parts = append(parts, fmt.Sprintf("%s (%s) %d", r.Name, r.Role, r.Instructions))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // Span is a part of the window, from one reading of the clock by a program to another.

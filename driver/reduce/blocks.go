@@ -51,6 +51,8 @@ const (
 	doesExec
 	doesFork
 	doesLeave
+	doesSchedule
+	doesSwitchMemory
 )
 
 // intern gives a name its number.
@@ -89,6 +91,10 @@ func deedOf(name string) deed {
 		return doesLeave
 	case "copy_process":
 		return doesFork
+	case "__schedule":
+		return doesSchedule
+	case "switch_mm_irqs_off":
+		return doesSwitchMemory
 	}
 	return 0
 }

@@ -6,6 +6,7 @@ package reduce
 
 import (
 	"errors"
+	"slices"
 
 	"hookbed/analysis/trace"
 	"hookbed/driver/watch"
@@ -52,6 +53,8 @@ type Reducer struct {
 	err    error
 	code   matcher
 	kernel symbols
+	// seesMemory: the kernel has a function with which the scheduler switches to another memory.
+	seesMemory bool
 
 	names []string
 	ids   map[string]int32
@@ -68,6 +71,9 @@ type Reducer struct {
 	cur     *thread
 	forks   []int // lives that are about to have a child
 	leaving bool  // __switch_to_asm has begun: the next stack is another thread's
+	// The scheduler chose a thread that has no memory of its own, one of the kernel: it has not switched
+	// to another memory since it began (kernel/sched/core.c, context_switch; 5.10 to 7.3).
+	noMemory bool
 
 	units   units
 	span    span
@@ -100,7 +106,7 @@ func (r *Reducer) reset() {
 	r.tree = newNodes()
 	r.lives = nil
 	r.threads = map[uint64]*thread{}
-	r.forks, r.leaving = nil, false
+	r.forks, r.leaving, r.noMemory = nil, false, false
 	r.cur = &thread{user: true, sym: -1}
 	r.cur.life = r.begin(-1)
 	r.units = newUnits(r.cfg, &r.tree)
@@ -129,6 +135,7 @@ func (r *Reducer) Define(b *watch.Block) {
 // Symbols implements watch.Handler.
 func (r *Reducer) Symbols(kallsyms []byte) {
 	r.kernel = parseSymbols(kallsyms)
+	r.seesMemory = slices.ContainsFunc(r.kernel, func(s symbol) bool { return deedOf(s.name) == doesSwitchMemory })
 	clear(r.blocks) // those of the kernel may have been resolved by older symbols
 }
 

@@ -252,8 +252,11 @@ func TestRefusedTraces(t *testing.T) {
 		},
 		"8 ns less":    func(f *fake) { f.make = spoiled(func(tr *trace.Trace) { tr.Window.ClockNS += 8 }) },
 		"between 1 of": func(f *fake) { f.make = spoiled(func(tr *trace.Trace) { tr.Window.ClocksOff = 1 }) },
-		"more than 0.1 %": func(f *fake) {
-			f.make = spoiled(func(tr *trace.Trace) { tr.Window.Misrooted = tr.Window.Instructions / 900 })
+		"more than 0.1 %, have a stack that does not begin where the kernel is entered; the largest begin with do_wait (unknown) 7": func(f *fake) {
+			f.make = spoiled(func(tr *trace.Trace) {
+				tr.Window.Misrooted = tr.Window.Instructions / 900
+				tr.Window.Roots = []trace.Root{{Role: "unknown", Name: "do_wait", Instructions: 7}}
+			})
 		},
 		"no whole unit":          func(f *fake) { f.make = spoiled(func(tr *trace.Trace) { tr.Units = 0 }) },
 		"no instruction":         func(f *fake) { f.make = spoiled(func(tr *trace.Trace) { tr.Window.Instructions = 0 }) },

@@ -105,7 +105,8 @@ func check(t *trace.Trace) error {
 	case t.Units <= 0:
 		return errors.New("no whole unit of work was seen")
 	case float64(w.Misrooted) > misrootedLimit*float64(w.Instructions):
-		return fmt.Errorf("of %d instructions %d, more than %g %%, have a stack that does not begin where the kernel is entered", w.Instructions, w.Misrooted, 100*misrootedLimit)
+		return fmt.Errorf("of %d instructions %d, more than %g %%, have a stack that does not begin where the kernel is entered; the largest begin with %s",
+			w.Instructions, w.Misrooted, 100*misrootedLimit, w.Misroots())
 	}
 	return nil
 }

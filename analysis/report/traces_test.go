@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -149,7 +150,7 @@ func tracesJSON(t *testing.T, dir string) {
 		for _, l := range x.Layers {
 			sum += l.PerUnit
 		}
-		if x.PerUnit != want.PerUnit(want.Window.Measured) || !x.Exact || x.Window != want.Window || sum < x.PerUnit*0.999999 || sum > x.PerUnit*1.000001 {
+		if x.PerUnit != want.PerUnit(want.Window.Measured) || !x.Exact || !reflect.DeepEqual(x.Window, want.Window) || sum < x.PerUnit*0.999999 || sum > x.PerUnit*1.000001 {
 			t.Errorf("%s at %d: %+v", x.Arm, x.Policies, x)
 		}
 		if (x.Against == nil) != (x.Arm == tracetest.Docker) {

@@ -46,7 +46,7 @@ func FuzzReadDrops(f *testing.F) {
 	f.Add([]byte(dropText))
 	f.Add([]byte(oldDropText))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		got, err := readDrops(bytes.NewReader(text))
+		got, err := ReadDrops(bytes.NewReader(text))
 		if err != nil {
 			return
 		}

@@ -23,7 +23,7 @@ func Encode(factors []string, rows []Row) ([]byte, error) {
 	var lines [][]string
 	for len(rows) > 0 {
 		n := 1
-		for n < len(rows) && rows[n].trial() == rows[0].trial() {
+		for n < len(rows) && rows[n].together(rows[0]) {
 			n++
 		}
 		own, err := encodeTrial(factors, rows[:n])

@@ -49,10 +49,12 @@ func (e *TornError) What() string {
 // Trial is the rows of one trial that are together in a rows.csv. They differ in metric, unit,
 // value and raw file only. It is valid until the next call of Reader.Next.
 type Trial struct {
-	Rows      []Row  // at least one, without the closing row
-	Line      int    // of the first row, 1-based
-	Lines     []byte // as they are in the file, with the closing row
-	FactorSet int    // the same number for the same Factors, counted from 0
+	Rows      []Row             // at least one, without the closing row
+	Line      int               // of the first row, 1-based
+	Offset    int64             // of the first row, in bytes
+	Lines     []byte            // as they are in the file, with the closing row
+	Sum       [sha256.Size]byte // of the rows' lines, each from the column cell on
+	FactorSet int               // the same number for the same Factors, counted from 0
 }
 
 // Reader reads a rows.csv a trial at a time, and keeps no more than one. Factor columns may
@@ -60,6 +62,9 @@ type Trial struct {
 // that no trial is there twice. Errors name the line. The error for a file that a spreadsheet
 // saved is a *SavedError.
 type Reader struct {
+	// Repeats allows the same trial several times, as attempts that were superseded are.
+	Repeats bool
+
 	in      *bufio.Reader
 	line    []byte // the last line that was read, with its line break
 	number  int    // of that line, 1-based
@@ -77,8 +82,7 @@ type Reader struct {
 	key     []byte
 
 	trial  Trial
-	schema int   // of its rows
-	begin  int64 // its offset
+	schema int // of its rows
 	sum    hash.Hash
 
 	texts   map[string]string // of every cell, metric and so on, once
@@ -130,6 +134,10 @@ func Read(in io.Reader) ([]Row, error) {
 	}
 }
 
+// Factors are the names of the factor columns, in their order; nil before Next was called, and
+// in a file without a whole header.
+func (r *Reader) Factors() []string { return r.factors }
+
 // Torn is what was cut short; nil before Next has returned io.EOF, and if nothing was.
 func (r *Reader) Torn() *TornError { return r.torn }
 
@@ -153,6 +161,9 @@ func (r *Reader) Next() (*Trial, error) {
 	}
 	t, err := r.next()
 	r.failed = err
+	if t != nil {
+		r.sum.Sum(t.Sum[:0])
+	}
 	return t, err
 }
 
@@ -386,11 +397,11 @@ func (r *Reader) add(row Row, schema int) (done bool, err error) {
 		if schema == Schema && row.Metric == ClosingMetric {
 			return false, fmt.Errorf("a closing row without rows of its trial: rows were removed")
 		}
-		t.Line, t.FactorSet, r.schema, r.begin = r.number, r.set, schema, r.start
+		t.Line, t.FactorSet, r.schema, t.Offset = r.number, r.set, schema, r.start
 		if err := r.once(row); err != nil {
 			return false, err
 		}
-	} else if other := !r.same(row) || schema != r.schema; other && r.schema == openSchema {
+	} else if other := !row.together(t.Rows[0]) || r.set != t.FactorSet || schema != r.schema; other && r.schema == openSchema {
 		r.held = true
 		return true, nil
 	} else if other {
@@ -414,11 +425,9 @@ func (r *Reader) add(row Row, schema int) (done bool, err error) {
 
 func (r Row) trial() trialKey { return trialKey{r.Cell, r.Block, r.Trial} }
 
-// same reports whether a row is of the trial that is read.
-func (r *Reader) same(row Row) bool {
-	first := r.trial.Rows[0]
-	return row.trial() == first.trial() && row.Run == first.Run && row.Order == first.Order && row.Status == first.Status &&
-		row.Reason == first.Reason && r.set == r.trial.FactorSet
+// together reports whether two rows are of one attempt at a trial.
+func (r Row) together(o Row) bool {
+	return r.trial() == o.trial() && r.Run == o.Run && r.Order == o.Order && r.Status == o.Status && r.Reason == o.Reason
 }
 
 // once refuses a trial that was there before. A file of openSchema may have several
@@ -437,7 +446,7 @@ func (r *Reader) once(first Row) error {
 		twice = twice || r.open[openKey{trialKey: key}]
 		r.seen[key] = true
 	}
-	if twice {
+	if twice && !r.Repeats {
 		return fmt.Errorf("%v is there twice: rows were copied", key)
 	}
 	return nil
@@ -469,7 +478,7 @@ func (r *Reader) atEnd() (*Trial, error) {
 // tearTrial notes that the trial which is read is not whole.
 func (r *Reader) tearTrial() {
 	first := r.trial.Rows[0]
-	r.torn = &TornError{Line: r.trial.Line, Valid: r.begin, Cell: first.Cell, Block: first.Block, Trial: first.Trial}
+	r.torn = &TornError{Line: r.trial.Line, Valid: r.trial.Offset, Cell: first.Cell, Block: first.Block, Trial: first.Trial}
 	r.trial.Rows = r.trial.Rows[:0]
 }
 

@@ -244,10 +244,31 @@ func readOptional(path string, v any) error {
 	if err != nil {
 		return fmt.Errorf("read %s: %w", filepath.Base(path), err)
 	}
+	if err := dense(data); err != nil {
+		return fmt.Errorf("parse %s: %w", path, err)
+	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.UseNumber()
 	if err := dec.Decode(v); err != nil {
 		return fmt.Errorf("parse %s: %w", path, err)
+	}
+	return nil
+}
+
+// Limits of a JSON file of a run, so that a small file cannot become much in memory: bytes for
+// each of its objects, and values beyond those that such objects have.
+const (
+	minObject = 16
+	maxValues = 1 << 20
+)
+
+// dense refuses a file that is mostly brackets and commas, as no run writes one.
+func dense(data []byte) error {
+	if n := bytes.Count(data, []byte("{")); n > maxValues/16+len(data)/minObject {
+		return fmt.Errorf("%d objects in %d bytes", n, len(data))
+	}
+	if n := bytes.Count(data, []byte(",")); n > maxValues+len(data)/minObject {
+		return fmt.Errorf("%d values in %d bytes", n, len(data))
 	}
 	return nil
 }
@@ -297,7 +318,7 @@ func flatten(prefix string, v any, out map[string]string) {
 	case nil:
 		out[prefix] = ""
 	default:
-		out[prefix] = fmt.Sprint(v)
+		out[record.Printable(prefix)] = record.Printable(fmt.Sprint(v))
 	}
 }
 

@@ -8,15 +8,13 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/crypto/ssh"
-
 	"hookbed/analysis/durable"
 	"hookbed/analysis/runs"
 	"hookbed/driver/sshsig"
 )
 
 // signingKey reads the private key in a file; nil without a file.
-func signingKey(path string) (ssh.Signer, error) {
+func signingKey(path string) (*sshsig.Key, error) {
 	if path == "" {
 		return nil, nil
 	}
@@ -31,8 +29,8 @@ func signingKey(path string) (ssh.Signer, error) {
 	return key, nil
 }
 
-// sign writes the signature of a pack beside it.
-func (a *app) sign(file string, key ssh.Signer) error {
+// sign writes the signature of a pack next to it.
+func (a *app) sign(file string, key *sshsig.Key) error {
 	f, err := os.Open(file)
 	if err != nil {
 		return err
@@ -46,8 +44,8 @@ func (a *app) sign(file string, key ssh.Signer) error {
 	if err := durable.WriteFile(to, sig, 0o644); err != nil {
 		return err
 	}
-	a.emit("signature", map[string]any{"path": to, "key": ssh.FingerprintSHA256(key.PublicKey())}, func(w io.Writer) {
-		fmt.Fprintf(w, "%s: signed by %s\n", to, ssh.FingerprintSHA256(key.PublicKey()))
+	a.emit("signature", map[string]any{"path": to, "key": key.Fingerprint()}, func(w io.Writer) {
+		fmt.Fprintf(w, "%s: signed by %s\n", to, key.Fingerprint())
 	})
 	return nil
 }

@@ -59,8 +59,14 @@ type signed struct {
 
 func (s signed) bytes() []byte { return append([]byte(magic), ssh.Marshal(s)...) }
 
+// Key is a private key to sign with.
+type Key struct{ signer ssh.Signer }
+
+// Fingerprint names the key as ssh-keygen -l does: "SHA256:...".
+func (k *Key) Fingerprint() string { return ssh.FingerprintSHA256(k.signer.PublicKey()) }
+
 // ParseKey reads a private key as ssh-keygen writes it. One with a passphrase is refused.
-func ParseKey(data []byte) (ssh.Signer, error) {
+func ParseKey(data []byte) (*Key, error) {
 	key, err := ssh.ParsePrivateKey(data)
 	var locked *ssh.PassphraseMissingError
 	switch {
@@ -69,7 +75,7 @@ func ParseKey(data []byte) (ssh.Signer, error) {
 	case err != nil:
 		return nil, fmt.Errorf("not a private key: %w", err)
 	}
-	return key, usable(key.PublicKey())
+	return &Key{key}, usable(key.PublicKey())
 }
 
 // usable refuses keys that are not signed with here.
@@ -94,17 +100,17 @@ func usable(key ssh.PublicKey) error {
 }
 
 // Sign makes the armored signature of a message.
-func Sign(key ssh.Signer, message io.Reader, namespace string) ([]byte, error) {
+func Sign(key *Key, message io.Reader, namespace string) ([]byte, error) {
 	sum := sha512.New()
 	if _, err := io.Copy(sum, message); err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
 	data := signed{Namespace: namespace, Hash: hashName, Digest: string(sum.Sum(nil))}.bytes()
-	sig, err := sign(key, data)
+	sig, err := sign(key.signer, data)
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
-	b := blob{Version: version, PublicKey: string(key.PublicKey().Marshal()), Namespace: namespace, Hash: hashName, Signature: string(ssh.Marshal(sig))}
+	b := blob{Version: version, PublicKey: string(key.signer.PublicKey().Marshal()), Namespace: namespace, Hash: hashName, Signature: string(ssh.Marshal(sig))}
 	return armored(append([]byte(magic), ssh.Marshal(b)...)), nil
 }
 
@@ -133,7 +139,7 @@ func armored(data []byte) []byte {
 
 // Signature is a signature that was read.
 type Signature struct {
-	Key ssh.PublicKey // that made it, if it verifies
+	Key ssh.PublicKey // made it, if it verifies
 	blob
 	sig ssh.Signature
 }
@@ -195,10 +201,5 @@ func (s *Signature) Verify(message io.Reader, namespace string) error {
 	return nil
 }
 
-// Fingerprint names the key as ssh-keygen -l does: "SHA256:...".
-func (s *Signature) Fingerprint() string { return Fingerprint(s.Key) }
-
-// Fingerprint names a key as ssh-keygen -l does.
-func Fingerprint(key ssh.PublicKey) string {
-	return ssh.FingerprintSHA256(key)
-}
+// Fingerprint names the key as ssh-keygen -l does.
+func (s *Signature) Fingerprint() string { return ssh.FingerprintSHA256(s.Key) }

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/crypto/ssh"
 )
 
 // keygen runs the ssh-keygen of OpenSSH.
@@ -47,7 +45,7 @@ func content(t *testing.T, path string) []byte {
 	return data
 }
 
-func load(t *testing.T, file string) ssh.Signer {
+func load(t *testing.T, file string) *Key {
 	t.Helper()
 	key, err := ParseKey(content(t, file))
 	if err != nil {

@@ -171,7 +171,7 @@ func (s traceSet) byRow(c *runs.Cell, seed int) *float64 {
 	w, _ := s.e.Words.Workload(c.Get(runs.FactorWorkload))
 	var values []float64
 	for _, t := range c.Trials {
-		if v, ok := t.Values[w.Work.Instructions]; ok && t.OK() && t.Seed == strconv.Itoa(seed) {
+		if v, ok := t.Value(w.Work.Instructions); ok && t.OK() && t.Seed == strconv.Itoa(seed) {
 			values = append(values, v)
 		}
 	}

@@ -208,7 +208,9 @@ func tracesThatAreNotExact(t *testing.T, dir string) {
 func TestByRow(t *testing.T) {
 	c := &runs.Cell{Factors: map[string]string{"workload": "TCP_RR"}}
 	for i, v := range []float64{40_000, 41_000} {
-		c.Trials = append(c.Trials, &runs.Trial{Status: "ok", Seed: fmt.Sprint(i + 1), Values: map[string]float64{"instructions_per_transaction": v}})
+		t := &runs.Trial{Status: "ok", Seed: fmt.Sprint(i + 1)}
+		t.Set("instructions_per_transaction", "1", v)
+		c.Trials = append(c.Trials, t)
 	}
 	e, err := summary.New([]runs.Run{{Name: "r"}}, summary.Options{})
 	must(t, err)

@@ -9,7 +9,6 @@ import (
 	"text/tabwriter"
 
 	"hookbed/analysis/figure"
-	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/trace"
 	"hookbed/driver/plan"
@@ -96,10 +95,10 @@ func instructionRows(dir *rundir.Dir) (map[string]float64, error) {
 	}
 	words := dir.Plan().Words()
 	out := map[string]float64{}
-	for _, r := range loaded[0].Rows {
-		w, _ := words.Workload(r.Factors[plan.FactorWorkload])
-		if r.Status == record.StatusOK && r.Metric != "" && r.Metric == w.Work.Instructions {
-			out[r.Cell] = r.Value
+	for _, t := range loaded[0].Trials {
+		w, _ := words.Workload(t.Factors[plan.FactorWorkload])
+		if v, ok := t.Value(w.Work.Instructions); ok && t.OK() {
+			out[t.Cell] = v
 		}
 	}
 	return out, nil

@@ -22,16 +22,15 @@ const mostExpanded = 64
 
 // holding is what a filter can hold of policies that users write.
 type holding struct {
-	prefixes   bool // else whole addresses
-	anySource  bool // every source, even where there are no other prefixes
-	ranges     bool // of ports; else they are written port by port
-	allOfProto bool // every port of a protocol
-	everyPort  bool // every port of every protocol, beside others
-	protocols  bool // several protocols
-	halved     bool // no prefix of length 0, but its halves
-	portless   bool // no ports at all
-	disjoint   bool // no entries that overlap
-	product    bool // every source at every port
+	prefixes   bool   // else whole addresses
+	anySource  bool   // every source, even where there are no other prefixes
+	ranges     bool   // of ports; else they are written port by port
+	allOfProto bool   // every port of a protocol
+	everyPort  bool   // every port of every protocol, beside others
+	protocols  bool   // several protocols
+	halved     bool   // no prefix of length 0, but its halves
+	disjoint   bool   // no entries that overlap
+	portless   string // why it holds no ports; "" if it does
 }
 
 // holdingOf is what a filter holds. The custom filter holds what its lines can say; with
@@ -55,9 +54,9 @@ func holdingOf(filter, entries string) holding {
 	case "tc-lpm", "xdp-lpm":
 		return trie
 	case "tc-cilium09":
-		return holding{product: true}
+		return holding{portless: "this filter has one list of ports for all sources, the workload's control port among them"}
 	case filterXDPFilter:
-		return holding{portless: true}
+		return holding{portless: "this filter admits by address OR by port"}
 	case filterBPFilter:
 		return trie
 	case filterCustom:
@@ -74,8 +73,8 @@ func (h holding) or(other holding) holding {
 	return h
 }
 
-// errCannotHold is wrapped by what a filter cannot hold.
-var errCannotHold = errors.New("cannot hold")
+// ErrCannotHold is wrapped by Render's error where a filter cannot hold the user's policies.
+var ErrCannotHold = errors.New("cannot hold")
 
 // lower writes what an endpoint admits as entries that a filter can hold: the same connections,
 // exactly. Its error names the policy, its file and line, and what to write instead.
@@ -88,7 +87,7 @@ func (h holding) lower(entries []policy.Entry) ([]bpf.Policy, error) {
 			why = h.uniform(entries[0], e)
 		}
 		if why != "" {
-			return nil, fmt.Errorf("%w: %s: %s: %s", errCannotHold, e.At, e.Policy, why)
+			return nil, fmt.Errorf("%w: %s: %s: %s", ErrCannotHold, e.At, e.Policy, why)
 		}
 		for _, p := range some {
 			if !seen[p] {
@@ -97,11 +96,8 @@ func (h holding) lower(entries []policy.Entry) ([]bpf.Policy, error) {
 			}
 		}
 	}
-	switch {
-	case h.disjoint:
+	if h.disjoint {
 		return disjoint(out), nil
-	case h.product && !isProduct(out):
-		return nil, fmt.Errorf("%w: the policy of 2017 admits every source at every port, and these policies admit some at some; write filter = %q", errCannotHold, "tc-hash")
 	}
 	return out, nil
 }
@@ -111,8 +107,8 @@ func (h holding) uniform(first, e policy.Entry) string {
 	switch {
 	case !h.everyPort && (first.Proto == 0) != (e.Proto == 0):
 		return fmt.Sprintf("its keys have a port or have none, and %s (%s) is of the other kind; write the ports, or filter = %q", first.At, first.Ports(), filterNftLinear)
-	case !h.protocols && first.Proto != e.Proto:
-		return fmt.Sprintf("it looks up ports of one protocol, and %s names %s beside %s; write filter = %q", first.At, policy.ProtoName(first.Proto), policy.ProtoName(e.Proto), filterNftLinear)
+	case !h.protocols && e.Proto != 0 && e.Proto != protoTCP:
+		return fmt.Sprintf("it admits %s, and this filter looks up ports of one protocol, which is TCP for the workload; write filter = %q", e.Ports(), filterNftLinear)
 	}
 	return ""
 }
@@ -127,8 +123,8 @@ func (h holding) each(e policy.Entry) (out []bpf.Policy, why string) {
 		return nil, "it names SCTP, whose ports no filter here reads; write TCP or UDP"
 	case !h.prefixes && !e.Source.IsSingleIP() && !(h.anySource && anywhere):
 		return nil, fmt.Sprintf("it admits the prefix %s, and this filter finds whole addresses; write filter = %q, or another that holds prefixes", e.Source, "tc-lpm")
-	case h.portless && e.Proto != 0:
-		return nil, fmt.Sprintf("it admits %s, and this filter admits by address OR by port; write filter = %q", e.Ports(), "xdp-hash")
+	case h.portless != "" && e.Proto != 0:
+		return nil, fmt.Sprintf("it admits %s, and %s; write filter = %q or %q", e.Ports(), h.portless, "tc-hash", "xdp-hash")
 	}
 	sources := []netip.Prefix{e.Source}
 	if h.halved && anywhere {
@@ -227,16 +223,6 @@ func joined(list []bpf.Policy) (out []bpf.Policy) {
 	return out
 }
 
-// isProduct says whether every source is there with every port.
-func isProduct(list []bpf.Policy) bool {
-	sources, ports := map[netip.Prefix]bool{}, map[bpf.Policy]bool{}
-	for _, p := range list {
-		sources[p.Source] = true
-		ports[bpf.Policy{Port: p.Port, Proto: p.Proto}] = true
-	}
-	return len(list) == len(sources)*len(ports)
-}
-
 // own is the user's policies in a cell: those of one endpoint, at the testbed's addresses.
 type own struct {
 	cluster *policy.Cluster
@@ -261,9 +247,12 @@ func ownOf(o *plan.Own, t Topology) (own, error) {
 		return own{}, err
 	}
 	out := own{cluster: c, rules: c.Ingress(server, t.IPv6), port: uint16(o.Port)}
+	if len(out.rules.Entries) == 0 {
+		return out, fmt.Errorf("%w: they admit nothing at %s (isolated: %v), and a filter without an entry is not installed; admit a flow", ErrCannotHold, o.Server, out.rules.Isolated)
+	}
 	if e, by, conflict := c.EgressConflict(server, out.rules); conflict {
 		return out, fmt.Errorf("%w: %s: %s isolates the egress of a source that %s (%s) admits, and filters in front of the server see its ingress alone; admit the flow there as well, or remove the policy of egress",
-			errCannotHold, by.At, by.Name, e.At, e.Policy)
+			ErrCannotHold, by.At, by.Name, e.At, e.Policy)
 	}
 	return out, nil
 }
@@ -396,4 +385,31 @@ func (o own) stranger(server netip.Addr, port int, t Topology) (netip.Addr, bool
 		}
 	}
 	return netip.Addr{}, false
+}
+
+// OwnCell is a cell of a datapath that enforces policies of the user, at the defaults of its
+// options: to render what it would be given.
+func OwnCell(d plan.DatapathEntry, o *plan.Own, v6 bool) plan.Cell {
+	factors := map[string]string{
+		plan.FactorDatapath: d.Name, plan.FactorFabric: d.Fabric, plan.FactorFilter: d.Filter, plan.FactorScenario: plan.Localhost,
+		plan.FactorEndpoint: plan.EndpointNetns, plan.FactorPolicies: fmt.Sprint(o.Policies), plan.FactorCongestion: "reno",
+	}
+	for _, option := range d.Options {
+		if option.Applies(factors) {
+			factors[option.Key] = option.Allowed[0]
+		}
+	}
+	for key, level := range d.OwnLevels {
+		factors[key] = level
+	}
+	if v6 {
+		factors[optFamily] = familyIPv6
+	}
+	files := map[string]plan.File{}
+	for _, key := range d.Keys { // of the user's own filter, whose lines are all that is of interest
+		if key.Script {
+			files[key.Key] = plan.File{Path: key.Key, Data: []byte("#!/bin/sh\n")}
+		}
+	}
+	return plan.Cell{ID: "own", Factors: factors, Files: files, Own: o}
 }

@@ -22,9 +22,10 @@ type Sample struct {
 	Flows     []policy.Flow // to the server
 }
 
-// Profiles of samples: what their rules are like. Hashes hold the first only.
+// Profiles of samples: what their rules are like. Hashes hold the first two only.
 const (
-	hosts    = iota // single pods, single ports
+	portless = iota // single pods, every port
+	hosts           // single pods, single ports
 	prefixes        // and blocks with exceptions
 	ranges          // and ranges of ports, and whole protocols
 	anything        // and rules without peers or ports, egress, SCTP, HTTP, named ports
@@ -205,7 +206,7 @@ func (g *generator) networkRule(peers string) {
 			g.networkPeer()
 		}
 	}
-	if g.profile < anything || g.IntN(5) > 0 {
+	if g.profile > portless && (g.profile < anything || g.IntN(5) > 0) {
 		g.printf("%sports:\n", dash())
 		for range 1 + g.IntN(2) {
 			g.networkPort()
@@ -259,7 +260,7 @@ func (g *generator) cilium(i int) {
 		default:
 			g.printf("  - fromEndpoints: [%s, %s]\n", g.selector(), g.selector())
 		}
-		if g.profile < anything || g.IntN(4) > 0 {
+		if g.profile > portless && (g.profile < anything || g.IntN(4) > 0) {
 			g.ciliumPorts()
 		}
 	}

@@ -265,3 +265,6 @@ func (c *Cluster) edges(from, to *Pod, e Entry) []uint16 {
 	}
 	return out
 }
+
+// Without is a prefix less another, as prefixes.
+func Without(p, less netip.Prefix) []netip.Prefix { return without([]netip.Prefix{p}, less) }

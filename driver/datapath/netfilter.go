@@ -235,6 +235,9 @@ func netfilterFilter(r *renderer) error {
 	if rs.State != stateStateless {
 		r.guard(node, in, bundle.Guard{Conntrack: tableShare})
 	}
+	if rs.Update == nil {
+		return nil
+	}
 	r.update(node, in, bundle.Rules{Tool: out.Update.Tool, File: r.file(out.Update.Name, out.Update.Data), Metric: bundle.MetricUpdate})
 	r.revert(node, in, bundle.Rules{Tool: out.Revert.Tool, File: r.file(out.Revert.Name, out.Revert.Data), Metric: bundle.MetricUpdate})
 	return nil
@@ -269,8 +272,8 @@ func rulesetOf(r *renderer) ruleset {
 	for _, p := range r.installed() {
 		rs.Policies = append(rs.Policies, entry{p.Source, p.Port, p.Proto, p.LastPort})
 	}
-	if len(rs.Policies) > 0 {
-		extra := r.policies.extra(r.Topology.IPv6)
+	// A source that the user's policies admit already cannot be added.
+	if extra := r.policies.extra(r.Topology.IPv6); len(rs.Policies) > 0 && !r.policies.covers(extra) {
 		rs.Update = &entry{extra.Source, extra.Port, extra.Proto, 0}
 	}
 	return rs

@@ -247,8 +247,11 @@ func ownOf(o *plan.Own, t Topology) (own, error) {
 		return own{}, err
 	}
 	out := own{cluster: c, rules: c.Ingress(server, t.IPv6), port: uint16(o.Port)}
-	if len(out.rules.Entries) == 0 {
-		return out, fmt.Errorf("%w: they admit nothing at %s (isolated: %v), and a filter without an entry is not installed; admit a flow", ErrCannotHold, o.Server, out.rules.Isolated)
+	switch {
+	case !out.rules.Isolated:
+		return out, fmt.Errorf("%w: no policy selects %s for ingress, and no filter is installed; select it, or choose another server", ErrCannotHold, o.Server)
+	case len(out.rules.Entries) == 0:
+		return out, fmt.Errorf("%w: the policies admit nothing at %s, and a filter of no entries is not installed; admit a flow", ErrCannotHold, o.Server)
 	}
 	if e, by, conflict := c.EgressConflict(server, out.rules); conflict {
 		return out, fmt.Errorf("%w: %s: %s isolates the egress of a source that %s (%s) admits, and filters in front of the server see its ingress alone; admit the flow there as well, or remove the policy of egress",

@@ -61,6 +61,9 @@ func policiesOf(cell plan.Cell, t Topology) policies {
 	}
 	proto, _ := protocolOf(cell) // Render has refused others
 	ps := policies{kind: cell.Get(optPolicy), proto: proto, deny: cell.Get(optAction) == actionDeny, port: ServicePort}
+	if ps.kind == policyOwn {
+		ps.kind = policyL4 // of no policies
+	}
 	n, clients := cell.Int(plan.FactorPolicies), t.Clients()
 	if n == 0 {
 		return ps

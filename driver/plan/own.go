@@ -194,7 +194,7 @@ func (l *loader) ownOptions(t *table, d DatapathEntry, s Spec, a *Arm) {
 		level, decided := d.OwnLevels[o.Key]
 		switch {
 		case !decided:
-		case s.Own == nil && a.Options[o.Key] == level:
+		case s.Own == nil && a.Options[o.Key] == level && level != o.Allowed[0]:
 			t.problem(o.Key, "%q is what arms have beside [[policy]], and there is none; write [[policy]] with file and inventory", level)
 		case s.Own == nil:
 		case t.has(o.Key) && a.Options[o.Key] != level:

@@ -365,7 +365,7 @@ func (r *renderer) bpfilterSets(all []bpf.Policy) (rules []string, elements int)
 	key, rest := "("+ip+".saddr, "+port+")", ""
 	element := func(p bpf.Policy) string { return fmt.Sprintf("%s, %d", p.Source.Addr(), p.Port) }
 	switch {
-	case r.policies.own != nil && r.policies.kind == policyCIDR: // hosts are in the set, prefixes beside it
+	case r.policies.own != nil && r.policies.kind == policyCIDR: // hosts are in the set, prefixes next to it
 	case r.policies.kind == policyL3:
 		key, element = "("+ip+".saddr)", func(p bpf.Policy) string { return p.Source.Addr().String() }
 	case r.policies.kind == policyCIDR:

@@ -26,7 +26,7 @@ type holding struct {
 	anySource  bool   // every source, even where there are no other prefixes
 	ranges     bool   // of ports; else they are written port by port
 	allOfProto bool   // every port of a protocol
-	everyPort  bool   // every port of every protocol, beside others
+	everyPort  bool   // every port of every protocol, next to others
 	protocols  bool   // several protocols
 	halved     bool   // no prefix of length 0, but its halves
 	disjoint   bool   // no entries that overlap

@@ -137,7 +137,7 @@ func (r *reader) document(n *yaml.Node) {
 	}
 }
 
-// listed is what is read of a List beside its items.
+// listed is what is read of a List in addition to its items.
 type listed struct {
 	v1.TypeMeta `json:",inline"`
 	Metadata    v1.ListMeta `json:"metadata"`

@@ -3,6 +3,7 @@ package policy_test
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"os"
 	"strings"
@@ -122,7 +123,7 @@ func TestStudysPolicy(t *testing.T) {
 	c := joined(t, string(data))
 	flow := policy.Flow{From: netip.MustParseAddr("198.19.0.12"), To: netip.MustParseAddr("198.19.0.11"), Proto: policy.ProtoTCP, Port: 80}
 	d := c.Decide(flow)
-	if !d.Allowed || len(d.HTTP) != 1 || d.HTTP[0].Method != "GET" || d.HTTP[0].Path != "/public" {
+	if !d.Allowed || len(d.HTTP) != 1 || d.HTTP[0].Method != http.MethodGet || d.HTTP[0].Path != "/public" {
 		t.Errorf("app2 at port 80: %+v, want GET /public", d)
 	}
 	flow.From = netip.MustParseAddr("198.19.0.3")

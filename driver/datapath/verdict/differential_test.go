@@ -17,7 +17,7 @@ import (
 
 // Random sets of policies that TestEveryFilterAnswersAsTheReference has.
 var (
-	sets  = flag.Int("sets", 150, "number of random sets of policies")
+	sets  = flag.Int("sets", 500, "number of random sets of policies")
 	first = flag.Int("first", 0, "seed of the first of them")
 )
 

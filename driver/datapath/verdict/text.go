@@ -107,9 +107,7 @@ func readNft(file, text string) (Filter, error) {
 			return nil, fmt.Errorf("%s:%d: %w", file, number, err)
 		}
 	}
-	for _, r := range n.chains[n.hooked] {
-		n.rules = append(n.rules, r)
-	}
+	n.rules = append(n.rules, n.chains[n.hooked]...)
 	return n.list, nil
 }
 

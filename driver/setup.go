@@ -23,7 +23,7 @@ func catalog() plan.Catalog {
 	here, sealed := lab.Here(), lab.Sealed()
 	return plan.Catalog{
 		Datapaths: datapath.Catalog(), Workloads: workload.Catalog(), Kernels: images.Kernels(), Versions: images.Versions(), NICs: images.NICs(),
-		Here: &here, Sealed: &sealed,
+		Here: &here, Sealed: &sealed, Reserved: []int{datapath.ControlPort, datapath.ForbiddenPort},
 	}
 }
 

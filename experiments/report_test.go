@@ -168,6 +168,7 @@ func reports() map[string]said {
 		"hypervisors.toml":    {contrast: asWhole, has: []string{explains}, lacks: []string{overlay, controls}},
 		"kernels.toml":        {contrast: ofOne, has: []string{explains, "Kernels"}, lacks: []string{overlay, controls}, text: []string{"Results, localhost, kernel 6.1"}},
 		"local.toml":          {contrast: asWhole, has: []string{explains}, lacks: []string{overlay, controls}},
+		"mine.toml":           {contrast: notAll, has: []string{explains}, lacks: []string{overlay, controls}},
 		"nightly.toml":        {contrast: asWhole, has: []string{explains, costs}, lacks: []string{overlay, controls}, claims: better},
 		"optimised.toml": {contrast: notAll, has: []string{explains, costs}, lacks: []string{overlay, controls},
 			text: []string{"One thing at a time", "prealloc on", "bpf+tc-hash (enforce new"}},

@@ -178,6 +178,7 @@ func combined(fa fabric, fi filter) plan.DatapathEntry {
 		e.MostPolicies = func(options map[string]string, clients int) (int, string) {
 			return mostPolicies(options, clients, fi.mostRules)
 		}
+		e.OwnRefuses, e.OwnLevels = ownRefuses(fi, e), map[string]string{optPolicy: policyOwn, optAction: actionAllow, optMatch: matchLast}
 	}
 	if fa.bare {
 		e.MaxClients, e.WhyClients = 1, fmt.Sprintf("fabric %q is one link between two endpoints", fa.name)
@@ -204,10 +205,13 @@ func Render(cell plan.Cell) (Setup, error) {
 	if _, err := protocolOf(cell); err != nil {
 		return Setup{}, fmt.Errorf("render cell %s: %w", cell.ID, err)
 	}
-	if most, why := mostPolicies(cell.Factors, len(Layout(cell).Clients()), fi.mostRules); !fi.noPolicies && cell.Int(plan.FactorPolicies) > most {
+	if most, why := mostPolicies(cell.Factors, len(Layout(cell).Clients()), fi.mostRules); !fi.noPolicies && cell.Own == nil && cell.Int(plan.FactorPolicies) > most {
 		return Setup{}, fmt.Errorf("render filter %q: it cannot be given %s policies, only %d: %s", fi.name, cell.Get(plan.FactorPolicies), most, why)
 	}
 	r := newRenderer(cell, fa)
+	if err := r.policies.err; err != nil && !fi.noPolicies {
+		return Setup{}, fmt.Errorf("render filter %q: %w", fi.name, err)
+	}
 	r.common()
 	fa.build(r)
 	if err := fi.render(r); err != nil {

@@ -135,7 +135,12 @@ func (l *loader) spec(root *table) Spec {
 	s.Lab = l.lab(root.child("lab"), s.Lab)
 	l.labOK = len(l.doc.problems) == before
 	s.Measure = l.measure(root.child("measure"), s.Measure, s.Lab)
+	before = len(l.doc.problems)
+	s.Own = l.own(root)
 	l.matrix(root.child("matrix"), &s)
+	if s.Own != nil && len(l.doc.problems) == before {
+		l.chooseOwn(&s)
+	}
 	l.enoughMachines(s)
 	l.enoughHypervisors(s)
 	if s.Lab.Clock == ClockVirtual {
@@ -367,10 +372,19 @@ func (l *loader) matrix(t *table, s *Spec) {
 		}
 	}
 	l.oneProtocol(t, s.Workloads)
-	s.Policies = t.counts("policies", 0, maxPolicies)
+	switch {
+	case s.Own == nil:
+		s.Policies = t.counts("policies", 0, maxPolicies)
+	case t.has("policies"):
+		t.get("policies")
+		t.problem("policies", "follows from [[policy]]: none, and those of its files; remove it")
+	}
 	if _, ok := t.get("clients"); ok {
 		s.Clients = t.counts("clients", 1, maxClients)
 		policiesForClients(t, s)
+		if s.Own != nil && slices.ContainsFunc(s.Clients, func(n int) bool { return n > 1 }) {
+			t.problem("clients", "are several, and [[policy]] chooses one pod that is the client; remove it")
+		}
 	}
 	if _, ok := t.get("streams"); ok {
 		s.Streams = t.counts("streams", 1, maxStreams)
@@ -463,6 +477,7 @@ func (l *loader) arm(t *table, s Spec) Arm {
 	for _, o := range entry.Options {
 		l.option(t, o, a.Options)
 	}
+	l.ownOptions(t, entry, s, &a)
 	l.freeKeys(t, entry, &a)
 	t.finish()
 	l.clients(t, key, entry, s)
@@ -472,6 +487,7 @@ func (l *loader) arm(t *table, s Spec) Arm {
 	}
 	l.tooMany(t, entry, s, a)
 	l.refused(t, key, entry, s, a)
+	l.ownArm(t, key, entry, s, a)
 	if len(l.doc.problems) == before {
 		l.inspect(t, entry, s, a)
 	}

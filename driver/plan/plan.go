@@ -52,6 +52,8 @@ type Spec struct {
 	// NICs are compared likewise: cards of the data network.
 	NICs []NIC `json:"nics,omitempty"`
 	Arms []Arm `json:"arms"`
+	// Own is the policies that the user wrote; nil: arms enforce generated ones.
+	Own *Own `json:"own,omitempty"`
 	// Traced is not of a file, but derived by Trace; nil: no traces are made.
 	Traced *Traced `json:"traced,omitempty"`
 }
@@ -151,6 +153,8 @@ type Catalog struct {
 	Here *Computer
 	// Sealed is a guest in virtual time; nil: not known.
 	Sealed *Computer
+	// Reserved are ports that the testbed serves for itself.
+	Reserved []int
 }
 
 // DatapathEntry describes one datapath to the loader: a filter on a fabric,
@@ -189,6 +193,10 @@ type DatapathEntry struct {
 	// MostPolicies is how many policies it can be given at so many clients, and
 	// why no more. It sees the options with defaults filled in; nil: any number.
 	MostPolicies func(options map[string]string, clients int) (most int, why string)
+	// OwnRefuses returns why it cannot hold the policies that the user wrote, or "";
+	// OwnLevels are the levels of its options that such policies decide.
+	OwnRefuses func(s Spec, arm Arm, scenario string) string
+	OwnLevels  map[string]string
 	// Inspect says what is wrong with the files that an arm names, in addition to what
 	// the loader finds; nil: nothing.
 	Inspect func(s Spec, arm Arm) []Finding
@@ -244,6 +252,8 @@ type Cell struct {
 	Factors map[string]string `json:"factors"`
 	// Files are those of its arm, by key.
 	Files map[string]File `json:"-"`
+	// Own is the policies that the user wrote; nil: they are generated.
+	Own *Own `json:"-"`
 	// Protocol is that of its workload, which policies name; one for all cells of a
 	// plan. "" is TCP.
 	Protocol string `json:"-"`

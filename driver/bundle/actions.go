@@ -275,6 +275,11 @@ type Start struct {
 	CPUs   []int    `json:"cpus,omitempty"`
 	Sched  string   `json:"sched,omitempty"` // as in Exec
 	Port   int      `json:"port,omitempty"`  // TCP; 0 = do not wait
+	// HTTP: Argv is of the HTTP programs' root file system (Hello.HTTPRoot) instead, of
+	// which the program sees /run, /tmp and processes as external programs do of theirs.
+	HTTP bool `json:"http,omitempty"`
+	// Files of the bundle that lie in /run of that root, with HTTP only.
+	Files []string `json:"files,omitempty" bundle:"file"`
 }
 
 // Sniff counts the VXLAN packets that come and go by a link of the step's
@@ -516,6 +521,8 @@ type Exec struct {
 	// Recorded is the handle of a recording that the program belongs to from its first
 	// instruction on; "" is none.
 	Recorded string `json:"recorded,omitempty"`
+	// HTTP: Argv is of the HTTP programs' root file system, as with Start.
+	HTTP bool `json:"http,omitempty"`
 }
 
 // Parallel executes steps of one node at once, all Exec or all Probes, each in the

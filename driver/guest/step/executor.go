@@ -30,6 +30,7 @@ type executor struct {
 	undo     undoStack
 	launcher proc.Launcher
 	external external
+	http     otherRoot        // of the programs of HTTP
 	trial    *bundle.SealedAt // the one that runs in a sealed guest; else nil
 }
 

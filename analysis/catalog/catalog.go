@@ -54,6 +54,10 @@ const (
 	UDP = "udp"
 )
 
+// HTTP is the application protocol of workloads that make requests, and of policies that
+// name them.
+const HTTP = "http"
+
 // Catalog describes a plan's fabrics, filters, options and workloads, in the
 // driver's order.
 type Catalog struct {

@@ -114,6 +114,10 @@ func Bundle(cell plan.Cell, setup datapath.Setup) (*bundle.Bundle, error) {
 		return nil, err
 	}
 	b := &bundle.Bundle{Schema: bundle.Schema, Name: cell.ID, Files: setup.Files}
+	if own := workload.Files(cell, target); own != nil {
+		b.Files = maps.Clone(setup.Files)
+		maps.Copy(b.Files, own)
+	}
 	b.Steps = append(b.Steps, setup.Apply...)
 	b.Steps = append(b.Steps, setup.Prove...)
 	if setup.Tunnel != nil {

@@ -1,4 +1,4 @@
-// Package workload renders the measured programs, iperf3 and netperf, into
+// Package workload renders the measured programs, iperf3, netperf and h2load, into
 // bundle steps and parses their raw output into metrics. It is pure.
 package workload
 
@@ -27,7 +27,8 @@ type Target struct {
 	Clients                []Client
 	Server                 string // endpoint role
 	ServerAddr             string
-	ControlPort            int // netperf's control connection
+	ControlPort            int    // netperf's control connection
+	Path                   string // what requests of HTTP are for
 }
 
 // Client is one of the endpoints that a workload runs from.
@@ -40,6 +41,8 @@ type Client struct {
 type workload struct {
 	plan.WorkloadEntry
 	server func(t Target, port int) []string
+	// files are those that its servers need; nil: none.
+	files func(Target) map[string]bundle.File
 	// each: a server of its own for each client, at the client's port; else one
 	// serves all at the control port.
 	each   bool
@@ -78,6 +81,7 @@ func registry() []workload {
 		stream(),
 		requestResponse(),
 		connectRequestResponse(),
+		http(), httpNew(), http2(),
 	}
 }
 
@@ -115,6 +119,14 @@ func find(cell plan.Cell) (workload, error) {
 	return workload{}, fmt.Errorf("unknown workload %q in cell %s", name, cell.ID)
 }
 
+// Files are those of the bundle that a cell's workload needs, by name.
+func Files(cell plan.Cell, t Target) map[string]bundle.File {
+	if w, err := find(cell); err == nil && w.files != nil { // Render refuses others
+		return w.files(t)
+	}
+	return nil
+}
+
 // Render renders the run phase of a trial: the server, a warm-up, and the
 // measured client between two snapshots of both nodes' activity. The steps
 // within are what count; starting the server does not.
@@ -139,7 +151,7 @@ func Render(cell plan.Cell, t Target) ([]bundle.Step, error) {
 	}
 	exec := func(argv func(Target, Client, plan.Cell) []string, seconds float64, out func(k int) string) bundle.Step {
 		return t.fromAll(func(k int, c Client) bundle.Action {
-			return bundle.Exec{Argv: argv(t, c, cell), CPUs: []int{cell.Int(plan.FactorClientCPU)}, Sched: sched, Timeout: seconds + 30, Out: out(k)}
+			return bundle.Exec{Argv: argv(t, c, cell), CPUs: []int{cell.Int(plan.FactorClientCPU)}, Sched: sched, Timeout: seconds + 30, Out: out(k), HTTP: w.Application == catalog.HTTP}
 		})
 	}
 	if warmup := cell.Duration(plan.FactorWarmup); w.warmup != nil && warmup > 0 {
@@ -197,7 +209,11 @@ func (w workload) servers(t Target, cell plan.Cell, sched string) []bundle.Start
 	}
 	var out []bundle.Start
 	for k, port := range ports {
-		out = append(out, bundle.Start{Handle: handleOf(k), Argv: w.server(t, port), CPUs: []int{cell.Int(plan.FactorServerCPU)}, Sched: sched, Port: port})
+		s := bundle.Start{Handle: handleOf(k), Argv: w.server(t, port), CPUs: []int{cell.Int(plan.FactorServerCPU)}, Sched: sched, Port: port}
+		if w.Application == catalog.HTTP {
+			s.HTTP, s.Files = true, []string{httpConfig(port)}
+		}
+		out = append(out, s)
 	}
 	return out
 }

@@ -339,6 +339,38 @@ type Probe struct {
 	Size int `json:"size,omitempty"`
 }
 
+// What becomes of a request, in addition to the status of its answer.
+const (
+	RequestReset  = "reset"  // the connection was reset
+	RequestClosed = "closed" // the connection was closed
+	RequestSilent = "silent" // nothing came back
+	RequestUnsent = "unsent" // sending it was refused (EACCES)
+)
+
+// Requests makes HTTP requests from the step's namespace, a connection for each try, one
+// after the other, and fails unless every one ends as it should. Values: allowed, the
+// tries that got nothing but status 200, and denied, the others.
+type Requests struct {
+	To      string       `json:"to"`
+	Port    int          `json:"port"`
+	Timeout float64      `json:"timeout"` // seconds that one must stay silent that is to be
+	Tries   []RequestTry `json:"tries"`
+}
+
+// RequestTry is what is sent on one connection.
+type RequestTry struct {
+	What string `json:"what"` // for messages
+	// Parts are the bytes, each sent by one call, with a pause between them; with Await
+	// each after the answer to the one before.
+	Parts []string `json:"parts"`
+	Await bool     `json:"await,omitempty"`
+	// Requests is how many requests the bytes are, each of which is answered.
+	Requests int `json:"requests"`
+	// Want is the status of each answer, and if there are fewer than requests, how the
+	// connection ends: "200 403", "200 reset".
+	Want string `json:"want"`
+}
+
 // What a Flow step does.
 const (
 	FlowOpen  = "open"  // connects from From to To, and checks once
@@ -406,9 +438,26 @@ type Counter struct {
 	// tx_bytes, and fragments: the IPv4 fragments that the step's namespace, or with
 	// Outer the node's, made or was sent (RFC 4293's OutFragCreates and ReasmReqds).
 	Link *LinkCounter `json:"link,omitempty"`
+	// Proxy: what a proxy of requests reports of itself. Values: packets (requests, which
+	// are what it judges), bytes (that clients sent; 0 where it does not say), and, where
+	// it says, dropped (requests that it denied), accepted (the others) and rules.
+	Proxy *ProxyCounter `json:"proxy,omitempty"`
 	// Sniff: what a Sniff has counted. Values: in, out, checksum and no_checksum
 	// (of UDP), fragments, and vni.N for each of VNIs.
 	Sniff *SniffCounter `json:"sniff,omitempty"`
+}
+
+// Kinds of proxies.
+const (
+	ProxyHAProxy = "haproxy" // by its stats socket, at a port
+	ProxyNginx   = "nginx"   // by its stub_status, which counts the readings as well
+)
+
+// ProxyCounter names a proxy by where it reports: a port of 127.0.0.1 in the step's
+// namespace.
+type ProxyCounter struct {
+	Kind string `json:"kind"`
+	Port int    `json:"port"`
 }
 
 // LinkCounter names a link of the step's namespace.
@@ -657,6 +706,7 @@ func (Start) Kind() string        { return "start" }
 func (Sniff) Kind() string        { return "sniff" }
 func (Stop) Kind() string         { return "stop" }
 func (Probes) Kind() string       { return "probes" }
+func (Requests) Kind() string     { return "requests" }
 func (Flow) Kind() string         { return "flow" }
 func (Read) Kind() string         { return "read" }
 func (Expect) Kind() string       { return "expect" }
@@ -682,7 +732,7 @@ func actions() []Action {
 	return []Action{
 		Netns{}, Veth{}, Netkit{}, Bridge{}, Vxlan{}, FDB{}, OverlayNetns{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
 		TestRuns{}, EmptyBPF{}, CountRuns{}, Generate{},
-		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Sniff{}, Stop{}, Probes{}, Flow{},
+		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Sniff{}, Stop{}, Probes{}, Requests{}, Flow{},
 		Read{}, Expect{}, Guard{}, Exec{}, Parallel{}, Snapshot{},
 		Tool{}, Daemon{}, AdoptBPF{},
 		RecordCalls{}, RecordDrops{}, CountInstructions{}, EndRecord{},

@@ -127,6 +127,7 @@ func handlers() map[string]handler {
 	on(t, doSniff)
 	on(t, doStop)
 	on(t, doProbes)
+	on(t, doRequests)
 	on(t, doFlow)
 	on(t, doRead)
 	on(t, doExpect)

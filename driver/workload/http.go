@@ -76,8 +76,7 @@ func requests(name, doc string, options ...string) workload {
 		raw:     ".txt",
 		amount:  metricRate,
 		combine: map[string]combine{metricLatencyMean: weighted, metricLatency50: largest, metricLatency90: largest, metricLatency99: largest},
-		server:  HTTPServer, files: func(t Target) map[string]bundle.File { return HTTPFiles(t.ServerAddr, t.ports()...) },
-		each: true,
+		each:    true,
 		client: func(t Target, c Client, cell plan.Cell) []string {
 			argv := append([]string{"h2load"}, options...)
 			return append(argv, "-t", "1", "-c", "1", "-n", cell.Get(plan.FactorCount), "--log-file=/proc/self/fd/1", t.url(c))
@@ -95,63 +94,6 @@ func (t Target) url(c Client) string {
 	}
 	return fmt.Sprintf("http://%s:%d%s", host, c.Port, cmp.Or(t.Path, "/"))
 }
-
-func (t Target) ports() (out []int) {
-	for _, c := range t.Clients {
-		out = append(out, c.Port)
-	}
-	return out
-}
-
-// HTTPServer is the command of the HTTP server at a port, with the files of HTTPFiles. It is
-// one process.
-func HTTPServer(_ Target, port int) []string {
-	return []string{"nginx", "-e", "stderr", "-c", "/run/" + httpConfig(port)}
-}
-
-func httpConfig(port int) string { return fmt.Sprintf("http-%d.conf", port) }
-
-// HTTPFiles are the configurations of servers at an address, one for each port: every request
-// is answered with status 200 and a body of 64 bytes, over HTTP/1.1 and, by prior
-// knowledge, HTTP/2.
-func HTTPFiles(addr string, ports ...int) map[string]bundle.File {
-	listen := "0.0.0.0"
-	if strings.Contains(addr, ":") {
-		listen = "[::]"
-	}
-	out := map[string]bundle.File{}
-	for _, port := range ports {
-		name := httpConfig(port)
-		out[name] = bundle.NewFile(fmt.Appendf(nil, httpServerText, strings.TrimSuffix(name, ".conf"), listen, port, strings.Repeat("0123456789abcdef", 4)))
-	}
-	return out
-}
-
-// httpServerText is nginx's configuration. The paths of temporary files must be there, and
-// nothing is written to them.
-const httpServerText = `daemon off;
-master_process off;
-user root;
-pid /run/%s.pid;
-error_log stderr error;
-worker_processes 1;
-events { worker_connections 512; }
-http {
-	access_log off;
-	keepalive_requests 100000000;
-	keepalive_timeout 1h;
-	client_body_temp_path /tmp;
-	proxy_temp_path /tmp;
-	fastcgi_temp_path /tmp;
-	uwsgi_temp_path /tmp;
-	scgi_temp_path /tmp;
-	server {
-		listen %s:%d backlog=512;
-		http2 on;
-		location / { return 200 "%s"; }
-	}
-}
-`
 
 // request is a line of h2load's log: when a request began, what it got, and how long
 // that took. Times in microseconds.

@@ -5,6 +5,7 @@ package workload
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,9 +41,7 @@ type Client struct {
 // workload is one entry of the registry.
 type workload struct {
 	plan.WorkloadEntry
-	server func(t Target, port int) []string
-	// files are those that its servers need; nil: none.
-	files func(Target) map[string]bundle.File
+	server func(t Target, port int) []string // nil: bundle.HTTPServer
 	// each: a server of its own for each client, at the client's port; else one
 	// serves all at the control port.
 	each   bool
@@ -121,10 +120,15 @@ func find(cell plan.Cell) (workload, error) {
 
 // Files are those of the bundle that a cell's workload needs, by name.
 func Files(cell plan.Cell, t Target) map[string]bundle.File {
-	if w, err := find(cell); err == nil && w.files != nil { // Render refuses others
-		return w.files(t)
+	if !NeedsHTTP(cell) {
+		return nil
 	}
-	return nil
+	out := map[string]bundle.File{}
+	for _, c := range t.Clients {
+		_, files := bundle.HTTPServer("", t.ServerAddr, c.Port)
+		maps.Copy(out, files)
+	}
+	return out
 }
 
 // Render renders the run phase of a trial: the server, a warm-up, and the
@@ -209,11 +213,14 @@ func (w workload) servers(t Target, cell plan.Cell, sched string) []bundle.Start
 	}
 	var out []bundle.Start
 	for k, port := range ports {
-		s := bundle.Start{Handle: handleOf(k), Argv: w.server(t, port), CPUs: []int{cell.Int(plan.FactorServerCPU)}, Sched: sched, Port: port}
+		cpus := []int{cell.Int(plan.FactorServerCPU)}
 		if w.Application == catalog.HTTP {
-			s.HTTP, s.Files = true, []string{httpConfig(port)}
+			s, _ := bundle.HTTPServer(handleOf(k), t.ServerAddr, port)
+			s.CPUs, s.Sched = cpus, sched
+			out = append(out, s)
+			continue
 		}
-		out = append(out, s)
+		out = append(out, bundle.Start{Handle: handleOf(k), Argv: w.server(t, port), CPUs: cpus, Sched: sched, Port: port})
 	}
 	return out
 }

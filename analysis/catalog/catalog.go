@@ -14,6 +14,8 @@ const (
 	Netfilter = "netfilter"
 	TC        = "tc"
 	XDP       = "xdp"
+	// Proxy is a program that reads requests and sends them on.
+	Proxy = "proxy"
 )
 
 // Structures in which a filter keeps policies. A filter may name another.

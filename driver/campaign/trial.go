@@ -104,7 +104,7 @@ func Bundle(cell plan.Cell, setup datapath.Setup) (*bundle.Bundle, error) {
 	t := setup.Topology
 	target := workload.Target{
 		ClientNode: t.Client.Node.Name, ServerNode: t.Server.Node.Name,
-		Server: t.Server.Role, ServerAddr: t.Server.Addr.String(), ControlPort: datapath.ControlPort,
+		Server: t.Server.Role, ServerAddr: t.Server.Addr.String(), ControlPort: datapath.ControlPort, Path: datapath.RequestPath(cell),
 	}
 	for _, c := range t.Clients() {
 		target.Clients = append(target.Clients, workload.Client{Role: c.Role, Port: c.Port})
@@ -311,7 +311,7 @@ func probeMetrics(proof lab.Execution) []workload.Metric {
 	allowed, denied := 0.0, 0.0
 	for _, o := range proof.Steps {
 		switch o.Do.(type) {
-		case bundle.Probes, bundle.Parallel:
+		case bundle.Probes, bundle.Requests, bundle.Parallel:
 			allowed, denied = allowed+o.Values["allowed"], denied+o.Values["denied"]
 		}
 	}

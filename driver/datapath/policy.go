@@ -54,7 +54,7 @@ func policiesOf(cell plan.Cell, t Topology) policies {
 	proto, _ := protocolOf(cell) // Render has refused others
 	ps := policies{kind: cell.Get(optPolicy), proto: proto, deny: cell.Get(optAction) == actionDeny}
 	n, clients := cell.Int(plan.FactorPolicies), t.Clients()
-	if n == 0 {
+	if n == 0 || ps.kind == policyL7 {
 		return ps
 	}
 	others := n - len(clients)

@@ -442,6 +442,9 @@ type Counter struct {
 	// are what it judges), bytes (that clients sent; 0 where it does not say), and, where
 	// it says, dropped (requests that it denied), accepted (the others) and rules.
 	Proxy *ProxyCounter `json:"proxy,omitempty"`
+	// CPU: the CPU time of programs. Values: by handle, in nanoseconds; those of a kernel
+	// that keeps no such account (CONFIG_SCHED_INFO) are left out.
+	CPU *CPUCounter `json:"cpu,omitempty"`
 	// Sniff: what a Sniff has counted. Values: in, out, checksum and no_checksum
 	// (of UDP), fragments, and vni.N for each of VNIs.
 	Sniff *SniffCounter `json:"sniff,omitempty"`
@@ -452,6 +455,11 @@ const (
 	ProxyHAProxy = "haproxy" // by its stats socket, at a port
 	ProxyNginx   = "nginx"   // by its stub_status, which counts the readings as well
 )
+
+// CPUCounter names programs of Start that run.
+type CPUCounter struct {
+	Handles []string `json:"handles"`
+}
 
 // ProxyCounter names a proxy by where it reports: a port of 127.0.0.1 in the step's
 // namespace.

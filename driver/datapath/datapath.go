@@ -42,6 +42,8 @@ type Setup struct {
 	// Tunnel is where the overlay between nodes counts packets that come to the
 	// server's node; nil if there is none. Its values are those of a link.
 	Tunnel *Hook
+	// Proxy is the handle of the program that requests go through, "" for none.
+	Proxy string
 	// guards say what would spoil a trial without its counters showing it.
 	guards []bundle.Step
 	// KnownInstructions is what the filter is known to cost more than itself

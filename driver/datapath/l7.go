@@ -29,6 +29,8 @@ const (
 const (
 	proxyPort  = 15001 // of the proxy
 	statusPort = 15002 // where it reports, on 127.0.0.1
+
+	proxyHandle = "proxy"
 )
 
 // RequestPolicy admits requests of a method whose path begins with a prefix. Policies of
@@ -403,8 +405,9 @@ func (r *renderer) proxy(argv []string, name, text, kind string) {
 		sched = bundle.SchedRR
 	}
 	r.apply(node, Server, bundle.Start{
-		Handle: "proxy", Argv: argv, HTTP: true, Files: []string{r.file(name, []byte(text))}, CPUs: []int{r.cell.Int(plan.FactorServerCPU)}, Sched: sched, Port: proxyPort,
+		Handle: proxyHandle, Argv: argv, HTTP: true, Files: []string{r.file(name, []byte(text))}, CPUs: []int{r.cell.Int(plan.FactorServerCPU)}, Sched: sched, Port: proxyPort,
 	})
+	r.Proxy = proxyHandle
 	r.intercept()
 	r.Hook = &Hook{Node: node.Name, In: Server, From: bundle.Counter{Proxy: &bundle.ProxyCounter{Kind: kind, Port: statusPort}}}
 	r.guard(node, Server, bundle.Guard{Conntrack: tableShare})

@@ -63,7 +63,10 @@ func http2() workload {
 	return w
 }
 
-func requestMetrics() []catalog.Metric { return sharing(metricRate, "1/s") }
+func requestMetrics() []catalog.Metric {
+	cpu := catalog.Metric{Name: metricCPU, Title: "CPU time of a request", Unit: "s"}
+	return append([]catalog.Metric{cpu}, sharing(metricRate, "1/s")...)
+}
 
 // requests is a workload of h2load's, whose options say the version of HTTP and how
 // connections are used.
@@ -84,6 +87,59 @@ func requests(name, doc string, options ...string) workload {
 		parse: parseH2load, evidence: h2loadEvidence,
 		turns: bundle.SchedRR,
 	}
+}
+
+// Reads of the CPU time of the programs at the server's end around the measured client.
+const (
+	CPUBefore = "cpu-before"
+	CPUAfter  = "cpu-after"
+)
+
+// Metrics of the CPU time that a request takes, in seconds: of all programs, and of each.
+const (
+	metricCPU       = "cpu_per_request"
+	metricCPUClient = "cpu_per_request.client"
+	metricCPUServer = "cpu_per_request.server"
+	metricCPUProxy  = "cpu_per_request.proxy"
+)
+
+// cpu reads the CPU time of server and proxy, of requests on the wall clock: in virtual time
+// instructions are counted.
+func (w workload) cpu(t Target, cell plan.Cell, at func(bundle.Action) bundle.Step, name string) []bundle.Step {
+	if w.Application != catalog.HTTP || !gapsShow(cell) {
+		return nil
+	}
+	var handles []string
+	for k := range t.Clients {
+		handles = append(handles, handleOf(k))
+	}
+	if t.Proxy != "" {
+		handles = append(handles, t.Proxy)
+	}
+	return []bundle.Step{at(bundle.Read{Name: name, From: bundle.Counter{CPU: &bundle.CPUCounter{Handles: handles}}})}
+}
+
+// CPUOfRequests are the metrics of CPU time: client is what the client programs took, in
+// seconds, and before and after are what the programs at the server's end had, in
+// nanoseconds by handle. None if the kernel kept no account of all of them.
+func CPUOfRequests(requests, client float64, before, after map[string]float64, proxy string) []Metric {
+	if requests <= 0 || client <= 0 || len(after) == 0 || len(before) != len(after) {
+		return nil
+	}
+	server, proxied := 0.0, 0.0
+	for handle, ns := range after {
+		took := (ns - before[handle]) / 1e9
+		if handle == proxy {
+			proxied += took
+		} else {
+			server += took
+		}
+	}
+	out := []Metric{{metricCPU, "s", (client + server + proxied) / requests}, {metricCPUClient, "s", client / requests}, {metricCPUServer, "s", server / requests}}
+	if proxy != "" {
+		out = append(out, Metric{metricCPUProxy, "s", proxied / requests})
+	}
+	return out
 }
 
 // url is what a client requests.

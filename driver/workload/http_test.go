@@ -127,3 +127,19 @@ func TestH2loadEvidence(t *testing.T) {
 		}
 	}
 }
+
+// TestCPUOfRequests: what each program took is divided by the requests, and nothing is said
+// where the account is not whole.
+func TestCPUOfRequests(t *testing.T) {
+	before, after := map[string]float64{"workload-server": 1e9, "proxy": 2e9}, map[string]float64{"workload-server": 3e9, "proxy": 6e9}
+	got := CPUOfRequests(1000, 1, before, after, "proxy")
+	want := []Metric{{metricCPU, "s", .007}, {metricCPUClient, "s", .001}, {metricCPUServer, "s", .002}, {metricCPUProxy, "s", .004}}
+	if !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	for _, none := range [][]Metric{CPUOfRequests(0, 1, before, after, ""), CPUOfRequests(9, 0, before, after, ""), CPUOfRequests(9, 1, nil, after, ""), CPUOfRequests(9, 1, nil, nil, "")} {
+		if none != nil {
+			t.Errorf("%v of an account that is not whole", none)
+		}
+	}
+}

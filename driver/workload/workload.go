@@ -30,6 +30,7 @@ type Target struct {
 	ServerAddr             string
 	ControlPort            int    // netperf's control connection
 	Path                   string // what requests of HTTP are for
+	Proxy                  string // handle of the proxy that the datapath started, "" for none
 }
 
 // Client is one of the endpoints that a workload runs from.
@@ -161,6 +162,7 @@ func Render(cell plan.Cell, t Target) ([]bundle.Step, error) {
 	if warmup := cell.Duration(plan.FactorWarmup); w.warmup != nil && warmup > 0 {
 		steps = append(steps, exec(w.warmup, warmup.Seconds(), func(int) string { return "" }))
 	}
+	steps = append(steps, w.cpu(t, cell, server, CPUBefore)...)
 	steps = append(steps,
 		server(bundle.Snapshot{Out: rawServerBefore}),
 		first(bundle.Snapshot{Out: rawClientBefore}),
@@ -168,6 +170,7 @@ func Render(cell plan.Cell, t Target) ([]bundle.Step, error) {
 		first(bundle.Snapshot{Out: rawClientAfter}),
 		server(bundle.Snapshot{Out: rawServerAfter}),
 	)
+	steps = append(steps, w.cpu(t, cell, server, CPUAfter)...)
 	for k := range w.servers(t, cell, sched) {
 		steps = append(steps, server(bundle.Stop{Handle: handleOf(k)}))
 	}

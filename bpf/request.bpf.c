@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
 //go:build ignore
 
-// Policies of HTTP requests, judged by the first bytes of each segment. Bytes that begin
-// as some policy does, by method and path, are admitted; others are dropped. Linux 5.10
-// or later.
+// Policies of HTTP requests, judged by first bytes: of a segment (tc), or of what a
+// socket receives at once (sk_skb). Bytes that begin as some policy does, by method and
+// path, are admitted; others are dropped. Linux 5.10 or later.
 #define CONTEXT struct __sk_buff
 
 #include "headers/parse.h"
@@ -28,6 +28,14 @@ struct {
 	__uint(max_entries, 65536);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } requests SEC(".maps");
+
+// sockets are those that the server accepted, by the other end's port.
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKHASH);
+	__type(key, __u64);
+	__type(value, __u64);
+	__uint(max_entries, 65536);
+} sockets SEC(".maps");
 
 // admits judges the bytes of a packet from an offset on, of which there are left.
 static __always_inline int admits(struct __sk_buff *skb, __u32 from, __u32 left)
@@ -79,6 +87,30 @@ int request_tc(struct __sk_buff *skb)
 	}
 	count(ACCEPTED, skb->len);
 	return TC_ACT_OK;
+}
+
+// request_accepted is for the cgroup of the server: it has the kernel show
+// request_receive what accepted sockets of the port receive.
+SEC("sockops")
+int request_accepted(struct bpf_sock_ops *ops)
+{
+	__u64 key = ops->remote_port;
+
+	if (ops->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB && ops->local_port == request_port)
+		bpf_sock_hash_update(ops, &sockets, &key, BPF_ANY);
+	return 1;
+}
+
+// request_receive sees each piece of the stream before the server can read it.
+SEC("sk_skb/stream_verdict")
+int request_receive(struct __sk_buff *skb)
+{
+	if (!admits(skb, 0, skb->len)) {
+		count(DROPPED, skb->len);
+		return SK_DROP;
+	}
+	count(ACCEPTED, skb->len);
+	return SK_PASS;
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -9,13 +9,22 @@ import (
 
 //go:generate go run ./compile request
 
-// ProgRequestTC is the program of RequestObject. It is for tc ingress of the server's link.
-const ProgRequestTC = "request_tc"
+// Programs of RequestObject.
+const (
+	// ProgRequestTC is for tc ingress of the server's link.
+	ProgRequestTC = "request_tc"
+	// ProgRequestAccepted is for the server's cgroup (sockops), and puts the sockets that it
+	// accepts into MapSockets.
+	ProgRequestAccepted = "request_accepted"
+	// ProgRequestReceive is for MapSockets (sk_skb, stream verdict).
+	ProgRequestReceive = "request_receive"
+)
 
 // Maps and variables of RequestObject; MapStats is in it, too.
 const (
 	// MapRequests holds the policies, by what requests must begin with.
 	MapRequests = "requests"
+	MapSockets  = "sockets"
 	// VarRequestPort (2 bytes, little endian) is the port that policies are about.
 	VarRequestPort = "request_port"
 	// VarRequestEnforce (1 byte) is whether there are policies.

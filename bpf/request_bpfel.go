@@ -16,11 +16,14 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	requestMapRequests    = "requests"
-	requestMapStats       = "stats"
-	requestProgRequestTc  = "request_tc"
-	requestVarEnforce     = "enforce"
-	requestVarRequestPort = "request_port"
+	requestMapRequests         = "requests"
+	requestMapSockets          = "sockets"
+	requestMapStats            = "stats"
+	requestProgRequestAccepted = "request_accepted"
+	requestProgRequestReceive  = "request_receive"
+	requestProgRequestTc       = "request_tc"
+	requestVarEnforce          = "enforce"
+	requestVarRequestPort      = "request_port"
 )
 
 // loadRequest returns the embedded CollectionSpec for request.
@@ -65,7 +68,9 @@ type requestSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type requestProgramSpecs struct {
-	RequestTc *ebpf.ProgramSpec `ebpf:"request_tc"`
+	RequestAccepted *ebpf.ProgramSpec `ebpf:"request_accepted"`
+	RequestReceive  *ebpf.ProgramSpec `ebpf:"request_receive"`
+	RequestTc       *ebpf.ProgramSpec `ebpf:"request_tc"`
 }
 
 // requestMapSpecs contains maps before they are loaded into the kernel.
@@ -73,6 +78,7 @@ type requestProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type requestMapSpecs struct {
 	Requests *ebpf.MapSpec `ebpf:"requests"`
+	Sockets  *ebpf.MapSpec `ebpf:"sockets"`
 	Stats    *ebpf.MapSpec `ebpf:"stats"`
 }
 
@@ -105,12 +111,14 @@ func (o *requestObjects) Close() error {
 // It can be passed to loadRequestObjects or ebpf.CollectionSpec.LoadAndAssign.
 type requestMaps struct {
 	Requests *ebpf.Map `ebpf:"requests"`
+	Sockets  *ebpf.Map `ebpf:"sockets"`
 	Stats    *ebpf.Map `ebpf:"stats"`
 }
 
 func (m *requestMaps) Close() error {
 	return _RequestClose(
 		m.Requests,
+		m.Sockets,
 		m.Stats,
 	)
 }
@@ -127,11 +135,15 @@ type requestVariables struct {
 //
 // It can be passed to loadRequestObjects or ebpf.CollectionSpec.LoadAndAssign.
 type requestPrograms struct {
-	RequestTc *ebpf.Program `ebpf:"request_tc"`
+	RequestAccepted *ebpf.Program `ebpf:"request_accepted"`
+	RequestReceive  *ebpf.Program `ebpf:"request_receive"`
+	RequestTc       *ebpf.Program `ebpf:"request_tc"`
 }
 
 func (p *requestPrograms) Close() error {
 	return _RequestClose(
+		p.RequestAccepted,
+		p.RequestReceive,
 		p.RequestTc,
 	)
 }

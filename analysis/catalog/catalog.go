@@ -16,6 +16,8 @@ const (
 	XDP       = "xdp"
 	// Proxy is a program that reads requests and sends them on.
 	Proxy = "proxy"
+	// Socket is a program that sees what a socket receives.
+	Socket = "socket"
 )
 
 // Structures in which a filter keeps policies. A filter may name another.

@@ -235,6 +235,10 @@ const (
 	// primary sends, and what the peer sends.
 	HookNetkitPrimary = "netkit-primary"
 	HookNetkitPeer    = "netkit-peer"
+	// HookSockOps is the cgroup of the step's endpoint (kernel 4.13), and HookStream what
+	// the sockets in Map of the same object receive (kernel 4.14); Link is not used.
+	HookSockOps = "sockops"
+	HookStream  = "sk-skb-stream"
 )
 
 // AttachBPF attaches one program of a loaded object to a link in the step's
@@ -245,7 +249,13 @@ type AttachBPF struct {
 	Program string `json:"program"`
 	Link    string `json:"link"`
 	Hook    string `json:"hook"`
+	Map     string `json:"map,omitempty"`
 }
+
+// Cgroup gives the step's endpoint, a bare namespace, a cgroup of version 2, in which
+// programs that are started there from then on run. Undo: removed. One that a killed helper
+// left, which is empty, is removed by the next such step.
+type Cgroup struct{}
 
 // Listen opens a listener of the helper's own, for TCP and UDP over IPv4 and,
 // where the kernel has it, IPv6. It proves reachability before the real server
@@ -709,6 +719,7 @@ func (Rules) Kind() string        { return "rules" }
 func (LoadBPF) Kind() string      { return "load-bpf" }
 func (FillMap) Kind() string      { return "fill-map" }
 func (AttachBPF) Kind() string    { return "attach-bpf" }
+func (Cgroup) Kind() string       { return "cgroup" }
 func (Listen) Kind() string       { return "listen" }
 func (Start) Kind() string        { return "start" }
 func (Sniff) Kind() string        { return "sniff" }
@@ -740,7 +751,7 @@ func actions() []Action {
 	return []Action{
 		Netns{}, Veth{}, Netkit{}, Bridge{}, Vxlan{}, FDB{}, OverlayNetns{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
 		TestRuns{}, EmptyBPF{}, CountRuns{}, Generate{},
-		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Sniff{}, Stop{}, Probes{}, Requests{}, Flow{},
+		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Cgroup{}, Listen{}, Start{}, Sniff{}, Stop{}, Probes{}, Requests{}, Flow{},
 		Read{}, Expect{}, Guard{}, Exec{}, Parallel{}, Snapshot{},
 		Tool{}, Daemon{}, AdoptBPF{},
 		RecordCalls{}, RecordDrops{}, CountInstructions{}, EndRecord{},

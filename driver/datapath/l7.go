@@ -21,6 +21,7 @@ const (
 	filterL7Nft     = "l7-nft"
 	filterL7String  = "l7-string"
 	filterL7TC      = "l7-tc"
+	filterL7SKSKB   = "l7-skskb"
 
 	policyL7 = "l7"
 )
@@ -115,6 +116,7 @@ func l7Filters() []filter {
 		one(filterL7Nft, catalog.Netfilter, catalog.List, bundle.RequestSilent, "nftables, one rule a policy; judges the first bytes of each segment only; a denied one is dropped", l7Nft),
 		one(filterL7String, catalog.Netfilter, catalog.List, bundle.RequestSilent, "iptables-legacy, one string match a policy; searches the first bytes of each segment only; a denied one is dropped", l7String, refuseSealedString),
 		one(filterL7TC, catalog.TC, catalog.Prefixes, bundle.RequestSilent, "tc eBPF, a trie of how requests begin; judges the first bytes of each segment only; a denied one is dropped", l7TC),
+		one(filterL7SKSKB, catalog.Socket, catalog.Prefixes, bundle.RequestSilent, "sk_skb eBPF at the server's accepted sockets, the same trie; judges the first bytes of each piece that arrives only; a denied one is dropped", l7SKSKB, refuseCgroup),
 	}
 }
 
@@ -129,6 +131,15 @@ func requestOptions() []plan.Option {
 func refuseSealedString(lab plan.Lab, _ fabric, _ string, _ map[string]string) string {
 	if lab.Clock == plan.ClockVirtual {
 		return fmt.Sprintf("a guest in virtual time loads no module xt_string; write filter = %q, or clock = %q", filterL7Nft, plan.ClockWall)
+	}
+	return ""
+}
+
+// refuseCgroup: a container's cgroup is its engine's, and a sealed guest has no hierarchy.
+func refuseCgroup(lab plan.Lab, _ fabric, _ string, _ map[string]string) string {
+	if lab.Clock == plan.ClockVirtual || lab.Endpoint == plan.EndpointDocker {
+		return fmt.Sprintf("it needs a cgroup of its own for the server, which neither containers have nor a guest in virtual time; write endpoint = %q and clock = %q, or filter = %q",
+			plan.EndpointNetns, plan.ClockWall, filterL7TC)
 	}
 	return ""
 }
@@ -266,6 +277,24 @@ func l7TC(r *renderer) error {
 		return err
 	}
 	r.apply(node, Server, bundle.AttachBPF{Handle: handle, Program: bpf.ProgRequestTC, Link: endpointLink, Hook: bundle.HookTCIngress})
+	return nil
+}
+
+// l7SKSKB attaches the program of requests where the server's sockets receive: a program at
+// its cgroup puts each that it accepts into a map.
+func l7SKSKB(r *renderer) error {
+	node := r.Topology.Server.Node
+	handle := requestHandle(node)
+	r.apply(node, Server, bundle.Cgroup{})
+	r.apply(node, "", bundle.LoadBPF{
+		Handle: handle, Object: r.file("request.bpf.o", bpf.RequestObject()), Programs: []string{bpf.ProgRequestAccepted, bpf.ProgRequestReceive},
+		Tables: []string{bpf.MapRequests}, Vars: r.requestVars(),
+	})
+	if err := r.fillRequests(node, handle); err != nil {
+		return err
+	}
+	r.apply(node, Server, bundle.AttachBPF{Handle: handle, Program: bpf.ProgRequestReceive, Hook: bundle.HookStream, Map: bpf.MapSockets})
+	r.apply(node, Server, bundle.AttachBPF{Handle: handle, Program: bpf.ProgRequestAccepted, Hook: bundle.HookSockOps})
 	return nil
 }
 

@@ -32,6 +32,7 @@ const (
 	l7Nft     = "l7-nft"
 	l7String  = "l7-string"
 	l7TC      = "l7-tc"
+	l7SKSKB   = "l7-skskb"
 )
 
 // requestRow is what is sent on one connection, and what must come of it. A row with a
@@ -51,7 +52,7 @@ type requestWant struct{ outcome, declared string }
 // Reasons.
 const (
 	onlyFirst   = "it looks at what a segment begins with, and a second request is not there"
-	noSecond    = "it lets the first piece pass and joins no segments: what follows does not begin as a policy says"
+	noSecond    = "it joins no segments, and the first piece is acknowledged: what follows does not begin as a policy says"
 	searches    = "it finds an admitted beginning wherever it can stand in the first bytes"
 	smallPasses = "it cannot know whether a short segment has a payload, and lets it pass"
 	rawPath     = "it compares the path as it was sent, and the server resolves it"
@@ -59,8 +60,8 @@ const (
 )
 
 // wants are the outcomes of a row: of the proxies, and of the filters of first bytes.
-func wants(haproxy, nginx, nft, str, tc requestWant) map[string]requestWant {
-	return map[string]requestWant{l7HAProxy: haproxy, l7Nginx: nginx, l7Nft: nft, l7String: str, l7TC: tc}
+func wants(haproxy, nginx, nft, str, tc, skskb requestWant) map[string]requestWant {
+	return map[string]requestWant{l7HAProxy: haproxy, l7Nginx: nginx, l7Nft: nft, l7String: str, l7TC: tc, l7SKSKB: skskb}
 }
 
 func as(outcome string, declared ...string) requestWant {
@@ -69,7 +70,7 @@ func as(outcome string, declared ...string) requestWant {
 
 // same is an outcome of the proxies, and one of the others.
 func same(proxies, others requestWant) map[string]requestWant {
-	return wants(proxies, proxies, others, others, others)
+	return wants(proxies, proxies, others, others, others, others)
 }
 
 // requestRows are the rows for policies of which one admits GET below a path and one POST
@@ -93,18 +94,18 @@ func requestRows(get, post datapath.RequestPolicy) []requestRow {
 		{"pipelined", "a forbidden request in one segment with an admitted one", two(false, ok+bad), false, same(as("200 403"), as("200 200", onlyFirst))},
 		{"split", "a forbidden request in two segments", one("GET ", "/secret"+head+"\r\n"), false, denied},
 		{"pieces", "a forbidden request in segments of 8 bytes", one(pieces(bad, 8)...), false,
-			wants(as("403"), as("403"), as(bundle.RequestSilent), as("200", smallPasses), as(bundle.RequestSilent))},
+			wants(as("403"), as("403"), as(bundle.RequestSilent), as("200", smallPasses), as(bundle.RequestSilent), as(bundle.RequestSilent))},
 		// The first piece is dropped, and sent again together with the second.
 		{"admitted, split", "an admitted request in two segments", one("GET ", path+head+"\r\n"), false,
-			wants(as("200"), as("200"), as("200"), as(bundle.RequestSilent, noSecond), as("200"))},
+			wants(as("200"), as("200"), as("200"), as(bundle.RequestSilent, noSecond), as("200"), as(bundle.RequestSilent, noSecond))},
 		{"embedded", "a forbidden request with the text of an admitted one in a header", one("GET /s" + " HTTP/1.1\r\nX: GET " + path + "\r\nHost: server\r\n\r\n"), false,
-			wants(as("403"), as("403"), as(bundle.RequestSilent), as("200", searches), as(bundle.RequestSilent))},
+			wants(as("403"), as("403"), as(bundle.RequestSilent), as("200", searches), as(bundle.RequestSilent), as(bundle.RequestSilent))},
 		{"dot segments", "an admitted path that leads out of its prefix by \"..\"", one("GET " + get.Prefix + "../../secret" + head + "\r\n"), false,
-			wants(as("200", rawPath), as("403"), as("200", rawPath), as("200", rawPath), as("200", rawPath))},
+			wants(as("200", rawPath), as("403"), as("200", rawPath), as("200", rawPath), as("200", rawPath), as("200", rawPath))},
 		{"body", "a forbidden request as the body of an admitted one, and after it", two(false, fmt.Sprintf("POST %sitem%sContent-Length: %d\r\n\r\n%s%s", post.Prefix, head, len(bad), bad, bad)), false,
 			same(as("200 403"), as("200 200", onlyFirst))},
 		{"smuggled", "lengths that contradict each other (CL.TE), with a forbidden request behind", two(false, fmt.Sprintf("POST %sitem%sContent-Length: %d\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n%s", post.Prefix, head, len(bad)+5, bad)), false,
-			wants(as("200 "+bundle.RequestClosed), as("400 "+bundle.RequestClosed), as("400 "+bundle.RequestClosed), as("400 "+bundle.RequestClosed), as("400 "+bundle.RequestClosed))},
+			wants(as("200 "+bundle.RequestClosed), as("400 "+bundle.RequestClosed), as("400 "+bundle.RequestClosed), as("400 "+bundle.RequestClosed), as("400 "+bundle.RequestClosed), as("400 "+bundle.RequestClosed))},
 		{"HTTP/2", "by prior knowledge: an admitted request, then a forbidden one on the same connection", bundle.RequestTry{}, true,
 			same(as("200 403"), as(bundle.RequestSilent, noHTTP2))},
 	}
@@ -291,7 +292,7 @@ func (r *RequestReport) add(a Arm, row requestRow, got string) {
 func (r *RequestReport) Markdown() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	filters := []string{l7HAProxy, l7Nginx, l7Nft, l7String, l7TC}
+	filters := []string{l7HAProxy, l7Nginx, l7Nft, l7String, l7TC, l7SKSKB}
 	var b strings.Builder
 	fmt.Fprintf(&b, "| what | %s |\n|---|%s\n", strings.Join(filters, " | "), strings.Repeat("---|", len(filters)))
 	for _, name := range r.rows {

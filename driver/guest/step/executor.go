@@ -122,6 +122,7 @@ func handlers() map[string]handler {
 	on(t, doLoadBPF)
 	on(t, doFillMap)
 	on(t, doAttachBPF)
+	on(t, doCgroup)
 	on(t, doListen)
 	on(t, doStart)
 	on(t, doSniff)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -12,7 +13,7 @@ const requestPort = 5001
 
 // segment is a TCP segment with so many bytes of options.
 func segment(port uint16, options int, payload string) []byte {
-	b := make([]byte, 20+options)
+	b := slices.Repeat([]byte{0}, 20+options)
 	binary.BigEndian.PutUint16(b, 40000)
 	binary.BigEndian.PutUint16(b[2:], port)
 	b[12], b[13] = byte(len(b)/4)<<4, tcpACK
@@ -55,13 +56,13 @@ func TestRequestVerdicts(t *testing.T) {
 		for _, options := range []int{0, 12, 40} {
 			for _, six := range []bool{false, true} {
 				for _, tags := range [][]uint16{nil, {etherVLAN}} {
-					want, stat := uint32(actShot), StatDropped
+					want, stat := uint32(actShot), uint32(StatDropped)
 					if admitted {
-						want, stat = actOK, StatAccepted
+						want, stat = actOK, uint32(StatAccepted)
 					}
 					f := frame{src: client, dst: server, six: six, tags: tags, l4: segment(requestPort, options, payload)}.bytes()
 					t.Run(fmt.Sprintf("%.20q/%d/%v/%d", payload, options, six, len(tags)), func(t *testing.T) {
-						out := r.with(t).want(ProgRequestTC, f, want, uint32(stat))
+						out := r.with(t).want(ProgRequestTC, f, want, stat)
 						checkUntouched(t, f, out.frame)
 					})
 				}

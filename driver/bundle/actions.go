@@ -285,8 +285,8 @@ type Start struct {
 	CPUs   []int    `json:"cpus,omitempty"`
 	Sched  string   `json:"sched,omitempty"` // as in Exec
 	Port   int      `json:"port,omitempty"`  // TCP; 0 = do not wait
-	// HTTP: Argv is of the HTTP programs' root file system (Hello.HTTPRoot) instead, of
-	// which the program sees /run, /tmp and processes as external programs do of theirs.
+	// HTTP: Argv is of the HTTP programs' root file system (Hello.HTTPRoot) instead. The
+	// program sees processes, /run and /tmp of that root only (see Program).
 	HTTP bool `json:"http,omitempty"`
 	// Files of the bundle that lie in /run of that root, with HTTP only.
 	Files []string `json:"files,omitempty" bundle:"file"`

@@ -126,6 +126,15 @@ type Route struct {
 	Family string `json:"family,omitempty"`
 }
 
+// LocalMark has packets with a mark delivered in the step's namespace, whatever their
+// destination: by a rule for the mark, and a local default route by lo in a table of its
+// own (ip-rule(8)). Undo: removed.
+type LocalMark struct {
+	Mark   uint32 `json:"mark"`
+	Table  int    `json:"table"`
+	Family string `json:"family"`
+}
+
 // Neigh adds a permanent neighbour entry. Undo: removed.
 type Neigh struct {
 	Link string `json:"link"`
@@ -712,6 +721,7 @@ func (OverlayNetns) Kind() string { return "sandbox" }
 func (SetLink) Kind() string      { return "set-link" }
 func (Addr) Kind() string         { return "addr" }
 func (Route) Kind() string        { return "route" }
+func (LocalMark) Kind() string    { return "local-mark" }
 func (Neigh) Kind() string        { return "neigh" }
 func (Sysctl) Kind() string       { return "sysctl" }
 func (Offload) Kind() string      { return "offload" }
@@ -749,7 +759,7 @@ func (EndRecord) Kind() string         { return "end-record" }
 // actions lists every action once; decoding goes by it.
 func actions() []Action {
 	return []Action{
-		Netns{}, Veth{}, Netkit{}, Bridge{}, Vxlan{}, FDB{}, OverlayNetns{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
+		Netns{}, Veth{}, Netkit{}, Bridge{}, Vxlan{}, FDB{}, OverlayNetns{}, SetLink{}, Addr{}, Route{}, LocalMark{}, Neigh{}, Sysctl{}, Offload{},
 		TestRuns{}, EmptyBPF{}, CountRuns{}, Generate{},
 		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Cgroup{}, Listen{}, Start{}, Sniff{}, Stop{}, Probes{}, Requests{}, Flow{},
 		Read{}, Expect{}, Guard{}, Exec{}, Parallel{}, Snapshot{},

@@ -24,6 +24,10 @@ const (
 	filterL7SKSKB   = "l7-skskb"
 
 	policyL7 = "l7"
+
+	optIntercept      = "intercept"
+	interceptRedirect = "redirect"
+	interceptTPROXY   = "tproxy"
 )
 
 // Ports in the server's namespace that no other endpoint can use.
@@ -110,8 +114,11 @@ func l7Filters() []filter {
 			refuse: refuseFirst(rs...),
 		}
 	}
+	haproxy := one(filterL7HAProxy, catalog.Proxy, catalog.List, "403", "HAProxy in the server's namespace, one rule a policy; judges every request; a denied one gets 403", l7HAProxy, refuseSealedNAT)
+	haproxy.options = append(haproxy.options, plan.Option{Key: optIntercept, Allowed: []string{interceptRedirect, interceptTPROXY},
+		Doc: "how connections come to the proxy: by REDIRECT, a NAT; or by TPROXY, with which the server sees the client's address"})
 	return []filter{
-		one(filterL7HAProxy, catalog.Proxy, catalog.List, "403", "HAProxy in the server's namespace, one rule a policy; judges every request; a denied one gets 403", l7HAProxy, refuseSealedNAT),
+		haproxy,
 		one(filterL7Nginx, catalog.Proxy, catalog.List, "403", "nginx in the server's namespace, one regular expression a policy; judges every request; a denied one gets 403", l7Nginx, refuseSealedNAT),
 		one(filterL7Nft, catalog.Netfilter, catalog.List, bundle.RequestSilent, "nftables, one rule a policy; judges the first bytes of each segment only; a denied one is dropped", l7Nft),
 		one(filterL7String, catalog.Netfilter, catalog.List, bundle.RequestSilent, "iptables-legacy, one string match a policy; searches the first bytes of each segment only; a denied one is dropped", l7String, refuseSealedString),
@@ -337,14 +344,20 @@ func (r *renderer) fillRequests(node Node, handle string) error {
 
 // l7HAProxy starts HAProxy in the server's namespace, with one rule for each policy.
 func l7HAProxy(r *renderer) error {
+	bind, server, marked := "", r.six("127.0.0.1", "::1"), ""
 	var rules strings.Builder
+	if r.byTPROXY() {
+		bind, server = " transparent", r.Topology.Server.Addr.String()
+		fmt.Fprintf(&rules, "\thttp-request set-bc-mark %d\n", interceptMark) // first: what admits ends the list
+		marked = "\tsource " + r.six("0.0.0.0", "::") + " usesrc clientip\n"
+	}
 	for _, p := range r.requests {
 		fmt.Fprintf(&rules, "\thttp-request allow if { method %s } { path_beg %s }\n", p.Method, p.Prefix)
 	}
 	if len(r.requests) > 0 {
 		rules.WriteString("\thttp-request deny deny_status 403\n")
 	}
-	text := fmt.Sprintf(haproxyText, statusPort, r.six(":", ":::"), proxyPort, rules.String(), r.six("127.0.0.1", "::1"), ServicePort)
+	text := fmt.Sprintf(haproxyText, statusPort, r.six(":", ":::"), proxyPort, bind, rules.String(), marked, server, ServicePort)
 	r.proxy([]string{"haproxy", "-db", "-f", "/run/haproxy.cfg"}, "haproxy.cfg", text, bundle.ProxyHAProxy)
 	r.expectRules(len(r.requests))
 	return nil
@@ -362,10 +375,10 @@ defaults
 	timeout client 1h
 	timeout server 1h
 frontend policies
-	bind %s%d
+	bind %s%d%s
 %s	default_backend server
 backend server
-	server s %s:%d
+%s	server s %s:%d
 `
 
 // l7Nginx starts nginx as a proxy in the server's namespace, with one regular expression
@@ -447,7 +460,29 @@ func (r *renderer) intercept() {
 	node, tool := r.Topology.Server.Node, r.six(filterIptablesLegacy, "ip6tables-legacy")
 	text := fmt.Sprintf("*nat\n-A PREROUTING -p tcp -m tcp --dport %d -j REDIRECT --to-ports %d\nCOMMIT\n", ServicePort, proxyPort)
 	undo := "*nat\n-F PREROUTING\nCOMMIT\n"
+	if r.byTPROXY() {
+		r.returnToProxy()
+		text = fmt.Sprintf("*mangle\n-A PREROUTING -i %s -p tcp -m tcp --dport %d -j TPROXY --on-port %d\nCOMMIT\n", endpointLink, ServicePort, proxyPort)
+		undo = "*mangle\n-F PREROUTING\nCOMMIT\n"
+	}
 	r.apply(node, Server, bundle.Rules{Tool: tool, File: r.file("intercept.rules", []byte(text)), Undo: r.file("intercept.undo.rules", []byte(undo)), Metric: metricIntercept})
+}
+
+func (r *renderer) byTPROXY() bool { return r.cell.Get(optIntercept) == interceptTPROXY }
+
+// interceptMark is of the connections from the proxy to the server, and interceptTable
+// routes what has it.
+const (
+	interceptMark  = 1
+	interceptTable = 100
+)
+
+// returnToProxy has what the server answers come to the proxy, although it is addressed to
+// the client: the sockets that it accepts take the mark of the connection.
+func (r *renderer) returnToProxy() {
+	node := r.Topology.Server.Node
+	r.apply(node, Server, bundle.Sysctl{Key: "net.ipv4.tcp_fwmark_accept", Value: "1"})
+	r.apply(node, Server, bundle.LocalMark{Mark: interceptMark, Table: interceptTable, Family: r.six(bundle.IPv4, bundle.IPv6)})
 }
 
 // metricIntercept is of loading what is no policy, and no metric of rows.

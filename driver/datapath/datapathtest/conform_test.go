@@ -100,6 +100,9 @@ func TestRequests(t *testing.T) {
 		arms = slices.DeleteFunc(Some(arms), func(a Arm) bool {
 			return !a.plain() || a.Fabric != datapath.FabricBridge || a.Scenario != plan.Localhost
 		})
+		for _, a := range slices.Clone(arms) {
+			arms = append(arms, a.intercepted()...)
+		}
 	}
 	only := regexp.MustCompile(*armsFlag)
 	arms = slices.DeleteFunc(arms, func(a Arm) bool { return !a.judgesRequests() || !only.MatchString(a.Name()) })

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -24,6 +25,23 @@ import (
 // judgesRequests: the arm's policies name requests, and TestConform's packets mean nothing
 // to it.
 func (a Arm) judgesRequests() bool { return a.entry.Application != "" }
+
+// intercepted are the arm's others that differ in how connections come to a proxy alone.
+func (a Arm) intercepted() (out []Arm) {
+	const key = "intercept"
+	for _, o := range a.entry.Options {
+		if o.Key != key {
+			continue
+		}
+		for _, level := range o.Allowed[1:] {
+			other := a
+			other.Options = maps.Clone(a.Options)
+			other.Options[key] = level
+			out = append(out, other)
+		}
+	}
+	return out
+}
 
 // Filters of requests, for what is expected of each.
 const (

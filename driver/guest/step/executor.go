@@ -115,6 +115,7 @@ func handlers() map[string]handler {
 	on(t, doSetLink)
 	on(t, doAddr)
 	on(t, doRoute)
+	on(t, doLocalMark)
 	on(t, doNeigh)
 	on(t, doSysctl)
 	on(t, doOffload)

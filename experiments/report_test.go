@@ -167,6 +167,7 @@ func reports() map[string]said {
 		"full.toml":           {contrast: asWhole, has: []string{explains, costs}, lacks: []string{overlay, controls}, claims: better},
 		"hypervisors.toml":    {contrast: asWhole, has: []string{explains}, lacks: []string{overlay, controls}},
 		"kernels.toml":        {contrast: ofOne, has: []string{explains, "Kernels"}, lacks: []string{overlay, controls}, text: []string{"Results, localhost, kernel 6.1"}},
+		"l7.toml":             {contrast: notAll, has: []string{explains, costs}, lacks: []string{overlay, controls}, text: []string{"latency of a request"}},
 		"local.toml":          {contrast: asWhole, has: []string{explains}, lacks: []string{overlay, controls}},
 		"mine.toml":           {contrast: notAll, has: []string{explains}, lacks: []string{overlay, controls}},
 		"nightly.toml":        {contrast: asWhole, has: []string{explains, costs}, lacks: []string{overlay, controls}, claims: better},

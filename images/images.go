@@ -56,6 +56,11 @@ type Set struct {
 	External       *Artifact `json:"peers,omitempty"`
 	ExternalDir    string    `json:"peers_dir,omitempty"`
 	ExternalDigest string    `json:"peers_digest,omitempty"` // SHA-256 of the files as a tar
+	// HTTP are the programs of workloads that make HTTP requests and of proxies that judge
+	// them (nginx, h2load, HAProxy), likewise.
+	HTTP       *Artifact `json:"http,omitempty"`
+	HTTPDir    string    `json:"http_dir,omitempty"`
+	HTTPDigest string    `json:"http_digest,omitempty"` // SHA-256 of the files as a tar
 	// Sealed are the archives from which Join makes a sealed guest's initramfs:
 	// modules, tools, endpoint.
 	Sealed []Artifact `json:"sealed,omitempty"`
@@ -70,6 +75,8 @@ type Want struct {
 	EndpointDir bool
 	// External: the filters by others, packed and unpacked.
 	External bool
+	// HTTP: the programs of HTTP, packed and unpacked.
+	HTTP bool
 }
 
 // Options of a Store; the zero value is good.
@@ -169,7 +176,24 @@ func (s *Store) Ensure(ctx context.Context, want Want) (Set, error) {
 			return Set{}, err
 		}
 	}
+	if want.HTTP {
+		if err := s.ensureHTTP(ctx, &set); err != nil {
+			return Set{}, err
+		}
+	}
 	return set, nil
+}
+
+func (s *Store) ensureHTTP(ctx context.Context, set *Set) error {
+	m, dir, err := s.ensure(ctx, httpRecipe())
+	if err != nil {
+		return err
+	}
+	squash := m.artifact(dir, httpFile)
+	set.HTTP, set.HTTPDir, set.HTTPDigest = &squash, filepath.Join(dir, endpointDir), m.Values[valueLayer]
+	set.Sealed = append(set.Sealed, m.artifact(dir, sealedHTTPFile))
+	set.Drift = append(set.Drift, m.Drift...)
+	return nil
 }
 
 func (s *Store) ensureExternal(ctx context.Context, set *Set) error {

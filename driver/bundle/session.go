@@ -40,6 +40,9 @@ type Hello struct {
 	// ExternalRoot is the root file system of external filters, those of other projects; ""
 	// where no bundle has any.
 	ExternalRoot string `json:"peers_root,omitempty"`
+	// HTTPRoot is the root file system of the programs of HTTP: server, client and proxies;
+	// "" where no bundle has any.
+	HTTPRoot string `json:"http_root,omitempty"`
 	// Machine: the whole machine is hookbed's, so that kernel modules it loaded
 	// may be unloaded again.
 	Machine bool `json:"machine,omitempty"`

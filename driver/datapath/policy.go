@@ -65,7 +65,7 @@ func policiesOf(cell plan.Cell, t Topology) policies {
 		ps.kind = policyL4 // of no policies
 	}
 	n, clients := cell.Int(plan.FactorPolicies), t.Clients()
-	if n == 0 {
+	if n == 0 || ps.kind == policyL7 {
 		return ps
 	}
 	others := n - len(clients)

@@ -35,6 +35,8 @@ type Config struct {
 	GuestPath string // the static guest helper on this computer
 	// External: the nodes need the filters of other projects.
 	External bool
+	// HTTP: the nodes need the programs of HTTP.
+	HTTP bool
 	// Swarm: the nodes' engines are joined in a Swarm, with an overlay network.
 	Swarm    bool
 	Detached bool // the lab survives the driver (`driver up`)

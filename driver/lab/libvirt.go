@@ -113,7 +113,7 @@ func (p *virtual) Open(ctx context.Context, t Timings) (env Environment, err err
 // prepare gets the images and finds out which accelerator works.
 func (p *virtual) prepare(ctx context.Context) error {
 	var err error
-	if p.set, err = p.cfg.Store.Ensure(ctx, images.Want{Kernel: p.cfg.Lab.Kernel, Root: true, Endpoint: true, External: p.cfg.External}); err != nil {
+	if p.set, err = p.cfg.Store.Ensure(ctx, images.Want{Kernel: p.cfg.Lab.Kernel, Root: true, Endpoint: true, External: p.cfg.External, HTTP: p.cfg.HTTP}); err != nil {
 		return err
 	}
 	switch p.cfg.Lab.Accel {
@@ -207,6 +207,9 @@ func (p *virtual) images() []images.Artifact {
 	if p.set.External != nil {
 		out = append(out, *p.set.External)
 	}
+	if p.set.HTTP != nil {
+		out = append(out, *p.set.HTTP)
+	}
 	return out
 }
 
@@ -235,10 +238,8 @@ func (p *virtual) bootNode(ctx context.Context, n *virtualNode, i int) error {
 			return fmt.Errorf("load br_netfilter on %s: %w", n.Name, err)
 		}
 	}
-	if p.cfg.External {
-		if err := n.ssh.Run(ctx, host.Cmd{Argv: []string{"sh", "-c", mountExternal, "sh", images.SealedExternal}}); err != nil {
-			return fmt.Errorf("mount the external filters on %s: %w", n.Name, err)
-		}
+	if err := p.mountImages(ctx, n); err != nil {
+		return err
 	}
 	helper, err := os.ReadFile(p.cfg.GuestPath)
 	if err != nil {
@@ -248,7 +249,7 @@ func (p *virtual) bootNode(ctx context.Context, n *virtualNode, i int) error {
 		return err
 	}
 	n.helper, err = openSession(ctx, n.Name, n.ssh, []string{guestPath, "serve"},
-		bundle.Hello{Schema: bundle.Schema, Node: n.Name, Blobs: guestBlobs, EndpointRoot: guestEndpoint, ExternalRoot: images.SealedExternal, Machine: true},
+		bundle.Hello{Schema: bundle.Schema, Node: n.Name, Blobs: guestBlobs, EndpointRoot: guestEndpoint, ExternalRoot: images.SealedExternal, HTTPRoot: images.SealedHTTP, Machine: true},
 		n.pushBlobs)
 	return err
 }
@@ -285,12 +286,35 @@ func (p *virtual) bridgeOf(n *virtualNode) string {
 	return ""
 }
 
-// mountExternal finds the external filters' disk by its serial and mounts it at $1.
-const mountExternal = `mkdir -p "$1" && for disk in /sys/block/vd*; do
-	if [ "$(cat "$disk/serial")" = ` + externalSerial + ` ]; then exec mount -t squashfs -o ro "/dev/${disk##*/}" "$1"; fi
-done; echo "no disk has the serial ` + externalSerial + `" >&2; exit 1`
+// mountImages mounts the root file systems that only some experiments need.
+func (p *virtual) mountImages(ctx context.Context, n *virtualNode) error {
+	for _, m := range []struct {
+		wanted             bool
+		serial, dir, title string
+	}{
+		{p.cfg.External, externalSerial, images.SealedExternal, "the external filters"},
+		{p.cfg.HTTP, httpSerial, images.SealedHTTP, "the HTTP programs"},
+	} {
+		if !m.wanted {
+			continue
+		}
+		if err := n.ssh.Run(ctx, host.Cmd{Argv: []string{"sh", "-c", mountBySerial, "sh", m.dir, m.serial}}); err != nil {
+			return fmt.Errorf("mount %s on %s: %w", m.title, n.Name, err)
+		}
+	}
+	return nil
+}
 
-const externalSerial = "peers"
+// mountBySerial finds the disk with the serial $2 and mounts it at $1.
+const mountBySerial = `mkdir -p "$1" && for disk in /sys/block/vd*; do
+	if [ "$(cat "$disk/serial")" = "$2" ]; then exec mount -t squashfs -o ro "/dev/${disk##*/}" "$1"; fi
+done; echo "no disk has the serial $2" >&2; exit 1`
+
+// Serials of those disks.
+const (
+	externalSerial = "peers"
+	httpSerial     = "http"
+)
 
 // pushBlobs sends files in a few round trips however many they are: each one
 // costs an emulated guest tens of milliseconds.
@@ -409,6 +433,9 @@ func (p *virtual) machine(ctx context.Context, n *virtualNode, i int) (vm.Machin
 	}
 	if p.set.External != nil {
 		disks = append(disks, vm.Disk{Path: image(*p.set.External), ReadOnly: true, Serial: externalSerial})
+	}
+	if p.set.HTTP != nil {
+		disks = append(disks, vm.Disk{Path: image(*p.set.HTTP), ReadOnly: true, Serial: httpSerial})
 	}
 	uuid, err := randomUUID()
 	return vm.Machine{

@@ -187,6 +187,9 @@ type DatapathEntry struct {
 	FabricMechanism string
 	// Protocols are those that its policies can name. Without policies it carries any.
 	Protocols []string
+	// Application is the protocol whose requests its policies name, "" for none; workloads
+	// must then be of it.
+	Application string
 	// Refuse returns why this combination is impossible, or "". It sees the
 	// options with defaults filled in.
 	Refuse func(lab Lab, scenario string, options map[string]string) string
@@ -235,6 +238,13 @@ type WorkloadEntry struct {
 	Doc     string
 	Streams bool // it can have several connections of each client
 	Counts  bool // it can be measured by a number of transactions
+	// OnlyCounts: it has no duration, and must be measured so.
+	OnlyCounts bool
+	// MostCount is how many transactions a trial can have, 0 for as many as any.
+	MostCount int
+	// Application is the protocol above Protocol whose requests policies can name, ""
+	// for none.
+	Application string
 	// What the numbers are, as catalog.Workload has it.
 	Protocol string // of what it measures, which policies then name
 	Tool     string

@@ -26,8 +26,11 @@ func (b *bench) remove() error {
 	}
 	// What the helper has of its own stays.
 	objects = slices.DeleteFunc(objects, func(o object) bool { return o.kind == kindProcess })
-	b.echo.close()
-	b.back.close()
+	for _, s := range []*services{b.echo, b.back} {
+		if s != nil {
+			s.close()
+		}
+	}
 	if err := b.undo(); err != nil {
 		return err
 	}

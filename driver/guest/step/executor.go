@@ -30,6 +30,7 @@ type executor struct {
 	undo     undoStack
 	launcher proc.Launcher
 	external external
+	http     otherRoot        // of the programs of HTTP
 	trial    *bundle.SealedAt // the one that runs in a sealed guest; else nil
 }
 
@@ -114,6 +115,7 @@ func handlers() map[string]handler {
 	on(t, doSetLink)
 	on(t, doAddr)
 	on(t, doRoute)
+	on(t, doLocalMark)
 	on(t, doNeigh)
 	on(t, doSysctl)
 	on(t, doOffload)
@@ -121,12 +123,14 @@ func handlers() map[string]handler {
 	on(t, doLoadBPF)
 	on(t, doFillMap)
 	on(t, doAttachBPF)
+	on(t, doCgroup)
 	on(t, doListen)
 	on(t, doStart)
 	on(t, doSniff)
 	on(t, doStop)
 	on(t, doProbes)
 	on(t, doRefusals)
+	on(t, doRequests)
 	on(t, doFlow)
 	on(t, doRead)
 	on(t, doExpect)

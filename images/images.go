@@ -153,7 +153,7 @@ func (s *Store) debs(m mirrors) debs {
 func (s *Store) Ensure(ctx context.Context, want Want) (Set, error) {
 	var set Set
 	if want.Kernel != "" {
-		if err := s.ensureKernel(ctx, want.Kernel, &set); err != nil {
+		if err := s.ensureKernel(ctx, want, &set); err != nil {
 			return Set{}, err
 		}
 	}
@@ -208,8 +208,8 @@ func (s *Store) ensureExternal(ctx context.Context, set *Set) error {
 	return nil
 }
 
-func (s *Store) ensureKernel(ctx context.Context, name string, set *Set) error {
-	m, dir, err := s.ensure(ctx, kernelRecipe(name))
+func (s *Store) ensureKernel(ctx context.Context, want Want, set *Set) error {
+	m, dir, err := s.ensure(ctx, kernelRecipe(want.Kernel))
 	if err != nil {
 		return err
 	}
@@ -219,6 +219,9 @@ func (s *Store) ensureKernel(ctx context.Context, name string, set *Set) error {
 	set.Initramfs = m.artifact(dir, initramfsFile)
 	set.Probe = m.artifact(dir, probeFile)
 	set.Sealed = append(set.Sealed, m.artifact(dir, sealedModulesFile))
+	if want.HTTP {
+		set.Sealed = append(set.Sealed, m.artifact(dir, sealedModulesHTTP))
+	}
 	set.Drift = append(set.Drift, m.Drift...)
 	return nil
 }

@@ -56,6 +56,10 @@ type Set struct {
 	External       *Artifact `json:"peers,omitempty"`
 	ExternalDir    string    `json:"peers_dir,omitempty"`
 	ExternalDigest string    `json:"peers_digest,omitempty"` // SHA-256 of the files as a tar
+	// Etcd is the store that agents of clusters keep identities in, as squashfs and
+	// unpacked; nil or "" where no experiment wants it.
+	Etcd    *Artifact `json:"etcd,omitempty"`
+	EtcdDir string    `json:"etcd_dir,omitempty"`
 	// Sealed are the archives from which Join makes a sealed guest's initramfs:
 	// modules, tools, endpoint.
 	Sealed []Artifact `json:"sealed,omitempty"`
@@ -70,6 +74,8 @@ type Want struct {
 	EndpointDir bool
 	// External: the filters by others, packed and unpacked.
 	External bool
+	// Etcd: packed and unpacked.
+	Etcd bool
 }
 
 // Options of a Store; the zero value is good.
@@ -169,7 +175,23 @@ func (s *Store) Ensure(ctx context.Context, want Want) (Set, error) {
 			return Set{}, err
 		}
 	}
+	if want.Etcd {
+		if err := s.ensureEtcd(ctx, &set); err != nil {
+			return Set{}, err
+		}
+	}
 	return set, nil
+}
+
+func (s *Store) ensureEtcd(ctx context.Context, set *Set) error {
+	m, dir, err := s.ensure(ctx, etcdRecipe())
+	if err != nil {
+		return err
+	}
+	squash := m.artifact(dir, externalFile)
+	set.Etcd, set.EtcdDir = &squash, filepath.Join(dir, endpointDir)
+	set.Drift = append(set.Drift, m.Drift...)
+	return nil
 }
 
 func (s *Store) ensureExternal(ctx context.Context, set *Set) error {

@@ -404,6 +404,8 @@ type Counter struct {
 	// Sniff: what a Sniff has counted. Values: in, out, checksum and no_checksum
 	// (of UDP), fragments, and vni.N for each of VNIs.
 	Sniff *SniffCounter `json:"sniff,omitempty"`
+	// Cilium: see CiliumCounter for the values.
+	Cilium *CiliumCounter `json:"cilium,omitempty"`
 }
 
 // LinkCounter names a link of the step's namespace.
@@ -678,6 +680,7 @@ func actions() []Action {
 		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Sniff{}, Stop{}, Probes{}, Flow{},
 		Read{}, Expect{}, Guard{}, Exec{}, Parallel{}, Snapshot{},
 		Tool{}, Daemon{}, AdoptBPF{},
+		CiliumReady{}, CiliumEndpoint{}, CiliumPolicies{},
 		RecordCalls{}, RecordDrops{}, CountInstructions{}, EndRecord{},
 	}
 }

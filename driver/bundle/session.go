@@ -40,6 +40,8 @@ type Hello struct {
 	// ExternalRoot is the root file system of external filters, those of other projects; ""
 	// where no bundle has any.
 	ExternalRoot string `json:"peers_root,omitempty"`
+	// Roots are further root file systems, by the names that Daemons have for them.
+	Roots map[string]string `json:"roots,omitempty"`
 	// Machine: the whole machine is hookbed's, so that kernel modules it loaded
 	// may be unloaded again.
 	Machine bool `json:"machine,omitempty"`

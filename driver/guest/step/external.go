@@ -26,8 +26,10 @@ const programLimit = 120.0
 
 // external is where the filters of other projects run, and those of them that stay.
 type external struct {
-	root      string          // Hello.ExternalRoot
-	container *proc.Container // of the present setup, nil before its first Program
+	root      string            // Hello.ExternalRoot
+	roots     map[string]string // Hello.Roots
+	container *proc.Container   // of the present setup, nil before its first Program
+	agents    map[string]*agent // Daemons of other roots, by handle
 	daemons   map[string]*proc.Process
 	adopted   map[string]bool // handles of objects that AdoptBPF filed
 }
@@ -41,7 +43,7 @@ func (c *call) needContainer() (*proc.Container, error) {
 	if p.root == "" {
 		return nil, errors.New("the session named no root file system of external programs")
 	}
-	r, err := proc.OpenContainer(c.at.Namespace, p.root)
+	r, err := proc.OpenContainer(c.at.Namespace, p.root, false)
 	if err != nil {
 		return nil, fmt.Errorf("open the container of external programs in %s: %w", p.root, err)
 	}
@@ -205,6 +207,9 @@ func doDaemon(c *call, a bundle.Daemon) error {
 	if _, ok := c.x.servers[a.Handle]; ok || a.Handle == "" {
 		return fmt.Errorf("server handle %q is taken", a.Handle)
 	}
+	if a.Root != "" {
+		return c.startAgent(a)
+	}
 	j, _, err := c.prepare(bundle.Program{Argv: a.Argv})
 	if err != nil {
 		return err
@@ -223,7 +228,7 @@ func doDaemon(c *call, a bundle.Daemon) error {
 		delete(c.x.external.daemons, a.Handle)
 		return p.End(ctx)
 	})
-	err = proc.AwaitSocket(c.ctx, p, a.Socket)
+	err = proc.AwaitSocket(c.ctx, p, a.Socket, 0)
 	if err == nil || c.ctx.Err() != nil {
 		return err
 	}

@@ -35,6 +35,8 @@ type Config struct {
 	GuestPath string // the static guest helper on this computer
 	// External: the nodes need the filters of other projects.
 	External bool
+	// Cilium is the image of Cilium's agent that the nodes need; the zero value is none.
+	Cilium plan.Image
 	// Swarm: the nodes' engines are joined in a Swarm, with an overlay network.
 	Swarm    bool
 	Detached bool // the lab survives the driver (`driver up`)

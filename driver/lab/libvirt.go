@@ -51,6 +51,7 @@ type virtual struct {
 	// earlier one that could not be taken down.
 	claimed bool
 	set     images.Set
+	agent   agentImage
 	accel   vm.Accel
 	name    string // of the lab in the names of machines and networks
 	sites   []*site
@@ -113,7 +114,10 @@ func (p *virtual) Open(ctx context.Context, t Timings) (env Environment, err err
 // prepare gets the images and finds out which accelerator works.
 func (p *virtual) prepare(ctx context.Context) error {
 	var err error
-	if p.set, err = p.cfg.Store.Ensure(ctx, images.Want{Kernel: p.cfg.Lab.Kernel, Root: true, Endpoint: true, External: p.cfg.External}); err != nil {
+	if p.set, err = p.cfg.Store.Ensure(ctx, images.Want{Kernel: p.cfg.Lab.Kernel, Root: true, Endpoint: true, External: p.cfg.External, Etcd: p.cfg.needsAgent()}); err != nil {
+		return err
+	}
+	if p.agent, err = ensureAgent(ctx, p.cfg); err != nil {
 		return err
 	}
 	switch p.cfg.Lab.Accel {
@@ -207,6 +211,9 @@ func (p *virtual) images() []images.Artifact {
 	if p.set.External != nil {
 		out = append(out, *p.set.External)
 	}
+	if p.cfg.needsAgent() {
+		out = append(out, p.agent.image.Packed, *p.set.Etcd)
+	}
 	return out
 }
 
@@ -235,9 +242,9 @@ func (p *virtual) bootNode(ctx context.Context, n *virtualNode, i int) error {
 			return fmt.Errorf("load br_netfilter on %s: %w", n.Name, err)
 		}
 	}
-	if p.cfg.External {
-		if err := n.ssh.Run(ctx, host.Cmd{Argv: []string{"sh", "-c", mountExternal, "sh", images.SealedExternal}}); err != nil {
-			return fmt.Errorf("mount the external filters on %s: %w", n.Name, err)
+	for serial, at := range p.mounts() {
+		if err := n.ssh.Run(ctx, host.Cmd{Argv: []string{"sh", "-c", mountDisk, "sh", at, serial}}); err != nil {
+			return fmt.Errorf("mount disk %q on %s: %w", serial, n.Name, err)
 		}
 	}
 	helper, err := os.ReadFile(p.cfg.GuestPath)
@@ -248,7 +255,7 @@ func (p *virtual) bootNode(ctx context.Context, n *virtualNode, i int) error {
 		return err
 	}
 	n.helper, err = openSession(ctx, n.Name, n.ssh, []string{guestPath, "serve"},
-		bundle.Hello{Schema: bundle.Schema, Node: n.Name, Blobs: guestBlobs, EndpointRoot: guestEndpoint, ExternalRoot: images.SealedExternal, Machine: true},
+		bundle.Hello{Schema: bundle.Schema, Node: n.Name, Blobs: guestBlobs, EndpointRoot: guestEndpoint, ExternalRoot: images.SealedExternal, Roots: p.agent.roots(guestCilium, guestEtcd), Machine: true},
 		n.pushBlobs)
 	return err
 }
@@ -285,12 +292,31 @@ func (p *virtual) bridgeOf(n *virtualNode) string {
 	return ""
 }
 
-// mountExternal finds the external filters' disk by its serial and mounts it at $1.
-const mountExternal = `mkdir -p "$1" && for disk in /sys/block/vd*; do
-	if [ "$(cat "$disk/serial")" = ` + externalSerial + ` ]; then exec mount -t squashfs -o ro "/dev/${disk##*/}" "$1"; fi
-done; echo "no disk has the serial ` + externalSerial + `" >&2; exit 1`
+// mountDisk finds the disk of serial $2 and mounts it at $1.
+const mountDisk = `mkdir -p "$1" && for disk in /sys/block/vd*; do
+	if [ "$(cat "$disk/serial")" = "$2" ]; then exec mount -t squashfs -o ro "/dev/${disk##*/}" "$1"; fi
+done; echo "no disk has the serial $2" >&2; exit 1`
 
-const externalSerial = "peers"
+// Serials of the disks that only some experiments need, and where the last two are mounted.
+const (
+	externalSerial = "peers"
+	ciliumSerial   = "cilium"
+	etcdSerial     = "etcd"
+	guestCilium    = "/run/hookbed/cilium"
+	guestEtcd      = "/run/hookbed/etcd"
+)
+
+// mounts are the places of those disks that this experiment needs, by serial.
+func (p *virtual) mounts() map[string]string {
+	out := map[string]string{}
+	if p.cfg.External {
+		out[externalSerial] = images.SealedExternal
+	}
+	if p.cfg.needsAgent() {
+		out[ciliumSerial], out[etcdSerial] = guestCilium, guestEtcd
+	}
+	return out
+}
 
 // pushBlobs sends files in a few round trips however many they are: each one
 // costs an emulated guest tens of milliseconds.
@@ -409,6 +435,9 @@ func (p *virtual) machine(ctx context.Context, n *virtualNode, i int) (vm.Machin
 	}
 	if p.set.External != nil {
 		disks = append(disks, vm.Disk{Path: image(*p.set.External), ReadOnly: true, Serial: externalSerial})
+	}
+	if p.cfg.needsAgent() {
+		disks = append(disks, vm.Disk{Path: image(p.agent.image.Packed), ReadOnly: true, Serial: ciliumSerial}, vm.Disk{Path: image(*p.set.Etcd), ReadOnly: true, Serial: etcdSerial})
 	}
 	uuid, err := randomUUID()
 	return vm.Machine{
@@ -709,7 +738,7 @@ func (p *virtual) environment(versions vm.Version, machines map[string]Machine, 
 		Provider: plan.ProviderLibvirt, Accelerator: p.accel.Name, AcceleratorHow: p.accel.How,
 		Hypervisor: &versions, KernelRelease: &ByKernel[string]{One: p.set.KernelRelease},
 		ImageSHA256: &ByKernel[map[string]string]{One: artifacts}, ImageDrift: ByKernel[[]images.Drift]{One: p.set.Drift},
-		Machines: machines, Nodes: facts,
+		Machines: machines, Nodes: facts, Cilium: p.agent.environment(),
 		VCPUs: p.cfg.Lab.VCPUs, MemoryMiB: p.cfg.Lab.Memory, DataNICQueues: p.cfg.Lab.Queues,
 	}
 	if !p.cfg.Lab.NIC.Plain() {

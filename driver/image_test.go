@@ -34,7 +34,9 @@ func TestOneImageOfCilium(t *testing.T) {
 	arm := func(name, level string) plan.Arm {
 		return plan.Arm{Name: name, Options: map[string]string{datapath.KeyCiliumImage: level}, Images: map[string]string{datapath.KeyCiliumImage: "/" + level}}
 	}
-	of := func(arms ...plan.Arm) (plan.Image, error) { return ciliumImage(&plan.Plan{Spec: plan.Spec{Arms: arms}}) }
+	of := func(arms ...plan.Arm) (plan.Image, error) {
+		return ciliumImage(&plan.Plan{Spec: plan.Spec{Arms: arms}})
+	}
 	if got, err := of(plan.Arm{Name: "docker"}); err != nil || got != (plan.Image{}) {
 		t.Errorf("without an arm of Cilium the image is %+v, %v", got, err)
 	}

@@ -89,14 +89,14 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 	return nil
 }
 
-// until tries until it is done, fails, or the context or the agent ends. The error then says what
-// was last seen.
-func (c *Client) until(ctx context.Context, try func() (done bool, seen string, err error)) error {
+// until tries until it is done, or the context or the agent ends. The error then says what was last
+// seen.
+func (c *Client) until(ctx context.Context, try func() (done bool, seen string)) error {
 	last := "it has not answered"
 	for {
-		done, seen, err := try()
-		if err != nil || done {
-			return err
+		done, seen := try()
+		if done {
+			return nil
 		}
 		if ctx.Err() == nil { // else what it saw is that it was cut short
 			last = seen
@@ -113,14 +113,14 @@ func (c *Client) until(ctx context.Context, try func() (done bool, seen string, 
 
 // AwaitReady waits until the agent says that it is well.
 func (c *Client) AwaitReady(ctx context.Context) error {
-	return c.until(ctx, func() (bool, string, error) {
+	return c.until(ctx, func() (bool, string) {
 		var got struct {
 			Cilium struct{ State, Msg string }
 		}
 		if err := c.do(ctx, http.MethodGet, "/healthz", nil, &got); err != nil {
-			return false, "its health: " + err.Error(), nil
+			return false, "its health: " + err.Error()
 		}
-		return got.Cilium.State == "Ok", fmt.Sprintf("its health is %q: %s", got.Cilium.State, got.Cilium.Msg), nil
+		return got.Cilium.State == "Ok", fmt.Sprintf("its health is %q: %s", got.Cilium.State, got.Cilium.Msg)
 	})
 }
 
@@ -222,11 +222,11 @@ func (c *Client) Endpoint(ctx context.Context, id int) (e Endpoint, err error) {
 // AwaitRevision waits until an endpoint is ready with policies later than those of a revision.
 // An endpoint that stays in another state has not its policies in force, whatever it says.
 func (c *Client) AwaitRevision(ctx context.Context, id int, after int64) (e Endpoint, err error) {
-	err = c.until(ctx, func() (bool, string, error) {
+	err = c.until(ctx, func() (bool, string) {
 		if e, err = c.Endpoint(ctx, id); err != nil {
-			return false, err.Error(), nil
+			return false, err.Error()
 		}
-		return e.Ready() && e.Revision() > after, e.String(), nil
+		return e.Ready() && e.Revision() > after, e.String()
 	})
 	return e, err
 }

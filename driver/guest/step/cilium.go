@@ -168,7 +168,7 @@ func (c *call) agentVersion(ctx context.Context, of *agent, program string) (str
 	first, _, _ := strings.Cut(string(out.Data), "\n")
 	v := versionWord.FindString(first)
 	if p.Err != nil || v == "" {
-		return "", fault.Subject("%s --version prints %q and no version: %v: %s", program, first, p.Err, said) //nolint:errorlint // nil where it ended with status 0
+		return "", fault.Subject("%s --version prints %q and no version: %v: %s", program, first, p.Err, said)
 	}
 	return v, nil
 }

@@ -48,15 +48,16 @@ reproduce: deps build
 	@bin/driver verify $(REPRODUCE_OUT)
 
 # Unit, golden, command-line, BPF verdict and local-provider end-to-end tests. Many of them mostly
-# wait, so twice as many packages as there are CPUs run at once.
+# wait, so twice as many packages as there are CPUs run at once. `make lint` vets all packages, with
+# every analyzer that `go test` has, so the tests are not vetted again.
 test: deps build
-	$(GO) test -timeout 90m -p $$((2 * $$(nproc))) ./...
+	$(GO) test -vet=off -timeout 90m -p $$((2 * $$(nproc))) ./...
 
-# End to end on libvirt VMs, under emulation where there is no KVM. The driver's tests compare the
-# whole computer before and after, so they run alone.
+# End to end on libvirt VMs, under emulation where there is no KVM. The driver's tests load the whole
+# computer, so no other package runs at the same time; two of them do (driver/apart_vm_test.go).
 test-vm: deps build
-	$(GO) test -tags vm -count=1 -timeout 40m -p 2 -run 'VM' ./images ./driver/vm ./driver/guest/step ./driver/lab
-	$(GO) test -tags vm -count=1 -timeout 40m -run 'VM' ./driver
+	$(GO) test -vet=off -tags vm -count=1 -timeout 40m -p 2 -run 'VM' ./images ./driver/vm ./driver/guest/step ./driver/lab
+	$(GO) test -vet=off -tags vm -count=1 -timeout 40m -run 'VM' ./driver
 
 # A box for vagrant-libvirt of our own images (docs/machines.md). Needs qemu-utils.
 box: build
@@ -75,12 +76,13 @@ test-conformance: deps build
 	$(GO) test -tags vm -v -count=1 -timeout 300m -run 'TestVMConform' ./driver -conform.parallel 8 -conform.arms '' -conform.table $(CURDIR)/conformance-vm.md
 
 # Every BPF program's verdicts, and one arm of each mechanism against the
-# conformance suite, on every locked kernel; prints both tables (docs/kernels.md).
+# conformance suite, on every locked kernel, and a trace of each; prints tables (docs/kernels.md).
 test-kernels: deps build
 	HOOKBED_KERNELS_TABLE=$(CURDIR)/conformance-kernels-bpf.md $(GO) test -tags vm -count=1 -timeout 60m -run '^TestKernels$$' ./driver/guest/step
 	@cat conformance-kernels-bpf.md
 	$(GO) test -tags vm -count=1 -timeout 180m -run '^TestKernels(Conform|NIC|OneNIC)$$' ./driver -conform.table $(CURDIR)/conformance-kernels.md
 	@cat conformance-kernels.md
+	$(GO) test -tags vm -v -count=1 -timeout 60m -run '^TestKernelsTrace$$' ./driver
 
 # Ratios within one run: boot against the bare kernel, the driver's overhead,
 # BPF programs against an empty one and those of other projects, loading policies.

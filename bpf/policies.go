@@ -3,6 +3,7 @@ package bpf
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -15,6 +16,9 @@ type Policy struct {
 	Port   uint16       // destination port, 0 any
 	Proto  uint8        // IANA's protocol number, 0 any
 	Deny   bool
+	// LastPort is the end of a range of ports that begins at Port; 0 is Port alone. No
+	// table of these objects holds ranges.
+	LastPort uint16
 }
 
 // Fill is a change of one map.
@@ -53,6 +57,11 @@ func XDPFills(s Structure, ps []Policy) ([]Fill, error) {
 	case StructurePass:
 		return nil, nil
 	case StructureLinear:
+		for i, p := range ps {
+			if p.LastPort != 0 {
+				return nil, fmt.Errorf("policy %d: %w", i+1, errRange)
+			}
+		}
 		return w.list(ps), nil
 	case StructureHash:
 		return w.each(ps, w.byAddress)
@@ -151,6 +160,8 @@ func (w *writer) each(ps []Policy, write func(i int, p Policy) (ok bool, err err
 	return w.fills(), nil
 }
 
+var errRange = errors.New("it has a range of ports, and the program compares single ones")
+
 // expressible refuses policies that only a list can express: with a port of any
 // protocol, or a protocol with any port. Protocols without ports have port 0.
 func expressible(p Policy) error {
@@ -158,6 +169,8 @@ func expressible(p Policy) error {
 	switch {
 	case !p.Source.IsValid():
 		return fmt.Errorf("it has no source; any is a prefix of length 0")
+	case p.LastPort != 0:
+		return errRange
 	case p.Port != 0 && p.Proto == 0:
 		return fmt.Errorf("a table finds ports of a protocol, not port %d of any", p.Port)
 	case p.Port == 0 && (p.Proto == tcp || p.Proto == udp):

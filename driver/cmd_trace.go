@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -38,6 +40,11 @@ the functions, the stacks, a flame graph and the path of one transaction, and co
 arm with the one that enforces nothing, or with --against. A trace whose account of the
 guest's time is not exact to the instruction is refused.
 
+With --drop each workload is followed by attempts that the policies refuse: where their
+packets end, after how many instructions and with which reason. It chooses the cells that
+refuse something, one for all workloads of a setup, at 100 policies unless --only says
+otherwise.
+
 With --ftrace, on the wall clock, the kernel's own tracer records the order in which
 functions are entered for one transaction of each cell, and with which reason packets
 are dropped while the enforcement is proven. An order has no costs.`,
@@ -45,6 +52,7 @@ are dropped while the enforcement is proven. An order has no costs.`,
   driver trace experiments/trace.toml --only 'scenario=localhost,workload=TCP_RR' --out runs/paths
   driver trace experiments/answer.toml --arm cilium-like --against iptables-as-study
   driver trace experiments/trace.toml --arm xdp --window 20
+  driver trace experiments/trace.toml --drop --only scenario=localhost
   driver trace --resume runs/paths
   driver trace experiments/smoke.toml --ftrace --only 'arm=docker,workload=TCP_RR'
   driver trace experiments/smoke.toml --ftrace --drop`,
@@ -74,11 +82,14 @@ are dropped while the enforcement is proven. An order has no costs.`,
 	fl.StringVar(&f.resume, "resume", "", "make the rows and traces that this directory lacks")
 	fl.IntVarP(&f.jobs, "jobs", "j", 0, "guests at once (default: one a CPU, as memory permits); traces do not depend on it")
 	fl.BoolVar(&f.ftrace, "ftrace", false, "on the wall clock: record the order of calls by the kernel's function tracer")
-	fl.BoolVar(&f.drop, "drop", false, "with --ftrace: record only what is dropped, and why")
+	fl.BoolVar(&f.drop, "drop", false, "where a refused packet ends, and why; with --ftrace only that")
 	fl.BoolVar(&f.plan, "plan", false, "show the cells and the estimated time, and change nothing")
 	driftFlag(cmd, &f.drift)
 	return cmd
 }
+
+// refusedAttempts is how many packets --drop has refused: enough to see which path most take.
+const refusedAttempts = 100
 
 // wholeWindow is --window for all of a trial.
 const wholeWindow = "whole"
@@ -86,6 +97,9 @@ const wholeWindow = "whole"
 // choice is what the flags choose of an experiment.
 func (f traceFlags) choice() (plan.Choice, error) {
 	c := plan.Choice{Only: f.only, Against: f.against}
+	if f.drop {
+		c.Refusals = refusedAttempts
+	}
 	if f.window != wholeWindow {
 		n, err := strconv.Atoi(f.window)
 		if err != nil || n < 1 {
@@ -124,12 +138,13 @@ func (f traceFlags) check() error {
 			return fmt.Errorf("%w: --%s is for new traces; --resume goes on with what %s was begun with", errUsage, flag.name, f.resume)
 		}
 	}
+	if f.resume != "" && f.drop {
+		return fmt.Errorf("%w: --drop is for new traces; --resume goes on with what %s was begun with", errUsage, f.resume)
+	}
 	if f.resume != "" && f.window != wholeWindow {
 		return fmt.Errorf("%w: --window is for new traces; --resume goes on with what %s was begun with", errUsage, f.resume)
 	}
 	switch {
-	case f.drop:
-		return fmt.Errorf("%w: --drop is for --ftrace", errUsage)
 	case f.jobs < 0:
 		return fmt.Errorf("%w: --jobs is %d, want 1 or more", errUsage, f.jobs)
 	case f.plan && f.resume != "":
@@ -178,7 +193,7 @@ func (a *app) planTrace(file string, f traceFlags) error {
 	if err := f.check(); err != nil {
 		return err
 	}
-	p, err := tracedPlan(file, f)
+	p, err := a.tracedPlan(file, f)
 	if err == nil {
 		a.showPlan(p, f.parallel(p))
 	}
@@ -202,7 +217,7 @@ func (a *app) openTrace(ctx context.Context, file string, f traceFlags) (job, er
 	if f.resume != "" {
 		return a.reopenTrace(ctx, f)
 	}
-	p, err := tracedPlan(file, f)
+	p, err := a.tracedPlan(file, f)
 	if err != nil {
 		return job{}, err
 	}
@@ -221,8 +236,8 @@ func (a *app) openTrace(ctx context.Context, file string, f traceFlags) (job, er
 	return j, err
 }
 
-// tracedPlan is the plan of the traces that the flags choose of an experiment.
-func tracedPlan(file string, f traceFlags) (*plan.Plan, error) {
+// tracedPlan is the plan of the traces that the flags choose of an experiment. It says what is left out.
+func (a *app) tracedPlan(file string, f traceFlags) (*plan.Plan, error) {
 	c, err := f.choice()
 	if err != nil {
 		return nil, err
@@ -238,10 +253,27 @@ func tracedPlan(file string, f traceFlags) (*plan.Plan, error) {
 	if err == nil {
 		err = tracing.Supported(p)
 	}
+	var without []plan.Cell
+	if err == nil {
+		without, err = whole.Unrefusing(c)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", errUsage, file, err)
 	}
+	if len(without) > 0 {
+		a.say("left out, because nothing is refused there: %s", strings.Join(setupsOf(without), ", "))
+	}
 	return p, nil
+}
+
+// setupsOf names the arms and numbers of policies of cells, each once.
+func setupsOf(cells []plan.Cell) (out []string) {
+	for _, c := range cells {
+		if name := fmt.Sprintf("%s at N = %d", c.Get(plan.FactorArm), c.Int(plan.FactorPolicies)); !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
 }
 
 // reopenTrace opens the directory of traces that are continued.
@@ -296,7 +328,7 @@ func (a *app) measureTraced(ctx context.Context, j job, f traceFlags, missing in
 	env["jobs"], env["trace_plugin_sha256"] = jobs, plugin.SHA256
 	return tracing.Run(ctx, tracing.Config{
 		SealedConfig: campaign.SealedConfig{Config: run, Jobs: jobs, Facts: env},
-		Guest:        sealer.Run, Plugin: plugin.Path, Observe: tracing.Reducers(j.plan, programs, lab.HelperPath),
+		Guest:        sealer.Run, Plugin: plugin.Path, Observe: tracing.Reducers(j.plan, programs, lab.HelperPath), ObserveRefusals: tracing.RefusalReducers(programs, lab.HelperPath),
 	})
 }
 
@@ -314,6 +346,7 @@ func (a *app) concludeTrace(j job, result tracing.Result, total time.Duration) e
 	document["traces"], document["refused"] = lines, result.Document()
 	a.emit("trace", document, func(w io.Writer) {
 		tracing.Print(w, lines)
+		tracing.PrintDrops(w, lines)
 		o.printTrouble(w)
 		result.PrintRefused(w)
 		fmt.Fprintf(w, "%d traces and their differences are in %s\n", len(lines), filepath.Join(j.dir.Path(), "trace"))

@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"hookbed/analysis/record"
@@ -68,6 +69,9 @@ func (a *app) traceFtrace(ctx context.Context, file string, f ftraceFlags) (err 
 	defer func() { err = s.close(err) }()
 	cells, _ := cfg.Due()
 	a.say("run directory %s: %d cells to record", out, len(cells))
+	if without := cfg.LeftOut(); len(without) > 0 {
+		a.say("left out: %s; calls are recorded of transactions, of TCP_RR and TCP_CRR", strings.Join(without, ", "))
+	}
 	cfg.Up, cfg.Began = s.up, func(c plan.Cell) { a.say("record %s", c.Title()) }
 	if err := callpath.Run(ctx, cfg, s.keep); err != nil {
 		if ctx.Err() != nil {
@@ -108,8 +112,9 @@ type ftraceSession struct {
 	lab       lab.Config
 	plan      *plan.Plan
 	described bool
-	kept      int // cells that are recorded
-	lost      int // those without a recording that their kernel supports
+	counted   string // what was last said of why instructions are not counted
+	kept      int    // cells that are recorded
+	lost      int    // those without a recording that their kernel supports
 }
 
 // close gives the run directory up, and removes it if an error left nothing in it.
@@ -157,6 +162,13 @@ func (s *ftraceSession) print(w io.Writer, rec callpath.Recording) {
 	fmt.Fprintf(w, "%-11s %s: %s\n", rec.Status, title, where)
 	if c := rec.Calls; c != nil {
 		fmt.Fprintf(w, "            order of %d calls; %d of %d %ss took exactly this path\n", c.Functions, c.Same, c.Units, c.Unit)
+	}
+	if n := rec.Instructions; n != nil {
+		fmt.Fprintf(w, "            %.0f instructions in the kernel a %s (%s, without a tracer)\n", n.PerTransaction, rec.Calls.Unit, n.Clock)
+	}
+	if rec.WhyNot != "" && rec.WhyNot != s.counted {
+		s.counted = rec.WhyNot // of all cells, once
+		fmt.Fprintf(w, "            %s\n", rec.WhyNot)
 	}
 	if d := rec.Drops; d != nil {
 		for _, drop := range d.ByPlace() {

@@ -3,7 +3,9 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,20 +15,25 @@ import (
 	"hookbed/analysis/runs"
 )
 
-type verifyFlags struct{ claims, format string }
+type verifyFlags struct{ claims, format, trusted string }
 
 func (a *app) verifyCommand() *cobra.Command {
 	var f verifyFlags
 	cmd := &cobra.Command{
-		Use:   "verify DIR... | FILE",
+		Use:   "verify DIR... | FILE...",
 		Short: "Judge the study's claims by runs: reproduced, contradicted or undecided",
 		Long: `Verify reads run directories and judges claims: the sentences of the 2017 study
 and hookbed's own, each with a hypothesis and a margin fixed beforehand. Directions
 are judged by intervals, sameness by tests of equivalence: what is merely not
 significant is undecided, never reproduced.
 
-Of a file that "driver pack" made, verify first checks the digests and computes every
-number of the report again from the rows.
+Of each file that "driver pack" made, verify first checks that nothing was changed: the
+digests; that plan, environment, rows and manifest agree; that the rows follow from the
+raw results, which are parsed again; and that the report, made anew, is the same to the
+byte. It says which trials have no raw results. With --trusted, every file must be signed
+(FILE.sig) by a key of an allowed signers file, as ssh-keygen(1) describes it: principals,
+the options namespaces, valid-after and valid-before, and a key. Certificates are not
+supported.
 
 The exit code is 0 if every claim that fits the run is reproduced, and 5 if one is
 contradicted or undecided. A claim about arms, workloads or numbers of policies that
@@ -38,21 +45,44 @@ Several directories are judged together only if their environments are alike, as
 		Example: `  driver verify runs/full
   driver verify runs/full --claims my-claims.toml
   driver verify runs/full --format junit > claims.xml
-  driver verify full.hookbed.tar.gz`,
+  driver verify full.hookbed.tar.gz
+  driver verify full.hookbed.tar.gz --trusted ~/.ssh/allowed_signers`,
 		Args: someDirs("verify"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if err := checkFormat(f.format); err != nil {
 				return err
 			}
-			if info, err := os.Stat(args[0]); err == nil && info.Mode().IsRegular() {
-				return a.verifyPack(args[0], f)
-			}
-			return a.verifyRuns(args, f)
+			return a.verify(args, f)
 		},
 	}
 	cmd.Flags().StringVar(&f.claims, "claims", "", "judge the claims of this TOML file instead")
+	cmd.Flags().StringVar(&f.trusted, "trusted", "", "packs must be signed by a key of this allowed signers file")
 	formatFlag(cmd, &f.format)
 	return cmd
+}
+
+// verify checks each pack and judges claims by all packs and run directories.
+func (a *app) verify(args []string, f verifyFlags) error {
+	base, err := os.MkdirTemp("", "hookbed-verify-")
+	if err != nil {
+		return fmt.Errorf("verify: %w", err)
+	}
+	defer os.RemoveAll(base)
+	dirs := slices.Clone(args)
+	for i, arg := range args {
+		info, err := os.Stat(arg)
+		if err != nil || !info.Mode().IsRegular() {
+			if f.trusted != "" {
+				return fmt.Errorf("%w: --trusted is for files that `driver pack` made, and %s is none", errUsage, arg)
+			}
+			continue
+		}
+		dirs[i] = filepath.Join(base, strconv.Itoa(i+1))
+		if err := a.openPack(arg, dirs[i], f); err != nil {
+			return err
+		}
+	}
+	return a.verifyRuns(dirs, f)
 }
 
 func (a *app) verifyRuns(dirs []string, f verifyFlags) error {
@@ -65,8 +95,10 @@ func (a *app) verifyRuns(dirs []string, f verifyFlags) error {
 		return err
 	}
 	for _, r := range all {
-		if w := r.ChangedWarning(); w != "" {
-			a.say("warning: %s", w)
+		for _, w := range []string{r.TornWarning(), r.ChangedWarning()} {
+			if w != "" {
+				a.say("warning: %s", w)
+			}
 		}
 	}
 	set, err := runs.Arrange(all)
@@ -84,7 +116,7 @@ func loadClaims(path string) ([]claims.Claim, error) {
 	if path == "" {
 		return claims.Study()
 	}
-	data, err := os.ReadFile(path)
+	data, err := runs.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read claims: %w", err)
 	}

@@ -55,6 +55,10 @@ filter = "xdp-filter"
 // TestVMConform runs the conformance suite on the pinned kernel: the suite's own
 // test binary and the helper, in one VM.
 func TestVMConform(t *testing.T) {
+	t.Parallel()
+	if !apart(t) {
+		return
+	}
 	table := conformOn(t, images.DefaultKernel, *conformArms)
 	if *conformTable != "" {
 		if err := os.WriteFile(*conformTable, []byte(table), 0o644); err != nil {

@@ -38,6 +38,9 @@ func (r *vmRig) instructions(run string) (map[string]int, []byte) {
 // is overloaded, and a list that grows by exactly as many instructions for each policy, and for
 // each block of sixteen.
 func TestVMCostCounts(t *testing.T) {
+	if !apart(t) {
+		return
+	}
 	r := newVMRig(t)
 	before := machineState(t)
 	count := func(out string) {

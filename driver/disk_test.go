@@ -20,7 +20,7 @@ provider = "local"
 [measure]
 blocks = 1
 trials = 2
-duration = "1s"
+count = { TCP_RR = 200 }
 warmup = "0s"
 [matrix]
 scenarios = ["localhost"]

@@ -3,16 +3,23 @@
 package main
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
+	"hookbed/analysis/trace"
 	"hookbed/driver/callpath"
 )
 
-// ftraceExperiment is one cell with a policy, on one machine with the default kernel.
+// ftraceExperiment is one cell with policies, on one machine with the default kernel: that of
+// tracedExperiment, so that both tracers see one path.
 const ftraceExperiment = `schema = 1
 name = "ftrace"
 seed = 3
@@ -23,7 +30,7 @@ memory = "1GiB"
 ` + oneShortTrial + `[matrix]
 scenarios = ["localhost"]
 workloads = ["TCP_RR"]
-policies = [3]
+policies = [10]
 [[arm]]
 name = "iptables-input"
 datapath = "iptables"
@@ -33,6 +40,10 @@ state = "as-study"
 // TestVMFtrace records the order of calls of a cell in a machine: through netfilter's INPUT in both
 // ends, without a cost, and with the reason why netfilter dropped what was denied.
 func TestVMFtrace(t *testing.T) {
+	t.Parallel()
+	if !apart(t) {
+		return
+	}
 	r := newVMRig(t)
 	if err := os.WriteFile(filepath.Join(r.dir, "ftrace.toml"), []byte(ftraceExperiment), 0o644); err != nil {
 		t.Fatal(err)
@@ -70,4 +81,61 @@ func TestVMFtrace(t *testing.T) {
 	if rec.Instructions == nil && rec.WhyNot == "" {
 		t.Error("nothing says whether instructions were counted")
 	}
+	raw, err := filepath.Glob(filepath.Join(files[0], "function_graph-*.txt.gz"))
+	if err != nil || len(raw) != 1 {
+		t.Fatalf("the tracer's words are in %v (%v), want one file", raw, err)
+	}
+	r.expectAgreement(orderIn(t, raw[0]), orderIn(t, recordedOrder), sameOnTheWallClock)
+}
+
+// recordedOrder is what the tracer said of five transactions of this cell in another run.
+const recordedOrder = "callpath/testdata/function_graph-iptables-6.12.txt.gz"
+
+// Shares of calls by which two orders agree at the least. Two recordings on the wall clock differ by
+// what the scheduler and timers do: without the same policy of scheduling less than 0.95.
+const (
+	sameInVirtualTime  = 0.99
+	sameOnTheWallClock = 0.95
+)
+
+// expectAgreement compares two orders of the calls of one transaction.
+func (r *vmRig) expectAgreement(got, want trace.Path, least float64) {
+	r.t.Helper()
+	share, differences := trace.Agreement(got, want)
+	r.t.Logf("the orders of calls agree to %.4f", share)
+	if share < least {
+		r.t.Errorf("the orders of calls agree to %.4f, want %v: %+v", share, least, differences)
+	}
+}
+
+// orderIn is the path in what function_graph said of a client netperf.
+func orderIn(t *testing.T, file string) trace.Path {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := regexp.MustCompile(`netperf-(\d+)`).FindSubmatch(text)
+	if client == nil {
+		t.Fatalf("%s has no client", file)
+	}
+	pid, err := strconv.Atoi(string(client[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	turns, others, _ := callpath.Turns("TCP_RR")
+	p, err := callpath.ReadPath(bytes.NewReader(text), callpath.Cut{Client: pid, Server: "netserver", Of: "client", At: turns, OtherAt: others})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }

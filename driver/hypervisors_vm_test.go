@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -12,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"hookbed/driver/marker"
 )
@@ -65,6 +63,10 @@ func (f *fleet) imagesOn(m *fleetMachine) string {
 // is not root; the driver cut off and killed while machines boot, and killed while it measures.
 // Nothing is left on either computer but the images, which are copied once.
 func TestVMHypervisors(t *testing.T) {
+	t.Parallel()
+	if !apart(t) {
+		return
+	}
 	f := newComputers(t)
 	f.write("h.toml", hypervisorsHead+twoComputers+hypervisorsTail)
 	f.refusals()
@@ -137,50 +139,22 @@ chmod 644 /var/lib/hookbed/.hookbed && chown --reference=/var/lib/hookbed /var/l
 	f.computersClean(before)
 }
 
-// drivenRun is a run under way.
-type drivenRun struct {
-	cmd   *exec.Cmd
-	out   *bytes.Buffer // read after the end
-	ended chan struct{}
-}
-
-func (r *drivenRun) kill() {
-	_ = r.cmd.Process.Kill() // may have ended
-	<-r.ended
-}
-
 // startRun starts a run and returns when reached has no error any more.
 func (f *fleet) startRun(dir string, reached func() error) *drivenRun {
 	f.t.Helper()
-	r := &drivenRun{ended: make(chan struct{})}
-	r.cmd, r.out = f.driver("run", "h.toml", "--out", dir)
-	if err := r.cmd.Start(); err != nil {
-		f.t.Fatal(err)
-	}
-	go func() {
-		_ = r.cmd.Wait() // how it ended is the test's matter
-		close(r.ended)
-	}()
-	f.t.Cleanup(r.kill)
-	for limit := time.Now().Add(10 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		err := reached()
-		if err == nil {
-			return r
-		}
-		select {
-		case <-r.ended:
-			f.t.Fatalf("run %s ended by itself: %v\n%s", dir, err, r.out)
-		default:
-		}
-		if time.Now().After(limit) {
-			f.t.Fatalf("run %s: %v", dir, err)
-		}
-	}
+	cmd, out := f.driver("run", "h.toml", "--out", dir)
+	r := startDriver(f.t, cmd, out)
+	r.until(f.t, reached)
+	return r
 }
 
 // TestVMHypervisorUp is the interactive lab on another computer, as an ordinary
 // user there, with a data network that the lab makes.
 func TestVMHypervisorUp(t *testing.T) {
+	t.Parallel()
+	if !apart(t) {
+		return
+	}
 	f := newComputers(t)
 	const one = "[[lab.hypervisor]]\nnodes = [\"node1\"]\nuri = \"qemu+ssh://lab@198.18.102.2/system\"\nkey = \"login\"\nknown_hosts = \"known_hosts\"\n"
 	f.write("up.toml", hypervisorsHead+one+strings.Replace(hypervisorsTail, "multi-host", "localhost", 1))

@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -60,26 +61,59 @@ const killHelpers = `pids=; for p in /proc/[0-9]*; do case $(readlink $p/exe) in
 
 var killedRun = regexp.MustCompile(`(?m)^run-.*\n`)
 
-// TestVMMachines: two computers with kernels of their own as existing machines,
-// which are as they were after a run. If all processes of a run on one are killed, the
-// kernel gives its NIC back, and the next visit gives the NIC its addresses back.
-func TestVMMachines(t *testing.T) {
+// TestVMUpSSHDown is the interactive lab: logins on its nodes, and its nodes as existing machines.
+func TestVMUpSSHDown(t *testing.T) {
+	t.Parallel()
+	if !apart(t) {
+		return
+	}
 	r := newVMRig(t)
 	before := machineState(t)
-	write := func(name, text string) {
-		t.Helper()
-		if err := os.WriteFile(filepath.Join(r.dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("vm.toml", strings.Replace(vmExperiment, `endpoint = "docker"`, `endpoint = "netns"`, 1))
+	r.write("vm.toml", strings.Replace(vmExperiment, `endpoint = "docker"`, `endpoint = "netns"`, 1))
 	r.run("up", "vm.toml")
 	t.Cleanup(func() { // where the test ended early
 		cmd, _ := r.command("down", "--all")
 		_ = cmd.Run()
 	})
+	r.logins()
+	r.existingMachines()
+	r.run("down", "up")
+	r.expectSame(before)
+}
+
+func (r *vmRig) write(name, text string) {
+	r.t.Helper()
+	if err := os.WriteFile(filepath.Join(r.dir, name), []byte(text), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// logins run commands on nodes.
+func (r *vmRig) logins() {
+	r.t.Helper()
+	if got := r.run("ssh", "node1", "--", "uname", "-n"); strings.TrimSpace(got) != "node1" {
+		r.t.Errorf("node1 calls itself %q", got)
+	}
+	if got := r.run("ssh", "node2", "--", "sh", "-c", "ping -c 1 -w 120 198.18.1.11 >/dev/null && echo 'two words'"); strings.TrimSpace(got) != "two words" {
+		r.t.Errorf("node2 says %q, want it to reach node1 and keep quoting", got)
+	}
+	if got := r.run("ssh", "node1", "--", "iptables", "-V"); !strings.Contains(got, "legacy") {
+		r.t.Errorf("iptables in the guest is %q, want the legacy backend", got)
+	}
+	cmd, out := r.command("ssh", "node1", "--", "sh", "-c", "exit 7")
+	if _ = cmd.Run(); cmd.ProcessState.ExitCode() != 7 {
+		r.t.Errorf("exit code %d of a command on a node, want its own 7: %s", cmd.ProcessState.ExitCode(), out)
+	}
+}
+
+// existingMachines: two computers with kernels of their own as existing machines,
+// which are as they were after a run. If all processes of a run on one are killed, the
+// kernel gives its NIC back, and the next visit gives the NIC its addresses back.
+func (r *vmRig) existingMachines() {
+	t := r.t
+	t.Helper()
 	s := r.upState()
-	write("machines.toml", fmt.Sprintf(machinesOnVMs, s.Nodes[0].Addr, s.Nodes[1].Addr, s.Key, s.Known))
+	r.write("machines.toml", fmt.Sprintf(machinesOnVMs, s.Nodes[0].Addr, s.Nodes[1].Addr, s.Key, s.Known))
 	look := func(node string) string {
 		cmd, out := r.command("ssh", node, "--", "sh", "-c", lookAtVM)
 		_ = cmd.Run() // a process may end while it is looked at
@@ -112,18 +146,15 @@ func TestVMMachines(t *testing.T) {
 	cmd, out := r.command("run", "machines.toml", "--out", "killed")
 	cmd.Args = []string{"nsenter", "--net=" + s.NetNS, "--", cmd.Path, "run", "machines.toml", "--out", "killed"}
 	cmd.Path = "/usr/bin/nsenter"
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "a trial has run", func() error {
+	killed := startDriver(t, cmd, out)
+	killed.until(t, func() error {
 		if trialsStarted(filepath.Join(r.dir, "killed/rows.csv")) == 0 {
-			return fmt.Errorf("none yet: %s", out)
+			return errors.New("no trial has run")
 		}
 		return nil
 	})
 	r.run("ssh", "node1", "--", "sh", "-c", killHelpers)
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait()
+	killed.kill()
 	eventually(t, "node1 has its NIC, and lacks the address", func() error {
 		if text := look("node1"); !strings.Contains(text, "data0") || strings.Contains(text, "198.18.1.11") {
 			return fmt.Errorf("it has %s", text)
@@ -141,8 +172,6 @@ func TestVMMachines(t *testing.T) {
 		}
 		return nil
 	})
-	r.run("down", "up")
-	r.expectSame(before)
 }
 
 // upState is what the interactive lab says of itself.

@@ -18,6 +18,7 @@ import (
 
 	"hookbed/driver/campaign"
 	"hookbed/driver/plan"
+	"hookbed/driver/policy"
 )
 
 // revision is the git revision the driver was built from, set by the Makefile.
@@ -58,7 +59,7 @@ func exitCode(err error) int {
 		return passed.code
 	case errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.Is(err, errUsage), errors.Is(err, plan.ErrInvalid):
+	case errors.Is(err, errUsage), errors.Is(err, plan.ErrInvalid), errors.Is(err, policy.ErrInvalid), errors.Is(err, errLeft):
 		return exitUsage
 	case errors.Is(err, errFailedCells), errors.Is(err, errNothingMeasured):
 		return exitFailedCells
@@ -127,7 +128,8 @@ cells or without any number, 4 rig fault, 5 compared or verified and not reprodu
 		return fmt.Errorf("%w: %w; see `%s --help`", errUsage, err, cmd.CommandPath())
 	})
 	root.AddCommand(a.doctorCommand(), a.planCommand(), a.runCommand(), a.reportCommand(), a.compareCommand(), a.verifyCommand(),
-		a.costCommand(), a.traceCommand(), a.mergeCommand(), a.packCommand(), a.upCommand(), a.sshCommand(), a.downCommand(), a.imagesCommand())
+		a.costCommand(), a.traceCommand(), a.mergeCommand(), a.packCommand(), a.upCommand(), a.sshCommand(), a.downCommand(), a.imagesCommand(),
+		a.importCommand(), a.explainPolicyCommand())
 	root.InitDefaultHelpCmd()
 	if help, _, err := root.Find([]string{"help"}); err == nil { // cobra's own exits with 0 for a topic that does not exist
 		help.Args = func(_ *cobra.Command, args []string) error { return topic(root, args) }

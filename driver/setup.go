@@ -25,7 +25,7 @@ func catalog() plan.Catalog {
 	here, sealed := lab.Here(), lab.Sealed()
 	return plan.Catalog{
 		Datapaths: datapath.Catalog(), Workloads: workload.Catalog(), Kernels: images.Kernels(), Versions: images.Versions(), NICs: images.NICs(),
-		Here: &here, Sealed: &sealed, Image: findImage,
+		Here: &here, Sealed: &sealed, Reserved: []int{datapath.ControlPort, datapath.ForbiddenPort}, Image: findImage,
 	}
 }
 
@@ -106,7 +106,7 @@ func (a *app) labConfig(ctx context.Context, p *plan.Plan, drift string) (lab.Co
 	name := lab.FreshName(root, "r")
 	return lab.Config{
 		Name: name, Experiment: p.Spec.Name, Lab: p.Spec.Lab, Kernels: p.Spec.Kernels, Nodes: p.Nodes(), Store: store,
-		StateDir: filepath.Join(root, name), GuestPath: guest, External: needsExternal(p), Cilium: agent, Swarm: needsSwarm(p), Log: a.logger(),
+		StateDir: filepath.Join(root, name), GuestPath: guest, External: needsExternal(p), HTTP: needsHTTP(p), Cilium: agent, Swarm: needsSwarm(p), Log: a.logger(),
 	}, nil
 }
 
@@ -126,12 +126,15 @@ func (a *app) upLab(ctx context.Context, p *plan.Plan, dir, name string, detache
 	}
 	return lab.Up(ctx, lab.Config{
 		Name: name, Experiment: p.Spec.Name, Lab: p.LabOf(1), Nodes: p.Nodes(), Store: store, StateDir: dir,
-		GuestPath: guest, External: needsExternal(p), Cilium: agent, Swarm: needsSwarm(p), Detached: detached, Log: a.logger(),
+		GuestPath: guest, External: needsExternal(p), HTTP: needsHTTP(p), Cilium: agent, Swarm: needsSwarm(p), Detached: detached, Log: a.logger(),
 	})
 }
 
 // needsExternal says whether some arm is a filter of another project.
 func needsExternal(p *plan.Plan) bool { return slices.ContainsFunc(p.Cells, datapath.NeedsExternal) }
+
+// needsHTTP says whether some workload or filter is made of the programs of HTTP.
+func needsHTTP(p *plan.Plan) bool { return slices.ContainsFunc(p.Cells, workload.NeedsHTTP) }
 
 // needsSwarm says whether some arm has Docker's overlay network.
 func needsSwarm(p *plan.Plan) bool { return slices.ContainsFunc(p.Cells, datapath.NeedsSwarm) }

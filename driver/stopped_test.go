@@ -41,7 +41,7 @@ func TestStoppedClientIsVoid(t *testing.T) {
 	stops := 0
 	rows := runWatched(t, func(driver int) {
 		for _, pid := range measuring(driver) {
-			if syscall.Kill(pid, syscall.SIGSTOP) == nil {
+			if syscall.Kill(pid, syscall.SIGSTOP) == nil && stopped(pid) {
 				stops++
 				time.Sleep(500 * time.Millisecond)
 				_ = syscall.Kill(pid, syscall.SIGCONT)
@@ -134,7 +134,8 @@ func runWatched(t *testing.T, look func(driver int)) []record.Row {
 type process struct {
 	pid   int
 	name  string
-	ticks int // of CPU time, 10 ms each
+	state string // a letter
+	ticks int    // of CPU time, 10 ms each
 }
 
 // readProcess reads /proc/PID/stat (proc(5)); the name may hold spaces.
@@ -149,7 +150,7 @@ func readProcess(path string) (p process, ok bool) {
 	if !ok || !ok2 || len(f) < 13 {
 		return p, false
 	}
-	p.name = name
+	p.name, p.state = name, f[0]
 	for i, text := range []string{pid, f[11], f[12]} {
 		n, err := strconv.Atoi(text)
 		if err != nil {
@@ -184,6 +185,21 @@ func measuring(driver int) []int {
 func isClient(pid int) bool {
 	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	return strings.Contains(string(data), "\x00-c\x00")
+}
+
+// stopped waits until a process that was sent SIGSTOP stops. It says false of one that had ended: a
+// zombie takes signals too, and on a busy computer it may stay for a while.
+func stopped(pid int) bool {
+	for {
+		p, ok := readProcess(fmt.Sprintf("/proc/%d/stat", pid))
+		if !ok || p.state == "Z" || p.state == "X" {
+			return false
+		}
+		if p.state == "T" || p.state == "t" {
+			return true
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // waitGone waits for the end of a process, which its tool's own limit bounds.

@@ -34,6 +34,10 @@ overlay = "docker-overlay"
 // the traffic of containers, with policies and without, is proven on the wire, and
 // is gone with the machines.
 func TestVMDockerOverlay(t *testing.T) {
+	t.Parallel()
+	if !apart(t) {
+		return
+	}
 	r := newVMRig(t)
 	before := machineState(t)
 	if err := os.WriteFile(filepath.Join(r.dir, "swarm.toml"), []byte(swarmExperiment), 0o644); err != nil {

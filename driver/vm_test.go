@@ -5,10 +5,10 @@ package main
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -16,40 +16,6 @@ import (
 	"testing"
 	"time"
 )
-
-const vmExperiment = `schema = 1
-name = "vm"
-seed = 3
-[lab]
-provider = "libvirt"
-endpoint = "docker"
-` + oneShortTrial + `[matrix]
-scenarios = ["localhost", "multi-host"]
-workloads = ["TCP_STREAM", "TCP_RR"]
-policies = [5]
-[[arm]]
-name = "docker"
-datapath = "docker"
-[[arm]]
-name = "iptables-input"
-datapath = "iptables"
-[[arm]]
-name = "iptables-forward"
-datapath = "iptables"
-placement = "forward"
-state = "established-first"
-[[arm]]
-name = "cilium-like"
-datapath = "cilium-like"
-[[arm]]
-name = "xdp"
-datapath = "xdp"
-[[arm]]
-name = "xdp-pass"
-datapath = "xdp-pass"
-`
-
-const vmTrials = 24
 
 // vmRig runs the real driver with a state directory of the test's own.
 type vmRig struct {
@@ -87,20 +53,92 @@ func (r *vmRig) run(args ...string) string {
 	return out.String()
 }
 
+// longest ends a wait for a driver that hangs: a busy computer may take long for anything.
+const longest = 20 * time.Minute
+
+// drivenRun is a driver under way.
+type drivenRun struct {
+	cmd   *exec.Cmd
+	out   *bytes.Buffer // read after the end
+	ended chan struct{}
+}
+
+func (r *vmRig) start(args ...string) *drivenRun {
+	r.t.Helper()
+	cmd, out := r.command(args...)
+	return startDriver(r.t, cmd, out)
+}
+
+// startDriver starts a driver, which ends with the test.
+func startDriver(t *testing.T, cmd *exec.Cmd, out *bytes.Buffer) *drivenRun {
+	t.Helper()
+	r := &drivenRun{cmd: cmd, out: out, ended: make(chan struct{})}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = cmd.Wait() // how it ended is the test's matter
+		close(r.ended)
+	}()
+	t.Cleanup(r.kill)
+	return r
+}
+
+func (r *drivenRun) kill() {
+	_ = r.cmd.Process.Kill() // may have ended
+	<-r.ended
+}
+
+// until waits until reached has no error any more. It fails the test where the driver ended before.
+func (r *drivenRun) until(t *testing.T, reached func() error) {
+	t.Helper()
+	for limit := time.Now().Add(longest); ; time.Sleep(100 * time.Millisecond) {
+		err := reached()
+		if err == nil {
+			return
+		}
+		select {
+		case <-r.ended:
+			t.Fatalf("%v ended by itself: %v\n%s", r.cmd.Args, err, r.out)
+		default:
+		}
+		if time.Now().After(limit) {
+			r.kill()
+			t.Fatalf("%v: %v\n%s", r.cmd.Args, err, r.out)
+		}
+	}
+}
+
 // machineState is everything a run could leave on this computer.
 func machineState(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
 	for _, argv := range [][]string{
 		{"ip", "-br", "link"}, {"ip", "-br", "addr"}, {"ip", "route"}, {"ip", "netns", "list"},
-		{"findmnt", "-rn", "-o", "TARGET"},
 		{"sysctl", "-n", "net.ipv4.ip_forward"}, {"ls", "/run/libvirt", "/etc/libvirt", "/var/lib/libvirt/qemu"},
 	} {
 		out, _ := exec.Command(argv[0], argv[1:]...).CombinedOutput()
 		b.WriteString(strings.Join(argv, " ") + ":\n" + string(out))
 	}
+	b.WriteString("mounts:\n" + strings.Join(mounts(t), "\n") + "\n")
 	b.WriteString("processes:\n" + strings.Join(strayProcesses(t), "\n"))
 	return b.String()
+}
+
+// mounts lists where file systems are mounted, but for the temporary directories of other tests, which
+// may come and go.
+func mounts(t *testing.T) []string {
+	t.Helper()
+	out, err := exec.Command("findmnt", "-rn", "-o", "TARGET").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := filepath.Join(os.TempDir(), "Test")
+	name, _, _ := strings.Cut(t.Name(), "/")
+	own := filepath.Join(os.TempDir(), name)
+	return slices.DeleteFunc(strings.Split(string(out), "\n"), func(at string) bool {
+		return strings.HasPrefix(at, tests) && !strings.HasPrefix(at, own)
+	})
 }
 
 // strayProcesses lists the programs of this computer that a lab starts.
@@ -155,106 +193,28 @@ func (r *vmRig) expectTrials(rows string, want int) {
 	}
 }
 
-// TestVMRunKillResume is the main job and the worst that can happen to it:
-// every arm in both scenarios between Docker containers in VMs, the driver
-// killed in the middle, the run resumed; every trial once, none lost, and the
-// computer as it was.
-func TestVMRunKillResume(t *testing.T) {
-	r := newVMRig(t)
-	before := machineState(t)
-	cmd, out := r.command("run", "vm.toml", "--out", "run")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	deadline := time.Now().Add(6 * time.Minute)
-	for trialsStarted(filepath.Join(r.dir, "run/rows.csv")) < 3 && time.Now().Before(deadline) && cmd.Process.Signal(syscall.Signal(0)) == nil {
-		time.Sleep(50 * time.Millisecond)
-	}
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait()
-	if n := trialsStarted(filepath.Join(r.dir, "run/rows.csv")); n < 3 || n >= vmTrials {
-		t.Fatalf("killed after %d trials, want some but not all\n%s", n, out)
-	}
-	r.run("down", "--all")
-	r.expectSame(before)
-	t.Log(r.run("run", "--resume", "run"))
-	r.expectTrials("run/rows.csv", vmTrials)
-	r.run("report", "run")
-	r.expectSame(before)
-}
-
-func trialsStarted(path string) int {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return 0
-	}
-	trials := map[string]bool{}
-	for _, line := range bytes.Split(data, []byte("\n")) {
-		if f := bytes.SplitN(line, []byte(","), 7); len(f) == 7 {
-			trials[string(f[5])] = true
-		}
-	}
-	return max(0, len(trials)-1) // the header's column is not a trial
-}
-
-// TestVMNetnsEndpoints runs bare namespaces as endpoints in the VMs. One machine dies while it boots, and is booted again.
-func TestVMNetnsEndpoints(t *testing.T) {
-	r := newVMRig(t)
-	before := machineState(t)
-	netns := strings.Replace(vmExperiment, `endpoint = "docker"`, `endpoint = "netns"`, 1)
-	if err := os.WriteFile(filepath.Join(r.dir, "netns.toml"), []byte(netns), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	cmd, out := r.command("run", "netns.toml", "--out", "run", "--only", "workload=TCP_RR")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	killMachine(t, fmt.Sprintf("guest=hookbed-r%d-node2,", cmd.Process.Pid))
-	if err := cmd.Wait(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	if !strings.Contains(out.String(), "boot a machine again") {
-		t.Errorf("the machine that died while booting is not mentioned: %s", out)
-	}
-	r.expectTrials("run/rows.csv", vmTrials/2)
-	r.expectSame(before)
-}
-
 // killMachine kills the QEMU process that has a text in its command line, a
 // moment after it is there: libvirt has let it go, and its kernel is on the way.
 func killMachine(t *testing.T, text string) {
 	t.Helper()
 	eventually(t, "a machine boots", func() error {
-		files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-		for _, file := range files {
-			argv, _ := os.ReadFile(file)
-			if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil && strings.Contains(string(argv), text) && strings.Contains(string(argv), "qemu-system") {
-				time.Sleep(time.Second)
-				return syscall.Kill(pid, syscall.SIGKILL)
-			}
+		if pid, ok := machine(func(argv string) bool { return strings.Contains(argv, text) }); ok {
+			time.Sleep(time.Second)
+			return syscall.Kill(pid, syscall.SIGKILL)
 		}
 		return errors.New("no QEMU yet")
 	})
 }
 
-// TestVMUpSSHDown is the interactive lab.
-func TestVMUpSSHDown(t *testing.T) {
-	r := newVMRig(t)
-	before := machineState(t)
-	r.run("up", "vm.toml")
-	if got := r.run("ssh", "node1", "--", "uname", "-n"); strings.TrimSpace(got) != "node1" {
-		t.Errorf("node1 calls itself %q", got)
+// machine finds a QEMU process by its command line, whose arguments end with NUL.
+func machine(is func(argv string) bool) (pid int, ok bool) {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range files {
+		argv, _ := os.ReadFile(file) // it may have ended
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if err == nil && strings.Contains(string(argv), "qemu-system") && is(string(argv)) {
+			return pid, true
+		}
 	}
-	if got := r.run("ssh", "node2", "--", "sh", "-c", "ping -c 1 -W 2 198.18.1.11 >/dev/null && echo 'two words'"); strings.TrimSpace(got) != "two words" {
-		t.Errorf("node2 says %q, want it to reach node1 and keep quoting", got)
-	}
-	if got := r.run("ssh", "node1", "--", "iptables", "-V"); !strings.Contains(got, "legacy") {
-		t.Errorf("iptables in the guest is %q, want the legacy backend", got)
-	}
-	cmd, out := r.command("ssh", "node1", "--", "sh", "-c", "exit 7")
-	if _ = cmd.Run(); cmd.ProcessState.ExitCode() != 7 {
-		t.Errorf("exit code %d of a command on a node, want its own 7: %s", cmd.ProcessState.ExitCode(), out)
-	}
-	r.run("down", "--all")
-	r.expectSame(before)
+	return 0, false
 }

@@ -16,7 +16,7 @@ import (
 
 // Entry is one artifact in the store.
 type Entry struct {
-	Name    string   `json:"name"`   // "root", "endpoint", "peers", "kernel-6.12"
+	Name    string   `json:"name"`   // "root", "endpoint", "peers", "http", "kernel-6.12"
 	Inputs  string   `json:"inputs"` // SHA-256 over recipe and packages
 	Dir     string   `json:"dir"`
 	Outputs []Output `json:"outputs"`
@@ -60,7 +60,7 @@ func (s *Store) List() ([]Entry, error) {
 
 // allRecipes is every artifact this program can make.
 func allRecipes() []recipe {
-	out := []recipe{rootRecipe(), endpointRecipe(), externalRecipe(), etcdRecipe(), compilerRecipe()}
+	out := []recipe{rootRecipe(), endpointRecipe(), externalRecipe(), httpRecipe(), etcdRecipe(), compilerRecipe()}
 	for _, k := range append(Kernels(), Versions()...) {
 		out = append(out, kernelRecipe(k))
 	}

@@ -56,6 +56,11 @@ type Set struct {
 	External       *Artifact `json:"peers,omitempty"`
 	ExternalDir    string    `json:"peers_dir,omitempty"`
 	ExternalDigest string    `json:"peers_digest,omitempty"` // SHA-256 of the files as a tar
+	// HTTP are the programs of workloads that make HTTP requests and of proxies that judge
+	// them (nginx, h2load, HAProxy), likewise.
+	HTTP       *Artifact `json:"http,omitempty"`
+	HTTPDir    string    `json:"http_dir,omitempty"`
+	HTTPDigest string    `json:"http_digest,omitempty"` // SHA-256 of the files as a tar
 	// Etcd is the store that agents of clusters keep identities in, as squashfs and
 	// unpacked; nil or "" where no experiment wants it.
 	Etcd    *Artifact `json:"etcd,omitempty"`
@@ -74,6 +79,8 @@ type Want struct {
 	EndpointDir bool
 	// External: the filters by others, packed and unpacked.
 	External bool
+	// HTTP: the programs of HTTP, packed and unpacked.
+	HTTP bool
 	// Etcd: packed and unpacked.
 	Etcd bool
 }
@@ -175,12 +182,29 @@ func (s *Store) Ensure(ctx context.Context, want Want) (Set, error) {
 			return Set{}, err
 		}
 	}
+	if want.HTTP {
+		if err := s.ensureHTTP(ctx, &set); err != nil {
+			return Set{}, err
+		}
+	}
 	if want.Etcd {
 		if err := s.ensureEtcd(ctx, &set); err != nil {
 			return Set{}, err
 		}
 	}
 	return set, nil
+}
+
+func (s *Store) ensureHTTP(ctx context.Context, set *Set) error {
+	m, dir, err := s.ensure(ctx, httpRecipe())
+	if err != nil {
+		return err
+	}
+	squash := m.artifact(dir, httpFile)
+	set.HTTP, set.HTTPDir, set.HTTPDigest = &squash, filepath.Join(dir, endpointDir), m.Values[valueLayer]
+	set.Sealed = append(set.Sealed, m.artifact(dir, sealedHTTPFile))
+	set.Drift = append(set.Drift, m.Drift...)
+	return nil
 }
 
 func (s *Store) ensureEtcd(ctx context.Context, set *Set) error {

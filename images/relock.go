@@ -16,7 +16,7 @@ import (
 // the other kernels.
 const suite = "trixie"
 
-// Relock resolves the named locks ("root", "endpoint", "peers", "kernel-6.12", ...; none
+// Relock resolves the named locks ("root", "endpoint", "peers", "http", "kernel-6.12", ...; none
 // means all) against the mirror as it is now, and rewrites images/locks in the
 // checkout at dir. A lock whose packages did not change keeps its snapshot
 // time, and with it every digest. It returns the names that changed.
@@ -99,6 +99,9 @@ func (a aptRoot) resolve(ctx context.Context, name string) (Lock, error) {
 		l.Packages, err = a.candidates(ctx, l.Want...)
 	case name == lockExternal:
 		l.Want = recipePackages("peers/packages")
+		l.Packages, err = a.candidates(ctx, l.Want...)
+	case name == lockHTTP:
+		l.Want = recipePackages("http/packages")
 		l.Packages, err = a.candidates(ctx, l.Want...)
 	case name == lockEtcd:
 		l.Want = recipePackages("etcd/packages")

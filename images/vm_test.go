@@ -21,6 +21,10 @@ import (
 	"time"
 )
 
+// patience only ends a test that hangs: an emulated machine on a busy computer may take long for
+// anything.
+const patience = 15 * time.Minute
+
 func ensureAll(t *testing.T, dir string) (*Store, Set) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -145,12 +149,12 @@ func TestVMProbe(t *testing.T) {
 	_, set := ensureAll(t, "")
 	start := time.Now()
 	g := boot(t, "-kernel", set.Kernel.Path, "-initrd", set.Probe.Path, "-append", Cmdline)
-	seen := g.wait(t, ProbeOK, 2*time.Minute)
+	seen := g.wait(t, ProbeOK, patience)
 	t.Logf("kernel and initramfs reached user space after %.1f s", time.Since(start).Seconds())
 	if last := seen[len(seen)-1]; last != ProbeOK {
 		t.Errorf("the guest said %q, want exactly %q", last, ProbeOK)
 	}
-	g.ended(t, 30*time.Second)
+	g.ended(t, patience)
 }
 
 // TestVMBootsAndRunsContainers boots the real images the way a lab does and
@@ -174,7 +178,7 @@ func TestVMBootsAndRunsContainers(t *testing.T) {
 	}
 	start := time.Now()
 	g := boot(t, args...)
-	g.wait(t, "Server listening", 2*time.Minute)
+	g.wait(t, "Server listening", patience)
 	t.Logf("sshd listened after %.1f s", time.Since(start).Seconds())
 	ssh := func(more ...string) *exec.Cmd {
 		return exec.Command("ssh", append([]string{"-i", key, "-F", "none", "-o", "StrictHostKeyChecking=yes", "-o", "UserKnownHostsFile=" + filepath.Join(dir, "known_hosts"),
@@ -200,7 +204,7 @@ func TestVMBootsAndRunsContainers(t *testing.T) {
 		}
 	}()
 	d := dockerClient{t: t, socket: socket}
-	d.ready(2 * time.Minute)
+	d.ready(patience)
 	t.Logf("dockerd answered after %.1f s", time.Since(start).Seconds())
 	d.checkContainers(set)
 	out, err := ssh("iptables-legacy", "-S", "FORWARD").CombinedOutput()
@@ -208,7 +212,7 @@ func TestVMBootsAndRunsContainers(t *testing.T) {
 		t.Errorf("FORWARD of the legacy tables is %s, error %v, want policy ACCEPT and a jump to DOCKER-USER", out, err)
 	}
 	pressPower(t, filepath.Join(dir, "monitor"))
-	g.ended(t, 30*time.Second)
+	g.ended(t, patience)
 }
 
 // checkGuest runs one command for each property.
@@ -325,7 +329,7 @@ func (d dockerClient) call(method, path string, body any, answer any) error {
 		}
 		in = bytes.NewReader(data)
 	}
-	ctx, cancel := context.WithTimeout(d.t.Context(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, "http://docker/v1.43"+path, in)
 	if err != nil {

@@ -14,6 +14,10 @@ const (
 	Netfilter = "netfilter"
 	TC        = "tc"
 	XDP       = "xdp"
+	// Proxy is a program that reads requests and sends them on.
+	Proxy = "proxy"
+	// Socket is a program that sees what a socket receives.
+	Socket = "socket"
 )
 
 // Structures in which a filter keeps policies. A filter may name another.
@@ -53,6 +57,10 @@ const (
 	TCP = "tcp"
 	UDP = "udp"
 )
+
+// HTTP is the application protocol of workloads that make requests, and of policies that
+// name them.
+const HTTP = "http"
 
 // Catalog describes a plan's fabrics, filters, options and workloads, in the
 // driver's order.

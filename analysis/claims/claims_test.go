@@ -13,6 +13,7 @@ import (
 	"hookbed/analysis/catalog"
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
+	"hookbed/analysis/runs/runstest"
 )
 
 // arm is an invented arm: its latency is (t0 + each*N), with some spread.
@@ -63,7 +64,7 @@ func hash(latency func(int) float64) arm {
 
 func verdictOf(t *testing.T, c Claim, all []record.Row) Verdict {
 	t.Helper()
-	set, err := runs.Arrange([]runs.Run{{Name: "r", Rows: all}})
+	set, err := runs.Arrange([]runs.Run{runstest.Read(t, runs.Run{Name: "r"}, all)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +243,7 @@ func TestStudyFindsTheCross(t *testing.T) {
 		on("bridge", "nft-vmap", study), on("bridge", "nft-interval", study), on("bridge", "nft-linear", study), on("bridge", "nft-linear", map[string]string{"state": "established-first"}),
 		on("bridge", "tc-linear", nil), on("bridge", "tc-hash", nil), on("bridge", "tc-lpm", nil), on("bridge", "tc-lpm", map[string]string{"policy": "cidr"}), on("bridge", "tc-cilium09", nil),
 		on("bridge", "xdp-hash", native), on("bridge", "xdp-linear", native), on("bridge", "xdp-lpm", native), on("bpf", "tc-hash", nil), on("bpf", "tc-pass", nil), on("bridge", "none", nil))
-	set, err := runs.Arrange([]runs.Run{{Name: "r", Rows: all}})
+	set, err := runs.Arrange([]runs.Run{runstest.Read(t, runs.Run{Name: "r"}, all)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -127,49 +127,74 @@ func orNone(s string) string {
 
 // rows compares the rows of virtual time.
 func (r *Result) rows(before, after runs.Run) {
-	a, b := lines(before.Rows), lines(after.Rows)
-	r.Identical = len(a) > 0 && slices.EqualFunc(a, b, slices.Equal[[]string]) && !before.Torn && !after.Torn
+	r.Identical = before.Rows > 0 && before.Measured == after.Measured && before.Torn == nil && after.Torn == nil
 	if r.Identical {
 		return
 	}
-	was := map[Row]record.Row{}
-	for _, row := range before.Rows {
-		was[keyOf(row)] = row
-	}
-	for _, row := range after.Rows {
-		key := keyOf(row)
-		old, ok := was[key]
-		delete(was, key)
-		if was, is := describe(old, ok), describe(row, true); was != is {
-			r.differ(key, row, was, is)
+	was, is := indexOf(before), indexOf(after)
+	for _, t := range after.Trials {
+		for _, metric := range recorded(t) {
+			if old, now := describe(was.with(t, metric), metric), describe(t, metric); old != now {
+				r.differ(t, metric, old, now)
+			}
 		}
 	}
-	for _, row := range before.Rows {
-		if _, left := was[keyOf(row)]; left {
-			r.differ(keyOf(row), row, describe(row, true), describe(row, false))
+	for _, t := range before.Trials {
+		for _, metric := range recorded(t) {
+			if is.with(t, metric) == nil {
+				r.differ(t, metric, describe(t, metric), describe(nil, metric))
+			}
 		}
 	}
 }
 
-func keyOf(r record.Row) Row {
-	return Row{Cell: r.Cell, Block: r.Block, Trial: r.Trial, Metric: r.Metric}
+// recorded are the metrics of a trial's rows; one row without a metric if it has none.
+func recorded(t *runs.Trial) []string {
+	if all := t.Recorded(); len(all) > 0 {
+		return all
+	}
+	return []string{""}
 }
 
-// describe is a row's content for readers; ok is false if there is no such row.
-func describe(r record.Row, ok bool) string {
+// index are the trials of a run by what names them. Several are attempts at one.
+type index map[Row][]*runs.Trial
+
+func indexOf(r runs.Run) index {
+	out := index{}
+	for _, t := range r.Trials {
+		out[keyOf(t)] = append(out[keyOf(t)], t)
+	}
+	return out
+}
+
+func keyOf(t *runs.Trial) Row { return Row{Cell: t.Cell, Block: t.Block, Trial: t.Trial} }
+
+// with is the last attempt at a trial that has a row of a metric, nil if none has.
+func (x index) with(t *runs.Trial, metric string) *runs.Trial {
+	for _, other := range slices.Backward(x[keyOf(t)]) {
+		if slices.Contains(recorded(other), metric) {
+			return other
+		}
+	}
+	return nil
+}
+
+// describe is a row's content for readers; of no trial, that there is none.
+func describe(t *runs.Trial, metric string) string {
 	switch {
-	case !ok:
+	case t == nil:
 		return "no such row"
-	case r.Status != record.StatusOK:
-		return r.Status + ": " + r.Reason
+	case !t.OK():
+		return t.Status + ": " + t.Reason
 	}
-	return fmt.Sprintf("%v %s", r.Value, r.Unit)
+	v, _ := t.Value(metric)
+	return fmt.Sprintf("%v %s", v, t.Unit(metric))
 }
 
 // differ counts a row that differs, and lists the first maxRows of them.
-func (r *Result) differ(key Row, row record.Row, old, now string) {
+func (r *Result) differ(t *runs.Trial, metric, old, now string) {
 	if r.RowsDiffering++; len(r.Rows) < maxRows {
-		f := row.Factors
+		key, f := keyOf(t), t.Factors
 		key.Title = fmt.Sprintf("%s %s %s N=%s", f[runs.FactorScenario], f[runs.FactorWorkload], f[runs.FactorArm], f[runs.FactorPolicies])
 		if n := f[runs.FactorClients]; n != "" {
 			key.Title += " clients=" + n
@@ -177,26 +202,9 @@ func (r *Result) differ(key Row, row record.Row, old, now string) {
 		if n := f[runs.FactorStreams]; n != "" {
 			key.Title += " streams=" + n
 		}
-		key.Old, key.New = old, now
+		key.Metric, key.Old, key.New = metric, old, now
 		r.Rows = append(r.Rows, key)
 	}
-}
-
-// lines are rows as in rows.csv, except that the name of the run is empty.
-func lines(rows []record.Row) [][]string {
-	seen := map[string]bool{}
-	for _, r := range rows {
-		for f := range r.Factors {
-			seen[f] = true
-		}
-	}
-	factors := slices.Sorted(maps.Keys(seen))
-	out := make([][]string, 0, len(rows))
-	for _, r := range rows {
-		r.Run = ""
-		out = append(out, r.Fields(factors))
-	}
-	return out
 }
 
 // matcher is a key of cells across runs: the ID if all runs have it, else the

@@ -14,14 +14,15 @@ import (
 
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
+	"hookbed/analysis/runs/runstest"
 )
 
 // invented makes a run of two cells; speed scales the latency of the second.
-func invented(name, clock string, blocks int, seed uint64, speed float64) runs.Run {
+func invented(name, clock string, blocks int, seed uint64, speed float64) made {
 	rng := rand.New(rand.NewPCG(seed, 0))
-	r := runs.Run{Name: name, Env: map[string]string{
+	r := made{Run: runs.Run{Name: name, Env: map[string]string{
 		"kernel_release": "6.12.1", "image_sha256.kernel": "aa", "accelerator": "tcg", "host_cpu": "A", "hypervisor.qemu": "10.0", "started": name,
-	}}
+	}}}
 	for block := 1; block <= blocks; block++ {
 		for trial := 1; trial <= 4; trial++ {
 			for n, arm := range []string{"docker", "iptables"} {
@@ -41,9 +42,20 @@ func invented(name, clock string, blocks int, seed uint64, speed float64) runs.R
 	return r
 }
 
-func mustRuns(t *testing.T, old, now runs.Run, opt Options) Result {
+// made is a run before its rows are read.
+type made struct {
+	runs.Run
+	Rows []record.Row
+}
+
+func compareMade(t *testing.T, old, now made, opt Options) (Result, error) {
 	t.Helper()
-	res, err := Runs(old, now, opt)
+	return Runs(runstest.Read(t, old.Run, old.Rows), runstest.Read(t, now.Run, now.Rows), opt)
+}
+
+func mustRuns(t *testing.T, old, now made, opt Options) Result {
+	t.Helper()
+	res, err := compareMade(t, old, now, opt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +124,7 @@ func TestUnlike(t *testing.T) {
 	} {
 		old, now := invented("old", tt.clock, 1, 1, 1), invented("new", tt.clock, 1, 2, 1)
 		now.Env[tt.key] = tt.value
-		_, err := Runs(old, now, Options{})
+		_, err := compareMade(t, old, now, Options{})
 		var unlike *runs.UnlikeError
 		if (tt.want != "") != errors.As(err, &unlike) || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s %s: error %v, want %q", tt.clock, tt.key, err, tt.want)
@@ -121,12 +133,12 @@ func TestUnlike(t *testing.T) {
 			t.Errorf("%s: across says %v", tt.key, res.Environment)
 		}
 	}
-	if _, err := Runs(invented("old", "wall", 1, 1, 1), invented("new", "virtual", 1, 1, 1), Options{Across: true}); err == nil || !strings.Contains(err.Error(), "clock was wall, is virtual") {
+	if _, err := compareMade(t, invented("old", "wall", 1, 1, 1), invented("new", "virtual", 1, 1, 1), Options{Across: true}); err == nil || !strings.Contains(err.Error(), "clock was wall, is virtual") {
 		t.Errorf("two clocks: error %v", err)
 	}
 	bare := invented("bare", "wall", 1, 1, 1)
 	bare.Env = nil
-	if _, err := Runs(bare, bare, Options{}); err == nil || !strings.Contains(err.Error(), "env.json was not recorded") {
+	if _, err := compareMade(t, bare, bare, Options{}); err == nil || !strings.Contains(err.Error(), "env.json was not recorded") {
 		t.Errorf("nothing recorded: error %v", err)
 	}
 }
@@ -146,7 +158,7 @@ func TestAcrossMatchesCells(t *testing.T) {
 }
 
 func TestNoNumbers(t *testing.T) {
-	spoil := func(r runs.Run, status string) runs.Run {
+	spoil := func(r made, status string) made {
 		r.Rows = slices.Clone(r.Rows)
 		for i := range r.Rows {
 			if r.Rows[i].Cell == "c1" {
@@ -157,7 +169,7 @@ func TestNoNumbers(t *testing.T) {
 	}
 	good := invented("old", "wall", 1, 1, 1)
 	for _, tt := range []struct {
-		old, now runs.Run
+		old, now made
 		want     string
 	}{
 		{good, spoil(good, record.StatusFailed), Undecided},

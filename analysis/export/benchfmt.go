@@ -1,6 +1,7 @@
 package export
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"maps"
@@ -18,36 +19,36 @@ import (
 // configuration. The run is named only if there are several, and the seed never:
 // benchstat does not compare lines that differ in configuration.
 func writeBench(w io.Writer, set *runs.Set) error {
-	var b strings.Builder
+	b := bufio.NewWriter(w) // its first error stays
 	common := shared(set)
+	names := namesOf(set, common)
 	for _, f := range slices.Sorted(maps.Keys(common)) {
-		config(&b, f, common[f])
+		config(b, f, common[f])
 	}
 	run := ""
 	for _, r := range set.Runs {
 		for _, c := range set.Cells {
 			for _, t := range c.Trials {
-				if t.Run != r.Name || !t.OK() || len(t.Values) == 0 {
+				if t.Run != r.Name || !t.OK() || len(t.Metrics()) == 0 {
 					continue
 				}
 				if run != r.Name {
 					run = r.Name
 					if len(set.Runs) > 1 {
-						config(&b, "run", run)
+						config(b, "run", run)
 					}
-					config(&b, "kernel-release", r.Env["kernel_release"])
-					config(&b, "accelerator", r.Env["accelerator"])
+					config(b, "kernel-release", r.Env["kernel_release"])
+					config(b, "accelerator", r.Env["accelerator"])
 				}
-				b.WriteString(benchLine(set, c, t, common))
+				_, _ = b.WriteString(benchLine(set, c, t, names[c]))
 			}
 		}
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	return b.Flush()
 }
 
 // config writes a configuration line; an empty value would delete the key.
-func config(b *strings.Builder, key, value string) {
+func config(b *bufio.Writer, key, value string) {
 	if value != "" {
 		fmt.Fprintf(b, "%s: %s\n", strings.ReplaceAll(strings.ToLower(key), "_", "-"), value)
 	}
@@ -77,19 +78,35 @@ func named() []string {
 	return []string{runs.FactorScenario, runs.FactorWorkload, runs.FactorArm, runs.FactorPolicies}
 }
 
-func benchLine(set *runs.Set, c *runs.Cell, t *runs.Trial, common map[string]string) string {
-	name := "BenchmarkHookbed"
-	for _, f := range named() {
-		name += "/" + f + "=" + word(c.Get(f))
-	}
-	for _, f := range slices.Sorted(maps.Keys(c.Factors)) {
-		if _, same := common[f]; !same && !slices.Contains(named(), f) && c.Get(f) != "" && !follows(set, f) {
-			name += "/" + f + "=" + word(c.Get(f))
+// namesOf are the names of all cells.
+func namesOf(set *runs.Set, common map[string]string) map[*runs.Cell]string {
+	var parts []string // factors that are part of every name that has them
+	for _, f := range factorsOf(set) {
+		if _, same := common[f]; !same && !slices.Contains(named(), f) && !follows(set, f) {
+			parts = append(parts, f)
 		}
 	}
+	out := map[*runs.Cell]string{}
+	for _, c := range set.Cells {
+		name := "BenchmarkHookbed"
+		for _, f := range named() {
+			name += "/" + f + "=" + word(c.Get(f))
+		}
+		for _, f := range parts {
+			if c.Get(f) != "" {
+				name += "/" + f + "=" + word(c.Get(f))
+			}
+		}
+		out[c] = name
+	}
+	return out
+}
+
+func benchLine(set *runs.Set, c *runs.Cell, t *runs.Trial, name string) string {
 	line := name + " 1"
-	for _, m := range slices.Sorted(maps.Keys(t.Values)) {
-		line += " " + strconv.FormatFloat(t.Values[m], 'g', -1, 64) + " " + benchUnit(m, set.Units[m], c.Get(runs.FactorClock))
+	for _, m := range t.Metrics() {
+		v, _ := t.Value(m)
+		line += " " + strconv.FormatFloat(v, 'g', -1, 64) + " " + benchUnit(m, set.Units[m], c.Get(runs.FactorClock))
 	}
 	return line + "\n"
 }

@@ -4,6 +4,9 @@
 package export
 
 import (
+	"bufio"
+	"bytes"
+	"cmp"
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
@@ -39,38 +42,43 @@ func Write(w io.Writer, format string, set *runs.Set) error {
 	return fmt.Errorf("unknown format %q, want csv, json, benchfmt or junit", format)
 }
 
-// measurement is one metric of one trial; a trial without metrics has Metric "".
+// schema is the version of the JSON document.
+const schema = 1
+
+// measurement is one metric of one trial; a trial without metrics has Metric "". In a document
+// the factors of the cell follow.
 type measurement struct {
-	Run     string            `json:"run"`
-	Cell    string            `json:"cell"`
-	Block   int               `json:"block"`
-	Trial   int               `json:"trial"`
-	Seed    string            `json:"seed,omitempty"`
-	Status  string            `json:"status"`
-	Reason  string            `json:"reason,omitempty"`
-	Metric  string            `json:"metric,omitempty"`
-	Unit    string            `json:"unit,omitempty"`
-	Value   *float64          `json:"value"` // null without a metric
-	Factors map[string]string `json:"factors"`
+	Run    string   `json:"run"`
+	Cell   string   `json:"cell"`
+	Block  int      `json:"block"`
+	Trial  int      `json:"trial"`
+	Seed   string   `json:"seed,omitempty"`
+	Status string   `json:"status"`
+	Reason string   `json:"reason,omitempty"`
+	Metric string   `json:"metric,omitempty"`
+	Unit   string   `json:"unit,omitempty"`
+	Value  *float64 `json:"value"` // null without a metric
 }
 
-// measurements are all measurements of a set, by cell, trial and metric.
-func measurements(set *runs.Set) []measurement {
-	out := []measurement{}
-	for _, c := range set.Cells {
-		for _, t := range c.Trials {
-			m := measurement{Run: t.Run, Cell: c.ID, Block: t.Block, Trial: t.Trial, Seed: t.Seed, Status: t.Status, Reason: t.Reason, Factors: c.Factors}
-			for _, name := range slices.Sorted(maps.Keys(t.Values)) {
-				v := t.Values[name]
-				m.Metric, m.Unit, m.Value = name, set.Units[name], &v
-				out = append(out, m)
+// eachOf calls a function for all measurements of a cell, by trial and metric, until it
+// returns an error.
+func eachOf(set *runs.Set, c *runs.Cell, do func(measurement) error) error {
+	for _, t := range c.Trials {
+		m := measurement{Run: t.Run, Cell: c.ID, Block: t.Block, Trial: t.Trial, Seed: t.Seed, Status: t.Status, Reason: t.Reason}
+		for _, name := range t.Metrics() {
+			v, _ := t.Value(name)
+			m.Metric, m.Unit, m.Value = name, set.Units[name], &v
+			if err := do(m); err != nil {
+				return err
 			}
-			if len(t.Values) == 0 {
-				out = append(out, m)
+		}
+		if len(t.Metrics()) == 0 {
+			if err := do(m); err != nil {
+				return err
 			}
 		}
 	}
-	return out
+	return nil
 }
 
 // factorsOf are the factors that any cell has, sorted.
@@ -86,42 +94,86 @@ func factorsOf(set *runs.Set) []string {
 
 // writeCSV writes one line per trial and metric, with one column per factor.
 func writeCSV(w io.Writer, set *runs.Set) error {
-	factors := factorsOf(set)
-	lines := [][]string{append([]string{"run", "cell", "block", "trial", "seed", "status", "reason", "metric", "unit", "value"}, factors...)}
-	for _, m := range measurements(set) {
-		value := ""
-		if m.Value != nil {
-			value = strconv.FormatFloat(*m.Value, 'g', -1, 64)
+	out, factors := csv.NewWriter(w), factorsOf(set)
+	err := out.Write(append([]string{"run", "cell", "block", "trial", "seed", "status", "reason", "metric", "unit", "value"}, factors...))
+	line := []string{}
+	for _, c := range set.Cells {
+		if err != nil {
+			break
 		}
-		line := []string{m.Run, m.Cell, strconv.Itoa(m.Block), strconv.Itoa(m.Trial), m.Seed, m.Status, m.Reason, m.Metric, m.Unit, value}
-		for _, f := range factors {
-			line = append(line, m.Factors[f])
-		}
-		lines = append(lines, line)
+		err = eachOf(set, c, func(m measurement) error {
+			value := ""
+			if m.Value != nil {
+				value = strconv.FormatFloat(*m.Value, 'g', -1, 64)
+			}
+			line = append(line[:0], m.Run, m.Cell, strconv.Itoa(m.Block), strconv.Itoa(m.Trial), m.Seed, m.Status, m.Reason, m.Metric, m.Unit, value)
+			for _, f := range factors {
+				line = append(line, c.Factors[f])
+			}
+			return out.Write(line)
+		})
 	}
-	if err := csv.NewWriter(w).WriteAll(lines); err != nil {
+	out.Flush()
+	if err := cmp.Or(err, out.Error()); err != nil {
 		return fmt.Errorf("write CSV: %w", err)
 	}
 	return nil
 }
 
-// writeJSON writes all measurements as one document.
+// writeJSON writes all measurements as one document, a measurement at a time.
 func writeJSON(w io.Writer, set *runs.Set) error {
 	doc := struct {
-		Schema       int           `json:"schema"`
-		Runs         []string      `json:"runs"`
-		Clock        string        `json:"clock"`
-		Measurements []measurement `json:"measurements"`
-	}{Schema: record.Schema, Runs: []string{}, Measurements: measurements(set)}
+		Schema       int      `json:"schema"`
+		Runs         []string `json:"runs"`
+		Clock        string   `json:"clock"`
+		Measurements []string `json:"measurements"`
+	}{Schema: schema, Runs: []string{}, Measurements: []string{}}
 	for _, r := range set.Runs {
 		doc.Runs, doc.Clock = append(doc.Runs, r.Name), r.Clock()
 	}
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", " ")
-	if err := enc.Encode(doc); err != nil {
+	head, err := json.MarshalIndent(doc, "", " ")
+	if err != nil {
+		return fmt.Errorf("write JSON: %w", err)
+	}
+	out := bufio.NewWriter(w) // its first error stays
+	_, _ = out.Write(bytes.TrimSuffix(head, []byte("]\n}")))
+	n := 0
+	for _, c := range set.Cells {
+		factors, err := json.MarshalIndent(c.Factors, "   ", " ")
+		if err == nil {
+			err = eachOf(set, c, func(m measurement) error {
+				if n++; n > 1 {
+					_, _ = out.WriteString(",")
+				}
+				return writeMeasurement(out, m, factors)
+			})
+		}
+		if err != nil {
+			return fmt.Errorf("write JSON: %w", err)
+		}
+	}
+	if n > 0 {
+		_, _ = out.WriteString("\n ")
+	}
+	_, _ = out.WriteString("]\n}\n")
+	if err := out.Flush(); err != nil {
 		return fmt.Errorf("write JSON: %w", err)
 	}
 	return nil
+}
+
+// writeMeasurement writes a measurement with its factors, which are JSON already.
+func writeMeasurement(out *bufio.Writer, m measurement, factors []byte) error {
+	data, err := json.MarshalIndent(m, "  ", " ")
+	if err != nil {
+		return err
+	}
+	_, _ = out.WriteString("\n  ")
+	_, _ = out.Write(bytes.TrimSuffix(data, []byte("\n  }")))
+	_, _ = out.WriteString(",\n   \"factors\": ")
+	_, _ = out.Write(factors)
+	_, err = out.WriteString("\n  }")
+	return err
 }
 
 // cases are cells as test cases.

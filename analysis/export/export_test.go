@@ -19,6 +19,7 @@ import (
 
 	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
+	"hookbed/analysis/runs/runstest"
 )
 
 // invented is a run of six trials per cell; the cells of arm xdp have the given status.
@@ -26,6 +27,7 @@ func invented(t *testing.T, clock, status string) *runs.Set {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(1, 1))
 	r := runs.Run{Name: "invented", Env: map[string]string{"kernel_release": "6.12.1", "accelerator": "tcg"}}
+	var rows []record.Row
 	for block := 1; block <= 3; block++ {
 		for trial := 1; trial <= 2; trial++ {
 			for i, arm := range []string{"docker", "iptables as study", "xdp"} {
@@ -37,16 +39,16 @@ func invented(t *testing.T, clock, status string) *runs.Set {
 				row := record.Row{Run: r.Name, Cell: fmt.Sprint("c", i), Block: block, Trial: trial, Status: record.StatusOK, Metric: "latency_mean", Unit: "s", Value: v * 1e-5, Factors: f}
 				if arm == "xdp" && status != record.StatusOK {
 					row.Status, row.Reason, row.Metric, row.Unit, row.Value = status, "because <of> \"this\"", "", "", 0
-					r.Rows = append(r.Rows, row)
+					rows = append(rows, row)
 					continue
 				}
-				r.Rows = append(r.Rows, row)
+				rows = append(rows, row)
 				row.Metric, row.Unit, row.Value = "rate", "1/s", 1e5/v
-				r.Rows = append(r.Rows, row)
+				rows = append(rows, row)
 			}
 		}
 	}
-	set, err := runs.Arrange([]runs.Run{r})
+	set, err := runs.Arrange([]runs.Run{runstest.Read(t, r, rows)})
 	if err != nil {
 		t.Fatal(err)
 	}

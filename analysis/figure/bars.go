@@ -78,13 +78,18 @@ func (b barChart) svg() []byte {
 	height := b.height()
 	canvas := vgsvg.New(figWidth, height)
 	c := draw.New(canvas)
-	dark, grey, _, _ := ink()
-	title, soft := textStyle(17, dark), textStyle(13, grey)
-	title.Font.Weight = xfont.WeightBold
-	fillWithin(c, title, vg.Point{X: 18, Y: height - 31}, b.Title, figWidth-2*18)
-	fillWithin(c, soft, vg.Point{X: 18, Y: height - 51}, b.Subtitle, figWidth-2*18)
+	drawTitles(c, height, b.Title, b.Subtitle)
 	b.drawRows(c)
 	return svgDocument(canvas, height, b.Title, b.describe(), "")
+}
+
+// drawTitles writes the title of a figure, and below it what its numbers are.
+func drawTitles(c draw.Canvas, height vg.Length, title, subtitle string) {
+	dark, grey, _, _ := ink()
+	bold, soft := textStyle(17, dark), textStyle(13, grey)
+	bold.Font.Weight = xfont.WeightBold
+	fillWithin(c, bold, vg.Point{X: 18, Y: height - 31}, title, figWidth-2*18)
+	fillWithin(c, soft, vg.Point{X: 18, Y: height - 51}, subtitle, figWidth-2*18)
 }
 
 // left is where the axis begins: behind the longest label.

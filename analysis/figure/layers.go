@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 
-	xfont "golang.org/x/image/font"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgsvg"
@@ -211,11 +210,7 @@ func (c stackChart) svg() []byte {
 	height := c.height()
 	canvas := vgsvg.New(figWidth, height)
 	all := draw.New(canvas)
-	dark, grey, _, _ := ink()
-	title, soft := textStyle(17, dark), textStyle(13, grey)
-	title.Font.Weight = xfont.WeightBold
-	fillWithin(all, title, vg.Point{X: 18, Y: height - 31}, c.title, figWidth-2*18)
-	fillWithin(all, soft, vg.Point{X: 18, Y: height - 51}, c.subtitle, figWidth-2*18)
+	drawTitles(all, height, c.title, c.subtitle)
 	y := height - stackHead
 	for _, row := range c.legend() {
 		x := vg.Length(18)

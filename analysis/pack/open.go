@@ -3,6 +3,7 @@ package pack
 import (
 	"archive/tar"
 	"bufio"
+	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
@@ -19,12 +20,18 @@ import (
 	"hookbed/analysis/runs"
 )
 
-// Limits of an unpacked run: a hostile pack must not fill the disk.
+// Limits of an unpacked run: a hostile pack must not fill the disk or the memory.
 const (
+	// maxRatio is how many times larger than the pack its content may be, apart from
+	// freeSize: rows compress to a twentieth, and nothing that a run writes to a fiftieth.
+	maxRatio = 100
+	freeSize = 64 << 20 // bytes
+
 	maxManifest = 64 << 20 // bytes
 	maxFile     = 4 << 30  // bytes of one file
 	maxTotal    = 16 << 30 // bytes in all
 	maxFiles    = 1_000_000
+	minEntry    = 64 // bytes of a file's entry in the manifest: its digest alone
 	maxBad      = 20 // problems that an error lists
 )
 
@@ -61,7 +68,7 @@ func Open(file, dir string) (Manifest, error) {
 }
 
 func open(file, dir string) (m Manifest, err error) {
-	f, err := os.Open(file)
+	f, err := runs.OpenFile(file)
 	if err != nil {
 		return m, err
 	}
@@ -81,6 +88,9 @@ func open(file, dir string) (m Manifest, err error) {
 	tr := tar.NewReader(zip)
 	if m, err = readManifest(tr); err != nil {
 		return m, err
+	}
+	if most := freeSize + maxRatio*f.Size; m.size() > most {
+		return m, damaged("%d bytes would be unpacked of %d, want at most %d", m.size(), f.Size, most)
 	}
 	u := unpacking{dir: dir, want: map[string]File{}}
 	for _, want := range m.Files {
@@ -106,7 +116,14 @@ func readManifest(tr *tar.Reader) (m Manifest, err error) {
 	if h.Name != manifestFile || h.Typeflag != tar.TypeReg || h.Size > maxManifest {
 		return m, damaged("its first file is %q, want %s", h.Name, manifestFile)
 	}
-	dec := json.NewDecoder(tr)
+	data, err := io.ReadAll(tr) // no more than the size in its header
+	if err != nil {
+		return m, damaged("the file is cut short: %v", err)
+	}
+	if n := bytes.Count(data, []byte("{")); n > 1+len(data)/minEntry {
+		return m, damaged("%s has %d entries in %d bytes", manifestFile, n, len(data))
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&m); err != nil {
 		return m, damaged("%s: %v", manifestFile, err)
@@ -140,6 +157,14 @@ func (m Manifest) check() error {
 		}
 	}
 	return nil
+}
+
+// size is the number of bytes of all files.
+func (m Manifest) size() (total int64) {
+	for _, f := range m.Files {
+		total += f.Size
+	}
+	return total
 }
 
 // local reports whether a file's name is a clean path inside the run.

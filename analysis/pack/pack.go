@@ -1,7 +1,7 @@
 // Package pack makes one file of a run that other people can check: the plan, the
 // environments, every row, every raw file and the report, with the digest of
-// each. Equal runs make equal packs, byte for byte. A pack is not signed: it shows
-// that rows and report agree, not who measured them.
+// each. Equal runs make equal packs, byte for byte. A pack shows that rows and report agree,
+// not who measured them: for that it is signed, in a file of its own.
 package pack
 
 import (
@@ -74,6 +74,9 @@ func write(dir, out string) (m Manifest, err error) {
 	loaded, err := runs.Load(dir)
 	if err != nil {
 		return m, err
+	}
+	if torn := loaded[0].Torn; torn != nil {
+		return m, fmt.Errorf("%s was cut short in line %d: %s is not whole; finish the run by `driver run --resume` first", runs.RowsFile, torn.Line, torn.What())
 	}
 	fresh, err := os.MkdirTemp("", "hookbed-pack-")
 	if err != nil {

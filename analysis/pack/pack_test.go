@@ -86,8 +86,8 @@ func TestPackSurvives(t *testing.T) {
 	if slices.Contains(names, "lock") {
 		t.Error("the lock is in the pack")
 	}
-	if diff, err := Recheck(dir); err != nil || len(diff) != 0 {
-		t.Errorf("recomputed %v, %v", diff, err)
+	if found, err := Recheck(dir, m); err != nil || !found.None() {
+		t.Errorf("found %+v, %v", found, err)
 	}
 }
 
@@ -238,7 +238,8 @@ func TestTruncatedAndExtendedPacks(t *testing.T) {
 // show it.
 func TestChangedNumberIsFound(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "out")
-	if _, err := Open(packed(t), dir); err != nil {
+	m, err := Open(packed(t), dir)
+	if err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, reportFile)
@@ -258,9 +259,110 @@ func TestChangedNumberIsFound(t *testing.T) {
 	if err := os.WriteFile(path, data, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	diff, err := Recheck(dir)
-	if err != nil || len(diff) != 1 || diff[0] != (Difference{"summaries[0].n", "9", "8"}) {
-		t.Errorf("got %v, %v, want the one number", diff, err)
+	found, err := Recheck(dir, m)
+	if err != nil || len(found.Numbers) != 1 || found.Numbers[0] != (Difference{"summaries[0].n", "9", "8"}) || !slices.Equal(found.Files, []string{"report.json differs"}) {
+		t.Errorf("got %+v, %v, want the one number", found, err)
+	}
+}
+
+// TestEveryFileOfTheReportIsChecked: a changed figure, one more file, one less.
+func TestEveryFileOfTheReportIsChecked(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "out")
+	m, err := Open(packed(t), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	html, err := os.ReadFile(filepath.Join(dir, "report.html"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, dir, "report.html", strings.Replace(string(html), "</body>", "<!-- more -->", 1)+" ")
+	put(t, dir, "figures/more.svg", "<svg/>")
+	if err := os.Remove(filepath.Join(dir, "report.md")); err != nil {
+		t.Fatal(err)
+	}
+	found, err := Recheck(dir, m)
+	if want := []string{"figures/more.svg is no file of the report", "report.html differs", "report.md is missing"}; err != nil || !slices.Equal(found.Files, want) {
+		t.Errorf("found %+v, %v, want %q", found, err, want)
+	}
+}
+
+// TestRecordsAgree: manifest, plan, environment and rows are of one run.
+func TestRecordsAgree(t *testing.T) {
+	for want, change := range map[string]func(dir string, m *Manifest){
+		"the run is other in manifest.json, and r in rows.csv":            func(_ string, m *Manifest) { m.Run = "other" },
+		"the clock is virtual in manifest.json, and wall in rows.csv":     func(_ string, m *Manifest) { m.Clock = "virtual" },
+		"the digest of rows.csv is ff in manifest.json":                   func(_ string, m *Manifest) { m.RowsSHA256 = "ff" },
+		"the digest of plan.json is aa in env.json":                       func(dir string, _ *Manifest) { put(t, dir, "env.json", `{"plan_sha256": "aa"}`) },
+		"the seed is 7 in env.json, and 8 in plan.json":                   func(dir string, _ *Manifest) { put(t, dir, "env.json", `{"seed": 7}`) },
+		"the provider is libvirt in env.json, and local in plan.json":     func(dir string, _ *Manifest) { put(t, dir, "env.json", `{"provider": "libvirt"}`) },
+		"rows.csv was cut short in line 32: cell c1, block 2, trial 4 is": func(dir string, _ *Manifest) { cut(t, filepath.Join(dir, "rows.csv")) },
+	} {
+		run := makeRun(t)
+		put(t, run, "plan.json", `{"spec": {"name": "t", "seed": 8, "lab": {"clock": "wall", "provider": "local"}}}`)
+		file, dir := filepath.Join(t.TempDir(), "r"+Extension), filepath.Join(t.TempDir(), "out")
+		if _, err := Write(run, file); err != nil {
+			t.Fatal(err)
+		}
+		m, err := Open(file, dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		change(dir, &m)
+		found, err := Recheck(dir, m)
+		if err != nil || !slices.ContainsFunc(found.Records, func(s string) bool { return strings.HasPrefix(s, want) }) {
+			t.Errorf("found %+v, %v, want %q", found, err, want)
+		}
+	}
+}
+
+// cut removes the last line of a file.
+func cut(t *testing.T, path string) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, data[:bytes.LastIndexByte(data[:len(data)-1], '\n')+1], 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestTornRunsAreNotPacked: at every line where a trial is not whole.
+func TestTornRunsAreNotPacked(t *testing.T) {
+	dir := makeRun(t)
+	cut(t, filepath.Join(dir, "rows.csv"))
+	_, err := Write(dir, filepath.Join(t.TempDir(), "x"))
+	if err == nil || !strings.Contains(err.Error(), "cut short in line 32: cell c1, block 2, trial 4 is not whole") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestBombs: what is much larger than its pack is not unpacked.
+func TestBombs(t *testing.T) {
+	for want, edit := range map[string]func([]item) []item{
+		"would be unpacked of": func(i []item) []item {
+			f := find(i, "raw/c0/1/x")
+			f.data = make([]byte, 2*freeSize)
+			remake(i, func(m *Manifest) {
+				at := slices.IndexFunc(m.Files, func(f File) bool { return f.Path == "raw/c0/1/x" })
+				m.Files[at].Size = int64(len(f.data))
+			})
+			return i
+		},
+		"entries in": func(i []item) []item {
+			i[0].data = []byte(`{"files":[` + strings.Repeat("{},", 1<<20) + `{}]}`)
+			return i
+		},
+	} {
+		dir := filepath.Join(t.TempDir(), "out")
+		_, err := Open(rewrite(t, packed(t), edit), dir)
+		if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q", err, want)
+		}
+		if left, _ := os.ReadDir(dir); len(left) > 0 {
+			t.Errorf("%d files were unpacked", len(left))
+		}
 	}
 }
 

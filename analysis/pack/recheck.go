@@ -2,6 +2,7 @@ package pack
 
 import (
 	"bytes"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -12,6 +13,7 @@ import (
 	"strconv"
 
 	"hookbed/analysis/report"
+	"hookbed/analysis/runs"
 )
 
 // tolerance is the largest relative difference of a recomputed number: compilers for
@@ -35,32 +37,113 @@ func (d Difference) String() string {
 	return fmt.Sprintf("%s is %s, the rows give %s", d.Path, orNothing(d.Packed), orNothing(d.Recomputed))
 }
 
-// Recheck makes the report of an unpacked run again from its rows, and compares
-// every number of report.json. An empty result means that the rows give the reported
-// numbers.
-func Recheck(dir string) ([]Difference, error) {
+// Findings are what does not fit together in an unpacked run. The zero value is nothing.
+type Findings struct {
+	Numbers []Difference `json:"numbers"` // of report.json that the rows do not give
+	Files   []string     `json:"files"`   // of the report that are not as the rows give them
+	Records []string     `json:"records"` // where manifest, plan, environment and rows disagree
+}
+
+// None reports whether all fits together.
+func (f Findings) None() bool { return len(f.Numbers)+len(f.Files)+len(f.Records) == 0 }
+
+// Recheck makes the report of an unpacked run again from its rows, and compares every file of
+// it, byte for byte. It also compares manifest, plan, environment and rows with each other.
+func Recheck(dir string, m Manifest) (Findings, error) {
+	var out Findings
+	all, err := runs.Load(dir)
+	if err != nil {
+		return out, err
+	}
+	out.Records = disagreements(all[0], m)
 	fresh, err := os.MkdirTemp("", "hookbed-recheck-")
 	if err != nil {
-		return nil, fmt.Errorf("recompute report: %w", err)
+		return out, fmt.Errorf("recompute report: %w", err)
 	}
 	defer os.RemoveAll(fresh)
 	if _, err := report.Make([]string{dir}, fresh, report.Options{}); err != nil {
-		return nil, fmt.Errorf("recompute report: %w", err)
+		return out, fmt.Errorf("recompute report: %w", err)
 	}
-	packed, err := numbers(filepath.Join(dir, reportFile))
+	if out.Files, err = otherFiles(dir, fresh); err != nil {
+		return out, err
+	}
+	if !slices.Contains(out.Files, reportFile+" differs") {
+		return out, nil
+	}
+	out.Numbers, err = otherNumbers(filepath.Join(dir, reportFile), filepath.Join(fresh, reportFile))
+	return out, err
+}
+
+// disagreements are contradictions between the records of an unpacked run.
+func disagreements(r runs.Run, m Manifest) (out []string) {
+	differ := func(what, a, ofA, b, ofB string) {
+		if a != b && a != "" && b != "" {
+			out = append(out, fmt.Sprintf("%s is %s in %s, and %s in %s", what, a, ofA, b, ofB))
+		}
+	}
+	differ("the run", m.Run, manifestFile, r.Name, runs.RowsFile)
+	differ("the clock", m.Clock, manifestFile, r.Clock(), runs.RowsFile)
+	differ("the digest of "+runs.RowsFile, m.RowsSHA256, manifestFile, hex.EncodeToString(r.Digest[:]), "the file")
+	if r.Torn != nil {
+		out = append(out, fmt.Sprintf("%s was cut short in line %d: %s is not whole", runs.RowsFile, r.Torn.Line, r.Torn.What()))
+	}
+	if r.Plan == nil {
+		return out
+	}
+	differ("the digest of "+runs.PlanFile, r.Env["plan_sha256"], runs.EnvFile, m.PlanSHA256, manifestFile)
+	differ("the clock", r.Env["clock"], runs.EnvFile, r.Plan.Spec.Lab.Clock, runs.PlanFile)
+	differ("the provider", r.Env["provider"], runs.EnvFile, r.Plan.Spec.Lab.Provider, runs.PlanFile)
+	differ("the experiment", r.Env["experiment"], runs.EnvFile, r.Plan.Spec.Name, runs.PlanFile)
+	if seed := r.Plan.Spec.Seed; seed != 0 {
+		differ("the seed", r.Env["seed"], runs.EnvFile, strconv.FormatUint(seed, 10), runs.PlanFile)
+	}
+	return out
+}
+
+// otherFiles names the files of a report in dir that are not those in fresh.
+func otherFiles(dir, fresh string) (out []string, err error) {
+	packed, err := collect(dir, func(name string) bool { return !belongs(name) })
 	if err != nil {
 		return nil, err
 	}
-	now, err := numbers(filepath.Join(fresh, reportFile))
+	made, err := collect(fresh, func(string) bool { return true })
 	if err != nil {
 		return nil, err
 	}
-	paths := slices.AppendSeq(slices.Collect(maps.Keys(packed)), maps.Keys(now))
+	want := map[string]string{}
+	for _, f := range made {
+		want[f.Path] = f.SHA256
+	}
+	for _, f := range packed {
+		switch sum, known := want[f.Path]; {
+		case !known:
+			out = append(out, f.Path+" is no file of the report")
+		case sum != f.SHA256:
+			out = append(out, f.Path+" differs")
+		}
+		delete(want, f.Path)
+	}
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		out = append(out, name+" is missing")
+	}
+	return out, nil
+}
+
+// otherNumbers are the numbers in which two files of JSON differ.
+func otherNumbers(packed, fresh string) (out []Difference, err error) {
+	was, err := numbers(packed)
+	if err != nil {
+		return nil, err
+	}
+	now, err := numbers(fresh)
+	if err != nil {
+		return nil, err
+	}
+	paths := slices.AppendSeq(slices.Collect(maps.Keys(was)), maps.Keys(now))
 	slices.Sort(paths)
-	var out []Difference
 	for _, p := range slices.Compact(paths) {
-		if !equal(packed[p], now[p]) {
-			out = append(out, Difference{Path: p, Packed: packed[p], Recomputed: now[p]})
+		if !equal(was[p], now[p]) {
+			out = append(out, Difference{Path: p, Packed: was[p], Recomputed: now[p]})
 		}
 	}
 	return out, nil
@@ -68,7 +151,7 @@ func Recheck(dir string) ([]Difference, error) {
 
 // numbers are all numbers of a JSON file: their text by path.
 func numbers(file string) (map[string]string, error) {
-	data, err := os.ReadFile(file)
+	data, err := runs.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("read report: %w", err)
 	}

@@ -9,10 +9,28 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
-// Schema is the version of the row. A reader refuses any other.
-const Schema = 1
+// Schema is the version of the row: a trial ends with a closing row. In openSchema, which
+// is read but not written, it does not. A reader refuses any other.
+const (
+	Schema     = 2
+	openSchema = 1
+)
+
+// ClosingMetric is the metric of the row that ends a trial. Its value is the number of the
+// trial's rows before it, and in place of a raw file it has their digest: "sha256:" and the
+// SHA-256 in hex of their lines, each from the column cell to its line break. The name of the
+// run is no part of the digest, so that it stays when runs are merged. A closing row is no
+// measurement, and a Reader does not return it.
+const ClosingMetric = "trial_rows"
+
+const (
+	closingUnit  = "1"
+	digestPrefix = "sha256:"
+)
 
 // Statuses of a row. Only numbers with StatusOK may be used.
 const (
@@ -45,7 +63,7 @@ type Row struct {
 	Unit    string // "bit/s", "1/s", "s", "1"
 	Value   float64
 	Raw     string            // path of the raw file, relative to the run directory
-	Factors map[string]string // levels of the cell, by factor
+	Factors map[string]string // levels of the cell, by factor; rows of a Reader share it
 }
 
 func fixedColumns() []string {
@@ -64,8 +82,8 @@ func Header(factors []string) []string {
 }
 
 // Fields is the row as the fields of one line, in the order of Header(factors).
-// Line breaks inside a field become spaces, so that a row is always one line
-// and a line that a crash cut short can be recognized.
+// Control characters, such as line breaks, become spaces: a row is always one line, and no
+// text of a tool can change what a terminal shows.
 func (r Row) Fields(factors []string) []string {
 	value := ""
 	if r.Metric != "" {
@@ -77,7 +95,7 @@ func (r Row) Fields(factors []string) []string {
 		out = append(out, r.Factors[f])
 	}
 	for i, s := range out {
-		out[i] = oneLine(s)
+		out[i] = Printable(s)
 	}
 	return out
 }
@@ -91,19 +109,37 @@ func (r Row) Check() error {
 	if r.Metric == "" && r.Status == StatusOK {
 		return fmt.Errorf("status ok without a metric")
 	}
+	if r.Metric == ClosingMetric {
+		return fmt.Errorf("metric %q is that of closing rows", ClosingMetric)
+	}
 	if math.IsNaN(r.Value) || math.IsInf(r.Value, 0) {
 		return fmt.Errorf("metric %q: value %v is not finite", r.Metric, r.Value)
 	}
 	return nil
 }
 
-// oneLine is s with spaces for line breaks.
-func oneLine(s string) string {
-	if !strings.ContainsAny(s, "\r\n") {
+// Printable is a text with a space for each control character or CR LF, and with U+FFFD for
+// what is not UTF-8.
+func Printable(s string) string {
+	if printable(s) {
 		return s
 	}
-	s = strings.ReplaceAll(s, "\r\n", " ")
-	return strings.NewReplacer("\r", " ", "\n", " ").Replace(s)
+	s = strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\r\n", "\n")
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+func printable(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] >= 0x7f {
+			return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+		}
+	}
+	return true
 }
 
 func sorted(names []string) []string {

@@ -1,7 +1,6 @@
 package record
 
 import (
-	"bytes"
 	"errors"
 	"os"
 	"strings"
@@ -38,7 +37,7 @@ func TestFilesSavedBySpreadsheets(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Read(strings.NewReader(c.data))
-			_, _, recovering := ReadRecovering(strings.NewReader(c.data))
+			_, _, recovering := readWhole([]byte(c.data))
 			for _, err := range []error{err, recovering} {
 				var saved *SavedError
 				if !errors.As(err, &saved) || len(saved.Signs) != len(c.signs) {
@@ -59,7 +58,7 @@ func TestTornFilesAreNotASpreadsheets(t *testing.T) {
 	good := file(t)
 	for n := range good {
 		var saved *SavedError
-		if _, _, err := ReadRecovering(bytes.NewReader(good[:n])); errors.As(err, &saved) {
+		if _, _, err := readWhole(good[:n]); errors.As(err, &saved) {
 			t.Fatalf("cut at %d: %v", n, err)
 		}
 	}

@@ -148,6 +148,9 @@ func compose(e *summary.Estimator, outDir, title string) (content, error) {
 	if len(traces.all) > 0 {
 		c.Traces, c.explain, c.bars = traces.summaries(), append(c.explain, traces.section()), append(c.bars, figure.Layers(traces.plain())...)
 	}
+	if s := traces.dropSection(); len(s.Tables) > 0 {
+		c.explain = append(c.explain, s)
+	}
 	if s := claimSection(judged); len(s.Tables) > 0 {
 		c.sections = append(c.sections, s)
 	}

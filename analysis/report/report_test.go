@@ -239,11 +239,34 @@ func TestTornAndIncomplete(t *testing.T) {
 	runstest.Small().Write(t, dir)
 	whole := read(t, dir, runs.RowsFile)
 	runstest.WriteFile(t, filepath.Join(dir, runs.RowsFile), []byte(whole[:len(whole)-len(whole)/4]))
-	_, res := makeReport(t, Options{}, dir)
-	w := strings.Join(res.Warnings, "\n")
-	for _, want := range []string{"ends in a line cut short", "The run is not complete: ", "planned but never recorded"} {
-		if !strings.Contains(w, want) {
-			t.Errorf("warnings lack %q:\n%s", want, w)
+	torn := "rows.csv of synthetic was cut short in line 341; its trial is left out: cell 00000000000c, block 1, trial 2."
+	check := func() {
+		t.Helper()
+		_, res := makeReport(t, Options{}, dir)
+		w := strings.Join(res.Warnings, "\n")
+		for _, want := range []string{torn, "The run is not complete: ", "planned but never recorded"} {
+			if !strings.Contains(w, want) {
+				t.Errorf("warnings lack %q:\n%s", want, w)
+			}
+		}
+	}
+	check()
+	runstest.WithoutClosing(t, dir)
+	torn = "ends in a line cut short"
+	check()
+}
+
+// TestReportsDoNotShowClosingRows: the report of a run is the same with and without them.
+func TestReportsDoNotShowClosingRows(t *testing.T) {
+	dir, old := t.TempDir(), t.TempDir()
+	runstest.Small().Write(t, dir)
+	runstest.Small().Write(t, old)
+	runstest.WithoutClosing(t, old)
+	now, _ := makeReport(t, Options{}, dir)
+	then, _ := makeReport(t, Options{}, old)
+	for _, name := range []string{"report.md", "report.json", "report.html"} {
+		if read(t, now, name) != read(t, then, name) {
+			t.Errorf("%s differs", name)
 		}
 	}
 }
@@ -383,6 +406,7 @@ func TestRepeatedTrialSupersedesRigFault(t *testing.T) {
 	}
 	dir := t.TempDir()
 	s.Write(t, dir)
+	runstest.WithoutClosing(t, dir) // later files have the last attempt alone
 	_, res := makeReport(t, Options{}, dir)
 	w := strings.Join(res.Warnings, "\n")
 	if !strings.Contains(w, "4 trials went wrong first and succeeded") || strings.Contains(w, "without a usable number") {
@@ -411,14 +435,18 @@ func TestMerge(t *testing.T) {
 }
 
 func TestBadInput(t *testing.T) {
-	dir := t.TempDir()
+	dir, old := t.TempDir(), t.TempDir()
 	runstest.Small().Write(t, dir)
+	runstest.Small().Write(t, old)
+	runstest.WithoutClosing(t, old)
 	rows := read(t, dir, runs.RowsFile)
 	tests := []struct{ name, file, content, want string }{
 		{"no rows", runs.RowsFile, "", ""},
 		{"bad plan", runs.PlanFile, "{", "parse"},
 		{"bad status", runs.RowsFile, strings.Replace(rows, ",ok,", ",fine,", 1), `line 2: unknown status "fine"`},
-		{"unit", runs.RowsFile, strings.Replace(rows, "cpu.client_node,1,", "cpu.client_node,s,", 1), "metric cpu.client_node is in"},
+		{"doubled", runs.RowsFile, rows + rows[strings.IndexByte(rows, '\n')+1:], "is there twice"},
+		{"changed", runs.RowsFile, strings.Replace(rows, "cpu.client_node,1,", "cpu.client_node,s,", 1), "they were changed"},
+		{"unit", runs.RowsFile, strings.Replace(read(t, old, runs.RowsFile), "cpu.client_node,1,", "cpu.client_node,s,", 1), "metric cpu.client_node is in"},
 		{"policies", runs.PlanFile, strings.Replace(read(t, dir, runs.PlanFile), `"policies": "100"`, `"policies": "many"`, 1), `factor policies is "100", and in plan.json cell`},
 		{"saved by a spreadsheet", runs.RowsFile, strings.ReplaceAll(rows, ",", ";"), "rows.csv: saved by a spreadsheet"},
 	}

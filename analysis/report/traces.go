@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -40,6 +39,9 @@ type Traced struct {
 	Against  *TraceDiff   `json:"against,omitempty"` // the reference
 	Flame    string       `json:"flame"`             // files, from the report's directory
 	Path     string       `json:"path"`
+	// Drop is where a packet ends that the policies refuse, and DropPath the file with its way.
+	Drop     *trace.Drop `json:"drop,omitempty"`
+	DropPath string      `json:"drop_path,omitempty"`
 }
 
 // LayerShare is what a layer costs per unit.
@@ -149,6 +151,9 @@ func (s traceSet) place(t trace.Trace, dir, base string) (*traced, error) {
 	one.Traced = Traced{Cell: t.Cell, Scenario: one.stratum.String(), Workload: c.Get(runs.FactorWorkload), Arm: c.Get(runs.FactorArm), Policies: c.Policies, Seed: t.Seed,
 		Unit: t.Unit, Units: t.Units, PerUnit: t.PerUnit(w.Measured), ByRow: s.byRow(c, t.Seed), Exact: w.Exact(), Window: w, Same: p.Same, Compared: p.Units, Paths: p.Paths}
 	one.Flame, one.Path = one.link(filepath.Join(trace.Dir, t.Cell, trace.FlameFile)), one.link(filepath.Join(trace.Dir, t.Cell, trace.PathFile))
+	if t.Drop != nil {
+		one.Drop, one.DropPath = t.Drop, one.link(filepath.Join(trace.Dir, t.Cell, trace.DropFile))
+	}
 	if t.Client.Units > 0 {
 		v := float64(t.Client.Instructions) / t.Client.Units
 		one.ByClient = &v
@@ -166,7 +171,7 @@ func (s traceSet) byRow(c *runs.Cell, seed int) *float64 {
 	w, _ := s.e.Words.Workload(c.Get(runs.FactorWorkload))
 	var values []float64
 	for _, t := range c.Trials {
-		if v, ok := t.Values[w.Work.Instructions]; ok && t.OK() && t.Seed == strconv.Itoa(seed) {
+		if v, ok := t.Value(w.Work.Instructions); ok && t.OK() && t.Seed == strconv.Itoa(seed) {
 			values = append(values, v)
 		}
 	}
@@ -222,7 +227,7 @@ func (s traceSet) against(t *traced) *TraceDiff {
 		}
 	}
 	d.Layers = t.layerChanges(d.More)
-	if file := trace.DiffFile(&t.trace, &t.ref.trace, ".svg"); t.dir == t.ref.dir && regular(filepath.Join(t.dir, file)) {
+	if file, ok := trace.FindDiff(t.dir, &t.trace, &t.ref.trace, ".svg"); ok && t.dir == t.ref.dir {
 		d.Flame = t.link(file)
 	}
 	d.Sentence = t.sentence(d)
@@ -239,12 +244,6 @@ func (t *traced) layerChanges(more float64) []LayerShare {
 	}
 	slices.SortStableFunc(out, func(a, b LayerShare) int { return cmp.Compare(b.Share, a.Share) })
 	return out
-}
-
-// regular reports whether a file is there.
-func regular(path string) bool {
-	st, err := os.Stat(path)
-	return err == nil && st.Mode().IsRegular()
 }
 
 // sentence says a difference in words.
@@ -468,7 +467,7 @@ func largest(g []*traced) []string {
 // traceTable has each trace with its files and how exact it is.
 func traceTable(g []*traced) table.Table {
 	t := table.Table{ID: table.Slug("traces-" + titleOfGroup(g)), Title: "The traces: " + titleOfGroup(g),
-		Note: fmt.Sprintf("By trace: of whole %ss. By client: over the time by which the client computes its own figures, connecting and closing included. By row: of the trial with the same seed; it must be that of the client. "+
+		Note: fmt.Sprintf("By trace: of whole %ss. By client: over the time of the row, which is the client's with connecting and closing, or for a stream the server's. By row: of the trial with the same seed; both must agree. "+
 			"Without a root: share of instructions whose stack does not begin at an entry to the kernel.", g[0].Unit),
 		Columns: []table.Column{table.Text("arm"), table.Number("N"), table.Number("by trace"), table.Number("by client"), table.Number("by row"), table.Number("traced in all"), table.Number("by the clock"), table.Number("without a root"),
 			table.Text("on the path"), table.Text("path"), table.Text("flame graph"), table.Text("against the reference")}}
@@ -516,8 +515,8 @@ func diffTable(g []*traced) table.Table {
 		Columns: []table.Column{table.Text("arm"), table.Number("N"), table.Text("against"), table.Number("N"), table.Number("instructions more"), table.Text("flame graph")}}
 	for _, a := range g {
 		for _, b := range g {
-			file := trace.DiffFile(&a.trace, &b.trace, ".svg")
-			if a == b || a.ref == b || a.dir != b.dir || !regular(filepath.Join(a.dir, file)) {
+			file, ok := trace.FindDiff(a.dir, &a.trace, &b.trace, ".svg")
+			if !ok || a == b || a.ref == b || a.dir != b.dir {
 				continue
 			}
 			t.Rows = append(t.Rows, table.Row{Cells: []string{a.Arm, strconv.Itoa(a.Policies), b.Arm, strconv.Itoa(b.Policies), signedRounded(a.PerUnit - b.PerUnit), "difference"}, Links: []string{"", "", "", "", "", a.link(file)}})

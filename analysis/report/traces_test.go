@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -71,8 +72,15 @@ func TestTraces(t *testing.T) {
 	dir := tracedRun(t)
 	t.Run("golden", func(t *testing.T) { tracesGolden(t, dir) })
 	t.Run("json", func(t *testing.T) { tracesJSON(t, dir) })
+	t.Run("refused packets", func(t *testing.T) { dropsGolden(t, dir) })
 	t.Run("not exact", func(t *testing.T) { tracesThatAreNotExact(t, dir) })
 	t.Run("do not fit", func(t *testing.T) { tracesThatDoNotFit(t, dir) })
+}
+
+// regular reports whether a file is there.
+func regular(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.Mode().IsRegular()
 }
 
 // tracesGolden holds what a report says of traces, as a reader sees it: the section, and the
@@ -142,7 +150,7 @@ func tracesJSON(t *testing.T, dir string) {
 		for _, l := range x.Layers {
 			sum += l.PerUnit
 		}
-		if x.PerUnit != want.PerUnit(want.Window.Measured) || !x.Exact || x.Window != want.Window || sum < x.PerUnit*0.999999 || sum > x.PerUnit*1.000001 {
+		if x.PerUnit != want.PerUnit(want.Window.Measured) || !x.Exact || !reflect.DeepEqual(x.Window, want.Window) || sum < x.PerUnit*0.999999 || sum > x.PerUnit*1.000001 {
 			t.Errorf("%s at %d: %+v", x.Arm, x.Policies, x)
 		}
 		if (x.Against == nil) != (x.Arm == tracetest.Docker) {
@@ -200,7 +208,9 @@ func tracesThatAreNotExact(t *testing.T, dir string) {
 func TestByRow(t *testing.T) {
 	c := &runs.Cell{Factors: map[string]string{"workload": "TCP_RR"}}
 	for i, v := range []float64{40_000, 41_000} {
-		c.Trials = append(c.Trials, &runs.Trial{Status: "ok", Seed: fmt.Sprint(i + 1), Values: map[string]float64{"instructions_per_transaction": v}})
+		t := &runs.Trial{Status: "ok", Seed: fmt.Sprint(i + 1)}
+		t.Set("instructions_per_transaction", "1", v)
+		c.Trials = append(c.Trials, t)
 	}
 	e, err := summary.New([]runs.Run{{Name: "r"}}, summary.Options{})
 	must(t, err)

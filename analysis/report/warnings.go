@@ -119,15 +119,12 @@ func statusWarnings(e *summary.Estimator) []string {
 func integrityWarnings(e *summary.Estimator) []string {
 	var out []string
 	for _, r := range e.Runs {
-		if r.Torn {
-			out = append(out, fmt.Sprintf("%s of %s ends in a line cut short; that trial is left out.", runs.RowsFile, r.Name))
+		if w := r.TornWarning(); w != "" {
+			out = append(out, w)
 		}
 		if r.Env == nil {
 			out = append(out, fmt.Sprintf("%s has no %s: nothing is known of its environment.", r.Name, runs.EnvFile))
 		}
-	}
-	if e.Repeated > 0 {
-		out = append(out, fmt.Sprintf("%s in the rows more than once; the first was used.", table.Plural(e.Repeated, "measurement")))
 	}
 	return out
 }

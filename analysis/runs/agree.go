@@ -29,19 +29,35 @@ func ParsePlan(data []byte) (*Plan, error) {
 	return p, nil
 }
 
-// CheckRows refuses rows, in the order of their file, that contradict the plan:
-// a cell or a trial that it does not have, a level that differs from the cell's, a
-// seed that differs from the block's. The error is a *ContradictionError. A plan
+// Checker compares the rows of one file with a plan: a cell or a trial that it does not
+// have, a level that differs from the cell's, a seed that differs from the block's. A plan
 // without cells contradicts no row.
-func (p *Plan) CheckRows(rows []record.Row) error {
+type Checker struct {
+	planned
+	none  bool
+	alike map[levelsOf]string // what contradicts a cell's levels, "" if nothing does
+}
+
+type levelsOf struct {
+	cell string
+	set  int
+}
+
+// Checker returns a new Checker. The plan may be nil.
+func (p *Plan) Checker() *Checker {
 	if p == nil || len(p.Cells) == 0 {
+		return &Checker{none: true}
+	}
+	return &Checker{planned: p.index(), alike: map[levelsOf]string{}}
+}
+
+// Trial refuses the rows of a trial that contradict the plan with a *ContradictionError.
+func (c *Checker) Trial(t *record.Trial) error {
+	if c.none {
 		return nil
 	}
-	planned := p.index()
-	for i, row := range rows {
-		if what := planned.contradiction(row); what != "" {
-			return &ContradictionError{Line: i + 2, What: what}
-		}
+	if what := c.contradiction(t); what != "" {
+		return &ContradictionError{Line: t.Line, What: what}
 	}
 	return nil
 }
@@ -49,18 +65,23 @@ func (p *Plan) CheckRows(rows []record.Row) error {
 // planned is the part of a plan that rows are compared with.
 type planned struct {
 	cells  map[string]map[string]string // factors by cell
-	trials map[trialKey]bool
+	trials map[plannedTrial]bool
 	seeds  map[int]string // by block; "" if the block has none
 	clock  string
 }
 
+type plannedTrial struct {
+	cell         string
+	block, trial int
+}
+
 func (p *Plan) index() planned {
-	out := planned{cells: map[string]map[string]string{}, trials: map[trialKey]bool{}, seeds: map[int]string{}, clock: p.Spec.Lab.Clock}
+	out := planned{cells: map[string]map[string]string{}, trials: make(map[plannedTrial]bool, len(p.Trials)), seeds: map[int]string{}, clock: p.Spec.Lab.Clock}
 	for _, c := range p.Cells {
 		out.cells[c.ID] = c.Factors
 	}
 	for _, t := range p.Trials {
-		out.trials[trialKey{cell: t.Cell, block: t.Block, trial: t.Trial}] = true
+		out.trials[plannedTrial{t.Cell, t.Block, t.Trial}] = true
 	}
 	for _, b := range p.Blocks {
 		out.seeds[b.Number] = ""
@@ -71,28 +92,43 @@ func (p *Plan) index() planned {
 	return out
 }
 
-// contradiction says what contradicts the plan in a row, "" if nothing does.
-func (p planned) contradiction(row record.Row) string {
-	factors, known := p.cells[row.Cell]
+// contradiction says what contradicts the plan in a trial's rows, "" if nothing does.
+func (c *Checker) contradiction(t *record.Trial) string {
+	row := t.Rows[0]
+	factors, known := c.cells[row.Cell]
 	if !known {
 		return fmt.Sprintf("cell %s is not in %s", row.Cell, PlanFile)
 	}
-	if !p.trials[trialKey{cell: row.Cell, block: row.Block, trial: row.Trial}] {
+	if !c.trials[plannedTrial{row.Cell, row.Block, row.Trial}] {
 		return fmt.Sprintf("cell %s, block %d, trial %d is not in %s", row.Cell, row.Block, row.Trial, PlanFile)
 	}
+	of := levelsOf{row.Cell, t.FactorSet}
+	what, seen := c.alike[of]
+	if !seen {
+		what = otherLevel(row, factors)
+		c.alike[of] = what
+	}
+	if what != "" {
+		return what
+	}
+	seed, planned := c.seeds[row.Block]
+	if !planned && c.clock != ClockWall {
+		return "" // the plan has no seeds
+	}
+	if is := row.Factors[FactorSeed]; is != seed {
+		return fmt.Sprintf("seed is %s, and in %s block %d has %s", level(is), PlanFile, row.Block, level(seed))
+	}
+	return ""
+}
+
+// otherLevel says which level of a row, but that of the seed, is not its cell's.
+func otherLevel(row record.Row, factors map[string]string) string {
 	names := slices.AppendSeq(slices.Collect(maps.Keys(factors)), maps.Keys(row.Factors))
 	slices.Sort(names)
 	for _, f := range slices.Compact(names) {
 		if f != FactorSeed && row.Factors[f] != factors[f] {
 			return fmt.Sprintf("factor %s is %s, and in %s cell %s has %s", f, level(row.Factors[f]), PlanFile, row.Cell, level(factors[f]))
 		}
-	}
-	seed, planned := p.seeds[row.Block]
-	if !planned && p.clock != ClockWall {
-		return "" // the plan has no seeds
-	}
-	if is := row.Factors[FactorSeed]; is != seed {
-		return fmt.Sprintf("seed is %s, and in %s block %d has %s", level(is), PlanFile, row.Block, level(seed))
 	}
 	return ""
 }

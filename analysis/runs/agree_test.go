@@ -49,8 +49,8 @@ func TestRowsThatContradictThePlan(t *testing.T) {
 			if errors.As(err, &contradiction) != (c.want != "") || (err == nil) != (c.want == "") {
 				t.Fatalf("error %v, want %q", err, c.want)
 			}
-			if err != nil && (contradiction.Line != 3 || !strings.Contains(err.Error(), filepath.Join(dir, RowsFile)+": line 3: "+c.want)) {
-				t.Errorf("error %v, want file, line 3 and %q", err, c.want)
+			if err != nil && (contradiction.Line != 4 || !strings.Contains(err.Error(), filepath.Join(dir, RowsFile)+": line 4: "+c.want)) {
+				t.Errorf("error %v, want file, line 4 and %q", err, c.want)
 			}
 			// Rows without a plan are read as they are.
 			if err := os.Remove(filepath.Join(dir, PlanFile)); err != nil {
@@ -70,11 +70,12 @@ func TestSeedsOnWallClocks(t *testing.T) {
 		t.Fatal(err)
 	}
 	row := trial("c1", 1, 1, record.StatusOK, "", 1)
-	if err := p.CheckRows([]record.Row{row}); err != nil {
+	check := func() error { return p.Checker().Trial(&record.Trial{Rows: []record.Row{row}}) }
+	if err := check(); err != nil {
 		t.Error(err)
 	}
 	row.Factors["seed"] = "1"
-	if err := p.CheckRows([]record.Row{row}); err == nil || !strings.Contains(err.Error(), `seed is "1"`) {
+	if err := check(); err == nil || !strings.Contains(err.Error(), `seed is "1"`) {
 		t.Errorf("error %v, want one about the seed", err)
 	}
 }

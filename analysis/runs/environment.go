@@ -187,8 +187,8 @@ func (r Run) levels(factor string) []string {
 		}
 	}
 	if len(seen) == 0 {
-		for _, row := range r.Rows {
-			seen[row.Factors[factor]] = true
+		for _, levels := range r.sets {
+			seen[levels[factor]] = true
 		}
 	}
 	delete(seen, "")

@@ -39,7 +39,7 @@ func (c *Cell) Blocks(metric string) []Block {
 	index := map[BlockID]int{}
 	var out []Block
 	for _, t := range c.Trials {
-		v, ok := t.Values[metric]
+		v, ok := t.Value(metric)
 		if !ok || !t.OK() {
 			continue
 		}

@@ -36,16 +36,21 @@ const (
 type Run struct {
 	Name   string // ID of the run in its rows, made unique among the runs loaded
 	Dir    string
-	Rows   []record.Row
+	Trials []*Trial          // in the order of the rows
+	Rows   int               // number of measurements and of trials without any
 	Digest [sha256.Size]byte // of rows.csv
-	Torn   bool              // the last line of rows.csv was cut short
-	Env    map[string]string // env.json, flattened to dotted keys; nil without the file
+	// Measured is the digest of all that the rows say, without the name of the run.
+	Measured [sha256.Size]byte
+	Torn     *record.TornError // what of rows.csv was cut short, and is no trial here; or nil
+	Env      map[string]string // env.json, flattened to dotted keys; nil without the file
 	// Later are env-2.json, ...: the environments of processes that resumed the
 	// run, or of the shards that it was merged from.
 	Later []map[string]string
 	// Environment is what analyses read of env.json by name; zero without the file.
 	Environment Environment
 	Plan        *Plan // nil without the file
+
+	sets []map[string]string // all combinations of levels in the rows
 }
 
 // Plan is the part of plan.json that an analysis uses. Names are matched
@@ -93,7 +98,7 @@ const (
 )
 
 // Load reads run directories. It refuses rows that contradict their plan
-// (Plan.CheckRows), the same rows twice, unlike environments, and runs on different
+// (Plan.Checker), the same rows twice, unlike environments, and runs on different
 // clocks, because measured time and counted instructions do not belong in one
 // table. The error names the runs.
 func Load(dirs ...string) ([]Run, error) {
@@ -118,7 +123,7 @@ func LoadEach(dirs ...string) ([]Run, error) {
 			return nil, err
 		}
 		for _, other := range out {
-			if len(r.Rows) > 0 && r.Digest == other.Digest {
+			if r.Rows > 0 && r.Digest == other.Digest {
 				return nil, fmt.Errorf("merge runs: %s and %s hold the same rows", other.Dir, dir)
 			}
 		}
@@ -151,25 +156,18 @@ func ByClock(all []Run) [][]Run {
 
 func read(dir string) (Run, error) {
 	r := Run{Name: filepath.Base(filepath.Clean(dir)), Dir: dir}
-	data, err := ReadFile(filepath.Join(dir, RowsFile))
+	f, err := OpenFile(filepath.Join(dir, RowsFile))
 	if err != nil {
 		return Run{}, fmt.Errorf("read rows: %w", err)
 	}
-	rows, valid, err := record.ReadRecovering(bytes.NewReader(data))
-	if err != nil {
-		return Run{}, fmt.Errorf("read %s: %w", filepath.Join(dir, RowsFile), err)
-	}
-	r.Rows, r.Torn, r.Digest = rows, valid != int64(len(data)), sha256.Sum256(data)
-	if len(rows) > 0 && rows[0].Run != "" {
-		r.Name = rows[0].Run // the directory may have been moved or copied
-	}
+	defer f.Close()
 	if err := readOptional(filepath.Join(dir, PlanFile), &r.Plan); err != nil {
 		return Run{}, err
 	}
 	if err := r.Plan.check(); err != nil {
 		return Run{}, fmt.Errorf("read %s: %w", filepath.Join(dir, PlanFile), err)
 	}
-	if err := r.Plan.CheckRows(r.Rows); err != nil {
+	if err := r.ReadRows(f); err != nil {
 		return Run{}, fmt.Errorf("read %s: %w", filepath.Join(dir, RowsFile), err)
 	}
 	envs, err := readEnvironments(dir)
@@ -246,10 +244,31 @@ func readOptional(path string, v any) error {
 	if err != nil {
 		return fmt.Errorf("read %s: %w", filepath.Base(path), err)
 	}
+	if err := dense(data); err != nil {
+		return fmt.Errorf("parse %s: %w", path, err)
+	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.UseNumber()
 	if err := dec.Decode(v); err != nil {
 		return fmt.Errorf("parse %s: %w", path, err)
+	}
+	return nil
+}
+
+// Limits of a JSON file of a run, so that a small file cannot become much in memory: bytes for
+// each of its objects, and values beyond those that such objects have.
+const (
+	minObject = 16
+	maxValues = 1 << 20
+)
+
+// dense refuses a file that is mostly brackets and commas, as no run writes one.
+func dense(data []byte) error {
+	if n := bytes.Count(data, []byte("{")); n > maxValues/16+len(data)/minObject {
+		return fmt.Errorf("%d objects in %d bytes", n, len(data))
+	}
+	if n := bytes.Count(data, []byte(",")); n > maxValues+len(data)/minObject {
+		return fmt.Errorf("%d values in %d bytes", n, len(data))
 	}
 	return nil
 }
@@ -299,7 +318,7 @@ func flatten(prefix string, v any, out map[string]string) {
 	case nil:
 		out[prefix] = ""
 	default:
-		out[prefix] = fmt.Sprint(v)
+		out[record.Printable(prefix)] = record.Printable(fmt.Sprint(v))
 	}
 }
 
@@ -324,8 +343,8 @@ func checkClocks(all []Run) error {
 // clocks lists the clocks of a run's rows; of its plan, if it has no rows.
 func (r Run) clocks() []string {
 	seen := map[string]bool{}
-	for _, row := range r.Rows {
-		if clock := row.Factors[FactorClock]; clock != "" {
+	for _, levels := range r.sets {
+		if clock := levels[FactorClock]; clock != "" {
 			seen[clock] = true
 		}
 	}
@@ -349,4 +368,15 @@ func (r Run) Estimator() string {
 		return EstimatorMedian
 	}
 	return r.Plan.Spec.Measure.Estimator
+}
+
+// TornWarning is a sentence about what was cut short in rows.csv, "" if nothing was.
+func (r Run) TornWarning() string {
+	switch {
+	case r.Torn == nil:
+		return ""
+	case r.Torn.Cell == "":
+		return fmt.Sprintf("%s of %s ends in a line cut short; that trial is left out.", RowsFile, r.Name)
+	}
+	return fmt.Sprintf("%s of %s was cut short in line %d; its trial is left out: %s.", RowsFile, r.Name, r.Torn.Line, r.Torn.What())
 }

@@ -1,6 +1,7 @@
 package runs
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -45,10 +46,52 @@ func write(t *testing.T, clock string, rows []record.Row) string {
 	return dir
 }
 
+// of is a run of rows.
+func of(t *testing.T, rows ...record.Row) Run {
+	t.Helper()
+	r := Run{Name: "r"}
+	factors := []string{"arm", "clock", "policies", "scenario", "seed", "workload"}
+	data, err := record.Encode(factors, rows)
+	if err == nil {
+		err = r.ReadRows(bytes.NewReader(append(record.EncodeHeader(factors), data...)))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// withoutClosing makes a run directory one of the time before trials had closing rows.
+func withoutClosing(t *testing.T, dir string) {
+	t.Helper()
+	path := filepath.Join(dir, RowsFile)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []byte
+	for line := range bytes.Lines(data) {
+		if bytes.Contains(line, []byte(record.ClosingMetric)) {
+			continue
+		}
+		if bytes.HasPrefix(line, []byte("2,")) {
+			line = append([]byte("1"), line[1:]...)
+		}
+		out = append(out, line...)
+	}
+	if err := os.WriteFile(path, out, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestLoadAndArrange(t *testing.T) {
 	dir := write(t, ClockVirtual, []record.Row{
 		trial("c1", 1, 1, record.StatusVoid, "1", 5), trial("c1", 1, 1, record.StatusOK, "1", 7), trial("c1", 2, 1, record.StatusOK, "2", 9),
 	})
+	if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), "is there twice") {
+		t.Errorf("two attempts at a trial in one file: %v", err)
+	}
+	withoutClosing(t, dir)
 	all, err := Load(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -102,11 +145,11 @@ func TestLoadRefuses(t *testing.T) {
 func TestArrangeRefuses(t *testing.T) {
 	a, b := trial("c1", 1, 1, record.StatusOK, "", 1), trial("c1", 1, 2, record.StatusOK, "", 1)
 	b.Unit = "s"
-	if _, err := Arrange([]Run{{Name: "r", Rows: []record.Row{a, b}}}); err == nil || !strings.Contains(err.Error(), "metric rate is in") {
+	if _, err := Arrange([]Run{of(t, a, b)}); err == nil || !strings.Contains(err.Error(), "metric rate is in") {
 		t.Errorf("two units: error %v", err)
 	}
 	a.Factors["policies"] = "-1"
-	if _, err := Arrange([]Run{{Name: "r", Rows: []record.Row{a}}}); err == nil || !strings.Contains(err.Error(), "want a count") {
+	if _, err := Arrange([]Run{of(t, a)}); err == nil || !strings.Contains(err.Error(), "want a count") {
 		t.Errorf("bad policies: error %v", err)
 	}
 }
@@ -121,7 +164,7 @@ func TestPair(t *testing.T) {
 			}
 		}
 	}
-	s, err := Arrange([]Run{{Name: "r", Rows: rows}})
+	s, err := Arrange([]Run{of(t, rows...)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"hookbed/analysis/catalog"
-	"hookbed/analysis/record"
 )
 
 // Factors that analyses read by name.
@@ -25,28 +24,6 @@ const (
 	// FactorSeed belongs to the block, not to the cell.
 	FactorSeed = "seed"
 )
-
-// Trial is one attempt at one trial.
-type Trial struct {
-	Run          string // name of the run
-	Cell         string
-	Block, Trial int
-	Seed         string // level of FactorSeed, "" on wall clocks
-	Status       string
-	Reason       string
-	Values       map[string]float64 // by metric
-	Superseded   bool               // a later attempt at the same trial was ok
-}
-
-// OK reports whether the trial's numbers may be used.
-func (t *Trial) OK() bool { return t.Status == record.StatusOK }
-
-type trialKey struct {
-	run, cell    string
-	block, trial int
-}
-
-func (t *Trial) key() trialKey { return trialKey{t.Run, t.Cell, t.Block, t.Trial} }
 
 // Cell is one cell with its trials in all runs that were loaded.
 type Cell struct {
@@ -73,11 +50,10 @@ func (c *Cell) Title() string {
 
 // Set is the cells of one or more runs.
 type Set struct {
-	Runs     []Run
-	Cells    []*Cell           // in the order of the plans, then of the rows
-	Units    map[string]string // by metric
-	Words    catalog.Catalog   // describes arms, options and workloads; if runs differ, the first one is used
-	Repeated int               // measurements that occurred twice; the first one is used
+	Runs  []Run
+	Cells []*Cell           // in the order of the plans, then of the rows
+	Units map[string]string // by metric
+	Words catalog.Catalog   // describes arms, options and workloads; if runs differ, the first one is used
 }
 
 // Arrange sorts the rows of runs into cells. It refuses a metric in two units,
@@ -146,52 +122,46 @@ func (s *Set) addPlan(r Run, byID map[string]*Cell) error {
 }
 
 func (s *Set) addRows(r Run, byID map[string]*Cell) error {
-	type attempt struct {
-		trialKey
-		status, reason string
-	}
-	seen := map[attempt]*Trial{}
-	for _, row := range r.Rows {
-		c, err := s.cell(byID, row.Cell, row.Factors)
+	seen := map[*measures]bool{}
+	noted := map[*Cell]int{} // number of the factors that were noted last
+	for _, t := range r.Trials {
+		c, err := s.cell(byID, t.Cell, t.Factors)
 		if err != nil {
 			return err
 		}
-		key := attempt{trialKey{r.Name, row.Cell, row.Block, row.Trial}, row.Status, row.Reason}
-		t := seen[key]
-		if t == nil {
-			t = &Trial{Run: r.Name, Cell: row.Cell, Block: row.Block, Trial: row.Trial, Seed: row.Factors[FactorSeed],
-				Status: row.Status, Reason: row.Reason, Values: map[string]float64{}}
-			seen[key] = t
-			c.Trials = append(c.Trials, t)
+		t.Run = r.Name
+		c.Trials = append(c.Trials, t)
+		if n, ok := noted[c]; t.OK() && (!ok || n != t.set) {
+			noted[c] = t.set
+			c.note(t.Factors)
 		}
-		if err := s.addRow(c, t, row); err != nil {
-			return err
+		if t.has != nil && !seen[t.has] {
+			seen[t.has] = true
+			if err := s.addUnits(t.has); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-func (s *Set) addRow(c *Cell, t *Trial, row record.Row) error {
-	if t.OK() {
-		for f, level := range row.Factors {
-			if c.Levels[f] == nil {
-				c.Levels[f] = map[string]bool{}
-			}
-			c.Levels[f][level] = true
+// note adds levels of an ok trial.
+func (c *Cell) note(factors map[string]string) {
+	for f, level := range factors {
+		if c.Levels[f] == nil {
+			c.Levels[f] = map[string]bool{}
 		}
+		c.Levels[f][level] = true
 	}
-	if row.Metric == "" {
-		return nil
+}
+
+func (s *Set) addUnits(of *measures) error {
+	for _, m := range of.all {
+		if unit, ok := s.Units[m.metric]; ok && unit != m.unit {
+			return fmt.Errorf("metric %s is in %q and in %q", m.metric, unit, m.unit)
+		}
+		s.Units[m.metric] = m.unit
 	}
-	if unit, ok := s.Units[row.Metric]; ok && unit != row.Unit {
-		return fmt.Errorf("metric %s is in %q and in %q", row.Metric, unit, row.Unit)
-	}
-	s.Units[row.Metric] = row.Unit
-	if _, ok := t.Values[row.Metric]; ok {
-		s.Repeated++
-		return nil
-	}
-	t.Values[row.Metric] = row.Value
 	return nil
 }
 
@@ -233,7 +203,7 @@ func Merge(cells ...*Cell) *Cell {
 func (c *Cell) Samples(metric string) []float64 {
 	var out []float64
 	for _, t := range c.Trials {
-		if v, ok := t.Values[metric]; ok && t.OK() {
+		if v, ok := t.Value(metric); ok && t.OK() {
 			out = append(out, v)
 		}
 	}
@@ -242,13 +212,14 @@ func (c *Cell) Samples(metric string) []float64 {
 
 // Metrics lists the metrics that usable trials of these cells have, sorted.
 func Metrics(cells ...*Cell) []string {
-	seen := map[string]bool{}
+	seen, lists := map[string]bool{}, map[*measures]bool{}
 	for _, c := range cells {
 		for _, t := range c.Trials {
-			if !t.OK() {
+			if !t.OK() || lists[t.has] {
 				continue
 			}
-			for m := range t.Values {
+			lists[t.has] = true
+			for _, m := range t.Metrics() {
 				seen[m] = true
 			}
 		}

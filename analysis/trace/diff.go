@@ -4,14 +4,17 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"hookbed/analysis/durable"
 )
@@ -54,30 +57,100 @@ func Compare(a, b *Trace) []FunctionDiff {
 	return out
 }
 
-// DiffFile is the path of a file of a difference below a run directory, "trace/diff/A-B.svg".
+// DiffFile is the path of a file of a difference below a run directory, by what both cells are
+// called: "trace/diff/localhost-TCP_RR-6.12/iptables-n100--docker-n0.svg". Within one run no two
+// differences have the same.
 func DiffFile(a, b *Trace, extension string) string {
+	return filepath.Join(Dir, diffDir, a.place(b), a.nameBeside(b)+"--"+b.nameBeside(a)+extension)
+}
+
+// FindDiff is the path of a file of a difference below a run directory that has it. Until the
+// files were named by arms they were named by the cells' IDs.
+func FindDiff(runDir string, a, b *Trace, extension string) (file string, ok bool) {
+	for _, file := range []string{DiffFile(a, b, extension), diffByID(a, b, extension)} {
+		if st, err := os.Stat(filepath.Join(runDir, file)); err == nil && st.Mode().IsRegular() {
+			return file, true
+		}
+	}
+	return "", false
+}
+
+func diffByID(a, b *Trace, extension string) string {
 	return filepath.Join(Dir, diffDir, a.Cell+"-"+b.Cell+extension)
 }
 
-// WriteDiff makes or replaces RUN/trace/diff/A-B.csv and A-B.svg: what a costs more than b.
+// placeFactors are what two cells that are compared have alike.
+func placeFactors() []string {
+	return []string{factorScenario, factorWorkload, "clients", "streams", factorKernel, "nic", "mtu"}
+}
+
+// place names the directory of a difference: the levels that both cells have alike.
+func (t *Trace) place(other *Trace) string {
+	var levels []string
+	for _, f := range placeFactors() {
+		if v := t.Factors[f]; v != "" && v == other.Factors[f] {
+			levels = append(levels, fileName(v))
+		}
+	}
+	return cmp.Or(strings.Join(levels, "-"), "cells")
+}
+
+// nameBeside names a cell by arm and number of policies, and by the levels that the other one does
+// not have. Where that says less than the arm's name, the cell's ID is part of it.
+func (t *Trace) nameBeside(other *Trace) string {
+	out := fileName(t.Arm()) + "-n" + strconv.Itoa(t.Policies())
+	for _, f := range placeFactors() {
+		if v := t.Factors[f]; v != other.Factors[f] {
+			out += "-" + fileName(cmp.Or(v, "no-"+f))
+		}
+	}
+	if fileName(t.Arm()) != t.Arm() {
+		out += "-" + t.Cell
+	}
+	return out
+}
+
+// fileName is a name as a part of a file's: letters, digits, ".", "_" and single hyphens, at most
+// 60 of them.
+func fileName(s string) string {
+	parts := strings.FieldsFunc(s, func(r rune) bool {
+		return r > unicode.MaxASCII || !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '.' && r != '_'
+	})
+	out := strings.TrimLeft(strings.Join(parts, "-"), ".")
+	return out[:min(len(out), 60)]
+}
+
+// WriteDiff makes or replaces the files .csv and .svg of a difference: what a costs more than b. It
+// removes those of the same cells under their IDs.
 func WriteDiff(runDir string, a, b *Trace) error {
 	if a.Unit != b.Unit {
 		return fmt.Errorf("write difference: %s is per %s and %s per %s: they cannot be compared", a.Cell, a.Unit, b.Cell, b.Unit)
-	}
-	if err := os.MkdirAll(filepath.Join(runDir, Dir, diffDir), 0o755); err != nil {
-		return fmt.Errorf("write difference: %w", err)
 	}
 	for _, f := range []struct {
 		extension string
 		write     func(io.Writer, *Trace, *Trace) error
 	}{{".csv", WriteDiffCSV}, {".svg", WriteDiffFlame}} {
-		var out bytes.Buffer
-		if err := f.write(&out, a, b); err != nil {
+		if err := writeDiffFile(runDir, a, b, f.extension, f.write); err != nil {
 			return fmt.Errorf("write difference: %w", err)
 		}
-		if err := durable.WriteFile(filepath.Join(runDir, DiffFile(a, b, f.extension)), out.Bytes(), 0o644); err != nil {
-			return fmt.Errorf("write difference: %w", err)
-		}
+	}
+	return nil
+}
+
+func writeDiffFile(runDir string, a, b *Trace, extension string, write func(io.Writer, *Trace, *Trace) error) error {
+	var out bytes.Buffer
+	if err := write(&out, a, b); err != nil {
+		return err
+	}
+	path := filepath.Join(runDir, DiffFile(a, b, extension))
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	if err := durable.WriteFile(path, out.Bytes(), 0o644); err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(runDir, diffByID(a, b, extension))); !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return nil
 }

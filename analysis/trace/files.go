@@ -35,6 +35,7 @@ const (
 	foldedFile    = "stacks.folded"
 	FlameFile     = "flame.svg"
 	PathFile      = "path.md"
+	DropFile      = "drop.md" // where refused attempts were traced
 )
 
 // LayersFigure is the run's figure of all traces, next to its data in layers.csv.
@@ -84,7 +85,11 @@ func (t *Trace) fill(dir string) error {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
-	for _, f := range writers() {
+	files := writers()
+	if t.Drop != nil {
+		files = append(files, writer{DropFile, WriteDrop})
+	}
+	for _, f := range files {
 		var b bytes.Buffer
 		if err := f.write(&b, t); err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
@@ -117,6 +122,11 @@ func (t *Trace) check() error {
 	}
 	if measured+around != t.Window.Instructions {
 		return fmt.Errorf("cell %s: the stacks have %d instructions, the window has %d", t.Cell, measured+around, t.Window.Instructions)
+	}
+	if t.Drop != nil {
+		if err := t.Drop.check(); err != nil {
+			return fmt.Errorf("cell %s: %w", t.Cell, err)
+		}
 	}
 	sum, total := uint64(0), uint64(0)
 	for _, c := range t.Path.Calls {

@@ -191,7 +191,7 @@ func TestReadRefuses(t *testing.T) {
 		want  string
 	}{
 		"no metadata":     {func(c string) error { return os.Remove(filepath.Join(c, metaFile)) }, "trace.json: no such file"},
-		"another schema":  {edit(metaFile, `"schema": 1`, `"schema": 2`), "has schema 2"},
+		"another schema":  {edit(metaFile, `"schema": 1`, `"schema": 2`), "trace.json: it has schema 2"},
 		"torn":            {func(c string) error { return os.Truncate(filepath.Join(c, metaFile), 40) }, "trace.json: unexpected EOF"},
 		"another cell":    {edit(metaFile, `"cell": "c0ffee"`, `"cell": "decaf"`), `of cell "decaf"`},
 		"outside":         {edit(metaFile, `"cell": "c0ffee"`, `"cell": "../x"`), `cannot name a directory`},
@@ -360,5 +360,22 @@ func adds(t *testing.T, o *outline) {
 	}
 	if sum != o.total {
 		t.Errorf("%s: the parts are %d, the whole is %d", o.name, sum, o.total)
+	}
+}
+
+// What comes several times in a row is written once, also within what does.
+func TestFoldedWay(t *testing.T) {
+	for way, want := range map[string]string{
+		"":                        "",
+		"a b c":                   "a b c",
+		"a b a b c":               "(a → b) ×2 c",
+		"x a b a b a b":           "x (a → b) ×3",
+		"a b b b a b b b c":       "(a → b → b → b) ×2 c", // a stage is never next to itself
+		"s a b a b r s a b a b r": "(s → (a → b) ×2 → r) ×2",
+		"a b c a b":               "a b c a b",
+	} {
+		if got := strings.Join(folded(strings.Fields(way)), " "); got != want {
+			t.Errorf("%q is %q, want %q", way, got, want)
+		}
 	}
 }

@@ -71,7 +71,7 @@ func (o Order) writeWay(b *strings.Builder) {
 		}
 		visit(thread, nil)
 		if len(way) > 0 {
-			fmt.Fprintf(b, "- **%s:** %s\n", thread.Name, strings.Join(way, " → "))
+			fmt.Fprintf(b, "- **%s:** %s\n", thread.Name, strings.Join(folded(way), wayArrow))
 		}
 	}
 }

@@ -187,10 +187,45 @@ func (o *outline) way(instructions uint64) []string {
 		}
 	}
 	visit(o.cut(limits{float64(instructions) * 0.0015, math.Inf(1)}))
-	if len(out) > wayMost {
+	if out = folded(out); len(out) > wayMost {
 		out = append(out[:wayMost], fmt.Sprintf("%d more", len(out)-wayMost))
 	}
 	return out
+}
+
+// folded writes what comes several times in a row once, with how often: of a stream hardly two
+// units have one way, but each is made of the same few.
+func folded(way []string) (out []string) {
+	for i := 0; i < len(way); {
+		length, times := repeated(way[i:])
+		if times < 2 {
+			out = append(out, way[i])
+			i++
+			continue
+		}
+		out = append(out, fmt.Sprintf("(%s) ×%d", strings.Join(folded(way[i:i+length]), wayArrow), times))
+		i += length * times
+	}
+	return out
+}
+
+// wayArrow is between the stages of a way.
+const wayArrow = " → "
+
+// repeated is how long the beginning of a way is that comes several times in a row, and how often:
+// of several the one that shortens the way most.
+func repeated(way []string) (length, times int) {
+	saved := 0
+	for n := 2; 2*n <= len(way); n++ {
+		k := 1
+		for (k+1)*n <= len(way) && slices.Equal(way[k*n:(k+1)*n], way[:n]) {
+			k++
+		}
+		if (k-1)*n > saved {
+			length, times, saved = n, k, (k-1)*n
+		}
+	}
+	return length, times
 }
 
 // counted is "1 smaller call" or "14 smaller calls".

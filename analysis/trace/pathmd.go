@@ -22,24 +22,29 @@ func WritePath(w io.Writer, t *Trace) error {
 	for _, line := range t.pathFacts() {
 		fmt.Fprintf(&b, "- %s\n", markdownText(line))
 	}
+	p.write(&b, t.Unit)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// write writes the way in order, with its costs, what other units did, and every call.
+func (p Path) write(b *strings.Builder, unit string) {
 	brief := p.brief()
 	b.WriteString("\n## The way in order\n\n")
 	for _, o := range outlined(p.Calls, nil) {
 		if way := o.way(p.Instructions); len(way) > 0 {
-			fmt.Fprintf(&b, "- **%s:** %s\n", markdownText(o.name), markdownText(strings.Join(way, " → ")))
+			fmt.Fprintf(b, "- **%s:** %s\n", markdownText(o.name), markdownText(strings.Join(way, wayArrow)))
 		}
 	}
 	b.WriteString("\n## With what it costs\n\nInstructions: in total, with what was called and with interrupts; and of the function itself. " +
 		"`#` says which part of the way begins. `×3` is three calls on one line. `…` is a call that began before and goes on. In order of time; what smaller calls below a line execute themselves is in parentheses, so that a line is the sum of itself, of these and of the lines below it.\n\n")
 	b.WriteString("```\n    total     self\n")
 	for _, o := range brief {
-		o.write(&b, 0)
+		o.write(b, 0)
 	}
 	b.WriteString("```\n\n")
-	p.writeOthers(&b, t.Unit)
-	p.writeComplete(&b)
-	_, err := io.WriteString(w, b.String())
-	return err
+	p.writeOthers(b, unit)
+	p.writeComplete(b)
 }
 
 // pathFacts say what the path is of and what it was compared with.
@@ -84,7 +89,11 @@ func (w Window) String() string {
 		said += fmt.Sprintf(", which leaves %s ns: the trace is not exact.", grouped(w.Off()))
 	}
 	if w.Misrooted > 0 {
-		said += fmt.Sprintf(" The stack of %s instructions does not begin at an entry to the kernel.", grouped(int64(w.Misrooted)))
+		said += fmt.Sprintf(" The stack of %s instructions does not begin at an entry to the kernel", grouped(int64(w.Misrooted)))
+		if len(w.Roots) > 0 {
+			said += ", but with " + w.Misroots()
+		}
+		said += "."
 	}
 	if w.Unnamed > 0 {
 		said += fmt.Sprintf(" %s instructions are at addresses without a symbol.", grouped(int64(w.Unnamed)))

@@ -65,17 +65,22 @@ func holdsTrace(dir string) bool {
 	return false
 }
 
+// reader reads one of the files that a trace is made from. The first one makes the trace.
+type reader struct {
+	name string
+	read func(io.Reader, *Trace) error
+}
+
+func readers() []reader {
+	return []reader{{metaFile, readMeta}, {treeFile, readTree}, {callsFile, readCalls}}
+}
+
 // readCell reads one trace from its directory.
-func readCell(dir string) (Trace, error) {
-	t, err := readMeta(filepath.Join(dir, metaFile))
-	if err != nil {
-		return Trace{}, err
-	}
-	if err := readTree(filepath.Join(dir, treeFile), &t); err != nil {
-		return Trace{}, err
-	}
-	if err := readCalls(filepath.Join(dir, callsFile), &t); err != nil {
-		return Trace{}, err
+func readCell(dir string) (t Trace, err error) {
+	for _, f := range readers() {
+		if err := opened(filepath.Join(dir, f.name), func(r io.Reader) error { return f.read(r, &t) }); err != nil {
+			return Trace{}, err
+		}
 	}
 	if err := t.check(); err != nil {
 		return Trace{}, fmt.Errorf("%s: %w; trace the cell again", dir, err)
@@ -105,59 +110,57 @@ func opened(path string, read func(io.Reader) error) (err error) {
 	return nil
 }
 
-func readMeta(path string) (Trace, error) {
+func readMeta(r io.Reader, t *Trace) error {
 	var m meta
-	err := opened(path, func(r io.Reader) error { return json.NewDecoder(r).Decode(&m) })
-	if err != nil {
-		return Trace{}, err
+	if err := json.NewDecoder(r).Decode(&m); err != nil {
+		return err
 	}
 	if m.Schema != schema {
-		return Trace{}, fmt.Errorf("%s has schema %d; this hookbed reads %d", path, m.Schema, schema)
+		return fmt.Errorf("it has schema %d; this hookbed reads %d", m.Schema, schema)
 	}
 	if m.Units < 0 {
-		return Trace{}, fmt.Errorf("%s has %v units", path, m.Units)
+		return fmt.Errorf("it has %v units", m.Units)
 	}
-	t, p := m.Trace, m.Path
+	*t = m.Trace
+	p := m.Path
 	t.Path = Path{Instructions: p.Instructions, Units: p.Units, Same: p.Same, Paths: p.Paths, Least: p.Least, Most: p.Most}
 	if len(p.Others) > 0 {
 		t.Path.Others = p.Others
 	}
-	return t, nil
+	return nil
 }
 
 // eachLine calls line for each record of a CSV file after its header, which must be as given.
-func eachLine(path string, header []string, line func([]string) error) error {
-	return opened(path, func(r io.Reader) error {
-		c := csv.NewReader(r)
-		c.FieldsPerRecord, c.ReuseRecord = len(header), true
-		for n := 0; ; n++ {
-			fields, err := c.Read()
-			if errors.Is(err, io.EOF) && n > 0 {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			if n == 0 {
-				for i, want := range header {
-					if fields[i] != want {
-						return fmt.Errorf("column %d is %q, want %q", i+1, fields[i], want)
-					}
-				}
-				continue
-			}
-			if n > nodesMost {
-				return fmt.Errorf("more than %d lines", nodesMost)
-			}
-			if err := line(fields); err != nil {
-				return fmt.Errorf("line %d: %w", n+1, err)
-			}
+func eachLine(r io.Reader, header []string, line func([]string) error) error {
+	c := csv.NewReader(r)
+	c.FieldsPerRecord, c.ReuseRecord = len(header), true
+	for n := 0; ; n++ {
+		fields, err := c.Read()
+		if errors.Is(err, io.EOF) && n > 0 {
+			return nil
 		}
-	})
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			for i, want := range header {
+				if fields[i] != want {
+					return fmt.Errorf("column %d is %q, want %q", i+1, fields[i], want)
+				}
+			}
+			continue
+		}
+		if n > nodesMost {
+			return fmt.Errorf("more than %d lines", nodesMost)
+		}
+		if err := line(fields); err != nil {
+			return fmt.Errorf("line %d: %w", n+1, err)
+		}
+	}
 }
 
-func readTree(path string, t *Trace) error {
-	return eachLine(path, []string{"part", "parent", "function", "self", "calls"}, func(f []string) error {
+func readTree(r io.Reader, t *Trace) error {
+	return eachLine(r, []string{"part", "parent", "function", "self", "calls"}, func(f []string) error {
 		to := map[string]*Tree{partMeasured: &t.Measured, partAround: &t.Around}[f[0]]
 		if to == nil {
 			return fmt.Errorf("part %q is neither %q nor %q", f[0], partMeasured, partAround)
@@ -172,9 +175,9 @@ func readTree(path string, t *Trace) error {
 	})
 }
 
-func readCalls(path string, t *Trace) error {
+func readCalls(r io.Reader, t *Trace) error {
 	var open []*Call // from depth 0 to the last call
-	return eachLine(path, callColumns(), func(f []string) error {
+	return eachLine(r, callColumns(), func(f []string) error {
 		c := &Call{Name: f[1]}
 		var errs [4]error
 		var depth int

@@ -24,7 +24,8 @@ func smallTrace() Trace {
 		{0, "kernel", 2, 0}, {15, "kthread", 12, 1}, {1, "operator;<\"&'>", 3, 1},
 	}
 	t.Around.Nodes = []Node{{Parent: -1, Self: 1}, {0, "client", 50, 0}, {1, "netperf:main", 949, 1}}
-	t.Window = Window{ClockNS: 18_452, IdleNS: 300, NSPerInstruction: 8, Measured: 1269, Instructions: 2269, Clocks: 12, Blocks: 99, Faults: 1, Misrooted: 14, Unnamed: 3}
+	t.Window = Window{ClockNS: 18_452, IdleNS: 300, NSPerInstruction: 8, Measured: 1269, Instructions: 2269, Clocks: 12, Blocks: 99, Faults: 1, Misrooted: 14, Unnamed: 3,
+		Roots: []Root{{RoleKernel, "kthread", 12}, {RoleServer, "do_wait", 2}}}
 	t.Path = Path{Units: 3, Same: 2, Paths: 2, Least: 600, Most: 640, Others: []Variation{{"asm_sysvec_apic_timer_interrupt", 1, 1, 30}},
 		Calls: []*Call{
 			leaf("client", 5, leaf("netperf:send", 50), leaf("entry_SYSCALL_64", 10, leaf("__x64_sys_sendto", 0, leaf("tcp_sendmsg", 150,

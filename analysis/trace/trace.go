@@ -3,6 +3,11 @@
 // trace, and what reports and figures are made from. Pure but for reading and writing these files.
 package trace
 
+import (
+	"fmt"
+	"strings"
+)
+
 // Trace is one cell's traced boot.
 type Trace struct {
 	Cell    string            `json:"cell"`    // the plan's ID of the cell
@@ -14,8 +19,9 @@ type Trace struct {
 	Units float64 `json:"units"` // in Measured
 
 	Window Window `json:"window"`
-	// Client is the part of the window by which the client computes its own figures. netperf's begins
-	// before it connects and ends when the connection is closed, so that it holds more than Measured.
+	// Client is the part of the window that the row is computed over, so that it holds more than
+	// Measured: of netperf the client's time, from before it connects until the connection is closed;
+	// of iperf3 the server's, in which it receives.
 	Client Span `json:"client"`
 
 	// Measured is the calls of whole units: from the beginning of the first unit in the window to
@@ -25,6 +31,9 @@ type Trace struct {
 	Around   Tree `json:"-"`
 
 	Path Path `json:"-"`
+
+	// Drop is where a packet of the cell ends that its policies refuse; nil: that was not traced.
+	Drop *Drop `json:"drop,omitempty"`
 }
 
 // Window is the traced part of the boot, from mark to mark, and how exact the account of it is.
@@ -47,14 +56,35 @@ type Window struct {
 	Faults    uint64 `json:"faults"`    // page faults and other exceptions
 	Misrooted uint64 `json:"misrooted"` // instructions whose stack does not begin at an entry to the kernel
 	Unnamed   uint64 `json:"unnamed"`   // instructions at addresses for which there is no symbol
+	// Roots are where the misrooted stacks begin, the largest first, at most MostRoots of them.
+	Roots []Root `json:"misrooted_roots,omitempty"`
 }
 
-// Span is a part of the window, from one reading of the clock by the client to another.
+// MostRoots is how many roots a window lists.
+const MostRoots = 8
+
+// Root is the function that a thread's misrooted stacks begin with.
+type Root struct {
+	Role         string `json:"role"`         // of the thread, as in Tree
+	Name         string `json:"name"`         // function: the outermost that was seen
+	Instructions uint64 `json:"instructions"` // of it and of what it called
+}
+
+// Misroots says which roots there are: "rcu_gp_kthread (kernel) 4711, ...".
+func (w Window) Misroots() string {
+	var parts []string
+	for _, r := range w.Roots {
+		parts = append(parts, fmt.Sprintf("%s (%s) %d", r.Name, r.Role, r.Instructions))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// Span is a part of the window, from one reading of the clock by a program to another.
 type Span struct {
 	ClockNS      uint64  `json:"clock_ns"`
 	IdleNS       uint64  `json:"idle_ns"`
 	Instructions uint64  `json:"instructions"`
-	Units        float64 `json:"units"` // that began in it; all are 0 where the readings are not known
+	Units        float64 `json:"units"` // that began, parts included; all are 0 where the readings are not known
 }
 
 // Tree is the calls of a window, merged by stack: a function called from one stack is one node,
@@ -89,6 +119,10 @@ type Call struct {
 	Name  string
 	Self  uint64
 	Total uint64 // with what it called, and with interrupts while it ran
+	// Begin and End are how many instructions of the unit came before the call, and before what follows
+	// it. A call that gave way to another thread ends there and goes on as another Call. 0 in what is
+	// read from files.
+	Begin, End uint64
 	// Resumed says that the call had begun before: the thread gave way to another one in it, and goes on.
 	Resumed bool
 	Calls   []*Call

@@ -102,8 +102,8 @@ func (t Tree) Functions() []Function {
 
 // LayerCost is what one layer costs.
 type LayerCost struct {
-	Layer Layer
-	Self  uint64
+	Layer Layer  `json:"layer"`
+	Self  uint64 `json:"self"`
 }
 
 // LayerCosts sums a tree by layer, in the order of Layers and without layers that cost nothing.
@@ -135,6 +135,7 @@ const (
 	factorWorkload = "workload"
 	factorArm      = "arm"
 	factorPolicies = "policies"
+	factorKernel   = "kernel"
 )
 
 // Title names the cell: "iptables at N = 100, TCP_RR, localhost".

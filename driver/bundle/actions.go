@@ -126,6 +126,15 @@ type Route struct {
 	Family string `json:"family,omitempty"`
 }
 
+// LocalMark has packets with a mark delivered in the step's namespace, whatever their
+// destination: by a rule for the mark, and a local default route by lo in a table of its
+// own (ip-rule(8)). Undo: removed.
+type LocalMark struct {
+	Mark   uint32 `json:"mark"`
+	Table  int    `json:"table"`
+	Family string `json:"family"`
+}
+
 // Neigh adds a permanent neighbour entry. Undo: removed.
 type Neigh struct {
 	Link string `json:"link"`
@@ -235,6 +244,10 @@ const (
 	// primary sends, and what the peer sends.
 	HookNetkitPrimary = "netkit-primary"
 	HookNetkitPeer    = "netkit-peer"
+	// HookSockOps is the cgroup of the step's endpoint (kernel 4.13), and HookStream what
+	// the sockets in Map of the same object receive (kernel 4.14); Link is not used.
+	HookSockOps = "sockops"
+	HookStream  = "sk-skb-stream"
 )
 
 // AttachBPF attaches one program of a loaded object to a link in the step's
@@ -245,7 +258,13 @@ type AttachBPF struct {
 	Program string `json:"program"`
 	Link    string `json:"link"`
 	Hook    string `json:"hook"`
+	Map     string `json:"map,omitempty"`
 }
+
+// Cgroup gives the step's endpoint, a bare namespace, a cgroup of version 2, in which
+// programs that are started there from then on run. Undo: removed. One that a killed helper
+// left, which is empty, is removed by the next such step.
+type Cgroup struct{}
 
 // Listen opens a listener of the helper's own, for TCP and UDP over IPv4 and,
 // where the kernel has it, IPv6. It proves reachability before the real server
@@ -275,6 +294,11 @@ type Start struct {
 	CPUs   []int    `json:"cpus,omitempty"`
 	Sched  string   `json:"sched,omitempty"` // as in Exec
 	Port   int      `json:"port,omitempty"`  // TCP; 0 = do not wait
+	// HTTP: Argv is of the HTTP programs' root file system (Hello.HTTPRoot) instead. The
+	// program sees processes, /run and /tmp of that root only (see Program).
+	HTTP bool `json:"http,omitempty"`
+	// Files of the bundle that lie in /run of that root, with HTTP only.
+	Files []string `json:"files,omitempty" bundle:"file"`
 }
 
 // Sniff counts the VXLAN packets that come and go by a link of the step's
@@ -332,6 +356,50 @@ type Probe struct {
 	// one. One that does not fit the link's MTU goes, and comes back, in
 	// fragments.
 	Size int `json:"size,omitempty"`
+}
+
+// Refusals tries one probe of TCP several times, one attempt right after the other, and fails unless
+// each is refused: silent for Timeout after the last was sent, or answered by an administrator's
+// message. A source that the namespace lacks is added to Link for that time. Value: denied.
+type Refusals struct {
+	Link    string  `json:"link"`
+	Try     Probe   `json:"try"` // its Want is Deny
+	Times   int     `json:"times"`
+	Timeout float64 `json:"timeout"` // seconds
+	// Marked: a sealed guest sets the marks of a measured part around it.
+	Marked bool `json:"marked,omitempty"`
+}
+
+// What becomes of a request, in addition to the status of its answer.
+const (
+	RequestReset  = "reset"  // the connection was reset
+	RequestClosed = "closed" // the connection was closed
+	RequestSilent = "silent" // nothing came back
+	RequestUnsent = "unsent" // sending it was refused (EACCES)
+)
+
+// Requests makes HTTP requests from the step's namespace, a connection for each try, one
+// after the other, and fails unless every one ends as it should. Values: allowed, the
+// tries that got nothing but status 200, and denied, the others.
+type Requests struct {
+	To      string       `json:"to"`
+	Port    int          `json:"port"`
+	Timeout float64      `json:"timeout"` // seconds that one must stay silent that is to be
+	Tries   []RequestTry `json:"tries"`
+}
+
+// RequestTry is what is sent on one connection.
+type RequestTry struct {
+	What string `json:"what"` // for messages
+	// Parts are the bytes, each sent by one call, with a pause between them; with Await
+	// each after the answer to the one before.
+	Parts []string `json:"parts"`
+	Await bool     `json:"await,omitempty"`
+	// Requests is how many requests the bytes are, each of which is answered.
+	Requests int `json:"requests"`
+	// Want is the status of each answer, and if there are fewer than requests, how the
+	// connection ends: "200 403", "200 reset".
+	Want string `json:"want"`
 }
 
 // What a Flow step does.
@@ -401,11 +469,36 @@ type Counter struct {
 	// tx_bytes, and fragments: the IPv4 fragments that the step's namespace, or with
 	// Outer the node's, made or was sent (RFC 4293's OutFragCreates and ReasmReqds).
 	Link *LinkCounter `json:"link,omitempty"`
+	// Proxy: what a proxy of requests reports of itself. Values: packets (requests, which
+	// are what it judges), bytes (that clients sent; 0 where it does not say), and, where
+	// it says, dropped (requests that it denied), accepted (the others) and rules.
+	Proxy *ProxyCounter `json:"proxy,omitempty"`
+	// CPU: the CPU time of programs. Values: by handle, in nanoseconds; those of a kernel
+	// that keeps no such account (CONFIG_SCHED_INFO) are left out.
+	CPU *CPUCounter `json:"cpu,omitempty"`
 	// Sniff: what a Sniff has counted. Values: in, out, checksum and no_checksum
 	// (of UDP), fragments, and vni.N for each of VNIs.
 	Sniff *SniffCounter `json:"sniff,omitempty"`
 	// Cilium: see CiliumCounter for the values.
 	Cilium *CiliumCounter `json:"cilium,omitempty"`
+}
+
+// Kinds of proxies.
+const (
+	ProxyHAProxy = "haproxy" // by its stats socket, at a port
+	ProxyNginx   = "nginx"   // by its stub_status, which counts the readings as well
+)
+
+// CPUCounter names programs of Start that run.
+type CPUCounter struct {
+	Handles []string `json:"handles"`
+}
+
+// ProxyCounter names a proxy by where it reports: a port of 127.0.0.1 in the step's
+// namespace.
+type ProxyCounter struct {
+	Kind string `json:"kind"`
+	Port int    `json:"port"`
 }
 
 // LinkCounter names a link of the step's namespace.
@@ -518,6 +611,8 @@ type Exec struct {
 	// Recorded is the handle of a recording that the program belongs to from its first
 	// instruction on; "" is none.
 	Recorded string `json:"recorded,omitempty"`
+	// HTTP: Argv is of the HTTP programs' root file system, as with Start.
+	HTTP bool `json:"http,omitempty"`
 }
 
 // Parallel executes steps of one node at once, all Exec or all Probes, each in the
@@ -640,6 +735,7 @@ func (OverlayNetns) Kind() string { return "sandbox" }
 func (SetLink) Kind() string      { return "set-link" }
 func (Addr) Kind() string         { return "addr" }
 func (Route) Kind() string        { return "route" }
+func (LocalMark) Kind() string    { return "local-mark" }
 func (Neigh) Kind() string        { return "neigh" }
 func (Sysctl) Kind() string       { return "sysctl" }
 func (Offload) Kind() string      { return "offload" }
@@ -647,11 +743,14 @@ func (Rules) Kind() string        { return "rules" }
 func (LoadBPF) Kind() string      { return "load-bpf" }
 func (FillMap) Kind() string      { return "fill-map" }
 func (AttachBPF) Kind() string    { return "attach-bpf" }
+func (Cgroup) Kind() string       { return "cgroup" }
 func (Listen) Kind() string       { return "listen" }
 func (Start) Kind() string        { return "start" }
 func (Sniff) Kind() string        { return "sniff" }
 func (Stop) Kind() string         { return "stop" }
 func (Probes) Kind() string       { return "probes" }
+func (Refusals) Kind() string     { return "refusals" }
+func (Requests) Kind() string     { return "requests" }
 func (Flow) Kind() string         { return "flow" }
 func (Read) Kind() string         { return "read" }
 func (Expect) Kind() string       { return "expect" }
@@ -675,9 +774,9 @@ func (EndRecord) Kind() string         { return "end-record" }
 // actions lists every action once; decoding goes by it.
 func actions() []Action {
 	return []Action{
-		Netns{}, Veth{}, Netkit{}, Bridge{}, Vxlan{}, FDB{}, OverlayNetns{}, SetLink{}, Addr{}, Route{}, Neigh{}, Sysctl{}, Offload{},
+		Netns{}, Veth{}, Netkit{}, Bridge{}, Vxlan{}, FDB{}, OverlayNetns{}, SetLink{}, Addr{}, Route{}, LocalMark{}, Neigh{}, Sysctl{}, Offload{},
 		TestRuns{}, EmptyBPF{}, CountRuns{}, Generate{},
-		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Listen{}, Start{}, Sniff{}, Stop{}, Probes{}, Flow{},
+		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Cgroup{}, Listen{}, Start{}, Sniff{}, Stop{}, Probes{}, Refusals{}, Requests{}, Flow{},
 		Read{}, Expect{}, Guard{}, Exec{}, Parallel{}, Snapshot{},
 		Tool{}, Daemon{}, AdoptBPF{},
 		CiliumReady{}, CiliumEndpoint{}, CiliumPolicies{},

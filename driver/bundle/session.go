@@ -42,6 +42,9 @@ type Hello struct {
 	ExternalRoot string `json:"peers_root,omitempty"`
 	// Roots are further root file systems, by the names that Daemons have for them.
 	Roots map[string]string `json:"roots,omitempty"`
+	// HTTPRoot is the root file system of the programs of HTTP: server, client and proxies;
+	// "" where no bundle has any.
+	HTTPRoot string `json:"http_root,omitempty"`
 	// Machine: the whole machine is hookbed's, so that kernel modules it loaded
 	// may be unloaded again.
 	Machine bool `json:"machine,omitempty"`

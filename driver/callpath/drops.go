@@ -48,8 +48,8 @@ func ofDropping(name string) bool {
 	return false
 }
 
-// readDrops reads the text of the event skb:kfree_skb with stacks (include/trace/events/skb.h).
-func readDrops(r io.Reader) (Drops, error) {
+// ReadDrops reads the text of the event skb:kfree_skb with stacks (include/trace/events/skb.h).
+func ReadDrops(r io.Reader) (Drops, error) {
 	out := Drops{Drops: []Drop{}}
 	var all []*Drop
 	s := bufio.NewScanner(r)

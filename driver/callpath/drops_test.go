@@ -39,7 +39,7 @@ const oldDropText = `           guest-271     [001] ..s1   170.104451: kfree_skb
 `
 
 func TestReadDrops(t *testing.T) {
-	got, err := readDrops(strings.NewReader(dropText))
+	got, err := ReadDrops(strings.NewReader(dropText))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func TestReadDrops(t *testing.T) {
 	if places := got.ByPlace(); !reflect.DeepEqual(places, []Drop{{Packets: 3, Reason: "NETFILTER_DROP", Where: "nf_hook_slow"}}) {
 		t.Errorf("by place: %+v", places)
 	}
-	old, err := readDrops(strings.NewReader(oldDropText))
+	old, err := ReadDrops(strings.NewReader(oldDropText))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func TestReadDrops(t *testing.T) {
 // A kernel without reasons is said to have none, and a denial that no event was seen of is said, too.
 func TestWriteDrops(t *testing.T) {
 	dir := t.TempDir()
-	old, err := readDrops(strings.NewReader(oldDropText))
+	old, err := ReadDrops(strings.NewReader(oldDropText))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,6 +34,9 @@ type event struct {
 // indent is how far the tracer indents what a function calls (TRACE_GRAPH_INDENT).
 const indent = 2
 
+// depthMost is more than the kernel follows calls (FTRACE_RETFUNC_DEPTH, 50).
+const depthMost = 200
+
 // lost stands for a function whose beginning the buffer had no room for.
 const lost = "(lost)"
 
@@ -51,6 +54,9 @@ func readEvents(r io.Reader) ([]event, error) {
 	stacks := map[int][]string{}
 	for _, l := range lines {
 		stack, depth := stacks[l.pid], (l.indent-left)/indent
+		if depth > depthMost {
+			return nil, fmt.Errorf("function_graph, %s of process %d: %d calls deep, more than %d", l.name, l.pid, depth, depthMost)
+		}
 		for len(stack) < depth {
 			stack = append(stack, lost)
 		}

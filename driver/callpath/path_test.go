@@ -267,12 +267,13 @@ func TestSoftirqThread(t *testing.T) {
 
 func TestWhatIsNoTraceIsRefused(t *testing.T) {
 	for text, want := range map[string]string{
-		"hello\n":                               "line 1",
-		head + "  1.0 | x)  a-1 | f();\n":       "CPU",
-		head + "  1.0 | 1)  a | f();\n":         "PID",
-		head + "  1.0 | 1)  a-1 | f\n":          "function",
-		head + unitText(""):                     "no whole unit",
-		"# tracer: function_graph\n# nothing\n": "no whole unit",
+		"hello\n":                         "line 1",
+		head + "  1.0 | x)  a-1 | f();\n": "CPU",
+		head + "  1.0 | 1)  a | f();\n":   "PID",
+		head + "  1.0 | 1)  a-1 | f\n":    "function",
+		head + unitText(""):               "no whole unit",
+		head + "  1.0 | 1)  a-1 | f();\n  1.0 | 1)  a-1 | " + strings.Repeat(" ", 500) + "g();\n": "250 calls deep",
+		"# tracer: function_graph\n# nothing\n":                                                   "no whole unit",
 	} {
 		_, err := ReadPath(strings.NewReader(text), Cut{Client: 7, Server: "netserver", At: sending(), Of: roleClient})
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -117,8 +117,9 @@ func Run(ctx context.Context, cfg Config, keep func(Recording) error) error {
 
 type runner struct {
 	Config
-	lab   *lab.Lab
-	block int
+	lab        *lab.Lab
+	block      int
+	notCounted string // why instructions are not, as the first cell found
 }
 
 // Due are the cells that are recorded, each with the block of its first trial, those of a setup
@@ -138,6 +139,18 @@ func (c Config) Due() (cells []plan.Cell, blocks []int) {
 		cells, blocks = append(cells, cell), append(blocks, t.Block)
 	}
 	return cells, blocks
+}
+
+// LeftOut are the chosen workloads of which no calls are recorded: Turns has none of them.
+func (c Config) LeftOut() []string {
+	var out []string
+	for _, cell := range c.Plan.Cells {
+		w := cell.Get(plan.FactorWorkload)
+		if _, _, ok := Turns(w); !ok && !c.Drops && (c.Match == nil || c.Match(cell)) && !slices.Contains(out, w) {
+			out = append(out, w)
+		}
+	}
+	return out
 }
 
 func (r *runner) blocks(ctx context.Context, keep func(Recording) error) error {
@@ -285,7 +298,7 @@ func (r *runner) prove(ctx context.Context, cell plan.Cell, setup datapath.Setup
 		return err
 	}
 	for _, node := range r.recorders(setup) {
-		d, err := readDrops(strings.NewReader(ex.Raw[rawText+node]))
+		d, err := ReadDrops(strings.NewReader(ex.Raw[rawText+node]))
 		if err != nil {
 			return err
 		}
@@ -469,8 +482,12 @@ func begun(calls []*trace.Call) (n int) {
 	return n
 }
 
-// count counts the instructions of few and of many transactions, without a recording of calls.
+// count counts the instructions of few and of many transactions, without a recording of calls. Where
+// the machines have no counter, it does not try again.
 func (r *runner) count(ctx context.Context, cell plan.Cell, setup datapath.Setup, rec *Recording) error {
+	if rec.WhyNot = r.notCounted; rec.WhyNot != "" {
+		return nil
+	}
 	nodes := r.recorders(setup)
 	var sums []float64
 	for _, n := range []int{countedFew, countedMany} {
@@ -485,16 +502,22 @@ func (r *runner) count(ctx context.Context, cell plan.Cell, setup datapath.Setup
 		sum := 0.0
 		for _, s := range ex.Steps {
 			if _, ok := s.Step.Do.(bundle.CountInstructions); ok && s.Note != "" {
-				rec.WhyNot = s.Note
+				rec.WhyNot, r.notCounted = s.Note, s.Note
 				return nil
 			}
 			sum += s.Values[bundle.ValueKernelInstructions]
 		}
 		sums = append(sums, sum)
 	}
-	rec.Instructions = &Instructions{Clock: plan.ClockWall, PerTransaction: (sums[1] - sums[0]) / (countedMany - countedFew)}
-	if unitOf(cell) == trace.UnitTransaction {
-		rec.Instructions.PerPacket = rec.Instructions.PerTransaction / 2 // a request and its answer
-	}
+	rec.Instructions = instructionsOf(sums[0], sums[1], unitOf(cell))
 	return nil
+}
+
+// instructionsOf are those of one unit, of the sums of countedFew and of countedMany.
+func instructionsOf(few, many float64, unit string) *Instructions {
+	out := &Instructions{Clock: plan.ClockWall, PerTransaction: (many - few) / (countedMany - countedFew)}
+	if unit == trace.UnitTransaction {
+		out.PerPacket = out.PerTransaction / 2 // a request and its answer
+	}
+	return out
 }

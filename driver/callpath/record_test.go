@@ -3,10 +3,13 @@ package callpath
 import (
 	"errors"
 	"reflect"
+	"strings"
 	"testing"
 
 	"hookbed/analysis/record"
+	"hookbed/analysis/trace"
 	"hookbed/driver/bundle"
+	"hookbed/driver/datapath"
 	"hookbed/driver/lab"
 	"hookbed/driver/plan"
 )
@@ -111,6 +114,9 @@ func TestDue(t *testing.T) {
 		if got := ids(c.cfg); !reflect.DeepEqual(got, c.want) {
 			t.Errorf("drops %t: %v, want %v", c.cfg.Drops, got, c.want)
 		}
+		if got := strings.Join(c.cfg.LeftOut(), " "); got != "TCP_STREAM" && !c.cfg.Drops || got != "" && c.cfg.Drops {
+			t.Errorf("drops %t: %q is left out", c.cfg.Drops, got)
+		}
 	}
 }
 
@@ -139,5 +145,26 @@ func TestFaultsBecomeStatus(t *testing.T) {
 		if got := rec.judge(err); got == nil || rec.Status != "" {
 			t.Errorf("%v became %v, status %q", err, got, rec.Status)
 		}
+	}
+}
+
+// What programs do once, however many transactions they make, is not counted; a connection has no
+// fixed number of packets.
+func TestInstructionsOf(t *testing.T) {
+	const once, each = 1_000_000, 30_000
+	few, many := once+each*float64(countedFew), once+each*float64(countedMany)
+	if got := *instructionsOf(few, many, trace.UnitTransaction); got != (Instructions{Clock: plan.ClockWall, PerTransaction: each, PerPacket: each / 2}) {
+		t.Errorf("a transaction: %+v", got)
+	}
+	if got := *instructionsOf(few, many, trace.UnitConnection); got != (Instructions{Clock: plan.ClockWall, PerTransaction: each}) {
+		t.Errorf("a connection: %+v", got)
+	}
+}
+
+// Where the first cell found no counter, the next does not run the workload to find out.
+func TestNotCountedOnce(t *testing.T) {
+	r, rec := runner{notCounted: "there is no counter"}, Recording{}
+	if err := r.count(t.Context(), plan.Cell{}, datapath.Setup{}, &rec); err != nil || rec.WhyNot != r.notCounted || rec.Instructions != nil {
+		t.Errorf("%v, %+v", err, rec)
 	}
 }

@@ -24,13 +24,27 @@ const (
 	sealedTrialOverhead = time.Second
 )
 
+// What a trace costs in addition, in wall time: the plugin, symbols and programs of each boot, and
+// the pace of what is measured, every block of which is written, read and reduced. From the CPU
+// time of boots with and without a trace, TCP_RR and TCP_STREAM.
+const (
+	tracedBoot = 4 * time.Second
+	tracedPace = 14 // more wall seconds for a virtual second
+)
+
 // Estimate is how long an experiment takes, in wall time. jobs is the number of guests at once and
 // matters in virtual time only. With a stopping rule the estimate is the upper limit.
 func Estimate(p *plan.Plan, jobs int) time.Duration {
 	switch {
 	case p.Spec.Lab.Clock == plan.ClockVirtual:
 		virtual := p.Estimate(sealedSetupOverhead, sealedTrialOverhead)
-		block := sealedBoot + time.Duration(sealedPace*float64(virtual)/float64(len(p.Blocks)))
+		all := time.Duration(sealedPace * float64(virtual))
+		block := sealedBoot
+		if p.Spec.Traced != nil {
+			all += tracedPace * p.Measuring()
+			block += tracedBoot
+		}
+		block += all / time.Duration(len(p.Blocks))
 		return time.Duration((len(p.Blocks)+jobs-1)/jobs) * block
 	case p.Spec.Lab.Capabilities().Here():
 		return p.Estimate(localSetupOverhead, localTrialOverhead)

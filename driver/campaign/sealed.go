@@ -82,7 +82,7 @@ func composeSetup(p *plan.Plan, trials []plan.Trial, files map[string]bundle.Fil
 	out.Apply = append([]bundle.Steps{{Name: "nodes", Steps: lab.Wiring(setup.Topology.Nodes)}}, chunks(apply, files, bundle.Apply)...)
 	for _, t := range trials {
 		cell, _ := p.CellByID(t.Cell)
-		b, err := Bundle(cell, setup)
+		b, err := trialBundle(p, cell, setup)
 		if err != nil {
 			return out, err
 		}

@@ -104,7 +104,7 @@ func Bundle(cell plan.Cell, setup datapath.Setup) (*bundle.Bundle, error) {
 	t := setup.Topology
 	target := workload.Target{
 		ClientNode: t.Client.Node.Name, ServerNode: t.Server.Node.Name,
-		Server: t.Server.Role, ServerAddr: t.Server.Addr.String(), ControlPort: datapath.ControlPort,
+		Server: t.Server.Role, ServerAddr: t.Server.Addr.String(), ControlPort: datapath.ControlPort, Path: datapath.RequestPath(cell), Proxy: setup.Proxy,
 	}
 	for _, c := range t.Clients() {
 		target.Clients = append(target.Clients, workload.Client{Role: c.Role, Port: c.Port})
@@ -114,6 +114,10 @@ func Bundle(cell plan.Cell, setup datapath.Setup) (*bundle.Bundle, error) {
 		return nil, err
 	}
 	b := &bundle.Bundle{Schema: bundle.Schema, Name: cell.ID, Files: setup.Files}
+	if own := workload.Files(cell, target); own != nil {
+		b.Files = maps.Clone(setup.Files)
+		maps.Copy(b.Files, own)
+	}
 	b.Steps = append(b.Steps, setup.Apply...)
 	b.Steps = append(b.Steps, setup.Prove...)
 	if setup.Tunnel != nil {
@@ -137,7 +141,7 @@ func Bundle(cell plan.Cell, setup datapath.Setup) (*bundle.Bundle, error) {
 // fault is recorded in rows.
 func (r *runner) trial(ctx context.Context, t plan.Trial, setup datapath.Setup, a applied) error {
 	cell, _ := r.Plan.CellByID(t.Cell)
-	b, err := Bundle(cell, setup)
+	b, err := trialBundle(r.Plan, cell, setup)
 	if err != nil {
 		return err
 	}
@@ -176,6 +180,7 @@ func (r *runner) trial(ctx context.Context, t plan.Trial, setup datapath.Setup, 
 	}
 	metrics := append(v.metrics, a.metrics...)
 	metrics = append(metrics, proofMetrics(cell, proof, measured)...)
+	metrics = append(metrics, cpuMetrics(cell, setup, measured)...)
 	metrics = append(metrics, r.ownMetrics(cell, setup, metrics, start)...)
 	if bad := notFinite(metrics); bad != "" {
 		return r.record(t, record.StatusFailed, bad, raw, nil)
@@ -214,6 +219,16 @@ func (r *runner) proveAndRun(ctx context.Context, b *bundle.Bundle) (proof, meas
 		return proof, measured, fmt.Errorf("run workload: %w", err)
 	}
 	return proof, measured, nil
+}
+
+// cpuMetrics are the CPU time that a request took, of programs that make and answer them.
+func cpuMetrics(cell plan.Cell, setup datapath.Setup, measured lab.Execution) []workload.Metric {
+	client := 0.0
+	for _, o := range clientSteps(measured) {
+		client += o.Values["cpu_seconds"]
+	}
+	requests := float64(cell.Int(plan.FactorCount) * max(1, cell.Int(plan.FactorClients)))
+	return workload.CPUOfRequests(requests, client, readValues(measured, workload.CPUBefore), readValues(measured, workload.CPUAfter), setup.Proxy)
 }
 
 // tunnelGuard returns why the traffic did not go through the overlay as it should,
@@ -307,7 +322,7 @@ func probeMetrics(proof lab.Execution) []workload.Metric {
 	allowed, denied := 0.0, 0.0
 	for _, o := range proof.Steps {
 		switch o.Do.(type) {
-		case bundle.Probes, bundle.Parallel:
+		case bundle.Probes, bundle.Requests, bundle.Parallel:
 			allowed, denied = allowed+o.Values["allowed"], denied+o.Values["denied"]
 		}
 	}

@@ -48,30 +48,13 @@ func CountTables(counts []*Count, kernel string) []Table {
 }
 
 func countTable(counts []*Count, kernel string) Table {
-	t := Table{Title: "Instructions per packet (virtual time)", Columns: append([]string{"program", "project", "policies"}, matches()...)}
-	noted := map[string]bool{}
-	for _, group := range countGroups(counts) {
-		row := []string{group[0].Program, group[0].Project, strconv.Itoa(group[0].Policies)}
-		for _, match := range matches() {
-			i := slices.IndexFunc(group, func(c *Count) bool { return c.Match == match })
-			if i < 0 {
-				row = append(row, "")
-				continue
-			}
-			c := group[i]
-			row = append(row, c.text())
-			if c.Reason != "" && !noted[c.Program+c.Reason] {
-				noted[c.Program+c.Reason] = true
-				t.Notes = append(t.Notes, fmt.Sprintf("%s, N = %d: %s: %s", c.Program, c.Policies, c.Status, ends(c.Reason)))
-			}
-		}
-		t.Rows = append(t.Rows, row)
+	var all []entry
+	for _, c := range counts {
+		all = append(all, entry{c.Program, c.Project, c.Policies, c.Match, c.Status, c.Reason, c.text()})
 	}
-	t.Notes = append([]string{
-		"Each number: instructions of one run, less those of the empty program at the same hook, which takes " + loops(counts) + " with the test run's own loop. Columns: the policy that the packet meets; none drops it (xdp-pass and tc-pass pass it).",
-		fmt.Sprintf("Counted on kernel %s in sealed guests: the same on every computer. The programs control-N, whose differences are known, were counted right.", kernel),
-	}, t.Notes...)
-	return t
+	return matchTable("Instructions per packet (virtual time)", all,
+		"Each number: instructions of one run, less those of the empty program at the same hook, which takes "+loops(counts)+" with the test run's own loop. "+columnsNote,
+		fmt.Sprintf("Counted on kernel %s in sealed guests: the same on every computer. The programs control-N, whose differences are known, were counted right.", kernel))
 }
 
 // text is the cell of a table: the net instructions; for the empty program, whose are
@@ -101,19 +84,6 @@ func loops(counts []*Count) string {
 		fmt.Fprintf(&b, "%d at %s", c.Run, c.Hook)
 	}
 	return b.String()
-}
-
-// countGroups are the counts of one program and N.
-func countGroups(counts []*Count) [][]*Count {
-	var out [][]*Count
-	for i, c := range counts {
-		if i > 0 && counts[i-1].Program == c.Program && counts[i-1].Policies == c.Policies {
-			out[len(out)-1] = append(out[len(out)-1], c)
-			continue
-		}
-		out = append(out, []*Count{c})
-	}
-	return out
 }
 
 // growthTable says for each program how instructions grow with N.

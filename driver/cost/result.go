@@ -88,25 +88,44 @@ func Tables(cells []*Cell, rounds int, m Machine) []Table {
 }
 
 func nsTable(cells []*Cell, rounds int, m Machine) Table {
-	t := Table{Title: "Nanoseconds per packet", Columns: append([]string{"program", "project", "policies"}, matches()...)}
-	noted := map[string]bool{}
-	for _, group := range groups(cells) {
-		row := []string{group[0].Program, group[0].Project, strconv.Itoa(group[0].Policies)}
-		for _, match := range matches() {
-			i := slices.IndexFunc(group, func(c *Cell) bool { return c.Match == match })
-			if i < 0 {
-				row = append(row, "")
-				continue
-			}
-			row = append(row, group[i].text())
-			if c := group[i]; c.Reason != "" && !noted[c.Program+c.Reason] {
-				noted[c.Program+c.Reason] = true
-				t.Notes = append(t.Notes, fmt.Sprintf("%s, N = %d: %s: %s", c.Program, c.Policies, c.Status, ends(c.Reason)))
-			}
-		}
-		t.Rows = append(t.Rows, row)
+	var all []entry
+	for _, c := range cells {
+		all = append(all, entry{c.Program, c.Project, c.Policies, c.Match, c.Status, c.Reason, c.text()})
 	}
-	t.Notes = append([]string{"Each number: " + estimator(rounds) + ". Columns: the policy that the packet meets; none drops it (xdp-pass and tc-pass pass it).", m.note()}, t.Notes...)
+	return matchTable("Nanoseconds per packet", all, "Each number: "+estimator(rounds)+". "+columnsNote, m.note())
+}
+
+// entry is a number of matchTable, as text.
+type entry struct {
+	program, project string
+	policies         int
+	match            string
+	status, reason   string
+	text             string
+}
+
+// columnsNote says what the columns of matchTable are.
+const columnsNote = "Columns: the policy that the packet meets; none drops it (xdp-pass and tc-pass pass it)."
+
+// matchTable has a row for each program and N, a column for each policy that a packet meets, and
+// after the notes what kept entries from having a number. Entries of a row follow one another.
+func matchTable(title string, all []entry, notes ...string) Table {
+	t := Table{Title: title, Columns: append([]string{"program", "project", "policies"}, matches()...), Notes: notes}
+	noted := map[string]bool{}
+	for i, e := range all {
+		if i == 0 || all[i-1].program != e.program || all[i-1].policies != e.policies {
+			row := make([]string, len(t.Columns))
+			row[0], row[1], row[2] = e.program, e.project, strconv.Itoa(e.policies)
+			t.Rows = append(t.Rows, row)
+		}
+		if at := slices.Index(t.Columns, e.match); at >= 0 {
+			t.Rows[len(t.Rows)-1][at] = e.text
+		}
+		if e.reason != "" && !noted[e.program+e.reason] {
+			noted[e.program+e.reason] = true
+			t.Notes = append(t.Notes, fmt.Sprintf("%s, N = %d: %s: %s", e.program, e.policies, e.status, ends(e.reason)))
+		}
+	}
 	return t
 }
 
@@ -134,19 +153,6 @@ func nanoseconds(v float64) string {
 		return strconv.FormatFloat(v, 'f', 0, 64)
 	}
 	return strconv.FormatFloat(v, 'f', 1, 64)
-}
-
-// groups are the cells of one program and N.
-func groups(cells []*Cell) [][]*Cell {
-	var out [][]*Cell
-	for i, c := range cells {
-		if i > 0 && cells[i-1].Program == c.Program && cells[i-1].Policies == c.Policies {
-			out[len(out)-1] = append(out[len(out)-1], c)
-			continue
-		}
-		out = append(out, []*Cell{c})
-	}
-	return out
 }
 
 // Ratio compares two cells of one run.

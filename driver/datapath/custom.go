@@ -179,7 +179,7 @@ func (c custom) environment() map[string]string {
 	}
 	return map[string]string{
 		"HOOKBED_N": strconv.Itoa(c.r.policies.size()), "HOOKBED_CLIENT": t.Client.Addr.String(), "HOOKBED_SERVER": t.Server.Addr.String(),
-		"HOOKBED_PORT": strconv.Itoa(ServicePort), "HOOKBED_POLICIES": "{dir}/" + customPolicies, "HOOKBED_LINK": "{name:" + c.link + "}",
+		"HOOKBED_PORT": strconv.Itoa(c.r.Topology.Client.Port), "HOOKBED_POLICIES": "{dir}/" + customPolicies, "HOOKBED_LINK": "{name:" + c.link + "}",
 		"HOOKBED_FAMILY": c.r.cell.Get(optFamily), "HOOKBED_DEFAULT": otherwise,
 	}
 }

@@ -42,6 +42,8 @@ type Setup struct {
 	// Tunnel is where the overlay between nodes counts packets that come to the
 	// server's node; nil if there is none. Its values are those of a link.
 	Tunnel *Hook
+	// Proxy is the handle of the program that requests go through, "" for none.
+	Proxy string
 	// guards say what would spoil a trial without its counters showing it.
 	guards []bundle.Step
 	// KnownInstructions is what the filter is known to cost more than itself
@@ -104,6 +106,9 @@ type filter struct {
 	whyClients string
 	// mostRules is how many entries it holds, 0 for as many as there can be.
 	mostRules int
+	// application is the protocol whose requests its policies name, "" for none, and denied
+	// what becomes of a request that they do not admit (bundle.RequestTry).
+	application, denied string
 	// inspect looks at the files that an arm names; nil: nothing.
 	inspect func(plan.Spec, plan.Arm) []plan.Finding
 	refuse  refusal // nil: nothing
@@ -176,11 +181,12 @@ func combined(fa fabric, fi filter) plan.DatapathEntry {
 	if e.Protocols = fi.protocols; e.Protocols == nil {
 		e.Protocols = []string{catalog.TCP}
 	}
-	e.Inspect = fi.inspect
+	e.Inspect, e.Application = fi.inspect, fi.application
 	if !fi.noPolicies {
 		e.MostPolicies = func(options map[string]string, clients int) (int, string) {
 			return mostPolicies(options, clients, fi.mostRules)
 		}
+		e.OwnRefuses, e.OwnLevels = ownRefuses(fi, e), map[string]string{optPolicy: policyOwn, optAction: actionAllow, optMatch: matchLast}
 	}
 	if fa.bare {
 		e.MaxClients, e.WhyClients = 1, fmt.Sprintf("fabric %q is one link between two endpoints", fa.name)
@@ -216,10 +222,13 @@ func Render(cell plan.Cell) (Setup, error) {
 	if _, err := protocolOf(cell); err != nil {
 		return Setup{}, fmt.Errorf("render cell %s: %w", cell.ID, err)
 	}
-	if most, why := mostPolicies(cell.Factors, len(Layout(cell).Clients()), fi.mostRules); !fi.noPolicies && cell.Int(plan.FactorPolicies) > most {
+	if most, why := mostPolicies(cell.Factors, len(Layout(cell).Clients()), fi.mostRules); !fi.noPolicies && cell.Own == nil && cell.Int(plan.FactorPolicies) > most {
 		return Setup{}, fmt.Errorf("render filter %q: it cannot be given %s policies, only %d: %s", fi.name, cell.Get(plan.FactorPolicies), most, why)
 	}
 	r := newRenderer(cell, fa)
+	if err := r.policies.err; err != nil && !fi.noPolicies {
+		return Setup{}, fmt.Errorf("render filter %q: %w", fi.name, err)
+	}
 	r.common()
 	fa.build(r)
 	if err := fi.render(r); err != nil {
@@ -232,7 +241,11 @@ func Render(cell plan.Cell) (Setup, error) {
 	}
 	r.watchOverlay()
 	r.Apply = append(r.Apply, r.updateOnce()...)
-	r.prove()
+	if fi.application != "" {
+		r.proveRequests(fi.denied)
+	} else {
+		r.prove()
+	}
 	return r.Setup, nil
 }
 
@@ -265,6 +278,7 @@ type renderer struct {
 	cell     plan.Cell
 	fabric   fabric
 	policies policies
+	requests []RequestPolicy // of a filter of requests, which has no other policies
 	// realised is what the kernel must hold once the policies are applied.
 	realised []bundle.Expect
 	joined   bool // the programs of fabric bpf are there
@@ -277,7 +291,12 @@ type renderer struct {
 
 func newRenderer(cell plan.Cell, fa fabric) *renderer {
 	t := Layout(cell)
+	var requests []RequestPolicy
+	if cell.Get(optPolicy) == policyL7 {
+		requests, _ = requestsOf(cell)
+	}
 	return &renderer{
+		requests: requests,
 		Setup:    Setup{Topology: t, Network: NetworkBridge, Files: map[string]bundle.File{}},
 		cell:     cell,
 		fabric:   fa,

@@ -343,8 +343,15 @@ func TestNoPolicyNoFilter(t *testing.T) {
 	for _, d := range possible(true) {
 		s := render(t, cellOf(t, d.Name, plan.Localhost, plan.EndpointNetns, 0, nil))
 		for _, st := range append(s.Apply, s.Prove...) {
-			if _, ok := st.Do.(bundle.Rules); ok {
+			if rules, ok := st.Do.(bundle.Rules); ok && rules.Metric != metricIntercept {
 				t.Errorf("%s loads rules at N = 0", d.Name)
+			}
+			if p, ok := st.Do.(bundle.Requests); ok {
+				for _, try := range p.Tries {
+					if try.Want != "200" {
+						t.Errorf("%s at N = 0 wants %s denied", d.Name, try.What)
+					}
+				}
 			}
 			if p, ok := st.Do.(bundle.Probes); ok {
 				for _, try := range p.Tries {

@@ -64,7 +64,7 @@ func externalFilters() []filter {
 // xdpFilterPolicy has for its default what xdp-filter can say.
 func xdpFilterPolicy() plan.Option {
 	o := policyOptions()[0]
-	o.Allowed = []string{policyL3, policyL4, policyCIDR}
+	o.Allowed = []string{policyL3, policyL4, policyCIDR, policyOwn}
 	return o
 }
 
@@ -364,20 +364,33 @@ func (r *renderer) bpfilterSets(all []bpf.Policy) (rules []string, elements int)
 	port := protocolName(r.policies.proto) + ".dport"
 	key, rest := "("+ip+".saddr, "+port+")", ""
 	element := func(p bpf.Policy) string { return fmt.Sprintf("%s, %d", p.Source.Addr(), p.Port) }
-	switch r.policies.kind {
-	case policyL3:
+	switch {
+	case r.policies.own != nil && r.policies.kind == policyCIDR: // hosts are in the set, prefixes next to it
+	case r.policies.kind == policyL3:
 		key, element = "("+ip+".saddr)", func(p bpf.Policy) string { return p.Source.Addr().String() }
-	case policyCIDR:
+	case r.policies.kind == policyCIDR:
 		key, element = "("+ip+".snet)", func(p bpf.Policy) string { return p.Source.String() }
 		rest = fmt.Sprintf(" %s eq %d", port, ServicePort)
 	}
 	var list, beside []string
 	for _, p := range all {
-		if r.policies.kind == policyCIDR && p.Port != ServicePort || p.Port != 0 && p.Proto != r.policies.proto {
+		if r.besideSet(p) || p.Port != 0 && p.Proto != r.policies.proto {
 			beside = append(beside, r.bpfilterRule(p))
 			continue
 		}
 		list = append(list, element(p))
 	}
+	if len(list) == 0 {
+		return beside, 0
+	}
 	return append([]string{key + " in { " + strings.Join(list, "; ") + " }" + rest}, beside...), len(list)
+}
+
+// besideSet says whether a policy has a rule next to the set, because the set's key or the port
+// that is matched with it is another.
+func (r *renderer) besideSet(p bpf.Policy) bool {
+	if r.policies.own != nil {
+		return !p.Source.IsSingleIP() || (p.Port == 0) != (r.policies.kind == policyL3)
+	}
+	return r.policies.kind == policyCIDR && p.Port != ServicePort
 }

@@ -129,6 +129,9 @@ func Layout(cell plan.Cell) Topology {
 		IPv6:   v6,
 	}
 	t.Client.Port = ServicePort
+	if cell.Own != nil {
+		t.Client.Port = cell.Own.Port
+	}
 	for k := 2; k <= cell.Int(plan.FactorClients); k++ {
 		t.More = append(t.More, clientAt(k, first))
 	}

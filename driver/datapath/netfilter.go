@@ -29,6 +29,7 @@ type entry struct {
 	Source netip.Prefix
 	Port   uint16 // destination port, 0 any
 	Proto  uint8  // number of IANA's protocol registry, 0 any
+	Last   uint16 // end of a range of ports that begins at Port; 0 is Port alone
 }
 
 // ruleset is what a netfilter filter is to enforce. It is the whole input of
@@ -37,6 +38,8 @@ type ruleset struct {
 	Filter, State, Placement, Family string
 	// Policy is the kind of every entry, and decides the structure: l4, l3, cidr.
 	Policy string
+	// Own: the entries are of the user's policies, and a list may have any kinds of them.
+	Own bool
 	// Deny: the policies deny and the default admits, else the other way round.
 	Deny bool
 	// Policies in the order of the list, the control connection's included.
@@ -172,7 +175,9 @@ func (rs ruleset) checkEntry(e entry) error {
 		return errors.New("the source is no prefix, or has bits set behind it")
 	case e.Source.Addr().Is4() != (rs.Family == familyIPv4):
 		return fmt.Errorf("the source is not of family %s", rs.Family)
-	case rs.Policy != policyCIDR && !host:
+	case rs.Own && !rs.nftSets() && rs.Filter != filterIpset:
+		return nil
+	case rs.Policy != policyCIDR && !host && !rs.Own:
 		return fmt.Errorf("policy = %q is of single addresses", rs.Policy)
 	case rs.Policy == policyL3 && (e.Port != 0 || e.Proto != 0):
 		return fmt.Errorf("policy = %q names no port and no protocol", rs.Policy)
@@ -198,7 +203,7 @@ func checkDisjoint(all map[entry]bool) error {
 			if err != nil {
 				return err
 			}
-			if all[entry{wide, e.Port, e.Proto}] {
+			if all[entry{Source: wide, Port: e.Port, Proto: e.Proto, Last: e.Last}] {
 				return fmt.Errorf("filter %q holds no prefixes that overlap, and %s contains %s", filterNftInterval, wide, e.Source)
 			}
 		}
@@ -230,6 +235,9 @@ func netfilterFilter(r *renderer) error {
 	if rs.State != stateStateless {
 		r.guard(node, in, bundle.Guard{Conntrack: tableShare})
 	}
+	if rs.Update == nil {
+		return nil
+	}
 	r.update(node, in, bundle.Rules{Tool: out.Update.Tool, File: r.file(out.Update.Name, out.Update.Data), Metric: bundle.MetricUpdate})
 	r.revert(node, in, bundle.Rules{Tool: out.Revert.Tool, File: r.file(out.Revert.Name, out.Revert.Data), Metric: bundle.MetricUpdate})
 	return nil
@@ -256,17 +264,17 @@ func rulesetOf(r *renderer) ruleset {
 	filter := r.cell.Get(plan.FactorFilter)
 	rs := ruleset{
 		Filter: filter, State: r.cell.Get(optState), Placement: r.cell.Get(optPlacement), Family: r.cell.Get(optFamily),
-		Policy: r.policies.kind, Deny: r.policies.deny, Server: r.Topology.Server.Addr,
+		Policy: r.policies.kind, Own: r.policies.own != nil, Deny: r.policies.deny, Server: r.Topology.Server.Addr,
 		// The engine of the guest image keeps its chains in iptables-legacy, and of
 		// IPv4 only.
 		Docker: r.Topology.Docker && !r.Topology.IPv6 && (filter == filterIptablesLegacy || filter == filterIpset),
 	}
 	for _, p := range r.installed() {
-		rs.Policies = append(rs.Policies, entry{p.Source, p.Port, p.Proto})
+		rs.Policies = append(rs.Policies, entry{p.Source, p.Port, p.Proto, p.LastPort})
 	}
-	if len(rs.Policies) > 0 {
-		extra := r.policies.extra(r.Topology.IPv6)
-		rs.Update = &entry{extra.Source, extra.Port, extra.Proto}
+	// A source that the user's policies admit already cannot be added.
+	if extra := r.policies.extra(r.Topology.IPv6); len(rs.Policies) > 0 && !r.policies.covers(extra) {
+		rs.Update = &entry{extra.Source, extra.Port, extra.Proto, 0}
 	}
 	return rs
 }

@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"hookbed/driver/bundle"
@@ -88,8 +89,13 @@ func (rs ruleset) iptablesNew() string {
 
 func (rs ruleset) iptablesRule(e entry) string {
 	rule := "-s " + e.Source.String() + rs.iptablesTo()
-	if e.Port != 0 {
+	switch {
+	case e.Last != 0:
+		rule += fmt.Sprintf(" -p %[1]s -m %[1]s --dport %[2]d:%[3]d", protocolName(e.Proto), e.Port, e.Last)
+	case e.Port != 0:
 		rule += fmt.Sprintf(" -p %[1]s -m %[1]s --dport %[2]d", protocolName(e.Proto), e.Port)
+	case e.Proto != 0:
+		rule += " -p " + protocolName(e.Proto)
 	}
 	return rule + rs.iptablesNew() + rs.iptablesVerdict()
 }
@@ -192,6 +198,9 @@ func (rs ruleset) ipset() renderedRules {
 
 func (rs ruleset) ipsetFile() []byte {
 	kind := map[string]string{policyL4: "hash:ip,port", policyL3: "hash:ip", policyCIDR: "hash:net,port"}[rs.Policy]
+	if rs.Policy == policyL3 && slices.ContainsFunc(rs.Policies, func(e entry) bool { return !e.Source.IsSingleIP() }) {
+		kind = "hash:net"
+	}
 	family := "inet"
 	if rs.Family == familyIPv6 {
 		family = "inet6"

@@ -134,8 +134,11 @@ func (rs ruleset) nftPolicies() []string {
 
 func (rs ruleset) nftRule(e entry) string {
 	rule := fmt.Sprintf("%s saddr %s %s", rs.nftIP(), plainSource(e), rs.nftTo())
-	if e.Port != 0 {
-		rule += fmt.Sprintf("%s dport %d ", protocolName(e.Proto), e.Port)
+	switch {
+	case e.Port != 0:
+		rule += fmt.Sprintf("%s dport %s ", protocolName(e.Proto), nftPorts(e))
+	case e.Proto != 0:
+		rule += "meta l4proto " + protocolName(e.Proto) + " "
 	}
 	return rule + rs.nftDecision()
 }
@@ -201,7 +204,15 @@ func nftKey(e entry) string {
 	if e.Port == 0 {
 		return plainSource(e)
 	}
-	return fmt.Sprintf("%s . %d", plainSource(e), e.Port)
+	return plainSource(e) + " . " + nftPorts(e)
+}
+
+// nftPorts is a port, or a range of them.
+func nftPorts(e entry) string {
+	if e.Last != 0 {
+		return fmt.Sprintf("%d-%d", e.Port, e.Last)
+	}
+	return fmt.Sprint(e.Port)
 }
 
 func (rs ruleset) nftElement(e entry) string {

@@ -86,7 +86,7 @@ func (c nfCase) ruleset(filter string) ruleset {
 		case policyCIDR:
 			source = netip.MustParsePrefix(at.prefixes[i])
 		}
-		return entry{source, port, protoTCP}
+		return entry{Source: source, Port: port, Proto: protoTCP}
 	}
 	extra := entryOf(3, ServicePort)
 	rs := ruleset{
@@ -171,7 +171,7 @@ func TestNetfilterSizes(t *testing.T) {
 			rs := nfCase{stateAsStudy, placementInput, familyIPv4, policyL4, false, false}.ruleset(filter)
 			rs.Policies = nil
 			for i := range n {
-				rs.Policies = append(rs.Policies, entry{netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 19, byte(i >> 8), byte(i)}), 32), ServicePort, protoTCP})
+				rs.Policies = append(rs.Policies, entry{netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 19, byte(i >> 8), byte(i)}), 32), ServicePort, protoTCP, 0})
 			}
 			rs.Update = nil
 			out, err := rs.render()
@@ -257,7 +257,7 @@ func TestNetfilterRefuses(t *testing.T) {
 		{"iptables at the bridge", with(base(filterIptablesLegacy), func(rs *ruleset) { rs.Placement = placementBridge }), `write placement = "forward"`},
 		{"ipset at the bridge", with(base(filterIpset), func(rs *ruleset) { rs.Placement = placementBridge }), "bridge family"},
 		{"overlap in ranges", with(cidrOf(filterNftInterval), func(rs *ruleset) {
-			rs.Policies = append(rs.Policies, entry{host("198.19.0.0/16"), ServicePort, protoTCP})
+			rs.Policies = append(rs.Policies, entry{host("198.19.0.0/16"), ServicePort, protoTCP, 0})
 		}), "198.19.0.0/16 contains"},
 		{"length 0 in an ipset", with(cidrOf(filterIpset), func(rs *ruleset) { rs.Policies[0].Source = host("0.0.0.0/0") }), "length 0"},
 		{"a prefix where hosts are", with(base(filterIpset), func(rs *ruleset) { rs.Policies[0].Source = host("198.19.0.0/24") }), "single addresses"},
@@ -281,7 +281,7 @@ func TestNetfilterRefuses(t *testing.T) {
 // TestOverlapAtAnotherPortIsNone: ranges of different ports are apart.
 func TestOverlapAtAnotherPortIsNone(t *testing.T) {
 	rs := nfCase{stateAsStudy, placementInput, familyIPv4, policyCIDR, false, false}.ruleset(filterNftInterval)
-	rs.Policies = append(rs.Policies, entry{netip.MustParsePrefix("198.19.0.0/16"), 80, protoTCP})
+	rs.Policies = append(rs.Policies, entry{netip.MustParsePrefix("198.19.0.0/16"), 80, protoTCP, 0})
 	if _, err := rs.render(); err != nil {
 		t.Error(err)
 	}

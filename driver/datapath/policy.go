@@ -44,6 +44,11 @@ type policies struct {
 	// clients are the positions of the policies that admit clients, in the order of
 	// the list; none in a deny list.
 	clients []int
+	port    int // at which the measured workload is served
+	// own is the policies that the user wrote, of which list then is; nil: they are
+	// generated. err says what the filter cannot hold of them.
+	own *own
+	err error
 }
 
 // policiesOf lists the N policies of a cell. One for each client admits it where
@@ -51,10 +56,16 @@ type policies struct {
 // a fixed seed, so that every arm and run gets the same list. There are N in all,
 // so that more clients do not also mean a longer list. N is at most mostPolicies.
 func policiesOf(cell plan.Cell, t Topology) policies {
+	if cell.Own != nil && cell.Int(plan.FactorPolicies) > 0 {
+		return ownPolicies(cell, t)
+	}
 	proto, _ := protocolOf(cell) // Render has refused others
-	ps := policies{kind: cell.Get(optPolicy), proto: proto, deny: cell.Get(optAction) == actionDeny}
+	ps := policies{kind: cell.Get(optPolicy), proto: proto, deny: cell.Get(optAction) == actionDeny, port: ServicePort}
+	if ps.kind == policyOwn {
+		ps.kind = policyL4 // of no policies
+	}
 	n, clients := cell.Int(plan.FactorPolicies), t.Clients()
-	if n == 0 {
+	if n == 0 || ps.kind == policyL7 {
 		return ps
 	}
 	others := n - len(clients)
@@ -127,7 +138,10 @@ func (ps policies) control(t Topology) []bpf.Policy {
 	}
 	var out []bpf.Policy
 	for _, c := range t.Clients() {
-		out = append(out, bpf.Policy{Source: netip.PrefixFrom(c.Addr, c.Addr.BitLen()), Port: ControlPort, Proto: protoTCP})
+		p := bpf.Policy{Source: netip.PrefixFrom(c.Addr, c.Addr.BitLen()), Port: ControlPort, Proto: protoTCP}
+		if !ps.covers(p) {
+			out = append(out, p)
+		}
 	}
 	return out
 }
@@ -142,7 +156,7 @@ func (ps policies) installed(t Topology) []bpf.Policy {
 // what updating by one policy means.
 func (ps policies) extra(v6 bool) bpf.Policy {
 	a := otherHost(updateHost, v6)
-	return ps.of(netip.PrefixFrom(a, a.BitLen()), ServicePort)
+	return ps.of(netip.PrefixFrom(a, a.BitLen()), ps.port)
 }
 
 // middle is a policy in the middle of the others than the clients'; ok is false if there is none.

@@ -30,7 +30,7 @@ func (r *renderer) prove() {
 	t := r.Topology
 	server, client := t.Server.Node.Name, t.Client.Node.Name
 	tries := r.tries()
-	r.proveStep(server, Server, bundle.Listen{Handle: "probe-service", Port: ServicePort})
+	r.proveStep(server, Server, bundle.Listen{Handle: "probe-service", Port: t.Client.Port})
 	r.proveStep(server, Server, bundle.Listen{Handle: "probe-other", Port: ForbiddenPort})
 	for _, c := range t.More {
 		r.proveStep(server, Server, bundle.Listen{Handle: "probe-" + c.Role, Port: c.Port})
@@ -104,10 +104,13 @@ func (r *renderer) try(what, from string, port int, named bool) bundle.Probe {
 // no endpoint has.
 func (r *renderer) tries() []bundle.Probe {
 	ps, t := r.policies, r.Topology
+	if ps.own != nil {
+		return r.ownTries()
+	}
 	client, unlisted := t.Client.Addr.String(), unlistedSource(t.IPv6).String()
 	tries := []bundle.Probe{
-		r.try("client", client, ServicePort, ps.admits()),
-		r.try("source no policy names", unlisted, ServicePort, false),
+		r.try("client", client, t.Client.Port, ps.admits()),
+		r.try("source no policy names", unlisted, t.Client.Port, false),
 		r.try("port no policy names", client, ForbiddenPort, ps.admits()),
 	}
 	if p, number, ok := ps.middle(); ok {

@@ -35,6 +35,8 @@ type Config struct {
 	GuestPath string // the static guest helper on this computer
 	// External: the nodes need the filters of other projects.
 	External bool
+	// HTTP: the nodes need the programs of HTTP.
+	HTTP bool
 	// Cilium is the image of Cilium's agent that the nodes need; the zero value is none.
 	Cilium plan.Image
 	// Swarm: the nodes' engines are joined in a Swarm, with an overlay network.

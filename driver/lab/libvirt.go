@@ -33,7 +33,7 @@ import (
 const (
 	mgmtCIDR   = "198.18.0.1/24" // the driver's side of the management network
 	dataNet    = "198.18.1.0/24"
-	bootLimit  = 180 * time.Second
+	bootLimit  = 10 * time.Minute // emulated machines on a busy computer take long
 	reachLimit = 30 * time.Minute // to connect and to copy images, the first time
 	guestDir   = "/run/hookbed"
 	guestBlobs = guestDir + "/blobs"
@@ -114,7 +114,7 @@ func (p *virtual) Open(ctx context.Context, t Timings) (env Environment, err err
 // prepare gets the images and finds out which accelerator works.
 func (p *virtual) prepare(ctx context.Context) error {
 	var err error
-	if p.set, err = p.cfg.Store.Ensure(ctx, images.Want{Kernel: p.cfg.Lab.Kernel, Root: true, Endpoint: true, External: p.cfg.External, Etcd: p.cfg.needsAgent()}); err != nil {
+	if p.set, err = p.cfg.Store.Ensure(ctx, images.Want{Kernel: p.cfg.Lab.Kernel, Root: true, Endpoint: true, External: p.cfg.External, HTTP: p.cfg.HTTP, Etcd: p.cfg.needsAgent()}); err != nil {
 		return err
 	}
 	if p.agent, err = ensureAgent(ctx, p.cfg); err != nil {
@@ -208,11 +208,8 @@ func (p *virtual) reachSite(ctx context.Context, s *site) error {
 // images are those that machines boot from.
 func (p *virtual) images() []images.Artifact {
 	out := []images.Artifact{p.set.Kernel, p.set.Initramfs, p.set.Root, p.set.Modules, p.set.Endpoint}
-	if p.set.External != nil {
-		out = append(out, *p.set.External)
-	}
-	if p.cfg.needsAgent() {
-		out = append(out, p.agent.image.Packed, *p.set.Etcd)
+	for _, e := range p.extras() {
+		out = append(out, e.image)
 	}
 	return out
 }
@@ -242,10 +239,8 @@ func (p *virtual) bootNode(ctx context.Context, n *virtualNode, i int) error {
 			return fmt.Errorf("load br_netfilter on %s: %w", n.Name, err)
 		}
 	}
-	for serial, at := range p.mounts() {
-		if err := n.ssh.Run(ctx, host.Cmd{Argv: []string{"sh", "-c", mountDisk, "sh", at, serial}}); err != nil {
-			return fmt.Errorf("mount disk %q on %s: %w", serial, n.Name, err)
-		}
+	if err := p.mountExtras(ctx, n); err != nil {
+		return err
 	}
 	helper, err := os.ReadFile(p.cfg.GuestPath)
 	if err != nil {
@@ -255,7 +250,7 @@ func (p *virtual) bootNode(ctx context.Context, n *virtualNode, i int) error {
 		return err
 	}
 	n.helper, err = openSession(ctx, n.Name, n.ssh, []string{guestPath, "serve"},
-		bundle.Hello{Schema: bundle.Schema, Node: n.Name, Blobs: guestBlobs, EndpointRoot: guestEndpoint, ExternalRoot: images.SealedExternal, Roots: p.agent.roots(guestCilium, guestEtcd), Machine: true},
+		bundle.Hello{Schema: bundle.Schema, Node: n.Name, Blobs: guestBlobs, EndpointRoot: guestEndpoint, ExternalRoot: images.SealedExternal, HTTPRoot: images.SealedHTTP, Roots: p.agent.roots(guestCilium, guestEtcd), Machine: true},
 		n.pushBlobs)
 	return err
 }
@@ -292,31 +287,47 @@ func (p *virtual) bridgeOf(n *virtualNode) string {
 	return ""
 }
 
-// mountDisk finds the disk of serial $2 and mounts it at $1.
-const mountDisk = `mkdir -p "$1" && for disk in /sys/block/vd*; do
-	if [ "$(cat "$disk/serial")" = "$2" ]; then exec mount -t squashfs -o ro "/dev/${disk##*/}" "$1"; fi
-done; echo "no disk has the serial $2" >&2; exit 1`
+// extra is a root file system that only some experiments need: a disk, by its serial, and where
+// nodes mount it.
+type extra struct {
+	image       images.Artifact
+	serial, dir string
+}
 
-// Serials of the disks that only some experiments need, and where the last two are mounted.
+// Where nodes have the images of agents.
 const (
-	externalSerial = "peers"
-	ciliumSerial   = "cilium"
-	etcdSerial     = "etcd"
-	guestCilium    = "/run/hookbed/cilium"
-	guestEtcd      = "/run/hookbed/etcd"
+	guestCilium = "/run/hookbed/cilium"
+	guestEtcd   = "/run/hookbed/etcd"
 )
 
-// mounts are the places of those disks that this experiment needs, by serial.
-func (p *virtual) mounts() map[string]string {
-	out := map[string]string{}
-	if p.cfg.External {
-		out[externalSerial] = images.SealedExternal
+// extras are those that this experiment needs.
+func (p *virtual) extras() []extra {
+	var out []extra
+	if p.set.External != nil {
+		out = append(out, extra{*p.set.External, "peers", images.SealedExternal})
+	}
+	if p.set.HTTP != nil {
+		out = append(out, extra{*p.set.HTTP, "http", images.SealedHTTP})
 	}
 	if p.cfg.needsAgent() {
-		out[ciliumSerial], out[etcdSerial] = guestCilium, guestEtcd
+		out = append(out, extra{p.agent.image.Packed, "cilium", guestCilium}, extra{*p.set.Etcd, "etcd", guestEtcd})
 	}
 	return out
 }
+
+func (p *virtual) mountExtras(ctx context.Context, n *virtualNode) error {
+	for _, e := range p.extras() {
+		if err := n.ssh.Run(ctx, host.Cmd{Argv: []string{"sh", "-c", mountBySerial, "sh", e.dir, e.serial}}); err != nil {
+			return fmt.Errorf("mount disk %q on %s: %w", e.serial, n.Name, err)
+		}
+	}
+	return nil
+}
+
+// mountBySerial finds the disk with the serial $2 and mounts it at $1.
+const mountBySerial = `mkdir -p "$1" && for disk in /sys/block/vd*; do
+	if [ "$(cat "$disk/serial")" = "$2" ]; then exec mount -t squashfs -o ro "/dev/${disk##*/}" "$1"; fi
+done; echo "no disk has the serial $2" >&2; exit 1`
 
 // pushBlobs sends files in a few round trips however many they are: each one
 // costs an emulated guest tens of milliseconds.
@@ -433,11 +444,8 @@ func (p *virtual) machine(ctx context.Context, n *virtualNode, i int) (vm.Machin
 		{Path: image(p.set.Root), ReadOnly: true, Serial: "root"}, {Path: image(p.set.Modules), ReadOnly: true, Serial: "modules"},
 		{Path: image(p.set.Endpoint), ReadOnly: true, Serial: "endpoint"}, {Path: disk, ReadOnly: true, Serial: "config"},
 	}
-	if p.set.External != nil {
-		disks = append(disks, vm.Disk{Path: image(*p.set.External), ReadOnly: true, Serial: externalSerial})
-	}
-	if p.cfg.needsAgent() {
-		disks = append(disks, vm.Disk{Path: image(p.agent.image.Packed), ReadOnly: true, Serial: ciliumSerial}, vm.Disk{Path: image(*p.set.Etcd), ReadOnly: true, Serial: etcdSerial})
+	for _, e := range p.extras() {
+		disks = append(disks, vm.Disk{Path: image(e.image), ReadOnly: true, Serial: e.serial})
 	}
 	uuid, err := randomUUID()
 	return vm.Machine{

@@ -68,7 +68,7 @@ func (p *local) Open(ctx context.Context, t Timings) (Environment, error) {
 // prepare gets the images and claims the state directory.
 func (p *local) prepare(ctx context.Context) error {
 	var err error
-	if p.set, err = p.cfg.Store.Ensure(ctx, images.Want{EndpointDir: true, External: p.cfg.External, Etcd: p.cfg.needsAgent()}); err != nil {
+	if p.set, err = p.cfg.Store.Ensure(ctx, images.Want{EndpointDir: true, External: p.cfg.External, HTTP: p.cfg.HTTP, Etcd: p.cfg.needsAgent()}); err != nil {
 		return err
 	}
 	if p.agent, err = ensureAgent(ctx, p.cfg); err != nil {
@@ -105,13 +105,19 @@ func (p *local) environment(nodes map[string]map[string]string) Environment {
 	if p.set.External != nil {
 		env.ExternalSHA256 = &p.set.ExternalDigest
 	}
+	if p.set.HTTP != nil {
+		env.HTTPSHA256 = &p.set.HTTPDigest
+	}
 	return env
 }
 
 // open starts a helper and wires the nodes together in it.
 func (p *local) open(ctx context.Context) error {
 	argv := []string{p.cfg.GuestPath, "serve", "--node-netns", "--die-with-parent"}
-	hello := bundle.Hello{Schema: bundle.Schema, Node: "local", Blobs: p.blobs, EndpointRoot: p.set.EndpointDir, ExternalRoot: p.set.ExternalDir, Roots: p.agent.roots(p.agent.image.Dir, p.set.EtcdDir)}
+	hello := bundle.Hello{
+		Schema: bundle.Schema, Node: "local", Blobs: p.blobs, EndpointRoot: p.set.EndpointDir, ExternalRoot: p.set.ExternalDir, HTTPRoot: p.set.HTTPDir,
+		Roots: p.agent.roots(p.agent.image.Dir, p.set.EtcdDir),
+	}
 	s, err := openSession(ctx, "this computer", p.here, argv, hello, p.pushBlobs)
 	if err != nil {
 		return err

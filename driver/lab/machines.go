@@ -83,7 +83,7 @@ func (p *machines) state() State {
 
 func (p *machines) prepare(ctx context.Context) error {
 	var err error
-	p.set, err = p.cfg.Store.Ensure(ctx, images.Want{EndpointDir: true, External: p.cfg.External})
+	p.set, err = p.cfg.Store.Ensure(ctx, images.Want{EndpointDir: true, External: p.cfg.External, HTTP: p.cfg.HTTP})
 	return err
 }
 
@@ -138,6 +138,12 @@ func (p *machines) start(ctx context.Context, n *machineNode) error {
 	if p.cfg.External {
 		hello.ExternalRoot = n.Image("peers", p.set.ExternalDigest)
 		if err := n.PushTree(ctx, p.set.ExternalDir, hello.ExternalRoot); err != nil {
+			return err
+		}
+	}
+	if p.cfg.HTTP {
+		hello.HTTPRoot = n.Image("http", p.set.HTTPDigest)
+		if err := n.PushTree(ctx, p.set.HTTPDir, hello.HTTPRoot); err != nil {
 			return err
 		}
 	}
@@ -224,6 +230,9 @@ func (p *machines) environment(facts map[string]map[string]string) Environment {
 	}
 	if p.cfg.External {
 		env.ExternalSHA256 = &p.set.ExternalDigest
+	}
+	if p.cfg.HTTP {
+		env.HTTPSHA256 = &p.set.HTTPDigest
 	}
 	return env
 }

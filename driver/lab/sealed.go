@@ -64,7 +64,7 @@ func (s *Sealer) open(ctx context.Context) error {
 	}
 	s.sets = map[string]images.Set{}
 	for _, k := range s.kernels() {
-		if s.sets[k], err = s.cfg.Store.Ensure(ctx, images.Want{Kernel: k, Root: true, Endpoint: true, External: s.cfg.External}); err != nil {
+		if s.sets[k], err = s.cfg.Store.Ensure(ctx, images.Want{Kernel: k, Root: true, Endpoint: true, External: s.cfg.External, HTTP: s.cfg.HTTP}); err != nil {
 			return err
 		}
 	}

@@ -148,6 +148,7 @@ func sealer(t *testing.T) (*lab.Sealer, lab.SealedBlock, *vm.Plugin, string) {
 // TestVMWatchedGuest: what a guest writes does not depend on whether it is watched, and what is
 // watched is exact to the instruction.
 func TestVMWatchedGuest(t *testing.T) {
+	t.Parallel() // a guest uses one CPU
 	s, block, plugin, state := sealer(t)
 	plain, err := s.Run(t.Context(), block, nil)
 	if err != nil {
@@ -186,6 +187,7 @@ func TestVMWatchedGuest(t *testing.T) {
 // TestVMWatchFails: a plugin that QEMU refuses, and a watcher that fails, are errors that say so, and
 // end the guest.
 func TestVMWatchFails(t *testing.T) {
+	t.Parallel() // a guest uses one CPU
 	s, block, plugin, state := sealer(t)
 	block.Plugin, block.Watch = &vm.Plugin{Path: plugin.Path, Args: []string{"nonsense=1"}}, func(r io.Reader) error { return watch.Decode(r, &account{}) }
 	_, err := s.Run(t.Context(), block, nil)

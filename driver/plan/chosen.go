@@ -135,6 +135,6 @@ func (p *Plan) attach() {
 	words := p.Words()
 	for i, c := range p.Cells {
 		w, _ := words.Workload(c.Get(FactorWorkload))
-		p.Cells[i].Files, p.Cells[i].Protocol = files[c.Get(FactorArm)], w.Protocol
+		p.Cells[i].Files, p.Cells[i].Protocol, p.Cells[i].Own = files[c.Get(FactorArm)], w.Protocol, p.Spec.Own
 	}
 }

@@ -21,6 +21,7 @@ func Describe(w io.Writer, p *Plan) {
 	if p.Spec.Description != "" {
 		fmt.Fprintf(tw, "\t%s\n", p.Spec.Description)
 	}
+	describeOwn(tw, p.Spec.Own)
 	describeArms(tw, p)
 	describeFactors(tw, p)
 	describeSum(tw, p)
@@ -100,4 +101,17 @@ func describeSum(w io.Writer, p *Plan) {
 	fmt.Fprintf(w, "setups\t%d\t(applied once for all their workloads)\n", p.Setups())
 	fmt.Fprintf(w, "seed\t%d\n", p.Spec.Seed)
 	fmt.Fprintf(w, "measuring\t%s\t(%s clock, warm-up included, setting up not)\n", p.Measuring(), p.Spec.Lab.Clock)
+}
+
+// describeOwn says which policies of the user's arms enforce, and which flow is measured.
+func describeOwn(w io.Writer, o *Own) {
+	if o == nil {
+		return
+	}
+	var files []string
+	for _, f := range o.Files {
+		files = append(files, f.Path)
+	}
+	fmt.Fprintf(w, "policies\t%d of %s\n", o.Policies, strings.Join(files, ", "))
+	fmt.Fprintf(w, "\tmeasured from %s to %s at port %d\n", o.Client, o.Server, o.Port)
 }

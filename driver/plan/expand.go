@@ -148,6 +148,9 @@ func factors(s Spec, boot Boot, arm Arm, d DatapathEntry) (map[string]string, er
 	if boot.NIC.MTU > 0 {
 		f[FactorMTU] = strconv.Itoa(boot.NIC.MTU)
 	}
+	if s.Own != nil {
+		f[FactorPolicySet] = s.Own.digest()
+	}
 	for key, level := range arm.Options {
 		if _, taken := f[key]; taken {
 			return nil, fmt.Errorf("option %q has the name of a factor", key)

@@ -182,7 +182,7 @@ func (l *loader) inspect(t *table, d DatapathEntry, s Spec, a Arm) {
 
 // tooMany refuses numbers of policies that an arm cannot be given.
 func (l *loader) tooMany(t *table, d DatapathEntry, s Spec, a Arm) {
-	if d.MostPolicies == nil || d.NoPolicies {
+	if d.MostPolicies == nil || d.NoPolicies || s.Own != nil {
 		return
 	}
 	most, why, clients := maxPolicies, "", 1

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -135,7 +136,12 @@ func (l *loader) spec(root *table) Spec {
 	s.Lab = l.lab(root.child("lab"), s.Lab)
 	l.labOK = len(l.doc.problems) == before
 	s.Measure = l.measure(root.child("measure"), s.Measure, s.Lab)
+	before = len(l.doc.problems)
+	s.Own = l.own(root)
 	l.matrix(root.child("matrix"), &s)
+	if s.Own != nil && len(l.doc.problems) == before {
+		l.chooseOwn(&s)
+	}
 	l.enoughMachines(s)
 	l.enoughHypervisors(s)
 	if s.Lab.Clock == ClockVirtual {
@@ -326,7 +332,7 @@ func (l *loader) count(t *table) map[string]int {
 	for _, w := range l.cat.Workloads {
 		switch _, given := in.keys[w.Name]; {
 		case w.Counts && given:
-			out[w.Name] = int(in.number(w.Name, 1, 1, maxCount))
+			out[w.Name] = int(in.number(w.Name, 1, 1, int64(cmp.Or(w.MostCount, maxCount))))
 		case w.Counts:
 			in.get(w.Name) // so that for a misspelt one the message suggests what was meant
 		case given:
@@ -366,11 +372,21 @@ func (l *loader) matrix(t *table, s *Spec) {
 			t.doc.problem(t.doc.lines[path], path, "is not in matrix.workloads; add it there, or remove it here")
 		}
 	}
+	l.counted(t, s)
 	l.oneProtocol(t, s.Workloads)
-	s.Policies = t.counts("policies", 0, maxPolicies)
+	switch {
+	case s.Own == nil:
+		s.Policies = t.counts("policies", 0, maxPolicies)
+	case t.has("policies"):
+		t.get("policies")
+		t.problem("policies", "follows from [[policy]]: none, and those of its files; remove it")
+	}
 	if _, ok := t.get("clients"); ok {
 		s.Clients = t.counts("clients", 1, maxClients)
 		policiesForClients(t, s)
+		if s.Own != nil && slices.ContainsFunc(s.Clients, func(n int) bool { return n > 1 }) {
+			t.problem("clients", "are several, and [[policy]] chooses one pod that is the client; remove it")
+		}
 	}
 	if _, ok := t.get("streams"); ok {
 		s.Streams = t.counts("streams", 1, maxStreams)
@@ -379,6 +395,15 @@ func (l *loader) matrix(t *table, s *Spec) {
 	l.kernels(t, s)
 	l.nics(t, s)
 	t.finish()
+}
+
+// counted refuses workloads without a number of transactions that have no other length.
+func (l *loader) counted(t *table, s *Spec) {
+	for _, name := range s.Workloads {
+		if w, _ := l.cat.workload(name); w.OnlyCounts && s.Measure.Count[name] == 0 {
+			t.problem("workloads", "%q is measured by a number of requests; write count = { %s = 10000 } in [measure]", name, name)
+		}
+	}
 }
 
 // streams refuses numbers of streams that no workload has a use for.
@@ -463,15 +488,18 @@ func (l *loader) arm(t *table, s Spec) Arm {
 	for _, o := range entry.Options {
 		l.option(t, o, a.Options)
 	}
+	l.ownOptions(t, entry, s, &a)
 	l.freeKeys(t, entry, &a)
 	t.finish()
 	l.clients(t, key, entry, s)
 	l.protocols(t, key, entry, s)
+	l.applications(t, key, entry, s)
 	if len(l.doc.problems) > before {
 		return a
 	}
 	l.tooMany(t, entry, s, a)
 	l.refused(t, key, entry, s, a)
+	l.ownArm(t, key, entry, s, a)
 	if len(l.doc.problems) == before {
 		l.inspect(t, entry, s, a)
 	}
@@ -498,6 +526,16 @@ func (l *loader) clients(t *table, key string, entry DatapathEntry, s Spec) {
 	for _, n := range s.Clients {
 		if entry.MaxClients > 0 && n > entry.MaxClients {
 			t.problem(key, "%q cannot have %d clients (matrix.clients): %s; write clients of at most %d, or another datapath", t.keys[key], n, entry.WhyClients, entry.MaxClients)
+			return
+		}
+	}
+}
+
+// applications refuses policies of requests for workloads that make none of that kind.
+func (l *loader) applications(t *table, key string, entry DatapathEntry, s Spec) {
+	for _, name := range s.Workloads {
+		if w, ok := l.cat.workload(name); ok && entry.Application != "" && w.Application != entry.Application {
+			t.problem(key, "%q judges requests of %s, and workload %q makes none; write a workload that does, or another filter", t.keys[key], entry.Application, name)
 			return
 		}
 	}

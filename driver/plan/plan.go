@@ -52,6 +52,8 @@ type Spec struct {
 	// NICs are compared likewise: cards of the data network.
 	NICs []NIC `json:"nics,omitempty"`
 	Arms []Arm `json:"arms"`
+	// Own is the policies that the user wrote; nil: arms enforce generated ones.
+	Own *Own `json:"own,omitempty"`
 	// Traced is not of a file, but derived by Trace; nil: no traces are made.
 	Traced *Traced `json:"traced,omitempty"`
 }
@@ -63,6 +65,9 @@ type Traced struct {
 	// Window is how many units of work (transactions, MiB) of a trial its trace counts, the last; 0 is
 	// all.
 	Window int `json:"window,omitempty"`
+	// Refusals is how many attempts that the policies refuse follow each trial's workload, to be
+	// traced; 0 is none.
+	Refusals int `json:"refusals,omitempty"`
 }
 
 // Lab says on what the experiment runs.
@@ -159,6 +164,8 @@ type Catalog struct {
 	Image func(dir, text string) (Image, error)
 	// Sealed is a guest in virtual time; nil: not known.
 	Sealed *Computer
+	// Reserved are ports that the testbed serves for itself.
+	Reserved []int
 }
 
 // DatapathEntry describes one datapath to the loader: a filter on a fabric,
@@ -191,12 +198,19 @@ type DatapathEntry struct {
 	FabricMechanism string
 	// Protocols are those that its policies can name. Without policies it carries any.
 	Protocols []string
+	// Application is the protocol whose requests its policies name, "" for none; workloads
+	// must then be of it.
+	Application string
 	// Refuse returns why this combination is impossible, or "". It sees the
 	// options with defaults filled in.
 	Refuse func(lab Lab, scenario string, options map[string]string) string
 	// MostPolicies is how many policies it can be given at so many clients, and
 	// why no more. It sees the options with defaults filled in; nil: any number.
 	MostPolicies func(options map[string]string, clients int) (most int, why string)
+	// OwnRefuses returns why it cannot hold the policies that the user wrote, or "";
+	// OwnLevels are the levels of its options that such policies decide.
+	OwnRefuses func(s Spec, arm Arm, scenario string) string
+	OwnLevels  map[string]string
 	// Inspect says what is wrong with the files that an arm names, in addition to what
 	// the loader finds; nil: nothing.
 	Inspect func(s Spec, arm Arm) []Finding
@@ -235,6 +249,13 @@ type WorkloadEntry struct {
 	Doc     string
 	Streams bool // it can have several connections of each client
 	Counts  bool // it can be measured by a number of transactions
+	// OnlyCounts: it has no duration, and must be measured so.
+	OnlyCounts bool
+	// MostCount is how many transactions a trial can have, 0 for as many as any.
+	MostCount int
+	// Application is the protocol above Protocol whose requests policies can name, ""
+	// for none.
+	Application string
 	// What the numbers are, as catalog.Workload has it.
 	Protocol string // of what it measures, which policies then name
 	Tool     string
@@ -252,6 +273,8 @@ type Cell struct {
 	Factors map[string]string `json:"factors"`
 	// Files are those of its arm, by key.
 	Files map[string]File `json:"-"`
+	// Own is the policies that the user wrote; nil: they are generated.
+	Own *Own `json:"-"`
 	// Protocol is that of its workload, which policies name; one for all cells of a
 	// plan. "" is TCP.
 	Protocol string `json:"-"`

@@ -14,7 +14,14 @@ type Choice struct {
 	Only    string   // an expression, as Filter has it; "": every cell
 	Against string   // arm to compare with, by name; "": the one that enforces nothing
 	Window  int      // units of work that count of each trial, its last; 0: all
+	// Refusals is how many refused attempts follow each workload. If it is not 0, only cells are chosen
+	// that refuse something, and of each setup one: what is refused does not depend on the workload.
+	// Unless Only names a number of policies, it is 100, where cells have it.
+	Refusals int
 }
+
+// usualPolicies is the number of policies at which refusals are traced.
+const usualPolicies = 100
 
 // Trace derives from an experiment in virtual time the plan of its traces: one trial of each chosen
 // cell, under the first seed, each in a boot of its own, whose guest publishes the symbols of its
@@ -30,7 +37,7 @@ func Trace(p *Plan, c Choice) (*Plan, error) {
 	}
 	out := *p
 	out.Schema, out.Spec.Arms, out.Cells = PlanSchema, arms, cells
-	out.Spec.Traced = &Traced{Against: cmp.Or(c.Against, out.reference()), Window: c.Window}
+	out.Spec.Traced = &Traced{Against: cmp.Or(c.Against, out.reference()), Window: c.Window, Refusals: c.Refusals}
 	out.Spec.Measure.Seeds, out.Spec.Measure.Trials, out.Spec.Measure.Blocks = 1, 1, len(cells)
 	out.Blocks = out.blocks()
 	out.Trials = order(&out)
@@ -60,6 +67,11 @@ func (p *Plan) chosenCells(c Choice) (cells []Cell, arms []Arm, err error) {
 	if len(cells) == 0 {
 		return nil, nil, fmt.Errorf("%q selects no cell of %s", c.Only, strings.Join(c.Arms, " and "))
 	}
+	if c.Refusals > 0 {
+		if cells = p.refusing(cells, strings.Contains(c.Only, FactorPolicies)); len(cells) == 0 {
+			return nil, nil, errors.New("no chosen cell refuses anything: refusals need an arm with a filter, and policies")
+		}
+	}
 	if c.Against != "" && !slices.ContainsFunc(cells, func(cell Cell) bool { return cell.Get(FactorArm) == c.Against }) {
 		return nil, nil, fmt.Errorf("no cell of %s is chosen, with which others would be compared", c.Against)
 	}
@@ -69,6 +81,42 @@ func (p *Plan) chosenCells(c Choice) (cells []Cell, arms []Arm, err error) {
 		}
 	}
 	return cells, arms, nil
+}
+
+// Unrefusing are the chosen cells that are left out because their policies refuse nothing: of arms
+// without a filter, and without policies. nil if c wants no refusals.
+func (p *Plan) Unrefusing(c Choice) ([]Cell, error) {
+	if c.Refusals == 0 {
+		return nil, nil
+	}
+	c.Refusals = 0
+	cells, _, err := p.chosenCells(c)
+	return slices.DeleteFunc(cells, p.Refuses), err
+}
+
+// refusing are those of the cells that refuse something, of each setup the first; under the usual
+// number of policies where some have it, unless it is chosen already.
+func (p *Plan) refusing(cells []Cell, chosen bool) []Cell {
+	usual := func(c Cell) bool { return c.Int(FactorPolicies) == usualPolicies }
+	var out []Cell
+	for _, c := range cells {
+		same := func(o Cell) bool {
+			return o.Setup == c.Setup && o.Get(FactorKernel) == c.Get(FactorKernel) && o.Get(FactorNIC) == c.Get(FactorNIC)
+		}
+		if p.Refuses(c) && !slices.ContainsFunc(out, same) {
+			out = append(out, c)
+		}
+	}
+	if !chosen && slices.ContainsFunc(out, usual) {
+		out = slices.DeleteFunc(out, func(c Cell) bool { return !usual(c) })
+	}
+	return out
+}
+
+// Refuses says whether a cell has policies that refuse something.
+func (p *Plan) Refuses(c Cell) bool {
+	filter, ok := p.Words().Filter(c.Get(FactorFilter))
+	return ok && filter.Policies && c.Int(FactorPolicies) > 0
 }
 
 // hasArm refuses the name of an arm that the experiment does not have.

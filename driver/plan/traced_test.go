@@ -167,3 +167,51 @@ func TestReferenceAndCounterparts(t *testing.T) {
 		t.Error("an arm that there is not has a counterpart")
 	}
 }
+
+// Refusals are traced where something is refused, once for all workloads of a setup, at 100 policies
+// where there are so many.
+func TestTraceOfRefusals(t *testing.T) {
+	many := strings.Replace(virtual, "policies = [0, 10]", "policies = [0, 10, 100]", 1)
+	for _, tt := range []struct {
+		text string
+		c    Choice
+		want []string
+	}{
+		{many, Choice{}, []string{"localhost a N=100 TCP_RR", "multi-host a N=100 TCP_RR"}},
+		{virtual, Choice{}, []string{"localhost a N=10 TCP_RR", "multi-host a N=10 TCP_RR"}},
+		{many, Choice{Only: "policies=10|100,scenario=localhost,workload=TCP_STREAM"}, []string{"localhost a N=10 TCP_STREAM", "localhost a N=100 TCP_STREAM"}},
+	} {
+		tt.c.Refusals = 7
+		p := traced(t, tt.text, tt.c)
+		var got []string
+		for _, c := range p.Cells {
+			got = append(got, c.Title())
+		}
+		if slices.Sort(got); !slices.Equal(got, tt.want) || p.Spec.Traced.Refusals != 7 || len(p.Blocks) != len(got) {
+			t.Errorf("%+v: cells %q, traced %+v, want %q", tt.c, got, p.Spec.Traced, tt.want)
+		}
+		data, err := p.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := Decode(data); err != nil || again.Spec.Traced.Refusals != 7 {
+			t.Errorf("decoded: %v", err)
+		}
+	}
+	for _, c := range []Choice{{Refusals: 7, Arms: []string{"b"}}, {Refusals: 7, Only: "policies=0"}} {
+		if _, err := Trace(expandText(t, virtual), c); err == nil || !strings.Contains(err.Error(), "no chosen cell refuses anything") {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
+
+func TestCellsThatRefuseNothingAreNamed(t *testing.T) {
+	p := expandText(t, virtual)
+	got, err := p.Unrefusing(Choice{Refusals: 7, Only: "scenario=localhost,workload=TCP_RR"})
+	if err != nil || len(got) != 2 || got[0].Int(FactorPolicies)+got[1].Int(FactorPolicies) != 0 {
+		t.Errorf("left out %+v, %v, want both arms without policies", got, err)
+	}
+	if got, err := p.Unrefusing(Choice{}); err != nil || got != nil {
+		t.Errorf("without refusals %+v is left out, %v", got, err)
+	}
+}

@@ -51,6 +51,8 @@ const (
 	doesExec
 	doesFork
 	doesLeave
+	doesSchedule
+	doesSwitchMemory
 )
 
 // intern gives a name its number.
@@ -89,6 +91,10 @@ func deedOf(name string) deed {
 		return doesLeave
 	case "copy_process":
 		return doesFork
+	case "__schedule":
+		return doesSchedule
+	case "switch_mm_irqs_off":
+		return doesSwitchMemory
 	}
 	return 0
 }
@@ -151,6 +157,7 @@ func (r *Reducer) resolveUser(k *known, b *watch.Block) {
 	default:
 		name, begins := r.code.files[at.file].at(at.addr)
 		k.sym, k.begin, k.file = r.intern(name), begins, int32(at.file)
+		r.span.name(r.cfg.Cut, name, k.sym)
 	}
 }
 

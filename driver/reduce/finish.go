@@ -35,8 +35,10 @@ func (r *Reducer) role(i int) string {
 			return r.role(l.parent)
 		}
 		return roleUnknown
+	case l.kernel:
+		return roleKernel
 	}
-	return roleKernel
+	return roleUnknown
 }
 
 // end says which end of a connection a life is. A thread that a program made for the data neither
@@ -98,23 +100,41 @@ func (r *Reducer) finish() (*trace.Trace, error) {
 	t.Window.ClockNS, t.Window.IdleNS, t.Window.NSPerInstruction = a.end-a.begin, a.idle, a.rate
 	t.Window.Instructions, t.Window.Blocks, t.Window.Faults = a.instructions, a.blocks, a.faults
 	t.Window.Clocks, t.Window.ClocksOff = a.clocks, a.off
-	t.Window.Misrooted, t.Window.Unnamed = f.misrooted(), f.unnamed()
+	t.Window.Unnamed = f.unnamed()
+	t.Window.Misrooted, t.Window.Roots = f.misrooted()
 	t.Client = f.client()
 	t.Measured, t.Around = f.tree(measured), f.tree(around)
 	t.Path = f.path()
 	return t, a.check(counted)
 }
 
-// client is what the client itself measures.
+// client is the part of the window that the row is computed of, and how many units it has.
 func (f *finisher) client() trace.Span {
 	from, to, ok := f.units.span()
+	if f.cfg.Cut.From != "" {
+		from, to, ok = f.server()
+	}
 	if !ok {
 		return trace.Span{}
 	}
 	return trace.Span{
 		ClockNS: to.ns - from.ns, IdleNS: to.idle - from.idle, Instructions: to.instructions - from.instructions,
-		Units: float64(f.units.begins) * f.cfg.Size,
+		Units: float64(f.units.made) / float64(f.cfg.Cut.Every) * f.cfg.Size,
 	}
+}
+
+// server is what the server itself measures; two that do would be one too many.
+func (f *finisher) server() (from, to reading, ok bool) {
+	for life, e := range f.span.found {
+		if !e.whole || f.role(life) != roleServer {
+			continue
+		}
+		if ok {
+			return reading{}, reading{}, false
+		}
+		from, to, ok = e.from, e.to, true
+	}
+	return from, to, ok
 }
 
 // at returns the final place of a node.
@@ -178,40 +198,101 @@ func (f *finisher) tree(counts []tally) trace.Tree {
 	return out
 }
 
-// misrooted counts what was executed below callers that remained unknown. A thread that waited when
-// the window began, and does not return to its entry in it, is in a function that only an entry calls:
-// the main function of a kernel's thread, or the handler of an exception or a system call.
-func (f *finisher) misrooted() (sum uint64) {
+// misrooted counts what was executed below callers that remained unknown, and says below which
+// functions, the largest first.
+func (f *finisher) misrooted() (sum uint64, roots []trace.Root) {
 	list := f.Reducer.tree.list
-	known := make([]int8, len(list))
-	var lost func(i int32) bool
-	lost = func(i int32) bool {
-		n := &list[i]
-		if known[i] != 0 || n.kind == ofThread || n.parent < 0 {
-			return known[i] > 0
-		}
-		var is bool
-		if into, ok := f.Reducer.tree.into[i]; ok {
-			is = lost(into)
-		} else {
-			is = n.kind == ofUnknown || lost(n.parent) && !(list[n.parent].kind == ofUnknown && isFirst(f.names[n.sym]))
-		}
-		known[i] = -1
-		if is {
-			known[i] = 1
-		}
-		return is
-	}
-	for i, n := range list {
-		if lost(int32(i)) {
-			sum += n.around.self + n.measured.self
+	m := misrooter{f, make([]int32, len(list))}
+	counts := map[trace.Root]uint64{}
+	for i := range list {
+		n := list[i].around.self + list[i].measured.self
+		if root := m.root(int32(i)); root > 0 && n > 0 {
+			sum += n
+			counts[m.describe(root)] += n
 		}
 	}
-	return sum
+	for r, n := range counts {
+		r.Instructions = n
+		roots = append(roots, r)
+	}
+	slices.SortFunc(roots, func(a, b trace.Root) int {
+		return cmp.Or(cmp.Compare(b.Instructions, a.Instructions), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Role, b.Role))
+	})
+	return sum, roots[:min(len(roots), trace.MostRoots)]
 }
 
-// isFirst is true of functions that threads of the kernel run in for ever, and of those that only the
-// assembler of an entry calls (arch/x86/entry).
+// misrooter finds stacks that do not begin at an entry. A thread that waited when the window began,
+// and does not return to its entry in it, has none above what was seen of it. Two kinds of them are
+// known all the same: a kernel's thread entered the kernel when it was made, and never again; and some
+// functions are called by the code of entries only.
+type misrooter struct {
+	*finisher
+	known []int32 // by node, the result of root; 0 before it is known
+}
+
+// rooted is the result of root for stacks that begin at an entry.
+const rooted = -1
+
+// root is the outermost function that was seen of a stack with an unknown caller, as its node.
+func (m *misrooter) root(i int32) int32 {
+	n := &m.Reducer.tree.list[i]
+	if m.known[i] != 0 {
+		return m.known[i]
+	}
+	r := int32(rooted)
+	switch into, ok := m.Reducer.tree.into[i]; {
+	case n.kind == ofThread, n.parent < 0:
+	case ok:
+		r = m.root(into)
+	case n.kind == ofUnknown:
+		r = i
+	default:
+		if r = m.root(n.parent); r == rooted || m.Reducer.tree.list[r].kind != ofUnknown {
+			break
+		}
+		if r = i; isFirst(m.names[n.sym]) || m.ofKernel(n.parent) {
+			r = rooted
+		}
+	}
+	m.known[i] = r
+	return r
+}
+
+// thread returns the node of the thread that a node is of, nil if it has none.
+func (m *misrooter) thread(i int32) *node {
+	list := m.Reducer.tree.list
+	for i >= 0 && list[i].kind != ofThread {
+		i = list[i].parent
+	}
+	if i < 0 {
+		return nil
+	}
+	return &list[i]
+}
+
+// ofKernel is true of nodes of the kernel's threads.
+func (m *misrooter) ofKernel(i int32) bool {
+	n := m.thread(i)
+	if n == nil {
+		return false
+	}
+	l := &m.lives[n.sym]
+	return l.kernel && !l.wasUser
+}
+
+// describe names a root.
+func (m *misrooter) describe(root int32) trace.Root {
+	r := trace.Root{Role: roleUnknown, Name: roleUnknown}
+	if n := m.thread(root); n != nil {
+		r.Role = m.name(n)
+	}
+	if n := &m.Reducer.tree.list[root]; n.kind == ofCall {
+		r.Name = m.name(n)
+	}
+	return r
+}
+
+// isFirst is true of functions that only the assembler of an entry calls (arch/x86/entry).
 func isFirst(name string) bool {
 	for _, p := range []string{"exc_", "sysvec_", "irqentry_exit", "syscall_exit_to_user_mode", "exit_to_user_mode"} {
 		if strings.HasPrefix(name, p) {
@@ -220,10 +301,6 @@ func isFirst(name string) bool {
 	}
 	switch name {
 	case "do_syscall_64", "common_interrupt", "ret_from_fork":
-		return true
-	case "do_idle", "cpu_startup_entry", "rest_init", "kthread", "kthreadd", "worker_thread", "rescuer_thread", "smpboot_thread_fn",
-		"rcu_gp_kthread", "rcu_gp_fqs_loop", "rcu_tasks_kthread", "rcu_tasks_one_gp", "kswapd", "kcompactd", "khugepaged", "oom_reaper",
-		"kauditd_thread", "watchdog", "ksm_scan_thread", "kthread_worker_fn", "irq_thread", "hub_thread", "psi_rtpoll_worker":
 		return true
 	}
 	return false
@@ -268,6 +345,7 @@ type open struct {
 // calls makes the tree of a unit's steps.
 func (f *finisher) calls(steps []step) []*trace.Call {
 	root := &trace.Call{}
+	at := uint64(0) // instructions so far
 	stack := []open{{0, root}}
 	var chain []int
 	for _, s := range steps {
@@ -283,17 +361,27 @@ func (f *finisher) calls(steps []step) []*trace.Call {
 		if s.begins && k == len(chain) {
 			k-- // another call of the function that just ran
 		}
-		stack = stack[:k+1]
+		stack = ended(stack, k+1, at)
 		for ; k < len(chain); k++ {
-			c := &trace.Call{Name: f.whole.Nodes[chain[k]].Name, Resumed: k > 0 && (k < len(chain)-1 || !s.begins)}
+			c := &trace.Call{Name: f.whole.Nodes[chain[k]].Name, Resumed: k > 0 && (k < len(chain)-1 || !s.begins), Begin: at}
 			above := stack[len(stack)-1].call
 			above.Calls = append(above.Calls, c)
 			stack = append(stack, open{chain[k], c})
 		}
 		stack[len(stack)-1].call.Self += uint64(s.n)
+		at += uint64(s.n)
 	}
+	ended(stack, 0, at)
 	total(root)
 	return root.Calls
+}
+
+// ended leaves the first n calls of a stack open, after so many instructions.
+func ended(stack []open, n int, at uint64) []open {
+	for _, o := range stack[n:] {
+		o.call.End = at
+	}
+	return stack[:n]
 }
 
 func total(c *trace.Call) uint64 {

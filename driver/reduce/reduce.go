@@ -6,6 +6,7 @@ package reduce
 
 import (
 	"errors"
+	"slices"
 
 	"hookbed/analysis/trace"
 	"hookbed/driver/watch"
@@ -31,6 +32,10 @@ type Config struct {
 type Cut struct {
 	Call  string // the kernel's function: "__x64_sys_sendto"
 	Every int    // a unit has so many of these calls; 0 means 1
+	// From and To are functions of the server's program, or of its libraries, in which it reads the
+	// clock when what it reports begins and ends. "": the client computes the figures, by its readings
+	// before it connects and after its last unit.
+	From, To string
 }
 
 // Kinds of ways on which a block was reached.
@@ -48,6 +53,8 @@ type Reducer struct {
 	err    error
 	code   matcher
 	kernel symbols
+	// seesMemory: the kernel has a function with which the scheduler switches to another memory.
+	seesMemory bool
 
 	names []string
 	ids   map[string]int32
@@ -64,8 +71,12 @@ type Reducer struct {
 	cur     *thread
 	forks   []int // lives that are about to have a child
 	leaving bool  // __switch_to_asm has begun: the next stack is another thread's
+	// The scheduler chose a thread that has no memory of its own, one of the kernel: it has not switched
+	// to another memory since it began (kernel/sched/core.c, context_switch; 5.10 to 7.3).
+	noMemory bool
 
 	units   units
+	span    span
 	account account
 	window  bool
 	done    bool
@@ -82,7 +93,7 @@ func New(cfg Config) *Reducer {
 		cfg.Size = 1
 	}
 	cfg.Cut.Every = max(1, cfg.Cut.Every)
-	r := &Reducer{cfg: cfg, ids: map[string]int32{}}
+	r := &Reducer{cfg: cfg, ids: map[string]int32{}, span: newSpan(-1, -1)}
 	files, err := readPrograms(cfg.Programs)
 	r.err = err
 	r.code = matcher{files: files, votes: map[load]int{}}
@@ -95,10 +106,11 @@ func (r *Reducer) reset() {
 	r.tree = newNodes()
 	r.lives = nil
 	r.threads = map[uint64]*thread{}
-	r.forks, r.leaving = nil, false
+	r.forks, r.leaving, r.noMemory = nil, false, false
 	r.cur = &thread{user: true, sym: -1}
 	r.cur.life = r.begin(-1)
 	r.units = newUnits(r.cfg, &r.tree)
+	r.span = newSpan(r.span.from, r.span.to)
 	r.account = account{rate: r.cfg.NSPerInstruction}
 	for i := range r.later {
 		r.later[i].life = -1
@@ -123,6 +135,7 @@ func (r *Reducer) Define(b *watch.Block) {
 // Symbols implements watch.Handler.
 func (r *Reducer) Symbols(kallsyms []byte) {
 	r.kernel = parseSymbols(kallsyms)
+	r.seesMemory = slices.ContainsFunc(r.kernel, func(s symbol) bool { return deedOf(s.name) == doesSwitchMemory })
 	clear(r.blocks) // those of the kernel may have been resolved by older symbols
 }
 
@@ -152,6 +165,7 @@ func (r *Reducer) Clock(ns uint64) {
 	r.account.clock(ns)
 	if r.cur.user {
 		r.units.read(r.cur.life, r.account.reading())
+		r.span.read(r.cur.life, r.account.reading())
 	}
 }
 

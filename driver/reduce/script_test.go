@@ -269,6 +269,9 @@ func show(tr *trace.Trace) string {
 	w := tr.Window
 	fmt.Fprintf(&b, "instructions %d = (%d ns - %d ns idle) / %d; measured %d; clocks %d, off %d; blocks %d, faults %d, misrooted %d, unnamed %d\n",
 		w.Instructions, w.ClockNS, w.IdleNS, w.NSPerInstruction, w.Measured, w.Clocks, w.ClocksOff, w.Blocks, w.Faults, w.Misrooted, w.Unnamed)
+	for _, r := range w.Roots {
+		fmt.Fprintf(&b, "misrooted: %s of %s, %d\n", r.Name, r.Role, r.Instructions)
+	}
 	fmt.Fprintf(&b, "%g %ss\n", tr.Units, tr.Unit)
 	showTree(&b, "measured", tr.Measured)
 	showTree(&b, "around", tr.Around)

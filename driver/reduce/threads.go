@@ -10,6 +10,7 @@ type life struct {
 	blocks  []uint64
 	program int // index of the program that it runs; -1 before that is known
 	idle    bool
+	kernel  bool // a thread of the kernel
 	wasUser bool
 
 	connects, accepts, sends, receives uint64
@@ -111,6 +112,9 @@ func (r *Reducer) inUser(b *watch.Block, k *known, n int, whole bool) {
 	}
 	begins := k.begin && (t.way == byCall || k.sym != t.sym)
 	r.units.ran(r.tree.kid(l.node, k.sym), n, begins)
+	if begins {
+		r.span.called(t.life, k.sym)
+	}
 	t.sym, t.way = k.sym, byFlow
 	if whole && (b.Kind == watch.Call || b.Kind == watch.CallAny) {
 		t.way = byCall
@@ -174,6 +178,10 @@ func (r *Reducer) deed(t *thread, sym int32, begins bool) {
 		r.units.cut(t.life, t.inUser.site)
 	case d&doesLeave != 0:
 		r.leaving = true
+	case d&doesSchedule != 0:
+		r.noMemory = r.seesMemory
+	case d&doesSwitchMemory != 0:
+		r.noMemory = false
 	case d&doesIdle != 0:
 		l.idle = true
 	case d&doesExec != 0:
@@ -234,7 +242,7 @@ func (r *Reducer) forked(t *thread, k *known) {
 	if !t.fresh {
 		t.life = r.begin(parent)
 	}
-	r.lives[t.life].parent = parent
+	r.lives[t.life].parent, r.lives[t.life].kernel = parent, r.noMemory
 	above := r.lives[t.life].node
 	entry := r.tree.kid(above, k.sym)
 	if t.unknown != 0 {
@@ -322,6 +330,7 @@ func (r *Reducer) arrive(region uint64, k *known) {
 	t := r.threads[region]
 	if t == nil {
 		t = &thread{region: region, life: r.begin(-1), fresh: true}
+		r.lives[t.life].kernel = r.noMemory
 		t.unknown = r.tree.add(r.lives[t.life].node, -1, ofUnknown)
 		t.above, t.leaf = t.unknown, t.unknown
 		t.inUser.sym = -1

@@ -57,7 +57,7 @@ type units struct {
 
 	clocks        map[int][]reading // by life, the last it made in user space
 	before, after []reading         // the client's: before its first call, after its last
-	begins        int               // units that began: the calls of the client by Every
+	made          int               // calls of the client, in all
 
 	sum   tallies // of one unit
 	paths paths
@@ -185,7 +185,7 @@ func (u *units) restart(client caller) {
 	}
 	u.paths, u.ring = newPaths(), newRing()
 	u.steps, u.long = u.steps[:0], false
-	u.client, u.calls, u.begins, u.before = client, -1, 0, slices.Clone(u.clocks[client.life])
+	u.client, u.calls, u.made, u.before = client, -1, 0, slices.Clone(u.clocks[client.life])
 }
 
 // aside counts what is of no unit.
@@ -260,10 +260,11 @@ func (u *units) adopt(client caller) {
 // boundary is where the client makes a call: the steps before it may end a unit.
 func (u *units) boundary() {
 	u.after = u.after[:0]
+	u.made++
 	if u.calls++; u.calls > 0 && u.calls < u.every {
 		return
 	}
-	if u.begins++; u.calls > 0 {
+	if u.calls > 0 {
 		u.unit()
 		u.calls = 0
 	}

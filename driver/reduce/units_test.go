@@ -141,6 +141,36 @@ func TestClientsOwnWindow(t *testing.T) {
 	}
 }
 
+// TestServersOwnWindow: the server reads the clock in a function when the test begins, and in another
+// each time that it sums up, of which the last counts. What it reads elsewhere, and what the client
+// reads in functions of the same name, does not. Units are all that the client began, also a part.
+func TestServersOwnWindow(t *testing.T) {
+	cfg := testConfig()
+	cfg.Cut.Every, cfg.Cut.From, cfg.Cut.To = 8, "recv_tcp_rr", "main"
+	const (
+		other                  = "netserver:recv_tcp_rr+20 3 rdtsc\nclock\n"
+		from                   = "netserver:main+8 2 call\nnetserver:recv_tcp_rr 5 call\n" + other
+		to                     = "netserver:main 7 call\n" + other
+		sleeps                 = "libc:recv 14 syscall\nentry_SYSCALL_64 12 call 3f50\ndo_syscall_64 8 call 3f40\n__switch_to_asm 11 jump\n"
+		wakes                  = "__switch_to 14 ret 3f40\ndo_syscall_64+10 2 ret 3f50\nentry_SYSCALL_64+20 7 sysret\n"
+		switched, read, summed = 14 + 12 + 8 + 11 + 14 + 2 + 7, 3, 7 + 3
+	)
+	calls := strings.TrimPrefix(strings.TrimSuffix(sends(strings.Repeat("a", 20)), "end\n"), "stack client\nbegin\nnetperf:main 20\n")
+	script := "stack server\nbegin\nnetserver:recv_tcp_rr+10 10\n" + other + from + other + sleeps +
+		"stack client\n" + wakes + "netperf:main 20\nnetperf:main+8 3 rdtsc\nclock\n" + calls + sleeps +
+		"stack server\n" + wakes + to + to + other + "end\n"
+	got := result(t, cfg, script).Client
+	const want = read + switched + 20 + read + 20*usual + switched + 2*summed
+	if got.Instructions != want || got.ClockNS != want*8 || got.Units != 2.5 {
+		t.Errorf("the server's window is %+v, want %d instructions and 2.5 units", got, want)
+	}
+	for _, without := range []string{from, to} {
+		if got := result(t, cfg, strings.ReplaceAll(script, without, other)).Client; got != (trace.Span{}) {
+			t.Errorf("without %q the server's window is %+v", without, got)
+		}
+	}
+}
+
 // TestPathIsTheMostFrequent: also where it is not the first, and costs do not make another path.
 func TestPathIsTheMostFrequent(t *testing.T) {
 	p := result(t, testConfig(), sends("bbaacaabcaaa")).Path

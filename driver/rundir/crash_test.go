@@ -20,7 +20,8 @@ import (
 )
 
 // victimEnv names the run directory in which a re-executed test process
-// records trials until it is killed.
+// records trials until it is killed. It reads a byte before each trial and writes one after it, so
+// that it never gets further than the test lets it, however busy the machine.
 const victimEnv = "RUNDIR_TEST_VICTIM"
 
 const victimRows = 1500 // a trial of some 300 KB, so that a kill can tear it
@@ -41,8 +42,15 @@ func victim(path string) error {
 	if err != nil {
 		return err
 	}
+	word := make([]byte, 1)
 	for _, t := range d.Pending() {
+		if _, err := os.Stdin.Read(word); err != nil {
+			return err
+		}
 		if err := d.AppendRows(rowsOf(d, t, record.StatusOK, victimRows)); err != nil {
+			return err
+		}
+		if _, err := os.Stdout.Write(word); err != nil {
 			return err
 		}
 	}
@@ -50,22 +58,9 @@ func victim(path string) error {
 }
 
 // TestKilledInMidAppend kills drivers while they append, at different points of
-// the file's growth, until one finishes: every trial is recorded once and whole. On a
-// busy machine a driver may finish before the test kills it, so the test repeats
-// until some were killed while they worked.
+// the file's growth, until one finishes: every trial is recorded once and whole.
 func TestKilledInMidAppend(t *testing.T) {
 	kills := 0
-	for runs := 0; kills < 3 && runs < 50; runs++ {
-		kills += killInMidAppend(t)
-	}
-	if kills < 3 {
-		t.Errorf("only %d drivers were killed at work, want at least 3", kills)
-	}
-}
-
-// killInMidAppend is one run, and returns the number of drivers before the last.
-func killInMidAppend(t *testing.T) (kills int) {
-	t.Helper()
 	d, err := Create(filepath.Join(t.TempDir(), "run"), makePlan(t, strings.Replace(experiment, "trials = 3", "trials = 6", 1)))
 	if err != nil {
 		t.Fatal(err)
@@ -92,22 +87,39 @@ func killInMidAppend(t *testing.T) (kills int) {
 	if n := len(readRows(t, again, "rows.csv")); n != 12*victimRows {
 		t.Errorf("%d rows, want %d", n, 12*victimRows)
 	}
-	return kills
+	if kills < 3 {
+		t.Errorf("only %d drivers were killed at work, want at least 3", kills)
+	}
 }
 
 // runVictim runs a driver and kills it once rows.csv has grown; it says
 // whether the kill came before the end.
 func runVictim(t *testing.T, path string, growth int64) (killed bool) {
 	t.Helper()
-	before := fileSize(t, path)
+	before := fileSize(path)
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), victimEnv+"="+path)
 	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	go func() {
+		word := make([]byte, 1)
+		for size, err := before, error(nil); err == nil && size < before+growth; _, err = out.Read(word) {
+			_, _ = in.Write(word) // it may have no trial left
+			size = fileSize(path)
+		}
+		ended <- cmd.Wait()
+	}()
 	const limit = 5 * time.Minute // a busy machine may take long
 	deadline := time.After(limit)
 	for {
@@ -122,7 +134,7 @@ func runVictim(t *testing.T, path string, growth int64) (killed bool) {
 			_ = cmd.Process.Kill()
 			t.Fatalf("driver took over %s", limit)
 		default:
-			if fileSize(t, path) >= before+growth {
+			if fileSize(path) >= before+growth {
 				_ = cmd.Process.Kill() // it may have ended by itself
 			}
 			time.Sleep(200 * time.Microsecond)
@@ -130,11 +142,11 @@ func runVictim(t *testing.T, path string, growth int64) (killed bool) {
 	}
 }
 
-func fileSize(t *testing.T, path string) int64 {
-	t.Helper()
+// fileSize is that of the rows, -1 where there are none.
+func fileSize(path string) int64 {
 	st, err := os.Stat(filepath.Join(path, "rows.csv"))
 	if err != nil {
-		t.Fatal(err)
+		return -1
 	}
 	return st.Size()
 }

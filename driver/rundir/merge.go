@@ -1,9 +1,11 @@
 package rundir
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -42,7 +44,7 @@ func Merge(out string, dirs []string, partial bool) (m Merged, err error) {
 	if err != nil {
 		return m, fmt.Errorf("merge: %w", err)
 	}
-	parts := merger{name: runID(abs), rows: map[Key][]record.Row{}, from: map[Key]string{}}
+	parts := merger{name: runID(abs), rows: map[Key]part{}}
 	defer func() { err = errors.Join(err, parts.close()) }()
 	for _, dir := range dirs {
 		if err := parts.add(dir); err != nil {
@@ -70,10 +72,19 @@ func Merge(out string, dirs []string, partial bool) (m Merged, err error) {
 type merger struct {
 	name       string
 	dirs       []*Dir
-	rows       map[Key][]record.Row
-	from       map[Key]string // directory of each trial
-	superseded []record.Row
+	rows       map[Key]part
+	superseded []byte // lines
 }
+
+// part is where the rows of a trial are in the rows.csv of its directory.
+type part struct {
+	dir     *Dir
+	places  []place // several of a trial that old files have several attempts at
+	rows    int
+	digests string // of its rows, without the name of the run
+}
+
+type place struct{ offset, length int64 }
 
 func (m *merger) close() (err error) {
 	for _, d := range m.dirs {
@@ -110,69 +121,54 @@ func (m *merger) add(path string) error {
 	if err := m.addRows(d); err != nil {
 		return err
 	}
-	old, err := rowsIn(filepath.Join(path, supersededFile))
-	if err != nil {
-		return err
+	old, check := filepath.Join(path, supersededFile), d.readers.Checker()
+	err = eachTrial(old, func(t *record.Trial) error {
+		m.superseded = append(m.superseded, m.renamed(t.Lines)...)
+		return check.Trial(t)
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read %s: %w", old, err)
 	}
-	if err := d.readers.CheckRows(old); err != nil {
-		return fmt.Errorf("read %s: %w", filepath.Join(path, supersededFile), err)
-	}
-	m.superseded = append(m.superseded, m.renamed(old)...)
 	return nil
 }
 
 // addRows adds the trials of a directory. A trial that another directory has, too,
 // must have the same rows, as is possible in virtual time.
 func (m *merger) addRows(d *Dir) error {
-	rows, err := rowsIn(filepath.Join(d.path, rowsFile))
+	path, own := filepath.Join(d.path, rowsFile), map[Key]part{}
+	err := eachTrial(path, func(t *record.Trial) error {
+		k := keyOfRow(t.Rows[0])
+		p := own[k]
+		p.dir, p.rows, p.digests = d, p.rows+len(t.Rows), p.digests+string(t.Sum[:])
+		p.places = append(p.places, place{t.Offset, int64(len(t.Lines))})
+		own[k] = p
+		return nil
+	})
 	if err != nil {
-		return err
+		return fmt.Errorf("read %s: %w", path, err)
 	}
-	own := map[Key][]record.Row{}
-	for _, r := range m.renamed(rows) {
-		k := Key{r.Cell, r.Block, r.Trial}
-		own[k] = append(own[k], r)
-	}
-	for k, rows := range own {
+	for k, p := range own {
 		have, twice := m.rows[k]
-		if twice && !slices.EqualFunc(have, rows, sameRow) {
-			return fmt.Errorf("%w: %s has other rows of cell %s, block %d, trial %d", ErrUnlike, m.from[k], k.Cell, k.Block, k.Trial)
+		if twice && have.digests != p.digests {
+			return fmt.Errorf("%w: %s has other rows of cell %s, block %d, trial %d", ErrUnlike, have.dir.path, k.Cell, k.Block, k.Trial)
 		}
 		if !twice {
-			m.rows[k], m.from[k] = rows, d.path
+			m.rows[k] = p
 		}
 	}
 	return nil
 }
 
-func (m *merger) renamed(rows []record.Row) []record.Row {
-	for i := range rows {
-		rows[i].Run = m.name
+// renamed are lines of rows with the name of the merged run, which is their second column.
+func (m *merger) renamed(lines []byte) []byte {
+	out := make([]byte, 0, len(lines)+64)
+	for line := range bytes.Lines(lines) {
+		schema, rest, _ := bytes.Cut(line, []byte{','})
+		_, rest, _ = bytes.Cut(rest, []byte{','}) // the ID of a run has no commas
+		out = append(append(append(append(out, schema...), ','), m.name...), ',')
+		out = append(out, rest...)
 	}
-	return rows
-}
-
-func sameRow(a, b record.Row) bool {
-	if !maps.Equal(a.Factors, b.Factors) {
-		return false
-	}
-	a.Factors, b.Factors = nil, nil
-	return fmt.Sprint(a) == fmt.Sprint(b)
-}
-
-func rowsIn(path string) ([]record.Row, error) {
-	data, err := runs.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	rows, err := record.Read(bytes.NewReader(data))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	return rows, nil
+	return out
 }
 
 // missing names the shards and trials that no directory has.
@@ -301,28 +297,20 @@ func (m *merger) write(out string) (trials, rows int, err error) {
 }
 
 func (m *merger) fill(dir string) (trials, rows int, err error) {
-	factors := m.plan().FactorNames()
-	data := record.EncodeHeader(factors)
-	for _, t := range m.plan().Trials {
-		own := m.rows[keyOf(t)]
-		if len(own) == 0 {
-			continue
+	header, path := record.EncodeHeader(m.plan().FactorNames()), filepath.Join(dir, rowsFile)
+	err = durable.Write(path, 0o644, func(f *os.File) error {
+		out := bufio.NewWriter(f)
+		_, err := out.Write(header)
+		if err == nil {
+			trials, rows, err = m.writeRows(out)
 		}
-		lines, err := record.Encode(factors, own)
-		if err != nil {
-			return 0, 0, err
-		}
-		data, trials, rows = append(data, lines...), trials+1, rows+len(own)
-	}
-	if err := writeFile(filepath.Join(dir, rowsFile), data); err != nil {
-		return 0, 0, err
+		return errors.Join(err, out.Flush())
+	})
+	if err != nil {
+		return 0, 0, storageError("write", path, 0, err)
 	}
 	if len(m.superseded) > 0 {
-		lines, err := record.Encode(factors, m.superseded)
-		if err == nil {
-			err = writeFile(filepath.Join(dir, supersededFile), append(record.EncodeHeader(factors), lines...))
-		}
-		if err != nil {
+		if err := writeFile(filepath.Join(dir, supersededFile), append(header, m.superseded...)); err != nil {
 			return 0, 0, err
 		}
 	}
@@ -334,6 +322,36 @@ func (m *merger) fill(dir string) (trials, rows int, err error) {
 		return 0, 0, err
 	}
 	return trials, rows, writeFile(filepath.Join(dir, planFile), encoded)
+}
+
+// writeRows writes the lines of all trials, in the order of the plan.
+func (m *merger) writeRows(out io.Writer) (trials, rows int, err error) {
+	files := map[*Dir]*os.File{}
+	for _, d := range m.dirs {
+		f, err := os.Open(filepath.Join(d.path, rowsFile))
+		if err != nil {
+			return 0, 0, err
+		}
+		defer f.Close()
+		files[d] = f
+	}
+	for _, t := range m.plan().Trials {
+		p, ok := m.rows[keyOf(t)]
+		if !ok {
+			continue
+		}
+		trials, rows = trials+1, rows+p.rows
+		for _, at := range p.places {
+			lines := make([]byte, at.length)
+			if _, err := files[p.dir].ReadAt(lines, at.offset); err != nil {
+				return 0, 0, err
+			}
+			if _, err := out.Write(m.renamed(lines)); err != nil {
+				return 0, 0, err
+			}
+		}
+	}
+	return trials, rows, nil
 }
 
 // copyFiles copies environments, raw files, what sealed guests wrote, and traces.

@@ -1,11 +1,13 @@
 package rundir
 
 import (
-	"bytes"
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -40,7 +42,7 @@ func exists(path string) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// AppendRows records all rows of one trial: one write, then fsync. If the trial
+// AppendRows records all rows of one trial, and the row that closes it: one write, then fsync. If the trial
 // failed in an earlier attempt, its old rows move to rows-superseded.csv. After
 // an error rows.csv is as it was before. A failed write wraps ErrStorage.
 func (d *Dir) AppendRows(rows []record.Row) error {
@@ -82,7 +84,7 @@ func (d *Dir) trialOf(rows []record.Row) (Key, error) {
 		return key, fmt.Errorf("cell %s, block %d, trial %d is recorded already, as %s", key.Cell, key.Block, key.Trial, s)
 	}
 	for _, r := range rows[1:] {
-		if (Key{r.Cell, r.Block, r.Trial}) != key || r.Status != first.Status || r.Run != first.Run || r.Order != first.Order {
+		if keyOfRow(r) != key || r.Status != first.Status || r.Reason != first.Reason || r.Run != first.Run || r.Order != first.Order || !maps.Equal(r.Factors, first.Factors) {
 			return key, errors.New("rows are of more than one trial or status")
 		}
 	}
@@ -107,42 +109,71 @@ func (d *Dir) append(data []byte) error {
 // file before rows.csv is replaced.
 func (d *Dir) supersede(key Key, data []byte) error {
 	path := filepath.Join(d.path, rowsFile)
-	keep, old, err := split(path, key)
+	var old []byte
+	err := eachTrial(path, func(t *record.Trial) error {
+		if keyOfRow(t.Rows[0]) == key {
+			old = append(old, t.Lines...)
+		}
+		return nil
+	})
 	if err != nil {
 		return fmt.Errorf("read %s: %w", path, err)
 	}
 	if err := d.keepSuperseded(old); err != nil {
 		return err
 	}
-	keep = append(keep, data...)
-	if err := writeFile(path, keep); err != nil {
-		return err
+	size, err := d.replaceRows(path, key, data)
+	if err != nil {
+		return storageError("write", path, len(data), err)
 	}
-	return d.reopenRows(int64(len(keep)))
+	return d.reopenRows(size)
 }
 
-// split separates the lines of one trial (old) from the others with the header
-// (keep).
-func split(path string, key Key) (keep, old []byte, err error) {
-	data, err := runs.ReadFile(path)
+// replaceRows writes rows.csv again with new rows, at the end, in place of those of a trial.
+func (d *Dir) replaceRows(path string, key Key, data []byte) (size int64, err error) {
+	return size, durable.Write(path, 0o644, func(f *os.File) error {
+		out := bufio.NewWriter(f)
+		write := func(b []byte) error {
+			n, err := out.Write(b)
+			size += int64(n)
+			return err
+		}
+		if err := write(record.EncodeHeader(d.factors)); err != nil {
+			return err
+		}
+		err := eachTrial(path, func(t *record.Trial) error {
+			if keyOfRow(t.Rows[0]) == key {
+				return nil
+			}
+			return write(t.Lines)
+		})
+		return errors.Join(err, write(data), out.Flush())
+	})
+}
+
+// eachTrial calls a function for the trials of a file of rows, which must be whole.
+func eachTrial(path string, do func(*record.Trial) error) error {
+	f, err := runs.OpenFile(path)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	rows, err := record.Read(bytes.NewReader(data))
-	if err != nil {
-		return nil, nil, err
-	}
-	// A row is always one line (record.Row.Fields), so lines and rows match.
-	lines := bytes.SplitAfter(data, []byte{'\n'})
-	keep = append(keep, lines[0]...)
-	for i, r := range rows {
-		if (Key{r.Cell, r.Block, r.Trial}) == key {
-			old = append(old, lines[i+1]...)
-		} else {
-			keep = append(keep, lines[i+1]...)
+	defer f.Close()
+	reader := record.NewReader(f)
+	reader.Repeats = filepath.Base(path) == supersededFile
+	for {
+		t, err := reader.Next()
+		switch {
+		case errors.Is(err, io.EOF) && reader.Torn() != nil:
+			return reader.Torn()
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+		if err := do(t); err != nil {
+			return err
 		}
 	}
-	return keep, old, nil
 }
 
 func (d *Dir) keepSuperseded(old []byte) error {

@@ -13,16 +13,17 @@
 //	trace/               traces of cells, where they were made
 //	lock                 held with flock(2) by the driver at work; contains its PID
 //
-// In rows.csv every trial appears once. A trial that ended failed, void or rig
+// In rows.csv every trial appears once, and ends with a closing row: a trial without it is not
+// whole, and its rows are removed when the run is continued. A trial that ended failed, void or rig
 // may be run again; when its new rows are written, the old ones move to
 // rows-superseded.csv. A kill between the two steps of that move leaves the old
 // rows in both files, and never in neither.
 package rundir
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -343,30 +344,20 @@ func (d *Dir) sweep() error {
 	return errors.Join(err, d.sweepTraces())
 }
 
-// openRows opens rows.csv for appending after it has removed what a crash cut
-// short; it makes the file if it is missing.
+// openRows opens rows.csv for appending after it has removed what a crash cut short,
+// which is a whole trial; it makes the file if it is missing.
 func (d *Dir) openRows() error {
 	path := filepath.Join(d.path, rowsFile)
-	header := record.EncodeHeader(d.factors)
-	data, err := runs.ReadFile(path)
+	valid, err := d.index(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	rows, valid, err := record.ReadRecovering(bytes.NewReader(data))
-	if err != nil {
 		return fmt.Errorf("read %s: %w", path, err)
 	}
 	if valid == 0 {
-		data, valid = header, int64(len(header))
+		header := record.EncodeHeader(d.factors)
+		valid = int64(len(header))
 		if err := writeFile(path, header); err != nil {
 			return err
 		}
-	}
-	if !bytes.HasPrefix(data, header) {
-		return fmt.Errorf("read %s: its columns are not those of %s", path, planFile)
-	}
-	if err := d.index(rows); err != nil {
-		return fmt.Errorf("read %s: %w", path, err)
 	}
 	return d.reopenRows(valid)
 }
@@ -394,17 +385,37 @@ func (d *Dir) reopenRows(valid int64) error {
 	return nil
 }
 
-// index notes the status of every trial that has rows. It refuses rows that
-// contradict the plan, as every reader does.
-func (d *Dir) index(rows []record.Row) error {
-	if err := d.readers.CheckRows(rows); err != nil {
-		return err
+// index notes the status of every trial that has rows, and returns the length of what is
+// whole. It refuses rows that contradict the plan, as every reader does.
+func (d *Dir) index(path string) (valid int64, err error) {
+	f, err := runs.OpenFile(path)
+	if err != nil {
+		return 0, err
 	}
-	for _, r := range rows {
-		k := Key{r.Cell, r.Block, r.Trial}
-		d.status[k], d.reason[k] = r.Status, r.Reason
-		d.note(r)
-		d.name = r.Run
+	defer f.Close()
+	reader, check := record.NewReader(f), d.readers.Checker()
+	for {
+		t, err := reader.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return 0, err
+		}
+		if err := check.Trial(t); err != nil {
+			return 0, err
+		}
+		first := t.Rows[0]
+		k := keyOfRow(first)
+		d.status[k], d.reason[k], d.name = first.Status, first.Reason, first.Run
+		for _, r := range t.Rows {
+			d.note(r)
+		}
 	}
-	return nil
+	if named := reader.Factors(); named != nil && !slices.Equal(named, slices.Sorted(slices.Values(d.factors))) {
+		return 0, fmt.Errorf("its columns are not those of %s", planFile)
+	}
+	return reader.Valid(), nil
 }
+
+func keyOfRow(r record.Row) Key { return Key{r.Cell, r.Block, r.Trial} }

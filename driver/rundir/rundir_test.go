@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -99,11 +101,19 @@ func readRows(t *testing.T, d *Dir, name string) []record.Row {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows, err := record.Read(bytes.NewReader(data))
-	if err != nil {
-		t.Fatal(err)
+	var rows []record.Row
+	reader := record.NewReader(bytes.NewReader(data))
+	reader.Repeats = name == supersededFile
+	for {
+		trial, err := reader.Next()
+		if errors.Is(err, io.EOF) && reader.Torn() == nil {
+			return rows
+		}
+		if err != nil {
+			t.Fatal(err, reader.Torn())
+		}
+		rows = append(rows, trial.Rows...)
 	}
-	return rows
 }
 
 func TestCreateWritesPlanAndHeader(t *testing.T) {
@@ -467,8 +477,17 @@ func TestOpenRefusesWhatNoReaderTakes(t *testing.T) {
 		"a pipe for rows.csv":  {pipeFor(rowsFile), "rows.csv is not a regular file"},
 		"a pipe for plan.json": {pipeFor(planFile), "plan.json is not a regular file"},
 		"a pipe for env.json":  {pipeFor("env.json"), "env.json is not a regular file"},
-		"rows of another cell": {func(dir string) error { return change(filepath.Join(dir, rowsFile), ",localhost,", ",multi-host,") },
-			`rows.csv: line 2: factor scenario is "multi-host", and in plan.json cell`},
+		"rows of another cell": {otherCell, `rows.csv: line 2: factor scenario is "multi-host", and in plan.json cell`},
+		"changed rows": {func(dir string) error { return change(filepath.Join(dir, rowsFile), ",localhost,", ",multi-host,") },
+			"rows.csv: line 3: the rows of cell "},
+		"a link for rows.csv": {func(dir string) error {
+			path := filepath.Join(dir, rowsFile)
+			return errors.Join(os.Rename(path, path+"-elsewhere"), os.Symlink(rowsFile+"-elsewhere", path))
+		}, "rows.csv is a link, not a regular file"},
+		"an endless device for rows.csv": {func(dir string) error {
+			path := filepath.Join(dir, rowsFile)
+			return errors.Join(os.Remove(path), os.Symlink("/dev/full", path))
+		}, "rows.csv is a link, not a regular file"},
 		"saved by a spreadsheet": {func(dir string) error { return change(filepath.Join(dir, rowsFile), ",", ";") },
 			"rows.csv: saved by a spreadsheet or an editor (it is separated by semicolons)"},
 	} {
@@ -490,6 +509,32 @@ func TestOpenRefusesWhatNoReaderTakes(t *testing.T) {
 	}
 }
 
+// otherCell makes the rows those of a cell that the plan does not have.
+func otherCell(dir string) error {
+	path := filepath.Join(dir, rowsFile)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	header, _, _ := strings.Cut(string(data), "\n")
+	var factors []string
+	for _, column := range strings.Split(header, ",") {
+		if f, ok := strings.CutPrefix(column, "f."); ok {
+			factors = append(factors, f)
+		}
+	}
+	rows, err := record.Read(bytes.NewReader(data))
+	if err != nil {
+		return err
+	}
+	for i := range rows {
+		rows[i].Factors = maps.Clone(rows[i].Factors)
+		rows[i].Factors["scenario"] = "multi-host"
+	}
+	lines, err := record.Encode(factors, rows)
+	return errors.Join(err, os.WriteFile(path, append([]byte(header+"\n"), lines...), 0o600))
+}
+
 func pipeFor(name string) func(dir string) error {
 	return func(dir string) error {
 		path := filepath.Join(dir, name)
@@ -504,4 +549,60 @@ func change(path, old, now string) error {
 		return err
 	}
 	return os.WriteFile(path, bytes.ReplaceAll(data, []byte(old), []byte(now)), 0o600)
+}
+
+// TestEveryCutOfRows cuts rows.csv at every byte: a run that is continued repeats the torn
+// trial and no other. Where a line ends, it goes on, and ends with the rows of a run that was
+// never cut.
+func TestEveryCutOfRows(t *testing.T) {
+	d := create(t)
+	trials := d.Plan().Trials
+	appendRows(t, d, trials[0], record.StatusOK, 2)
+	appendRows(t, d, trials[1], record.StatusFailed, 1)
+	path := filepath.Join(d.Path(), rowsFile)
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends []int // of the header and of each trial
+	at := 0
+	for line := range bytes.Lines(whole) {
+		if at += len(line); len(ends) == 0 || bytes.Contains(line, []byte(record.ClosingMetric)) {
+			ends = append(ends, at)
+		}
+	}
+	for cut := 0; cut <= len(whole); cut++ {
+		if err := os.WriteFile(path, whole[:cut], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		again, err := Open(d.Path())
+		if err != nil {
+			t.Fatalf("cut %d: %v", cut, err)
+		}
+		left := 0
+		for left+1 < len(ends) && ends[left+1] <= cut {
+			left++
+		}
+		for i, trial := range trials {
+			if _, _, has := again.Outcome(trial); has != (i < left) {
+				t.Fatalf("cut %d: trial %d has rows: %v", cut, i+1, has)
+			}
+		}
+		atLineEnd := cut > 0 && whole[cut-1] == '\n'
+		for i := left; i < 2 && atLineEnd; i++ {
+			appendRows(t, again, trials[i], []string{record.StatusOK, record.StatusFailed}[i], 2-i)
+		}
+		if err := again.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if !atLineEnd {
+			continue
+		}
+		if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, whole) {
+			t.Fatalf("cut %d: the rows are others after the run went on (%v)", cut, err)
+		}
+	}
 }

@@ -24,7 +24,9 @@ func cuts() []cut {
 		{"TCP_RR", trace.UnitTransaction, reduce.Cut{Call: "__x64_sys_sendto"}},
 		{"TCP_CRR", trace.UnitConnection, reduce.Cut{Call: "__x64_sys_connect"}},
 		// iperf3 writes 128 KiB at once, eight times a MiB.
-		{"TCP_STREAM", trace.UnitMiB, reduce.Cut{Call: "__x64_sys_write", Every: 8}},
+		// What is received a second, it computes from when the server starts its streams to when it sums
+		// up for the last time (src/iperf_api.c).
+		{"TCP_STREAM", trace.UnitMiB, reduce.Cut{Call: "__x64_sys_write", Every: 8, From: "iperf_init_test", To: "iperf_stats_callback"}},
 	}
 }
 
@@ -55,6 +57,26 @@ func Supported(p *plan.Plan) error {
 		}
 	}
 	return nil
+}
+
+// RefusalReducers makes the observers of the refused attempts behind a cell's workload: the helper is
+// their client, and an attempt begins where it connects.
+func RefusalReducers(files map[string][]byte, helper string) func(plan.Cell) (Observer, error) {
+	return func(cell plan.Cell) (Observer, error) {
+		_, server, err := endsOf(cell)
+		if err != nil {
+			return nil, err
+		}
+		list := programs(files, helper, "", server)
+		for i := range list {
+			if list[i].Role == trace.RoleHelper {
+				list[i].Role = trace.RoleClient
+			}
+		}
+		return reduce.New(reduce.Config{
+			Programs: list, Cut: reduce.Cut{Call: "__x64_sys_connect"}, Unit: trace.UnitAttempt, NSPerInstruction: plan.InstructionNanoseconds,
+		}), nil
+	}
 }
 
 // Reducers makes the observers of a plan's cells. files are the programs of its guests by path, of

@@ -9,7 +9,7 @@ import (
 )
 
 func TestEndsOfWorkloads(t *testing.T) {
-	p := tracedPlan(t)
+	p := tracedPlan(t, plan.Choice{})
 	for workload, want := range map[string][2]string{"TCP_RR": {"netperf", "netserver"}, "TCP_CRR": {"netperf", "netserver"}, "TCP_STREAM": {"iperf3", "iperf3"}} {
 		cell := p.Cells[0]
 		cell.Factors = map[string]string{}
@@ -49,12 +49,12 @@ func TestRolesOfPrograms(t *testing.T) {
 
 // Every workload is traced or refused by name.
 func TestSupported(t *testing.T) {
-	p := tracedPlan(t)
+	p := tracedPlan(t, plan.Choice{})
 	if err := Supported(p); err != nil {
 		t.Error(err)
 	}
 	for factor, level := range map[string]string{plan.FactorWorkload: "UDP_RR", plan.FactorClients: "4", plan.FactorStreams: "8"} {
-		p := tracedPlan(t)
+		p := tracedPlan(t, plan.Choice{})
 		p.Cells[1].Factors[factor] = level
 		if err := Supported(p); err == nil {
 			t.Errorf("%s %s is said to be traceable", factor, level)

@@ -9,7 +9,6 @@ import (
 	"text/tabwriter"
 
 	"hookbed/analysis/figure"
-	"hookbed/analysis/record"
 	"hookbed/analysis/runs"
 	"hookbed/analysis/trace"
 	"hookbed/driver/plan"
@@ -39,6 +38,8 @@ type Line struct {
 	Clock     uint64 `json:"clock_instructions"`
 	Misrooted uint64 `json:"misrooted_instructions"`
 	Dir       string `json:"dir"`
+
+	Drop *trace.Drop `json:"drop,omitempty"` // where a refused packet ends
 }
 
 // Summarise reads the traces of a run and its rows, in the order of the plan.
@@ -72,7 +73,7 @@ func line(dir *rundir.Dir, cell plan.Cell, t trace.Trace) Line {
 		Cell: cell.ID, Arm: cell.Get(plan.FactorArm), Policies: cell.Int(plan.FactorPolicies),
 		Scenario: cell.Get(plan.FactorScenario), Workload: cell.Get(plan.FactorWorkload),
 		Unit: t.Unit, Units: t.Units, PerUnit: t.PerUnit(w.Measured),
-		Counted: w.Instructions, Misrooted: w.Misrooted, Dir: filepath.Join(dir.Path(), trace.Dir, cell.ID),
+		Counted: w.Instructions, Misrooted: w.Misrooted, Drop: t.Drop, Dir: filepath.Join(dir.Path(), trace.Dir, cell.ID),
 	}
 	if t.Client.Units > 0 {
 		l.Client = float64(t.Client.Instructions) / t.Client.Units
@@ -94,10 +95,10 @@ func instructionRows(dir *rundir.Dir) (map[string]float64, error) {
 	}
 	words := dir.Plan().Words()
 	out := map[string]float64{}
-	for _, r := range loaded[0].Rows {
-		w, _ := words.Workload(r.Factors[plan.FactorWorkload])
-		if r.Status == record.StatusOK && r.Metric != "" && r.Metric == w.Work.Instructions {
-			out[r.Cell] = r.Value
+	for _, t := range loaded[0].Trials {
+		w, _ := words.Workload(t.Factors[plan.FactorWorkload])
+		if v, ok := t.Value(w.Work.Instructions); ok && t.OK() {
+			out[t.Cell] = v
 		}
 	}
 	return out, nil
@@ -122,20 +123,42 @@ func Print(w io.Writer, lines []Line) {
 		}
 		fmt.Fprintf(w, "%s: instructions a %s\n", title, in[g][0].Unit)
 		tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprint(tw, "  arm\tN\twhole units\tall of the client\tits row\tdiffers\twindow, counted\tby the clock\tmisrooted\tfiles\n")
+		fmt.Fprint(tw, "  arm\tN\twhole units\tin the row's time\tits row\tdiffers\twindow, counted\tby the clock\tmisrooted\tfiles\n")
 		for _, l := range in[g] {
-			row, differs := "-", "-"
+			client, row, differs := "-", "-", "-"
+			if l.Client > 0 {
+				client = strconv.FormatFloat(l.Client, 'f', 1, 64)
+			}
 			if l.Row != nil {
 				row = strconv.FormatFloat(*l.Row, 'f', 1, 64)
 			}
 			if l.Row != nil && l.Client > 0 {
 				differs = fmt.Sprintf("%+.3f %%", 100*(*l.Row/l.Client-1))
 			}
-			fmt.Fprintf(tw, "  %s\t%d\t%.1f\t%.1f\t%s\t%s\t%d\t%d\t%.3f %%\t%s\n", l.Arm, l.Policies, l.PerUnit, l.Client, row, differs,
+			fmt.Fprintf(tw, "  %s\t%d\t%.1f\t%s\t%s\t%s\t%d\t%d\t%.3f %%\t%s\n", l.Arm, l.Policies, l.PerUnit, client, row, differs,
 				l.Counted, l.Clock, 100*float64(l.Misrooted)/float64(max(l.Counted, 1)), l.Dir)
 		}
 		_ = tw.Flush()
 	}
+}
+
+// PrintDrops writes where refused packets end, a line for each cell of which that was traced.
+func PrintDrops(w io.Writer, lines []Line) {
+	lines = slices.DeleteFunc(slices.Clone(lines), func(l Line) bool { return l.Drop == nil })
+	if len(lines) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "a refused packet: instructions until it is freed")
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprint(tw, "  scenario\tarm\tN\tfrom the system call\tfrom the wire\tends at\tgiven up by\treason\ton this path\n")
+	for _, l := range lines {
+		d, scenario := l.Drop, l.Scenario
+		if l.Boot != "" {
+			scenario += ", kernel " + l.Boot
+		}
+		fmt.Fprintf(tw, "  %s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\t%d of %d\n", scenario, l.Arm, l.Policies, d.ToDrop, d.FromWire, d.Where(), d.Function, d.Why(), d.Same, d.Compared)
+	}
+	_ = tw.Flush()
 }
 
 // Compare writes what all traces of a run are compared by: the layers of all, and the difference of

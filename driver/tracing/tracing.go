@@ -36,6 +36,8 @@ type Config struct {
 	Plugin string
 	// Observe makes the observer of a cell's measured part.
 	Observe func(c plan.Cell) (Observer, error)
+	// ObserveRefusals makes the observer of the refused attempts behind it, if the plan has them.
+	ObserveRefusals func(c plan.Cell) (Observer, error)
 }
 
 // Observer makes a trace of what it is called with for one window. The trace lacks what is known of
@@ -149,11 +151,10 @@ func (t *tracer) boot(ctx context.Context, b lab.SealedBlock, onReply func(bundl
 	if err != nil {
 		return nil, err
 	}
-	o, err := t.Observe(cell)
+	w, err := t.window(cell)
 	if err != nil {
 		return nil, err
 	}
-	w := &window{Observer: o}
 	b.Plugin = &vm.Plugin{Path: t.Plugin}
 	b.Watch = func(r io.Reader) error { return watch.Decode(r, w) }
 	data, err := t.Guest(ctx, b, onReply)
@@ -161,14 +162,47 @@ func (t *tracer) boot(ctx context.Context, b lab.SealedBlock, onReply func(bundl
 		return nil, err
 	}
 	var m made
-	if m.trace, m.err = w.result(); m.err == nil {
-		describe(m.trace, t.Plan, b.Number, cell)
-		m.err = check(m.trace)
-	}
+	m.trace, m.err = t.judge(w, b.Number, cell, data)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.made[b.Number] = m
 	return data, nil
+}
+
+// window has the observers of a cell.
+func (t *tracer) window(cell plan.Cell) (*window, error) {
+	w := &window{}
+	makers := []func(plan.Cell) (Observer, error){t.Observe}
+	if t.Plan.Spec.Traced.Refusals > 0 {
+		makers = append(makers, t.ObserveRefusals)
+	}
+	for _, observe := range makers {
+		o, err := observe(cell)
+		if err != nil {
+			return nil, err
+		}
+		w.parts = append(w.parts, o)
+	}
+	return w, nil
+}
+
+// judge makes one trace of what was observed of a guest, which wrote these results, and refuses what
+// is not exact.
+func (t *tracer) judge(w *window, block int, cell plan.Cell, results []byte) (*trace.Trace, error) {
+	parts, err := w.results()
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range parts {
+		describe(p, t.Plan, block, cell)
+	}
+	if err := check(parts[0]); err != nil || len(parts) == 1 {
+		return parts[0], err
+	}
+	if parts[0].Drop, err = dropOf(parts[1], results); err != nil {
+		return nil, fmt.Errorf("refused attempts: %w", err)
+	}
+	return parts[0], nil
 }
 
 // cellOf is the one cell of a block.

@@ -45,7 +45,7 @@ datapath = "iptables"
 `
 
 // tracedPlan has three cells: docker at N = 0, iptables at N = 0 and 2.
-func tracedPlan(t *testing.T) *plan.Plan {
+func tracedPlan(t *testing.T, c plan.Choice) *plan.Plan {
 	t.Helper()
 	words := plan.Catalog{Datapaths: datapath.Catalog(), Workloads: workload.Catalog(), Kernels: []string{"6.12"}}
 	s, err := plan.Parse("t.toml", []byte(experiment), words)
@@ -56,7 +56,7 @@ func tracedPlan(t *testing.T) *plan.Plan {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := plan.Trace(whole, plan.Choice{})
+	p, err := plan.Trace(whole, c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,12 @@ func tracedPlan(t *testing.T) *plan.Plan {
 
 func newDir(t *testing.T) *rundir.Dir {
 	t.Helper()
-	d, err := rundir.Create(filepath.Join(t.TempDir(), "run"), tracedPlan(t))
+	return newDirOf(t, plan.Choice{})
+}
+
+func newDirOf(t *testing.T, c plan.Choice) *rundir.Dir {
+	t.Helper()
+	d, err := rundir.Create(filepath.Join(t.TempDir(), "run"), tracedPlan(t, c))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,6 +144,7 @@ type fake struct {
 	marks  []watch.MarkID
 	write  func(block int) []byte
 	make   func(c plan.Cell) func() (*trace.Trace, error)
+	refuse func(c plan.Cell) (*trace.Trace, error) // makes the trace of refused attempts
 	mu     sync.Mutex
 	booted []int
 	last   *seen
@@ -178,6 +184,9 @@ func (f *fake) run(t *testing.T) (Result, error) {
 			defer f.mu.Unlock()
 			f.last = &seen{make: f.make(c)}
 			return f.last, nil
+		},
+		ObserveRefusals: func(c plan.Cell) (Observer, error) {
+			return &seen{make: func() (*trace.Trace, error) { return f.refuse(c) }}, nil
 		},
 	})
 }
@@ -243,8 +252,11 @@ func TestRefusedTraces(t *testing.T) {
 		},
 		"8 ns less":    func(f *fake) { f.make = spoiled(func(tr *trace.Trace) { tr.Window.ClockNS += 8 }) },
 		"between 1 of": func(f *fake) { f.make = spoiled(func(tr *trace.Trace) { tr.Window.ClocksOff = 1 }) },
-		"more than 0.1 %": func(f *fake) {
-			f.make = spoiled(func(tr *trace.Trace) { tr.Window.Misrooted = tr.Window.Instructions / 900 })
+		"more than 0.1 %, have a stack that does not begin where the kernel is entered; the largest begin with do_wait (unknown) 7": func(f *fake) {
+			f.make = spoiled(func(tr *trace.Trace) {
+				tr.Window.Misrooted = tr.Window.Instructions / 900
+				tr.Window.Roots = []trace.Root{{Role: "unknown", Name: "do_wait", Instructions: 7}}
+			})
 		},
 		"no whole unit":          func(f *fake) { f.make = spoiled(func(tr *trace.Trace) { tr.Units = 0 }) },
 		"no instruction":         func(f *fake) { f.make = spoiled(func(tr *trace.Trace) { tr.Window.Instructions = 0 }) },
@@ -317,7 +329,7 @@ func TestCompareAndSummarise(t *testing.T) {
 	if err := Compare(f.dir); err != nil {
 		t.Fatal(err)
 	}
-	diffs, err := filepath.Glob(filepath.Join(f.dir.Path(), trace.Dir, "diff", "*.csv"))
+	diffs, err := filepath.Glob(filepath.Join(f.dir.Path(), trace.Dir, "diff", "localhost-TCP_RR-6.12", "iptables-n[02]--docker-n0.csv"))
 	if err != nil || len(diffs) != 2 {
 		t.Errorf("differences %v, %v, want those of iptables at N = 0 and 2", diffs, err)
 	}

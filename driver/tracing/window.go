@@ -12,31 +12,39 @@ import (
 // the guest up (campaign.Compose).
 const measuredSetup = 1
 
-// window passes on to its observer what is about the measured trial.
+// window passes on to its observers what is about the measured trial: to each one what is about one
+// of the parts that the guest marks, in their order.
 type window struct {
-	Observer
-	inside  bool
+	parts   []Observer
+	inside  Observer // of the part that is open; nil: none is
 	windows int
+}
+
+// Symbols passes on the kernel's symbols.
+func (w *window) Symbols(text []byte) {
+	for _, o := range w.parts {
+		o.Symbols(text)
+	}
 }
 
 // Define passes on what runs in the window.
 func (w *window) Define(b *watch.Block) {
-	if w.inside {
-		w.Observer.Define(b)
+	if w.inside != nil {
+		w.inside.Define(b)
 	}
 }
 
 // Ran passes on what ran in the window.
 func (w *window) Ran(b *watch.Block, n int, stack []watch.StackAccess) {
-	if w.inside {
-		w.Observer.Ran(b, n, stack)
+	if w.inside != nil {
+		w.inside.Ran(b, n, stack)
 	}
 }
 
 // Clock passes on what the clock was in the window.
 func (w *window) Clock(ns uint64) {
-	if w.inside {
-		w.Observer.Clock(ns)
+	if w.inside != nil {
+		w.inside.Clock(ns)
 	}
 }
 
@@ -46,25 +54,37 @@ func (w *window) Mark(id watch.MarkID, a, b int64, ns uint64) {
 		return
 	}
 	if id == watch.MarkBegin {
-		w.windows++
+		w.inside = nil
+		if w.windows++; w.windows <= len(w.parts) {
+			w.inside = w.parts[w.windows-1]
+		}
 	}
-	w.inside = id == watch.MarkBegin && w.windows == 1
-	if w.windows == 1 {
-		w.Observer.Mark(id, a, b, ns)
+	if w.inside != nil {
+		w.inside.Mark(id, a, b, ns)
+	}
+	if id == watch.MarkEnd {
+		w.inside = nil
 	}
 }
 
-// result is the trace of the window.
-func (w *window) result() (*trace.Trace, error) {
+// results are the traces of the parts.
+func (w *window) results() (out []*trace.Trace, err error) {
 	switch {
 	case w.windows == 0:
 		return nil, errors.New("the guest set no mark where the workload begins")
-	case w.windows > 1:
-		return nil, fmt.Errorf("the guest set %d marks where a workload begins, want one", w.windows)
-	case w.inside:
-		return nil, errors.New("the guest set no mark where the workload ends")
+	case w.windows != len(w.parts):
+		return nil, fmt.Errorf("the guest set %d marks where a measured part begins, want %d", w.windows, len(w.parts))
+	case w.inside != nil:
+		return nil, errors.New("the guest set no mark where a measured part ends")
 	}
-	return w.Observer.Result()
+	for _, o := range w.parts {
+		t, err := o.Result()
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, t)
+	}
+	return out, nil
 }
 
 // misrootedLimit is the share of instructions whose stacks may be unknown at their root.
@@ -85,7 +105,8 @@ func check(t *trace.Trace) error {
 	case t.Units <= 0:
 		return errors.New("no whole unit of work was seen")
 	case float64(w.Misrooted) > misrootedLimit*float64(w.Instructions):
-		return fmt.Errorf("of %d instructions %d, more than %g %%, have a stack that does not begin where the kernel is entered", w.Instructions, w.Misrooted, 100*misrootedLimit)
+		return fmt.Errorf("of %d instructions %d, more than %g %%, have a stack that does not begin where the kernel is entered; the largest begin with %s",
+			w.Instructions, w.Misrooted, 100*misrootedLimit, w.Misroots())
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	bootWait = 180 * time.Second // two nodes at once, emulated on a busy computer
+	bootWait = 15 * time.Minute // only ends a test that hangs: two emulated nodes on a busy computer take long
 	dataNet  = "hookbed-t-data"
 )
 

@@ -37,13 +37,15 @@ func plugin(t *testing.T) func(lines ...string) (answers []string, said string) 
 	}
 }
 
-// TestEndsOfBlocks: how an instruction ends a block, with every prefix that compilers and the kernel
-// put before it.
-func TestEndsOfBlocks(t *testing.T) {
-	table := []struct {
-		code, what, want string
-		kind             Kind
-	}{
+// ending is an instruction, by its bytes, and how it ends a block.
+type ending struct {
+	code, what, want string
+	kind             Kind
+}
+
+// endings have every prefix that compilers and the kernel put before an instruction.
+func endings() []ending {
+	return []ending{
 		{"e810000000", "call", "+16", Call},
 		{"e8f0ffffff", "call backwards", "-16", Call},
 		{"f2e810000000", "bnd call", "+16", Call},
@@ -107,6 +109,11 @@ func TestEndsOfBlocks(t *testing.T) {
 		{"f30f1efa", "endbr64", "+0", None},
 		{"4889c3", "mov that ends in c3", "+0", None},
 	}
+}
+
+// TestEndsOfBlocks: how an instruction ends a block.
+func TestEndsOfBlocks(t *testing.T) {
+	table := endings()
 	var lines []string
 	for _, tt := range table {
 		lines = append(lines, "end "+tt.code)

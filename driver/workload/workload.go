@@ -1,10 +1,11 @@
-// Package workload renders the measured programs, iperf3 and netperf, into
+// Package workload renders the measured programs, iperf3, netperf and h2load, into
 // bundle steps and parses their raw output into metrics. It is pure.
 package workload
 
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,7 +28,9 @@ type Target struct {
 	Clients                []Client
 	Server                 string // endpoint role
 	ServerAddr             string
-	ControlPort            int // netperf's control connection
+	ControlPort            int    // netperf's control connection
+	Path                   string // what requests of HTTP are for
+	Proxy                  string // handle of the proxy that the datapath started, "" for none
 }
 
 // Client is one of the endpoints that a workload runs from.
@@ -39,7 +42,7 @@ type Client struct {
 // workload is one entry of the registry.
 type workload struct {
 	plan.WorkloadEntry
-	server func(t Target, port int) []string
+	server func(t Target, port int) []string // nil: bundle.HTTPServer
 	// each: a server of its own for each client, at the client's port; else one
 	// serves all at the control port.
 	each   bool
@@ -78,6 +81,7 @@ func registry() []workload {
 		stream(),
 		requestResponse(),
 		connectRequestResponse(),
+		http(), httpNew(), http2(),
 	}
 }
 
@@ -115,6 +119,19 @@ func find(cell plan.Cell) (workload, error) {
 	return workload{}, fmt.Errorf("unknown workload %q in cell %s", name, cell.ID)
 }
 
+// Files are those of the bundle that a cell's workload needs, by name.
+func Files(cell plan.Cell, t Target) map[string]bundle.File {
+	if !NeedsHTTP(cell) {
+		return nil
+	}
+	out := map[string]bundle.File{}
+	for _, c := range t.Clients {
+		_, files := bundle.HTTPServer("", t.ServerAddr, c.Port)
+		maps.Copy(out, files)
+	}
+	return out
+}
+
 // Render renders the run phase of a trial: the server, a warm-up, and the
 // measured client between two snapshots of both nodes' activity. The steps
 // within are what count; starting the server does not.
@@ -139,12 +156,13 @@ func Render(cell plan.Cell, t Target) ([]bundle.Step, error) {
 	}
 	exec := func(argv func(Target, Client, plan.Cell) []string, seconds float64, out func(k int) string) bundle.Step {
 		return t.fromAll(func(k int, c Client) bundle.Action {
-			return bundle.Exec{Argv: argv(t, c, cell), CPUs: []int{cell.Int(plan.FactorClientCPU)}, Sched: sched, Timeout: seconds + 30, Out: out(k)}
+			return bundle.Exec{Argv: argv(t, c, cell), CPUs: []int{cell.Int(plan.FactorClientCPU)}, Sched: sched, Timeout: seconds + 30, Out: out(k), HTTP: w.Application == catalog.HTTP}
 		})
 	}
 	if warmup := cell.Duration(plan.FactorWarmup); w.warmup != nil && warmup > 0 {
 		steps = append(steps, exec(w.warmup, warmup.Seconds(), func(int) string { return "" }))
 	}
+	steps = append(steps, w.cpu(t, cell, server, CPUBefore)...)
 	steps = append(steps,
 		server(bundle.Snapshot{Out: rawServerBefore}),
 		first(bundle.Snapshot{Out: rawClientBefore}),
@@ -152,6 +170,7 @@ func Render(cell plan.Cell, t Target) ([]bundle.Step, error) {
 		first(bundle.Snapshot{Out: rawClientAfter}),
 		server(bundle.Snapshot{Out: rawServerAfter}),
 	)
+	steps = append(steps, w.cpu(t, cell, server, CPUAfter)...)
 	for k := range w.servers(t, cell, sched) {
 		steps = append(steps, server(bundle.Stop{Handle: handleOf(k)}))
 	}
@@ -197,7 +216,14 @@ func (w workload) servers(t Target, cell plan.Cell, sched string) []bundle.Start
 	}
 	var out []bundle.Start
 	for k, port := range ports {
-		out = append(out, bundle.Start{Handle: handleOf(k), Argv: w.server(t, port), CPUs: []int{cell.Int(plan.FactorServerCPU)}, Sched: sched, Port: port})
+		cpus := []int{cell.Int(plan.FactorServerCPU)}
+		if w.Application == catalog.HTTP {
+			s, _ := bundle.HTTPServer(handleOf(k), t.ServerAddr, port)
+			s.CPUs, s.Sched = cpus, sched
+			out = append(out, s)
+			continue
+		}
+		out = append(out, bundle.Start{Handle: handleOf(k), Argv: w.server(t, port), CPUs: cpus, Sched: sched, Port: port})
 	}
 	return out
 }

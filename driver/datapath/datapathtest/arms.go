@@ -1,6 +1,7 @@
 package datapathtest
 
 import (
+	"iter"
 	"maps"
 	"slices"
 	"strconv"
@@ -111,29 +112,54 @@ func runnable(d plan.DatapathEntry) bool { return len(d.Keys) == 0 }
 // build makes an arm of levels of factors; ok is false if the catalog refuses
 // it. An option that the fabric does not have, and only such a one, is "".
 func build(ds []plan.DatapathEntry, levels map[string]string) (a Arm, ok bool) {
-	for _, d := range ds {
-		if d.Fabric != levels[plan.FactorFabric] {
+	d, ok := allowed(ds, levels)
+	if !ok {
+		return a, false
+	}
+	a = Arm{Datapath: d.Name, Fabric: d.Fabric, Filter: d.Filter, Scenario: levels[plan.FactorScenario], NoPolicies: d.NoPolicies, Options: map[string]string{}, defaults: map[string]string{}, entry: *d}
+	for _, o := range d.Options {
+		a.defaults[o.Key], a.Options[o.Key] = o.Allowed[0], levels[o.Key]
+	}
+	return a, true
+}
+
+// allowed finds the datapath of levels of factors, where the catalog does not refuse them. It makes
+// nothing: it is asked a hundred thousand times, and in emulated machines too.
+func allowed(ds []plan.DatapathEntry, levels map[string]string) (*plan.DatapathEntry, bool) {
+	var d *plan.DatapathEntry
+	for i := range ds { // entries are large
+		if ds[i].Fabric == levels[plan.FactorFabric] {
+			d = &ds[i]
+		}
+	}
+	if d == nil {
+		return nil, false
+	}
+	for i := range d.Options {
+		// What means nothing has no levels to choose from.
+		o := &d.Options[i]
+		if l := levels[o.Key]; l == "" || l != o.Allowed[0] && !o.Applies(levels) {
+			return nil, false
+		}
+	}
+	for key, level := range levels {
+		if level == "" || key == plan.FactorFabric || key == plan.FactorScenario {
 			continue
 		}
-		a = Arm{Datapath: d.Name, Fabric: d.Fabric, Filter: d.Filter, Scenario: levels[plan.FactorScenario], NoPolicies: d.NoPolicies, Options: map[string]string{}, defaults: map[string]string{}, entry: d}
-		for _, o := range d.Options {
-			a.defaults[o.Key] = o.Allowed[0]
-			if a.Options[o.Key] = levels[o.Key]; a.Options[o.Key] == "" {
-				return a, false
-			}
-			// What means nothing has no levels to choose from.
-			if !o.Applies(a.Options) && a.Options[o.Key] != o.Allowed[0] {
-				return a, false
-			}
+		if !has(d.Options, key) {
+			return nil, false
 		}
-		for key, level := range levels {
-			if _, has := a.Options[key]; !has && key != plan.FactorFabric && key != plan.FactorScenario && level != "" {
-				return a, false
-			}
-		}
-		return a, d.Refuse == nil || d.Refuse(plan.Lab{Provider: plan.ProviderLocal}, a.Scenario, a.Options) == ""
 	}
-	return a, false
+	return d, d.Refuse == nil || d.Refuse(plan.Lab{Provider: plan.ProviderLocal}, levels[plan.FactorScenario], levels) == ""
+}
+
+func has(options []plan.Option, key string) bool {
+	for i := range options {
+		if options[i].Key == key {
+			return true
+		}
+	}
+	return false
 }
 
 // factorsOf lists the axes of a filter's arms. An option that not every fabric
@@ -168,13 +194,20 @@ func levelsHere(o plan.Option) []string {
 // pair is two levels of two factors.
 type pair struct{ a, b, x, y string }
 
-func pairsOf(fs []factor, levels map[string]string) (out []pair) {
-	for i, f := range fs {
-		for _, g := range fs[i+1:] {
-			out = append(out, pair{f.key, g.key, levels[f.key], levels[g.key]})
+func pairsOf(fs []factor, levels map[string]string) iter.Seq[pair] {
+	return func(yield func(pair) bool) {
+		at := make([]string, len(fs))
+		for i, f := range fs {
+			at[i] = levels[f.key]
+		}
+		for i, f := range fs {
+			for k := i + 1; k < len(fs); k++ {
+				if !yield(pair{f.key, fs[k].key, at[i], at[k]}) {
+					return
+				}
+			}
 		}
 	}
-	return out
 }
 
 // cover is a greedy covering array of strength two (Cohen et al., The AETG
@@ -191,7 +224,7 @@ func cover(ds []plan.DatapathEntry) (out []Arm) {
 		if !ok {
 			return
 		}
-		for _, p := range pairsOf(fs, levels) {
+		for p := range pairsOf(fs, levels) {
 			covered[p] = true
 		}
 		out = append(out, a)
@@ -249,11 +282,11 @@ func fill(ds []plan.DatapathEntry, fs []factor, covered map[pair]bool, fixed map
 // covered, and returns how much that is; -1 if there is no such arm.
 func improve(ds []plan.DatapathEntry, fs []factor, levels map[string]string, covered map[pair]bool, fixed map[string]string) int {
 	gain := func() int {
-		if _, ok := build(ds, levels); !ok {
+		if _, ok := allowed(ds, levels); !ok {
 			return -1
 		}
 		n := 0
-		for _, p := range pairsOf(fs, levels) {
+		for p := range pairsOf(fs, levels) {
 			if !covered[p] {
 				n++
 			}

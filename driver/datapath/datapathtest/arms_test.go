@@ -83,7 +83,7 @@ func possible(ds []plan.DatapathEntry, fs []factor, k1, l1, k2, l2 string) bool 
 	var search func(i int) bool
 	search = func(i int) bool {
 		if i == len(fs) {
-			_, ok := build(ds, levels)
+			_, ok := allowed(ds, levels)
 			return ok
 		}
 		if fs[i].key == k1 || fs[i].key == k2 {

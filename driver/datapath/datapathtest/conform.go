@@ -26,6 +26,7 @@ type Rig struct {
 	Guest    string // the guest helper's binary
 	Dir      string // a directory for files of bundles
 	External string // root file system of the external filters
+	HTTP     string // root file system of the programs of HTTP
 	// Silence is how long nothing may come back of a packet that is dropped. It
 	// must be many times what an admitted one takes.
 	Silence time.Duration
@@ -209,6 +210,7 @@ type bench struct {
 	start  int                        // undo mark after the wiring
 	held   map[int]map[string]float64 // counters by number of policies
 	sizes  []error                    // what they do not agree with
+	pace   time.Duration              // what an admitted exchange took the last time
 
 	// What is applied.
 	set            datapath.Setup

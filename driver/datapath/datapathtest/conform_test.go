@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"hookbed/driver/datapath"
+	"hookbed/driver/plan"
 	"hookbed/images"
 )
 
@@ -23,6 +24,7 @@ var (
 	armsFlag     = flag.String("arms", "", "regular expression of the arms to test")
 	allFlag      = flag.Bool("all", false, "every arm; otherwise those with all options at their defaults and those of fabric bridge")
 	externalFlag = flag.String("peers", "", "root file system of the external filters; empty takes the image's")
+	httpFlag     = flag.String("http", "", "root file system of the programs of HTTP; empty takes the image's")
 	tellFlag     = flag.Bool("tell", false, "print a line for every arm that is through")
 	silenceFlag  = flag.Duration("silence", 150*time.Millisecond, "how long a dropped packet must stay unanswered")
 )
@@ -35,7 +37,7 @@ func TestMain(m *testing.M) {
 	}
 	// Arms mostly wait for what must not come, so many can be tested at once.
 	if p := flag.Lookup("test.parallel"); p.Value.String() == p.DefValue {
-		if err := p.Value.Set(strconv.Itoa(4 * runtime.NumCPU())); err != nil {
+		if err := p.Value.Set(strconv.Itoa(8 * runtime.NumCPU())); err != nil {
 			panic(err)
 		}
 	}
@@ -74,9 +76,52 @@ func externalRoot(t *testing.T) string {
 	return set.ExternalDir
 }
 
+// httpRoot is the root file system of the programs of HTTP.
+func httpRoot(t *testing.T) string {
+	t.Helper()
+	if *httpFlag != "" {
+		return *httpFlag
+	}
+	store, err := images.Open("", images.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := store.Ensure(t.Context(), images.Want{HTTP: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set.HTTPDir
+}
+
+// TestRequests puts every arm that judges requests to the test on this kernel.
+func TestRequests(t *testing.T) {
+	arms := Arms(datapath.Catalog())
+	if !*allFlag {
+		arms = slices.DeleteFunc(Some(arms), func(a Arm) bool {
+			return !a.plain() || a.Fabric != datapath.FabricBridge || a.Scenario != plan.Localhost
+		})
+		for _, a := range slices.Clone(arms) {
+			arms = append(arms, a.intercepted()...)
+		}
+	}
+	only := regexp.MustCompile(*armsFlag)
+	arms = slices.DeleteFunc(arms, func(a Arm) bool { return !a.judgesRequests() || !only.MatchString(a.Name()) })
+	rig := Rig{Guest: guestBinary(t), Dir: t.TempDir(), HTTP: httpRoot(t), Silence: *silenceFlag}
+	var report RequestReport
+	t.Run("arms", func(t *testing.T) {
+		for _, a := range arms {
+			t.Run(a.Name(), func(t *testing.T) {
+				t.Parallel()
+				ConformRequests(t, rig, a, &report)
+			})
+		}
+	})
+	t.Log("\n" + report.Markdown())
+}
+
 // TestConform puts every arm to the test on this kernel.
 func TestConform(t *testing.T) {
-	arms := Arms(datapath.Catalog())
+	arms := slices.DeleteFunc(Arms(datapath.Catalog()), Arm.judgesRequests)
 	plain := Defaults(arms)
 	if !*allFlag {
 		arms = Some(arms)

@@ -108,12 +108,13 @@ func split(ps policySet, fs []flow) (admitted, denied []flow) {
 
 // tryAll tries flows at once and lists those whose answer is not the wanted one.
 // Silence is believed where an admitted exchange afterwards takes a small part of
-// it; on a computer too busy for that all are tried again, for longer.
+// it; on a computer too busy for that all are tried again, for longer. What an exchange took the
+// last time says how long to try at first.
 func (b *bench) tryAll(fs []flow, want answer) error {
 	if want != silent {
 		return b.tryFor(fs, want, allowLimit)
 	}
-	limit := b.rig.Silence
+	limit := min(max(b.rig.Silence, b.pace*graceTrips*5/4), allowLimit)
 	for len(fs) > 0 {
 		if err := b.tryFor(fs, silent, limit); err != nil {
 			return err
@@ -122,6 +123,7 @@ func (b *bench) tryAll(fs []flow, want answer) error {
 		if err != nil {
 			return fmt.Errorf("the witness of what must be silent: %w", err)
 		}
+		b.pace = took
 		if took*graceTrips <= limit {
 			break
 		}

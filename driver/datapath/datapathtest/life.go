@@ -26,8 +26,11 @@ func (b *bench) remove() error {
 	}
 	// What the helper has of its own stays.
 	objects = slices.DeleteFunc(objects, func(o object) bool { return o.kind == kindProcess })
-	b.echo.close()
-	b.back.close()
+	for _, s := range []*services{b.echo, b.back} {
+		if s != nil {
+			s.close()
+		}
+	}
 	if err := b.undo(); err != nil {
 		return err
 	}
@@ -251,9 +254,12 @@ func (b *bench) updateUnderTraffic() error {
 	if err == nil {
 		g.flows()
 	}
+	if err == nil {
+		err = b.beforeUpdate()
+	}
 	for range updateRounds {
 		if err == nil {
-			err = b.updateRound()
+			err = b.updateRound() // ends as it begins
 		}
 	}
 	turns, tries := g.turns.Load(), g.tries.Load()
@@ -356,30 +362,37 @@ func (b *bench) keepBlasting(g *background, f flow) error {
 	return nil
 }
 
+// updated is the flow that the update is about.
+func (b *bench) updated() flow {
+	return flow{"source of the update", b.policies.extra.Source.Addr(), tcp, datapath.ServicePort}
+}
+
+// expectUpdated: the flow that the update is about is judged by the given policies.
+func (b *bench) expectUpdated(when string, ps policySet) error {
+	want := silent
+	if ps.admits(b.updated()) {
+		want = answered
+	}
+	if err := b.tryAll([]flow{b.updated()}, want); err != nil {
+		return fmt.Errorf("%s: %w", when, err)
+	}
+	return nil
+}
+
+func (b *bench) beforeUpdate() error {
+	if b.policies.admits(b.updated()) == b.policies.with().admits(b.updated()) {
+		return fmt.Errorf("the update changes nothing for %s", b.updated())
+	}
+	return b.expectUpdated("before the update", b.policies)
+}
+
 // updateRound: the source that the update is about is judged the other way as
 // soon as the update is done, and as before once it is reverted.
 func (b *bench) updateRound() error {
-	f := flow{"source of the update", b.policies.extra.Source.Addr(), tcp, datapath.ServicePort}
-	after := b.policies.with()
-	expect := func(when string, ps policySet) error {
-		want := silent
-		if ps.admits(f) {
-			want = answered
-		}
-		if err := b.tryAll([]flow{f}, want); err != nil {
-			return fmt.Errorf("%s: %w", when, err)
-		}
-		return nil
-	}
-	if b.policies.admits(f) == after.admits(f) {
-		return fmt.Errorf("the update changes nothing for %s", f)
-	}
+	f := b.updated()
 	change := func(steps []bundle.Step) error {
 		time.Sleep(updatePause)
 		_, err := b.h.exec(b.set.Files, steps)
-		return err
-	}
-	if err := expect("before the update", b.policies); err != nil {
 		return err
 	}
 	var conn *net.TCPConn
@@ -400,7 +413,7 @@ func (b *bench) updateRound() error {
 	if err := change(b.set.Update); err != nil {
 		return fmt.Errorf("update: %w", err)
 	}
-	if err := expect("after the update", after); err != nil {
+	if err := b.expectUpdated("after the update", b.policies.with()); err != nil {
 		return err
 	}
 	if !b.policies.deny {
@@ -419,7 +432,7 @@ func (b *bench) updateRound() error {
 			return fmt.Errorf("revert: %w", err)
 		}
 	}
-	return expect("after the revert", b.policies)
+	return b.expectUpdated("after the revert", b.policies)
 }
 
 // kept: a connection whose policy went, or was denied since, goes on or not, as

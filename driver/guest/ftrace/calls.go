@@ -41,6 +41,11 @@ func RecordCalls(how Calls) (*CallRecording, error) {
 	if err != nil {
 		return nil, err
 	}
+	return recordCallsIn(t, how)
+}
+
+// recordCallsIn prepares a recording in a tracefs, which it closes when it ends.
+func recordCallsIn(t *tree, how Calls) (*CallRecording, error) {
 	r := &CallRecording{settings: settings{t: t}, how: how}
 	if err := r.prepare(); err != nil {
 		return nil, errors.Join(err, r.leave())
@@ -61,7 +66,7 @@ func (r *CallRecording) prepare() error {
 			return err
 		}
 	}
-	files := []setting{{"tracing_on", "0"}, {"buffer_size_kb", strconv.Itoa(r.how.BufferKiB)}, {"set_ftrace_pid", ""}, {"options/function-fork", "1"}}
+	files := []setting{{"tracing_on", "0"}, {"buffer_size_kb", strconv.Itoa(r.how.BufferKiB)}, {"options/function-fork", "1"}}
 	if r.Instance() {
 		files = append(files, setting{"trace_clock", "global"}) // of all CPUs; a change empties the buffer
 	}
@@ -69,6 +74,9 @@ func (r *CallRecording) prepare() error {
 		if err := r.set(filepath.Join(r.dir, f.file), f.value); err != nil {
 			return err
 		}
+	}
+	if err := r.empty(filepath.Join(r.dir, "set_ftrace_pid")); err != nil {
+		return err
 	}
 	return r.setFormat()
 }
@@ -192,15 +200,7 @@ func (r *CallRecording) collect() (Record, error) {
 	if err := r.t.write(filepath.Join(r.dir, "tracing_on"), "0"); err != nil {
 		return Record{}, err
 	}
-	lost, err := r.t.overrun(r.dir)
-	if err != nil {
-		return Record{}, err
-	}
-	text, err := os.ReadFile(filepath.Join(r.t.root, r.dir, "trace"))
-	if err != nil {
-		return Record{}, fmt.Errorf("read the trace: %w", err)
-	}
-	return Record{Text: string(text), Values: map[string]float64{bundle.ValueLost: float64(lost)}}, nil
+	return r.t.recorded(r.dir)
 }
 
 // leave puts everything back. Only the top-level buffer must be emptied: an instance goes with its
@@ -214,6 +214,19 @@ func (r *CallRecording) leave() error {
 		err = errors.Join(err, r.t.write("trace", ""))
 	}
 	return errors.Join(err, r.t.Close())
+}
+
+// recorded is what the buffer of a directory holds, and how many entries it had no room for.
+func (t *tree) recorded(dir string) (Record, error) {
+	lost, err := t.overrun(dir)
+	if err != nil {
+		return Record{}, err
+	}
+	text, err := os.ReadFile(filepath.Join(t.root, dir, "trace"))
+	if err != nil {
+		return Record{}, fmt.Errorf("read what was recorded: %w", err)
+	}
+	return Record{Text: string(text), Values: map[string]float64{bundle.ValueLost: float64(lost)}}, nil
 }
 
 // entries is how many entries the buffer of a directory holds, overrun how many it had no room for.

@@ -2,11 +2,8 @@ package ftrace
 
 import (
 	"errors"
-	"fmt"
-	"os"
 	"path/filepath"
 
-	"hookbed/driver/bundle"
 	"hookbed/driver/guest/fault"
 )
 
@@ -80,15 +77,7 @@ func (r *DropRecording) collect() (Record, error) {
 	if err := r.t.write(filepath.Join(r.dir, dropEvent, "enable"), "0"); err != nil {
 		return Record{}, err
 	}
-	lost, err := r.t.overrun(r.dir)
-	if err != nil {
-		return Record{}, err
-	}
-	text, err := os.ReadFile(filepath.Join(r.t.root, r.dir, "trace"))
-	if err != nil {
-		return Record{}, fmt.Errorf("read the drops: %w", err)
-	}
-	return Record{Text: string(text), Values: map[string]float64{bundle.ValueLost: float64(lost)}}, nil
+	return r.t.recorded(r.dir)
 }
 
 func (r *DropRecording) leave() error {

@@ -155,6 +155,16 @@ func (s *settings) set(file, value string) error {
 	return s.t.write(file, value)
 }
 
+// empty empties a list that is then added to, and remembers what it held.
+func (s *settings) empty(file string) error {
+	text, err := s.t.read(file)
+	if err != nil {
+		return fmt.Errorf("read %s of tracefs: %w", file, err)
+	}
+	s.found = append(s.found, setting{file, parseHeld(text)})
+	return s.t.write(file, "")
+}
+
 // setIfThere does so for a file that not every kernel has.
 func (s *settings) setIfThere(file, value string) error {
 	if !s.t.has(file) {

@@ -145,36 +145,52 @@ func sockaddr(a netip.Addr, port int) unix.Sockaddr {
 
 // dial starts one attempt in the thread's namespace.
 func dial(p bundle.Probe) (attempt, error) {
-	t := attempt{probe: p, fd: -1, must: p.Want == bundle.Allow}
-	from, to, err := ends(p)
+	t, to, err := open(p)
 	if err != nil {
 		return t, err
 	}
-	if t.datagram, err = datagramOf(p, to); err != nil {
-		return t, err
+	t.sent = time.Now()
+	err = unix.Connect(t.fd, to)
+	if t.datagram != nil && err == nil {
+		_, six := to.(*unix.SockaddrInet6)
+		err = t.datagram.first(t.fd, six)
+	}
+	t.connected(err)
+	return t, nil
+}
+
+// open makes the socket of an attempt, bound to its source; to is where it has to connect to.
+func open(p bundle.Probe) (t attempt, to unix.Sockaddr, err error) {
+	t = attempt{probe: p, fd: -1, must: p.Want == bundle.Allow}
+	from, addr, err := ends(p)
+	if err != nil {
+		return t, nil, err
+	}
+	if t.datagram, err = datagramOf(p, addr); err != nil {
+		return t, nil, err
 	}
 	family, kind, proto := unix.AF_INET, unix.SOCK_STREAM, 0
-	if to.Is6() {
+	if addr.Is6() {
 		family = unix.AF_INET6
 	}
 	if t.datagram != nil {
 		kind, proto = t.datagram.kind, t.datagram.proto
 	}
 	if t.fd, err = unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, proto); err != nil {
-		return attempt{probe: p, fd: -1}, os.NewSyscallError("socket", err)
+		return attempt{probe: p, fd: -1}, nil, os.NewSyscallError("socket", err)
 	}
 	if err := unix.Bind(t.fd, sockaddr(from, 0)); err != nil {
-		return t, os.NewSyscallError("bind", err)
+		return t, nil, os.NewSyscallError("bind", err)
 	}
-	t.sent = time.Now()
 	port := p.Port
 	if p.Proto == bundle.ICMP {
 		port = 0
 	}
-	err = unix.Connect(t.fd, sockaddr(to, port))
-	if t.datagram != nil && err == nil {
-		err = t.datagram.first(t.fd, to)
-	}
+	return t, sockaddr(addr, port), nil
+}
+
+// connected decides what the call that connects has decided.
+func (t *attempt) connected(err error) {
 	switch {
 	case err == nil && t.datagram == nil:
 		t.decide(outcomeOf(0))
@@ -182,7 +198,6 @@ func dial(p bundle.Probe) (attempt, error) {
 		// Nothing was sent, so nothing denied it. There is no route, for example.
 		t.decide(Outcome{How: "never sent (" + err.Error() + ")"})
 	}
-	return t, nil
 }
 
 // hangUp closes a probe's socket with a reset, which leaves no TIME_WAIT.

@@ -105,9 +105,9 @@ func internetChecksum(b []byte) uint16 {
 }
 
 // first lets the socket fragment, whatever it knows of the path, and sends.
-func (d *datagram) first(fd int, to netip.Addr) error {
+func (d *datagram) first(fd int, six bool) error {
 	level, option, value := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT
-	if to.Is6() {
+	if six {
 		level, option, value = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT
 	}
 	if err := unix.SetsockoptInt(fd, level, option, value); err != nil {

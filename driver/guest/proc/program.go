@@ -141,6 +141,10 @@ func (l *Launcher) launch(ep *Endpoint, p Program, path string, proc *Process) (
 		return nil, err
 	}
 	attr := syscall.SysProcAttr{Setpgid: true, Chroot: ep.Root, Ptrace: p.held}
+	cgroup, cgroupErr := openCgroup(ep.Cgroup) // which a container does not show
+	if cgroup != nil {
+		defer cgroup.Close()
+	}
 	enter := l.pidns.enter
 	if ep.Container != nil {
 		attr.Chroot, enter = "", ep.Container.enter
@@ -161,10 +165,9 @@ func (l *Launcher) launch(ep *Endpoint, p Program, path string, proc *Process) (
 		return cmd, err
 	}
 	if ep.Cgroup != "" {
-		dir, err := os.Open(ep.Cgroup)
+		err := cgroupErr
 		if err == nil {
-			defer dir.Close()
-			attr.UseCgroupFD, attr.CgroupFD = true, int(dir.Fd())
+			attr.UseCgroupFD, attr.CgroupFD = true, int(cgroup.Fd())
 			var cmd *exec.Cmd
 			if cmd, err = start(attr); err == nil {
 				return cmd, nil
@@ -174,6 +177,14 @@ func (l *Launcher) launch(ep *Endpoint, p Program, path string, proc *Process) (
 		attr.UseCgroupFD, attr.CgroupFD = false, 0
 	}
 	return start(attr)
+}
+
+// openCgroup opens the directory of a cgroup, nil for none.
+func openCgroup(dir string) (*os.File, error) {
+	if dir == "" {
+		return nil, nil
+	}
+	return os.Open(dir)
 }
 
 // wait waits for a process that this helper started. The caller closes done.

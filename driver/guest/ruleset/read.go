@@ -276,7 +276,7 @@ func (k counters) add(packets, bytes string, silent bool, target string) error {
 	k["packets"] += p
 	k["bytes"] += b
 	switch target {
-	case "DROP":
+	case "DROP", "REJECT":
 		k["dropped"] += p
 	case "ACCEPT":
 		k["accepted"] += p

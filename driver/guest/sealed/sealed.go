@@ -31,6 +31,7 @@ const (
 	sealedModules  = "/lib/modules/load"
 	sealedRoot     = "/run/hookbed/endpoint"
 	sealedExternal = "/run/hookbed/peers" // there only where a block needs it
+	sealedHTTP     = "/run/hookbed/http"  // likewise
 	sealedOut      = "/dev/ttyS1"
 )
 
@@ -84,7 +85,7 @@ func seal(ctx context.Context) error {
 		return err
 	}
 	defer out.Close()
-	hello := bundle.Hello{Schema: bundle.Schema, Node: "sealed", Blobs: bundle.SealedBlobs, EndpointRoot: sealedRoot, ExternalRoot: sealedExternal}
+	hello := bundle.Hello{Schema: bundle.Schema, Node: "sealed", Blobs: bundle.SealedBlobs, EndpointRoot: sealedRoot, ExternalRoot: sealedExternal, HTTPRoot: sealedHTTP}
 	s := sealedRun{ctx: ctx, out: out, start: func() (*childHelper, error) { return startChild(hello) }, settle: settle, show: mark.Symbols}
 	return s.block(block)
 }

@@ -22,6 +22,12 @@ func doAttachBPF(c *call, a bundle.AttachBPF) error {
 	if err != nil {
 		return err
 	}
+	switch a.Hook {
+	case bundle.HookSockOps:
+		return c.attachSockOps(prog)
+	case bundle.HookStream:
+		return c.attachStream(prog, a)
+	}
 	l, err := c.link(a.Link)
 	if err != nil {
 		return err

@@ -30,6 +30,7 @@ type executor struct {
 	undo     undoStack
 	launcher proc.Launcher
 	external external
+	http     otherRoot        // of the programs of HTTP
 	trial    *bundle.SealedAt // the one that runs in a sealed guest; else nil
 }
 
@@ -114,6 +115,7 @@ func handlers() map[string]handler {
 	on(t, doSetLink)
 	on(t, doAddr)
 	on(t, doRoute)
+	on(t, doLocalMark)
 	on(t, doNeigh)
 	on(t, doSysctl)
 	on(t, doOffload)
@@ -121,11 +123,14 @@ func handlers() map[string]handler {
 	on(t, doLoadBPF)
 	on(t, doFillMap)
 	on(t, doAttachBPF)
+	on(t, doCgroup)
 	on(t, doListen)
 	on(t, doStart)
 	on(t, doSniff)
 	on(t, doStop)
 	on(t, doProbes)
+	on(t, doRefusals)
+	on(t, doRequests)
 	on(t, doFlow)
 	on(t, doRead)
 	on(t, doExpect)
@@ -235,9 +240,10 @@ func (x *executor) execute(ctx context.Context, step bundle.Step, files map[stri
 }
 
 // marked executes a step, between marks if it is a trial's workload: the programs whose output is
-// kept, which a warm-up's is not. What is between the marks is what the helper needs to start these
-// programs, all of their lives, and the time until the helper has seen their end. The other steps of
-// the phase, and the helper's conversation with the first process, are outside.
+// kept, which a warm-up's is not; or attempts that are marked. What is between the marks is what the
+// helper needs to start these programs, all of their lives, and the time until the helper has seen
+// their end; or all of the attempts. The other steps of the phase, and the helper's conversation with
+// the first process, are outside.
 func (c *call) marked(do handler) error {
 	at := c.x.trial
 	if at == nil || !isWorkload(c.step) {
@@ -251,6 +257,9 @@ func (c *call) marked(do handler) error {
 // isWorkload says whether a step is what a trial measures.
 func isWorkload(s bundle.Step) bool {
 	do := s.Do
+	if refused, ok := do.(bundle.Refusals); ok {
+		return refused.Marked
+	}
 	if together, ok := do.(bundle.Parallel); ok && len(together.Steps) > 0 {
 		do = together.Steps[0].Do
 	}

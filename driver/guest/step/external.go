@@ -26,29 +26,34 @@ const programLimit = 120.0
 
 // external is where the filters of other projects run, and those of them that stay.
 type external struct {
-	root      string            // Hello.ExternalRoot
+	otherRoot                   // Hello.ExternalRoot
 	roots     map[string]string // Hello.Roots
-	container *proc.Container   // of the present setup, nil before its first Program
 	agents    map[string]*agent // Daemons of other roots, by handle
 	daemons   map[string]*proc.Process
 	adopted   map[string]bool // handles of objects that AdoptBPF filed
 }
 
-// needContainer is the container of the present setup.
-func (c *call) needContainer() (*proc.Container, error) {
-	p := &c.x.external
+// otherRoot is a root file system that is not the endpoints'.
+type otherRoot struct {
+	root      string
+	container *proc.Container // of the present setup, nil before its first program
+}
+
+// needContainer is the container of the present setup in which a root's programs run;
+// what is the name of those.
+func (c *call) needContainer(p *otherRoot, what string) (*proc.Container, error) {
 	if p.container != nil {
 		return p.container, nil
 	}
 	if p.root == "" {
-		return nil, errors.New("the session named no root file system of external programs")
+		return nil, fmt.Errorf("the session named no root file system of %s", what)
 	}
 	r, err := proc.OpenContainer(c.at.Namespace, p.root, false)
 	if err != nil {
-		return nil, fmt.Errorf("open the container of external programs in %s: %w", p.root, err)
+		return nil, fmt.Errorf("open the container of %s in %s: %w", what, p.root, err)
 	}
 	p.container = r
-	c.undoHere("container of external programs", func(undoing) error {
+	c.undoHere("container of "+what, func(undoing) error {
 		p.container = nil
 		return r.Close()
 	})
@@ -142,7 +147,7 @@ func (c *call) prepare(p bundle.Program) (j job, clean func(), err error) {
 		j.at = &proc.Endpoint{Namespace: c.at.Namespace}
 		j.program = proc.Program{Argv: append([]string{filepath.Join(dir, filepath.Base(p.Script))}, p.Argv...), Dir: dir}
 	} else {
-		r, err := c.needContainer()
+		r, err := c.needContainer(&c.x.external.otherRoot, "external programs")
 		if err != nil {
 			return j, clean, err
 		}

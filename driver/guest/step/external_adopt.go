@@ -73,7 +73,7 @@ func (c *call) adopt(a bundle.AdoptBPF) (*ebpf.Collection, error) {
 		err = errors.New("adopt: exactly one of daemon and pins must be set")
 	case a.Pins != "":
 		var r *proc.Container
-		if r, err = c.needContainer(); err == nil {
+		if r, err = c.needContainer(&c.x.external.otherRoot, "external programs"); err == nil {
 			err = adoptPinned(coll, r.Path(a.Pins))
 		}
 	case daemon == nil:

@@ -95,8 +95,10 @@ func (x *executor) runTogether(all []*call) ([]error, error) {
 		if !ok {
 			return nil, fmt.Errorf("parallel holds a %T", c.step.Do)
 		}
-		at[i] = c.at
 		var err error
+		if at[i], err = c.place(do.HTTP); err != nil {
+			return nil, err
+		}
 		if programs[i], err = running[i].prepare(do); err != nil {
 			return nil, err
 		}

@@ -185,3 +185,37 @@ func TestFacts(t *testing.T) {
 		t.Error("an unknown fact is there, and empty")
 	}
 }
+
+// TestRefusals: each attempt of several must be denied, and reaches what denies it.
+func TestRefusals(t *testing.T) {
+	r := newRig(t)
+	r.pair()
+	stranger := bundle.Probe{What: "stranger", From: "198.19.0.7", To: server4, Port: 5001, Want: bundle.Deny}
+	before := r.state(r.x.endpoints["client"].Namespace)
+	do := bundle.Refusals{Link: "eth0", Try: stranger, Times: 12, Timeout: 0.1}
+	r.fails("client", bundle.FaultSubject, do, "stranger: attempt 1 of 12, 198.19.0.7 -> 198.18.1.3:5001, was let through and reset")
+	r.must("server", bundle.Listen{Handle: "l", Port: 5001})
+	r.fails("client", bundle.FaultSubject, do, "attempt 1 of 12", "was allowed, want deny")
+	r.file("rules", "*filter\n-A INPUT -s 198.19.0.7 -j DROP\nCOMMIT\n")
+	r.must("server", bundle.Rules{Tool: "iptables-legacy", File: "rules"})
+	if got := r.must("client", do).Values["denied"]; got != 12 {
+		t.Errorf("%g attempts were denied, want 12", got)
+	}
+	counted := ""
+	_ = r.x.endpoints["server"].Do(func() error {
+		out, err := exec.Command("iptables-legacy", "-nvxL", "INPUT").CombinedOutput()
+		counted = string(out)
+		return err
+	})
+	var packets int
+	if _, err := fmt.Sscan(strings.Join(strings.Split(counted, "\n")[2:], " "), &packets); err != nil || packets < 12 {
+		t.Errorf("the rule counted\n%s\nwant 12 packets at least: a busy machine may send some twice", counted)
+	}
+	if after := r.state(r.x.endpoints["client"].Namespace); after != before {
+		t.Errorf("refusals left\n%s\nit was\n%s", after, before)
+	}
+	do.Try.Want = bundle.Allow
+	r.fails("client", bundle.FaultRig, do, `wants "allow"`)
+	do.Try.Want, do.Try.Proto = bundle.Deny, bundle.UDP
+	r.fails("client", bundle.FaultRig, do, "only connections are repeated")
+}

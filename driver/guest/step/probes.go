@@ -34,6 +34,34 @@ func doProbes(c *call, a bundle.Probes) error {
 	return c.judgeProbes(a.Tries, got)
 }
 
+func doRefusals(c *call, a bundle.Refusals) error {
+	if a.Try.Want != bundle.Deny || a.Times < 1 {
+		return fmt.Errorf("probe %q wants %q, %d times; what is repeated wants %s, once at least", a.Try.What, a.Try.Want, a.Times, bundle.Deny)
+	}
+	remove, err := c.addSources(a.Link, []string{a.Try.From})
+	defer func() { remove(c.nl) }()
+	if err != nil {
+		return err
+	}
+	got, err := probe.Repeat(c.ctx, a.Try, a.Times, seconds(a.Timeout))
+	if err != nil {
+		return err
+	}
+	denied := 0
+	for _, o := range got {
+		if o.Denied {
+			denied++
+		}
+	}
+	c.value("denied", float64(denied))
+	for i, o := range got {
+		if !o.Denied {
+			return fault.Subject("%s: attempt %d of %d, %s, was %s, want %s", a.Try.What, i+1, a.Times, probe.Route(a.Try), o.How, bundle.Deny)
+		}
+	}
+	return nil
+}
+
 // judgeProbes counts outcomes, and names every probe that went wrong.
 func (c *call) judgeProbes(tries []bundle.Probe, got []probe.Outcome) error {
 	var wrong []string

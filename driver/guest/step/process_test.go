@@ -184,6 +184,14 @@ func TestMarksAreAroundWorkloads(t *testing.T) {
 	if run(bundle.Prove, program("out", "true")); len(marks) != 0 {
 		t.Errorf("in another phase: marks %q", marks)
 	}
+	refusals := bundle.Refusals{Try: bundle.Probe{From: client4, To: server4, Port: 5001, Want: bundle.Deny}, Times: 1}
+	if run(bundle.Collect, refusals); len(marks) != 0 {
+		t.Errorf("refusals without marks: marks %q", marks)
+	}
+	refusals.Marked = true
+	if run(bundle.Collect, refusals); strings.Join(marks, ", ") != "begin 3 1, end 3 1" {
+		t.Errorf("refusals: marks %q", marks)
+	}
 }
 
 func TestExecFailures(t *testing.T) {
@@ -393,7 +401,11 @@ func TestPIDNamespaceMountsNothing(t *testing.T) {
 func TestStopsAreTold(t *testing.T) {
 	r := newRig(t)
 	r.pair()
-	got := r.must("client", bundle.Exec{Argv: []string{"sh", "-c", "(sleep 0.3; kill -CONT $$) & kill -STOP $$; wait"}, Timeout: 60}).Values
+	// /proc may be of other process numbers than $$.
+	const stop = `(read -r self name state parent rest </proc/self/stat
+until grep -q '^State:.T' /proc/$parent/status; do sleep 0.02; done
+sleep 0.3; kill -CONT $$) & kill -STOP $$; wait`
+	got := r.must("client", bundle.Exec{Argv: []string{"sh", "-c", stop}, Timeout: 600}).Values
 	if got["stops"] != 1 || got["stopped_seconds"] <= 0 || got["stopped_seconds"] > got["seconds"] {
 		t.Errorf("values are %v, want one stop", got)
 	}

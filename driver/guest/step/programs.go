@@ -27,8 +27,15 @@ func doStart(c *call, a bundle.Start) error {
 			return errors.Join(fmt.Errorf("port %d is listened on already", a.Port), err)
 		}
 	}
+	at, err := c.place(a.HTTP)
+	if err == nil {
+		err = c.lay(a.Files)
+	}
+	if err != nil {
+		return err
+	}
 	out := tail.NewBuffer(proc.TailLimit)
-	p, err := c.x.launcher.Start(c.at, proc.Program{Argv: a.Argv, CPUs: a.CPUs, Sched: a.Sched, Stdout: out, Stderr: out})
+	p, err := c.x.launcher.Start(at, proc.Program{Argv: a.Argv, CPUs: a.CPUs, Sched: a.Sched, Stdout: out, Stderr: out})
 	if err != nil {
 		return err
 	}
@@ -95,10 +102,14 @@ func doExec(c *call, a bundle.Exec) error {
 	if err != nil {
 		return err
 	}
+	at, err := c.place(a.HTTP)
+	if err != nil {
+		return err
+	}
 	if a.Recorded != "" {
-		e.Process, err = c.startRecorded(a.Recorded, p)
+		e.Process, err = c.startRecorded(a.Recorded, at, p)
 	} else {
-		e.Process, err = c.x.launcher.Start(c.at, p)
+		e.Process, err = c.x.launcher.Start(at, p)
 	}
 	if err != nil {
 		return err

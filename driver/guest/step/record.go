@@ -88,12 +88,12 @@ func (c *call) serverPIDs(handles []string) (pids []int, err error) {
 }
 
 // startRecorded starts a program that a recording observes from its first instruction on.
-func (c *call) startRecorded(handle string, p proc.Program) (*proc.Process, error) {
+func (c *call) startRecorded(handle string, at *proc.Endpoint, p proc.Program) (*proc.Process, error) {
 	r, ok := c.x.recordings[handle]
 	if !ok {
 		return nil, fmt.Errorf("nothing is recorded as %q", handle)
 	}
-	started, err := c.x.launcher.StartHeld([]*proc.Endpoint{c.at}, []proc.Program{p}, func(held []*proc.Process) error {
+	started, err := c.x.launcher.StartHeld([]*proc.Endpoint{at}, []proc.Program{p}, func(held []*proc.Process) error {
 		return r.Add(held[0].PID)
 	})
 	if err != nil {

@@ -1,0 +1,564 @@
+package datapath
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"strings"
+
+	"hookbed/analysis/catalog"
+	"hookbed/bpf"
+	"hookbed/driver/bundle"
+	"hookbed/driver/plan"
+)
+
+// Filters of requests.
+const (
+	filterL7HAProxy = "l7-haproxy"
+	filterL7Nginx   = "l7-nginx"
+	filterL7Nft     = "l7-nft"
+	filterL7String  = "l7-string"
+	filterL7TC      = "l7-tc"
+	filterL7SKSKB   = "l7-skskb"
+
+	policyL7 = "l7"
+
+	optIntercept      = "intercept"
+	interceptRedirect = "redirect"
+	interceptTPROXY   = "tproxy"
+)
+
+// Ports in the server's namespace that no other endpoint can use.
+const (
+	proxyPort  = 15001 // of the proxy
+	statusPort = 15002 // where it reports, on 127.0.0.1
+
+	proxyHandle = "proxy"
+)
+
+// RequestPolicy admits requests of a method whose path begins with a prefix. Policies of
+// requests name no source: the port that they are about has the rest denied.
+type RequestPolicy struct{ Method, Prefix string }
+
+// text is how an admitted request of HTTP/1 begins.
+func (p RequestPolicy) text() string { return p.Method + " " + p.Prefix }
+
+// requestPath is what is requested below a prefix.
+const requestPath = "item"
+
+// RequestPolicies are the first n policies of requests, which are distinct, and drawn by a
+// fixed seed, so that every arm and run gets the same. The methods take turns; the policy
+// at the position at, which the workload's requests meet, is about GET.
+func RequestPolicies(n, at int) []RequestPolicy {
+	methods := []string{"GET", "POST", "PUT", "DELETE"}
+	rng := rand.New(rand.NewPCG(0x72_65_71, 0x75_65_73_74))
+	seen := map[uint16]bool{}
+	out := make([]RequestPolicy, 0, n)
+	for len(out) < n {
+		number := uint16(rng.UintN(1 << 16))
+		if seen[number] || number == updateRequest || number == unlistedRequest {
+			continue
+		}
+		seen[number] = true
+		p := RequestPolicy{methods[len(out)%len(methods)], requestPrefix(number)}
+		if len(out) == at {
+			p.Method = "GET"
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+// Numbers in paths that no policy of a cell ever has: of the one that an update adds, and of
+// a request that must be denied.
+const (
+	updateRequest   = 0xfffc
+	unlistedRequest = 0xfffe
+	// mostRequestPolicies is more than anybody measures, and far less than there are numbers.
+	mostRequestPolicies = 10_000
+)
+
+func requestPrefix(number uint16) string { return fmt.Sprintf("/public/%04x/", number) }
+
+// requestsOf are the policies of a cell, and the position of the one that its workload
+// meets.
+func requestsOf(cell plan.Cell) (all []RequestPolicy, at int) {
+	n := cell.Int(plan.FactorPolicies)
+	if n == 0 {
+		return nil, 0
+	}
+	at = matchAt(cell.Get(optMatch), n, 1)[0]
+	return RequestPolicies(n, at), at
+}
+
+// RequestPath is the path that a cell's workload requests. It is as long in every cell,
+// and the same for every filter at the same number of policies.
+func RequestPath(cell plan.Cell) string {
+	if all, at := requestsOf(cell); len(all) > 0 {
+		return all[at].Prefix + requestPath
+	}
+	return RequestPolicies(1, 0)[0].Prefix + requestPath
+}
+
+// l7Filters judge requests of HTTP at the server: proxies all of each request, the others
+// the first bytes of a segment.
+func l7Filters() []filter {
+	one := func(name, mechanism, structure, denied, doc string, render func(*renderer) error, rs ...refusal) filter {
+		return filter{
+			name: name, doc: doc, inside: true, render: render, denied: denied, application: catalog.HTTP,
+			nature:  nature{mechanism: mechanism, structure: structure, regime: catalog.Stateless},
+			options: requestOptions(), mostRules: mostRequestPolicies + 1,
+			maxClients: 1, whyClients: "its policies are about one port, and each client has one of its own",
+			refuse: refuseFirst(rs...),
+		}
+	}
+	haproxy := one(filterL7HAProxy, catalog.Proxy, catalog.List, "403", "HAProxy in the server's namespace, one rule a policy; judges every request; a denied one gets 403", l7HAProxy, refuseSealedNAT)
+	haproxy.options = append(haproxy.options, plan.Option{Key: optIntercept, Allowed: []string{interceptRedirect, interceptTPROXY},
+		Doc: "how connections come to the proxy: by REDIRECT, a NAT; or by TPROXY, with which the server sees the client's address"})
+	return []filter{
+		haproxy,
+		one(filterL7Nginx, catalog.Proxy, catalog.List, "403", "nginx in the server's namespace, one regular expression a policy; judges every request; a denied one gets 403", l7Nginx, refuseSealedNAT),
+		one(filterL7Nft, catalog.Netfilter, catalog.List, bundle.RequestSilent, "nftables, one rule a policy; judges the first bytes of each segment only; a denied one is dropped", l7Nft),
+		one(filterL7String, catalog.Netfilter, catalog.List, bundle.RequestSilent, "iptables-legacy, one string match a policy; searches the first bytes of each segment only; a denied one is dropped", l7String, refuseSealedString),
+		one(filterL7TC, catalog.TC, catalog.Prefixes, bundle.RequestSilent, "tc eBPF, a trie of how requests begin; judges the first bytes of each segment only; a denied one is dropped", l7TC),
+		one(filterL7SKSKB, catalog.Socket, catalog.Prefixes, bundle.RequestSilent, "sk_skb eBPF at the server's accepted sockets, the same trie; judges the first bytes of each piece that arrives only; a denied one is dropped", l7SKSKB, refuseCgroup),
+	}
+}
+
+// requestOptions are those of every filter of requests.
+func requestOptions() []plan.Option {
+	return []plan.Option{
+		{Key: optPolicy, Role: catalog.RolePolicies, Allowed: []string{policyL7}, Doc: "policies name method and path prefix of requests"},
+		{Key: optMatch, Role: catalog.RolePolicies, Allowed: []string{matchLast, matchFirst, matchUniform}, Doc: "position of the policy that admits the client's requests"},
+	}
+}
+
+func refuseSealedString(lab plan.Lab, _ fabric, _ string, _ map[string]string) string {
+	if lab.Clock == plan.ClockVirtual {
+		return fmt.Sprintf("a guest in virtual time loads no module xt_string; write filter = %q, or clock = %q", filterL7Nft, plan.ClockWall)
+	}
+	return ""
+}
+
+// refuseCgroup: a container's cgroup is its engine's, and a sealed guest has no hierarchy.
+func refuseCgroup(lab plan.Lab, _ fabric, _ string, _ map[string]string) string {
+	if lab.Clock == plan.ClockVirtual || lab.Endpoint == plan.EndpointDocker {
+		return fmt.Sprintf("it needs a cgroup of its own for the server, which neither containers have nor a guest in virtual time; write endpoint = %q and clock = %q, or filter = %q",
+			plan.EndpointNetns, plan.ClockWall, filterL7TC)
+	}
+	return ""
+}
+
+func refuseSealedNAT(lab plan.Lab, _ fabric, _ string, _ map[string]string) string {
+	if lab.Clock == plan.ClockVirtual {
+		return fmt.Sprintf("a guest in virtual time loads no module for NAT; write clock = %q, or filter = %q", plan.ClockWall, filterL7TC)
+	}
+	return ""
+}
+
+// l7Nft renders one rule for each policy. A segment without payload has no first byte to
+// match, and passes.
+func l7Nft(r *renderer) error {
+	if len(r.requests) == 0 {
+		return nil
+	}
+	table := r.six("ip", "ip6") + " " + nftTable
+	rule := func(p RequestPolicy) string {
+		return fmt.Sprintf("tcp dport %d %scounter accept", ServicePort, nftBegins(p.text()))
+	}
+	lines := []string{"type filter hook input priority filter; policy accept;"}
+	for _, p := range r.requests {
+		lines = append(lines, rule(p))
+	}
+	lines = append(lines, fmt.Sprintf("tcp dport %d @ih,0,8 >= 0x0 counter drop", ServicePort), "counter")
+	text := fmt.Sprintf("create table %s\ntable %s {\n%s}\n", table, table, nftBlock("chain "+chainRequests, lines))
+	extra := ExtraRequest()
+	r.loadRules(l7Rules{
+		tool: nftTool, name: "requests.nft", load: text,
+		add:     fmt.Sprintf("insert rule %s %s %s comment %q\n", table, chainRequests, rule(extra), nftUpdated),
+		take:    fmt.Sprintf("delete rule %s %s handle {handle:%s %s %s}\n", table, chainRequests, table, chainRequests, nftUpdated),
+		counter: bundle.RuleCounter{Tool: nftTool, Table: table, Chain: chainRequests}, rules: len(r.requests) + 2,
+	})
+	return nil
+}
+
+// nftWidth is how many bytes a match of nftables compares at once: a register
+// (NFT_REG_SIZE in the kernel's include/uapi/linux/netfilter/nf_tables.h).
+const nftWidth = 16
+
+// nftBegins matches what the payload behind the TCP header begins with (Linux 6.2).
+func nftBegins(text string) string {
+	var b strings.Builder
+	for at := 0; at < len(text); at += nftWidth {
+		part := text[at:min(at+nftWidth, len(text))]
+		fmt.Fprintf(&b, "@ih,%d,%d 0x%x ", 8*at, 8*len(part), part)
+	}
+	return b.String()
+}
+
+// chainRequests is nft's chain, which no hook's name may be, as update finds rules by it.
+const chainRequests = "requests"
+
+// Bytes of IP and TCP headers between which the payload begins, and a segment that is
+// longer than the shortest request that anything could come of.
+const (
+	tcpHeaderLeast = 20
+	tcpHeaderMost  = 60
+	longestEmpty   = tcpHeaderMost // of IP and TCP; a SYN has 40 bytes of options at most
+)
+
+// l7String renders one string match for each policy. It cannot find where the payload
+// begins, and searches every place where it can. Nor can it find whether there is a
+// payload: a segment that could be all headers passes.
+func l7String(r *renderer) error {
+	if len(r.requests) == 0 {
+		return nil
+	}
+	ip := 20
+	tool := filterIptablesLegacy
+	if r.Topology.IPv6 {
+		ip, tool = 40, "ip6tables-legacy"
+	}
+	rule := func(p RequestPolicy) string {
+		from, to := ip+tcpHeaderLeast, ip+tcpHeaderMost
+		return fmt.Sprintf("-p tcp -m tcp --dport %d -m string --string %q --algo bm --from %d --to %d -j ACCEPT", ServicePort, p.text(), from, to+len(p.text()))
+	}
+	var b strings.Builder
+	b.WriteString("*filter\n:INPUT ACCEPT [0:0]\n")
+	for _, p := range r.requests {
+		fmt.Fprintf(&b, "-A INPUT %s\n", rule(p))
+	}
+	fmt.Fprintf(&b, "-A INPUT -p tcp -m tcp --dport %d -m length --length %d:65535 -j DROP\nCOMMIT\n", ServicePort, ip+20+longestEmpty-20+1)
+	line := func(verb string) string {
+		return fmt.Sprintf("*filter\n-%s INPUT %s\nCOMMIT\n", verb, rule(ExtraRequest()))
+	}
+	r.loadRules(l7Rules{
+		tool: tool, name: "requests.rules", load: b.String(), add: line("I"), take: line("D"),
+		counter: bundle.RuleCounter{Tool: tool, Table: "filter", Chain: chainInput}, rules: len(r.requests) + 1,
+	})
+	return nil
+}
+
+// l7Rules are rules of requests as a tool takes them.
+type l7Rules struct {
+	tool, name, load, add, take string
+	counter                     bundle.RuleCounter
+	rules                       int
+}
+
+// loadRules loads rules into the server's namespace, which goes away with all that is in
+// it.
+func (r *renderer) loadRules(l l7Rules) {
+	node := r.Topology.Server.Node
+	r.apply(node, Server, bundle.Rules{Tool: l.tool, File: r.file(l.name, []byte(l.load))})
+	r.Hook = &Hook{Node: node.Name, In: Server, From: bundle.Counter{Rules: &l.counter}}
+	r.expectRules(l.rules)
+	r.update(node, Server, bundle.Rules{Tool: l.tool, File: r.file("update."+l.name, []byte(l.add)), Metric: bundle.MetricUpdate})
+	r.revert(node, Server, bundle.Rules{Tool: l.tool, File: r.file("revert."+l.name, []byte(l.take)), Metric: bundle.MetricUpdate})
+}
+
+func (r *renderer) expectRules(n int) {
+	r.realised = append(r.realised, bundle.Expect{
+		What: fmt.Sprintf("rules for %d policies of requests", len(r.requests)), Key: bundle.CountRules, Op: bundle.Equal, Value: uint64(n),
+	})
+}
+
+// ExtraRequest is the policy that Setup.Update adds: one more than a cell has.
+func ExtraRequest() RequestPolicy {
+	return RequestPolicy{"GET", requestPrefix(updateRequest)}
+}
+
+func requestHandle(n Node) string { return "requests@" + n.Name }
+
+// l7TC attaches the program of requests where packets enter the server.
+func l7TC(r *renderer) error {
+	node := r.Topology.Server.Node
+	handle := requestHandle(node)
+	r.apply(node, "", bundle.LoadBPF{
+		Handle: handle, Object: r.file("request.bpf.o", bpf.RequestObject()), Programs: []string{bpf.ProgRequestTC}, Tables: []string{bpf.MapRequests},
+		Vars: r.requestVars(),
+	})
+	if err := r.fillRequests(node, handle); err != nil {
+		return err
+	}
+	r.apply(node, Server, bundle.AttachBPF{Handle: handle, Program: bpf.ProgRequestTC, Link: endpointLink, Hook: bundle.HookTCIngress})
+	return nil
+}
+
+// l7SKSKB attaches the program of requests where the server's sockets receive: a program at
+// its cgroup puts each that it accepts into a map.
+func l7SKSKB(r *renderer) error {
+	node := r.Topology.Server.Node
+	handle := requestHandle(node)
+	r.apply(node, Server, bundle.Cgroup{})
+	r.apply(node, "", bundle.LoadBPF{
+		Handle: handle, Object: r.file("request.bpf.o", bpf.RequestObject()), Programs: []string{bpf.ProgRequestAccepted, bpf.ProgRequestReceive},
+		Tables: []string{bpf.MapRequests}, Vars: r.requestVars(),
+	})
+	if err := r.fillRequests(node, handle); err != nil {
+		return err
+	}
+	r.apply(node, Server, bundle.AttachBPF{Handle: handle, Program: bpf.ProgRequestReceive, Hook: bundle.HookStream, Map: bpf.MapSockets})
+	r.apply(node, Server, bundle.AttachBPF{Handle: handle, Program: bpf.ProgRequestAccepted, Hook: bundle.HookSockOps})
+	return nil
+}
+
+func (r *renderer) requestVars() map[string]string {
+	return map[string]string{
+		bpf.VarRequestPort:    hex.EncodeToString(binary.LittleEndian.AppendUint16(nil, ServicePort)),
+		bpf.VarRequestEnforce: onOff(len(r.requests) > 0),
+	}
+}
+
+// fillRequests fills the map of policies, and says what it must then hold and where
+// requests are counted.
+func (r *renderer) fillRequests(node Node, handle string) error {
+	counter := &bundle.BPFCounter{Handle: handle, Stats: bpf.MapStats}
+	r.Hook = &Hook{Node: node.Name, From: bundle.Counter{BPF: counter}}
+	r.guard(node, "", bundle.Guard{Handle: handle, JIT: true})
+	if len(r.requests) == 0 {
+		return nil
+	}
+	var b strings.Builder
+	for _, p := range r.requests {
+		line, err := bpf.RequestLine(p.text())
+		if err != nil {
+			return err
+		}
+		b.WriteString(line)
+	}
+	one, err := bpf.RequestLine(ExtraRequest().text())
+	if err != nil {
+		return err
+	}
+	counter.Maps = []string{bpf.MapRequests}
+	r.apply(node, "", bundle.FillMap{Handle: handle, Map: bpf.MapRequests, File: r.file(bpf.MapRequests, []byte(b.String()))})
+	r.expectEntries(bpf.MapRequests, len(r.requests))
+	more := r.file("update."+bpf.MapRequests, []byte(one))
+	r.update(node, "", bundle.FillMap{Handle: handle, Map: bpf.MapRequests, File: more, Metric: bundle.MetricUpdate})
+	r.revert(node, "", bundle.FillMap{Handle: handle, Map: bpf.MapRequests, File: more, Delete: true, Metric: bundle.MetricUpdate})
+	return nil
+}
+
+// l7HAProxy starts HAProxy in the server's namespace, with one rule for each policy.
+func l7HAProxy(r *renderer) error {
+	bind, server, marked := "", r.six("127.0.0.1", "::1"), ""
+	var rules strings.Builder
+	if r.byTPROXY() {
+		bind, server = " transparent", r.Topology.Server.Addr.String()
+		fmt.Fprintf(&rules, "\thttp-request set-bc-mark %d\n", interceptMark) // first: what admits ends the list
+		marked = "\tsource " + r.six("0.0.0.0", "::") + " usesrc clientip\n"
+	}
+	for _, p := range r.requests {
+		fmt.Fprintf(&rules, "\thttp-request allow if { method %s } { path_beg %s }\n", p.Method, p.Prefix)
+	}
+	if len(r.requests) > 0 {
+		rules.WriteString("\thttp-request deny deny_status 403\n")
+	}
+	text := fmt.Sprintf(haproxyText, statusPort, r.six(":", ":::"), proxyPort, bind, rules.String(), marked, server, ServicePort)
+	r.proxy([]string{"haproxy", "-db", "-f", "/run/haproxy.cfg"}, "haproxy.cfg", text, bundle.ProxyHAProxy)
+	r.expectRules(len(r.requests))
+	return nil
+}
+
+// haproxyText is HAProxy's configuration: one thread, HTTP/1.1 and, by prior knowledge,
+// HTTP/2.
+const haproxyText = `global
+	nbthread 1
+	maxconn 512
+	stats socket ipv4@127.0.0.1:%d level user
+defaults
+	mode http
+	timeout connect 5s
+	timeout client 1h
+	timeout server 1h
+frontend policies
+	bind %s%d%s
+%s	default_backend server
+backend server
+%s	server s %s:%d
+`
+
+// l7Nginx starts nginx as a proxy in the server's namespace, with one regular expression
+// for each policy, which are asked in their order.
+func l7Nginx(r *renderer) error {
+	var rules strings.Builder
+	verdict := ""
+	if len(r.requests) > 0 {
+		rules.WriteString("\tmap \"$request_method $uri\" $admitted {\n\t\tdefault 0;\n")
+		for _, p := range r.requests {
+			fmt.Fprintf(&rules, "\t\t\"~^%s\" 1;\n", p.text())
+		}
+		rules.WriteString("\t}\n")
+		verdict = "if ($admitted = 0) { return 403; }\n\t\t\t"
+	}
+	text := fmt.Sprintf(nginxText, rules.String(), r.six("127.0.0.1", "[::1]"), ServicePort, r.six("0.0.0.0", "[::]"), proxyPort, verdict, statusPort)
+	r.proxy([]string{"nginx", "-e", "stderr", "-c", "/run/nginx-proxy.conf"}, "nginx-proxy.conf", text, bundle.ProxyNginx)
+	return nil
+}
+
+// nginxText is nginx's configuration as a proxy, else as the server's (package workload).
+const nginxText = `daemon off;
+master_process off;
+user root;
+pid /run/nginx-proxy.pid;
+error_log stderr error;
+worker_processes 1;
+events { worker_connections 512; }
+http {
+	access_log off;
+	keepalive_requests 100000000;
+	keepalive_timeout 1h;
+	client_body_temp_path /tmp;
+	proxy_temp_path /tmp;
+	fastcgi_temp_path /tmp;
+	uwsgi_temp_path /tmp;
+	scgi_temp_path /tmp;
+%s	upstream server {
+		server %s:%d;
+		keepalive 16;
+		keepalive_requests 100000000;
+		keepalive_timeout 1h;
+	}
+	server {
+		listen %s:%d backlog=512;
+		http2 on;
+		location / {
+			%sproxy_pass http://server;
+			proxy_http_version 1.1;
+			proxy_set_header Connection "";
+		}
+	}
+	server {
+		listen 127.0.0.1:%d;
+		location / { stub_status; }
+	}
+}
+`
+
+// proxy starts a proxy, has what comes for the server's port come to it, and reads its
+// counters. It is there also without policies, and then admits everything.
+func (r *renderer) proxy(argv []string, name, text, kind string) {
+	node := r.Topology.Server.Node
+	sched := ""
+	if r.cell.Get(plan.FactorClock) == plan.ClockVirtual {
+		sched = bundle.SchedRR
+	}
+	r.apply(node, Server, bundle.Start{
+		Handle: proxyHandle, Argv: argv, HTTP: true, Files: []string{r.file(name, []byte(text))}, CPUs: []int{r.cell.Int(plan.FactorServerCPU)}, Sched: sched, Port: proxyPort,
+	})
+	r.Proxy = proxyHandle
+	r.intercept()
+	r.Hook = &Hook{Node: node.Name, In: Server, From: bundle.Counter{Proxy: &bundle.ProxyCounter{Kind: kind, Port: statusPort}}}
+	r.guard(node, Server, bundle.Guard{Conntrack: tableShare})
+}
+
+// intercept has connections from outside come to the proxy.
+func (r *renderer) intercept() {
+	node, tool := r.Topology.Server.Node, r.six(filterIptablesLegacy, "ip6tables-legacy")
+	text := fmt.Sprintf("*nat\n-A PREROUTING -p tcp -m tcp --dport %d -j REDIRECT --to-ports %d\nCOMMIT\n", ServicePort, proxyPort)
+	undo := "*nat\n-F PREROUTING\nCOMMIT\n"
+	if r.byTPROXY() {
+		r.returnToProxy()
+		text = fmt.Sprintf("*mangle\n-A PREROUTING -i %s -p tcp -m tcp --dport %d -j TPROXY --on-port %d\nCOMMIT\n", endpointLink, ServicePort, proxyPort)
+		undo = "*mangle\n-F PREROUTING\nCOMMIT\n"
+	}
+	r.apply(node, Server, bundle.Rules{Tool: tool, File: r.file("intercept.rules", []byte(text)), Undo: r.file("intercept.undo.rules", []byte(undo)), Metric: metricIntercept})
+}
+
+func (r *renderer) byTPROXY() bool { return r.cell.Get(optIntercept) == interceptTPROXY }
+
+// interceptMark is of the connections from the proxy to the server, and interceptTable
+// routes what has it.
+const (
+	interceptMark  = 1
+	interceptTable = 100
+)
+
+// returnToProxy has what the server answers come to the proxy, although it is addressed to
+// the client: the sockets that it accepts take the mark of the connection.
+func (r *renderer) returnToProxy() {
+	node := r.Topology.Server.Node
+	r.apply(node, Server, bundle.Sysctl{Key: "net.ipv4.tcp_fwmark_accept", Value: "1"})
+	r.apply(node, Server, bundle.LocalMark{Mark: interceptMark, Table: interceptTable, Family: r.six(bundle.IPv4, bundle.IPv6)})
+}
+
+// metricIntercept is of loading what is no policy, and no metric of rows.
+const metricIntercept = "intercept_seconds"
+
+// proveRequests renders the proof of a filter of requests: with policies, what the
+// workload's policy and one in the middle admit is answered, and a path that none names, and
+// an admitted path by another method, end as the filter denies. Without policies
+// everything is answered.
+func (r *renderer) proveRequests(denied string) {
+	t := r.Topology
+	start, files := bundle.HTTPServer("probe-http", t.Server.Addr.String(), ServicePort)
+	maps.Copy(r.Files, files)
+	node := t.Server.Node.Name
+	r.proveStep(node, Server, start)
+	if r.Hook != nil {
+		r.Prove = append(r.Prove, r.Hook.Read(bundle.Prove, proveBefore))
+	}
+	tries := r.requestTries(denied)
+	r.proveStep(t.Client.Node.Name, Client, bundle.Requests{To: t.Server.Addr.String(), Port: ServicePort, Timeout: probeSilence, Tries: tries})
+	if r.Hook != nil {
+		r.Prove = append(r.Prove, r.Hook.Read(bundle.Prove, ProveAfter))
+		r.expectRequests(tries)
+	}
+	r.proveStep(node, Server, bundle.Stop{Handle: "probe-http"})
+	r.Prove = append(r.Prove, r.Guards(bundle.Prove)...)
+}
+
+// requestText is a request of HTTP/1.1.
+func requestText(method, path string) string {
+	return method + " " + path + " HTTP/1.1\r\nHost: server\r\n" + map[bool]string{true: "Content-Length: 0\r\n"}[method == "POST" || method == "PUT"] + "\r\n"
+}
+
+func (r *renderer) requestTries(denied string) []bundle.RequestTry {
+	const ok = "200"
+	if len(r.requests) == 0 {
+		denied = ok
+	}
+	try := func(what, method, path, want string) bundle.RequestTry {
+		return bundle.RequestTry{What: what, Parts: []string{requestText(method, path)}, Requests: 1, Want: want}
+	}
+	own, other := RequestPath(r.cell), requestPrefix(unlistedRequest)+requestPath
+	tries := []bundle.RequestTry{
+		try("the client's request", "GET", own, ok),
+		try("a path that no policy names", "GET", other, denied),
+		try("a method that no policy names with the path", "PATCH", own, denied),
+	}
+	if n := len(r.requests); n > 1 {
+		p := r.requests[(n-1)/2]
+		tries = append(tries, try(fmt.Sprintf("policy %d's request", (n-1)/2+1), p.Method, p.Prefix+requestPath, ok))
+	}
+	return tries
+}
+
+// expectRequests requires that the filter's own counters agree with the tries, as far as it
+// has them, and its size with the policies.
+func (r *renderer) expectRequests(tries []bundle.RequestTry) {
+	var allowed, denied uint64
+	for _, t := range tries {
+		if t.Want == "200" {
+			allowed++
+		} else {
+			denied++
+		}
+	}
+	expect := func(what, key string, least uint64) {
+		r.proveStep(r.Hook.Node, "", bundle.Expect{What: what, Read: ProveAfter, Since: proveBefore, Key: key, Op: bundle.AtLeast, Value: least})
+	}
+	if p := r.Hook.From.Proxy; p != nil && p.Kind == bundle.ProxyNginx || len(r.requests) == 0 {
+		expect("requests pass the filter", bundle.CountPackets, allowed+denied)
+	} else {
+		expect("denied requests are dropped by the filter", bundle.CountDropped, denied)
+		expect("allowed requests pass the filter", bundle.CountAccepted, allowed)
+	}
+	for _, e := range r.realised {
+		e.Read = ProveAfter
+		r.proveStep(r.Hook.Node, "", e)
+	}
+}

@@ -85,9 +85,10 @@ test-kernels: deps build
 	$(GO) test -tags vm -v -count=1 -timeout 60m -run '^TestKernelsTrace$$' ./driver
 
 # Ratios within one run: boot against the bare kernel, the driver's overhead,
-# BPF programs against an empty one and those of other projects, loading policies.
+# BPF programs against an empty one and those of other projects, loading policies, reading rows.
 bench: deps build
 	$(GO) test -run '^$$' -bench . -benchtime 300ms ./bpf
+	$(GO) test -run '^$$' -bench . -benchtime 1x ./analysis/runs
 	$(GO) test -tags vm -run '^$$' -bench . -benchtime 1x -timeout 40m -p 1 ./driver/vm ./driver/lab ./driver
 
 lint: $(LINT)

@@ -56,9 +56,9 @@ func TestRequestVerdicts(t *testing.T) {
 		for _, options := range []int{0, 12, 40} {
 			for _, six := range []bool{false, true} {
 				for _, tags := range [][]uint16{nil, {etherVLAN}} {
-					want, stat := uint32(actShot), uint32(StatDropped)
+					want, stat := uint32(actShot), StatDropped
 					if admitted {
-						want, stat = actOK, uint32(StatAccepted)
+						want, stat = actOK, StatAccepted
 					}
 					f := frame{src: client, dst: server, six: six, tags: tags, l4: segment(requestPort, options, payload)}.bytes()
 					t.Run(fmt.Sprintf("%.20q/%d/%v/%d", payload, options, six, len(tags)), func(t *testing.T) {

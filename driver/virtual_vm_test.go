@@ -92,7 +92,7 @@ func (r *vmRig) hog() (stop func()) {
 		burst, burst, burst, burst,
 		"while :; do dd if=/dev/zero of=" + disk + " bs=1M count=200 conv=fsync 2>/dev/null; done",
 	} {
-		cmd := exec.Command("sh", "-c", script)
+		cmd := exec.Command("timeout", "1800", "sh", "-c", script)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 		if err := cmd.Start(); err != nil {
 			r.t.Fatal(err)

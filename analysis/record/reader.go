@@ -219,7 +219,7 @@ func (r *Reader) header() error {
 	}
 	fields, err := csv.NewReader(bytes.NewReader(r.line)).Read()
 	if err != nil {
-		return fmt.Errorf("line 1: no header: %v", plain(err)) // not wrapped: it may be io.EOF
+		return fmt.Errorf("line 1: no header: %w", notEOF(plain(err)))
 	}
 	if r.factors, err = parseHeader(fields); err != nil {
 		return fmt.Errorf("line 1: %w", err)
@@ -268,6 +268,14 @@ func plain(err error) error {
 	var pe *csv.ParseError
 	if errors.As(err, &pe) {
 		return pe.Err
+	}
+	return err
+}
+
+// notEOF is an error that does not pass for the end of the file.
+func notEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return errors.New("an empty line")
 	}
 	return err
 }

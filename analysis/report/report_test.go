@@ -238,8 +238,10 @@ func TestTornAndIncomplete(t *testing.T) {
 	dir := t.TempDir()
 	runstest.Small().Write(t, dir)
 	whole := read(t, dir, runs.RowsFile)
-	runstest.WriteFile(t, filepath.Join(dir, runs.RowsFile), []byte(whole[:len(whole)-len(whole)/4]))
-	torn := "rows.csv of synthetic was cut short in line 341; its trial is left out: cell 00000000000c, block 1, trial 2."
+	at := len(whole) * 3 / 4
+	second := strings.Index(whole[at:], ",cpu.server_node,") + at // the second row of a trial
+	begin := strings.LastIndex(whole[:second], "\n") + 1
+	torn := "; its trial is left out: cell " + strings.Split(whole[begin:], ",")[2] + ", block 1, trial 2."
 	check := func() {
 		t.Helper()
 		_, res := makeReport(t, Options{}, dir)
@@ -250,8 +252,14 @@ func TestTornAndIncomplete(t *testing.T) {
 			}
 		}
 	}
-	check()
+	for _, cut := range []int{begin, second} { // between two rows, and inside one
+		runstest.WriteFile(t, filepath.Join(dir, runs.RowsFile), []byte(whole[:cut]))
+		check()
+	}
 	runstest.WithoutClosing(t, dir)
+	check()
+	header := strings.IndexByte(whole, '\n') + 1
+	runstest.WriteFile(t, filepath.Join(dir, runs.RowsFile), []byte(whole[:header+5]))
 	torn = "ends in a line cut short"
 	check()
 }

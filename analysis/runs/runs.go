@@ -12,8 +12,11 @@ import (
 	"io/fs"
 	"maps"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
+	"strings"
+	"unicode"
 
 	"hookbed/analysis/catalog"
 	"hookbed/analysis/record"
@@ -167,6 +170,7 @@ func read(dir string) (Run, error) {
 	if err := r.Plan.check(); err != nil {
 		return Run{}, fmt.Errorf("read %s: %w", filepath.Join(dir, PlanFile), err)
 	}
+	clean(reflect.ValueOf(r.Plan))
 	if err := r.ReadRows(f); err != nil {
 		return Run{}, fmt.Errorf("read %s: %w", filepath.Join(dir, RowsFile), err)
 	}
@@ -271,6 +275,55 @@ func dense(data []byte) error {
 		return fmt.Errorf("%d values in %d bytes", n, len(data))
 	}
 	return nil
+}
+
+// clean replaces control characters but line breaks and tabs by spaces in all texts of a
+// value, so that none of a plan reaches a report.
+func clean(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			clean(v.Elem())
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			clean(v.Field(i))
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			clean(v.Index(i))
+		}
+	case reflect.Map:
+		cleanMap(v)
+	case reflect.String:
+		if s := v.String(); strings.ContainsFunc(s, hidden) {
+			v.SetString(visible(s))
+		}
+	}
+}
+
+func cleanMap(v reflect.Value) {
+	for _, key := range v.MapKeys() {
+		value := reflect.New(v.Type().Elem()).Elem()
+		value.Set(v.MapIndex(key))
+		clean(value)
+		if key.Kind() == reflect.String && strings.ContainsFunc(key.String(), hidden) {
+			v.SetMapIndex(key, reflect.Value{})
+			key = reflect.ValueOf(visible(key.String())).Convert(key.Type())
+		}
+		v.SetMapIndex(key, value)
+	}
+}
+
+func hidden(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\t' }
+
+func visible(s string) string {
+	return strings.Map(func(r rune) rune {
+		if hidden(r) {
+			return ' '
+		}
+		return r
+	}, s)
 }
 
 // planSchema is the newest schema of plan.json that this package reads.

@@ -181,3 +181,31 @@ func TestPair(t *testing.T) {
 
 // middle is an estimator for three values.
 func middle(x []float64) float64 { return slices.Sorted(slices.Values(x))[len(x)/2] }
+
+// TestControlCharacters: none of a plan or an environment is read, and neither is a file of
+// almost nothing but brackets.
+func TestControlCharacters(t *testing.T) {
+	dir := write(t, ClockWall, nil)
+	put := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(PlanFile, `{"spec": {"name": "a\u001b[2Jb", "description": "two\nlines\u0007"}, "cells": [{"id": "c", "factors": {"a\u0000": "b\u009b"}}]}`)
+	put(EnvFile, `{"k\u001b": "v\u001b"}`)
+	all, err := Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := all[0]
+	if r.Plan.Spec.Name != "a [2Jb" || r.Plan.Spec.Description != "two\nlines " || r.Plan.Cells[0].Factors["a "] != "b " || r.Env["k "] != "v " {
+		t.Errorf("read %+q, %+v, %q", r.Plan.Spec.Name, r.Plan.Cells, r.Env)
+	}
+	for _, bomb := range []string{strings.Repeat("{},", 1<<20), strings.Repeat("0,", 2<<20)} {
+		put(EnvFile, `{"a": [`+bomb+`0]}`)
+		if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), " bytes") {
+			t.Errorf("error %v, want one about what is in so few bytes", err)
+		}
+	}
+}

@@ -186,7 +186,9 @@ func combined(fa fabric, fi filter) plan.DatapathEntry {
 		e.MostPolicies = func(options map[string]string, clients int) (int, string) {
 			return mostPolicies(options, clients, fi.mostRules)
 		}
-		e.OwnRefuses, e.OwnLevels = ownRefuses(fi, e), map[string]string{optPolicy: policyOwn, optAction: actionAllow, optMatch: matchLast}
+		if e.OwnRefuses = ownRefuses(fi, e); !holdingOf(fi.name, "").none {
+			e.OwnLevels = map[string]string{optPolicy: policyOwn, optAction: actionAllow, optMatch: matchLast}
+		}
 	}
 	if fa.bare {
 		e.MaxClients, e.WhyClients = 1, fmt.Sprintf("fabric %q is one link between two endpoints", fa.name)

@@ -31,6 +31,7 @@ type holding struct {
 	halved     bool   // no prefix of length 0, but its halves
 	disjoint   bool   // no entries that overlap
 	portless   string // why it holds no ports; "" if it does
+	none       bool   // it is given generated policies only
 }
 
 // holdingOf is what a filter holds. The custom filter holds what its lines can say; with
@@ -61,8 +62,10 @@ func holdingOf(filter, entries string) holding {
 		return trie
 	case filterCustom:
 		return map[string]holding{entriesHash: hash, entriesTrie: trie}[entries].or(list)
+	case "tc-linear", "xdp-linear":
+		return list
 	}
-	return list // of programs: tc-linear, xdp-linear
+	return holding{none: true}
 }
 
 // or is the other one if this one is of no filter.
@@ -79,6 +82,9 @@ var ErrCannotHold = errors.New("cannot hold")
 // lower writes what an endpoint admits as entries that a filter can hold: the same connections,
 // exactly. Its error names the policy, its file and line, and what to write instead.
 func (h holding) lower(entries []policy.Entry) ([]bpf.Policy, error) {
+	if h.none {
+		return nil, fmt.Errorf("%w: this filter is given generated policies only; write filter = %q, or another", ErrCannotHold, filterNftLinear)
+	}
 	var out []bpf.Policy
 	seen := map[bpf.Policy]bool{}
 	for _, e := range entries {

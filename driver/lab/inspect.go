@@ -34,7 +34,7 @@ const inspectLimit = 60 * time.Second
 func Inspect(ctx context.Context, inv *plan.Inventory, m plan.Machine, guest string) ([]Finding, map[string]string) {
 	ctx, cancel := context.WithTimeout(ctx, inspectLimit)
 	defer cancel()
-	r, err := remote.Reach(ctx, inv, m, "doctor", whoami())
+	r, err := remote.Reach(ctx, inv, m, "doctor", whoami(), 0)
 	found := reachFinding(inv, m, err)
 	if err != nil {
 		return []Finding{found}, nil

@@ -46,7 +46,8 @@ type Config struct {
 	// HangLimit is how long a machine may boot without an answer before it is ended
 	// and booted again; 0 is 75 s.
 	HangLimit time.Duration
-	// Silence is how long a running VM may not answer before it is taken for unreachable; 0 is 10 s.
+	// Silence is how long a running machine may not answer before it is taken for unreachable; 0 is
+	// 10 s. An existing one then waits as long for the driver, if that is longer than its own limit.
 	Silence time.Duration
 }
 

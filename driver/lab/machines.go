@@ -96,7 +96,7 @@ func (p *machines) open(ctx context.Context) error {
 	for _, n := range p.nodes {
 		group.Go(func() error {
 			var err error
-			if n.Run, err = remote.Reach(ctx, p.inv, n.machine, p.cfg.Name, whoami()); err != nil {
+			if n.Run, err = remote.Reach(ctx, p.inv, n.machine, p.cfg.Name, whoami(), p.cfg.Silence); err != nil {
 				return fmt.Errorf("%s: %w", n.Node.Name, err)
 			}
 			if err := p.start(ctx, n); err != nil {
@@ -116,7 +116,7 @@ func (p *machines) start(ctx context.Context, n *machineNode) error {
 	if err != nil {
 		return err
 	}
-	limit := p.inv.AbandonAfter
+	limit := max(p.inv.AbandonAfter, p.cfg.Silence) // it hears no driver while it does not answer
 	argv := append(n.RootArgv(program, "agent"), n.DirFlags()...)
 	argv = append(argv, "--abandon-after", limit.String(), "--lock-wait", (limit + lockWait).String(), "--br-netfilter")
 	argv = append(argv, n.KeepFlags()...)

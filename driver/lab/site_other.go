@@ -77,7 +77,7 @@ func (c *otherComputer) reach(ctx context.Context, cfg vm.Config, accel string, 
 
 // login dials the hypervisor with the key, and the host key, that the experiment names.
 func (c *otherComputer) login(ctx context.Context) error {
-	computer, err := remote.Login(ctx, plan.Machine{Host: c.at.Host, Port: c.at.Port, User: c.at.User, Key: c.at.Key, KnownHosts: c.at.KnownHosts})
+	computer, err := remote.Login(ctx, plan.Machine{Host: c.at.Host, Port: c.at.Port, User: c.at.User, Key: c.at.Key, KnownHosts: c.at.KnownHosts}, 0)
 	if err != nil {
 		return fmt.Errorf("reach hypervisor %s (see `driver doctor FILE`): %w", c.title(), err)
 	}

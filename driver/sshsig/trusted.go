@@ -46,7 +46,7 @@ func ParseTrusted(data []byte) (Trusted, error) {
 		return nil, fmt.Errorf("line %d: %w", number+1, err)
 	}
 	if len(out) == 0 {
-		return nil, errors.New("no key in it, want lines such as: name@example.org namespaces=\"" + Namespace + "\" ssh-ed25519 AAAA...")
+		return nil, errors.New("no key in it, want lines of principals, options, the type of a key and the key")
 	}
 	return out, nil
 }

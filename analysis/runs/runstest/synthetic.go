@@ -155,7 +155,7 @@ func Round(v float64) float64 {
 }
 
 // Write makes the run directory.
-func (s Synthetic) Write(t *testing.T, dir string) {
+func (s Synthetic) Write(t testing.TB, dir string) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(s.Seed, 1))
 	cells := s.cells()
@@ -221,7 +221,7 @@ func (s Synthetic) plan(cells []syntheticCell, trials []map[string]any) map[stri
 	return map[string]any{"schema": 1, "cells": planned, "trials": trials, "spec": spec}
 }
 
-func writeJSON(t *testing.T, path string, v any) {
+func writeJSON(t testing.TB, path string, v any) {
 	t.Helper()
 	data, err := json.MarshalIndent(v, "", " ")
 	if err != nil {
@@ -231,7 +231,7 @@ func writeJSON(t *testing.T, path string, v any) {
 }
 
 // WriteFile writes a file, and makes its directory if there is none.
-func WriteFile(t *testing.T, path string, data []byte) {
+func WriteFile(t testing.TB, path string, data []byte) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"hookbed/driver/host"
 	"hookbed/driver/plan"
@@ -25,8 +26,9 @@ type Computer struct {
 	become  []string // before the argv of what root is to run
 }
 
-// Login dials a machine with the key, and the host key, that the experiment names.
-func Login(ctx context.Context, m plan.Machine) (*Computer, error) {
+// Login dials a machine with the key, and the host key, that the experiment names. A machine that does
+// not answer for silence is taken for unreachable; 0 is 10 s.
+func Login(ctx context.Context, m plan.Machine, silence time.Duration) (*Computer, error) {
 	addr := net.JoinHostPort(m.Host, strconv.Itoa(m.Port))
 	known, err := ExpandHome(m.KnownHosts)
 	if err != nil {
@@ -44,7 +46,7 @@ func Login(ctx context.Context, m plan.Machine) (*Computer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the login key: %w", err)
 	}
-	if c.SSH, err = host.DialSSH(ctx, host.SSHConfig{Addr: addr, User: m.User, PrivateKey: key, HostKey: c.HostKey}); err != nil {
+	if c.SSH, err = host.DialSSH(ctx, host.SSHConfig{Addr: addr, User: m.User, PrivateKey: key, HostKey: c.HostKey, Silence: silence}); err != nil {
 		return nil, err
 	}
 	return c, nil

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"time"
 
 	"hookbed/driver/host"
 	"hookbed/driver/marker"
@@ -27,10 +28,10 @@ type Run struct {
 }
 
 // Reach logs in to a machine, finds out how to be root there, and makes the directory of
-// a run, for a lab of a user of this computer. Leave it, and close its SSH.
-func Reach(ctx context.Context, inv *plan.Inventory, m plan.Machine, lab, user string) (_ *Run, err error) {
+// a run, for a lab of a user of this computer. Leave it, and close its SSH. silence is Login's.
+func Reach(ctx context.Context, inv *plan.Inventory, m plan.Machine, lab, user string, silence time.Duration) (_ *Run, err error) {
 	r := &Run{root: inv.Directory, name: "run-" + strings.ToLower(rand.Text()[:12])}
-	if r.Computer, err = Login(ctx, m); err != nil {
+	if r.Computer, err = Login(ctx, m, silence); err != nil {
 		return nil, err
 	}
 	defer func() {

@@ -130,6 +130,10 @@ type rule struct {
 // apply adds a rule: what it admits and no rule before it denies becomes entries; what it
 // denies is kept for those behind it.
 func (c *chain) apply(r rule, families []netip.Prefix) {
+	if r.ports != nil && r.protos == nil {
+		c.left(r.line, "has ports of no protocol, which entries cannot carry; write tcp or udp")
+		return
+	}
 	boxes := r.pairs
 	if boxes == nil {
 		boxes = r.boxes(families)

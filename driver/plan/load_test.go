@@ -193,7 +193,7 @@ func TestEveryProblemIsNamedWithItsLine(t *testing.T) {
 		"steal in percent":     {"steal_limit = 0.05", "steal_limit = 5", `t.toml:25: measure.steal_limit: 5 is out of range, want above 0 and at most 1`},
 		"quoted limit":         {"steal_limit = 0.05", `steal_limit = "5 %"`, `t.toml:25: measure.steal_limit: is the text "5 %", want a number without quotes, as in 0.05`},
 		"unknown clock":        {`provider = "libvirt"`, "provider = \"libvirt\"\nclock = \"virtal\"", `t.toml:8: lab.clock: unknown level "virtal", want "wall" or "virtual" (did you mean "virtual"?)`},
-		"no matrix":            {"[matrix]", "[other]", "t.toml:1: matrix: is missing; write [matrix] with scenarios, workloads and policies\nt.toml:27: other: unknown key, want \"schema\", \"name\", \"description\", \"seed\", \"lab\", \"measure\", \"matrix\" or \"arm\""},
+		"no matrix":            {"[matrix]", "[other]", "t.toml:1: matrix: is missing; write [matrix] with scenarios, workloads and policies\nt.toml:27: other: unknown key, want \"schema\", \"name\", \"description\", \"seed\", \"lab\", \"measure\", \"policy\", \"matrix\" or \"arm\""},
 	} {
 		t.Run(name, e.check)
 	}

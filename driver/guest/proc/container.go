@@ -124,7 +124,8 @@ type mount struct {
 	flags             uintptr
 }
 
-// agentMounts are those of an agent's container.
+// agentMounts are those of an agent's container. The root itself is read-only, because the tool that
+// cleans up after an agent removes the agent's library as well, and the next setup needs it.
 func agentMounts() []mount {
 	const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	return []mount{
@@ -137,6 +138,7 @@ func agentMounts() []mount {
 		{"cgroup2", "sys/fs/cgroup", "cgroup2", quiet},
 		{"tmpfs", "run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV},
 		{"tmpfs", "tmp", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV},
+		{"", "", "", unix.MS_REMOUNT | unix.MS_BIND | unix.MS_RDONLY},
 	}
 }
 

@@ -25,7 +25,7 @@ func newAgentRig(t *testing.T, fail string) agentRig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, dir := range []string{"dev", "proc", "run", "sys", "tmp", "usr/bin"} {
+	for _, dir := range []string{"dev", "proc", "run", "sys", "tmp", "usr/bin", standInLib} {
 		if err := os.MkdirAll(filepath.Join(r.root, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -143,6 +143,19 @@ func TestCiliumOldVersion(t *testing.T) {
 	r := newAgentRig(t, failOld)
 	r.must("", r.daemon())
 	r.fails("", bundle.FaultUnsupported, r.ready(), "1.15.9")
+}
+
+// TestCiliumKeepsTheImage: the agent's tool removes the library of the agent where it can.
+func TestCiliumKeepsTheImage(t *testing.T) {
+	r := newAgentRig(t, failNever)
+	mark := r.x.undo.mark()
+	r.must("", r.daemon())
+	if err := r.x.undoTo(mark); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(r.root, standInLib)); err != nil {
+		t.Errorf("the library is gone: %v", err)
+	}
 }
 
 // TestCiliumLeavesALink: what the agent's tool does not remove is reported.

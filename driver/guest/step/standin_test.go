@@ -28,6 +28,7 @@ const (
 	standInSocket = "/run/cilium/cilium.sock"
 	standInPins   = "/sys/fs/bpf/tc/globals"
 	standInLink   = "cilium_host"
+	standInLib    = "/var/lib/cilium"
 
 	failNever       = "never"
 	failOpen        = "open"         // endpoints stay in regeneration once they have policies, as without Envoy
@@ -259,6 +260,9 @@ func (s *standInState) load(n int) {
 func cleanAfterStandIn(fail string) error {
 	if fail == failKeepsLink {
 		return nil
+	}
+	if err := os.RemoveAll(standInLib); err != nil {
+		fmt.Println("Error:", err) // and goes on
 	}
 	l, err := netlink.LinkByName(standInLink)
 	if err != nil {

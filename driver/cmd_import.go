@@ -36,8 +36,8 @@ of a file admit at one pod of an inventory.
 
 What a list cannot carry is named with its line, and the exit code is 2; --partial writes
 the rest.`,
-		Example: `  iptables-save > rules.txt; driver import iptables-save rules.txt --out policies.csv
-  nft list ruleset > rules.nft; driver import nft rules.nft --chain "inet filter input"
+		Example: `  driver import iptables-save rules.txt --out policies.csv
+  driver import nft rules.nft --out policies.csv
   driver import networkpolicy policies.yaml --inventory pods.toml --pod shop/db --partial`,
 		Args: exactly(2, "a form and a file"),
 		RunE: func(_ *cobra.Command, args []string) error { return a.importFile(args[0], args[1], f) },

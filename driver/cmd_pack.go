@@ -29,9 +29,7 @@ key, ed25519, ecdsa or rsa, into FILE.sig; "driver verify --trusted" and
 "ssh-keygen -Y sign -n hookbed".`,
 		Example: `  driver pack runs/full
   driver pack runs/full -o full.hookbed.tar.gz --sign ~/.ssh/id_ed25519
-  driver verify full.hookbed.tar.gz --trusted allowed_signers
-  ssh-keygen -Y verify -n hookbed -f allowed_signers -I ann@example.org \
-    -s full.hookbed.tar.gz.sig < full.hookbed.tar.gz`,
+  driver verify full.hookbed.tar.gz --trusted allowed_signers`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return fmt.Errorf("%w: `driver pack` takes one run directory, got %d; join several by `driver merge` first", errUsage, len(args))

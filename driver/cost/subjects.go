@@ -85,10 +85,11 @@ func SubjectsOf(catalog []plan.DatapathEntry) []Subject {
 }
 
 // programs are those of the filters of one mechanism, each followed by the variants
-// whose names begin with its.
+// whose names begin with its. Filters whose policies are of requests are left out: no frame
+// that is measured here holds one.
 func programs(catalog []plan.DatapathEntry, mechanism string, variants ...Subject) (out []Subject) {
 	for _, e := range catalog {
-		if !e.Crossed || !e.Base || e.Mechanism != mechanism || e.Control || e.External != "" || len(e.Keys) > 0 {
+		if !e.Crossed || !e.Base || e.Mechanism != mechanism || e.Control || e.External != "" || e.Application != "" || len(e.Keys) > 0 {
 			continue
 		}
 		s := Subject{Name: e.Filter, Hook: HookTC, Doc: e.Doc, NoPolicies: e.NoPolicies, Accept: tcOK, render: ownProgram(e.Fabric, bpf.ProgToEndpoint)}

@@ -124,8 +124,7 @@ type mount struct {
 	flags             uintptr
 }
 
-// agentMounts are those of an agent's container. The root itself is read-only, because the tool that
-// cleans up after an agent removes the agent's library as well, and the next setup needs it.
+// agentMounts are those of an agent's container.
 func agentMounts() []mount {
 	const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	return []mount{
@@ -138,8 +137,28 @@ func agentMounts() []mount {
 		{"cgroup2", "sys/fs/cgroup", "cgroup2", quiet},
 		{"tmpfs", "run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV},
 		{"tmpfs", "tmp", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV},
-		{"", "", "", unix.MS_REMOUNT | unix.MS_BIND | unix.MS_RDONLY},
 	}
+}
+
+// coverRoot mounts an overlay on a root, so that what is written there is in memory and ends with
+// the container: an agent writes to its library, of an image that may be read-only, and the tool that
+// cleans up after it removes the library, which the next setup needs.
+func coverRoot(root string) error {
+	changes := filepath.Join(root, "tmp")
+	if err := unix.Mount("tmpfs", changes, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
+		return fmt.Errorf("mount memory for changes: %w", err)
+	}
+	upper, work := filepath.Join(changes, "upper"), filepath.Join(changes, "work")
+	for _, dir := range []string{upper, work} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", root, upper, work)
+	if err := unix.Mount("overlay", root, "overlay", 0, options); err != nil {
+		return fmt.Errorf("mount an overlay on %s: %w", root, err)
+	}
+	return nil
 }
 
 // externalMounts are those of the container of external filters.
@@ -161,10 +180,18 @@ func mountContainer(root string) error {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
 	mounts := externalMounts()
-	if of, ok := strings.CutPrefix(root, agentMark); ok {
-		root, mounts = of, agentMounts()
+	root, agent := strings.CutPrefix(root, agentMark)
+	if agent {
+		mounts = agentMounts()
 	}
-	for _, m := range append([]mount{{root, "", "", unix.MS_BIND}}, mounts...) {
+	if agent {
+		if err := coverRoot(root); err != nil {
+			return err
+		}
+	} else {
+		mounts = append([]mount{{root, "", "", unix.MS_BIND}}, mounts...)
+	}
+	for _, m := range mounts {
 		if err := unix.Mount(m.source, filepath.Join(root, m.dir), m.kind, m.flags, ""); err != nil {
 			return fmt.Errorf("mount /%s: %w", m.dir, err)
 		}

@@ -85,6 +85,9 @@ func runStandInAgent(fail string) error {
 	if err := os.WriteFile("/proc/sys/kernel/panic", []byte("0"), 0o600); !errors.Is(err, unix.EROFS) {
 		return fmt.Errorf("/proc/sys/kernel can be written: %w", err)
 	}
+	if err := os.WriteFile(filepath.Join(standInLib, "features.h"), nil, 0o600); err != nil {
+		return err
+	}
 	s := &standInState{fail: fail, endpoints: map[int]map[string]any{}, policy: map[int]*ebpf.Map{}, reserved: map[string]bool{}, revision: 1}
 	if err := s.begin(); err != nil {
 		return err
@@ -262,7 +265,7 @@ func cleanAfterStandIn(fail string) error {
 		return nil
 	}
 	if err := os.RemoveAll(standInLib); err != nil {
-		fmt.Println("Error:", err) // and goes on
+		return err
 	}
 	l, err := netlink.LinkByName(standInLink)
 	if err != nil {

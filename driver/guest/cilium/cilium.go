@@ -155,7 +155,7 @@ type Request struct {
 // Create makes an endpoint and returns the number that the agent gives it. Its address, which is
 // one of the agent's own range, is reserved first.
 func (c *Client) Create(ctx context.Context, r Request) (id int, err error) {
-	if err := c.do(ctx, http.MethodPost, "/ipam/"+r.IPv4+"?owner="+r.Name, nil, nil); err != nil {
+	if err := c.do(ctx, http.MethodPost, "/ipam/"+r.IPv4+"?pool=default&owner="+r.Name, nil, nil); err != nil {
 		return 0, fmt.Errorf("reserve %s: %w", r.IPv4, err)
 	}
 	change := map[string]any{

@@ -50,7 +50,9 @@ type Tool struct {
 type Daemon struct {
 	Handle string   `json:"handle"`
 	Argv   []string `json:"argv"`
-	Socket string   `json:"socket,omitempty"` // path in its root
+	// Env is added to the environment.
+	Env    map[string]string `json:"env,omitempty"`
+	Socket string            `json:"socket,omitempty"` // path in its root
 	// Root names another root file system than that of external filters, one of
 	// Hello.Roots. Its programs see their own network namespace in /sys, and cannot
 	// change what is under /proc/sys/kernel, which is the whole machine's.

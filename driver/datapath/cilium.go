@@ -40,7 +40,7 @@ const (
 	ciliumTool   = "cilium-dbg"
 	ciliumSocket = "/run/cilium/cilium.sock"
 	ciliumCNP    = "cnp/hookbed.yaml" // below /run/cilium
-	ciliumHandle = "cilium"
+	ciliumNode   = "K8S_NODE_NAME"    // variable: the node's name, also without Kubernetes
 	etcdHandle   = "etcd"
 	etcdPort     = 2379
 )
@@ -130,19 +130,22 @@ func buildCilium(r *renderer) {
 	r.apply(t.Nodes[0], "", bundle.Daemon{Handle: etcdHandle, Root: bundle.RootEtcd, Argv: etcdArgv(r.etcdAddress()), Port: etcdPort, Dirs: []string{"etcd"}, Timeout: etcdLimit})
 	for _, n := range t.Nodes {
 		r.apply(n, "", bundle.Daemon{
-			Handle: ciliumHandle, Root: bundle.RootCilium, Argv: r.agentArgv(n), Socket: ciliumSocket, Dirs: []string{"cilium/cnp"}, Timeout: agentLimit,
+			Handle: agentHandle(n), Root: bundle.RootCilium, Argv: r.agentArgv(n), Env: map[string]string{ciliumNode: n.Name}, Socket: ciliumSocket, Dirs: []string{"cilium/cnp"}, Timeout: agentLimit,
 			After: []string{ciliumTool, "post-uninstall-cleanup", "--force", "--all-state"},
 		})
-		r.apply(n, "", bundle.CiliumReady{Agent: ciliumHandle, Program: ciliumAgent, Timeout: agentLimit})
+		r.apply(n, "", bundle.CiliumReady{Agent: agentHandle(n), Program: ciliumAgent, Timeout: agentLimit})
 	}
 	for _, e := range r.endpoints() {
 		r.apply(e.Node, "", bundle.CiliumEndpoint{
-			Agent: ciliumHandle, Endpoint: e.Role, Link: e.agentLink(), MAC: e.HostMAC, Peer: endpointLink, PeerMAC: e.MAC,
+			Agent: agentHandle(e.Node), Endpoint: e.Role, Link: e.agentLink(), MAC: e.HostMAC, Peer: endpointLink, PeerMAC: e.MAC,
 			Addr: e.Addr.String(), Labels: endpointLabels(e.Role), Timeout: endpointLimit,
 		})
 		r.endpointSysctls(e)
 	}
 }
+
+// agentHandle is that of a node's agent: one helper has the handles of all nodes of this computer.
+func agentHandle(n Node) string { return "cilium-" + n.Name }
 
 // agentLink is the node's end of an endpoint's link, by the prefix that the agent looks for.
 func (e Endpoint) agentLink() string { return "lxc" + e.Role }
@@ -229,7 +232,7 @@ const labelApp = "k8s:app"
 // renderCilium gives the agent the policies, and says what it must have made of them.
 func renderCilium(r *renderer) error {
 	node := r.Topology.Server.Node
-	counter := bundle.Counter{Cilium: &bundle.CiliumCounter{Agent: ciliumHandle, Endpoint: Server}}
+	counter := bundle.Counter{Cilium: &bundle.CiliumCounter{Agent: agentHandle(node), Endpoint: Server}}
 	r.Hook = &Hook{Node: node.Name, From: counter}
 	r.realised = append(r.realised, bundle.Expect{What: "the server is ready, with its policies in force", Key: bundle.CountReady, Op: bundle.Equal, Value: 1})
 	if r.policies.size() == 0 {
@@ -238,7 +241,7 @@ func renderCilium(r *renderer) error {
 	all := r.installed()
 	load := func(name, metric string, ps []bpf.Policy) (bundle.CiliumPolicies, error) {
 		text, err := r.networkPolicies(ps)
-		return bundle.CiliumPolicies{Agent: ciliumHandle, Endpoint: Server, File: r.file(name, text), To: "/run/cilium/" + ciliumCNP, Timeout: policiesLimit, Metric: metric}, err
+		return bundle.CiliumPolicies{Agent: agentHandle(node), Endpoint: Server, File: r.file(name, text), To: "/run/cilium/" + ciliumCNP, Timeout: policiesLimit, Metric: metric}, err
 	}
 	first, err := load("policies.yaml", "", all)
 	if err != nil {

@@ -68,7 +68,7 @@ func (c *call) startAgent(d bundle.Daemon) error {
 	}
 	a := &agent{container: at, said: tail.NewBuffer(proc.TailLimit), socket: d.Socket, endpoints: map[string]int{}}
 	a.process, err = c.x.launcher.Start(&proc.Endpoint{Namespace: c.at.Namespace, Root: root, Container: at},
-		proc.Program{Argv: d.Argv, Stdout: a.said, Stderr: a.said})
+		proc.Program{Argv: d.Argv, Env: environment(d.Env), Stdout: a.said, Stderr: a.said})
 	if err != nil {
 		return err
 	}
@@ -93,6 +93,15 @@ func (c *call) startAgent(d bundle.Daemon) error {
 		return err
 	}
 	return a.blame("start "+d.Argv[0], err)
+}
+
+// environment is a map of variables as a process has them.
+func environment(of map[string]string) []string {
+	var out []string
+	for key, value := range of {
+		out = append(out, key+"="+value)
+	}
+	return out
 }
 
 // cleanUp runs the command that removes what an agent left, and says what is there all the same.

@@ -215,7 +215,7 @@ func doDaemon(c *call, a bundle.Daemon) error {
 	if a.Root != "" {
 		return c.startAgent(a)
 	}
-	j, _, err := c.prepare(bundle.Program{Argv: a.Argv})
+	j, _, err := c.prepare(bundle.Program{Argv: a.Argv, Env: a.Env})
 	if err != nil {
 		return err
 	}

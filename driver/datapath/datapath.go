@@ -187,7 +187,7 @@ func combined(fa fabric, fi filter) plan.DatapathEntry {
 			return mostPolicies(options, clients, fi.mostRules)
 		}
 		if e.OwnRefuses = ownRefuses(fi, e); !holdingOf(fi.name, "").none {
-			e.OwnLevels = map[string]string{optPolicy: policyOwn, optAction: actionAllow, optMatch: matchLast}
+			e.OwnLevels = map[string]string{optPolicy: PolicyOwn, optAction: actionAllow, optMatch: matchLast}
 		}
 	}
 	if fa.bare {

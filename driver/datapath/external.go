@@ -64,7 +64,7 @@ func externalFilters() []filter {
 // xdpFilterPolicy has for its default what xdp-filter can say.
 func xdpFilterPolicy() plan.Option {
 	o := policyOptions()[0]
-	o.Allowed = []string{policyL3, policyL4, policyCIDR, policyOwn}
+	o.Allowed = []string{policyL3, policyL4, policyCIDR, PolicyOwn}
 	return o
 }
 

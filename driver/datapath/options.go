@@ -68,7 +68,7 @@ func familyOption() plan.Option {
 // policyOptions are those of every filter that has policies.
 func policyOptions() []plan.Option {
 	return []plan.Option{
-		{Key: optPolicy, Role: catalog.RolePolicies, Allowed: []string{policyL4, policyL3, policyCIDR, policyOwn}, Doc: "policies name source, port and protocol; the source alone; or a source prefix of mixed length, port and protocol; own is what arms have beside [[policy]]"},
+		{Key: optPolicy, Role: catalog.RolePolicies, Allowed: []string{policyL4, policyL3, policyCIDR, PolicyOwn}, Doc: "policies name source, port and protocol; the source alone; or a source prefix of mixed length, port and protocol; own is what arms have beside [[policy]]"},
 		{Key: optAction, Role: catalog.RolePolicies, Allowed: []string{actionAllow, actionDeny}, Doc: "N policies admit and the rest is dropped, or N policies drop and the rest is admitted"},
 		{Key: optMatch, Role: catalog.RolePolicies, Allowed: []string{matchLast, matchFirst, matchUniform}, Doc: "position of the policy that admits the client"},
 	}

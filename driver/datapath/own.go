@@ -13,8 +13,8 @@ import (
 	"hookbed/driver/policy"
 )
 
-// policyOwn is the level of option "policy" where the user's own policies are enforced.
-const policyOwn = "own"
+// PolicyOwn is the level of option "policy" where the user's own policies are enforced.
+const PolicyOwn = "own"
 
 // mostExpanded is the widest range of ports that is written port by port where a
 // filter has no ranges.

@@ -61,7 +61,7 @@ func policiesOf(cell plan.Cell, t Topology) policies {
 	}
 	proto, _ := protocolOf(cell) // Render has refused others
 	ps := policies{kind: cell.Get(optPolicy), proto: proto, deny: cell.Get(optAction) == actionDeny, port: ServicePort}
-	if ps.kind == policyOwn {
+	if ps.kind == PolicyOwn {
 		ps.kind = policyL4 // of no policies
 	}
 	n, clients := cell.Int(plan.FactorPolicies), t.Clients()

@@ -116,7 +116,8 @@ func worldOf(t *testing.T, p Process) world {
 }
 
 // members are the processes, and the threads of this one, in any of the namespaces.
-// A dead process that its parent, the init process, has not yet reaped does not count.
+// A dead process that its parent, the init process, has not yet reaped does not count, nor
+// does one that was reaped meanwhile.
 func (w world) members() []string {
 	var found []string
 	paths, _ := filepath.Glob("/proc/[0-9]*/ns/*")
@@ -126,8 +127,8 @@ func (w world) members() []string {
 		if err != nil || !slices.Contains(w, ns) {
 			continue
 		}
-		stat, _ := os.ReadFile(filepath.Join(filepath.Dir(filepath.Dir(path)), "stat"))
-		if !strings.Contains(string(stat), ") Z ") {
+		stat, err := os.ReadFile(filepath.Join(filepath.Dir(filepath.Dir(path)), "stat"))
+		if err == nil && !strings.Contains(string(stat), ") Z ") {
 			found = append(found, path)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"hookbed/analysis/catalog"
 	"hookbed/driver/datapath"
 	"hookbed/driver/plan"
 )
@@ -186,9 +187,12 @@ func factorsOf(ds []plan.DatapathEntry) []factor {
 
 // levelsHere are the levels of an option that nodes which are namespaces can have:
 // Docker's overlay network is made by engines, and here are none. TestVMDockerOverlay
-// of the driver has them.
+// of the driver has them. Policies here are generated: what filters make of those that users
+// wrote is held by the tests of datapath/verdict.
 func levelsHere(o plan.Option) []string {
-	return slices.DeleteFunc(slices.Clone(o.Allowed), func(l string) bool { return o.Key == datapath.OptOverlay && l == datapath.OverlayDocker })
+	return slices.DeleteFunc(slices.Clone(o.Allowed), func(l string) bool {
+		return o.Key == datapath.OptOverlay && l == datapath.OverlayDocker || o.Role == catalog.RolePolicies && l == datapath.PolicyOwn
+	})
 }
 
 // pair is two levels of two factors.

@@ -62,9 +62,10 @@ func buildEndpoint(ctx context.Context, b *build) error {
 	return writeDockerArchive(filepath.Join(b.out, archiveFile), root, b.manifest.Values[valueTag], b.epoch())
 }
 
-// fillEndpoint copies the programs and exactly the libraries they need.
-func fillEndpoint(ctx context.Context, from, root string) error {
-	for _, d := range []string{"dev", "etc", "proc", "root", "sys", "tmp", "run", "usr/bin", "usr/lib/x86_64-linux-gnu", "usr/lib64", "usr/sbin"} {
+// fillRoot makes a root with these directories, the names of users and hosts that programs look
+// up, the programs and exactly the libraries that they need.
+func fillRoot(from, root string, dirs, programs []string) error {
+	for _, d := range dirs {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
 			return err
 		}
@@ -79,7 +80,7 @@ func fillEndpoint(ctx context.Context, from, root string) error {
 			return err
 		}
 	}
-	files, err := elfClosure(from, endpointPrograms())
+	files, err := elfClosure(from, programs)
 	if err != nil {
 		return err
 	}
@@ -87,6 +88,15 @@ func fillEndpoint(ctx context.Context, from, root string) error {
 		if err := copyProgram(filepath.Join(from, f), filepath.Join(root, f)); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// fillEndpoint copies the programs and exactly the libraries they need.
+func fillEndpoint(ctx context.Context, from, root string) error {
+	dirs := []string{"dev", "etc", "proc", "root", "sys", "tmp", "run", "usr/bin", "usr/lib/x86_64-linux-gnu", "usr/lib64", "usr/sbin"}
+	if err := fillRoot(from, root, dirs, endpointPrograms()); err != nil {
+		return err
 	}
 	if err := linkApplets(ctx, root); err != nil {
 		return err

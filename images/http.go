@@ -2,7 +2,6 @@ package images
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 	"strings"
 )
@@ -56,29 +55,9 @@ func buildHTTP(ctx context.Context, b *build) error {
 // fillHTTP copies the programs, the names of users that they look up, and exactly the
 // libraries that are needed, and makes the directories that a guest helper mounts on.
 func fillHTTP(from, root string) error {
-	for _, d := range []string{"dev", "etc", "proc", "run", "sys/fs/bpf", "tmp", "usr/bin", "usr/lib/x86_64-linux-gnu", "usr/lib64", "usr/sbin"} {
-		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
-			return err
-		}
-	}
-	for _, l := range []string{"bin", "lib", "lib64", "sbin"} {
-		if err := os.Symlink("usr/"+l, filepath.Join(root, l)); err != nil {
-			return err
-		}
-	}
-	for _, f := range recipeFiles("endpoint/etc") {
-		if err := os.WriteFile(filepath.Join(root, strings.TrimPrefix(f, "endpoint/")), recipeFile(f), 0o644); err != nil {
-			return err
-		}
-	}
-	files, err := elfClosure(from, httpPrograms())
-	if err != nil {
+	dirs := []string{"dev", "etc", "proc", "run", "sys/fs/bpf", "tmp", "usr/bin", "usr/lib/x86_64-linux-gnu", "usr/lib64", "usr/sbin"}
+	if err := fillRoot(from, root, dirs, httpPrograms()); err != nil {
 		return err
-	}
-	for _, f := range files {
-		if err := copyProgram(filepath.Join(from, f), filepath.Join(root, f)); err != nil {
-			return err
-		}
 	}
 	return normalModes(root)
 }

@@ -61,6 +61,10 @@ type Set struct {
 	HTTP       *Artifact `json:"http,omitempty"`
 	HTTPDir    string    `json:"http_dir,omitempty"`
 	HTTPDigest string    `json:"http_digest,omitempty"` // SHA-256 of the files as a tar
+	// Etcd is the store that agents of clusters keep identities in, as squashfs and
+	// unpacked; nil or "" where no experiment wants it.
+	Etcd    *Artifact `json:"etcd,omitempty"`
+	EtcdDir string    `json:"etcd_dir,omitempty"`
 	// Sealed are the archives from which Join makes a sealed guest's initramfs:
 	// modules, tools, endpoint.
 	Sealed []Artifact `json:"sealed,omitempty"`
@@ -77,6 +81,8 @@ type Want struct {
 	External bool
 	// HTTP: the programs of HTTP, packed and unpacked.
 	HTTP bool
+	// Etcd: packed and unpacked.
+	Etcd bool
 }
 
 // Options of a Store; the zero value is good.
@@ -181,6 +187,11 @@ func (s *Store) Ensure(ctx context.Context, want Want) (Set, error) {
 			return Set{}, err
 		}
 	}
+	if want.Etcd {
+		if err := s.ensureEtcd(ctx, &set); err != nil {
+			return Set{}, err
+		}
+	}
 	return set, nil
 }
 
@@ -192,6 +203,17 @@ func (s *Store) ensureHTTP(ctx context.Context, set *Set) error {
 	squash := m.artifact(dir, httpFile)
 	set.HTTP, set.HTTPDir, set.HTTPDigest = &squash, filepath.Join(dir, endpointDir), m.Values[valueLayer]
 	set.Sealed = append(set.Sealed, m.artifact(dir, sealedHTTPFile))
+	set.Drift = append(set.Drift, m.Drift...)
+	return nil
+}
+
+func (s *Store) ensureEtcd(ctx context.Context, set *Set) error {
+	m, dir, err := s.ensure(ctx, etcdRecipe())
+	if err != nil {
+		return err
+	}
+	squash := m.artifact(dir, externalFile)
+	set.Etcd, set.EtcdDir = &squash, filepath.Join(dir, endpointDir)
 	set.Drift = append(set.Drift, m.Drift...)
 	return nil
 }

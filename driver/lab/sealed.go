@@ -100,9 +100,17 @@ func (s *Sealer) Close(ctx context.Context) error {
 	defer cancel()
 	var err error
 	if s.hv != nil {
-		err = s.hv.Close(ctx)
+		err = mayLive(s.cfg.Name, s.hv.Close(ctx))
 	}
 	return errors.Join(err, release(s.cfg.StateDir))
+}
+
+// mayLive is the error of a hypervisor that could not be closed: machines may still run.
+func mayLive(lab string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: machines of lab %s: %w", ErrStillRuns, lab, err)
 }
 
 // Jobs is how many sealed guests this computer runs at once: one a CPU, as far

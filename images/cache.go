@@ -339,11 +339,11 @@ func (s *Store) fetch(ctx context.Context, l *Lock) ([]Drift, error) {
 
 // drift replaces the packages of l that are gone, and fetches the new ones.
 func (s *Store) drift(ctx context.Context, d debs, l *Lock) ([]Drift, error) {
-	temp, err := os.MkdirTemp("", "hookbed-drift.")
+	temp, remove, err := durable.Scratch("drift")
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(temp)
+	defer func() { _ = remove() }() // what stays costs only space
 	apt, err := newAptRoot(ctx, temp, l.Suite, d.mirrors)
 	if err != nil {
 		return nil, fmt.Errorf("read the mirror's index: %w", err)

@@ -44,7 +44,7 @@ func WriteFile(path string, data []byte, perm fs.FileMode) error {
 // Write is WriteFile of what fill writes. fill must not close the file; its error is
 // returned as it is.
 func Write(path string, perm fs.FileMode, fill func(f *os.File) error) error {
-	f, err := os.CreateTemp(filepath.Dir(path), tempStem(filepath.Base(path))+"*")
+	f, err := lockedTemp(path)
 	if err != nil {
 		return err
 	}

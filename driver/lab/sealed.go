@@ -230,6 +230,9 @@ func (s *Sealer) boot(ctx context.Context, b SealedBlock, m vm.Machine, stream *
 	if _, err := s.initramfs(m.Initramfs, b); err != nil {
 		return nil, err
 	}
+	if err := s.sets[b.Kernel].Kernel.Check(); err != nil {
+		return nil, err
+	}
 	// A file left from an earlier attempt must not be taken for this guest's.
 	if err := os.WriteFile(m.Virtual.Results, nil, 0o600); err != nil {
 		return nil, fmt.Errorf("make results file: %w", err)

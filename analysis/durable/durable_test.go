@@ -320,3 +320,18 @@ func TestWhatKilledProcessesLeft(t *testing.T) {
 		t.Errorf("there are %s", got)
 	}
 }
+
+func TestOnlyOurs(t *testing.T) {
+	dir := t.TempDir()
+	for mode, ok := range map[os.FileMode]bool{0o700: true, 0o755: true, 0o775: true, 0o757: false, 0o777 | os.ModeSticky: false} {
+		if err := os.Chmod(dir, mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := OnlyOurs(dir); (err == nil) != ok {
+			t.Errorf("mode %v: %v", mode, err)
+		}
+	}
+	if err := OnlyOurs(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what is not there: %v", err)
+	}
+}

@@ -5,6 +5,7 @@ package durable
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -84,4 +85,14 @@ func syncFile(path string) error {
 		return err
 	}
 	return errors.Join(f.Sync(), f.Close())
+}
+
+// OnlyOurs refuses a directory that every user may write to: any of them could put files there that
+// this process would trust.
+func OnlyOurs(dir string) error {
+	st, err := os.Stat(dir)
+	if err == nil && st.Mode().Perm()&0o002 != 0 {
+		err = fmt.Errorf("every user may write to %s (%s): take that away by chmod o-w, or use another directory", dir, st.Mode())
+	}
+	return err
 }

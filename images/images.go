@@ -77,6 +77,8 @@ type Want struct {
 	External bool
 	// HTTP: the programs of HTTP, packed and unpacked.
 	HTTP bool
+	// Sealed: of all that, only what sealed guests boot is needed. A store made by Export has no more.
+	Sealed bool
 }
 
 // Options of a Store; the zero value is good.
@@ -97,15 +99,18 @@ var ErrNotCached = errors.New("not in the cache")
 // Store is a cache of artifacts in one directory. Several processes may use the
 // same directory at once.
 type Store struct {
-	dir     string
-	options Options
+	dir      string
+	options  Options
+	readOnly bool // this process may not write to it
 	// Where packages come from and what is pinned; replaced by tests.
 	findMirrors func(context.Context) (mirrors, error)
 	readLock    func(name string) (Lock, error)
 }
 
 // Open opens the store in dir, which is made if it is missing; "" is the
-// directory "hookbed" in the user's cache directory.
+// directory "hookbed" in the user's cache directory. A store that this process may
+// only read is read: what it has is compared with locks and digests at each use, and
+// nothing can be built.
 func Open(dir string, options Options) (*Store, error) {
 	switch options.Drift {
 	case "", "forbid", "allow":
@@ -127,6 +132,9 @@ func Open(dir string, options Options) (*Store, error) {
 		options.Log = func(string) {}
 	}
 	s := &Store{dir: dir, options: options, findMirrors: findMirrors, readLock: readLock}
+	if s.readOnly = onlyReadable(s.artifacts()); s.readOnly {
+		return s, nil
+	}
 	for _, d := range []string{dir, s.artifacts(), s.debDir(), s.lockDir(), s.tempDir()} {
 		if err := makeDir(d); err != nil {
 			return nil, fmt.Errorf("open image store: %w", err)
@@ -153,12 +161,12 @@ func (s *Store) debs(m mirrors) debs {
 func (s *Store) Ensure(ctx context.Context, want Want) (Set, error) {
 	var set Set
 	if want.Kernel != "" {
-		if err := s.ensureKernel(ctx, want.Kernel, &set); err != nil {
+		if err := s.ensureKernel(ctx, want, &set); err != nil {
 			return Set{}, err
 		}
 	}
 	if want.Root {
-		m, dir, err := s.ensure(ctx, rootRecipe())
+		m, dir, err := s.ensureFor(ctx, rootRecipe(), want, rootFile)
 		if err != nil {
 			return Set{}, err
 		}
@@ -172,20 +180,20 @@ func (s *Store) Ensure(ctx context.Context, want Want) (Set, error) {
 		}
 	}
 	if want.External {
-		if err := s.ensureExternal(ctx, &set); err != nil {
+		if err := s.ensureExternal(ctx, want, &set); err != nil {
 			return Set{}, err
 		}
 	}
 	if want.HTTP {
-		if err := s.ensureHTTP(ctx, &set); err != nil {
+		if err := s.ensureHTTP(ctx, want, &set); err != nil {
 			return Set{}, err
 		}
 	}
 	return set, nil
 }
 
-func (s *Store) ensureHTTP(ctx context.Context, set *Set) error {
-	m, dir, err := s.ensure(ctx, httpRecipe())
+func (s *Store) ensureHTTP(ctx context.Context, want Want, set *Set) error {
+	m, dir, err := s.ensureFor(ctx, httpRecipe(), want, httpFile)
 	if err != nil {
 		return err
 	}
@@ -196,8 +204,8 @@ func (s *Store) ensureHTTP(ctx context.Context, set *Set) error {
 	return nil
 }
 
-func (s *Store) ensureExternal(ctx context.Context, set *Set) error {
-	m, dir, err := s.ensure(ctx, externalRecipe())
+func (s *Store) ensureExternal(ctx context.Context, want Want, set *Set) error {
+	m, dir, err := s.ensureFor(ctx, externalRecipe(), want, externalFile)
 	if err != nil {
 		return err
 	}
@@ -208,8 +216,8 @@ func (s *Store) ensureExternal(ctx context.Context, set *Set) error {
 	return nil
 }
 
-func (s *Store) ensureKernel(ctx context.Context, name string, set *Set) error {
-	m, dir, err := s.ensure(ctx, kernelRecipe(name))
+func (s *Store) ensureKernel(ctx context.Context, want Want, set *Set) error {
+	m, dir, err := s.ensureFor(ctx, kernelRecipe(want.Kernel), want, modulesFile)
 	if err != nil {
 		return err
 	}
@@ -224,7 +232,7 @@ func (s *Store) ensureKernel(ctx context.Context, name string, set *Set) error {
 }
 
 func (s *Store) ensureEndpoint(ctx context.Context, want Want, set *Set) error {
-	m, dir, err := s.ensure(ctx, endpointRecipe())
+	m, dir, err := s.ensureFor(ctx, endpointRecipe(), want, endpointFile)
 	if err != nil {
 		return err
 	}

@@ -38,8 +38,8 @@ func (m Manifest) checkOf(dir string, r recipe, l Lock) error {
 	return nil
 }
 
-// ensureFor is ensure for what is wanted. file is what the artifact has besides what sealed guests
-// boot.
+// ensureFor is ensure for what is wanted. file is what the artifact has in addition to
+// what sealed guests boot.
 func (s *Store) ensureFor(ctx context.Context, r recipe, want Want, file string) (Manifest, string, error) {
 	m, dir, err := s.ensure(ctx, r)
 	if err == nil && !want.Sealed && m.artifact(dir, file).Name == "" {

@@ -48,9 +48,26 @@ func (s *Store) ensureFor(ctx context.Context, r recipe, want Want, file string)
 	return m, dir, err
 }
 
+// wanted is verified for a file of what is wanted: sealed guests do not boot those that are no
+// sealedFiles, and a store of Export does not have them.
+func (m Manifest) wanted(want Want, dir, name string, l Lock) (Artifact, error) {
+	if want.Sealed && !slices.Contains(sealedFiles(), name) {
+		return m.artifact(dir, name), nil
+	}
+	return m.verified(dir, name, l)
+}
+
+// wantedDir is verifiedDir likewise.
+func (m Manifest) wantedDir(want Want, dir string) (string, error) {
+	if want.Sealed {
+		return "", nil
+	}
+	return m.verifiedDir(dir)
+}
+
 // sealedFiles are the files of an artifact that sealed guests boot.
 func sealedFiles() []string {
-	return []string{kernelFile, sealedModulesFile, sealedToolsFile, sealedEndpointFile, sealedExternalFile, sealedHTTPFile}
+	return []string{kernelFile, sealedModulesFile, sealedModulesHTTP, sealedToolsFile, sealedEndpointFile, sealedExternalFile, sealedHTTPFile}
 }
 
 // sealedOnly says whether the artifact was made by Export.

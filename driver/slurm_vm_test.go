@@ -419,14 +419,16 @@ func TestVMSlurm(t *testing.T) {
 // slurmLong has six blocks.
 var slurmLong = strings.NewReplacer("seeds = 2", "seeds = 2\nparts = 3", "[10]", "[1, 10, 100]", "TCP_RR = 50", "TCP_RR = 2000").Replace(slurmExperiment)
 
-// jobOfTask is Slurm's number of an array task.
-func (r *slurmRig) jobOfTask(task int) string {
-	for line := range strings.Lines(r.admin("squeue", "--noheader", "--array", "--format=%K %A")) {
-		if f := strings.Fields(line); len(f) == 2 && f[0] == strconv.Itoa(task) {
-			return f[1]
-		}
+// control runs scontrol on an array task.
+func (r *slurmRig) control(job batch.Job, task int, args ...string) {
+	r.t.Helper()
+	id := fmt.Sprintf("%s_%d", job.Submitted[0].ID, task)
+	if slices.Contains(args, "update") {
+		id = "JobId=" + id
 	}
-	return ""
+	if out := r.admin(append(append([]string{"scontrol"}, args[0], id), args[1:]...)...); out != "" {
+		r.t.Fatal(out)
+	}
 }
 
 // runs waits until the guest of a task, whose only block has its number, runs, and returns the node.
@@ -439,71 +441,90 @@ func (r *slurmRig) runs(task int) (node string) {
 		}
 		return nil
 	})
-	attempts, err := batch.Dir{Path: filepath.Join(r.home, "runs/job")}.Attempts(task)
-	if err != nil || len(attempts) == 0 {
-		r.t.Fatalf("%d attempts at task %d (%v)", len(attempts), task, err)
-	}
-	return attempts[len(attempts)-1].Host
+	all := r.attempts(task)
+	return all[len(all)-1].Host
 }
 
-// again waits until a task has begun once more.
-func (r *slurmRig) again(task, attempts int) {
+func (r *slurmRig) attempts(task int) []batch.Attempt {
 	r.t.Helper()
-	r.until(r.t, fmt.Sprintf("task %d has begun again", task), func() error {
+	all, err := batch.Dir{Path: filepath.Join(r.home, "runs/job")}.Attempts(task)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return all
+}
+
+// again waits until a task has begun so many times.
+func (r *slurmRig) again(task, times int) {
+	r.t.Helper()
+	r.until(r.t, fmt.Sprintf("task %d has begun %d times", task, times), func() error {
 		r.hurry()
-		got, err := batch.Dir{Path: filepath.Join(r.home, "runs/job")}.Attempts(task)
-		if err == nil && len(got) < attempts {
-			err = fmt.Errorf("%d attempts", len(got))
+		if n := len(r.attempts(task)); n < times {
+			return fmt.Errorf("%d times", n)
 		}
-		return err
+		return nil
+	})
+}
+
+// nodeIs waits for a state of a node.
+func (r *slurmRig) nodeIs(node, state string) {
+	r.t.Helper()
+	r.until(r.t, node+" is "+state, func() error {
+		if out := r.admin("sinfo", "--noheader", "--nodes="+node, "--format=%T"); !strings.HasPrefix(out, state) {
+			return errors.New(out)
+		}
+		return nil
 	})
 }
 
 // TestSlurm: whatever a cluster does to tasks, what is merged are the bytes of a run that was never
-// split.
+// split. While tasks 1 and 2 have trouble, the others are held.
 func TestSlurm(t *testing.T) {
 	if !apart(t, "--net", "--uts") {
 		return
 	}
 	r := newSlurmRig(t, slurmLong)
 	r.must("submit", "experiments/virtual.toml", "--engine", "slurm", "--out", "runs/job")
-
-	r.killTask("runs/job", 1)
-
-	node := r.runs(2)
-	r.admin("scontrol", "update", "NodeName="+node, "State=DRAIN", "Reason=test")
-	r.until(t, node+" is drained", func() error {
-		r.hurry()
-		if out := r.admin("sinfo", "--noheader", "--nodes="+node, "--format=%T"); out != "drained" {
-			return errors.New(out)
-		}
-		return nil
-	})
-	r.admin("scontrol", "update", "NodeName="+node, "State=RESUME")
-
-	node = r.runs(3)
-	if err := r.node[node].Process.Kill(); err != nil {
+	_, job, err := batch.Open(filepath.Join(r.home, "runs/job"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	r.until(t, node+" is down", func() error {
-		if out := r.admin("sinfo", "--noheader", "--nodes="+node, "--format=%T"); !strings.HasPrefix(out, "down") {
-			return errors.New(out)
-		}
-		return nil
-	})
-	r.startNode(node)
+	for task := 3; task <= 6; task++ {
+		r.control(job, task, "hold")
+	}
+	node := r.runs(2)
+	r.admin("scontrol", "update", "NodeName="+node, "State=DRAIN", "Reason=test")
+	r.nodeIs(node, "draining")
+	r.admin("scontrol", "update", "NodeName="+node, "State=RESUME")
 
-	r.runs(5)
-	r.admin("scontrol", "update", "JobId="+r.jobOfTask(5), "TimeLimit=1")
-	r.again(5, 2)
-	r.admin("scontrol", "update", "JobId="+r.jobOfTask(5), "TimeLimit=60")
+	r.killTask("runs/job", 1)
+	r.again(1, 2)
 
-	r.runs(6)
+	r.runs(2)
+	r.control(job, 2, "update", "TimeLimit=1")
+	r.again(2, 2)
+	if first := r.attempts(2)[0]; first.Exit != exitInterrupted {
+		t.Errorf("a task whose time is over ended with %d, want %d", first.Exit, exitInterrupted)
+	}
+	r.control(job, 2, "update", "TimeLimit=60")
+
+	r.runs(1)
 	if out := r.admin("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 5"); !strings.Contains(out, "Submitted") {
 		t.Fatal(out)
 	}
-	r.again(6, 2)
+	r.again(1, 3)
 
+	node = r.runs(1)
+	if err := r.node[node].Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	r.nodeIs(node, "down")
+	r.startNode(node)
+	r.again(1, 4)
+
+	for task := 3; task <= 6; task++ {
+		r.control(job, task, "release")
+	}
 	s := r.merged("runs/job")
 	for _, task := range s.Tasks {
 		var ends []string

@@ -19,7 +19,7 @@ export CGO_ENABLED := 0
 override GOFLAGS := -trimpath $(GOFLAGS)
 export GOFLAGS
 
-.PHONY: all deps build testbed reproduce nightly test test-vm test-vagrant test-conformance test-policies test-kernels box bench lint release release-check site generate clean
+.PHONY: all deps build testbed reproduce nightly test test-vm test-slurm test-vagrant test-conformance test-policies test-kernels box bench lint release release-check site generate clean
 
 all: build
 
@@ -65,6 +65,11 @@ test: deps build
 test-vm: deps build
 	$(GO) test -vet=off -tags vm -count=1 -timeout 40m -p 2 -run 'VM' ./images ./driver/vm ./driver/guest/step ./driver/lab
 	$(GO) test -vet=off -tags vm -count=1 -timeout 40m -run 'VM' ./driver
+
+# A real Slurm of two nodes on this computer: drain, kill -9, requeue, preemption, time limit; what is
+# merged must be the bytes of a run that was never split (docs/scale.md).
+test-slurm: deps build
+	$(GO) test -vet=off -tags vm -v -count=1 -timeout 90m -run '^TestSlurm' ./driver
 
 # A box for vagrant-libvirt of our own images (docs/machines.md). Needs qemu-utils.
 box: build

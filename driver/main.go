@@ -105,7 +105,8 @@ type app struct {
 	out, talk     io.Writer
 	json, verbose bool
 	noColor       bool
-	cachedOnly    bool // nothing is downloaded or built
+	cachedOnly    bool   // nothing is downloaded or built
+	store         string // directory of the images; "" is that of the environment, or the user's cache
 	interruptHint string
 	name          string          // of the command (name.go)
 	words         map[string]bool // its commands
@@ -132,11 +133,12 @@ cells or without any number, 4 rig fault, 5 compared or verified and not reprodu
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON Lines on standard output, the final error included")
 	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "say more on standard error")
 	root.PersistentFlags().BoolVar(&a.noColor, "no-color", false, "no colours and no moving progress bar")
+	root.PersistentFlags().StringVar(&a.store, "store", "", "directory of the images, which may belong to another user (default: $"+storeEnv+", or hookbed in the user's cache)")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w: %w; see `%s --help`", errUsage, err, cmd.CommandPath())
 	})
 	root.AddCommand(a.doctorCommand(), a.planCommand(), a.runCommand(), a.reportCommand(), a.compareCommand(), a.verifyCommand(),
-		a.costCommand(), a.traceCommand(), a.mergeCommand(), a.packCommand(), a.upCommand(), a.sshCommand(), a.downCommand(), a.imagesCommand(),
+		a.costCommand(), a.traceCommand(), a.mergeCommand(), a.submitCommand(), a.packCommand(), a.upCommand(), a.sshCommand(), a.downCommand(), a.imagesCommand(),
 		a.importCommand(), a.explainPolicyCommand(), a.historyCommand(), a.manCommand())
 	root.InitDefaultHelpCmd()
 	if help, _, err := root.Find([]string{"help"}); err == nil { // cobra's own exits with 0 for a topic that does not exist

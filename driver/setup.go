@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"hookbed/analysis/runs"
 	"hookbed/driver/datapath"
 	"hookbed/driver/helper"
 	"hookbed/driver/lab"
@@ -29,9 +31,20 @@ func catalog() plan.Catalog {
 	}
 }
 
-// loadPlan loads and expands an experiment. Every error in the file is found here, before any machine
-// starts.
+// loadPlan loads and expands an experiment, or reads a plan.json. Every error in the file is found
+// here, before any machine starts.
 func loadPlan(file string) (*plan.Plan, error) {
+	if filepath.Ext(file) == ".json" {
+		data, err := runs.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", plan.ErrInvalid, err)
+		}
+		p, err := plan.Decode(data)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %s: %w", plan.ErrInvalid, file, err)
+		}
+		return p, nil
+	}
 	spec, err := plan.Load(file, catalog())
 	if err != nil {
 		return nil, err
@@ -39,9 +52,12 @@ func loadPlan(file string) (*plan.Plan, error) {
 	return plan.Expand(spec, catalog())
 }
 
+// storeEnv names the directory of the images where --store does not.
+const storeEnv = "HOOKBED_STORE"
+
 // openStore opens the image cache and reports what it does on standard error.
 func (a *app) openStore(drift string) (*images.Store, error) {
-	return images.Open("", images.Options{Drift: drift, CachedOnly: a.cachedOnly, Log: func(msg string) { a.say("images: %s", msg) }})
+	return images.Open(cmp.Or(a.store, os.Getenv(storeEnv)), images.Options{Drift: drift, CachedOnly: a.cachedOnly, Log: func(msg string) { a.say("images: %s", msg) }})
 }
 
 // stateRoot is where running labs keep their state.

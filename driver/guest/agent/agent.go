@@ -25,6 +25,7 @@ import (
 
 	"hookbed/analysis/durable"
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/cgroup"
 	"hookbed/driver/guest/ftrace"
 	"hookbed/driver/guest/netns"
 	"hookbed/driver/guest/proc"
@@ -45,8 +46,6 @@ const (
 	// staleRun is the age at which no agent can be about to use a run's directory: one takes
 	// the lock seconds after its directory was made.
 	staleRun = time.Hour
-	// helperEnd is how long the helper has to undo everything.
-	helperEnd = proc.UndoLimit + 10*time.Second
 )
 
 // Options are the flags of `guest agent`.
@@ -118,6 +117,7 @@ func (a *agent) serveDriver(ctx context.Context, in io.Reader, out, errOut io.Wr
 	if err := errors.Join(a.recover(), ftrace.Recover()); err != nil {
 		return fmt.Errorf("put right what an earlier run left: %w", err)
 	}
+	a.then(sweepCgroups) // a helper that is killed leaves some
 	if err := a.prepare(); err != nil {
 		return err
 	}
@@ -179,6 +179,12 @@ func (a *agent) recover() error {
 		return err
 	}
 	return os.Remove(path)
+}
+
+// sweepCgroups removes what killed helpers left.
+func sweepCgroups() error {
+	_, err := cgroup.Sweep()
+	return err
 }
 
 // prepare makes the node's namespace and lends it the NIC.
@@ -401,9 +407,9 @@ func (a *agent) startHelper(errOut io.Writer) (*child, error) {
 // end has the helper undo everything and waits for it, longer if it has the machine's tracer to put
 // back. One that does not end is killed, and the kernel drops its namespaces' contents.
 func (c *child) end(log *slog.Logger) error {
-	limit := helperEnd
+	limit := bundle.EndLimit
 	if ftrace.Pending() {
-		limit += proc.TracerLimit
+		limit += bundle.TracerLimit
 	}
 	_ = c.in.Close()
 	go func() { _, _ = io.Copy(io.Discard, c.out) }() // next to one that may be stuck

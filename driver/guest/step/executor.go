@@ -267,12 +267,12 @@ func isWorkload(s bundle.Step) bool {
 	return ok && s.Phase == bundle.Run && program.Out != ""
 }
 
-// undoTo undoes back to a mark within proc.UndoLimit, or proc.TracerLimit more if something is still
-// recorded. Undoing everything also ends whatever process an endpoint left behind.
+// undoTo undoes back to a mark within bundle.UndoLimit, or bundle.TracerLimit more if something is
+// still recorded. Undoing everything also ends whatever process an endpoint left behind.
 func (x *executor) undoTo(n int) error {
-	limit := proc.UndoLimit
+	limit := bundle.UndoLimit
 	if len(x.recordings) > 0 {
-		limit += proc.TracerLimit
+		limit += bundle.TracerLimit
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()

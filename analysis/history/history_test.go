@@ -205,7 +205,7 @@ func TestGolden(t *testing.T) {
 		if _, err := json.Marshal(h); err != nil {
 			t.Error(err)
 		}
-		if strings.Contains(page.String(), "http://www.w3.org") != true || strings.Count(page.String(), "http") != len(h.Series) {
+		if strings.Count(page.String(), "http") != len(h.Series) || strings.Count(page.String(), "http://www.w3.org/2000/svg") != len(h.Series) {
 			t.Error("the page names addresses other than SVG's name space")
 		}
 	}

@@ -1,0 +1,96 @@
+// Tables: sorted by a click on a heading, filtered by words, long ones folded.
+
+import { make } from "./dom.js";
+
+/** Rows from which a table can be filtered, and after which it is folded. */
+const filterFrom = 9;
+const foldAfter = 20;
+
+/** Makes every table below an element so. */
+export function enhance(root) {
+  for (const table of root.querySelectorAll(".scroll > table")) {
+    const rows = [...(table.tBodies[0]?.rows ?? [])];
+    if (rows.length > 1) sortable(table, rows);
+    if (rows.length >= filterFrom) foldable(table, rows);
+  }
+  reachable(root);
+}
+
+// sortable puts a button into each heading: ascending, descending, as it was.
+function sortable(table, rows) {
+  const heads = [...table.tHead.rows[0].cells];
+  heads.forEach((th, column) => {
+    const button = make("button", { type: "button", "data-sort": true }, ...th.childNodes);
+    button.addEventListener("click", () => {
+      const next = { undefined: "ascending", ascending: "descending" }[th.getAttribute("aria-sort") ?? undefined];
+      for (const other of heads) other.removeAttribute("aria-sort");
+      if (next) th.setAttribute("aria-sort", next);
+      const sorted = next ? rows.toSorted(by(column, next === "descending" ? -1 : 1)) : rows;
+      table.tBodies[0].append(...sorted);
+      table.dispatchEvent(new Event("sorted"));
+    });
+    th.append(button);
+  });
+}
+
+// by compares cells as the numbers that they begin with, else as texts; cells without
+// a number are last.
+function by(column, sign) {
+  const value = (row) => {
+    const text = row.cells[column]?.textContent.trim() ?? "";
+    const number = Number.parseFloat(text.replace(/^[×±]/, "").replace("−", "-"));
+    return { text, number };
+  };
+  return (a, b) => {
+    const [x, y] = [value(a), value(b)];
+    const [noX, noY] = [Number.isNaN(x.number), Number.isNaN(y.number)];
+    if (noX && noY) return sign * x.text.localeCompare(y.text);
+    if (noX !== noY) return noX ? 1 : -1;
+    return sign * (x.number - y.number);
+  };
+}
+
+// foldable shows the rows that have all words of a text, and of many only the first.
+function foldable(table, rows) {
+  const scroll = table.parentElement;
+  const filter = make("input", { type: "search", "data-table-filter": true, placeholder: "Filter rows", "aria-label": "Filter rows" });
+  const more = make("button", { type: "button", class: "plain", "data-action": "rows", "aria-expanded": "false" });
+  let open = false;
+  const apply = () => {
+    const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let found = 0;
+    for (const row of table.tBodies[0].rows) {
+      const text = row.textContent.toLowerCase();
+      const fits = words.every((w) => text.includes(w));
+      if (fits) found++;
+      row.classList.toggle("out", !fits);
+      row.classList.toggle("folded", fits && !open && found > foldAfter);
+    }
+    more.hidden = found <= foldAfter;
+    more.textContent = open ? "Show fewer" : `Show all ${found} rows`;
+    more.setAttribute("aria-expanded", String(open));
+  };
+  filter.addEventListener("input", apply);
+  table.addEventListener("sorted", apply);
+  more.addEventListener("click", () => {
+    open = !open;
+    apply();
+  });
+  scroll.before(make("div", { class: "tools" }, filter));
+  scroll.after(more);
+  apply();
+}
+
+/** Lets keys scroll what can be scrolled, and only that. */
+export function reachable(root) {
+  for (const box of root.querySelectorAll(".scroll")) {
+    const wide = box.scrollWidth > box.clientWidth + 1;
+    if (!wide) {
+      for (const name of ["tabindex", "role", "aria-label"]) box.removeAttribute(name);
+      continue;
+    }
+    box.setAttribute("tabindex", "0");
+    box.setAttribute("role", "region");
+    box.setAttribute("aria-label", box.dataset.label || "table, can be scrolled");
+  }
+}

@@ -13,7 +13,8 @@ type claimCards struct {
 	ClaimsTitle string
 	ClaimsNote  string
 	Tally       []tally
-	Cards       []claimCard
+	Cards       []claimCard // that have a verdict, contradicted ones first
+	Open        []claimCard // that are undecided
 }
 
 // tally is how many claims have a verdict.
@@ -28,15 +29,18 @@ type claimCard struct {
 	Evidence              []pageEntry
 }
 
-// cardsOf are the claims of a part, those with a verdict before those that are open.
+// cardsOf are the claims of a part.
 func cardsOf(c content) claimCards {
 	section := claimSection(c.Claims)
 	out := claimCards{ClaimsTitle: section.Title, ClaimsNote: section.Note}
 	for _, word := range []string{claims.Contradicted, claims.Reproduced, claims.Undecided} {
-		n := 0
+		list, n := &out.Cards, 0
+		if word == claims.Undecided {
+			list = &out.Open
+		}
 		for _, v := range c.Claims {
 			if v.Verdict == word {
-				out.Cards, n = append(out.Cards, cardOf(v)), n+1
+				*list, n = append(*list, cardOf(v)), n+1
 			}
 		}
 		if n > 0 {

@@ -73,7 +73,7 @@ type pageEntry struct{ Key, Value string }
 // htmlPage is the report as one file without any external resource. The policy in it has the
 // browser refuse every other script, and every request.
 func htmlPage(b book) ([]byte, error) {
-	t, err := template.New("report").Funcs(template.FuncMap{"head": headOf, "rest": restOf}).Parse(pageTemplate)
+	t, err := template.New("report").Funcs(template.FuncMap{"head": headOf, "rest": restOf, "further": further}).Parse(pageTemplate)
 	if err != nil {
 		return nil, fmt.Errorf("parse report template: %w", err)
 	}
@@ -107,7 +107,7 @@ func element(opening, content string) template.HTML {
 }
 
 func pageOf(c content) page {
-	p := page{content: c, Overview: c.overview, Sections: filled(c.sections), Explain: c.explain, Reading: c.reading(), Part: c.part, Facts: slices.Clone(c.facts), Pair: c.pair,
+	p := page{content: c, Overview: c.overview, Sections: filled(c.sections), Explain: filled(c.explain), Reading: c.reading(), Part: c.part, Facts: slices.Clone(c.facts), Pair: c.pair,
 		claimCards: cardsOf(c)}
 	if c.part.Name != "" {
 		p.Prefix = c.part.Name + "-"
@@ -149,10 +149,46 @@ func filled(all []table.Section) (out []table.Section) {
 		if s.ID == claimsID || strings.HasSuffix(s.ID, "-"+claimsID) {
 			continue
 		}
-		s.Tables = slices.DeleteFunc(slices.Clone(s.Tables), func(t table.Table) bool { return len(t.Rows) == 0 && len(t.Points) == 0 })
+		s.Tables = slices.Clone(s.Tables)
+		for i := range s.Tables {
+			s.Tables[i] = withoutEmptyColumns(s.Tables[i])
+		}
+		s.Tables = slices.DeleteFunc(s.Tables, func(t table.Table) bool { return len(t.Rows) == 0 && len(t.Points) == 0 })
 		if len(s.Tables) > 0 {
 			out = append(out, s)
 		}
 	}
 	return out
+}
+
+// withoutEmptyColumns is a table without the columns that have nothing in any row.
+func withoutEmptyColumns(t table.Table) table.Table {
+	var kept []int
+	for i := range t.Columns {
+		if slices.ContainsFunc(t.Rows, func(r table.Row) bool { return r.Cells[i] != "" && r.Cells[i] != table.None }) {
+			kept = append(kept, i)
+		}
+	}
+	if len(kept) == len(t.Columns) {
+		return t
+	}
+	out := t
+	out.Columns, out.Rows = nil, nil
+	for _, i := range kept {
+		out.Columns = append(out.Columns, t.Columns[i])
+	}
+	for _, r := range t.Rows {
+		short := table.Row{Class: r.Class}
+		for _, i := range kept {
+			short.Cells, short.Links = append(short.Cells, r.Cells[i]), append(short.Links, r.Link(i))
+		}
+		out.Rows = append(out.Rows, short)
+	}
+	return out
+}
+
+// further are the sections that the page shows on demand: all but the results and what went
+// wrong.
+func further(s table.Section) bool {
+	return !slices.ContainsFunc([]string{"results-", "trouble", "boots-"}, func(part string) bool { return strings.Contains(s.ID, part) })
 }

@@ -136,7 +136,7 @@ func dataOf(e *summary.Estimator) partData {
 		}
 	}
 	for i, v := range d.Views {
-		if v.decided > d.Views[d.First].decided {
+		if v.Stratum == d.Views[0].Stratum && v.decided > d.Views[d.First].decided {
 			d.First = i
 		}
 	}

@@ -30,7 +30,7 @@ export class Explorer {
     this.search = make("input", { type: "search", "data-search": true, placeholder: "Search arms", "aria-label": "Search arms", oninput: () => set("q", this.search.value) });
     this.rows = make("ol", { class: "rows", "data-arms": true, onkeydown: (e) => this.move(e) });
     this.all = button("all", "", () => set("all", !this.state.all));
-    this.empty = make("p", { class: "empty", "data-empty": true, hidden: true }, "No arm has all of this. ", button("reset", "Show all", () => this.reset()));
+    this.empty = make("p", { class: "empty", "data-empty": true, hidden: true }, "No arm has all of this. ", button("reset-all", "Show all", () => this.reset()));
     this.status = make("p", { class: "soft status", "data-status": true, "aria-live": "polite" });
     const plot = (name) => make("div", { id: id(name), class: "chart", "data-chart": name, role: "img" });
     this.plots = { ranked: plot("ranked"), lines: plot("lines") };

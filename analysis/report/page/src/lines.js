@@ -69,13 +69,13 @@ export class Lines {
       grid: { left: 54, right: room, top: 30, bottom: 42 },
       tooltip: { ...tooltipStyle(), trigger: "item" },
       xAxis: {
-        type: "value", ...axisStyle(), splitLine: { show: false }, min: place(0, x), max: place(most, x) || 1,
+        type: "value", ...axisStyle(), splitLine: { show: false }, min: -0.02 * (place(most, x) || 1), max: 1.02 * (place(most, x) || 1),
         axisTick: { ...axisStyle().axisTick, customValues: levels.map((n) => place(n, x)) },
         axisLabel: { ...axisStyle().axisLabel, customValues: levels.map((n) => place(n, x)), formatter: (v) => String(Math.round(placed(v, x))) },
         name: "number of policies N", nameLocation: "middle", nameGap: 26,
       },
       yAxis: {
-        type: scale === "log" ? "log" : "value", ...range, ...axisStyle(), name: axisTitle(sel, mode), nameLocation: "end", nameGap: 12,
+        type: scale === "log" ? "log" : "value", ...range, ...axisStyle(), axisLine: { show: false }, axisTick: { show: false }, name: axisTitle(sel, mode), nameLocation: "end", nameGap: 12,
         nameTextStyle: { ...axisStyle().nameTextStyle, align: "left", padding: [0, 0, 0, -46] },
       },
       series: [...this.drawn.map((line, i) => this.series(line, i, value, most)), this.intervals(bars, value, x), this.names(value, most, room)],
@@ -84,7 +84,7 @@ export class Lines {
 
   // room is the space right of the plot for names, in pixels.
   room() {
-    return Math.min(190, Math.max(96, this.element.clientWidth * 0.24));
+    return Math.min(220, Math.max(96, this.element.clientWidth * 0.29));
   }
 
   series(line, i, value, most) {

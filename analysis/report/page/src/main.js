@@ -56,6 +56,7 @@ function readHash() {
   for (const e of explorers.values()) {
     if (hash === "" || hash.includes("=")) e.read(params);
   }
+  document.getElementById(hash)?.closest("details")?.setAttribute("open", "");
   redraw();
 }
 

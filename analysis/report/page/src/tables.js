@@ -83,14 +83,32 @@ function foldable(table, rows) {
 
 /** Lets keys scroll what can be scrolled, and only that. */
 export function reachable(root) {
+  const taken = new Set();
   for (const box of root.querySelectorAll(".scroll")) {
-    const wide = box.scrollWidth > box.clientWidth + 1;
-    if (!wide) {
+    if (box.scrollWidth <= box.clientWidth + 1) {
       for (const name of ["tabindex", "role", "aria-label"]) box.removeAttribute(name);
       continue;
     }
     box.setAttribute("tabindex", "0");
     box.setAttribute("role", "region");
-    box.setAttribute("aria-label", box.dataset.label || "table, can be scrolled");
+    box.setAttribute("aria-label", unlike(taken, box.dataset.label || headingOf(box)));
   }
+}
+
+// headingOf is the text of the heading above an element.
+function headingOf(element) {
+  for (let e = element; e && e.tagName !== "MAIN"; e = e.parentElement) {
+    for (let before = e.previousElementSibling; before; before = before.previousElementSibling) {
+      if (/^H[1-6]$/.test(before.tagName)) return before.textContent;
+    }
+  }
+  return "table";
+}
+
+// unlike numbers a label that is taken, so that no two regions have the same name.
+function unlike(taken, label) {
+  let text = label;
+  for (let n = 2; taken.has(text); n++) text = `${label} (${n})`;
+  taken.add(text);
+  return text;
 }

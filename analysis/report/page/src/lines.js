@@ -66,7 +66,7 @@ export class Lines {
     const room = this.room();
     return {
       animation: false,
-      grid: { left: 54, right: room, top: 30, bottom: 42 },
+      grid: { outerBoundsMode: "none", left: 54, right: room, top: 30, bottom: 42 },
       tooltip: { ...tooltipStyle(), trigger: "item" },
       xAxis: {
         type: "value", ...axisStyle(), splitLine: { show: false }, min: -0.02 * (place(most, x) || 1), max: 1.02 * (place(most, x) || 1),
@@ -102,8 +102,8 @@ export class Lines {
       symbolSize: line.pinned ? 8 : 5,
       triggerLineEvent: true,
       cursor: "pointer",
-      lineStyle: { color, width: line.pinned ? 2.5 : 1.25, opacity: line.pinned ? 1 : 0.35, type: dashOf(line.arm) },
-      itemStyle: { color, opacity: line.pinned ? 1 : 0.35 },
+      lineStyle: { color, width: line.pinned ? 2.5 : 1.25, opacity: line.pinned ? 1 : 0.42, type: dashOf(line.arm) },
+      itemStyle: { color, opacity: line.pinned ? 1 : 0.42 },
       emphasis: { lineStyle: { width: 3, opacity: 1 }, itemStyle: { opacity: 1 } },
       tooltip: { formatter: (p) => p.data?.point ? tip(this.sel, line.arm, p.data.point) : "" },
     };

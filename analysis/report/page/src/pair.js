@@ -31,7 +31,7 @@ export class Pair {
     this.cells = cells;
     this.chart.setOption({
       animation: false,
-      grid: { left: names, right: 16, top: 0, height },
+      grid: { outerBoundsMode: "none", left: names, right: 16, top: 0, height },
       tooltip: { ...tooltipStyle(), trigger: "item", formatter: (p) => tipOf(cells[p.dataIndex]) },
       xAxis: { type: "value", ...bounds(cells.map((c) => c.r[0]), intervals.map(({ c }) => [c.r[1], c.r[2]]), "lin", [1, ...within]), ...axisStyle(), name: `${this.part.pair.new} over ${this.part.pair.old}`, nameLocation: "middle", nameGap: 26 },
       yAxis: { type: "category", inverse: true, data: cells.map((c) => c.title), axisLine: { show: false }, axisTick: { show: false }, axisLabel: { color: css("--text"), fontSize: 12, interval: 0, width: names - 12, overflow: "truncate" } },

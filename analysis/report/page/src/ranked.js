@@ -45,9 +45,9 @@ export class Ranked {
     const look = (line) => ({ color: colorOf(line.arm), opacity: this.faint(line) ? 0.55 : 1, width: this.faint(line) ? 1.25 : 2 });
     return {
       animation: false,
-      grid: { left: 8, right: 12, top: 0, height: this.height },
+      grid: { outerBoundsMode: "none", left: 8, right: 12, top: 0, height: this.height },
       tooltip: { ...tooltipStyle(), trigger: "item" },
-      xAxis: { type: log ? "log" : "value", ...range, ...axisStyle(), axisLine: { ...axisStyle().axisLine, onZero: false }, name: axisTitle(sel, mode), nameLocation: "middle", nameGap: 26, position: "bottom" },
+      xAxis: { type: log ? "log" : "value", ...range, ...axisStyle(), axisLine: { ...axisStyle().axisLine, onZero: false }, name: this.element.clientWidth > 240 ? axisTitle(sel, mode) : "", nameLocation: "middle", nameGap: 26, position: "bottom" },
       yAxis: { type: "value", inverse: true, min: -0.5, max: this.rows.length - 0.5, show: false },
       series: [
         intervalSeries("x", withInterval.map((l) => [value(l), l.row, value(l, 1), value(l, 2)]), withInterval.map(look), 3.5),

@@ -16,11 +16,11 @@ export function enhance(root) {
   reachable(root);
 }
 
-// sortable puts a button into each heading: ascending, descending, as it was.
+// sortable puts a button next to each heading: ascending, descending, as it was.
 function sortable(table, rows) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((th, column) => {
-    const button = make("button", { type: "button", "data-sort": true }, ...th.childNodes);
+    const button = make("button", { type: "button", "data-sort": true, "aria-label": `Sort by ${th.textContent}`, title: "Sort" });
     button.addEventListener("click", () => {
       const next = { undefined: "ascending", ascending: "descending" }[th.getAttribute("aria-sort") ?? undefined];
       for (const other of heads) other.removeAttribute("aria-sort");

@@ -136,9 +136,11 @@ $(NFPM):
 $(SBOM):
 	GOBIN=$(abspath .cache/bin) $(GO) install github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$(SBOM_VERSION)
 
-# Rebuilds the committed BPF objects; a test fails when they differ.
+# Rebuilds what is committed although it is made: the BPF objects, and the script of report.html.
+# Tests fail when they differ from their sources. Only this needs npm.
 generate: deps
 	$(GO) generate ./bpf
+	cd analysis/report/page && npm ci --ignore-scripts --no-audit --no-fund && npm run bundle
 
 clean:
 	rm -rf bin .cache $(HELPER) $(HELPER)-amd64

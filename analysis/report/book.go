@@ -156,13 +156,3 @@ func (b book) render() ([]outFile, error) {
 
 // several reports whether the report has parts.
 func (b book) several() bool { return len(b.parts) > 1 }
-
-// clocks are those of the parts.
-func (b book) clocks() (out []string) {
-	for _, c := range b.parts {
-		if c.Clock != "" && !slices.Contains(out, c.Clock) {
-			out = append(out, c.Clock)
-		}
-	}
-	return out
-}

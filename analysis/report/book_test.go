@@ -40,7 +40,7 @@ func TestTwoClocks(t *testing.T) {
 		t.Fatalf("report.json has %d parts and %d summaries beside them", len(doc.Parts), len(doc.Summaries))
 	}
 	for _, name := range []string{"report.md", "report.html"} {
-		text := read(t, out, name)
+		text, _, _ := strings.Cut(read(t, out, name), `<script type="application/json"`)
 		exact, rig := strings.Index(text, "In virtual time: exact"), strings.Index(text, "On the wall clock: a demonstration")
 		if exact < 0 || rig < 0 {
 			t.Fatalf("%s has not both parts", name)
@@ -54,6 +54,17 @@ func TestTwoClocks(t *testing.T) {
 		}
 		if !strings.Contains(first, "virtual µs") || regexp.MustCompile(`latency, µs`).MatchString(first) {
 			t.Errorf("%s: the part of virtual time has others", name)
+		}
+	}
+	data := dataIn(t, out)
+	if len(data.Parts) != 2 || data.Parts[0].ID != "virtual" || data.Parts[1].ID != "wall" {
+		t.Fatalf("the page has data of %d parts", len(data.Parts))
+	}
+	for _, part := range data.Parts {
+		for _, v := range part.Views {
+			if strings.Contains(v.Unit, "virtual") != (part.Clock == runs.ClockVirtual) {
+				t.Errorf("part %s has the unit %q", part.ID, v.Unit)
+			}
 		}
 	}
 	for _, prefix := range []string{"virtual-", "wall-"} {

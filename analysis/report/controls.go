@@ -140,7 +140,7 @@ func knownRow(e *summary.Estimator, g, base *summary.Group) (table.Row, bool) {
 
 // claimSection shows the claims that the run's arms fit.
 func claimSection(verdicts []claims.Verdict) table.Section {
-	sec := table.Section{ID: "claims", Title: "Claims",
+	sec := table.Section{ID: claimsID, Title: "Claims",
 		Note: "Sentences of the 2017 study, and hookbed's, with margins fixed beforehand. Directions are judged by 90 % intervals, sameness by two one-sided tests. Claims about arms that this run does not have are left out."}
 	t := table.Table{ID: "claims", Columns: []table.Column{table.Text("claim"), table.Text("source"), table.Text("verdict"), table.Text("decided by"), table.Text("ratio"), table.Number("margin"), table.Text("rests on")}}
 	for _, v := range verdicts {
@@ -148,17 +148,9 @@ func claimSection(verdicts []claims.Verdict) table.Section {
 		if v.Verdict != claims.Reproduced {
 			row.Class = "failed"
 		}
-		row.Cells[6] = v.Reason
+		row.Cells[6] = restsOn(v)
 		if c := v.Deciding(); c != nil {
-			row.Cells[3] = fmt.Sprintf("%s, %s N=%d over %s N=%d", c.Metric, c.Arm, c.Policies, c.Against, c.AgainstPolicies)
-			row.Cells[4] = table.RatioWithInterval(&c.Ratio, 1-2*claims.Alpha)
-			row.Cells[6] += fmt.Sprintf(": %d and %d trials", c.Trials, c.AgainstTrials)
-			if c.Paired {
-				row.Cells[6] += fmt.Sprintf(", paired in %d blocks", c.Blocks)
-			}
-			if n := v.Decides(); n != nil {
-				row.Cells[6] += "; " + n.String()
-			}
+			row.Cells[3], row.Cells[4] = decidedBy(c), table.RatioWithInterval(&c.Ratio, 1-2*claims.Alpha)
 		}
 		t.Rows = append(t.Rows, row)
 	}
@@ -169,6 +161,27 @@ func claimSection(verdicts []claims.Verdict) table.Section {
 		sec.Tables = []table.Table{t}
 	}
 	return sec
+}
+
+// decidedBy names the two points whose ratio decided a claim, or left it open.
+func decidedBy(c *claims.Comparison) string {
+	return fmt.Sprintf("%s, %s N=%d over %s N=%d", c.Metric, c.Arm, c.Policies, c.Against, c.AgainstPolicies)
+}
+
+// restsOn is what a verdict rests on, and what would decide it.
+func restsOn(v claims.Verdict) string {
+	c := v.Deciding()
+	if c == nil {
+		return v.Reason
+	}
+	text := fmt.Sprintf("%s: %d and %d trials", v.Reason, c.Trials, c.AgainstTrials)
+	if c.Paired {
+		text += fmt.Sprintf(", paired in %d blocks", c.Blocks)
+	}
+	if n := v.Decides(); n != nil {
+		text += "; " + n.String()
+	}
+	return text
 }
 
 // judgedClaims judges the study's claims, without those that the runs do not fit.

@@ -28,8 +28,9 @@ type overviewCell struct{ Word, Ratio, Class string }
 
 // overviewPart is what the overview says of one stratum.
 type overviewPart struct {
-	Name     string // of the stratum
-	Sentence string // its verdicts in words, "" if no arm has both N = 0 and more
+	Name     string   // of the stratum
+	Sentence string   // its verdicts in words, "" if no arm has both N = 0 and more
+	Points   []string // the same, an item for each phrase, for the page
 	Tables   []overviewTable
 }
 
@@ -47,7 +48,7 @@ func overviewOf(e *summary.Estimator, verdicts []summary.Verdict) []overviewPart
 				others = append(others, v)
 			}
 		}
-		g := overviewPart{Name: s.String(), Sentence: sentence(s, own)}
+		g := overviewPart{Name: s.String(), Sentence: sentence(s, own), Points: points(own)}
 		if len(own) > 0 {
 			g.Tables = append(g.Tables, overviewTableOf(e, "Most policies against none", own))
 		}
@@ -97,32 +98,53 @@ func cellOf(e *summary.Estimator, v summary.Verdict) overviewCell {
 // sentence says in words what more policies did in a stratum: lines with the same
 // verdicts share a phrase.
 func sentence(s summary.Stratum, verdicts []summary.Verdict) string {
-	var arms []string
 	most := 0
+	for _, v := range verdicts {
+		most = max(most, v.Policies)
+	}
+	var phrases []string
+	for _, p := range phrasesOf(verdicts) {
+		phrases = append(phrases, table.List(p.arms)+" "+p.text)
+	}
+	if len(phrases) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("On %s, from N = 0 to N = %d: %s.", s, most, strings.Join(phrases, "; "))
+}
+
+// points are the phrases of sentence with at most named arms in each.
+func points(verdicts []summary.Verdict) (out []string) {
+	for _, p := range phrasesOf(verdicts) {
+		out = append(out, table.List(upTo(p.arms))+": "+p.text)
+	}
+	return out
+}
+
+// shared is a phrase, and the arms that it is true of.
+type shared struct {
+	text string
+	arms []string
+}
+
+// phrasesOf are the verdicts in words, in the order of the arms.
+func phrasesOf(verdicts []summary.Verdict) (out []shared) {
+	var arms []string
 	of := map[string][]summary.Verdict{}
 	for _, v := range verdicts {
 		if of[v.Arm] == nil {
 			arms = append(arms, v.Arm)
 		}
 		of[v.Arm] = append(of[v.Arm], v)
-		most = max(most, v.Policies)
 	}
-	if len(arms) == 0 {
-		return ""
-	}
-	var phrases []string
-	sharing := map[string][]string{}
 	for _, arm := range arms {
-		p := phrase(of[arm])
-		if sharing[p] == nil {
-			phrases = append(phrases, p)
+		text := phrase(of[arm])
+		i := slices.IndexFunc(out, func(s shared) bool { return s.text == text })
+		if i < 0 {
+			i, out = len(out), append(out, shared{text: text})
 		}
-		sharing[p] = append(sharing[p], arm)
+		out[i].arms = append(out[i].arms, arm)
 	}
-	for i, p := range phrases {
-		phrases[i] = table.List(sharing[p]) + " " + p
-	}
-	return fmt.Sprintf("On %s, from N = 0 to N = %d: %s.", s, most, strings.Join(phrases, "; "))
+	return out
 }
 
 // phrase is the verdicts of one line: "slower in throughput (×0.608)".

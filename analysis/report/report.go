@@ -74,6 +74,9 @@ type content struct {
 	sections []table.Section
 	explain  []table.Section // before everything else, with its pictures
 	bars     []figure.Figure
+	data     partData     // the rest is for the page alone
+	facts    []fact       // in the order in which they are shown
+	pair     *pairSection // nil if these are not two runs of the same cells
 }
 
 // Make reads run directories (rows.csv; env.json and plan.json where they are
@@ -139,6 +142,10 @@ func compose(e *summary.Estimator, outDir, title string) (content, error) {
 	costs := costFits(e)
 	c.Claims, c.Costs, c.Estimator, c.part = orEmpty(judged), orEmpty(finiteCosts(costs)), e.EstimatorTitle(), partOf(e)
 	c.overview, c.figures = overviewOf(e, c.Verdicts), figure.Measures(e)
+	c.data, c.facts = dataOf(e), factsOf(e, len(c.Warnings))
+	if c.pair, c.data.Pair, err = pairOf(e); err != nil {
+		return content{}, err
+	}
 	if c.Explanations = x.Explanations(); len(c.Explanations) > 0 {
 		c.explain, c.bars = []table.Section{x.Section(c.Explanations)}, figure.Explanations(e, c.Explanations)
 	}

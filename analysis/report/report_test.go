@@ -2,6 +2,8 @@ package report
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/xml"
 	"errors"
@@ -95,12 +97,33 @@ func TestGolden(t *testing.T) {
 		if _, err := Make([]string{runDir}, golden, Options{}); err != nil {
 			t.Fatal(err)
 		}
+		withoutBundle(t, golden)
 	}
 	fresh := t.TempDir()
 	runstest.Small().Write(t, fresh)
 	compareTrees(t, fresh, runDir)
 	out, _ := makeReport(t, Options{}, runDir)
+	withoutBundle(t, out)
 	compareTrees(t, out, golden)
+}
+
+// withoutBundle takes from a page its style and its script, which are files of their own here.
+// Both must be in it as they are, and the policy must admit the script, whose digest is in it.
+func withoutBundle(t *testing.T, dir string) {
+	t.Helper()
+	page := read(t, dir, "report.html")
+	digest := sha256.Sum256([]byte(pageScript))
+	for text, short := range map[string]string{
+		"<style>" + pageStyle + "</style>":                                                       "<style>page.css</style>",
+		"<script>" + pageScript + "</script>":                                                    "<script>bundle.js</script>",
+		strings.ReplaceAll("sha256-"+base64.StdEncoding.EncodeToString(digest[:]), "+", "&#43;"): "sha256-of-bundle.js",
+	} {
+		if strings.Count(page, text) != 1 {
+			t.Errorf("report.html does not have %.40q once", text)
+		}
+		page = strings.Replace(page, text, short, 1)
+	}
+	runstest.WriteFile(t, filepath.Join(dir, "report.html"), []byte(page))
 }
 
 func TestDeterministic(t *testing.T) {
@@ -167,10 +190,16 @@ func wellFormed(t *testing.T, text string) {
 func TestPageIsSelfContained(t *testing.T) {
 	page := read(t, "testdata", "golden", "report.html")
 	page = strings.ReplaceAll(page, "http://www.w3.org/2000/svg", "")
-	for _, bad := range []string{"http:", "https:", "src=", "@import", "url(", "<script", "<link"} {
-		if strings.Contains(page, bad) {
+	for _, bad := range []string{"http:", "https:", "src=", "@import", "url(", "<link"} {
+		if strings.Contains(page, bad) || strings.Contains(pageStyle, bad) {
 			t.Errorf("report.html contains %q", bad)
 		}
+	}
+	if n := strings.Count(page, "<script"); n != 2 {
+		t.Errorf("report.html has %d scripts, want the data and the bundle", n)
+	}
+	if !strings.Contains(page, "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; script-src 'sha256-of-bundle.js'; ") {
+		t.Error("the browser is not told to refuse every request and every other script")
 	}
 	if strings.Contains(page, "<did>") || !strings.Contains(page, "&lt;did&gt;") {
 		t.Error("text from env.json is not escaped")

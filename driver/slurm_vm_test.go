@@ -417,7 +417,9 @@ func TestVMSlurm(t *testing.T) {
 }
 
 // slurmLong has six blocks.
-var slurmLong = strings.NewReplacer("seeds = 2", "seeds = 2\nparts = 3", "[10]", "[1, 10, 100]", "TCP_RR = 50", "TCP_RR = 2000").Replace(slurmExperiment)
+func slurmLong() string {
+	return strings.NewReplacer("seeds = 2", "seeds = 2\nparts = 3", "[10]", "[1, 10, 100]", "TCP_RR = 50", "TCP_RR = 2000").Replace(slurmExperiment)
+}
 
 // control runs scontrol on an array task.
 func (r *slurmRig) control(job batch.Job, task int, args ...string) {
@@ -483,7 +485,7 @@ func TestSlurm(t *testing.T) {
 	if !apart(t, "--net", "--uts") {
 		return
 	}
-	r := newSlurmRig(t, slurmLong)
+	r := newSlurmRig(t, slurmLong())
 	r.must("submit", "experiments/virtual.toml", "--engine", "slurm", "--out", "runs/job")
 	_, job, err := batch.Open(filepath.Join(r.home, "runs/job"))
 	if err != nil {

@@ -152,8 +152,8 @@ func taskList(tasks []int) string {
 // queued is what Slurm says of a task: "PENDING", "RUNNING", ...
 type queued struct{ state, reason string }
 
-// Queue returns what the batch system has of each task; it knows none that has ended.
-func Queue(ctx context.Context, j Job) (map[int]queued, error) {
+// queue returns what the batch system has of each task; it knows none that has ended.
+func queue(ctx context.Context, j Job) (map[int]queued, error) {
 	if j.Engine != Slurm || len(j.Submitted) == 0 {
 		return nil, nil
 	}

@@ -56,12 +56,12 @@ const logEnd = 1200
 // Look reads how far a job is, from its directory and from the batch system.
 func Look(ctx context.Context, d Dir, j Job) (Status, error) {
 	s := Status{Name: j.Name, Dir: d.Path, Blocks: j.Blocks}
-	queue, err := Queue(ctx, j)
+	tasks, err := queue(ctx, j)
 	if err != nil {
 		s.Note = err.Error()
 	}
 	for _, i := range j.all() {
-		t, err := d.look(j, i, queue)
+		t, err := d.look(j, i, tasks)
 		if err != nil {
 			return s, err
 		}

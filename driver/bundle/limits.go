@@ -16,6 +16,8 @@ const (
 	margin = time.Minute
 	// usual is what one step may take that waits for nothing.
 	usual = 2 * time.Second
+	// mostLimit is longer than any experiment.
+	mostLimit = 30 * 24 * time.Hour
 )
 
 // The longest that steps wait, by the limits of their handlers.
@@ -36,7 +38,7 @@ const (
 func (r Request) Limit() time.Duration {
 	switch {
 	case r.Exec != nil:
-		return margin + limitOf(r.Exec.Steps)
+		return min(margin+limitOf(r.Exec.Steps), mostLimit)
 	case r.UndoTo != nil:
 		return margin + UndoLimit
 	case r.Facts:
@@ -48,7 +50,7 @@ func (r Request) Limit() time.Duration {
 func limitOf(steps []Step) time.Duration {
 	var total time.Duration
 	for _, s := range steps {
-		total += usual + s.waits()
+		total = min(total+usual+s.waits(), mostLimit)
 	}
 	return total
 }
@@ -63,9 +65,9 @@ func (s Step) waits() time.Duration {
 	case Probes:
 		return probeLimit + inSeconds(do.Timeout)
 	case Refusals:
-		return probeLimit + time.Duration(do.Times)*inSeconds(do.Timeout)
+		return probeLimit + inSeconds(float64(do.Times)*do.Timeout)
 	case Requests:
-		return time.Duration(len(do.Tries)) * (requestLimit + inSeconds(do.Timeout))
+		return time.Duration(len(do.Tries))*requestLimit + inSeconds(float64(len(do.Tries))*do.Timeout)
 	case Flow:
 		return inSeconds(do.Timeout)
 	case OverlayNetns:
@@ -111,4 +113,7 @@ func (p Program) waits() time.Duration {
 	return scriptLimit + endingLimit
 }
 
-func inSeconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+// inSeconds is a time of 0 to mostLimit.
+func inSeconds(s float64) time.Duration {
+	return time.Duration(max(0, min(s, mostLimit.Seconds())) * float64(time.Second))
+}

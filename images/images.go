@@ -63,6 +63,10 @@ type Set struct {
 	HTTP       *Artifact `json:"http,omitempty"`
 	HTTPDir    string    `json:"http_dir,omitempty"`
 	HTTPDigest string    `json:"http_digest,omitempty"` // SHA-256 of the files as a tar
+	// Etcd is the store that agents of clusters keep identities in, as squashfs and
+	// unpacked; nil or "" where no experiment wants it.
+	Etcd    *Artifact `json:"etcd,omitempty"`
+	EtcdDir string    `json:"etcd_dir,omitempty"`
 	// Sealed are the archives from which Join makes a sealed guest's initramfs:
 	// modules, tools, endpoint.
 	Sealed []Artifact `json:"sealed,omitempty"`
@@ -79,6 +83,8 @@ type Want struct {
 	External bool
 	// HTTP: the programs of HTTP, packed and unpacked.
 	HTTP bool
+	// Etcd: packed and unpacked.
+	Etcd bool
 }
 
 // Options of a Store; the zero value is good.
@@ -160,7 +166,7 @@ func (s *Store) debs(m mirrors) debs {
 func (s *Store) Ensure(ctx context.Context, want Want) (Set, error) {
 	var set Set
 	if want.Kernel != "" {
-		if err := s.ensureKernel(ctx, want.Kernel, &set); err != nil {
+		if err := s.ensureKernel(ctx, want, &set); err != nil {
 			return Set{}, err
 		}
 	}
@@ -190,6 +196,11 @@ func (s *Store) Ensure(ctx context.Context, want Want) (Set, error) {
 			return Set{}, err
 		}
 	}
+	if want.Etcd {
+		if err := s.ensureEtcd(ctx, &set); err != nil {
+			return Set{}, err
+		}
+	}
 	return set, nil
 }
 
@@ -207,6 +218,23 @@ func (s *Store) ensureHTTP(ctx context.Context, set *Set) error {
 	}
 	set.HTTP, set.HTTPDigest = &squash, m.Values[valueLayer]
 	set.Sealed = append(set.Sealed, m.artifact(dir, sealedHTTPFile))
+	set.Drift = append(set.Drift, m.Drift...)
+	return nil
+}
+
+func (s *Store) ensureEtcd(ctx context.Context, set *Set) error {
+	m, dir, err := s.ensure(ctx, etcdRecipe())
+	if err != nil {
+		return err
+	}
+	squash, err := m.verified(dir, externalFile, Lock{})
+	if err != nil {
+		return err
+	}
+	if set.EtcdDir, err = m.verifiedDir(dir); err != nil {
+		return err
+	}
+	set.Etcd = &squash
 	set.Drift = append(set.Drift, m.Drift...)
 	return nil
 }
@@ -229,12 +257,12 @@ func (s *Store) ensureExternal(ctx context.Context, set *Set) error {
 	return nil
 }
 
-func (s *Store) ensureKernel(ctx context.Context, name string, set *Set) error {
-	m, dir, err := s.ensure(ctx, kernelRecipe(name))
+func (s *Store) ensureKernel(ctx context.Context, want Want, set *Set) error {
+	m, dir, err := s.ensure(ctx, kernelRecipe(want.Kernel))
 	if err != nil {
 		return err
 	}
-	l, err := s.readLock(lockKernelPrefix + name)
+	l, err := s.readLock(lockKernelPrefix + want.Kernel)
 	if err != nil {
 		return err
 	}
@@ -245,6 +273,9 @@ func (s *Store) ensureKernel(ctx context.Context, name string, set *Set) error {
 		}
 	}
 	set.Sealed = append(set.Sealed, m.artifact(dir, sealedModulesFile))
+	if want.HTTP {
+		set.Sealed = append(set.Sealed, m.artifact(dir, sealedModulesHTTP))
+	}
 	set.Drift = append(set.Drift, m.Drift...)
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -21,6 +22,7 @@ import (
 type runFlags struct {
 	out, resume, only, drift, shard string
 	jobs                            int
+	goOn                            bool // --continue
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -36,7 +38,8 @@ continues a run that was interrupted or killed: every trial once, none lost.`,
   driver run --resume runs/full
   driver run experiments/full.toml --only 'arm=cilium-like,scenario=localhost'
   driver run experiments/virtual.toml --jobs 8
-  driver run experiments/virtual.toml --shard 1/3`,
+  driver run experiments/virtual.toml --shard 1/3
+  driver run experiments/virtual.toml --shard 1/3 --out runs/share1 --continue`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 || len(args) == 0 && f.resume != "" {
 				return nil
@@ -56,13 +59,46 @@ continues a run that was interrupted or killed: every trial once, none lost.`,
 	cmd.Flags().StringVar(&f.only, "only", "", "run only the cells that match, as in 'arm=docker|xdp,scenario!=multi-host'")
 	cmd.Flags().IntVarP(&f.jobs, "jobs", "j", 0, "in virtual time, guests at once (default: one a CPU, as memory permits); numbers do not depend on it")
 	cmd.Flags().StringVar(&f.shard, "shard", "", "run only share `i/n` of the blocks, as in 2/3; \"driver merge\" joins them")
+	cmd.Flags().BoolVar(&f.goOn, "continue", false, "begin the run, or go on with it where --out has it already; wait while another driver is at it")
 	driftFlag(cmd, &f.drift)
 	return cmd
 }
 
+// continueWait is how often a run is looked at that another driver is at.
+const continueWait = 2 * time.Second
+
+// openOrContinue is openRun for what the flags say about a run that is there already.
+func (a *app) openOrContinue(ctx context.Context, file string, f *runFlags) (job, error) {
+	if !f.goOn {
+		return a.openRun(ctx, file, *f)
+	}
+	if f.out == "" || f.resume != "" {
+		return job{}, fmt.Errorf("%w: --continue is about the run of --out, and needs it", errUsage)
+	}
+	for waiting := false; ; waiting = true {
+		try := *f
+		if _, err := os.Stat(filepath.Join(f.out, "plan.json")); err == nil {
+			try.resume, try.out = f.out, ""
+		}
+		j, err := a.openRun(ctx, file, try)
+		if !errors.Is(err, rundir.ErrInUse) {
+			*f = try
+			return j, err
+		}
+		if !waiting {
+			a.say("%v", err)
+		}
+		select {
+		case <-ctx.Done():
+			return job{}, ctx.Err()
+		case <-time.After(continueWait):
+		}
+	}
+}
+
 func (a *app) run(ctx context.Context, file string, f runFlags) error {
 	a.interruptHint = "nothing was begun"
-	j, err := a.openRun(ctx, file, f)
+	j, err := a.openOrContinue(ctx, file, &f)
 	if err != nil {
 		return err
 	}
@@ -180,6 +216,11 @@ func (a *app) reopenRun(ctx context.Context, file string, f runFlags) (job, erro
 			err = dir.Check(j.plan)
 		}
 	}
+	if err == nil && f.shard != "" { // of --continue
+		if shard, serr := shardOf(j.plan, f); serr != nil || shard != dir.Shard() {
+			err = errors.Join(serr, fmt.Errorf("%w: %s has %s, and --shard is %s", errUsage, f.resume, dir.Shard(), f.shard))
+		}
+	}
 	if err == nil {
 		j.selected, err = selected(j.plan, dir.Shard(), f)
 	}
@@ -202,7 +243,7 @@ func (a *app) reopenRun(ctx context.Context, file string, f runFlags) (job, erro
 // checkFlags refuses flags that exclude each other in every experiment.
 func checkFlags(f runFlags) error {
 	switch {
-	case f.resume != "" && f.shard != "":
+	case f.resume != "" && f.shard != "" && !f.goOn:
 		return fmt.Errorf("%w: --shard cannot change on --resume; the run directory knows its share", errUsage)
 	case f.resume != "" && f.out != "":
 		return fmt.Errorf("%w: --out is for a new run; --resume goes on in %s", errUsage, f.resume)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"hookbed/analysis/runs"
 	"hookbed/driver/datapath"
 	"hookbed/driver/helper"
 	"hookbed/driver/lab"
@@ -29,9 +31,20 @@ func catalog() plan.Catalog {
 	}
 }
 
-// loadPlan loads and expands an experiment. Every error in the file is found here, before any machine
-// starts.
+// loadPlan loads and expands an experiment, or reads a plan.json. Every error in the file is found
+// here, before any machine starts.
 func loadPlan(file string) (*plan.Plan, error) {
+	if filepath.Ext(file) == ".json" {
+		data, err := runs.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", plan.ErrInvalid, err)
+		}
+		p, err := plan.Decode(data)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %s: %w", plan.ErrInvalid, file, err)
+		}
+		return p, nil
+	}
 	spec, err := plan.Load(file, catalog())
 	if err != nil {
 		return nil, err
@@ -39,9 +52,12 @@ func loadPlan(file string) (*plan.Plan, error) {
 	return plan.Expand(spec, catalog())
 }
 
+// storeEnv names the directory of the images where --store does not.
+const storeEnv = "HOOKBED_STORE"
+
 // openStore opens the image cache and reports what it does on standard error.
 func (a *app) openStore(drift string) (*images.Store, error) {
-	return images.Open("", images.Options{Drift: drift, CachedOnly: a.cachedOnly, Log: func(msg string) { a.say("images: %s", msg) }})
+	return images.Open(cmp.Or(a.store, os.Getenv(storeEnv)), images.Options{Drift: drift, CachedOnly: a.cachedOnly, Log: func(msg string) { a.say("images: %s", msg) }})
 }
 
 // stateRoot is where running labs keep their state.
@@ -107,7 +123,7 @@ func (a *app) labConfig(ctx context.Context, p *plan.Plan, drift string) (lab.Co
 	if err != nil {
 		return lab.Config{}, err
 	}
-	guest, err := helper.Path()
+	guest, err := guestFor(p)
 	if err != nil {
 		return lab.Config{}, err
 	}
@@ -128,7 +144,7 @@ func (a *app) upLab(ctx context.Context, p *plan.Plan, dir, name string, detache
 	if err != nil {
 		return nil, err
 	}
-	guest, err := helper.Path()
+	guest, err := guestFor(p)
 	if err != nil {
 		return nil, err
 	}
@@ -140,6 +156,14 @@ func (a *app) upLab(ctx context.Context, p *plan.Plan, dir, name string, detache
 		Name: name, Experiment: p.Spec.Name, Lab: p.LabOf(1), Nodes: p.Nodes(), Store: store, StateDir: dir,
 		GuestPath: guest, External: needsExternal(p), HTTP: needsHTTP(p), Cilium: agent, Swarm: needsSwarm(p), Detached: detached, Log: a.logger(),
 	})
+}
+
+// guestFor is the guest helper for the nodes of a plan: those on this computer have its architecture.
+func guestFor(p *plan.Plan) (string, error) {
+	if p.Spec.Lab.Provider == plan.ProviderLocal {
+		return helper.Path()
+	}
+	return helper.MachinePath()
 }
 
 // needsExternal says whether some arm is a filter of another project.

@@ -19,7 +19,7 @@ export CGO_ENABLED := 0
 override GOFLAGS := -trimpath $(GOFLAGS)
 export GOFLAGS
 
-.PHONY: all deps build testbed reproduce nightly test test-vm test-slurm test-vagrant test-conformance test-policies test-kernels box bench lint release release-check site generate clean
+.PHONY: all deps build testbed reproduce nightly faults fuzz test test-vm test-slurm test-vagrant test-conformance test-policies test-kernels box bench lint release release-check site generate clean
 
 all: build
 
@@ -59,6 +59,18 @@ reproduce: deps build
 # every analyzer that `go test` has, so the tests are not vetted again.
 test: deps build
 	$(GO) test -vet=off -timeout 90m -p $$((2 * $$(nproc))) ./...
+
+# The fault suite (docs/faults.md): so many runs on this computer, each with a fault that the seed
+# chooses. `make test` has the first 30 of seed 1.
+FAULTS    ?= 100
+SEED      ?= 1
+faults: deps build
+	$(GO) test -vet=off -v -count=1 -timeout 24h -run '^TestFaults$$' ./driver -faults $(FAULTS) -faults.seed $(SEED) -faults.table $(CURDIR)/faults.md
+
+# Every fuzz target for FUZZTIME; `make test` has what is in their corpora.
+FUZZTIME  ?= 10s
+fuzz:
+	@FUZZTIME=$(FUZZTIME) .ci/fuzz
 
 # End to end on libvirt VMs, under emulation where there is no KVM. The driver's tests load the whole
 # computer, so no other package runs at the same time; two of them do (driver/apart_vm_test.go).

@@ -227,8 +227,12 @@ func (a *app) reopenRun(ctx context.Context, file string, f runFlags) (job, erro
 	if err == nil && j.plan.Spec.Lab.Capabilities().Here() { // there is no file to be read
 		err = j.plan.Spec.Unfit(func(string) plan.Computer { return lab.Here() })
 	}
-	if err == nil && len(j.pending()) > 0 {
+	switch {
+	case err != nil:
+	case len(j.pending()) > 0:
 		j.lab, err = a.labConfig(ctx, j.plan, f.drift)
+	default: // the driver may have been killed after its last trial
+		err = a.clearLeft(ctx)
 	}
 	if err != nil {
 		return job{}, errors.Join(err, dir.Close())

@@ -84,19 +84,15 @@ func (a *app) sayStrays(root string) {
 	}
 }
 
-// labConfig is the configuration that the labs of an experiment have in common. It first clears what
-// killed runs left.
-func (a *app) labConfig(ctx context.Context, p *plan.Plan, drift string) (lab.Config, error) {
-	if err := lab.Preflight(p.Spec.Lab); err != nil {
-		return lab.Config{}, err
-	}
+// clearLeft clears what killed runs left.
+func (a *app) clearLeft(ctx context.Context) error {
 	root, err := stateRoot()
 	if err != nil {
-		return lab.Config{}, err
+		return err
 	}
 	a.sayStrays(root)
 	if swept, err := lab.Sweep(ctx, root); err != nil {
-		return lab.Config{}, err
+		return err
 	} else if len(swept) > 0 {
 		a.say("cleared what killed runs left: %v", swept)
 	}
@@ -106,6 +102,22 @@ func (a *app) labConfig(ctx context.Context, p *plan.Plan, drift string) (lab.Co
 	}
 	if err != nil {
 		a.say("not cleared, `driver down NAME` tries again: %v", err)
+	}
+	return nil
+}
+
+// labConfig is the configuration that the labs of an experiment have in common. It first clears what
+// killed runs left.
+func (a *app) labConfig(ctx context.Context, p *plan.Plan, drift string) (lab.Config, error) {
+	if err := lab.Preflight(p.Spec.Lab); err != nil {
+		return lab.Config{}, err
+	}
+	if err := a.clearLeft(ctx); err != nil {
+		return lab.Config{}, err
+	}
+	root, err := stateRoot()
+	if err != nil {
+		return lab.Config{}, err
 	}
 	store, err := a.openStore(drift)
 	if err != nil {

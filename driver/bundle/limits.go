@@ -17,6 +17,8 @@ const (
 	margin = time.Minute
 	// usual is what one step may take that waits for nothing.
 	usual = 2 * time.Second
+	// mostLimit is longer than any experiment.
+	mostLimit = 30 * 24 * time.Hour
 )
 
 // The longest that steps wait, by the limits of their handlers.
@@ -37,7 +39,7 @@ const (
 func (r Request) Limit() time.Duration {
 	switch {
 	case r.Exec != nil:
-		return margin + limitOf(r.Exec.Steps)
+		return min(margin+limitOf(r.Exec.Steps), mostLimit)
 	case r.UndoTo != nil:
 		return margin + UndoLimit
 	case r.Facts:
@@ -49,7 +51,7 @@ func (r Request) Limit() time.Duration {
 func limitOf(steps []Step) time.Duration {
 	var total time.Duration
 	for _, s := range steps {
-		total += usual + s.waits()
+		total = min(total+usual+s.waits(), mostLimit)
 	}
 	return total
 }
@@ -64,9 +66,9 @@ func (s Step) waits() time.Duration {
 	case Probes:
 		return probeLimit + inSeconds(do.Timeout)
 	case Refusals:
-		return probeLimit + time.Duration(do.Times)*inSeconds(do.Timeout)
+		return probeLimit + inSeconds(float64(do.Times)*do.Timeout)
 	case Requests:
-		return time.Duration(len(do.Tries)) * (requestLimit + inSeconds(do.Timeout))
+		return time.Duration(len(do.Tries))*requestLimit + inSeconds(float64(len(do.Tries))*do.Timeout)
 	case Flow:
 		return inSeconds(do.Timeout)
 	case OverlayNetns:
@@ -122,4 +124,7 @@ func (p Program) waits() time.Duration {
 	return scriptLimit + endingLimit
 }
 
-func inSeconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+// inSeconds is a time of 0 to mostLimit.
+func inSeconds(s float64) time.Duration {
+	return time.Duration(max(0, min(s, mostLimit.Seconds())) * float64(time.Second))
+}

@@ -86,8 +86,8 @@ func (s *session) greet(ctx context.Context, hello bundle.Hello) error {
 func startSession(ctx context.Context, where string, h host.Host, argv []string, push pushFunc) *session {
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
-	s := &session{where: where, in: inW, out: bufio.NewReaderSize(outR, 1<<20), ended: make(chan struct{}), pushed: map[string]bool{}, push: push, started: time.Now(),
-		stderr: tail.NewBuffer(4 << 10), grace: bundle.EndLimit}
+	s := sessionOf(where, inW, outR)
+	s.push = push
 	// The helper outlives any one call's context and ends when its input does.
 	ctx, s.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	go func() {
@@ -101,6 +101,12 @@ func startSession(ctx context.Context, where string, h host.Host, argv []string,
 		_ = inR.CloseWithError(reason)
 	}()
 	return s
+}
+
+// sessionOf is a session over two pipes.
+func sessionOf(where string, in *io.PipeWriter, out *io.PipeReader) *session {
+	return &session{where: where, in: in, out: bufio.NewReaderSize(out, 1<<20), ended: make(chan struct{}), pushed: map[string]bool{}, started: time.Now(),
+		stderr: tail.NewBuffer(4 << 10), grace: bundle.EndLimit, end: func(error) {}}
 }
 
 // keepalive sends an empty line from time to time, until the helper ends. It goes

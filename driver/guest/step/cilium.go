@@ -19,8 +19,6 @@ import (
 	"hookbed/driver/guest/fault"
 	"hookbed/driver/guest/netns"
 	"hookbed/driver/guest/proc"
-	"hookbed/driver/guest/ruleset"
-	"hookbed/driver/guest/sysfs"
 	"hookbed/driver/tail"
 )
 
@@ -101,24 +99,6 @@ func (c *call) startAgent(d bundle.Daemon) error {
 		return err
 	}
 	return a.blame("start "+d.Argv[0], err)
-}
-
-// keepNamespace has the firewall and the sysctls of the step's namespace as they are now once the
-// undo comes here: an agent changes them, what cleans up after it does not change them back, and
-// the next arm would have them.
-func (c *call) keepNamespace(handle string) error {
-	rules, err := ruleset.Note(c.ctx)
-	if err != nil {
-		return err
-	}
-	sysctls, err := sysfs.NoteSysctls()
-	if err != nil {
-		return err
-	}
-	c.undoHere("firewall and sysctls before "+handle, func(u undoing) error {
-		return errors.Join(rules.Clear(u.ctx), sysctls.Restore())
-	})
-	return nil
 }
 
 // environment is a map of variables as a process has them.

@@ -163,24 +163,34 @@ func TestCiliumKeepsTheImage(t *testing.T) {
 	}
 }
 
-// TestCiliumKeepsTheNamespace: what the agent changes of its node's firewall and sysctls goes with
-// it, and what was there before stays.
+// TestCiliumKeepsTheNamespace: what the agent changes of its node's firewall, sysctls and routes goes
+// with it, and what was there before stays.
 func TestCiliumKeepsTheNamespace(t *testing.T) {
 	r := newAgentRig(t, failNever)
 	r.output("", "nft", "add table ip filter; add chain ip filter OWN; add rule ip filter OWN accept")
-	before := r.output("", "nft", "list", "ruleset") + r.output("", "cat", standInSysctl)
+	look := func() string {
+		return r.output("", "nft", "list", "ruleset") + r.output("", "cat", standInSysctl) + r.output("", "ip", "route", "show", "table", "all")
+	}
+	r.output("", "ip", "link", "add", "hb-keep", "type", "veth", "peer", "name", "hb-peer")
+	r.output("", "ip", "link", "set", "hb-peer", "up")
+	r.output("", "ip", "link", "set", "hb-keep", "up")
+	r.output("", "ip", "route", "add", "198.18.12.0/24", "dev", "hb-keep")
+	before := look()
 	mark := r.x.undo.mark()
 	r.must("", r.daemon())
 	r.output("", "nft", "add chain ip filter AGENT; add rule ip filter AGENT accept; add rule ip filter OWN jump AGENT; add table ip6 raw")
+	r.output("", "ip", "route", "add", "198.18.13.0/24", "dev", "hb-keep")
+	r.output("", "ip", "route", "add", "198.18.12.0/24", "dev", "hb-keep", "table", "2004")
 	if got := r.output("", "cat", standInSysctl); strings.TrimSpace(got) != "1" {
 		t.Fatalf("the stand-in left the sysctl at %q", got)
 	}
 	if err := r.x.undoTo(mark); err != nil {
 		t.Fatal(err)
 	}
-	if after := r.output("", "nft", "list", "ruleset") + r.output("", "cat", standInSysctl); after != before {
+	if after := look(); after != before {
 		t.Errorf("the node has\n%s\nand had\n%s", after, before)
 	}
+	r.output("", "ip", "link", "del", "hb-keep")
 }
 
 // TestCiliumLeavesALink: what the agent's tool does not remove is reported.

@@ -169,7 +169,7 @@ func TestCiliumKeepsTheNamespace(t *testing.T) {
 	r := newAgentRig(t, failNever)
 	r.output("", "nft", "add table ip filter; add chain ip filter OWN; add rule ip filter OWN accept")
 	look := func() string {
-		return r.output("", "nft", "list", "ruleset") + r.output("", "cat", standInSysctl) + r.output("", "ip", "route", "show", "table", "all")
+		return r.output("", "nft", "list", "ruleset") + r.output("", "cat", standInSysctl) + r.output("", "ip", "-4", "route", "show", "table", "all")
 	}
 	r.output("", "ip", "link", "add", "hb-keep", "type", "veth", "peer", "name", "hb-peer")
 	r.output("", "ip", "link", "set", "hb-peer", "up")

@@ -14,7 +14,7 @@ export CGO_ENABLED := 0
 override GOFLAGS := -trimpath $(GOFLAGS)
 export GOFLAGS
 
-.PHONY: all deps build testbed reproduce nightly test test-vm test-vagrant test-conformance test-kernels box bench lint generate clean
+.PHONY: all deps build testbed reproduce nightly test test-vm test-vagrant test-conformance test-cilium test-kernels box bench lint generate clean
 
 all: build
 
@@ -74,6 +74,12 @@ test-vagrant: box
 test-conformance: deps build
 	$(GO) test -count=1 -timeout 30m -run 'TestConform' ./driver/datapath/datapathtest -all -table $(CURDIR)/conformance-local.md
 	$(GO) test -tags vm -v -count=1 -timeout 300m -run 'TestVMConform' ./driver -conform.parallel 8 -conform.arms '' -conform.table $(CURDIR)/conformance-vm.md
+
+# Cilium's agent against the conformance suite, here, from the image that HOOKBED_CILIUM_IMAGE names
+# (docs/cilium.md): NAME@sha256:..., or the absolute path of a file of docker save or OCI.
+test-cilium: deps build
+	@test -n "$$HOOKBED_CILIUM_IMAGE" || { echo 'HOOKBED_CILIUM_IMAGE is not set; set it to an image of Cilium, as in docs/cilium.md' >&2; exit 1; }
+	$(GO) test -tags cilium -v -count=1 -timeout 60m -run '^TestCilium' ./driver/datapath/datapathtest -table $(CURDIR)/conformance-cilium.md
 
 # Every BPF program's verdicts, and one arm of each mechanism against the
 # conformance suite, on every locked kernel, and a trace of each; prints tables (docs/kernels.md).

@@ -14,7 +14,7 @@ export CGO_ENABLED := 0
 override GOFLAGS := -trimpath $(GOFLAGS)
 export GOFLAGS
 
-.PHONY: all deps build testbed reproduce nightly test test-vm test-vagrant test-conformance test-cilium test-kernels box bench lint generate clean
+.PHONY: all deps build testbed reproduce nightly test test-vm test-vagrant test-conformance test-cilium test-policies test-kernels box bench lint generate clean
 
 all: build
 
@@ -80,6 +80,11 @@ test-conformance: deps build
 test-cilium: deps build
 	@test -n "$$HOOKBED_CILIUM_IMAGE" || { echo 'HOOKBED_CILIUM_IMAGE is not set; set it to an image of Cilium, as in docs/cilium.md' >&2; exit 1; }
 	$(GO) test -tags cilium -v -count=1 -timeout 60m -run '^TestCilium' ./driver/datapath/datapathtest -table $(CURDIR)/conformance-cilium.md
+
+# Many random sets of policies, which every filter must answer as the policies are written: as its
+# rendered rules say, and as the kernel judges packets (docs/policies.md).
+test-policies: deps build
+	$(GO) test -count=1 -v -timeout 120m ./driver/datapath/verdict -sets 10000 -kernel-sets 1000 -netfilter-sets 1000
 
 # Every BPF program's verdicts, and one arm of each mechanism against the
 # conformance suite, on every locked kernel, and a trace of each; prints tables (docs/kernels.md).

@@ -36,10 +36,15 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	os.Exit(exitCode(err))
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		awaitSecond(signals, cancel, sameEvent)
+		endChildren(os.Stderr)
+		os.Exit(exitInterrupted)
+	}()
+	os.Exit(exitCode(run(ctx, os.Args[1:], os.Stdout, os.Stderr)))
 }
 
 // errUsage marks a wrong command line, errFailedCells a run with failed cells,
@@ -87,7 +92,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	if errors.Is(err, context.Canceled) {
-		app.fail(err, "interrupted: "+app.interruptHint)
+		app.fail(err, "interrupted: "+whenInterrupted(err, app.interruptHint))
 		return err
 	}
 	app.fail(err, err.Error())
@@ -129,7 +134,7 @@ cells or without any number, 4 rig fault, 5 compared or verified and not reprodu
 	})
 	root.AddCommand(a.doctorCommand(), a.planCommand(), a.runCommand(), a.reportCommand(), a.compareCommand(), a.verifyCommand(),
 		a.costCommand(), a.traceCommand(), a.mergeCommand(), a.packCommand(), a.upCommand(), a.sshCommand(), a.downCommand(), a.imagesCommand(),
-		a.importCommand(), a.explainPolicyCommand())
+		a.importCommand(), a.explainPolicyCommand(), a.historyCommand())
 	root.InitDefaultHelpCmd()
 	if help, _, err := root.Find([]string{"help"}); err == nil { // cobra's own exits with 0 for a topic that does not exist
 		help.Args = func(_ *cobra.Command, args []string) error { return topic(root, args) }

@@ -18,8 +18,9 @@ import (
 )
 
 // teardownLimit bounds every teardown. It runs on a fresh context, so that an
-// interrupted run still cleans up.
-const teardownLimit = 60 * time.Second
+// interrupted run still cleans up. An agent ends its helper within bundle.EndLimit, and
+// then puts its machine right.
+const teardownLimit = bundle.EndLimit + 45*time.Second
 
 // Config describes the lab to bring up.
 type Config struct {

@@ -25,6 +25,7 @@ import (
 
 	"hookbed/analysis/durable"
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/cgroup"
 	"hookbed/driver/guest/netns"
 	"hookbed/driver/guest/proc"
 	"hookbed/driver/guest/sysfs"
@@ -44,8 +45,6 @@ const (
 	// staleRun is the age at which no agent can be about to use a run's directory: one takes
 	// the lock seconds after its directory was made.
 	staleRun = time.Hour
-	// helperEnd is how long the helper has to undo everything.
-	helperEnd = proc.UndoLimit + 10*time.Second
 )
 
 // Options are the flags of `guest agent`.
@@ -116,6 +115,7 @@ func (a *agent) serveDriver(ctx context.Context, in io.Reader, out, errOut io.Wr
 	if err := a.recover(); err != nil {
 		return fmt.Errorf("put right what an earlier run left: %w", err)
 	}
+	a.then(sweepCgroups) // a helper that is killed leaves some
 	if err := a.prepare(); err != nil {
 		return err
 	}
@@ -177,6 +177,12 @@ func (a *agent) recover() error {
 		return err
 	}
 	return os.Remove(path)
+}
+
+// sweepCgroups removes what killed helpers left.
+func sweepCgroups() error {
+	_, err := cgroup.Sweep()
+	return err
 }
 
 // prepare makes the node's namespace and lends it the NIC.
@@ -404,7 +410,7 @@ func (c *child) end(log *slog.Logger) error {
 	select {
 	case <-c.done:
 		return c.err
-	case <-time.After(helperEnd):
+	case <-time.After(bundle.EndLimit):
 	}
 	log.Error("the helper does not end, and is killed")
 	_ = c.cmd.Process.Kill()

@@ -267,10 +267,10 @@ func isWorkload(s bundle.Step) bool {
 	return ok && s.Phase == bundle.Run && program.Out != ""
 }
 
-// undoTo undoes back to a mark within proc.UndoLimit. Undoing everything also ends
+// undoTo undoes back to a mark within bundle.UndoLimit. Undoing everything also ends
 // whatever process an endpoint left behind.
 func (x *executor) undoTo(n int) error {
-	ctx, cancel := context.WithTimeout(context.Background(), proc.UndoLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), bundle.UndoLimit)
 	defer cancel()
 	err := x.undo.undoTo(ctx, n)
 	if n == 0 {

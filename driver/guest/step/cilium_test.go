@@ -179,7 +179,7 @@ func TestCiliumKeepsTheNamespace(t *testing.T) {
 	mark := r.x.undo.mark()
 	r.must("", r.daemon())
 	r.output("", "nft", "add chain ip filter AGENT; add rule ip filter AGENT accept; add rule ip filter OWN jump AGENT; add table ip6 raw")
-	r.output("", "ip", "route", "add", "198.18.13.0/24", "dev", "hb-keep")
+	r.output("", "ip", "route", "add", "198.18.13.0/24", "dev", "hb-keep", "proto", "kernel")
 	r.output("", "ip", "route", "add", "198.18.12.0/24", "dev", "hb-keep", "table", "2004")
 	if got := r.output("", "cat", standInSysctl); strings.TrimSpace(got) != "1" {
 		t.Fatalf("the stand-in left the sysctl at %q", got)

@@ -52,14 +52,15 @@ type route struct {
 	table    int
 }
 
-// eachRoute visits the IPv4 routes that something other than the kernel made.
+// eachRoute visits the IPv4 routes but those to the namespace's own addresses. The agent calls its
+// routes the kernel's (RTPROT_KERNEL).
 func eachRoute(h *netlink.Handle, visit func(route, netlink.Route) error) error {
 	all, err := h.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return fmt.Errorf("list routes: %w", err)
 	}
 	for _, r := range all {
-		if r.Protocol == unix.RTPROT_KERNEL {
+		if r.Table == unix.RT_TABLE_LOCAL {
 			continue
 		}
 		dst := "default"

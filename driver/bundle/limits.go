@@ -81,8 +81,12 @@ func (s Step) waits() time.Duration {
 		return ruleLimit
 	case LoadBPF, FillMap, AdoptBPF:
 		return loadLimit
-	case Start, Daemon:
+	case Start:
 		return serveLimit
+	case Daemon:
+		return max(serveLimit, inSeconds(do.Timeout))
+	case CiliumReady, CiliumEndpoint, CiliumPolicies:
+		return agentWaits(do)
 	case Generate:
 		return sendLimit
 	case TestRuns, CountRuns:
@@ -91,6 +95,19 @@ func (s Step) waits() time.Duration {
 		return readLimit
 	case Stop:
 		return endingLimit
+	}
+	return 0
+}
+
+// agentWaits is for how long a step about an agent may wait for it.
+func agentWaits(do Action) time.Duration {
+	switch do := do.(type) {
+	case CiliumReady:
+		return inSeconds(do.Timeout) + endingLimit // its program prints a version, too
+	case CiliumEndpoint:
+		return inSeconds(do.Timeout)
+	case CiliumPolicies:
+		return inSeconds(do.Timeout)
 	}
 	return 0
 }

@@ -5,10 +5,11 @@ import "time"
 // A helper that hangs answers nothing, and nothing else shows that it hangs. So each request has a
 // limit: what its steps may wait for, and a margin for the work itself.
 const (
-	// UndoLimit bounds the time in which a helper undoes everything that it did. Ending the
-	// function tracer takes longest: 20 s were not enough for an emulated machine of a busy
-	// computer.
+	// UndoLimit bounds the time in which a helper undoes everything that it did.
 	UndoLimit = time.Minute
+	// TracerLimit is how much longer it may take while calls are recorded: to end that, the kernel
+	// changes the code of every function, which takes an emulated machine minutes.
+	TracerLimit = 4 * time.Minute
 	// EndLimit is how long a helper may take to end, from the end of its input on. One that still
 	// runs then is killed.
 	EndLimit = UndoLimit + 15*time.Second
@@ -81,33 +82,26 @@ func (s Step) waits() time.Duration {
 		return ruleLimit
 	case LoadBPF, FillMap, AdoptBPF:
 		return loadLimit
-	case Start:
-		return serveLimit
 	case Daemon:
 		return max(serveLimit, inSeconds(do.Timeout))
-	case CiliumReady, CiliumEndpoint, CiliumPolicies:
-		return agentWaits(do)
+	case Start:
+		return serveLimit
 	case Generate:
 		return sendLimit
 	case TestRuns, CountRuns:
 		return countLimit
-	case RecordCalls, RecordDrops, CountInstructions, EndRecord:
-		return readLimit
-	case Stop:
-		return endingLimit
-	}
-	return 0
-}
-
-// agentWaits is for how long a step about an agent may wait for it.
-func agentWaits(do Action) time.Duration {
-	switch do := do.(type) {
 	case CiliumReady:
-		return inSeconds(do.Timeout) + endingLimit // its program prints a version, too
+		return inSeconds(do.Timeout)
 	case CiliumEndpoint:
 		return inSeconds(do.Timeout)
 	case CiliumPolicies:
 		return inSeconds(do.Timeout)
+	case RecordCalls, EndRecord:
+		return readLimit + TracerLimit
+	case RecordDrops, CountInstructions:
+		return readLimit
+	case Stop:
+		return endingLimit
 	}
 	return 0
 }

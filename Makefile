@@ -19,7 +19,7 @@ export CGO_ENABLED := 0
 override GOFLAGS := -trimpath $(GOFLAGS)
 export GOFLAGS
 
-.PHONY: all deps build testbed reproduce nightly faults fuzz test test-vm test-slurm test-vagrant test-conformance test-policies test-kernels box bench lint release release-check site generate clean
+.PHONY: all deps build testbed reproduce nightly faults fuzz test test-vm test-slurm test-vagrant test-conformance test-cilium test-policies test-kernels box bench lint release release-check site generate clean
 
 all: build
 
@@ -98,6 +98,12 @@ test-vagrant: box
 test-conformance: deps build
 	$(GO) test -count=1 -timeout 30m -run 'TestConform' ./driver/datapath/datapathtest -all -table $(CURDIR)/conformance-local.md
 	$(GO) test -tags vm -v -count=1 -timeout 300m -run 'TestVMConform' ./driver -conform.parallel 8 -conform.arms '' -conform.table $(CURDIR)/conformance-vm.md
+
+# Cilium's agent against the conformance suite, here, from the image that HOOKBED_CILIUM_IMAGE names
+# (docs/cilium.md): NAME@sha256:..., or the absolute path of a file of docker save or OCI.
+test-cilium: deps build
+	@test -n "$$HOOKBED_CILIUM_IMAGE" || { echo 'HOOKBED_CILIUM_IMAGE is not set; set it to an image of Cilium, as in docs/cilium.md' >&2; exit 1; }
+	$(GO) test -tags cilium -v -count=1 -timeout 60m -run '^TestCilium' ./driver/datapath/datapathtest -table $(CURDIR)/conformance-cilium.md
 
 # Many random sets of policies, which every filter must answer as the policies are written: as its
 # rendered rules say, and as the kernel judges packets (docs/policies.md).

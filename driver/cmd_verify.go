@@ -106,6 +106,9 @@ func (a *app) verifyRuns(dirs []string, f verifyFlags) error {
 	if err != nil {
 		return err
 	}
+	if f.claims == "" {
+		list = append(list, claims.OfOriginals(list, set.Words)...)
+	}
 	verdicts := claims.Judge(set, list)
 	if err := a.showVerdicts(verdicts, f.format); err != nil {
 		return err

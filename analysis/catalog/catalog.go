@@ -95,8 +95,17 @@ type Filter struct {
 	Control bool `json:"control,omitempty"`
 	// External is the project that wrote the filter; "" for a filter of hookbed.
 	External string `json:"peer,omitempty"`
+	// Model is the arm of hookbed that was made like this filter of another project; nil if there
+	// is none.
+	Model *Pair `json:"model,omitempty"`
 	// Defaults are the default levels of the options that the filter has.
 	Defaults map[string]string `json:"defaults,omitempty"`
+}
+
+// Pair is a fabric with a filter.
+type Pair struct {
+	Fabric string `json:"fabric"`
+	Filter string `json:"filter"`
 }
 
 // Option is a factor that arms choose.

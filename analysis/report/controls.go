@@ -190,5 +190,6 @@ func judgedClaims(set *runs.Set) ([]claims.Verdict, error) {
 	if err != nil {
 		return nil, err
 	}
+	list = append(list, claims.OfOriginals(list, set.Words)...)
 	return slices.DeleteFunc(claims.Judge(set, list), func(v claims.Verdict) bool { return v.Missing }), nil
 }

@@ -61,6 +61,7 @@ type Document struct {
 	Costs        []Cost                       `json:"costs"`
 	Explanations []explain.Explanation        `json:"explanations,omitempty"`
 	Overlays     []explain.OverlayCost        `json:"overlays,omitempty"`
+	Models       []Modelled                   `json:"models,omitempty"`
 	Traces       []Traced                     `json:"traces,omitempty"`
 	Environment  map[string]map[string]string `json:"environment"`
 }
@@ -151,6 +152,9 @@ func compose(e *summary.Estimator, outDir, title string) (content, error) {
 	}
 	if c.Overlays = x.Overlays(); len(c.Overlays) > 0 {
 		c.explain, c.bars = append(c.explain, x.OverlaySection(c.Overlays)), append(c.bars, figure.Overlays(e, c.Overlays)...)
+	}
+	if c.Models = traces.models(); len(c.Models) > 0 {
+		c.explain = append(c.explain, modelSection(e, c.Models))
 	}
 	if len(traces.all) > 0 {
 		c.Traces, c.explain, c.bars = traces.summaries(), append(c.explain, traces.section()), append(c.bars, figure.Layers(traces.plain())...)

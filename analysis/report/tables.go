@@ -103,6 +103,7 @@ func proofSection(e *summary.Estimator) table.Section {
 	t := table.Table{ID: "proof", Columns: []table.Column{table.Text("scenario"), table.Text("arm"), table.Number("N"), table.Number("trials ok"), table.Number("tried")}}
 	columns := []struct{ metric, title string }{
 		{"policies_realised", "policies realised"}, {"probes_allowed", "probes allowed"}, {"probes_denied", "probes denied"}, {"hook_packets", "packets seen by the hook"},
+		{revisionMetric, "revision of the policies"},
 	}
 	have := summary.Metrics(e.All())
 	for _, c := range columns {
@@ -275,7 +276,7 @@ func otherSection(e *summary.Estimator) table.Section {
 }
 
 func isProof(metric string) bool {
-	return metric == "policies_realised" || strings.HasPrefix(metric, "probes_") || metric == "hook_packets"
+	return metric == "policies_realised" || strings.HasPrefix(metric, "probes_") || slices.Contains([]string{"hook_packets", revisionMetric, versionMetric, untestedMetric}, metric)
 }
 
 func mediansTable(e *summary.Estimator, id, title string, groups []*summary.Group, cols []string) table.Table {

@@ -35,6 +35,7 @@ func warningsOf(e *summary.Estimator, all []summary.Summary) []string {
 	out = append(out, noiseWarnings(e, all)...)
 	out = append(out, residueWarnings(e)...)
 	out = append(out, realizedWarnings(e)...)
+	out = append(out, untestedWarnings(e)...)
 	out = append(out, environmentWarning(e)...)
 	for _, r := range e.Runs {
 		if w := r.ChangedWarning(); w != "" {

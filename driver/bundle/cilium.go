@@ -10,12 +10,20 @@ const (
 )
 
 // CiliumReady waits until the agent is well, and reads the version of its program, which must be
-// CiliumLeast or later. The step's note is the version.
+// CiliumLeast or later. The step's note is the version. Values: MetricAgentVersion, and
+// MetricAgentUntested (1) if the version is of no series in Tested.
 type CiliumReady struct {
-	Agent   string  `json:"agent"`
-	Program string  `json:"program"` // prints the version if it is given --version
-	Timeout float64 `json:"timeout"` // seconds
+	Agent   string   `json:"agent"`
+	Program string   `json:"program"` // prints the version if it is given --version
+	Tested  []string `json:"tested"`  // series, "1.20"
+	Timeout float64  `json:"timeout"` // seconds
 }
+
+// Values of CiliumReady, which are metrics of each trial.
+const (
+	MetricAgentVersion  = "agent_version" // 1020003 is 1.20.3
+	MetricAgentUntested = "agent_untested"
+)
 
 // CiliumLeast is the first version that reads policies from a directory (--static-cnp-path).
 const CiliumLeast = "1.16"
@@ -51,9 +59,9 @@ type CiliumPolicies struct {
 }
 
 // CiliumCounter reads what the agent says of an endpoint, and what its programs count. Values:
-// ready (1, or 0 in another state), revision, entries (of the endpoint's policy map), and of all
-// incoming packets of the node's endpoints packets, bytes, accepted (both of what was forwarded),
-// dropped (by policies) and errors (dropped for another reason).
+// ready (1, or 0 in another state), revision, entries.policy (of the endpoint's policy map), and of
+// all incoming packets of the node's endpoints packets, bytes, accepted (both of what was
+// forwarded), dropped (by policies) and errors (dropped for another reason).
 type CiliumCounter struct {
 	Agent    string `json:"agent"`
 	Endpoint string `json:"endpoint"`
@@ -63,6 +71,8 @@ type CiliumCounter struct {
 const (
 	CountReady    = "ready"
 	CountRevision = "revision"
+	// CountPolicyEntries are those of the policy map, under the name that the tc filters' map has.
+	CountPolicyEntries = CountEntriesOf + "policy"
 )
 
 // Kind is the step's name in a bundle.

@@ -69,7 +69,10 @@ func stepMetrics(ex lab.Execution) []workload.Metric {
 		}
 	}
 	load, update, memory := 0.0, 0.0, map[string]float64{}
+	version, untested := 0.0, 0.0
 	for i, o := range ex.Steps {
+		version = max(version, o.Values[bundle.MetricAgentVersion])
+		untested = max(untested, o.Values[bundle.MetricAgentUntested])
 		load += o.Values[bundle.MetricLoad]
 		update += o.Values[bundle.MetricUpdate]
 		if bytes, ok := o.Values[bundle.MetricMemory]; ok {
@@ -83,6 +86,8 @@ func stepMetrics(ex lab.Execution) []workload.Metric {
 	add(bundle.MetricLoad, "s", load)
 	add(bundle.MetricUpdate, "s", update)
 	add(bundle.MetricMemory, "By", total)
+	add(bundle.MetricAgentVersion, "1", version)
+	add(bundle.MetricAgentUntested, "1", untested)
 	return out
 }
 
@@ -284,7 +289,7 @@ func proofMetrics(cell plan.Cell, proof, measured lab.Execution) []workload.Metr
 		if do, ok := o.Do.(bundle.Read); ok && do.Name == datapath.ProveAfter {
 			out = append(out, workload.Metric{Name: "policies_realised", Unit: "1", Value: float64(cell.Int(plan.FactorPolicies))})
 			for _, k := range slices.Sorted(maps.Keys(o.Values)) {
-				if k == bundle.CountRules || k == bundle.CountRulesHook || isEntries(k) {
+				if k == bundle.CountRules || k == bundle.CountRulesHook || k == bundle.CountRevision || isEntries(k) {
 					out = append(out, workload.Metric{Name: "hook_" + k, Unit: "1", Value: o.Values[k]})
 				}
 			}

@@ -60,8 +60,9 @@ const CiliumMemory = 2048
 // The link to sources that no endpoint has. Endpoints cannot send from other addresses than their
 // own, as far as the agent is concerned, so the proof sends from there.
 const (
-	outside         = "outside" // namespace
-	outsideLink     = "hb-out"  // its node's end
+	// Outside is the namespace's name.
+	Outside         = "outside"
+	outsideLink     = "hb-out" // its node's end
 	outsideNodeAddr = "198.18.2.1"
 	outsideAddr     = "198.18.2.2"
 	outsideBits     = 24
@@ -69,6 +70,19 @@ const (
 
 // ciliumRange has the endpoints of all nodes: they are routed natively.
 const ciliumRange = "198.18.0.0/16"
+
+// ciliumTested are the series of the agent that its conformance was seen with (docs/cilium.md).
+// Others run, and reports warn of them.
+func ciliumTested() []string { return []string{"1.20"} }
+
+// Foreign is the role, or the namespace, from which packets of sources that no endpoint has are
+// sent to test a cell: the client, unless the fabric drops what is not from an endpoint's address.
+func Foreign(cell plan.Cell) string {
+	if NeedsCilium(cell) {
+		return Outside
+	}
+	return Client
+}
 
 // NeedsCilium says whether a cell needs the agent, and so its image and etcd.
 func NeedsCilium(cell plan.Cell) bool { return cell.Get(plan.FactorFilter) == filterCilium }
@@ -88,7 +102,7 @@ func ciliumFilter() filter {
 	policy := policyOptions()
 	return filter{
 		name: filterCilium, doc: "Cilium's own policies: a trie of identity, port and protocol for each endpoint", only: FabricCilium, render: renderCilium,
-		nature: nature{mechanism: catalog.TC, structure: catalog.Prefixes, regime: catalog.AsStudy, external: "cilium"},
+		nature: nature{mechanism: catalog.TC, structure: catalog.Prefixes, regime: catalog.AsStudy, external: "cilium", model: &catalog.Pair{Fabric: FabricBPF, Filter: "tc-hash"}},
 		keys:   []plan.FreeKey{{Key: KeyCiliumImage, Image: true, Doc: "Cilium's image: NAME@sha256:..., or a file of docker save or OCI (FILE.tar, DIR/)"}},
 		options: append(policy,
 			plan.Option{Key: optPolicyAccounting, Allowed: []string{switchOn, switchOff}, Doc: "count packets and bytes of each policy (--policy-accounting)"},
@@ -133,7 +147,7 @@ func buildCilium(r *renderer) {
 			Handle: agentHandle(n), Root: bundle.RootCilium, Argv: r.agentArgv(n), Env: map[string]string{ciliumNode: n.Name}, Socket: ciliumSocket, Dirs: []string{"cilium/cnp"}, Timeout: agentLimit,
 			After: []string{ciliumTool, "post-uninstall-cleanup", "--force", "--all-state"},
 		})
-		r.apply(n, "", bundle.CiliumReady{Agent: agentHandle(n), Program: ciliumAgent, Timeout: agentLimit})
+		r.apply(n, "", bundle.CiliumReady{Agent: agentHandle(n), Program: ciliumAgent, Tested: ciliumTested(), Timeout: agentLimit})
 	}
 	for _, e := range r.endpoints() {
 		r.apply(e.Node, "", bundle.CiliumEndpoint{
@@ -153,11 +167,11 @@ func (e Endpoint) agentLink() string { return "lxc" + e.Role }
 // outsideOf makes the namespace outside of the cluster, on a link that the agent watches as it
 // does a network card.
 func (r *renderer) outsideOf(n Node) {
-	r.apply(n, "", bundle.Netns{Name: outside})
-	r.apply(n, "", bundle.Veth{Link: outsideLink, Peer: endpointLink, PeerIn: outside})
+	r.apply(n, "", bundle.Netns{Name: Outside})
+	r.apply(n, "", bundle.Veth{Link: outsideLink, Peer: endpointLink, PeerIn: Outside})
 	r.apply(n, "", bundle.Addr{Link: outsideLink, CIDR: cidr(netip.MustParseAddr(outsideNodeAddr), outsideBits)})
-	r.apply(n, outside, bundle.Addr{Link: endpointLink, CIDR: cidr(netip.MustParseAddr(outsideAddr), outsideBits)})
-	r.apply(n, outside, bundle.Route{Dst: "default", Via: outsideNodeAddr, Link: endpointLink})
+	r.apply(n, Outside, bundle.Addr{Link: endpointLink, CIDR: cidr(netip.MustParseAddr(outsideAddr), outsideBits)})
+	r.apply(n, Outside, bundle.Route{Dst: "default", Via: outsideNodeAddr, Link: endpointLink})
 	r.apply(n, "", bundle.Route{Dst: r.otherSources(), Via: outsideAddr, Link: outsideLink})
 }
 
@@ -258,7 +272,7 @@ func renderCilium(r *renderer) error {
 	r.revert(node, "", again)
 	r.realised = append(r.realised, bundle.Expect{
 		What: fmt.Sprintf("entries of the server's policy map for %d policies, and the one for what it sends", len(all)),
-		Key:  bundle.CountEntries, Op: bundle.Equal, Value: uint64(len(all) + 1),
+		Key:  bundle.CountPolicyEntries, Op: bundle.Equal, Value: uint64(len(all) + 1),
 	})
 	return nil
 }

@@ -112,7 +112,7 @@ func TestCiliumPolicies(t *testing.T) {
 			if len(got.Specs) != want || labels != want-n+1 || len(prefixes) != n-1 {
 				t.Errorf("%s, N = %d: %d specs, %d by label, %d prefixes", kind, n, len(got.Specs), labels, len(prefixes))
 			}
-			entries := slices.DeleteFunc(stepsOf[bundle.Expect](s.Prove), func(e bundle.Expect) bool { return e.Key != bundle.CountEntries })
+			entries := slices.DeleteFunc(stepsOf[bundle.Expect](s.Prove), func(e bundle.Expect) bool { return e.Key != bundle.CountPolicyEntries })
 			if len(entries) != 1 || entries[0].Op != bundle.Equal || entries[0].Value != uint64(want+1) {
 				t.Errorf("%s, N = %d: expects %+v, want exactly %d entries", kind, n, entries, want+1)
 			}

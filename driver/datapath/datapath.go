@@ -122,6 +122,7 @@ type nature struct {
 	regime   string
 	control  bool
 	external string
+	model    *catalog.Pair
 	// protocols its policies can name; nil is TCP.
 	protocols []string
 }
@@ -176,7 +177,7 @@ func combined(fa fabric, fi filter) plan.DatapathEntry {
 		Options: slices.Concat([]plan.Option{familyOption()}, fa.options, fi.options),
 	}
 	e.MaxClients, e.WhyClients = fi.maxClients, fi.whyClients
-	e.Mechanism, e.Structure, e.Regime, e.Control, e.External = fi.mechanism, fi.structure, fi.regime, fi.control, fi.external
+	e.Mechanism, e.Structure, e.Regime, e.Control, e.External, e.Model = fi.mechanism, fi.structure, fi.regime, fi.control, fi.external, fi.model
 	e.Base, e.FabricMechanism = fa.base, fa.mechanism
 	if e.Protocols = fi.protocols; e.Protocols == nil {
 		e.Protocols = []string{catalog.TCP}

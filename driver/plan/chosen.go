@@ -87,7 +87,7 @@ func (d DatapathEntry) fabric() catalog.Fabric {
 
 func (d DatapathEntry) filter() catalog.Filter {
 	f := catalog.Filter{Name: d.Filter, Mechanism: d.Mechanism, Structure: d.Structure, Policies: !d.NoPolicies, Regime: d.Regime,
-		Control: d.Control, External: d.External}
+		Control: d.Control, External: d.External, Model: d.Model}
 	for _, o := range d.Options {
 		if f.Defaults == nil {
 			f.Defaults = map[string]string{}
@@ -97,13 +97,17 @@ func (d DatapathEntry) filter() catalog.Filter {
 	return f
 }
 
-// options are those of a datapath, and its free keys, which are about how it enforces.
+// options are those of a datapath, and its free keys, which are about how it enforces. An image is no
+// option: it has no default, and what an arm is does not depend on how its image is named.
 func (d DatapathEntry) options() []catalog.Option {
 	var out []catalog.Option
 	for _, o := range d.Options {
 		out = append(out, catalog.Option{Key: o.Key, Role: cmp.Or(o.Role, catalog.RoleEnforcement), Regimes: maps.Clone(o.Regimes), Means: maps.Clone(o.Means)})
 	}
 	for _, k := range d.Keys {
+		if k.Image {
+			continue
+		}
 		out = append(out, catalog.Option{Key: k.Key, Role: catalog.RoleEnforcement})
 	}
 	return out

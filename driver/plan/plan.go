@@ -196,13 +196,14 @@ type DatapathEntry struct {
 	Impossible string
 	// NoPolicies: enforces nothing, so only N = 0 exists.
 	NoPolicies bool
-	// Mechanism, Structure, Regime, Control and External are the filter's, as
+	// Mechanism, Structure, Regime, Control, External and Model are the filter's, as
 	// catalog.Filter has them; Base and FabricMechanism the fabric's.
 	Mechanism       string
 	Structure       string
 	Regime          string
 	Control         bool
 	External        string
+	Model           *catalog.Pair
 	Base            bool
 	FabricMechanism string
 	// Protocols are those that its policies can name. Without policies it carries any.

@@ -106,6 +106,18 @@ func Some(arms []Arm) (out []Arm) {
 	return out
 }
 
+// OfCilium are the arms of Cilium's agent, which Arms leaves out: they need the user's image.
+func OfCilium(catalog []plan.DatapathEntry) []Arm {
+	var with []plan.DatapathEntry
+	for _, d := range catalog {
+		if d.Filter == cilium {
+			d.Keys = nil // the image is the rig's
+			with = append(with, d)
+		}
+	}
+	return Arms(with)
+}
+
 // runnable: what the user brings, by keys that name files, has no meaning of its own
 // to be held to.
 func runnable(d plan.DatapathEntry) bool { return len(d.Keys) == 0 }

@@ -11,7 +11,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"regexp"
+	"slices"
 	"testing"
 	"time"
 
@@ -27,6 +29,8 @@ type Rig struct {
 	Dir      string // a directory for files of bundles
 	External string // root file system of the external filters
 	HTTP     string // root file system of the programs of HTTP
+	// Roots are those of agents, by their names in bundle.Hello.
+	Roots map[string]string
 	// Silence is how long nothing may come back of a packet that is dropped. It
 	// must be many times what an admitted one takes.
 	Silence time.Duration
@@ -216,6 +220,7 @@ type bench struct {
 	set            datapath.Setup
 	policies       policySet
 	client, server *netns
+	foreign        *netns    // has the sources that no endpoint has: mostly the client
 	echo           *services // of the server
 	back           *services // of the client
 }
@@ -324,7 +329,23 @@ func (b *bench) populate() error {
 	if b.back, err = b.client.serve(b.clientAddr(), clientPort); err != nil {
 		return err
 	}
-	return b.client.adopt(endpointLink, b.sources())
+	b.foreign = b.client
+	sources := b.sources()
+	if name := datapath.Foreign(b.arm.Cell(0)); name != datapath.Client {
+		if b.foreign, err = openNetns(b.h, name); err != nil {
+			return err
+		}
+		sources = slices.DeleteFunc(sources, func(a netip.Addr) bool { return a == b.clientAddr() })
+	}
+	return b.foreign.adopt(endpointLink, sources)
+}
+
+// from is the namespace that has a source.
+func (b *bench) from(source netip.Addr) *netns {
+	if source == b.clientAddr() {
+		return b.client
+	}
+	return b.foreign
 }
 
 // depopulate closes what populate opened, so that nothing of the test's keeps
@@ -335,12 +356,15 @@ func (b *bench) depopulate() {
 			s.close()
 		}
 	}
+	if b.foreign != nil && b.foreign != b.client {
+		b.foreign.close()
+	}
 	for _, p := range []*netns{b.client, b.server} {
 		if p != nil {
 			p.close()
 		}
 	}
-	b.echo, b.back, b.client, b.server = nil, nil, nil, nil
+	b.echo, b.back, b.client, b.server, b.foreign = nil, nil, nil, nil, nil
 }
 
 // reading reads the hook's counters.

@@ -152,7 +152,7 @@ func (b *bench) tryFor(fs []flow, want answer, limit time.Duration) error {
 	var wg sync.WaitGroup
 	for i, f := range fs {
 		wg.Go(func() {
-			got, err := b.client.try(f, b.serverAddr(), limit)
+			got, err := b.from(f.from).try(f, b.serverAddr(), limit)
 			if err == nil && got != want {
 				err = fmt.Errorf("%s, want %s", got, want)
 			}
@@ -290,7 +290,7 @@ func talk(c net.Conn, n int) error {
 // must not come.
 func (b *bench) knock(f flow, n int) error {
 	if f.proto == udp {
-		c, err := b.client.udpTo(f.from, netip.AddrPortFrom(b.serverAddr(), uint16(f.port)))
+		c, err := b.from(f.from).udpTo(f.from, netip.AddrPortFrom(b.serverAddr(), uint16(f.port)))
 		if err != nil {
 			return err
 		}
@@ -312,7 +312,7 @@ func (b *bench) knock(f flow, n int) error {
 			packets = append(packets, packet6(f.from, to.Addr(), protoTCP, syn))
 		}
 	}
-	return b.client.sendRaw(b.serverAddr(), packets...)
+	return b.from(f.from).sendRaw(b.serverAddr(), packets...)
 }
 
 // fragmented is an opening segment and what is to become of it.
@@ -370,13 +370,14 @@ func (b *bench) tryAllFragments(tries []fragmented, port int, silence time.Durat
 }
 
 func (b *bench) tryFragments(f fragmented, port uint16, silence time.Duration) error {
-	s, err := b.client.listenSegments(f.from.Is6())
+	at := b.from(f.from)
+	s, err := at.listenSegments(f.from.Is6())
 	if err != nil {
 		return err
 	}
 	defer s.close()
 	from, to := netip.AddrPortFrom(f.from, port), netip.AddrPortFrom(b.serverAddr(), uint16(f.port))
-	if err := b.client.sendRaw(to.Addr(), fragments(from.Addr(), to.Addr(), port, segment(from, to, 1000, flagSYN), f.cut)...); err != nil {
+	if err := at.sendRaw(to.Addr(), fragments(from.Addr(), to.Addr(), port, segment(from, to, 1000, flagSYN), f.cut)...); err != nil {
 		return err
 	}
 	limit := silence
@@ -524,7 +525,7 @@ func (b *bench) node() error {
 	switch b.arm.Fabric {
 	case datapath.FabricVeth: // has no node
 		return nil
-	case datapath.FabricBPF: // no link has the gateway's address
+	case datapath.FabricBPF, datapath.FabricCilium: // no link has the gateway's address
 		if to = b.set.Topology.Client.Node.Data; to.Is6() && !b.set.Topology.MultiHost() {
 			return nil // the node has none of IPv6
 		}

@@ -78,7 +78,7 @@ func startHelper(rig Rig) (*helper, error) {
 	if err := <-started; err != nil {
 		return nil, fmt.Errorf("start helper: %w", err)
 	}
-	_, err = h.call(bundle.Request{Hello: &bundle.Hello{Schema: bundle.Schema, Node: "local", Blobs: rig.Dir, ExternalRoot: rig.External, HTTPRoot: rig.HTTP}})
+	_, err = h.call(bundle.Request{Hello: &bundle.Hello{Schema: bundle.Schema, Node: "local", Blobs: rig.Dir, ExternalRoot: rig.External, HTTPRoot: rig.HTTP, Roots: rig.Roots}})
 	if err != nil {
 		h.kill()
 		return nil, fmt.Errorf("greet helper: %w: %s", err, h.stderr.String())

@@ -295,7 +295,7 @@ func (b *bench) startBackground(g *background) error {
 		if f.proto != tcp || f.port != datapath.ServicePort {
 			continue
 		}
-		c, err := b.client.dial(f.from, netip.AddrPortFrom(b.serverAddr(), uint16(f.port)), allowLimit)
+		c, err := b.from(f.from).dial(f.from, netip.AddrPortFrom(b.serverAddr(), uint16(f.port)), allowLimit)
 		if err != nil {
 			return fmt.Errorf("%s: %w", f, err)
 		}
@@ -311,7 +311,7 @@ func (b *bench) startBackground(g *background) error {
 		}
 		tried[kind] = true
 		g.loop(func() error {
-			got, err := b.client.try(f, b.serverAddr(), 20*time.Millisecond)
+			got, err := b.from(f.from).try(f, b.serverAddr(), 20*time.Millisecond)
 			if err == nil && got != silent {
 				err = fmt.Errorf("%s is %s during the update", f, got)
 			}
@@ -345,7 +345,7 @@ func (b *bench) keepTalking(g *background, f flow, c *net.TCPConn) {
 
 // keepBlasting sends datagrams, a few thousand a second.
 func (b *bench) keepBlasting(g *background, f flow) error {
-	c, err := b.client.udpTo(f.from, netip.AddrPortFrom(b.serverAddr(), uint16(f.port)))
+	c, err := b.from(f.from).udpTo(f.from, netip.AddrPortFrom(b.serverAddr(), uint16(f.port)))
 	if err != nil {
 		return err
 	}
@@ -402,7 +402,7 @@ func (b *bench) updateRound() error {
 		}
 	}()
 	open := func() (err error) {
-		conn, err = b.client.dial(f.from, netip.AddrPortFrom(b.serverAddr(), uint16(f.port)), allowLimit)
+		conn, err = b.from(f.from).dial(f.from, netip.AddrPortFrom(b.serverAddr(), uint16(f.port)), allowLimit)
 		return err
 	}
 	if b.policies.deny {

@@ -205,10 +205,10 @@ func (o object) alive() bool {
 			_ = p.Close()
 		}
 	case kindMap:
-		var m *ebpf.Map
-		if m, err = ebpf.NewMapFromID(ebpf.MapID(o.id)); err == nil {
-			_ = m.Close()
-		}
+		// Not opened: a program array that is closed while the kernel is about to clear it keeps a
+		// reference of the kernel's for ever (prog_array_map_clear in kernel/bpf/arraymap.c).
+		next, err := ebpf.MapGetNextID(ebpf.MapID(o.id - 1))
+		return err == nil && next == ebpf.MapID(o.id)
 	case kindLink:
 		var l link.Link
 		if l, err = link.NewFromID(link.ID(o.id)); err == nil {

@@ -27,6 +27,9 @@ const (
 // bpfilter is the one of others' filters that has exceptions of its own.
 const bpfilter = "bpfilter"
 
+// cilium is the filter of Cilium's agent.
+const cilium = "cilium"
+
 // promise is something on which arms differ. What an arm does not promise is
 // checked too: it must really not happen, or the declaration is wrong.
 type promise string
@@ -83,6 +86,9 @@ func exceptions() []exception {
 		{promiseKept, Arm.stateless, "the filter knows no connections: every packet needs a policy"},
 		{promiseKept, func(a Arm) bool { return a.ours(catalog.TC) && !a.Is(optEnforce, levelNew) },
 			"policy is asked for every packet that is no reply (enforce = all or policy-first)"},
+
+		{promiseKept, func(a Arm) bool { return a.Filter == cilium },
+			"the agent's programs ask the policies for every packet that is no reply"},
 
 		{promiseFragments, func(a Arm) bool { return a.ours(catalog.TC) || a.ours(catalog.XDP) },
 			"a later fragment has no ports to judge, and the programs reassemble nothing: dropped towards an endpoint with policies"},

@@ -110,8 +110,8 @@ func parseIPSet(text, key string) (uint64, error) {
 // nftObject is one object of the JSON that nft lists (libnftables-json(5));
 // exactly one field is set.
 type nftObject struct {
-	Table *struct{ Name string }
-	Chain *struct{ Name, Table string }
+	Table *struct{ Family, Name string }
+	Chain *struct{ Family, Name, Table string }
 	Rule  *nftRule
 	Set   *nftSet
 	Map   *nftSet
@@ -123,7 +123,8 @@ type nftSet struct {
 }
 
 type nftRule struct {
-	Chain   string
+	Family, Table, Chain string
+
 	Handle  uint64
 	Comment string
 	Expr    []map[string]json.RawMessage

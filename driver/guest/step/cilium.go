@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -55,6 +56,11 @@ func (c *call) startAgent(d bundle.Daemon) error {
 	root, ok := c.x.external.roots[d.Root]
 	if !ok {
 		return fmt.Errorf("the session named no root file system %q", d.Root)
+	}
+	if len(d.After) > 0 {
+		if err := c.keepNamespace(d.Handle); err != nil {
+			return err
+		}
 	}
 	at, err := proc.OpenContainer(c.at.Namespace, root, true)
 	if err != nil {
@@ -153,10 +159,24 @@ func doCiliumReady(c *call, a bundle.CiliumReady) error {
 	if tooOld(version, bundle.CiliumLeast) {
 		return fault.Unsupported("the image has %s %s, and %s is the first that reads policies from a directory", a.Program, version, bundle.CiliumLeast)
 	}
+	c.value(bundle.MetricAgentVersion, versionNumber(version))
+	if !slices.ContainsFunc(a.Tested, func(series string) bool { return strings.HasPrefix(version, series+".") }) {
+		c.value(bundle.MetricAgentUntested, 1)
+	}
 	if err := of.client().AwaitReady(ctx); err != nil {
 		return of.blame("wait until the agent is well", err)
 	}
 	return nil
+}
+
+// versionNumber is a version as one number that grows with it: 1020003 of 1.20.3.
+func versionNumber(version string) float64 {
+	n, parts := 0, strings.Split(version, ".")
+	for _, p := range parts[:3] {
+		v, _ := strconv.Atoi(p[:strings.IndexFunc(p+"-", func(r rune) bool { return r < '0' || r > '9' })])
+		n = n*1000 + v
+	}
+	return float64(n)
 }
 
 // versionWord is a version as the agent prints it: "Cilium: 1.17.0 1a2b3c 2025-02-04T...".
@@ -358,7 +378,7 @@ func (c *call) readCilium(from bundle.CiliumCounter) (counters, error) {
 		ready = 1
 	}
 	return counters{
-		bundle.CountReady: ready, bundle.CountRevision: uint64(max(e.Revision(), 0)), bundle.CountEntries: entries,
+		bundle.CountReady: ready, bundle.CountRevision: uint64(max(e.Revision(), 0)), bundle.CountPolicyEntries: entries,
 		bundle.CountPackets: p.Forwarded + p.Denied, bundle.CountBytes: p.ForwardedBytes,
 		bundle.CountAccepted: p.Forwarded, bundle.CountDropped: p.Denied, "errors": p.Other,
 	}, nil

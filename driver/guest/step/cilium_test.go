@@ -83,8 +83,13 @@ func (r agentRig) read(name string) bundle.Read {
 func TestCiliumAgent(t *testing.T) {
 	r := newAgentRig(t, failNever)
 	r.must("", bundle.Daemon{Handle: "store", Root: bundle.RootEtcd, Argv: []string{standInEtcd, "127.0.0.1:2379"}, Port: 2379}, r.daemon())
-	if got := r.must("", r.ready()); !strings.HasPrefix(got.Note, "1.17.3") {
-		t.Errorf("the version is %q", got.Note)
+	for tested, want := range map[string]float64{"1.17": 0, "1.1": 1} {
+		ready := r.ready()
+		ready.Tested = []string{tested}
+		got := r.must("", ready)
+		if got.Note != "1.17.3" || got.Values[bundle.MetricAgentVersion] != 1017003 || got.Values[bundle.MetricAgentUntested] != want {
+			t.Errorf("with %s tested the version is %q, %v", tested, got.Note, got.Values)
+		}
 	}
 	r.must("", r.endpoint(), r.read("before"))
 	if err := r.x.endpoints["server"].WithNetlink(func(h *netlink.Handle) error {
@@ -103,7 +108,7 @@ func TestCiliumAgent(t *testing.T) {
 		r.must("", r.read("after"),
 			bundle.Expect{What: "ready", Read: "after", Key: bundle.CountReady, Op: bundle.Equal, Value: 1},
 			bundle.Expect{What: "revision", Read: "after", Since: "before", Key: bundle.CountRevision, Op: bundle.AtLeast, Value: 1},
-			bundle.Expect{What: "entries", Read: "after", Key: bundle.CountEntries, Op: bundle.Equal, Value: uint64(n + 1)},
+			bundle.Expect{What: "entries", Read: "after", Key: bundle.CountPolicyEntries, Op: bundle.Equal, Value: uint64(n + 1)},
 			bundle.Expect{What: "drops", Read: "after", Since: "before", Key: bundle.CountDropped, Op: bundle.Equal, Value: 3})
 	}
 }
@@ -123,7 +128,7 @@ func TestCiliumFailsOpen(t *testing.T) {
 	t.Run("an entry is missing", func(t *testing.T) {
 		r := newAgentRig(t, failOneMissing)
 		r.must("", r.daemon(), r.ready(), r.endpoint(), r.policies(3, 20), r.read("after"))
-		r.fails("", bundle.FaultSubject, bundle.Expect{What: "entries", Read: "after", Key: bundle.CountEntries, Op: bundle.Equal, Value: 4}, "entries")
+		r.fails("", bundle.FaultSubject, bundle.Expect{What: "entries", Read: "after", Key: bundle.CountPolicyEntries, Op: bundle.Equal, Value: 4}, "entries")
 	})
 	t.Run("the agent ends", func(t *testing.T) {
 		r := newAgentRig(t, failEnds)
@@ -156,6 +161,36 @@ func TestCiliumKeepsTheImage(t *testing.T) {
 	if files, err := os.ReadDir(filepath.Join(r.root, standInLib)); err != nil || len(files) > 0 {
 		t.Errorf("the library has %v, %v; want it as it was", files, err)
 	}
+}
+
+// TestCiliumKeepsTheNamespace: what the agent changes of its node's firewall, sysctls and routes goes
+// with it, and what was there before stays.
+func TestCiliumKeepsTheNamespace(t *testing.T) {
+	r := newAgentRig(t, failNever)
+	r.output("", "nft", "add table ip filter; add chain ip filter OWN; add rule ip filter OWN accept")
+	look := func() string {
+		return r.output("", "nft", "list", "ruleset") + r.output("", "cat", standInSysctl) + r.output("", "ip", "-4", "route", "show", "table", "all")
+	}
+	r.output("", "ip", "link", "add", "hb-keep", "type", "veth", "peer", "name", "hb-peer")
+	r.output("", "ip", "link", "set", "hb-peer", "up")
+	r.output("", "ip", "link", "set", "hb-keep", "up")
+	r.output("", "ip", "route", "add", "198.18.12.0/24", "dev", "hb-keep")
+	before := look()
+	mark := r.x.undo.mark()
+	r.must("", r.daemon())
+	r.output("", "nft", "add chain ip filter AGENT; add rule ip filter AGENT accept; add rule ip filter OWN jump AGENT; add table ip6 raw")
+	r.output("", "ip", "route", "add", "198.18.13.0/24", "dev", "hb-keep", "proto", "kernel")
+	r.output("", "ip", "route", "add", "198.18.12.0/24", "dev", "hb-keep", "table", "2004")
+	if got := r.output("", "cat", standInSysctl); strings.TrimSpace(got) != "1" {
+		t.Fatalf("the stand-in left the sysctl at %q", got)
+	}
+	if err := r.x.undoTo(mark); err != nil {
+		t.Fatal(err)
+	}
+	if after := look(); after != before {
+		t.Errorf("the node has\n%s\nand had\n%s", after, before)
+	}
+	r.output("", "ip", "link", "del", "hb-keep")
 }
 
 // TestCiliumLeavesALink: what the agent's tool does not remove is reported.

@@ -29,6 +29,7 @@ const (
 	standInPins   = "/sys/fs/bpf/tc/globals"
 	standInLink   = "cilium_host"
 	standInLib    = "/var/lib/cilium"
+	standInSysctl = "/proc/sys/net/ipv4/fib_multipath_use_neigh"
 
 	failNever       = "never"
 	failOpen        = "open"         // endpoints stay in regeneration once they have policies, as without Envoy
@@ -116,7 +117,10 @@ func (s *standInState) begin() error {
 	if err := os.MkdirAll(standInPins, 0o755); err != nil {
 		return err
 	}
-	var err error
+	err := os.WriteFile(standInSysctl, []byte("1"), 0o600)
+	if err != nil {
+		return err
+	}
 	s.metrics, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.PerCPUHash, KeySize: 8, ValueSize: 16, MaxEntries: 64})
 	if err == nil {
 		err = s.metrics.Pin(filepath.Join(standInPins, "cilium_metrics"))

@@ -2,8 +2,11 @@ package experiments_test
 
 import (
 	"encoding/json"
+	"fmt"
+	"html"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -118,6 +121,7 @@ func TestEveryReportSaysWhatItsExperimentIsFor(t *testing.T) {
 				t.Fatal(err)
 			}
 			want.check(t, text, doc)
+			want.checkPage(t, read(t, filepath.Join(out, "report.html")))
 		})
 	}
 }
@@ -162,6 +166,33 @@ func (s said) check(t *testing.T, text string, doc report.Document) {
 	}
 	if (said > 0) != (s.contrast != notAll) {
 		t.Errorf("%d sentences about the study's contrast, want it %q", said, s.contrast)
+	}
+}
+
+var pageHeading = regexp.MustCompile(`<h2[^>]*>([^<]*)</h2>`)
+
+// checkPage holds report.html to the sections of report.md, of which it shows claims and what
+// cannot be compared in its own way.
+func (s said) checkPage(t *testing.T, page string) {
+	t.Helper()
+	var headings []string
+	for _, m := range pageHeading.FindAllStringSubmatch(page, -1) {
+		headings = append(headings, html.UnescapeString(m[1]))
+	}
+	for _, h := range append([]string{"The answer", "Figures", "Proof of enforcement", "Environment", "How to read this"}, s.has...) {
+		if !slices.Contains(headings, h) {
+			t.Errorf("report.html has no section %q, only %q", h, headings)
+		}
+	}
+	for _, h := range s.lacks {
+		if slices.Contains(headings, h) {
+			t.Errorf("report.html has a section %q, for which there are no arms", h)
+		}
+	}
+	for id, verdict := range s.claims {
+		if !strings.Contains(page, fmt.Sprintf(`data-claim="%s" data-verdict="%s"`, id, verdict)) {
+			t.Errorf("report.html has no claim %s that is %s", id, verdict)
+		}
 	}
 }
 

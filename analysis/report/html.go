@@ -51,6 +51,7 @@ type page struct {
 	Sections []table.Section
 	Explain  []table.Section // first, with its pictures
 	Bars     []pageFigure
+	MoreBars []pageFigure // shown on demand
 	Pair     *pairSection
 	Runs     []pageRun
 	Reading  []string
@@ -73,7 +74,7 @@ type pageEntry struct{ Key, Value string }
 // htmlPage is the report as one file without any external resource. The policy in it has the
 // browser refuse every other script, and every request.
 func htmlPage(b book) ([]byte, error) {
-	t, err := template.New("report").Funcs(template.FuncMap{"head": headOf, "rest": restOf, "further": further}).Parse(pageTemplate)
+	t, err := template.New("report").Funcs(template.FuncMap{"head": headOf, "rest": restOf, "further": further, "long": long, "longest": longest}).Parse(pageTemplate)
 	if err != nil {
 		return nil, fmt.Errorf("parse report template: %w", err)
 	}
@@ -127,6 +128,9 @@ func pageOf(c content) page {
 	for _, b := range c.bars {
 		p.Bars = append(p.Bars, pageFigureOf(b))
 	}
+	if len(p.Bars) > barsShown {
+		p.Bars, p.MoreBars = p.Bars[:barsShown], p.Bars[barsShown:]
+	}
 	for _, name := range c.Document.Runs {
 		r := pageRun{Name: name}
 		for _, key := range slices.Sorted(maps.Keys(c.Environment[name])) {
@@ -136,6 +140,9 @@ func pageOf(c content) page {
 	}
 	return p
 }
+
+// barsShown is how many pictures of what explains it are shown at once.
+const barsShown = 4
 
 // pageFigureOf is a figure for the page. Every text in the SVG is escaped.
 func pageFigureOf(f figure.Figure) pageFigure {
@@ -192,3 +199,12 @@ func withoutEmptyColumns(t table.Table) table.Table {
 func further(s table.Section) bool {
 	return !slices.ContainsFunc([]string{"results-", "trouble", "boots-"}, func(part string) bool { return strings.Contains(s.ID, part) })
 }
+
+// longRows is from how many rows on a folded table is packed: a browser with scripts makes
+// elements of it only when it is opened.
+const longRows = 60
+
+func long(t table.Table) bool { return len(t.Rows) > longRows }
+
+// longest reports whether any table of a section is long.
+func longest(s table.Section) bool { return slices.ContainsFunc(s.Tables, long) }

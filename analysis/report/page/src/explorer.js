@@ -102,8 +102,7 @@ export class Explorer {
     this.titles.ranked.textContent = this.state.rank === "abs" ? `${upper(sel.measure.name)}${most ? ` at N = ${most}` : ""}` : `N = ${most} over ${this.state.rank === "zero" ? "N = 0" : this.part.reference}`;
     this.titles.lines.textContent = `${upper(sel.measure.name)} against N`;
     this.fill(sel);
-    const rows = this.folded(sel) ? sel.arms.slice(0, rowsFolded) : sel.arms;
-    this.ranked.draw(sel, rows);
+    this.ranked.draw(sel, this.shown(sel));
     this.lines.draw(sel);
     this.plots.ranked.setAttribute("aria-label", `${axisTitle(sel, this.state.rank)}, ${direction(sel)}; the list of arms has the numbers`);
     this.plots.lines.setAttribute("aria-label", `${axisTitle(sel, this.state.y)} against the number of policies, ${sel.stratum.name}; the tables below have the numbers`);
@@ -123,14 +122,25 @@ export class Explorer {
     return !this.state.all && sel.arms.length > rowsFolded + 2;
   }
 
+  // shown are the rows of a folded list: the best, the worst, and those that are pinned.
+  shown(sel) {
+    if (!this.folded(sel)) return sel.arms;
+    const pinned = sel.arms.filter((l) => sel.pinned.has(l.arm.name)).slice(0, rowsFolded);
+    const chosen = new Set(pinned);
+    for (let i = 0; chosen.size < rowsFolded; i++) {
+      chosen.add(sel.arms[i % 2 === 0 ? i / 2 : sel.arms.length - (i + 1) / 2]);
+    }
+    return sel.arms.filter((l) => chosen.has(l));
+  }
+
   // fill makes the rows. The one that has the focus keeps it.
   fill(sel) {
     const focused = document.activeElement?.closest?.("[data-arms]") === this.rows ? document.activeElement.dataset.arm : null;
-    const rows = this.folded(sel) ? sel.arms.slice(0, rowsFolded) : sel.arms;
+    const rows = this.shown(sel);
     this.rows.style.setProperty("--row", `${rowHeight(rows.length)}px`);
     this.rows.replaceChildren(...rows.map((line, i) => this.row(sel, line, i)));
     this.all.hidden = sel.arms.length <= rowsFolded + 2;
-    this.all.textContent = this.state.all ? "Show fewer" : `Show all ${sel.arms.length}`;
+    this.all.textContent = this.state.all ? "Show fewer" : `Show all ${sel.arms.length}, not only the best and the worst`;
     this.all.setAttribute("aria-expanded", String(this.state.all));
     const back = focused !== null && this.rows.querySelector(`[data-arm="${CSS.escape(focused)}"]`);
     if (back) {

@@ -3,7 +3,7 @@
 import { Explorer } from "./explorer.js";
 import { Pair } from "./pair.js";
 import { whilePrinting } from "./print.js";
-import { enhance, reachable } from "./tables.js";
+import { enhance, reachable, whenOpened } from "./tables.js";
 
 const data = JSON.parse(document.getElementById("hookbed-data").textContent);
 const explorers = new Map();
@@ -30,6 +30,7 @@ function start() {
   // The same figures, still, are in the way of those that move; print.js opens them again.
   for (const still of document.querySelectorAll("details.static")) still.open = false;
   enhance(document);
+  whenOpened();
   whilePrinting();
   requestAnimationFrame(() => requestAnimationFrame(() => drawn()));
 }

@@ -1,13 +1,21 @@
 // Paper: everything is open, and afterwards as it was.
 
+import { unpack } from "./tables.js";
+
 /** Opens all details while the page is printed. */
 export function whilePrinting() {
-  let closed = [];
-  window.addEventListener("beforeprint", () => {
+  let closed = null;
+  const open = () => {
+    if (closed) return;
+    unpack(document);
     closed = [...document.querySelectorAll("details:not([open])")];
     for (const d of closed) d.open = true;
-  });
-  window.addEventListener("afterprint", () => {
-    for (const d of closed) d.open = false;
-  });
+  };
+  const close = () => {
+    for (const d of closed ?? []) d.open = false;
+    closed = null;
+  };
+  window.addEventListener("beforeprint", open);
+  window.addEventListener("afterprint", close);
+  window.matchMedia("print").addEventListener("change", (event) => (event.matches ? open() : close()));
 }

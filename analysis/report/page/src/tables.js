@@ -4,16 +4,40 @@ import { make } from "./dom.js";
 
 /** Rows from which a table can be filtered, and after which it is folded. */
 const filterFrom = 9;
-const foldAfter = 20;
+const foldAfter = 12;
 
-/** Makes every table below an element so. */
+/** Makes every table below an element so that is shown, and others when their details open. */
 export function enhance(root) {
-  for (const table of root.querySelectorAll(".scroll > table")) {
+  for (const table of root.querySelectorAll(".scroll > table:not([data-enhanced])")) {
+    if (table.closest("details:not([open])")) continue;
+    table.dataset.enhanced = "";
     const rows = [...(table.tBodies[0]?.rows ?? [])];
     if (rows.length > 1) sortable(table, rows);
     if (rows.length >= filterFrom) foldable(table, rows);
   }
-  reachable(root);
+  reachable(document);
+}
+
+/**
+ * What is long and folded is text in <noscript>: browsers with scripts make no elements of it,
+ * others show it. unpack makes elements of it, of one <details> or of all below an element.
+ */
+export function unpack(root) {
+  for (const packed of root.querySelectorAll("noscript")) {
+    const made = document.createElement("template");
+    made.innerHTML = packed.textContent;
+    packed.replaceWith(made.content);
+  }
+}
+
+/** Unpacks and enhances what is opened. */
+export function whenOpened() {
+  const opened = (event) => {
+    if (event.target.tagName !== "DETAILS" || !event.target.open) return;
+    unpack(event.target);
+    enhance(event.target);
+  };
+  document.addEventListener("toggle", opened, true); // it does not bubble
 }
 
 // sortable puts a button next to each heading: ascending, descending, as it was.
@@ -60,7 +84,7 @@ function foldable(table, rows) {
     const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     let found = 0;
     for (const row of table.tBodies[0].rows) {
-      const text = row.textContent.toLowerCase();
+      const text = words.length > 0 ? row.textContent.toLowerCase() : "";
       const fits = words.every((w) => text.includes(w));
       if (fits) found++;
       row.classList.toggle("out", !fits);

@@ -78,8 +78,9 @@ func exitCode(err error) int {
 
 // run executes the command line and prints the final error.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	app := &app{out: stdout, talk: stderr}
+	app := &app{out: stdout, talk: stderr, name: nameOf(os.Args[0])}
 	root := app.command()
+	app.rename(root)
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -106,6 +107,8 @@ type app struct {
 	noColor       bool
 	cachedOnly    bool // nothing is downloaded or built
 	interruptHint string
+	name          string          // of the command (name.go)
+	words         map[string]bool // its commands
 }
 
 func (a *app) command() *cobra.Command {
@@ -134,7 +137,7 @@ cells or without any number, 4 rig fault, 5 compared or verified and not reprodu
 	})
 	root.AddCommand(a.doctorCommand(), a.planCommand(), a.runCommand(), a.reportCommand(), a.compareCommand(), a.verifyCommand(),
 		a.costCommand(), a.traceCommand(), a.mergeCommand(), a.packCommand(), a.upCommand(), a.sshCommand(), a.downCommand(), a.imagesCommand(),
-		a.importCommand(), a.explainPolicyCommand(), a.historyCommand())
+		a.importCommand(), a.explainPolicyCommand(), a.historyCommand(), a.manCommand())
 	root.InitDefaultHelpCmd()
 	if help, _, err := root.Find([]string{"help"}); err == nil { // cobra's own exits with 0 for a topic that does not exist
 		help.Args = func(_ *cobra.Command, args []string) error { return topic(root, args) }

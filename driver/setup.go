@@ -95,7 +95,7 @@ func (a *app) labConfig(ctx context.Context, p *plan.Plan, drift string) (lab.Co
 	if err != nil {
 		return lab.Config{}, err
 	}
-	guest, err := helper.Path()
+	guest, err := guestFor(p)
 	if err != nil {
 		return lab.Config{}, err
 	}
@@ -116,7 +116,7 @@ func (a *app) upLab(ctx context.Context, p *plan.Plan, dir, name string, detache
 	if err != nil {
 		return nil, err
 	}
-	guest, err := helper.Path()
+	guest, err := guestFor(p)
 	if err != nil {
 		return nil, err
 	}
@@ -128,6 +128,14 @@ func (a *app) upLab(ctx context.Context, p *plan.Plan, dir, name string, detache
 		Name: name, Experiment: p.Spec.Name, Lab: p.LabOf(1), Nodes: p.Nodes(), Store: store, StateDir: dir,
 		GuestPath: guest, External: needsExternal(p), HTTP: needsHTTP(p), Cilium: agent, Swarm: needsSwarm(p), Detached: detached, Log: a.logger(),
 	})
+}
+
+// guestFor is the guest helper for the nodes of a plan: those on this computer have its architecture.
+func guestFor(p *plan.Plan) (string, error) {
+	if p.Spec.Lab.Provider == plan.ProviderLocal {
+		return helper.Path()
+	}
+	return helper.MachinePath()
 }
 
 // needsExternal says whether some arm is a filter of another project.

@@ -67,7 +67,7 @@ type Group struct {
 // Make makes a group of a kind in the top of a hierarchy, after it has removed there what killed
 // processes left.
 func Make(top, kind string) (*Group, error) {
-	_, _ = sweep(top) // what cannot be removed is in nobody's way here
+	_, _ = sweep(top) // what cannot be removed is in no run's way
 	for {
 		dir, err := os.MkdirTemp(top, prefix+kind+"-")
 		if err != nil {

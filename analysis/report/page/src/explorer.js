@@ -45,8 +45,8 @@ export class Explorer {
           make("div", { class: "scales" }, make("span", { class: "label" }, "scale"), segment(part, "scale", ["lin", "log"], "Scale of values", set),
             make("span", { class: "label" }, "N"), segment(part, "x", ["lin", "log"], "Scale of N", set)))),
         this.plots.lines,
-        make("div", { class: "foot" }, button("unpin", "Unpin all", () => set("pin", [])), button("csv", "CSV", () => this.csv()), button("svg", "SVG", () => this.svg()), button("reset", "Reset", () => this.reset()))));
-    this.element.append(make("div", { class: "controls" }, chipGroups(part, (key, level) => this.chip(key, level)), make("div", { class: "group" }, this.search, this.status)), this.empty, this.body);
+        make("div", { class: "foot" }, button("unpin", "Unpin all", () => set("pin", [])), button("csv", "CSV", () => this.csv()), button("svg", "SVG", () => this.svg()))));
+    this.element.append(make("div", { class: "controls" }, chipGroups(part, (key, level) => this.chip(key, level)), make("div", { class: "group" }, this.search, button("reset", "Reset", () => this.reset()), this.status)), this.empty, this.body);
     const pick = (name) => this.pin(name);
     this.ranked = new Ranked(this.plots.ranked, pick);
     this.lines = new Lines(this.plots.lines, pick);

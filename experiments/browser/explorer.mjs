@@ -185,7 +185,7 @@ export async function clicks(page) {
 /** pinned is whether an arm is pinned, in the list and in the charts. */
 function pinned(page, arm) {
 	return page.evaluate((arm) => {
-		const button = document.querySelector(`button.arm[data-arm="${CSS.escape(arm)}"]`).getAttribute("aria-pressed") === "true";
+		const button = document.querySelector(`button.arm[data-arm="${CSS.escape(arm)}"]`)?.getAttribute("aria-pressed") === "true";
 		const drawn = window.hookbed.charts().some((id) => window.hookbed.points(id).some((p) => p.arm === arm && p.pinned));
 		return `${button} ${drawn}`;
 	}, arm);

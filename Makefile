@@ -155,7 +155,7 @@ $(SBOM):
 	GOBIN=$(abspath .cache/bin) $(GO) install github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$(SBOM_VERSION)
 
 # Rebuilds what is committed although it is made: the BPF objects, and the script of report.html.
-# Tests fail when they differ from their sources. Only this needs npm.
+# Tests fail when they differ from their sources. This and the tests of reports need npm.
 generate: deps
 	$(GO) generate ./bpf
 	cd analysis/report/page && npm ci --ignore-scripts --no-audit --no-fund && npm run bundle

@@ -1,119 +1,30 @@
 package experiments_test
 
 import (
-	"bytes"
 	"encoding/json"
-	"math"
-	"math/rand/v2"
+	"fmt"
+	"html"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
 	"hookbed/analysis/claims"
 	"hookbed/analysis/explain"
-	"hookbed/analysis/record"
 	"hookbed/analysis/report"
 	"hookbed/driver/plan"
+	"hookbed/experiments/invented"
 )
-
-// truth is the time of an arm's transaction, in seconds, in the invented world of
-// these tests: a fabric has a path, a filter adds to it, and a list costs per policy
-// if every packet passes it.
-func truth(c plan.Cell) float64 {
-	t := map[string]float64{"bridge": 30e-6, "routed": 28e-6, "bpf": 22e-6, "cilium": 23e-6, "veth": 18e-6}[c.Get(plan.FactorFabric)]
-	filter, option := c.Get(plan.FactorFilter), func(key string) string { return c.Factors[key] }
-	switch {
-	case filter == "none" || filter == "offloads-off":
-	case strings.HasPrefix(filter, "xdp"):
-		t += 0.5e-6
-	default:
-		t += 1e-6
-	}
-	list := strings.HasSuffix(filter, "-linear") || strings.HasPrefix(filter, "iptables") || option("form") == "linear"
-	walks := option("state") != "established-first" && option("enforce") != "new" || c.Get(plan.FactorWorkload) == "TCP_CRR"
-	if list && walks {
-		t += 40e-9 * float64(c.Int(plan.FactorPolicies))
-	}
-	if o := option("overlay"); o != "" && o != "none" {
-		t += 6e-6
-	}
-	spin, _ := strconv.ParseFloat(option("spin"), 64)
-	t += 16e-9 * spin
-	if c.Get(plan.FactorScenario) == plan.MultiHost {
-		t *= 2
-	}
-	return t
-}
-
-// measured are the rows of one trial.
-func measured(rng *rand.Rand, c plan.Cell) []record.Row {
-	t := truth(c) * math.Exp(rng.NormFloat64()*0.004)
-	m := func(metric, unit string, v float64) record.Row {
-		return record.Row{Status: record.StatusOK, Metric: metric, Unit: unit, Value: v}
-	}
-	n := float64(c.Int(plan.FactorPolicies))
-	rows := []record.Row{m("policies_realised", "1", n), m("probes_allowed", "1", 1), m("cpu.server_node", "1", 1), m("apply_seconds", "s", 0.1)}
-	if n > 0 {
-		rows = append(rows, m("probes_denied", "1", 3), m("hook_packets", "1", 4/t))
-	}
-	if spin := c.Factors["spin"]; spin != "" {
-		known, _ := strconv.ParseFloat(spin, 64)
-		rows = append(rows, m("known_added_instructions", "1", known))
-		if n == 0 {
-			rows = append(rows, m("hook_packets", "1", 4/t))
-		}
-	}
-	instructions := func(metric string, seconds float64) {
-		if c.Get(plan.FactorClock) == plan.ClockVirtual {
-			rows = append(rows, m(metric, "1", seconds*1e9/plan.InstructionNanoseconds))
-		}
-	}
-	switch c.Get(plan.FactorWorkload) {
-	case "TCP_STREAM":
-		instructions("instructions_per_mib", (8<<20)/(2.4e5/t))
-		return append(rows, m("throughput", "bit/s", 2.4e5/t), m("retransmits", "1", float64(rng.IntN(4))), m("rtt_mean", "s", t))
-	case "TCP_CRR":
-		t *= 4
-	}
-	instructions("instructions_per_transaction", t)
-	return append(rows, m("rate", "1/s", 1/t), m("latency_mean", "s", t), m("latency_p50", "s", t*0.97), m("latency_p90", "s", t*1.4), m("latency_p99", "s", t*1.9))
-}
 
 // runDirectory is a run of a plan in the invented world.
 func runDirectory(t *testing.T, p *plan.Plan) string {
 	t.Helper()
-	dir, rng := t.TempDir(), rand.New(rand.NewPCG(3, p.Spec.Seed))
-	data, err := p.Encode()
-	if err != nil {
+	dir := t.TempDir()
+	if err := invented.Write(dir, p, nil); err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(dir, "plan.json"), data)
-	write(t, filepath.Join(dir, "env.json"), []byte(`{"accelerator": "tcg"}`))
-	names := p.FactorNames()
-	out := bytes.NewBuffer(record.EncodeHeader(names))
-	for _, trial := range p.Trials {
-		c, _ := p.CellByID(trial.Cell)
-		factors := map[string]string{}
-		for f, level := range c.Factors {
-			factors[f] = level
-		}
-		if b, ok := p.BlockByNumber(trial.Block); ok && b.Seed > 0 {
-			factors[plan.FactorSeed] = strconv.Itoa(b.Seed)
-		}
-		rows := measured(rng, c)
-		for i := range rows {
-			rows[i].Run, rows[i].Cell, rows[i].Order, rows[i].Block, rows[i].Trial, rows[i].Factors = "synthetic", c.ID, trial.Order, trial.Block, trial.Trial, factors
-		}
-		lines, err := record.Encode(names, rows)
-		if err != nil {
-			t.Fatal(err)
-		}
-		out.Write(lines)
-	}
-	write(t, filepath.Join(dir, "rows.csv"), out.Bytes())
 	return dir
 }
 
@@ -210,6 +121,7 @@ func TestEveryReportSaysWhatItsExperimentIsFor(t *testing.T) {
 				t.Fatal(err)
 			}
 			want.check(t, text, doc)
+			want.checkPage(t, read(t, filepath.Join(out, "report.html")))
 		})
 	}
 }
@@ -254,6 +166,33 @@ func (s said) check(t *testing.T, text string, doc report.Document) {
 	}
 	if (said > 0) != (s.contrast != notAll) {
 		t.Errorf("%d sentences about the study's contrast, want it %q", said, s.contrast)
+	}
+}
+
+var pageHeading = regexp.MustCompile(`<h2[^>]*>([^<]*)</h2>`)
+
+// checkPage holds report.html to the sections of report.md, of which it shows claims and what
+// cannot be compared in its own way.
+func (s said) checkPage(t *testing.T, page string) {
+	t.Helper()
+	var headings []string
+	for _, m := range pageHeading.FindAllStringSubmatch(page, -1) {
+		headings = append(headings, html.UnescapeString(m[1]))
+	}
+	for _, h := range append([]string{"The answer", "Figures", "Proof of enforcement", "Environment", "How to read this"}, s.has...) {
+		if !slices.Contains(headings, h) {
+			t.Errorf("report.html has no section %q, only %q", h, headings)
+		}
+	}
+	for _, h := range s.lacks {
+		if slices.Contains(headings, h) {
+			t.Errorf("report.html has a section %q, for which there are no arms", h)
+		}
+	}
+	for id, verdict := range s.claims {
+		if !strings.Contains(page, fmt.Sprintf(`data-claim="%s" data-verdict="%s"`, id, verdict)) {
+			t.Errorf("report.html has no claim %s that is %s", id, verdict)
+		}
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"hookbed/driver/datapath"
 	"hookbed/driver/plan"
 	"hookbed/driver/workload"
+	"hookbed/experiments/invented"
 )
 
 // more is the driver's catalog with an additional filter and workload: one entry each,
@@ -119,7 +120,7 @@ func chats(t *testing.T, p *plan.Plan) string {
 	for _, trial := range p.Trials {
 		c, _ := p.CellByID(trial.Cell)
 		lines, err := record.Encode(p.FactorNames(), []record.Row{{Run: "throw-away", Cell: c.ID, Block: trial.Block, Trial: trial.Trial, Order: trial.Order,
-			Status: record.StatusOK, Metric: "chats", Unit: "1/s", Value: 1 / truth(c) * (1 + 0.004*rng.NormFloat64()), Factors: c.Factors}})
+			Status: record.StatusOK, Metric: "chats", Unit: "1/s", Value: 1 / invented.Seconds(c) * (1 + 0.004*rng.NormFloat64()), Factors: c.Factors}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,6 +6,7 @@ set -euo pipefail
 # What each package is for:
 packages=(
 	apt-utils             # index of the local package repository
+	chromium              # tests of reports
 	dpkg-dev              # package tools
 	ethtool               # offloads of links
 	gcc                   # the plugin that observes instructions
@@ -18,6 +19,8 @@ packages=(
 	mmdebstrap            # root image
 	munge                 # tests of batch systems
 	nftables              # nft rules
+	nodejs                # tests of reports
+	npm                   # the tests' packages
 	openssh-client        # driver ssh
 	openssh-server        # tests of the SSH host
 	qemu-system-x86       # machines
@@ -60,7 +63,8 @@ find_missing() {
 	done < <(dpkg-query -W -f '${db:Status-Abbrev} ${Package} ${Version}\n' "${packages[@]}" 2>/dev/null)
 	missing=()
 	for name in "${packages[@]}"; do
-		[ -n "${have[$name]:-}" ] || missing+=("$name")
+		# Some builds of nodejs bring npm with them.
+		[ -n "${have[$name]:-}" ] || { [ "$name" = npm ] && command -v npm >/dev/null; } || missing+=("$name")
 	done
 	version=${have[qemu-system-x86]:-}
 	version=${version#*:}
@@ -123,6 +127,17 @@ install_packages() {
 	apt-get install -q -y --no-install-recommends "$@" >&2 || die "installing $* failed"
 }
 
+# find_modules puts the packages of the tests that use a browser into the cache, by their lock.
+find_modules() {
+	local from=$1/experiments/browser to=$1/.cache/browser
+	cmp -s "$from/package-lock.json" "$to/installed.json" && return
+	echo "deps: install the packages of $from/package-lock.json" >&2
+	mkdir -p "$to"
+	cp "$from"/package{,-lock}.json "$to"
+	npm ci --prefix "$to" --ignore-scripts --no-audit --no-fund --loglevel error >&2 || die "npm ci in $to failed: is there a network?"
+	cp "$from/package-lock.json" "$to/installed.json"
+}
+
 main() {
 	local ID=unknown VERSION_ID='' VERSION_CODENAME='' qemu
 	check_go
@@ -142,6 +157,7 @@ main() {
 	fi
 	qemu=$(qemu-system-x86_64 --version | sed -n '1s/.*version \([0-9.]*\).*/\1/p')
 	at_least "$qemu" "$qemu_min" || die "QEMU is $qemu, $qemu_min or newer is needed"
+	find_modules "$(realpath "$(dirname "$0")/..")"
 }
 
 main

@@ -156,10 +156,21 @@ func turnTable(e *summary.Estimator, costs []Cost) table.Table {
 		Note:    "The number of policies from which on one arm costs more than another, where the two lines cross and the data bound where. An end of the interval at 0 or at the most policies is no bound.",
 		Columns: []table.Column{table.Text("scenario"), table.Text("workload"), table.Text("cost"), table.Text("arm"), table.Text("costs more than"), table.Number("from N"), table.Text("interval")}}
 	count := table.Scale{Divisor: 1}
+	type costKey struct {
+		stratum      summary.Stratum
+		workload, of string
+		line         summary.Line
+	}
+	points := map[costKey]stat.Points{} // of lines that are compared with every other one
 	for _, a := range costs {
 		most := slices.Max(a.points.N)
 		for _, line := range e.Lines {
-			b := pointsOf(e, a.stratum, line, a.measure)
+			key := costKey{a.stratum, a.Workload, a.Of, line}
+			b, ok := points[key]
+			if !ok {
+				b = pointsOf(e, a.stratum, line, a.measure)
+				points[key] = b
+			}
 			if line == a.line || len(b.N) == 0 {
 				continue
 			}

@@ -163,16 +163,16 @@ func (d *Data) At(in Stratum, workload string, line Line, n int) *Group {
 
 // Ordered lists the groups of a stratum and workload, by line then policies.
 func (d *Data) Ordered(s Stratum, workload string) []*Group {
+	of := map[Line][]*Group{}
+	for p, g := range d.groups {
+		if p.Stratum == s && p.Workload == workload {
+			of[p.Line] = append(of[p.Line], g)
+		}
+	}
 	var out []*Group
 	for _, line := range d.Lines {
-		var of []*Group
-		for p, g := range d.groups {
-			if p.Stratum == s && p.Workload == workload && p.Line == line {
-				of = append(of, g)
-			}
-		}
-		slices.SortFunc(of, func(a, b *Group) int { return cmp.Compare(a.N, b.N) })
-		out = append(out, of...)
+		slices.SortFunc(of[line], func(a, b *Group) int { return cmp.Compare(a.N, b.N) })
+		out = append(out, of[line]...)
 	}
 	return out
 }

@@ -14,7 +14,7 @@ export CGO_ENABLED := 0
 override GOFLAGS := -trimpath $(GOFLAGS)
 export GOFLAGS
 
-.PHONY: all deps build testbed reproduce nightly test test-vm test-vagrant test-conformance test-kernels box bench lint generate clean
+.PHONY: all deps build testbed reproduce nightly test test-vm test-vagrant test-conformance test-policies test-kernels box bench lint generate clean
 
 all: build
 
@@ -74,6 +74,11 @@ test-vagrant: box
 test-conformance: deps build
 	$(GO) test -count=1 -timeout 30m -run 'TestConform' ./driver/datapath/datapathtest -all -table $(CURDIR)/conformance-local.md
 	$(GO) test -tags vm -v -count=1 -timeout 300m -run 'TestVMConform' ./driver -conform.parallel 8 -conform.arms '' -conform.table $(CURDIR)/conformance-vm.md
+
+# Many random sets of policies, which every filter must answer as the policies are written: as its
+# rendered rules say, and as the kernel judges packets (docs/policies.md).
+test-policies: deps build
+	$(GO) test -count=1 -v -timeout 120m ./driver/datapath/verdict -sets 10000 -kernel-sets 1000 -netfilter-sets 1000
 
 # Every BPF program's verdicts, and one arm of each mechanism against the
 # conformance suite, on every locked kernel, and a trace of each; prints tables (docs/kernels.md).

@@ -42,17 +42,20 @@ func TestArmsGoWhereTheySay(t *testing.T) {
 // anywhere is the catalog without what depends on this computer.
 func anywhere() plan.Catalog {
 	cat := catalog()
-	cat.Here, cat.Sealed = nil, nil
+	cat.Here, cat.Sealed, cat.Image = nil, nil, nil
 	return cat
 }
 
 func experimentOf(f plan.OfferedFilter, p plan.Place) string {
-	workload, n := "TCP_RR", 10
+	workload, n, more := "TCP_RR", 10, ""
+	if f.Name == "cilium" {
+		more = "cilium_image = \"x\"\n"
+	}
 	if strings.HasPrefix(f.Name, "l7-") {
 		workload = "HTTP"
 	}
-	return fmt.Sprintf("schema = 1\nname = \"x\"\n[lab]\nclock = %q\nendpoint = %q\n[measure]\ncount = { %s = 100 }\n[matrix]\nscenarios = [%q]\nworkloads = [%q]\npolicies = [%d]\n[[arm]]\nname = \"a\"\nfilter = %q\nfabric = %q\n",
-		p.Clock, p.Endpoint, workload, p.Scenario, workload, n, f.Name, p.Fabric)
+	return fmt.Sprintf("schema = 1\nname = \"x\"\n[lab]\nclock = %q\nendpoint = %q\nmemory = \"64GiB\"\n[measure]\ncount = { %s = 100 }\n[matrix]\nscenarios = [%q]\nworkloads = [%q]\npolicies = [%d]\n[[arm]]\nname = \"a\"\nfilter = %q\nfabric = %q\n%s",
+		p.Clock, p.Endpoint, workload, p.Scenario, workload, n, f.Name, p.Fabric, more)
 }
 
 var releaseInDoc = regexp.MustCompile(`\((?:Linux )?(\d+\.\d+)\)`)

@@ -132,7 +132,7 @@ cells or without any number, 4 rig fault, 5 compared or verified and not reprodu
 	})
 	root.AddCommand(a.doctorCommand(), a.planCommand(), a.runCommand(), a.reportCommand(), a.compareCommand(), a.verifyCommand(),
 		a.costCommand(), a.traceCommand(), a.mergeCommand(), a.packCommand(), a.upCommand(), a.sshCommand(), a.downCommand(), a.imagesCommand(),
-		a.importCommand(), a.explainPolicyCommand(), a.armsCommand(), a.versionCommand(),
+		a.importCommand(), a.explainPolicyCommand(), a.armsCommand(), a.versionCommand(), a.historyCommand(),
 		a.openCommand(), a.schemaCommand(), a.initCommand())
 	root.InitDefaultHelpCmd()
 	if help, _, err := root.Find([]string{"help"}); err == nil { // cobra's own exits with 0 for a topic that does not exist

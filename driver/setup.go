@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"hookbed/driver/plan"
 	"hookbed/driver/workload"
 	"hookbed/images"
+	"hookbed/images/container"
 )
 
 // What several commands set up before they do their work: the plan, the image store, and the
@@ -26,7 +28,7 @@ func catalog() plan.Catalog {
 	here, sealed := lab.Here(), lab.Sealed()
 	return plan.Catalog{
 		Datapaths: datapath.Catalog(), Workloads: workload.Catalog(), Kernels: images.Kernels(), Versions: images.Versions(), NICs: images.NICs(),
-		Here: &here, Sealed: &sealed, Reserved: []int{datapath.ControlPort, datapath.ForbiddenPort},
+		Here: &here, Sealed: &sealed, Reserved: []int{datapath.ControlPort, datapath.ForbiddenPort}, Image: findImage,
 	}
 }
 
@@ -135,10 +137,14 @@ func (a *app) labConfig(ctx context.Context, p *plan.Plan, drift string) (lab.Co
 	if err != nil {
 		return lab.Config{}, err
 	}
+	agent, err := ciliumImage(p)
+	if err != nil {
+		return lab.Config{}, err
+	}
 	name := lab.FreshName(root, "r")
 	return lab.Config{
 		Name: name, Experiment: p.Spec.Name, Lab: p.Spec.Lab, Kernels: p.Spec.Kernels, Nodes: p.Nodes(), Store: store,
-		StateDir: filepath.Join(root, name), GuestPath: guest, External: needsExternal(p), HTTP: needsHTTP(p), Swarm: needsSwarm(p), Log: a.logger(),
+		StateDir: filepath.Join(root, name), GuestPath: guest, External: needsExternal(p), HTTP: needsHTTP(p), Cilium: agent, Swarm: needsSwarm(p), Log: a.logger(),
 	}, nil
 }
 
@@ -152,9 +158,13 @@ func (a *app) upLab(ctx context.Context, p *plan.Plan, dir, name string, detache
 	if err != nil {
 		return nil, err
 	}
+	agent, err := ciliumImage(p)
+	if err != nil {
+		return nil, err
+	}
 	return lab.Up(ctx, lab.Config{
 		Name: name, Experiment: p.Spec.Name, Lab: p.LabOf(1), Nodes: p.Nodes(), Store: store, StateDir: dir,
-		GuestPath: guest, External: needsExternal(p), HTTP: needsHTTP(p), Swarm: needsSwarm(p), Detached: detached, Log: a.logger(),
+		GuestPath: guest, External: needsExternal(p), HTTP: needsHTTP(p), Cilium: agent, Swarm: needsSwarm(p), Detached: detached, Log: a.logger(),
 	})
 }
 
@@ -166,3 +176,44 @@ func needsHTTP(p *plan.Plan) bool { return slices.ContainsFunc(p.Cells, workload
 
 // needsSwarm says whether some arm has Docker's overlay network.
 func needsSwarm(p *plan.Plan) bool { return slices.ContainsFunc(p.Cells, datapath.NeedsSwarm) }
+
+// findImage finds a container image that an arm names in a file of a directory. A reference without
+// a digest is refused with the digest to write, if its registry answers.
+func findImage(dir, text string) (plan.Image, error) {
+	ctx := context.Background() // what it waits for is bounded
+	s, err := container.Parse(text, dir)
+	var tag *container.TagError
+	if errors.As(err, &tag) {
+		return plan.Image{}, container.Resolve(ctx, tag)
+	}
+	if err != nil {
+		return plan.Image{}, err
+	}
+	if s.Ref != "" {
+		return plan.Image{Level: s.Ref, Source: s.Ref}, nil
+	}
+	img, err := s.Load(ctx)
+	if err != nil {
+		return plan.Image{}, err
+	}
+	if s.Path, err = filepath.Abs(s.Path); err != nil {
+		return plan.Image{}, errors.Join(err, img.Close())
+	}
+	return plan.Image{Level: text + "@" + lab.ShortID(img.ID), Source: s.Path}, img.Close()
+}
+
+// ciliumImage is the image of Cilium that a plan's arms name; zero if none does.
+func ciliumImage(p *plan.Plan) (plan.Image, error) {
+	var found plan.Image
+	for _, a := range p.Spec.Arms {
+		level := a.Options[datapath.KeyCiliumImage]
+		switch {
+		case level == "" || level == found.Level:
+			continue
+		case found.Level != "":
+			return plan.Image{}, fmt.Errorf("arm %q has the image %s and another arm %s; a run has one image of Cilium, so make an experiment for each and report on both", a.Name, level, found.Level)
+		}
+		found = plan.Image{Level: level, Source: a.Images[datapath.KeyCiliumImage]}
+	}
+	return found, nil
+}

@@ -23,7 +23,7 @@ import (
 // these tests: a fabric has a path, a filter adds to it, and a list costs per policy
 // if every packet passes it.
 func truth(c plan.Cell) float64 {
-	t := map[string]float64{"bridge": 30e-6, "routed": 28e-6, "bpf": 22e-6, "veth": 18e-6}[c.Get(plan.FactorFabric)]
+	t := map[string]float64{"bridge": 30e-6, "routed": 28e-6, "bpf": 22e-6, "cilium": 23e-6, "veth": 18e-6}[c.Get(plan.FactorFabric)]
 	filter, option := c.Get(plan.FactorFilter), func(key string) string { return c.Factors[key] }
 	switch {
 	case filter == "none" || filter == "offloads-off":
@@ -158,6 +158,7 @@ func reports() map[string]said {
 			text: []string{"In short:", "Turn point:", "tc-linear costs more than tc-hash from N = ", "What explains it, TCP\\_RR:", "multi-host, virtual clock"}},
 		"arms.toml": {contrast: inSteps, has: []string{explains, costs}, lacks: []string{overlay, controls}, claims: better,
 			text: []string{"| structure | bridge+tc-hash | bridge+tc-linear | 1000 |", "| path | routed+none | bridge+none | 0 |", "| state | bridge+iptables-legacy (established-first) |"}},
+		"cilium.toml": {contrast: asWhole, has: []string{explains, costs}, lacks: []string{overlay, controls}, text: []string{"iptables-as-study"}},
 		"controls.toml": {contrast: asWhole, has: []string{explains, controls}, lacks: []string{overlay},
 			text: []string{"A/A: the same datapath under two names", "docker-again", "Positive control", "control-10000"}},
 		"custom.toml":         {contrast: notAll, has: []string{costs}, lacks: []string{explains, overlay, controls}},

@@ -60,7 +60,7 @@ func (s *Store) List() ([]Entry, error) {
 
 // allRecipes is every artifact this program can make.
 func allRecipes() []recipe {
-	out := []recipe{rootRecipe(), endpointRecipe(), externalRecipe(), httpRecipe(), compilerRecipe()}
+	out := []recipe{rootRecipe(), endpointRecipe(), externalRecipe(), httpRecipe(), etcdRecipe(), compilerRecipe()}
 	for _, k := range append(Kernels(), Versions()...) {
 		out = append(out, kernelRecipe(k))
 	}

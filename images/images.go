@@ -61,6 +61,10 @@ type Set struct {
 	HTTP       *Artifact `json:"http,omitempty"`
 	HTTPDir    string    `json:"http_dir,omitempty"`
 	HTTPDigest string    `json:"http_digest,omitempty"` // SHA-256 of the files as a tar
+	// Etcd is the store that agents of clusters keep identities in, as squashfs and
+	// unpacked; nil or "" where no experiment wants it.
+	Etcd    *Artifact `json:"etcd,omitempty"`
+	EtcdDir string    `json:"etcd_dir,omitempty"`
 	// Sealed are the archives from which Join makes a sealed guest's initramfs:
 	// modules, tools, endpoint.
 	Sealed []Artifact `json:"sealed,omitempty"`
@@ -77,6 +81,8 @@ type Want struct {
 	External bool
 	// HTTP: the programs of HTTP, packed and unpacked.
 	HTTP bool
+	// Etcd: packed and unpacked.
+	Etcd bool
 }
 
 // Options of a Store; the zero value is good.
@@ -153,7 +159,7 @@ func (s *Store) debs(m mirrors) debs {
 func (s *Store) Ensure(ctx context.Context, want Want) (Set, error) {
 	var set Set
 	if want.Kernel != "" {
-		if err := s.ensureKernel(ctx, want.Kernel, &set); err != nil {
+		if err := s.ensureKernel(ctx, want, &set); err != nil {
 			return Set{}, err
 		}
 	}
@@ -181,6 +187,11 @@ func (s *Store) Ensure(ctx context.Context, want Want) (Set, error) {
 			return Set{}, err
 		}
 	}
+	if want.Etcd {
+		if err := s.ensureEtcd(ctx, &set); err != nil {
+			return Set{}, err
+		}
+	}
 	return set, nil
 }
 
@@ -192,6 +203,17 @@ func (s *Store) ensureHTTP(ctx context.Context, set *Set) error {
 	squash := m.artifact(dir, httpFile)
 	set.HTTP, set.HTTPDir, set.HTTPDigest = &squash, filepath.Join(dir, endpointDir), m.Values[valueLayer]
 	set.Sealed = append(set.Sealed, m.artifact(dir, sealedHTTPFile))
+	set.Drift = append(set.Drift, m.Drift...)
+	return nil
+}
+
+func (s *Store) ensureEtcd(ctx context.Context, set *Set) error {
+	m, dir, err := s.ensure(ctx, etcdRecipe())
+	if err != nil {
+		return err
+	}
+	squash := m.artifact(dir, externalFile)
+	set.Etcd, set.EtcdDir = &squash, filepath.Join(dir, endpointDir)
 	set.Drift = append(set.Drift, m.Drift...)
 	return nil
 }
@@ -208,8 +230,8 @@ func (s *Store) ensureExternal(ctx context.Context, set *Set) error {
 	return nil
 }
 
-func (s *Store) ensureKernel(ctx context.Context, name string, set *Set) error {
-	m, dir, err := s.ensure(ctx, kernelRecipe(name))
+func (s *Store) ensureKernel(ctx context.Context, want Want, set *Set) error {
+	m, dir, err := s.ensure(ctx, kernelRecipe(want.Kernel))
 	if err != nil {
 		return err
 	}
@@ -219,6 +241,9 @@ func (s *Store) ensureKernel(ctx context.Context, name string, set *Set) error {
 	set.Initramfs = m.artifact(dir, initramfsFile)
 	set.Probe = m.artifact(dir, probeFile)
 	set.Sealed = append(set.Sealed, m.artifact(dir, sealedModulesFile))
+	if want.HTTP {
+		set.Sealed = append(set.Sealed, m.artifact(dir, sealedModulesHTTP))
+	}
 	set.Drift = append(set.Drift, m.Drift...)
 	return nil
 }

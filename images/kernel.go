@@ -136,7 +136,7 @@ func buildKernel(ctx context.Context, b *build) error {
 	if err := writeInitramfs(filepath.Join(b.out, initramfsFile), k, box); err != nil {
 		return err
 	}
-	if err := writeSealedModules(filepath.Join(b.out, sealedModulesFile), k); err != nil {
+	if err := writeSealedModules(b.out, k); err != nil {
 		return err
 	}
 	return writeProbe(filepath.Join(b.out, probeFile), box)

@@ -14,7 +14,7 @@ const digest = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
 
 func TestEmbeddedLocks(t *testing.T) {
 	wants := map[string][]string{lockRoot: recipePackages("root/packages"), lockEndpoint: recipePackages("endpoint/packages"), lockExternal: recipePackages("peers/packages"),
-		lockHTTP: recipePackages("http/packages"), lockCompiler: recipePackages("compiler/packages")}
+		lockHTTP: recipePackages("http/packages"), lockEtcd: recipePackages("etcd/packages"), lockCompiler: recipePackages("compiler/packages")}
 	for _, k := range Kernels() {
 		from, _ := sourceOf(k)
 		wants[lockKernelPrefix+k] = []string{from.series}

@@ -11,7 +11,7 @@ import (
 
 // recipes holds the lock files and every file that goes into an image.
 //
-//go:embed locks root kernel box endpoint/packages endpoint/etc peers/packages http/packages compiler/packages
+//go:embed locks root kernel box endpoint/packages endpoint/etc peers/packages http/packages etcd/packages compiler/packages
 var recipes embed.FS
 
 const (
@@ -19,6 +19,7 @@ const (
 	lockEndpoint     = "endpoint"
 	lockExternal     = "peers"
 	lockHTTP         = "http"
+	lockEtcd         = "etcd"
 	lockCompiler     = "compiler"
 	lockKernelPrefix = "kernel-"
 )
@@ -54,7 +55,7 @@ func NICs() map[string][]string {
 
 // LockNames lists every lock file but those of Versions, without its extension.
 func LockNames() []string {
-	names := []string{lockRoot, lockEndpoint, lockExternal, lockHTTP, lockCompiler}
+	names := []string{lockRoot, lockEndpoint, lockExternal, lockHTTP, lockEtcd, lockCompiler}
 	for _, k := range Kernels() {
 		names = append(names, lockKernelPrefix+k)
 	}

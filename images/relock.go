@@ -103,6 +103,9 @@ func (a aptRoot) resolve(ctx context.Context, name string) (Lock, error) {
 	case name == lockHTTP:
 		l.Want = recipePackages("http/packages")
 		l.Packages, err = a.candidates(ctx, l.Want...)
+	case name == lockEtcd:
+		l.Want = recipePackages("etcd/packages")
+		l.Packages, err = a.candidates(ctx, l.Want...)
 	case name == lockCompiler:
 		l.Want = recipePackages("compiler/packages")
 		l.Packages, err = a.candidates(ctx, l.Want...)

@@ -17,14 +17,17 @@ import (
 // cpio archive; the kernel unpacks one after the other.
 const (
 	sealedModulesFile  = "sealed-modules.cpio"
+	sealedModulesHTTP  = "sealed-modules-http.cpio"
 	sealedToolsFile    = "sealed-tools.cpio"
 	sealedEndpointFile = "sealed-endpoint.cpio"
 )
 
 // Places in a sealed guest, for the code that adds the last archive.
 const (
-	// SealedModules lists module files, one a line, in the order to load them.
-	SealedModules = "/lib/modules/load"
+	// SealedModules lists module files, one a line, in the order to load them, and
+	// SealedModulesHTTP, where it is there, those to load then.
+	SealedModules     = "/lib/modules/load"
+	SealedModulesHTTP = "/lib/modules/load-http"
 	// SealedEndpoint is the root file system of endpoints.
 	SealedEndpoint = "/run/hookbed/endpoint"
 )
@@ -143,22 +146,50 @@ func (c *cpioWriter) node(name, file string, e os.DirEntry) error {
 	return c.err
 }
 
-// writeSealedModules packs the modules that sealed guests load, and their order.
-func writeSealedModules(file string, k kernelTree) error {
-	names, err := sealedNames(k.modules())
+// writeSealedModules packs the modules that all sealed guests load, and their order; and
+// those that guests with the programs of HTTP load then.
+func writeSealedModules(out string, k kernelTree) error {
+	all, err := sealedModules(k.modules(), "kernel/sealed")
 	if err != nil {
 		return err
 	}
-	wanted, err := moduleOrder(k.modules(), names)
+	if err := writeModules(filepath.Join(out, sealedModulesFile), SealedModules, k, all); err != nil {
+		return err
+	}
+	http, err := sealedModules(k.modules(), "kernel/sealed", "kernel/sealed-http")
 	if err != nil {
 		return err
 	}
+	there := map[string]bool{}
+	for _, m := range all {
+		there[m.path] = true
+	}
+	http = slices.DeleteFunc(http, func(m module) bool { return there[m.path] })
+	return writeModules(filepath.Join(out, sealedModulesHTTP), SealedModulesHTTP, k, http)
+}
+
+// sealedModules are the modules of recipes, in the order to load them.
+func sealedModules(dir string, recipes ...string) ([]module, error) {
+	var names []string
+	for _, r := range recipes {
+		some, err := sealedNames(dir, r)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, some...)
+	}
+	wanted, err := moduleOrder(dir, names)
+	return loadOrder(wanted), err
+}
+
+// writeModules packs modules, and a list of them in their order.
+func writeModules(file, list string, k kernelTree, modules []module) error {
 	return writeCPIO(file, func(c *cpioWriter) error {
 		for _, d := range []string{"lib", "lib/modules"} {
 			c.dir(d)
 		}
 		var order []string
-		for _, m := range loadOrder(wanted) {
+		for _, m := range modules {
 			data, err := os.ReadFile(filepath.Join(k.modules(), m.path))
 			if err != nil {
 				return err
@@ -167,19 +198,19 @@ func writeSealedModules(file string, k kernelTree) error {
 			c.file(name, 0o644, unsigned(data))
 			order = append(order, "/"+name)
 		}
-		c.file(strings.TrimPrefix(SealedModules, "/"), 0o644, []byte(strings.Join(order, "\n")+"\n"))
+		c.file(strings.TrimPrefix(list, "/"), 0o644, []byte(strings.Join(order, "\n")+"\n"))
 		return nil
 	})
 }
 
-// sealedNames are the modules that sealed guests of a kernel load.
-func sealedNames(dir string) ([]string, error) {
+// sealedNames are the modules of a recipe that a kernel has.
+func sealedNames(dir, recipe string) ([]string, error) {
 	index, err := os.ReadFile(filepath.Join(dir, "modules.dep"))
 	if err != nil {
 		return nil, err
 	}
 	var out []string
-	for _, line := range recipeLines("kernel/sealed") {
+	for _, line := range recipeLines(recipe) {
 		name, mark, _ := strings.Cut(line, " ")
 		if mark != "optional" || bytes.Contains(index, []byte("/"+name+".ko:")) {
 			out = append(out, name)

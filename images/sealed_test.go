@@ -104,7 +104,7 @@ func TestJoinMakesOneInitramfs(t *testing.T) {
 
 // TestSealedGuestsLoadNoCongestionControl: else SealedCongestion would not have it.
 func TestSealedGuestsLoadNoCongestionControl(t *testing.T) {
-	lines := recipeLines("kernel/sealed")
+	lines := append(recipeLines("kernel/sealed"), recipeLines("kernel/sealed-http")...)
 	if len(lines) == 0 {
 		t.Fatal("sealed guests load nothing")
 	}

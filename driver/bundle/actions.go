@@ -479,6 +479,8 @@ type Counter struct {
 	// Sniff: what a Sniff has counted. Values: in, out, checksum and no_checksum
 	// (of UDP), fragments, and vni.N for each of VNIs.
 	Sniff *SniffCounter `json:"sniff,omitempty"`
+	// Cilium: see CiliumCounter for the values.
+	Cilium *CiliumCounter `json:"cilium,omitempty"`
 }
 
 // Kinds of proxies.
@@ -777,6 +779,7 @@ func actions() []Action {
 		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Cgroup{}, Listen{}, Start{}, Sniff{}, Stop{}, Probes{}, Refusals{}, Requests{}, Flow{},
 		Read{}, Expect{}, Guard{}, Exec{}, Parallel{}, Snapshot{},
 		Tool{}, Daemon{}, AdoptBPF{},
+		CiliumReady{}, CiliumEndpoint{}, CiliumPolicies{},
 		RecordCalls{}, RecordDrops{}, CountInstructions{}, EndRecord{},
 	}
 }

@@ -50,7 +50,22 @@ type Tool struct {
 type Daemon struct {
 	Handle string   `json:"handle"`
 	Argv   []string `json:"argv"`
-	Socket string   `json:"socket"` // path in the external root
+	// Env is added to the environment.
+	Env    map[string]string `json:"env,omitempty"`
+	Socket string            `json:"socket,omitempty"` // path in its root
+	// Root names another root file system than that of external filters, one of
+	// Hello.Roots. Its programs see their own network namespace in /sys, and cannot
+	// change what is under /proc/sys/kernel, which is the whole machine's.
+	Root string `json:"root,omitempty"`
+	// Port is a TCP port to wait for in the place of a socket.
+	Port int `json:"port,omitempty"`
+	// Dirs are made below /run of such a root before the program is started.
+	Dirs []string `json:"dirs,omitempty"`
+	// After is a command of the same root that removes what the daemon leaves behind in
+	// its network namespace. It runs when the daemon has ended.
+	After []string `json:"after,omitempty"`
+	// Timeout is how long it may take until it listens, in seconds; 0 means 60.
+	Timeout float64 `json:"timeout,omitempty"`
 }
 
 // AdoptBPF finds programs and maps that a Program or Daemon loaded, and files

@@ -40,6 +40,8 @@ type Hello struct {
 	// ExternalRoot is the root file system of external filters, those of other projects; ""
 	// where no bundle has any.
 	ExternalRoot string `json:"peers_root,omitempty"`
+	// Roots are further root file systems, by the names that Daemons have for them.
+	Roots map[string]string `json:"roots,omitempty"`
 	// HTTPRoot is the root file system of the programs of HTTP: server, client and proxies;
 	// "" where no bundle has any.
 	HTTPRoot string `json:"http_root,omitempty"`

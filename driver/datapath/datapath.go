@@ -97,6 +97,8 @@ type filter struct {
 	nature
 	options []plan.Option
 	keys    []plan.FreeKey
+	// only is the fabric that it is a part of; "" goes with any.
+	only string
 	// inside: it needs nothing of a node, only the endpoints' namespaces.
 	inside bool
 	// maxClients is how many clients it can tell apart, 0 for any number.
@@ -134,6 +136,7 @@ func presets() []preset {
 		{"docker", FabricBridge, "none", "Docker's bridge (or a plain one for namespaces), no policy"},
 		{"iptables", FabricBridge, "iptables-legacy", "the study's: bridge and a linear list of iptables-legacy rules"},
 		{"cilium-like", FabricBPF, "tc-hash", "tc programs at the veths: conntrack, identity hash policy, redirect; no bridge, no netfilter"},
+		{"cilium", FabricCilium, filterCilium, "Cilium itself: its agent and its programs, from an image that the user names"},
 		{"xdp", FabricBridge, "xdp-hash", "bridge and a stateless XDP hash policy: on the server's veth (localhost) or its node's NIC (multi-host)"},
 		{"xdp-pass", FabricBridge, "xdp-pass", "control for xdp: a program at the same hook that passes every packet"},
 		{"control", FabricBridge, "tc-control", "positive control: bridge and a tc program at the server's eth0 whose cost in instructions is known"},
@@ -195,6 +198,15 @@ func combined(fa fabric, fi filter) plan.DatapathEntry {
 	}
 	if fa.bare && !fi.inside {
 		e.Impossible = "it belongs at the node's end of an endpoint's link, and here both ends are endpoints"
+	}
+	switch {
+	case fa.only != "" && fa.only != fi.name:
+		e.Impossible = fmt.Sprintf("its programs are one with filter %q; write datapath = %q", fa.only, fa.only)
+	case fi.only != "" && fi.only != fa.name:
+		e.Impossible = fmt.Sprintf("it is one with fabric %q; write datapath = %q", fi.only, fi.only)
+	}
+	if fa.only+fi.only != "" && e.Impossible != "" {
+		e.Options, e.Keys = nil, nil // so that the catalogs of other filters do not have them
 	}
 	refuse := refuseFirst(refuseBare, refuseOverlay)
 	if fi.refuse != nil {

@@ -30,8 +30,12 @@ type fabric struct {
 	// redirects: programs of the tc object join the endpoints, whatever the filter is
 	// (joinByTC), and deliver by bpf_redirect.
 	redirects bool
-	options   []plan.Option
-	build     func(*renderer)
+	// only is the filter that it is a part of; "" goes with any.
+	only string
+	// outside: what is no endpoint's address is sent from a namespace outside of the cluster.
+	outside bool
+	options []plan.Option
+	build   func(*renderer)
 }
 
 // fabrics lists every fabric; the first is the base.
@@ -50,6 +54,7 @@ func fabrics() []fabric {
 			options: append([]plan.Option{delivery}, overlayOptions()...), build: bpfFabric,
 		},
 		{name: FabricVeth, doc: "reference: one veth pair between the endpoints, no node", bare: true, pastNetfilter: true, build: vethFabric},
+		ciliumFabric(),
 	}
 }
 

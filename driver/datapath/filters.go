@@ -14,7 +14,7 @@ import (
 // filters lists every filter, by mechanism and within it by structure.
 func filters() []filter {
 	none := filter{name: "none", doc: "no policy", noPolicies: true, nature: nature{structure: catalog.Nothing}, inside: true, render: func(*renderer) error { return nil }}
-	return slices.Concat([]filter{none}, netfilterFilters(), tcFilters(), xdpFilters(), l7Filters(), externalFilters())
+	return slices.Concat([]filter{none}, netfilterFilters(), tcFilters(), xdpFilters(), l7Filters(), externalFilters(), []filter{ciliumFilter()})
 }
 
 // holds is a filter that has room for so many entries.

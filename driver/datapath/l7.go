@@ -119,16 +119,16 @@ func l7Filters() []filter {
 			refuse: refuseFirst(rs...),
 		}
 	}
-	haproxy := one(filterL7HAProxy, catalog.Proxy, catalog.List, hookProxy, "403", "HAProxy in the server's namespace, one rule a policy; judges every request; a denied one gets 403", l7HAProxy, refuseSealedNAT)
+	haproxy := one(filterL7HAProxy, catalog.Proxy, catalog.List, hookProxy, "403", "HAProxy in the server's namespace, one rule a policy; judges every request; a denied one gets 403", l7HAProxy)
 	haproxy.options = append(haproxy.options, plan.Option{Key: optIntercept, Allowed: []string{interceptRedirect, interceptTPROXY},
 		Doc: "how connections come to the proxy: by REDIRECT, a NAT; or by TPROXY, with which the server sees the client's address"})
 	return []filter{
 		haproxy,
-		one(filterL7Nginx, catalog.Proxy, catalog.List, hookProxy, "403", "nginx in the server's namespace, one regular expression a policy; judges every request; a denied one gets 403", l7Nginx, refuseSealedNAT),
+		one(filterL7Nginx, catalog.Proxy, catalog.List, hookProxy, "403", "nginx in the server's namespace, one regular expression a policy; judges every request; a denied one gets 403", l7Nginx),
 		since("6.2", one(filterL7Nft, catalog.Netfilter, catalog.List, hookNetfilter([]string{placementInput}), bundle.RequestSilent, "nftables, one rule a policy; judges the first bytes of each segment only; a denied one is dropped", l7Nft)),
-		one(filterL7String, catalog.Netfilter, catalog.List, hookNetfilter([]string{placementInput}), bundle.RequestSilent, "iptables-legacy, one string match a policy; searches the first bytes of each segment only; a denied one is dropped", l7String, refuseSealedString),
+		one(filterL7String, catalog.Netfilter, catalog.List, hookNetfilter([]string{placementInput}), bundle.RequestSilent, "iptables-legacy, one string match a policy; searches the first bytes of each segment only; a denied one is dropped", l7String),
 		one(filterL7TC, catalog.TC, catalog.Prefixes, hookTCEndpoint, bundle.RequestSilent, "tc eBPF, a trie of how requests begin; judges the first bytes of each segment only; a denied one is dropped", l7TC),
-		one(filterL7SKSKB, catalog.Socket, catalog.Prefixes, "stream verdict of the server's accepted sockets", bundle.RequestSilent, "sk_skb eBPF at the server's accepted sockets, the same trie; judges the first bytes of each piece that arrives only; a denied one is dropped", l7SKSKB, refuseCgroup),
+		one(filterL7SKSKB, catalog.Socket, catalog.Prefixes, "stream verdict of the server's accepted sockets", bundle.RequestSilent, "sk_skb eBPF at the server's accepted sockets, the same trie; judges the first bytes of each piece that arrives only; a denied one is dropped", l7SKSKB, refuseContainer),
 	}
 }
 
@@ -140,25 +140,11 @@ func requestOptions() []plan.Option {
 	}
 }
 
-func refuseSealedString(lab plan.Lab, _ fabric, _ string, _ map[string]string) string {
-	if lab.Clock == plan.ClockVirtual {
-		return fmt.Sprintf("a guest in virtual time loads no module xt_string; write filter = %q, or clock = %q", filterL7Nft, plan.ClockWall)
-	}
-	return ""
-}
-
-// refuseCgroup: a container's cgroup is its engine's, and a sealed guest has no hierarchy.
-func refuseCgroup(lab plan.Lab, _ fabric, _ string, _ map[string]string) string {
-	if lab.Clock == plan.ClockVirtual || lab.Endpoint == plan.EndpointDocker {
-		return fmt.Sprintf("it needs a cgroup of its own for the server, which neither containers have nor a guest in virtual time; write endpoint = %q and clock = %q, or filter = %q",
-			plan.EndpointNetns, plan.ClockWall, filterL7TC)
-	}
-	return ""
-}
-
-func refuseSealedNAT(lab plan.Lab, _ fabric, _ string, _ map[string]string) string {
-	if lab.Clock == plan.ClockVirtual {
-		return fmt.Sprintf("a guest in virtual time loads no module for NAT; write clock = %q, or filter = %q", plan.ClockWall, filterL7TC)
+// refuseContainer: a container's cgroup is its engine's.
+func refuseContainer(lab plan.Lab, _ fabric, _ string, _ map[string]string) string {
+	if lab.Endpoint == plan.EndpointDocker {
+		return fmt.Sprintf("it needs a cgroup of its own for the server, which containers do not have; write endpoint = %q, or filter = %q",
+			plan.EndpointNetns, filterL7TC)
 	}
 	return ""
 }

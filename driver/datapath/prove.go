@@ -3,6 +3,7 @@ package datapath
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"hookbed/bpf"
 	"hookbed/driver/bundle"
@@ -38,7 +39,7 @@ func (r *renderer) prove() {
 	if r.Hook != nil {
 		r.Prove = append(r.Prove, r.Hook.Read(bundle.Prove, proveBefore))
 	}
-	r.proveStep(client, Client, bundle.Probes{Link: endpointLink, Timeout: probeSilence, Tries: tries})
+	r.proveFrom(client, tries)
 	if len(t.More) > 0 {
 		tries = append(tries, r.proveMore()...)
 	}
@@ -53,6 +54,18 @@ func (r *renderer) prove() {
 		r.proveStep(server, Server, bundle.Stop{Handle: "probe-" + c.Role})
 	}
 	r.Prove = append(r.Prove, r.Guards(bundle.Prove)...)
+}
+
+// proveFrom lets the client try all, or, where the fabric has an outside, its own address alone and
+// the outside the others.
+func (r *renderer) proveFrom(node string, tries []bundle.Probe) {
+	foreign := func(p bundle.Probe) bool { return r.fabric.outside && p.From != r.Topology.Client.Addr.String() }
+	own := slices.DeleteFunc(slices.Clone(tries), foreign)
+	r.proveStep(node, Client, bundle.Probes{Link: endpointLink, Timeout: probeSilence, Tries: own})
+	if len(own) < len(tries) {
+		others := slices.DeleteFunc(slices.Clone(tries), func(p bundle.Probe) bool { return !foreign(p) })
+		r.proveStep(node, outside, bundle.Probes{Link: endpointLink, Timeout: probeSilence, Tries: others})
+	}
 }
 
 // proveMore lets the further clients try at once, and returns what they try.

@@ -196,6 +196,9 @@ func (w Writer) arms(texts []string) (out []arm, err error) {
 	return out, nil
 }
 
+// longestLevel is how long a level may be that becomes a part of an arm's name.
+const longestLevel = 20
+
 var notInName = regexp.MustCompile(`[^a-z0-9-]+`)
 
 func (w Writer) arm(text string) (arm, error) {
@@ -203,11 +206,17 @@ func (w Writer) arm(text string) (arm, error) {
 	a := arm{name: parts[0]}
 	for _, part := range parts[1:] {
 		key, level, ok := strings.Cut(part, "=")
+		if n := len(a.options); !ok && n > 0 { // a level with a colon in it
+			a.options[n-1].level += ":" + part
+			continue
+		}
 		if !ok || key == "" || level == "" {
 			return arm{}, fmt.Errorf("%w: arm %q: %q is no option, want KEY=LEVEL as in tc-hash:attach=tcx", plan.ErrInvalid, text, part)
 		}
 		a.options = append(a.options, option{key, level})
-		a.name += "-" + level
+		if len(level) <= longestLevel {
+			a.name += "-" + level
+		}
 	}
 	a.name = notInName.ReplaceAllString(a.name, "-")
 	names := []string{}

@@ -31,8 +31,8 @@ type SSHConfig struct {
 	// answer, because it is booting. 0 tries once.
 	Retry time.Duration
 	// Keepalive is the time between two checks of the link; 0 is 4 s. A machine that
-	// has not answered a check after Silence is ErrUnreachable; 0 is 2.5 times
-	// Keepalive.
+	// has not answered a check after Silence, and sent nothing else in it, is
+	// ErrUnreachable; 0 is 2.5 times Keepalive.
 	Keepalive time.Duration
 	Silence   time.Duration
 }
@@ -133,7 +133,8 @@ func (d *dialer) attempt(ctx context.Context) (*SSH, error) {
 	return s, err
 }
 
-func (d *dialer) handshake(conn net.Conn) (*SSH, error) {
+func (d *dialer) handshake(plain net.Conn) (*SSH, error) {
+	conn := &activeConn{Conn: plain}
 	var mismatch *HostKeyError
 	check := func(_ string, _ net.Addr, key ssh.PublicKey) error {
 		if bytes.Equal(key.Marshal(), d.hostKey.Marshal()) {

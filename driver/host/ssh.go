@@ -8,6 +8,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pkg/sftp"
@@ -38,7 +39,7 @@ var errClosed = errors.New("connection closed")
 // shell is a POSIX shell. Safe for concurrent use.
 type SSH struct {
 	addr   string
-	conn   net.Conn
+	conn   *activeConn
 	client *ssh.Client
 	slots  chan struct{} // one per running command
 
@@ -52,7 +53,7 @@ type SSH struct {
 
 var _ Host = (*SSH)(nil)
 
-func newSSH(cfg SSHConfig, conn net.Conn, client *ssh.Client) *SSH {
+func newSSH(cfg SSHConfig, conn *activeConn, client *ssh.Client) *SSH {
 	s := &SSH{
 		addr: cfg.Addr, conn: conn, client: client,
 		slots: make(chan struct{}, maxCommands), lost: make(chan struct{}),
@@ -89,18 +90,54 @@ func (s *SSH) keepalive(every, limit time.Duration) {
 			return
 		case <-time.After(every):
 		}
+		s.await(s.ping(), limit)
+	}
+}
+
+// await waits for the answer to a check. On a busy machine it comes after the answers to
+// all that was sent before, of which each shows that the link is there.
+func (s *SSH) await(answer <-chan error, limit time.Duration) {
+	for asked := time.Now(); ; {
+		silent := time.Since(later(asked, s.conn.active()))
+		if silent >= limit {
+			s.cut(fmt.Errorf("no answer to a keepalive for %s", limit))
+			return
+		}
 		select {
 		case <-s.lost:
 			return
-		case err := <-s.ping():
+		case err := <-answer:
 			if err != nil {
 				s.cut(err)
 			}
-		case <-time.After(limit):
-			s.cut(fmt.Errorf("no answer to a keepalive for %s", limit))
+			return
+		case <-time.After(limit - silent):
 		}
 	}
 }
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// activeConn remembers when bytes last came from the other end.
+type activeConn struct {
+	net.Conn
+	last atomic.Int64 // Unix time, ns; 0 before the first byte
+}
+
+func (c *activeConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.last.Store(time.Now().UnixNano())
+	}
+	return n, err
+}
+
+func (c *activeConn) active() time.Time { return time.Unix(0, c.last.Load()) }
 
 // ping sends a request and returns nil once the machine answers. No server
 // implements the request, and every server answers it (RFC 4254, section 4).

@@ -417,6 +417,49 @@ func TestSSHServerKilled(t *testing.T) {
 	})
 }
 
+// slowConn takes all that is written at once, and delivers it slowly, as the buffers
+// before a busy machine do.
+type slowConn struct {
+	net.Conn
+	queue chan []byte
+}
+
+func (c slowConn) Write(p []byte) (int, error) {
+	c.queue <- bytes.Clone(p)
+	return len(p), nil
+}
+
+func (c slowConn) deliver(bytesPerSecond int) {
+	for p := range c.queue {
+		time.Sleep(time.Duration(len(p)) * time.Second / time.Duration(bytesPerSecond))
+		if _, err := c.Conn.Write(p); err != nil {
+			return
+		}
+	}
+}
+
+// A check waits behind a transfer that takes longer than a machine may be silent.
+func TestSSHSlowTransfer(t *testing.T) {
+	const silence, size, slots = 4 * time.Second, 2 << 20, 1 << 12
+	cfg := newServer(t).start(t).config()
+	cfg.Keepalive, cfg.Silence = 100*time.Millisecond, silence
+	cfg.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, network, addr)
+		slow := slowConn{c, make(chan []byte, slots)}
+		go slow.deliver(size / 9)
+		return slow, err
+	}
+	h := dial(t, cfg)
+	began := time.Now()
+	err := h.Run(t.Context(), host.Cmd{Argv: []string{"wc", "-c"}, Stdin: bytes.NewReader(make([]byte, size))})
+	if err != nil {
+		t.Errorf("after %s: %v", time.Since(began), err)
+	}
+	if took := time.Since(began); took < 2*silence {
+		t.Errorf("the transfer took %s, want longer than two silences of %s", took, silence)
+	}
+}
+
 // An idle connection remains, because the machine answers its keepalives.
 func TestSSHStaysIdle(t *testing.T) {
 	h, conn := dialCuttable(t, patience)

@@ -27,7 +27,9 @@ type Environment struct {
 	EndpointSHA256 *string                  `json:"endpoint_sha256,omitempty"`
 	ExternalSHA256 *string                  `json:"peers_sha256,omitempty"`
 	HTTPSHA256     *string                  `json:"http_sha256,omitempty"`
-	GuestSHA256    string                   `json:"guest_sha256,omitempty"` // of the helper
+	// Cilium is the image of the agent, where an arm needs it.
+	Cilium      *Cilium `json:"cilium,omitempty"`
+	GuestSHA256 string  `json:"guest_sha256,omitempty"` // of the helper
 
 	// About VMs.
 	Hypervisor          *vm.Version `json:"hypervisor,omitempty"`

@@ -37,6 +37,8 @@ type Config struct {
 	External bool
 	// HTTP: the nodes need the programs of HTTP.
 	HTTP bool
+	// Cilium is the image of Cilium's agent that the nodes need; the zero value is none.
+	Cilium plan.Image
 	// Swarm: the nodes' engines are joined in a Swarm, with an overlay network.
 	Swarm    bool
 	Detached bool // the lab survives the driver (`driver up`)

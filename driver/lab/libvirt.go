@@ -51,6 +51,7 @@ type virtual struct {
 	// earlier one that could not be taken down.
 	claimed bool
 	set     images.Set
+	agent   agentImage
 	accel   vm.Accel
 	name    string // of the lab in the names of machines and networks
 	sites   []*site
@@ -113,7 +114,10 @@ func (p *virtual) Open(ctx context.Context, t Timings) (env Environment, err err
 // prepare gets the images and finds out which accelerator works.
 func (p *virtual) prepare(ctx context.Context) error {
 	var err error
-	if p.set, err = p.cfg.Store.Ensure(ctx, images.Want{Kernel: p.cfg.Lab.Kernel, Root: true, Endpoint: true, External: p.cfg.External, HTTP: p.cfg.HTTP}); err != nil {
+	if p.set, err = p.cfg.Store.Ensure(ctx, images.Want{Kernel: p.cfg.Lab.Kernel, Root: true, Endpoint: true, External: p.cfg.External, HTTP: p.cfg.HTTP, Etcd: p.cfg.needsAgent()}); err != nil {
+		return err
+	}
+	if p.agent, err = ensureAgent(ctx, p.cfg); err != nil {
 		return err
 	}
 	switch p.cfg.Lab.Accel {
@@ -204,11 +208,8 @@ func (p *virtual) reachSite(ctx context.Context, s *site) error {
 // images are those that machines boot from.
 func (p *virtual) images() []images.Artifact {
 	out := []images.Artifact{p.set.Kernel, p.set.Initramfs, p.set.Root, p.set.Modules, p.set.Endpoint}
-	if p.set.External != nil {
-		out = append(out, *p.set.External)
-	}
-	if p.set.HTTP != nil {
-		out = append(out, *p.set.HTTP)
+	for _, e := range p.extras() {
+		out = append(out, e.image)
 	}
 	return out
 }
@@ -238,7 +239,7 @@ func (p *virtual) bootNode(ctx context.Context, n *virtualNode, i int) error {
 			return fmt.Errorf("load br_netfilter on %s: %w", n.Name, err)
 		}
 	}
-	if err := p.mountImages(ctx, n); err != nil {
+	if err := p.mountExtras(ctx, n); err != nil {
 		return err
 	}
 	helper, err := os.ReadFile(p.cfg.GuestPath)
@@ -249,7 +250,7 @@ func (p *virtual) bootNode(ctx context.Context, n *virtualNode, i int) error {
 		return err
 	}
 	n.helper, err = openSession(ctx, n.Name, n.ssh, []string{guestPath, "serve"},
-		bundle.Hello{Schema: bundle.Schema, Node: n.Name, Blobs: guestBlobs, EndpointRoot: guestEndpoint, ExternalRoot: images.SealedExternal, HTTPRoot: images.SealedHTTP, Machine: true},
+		bundle.Hello{Schema: bundle.Schema, Node: n.Name, Blobs: guestBlobs, EndpointRoot: guestEndpoint, ExternalRoot: images.SealedExternal, HTTPRoot: images.SealedHTTP, Roots: p.agent.roots(guestCilium, guestEtcd), Machine: true},
 		n.pushBlobs)
 	return err
 }
@@ -286,20 +287,38 @@ func (p *virtual) bridgeOf(n *virtualNode) string {
 	return ""
 }
 
-// mountImages mounts the root file systems that only some experiments need.
-func (p *virtual) mountImages(ctx context.Context, n *virtualNode) error {
-	for _, m := range []struct {
-		wanted             bool
-		serial, dir, title string
-	}{
-		{p.cfg.External, externalSerial, images.SealedExternal, "the external filters"},
-		{p.cfg.HTTP, httpSerial, images.SealedHTTP, "the HTTP programs"},
-	} {
-		if !m.wanted {
-			continue
-		}
-		if err := n.ssh.Run(ctx, host.Cmd{Argv: []string{"sh", "-c", mountBySerial, "sh", m.dir, m.serial}}); err != nil {
-			return fmt.Errorf("mount %s on %s: %w", m.title, n.Name, err)
+// extra is a root file system that only some experiments need: a disk, by its serial, and where
+// nodes mount it.
+type extra struct {
+	image       images.Artifact
+	serial, dir string
+}
+
+// Where nodes have the images of agents.
+const (
+	guestCilium = "/run/hookbed/cilium"
+	guestEtcd   = "/run/hookbed/etcd"
+)
+
+// extras are those that this experiment needs.
+func (p *virtual) extras() []extra {
+	var out []extra
+	if p.set.External != nil {
+		out = append(out, extra{*p.set.External, "peers", images.SealedExternal})
+	}
+	if p.set.HTTP != nil {
+		out = append(out, extra{*p.set.HTTP, "http", images.SealedHTTP})
+	}
+	if p.cfg.needsAgent() {
+		out = append(out, extra{p.agent.image.Packed, "cilium", guestCilium}, extra{*p.set.Etcd, "etcd", guestEtcd})
+	}
+	return out
+}
+
+func (p *virtual) mountExtras(ctx context.Context, n *virtualNode) error {
+	for _, e := range p.extras() {
+		if err := n.ssh.Run(ctx, host.Cmd{Argv: []string{"sh", "-c", mountBySerial, "sh", e.dir, e.serial}}); err != nil {
+			return fmt.Errorf("mount disk %q on %s: %w", e.serial, n.Name, err)
 		}
 	}
 	return nil
@@ -309,12 +328,6 @@ func (p *virtual) mountImages(ctx context.Context, n *virtualNode) error {
 const mountBySerial = `mkdir -p "$1" && for disk in /sys/block/vd*; do
 	if [ "$(cat "$disk/serial")" = "$2" ]; then exec mount -t squashfs -o ro "/dev/${disk##*/}" "$1"; fi
 done; echo "no disk has the serial $2" >&2; exit 1`
-
-// Serials of those disks.
-const (
-	externalSerial = "peers"
-	httpSerial     = "http"
-)
 
 // pushBlobs sends files in a few round trips however many they are: each one
 // costs an emulated guest tens of milliseconds.
@@ -431,11 +444,8 @@ func (p *virtual) machine(ctx context.Context, n *virtualNode, i int) (vm.Machin
 		{Path: image(p.set.Root), ReadOnly: true, Serial: "root"}, {Path: image(p.set.Modules), ReadOnly: true, Serial: "modules"},
 		{Path: image(p.set.Endpoint), ReadOnly: true, Serial: "endpoint"}, {Path: disk, ReadOnly: true, Serial: "config"},
 	}
-	if p.set.External != nil {
-		disks = append(disks, vm.Disk{Path: image(*p.set.External), ReadOnly: true, Serial: externalSerial})
-	}
-	if p.set.HTTP != nil {
-		disks = append(disks, vm.Disk{Path: image(*p.set.HTTP), ReadOnly: true, Serial: httpSerial})
+	for _, e := range p.extras() {
+		disks = append(disks, vm.Disk{Path: image(e.image), ReadOnly: true, Serial: e.serial})
 	}
 	uuid, err := randomUUID()
 	return vm.Machine{
@@ -736,7 +746,7 @@ func (p *virtual) environment(versions vm.Version, machines map[string]Machine, 
 		Provider: plan.ProviderLibvirt, Accelerator: p.accel.Name, AcceleratorHow: p.accel.How,
 		Hypervisor: &versions, KernelRelease: &ByKernel[string]{One: p.set.KernelRelease},
 		ImageSHA256: &ByKernel[map[string]string]{One: artifacts}, ImageDrift: ByKernel[[]images.Drift]{One: p.set.Drift},
-		Machines: machines, Nodes: facts,
+		Machines: machines, Nodes: facts, Cilium: p.agent.environment(),
 		VCPUs: p.cfg.Lab.VCPUs, MemoryMiB: p.cfg.Lab.Memory, DataNICQueues: p.cfg.Lab.Queues,
 	}
 	if !p.cfg.Lab.NIC.Plain() {

@@ -21,6 +21,7 @@ type local struct {
 	cfg    Config
 	here   host.Host
 	set    images.Set
+	agent  agentImage
 	blobs  string // directory of files for the helper
 	nodes  []datapath.Node
 	helper *session
@@ -67,7 +68,10 @@ func (p *local) Open(ctx context.Context, t Timings) (Environment, error) {
 // prepare gets the images and claims the state directory.
 func (p *local) prepare(ctx context.Context) error {
 	var err error
-	if p.set, err = p.cfg.Store.Ensure(ctx, images.Want{EndpointDir: true, External: p.cfg.External, HTTP: p.cfg.HTTP}); err != nil {
+	if p.set, err = p.cfg.Store.Ensure(ctx, images.Want{EndpointDir: true, External: p.cfg.External, HTTP: p.cfg.HTTP, Etcd: p.cfg.needsAgent()}); err != nil {
+		return err
+	}
+	if p.agent, err = ensureAgent(ctx, p.cfg); err != nil {
 		return err
 	}
 	if err := claim(p.cfg.StateDir, begun(p.cfg)); err != nil {
@@ -97,6 +101,7 @@ func (p *local) environment(nodes map[string]map[string]string) Environment {
 		Provider: plan.ProviderLocal, Accelerator: "none (this computer's kernel)",
 		EndpointSHA256: &p.set.Endpoint.SHA256, ImageDrift: ByKernel[[]images.Drift]{One: p.set.Drift}, Nodes: nodes,
 	}
+	env.Cilium = p.agent.environment()
 	if p.set.External != nil {
 		env.ExternalSHA256 = &p.set.ExternalDigest
 	}
@@ -109,7 +114,10 @@ func (p *local) environment(nodes map[string]map[string]string) Environment {
 // open starts a helper and wires the nodes together in it.
 func (p *local) open(ctx context.Context) error {
 	argv := []string{p.cfg.GuestPath, "serve", "--node-netns", "--die-with-parent"}
-	hello := bundle.Hello{Schema: bundle.Schema, Node: "local", Blobs: p.blobs, EndpointRoot: p.set.EndpointDir, ExternalRoot: p.set.ExternalDir, HTTPRoot: p.set.HTTPDir}
+	hello := bundle.Hello{
+		Schema: bundle.Schema, Node: "local", Blobs: p.blobs, EndpointRoot: p.set.EndpointDir, ExternalRoot: p.set.ExternalDir, HTTPRoot: p.set.HTTPDir,
+		Roots: p.agent.roots(p.agent.image.Dir, p.set.EtcdDir),
+	}
 	s, err := openSession(ctx, "this computer", p.here, argv, hello, p.pushBlobs)
 	if err != nil {
 		return err

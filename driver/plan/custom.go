@@ -1,6 +1,9 @@
 package plan
 
-import "regexp"
+import (
+	"path/filepath"
+	"regexp"
+)
 
 // FreeKey is a key of an arm whose value is not one of a few levels: a word, or
 // the path of a file.
@@ -11,6 +14,8 @@ type FreeKey struct {
 	File bool
 	// Script: the file is one that a kernel starts, by its first line.
 	Script bool
+	// Image: the value names a container image (Catalog.Image), and must be there.
+	Image bool
 	// Default is what a word is when it is not written.
 	Default string
 	Doc     string
@@ -31,6 +36,8 @@ func (l *loader) freeKeys(t *table, d DatapathEntry, a *Arm) {
 	for _, k := range d.Keys {
 		text := t.text(k.Key, k.Default)
 		switch {
+		case k.Image:
+			l.image(t, k, text, a)
 		case text == "":
 			a.Options[k.Key] = ""
 		case k.File:
@@ -41,4 +48,26 @@ func (l *loader) freeKeys(t *table, d DatapathEntry, a *Arm) {
 			a.Options[k.Key] = text
 		}
 	}
+}
+
+// image reads the container image that a key names. Its option is what tells it from others, and
+// where it is found goes to the arm's images.
+func (l *loader) image(t *table, k FreeKey, text string, a *Arm) {
+	if text == "" {
+		t.problem(k.Key, "is missing; write %s", k.Doc)
+		return
+	}
+	image := Image{Level: text, Source: text}
+	if l.cat.Image != nil {
+		var err error
+		if image, err = l.cat.Image(filepath.Dir(l.doc.file), text); err != nil {
+			t.problem(k.Key, "%v", err)
+			return
+		}
+	}
+	a.Options[k.Key] = image.Level
+	if a.Images == nil {
+		a.Images = map[string]string{}
+	}
+	a.Images[k.Key] = image.Source
 }

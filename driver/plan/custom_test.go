@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -88,5 +89,37 @@ func TestFilesThatCannotBeRead(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", arm, err, want)
 		}
+	}
+}
+
+// TestImageKey: an image is what the catalog finds, its level is a factor, and where it is found
+// is not.
+func TestImageKey(t *testing.T) {
+	cat := customCatalog()
+	cat.Datapaths[0].Keys = []FreeKey{{Key: "image", Image: true, Doc: "an image"}}
+	cat.Image = func(dir, text string) (Image, error) {
+		if text == "moving:tag" {
+			return Image{}, errors.New("names a tag; write its digest")
+		}
+		return Image{Level: text + "@0123", Source: filepath.Join("/", text)}, nil
+	}
+	for line, want := range map[string]string{"": "is missing; write an image", `image = "moving:tag"`: "write its digest"} {
+		if _, err := Load(customFile(t, line), cat); err == nil || !strings.Contains(err.Error(), "arm.image: ") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", line, err, want)
+		}
+	}
+	s, err := Load(customFile(t, `image = "a.tar"`), cat)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := Expand(s, cat)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := p.Cells[0].Get("image"); got != "a.tar@0123" {
+		t.Errorf("the factor is %q", got)
+	}
+	if got := p.Spec.Arms[0].Images["image"]; got != "/a.tar" {
+		t.Errorf("the image is found at %q", got)
 	}
 }

@@ -53,7 +53,7 @@ type OfferedFilter struct {
 
 // Place is a fabric, a scenario, a clock and a kind of endpoints, and why a filter with its
 // default options cannot be measured there, "" if it can. The rest of the lab is as in a file
-// that says nothing of it. A filter that the user writes is looked at as if its scripts were there.
+// that says nothing of it, with memory for everything. A filter that the user writes is looked at as if its scripts were there.
 type Place struct {
 	Fabric   string `json:"fabric"`
 	Scenario string `json:"scenario"`
@@ -179,7 +179,7 @@ func (d DatapathEntry) places() (out []Place) {
 	}
 	for _, p := range []Place{{Clock: ClockWall, Endpoint: EndpointDocker}, {Clock: ClockWall, Endpoint: EndpointNetns}, {Clock: ClockVirtual, Endpoint: EndpointNetns}} {
 		lab := defaults().Lab
-		lab.Clock, lab.Endpoint = p.Clock, p.Endpoint
+		lab.Clock, lab.Endpoint, lab.Memory = p.Clock, p.Endpoint, maxMemory
 		for _, scenario := range []string{Localhost, MultiHost} {
 			p.Fabric, p.Scenario, p.Why = d.Fabric, scenario, d.Impossible
 			if p.Why == "" && d.Refuse != nil {

@@ -134,6 +134,14 @@ type Arm struct {
 	Options  map[string]string `json:"options"` // every option of the datapath, defaults filled in
 	// Files are those that the arm names, by key.
 	Files map[string]File `json:"files,omitempty"`
+	// Images are the container images that the arm names, by key, as Image.Source.
+	Images map[string]string `json:"images,omitempty"`
+}
+
+// Image is a container image that an arm names.
+type Image struct {
+	Level  string // in factors: the same for the same image only
+	Source string // where it is found: a reference with its digest, or an absolute path
 }
 
 // Catalog is what the experiment may choose from; the datapath and workload
@@ -151,6 +159,9 @@ type Catalog struct {
 	NICs map[string][]string
 	// Here is this computer, whose kernel some providers' nodes share; nil: not known.
 	Here *Computer
+	// Image finds what a text in a file of a directory names as a container image; nil: any
+	// text is one.
+	Image func(dir, text string) (Image, error)
 	// Sealed is a guest in virtual time; nil: not known.
 	Sealed *Computer
 	// Reserved are ports that the testbed serves for itself.

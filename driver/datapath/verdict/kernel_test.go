@@ -194,7 +194,8 @@ func put(t *testing.T, m *ebpf.Map, lines string) {
 	}
 }
 
-// packet begins a connection, or is a datagram.
+// packet begins a connection, or is a datagram. It is a frame of Ethernet, with valid
+// checksums.
 func packet(f policy.Flow, to netip.Addr, port uint16) []byte {
 	l4 := binary.BigEndian.AppendUint16(nil, port)
 	l4 = binary.BigEndian.AppendUint16(l4, f.Port)
@@ -203,6 +204,9 @@ func packet(f policy.Flow, to netip.Addr, port uint16) []byte {
 	} else {
 		l4 = append(l4, 0, 12, 0, 0, 1, 2, 3, 4)
 	}
+	pseudo := slices.Concat(f.From.AsSlice(), to.AsSlice(), []byte{0, f.Proto, 0, byte(len(l4))})
+	at := map[bool]int{true: 16, false: 6}[f.Proto == policy.ProtoTCP]
+	binary.BigEndian.PutUint16(l4[at:], checksum(slices.Concat(pseudo, l4)))
 	out := append(make([]byte, 12), 8, 0)
 	if to.Is6() {
 		out[12], out[13] = 0x86, 0xdd
@@ -210,13 +214,18 @@ func packet(f policy.Flow, to netip.Addr, port uint16) []byte {
 	} else {
 		ip := []byte{0x45, 0, 0, byte(20 + len(l4)), 0, 1, 0x40, 0, 64, f.Proto, 0, 0}
 		ip = append(append(ip, f.From.AsSlice()...), to.AsSlice()...)
-		sum := uint32(0)
-		for i := 0; i < len(ip); i += 2 {
-			sum += uint32(ip[i])<<8 | uint32(ip[i+1])
-		}
-		sum = sum>>16 + sum&0xffff
-		binary.BigEndian.PutUint16(ip[10:], ^uint16(sum+sum>>16))
+		binary.BigEndian.PutUint16(ip[10:], checksum(ip))
 		return append(append(out, ip...), l4...)
 	}
 	return slices.Concat(out, f.From.AsSlice(), to.AsSlice(), l4)
+}
+
+// checksum is the Internet checksum (RFC 1071) of an even number of bytes.
+func checksum(b []byte) uint16 {
+	sum := uint32(0)
+	for i := 0; i < len(b); i += 2 {
+		sum += uint32(b[i])<<8 | uint32(b[i+1])
+	}
+	sum = sum>>16 + sum&0xffff
+	return ^uint16(sum + sum>>16)
 }

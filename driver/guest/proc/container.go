@@ -50,8 +50,9 @@ func (c *Container) Path(file string) string {
 	return filepath.Join(fmt.Sprintf("/proc/%d/root", c.cmd.Process.Pid), file)
 }
 
-// OpenContainer starts the container's first process in a network namespace.
-func OpenContainer(at *netns.Namespace, root string) (*Container, error) {
+// OpenContainer starts the container's first process in a network namespace. One of an agent has
+// that namespace in /sys, and cannot change /proc/sys/kernel, which is not the namespace's.
+func OpenContainer(at *netns.Namespace, root string, agent bool) (*Container, error) {
 	c := &Container{pidns: &pidns{done: make(chan struct{})}}
 	started := make(chan error)
 	go func() {
@@ -60,7 +61,7 @@ func OpenContainer(at *netns.Namespace, root string) (*Container, error) {
 		defer close(c.done)
 		err := at.Enter()
 		if err == nil {
-			err = c.start(root)
+			err = c.start(root, agent)
 		}
 		started <- err
 		if err == nil {
@@ -79,8 +80,12 @@ func OpenContainer(at *netns.Namespace, root string) (*Container, error) {
 }
 
 // start starts the first process and waits until it has mounted the container's root.
-func (c *Container) start(root string) error {
-	c.cmd = exec.Command("/proc/self/exe", FirstProcessCommand, root)
+func (c *Container) start(root string, agent bool) error {
+	argv := []string{FirstProcessCommand, root}
+	if agent {
+		argv[1] = agentMark + root
+	}
+	c.cmd = exec.Command("/proc/self/exe", argv...)
 	c.cmd.Env = []string{"GOMAXPROCS=1"}
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
 	said := tail.NewBuffer(TailLimit)
@@ -110,24 +115,83 @@ func (c *Container) open() (err error) {
 	return err
 }
 
-// mountContainer makes root the root of the calling process's mount namespace, with
-// what programs expect in it.
-func mountContainer(root string) error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
+// agentMark goes before the root of an agent's container.
+const agentMark = "agent:"
+
+// mount is one mount below the root of a container.
+type mount struct {
+	source, dir, kind string
+	flags             uintptr
+}
+
+// agentMounts are those of an agent's container.
+func agentMounts() []mount {
+	const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	return []mount{
+		{"proc", "proc", "proc", quiet},
+		{"/proc/sys/kernel", "proc/sys/kernel", "", unix.MS_BIND},
+		{"", "proc/sys/kernel", "", unix.MS_REMOUNT | unix.MS_BIND | unix.MS_RDONLY},
+		{"/dev", "dev", "", unix.MS_BIND | unix.MS_REC},
+		{"sysfs", "sys", "sysfs", quiet},
+		{"bpf", "sys/fs/bpf", "bpf", quiet},
+		{"cgroup2", "sys/fs/cgroup", "cgroup2", quiet},
+		{"tmpfs", "run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV},
+		{"tmpfs", "tmp", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV},
 	}
-	for _, m := range []struct {
-		source, dir, kind string
-		flags             uintptr
-	}{
-		{root, "", "", unix.MS_BIND},
+}
+
+// coverRoot mounts an overlay on a root, so that what is written there is in memory and ends with
+// the container: an agent writes to its library, of an image that may be read-only, and the tool that
+// cleans up after it removes the library, which the next setup needs.
+func coverRoot(root string) error {
+	changes := filepath.Join(root, "tmp")
+	if err := unix.Mount("tmpfs", changes, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
+		return fmt.Errorf("mount memory for changes: %w", err)
+	}
+	upper, work := filepath.Join(changes, "upper"), filepath.Join(changes, "work")
+	for _, dir := range []string{upper, work} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", root, upper, work)
+	if err := unix.Mount("overlay", root, "overlay", 0, options); err != nil {
+		return fmt.Errorf("mount an overlay on %s: %w", root, err)
+	}
+	return nil
+}
+
+// externalMounts are those of the container of external filters.
+func externalMounts() []mount {
+	return []mount{
 		{"proc", "proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
 		{"/dev", "dev", "", unix.MS_BIND | unix.MS_REC},
 		{"/sys", "sys", "", unix.MS_BIND}, // for the kernel's BTF
 		{"bpf", "sys/fs/bpf", "bpf", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
 		{"tmpfs", "run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV},
 		{"tmpfs", "tmp", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV},
-	} {
+	}
+}
+
+// mountContainer makes root the root of the calling process's mount namespace, with
+// what programs expect in it.
+func mountContainer(root string) error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	mounts := externalMounts()
+	root, agent := strings.CutPrefix(root, agentMark)
+	if agent {
+		mounts = agentMounts()
+	}
+	if agent {
+		if err := coverRoot(root); err != nil {
+			return err
+		}
+	} else {
+		mounts = append([]mount{{root, "", "", unix.MS_BIND}}, mounts...)
+	}
+	for _, m := range mounts {
 		if err := unix.Mount(m.source, filepath.Join(root, m.dir), m.kind, m.flags, ""); err != nil {
 			return fmt.Errorf("mount /%s: %w", m.dir, err)
 		}

@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,23 +19,25 @@ const (
 )
 
 // AwaitPort waits until a TCP port is listened on in the thread's namespace. It is an
-// error if the process ends first.
-func AwaitPort(ctx context.Context, p *Process, port int) error {
-	return p.awaitListening(ctx, fmt.Sprintf("port %d", port), func() (bool, error) { return Listening(port) })
+// error if the process ends first. limit 0 is a minute.
+func AwaitPort(ctx context.Context, p *Process, port int, limit time.Duration) error {
+	return p.awaitListening(ctx, fmt.Sprintf("port %d", port), limit, func() (bool, error) { return Listening(port) })
 }
 
 // AwaitSocket waits until a process listens on a Unix socket, by the path it
-// was bound to, in the thread's network namespace.
-func AwaitSocket(ctx context.Context, p *Process, path string) error {
-	return p.awaitListening(ctx, path, func() (bool, error) {
+// was bound to, in the thread's network namespace. limit 0 is a
+// minute.
+func AwaitSocket(ctx context.Context, p *Process, path string, limit time.Duration) error {
+	return p.awaitListening(ctx, path, limit, func() (bool, error) {
 		data, err := os.ReadFile("/proc/thread-self/net/unix")
 		return err == nil && hasUnixListener(string(data), path), err
 	})
 }
 
-// awaitListening waits until listens says so, at most for listenLimit.
-func (p *Process) awaitListening(ctx context.Context, on string, listens func() (bool, error)) error {
-	deadline := time.After(listenLimit)
+// awaitListening waits until listens says so, at most for limit.
+func (p *Process) awaitListening(ctx context.Context, on string, limit time.Duration, listens func() (bool, error)) error {
+	limit = cmp.Or(limit, listenLimit)
+	deadline := time.After(limit)
 	for {
 		if ok, err := listens(); err != nil || ok {
 			return err
@@ -44,7 +47,7 @@ func (p *Process) awaitListening(ctx context.Context, on string, listens func() 
 		case <-p.Done:
 			return fmt.Errorf("ended before it listened on %s (%v)", on, p.Err) //nolint:errorlint // nil where it ended with status 0
 		case <-deadline:
-			return fmt.Errorf("does not listen on %s after %v", on, listenLimit)
+			return fmt.Errorf("does not listen on %s after %v", on, limit)
 		case <-ctx.Done():
 			return ctx.Err()
 		}

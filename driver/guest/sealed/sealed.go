@@ -29,6 +29,7 @@ import (
 // time the same block gives the same bytes.
 const (
 	sealedModules  = "/lib/modules/load"
+	modulesHTTP    = "/lib/modules/load-http" // there only with sealedHTTP
 	sealedRoot     = "/run/hookbed/endpoint"
 	sealedExternal = "/run/hookbed/peers" // there only where a block needs it
 	sealedHTTP     = "/run/hookbed/http"  // likewise
@@ -99,6 +100,10 @@ func PrepareMachine() error {
 		{"tmpfs", "/tmp", "tmpfs", "mode=1777"},
 		{"bpf", "/sys/fs/bpf", "bpf", ""},
 	}
+	// The server of HTTP may need a cgroup of its own.
+	if _, err := os.Stat(sealedHTTP); err == nil {
+		mounts = append(mounts, struct{ source, target, kind, data string }{"cgroup2", "/sys/fs/cgroup", "cgroup2", ""})
+	}
 	for _, m := range mounts {
 		if err := os.MkdirAll(m.target, 0o755); err != nil {
 			return fmt.Errorf("make mount point: %w", err)
@@ -143,6 +148,11 @@ func loadModules() error {
 	if err != nil {
 		return fmt.Errorf("read list of modules: %w", err)
 	}
+	more, err := os.ReadFile(modulesHTTP)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("read list of modules: %w", err)
+	}
+	list = append(list, more...)
 	for _, path := range strings.Fields(string(list)) {
 		if err := loadModule(path); err != nil {
 			return fmt.Errorf("load module %s: %w", path, err)

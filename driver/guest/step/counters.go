@@ -23,7 +23,7 @@ func doRead(c *call, a bundle.Read) error {
 	var err error
 	switch from := a.From; {
 	case counterKinds(from) != 1:
-		err = errors.New("exactly one of rules, bpf, script, link, proxy, cpu and sniff must be set")
+		err = errors.New("exactly one of rules, bpf, script, link, proxy, cpu, sniff and cilium must be set")
 	case from.Rules != nil:
 		got, err = ruleset.Read(c.ctx, *from.Rules)
 	case from.BPF != nil:
@@ -32,6 +32,8 @@ func doRead(c *call, a bundle.Read) error {
 		got, err = c.readScript(*from.Script)
 	case from.Link != nil:
 		got, err = c.readLink(*from.Link)
+	case from.Cilium != nil:
+		got, err = c.readCilium(*from.Cilium)
 	case from.CPU != nil:
 		got, err = c.x.readCPU(*from.CPU)
 	case from.Proxy != nil:
@@ -199,6 +201,6 @@ func doExpect(c *call, a bundle.Expect) error {
 
 // counterKinds says how many of the sources of a counter are set.
 func counterKinds(f bundle.Counter) int {
-	set := []bool{f.Rules != nil, f.BPF != nil, f.Script != nil, f.Link != nil, f.Proxy != nil, f.CPU != nil, f.Sniff != nil}
+	set := []bool{f.Rules != nil, f.BPF != nil, f.Script != nil, f.Link != nil, f.Proxy != nil, f.CPU != nil, f.Sniff != nil, f.Cilium != nil}
 	return len(slices.DeleteFunc(set, func(on bool) bool { return !on }))
 }

@@ -26,7 +26,9 @@ const programLimit = 120.0
 
 // external is where the filters of other projects run, and those of them that stay.
 type external struct {
-	otherRoot // Hello.ExternalRoot
+	otherRoot                   // Hello.ExternalRoot
+	roots     map[string]string // Hello.Roots
+	agents    map[string]*agent // Daemons of other roots, by handle
 	daemons   map[string]*proc.Process
 	adopted   map[string]bool // handles of objects that AdoptBPF filed
 }
@@ -46,7 +48,7 @@ func (c *call) needContainer(p *otherRoot, what string) (*proc.Container, error)
 	if p.root == "" {
 		return nil, fmt.Errorf("the session named no root file system of %s", what)
 	}
-	r, err := proc.OpenContainer(c.at.Namespace, p.root)
+	r, err := proc.OpenContainer(c.at.Namespace, p.root, false)
 	if err != nil {
 		return nil, fmt.Errorf("open the container of %s in %s: %w", what, p.root, err)
 	}
@@ -210,7 +212,10 @@ func doDaemon(c *call, a bundle.Daemon) error {
 	if _, ok := c.x.servers[a.Handle]; ok || a.Handle == "" {
 		return fmt.Errorf("server handle %q is taken", a.Handle)
 	}
-	j, _, err := c.prepare(bundle.Program{Argv: a.Argv})
+	if a.Root != "" {
+		return c.startAgent(a)
+	}
+	j, _, err := c.prepare(bundle.Program{Argv: a.Argv, Env: a.Env})
 	if err != nil {
 		return err
 	}
@@ -228,7 +233,7 @@ func doDaemon(c *call, a bundle.Daemon) error {
 		delete(c.x.external.daemons, a.Handle)
 		return p.End(ctx)
 	})
-	err = proc.AwaitSocket(c.ctx, p, a.Socket)
+	err = proc.AwaitSocket(c.ctx, p, a.Socket, 0)
 	if err == nil || c.ctx.Err() != nil {
 		return err
 	}

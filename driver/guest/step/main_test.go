@@ -30,6 +30,7 @@ func TestMain(m *testing.M) {
 	if sealed.IsFirstProcess() && os.Getenv(machineTest) != "" {
 		inMachine()
 	}
+	standIn()
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case proc.FirstProcessCommand:

@@ -50,7 +50,7 @@ func doStart(c *call, a bundle.Start) error {
 	if a.Port == 0 {
 		return nil
 	}
-	err = proc.AwaitPort(c.ctx, p, a.Port)
+	err = proc.AwaitPort(c.ctx, p, a.Port, 0)
 	if err == nil || c.ctx.Err() != nil {
 		return err
 	}

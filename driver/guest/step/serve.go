@@ -175,7 +175,7 @@ func (s *session) hello(h bundle.Hello) bundle.Reply {
 		}
 	}
 	s.x.root, s.x.blobs, s.open = h.EndpointRoot, h.Blobs, true
-	s.x.external.root, s.x.machine = h.ExternalRoot, h.Machine
+	s.x.external.root, s.x.external.roots, s.x.machine = h.ExternalRoot, h.Roots, h.Machine
 	s.x.http.root = h.HTTPRoot
 	s.log.Info("session", "node", h.Node, "pid", os.Getpid())
 	return bundle.Reply{PID: os.Getpid()}

@@ -1,0 +1,75 @@
+package bundle
+
+// The steps about Cilium's agent, which a Daemon runs. They speak to its API on the daemon's
+// socket. Agent is the handle of that Daemon.
+
+// Names of Hello.Roots.
+const (
+	RootCilium = "cilium"
+	RootEtcd   = "etcd"
+)
+
+// CiliumReady waits until the agent is well, and reads the version of its program, which must be
+// CiliumLeast or later. The step's note is the version.
+type CiliumReady struct {
+	Agent   string  `json:"agent"`
+	Program string  `json:"program"` // prints the version if it is given --version
+	Timeout float64 `json:"timeout"` // seconds
+}
+
+// CiliumLeast is the first version that reads policies from a directory (--static-cnp-path).
+const CiliumLeast = "1.16"
+
+// CiliumEndpoint joins an endpoint to the step's namespace by a veth pair, has the agent make it one
+// of its endpoints, and waits until it is ready. It gets its address and the routes through the
+// agent's router. Value: ready_seconds. Undo: removed from the agent, and the pair deleted.
+type CiliumEndpoint struct {
+	Agent    string   `json:"agent"`
+	Endpoint string   `json:"endpoint"`
+	Link     string   `json:"link"` // in the step's namespace
+	MAC      string   `json:"mac"`
+	Peer     string   `json:"peer"` // in the endpoint
+	PeerMAC  string   `json:"peer_mac"`
+	Addr     string   `json:"addr"`
+	Labels   []string `json:"labels"`
+	MTU      int      `json:"mtu,omitempty"`
+	Timeout  float64  `json:"timeout"` // seconds
+}
+
+// CiliumPolicies renames a file into the directory that the agent reads policies from, and waits
+// until the endpoint is ready with a later revision of its policies than before. One that is not
+// within Timeout is the subject's fault: an endpoint that cannot have its policies lets everything
+// through. The step's value Metric is the wall time in seconds. Undo: none, the directory ends with
+// the agent.
+type CiliumPolicies struct {
+	Agent    string  `json:"agent"`
+	Endpoint string  `json:"endpoint"`
+	File     string  `json:"file" bundle:"file"`
+	To       string  `json:"to"` // path in the agent's root
+	Timeout  float64 `json:"timeout"`
+	Metric   string  `json:"metric,omitempty"` // "" = MetricLoad
+}
+
+// CiliumCounter reads what the agent says of an endpoint, and what its programs count. Values:
+// ready (1, or 0 in another state), revision, entries (of the endpoint's policy map), and of all
+// incoming packets of the node's endpoints packets, bytes, accepted (both of what was forwarded),
+// dropped (by policies) and errors (dropped for another reason).
+type CiliumCounter struct {
+	Agent    string `json:"agent"`
+	Endpoint string `json:"endpoint"`
+}
+
+// Values of a CiliumCounter in addition to those of others.
+const (
+	CountReady    = "ready"
+	CountRevision = "revision"
+)
+
+// Kind is the step's name in a bundle.
+func (CiliumReady) Kind() string { return "cilium-ready" }
+
+// Kind is the step's name in a bundle.
+func (CiliumEndpoint) Kind() string { return "cilium-endpoint" }
+
+// Kind is the step's name in a bundle.
+func (CiliumPolicies) Kind() string { return "cilium-policies" }

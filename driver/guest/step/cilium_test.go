@@ -1,0 +1,186 @@
+package step
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"hookbed/driver/bundle"
+)
+
+// agentRig is a rig with a root file system in which the stand-in is the agent.
+type agentRig struct {
+	*rig
+	root string
+	fail string
+}
+
+func newAgentRig(t *testing.T, fail string) agentRig {
+	t.Helper()
+	r := agentRig{rig: newRig(t), root: t.TempDir(), fail: fail}
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"dev", "proc", "run", "sys", "tmp", "usr/bin", standInLib} {
+		if err := os.MkdirAll(filepath.Join(r.root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{standInAgent, standInTool, standInEtcd} {
+		if err := os.WriteFile(filepath.Join(r.root, "usr/bin", name), self, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if fail == failOld {
+		r.writeOldVersion()
+	}
+	r.x.external.roots = map[string]string{bundle.RootCilium: r.root, bundle.RootEtcd: r.root}
+	r.must("", bundle.Netns{Name: "server"})
+	return r
+}
+
+// writeOldVersion has the program say another version.
+func (r agentRig) writeOldVersion() {
+	if err := os.WriteFile(filepath.Join(r.root, "usr/bin/old-version"), nil, 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+const agentHandle = "agent"
+
+// never is how long is waited for what does not happen, in seconds: so long that a busy machine's
+// stand-in answers at least once.
+const never = 3
+
+func (r agentRig) daemon() bundle.Daemon {
+	return bundle.Daemon{Handle: agentHandle, Root: bundle.RootCilium, Argv: []string{standInAgent, r.fail}, Socket: standInSocket,
+		Dirs: []string{"cilium/cnp"}, After: []string{standInTool, r.fail}, Timeout: 30}
+}
+
+func (r agentRig) ready() bundle.CiliumReady {
+	return bundle.CiliumReady{Agent: agentHandle, Program: standInAgent, Timeout: 20}
+}
+
+func (r agentRig) endpoint() bundle.CiliumEndpoint {
+	return bundle.CiliumEndpoint{Agent: agentHandle, Endpoint: "server", Link: "lxcserver", MAC: "02:12:00:00:00:02", Peer: "eth0", PeerMAC: "02:12:00:00:00:01",
+		Addr: "198.18.11.20", Labels: []string{"k8s:app=server"}, Timeout: 20}
+}
+
+// policies loads so many, and takes at most so many seconds.
+func (r agentRig) policies(n int, timeout float64) bundle.CiliumPolicies {
+	r.file("policies", policiesText(n))
+	return bundle.CiliumPolicies{Agent: agentHandle, Endpoint: "server", File: "policies", To: "/run/cilium/cnp/hookbed.yaml", Timeout: timeout}
+}
+
+func (r agentRig) read(name string) bundle.Read {
+	return bundle.Read{Name: name, From: bundle.Counter{Cilium: &bundle.CiliumCounter{Agent: agentHandle, Endpoint: "server"}}}
+}
+
+func TestCiliumAgent(t *testing.T) {
+	r := newAgentRig(t, failNever)
+	r.must("", bundle.Daemon{Handle: "store", Root: bundle.RootEtcd, Argv: []string{standInEtcd, "127.0.0.1:2379"}, Port: 2379}, r.daemon())
+	if got := r.must("", r.ready()); !strings.HasPrefix(got.Note, "1.17.3") {
+		t.Errorf("the version is %q", got.Note)
+	}
+	r.must("", r.endpoint(), r.read("before"))
+	if err := r.x.endpoints["server"].WithNetlink(func(h *netlink.Handle) error {
+		routes, err := h.RouteGet([]byte{203, 0, 113, 1})
+		if err == nil && (len(routes) != 1 || routes[0].Gw.String() != "198.18.11.77") {
+			t.Errorf("the endpoint's default route is %v", routes)
+		}
+		return err
+	}); err != nil {
+		t.Error(err)
+	}
+	for _, n := range []int{3, 200} {
+		if got := r.must("", r.policies(n, 20)); got.Values[bundle.MetricLoad] <= 0 {
+			t.Errorf("loading took %v", got.Values)
+		}
+		r.must("", r.read("after"),
+			bundle.Expect{What: "ready", Read: "after", Key: bundle.CountReady, Op: bundle.Equal, Value: 1},
+			bundle.Expect{What: "revision", Read: "after", Since: "before", Key: bundle.CountRevision, Op: bundle.AtLeast, Value: 1},
+			bundle.Expect{What: "entries", Read: "after", Key: bundle.CountEntries, Op: bundle.Equal, Value: uint64(n + 1)},
+			bundle.Expect{What: "drops", Read: "after", Since: "before", Key: bundle.CountDropped, Op: bundle.Equal, Value: 3})
+	}
+}
+
+// TestCiliumFailsOpen: each of these enforces nothing, or not all, while its API answers.
+func TestCiliumFailsOpen(t *testing.T) {
+	t.Run("regenerating", func(t *testing.T) {
+		r := newAgentRig(t, failOpen)
+		r.must("", r.daemon(), r.ready(), r.endpoint())
+		r.fails("", bundle.FaultSubject, r.policies(3, never), `is "regenerating" at revision 2`)
+	})
+	t.Run("revision of before", func(t *testing.T) {
+		r := newAgentRig(t, failEarlyRevise)
+		r.must("", r.daemon(), r.ready(), r.endpoint())
+		r.fails("", bundle.FaultSubject, r.policies(3, never), `is "ready" at revision 1`)
+	})
+	t.Run("an entry is missing", func(t *testing.T) {
+		r := newAgentRig(t, failOneMissing)
+		r.must("", r.daemon(), r.ready(), r.endpoint(), r.policies(3, 20), r.read("after"))
+		r.fails("", bundle.FaultSubject, bundle.Expect{What: "entries", Read: "after", Key: bundle.CountEntries, Op: bundle.Equal, Value: 4}, "entries")
+	})
+	t.Run("the agent ends", func(t *testing.T) {
+		r := newAgentRig(t, failEnds)
+		r.must("", r.daemon(), r.ready(), r.endpoint())
+		r.fails("", bundle.FaultSubject, r.policies(3, 20), "Failed to translate policy yaml")
+	})
+	t.Run("unwell", func(t *testing.T) {
+		r := newAgentRig(t, failUnwell)
+		r.must("", r.daemon())
+		soon := r.ready()
+		soon.Timeout = never
+		r.fails("", bundle.FaultSubject, soon, `its health is "Failure"`)
+	})
+}
+
+func TestCiliumOldVersion(t *testing.T) {
+	r := newAgentRig(t, failOld)
+	r.must("", r.daemon())
+	r.fails("", bundle.FaultUnsupported, r.ready(), "1.15.9")
+}
+
+// TestCiliumKeepsTheImage: the agent writes to its library, and its tool removes that.
+func TestCiliumKeepsTheImage(t *testing.T) {
+	r := newAgentRig(t, failNever)
+	mark := r.x.undo.mark()
+	r.must("", r.daemon())
+	if err := r.x.undoTo(mark); err != nil {
+		t.Fatal(err)
+	}
+	if files, err := os.ReadDir(filepath.Join(r.root, standInLib)); err != nil || len(files) > 0 {
+		t.Errorf("the library has %v, %v; want it as it was", files, err)
+	}
+}
+
+// TestCiliumLeavesALink: what the agent's tool does not remove is reported.
+func TestCiliumLeavesALink(t *testing.T) {
+	r := newAgentRig(t, failKeepsLink)
+	mark := r.x.undo.mark()
+	r.must("", r.daemon())
+	if err := r.x.undoTo(mark); err == nil || !strings.Contains(err.Error(), "left link "+standInLink) {
+		t.Errorf("undo says %v, want the link that is left", err)
+	}
+	if err := r.x.node.WithNetlink(func(h *netlink.Handle) error {
+		l, err := h.LinkByName(standInLink)
+		if err == nil {
+			err = h.LinkDel(l)
+		}
+		return err
+	}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTooOld(t *testing.T) {
+	for version, want := range map[string]bool{"1.15.9": true, "0.9.0": true, "1.16.0": false, "1.16.0-rc.1": false, "1.20.0-dev": false, "2.0.0": false} {
+		if tooOld(version, bundle.CiliumLeast) != want {
+			t.Errorf("%s: want too old = %v", version, want)
+		}
+	}
+}

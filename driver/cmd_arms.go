@@ -108,7 +108,7 @@ func holdersOf(o plan.Offer, x plan.OfferedOption) string {
 	switch {
 	case len(x.Fabrics) == len(o.Fabrics) && len(x.Filters) == len(o.Filters):
 		return "every arm"
-	case len(x.Filters) == len(o.Filters):
+	case x.OfFabric && !x.OfFilter:
 		return "fabric " + strings.Join(x.Fabrics, ", ")
 	case len(x.Filters) > mostHolders:
 		return fmt.Sprintf("filter %s and %d more", strings.Join(x.Filters[:mostHolders-1], ", "), len(x.Filters)-mostHolders+1)
@@ -173,7 +173,7 @@ func describeFilter(w io.Writer, all plan.Offer, f plan.OfferedFilter) {
 			fmt.Fprintf(t, "  \tnot %s: %s\n", placesText(refused[why]), why)
 		}
 	}
-	describeOptions(t, all, f.Options, func(x plan.OfferedOption) bool { return slices.Contains(x.Filters, f.Name) })
+	describeOptions(t, all, f.Options, func(x plan.OfferedOption) bool { return x.OfFilter && slices.Contains(x.Filters, f.Name) })
 	_ = t.Flush() // where it writes to fails at its own end
 	fmt.Fprintf(w, "\n    [[arm]]\n    name = %q\n    filter = %q\n", f.Name, f.Name)
 }
@@ -201,7 +201,7 @@ func describeFabric(w io.Writer, all plan.Offer, f plan.OfferedFabric) {
 		}
 	}
 	fmt.Fprintf(t, "  carries\t%s\n", strings.Join(carries, ", "))
-	describeOptions(t, all, f.Options, func(x plan.OfferedOption) bool { return slices.Contains(x.Fabrics, f.Name) })
+	describeOptions(t, all, f.Options, func(x plan.OfferedOption) bool { return x.OfFabric && slices.Contains(x.Fabrics, f.Name) })
 	_ = t.Flush() // where it writes to fails at its own end
 	fmt.Fprintf(w, "\n    [[arm]]\n    name = \"mine\"\n    fabric = %q\n    filter = %q\n", f.Name, carries[0])
 }

@@ -71,9 +71,14 @@ type OfferedOption struct {
 	Levels []OfferedLevel `json:"levels"` // the first is the default; none: any word or path
 	// Needs is the level of another option without which this one means nothing.
 	Needs string `json:"needs,omitempty"`
-	// Fabrics and Filters have the option: every pair of them.
+	// Fabrics and Filters are those of the arms that have the option.
 	Fabrics []string `json:"fabrics"`
 	Filters []string `json:"filters"`
+	// OfFabric says that every arm on these fabrics has it, OfFilter that every arm with these
+	// filters has it.
+	OfFabric bool `json:"of_fabric"`
+	OfFilter bool `json:"of_filter"`
+	arms     int
 }
 
 // OfferedLevel is one level of an option.
@@ -100,7 +105,7 @@ func (c Catalog) Offer() Offer {
 	fabrics, filters := c.axes()
 	out.Options = c.offeredOptions(fabrics, filters)
 	for _, name := range fabrics {
-		out.Fabrics = append(out.Fabrics, c.offeredFabric(name, out.Options, filters))
+		out.Fabrics = append(out.Fabrics, c.offeredFabric(name, out.Options))
 	}
 	for _, name := range filters {
 		out.Filters = append(out.Filters, c.offeredFilter(name, out.Options))
@@ -136,11 +141,11 @@ func (c Catalog) crossed(is func(DatapathEntry) bool) (out []DatapathEntry) {
 	return out
 }
 
-func (c Catalog) offeredFabric(name string, options []OfferedOption, filters []string) OfferedFabric {
+func (c Catalog) offeredFabric(name string, options []OfferedOption) OfferedFabric {
 	d := c.crossed(func(d DatapathEntry) bool { return d.Fabric == name })[0]
 	out := OfferedFabric{Name: name, Doc: d.FabricDoc, Base: d.Base, Mechanism: d.FabricMechanism, Options: []string{}}
-	for _, o := range options { // a fabric's own are those that it has with every filter
-		if slices.Contains(o.Fabrics, name) && len(o.Filters) == len(filters) {
+	for _, o := range options {
+		if slices.Contains(o.Fabrics, name) && o.OfFabric {
 			out.Options = append(out.Options, o.Key)
 		}
 	}
@@ -152,9 +157,8 @@ func (c Catalog) offeredFilter(name string, options []OfferedOption) OfferedFilt
 	d := all[0]
 	out := OfferedFilter{Name: name, Doc: d.FilterDoc, Mechanism: d.Mechanism, Structure: d.Structure, Regime: d.Regime, Hook: d.Hook,
 		Since: cmp.Or(d.Since, c.oldest()), Policies: !d.NoPolicies, Control: d.Control, External: d.External, Options: []string{}}
-	fabrics, _ := c.axes()
 	for _, o := range options {
-		if slices.Contains(o.Filters, name) && len(o.Fabrics) == len(fabrics) {
+		if slices.Contains(o.Filters, name) && o.OfFilter {
 			out.Options = append(out.Options, o.Key)
 		}
 	}
@@ -194,7 +198,8 @@ func (d DatapathEntry) places() (out []Place) {
 // offeredOptions lists every option and free key once, with the fabrics and filters that
 // have it with these levels.
 func (c Catalog) offeredOptions(fabrics, filters []string) (out []OfferedOption) {
-	for _, d := range c.crossed(func(DatapathEntry) bool { return true }) {
+	possible := c.crossed(func(d DatapathEntry) bool { return d.Impossible == "" })
+	for _, d := range possible {
 		for _, o := range d.Options {
 			offered := OfferedOption{Key: o.Key, Doc: o.Doc, Role: cmp.Or(o.Role, catalog.RoleEnforcement), Levels: []OfferedLevel{}}
 			if o.Needs != (Level{}) {
@@ -212,6 +217,16 @@ func (c Catalog) offeredOptions(fabrics, filters []string) (out []OfferedOption)
 	for i := range out { // in the driver's order
 		out[i].Fabrics = inOrderOf(fabrics, out[i].Fabrics)
 		out[i].Filters = inOrderOf(filters, out[i].Filters)
+		onFabrics, withFilters := 0, 0
+		for _, d := range possible {
+			if slices.Contains(out[i].Fabrics, d.Fabric) {
+				onFabrics++
+			}
+			if slices.Contains(out[i].Filters, d.Filter) {
+				withFilters++
+			}
+		}
+		out[i].OfFabric, out[i].OfFilter = out[i].arms == onFabrics, out[i].arms == withFilters
 	}
 	return out
 }
@@ -226,6 +241,7 @@ func addOption(all []OfferedOption, o OfferedOption, d DatapathEntry) []OfferedO
 		i = len(all)
 		all = append(all, o)
 	}
+	all[i].arms++
 	all[i].Fabrics, all[i].Filters = append(all[i].Fabrics, d.Fabric), append(all[i].Filters, d.Filter)
 	return all
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"hookbed/driver/helper"
 	"hookbed/driver/lab"
 )
 
@@ -141,6 +143,9 @@ func (a *app) takeDown(ctx context.Context, root string, labs []lab.Listing) err
 		}
 		cleared = append(cleared, l.Name)
 	}
+	if err := a.sweepCgroups(ctx); err != nil {
+		failed = append(failed, err)
+	}
 	a.emit("cleared", cleared, func(w io.Writer) {
 		switch {
 		case len(cleared) > 0:
@@ -150,4 +155,18 @@ func (a *app) takeDown(ctx context.Context, root string, labs []lab.Listing) err
 		}
 	})
 	return errors.Join(failed...)
+}
+
+// sweepCgroups removes the control groups that killed helpers left on this computer, which only root
+// can have made there.
+func (a *app) sweepCgroups(ctx context.Context) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	guest, err := helper.Path()
+	if err != nil {
+		a.say("control groups are not looked for: %v", err)
+		return nil
+	}
+	return lab.SweepCgroups(ctx, guest)
 }

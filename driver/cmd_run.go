@@ -79,7 +79,7 @@ func (a *app) run(ctx context.Context, file string, f runFlags) error {
 	defer j.dir.Close()
 	trials := j.pending()
 	resume := fmt.Sprintf("go on with `driver run --resume %s`", j.dir.Path())
-	a.interruptHint = "nothing is left running; " + resume
+	a.interruptHint = nothingRuns + "; " + resume
 	a.say("run directory %s: %d of %d trials to run, about %s", j.dir.Path(), len(trials), len(j.plan.Trials), f.remaining(j.plan, len(trials)).Round(time.Second))
 	start := time.Now()
 	result, err := a.measure(ctx, j, trials, f)
@@ -325,14 +325,18 @@ func upFit(ctx context.Context, cfg lab.Config, s plan.Spec) (*lab.Lab, error) {
 }
 
 // measureSealed runs blocks in sealed guests, several at once.
-func (a *app) measureSealed(ctx context.Context, run campaign.Config, cfg lab.Config, jobs int) (campaign.Result, error) {
+func (a *app) measureSealed(ctx context.Context, run campaign.Config, cfg lab.Config, jobs int) (_ campaign.Result, err error) {
 	sealer, err := lab.OpenSealer(ctx, cfg)
 	if err != nil {
 		return campaign.Result{}, fmt.Errorf("%w: %w", campaign.ErrRig, err)
 	}
 	defer func() {
-		if err := sealer.Close(ctx); err != nil {
-			run.Log.Warn("teardown", "err", err)
+		ended := sealer.Close(ctx)
+		if ended != nil {
+			run.Log.Warn("teardown", "err", ended)
+		}
+		if errors.Is(ended, lab.ErrStillRuns) {
+			err = errors.Join(err, ended)
 		}
 	}()
 	facts, err := sealer.Environment(ctx)

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"hookbed/analysis/claims"
+	"hookbed/analysis/durable"
 	"hookbed/analysis/export"
 	"hookbed/analysis/runs"
 )
@@ -70,11 +71,11 @@ Several directories are judged together only if their environments are alike, as
 
 // verify checks each pack and judges claims by all packs and run directories.
 func (a *app) verify(args []string, f verifyFlags) error {
-	base, err := os.MkdirTemp("", "hookbed-verify-")
+	base, remove, err := durable.Scratch("verify")
 	if err != nil {
 		return fmt.Errorf("verify: %w", err)
 	}
-	defer os.RemoveAll(base)
+	defer func() { _ = remove() }() // what stays costs only space
 	dirs := slices.Clone(args)
 	for i, arg := range args {
 		info, err := os.Stat(arg)

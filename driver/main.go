@@ -38,10 +38,15 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	os.Exit(exitCode(err))
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		awaitSecond(signals, cancel, sameEvent)
+		endChildren(os.Stderr)
+		os.Exit(exitInterrupted)
+	}()
+	os.Exit(exitCode(run(ctx, os.Args[1:], os.Stdout, os.Stderr)))
 }
 
 // errUsage marks a wrong command line, errFailedCells a run with failed cells,
@@ -90,7 +95,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	if errors.Is(err, context.Canceled) {
-		app.fail(err, "interrupted: "+app.interruptHint)
+		app.fail(err, "interrupted: "+whenInterrupted(err, app.interruptHint))
 		return err
 	}
 	app.fail(err, err.Error())

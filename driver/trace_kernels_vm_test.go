@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -67,6 +68,35 @@ func TestKernelsTrace(t *testing.T) {
 			}
 		})
 	}
+}
+
+// filterTraces are the arms of an experiment, each with so few policies that it takes seconds.
+const filterTraces = `schema = 1
+name = "filters"
+[lab]
+clock = "virtual"
+[measure]
+count = { TCP_RR = 60 }
+[matrix]
+scenarios = ["localhost"]
+workloads = ["TCP_RR"]
+policies = [10]
+
+`
+
+// TestFiltersTrace: of every fabric, mechanism and structure of experiments/arms.toml a trace is exact,
+// and its stacks begin where the kernel is entered.
+func TestFiltersTrace(t *testing.T) {
+	r := newVMRig(t)
+	const first = "[[arm]]"
+	whole, err := os.ReadFile("../experiments/arms.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	arms := string(whole[bytes.Index(whole, []byte("\n"+first))+1:])
+	r.write("filters.toml", filterTraces+arms)
+	t.Log("\n" + r.run("trace", "filters.toml", "--out", "run"))
+	r.traces("run", strings.Count(arms, "\n"+first)+1)
 }
 
 // expectEnforced holds how often what enforces was called against its own counter of packets. What

@@ -95,6 +95,26 @@ func (m Manifest) artifact(dir, name string) Artifact {
 	return Artifact{}
 }
 
+// verified is an artifact whose file is what it was when it was built: see checkOnce. Where the lock
+// pins the file, it has the lock's digest, too.
+func (m Manifest) verified(dir, name string, l Lock) (Artifact, error) {
+	a := m.artifact(dir, name)
+	if err := a.checkOnce(); err != nil {
+		return a, err
+	}
+	if want := l.Files[name]; want != "" && a.SHA256 != want && len(m.Drift) == 0 {
+		return a, fmt.Errorf("check cached image %s: its SHA-256 is %s, lock %s says %s: remove %s to have it built again", a.Path, a.SHA256, l.Name, want, dir)
+	}
+	return a, nil
+}
+
+// verifiedDir is the directory of an artifact's unpacked files, which were read again and are what
+// they were when they were built.
+func (m Manifest) verifiedDir(dir string) (string, error) {
+	root := filepath.Join(dir, endpointDir)
+	return root, checkEndpointDir(root, m.Values[valueLayer], m.Snapshot)
+}
+
 // check compares an artifact's files with the manifest, reading them only if
 // size or time changed, or if full is set.
 func (m Manifest) check(dir string, full bool) error {
@@ -339,11 +359,11 @@ func (s *Store) fetch(ctx context.Context, l *Lock) ([]Drift, error) {
 
 // drift replaces the packages of l that are gone, and fetches the new ones.
 func (s *Store) drift(ctx context.Context, d debs, l *Lock) ([]Drift, error) {
-	temp, err := os.MkdirTemp("", "hookbed-drift.")
+	temp, remove, err := durable.Scratch("drift")
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(temp)
+	defer func() { _ = remove() }() // what stays costs only space
 	apt, err := newAptRoot(ctx, temp, l.Suite, d.mirrors)
 	if err != nil {
 		return nil, fmt.Errorf("read the mirror's index: %w", err)

@@ -307,3 +307,83 @@ func TestOpenRejectsDrift(t *testing.T) {
 		t.Errorf("error %v, want one that says what is allowed", err)
 	}
 }
+
+// TestFlippedByteIsFound: what is to be booted or executed is read each time: a flipped byte is found
+// where size and time of change are those of before.
+func TestFlippedByteIsFound(t *testing.T) {
+	a, p := servedPackage(t)
+	s := testStore(t, t.TempDir(), a, "", p)
+	r := testRecipe(new(atomic.Int32))
+	inner := r.build
+	r.build = func(ctx context.Context, b *build) error {
+		root := filepath.Join(b.out, endpointDir)
+		err := errors.Join(os.Mkdir(root, 0o755), os.WriteFile(filepath.Join(root, "program"), []byte("program"), 0o755))
+		sum, digestErr := treeDigest(root, b.epoch())
+		b.manifest.Values[valueLayer] = sum
+		return errors.Join(err, digestErr, inner(ctx, b))
+	}
+	m, dir, err := s.ensure(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	join := func() error {
+		f, err := os.Create(filepath.Join(t.TempDir(), "initramfs"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		return Join(f, []Artifact{m.artifact(dir, "image")}, nil)
+	}
+	image := func() error { _, err := m.verified(dir, "image", Lock{}); return err }
+	if err := image(); err != nil { // it is not read again until it is touched
+		t.Fatal(err)
+	}
+	tree := func() error { _, err := m.verifiedDir(dir); return err }
+	for file, checks := range map[string][]func() error{"image": {image, join}, endpointDir + "/program": {tree}} {
+		path := filepath.Join(dir, file)
+		st, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, bit := range []byte{0, 1} { // as it was, and flipped
+			data[0] ^= bit
+			if err := errors.Join(os.WriteFile(path, data, st.Mode()), os.Chtimes(path, st.ModTime(), st.ModTime())); err != nil {
+				t.Fatal(err)
+			}
+			for i, check := range checks {
+				if err := check(); (err == nil) != (bit == 0) || err != nil && !strings.Contains(err.Error(), "remove "+dir) {
+					t.Errorf("%s, bits flipped %d, check %d: %v", file, bit, i, err)
+				}
+			}
+		}
+	}
+	if _, _, err := s.ensure(t.Context(), r); err != nil {
+		t.Errorf("a look at size and time alone: %v", err)
+	}
+	other := Lock{Name: "test", Files: map[string]string{"image": "0123"}}
+	if _, err := m.verified(dir, "image", other); err == nil {
+		t.Error("a file that the lock pins with another digest passes")
+	}
+}
+
+// BenchmarkCheck is what it costs to read an image of 256 MiB again.
+func BenchmarkCheck(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "image")
+	if err := os.WriteFile(path, make([]byte, 256<<20), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	sum, size, err := hashFile(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(size)
+	for b.Loop() {
+		if err := (Artifact{Path: path, SHA256: sum}).Check(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+
+	"hookbed/analysis/durable"
 )
 
 // The parts of a compiler artifact. Its programs and their libraries are flat in the
@@ -138,11 +140,11 @@ func (s *Store) lockCompilerFiles(ctx context.Context, m mirrors, l *Lock) error
 	if err := d.fetch(ctx, *l); err != nil {
 		return err
 	}
-	temp, err := os.MkdirTemp("", "hookbed-compiler.")
+	temp, remove, err := durable.Scratch("compiler")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(temp)
+	defer func() { _ = remove() }() // what stays costs only space
 	from, to := filepath.Join(temp, "from"), filepath.Join(temp, "to")
 	for _, p := range l.Packages {
 		if _, err := (command{argv: []string{"dpkg-deb", "-x", d.path(p), from}}).run(ctx); err != nil {

@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"hookbed/analysis/durable"
 )
 
 // Cmdline is the kernel command line of a lab machine. No mitigation is turned
@@ -137,6 +139,9 @@ func Open(dir string, options Options) (*Store, error) {
 		if err := makeDir(d); err != nil {
 			return nil, fmt.Errorf("open image store: %w", err)
 		}
+		if err := durable.OnlyOurs(d); err != nil {
+			return nil, fmt.Errorf("open image store: %w", err)
+		}
 	}
 	return s, nil
 }
@@ -154,8 +159,10 @@ func (s *Store) debs(m mirrors) debs {
 }
 
 // Ensure makes what is wanted ready: taken from the cache if its files are
-// what they were when they were built, built otherwise. Building the root
-// image needs root. An error leaves nothing half done.
+// what they were when they were built, built otherwise. Trees that are executed
+// are read for that, every time, files that are booted when the kernel shows that
+// they were touched, and the archives of Sealed by Join. Building the root image needs root. An error leaves nothing
+// half done.
 func (s *Store) Ensure(ctx context.Context, want Want) (Set, error) {
 	var set Set
 	if want.Kernel != "" {
@@ -168,7 +175,9 @@ func (s *Store) Ensure(ctx context.Context, want Want) (Set, error) {
 		if err != nil {
 			return Set{}, err
 		}
-		set.Root = m.artifact(dir, rootFile)
+		if set.Root, err = m.verified(dir, rootFile, Lock{}); err != nil {
+			return Set{}, err
+		}
 		set.Sealed = append(set.Sealed, m.artifact(dir, sealedToolsFile))
 		set.Drift = append(set.Drift, m.Drift...)
 	}
@@ -200,8 +209,14 @@ func (s *Store) ensureHTTP(ctx context.Context, set *Set) error {
 	if err != nil {
 		return err
 	}
-	squash := m.artifact(dir, httpFile)
-	set.HTTP, set.HTTPDir, set.HTTPDigest = &squash, filepath.Join(dir, endpointDir), m.Values[valueLayer]
+	squash, err := m.verified(dir, httpFile, Lock{})
+	if err != nil {
+		return err
+	}
+	if set.HTTPDir, err = m.verifiedDir(dir); err != nil {
+		return err
+	}
+	set.HTTP, set.HTTPDigest = &squash, m.Values[valueLayer]
 	set.Sealed = append(set.Sealed, m.artifact(dir, sealedHTTPFile))
 	set.Drift = append(set.Drift, m.Drift...)
 	return nil
@@ -212,8 +227,14 @@ func (s *Store) ensureEtcd(ctx context.Context, set *Set) error {
 	if err != nil {
 		return err
 	}
-	squash := m.artifact(dir, externalFile)
-	set.Etcd, set.EtcdDir = &squash, filepath.Join(dir, endpointDir)
+	squash, err := m.verified(dir, externalFile, Lock{})
+	if err != nil {
+		return err
+	}
+	if set.EtcdDir, err = m.verifiedDir(dir); err != nil {
+		return err
+	}
+	set.Etcd = &squash
 	set.Drift = append(set.Drift, m.Drift...)
 	return nil
 }
@@ -223,8 +244,14 @@ func (s *Store) ensureExternal(ctx context.Context, set *Set) error {
 	if err != nil {
 		return err
 	}
-	squash := m.artifact(dir, externalFile)
-	set.External, set.ExternalDir, set.ExternalDigest = &squash, filepath.Join(dir, endpointDir), m.Values[valueLayer]
+	squash, err := m.verified(dir, externalFile, Lock{})
+	if err != nil {
+		return err
+	}
+	if set.ExternalDir, err = m.verifiedDir(dir); err != nil {
+		return err
+	}
+	set.External, set.ExternalDigest = &squash, m.Values[valueLayer]
 	set.Sealed = append(set.Sealed, m.artifact(dir, sealedExternalFile))
 	set.Drift = append(set.Drift, m.Drift...)
 	return nil
@@ -235,11 +262,16 @@ func (s *Store) ensureKernel(ctx context.Context, want Want, set *Set) error {
 	if err != nil {
 		return err
 	}
+	l, err := s.readLock(lockKernelPrefix + want.Kernel)
+	if err != nil {
+		return err
+	}
 	set.KernelRelease = m.Values[valueRelease]
-	set.Kernel = m.artifact(dir, kernelFile)
-	set.Modules = m.artifact(dir, modulesFile)
-	set.Initramfs = m.artifact(dir, initramfsFile)
-	set.Probe = m.artifact(dir, probeFile)
+	for file, to := range map[string]*Artifact{kernelFile: &set.Kernel, modulesFile: &set.Modules, initramfsFile: &set.Initramfs, probeFile: &set.Probe} {
+		if *to, err = m.verified(dir, file, l); err != nil {
+			return err
+		}
+	}
 	set.Sealed = append(set.Sealed, m.artifact(dir, sealedModulesFile))
 	if want.HTTP {
 		set.Sealed = append(set.Sealed, m.artifact(dir, sealedModulesHTTP))
@@ -254,12 +286,18 @@ func (s *Store) ensureEndpoint(ctx context.Context, want Want, set *Set) error {
 		return err
 	}
 	if want.Endpoint {
-		set.Endpoint = m.artifact(dir, endpointFile)
-		set.EndpointArchive = m.artifact(dir, archiveFile)
+		if set.Endpoint, err = m.verified(dir, endpointFile, Lock{}); err != nil {
+			return err
+		}
+		if set.EndpointArchive, err = m.verified(dir, archiveFile, Lock{}); err != nil {
+			return err
+		}
 	}
 	set.Sealed = append(set.Sealed, m.artifact(dir, sealedEndpointFile))
 	if want.EndpointDir {
-		set.EndpointDir = filepath.Join(dir, endpointDir)
+		if set.EndpointDir, err = m.verifiedDir(dir); err != nil {
+			return err
+		}
 	}
 	set.EndpointTag, set.EndpointDigest = m.Values[valueTag], m.Values[valueLayer]
 	set.Drift = append(set.Drift, m.Drift...)

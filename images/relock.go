@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"hookbed/analysis/durable"
 )
 
 // suite is the Debian release that images are made of, but for the external filters and
@@ -25,11 +27,11 @@ func (s *Store) Relock(ctx context.Context, dir string, names ...string) (change
 	if err != nil {
 		return nil, err
 	}
-	temp, err := os.MkdirTemp("", "hookbed-lock.")
+	temp, remove, err := durable.Scratch("lock")
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(temp)
+	defer func() { _ = remove() }() // what stays costs only space
 	if len(names) == 0 {
 		names = LockNames()
 	}
@@ -206,11 +208,11 @@ func lockKernelFile(ctx context.Context, d debs, l *Lock) error {
 	if err := d.fetch(ctx, *l); err != nil {
 		return err
 	}
-	temp, err := os.MkdirTemp("", "hookbed-kernel.")
+	temp, remove, err := durable.Scratch("kernel")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(temp)
+	defer func() { _ = remove() }() // what stays costs only space
 	k, err := unpackKernel(ctx, d, *l, temp)
 	if err != nil {
 		return err

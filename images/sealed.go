@@ -2,10 +2,13 @@ package images
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"debug/elf"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path"
 	"path/filepath"
@@ -40,10 +43,11 @@ const SealedCmdline = "console=ttyS0 quiet panic=-1 net.ifnames=0 nokaslr norand
 	"tsc=reliable no_timer_check 8250.nr_uarts=2 i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd"
 
 // Join writes an initramfs: the given archives, then one with files of the
-// caller, by absolute path. Files are executable; times and owners are 0.
+// caller, by absolute path. Files are executable; times and owners are 0. It
+// refuses an archive that is not what it was when it was made.
 func Join(w *os.File, archives []Artifact, files map[string][]byte) error {
 	for _, a := range archives {
-		if err := appendFile(w, a.Path); err != nil {
+		if err := a.appendTo(w); err != nil {
 			return fmt.Errorf("join initramfs: %w", err)
 		}
 	}
@@ -84,14 +88,21 @@ func (s Set) SealedPrograms() (map[string][]byte, error) {
 	return out, nil
 }
 
-func appendFile(w *os.File, name string) error {
-	f, err := os.Open(name)
+// appendTo copies the file, and checks what it copies.
+func (a Artifact) appendTo(w io.Writer) error {
+	f, err := os.Open(a.Path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	_, err = w.ReadFrom(f)
-	return err
+	h := sha256.New()
+	if _, err := io.Copy(io.MultiWriter(w, h), f); err != nil {
+		return err
+	}
+	if sum := hex.EncodeToString(h.Sum(nil)); sum != a.SHA256 {
+		return a.changed(sum)
+	}
+	return nil
 }
 
 // parents writes the directories above a file that are not there yet.

@@ -65,13 +65,17 @@ func TestJoinMakesOneInitramfs(t *testing.T) {
 	if err := writeCPIO(first, func(c *cpioWriter) error { return c.tree("root", tree) }); err != nil {
 		t.Fatal(err)
 	}
+	sum, _, err := hashFile(first)
+	if err != nil {
+		t.Fatal(err)
+	}
 	joined := func(name string) []byte {
 		f, err := os.Create(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		if err := Join(f, []Artifact{{Path: first}}, map[string][]byte{"/init": []byte("init"), "/a/b/c": []byte("abc")}); err != nil {
+		if err := Join(f, []Artifact{{Path: first, SHA256: sum}}, map[string][]byte{"/init": []byte("init"), "/a/b/c": []byte("abc")}); err != nil {
 			t.Fatal(err)
 		}
 		data, err := os.ReadFile(f.Name())

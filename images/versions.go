@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"hookbed/analysis/durable"
 )
 
 // versionLocks is the directory of the locks that pin one kernel version each.
@@ -81,12 +83,12 @@ func (s *Store) LockVersions(ctx context.Context, dir string) (added []string, f
 	if err != nil {
 		return nil, nil, err
 	}
-	temp, err := os.MkdirTemp("", "hookbed-versions.")
+	temp, remove, err := durable.Scratch("versions")
 	if err != nil {
 		return nil, nil, err
 	}
-	defer os.RemoveAll(temp)
-	roots := map[string]aptRoot{} // by suite
+	defer func() { _ = remove() }() // what stays costs only space
+	roots := map[string]aptRoot{}   // by suite
 	found := map[string]versionSource{}
 	for _, in := range versionSuites() {
 		if roots[in], err = newAptRoot(ctx, filepath.Join(temp, in), in, m); err != nil {
@@ -164,11 +166,11 @@ func imagePackages(stanzas string) []Package {
 
 // lockVersion writes the lock of one kernel version.
 func (s *Store) lockVersion(ctx context.Context, apt aptRoot, m mirrors, name string, from versionSource, file string) error {
-	temp, err := os.MkdirTemp("", "hookbed-version.")
+	temp, remove, err := durable.Scratch("version")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(temp)
+	defer func() { _ = remove() }() // what stays costs only space
 	l := Lock{Name: lockKernelPrefix + name, Suite: from.suite, Want: []string{from.image.Name}, Files: map[string]string{},
 		Snapshot: time.Now().UTC().Truncate(time.Second)}
 	names, err := apt.kernelParts(ctx, from.image.Name)

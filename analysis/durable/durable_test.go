@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -276,5 +277,61 @@ func TestALockFollowsItsName(t *testing.T) {
 	}
 	if err := errors.Join(first.Unlock(), second.Unlock()); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestWhatKilledProcessesLeft: temporary files and directories without a lock are removed, those of a
+// process at work and those of others' names are not.
+func TestWhatKilledProcessesLeft(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	path := filepath.Join(dir, "pack")
+	cmd, line := second(t, "write", path)
+	if line != "written <nil>" {
+		t.Fatalf("the writer says %q", line)
+	}
+	mine, remove, err := Scratch("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"hookbed-test-left", "hookbed-other-left", ".tmp-pack-left", ".tmp-other-left"} {
+		if err := os.MkdirAll(filepath.Join(dir, name, "deep"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(mine, filepath.Join(dir, "hookbed-test-link")); err != nil {
+		t.Fatal(err)
+	}
+	SweepTemps(path)
+	another, removeAnother, err := Scratch("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := names(t, dir); len(got) != 6 || !slices.Contains(got, filepath.Base(mine)) || !slices.Contains(got, filepath.Base(another)) ||
+		!slices.Contains(got, "hookbed-other-left") || !slices.Contains(got, ".tmp-other-left") || !slices.Contains(got, "hookbed-test-link") {
+		t.Errorf("there are %q, want both at work, the writer's, and what has other names", got)
+	}
+	if err := errors.Join(remove(), removeAnother(), cmd.Process.Kill()); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	SweepTemps(path)
+	if got := fmt.Sprint(names(t, dir)); got != "[.tmp-other-left hookbed-other-left hookbed-test-link]" {
+		t.Errorf("there are %s", got)
+	}
+}
+
+func TestOnlyOurs(t *testing.T) {
+	dir := t.TempDir()
+	for mode, ok := range map[os.FileMode]bool{0o700: true, 0o755: true, 0o775: true, 0o757: false, 0o777 | os.ModeSticky: false} {
+		if err := os.Chmod(dir, mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := OnlyOurs(dir); (err == nil) != ok {
+			t.Errorf("mode %v: %v", mode, err)
+		}
+	}
+	if err := OnlyOurs(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what is not there: %v", err)
 	}
 }

@@ -5,6 +5,7 @@ package durable
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -44,7 +45,7 @@ func WriteFile(path string, data []byte, perm fs.FileMode) error {
 // Write is WriteFile of what fill writes. fill must not close the file; its error is
 // returned as it is.
 func Write(path string, perm fs.FileMode, fill func(f *os.File) error) error {
-	f, err := os.CreateTemp(filepath.Dir(path), tempStem(filepath.Base(path))+"*")
+	f, err := lockedTemp(path)
 	if err != nil {
 		return err
 	}
@@ -84,4 +85,14 @@ func syncFile(path string) error {
 		return err
 	}
 	return errors.Join(f.Sync(), f.Close())
+}
+
+// OnlyOurs refuses a directory that every user may write to: any of them could put files there that
+// this process would trust.
+func OnlyOurs(dir string) error {
+	st, err := os.Stat(dir)
+	if err == nil && st.Mode().Perm()&0o002 != 0 {
+		err = fmt.Errorf("every user may write to %s (%s): take that away by chmod o-w, or use another directory", dir, st.Mode())
+	}
+	return err
 }

@@ -78,11 +78,11 @@ func write(dir, out string) (m Manifest, err error) {
 	if torn := loaded[0].Torn; torn != nil {
 		return m, fmt.Errorf("%s was cut short in line %d: %s is not whole; finish the run by `driver run --resume` first", runs.RowsFile, torn.Line, torn.What())
 	}
-	fresh, err := os.MkdirTemp("", "hookbed-pack-")
+	fresh, remove, err := durable.Scratch("pack")
 	if err != nil {
 		return m, err
 	}
-	defer os.RemoveAll(fresh)
+	defer func() { _ = remove() }() // what stays costs only space
 	if _, err := report.Make([]string{dir}, fresh, report.Options{}); err != nil {
 		return m, err
 	}
@@ -162,6 +162,7 @@ func digest(name string) (size int64, sum string, err error) {
 
 // writeArchive writes the archive, which gets its name when it is whole.
 func writeArchive(out string, m Manifest, all []source) error {
+	durable.SweepTemps(out) // of a pack that was killed
 	return durable.Write(out, 0o644, func(f *os.File) error { return archive(f, m, all) })
 }
 

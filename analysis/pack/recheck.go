@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 
+	"hookbed/analysis/durable"
 	"hookbed/analysis/report"
 	"hookbed/analysis/runs"
 )
@@ -56,11 +56,11 @@ func Recheck(dir string, m Manifest) (Findings, error) {
 		return out, err
 	}
 	out.Records = disagreements(all[0], m)
-	fresh, err := os.MkdirTemp("", "hookbed-recheck-")
+	fresh, remove, err := durable.Scratch("recheck")
 	if err != nil {
 		return out, fmt.Errorf("recompute report: %w", err)
 	}
-	defer os.RemoveAll(fresh)
+	defer func() { _ = remove() }() // what stays costs only space
 	if _, err := report.Make([]string{dir}, fresh, report.Options{}); err != nil {
 		return out, fmt.Errorf("recompute report: %w", err)
 	}

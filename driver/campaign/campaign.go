@@ -76,6 +76,8 @@ type runner struct {
 
 	others others // what the clients of earlier trials used
 
+	lives error // what could not be ended, which the run's error must name
+
 	// replay: a run in virtual time, whose trials are already executed. It only
 	// records them, except those that an earlier process recorded (done).
 	replay bool
@@ -94,11 +96,12 @@ func newRunner(cfg Config) *runner {
 		described: map[string]bool{}, blamed: map[string]error{}, broken: map[string]bool{}, others: others{}, load: loadAverage, loadWait: loadWait, loadPoll: loadPoll}
 }
 
-func (r *runner) run(ctx context.Context) (Result, error) {
+func (r *runner) run(ctx context.Context) (_ Result, err error) {
 	defer func() {
-		if err := r.down(ctx); err != nil {
-			r.Log.Warn("teardown", "err", err)
+		if down := r.down(ctx); down != nil {
+			r.Log.Warn("teardown", "err", down)
 		}
+		err = errors.Join(err, r.lives)
 	}()
 	for _, group := range setups(r.Plan, r.Trials) {
 		if err := ctx.Err(); err != nil {
@@ -197,9 +200,17 @@ func (r *runner) down(ctx context.Context) error {
 	r.lab = nil
 	defer r.clock("teardown")()
 	if err := l.Close(ctx); err != nil {
+		r.noteLiving(err)
 		return fmt.Errorf("take the lab down: %w", err)
 	}
 	return nil
+}
+
+// noteLiving keeps the error of a teardown after which something still runs.
+func (r *runner) noteLiving(err error) {
+	if errors.Is(err, lab.ErrStillRuns) {
+		r.lives = errors.Join(r.lives, err)
+	}
 }
 
 // ensureLab boots the lab for a block; every block has its own boot.
@@ -313,6 +324,7 @@ func (r *runner) end(ctx context.Context, setup datapath.Setup, cell plan.Cell, 
 	done := r.clock("teardown")
 	err := r.lab.End(ctx, setup)
 	done()
+	r.noteLiving(err)
 	if err == nil || ctx.Err() != nil || fault != nil {
 		return
 	}

@@ -26,6 +26,8 @@ const usageText = `usage:
         leaves the machine as it was when the driver ends, or sends nothing, an empty line included
   guest inspect [--data NIC] [--keep ADDRESS]...
         prints what this machine is and has, as JSON
+  guest sweep
+        removes the control groups that killed helpers left on this machine, and prints them
   guest version
 `
 

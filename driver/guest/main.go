@@ -22,6 +22,7 @@ import (
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/agent"
+	"hookbed/driver/guest/cgroup"
 	"hookbed/driver/guest/netns"
 	"hookbed/driver/guest/proc"
 	"hookbed/driver/guest/sealed"
@@ -76,6 +77,8 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 		return agent.Run(ctx, args, o, in, out, errOut)
 	case "inspect":
 		return inspect(ctx, args[1:], out)
+	case "sweep":
+		return sweep(args[1:], out)
 	case "version":
 		return printVersion(out)
 	case proc.FirstProcessCommand:
@@ -138,6 +141,18 @@ func inspect(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	return agent.Inspect(facts, nic, keep, out)
+}
+
+// sweep is `guest sweep`.
+func sweep(args []string, out io.Writer) error {
+	if len(args) > 0 {
+		return usage("sweep takes no arguments, got %q", args)
+	}
+	removed, err := cgroup.Sweep()
+	for _, dir := range removed {
+		fmt.Fprintln(out, dir)
+	}
+	return err
 }
 
 // printVersion prints the revision and the step language.

@@ -16,6 +16,9 @@ import (
 // is lost, as opposed to a command that ran and failed.
 var ErrUnreachable = errors.New("host unreachable")
 
+// ErrStillRuns is wrapped by an error of Run if the command was ended and still runs.
+var ErrStillRuns = errors.New("something still runs")
+
 // Cmd is a command for a host: an argument vector, never a shell string.
 type Cmd struct {
 	Argv   []string

@@ -13,9 +13,13 @@ import (
 // ErrUnknownHost is wrapped when a file of known hosts has no key of a machine.
 var ErrUnknownHost = errors.New("host key is not known")
 
+// ErrRevoked is wrapped when a file of known hosts marks every key of a machine as @revoked.
+var ErrRevoked = errors.New("host key is revoked")
+
 // KnownKey is the key that a file of known hosts, as OpenSSH writes it, has for
 // a machine ("host:port"): as in authorized_keys, for SSHConfig.HostKey. If there are
-// several, it is the shortest one.
+// several, it is the shortest one. Those that a line @revoked names, for whatever
+// machine, are passed over (sshd(8)).
 func KnownKey(file, addr string) (string, error) {
 	check, err := knownhosts.New(file)
 	if err != nil {
@@ -37,8 +41,15 @@ func KnownKey(file, addr string) (string, error) {
 	if len(mismatch.Want) == 0 {
 		return "", fmt.Errorf("%w: %s has no line for %s", ErrUnknownHost, file, knownhosts.Normalize(addr))
 	}
-	slices.SortStableFunc(mismatch.Want, func(a, b knownhosts.KnownKey) int { return len(a.Key.Marshal()) - len(b.Key.Marshal()) })
-	return string(ssh.MarshalAuthorizedKey(mismatch.Want[0].Key)), nil
+	var revoked *knownhosts.RevokedError
+	valid := slices.DeleteFunc(mismatch.Want, func(k knownhosts.KnownKey) bool {
+		return errors.As(check(addr, &net.TCPAddr{}, k.Key), &revoked)
+	})
+	if len(valid) == 0 {
+		return "", fmt.Errorf("%w: every key that %s has for %s is marked @revoked, one of them in line %d", ErrRevoked, file, knownhosts.Normalize(addr), revoked.Revoked.Line)
+	}
+	slices.SortStableFunc(valid, func(a, b knownhosts.KnownKey) int { return len(a.Key.Marshal()) - len(b.Key.Marshal()) })
+	return string(ssh.MarshalAuthorizedKey(valid[0].Key)), nil
 }
 
 // Fingerprint is the type and SHA-256 fingerprint of a key as in authorized_keys;

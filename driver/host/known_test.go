@@ -29,3 +29,22 @@ func TestKnownKey(t *testing.T) {
 		t.Errorf("no file: %v", err)
 	}
 }
+
+// TestRevokedKeys: a key that a file marks as revoked is not used, and that of another type is.
+func TestRevokedKeys(t *testing.T) {
+	a, b := newKey(t), newKey(t)
+	file := filepath.Join(t.TempDir(), "known_hosts")
+	for _, tt := range []struct{ text, want string }{
+		{"one " + a.AuthorizedKey + "\n@revoked * " + a.AuthorizedKey + "\n", ""},
+		{"@revoked * " + a.AuthorizedKey + "\none " + a.AuthorizedKey + "\none " + b.AuthorizedKey + "\n", b.AuthorizedKey},
+		{"@revoked two " + b.AuthorizedKey + "\none " + a.AuthorizedKey + "\n", a.AuthorizedKey},
+	} {
+		if err := os.WriteFile(file, []byte(tt.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := host.KnownKey(file, "one:22")
+		if strings.TrimSpace(got) != tt.want || errors.Is(err, host.ErrRevoked) != (tt.want == "") {
+			t.Errorf("%s: %q, %v, want %q", tt.text, got, err, tt.want)
+		}
+	}
+}

@@ -72,6 +72,8 @@ func (l *Local) Run(ctx context.Context, cmd Cmd) error {
 	if err != nil {
 		return startError(cmd, err)
 	}
+	group := newGroup(child.Process.Pid)
+	defer group.close()
 	var waitErr error // written before done is closed
 	done := make(chan struct{})
 	go func() {
@@ -83,12 +85,16 @@ func (l *Local) Run(ctx context.Context, cmd Cmd) error {
 		return outcome(ctx, cmd, kept, waitErr)
 	case <-ctx.Done():
 	}
-	endGroup(child.Process.Pid)
+	group.end()
 	select { // so that nothing is written to Stdout and Stderr after Run
 	case <-done:
 	case <-time.After(drainGrace): // a process that left the group keeps them open
 	}
-	return fmt.Errorf("run %s: %w", cmd.Argv[0], context.Cause(ctx))
+	err = fmt.Errorf("run %s: %w", cmd.Argv[0], context.Cause(ctx))
+	if group.runs() {
+		err = fmt.Errorf("%w: process %d (%s) was killed and does not end: %w", ErrStillRuns, child.Process.Pid, cmd.Argv[0], err)
+	}
+	return err
 }
 
 // start starts a child in a process group of its own. A failing Stdout or
@@ -114,18 +120,6 @@ func start(cmd Cmd, kept *tail.Buffer, stop context.CancelCauseFunc) (*exec.Cmd,
 		_ = in.Close()
 	}()
 	return child, nil
-}
-
-// endGroup ends a process group: SIGTERM, endGrace, SIGKILL. While it has members,
-// the kernel does not reuse its ID.
-func endGroup(id int) {
-	_ = unix.Kill(-id, unix.SIGTERM) // fails only if all are gone
-	for limit := time.Now().Add(endGrace); time.Now().Before(limit); time.Sleep(10 * time.Millisecond) {
-		if unix.Kill(-id, 0) != nil {
-			return
-		}
-	}
-	_ = unix.Kill(-id, unix.SIGKILL)
 }
 
 // startError gives a command that cannot be executed the status of a shell.

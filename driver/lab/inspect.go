@@ -88,6 +88,8 @@ func reachFinding(inv *plan.Inventory, m plan.Machine, err error) Finding {
 	switch {
 	case errors.Is(err, host.ErrUnknownHost):
 		f.Fix = fmt.Sprintf("compare the fingerprint that `ssh-keyscan -p %d %s | ssh-keygen -lf -` prints with the machine's own, then add the line to %s", m.Port, m.Host, m.KnownHosts)
+	case errors.Is(err, host.ErrRevoked):
+		f.Fix = fmt.Sprintf("give the machine a new key, and write its line into %s", m.KnownHosts)
 	case errors.As(err, &changed):
 		f.Fix = fmt.Sprintf("find out why the machine has another key (new system, or somebody in between); only then change the line in %s", m.KnownHosts)
 	case errors.Is(err, remote.ErrNotRoot):

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path"
 	"strconv"
 	"strings"
 
+	"hookbed/analysis/durable"
 	"hookbed/driver/host"
 	"hookbed/driver/lab/remote"
 	"hookbed/driver/plan"
@@ -55,11 +55,11 @@ func (c *otherComputer) libvirtFindings(ctx context.Context, accel string) []Fin
 		f.Detail = err.Error()
 		return []Finding{f}
 	}
-	dir, err := os.MkdirTemp("", "hookbed-doctor-")
+	dir, remove, err := durable.Scratch("doctor")
 	if err != nil {
 		return fail(err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = remove() }() // what stays costs only space
 	hv, err := vm.Connect(ctx, vm.Config{StateDir: dir, Lab: "doctor", Remote: c.way()})
 	if err != nil {
 		return fail(err)

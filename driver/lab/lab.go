@@ -18,8 +18,9 @@ import (
 )
 
 // teardownLimit bounds every teardown. It runs on a fresh context, so that an
-// interrupted run still cleans up.
-const teardownLimit = 60 * time.Second
+// interrupted run still cleans up. An agent ends its helper within bundle.EndLimit, and
+// then puts its machine right.
+const teardownLimit = bundle.EndLimit + 45*time.Second
 
 // Config describes the lab to bring up.
 type Config struct {
@@ -55,7 +56,13 @@ type Config struct {
 type Lab struct {
 	provider Provider
 	env      Environment
+	silence  time.Duration // Config.Silence
 	Timings  Timings
+}
+
+// fresh is the context of a teardown: a machine that may be silent for long may take as much longer.
+func (l *Lab) fresh(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), teardownLimit+l.silence)
 }
 
 // Environment is what env.json records of the lab.
@@ -71,14 +78,14 @@ func (l *Lab) Begin(ctx context.Context, s datapath.Setup) error {
 
 // End undoes the setup on a fresh, time-limited context.
 func (l *Lab) End(ctx context.Context, s datapath.Setup) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownLimit)
+	ctx, cancel := l.fresh(ctx)
 	defer cancel()
 	return rigFault(l.provider.End(ctx, s))
 }
 
 // Close takes the lab down on a fresh, time-limited context.
 func (l *Lab) Close(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownLimit)
+	ctx, cancel := l.fresh(ctx)
 	defer cancel()
 	return l.provider.Close(ctx)
 }
@@ -152,7 +159,7 @@ func (l *Lab) Mark(ctx context.Context, t datapath.Topology) (Marks, error) {
 
 // UndoTo undoes what was done since the marks, on a fresh context.
 func (l *Lab) UndoTo(ctx context.Context, marks Marks) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), teardownLimit)
+	ctx, cancel := l.fresh(ctx)
 	defer cancel()
 	var errs []error
 	for h, mark := range marks {

@@ -640,7 +640,7 @@ func (p *virtual) Close(ctx context.Context) error {
 	}
 	var err error
 	for _, s := range p.sites {
-		err = errors.Join(err, s.close(ctx, s.hv))
+		err = errors.Join(err, mayLive(p.name, s.close(ctx, s.hv)))
 	}
 	if err != nil && len(p.cfg.Lab.Hypervisors) > 0 {
 		return fmt.Errorf("take the lab down: %w; `driver down NAME` tries again", err)

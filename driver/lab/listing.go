@@ -44,6 +44,8 @@ func (l Listing) Owner() string {
 	switch {
 	case l.Driver.PID == 0:
 		return "unknown"
+	case l.Driver.onOtherHost():
+		state = "on " + l.Driver.Host + ", perhaps alive"
 	case l.Driver.Elsewhere():
 		state = "of another PID namespace, perhaps alive"
 	case l.OwnerLives:

@@ -1,10 +1,12 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/datapath"
@@ -38,6 +40,10 @@ func localPreflight() error {
 func newLocal(cfg Config) Provider {
 	return &local{cfg: cfg, here: host.NewLocal(), blobs: filepath.Join(cfg.StateDir, "blobs")}
 }
+
+// localGrace is how long a helper whose input has ended may undo what it did. Afterwards it is killed,
+// and nothing is lost: the kernel takes its namespaces away.
+const localGrace = 20 * time.Second
 
 // Open prepares the images, and starts a helper once for the facts of this kernel.
 func (p *local) Open(ctx context.Context, t Timings) (Environment, error) {
@@ -80,6 +86,9 @@ func (p *local) prepare(ctx context.Context) error {
 	if err := os.Mkdir(p.blobs, 0o700); err != nil {
 		return fmt.Errorf("make state directory: %w", err)
 	}
+	if err := SweepCgroups(ctx, p.cfg.GuestPath); err != nil {
+		return err
+	}
 	for i := range p.cfg.Nodes {
 		p.nodes = append(p.nodes, datapath.NodeAt(i+1))
 	}
@@ -118,12 +127,13 @@ func (p *local) open(ctx context.Context) error {
 		Schema: bundle.Schema, Node: "local", Blobs: p.blobs, EndpointRoot: p.set.EndpointDir, ExternalRoot: p.set.ExternalDir, HTTPRoot: p.set.HTTPDir,
 		Roots: p.agent.roots(p.agent.image.Dir, p.set.EtcdDir),
 	}
-	s, err := openSession(ctx, "this computer", p.here, argv, hello, p.pushBlobs)
-	if err != nil {
+	s := startSession(ctx, "this computer", p.here, argv, p.pushBlobs)
+	s.grace = localGrace
+	if err := s.greet(ctx, hello); err != nil {
 		return err
 	}
 	p.helper = s
-	_, err = s.Exec(ctx, "nodes", nil, Wiring(p.nodes))
+	_, err := s.Exec(ctx, "nodes", nil, Wiring(p.nodes))
 	return err
 }
 
@@ -195,11 +205,27 @@ func (p *local) shut(ctx context.Context) error {
 	return err
 }
 
-// Close ends the helper, if one runs, and gives the state directory up.
+// SweepCgroups removes the control groups that killed helpers left on this computer. It needs root.
+func SweepCgroups(ctx context.Context, guest string) error {
+	ctx, cancel := context.WithTimeout(ctx, sweepLimit)
+	defer cancel()
+	here := host.NewLocal()
+	defer here.Close()
+	if err := here.Run(ctx, host.Cmd{Argv: []string{guest, "sweep"}}); err != nil {
+		return fmt.Errorf("remove the cgroups that killed helpers left: %w", err)
+	}
+	return nil
+}
+
+// sweepLimit bounds that: it waits for what has just been killed.
+const sweepLimit = time.Minute
+
+// Close ends the helper, if one runs, removes what one that was killed left, and gives the state
+// directory up.
 func (p *local) Close(ctx context.Context) error {
 	err := p.shut(ctx)
-	if rm := release(p.cfg.StateDir); err == nil {
-		err = rm
+	if _, there := os.Stat(p.blobs); there == nil { // a helper may have run
+		err = cmp.Or(err, SweepCgroups(ctx, p.cfg.GuestPath))
 	}
-	return err
+	return cmp.Or(err, release(p.cfg.StateDir))
 }

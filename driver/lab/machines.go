@@ -23,7 +23,7 @@ const (
 	keepalivesPerLimit = 8
 	// lockWait is how long a machine may take to clean up after a driver that died, in
 	// addition to the time that it waits for a keepalive.
-	lockWait = 40 * time.Second
+	lockWait = bundle.EndLimit + 25*time.Second
 )
 
 // machines is the ssh provider: existing computers as nodes. Each node is a
@@ -127,8 +127,9 @@ func (p *machines) start(ctx context.Context, n *machineNode) error {
 		argv = append(argv, "--data", n.machine.Data, "--cidr", n.DataCIDR())
 	}
 	n.helper = startSession(ctx, n.Node.Name, n.SSH, argv, n.pushBlobs)
+	n.helper.attended, n.helper.grace = true, teardownLimit
 	go n.helper.keepalive(limit / keepalivesPerLimit)
-	if _, err := n.helper.converse(ctx, []byte("\n")); err != nil {
+	if _, err := n.helper.converse(ctx, []byte("\n"), limit+2*lockWait); err != nil {
 		return fmt.Errorf("start guest helper: %w", err)
 	}
 	hello := bundle.Hello{Schema: bundle.Schema, Node: n.Node.Name, Blobs: n.Path("blobs"), EndpointRoot: n.Image("endpoint", p.set.EndpointDigest)}

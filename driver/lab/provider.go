@@ -88,7 +88,11 @@ func Up(ctx context.Context, cfg Config) (*Lab, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
-	return UpWith(ctx, i.open(cfg))
+	l, err := UpWith(ctx, i.open(cfg))
+	if err == nil {
+		l.silence = cfg.Silence
+	}
+	return l, err
 }
 
 // UpWith brings up a lab of any provider. On an error nothing is left behind.

@@ -100,9 +100,17 @@ func (s *Sealer) Close(ctx context.Context) error {
 	defer cancel()
 	var err error
 	if s.hv != nil {
-		err = s.hv.Close(ctx)
+		err = mayLive(s.cfg.Name, s.hv.Close(ctx))
 	}
 	return errors.Join(err, release(s.cfg.StateDir))
+}
+
+// mayLive is the error of a hypervisor that could not be closed: machines may still run.
+func mayLive(lab string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: machines of lab %s: %w", ErrStillRuns, lab, err)
 }
 
 // Jobs is how many sealed guests this computer runs at once: one a CPU, as far
@@ -220,6 +228,9 @@ func (s *Sealer) Run(ctx context.Context, b SealedBlock, onReply func(bundle.Sea
 // boot is Run between the making and the removing of its files.
 func (s *Sealer) boot(ctx context.Context, b SealedBlock, m vm.Machine, stream *stream, onReply func(bundle.SealedReply)) ([]byte, error) {
 	if _, err := s.initramfs(m.Initramfs, b); err != nil {
+		return nil, err
+	}
+	if err := s.sets[b.Kernel].Kernel.Check(); err != nil {
 		return nil, err
 	}
 	// A file left from an earlier attempt must not be taken for this guest's.

@@ -25,6 +25,10 @@ type Fault struct {
 func (f *Fault) Error() string { return f.Err.Error() }
 func (f *Fault) Unwrap() error { return f.Err }
 
+// ErrStillRuns is wrapped by the error of a teardown after which something still runs; its text
+// names it.
+var ErrStillRuns = host.ErrStillRuns
+
 func rigFault(err error) error {
 	var f *Fault
 	if err == nil || errors.As(err, &f) {
@@ -46,6 +50,11 @@ type session struct {
 	left   bool       // a call was abandoned: the helper undoes everything and ends
 	pushed map[string]bool
 	push   pushFunc
+	end    context.CancelCauseFunc // ends the helper by signals
+	// attended: an agent ends the helper and puts its machine right. Others are killed when they
+	// hang: what they made ends with them, or with their machine.
+	attended bool
+	grace    time.Duration // for a helper to end whose input has ended
 	// started is when the session began. The driver's readings of its clock count from it.
 	started time.Time
 }
@@ -57,11 +66,19 @@ type pushFunc func(context.Context, []bundle.File) error
 // where the helper looks for blobs.
 func openSession(ctx context.Context, where string, h host.Host, argv []string, hello bundle.Hello, push pushFunc) (*session, error) {
 	s := startSession(ctx, where, h, argv, push)
-	if _, err := s.call(ctx, bundle.Request{Hello: &hello}); err != nil {
-		_ = s.close(ctx)
-		return nil, fmt.Errorf("start guest helper on %s: %w", where, err)
+	if err := s.greet(ctx, hello); err != nil {
+		return nil, err
 	}
 	return s, nil
+}
+
+// greet opens the conversation. On an error the helper is ended.
+func (s *session) greet(ctx context.Context, hello bundle.Hello) error {
+	if _, err := s.call(ctx, bundle.Request{Hello: &hello}); err != nil {
+		_ = s.close(ctx)
+		return fmt.Errorf("start guest helper on %s: %w", s.where, err)
+	}
+	return nil
 }
 
 // startSession starts a helper, and does not greet it.
@@ -69,10 +86,11 @@ func startSession(ctx context.Context, where string, h host.Host, argv []string,
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
 	s := &session{where: where, in: inW, out: bufio.NewReaderSize(outR, 1<<20), ended: make(chan struct{}), pushed: map[string]bool{}, push: push, started: time.Now(),
-		stderr: tail.NewBuffer(4 << 10)}
+		stderr: tail.NewBuffer(4 << 10), grace: bundle.EndLimit}
 	// The helper outlives any one call's context and ends when its input does.
+	ctx, s.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	go func() {
-		s.err = h.Run(context.WithoutCancel(ctx), host.Cmd{Argv: argv, Stdin: inR, Stdout: outW, Stderr: s.stderr})
+		s.err = h.Run(ctx, host.Cmd{Argv: argv, Stdin: inR, Stdout: outW, Stderr: s.stderr})
 		close(s.ended)
 		reason := s.err
 		if reason == nil {
@@ -99,39 +117,47 @@ func (s *session) keepalive(every time.Duration) {
 	}
 }
 
-// call sends one request and waits for its reply, the helper's end, or ctx. A
-// call abandoned by ctx leaves the session unusable but for close.
+// call sends one request and waits for its reply, the helper's end, ctx, or the request's limit. A
+// call that is abandoned leaves the session unusable but for close.
 func (s *session) call(ctx context.Context, req bundle.Request) (bundle.Reply, error) {
 	line, err := json.Marshal(req)
 	if err != nil {
 		return bundle.Reply{}, err
 	}
-	return s.converse(ctx, append(line, '\n'))
+	return s.converse(ctx, append(line, '\n'), req.Limit())
 }
 
-// converse sends a line and waits for the reply to it.
-func (s *session) converse(ctx context.Context, line []byte) (bundle.Reply, error) {
+// errHangs is the cause of the end of a helper that did not answer.
+var errHangs = errors.New("it hangs")
+
+// answer is a line of the helper's, or why there is none.
+type answer struct {
+	line []byte
+	err  error
+}
+
+// converse sends a line and waits for the reply to it, for a limit at most.
+func (s *session) converse(ctx context.Context, line []byte, limit time.Duration) (bundle.Reply, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var reply bundle.Reply
-	type answer struct {
-		line []byte
-		err  error
+	if s.left {
+		return reply, rigFault(fmt.Errorf("guest helper on %s did not answer an earlier request", s.where))
 	}
 	done := make(chan answer, 1)
-	go func() {
-		if _, err := s.in.Write(line); err != nil {
-			done <- answer{err: err}
-			return
-		}
-		line, err := s.out.ReadBytes('\n')
-		done <- answer{line, err}
-	}()
+	go func() { done <- s.exchange(line) }()
+	late := time.NewTimer(limit)
+	defer late.Stop()
 	select {
 	case <-ctx.Done():
-		s.left = true
-		_ = s.in.Close() // the helper undoes what it did
+		s.abandon()
 		return reply, ctx.Err()
+	case <-late.C:
+		s.abandon()
+		if !s.attended {
+			s.end(errHangs)
+		}
+		return reply, rigFault(fmt.Errorf("guest helper on %s has not answered for %s, which is more than its steps can take: it hangs, and is ended", s.where, limit))
 	case a := <-done:
 		if a.err != nil {
 			return reply, s.lost(a.err)
@@ -144,6 +170,39 @@ func (s *session) converse(ctx context.Context, line []byte) (bundle.Reply, erro
 		return reply, &Fault{Kind: reply.Fault, Err: fmt.Errorf("%s: %s", s.where, reply.Error)}
 	}
 	return reply, nil
+}
+
+// abandon ends the helper's input: it undoes what it did.
+func (s *session) abandon() {
+	s.left = true
+	_ = s.in.Close()
+}
+
+// exchange sends a line and reads one.
+func (s *session) exchange(line []byte) answer {
+	if _, err := s.in.Write(line); err != nil {
+		return answer{err: err}
+	}
+	line, err := readLine(s.out, maxReply)
+	return answer{line, err}
+}
+
+// maxReply is the longest reply that is read, in bytes. The longest ones have recordings of the
+// kernel's functions, of some MiB.
+const maxReply = 256 << 20
+
+// readLine reads up to the end of a line, which is part of the result, and most bytes at most.
+func readLine(r *bufio.Reader, most int) (line []byte, err error) {
+	for {
+		part, err := r.ReadSlice('\n')
+		if len(line)+len(part) > most {
+			return nil, fmt.Errorf("its answer is longer than %d bytes: %.80q", most, line)
+		}
+		line = append(line, part...)
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return line, err
+		}
+	}
 }
 
 func (s *session) lost(err error) error {
@@ -202,14 +261,33 @@ func (s *session) UndoTo(ctx context.Context, mark int) error {
 	return err
 }
 
-// close ends the helper's input and waits until it has undone everything.
+// killLimit is how long a helper that gets signals may take to end: host.Run kills it after 5 s.
+const killLimit = 30 * time.Second
+
+// close ends the helper's input and waits until it has undone everything. One that does not end is
+// killed. The error wraps ErrStillRuns if it lives on.
 func (s *session) close(ctx context.Context) error {
 	_ = s.in.Close()
 	go func() { _, _ = io.Copy(io.Discard, s.out) }()
+	grace := time.NewTimer(s.grace)
+	defer grace.Stop()
 	select {
 	case <-s.ended:
 		return s.err
 	case <-ctx.Done():
-		return fmt.Errorf("guest helper on %s did not end: %w", s.where, ctx.Err())
+	case <-grace.C:
+	}
+	s.end(errHangs)
+	select {
+	case <-s.ended:
+		if s.attended {
+			return fmt.Errorf("%w: the agent on %s, which has not put its machine right yet and goes on with that", ErrStillRuns, s.where)
+		}
+		if errors.Is(s.err, ErrStillRuns) {
+			return s.err
+		}
+		return fmt.Errorf("guest helper on %s did not undo everything in time, and was killed", s.where)
+	case <-time.After(killLimit):
+		return fmt.Errorf("%w: guest helper on %s was killed, and does not end", ErrStillRuns, s.where)
 	}
 }

@@ -76,9 +76,32 @@ type ProcessID struct {
 	// Space is the PID namespace in which the process has this number; "" is the
 	// reader's, as in states of releases that did not write it down.
 	Space string `json:"pid_namespace,omitempty"`
+	// Boot and Host are the computer's boot ID and name: state directories may be shared by
+	// computers. "" as above.
+	Boot string `json:"boot_id,omitempty"`
+	Host string `json:"host,omitempty"`
 }
 
-func thisProcess() ProcessID { return ProcessID{os.Getpid(), startTime(os.Getpid()), pidSpace()} }
+func thisProcess() ProcessID {
+	return ProcessID{PID: os.Getpid(), Start: startTime(os.Getpid()), Space: pidSpace(), Boot: bootID(), Host: hostName()}
+}
+
+// bootID is the kernel's name of this boot, "" where /proc does not have it.
+func bootID() string {
+	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(data))
+}
+
+func hostName() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return name
+}
 
 // pidSpace names the PID namespace of this process, "" where /proc does not have it.
 func pidSpace() string {
@@ -89,9 +112,20 @@ func pidSpace() string {
 	return name
 }
 
-// Elsewhere says whether the process is in another PID namespace, as that of a
-// container: from here it cannot be seen whether it lives.
-func (p ProcessID) Elsewhere() bool { return p.Space != "" && p.Space != pidSpace() }
+// Elsewhere says whether the process is on another computer, or in another PID namespace,
+// as that of a container: from here it cannot be seen whether it lives.
+func (p ProcessID) Elsewhere() bool {
+	if p.ofOtherBoot() {
+		return p.onOtherHost()
+	}
+	return p.Space != "" && p.Space != pidSpace()
+}
+
+// ofOtherBoot says whether the process is of another boot than this process: on another
+// computer, or before this one booted.
+func (p ProcessID) ofOtherBoot() bool { return p.Boot != "" && p.Boot != bootID() }
+
+func (p ProcessID) onOtherHost() bool { return p.ofOtherBoot() && p.Host != hostName() }
 
 func startTime(pid int) string {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
@@ -109,7 +143,13 @@ func startTime(pid int) string {
 // Lives says whether the process runs. One that cannot be seen from here counts as
 // alive: its lab may be in use, and is left alone.
 func (p ProcessID) Lives() bool {
-	return p.PID > 0 && (p.Elsewhere() || p.Start != "" && startTime(p.PID) == p.Start)
+	switch {
+	case p.PID <= 0:
+		return false
+	case p.ofOtherBoot():
+		return p.Elsewhere()
+	}
+	return p.Elsewhere() || p.Start != "" && startTime(p.PID) == p.Start
 }
 
 const stateFile = "lab.json"
@@ -134,6 +174,9 @@ func claim(dir string, s State) error {
 	root := filepath.Dir(dir)
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return fmt.Errorf("make state directory: %w", err)
+	}
+	if err := durable.OnlyOurs(root); err != nil {
+		return fmt.Errorf("keep a lab's state and keys: %w", err)
 	}
 	return underLock(root, func() error {
 		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
@@ -272,8 +315,12 @@ func (s State) Left() bool { return !s.Torn && !s.Detached && !s.InUse() }
 const endLimit = teardownLimit + 30*time.Second
 
 // EndOwner ends the living driver of a lab by a signal, as ^C does, and waits until it
-// has taken its lab down. A driver that cannot be seen from here gets no signal.
+// has taken its lab down. A driver that cannot be seen from here gets no signal; if it is on
+// another computer, that is an error, since its lab cannot be taken down from here.
 func (s State) EndOwner(ctx context.Context) error {
+	if s.Driver.onOtherHost() && !s.Detached {
+		return fmt.Errorf("lab %q is of driver %d on %s, and this is %s: take it down there; if that computer is gone for good, remove the lab's directory here", s.Name, s.Driver.PID, s.Driver.Host, hostName())
+	}
 	if !s.InUse() || s.Driver.Elsewhere() {
 		return nil
 	}

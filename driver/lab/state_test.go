@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -26,6 +28,12 @@ func TestSweepClearsOnlyTheDead(t *testing.T) {
 	putLab(t, root, State{Name: "mine", Driver: me})
 	putLab(t, root, State{Name: "reused-pid", Driver: ProcessID{PID: me.PID, Start: "1"}})
 	putLab(t, root, State{Name: "up", Detached: true, Driver: ProcessID{PID: me.PID, Start: "1"}})
+	// A home that computers share: another one's driver, and one of this computer before it booted.
+	other, before := me, me
+	other.Boot, other.Host = "another-boot", "another-host"
+	before.Boot = "the-boot-before"
+	putLab(t, root, State{Name: "other-host", Driver: other})
+	putLab(t, root, State{Name: "before-boot", Driver: before})
 	if err := os.Mkdir(filepath.Join(root, "vacant"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -33,18 +41,24 @@ func TestSweepClearsOnlyTheDead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(cleared) != 2 || cleared[0] != "reused-pid" || cleared[1] != "vacant" {
-		t.Errorf("cleared %v, want reused-pid and vacant", cleared)
+	if fmt.Sprint(cleared) != "[before-boot reused-pid vacant]" {
+		t.Errorf("cleared %v, want before-boot, reused-pid and vacant", cleared)
 	}
 	left, err := Labs(root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(left) != 2 || left[0].Name != "mine" || left[1].Name != "up" {
-		t.Errorf("left %v, want mine and up", left)
+	if len(left) != 3 || left[0].Name != "mine" || left[1].Name != "other-host" || left[2].Name != "up" {
+		t.Fatalf("left %v, want mine, other-host and up", left)
 	}
-	if !left[0].InUse() || left[1].InUse() {
-		t.Errorf("in use: mine %v, up %v; want true, false", left[0].InUse(), left[1].InUse())
+	if !left[0].InUse() || !left[1].InUse() || left[2].InUse() {
+		t.Errorf("in use: mine %v, other-host %v, up %v; want true, true, false", left[0].InUse(), left[1].InUse(), left[2].InUse())
+	}
+	if err := left[1].EndOwner(t.Context()); err == nil || !strings.Contains(err.Error(), "another-host") {
+		t.Errorf("the end of a driver elsewhere: %v", err)
+	}
+	if owner := left[1].Listing(time.Now()).Owner(); !strings.Contains(owner, "on another-host") {
+		t.Errorf("its owner is %q", owner)
 	}
 }
 
@@ -197,5 +211,17 @@ func TestAHalfWrittenStateIsNoLab(t *testing.T) {
 	}
 	if vacant(dir) {
 		t.Error("a directory with another program's file counts as vacant")
+	}
+}
+
+// TestLabsThatOthersCouldChange: a lab has keys and is cleared by root, so its directory is not
+// where every user may write.
+func TestLabsThatOthersCouldChange(t *testing.T) {
+	root := t.TempDir()
+	if err := os.Chmod(root, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := claim(filepath.Join(root, "r1"), State{Name: "r1", Driver: thisProcess()}); err == nil || !strings.Contains(err.Error(), "every user may write to "+root) {
+		t.Errorf("claimed: %v", err)
 	}
 }

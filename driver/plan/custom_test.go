@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"bytes"
+	"encoding/base64"
 	"errors"
 	"os"
 	"path/filepath"
@@ -55,6 +57,15 @@ func TestFilesOfAnArmBecomeThePlans(t *testing.T) {
 		again, err := Decode(data)
 		if err != nil {
 			t.Fatal(err)
+		}
+		// A script that was changed in plan.json, with its digest left, is not executed.
+		edited := bytes.Replace(data, []byte(base64.StdEncoding.EncodeToString([]byte(text))), []byte(base64.StdEncoding.EncodeToString([]byte("rm -rf /"))), 1)
+		if _, err := Decode(edited); err == nil || !strings.Contains(err.Error(), "it was changed after the plan was made") {
+			t.Errorf("a plan with another script: %v", err)
+		}
+		other := bytes.Replace(data, []byte(`"apply": "s/a.sh@`), []byte(`"apply": "s/a.sh@0`), 1)
+		if _, err := Decode(other); err == nil {
+			t.Error("a plan with another digest of its script is read")
 		}
 		c := again.Cells[0]
 		if got := string(c.Files["apply"].Data); got != text || c.Files["apply"].Path != "s/a.sh" {

@@ -71,6 +71,9 @@ func (p *Plan) check() error {
 		return fmt.Errorf("%d blocks that are not those of %d seeds, the kernels %v and the scenarios %v",
 			len(p.Blocks), p.Spec.Measure.Seeds, p.Spec.Kernels, p.Spec.Scenarios)
 	}
+	if err := p.checkFiles(); err != nil {
+		return err
+	}
 	if n := p.Spec.Measure.Blocks; len(p.Blocks) > 0 && n != len(p.Blocks) {
 		return fmt.Errorf("%d blocks, want %d", len(p.Blocks), n)
 	}
@@ -83,6 +86,25 @@ func (p *Plan) check() error {
 		cells[c.ID] = c
 	}
 	return p.checkTrials(cells)
+}
+
+// checkFiles compares the files that arms name with their digests, which are in the arms' options
+// and in the factors of cells: scripts are executed by root.
+func (p *Plan) checkFiles() error {
+	for _, a := range p.Spec.Arms {
+		for key, f := range a.Files {
+			want := fileLevel(f.Path, f.Data)
+			if a.Options[key] != want {
+				return fmt.Errorf("the file %s of arm %q, %s, has the digest of %s, and not that of %s: it was changed after the plan was made", f.Path, a.Name, key, want, a.Options[key])
+			}
+			for _, c := range p.Cells {
+				if c.Get(FactorArm) == a.Name && c.Get(key) != want {
+					return fmt.Errorf("cell %s has %s of arm %q as %s, and the arm has %s", c.ID, key, a.Name, c.Get(key), want)
+				}
+			}
+		}
+	}
+	return nil
 }
 
 func (p *Plan) checkTrials(cells map[string]Cell) error {

@@ -43,9 +43,14 @@ func (l *loader) file(t *table, k FreeKey, path string, a *Arm) {
 	if a.Files == nil {
 		a.Files = map[string]File{}
 	}
-	sum := sha256.Sum256(data)
 	a.Files[k.Key] = File{Path: path, Data: data}
-	a.Options[k.Key] = path + "@" + hex.EncodeToString(sum[:])[:12]
+	a.Options[k.Key] = fileLevel(path, data)
+}
+
+// fileLevel is the level of a factor whose value is a file.
+func fileLevel(path string, data []byte) string {
+	sum := sha256.Sum256(data)
+	return path + "@" + hex.EncodeToString(sum[:])[:12]
 }
 
 // readFile reads a regular file below a directory. No symbolic link leads it

@@ -161,7 +161,7 @@ func (r *Reducer) resolveUser(k *known, b *watch.Block) {
 	}
 }
 
-// unknownPage names code of no file by its page. A page in which the clock is read is the one that
+// unknownPage names code of no file by its page. A page in which the clock is read is of the code that
 // the kernel gives to each program, the vDSO.
 func (r *Reducer) unknownPage(b *watch.Block) int32 {
 	page := b.PC &^ (pageSize - 1)
@@ -186,10 +186,18 @@ const (
 	vdsoCode    = "vdso:[text]"
 )
 
+// inVDSO says whether an address of no file is in the vDSO: in a page in which the clock is read, or
+// next to one. Since Linux 6.11 it has two pages; getrandom and its cipher are in the second
+// (arch/x86/entry/vdso).
+func (r *Reducer) inVDSO(pc uint64) bool {
+	page := pc &^ (pageSize - 1)
+	return r.vdso[page] || r.vdso[page-pageSize] || r.vdso[page+pageSize]
+}
+
 // settle names what could not be named at first.
 func (r *Reducer) settle() {
 	for page, sym := range r.pages {
-		if r.vdso[page] {
+		if r.inVDSO(page) {
 			r.names[sym] = vdsoCode
 		}
 	}
@@ -202,7 +210,7 @@ func (r *Reducer) settle() {
 		switch {
 		case found:
 			r.names[u.sym], _ = r.code.files[at.file].at(at.addr)
-		case r.vdso[u.pc&^(pageSize-1)]:
+		case r.inVDSO(u.pc):
 			r.names[u.sym] = vdsoCode
 		default:
 			r.names[u.sym] = unknownCode

@@ -3,6 +3,8 @@ package reduce
 import (
 	"bytes"
 	"testing"
+
+	"hookbed/driver/watch"
 )
 
 // FuzzSymbols: symbols are sorted, have one name for each address, each of the text, and the first
@@ -34,4 +36,37 @@ func FuzzSymbols(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestVDSO: code of no file is of the vDSO if its page, or the one next to it, reads the clock.
+func TestVDSO(t *testing.T) {
+	r := New(Config{Programs: testPrograms()})
+	r.Symbols([]byte("ffffffff81000000 T do_syscall_64\n"))
+	r.Mark(watch.MarkBegin, 0, 0, 0)
+	const page = 0x7ffff7fc5000
+	ns := uint64(0)
+	for i, b := range []watch.Block{
+		{PC: page + 0x8e6, Kind: watch.ReadClock}, // clock_gettime
+		{PC: page + pageSize + 0x20},              // getrandom
+		{PC: page + 3*pageSize},
+	} {
+		b.ID, b.Size, b.Code = uint32(i), []uint8{3, 2}, []byte{0x0f, 0xae, 0xe8, 0x0f, 0x31}
+		r.Define(&b)
+		r.Ran(&b, 2, nil)
+		if ns += 16; b.Kind == watch.ReadClock {
+			r.Clock(ns)
+		}
+	}
+	r.Mark(watch.MarkEnd, 0, 0, ns)
+	tr, err := r.Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	self := map[string]uint64{}
+	for _, n := range tr.Around.Nodes {
+		self[n.Name] += n.Self
+	}
+	if self[vdsoCode] != 4 || self[unknownCode] != 2 || tr.Window.Unnamed != 2 {
+		t.Errorf("instructions by function %v, unnamed %d; want 4 of the vDSO and 2 of no name", self, tr.Window.Unnamed)
+	}
 }

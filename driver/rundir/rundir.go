@@ -21,6 +21,9 @@
 package rundir
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -221,6 +224,9 @@ func Open(path string) (*Dir, error) {
 		err = checkEnvironments(path)
 	}
 	if err == nil {
+		err = checkPlanDigest(path, data)
+	}
+	if err == nil {
 		err = d.openRows()
 	}
 	if err != nil {
@@ -234,6 +240,29 @@ func Open(path string) (*Dir, error) {
 func checkEnvironments(path string) error {
 	if _, err := runs.ReadEnvironments(path); err != nil {
 		return fmt.Errorf("%w; the file is damaged: put it back from a copy, or remove it and the run has none recorded", err)
+	}
+	return nil
+}
+
+// checkPlanDigest refuses a plan that is not the one which the run began with, whose digest the
+// first environment has: what a plan says is executed.
+func checkPlanDigest(path string, encoded []byte) error {
+	data, err := runs.ReadFile(filepath.Join(path, runs.EnvFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // nothing was run yet
+	}
+	var env struct {
+		Plan string `json:"plan_sha256"`
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &env)
+	}
+	if err != nil {
+		return fmt.Errorf("read %s: %w", runs.EnvFile, err)
+	}
+	sum := sha256.Sum256(encoded)
+	if now := hex.EncodeToString(sum[:]); env.Plan != "" && env.Plan != now {
+		return fmt.Errorf("%w: %s has the digest %s, and %s of when the run began has %s: put the plan back from a copy, or begin a new run", ErrPlanChanged, planFile, now, runs.EnvFile, env.Plan)
 	}
 	return nil
 }

@@ -606,3 +606,31 @@ func TestEveryCutOfRows(t *testing.T) {
 		}
 	}
 }
+
+// TestEditedPlanIsRefused: a plan that was edited after the run began is not executed.
+func TestEditedPlanIsRefused(t *testing.T) {
+	d := create(t)
+	digest, err := d.Plan().Digest()
+	if err == nil {
+		err = errors.Join(d.WriteEnv(map[string]string{"plan_sha256": digest}), d.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Open(d.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+	file := filepath.Join(d.Path(), planFile)
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, bytes.Replace(data, []byte(`"name": "six"`), []byte(`"name": "sex"`), 1), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(d.Path()); !errors.Is(err, ErrPlanChanged) {
+		t.Errorf("an edited plan: %v", err)
+	}
+}

@@ -114,11 +114,11 @@ func compile(ctx context.Context, files map[string][]byte, path string) (_ []byt
 	if err != nil {
 		return nil, fmt.Errorf("no C compiler: run `make deps`, or install one that is called %q (Debian: gcc, libc6-dev): %w", compiler, err)
 	}
-	dir, err := os.MkdirTemp("", "hookbed-plugin-")
+	dir, remove, err := durable.Scratch("plugin")
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, remove()) }()
 	for name, data := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			return nil, err

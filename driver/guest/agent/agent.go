@@ -25,6 +25,8 @@ import (
 
 	"hookbed/analysis/durable"
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/cgroup"
+	"hookbed/driver/guest/ftrace"
 	"hookbed/driver/guest/netns"
 	"hookbed/driver/guest/proc"
 	"hookbed/driver/guest/sysfs"
@@ -44,8 +46,6 @@ const (
 	// staleRun is the age at which no agent can be about to use a run's directory: one takes
 	// the lock seconds after its directory was made.
 	staleRun = time.Hour
-	// helperEnd is how long the helper has to undo everything.
-	helperEnd = proc.UndoLimit + 10*time.Second
 )
 
 // Options are the flags of `guest agent`.
@@ -112,10 +112,12 @@ func (a *agent) serveDriver(ctx context.Context, in io.Reader, out, errOut io.Wr
 		return errors.Join(err, a.removeRun(a.Run))
 	}
 	a.then(unlock)
+	a.then(ftrace.Recover) // of a helper that was killed
 	defer func() { err = errors.Join(err, a.undoAll()) }()
-	if err := a.recover(); err != nil {
+	if err := errors.Join(a.recover(), ftrace.Recover()); err != nil {
 		return fmt.Errorf("put right what an earlier run left: %w", err)
 	}
+	a.then(sweepCgroups) // a helper that is killed leaves some
 	if err := a.prepare(); err != nil {
 		return err
 	}
@@ -177,6 +179,12 @@ func (a *agent) recover() error {
 		return err
 	}
 	return os.Remove(path)
+}
+
+// sweepCgroups removes what killed helpers left.
+func sweepCgroups() error {
+	_, err := cgroup.Sweep()
+	return err
 }
 
 // prepare makes the node's namespace and lends it the NIC.
@@ -396,15 +404,19 @@ func (a *agent) startHelper(errOut io.Writer) (*child, error) {
 	return c, nil
 }
 
-// end has the helper undo everything and waits for it; one that does not end is
-// killed, and the kernel drops its namespaces' contents.
+// end has the helper undo everything and waits for it, longer if it has the machine's tracer to put
+// back. One that does not end is killed, and the kernel drops its namespaces' contents.
 func (c *child) end(log *slog.Logger) error {
+	limit := bundle.EndLimit
+	if ftrace.Pending() {
+		limit += bundle.TracerLimit
+	}
 	_ = c.in.Close()
 	go func() { _, _ = io.Copy(io.Discard, c.out) }() // next to one that may be stuck
 	select {
 	case <-c.done:
 		return c.err
-	case <-time.After(helperEnd):
+	case <-time.After(limit):
 	}
 	log.Error("the helper does not end, and is killed")
 	_ = c.cmd.Process.Kill()

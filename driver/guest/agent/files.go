@@ -17,7 +17,7 @@ import (
 )
 
 // imagePattern is how the driver names what it puts among the images.
-var imagePattern = regexp.MustCompile(`^(endpoint|peers)-[0-9a-f]{16}(\.new)?$`)
+var imagePattern = regexp.MustCompile(`^(endpoint|peers|http)-[0-9a-f]{16}(\.new)?$`)
 
 // removeFiles removes this run's directory, those that killed runs left, and,
 // where nothing is to be kept for the next run, all the rest that is ours. Other

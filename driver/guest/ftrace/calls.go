@@ -109,7 +109,8 @@ func (r *CallRecording) chooseBuffer() error {
 	}
 	if r.hasTracer(dir) {
 		r.dir, r.instance = dir, dir
-		return nil
+		r.journal, err = openJournal(r.t.journals)
+		return err
 	}
 	if err := r.t.removeInstance(dir); err != nil {
 		return err
@@ -117,7 +118,13 @@ func (r *CallRecording) chooseBuffer() error {
 	if !r.hasTracer("") {
 		return fault.Unsupported("this kernel (%s) has no %s tracer (CONFIG_FUNCTION_GRAPH_TRACER)", fault.KernelRelease(), functionGraph)
 	}
-	return r.checkUnused()
+	if err := r.checkUnused(); err != nil {
+		return err
+	}
+	if r.journal, err = openJournal(r.t.journals); err != nil {
+		return err
+	}
+	return r.remember(setting{"trace", ""}) // to be emptied, last of all
 }
 
 func (r *CallRecording) hasTracer(dir string) bool {
@@ -203,15 +210,12 @@ func (r *CallRecording) collect() (Record, error) {
 	return r.t.recorded(r.dir)
 }
 
-// leave puts everything back. Only the top-level buffer must be emptied: an instance goes with its
-// own.
+// leave puts everything back. An instance goes with its buffer.
 func (r *CallRecording) leave() error {
 	r.ended = true
 	err := r.restore()
 	if r.instance != "" {
 		err = errors.Join(err, r.t.removeInstance(r.instance))
-	} else if r.started {
-		err = errors.Join(err, r.t.write("trace", ""))
 	}
 	return errors.Join(err, r.t.Close())
 }

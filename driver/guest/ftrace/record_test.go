@@ -2,11 +2,14 @@ package ftrace
 
 import (
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -282,5 +285,77 @@ func TestCountOfAnEvent(t *testing.T) {
 	}
 	if err := n.Add(1 << 22); err == nil {
 		t.Error("a process that cannot be is counted")
+	}
+}
+
+// What a counted process starts is counted, too: the difference of two runs is that of their work. The
+// event is one that needs no counter of the CPU.
+func TestCountFollowsWhatIsStarted(t *testing.T) {
+	counted := func(programs int) float64 {
+		n := count(event{unix.PERF_TYPE_SOFTWARE, unix.PERF_COUNT_SW_CONTEXT_SWITCHES})
+		if n.Why != "" {
+			if os.Getenv(inMachine) != "" {
+				t.Fatal(n.Why)
+			}
+			return float64(programs * waits)
+		}
+		cmd := exec.Command("/proc/self/exe", "-test.run", "^TestCountFollowsWhatIsStarted$")
+		cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", startsPrograms, programs))
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Add(cmd.Process.Pid); err != nil {
+			t.Error(err)
+		}
+		in.Close() // it begins
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+		got, err := n.End()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.Values[bundle.ValueKernelInstructions]
+	}
+	if programs, ok := os.LookupEnv(startsPrograms); ok {
+		startWaiters(t, programs)
+		return
+	}
+	const few, many = 2, 12
+	a, b := counted(few), counted(many)
+	t.Logf("%d programs: %g context switches; %d: %g", few, a, many, b)
+	if b-a < (many-few)*waits/2 {
+		t.Errorf("%d programs were counted as %g, %d as %g", few, a, many, b)
+	}
+}
+
+// startsPrograms is in the environment of a process that starts so many others, one after the other,
+// as soon as its input ends; or, for 0, that gives its CPU up so many times.
+const (
+	startsPrograms = "HOOKBED_TEST_STARTS"
+	waits          = 20
+)
+
+func startWaiters(t *testing.T, programs string) {
+	t.Helper()
+	if programs == "0" {
+		for range waits {
+			_ = unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
+		}
+		return
+	}
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	n, err := strconv.Atoi(programs)
+	for ; err == nil && n > 0; n-- {
+		cmd := exec.Command("/proc/self/exe", "-test.run", "^TestCountFollowsWhatIsStarted$")
+		cmd.Env = append(os.Environ(), startsPrograms+"=0")
+		err = cmd.Run()
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }

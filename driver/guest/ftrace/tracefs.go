@@ -27,8 +27,9 @@ type Record struct {
 
 // tree is tracefs, mounted where nothing but this process has it.
 type tree struct {
-	mount *os.File
-	root  string
+	mount    *os.File
+	root     string
+	journals string // directory of those of its recordings
 }
 
 // openTree mounts tracefs without a place in the file system (fsmount, Linux 5.2), so that no mount
@@ -49,7 +50,7 @@ func openTree() (*tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mount tracefs: %w", err)
 	}
-	return &tree{os.NewFile(uintptr(fd), "tracefs"), fmt.Sprintf("/proc/self/fd/%d", fd)}, nil
+	return &tree{os.NewFile(uintptr(fd), "tracefs"), fmt.Sprintf("/proc/self/fd/%d", fd), journals}, nil
 }
 
 func (t *tree) Close() error { return t.mount.Close() }
@@ -60,9 +61,14 @@ const (
 	instancePrefix = "hookbed-"
 )
 
-// makeInstance makes an instance of this process and returns its directory. It first removes those
-// of processes that are gone.
+// makeInstance makes an instance of this process and returns its directory. It first puts back what
+// processes left that are gone, and removes their instances.
 func (t *tree) makeInstance(purpose string) (string, error) {
+	if initialPIDs() {
+		if err := t.putBack(); err != nil {
+			return "", err
+		}
+	}
 	t.sweep()
 	dir := filepath.Join(instances, instancePrefix+purpose+"-"+strconv.Itoa(os.Getpid()))
 	if err := os.Mkdir(filepath.Join(t.root, dir), 0o700); err != nil {
@@ -135,8 +141,9 @@ func (t *tree) has(file string) bool {
 
 // settings are files of tracefs that were changed, and what they held, oldest first.
 type settings struct {
-	t     *tree
-	found []setting
+	t       *tree
+	found   []setting
+	journal *journal // nil: none is kept
 }
 
 type setting struct{ file, value string }
@@ -151,8 +158,21 @@ func (s *settings) set(file, value string) error {
 	if held == value {
 		return nil
 	}
-	s.found = append(s.found, setting{file, held})
+	if err := s.remember(setting{file, held}); err != nil {
+		return err
+	}
 	return s.t.write(file, value)
+}
+
+// remember has restore put a file back, and Recover if this process is killed before.
+func (s *settings) remember(held setting) error {
+	if s.journal != nil {
+		if err := s.journal.note(held); err != nil {
+			return err
+		}
+	}
+	s.found = append(s.found, held)
+	return nil
 }
 
 // empty empties a list that is then added to, and remembers what it held.
@@ -161,7 +181,9 @@ func (s *settings) empty(file string) error {
 	if err != nil {
 		return fmt.Errorf("read %s of tracefs: %w", file, err)
 	}
-	s.found = append(s.found, setting{file, parseHeld(text)})
+	if err := s.remember(setting{file, parseHeld(text)}); err != nil {
+		return err
+	}
 	return s.t.write(file, "")
 }
 
@@ -180,6 +202,10 @@ func (s *settings) restore() error {
 		errs = append(errs, s.t.write(f.file, f.value))
 	}
 	s.found = nil
+	if s.journal != nil {
+		errs = append(errs, s.journal.end())
+		s.journal = nil
+	}
 	return errors.Join(errs...)
 }
 

@@ -35,7 +35,7 @@ func fakeTree(t *testing.T, files map[string]string) *tree {
 			t.Fatal(err)
 		}
 	}
-	return &tree{root: dir}
+	return &tree{root: dir, journals: t.TempDir()}
 }
 
 // contents are the files of a directory, as they are read.

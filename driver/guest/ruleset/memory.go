@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"hookbed/driver/guest/cgroup"
 )
 
 // What the kernel keeps of a rule set is read where it is charged: the tool
@@ -23,29 +23,19 @@ import (
 
 // MemoryCgroup is a temporary memory cgroup.
 type MemoryCgroup struct {
-	dir  string
-	v1   bool
-	lock *os.File // of dir, held until the cgroup is removed or its maker ends
+	*cgroup.Group
+	v1 bool
 }
 
-// cgroupPrefix begins the names of these cgroups, each of which its maker has locked: one
-// without a lock was left behind.
-const cgroupPrefix = "hookbed-rules-locked-"
-
-// mountedMemory finds the mount of the memory controller in the text of
-// /proc/self/mountinfo (proc(5)): version 1 of it, else a version 2 hierarchy.
-func mountedMemory(mountinfo string) (dir string, v1 bool) {
-	for _, line := range strings.Split(mountinfo, "\n") {
-		left, right, ok := strings.Cut(line, " - ")
-		f, kind := strings.Fields(left), strings.Fields(right)
-		if !ok || len(f) < 5 || len(kind) < 3 {
-			continue
-		}
+// mountedMemory finds the mount of the memory controller: version 1 of it, else a version 2
+// hierarchy.
+func mountedMemory(mounts []cgroup.Mount) (dir string, v1 bool) {
+	for _, m := range mounts {
 		switch {
-		case kind[0] == "cgroup" && slices.Contains(strings.Split(kind[2], ","), "memory"):
-			return f[4], true
-		case kind[0] == "cgroup2":
-			dir = f[4]
+		case m.Version == 1 && slices.Contains(m.Controllers, "memory"):
+			return m.Dir, true
+		case m.Version == 2:
+			dir = m.Dir
 		}
 	}
 	return dir, false
@@ -54,11 +44,11 @@ func mountedMemory(mountinfo string) (dir string, v1 bool) {
 // memoryTop finds the top of the memory controller's hierarchy; an error says why it
 // cannot be used.
 func memoryTop() (top string, v1 bool, err error) {
-	info, err := os.ReadFile("/proc/self/mountinfo")
+	mounts, err := cgroup.Mounted()
 	if err != nil {
 		return "", false, err
 	}
-	top, v1 = mountedMemory(string(info))
+	top, v1 = mountedMemory(mounts)
 	if top == "" {
 		return "", false, errors.New("no memory controller is mounted")
 	}
@@ -74,52 +64,13 @@ func memoryTop() (top string, v1 bool, err error) {
 	return top, v1, nil
 }
 
-// newMemoryCgroup makes a cgroup in top, and removes those that killed helpers left there.
+// newMemoryCgroup makes a cgroup in top.
 func newMemoryCgroup(top string, v1 bool) (*MemoryCgroup, error) {
-	removeAbandoned(top)
-	for {
-		dir, err := os.MkdirTemp(top, cgroupPrefix)
-		if err != nil {
-			return nil, err
-		}
-		lock, err := lockDirectory(dir, unix.LOCK_EX)
-		switch {
-		case err == nil:
-			return &MemoryCgroup{dir: dir, v1: v1, lock: lock}, nil
-		case !errors.Is(err, os.ErrNotExist): // else another helper took it for abandoned
-			return nil, errors.Join(err, os.Remove(dir))
-		}
-	}
-}
-
-// removeAbandoned removes the cgroups whose makers have ended: the kernel has dropped their
-// locks. One in which something still runs stays, for a later measurement.
-func removeAbandoned(top string) {
-	dirs, _ := filepath.Glob(filepath.Join(top, cgroupPrefix+"*"))
-	for _, dir := range dirs {
-		if lock, err := lockDirectory(dir, unix.LOCK_EX|unix.LOCK_NB); err == nil {
-			_ = os.Remove(dir)
-			_ = lock.Close()
-		}
-	}
-}
-
-// lockDirectory locks a directory (flock(2)). The error is os.ErrNotExist if it was removed
-// meanwhile.
-func lockDirectory(dir string, how int) (*os.File, error) {
-	f, err := os.Open(dir)
+	g, err := cgroup.Make(top, cgroup.Rules)
 	if err != nil {
 		return nil, err
 	}
-	err = unix.Flock(int(f.Fd()), how)
-	if err == nil {
-		_, err = os.Stat(dir)
-	}
-	if err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("lock %s: %w", dir, err)
-	}
-	return f, nil
+	return &MemoryCgroup{g, v1}, nil
 }
 
 // emptyLimit is how long, on a busy machine, what has ended may still be in its
@@ -134,24 +85,12 @@ func (g *MemoryCgroup) awaitEmpty() error {
 		name = "tasks"
 	}
 	for deadline := time.Now().Add(emptyLimit); ; time.Sleep(time.Millisecond) {
-		data, err := os.ReadFile(filepath.Join(g.dir, name))
+		data, err := os.ReadFile(filepath.Join(g.Dir, name))
 		if err != nil || len(data) == 0 {
 			return err
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("something still runs in %s", g.dir)
-		}
-	}
-}
-
-// remove removes the cgroup. What is charged to it stays allocated; the kernel
-// charges it to the parent from then on.
-func (g *MemoryCgroup) remove() error {
-	defer g.lock.Close()
-	for deadline := time.Now().Add(emptyLimit); ; time.Sleep(time.Millisecond) {
-		err := os.Remove(g.dir)
-		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
-			return err
+			return fmt.Errorf("something still runs in %s", g.Dir)
 		}
 	}
 }
@@ -178,7 +117,7 @@ func (g *MemoryCgroup) join() error {
 	if !g.v1 {
 		return nil
 	}
-	return os.WriteFile(filepath.Join(g.dir, "tasks"), []byte("0"), 0)
+	return os.WriteFile(filepath.Join(g.Dir, "tasks"), []byte("0"), 0)
 }
 
 // startInside has a process start in a version 2 cgroup, if there is one. The
@@ -187,7 +126,7 @@ func (g *MemoryCgroup) startInside(attr *syscall.SysProcAttr) (done func(), err 
 	if g == nil || g.v1 {
 		return func() {}, nil
 	}
-	dir, err := os.Open(g.dir)
+	dir, err := os.Open(g.Dir)
 	if err != nil {
 		return nil, err
 	}
@@ -201,7 +140,7 @@ func (g *MemoryCgroup) kernelBytes() (uint64, error) {
 	if g.v1 {
 		name = "memory.kmem.usage_in_bytes"
 	}
-	data, err := os.ReadFile(filepath.Join(g.dir, name))
+	data, err := os.ReadFile(filepath.Join(g.Dir, name))
 	if err != nil {
 		return 0, err
 	}
@@ -212,7 +151,7 @@ func (g *MemoryCgroup) kernelBytes() (uint64, error) {
 	if n, ok := stat["kernel"]; ok { // since Linux 5.18
 		return n, nil
 	}
-	data, err = os.ReadFile(filepath.Join(g.dir, "memory.current"))
+	data, err = os.ReadFile(filepath.Join(g.Dir, "memory.current"))
 	if err != nil {
 		return 0, err
 	}
@@ -303,11 +242,12 @@ func MeasureMemory(enter func() error, load func(*MemoryCgroup) error) (Memory, 
 	ran, err := group.run(enter, func() error { return load(group) })
 	failed := group.awaitEmpty()
 	if !ran {
-		return measureMachine(load, errors.Join(err, failed, group.remove()))
+		return measureMachine(load, errors.Join(err, failed, group.Remove()))
 	}
 	bytes, failed2 := group.settledBytes()
 	var m Memory
-	if failed = errors.Join(failed, failed2, group.remove()); failed != nil {
+	// What is charged to it stays allocated; the kernel charges it to the parent from then on.
+	if failed = errors.Join(failed, failed2, group.Remove()); failed != nil {
 		m.Note = fmt.Sprintf("memory: %v", failed)
 	} else if err == nil {
 		m = Memory{float64(bytes), true, "memory as charged to a cgroup"}

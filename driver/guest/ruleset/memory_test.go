@@ -1,16 +1,13 @@
 package ruleset
 
 import (
-	"bufio"
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
-	"time"
+
+	"hookbed/driver/guest/cgroup"
 )
 
 func TestMountedMemory(t *testing.T) {
@@ -30,7 +27,7 @@ func TestMountedMemory(t *testing.T) {
 		cpu:                {"", false},
 		"nonsense\n":       {"", false},
 	} {
-		if dir, v1 := mountedMemory(text); dir != want.dir || v1 != want.v1 {
+		if dir, v1 := mountedMemory(cgroup.Mounts(text)); dir != want.dir || v1 != want.v1 {
 			t.Errorf("%q: %q, version 1 %v, want %+v", text, dir, v1, want)
 		}
 	}
@@ -48,7 +45,7 @@ func TestKernelBytes(t *testing.T) {
 	write("memory.stat", "anon 100000\nfile 200000\nslab 5000\n")
 	check := func(v1 bool, want uint64) {
 		t.Helper()
-		if got, err := (&MemoryCgroup{dir: dir, v1: v1}).kernelBytes(); err != nil || got != want {
+		if got, err := (&MemoryCgroup{&cgroup.Group{Dir: dir}, v1}).kernelBytes(); err != nil || got != want {
 			t.Errorf("version 1 %v: %d bytes (%v), want %d", v1, got, err, want)
 		}
 	}
@@ -57,7 +54,7 @@ func TestKernelBytes(t *testing.T) {
 	write("memory.stat", "anon 100000\nfile 200000\nkernel 345678\n")
 	check(false, 345678)
 	write("memory.kmem.usage_in_bytes", "much\n")
-	if n, err := (&MemoryCgroup{dir: dir, v1: true}).kernelBytes(); err == nil {
+	if n, err := (&MemoryCgroup{&cgroup.Group{Dir: dir}, true}).kernelBytes(); err == nil {
 		t.Errorf("%q is %d bytes", "much", n)
 	}
 	if got := unreclaimable("Slab: 9 kB\nSUnreclaim: 2 kB\nVmallocUsed: 3 kB\nPercpu:  4 kB\n"); got != 9<<10 {
@@ -81,70 +78,5 @@ func TestMeasureMemoryWithoutCgroup(t *testing.T) {
 	}
 	if m, err := measureMachine(func(*MemoryCgroup) error { return os.ErrInvalid }, nil); !errors.Is(err, os.ErrInvalid) || m.Known {
 		t.Errorf("a load that fails gives %v and %+v", err, m)
-	}
-}
-
-// TestAbandonedCgroupsAreRemoved: what a killed helper left is gone with the next
-// measurement, and that of one that lives is not. In a plain directory, and in the
-// kernel's hierarchy where this machine has one.
-func TestAbandonedCgroupsAreRemoved(t *testing.T) {
-	const inside = "HOOKBED_TEST_CGROUPS"
-	if top := os.Getenv(inside); top != "" {
-		g, err := newMemoryCgroup(top, true)
-		fmt.Println(g.dir, err)
-		time.Sleep(time.Hour) // it is killed before
-	}
-	tops := []string{t.TempDir()}
-	if top, _, err := memoryTop(); err == nil {
-		tops = append(tops, top)
-	}
-	for _, top := range tops {
-		start := func() (*exec.Cmd, string) {
-			cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$")
-			cmd.Env = append(os.Environ(), inside+"="+top)
-			out, err := cmd.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() {
-				cmd.Process.Kill()
-				cmd.Wait()
-			})
-			line, err := bufio.NewReader(out).ReadString('\n')
-			dir, said, _ := strings.Cut(strings.TrimSpace(line), " ")
-			if err != nil || said != "<nil>" {
-				t.Fatalf("it says %q (%v)", line, err)
-			}
-			return cmd, dir
-		}
-		killed, abandoned := start()
-		lives, used := start()
-		killed.Process.Kill()
-		killed.Wait()
-		if _, err := os.Stat(abandoned); err != nil {
-			t.Fatalf("a killed helper left nothing: %v", err)
-		}
-		g, err := newMemoryCgroup(top, true)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := os.Stat(abandoned); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("%s is still there: %v", abandoned, err)
-		}
-		if _, err := os.Stat(used); err != nil {
-			t.Errorf("the cgroup of a helper that lives: %v", err)
-		}
-		if err := g.remove(); err != nil {
-			t.Error(err)
-		}
-		lives.Process.Kill()
-		lives.Wait()
-		removeAbandoned(top)
-		if left, _ := filepath.Glob(filepath.Join(top, cgroupPrefix+"*")); slices.ContainsFunc(left, func(d string) bool { return d == used || d == g.dir }) {
-			t.Errorf("%s holds %q", top, left)
-		}
 	}
 }

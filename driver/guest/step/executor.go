@@ -267,10 +267,14 @@ func isWorkload(s bundle.Step) bool {
 	return ok && s.Phase == bundle.Run && program.Out != ""
 }
 
-// undoTo undoes back to a mark within proc.UndoLimit. Undoing everything also ends
-// whatever process an endpoint left behind.
+// undoTo undoes back to a mark within bundle.UndoLimit, or bundle.TracerLimit more if something is
+// still recorded. Undoing everything also ends whatever process an endpoint left behind.
 func (x *executor) undoTo(n int) error {
-	ctx, cancel := context.WithTimeout(context.Background(), proc.UndoLimit)
+	limit := bundle.UndoLimit
+	if len(x.recordings) > 0 {
+		limit += bundle.TracerLimit
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	err := x.undo.undoTo(ctx, n)
 	if n == 0 {

@@ -31,7 +31,7 @@ const machineTests = "^(TestNetkit|TestBPF|TestTCX.*|TestFillMap.*|TestLoadBPF(T
 // the pinned 6.12, which has netkit.
 func TestVMKernel(t *testing.T) {
 	said := bootTests(t, images.DefaultKernel, false)
-	for _, name := range []string{"TestNetkit", "TestTCXRunsInOrderOfAttachment", "TestGuardXDP", "TestRecordCalls", "TestRecordDrops", "TestRecordedClient"} {
+	for _, name := range []string{"TestNetkit", "TestTCXRunsInOrderOfAttachment", "TestGuardXDP", "TestRecordCalls", "TestRecordDrops", "TestRecover", "TestRecordedClient"} {
 		if outcomes(said)[name] != "PASS" {
 			t.Errorf("%s did not run in the machine", name)
 		}
@@ -81,7 +81,7 @@ func TestKernels(t *testing.T) {
 // wantVerdicts asks that the suites that matter most really ran.
 func wantVerdicts(t *testing.T, kernel string, of map[string]string) {
 	t.Helper()
-	for _, name := range []string{"TestVerdictsOfTC", "TestVerdictsOfXDP", "TestVerdictsOfGuard", "TestVerdictsOnTheWire", "TestBPF", "TestManyPolicies", "TestRecordCalls", "TestRecordDrops"} {
+	for _, name := range []string{"TestVerdictsOfTC", "TestVerdictsOfXDP", "TestVerdictsOfGuard", "TestVerdictsOnTheWire", "TestBPF", "TestManyPolicies", "TestRecordCalls", "TestRecordDrops", "TestRecover"} {
 		if of[name] != "PASS" {
 			t.Errorf("kernel %s: %s is %q, want PASS", kernel, name, of[name])
 		}

@@ -12,13 +12,26 @@ const Foreign = "no run of hookbed made it"
 // claimDirectory defines claim DIRECTORY MODE MADE FOUND, which makes a directory, or
 // takes one that is empty, by writing marker MADE or FOUND into it, and leaves the
 // marker's text in $text. A directory with a marker already is hookbed's, too. Any
-// other is refused before anything is written. If another run is just writing or
+// other is refused before anything is written, and so is one that every user may write to, or
+// put another in the place of. If another run is just writing or
 // removing the marker, claim waits.
 const claimDirectory = `set -e
 refuse() { echo "$1" >&2; exit 1; }
 marked() { [ ! -L "$1" ] && [ ! -L "$1/` + marker.File + `" ] && [ "$(head -n 1 "$1/` + marker.File + `" 2>/dev/null)" = "` + marker.Head + `" ]; }
 carries() { marked "$1" && grep -qx "token $2" "$1/` + marker.File + `"; }
 home() { cut -d: -f6 /etc/passwd | grep -qxF -- "$1"; }
+private() {
+	if [ -d "$1" ]; then case $(ls -ldL -- "$1") in ????????w*) refuse "every user may write to $1: take that away by chmod o-w, or give another directory";; esac; fi
+	up=$(dirname -- "$1")
+	while :; do
+		case $(ls -ldL -- "$up" 2>/dev/null) in
+		????????w[tT]*) ;;
+		????????w*) refuse "every user may write to $up, and so put something in the place of $1: give another directory";;
+		esac
+		[ "$up" != / ] && [ "$up" != . ] || break
+		up=$(dirname -- "$up")
+	done
+}
 mark() {
 	if (set -C; : >"$1/` + marker.File + `") 2>/dev/null; then printf '%s' "$2" >"$1/` + marker.File + `" || { rm -f "$1/` + marker.File + `"; return 1; }
 	else marked "$1"; fi
@@ -26,6 +39,7 @@ mark() {
 claim() {
 	[ ! -L "$1" ] || refuse "$1 is a symbolic link; give the directory itself"
 	if home "$1"; then refuse "$1 is the home of a user; give a directory of its own"; fi
+	private "$1"
 	for try in 1 2 3 4 5; do
 		text=$4
 		if [ ! -d "$1" ]; then mkdir -m "$2" "$1" && text=$3 || { [ -d "$1" ] || exit 1; }; fi
@@ -103,6 +117,7 @@ const inspectDirectory = claimDirectory + `dir=$1
 while [ ! -e "$dir" ]; do dir=$(dirname "$dir"); done
 [ -d "$dir" ] && [ -w "$dir" ] || { echo "$dir is not this user's to write to" >&2; exit 1; }
 if home "$1"; then refuse "$1 is the home of a user"; fi
+private "$1"
 if [ -d "$1" ] && [ -n "$(ls -A "$1")" ] && ! marked "$1"; then refuse "$1 is not empty, and ` + Foreign + `"; fi
 for sub in images labs; do [ ! -e "$1/$sub" ] || [ -w "$1/$sub" ] || { echo "$1/$sub is not this user's to write to" >&2; exit 1; }; done
 echo $(($(stat -f -c '%a * %S' "$dir")))`

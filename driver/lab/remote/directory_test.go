@@ -2,6 +2,7 @@ package remote
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"os/user"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"hookbed/driver/marker"
 )
@@ -249,5 +252,76 @@ func TestLabDirectory(t *testing.T) {
 	}
 	if after := tree(t, other); after != before {
 		t.Errorf("was %s, is %s", before, after)
+	}
+}
+
+// TestOthersMayWrite: a directory that every user may write to, or put another in the place of, is
+// refused before anything is written.
+func TestOthersMayWrite(t *testing.T) {
+	for _, open := range []string{"hookbed", "srv"} {
+		base := t.TempDir()
+		dir := filepath.Join(base, "srv", "hookbed")
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		at := dir
+		if open == "srv" {
+			at = filepath.Dir(dir)
+		}
+		if err := os.Chmod(at, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		for _, run := range []func() (string, error){
+			func() (string, error) { _, said, err := makeRun(t, dir, "run-one"); return said, err },
+			func() (string, error) { _, said, err := shell(inspectDirectory, dir); return said, err },
+		} {
+			if said, err := run(); err == nil || !strings.Contains(said, "every user may write to "+at) {
+				t.Errorf("%s is open: %v, %s", open, err, said)
+			}
+		}
+		if got := tree(t, dir); got != "" {
+			t.Errorf("left: %s", got)
+		}
+		if err := os.Chmod(at, 0o777|os.ModeSticky); err != nil {
+			t.Fatal(err)
+		}
+		if _, said, err := makeRun(t, dir, "run-one"); (err == nil) != (open == "srv") {
+			t.Errorf("%s is open and sticky, as /tmp is: %v, %s", open, err, said)
+		}
+	}
+}
+
+// TestListing: a tree on a machine is what it was when it was sent, or is seen not to be.
+func TestListing(t *testing.T) {
+	dir := t.TempDir()
+	put(t, dir, "usr", "bin", "iperf3")
+	put(t, dir, "usr", "bin-b", "netperf")
+	put(t, dir, "etc", "hosts")
+	if err := os.Symlink("usr/bin", filepath.Join(dir, "bin")); err != nil {
+		t.Fatal(err)
+	}
+	want, err := listing(os.DirFS(dir), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, said, err := shell(listTree, dir); err != nil || got != want {
+		t.Fatalf("listed as %q, want %q: %v %s", got, want, err, said)
+	}
+	file := filepath.Join(dir, "usr", "bin", "iperf3")
+	for what, change := range map[string]func() error{
+		"a byte":     func() error { return os.WriteFile(file, []byte("Precious\n"), 0o600) },
+		"a new file": func() error { return os.WriteFile(filepath.Join(dir, "etc", "ld.so.preload"), nil, 0o600) },
+		"a link": func() error {
+			return errors.Join(os.Remove(filepath.Join(dir, "bin")), os.Symlink("etc", filepath.Join(dir, "bin")))
+		},
+		"a pipe": func() error { return unix.Mkfifo(filepath.Join(dir, "pipe"), 0o600) },
+	} {
+		before, _, _ := shell(listTree, dir)
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		if after, _, err := shell(listTree, dir); err != nil || after == before || after == want {
+			t.Errorf("%s changed nothing in %q (%v)", what, after, err)
+		}
 	}
 }

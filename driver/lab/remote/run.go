@@ -5,10 +5,14 @@ import (
 	"compress/gzip"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -116,9 +120,14 @@ func (r *Run) KeepFlags() []string {
 }
 
 // PushTree sends the files below local to where they belong on the machine,
-// unless an earlier run left them there.
+// unless an earlier run left them there, and they are what they were.
 func (r *Run) PushTree(ctx context.Context, local, remote string) error {
-	if err := r.asRoot(ctx, "test", "-d", remote); err == nil {
+	want, err := listing(os.DirFS(local), local)
+	if err != nil {
+		return err
+	}
+	var there bytes.Buffer
+	if err := r.SSH.Run(ctx, host.Cmd{Argv: r.RootArgv("sh", "-c", listTree, "sh", remote), Stdout: &there}); err == nil && there.String() == want {
 		return nil
 	}
 	var packed bytes.Buffer
@@ -139,12 +148,40 @@ func (r *Run) PushTree(ctx context.Context, local, remote string) error {
 	return nil
 }
 
+// listTree lists directory $1: the digest of each file, the target of each link, and what is
+// neither. What ends up on the machine's disk is executed there as root.
+const listTree = `set -e; LC_ALL=C; export LC_ALL; cd "$1"
+find . -type f -exec sha256sum -- {} + | sort -k 2
+find . -type l -exec sh -c 'for l; do echo "$l -> $(readlink "$l")"; done' sh {} + | sort
+find . ! -type f ! -type l ! -type d`
+
+// listing is what listTree prints of a tree.
+func listing(tree fs.FS, dir string) (string, error) {
+	var files, links []string
+	err := fs.WalkDir(tree, ".", func(name string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil || e.IsDir():
+			return err
+		case e.Type() == fs.ModeSymlink:
+			to, err := os.Readlink(filepath.Join(dir, name))
+			links = append(links, "./"+name+" -> "+to)
+			return err
+		}
+		data, err := fs.ReadFile(tree, name)
+		files = append(files, fmt.Sprintf("%x  ./%s", sha256.Sum256(data), name))
+		return err
+	})
+	slices.SortFunc(files, func(a, b string) int { return strings.Compare(a[64:], b[64:]) })
+	slices.Sort(links)
+	return strings.Join(append(append(files, links...), ""), "\n"), err
+}
+
 // unpackTree unpacks archive $1 as directory $2, which is there whole or not at all.
 const unpackTree = `set -e; umask 022
 mkdir -p -m 711 "$(dirname "$2")"
 rm -rf "$2.new"; mkdir "$2.new"
 tar -xzpf "$1" -C "$2.new"
-mv "$2.new" "$2"; rm -f "$1"`
+rm -rf "$2"; mv "$2.new" "$2"; rm -f "$1"`
 
 // Leave removes the run's directory. Where an agent runs, the agent removes it.
 func (r *Run) Leave(ctx context.Context) error {

@@ -1,0 +1,85 @@
+package lab
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"hookbed/driver/bundle"
+	"hookbed/driver/host"
+)
+
+// helperOf is a session with a shell script in place of a helper.
+func helperOf(t *testing.T, script string) *session {
+	t.Helper()
+	here := host.NewLocal()
+	t.Cleanup(func() { here.Close() })
+	s := startSession(t.Context(), "a test", here, []string{"sh", "-c", script}, nil)
+	s.grace = 50 * time.Millisecond
+	return s
+}
+
+// TestHelperThatHangs: one that is stopped for good does not answer, and ends by SIGKILL only.
+func TestHelperThatHangs(t *testing.T) {
+	t.Parallel()
+	s := helperOf(t, "kill -STOP $$")
+	_, err := s.converse(t.Context(), []byte("{}\n"), 200*time.Millisecond)
+	var f *Fault
+	if !errors.As(err, &f) || f.Kind != bundle.FaultRig || !strings.Contains(err.Error(), "it hangs") {
+		t.Errorf("it does not answer: %v", err)
+	}
+	if _, err := s.call(t.Context(), bundle.Request{Mark: true}); !errors.As(err, &f) || !strings.Contains(err.Error(), "earlier request") {
+		t.Errorf("the next request: %v", err)
+	}
+	start := time.Now()
+	if err := s.close(t.Context()); err == nil || errors.Is(err, ErrStillRuns) || !strings.Contains(err.Error(), "was killed") {
+		t.Errorf("its end: %v", err)
+	}
+	if took := time.Since(start); took > killLimit {
+		t.Errorf("it took %s to end", took)
+	}
+}
+
+// TestHelperThatDoesNotUndo: one that goes on when its input has ended is killed, and one that ends
+// is not; an agent is not killed by a hanging request.
+func TestHelperThatDoesNotUndo(t *testing.T) {
+	t.Parallel()
+	if err := helperOf(t, "trap '' TERM; exec sleep 100").close(t.Context()); err == nil || !strings.Contains(err.Error(), "was killed") {
+		t.Errorf("one that does not end: %v", err)
+	}
+	s := helperOf(t, "cat >/dev/null; sleep 0.3")
+	s.grace = time.Minute
+	if err := s.close(t.Context()); err != nil {
+		t.Errorf("one that ends late: %v", err)
+	}
+	s = helperOf(t, "cat >/dev/null; sleep 0.3")
+	s.attended, s.grace = true, time.Minute
+	if _, err := s.converse(t.Context(), []byte("{}\n"), 10*time.Millisecond); err == nil {
+		t.Error("an agent that does not answer did")
+	}
+	if err := s.close(t.Context()); err != nil {
+		t.Errorf("an agent's end: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	s = helperOf(t, "trap '' TERM; sleep 100")
+	s.attended, s.grace = true, time.Minute
+	if err := s.close(ctx); !errors.Is(err, ErrStillRuns) {
+		t.Errorf("an agent that does not end: %v", err)
+	}
+}
+
+// TestReplyWithoutEnd: what a helper answers is read up to a limit.
+func TestReplyWithoutEnd(t *testing.T) {
+	for text, want := range map[string]string{"ab\ncd": "ab\n", strings.Repeat("x", 99) + "\n": strings.Repeat("x", 99) + "\n"} {
+		if line, err := readLine(bufio.NewReaderSize(strings.NewReader(text), 16), 100); err != nil || string(line) != want {
+			t.Errorf("%q is %q, %v", text, line, err)
+		}
+	}
+	if line, err := readLine(bufio.NewReaderSize(strings.NewReader(strings.Repeat("x", 1000)), 16), 100); err == nil || len(line) > 0 || len(err.Error()) > 200 {
+		t.Errorf("an endless line is %d bytes, %v", len(line), err)
+	}
+}

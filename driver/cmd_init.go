@@ -157,7 +157,7 @@ type question struct {
 	set      func(answer string) error
 }
 
-// questions asks for what no flag said, until each answer is one that can be used.
+// questions puts a question for each thing that no flag said, until its answer can be used.
 func (a *app) questions(f *initFlags, in io.Reader) error {
 	a.say("An empty answer takes what is in brackets; ? says what there is.")
 	answers := bufio.NewScanner(in)

@@ -1,5 +1,5 @@
 // Package draft writes experiment files: of arms, numbers of policies and a budget of time it makes a
-// commented file whose plan fits the budget, and says what it chose. It is pure: what it knows of
+// commented file whose plan fits the budget, and says what it chose. It is pure: what there is of
 // arms and keys, the catalog says, and how long a plan takes, its caller.
 package draft
 

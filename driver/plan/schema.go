@@ -12,7 +12,7 @@ import (
 type node map[string]any
 
 // Schema is a JSON Schema of experiment files, for editors: the keys that the loader reads, with
-// their levels. It says less than the loader, which also knows what does not go together.
+// their levels. It says less than the loader, which also refuses what does not go together.
 func Schema(cat Catalog) ([]byte, error) {
 	root := object()
 	for _, k := range Keys(cat) {

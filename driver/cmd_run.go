@@ -15,6 +15,7 @@ import (
 	"hookbed/analysis/record"
 	"hookbed/driver/campaign"
 	"hookbed/driver/lab"
+	"hookbed/driver/live"
 	"hookbed/driver/plan"
 	"hookbed/driver/rundir"
 )
@@ -22,7 +23,8 @@ import (
 type runFlags struct {
 	out, resume, only, drift, shard string
 	set                             []string
-	report                          bool
+	report, serveOpen               bool
+	serve                           string
 	jobs                            int
 }
 
@@ -36,7 +38,10 @@ appends each trial's rows to rows.csv in the run directory, synced to disk. --re
 continues a run that was interrupted or killed: every trial once, none lost.
 
 --set gives a key of the file another value; plan.json in the run directory has what was
-measured. FILE may be -, standard input; files that it names are then below this directory.`,
+measured. FILE may be -, standard input; files that it names are then below this directory.
+
+--serve shows a page on which the report grows with the trials. It is made between trials,
+which it does not disturb, and has nothing that the report has not.`,
 		Example: `  driver run experiments/smoke.toml
   driver run experiments/full.toml --out runs/full
   driver run --resume runs/full
@@ -44,7 +49,8 @@ measured. FILE may be -, standard input; files that it names are then below this
   driver run experiments/virtual.toml --jobs 8
   driver run experiments/virtual.toml --shard 1/3
   driver run experiments/local.toml --set measure.trials=3 --set measure.duration=2s --report
-  driver run - --out runs/mine < mine.toml`,
+  driver run - --out runs/mine < mine.toml
+  driver run experiments/full.toml --serve 127.0.0.1:8080`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 || len(args) == 0 && f.resume != "" {
 				return nil
@@ -65,6 +71,8 @@ measured. FILE may be -, standard input; files that it names are then below this
 	cmd.Flags().IntVarP(&f.jobs, "jobs", "j", 0, "in virtual time, guests at once (default: one a CPU, as memory permits); numbers do not depend on it")
 	cmd.Flags().StringVar(&f.shard, "shard", "", "run only share `i/n` of the blocks, as in 2/3; \"driver merge\" joins them")
 	cmd.Flags().BoolVar(&f.report, "report", false, "write the report into the run directory at the end")
+	cmd.Flags().StringVar(&f.serve, "serve", "", "show the report of the trials so far on a page at this address, as in 127.0.0.1:8080; port 0 takes a free one")
+	cmd.Flags().BoolVar(&f.serveOpen, "serve-open", false, "let --serve listen where other computers reach it; everyone there sees the report")
 	setFlag(cmd, &f.set)
 	driftFlag(cmd, &f.drift)
 	return cmd
@@ -228,6 +236,10 @@ func (a *app) reopenRun(ctx context.Context, file string, f runFlags) (job, erro
 // checkFlags refuses flags that exclude each other in every experiment.
 func checkFlags(f runFlags) error {
 	switch {
+	case f.serve == "" && f.serveOpen:
+		return fmt.Errorf("%w: --serve-open is about --serve, which says where", errUsage)
+	case f.serve != "" && live.Check(f.serve, f.serveOpen) != nil:
+		return fmt.Errorf("%w: --serve: %w", errUsage, live.Check(f.serve, f.serveOpen))
 	case f.resume != "" && f.shard != "":
 		return fmt.Errorf("%w: --shard cannot change on --resume; the run directory knows its share", errUsage)
 	case f.resume != "" && f.out != "":
@@ -294,6 +306,11 @@ func (a *app) measure(ctx context.Context, j job, trials []plan.Trial, f runFlag
 	p, cfg := j.plan, j.lab
 	progress, stop := a.newProgress(len(trials), f.remaining(p, len(trials)))
 	defer stop()
+	progress, closePage, err := a.withPage(progress, j.dir.Path(), len(trials), f.remaining(p, len(trials)), f)
+	if err != nil {
+		return campaign.Result{}, err
+	}
+	defer closePage()
 	run := campaign.Config{Plan: p, Dir: j.dir, Trials: trials, Progress: progress, Log: a.logger()}
 	if p.Spec.Lab.Clock == plan.ClockVirtual {
 		return a.measureSealed(ctx, run, cfg, f.jobs)

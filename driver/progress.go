@@ -17,7 +17,7 @@ import (
 // newProgress shows a moving bar on a terminal and plain lines anywhere else. estimate is how long all
 // trials take by the plan: what is left is known from the start.
 func (a *app) newProgress(total int, estimate time.Duration) (campaign.Progress, func()) {
-	left := &remaining{total: total, perTrial: float64(estimate) / float64(max(total, 1)), start: time.Now()}
+	left := newRemaining(total, estimate)
 	if a.noColor || a.json || !isTerminal(a.talk) {
 		return &lineProgress{app: a, left: left}, func() {}
 	}
@@ -51,6 +51,10 @@ type remaining struct {
 	perTrial float64 // nanoseconds, by the plan
 	start    time.Time
 	measured time.Time // when trials began to be measured; zero: they did not
+}
+
+func newRemaining(total int, estimate time.Duration) *remaining {
+	return &remaining{total: total, perTrial: float64(estimate) / float64(max(total, 1)), start: time.Now()}
 }
 
 // began notes that trials are measured from now on, if they are not yet.

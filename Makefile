@@ -5,6 +5,11 @@ LDFLAGS   := -s -w -X main.revision=$(REVISION)
 HELPER    := driver/helper/embedded/guest
 LINT      := .cache/bin/golangci-lint
 LINT_VERSION := v2.15.0
+NFPM      := .cache/bin/nfpm
+NFPM_VERSION := v2.48.0
+SBOM      := .cache/bin/cyclonedx-gomod
+SBOM_VERSION := v1.10.0
+RELEASE_OUT ?= .cache/release
 REPRODUCE_OUT ?= runs/virtual-$(shell date +%Y%m%d-%H%M%S)
 TESTBED_OUT ?= runs/testbed-$(shell date +%Y%m%d-%H%M%S)
 
@@ -14,7 +19,7 @@ export CGO_ENABLED := 0
 override GOFLAGS := -trimpath $(GOFLAGS)
 export GOFLAGS
 
-.PHONY: all deps build testbed reproduce nightly test test-vm test-vagrant test-conformance test-policies test-kernels box bench lint generate clean
+.PHONY: all deps build testbed reproduce nightly test test-vm test-slurm test-vagrant test-conformance test-policies test-kernels box bench lint release release-check site generate clean
 
 all: build
 
@@ -23,9 +28,11 @@ deps:
 	@images/deps.sh
 
 # The driver is one file: it embeds the guest helper, which is built first. The helper's bytes,
-# whose digest is in every env.json, depend on its source and the version of Go only.
+# whose digest is in every env.json, depend on its source and the version of Go only. Machines are of
+# amd64, so a driver of another architecture has their helper, too.
 build:
 	@$(GO) build -trimpath -buildvcs=false -ldflags "-s -w -buildid=" -o $(HELPER) ./driver/guest
+	@[ "$$($(GO) env GOARCH)" = amd64 ] || GOARCH=amd64 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -buildid=" -o $(HELPER)-amd64 ./driver/guest
 	@$(GO) build -ldflags '$(LDFLAGS)' -o bin/driver ./driver
 
 # The study's questions answered exactly, in virtual time; two VMs, real containers
@@ -58,6 +65,11 @@ test: deps build
 test-vm: deps build
 	$(GO) test -vet=off -tags vm -count=1 -timeout 40m -p 2 -run 'VM' ./images ./driver/vm ./driver/guest/step ./driver/lab
 	$(GO) test -vet=off -tags vm -count=1 -timeout 40m -run 'VM' ./driver
+
+# A real Slurm of two nodes on this computer: drain, kill -9, requeue, preemption, time limit; what is
+# merged must be the bytes of a run that was never split (docs/scale.md).
+test-slurm: deps build
+	$(GO) test -vet=off -tags vm -v -count=1 -timeout 90m -run '^TestSlurm' ./driver
 
 # A box for vagrant-libvirt of our own images (docs/machines.md). Needs qemu-utils.
 box: build
@@ -105,9 +117,28 @@ lint: $(LINT)
 $(LINT):
 	GOBIN=$(abspath .cache/bin) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 
+# What is published: binaries, packages, SBOMs and their SHA-256, for amd64 and arm64.
+release: $(NFPM) $(SBOM)
+	@GO=$(GO) .ci/release $(RELEASE_OUT)
+
+# Makes it twice, from copies of the last commit in two places, and compares every byte.
+release-check: $(NFPM) $(SBOM)
+	@GO=$(GO) .ci/release-check
+
+# The web site of docs, with the reports of docs/results. Needs the package hugo, which `make deps` does
+# not install.
+site: build
+	@.ci/site .cache/site
+
+$(NFPM):
+	GOBIN=$(abspath .cache/bin) $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
+
+$(SBOM):
+	GOBIN=$(abspath .cache/bin) $(GO) install github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$(SBOM_VERSION)
+
 # Rebuilds the committed BPF objects; a test fails when they differ.
 generate: deps
 	$(GO) generate ./bpf
 
 clean:
-	rm -rf bin .cache $(HELPER)
+	rm -rf bin .cache $(HELPER) $(HELPER)-amd64

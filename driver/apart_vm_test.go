@@ -28,8 +28,9 @@ var slots = make(chan struct{}, atOnce)
 // apart runs the calling test once more, in a process with process numbers and mounts of its own,
 // and says whether this is that process. The caller returns where it is not. A test that compares
 // the programs and mounts of the computer before and after then sees its own and no others, while
-// other tests, or other people, use the same computer; and no program of it outlives it.
-func apart(t *testing.T) bool {
+// other tests, or other people, use the same computer; and no program of it outlives it. more are
+// further options of unshare(1).
+func apart(t *testing.T, more ...string) bool {
 	t.Helper()
 	if os.Getenv(apartEnv) == t.Name() {
 		return true
@@ -38,7 +39,8 @@ func apart(t *testing.T) bool {
 	defer func() { <-slots }()
 	runtime.LockOSThread() // the process dies with the thread that starts it
 	defer runtime.UnlockOSThread()
-	args := append([]string{"--pid", "--mount", "--fork", "--mount-proc", "--kill-child", "tini", "--", os.Args[0]}, apartArgs(t)...)
+	args := append(more, "--pid", "--mount", "--fork", "--mount-proc", "--kill-child", "tini", "--", os.Args[0])
+	args = append(args, apartArgs(t)...)
 	cmd := exec.Command("unshare", args...)
 	cmd.Env = append(os.Environ(), apartEnv+"="+t.Name(), binariesEnv+"="+binaries)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

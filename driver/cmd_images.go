@@ -53,7 +53,7 @@ func (a *app) imagesCommand() *cobra.Command {
 	driftFlag(build, &drift)
 	build.Flags().BoolVar(&external, "peers", false, "also build the filters of other projects (xdp-filter, bpfilter); an experiment with such an arm builds them by itself")
 	build.Flags().StringSliceVar(&kernels, "kernels", kernels, "kernels to build, or all: "+strings.Join(images.Kernels(), ", ")+"; an experiment builds those that it names by itself")
-	cmd.AddCommand(build, a.imagesListCommand(), a.imagesVerifyCommand(), a.imagesGCCommand(), a.imagesKernelsCommand(), a.imagesLockCommand(), a.imagesBoxCommand())
+	cmd.AddCommand(build, a.imagesExportCommand(), a.imagesListCommand(), a.imagesVerifyCommand(), a.imagesGCCommand(), a.imagesKernelsCommand(), a.imagesLockCommand(), a.imagesBoxCommand())
 	return cmd
 }
 

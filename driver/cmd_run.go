@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -26,6 +27,7 @@ type runFlags struct {
 	report, serveOpen               bool
 	serve                           string
 	jobs                            int
+	goOn                            bool // --continue
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -48,6 +50,7 @@ which it does not disturb, and has nothing that the report has not.`,
   driver run experiments/full.toml --only 'arm=cilium-like,scenario=localhost'
   driver run experiments/virtual.toml --jobs 8
   driver run experiments/virtual.toml --shard 1/3
+  driver run experiments/virtual.toml --shard 1/3 --out runs/share1 --continue
   driver run experiments/local.toml --set measure.trials=3 --set measure.duration=2s --report
   driver run - --out runs/mine < mine.toml
   driver run experiments/full.toml --serve 127.0.0.1:8080`,
@@ -74,13 +77,46 @@ which it does not disturb, and has nothing that the report has not.`,
 	cmd.Flags().StringVar(&f.serve, "serve", "", "show the report of the trials so far on a page at this address, as in 127.0.0.1:8080; port 0 takes a free one")
 	cmd.Flags().BoolVar(&f.serveOpen, "serve-open", false, "let --serve listen where other computers reach it; everyone there sees the report")
 	setFlag(cmd, &f.set)
+	cmd.Flags().BoolVar(&f.goOn, "continue", false, "begin the run, or go on with it where --out has it already; wait while another driver is at it")
 	driftFlag(cmd, &f.drift)
 	return cmd
 }
 
+// continueWait is how often a run is looked at that another driver is at.
+const continueWait = 2 * time.Second
+
+// openOrContinue is openRun for what the flags say about a run that is there already.
+func (a *app) openOrContinue(ctx context.Context, file string, f *runFlags) (job, error) {
+	if !f.goOn {
+		return a.openRun(ctx, file, *f)
+	}
+	if f.out == "" || f.resume != "" {
+		return job{}, fmt.Errorf("%w: --continue is about the run of --out, and needs it", errUsage)
+	}
+	for waiting := false; ; waiting = true {
+		try := *f
+		if _, err := os.Stat(filepath.Join(f.out, "plan.json")); err == nil {
+			try.resume, try.out = f.out, ""
+		}
+		j, err := a.openRun(ctx, file, try)
+		if !errors.Is(err, rundir.ErrInUse) {
+			*f = try
+			return j, err
+		}
+		if !waiting {
+			a.say("%v", err)
+		}
+		select {
+		case <-ctx.Done():
+			return job{}, ctx.Err()
+		case <-time.After(continueWait):
+		}
+	}
+}
+
 func (a *app) run(ctx context.Context, file string, f runFlags) error {
 	a.interruptHint = "nothing was begun"
-	j, err := a.openRun(ctx, file, f)
+	j, err := a.openOrContinue(ctx, file, &f)
 	if err != nil {
 		return err
 	}
@@ -218,6 +254,11 @@ func (a *app) reopenRun(ctx context.Context, file string, f runFlags) (job, erro
 			err = dir.Check(j.plan)
 		}
 	}
+	if err == nil && f.shard != "" { // of --continue
+		if shard, serr := shardOf(j.plan, f); serr != nil || shard != dir.Shard() {
+			err = errors.Join(serr, fmt.Errorf("%w: %s has %s, and --shard is %s", errUsage, f.resume, dir.Shard(), f.shard))
+		}
+	}
 	if err == nil {
 		j.selected, err = selected(j.plan, dir.Shard(), f)
 	}
@@ -240,7 +281,7 @@ func checkFlags(f runFlags) error {
 		return fmt.Errorf("%w: --serve-open is about --serve, which says where", errUsage)
 	case f.serve != "" && live.Check(f.serve, f.serveOpen) != nil:
 		return fmt.Errorf("%w: --serve: %w", errUsage, live.Check(f.serve, f.serveOpen))
-	case f.resume != "" && f.shard != "":
+	case f.resume != "" && f.shard != "" && !f.goOn:
 		return fmt.Errorf("%w: --shard cannot change on --resume; the run directory knows its share", errUsage)
 	case f.resume != "" && f.out != "":
 		return fmt.Errorf("%w: --out is for a new run; --resume goes on in %s", errUsage, f.resume)

@@ -80,8 +80,9 @@ func exitCode(err error) int {
 
 // run executes the command line and prints the final error.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	app := &app{out: stdout, talk: stderr}
+	app := &app{out: stdout, talk: stderr, name: nameOf(os.Args[0])}
 	root := app.command()
+	app.rename(root)
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -107,8 +108,11 @@ type app struct {
 	out, talk     io.Writer
 	json, verbose bool
 	noColor       bool
-	cachedOnly    bool // nothing is downloaded or built
+	cachedOnly    bool   // nothing is downloaded or built
+	store         string // directory of the images; "" is that of the environment, or the user's cache
 	interruptHint string
+	name          string          // of the command (name.go)
+	words         map[string]bool // its commands
 }
 
 func (a *app) command() *cobra.Command {
@@ -132,13 +136,14 @@ cells or without any number, 4 rig fault, 5 compared or verified and not reprodu
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON Lines on standard output, the final error included")
 	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "say more on standard error")
 	root.PersistentFlags().BoolVar(&a.noColor, "no-color", false, "no colours and no moving progress bar")
+	root.PersistentFlags().StringVar(&a.store, "store", "", "directory of the images, which may belong to another user (default: $"+storeEnv+", or hookbed in the user's cache)")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w: %w%s; see `%s --help`", errUsage, err, nearFlag(cmd, err), cmd.CommandPath())
 	})
 	root.AddCommand(a.doctorCommand(), a.planCommand(), a.runCommand(), a.reportCommand(), a.compareCommand(), a.verifyCommand(),
-		a.costCommand(), a.traceCommand(), a.mergeCommand(), a.packCommand(), a.upCommand(), a.sshCommand(), a.downCommand(), a.imagesCommand(),
+		a.costCommand(), a.traceCommand(), a.mergeCommand(), a.submitCommand(), a.packCommand(), a.upCommand(), a.sshCommand(), a.downCommand(), a.imagesCommand(),
 		a.importCommand(), a.explainPolicyCommand(), a.armsCommand(), a.versionCommand(), a.historyCommand(),
-		a.openCommand(), a.schemaCommand(), a.initCommand())
+		a.openCommand(), a.schemaCommand(), a.initCommand(), a.manCommand())
 	root.InitDefaultHelpCmd()
 	if help, _, err := root.Find([]string{"help"}); err == nil { // cobra's own exits with 0 for a topic that does not exist
 		help.Args = func(_ *cobra.Command, args []string) error { return topic(root, args) }

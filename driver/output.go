@@ -25,11 +25,14 @@ func (a *app) line(v any) {
 }
 
 // say writes a message for the user to standard error.
-func (a *app) say(format string, args ...any) { fmt.Fprintf(a.talk, format+"\n", args...) }
+func (a *app) say(format string, args ...any) {
+	fmt.Fprintln(a.talk, a.as(fmt.Sprintf(format, args...)))
+}
 
 func (a *app) fail(err error, text string) {
+	text = a.as(text)
 	if a.json {
 		a.line(map[string]any{"type": "error", "error": text, "exit": exitCode(err)})
 	}
-	a.say("driver: %s", text)
+	a.say("%s: %s", a.called(), text)
 }

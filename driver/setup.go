@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"hookbed/analysis/runs"
 	"hookbed/driver/datapath"
 	"hookbed/driver/helper"
 	"hookbed/driver/lab"
@@ -35,10 +37,14 @@ func catalog() plan.Catalog {
 // standardInput is the name of an experiment that is read from standard input.
 const standardInput = "-"
 
-// loadPlan loads and expands an experiment, with settings in place of what the file says. Every error
+// loadPlan loads and expands an experiment, with settings in place of what the file says, or reads a
+// plan.json. Every error
 // in the file is found here, before any machine starts. Files that an experiment from standard input
 // names are below the directory where the driver runs.
 func loadPlan(file string, set ...plan.Setting) (*plan.Plan, error) {
+	if filepath.Ext(file) == ".json" {
+		return decodePlan(file, set)
+	}
 	if file != standardInput {
 		spec, err := plan.Load(file, catalog(), set...)
 		if err != nil {
@@ -55,6 +61,22 @@ func loadPlan(file string, set ...plan.Setting) (*plan.Plan, error) {
 		return nil, err
 	}
 	return plan.Expand(spec, catalog())
+}
+
+// decodePlan reads a plan.json, which settings cannot change.
+func decodePlan(file string, set []plan.Setting) (*plan.Plan, error) {
+	if len(set) > 0 {
+		return nil, fmt.Errorf("%w: --set is about an experiment, and %s is a plan that was made of one", errUsage, file)
+	}
+	data, err := runs.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", plan.ErrInvalid, err)
+	}
+	p, err := plan.Decode(data)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", plan.ErrInvalid, file, err)
+	}
+	return p, nil
 }
 
 // mostInput is how much of standard input is read, in bytes: more than an experiment may have.
@@ -77,9 +99,12 @@ func settings(texts []string) (out []plan.Setting, err error) {
 	return out, nil
 }
 
+// storeEnv names the directory of the images where --store does not.
+const storeEnv = "HOOKBED_STORE"
+
 // openStore opens the image cache and reports what it does on standard error.
 func (a *app) openStore(drift string) (*images.Store, error) {
-	return images.Open("", images.Options{Drift: drift, CachedOnly: a.cachedOnly, Log: func(msg string) { a.say("images: %s", msg) }})
+	return images.Open(cmp.Or(a.store, os.Getenv(storeEnv)), images.Options{Drift: drift, CachedOnly: a.cachedOnly, Log: func(msg string) { a.say("images: %s", msg) }})
 }
 
 // stateRoot is where running labs keep their state.
@@ -133,7 +158,7 @@ func (a *app) labConfig(ctx context.Context, p *plan.Plan, drift string) (lab.Co
 	if err != nil {
 		return lab.Config{}, err
 	}
-	guest, err := helper.Path()
+	guest, err := guestFor(p)
 	if err != nil {
 		return lab.Config{}, err
 	}
@@ -154,7 +179,7 @@ func (a *app) upLab(ctx context.Context, p *plan.Plan, dir, name string, detache
 	if err != nil {
 		return nil, err
 	}
-	guest, err := helper.Path()
+	guest, err := guestFor(p)
 	if err != nil {
 		return nil, err
 	}
@@ -166,6 +191,14 @@ func (a *app) upLab(ctx context.Context, p *plan.Plan, dir, name string, detache
 		Name: name, Experiment: p.Spec.Name, Lab: p.LabOf(1), Nodes: p.Nodes(), Store: store, StateDir: dir,
 		GuestPath: guest, External: needsExternal(p), HTTP: needsHTTP(p), Cilium: agent, Swarm: needsSwarm(p), Detached: detached, Log: a.logger(),
 	})
+}
+
+// guestFor is the guest helper for the nodes of a plan: those on this computer have its architecture.
+func guestFor(p *plan.Plan) (string, error) {
+	if p.Spec.Lab.Provider == plan.ProviderLocal {
+		return helper.Path()
+	}
+	return helper.MachinePath()
 }
 
 // needsExternal says whether some arm is a filter of another project.

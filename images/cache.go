@@ -134,7 +134,7 @@ func (m Manifest) check(dir string, full bool) error {
 			return fmt.Errorf("check cached image %s: its SHA-256 is %s, not %s as when it was built: remove %s to have it built again", file, sum, o.SHA256, dir)
 		}
 	}
-	if layer := m.Values[valueLayer]; full && layer != "" {
+	if layer := m.Values[valueLayer]; full && layer != "" && !m.sealedOnly() {
 		return checkEndpointDir(filepath.Join(dir, endpointDir), layer, m.Snapshot)
 	}
 	return nil
@@ -161,6 +161,10 @@ func (s *Store) ensure(ctx context.Context, r recipe) (Manifest, string, error) 
 	}
 	if m, dir, err := s.cached(r, l); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return m, dir, err
+	}
+	if s.readOnly {
+		return Manifest{}, "", fmt.Errorf("image %s is %w %s, which this user may only read: its owner builds it there (`driver images build`), or copies it there (`driver images export`)",
+			r.name, ErrNotCached, s.dir)
 	}
 	if s.options.CachedOnly {
 		return Manifest{}, "", fmt.Errorf("image %s is %w %s", r.name, ErrNotCached, s.dir)
@@ -200,7 +204,12 @@ func (s *Store) cached(r recipe, l Lock) (Manifest, string, error) {
 	if err != nil {
 		return m, "", err
 	}
-	if err := m.check(dir, false); err != nil {
+	if s.readOnly {
+		err = m.checkOf(dir, r, l)
+	} else {
+		err = m.check(dir, false)
+	}
+	if err != nil {
 		return m, "", err
 	}
 	return m, dir, nil

@@ -16,10 +16,15 @@ packages=(
 	libc6-dev             # what gcc needs
 	libvirt-daemon-system # machines
 	mmdebstrap            # root image
+	munge                 # tests of batch systems
 	nftables              # nft rules
 	openssh-client        # driver ssh
 	openssh-server        # tests of the SSH host
 	qemu-system-x86       # machines
+	parallel              # tests of batch systems
+	slurm-client          # tests of batch systems
+	slurmctld             # tests of batch systems
+	slurmd                # tests of batch systems
 	squashfs-tools        # images
 	sudo                  # tests of logins that are not root
 	tini                  # reaps processes in namespaces

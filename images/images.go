@@ -85,6 +85,8 @@ type Want struct {
 	HTTP bool
 	// Etcd: packed and unpacked.
 	Etcd bool
+	// Sealed: of all that, only what sealed guests boot is needed. A store made by Export has no more.
+	Sealed bool
 }
 
 // Options of a Store; the zero value is good.
@@ -105,15 +107,18 @@ var ErrNotCached = errors.New("not in the cache")
 // Store is a cache of artifacts in one directory. Several processes may use the
 // same directory at once.
 type Store struct {
-	dir     string
-	options Options
+	dir      string
+	options  Options
+	readOnly bool // this process may not write to it
 	// Where packages come from and what is pinned; replaced by tests.
 	findMirrors func(context.Context) (mirrors, error)
 	readLock    func(name string) (Lock, error)
 }
 
 // Open opens the store in dir, which is made if it is missing; "" is the
-// directory "hookbed" in the user's cache directory.
+// directory "hookbed" in the user's cache directory. A store that this process may
+// only read is read: what it has is compared with locks and digests at each use, and
+// nothing can be built.
 func Open(dir string, options Options) (*Store, error) {
 	switch options.Drift {
 	case "", "forbid", "allow":
@@ -135,6 +140,9 @@ func Open(dir string, options Options) (*Store, error) {
 		options.Log = func(string) {}
 	}
 	s := &Store{dir: dir, options: options, findMirrors: findMirrors, readLock: readLock}
+	if s.readOnly = onlyReadable(s.artifacts()); s.readOnly {
+		return s, nil
+	}
 	for _, d := range []string{dir, s.artifacts(), s.debDir(), s.lockDir(), s.tempDir()} {
 		if err := makeDir(d); err != nil {
 			return nil, fmt.Errorf("open image store: %w", err)
@@ -171,11 +179,11 @@ func (s *Store) Ensure(ctx context.Context, want Want) (Set, error) {
 		}
 	}
 	if want.Root {
-		m, dir, err := s.ensure(ctx, rootRecipe())
+		m, dir, err := s.ensureFor(ctx, rootRecipe(), want, rootFile)
 		if err != nil {
 			return Set{}, err
 		}
-		if set.Root, err = m.verified(dir, rootFile, Lock{}); err != nil {
+		if set.Root, err = m.wanted(want, dir, rootFile, Lock{}); err != nil {
 			return Set{}, err
 		}
 		set.Sealed = append(set.Sealed, m.artifact(dir, sealedToolsFile))
@@ -187,12 +195,12 @@ func (s *Store) Ensure(ctx context.Context, want Want) (Set, error) {
 		}
 	}
 	if want.External {
-		if err := s.ensureExternal(ctx, &set); err != nil {
+		if err := s.ensureExternal(ctx, want, &set); err != nil {
 			return Set{}, err
 		}
 	}
 	if want.HTTP {
-		if err := s.ensureHTTP(ctx, &set); err != nil {
+		if err := s.ensureHTTP(ctx, want, &set); err != nil {
 			return Set{}, err
 		}
 	}
@@ -204,16 +212,16 @@ func (s *Store) Ensure(ctx context.Context, want Want) (Set, error) {
 	return set, nil
 }
 
-func (s *Store) ensureHTTP(ctx context.Context, set *Set) error {
-	m, dir, err := s.ensure(ctx, httpRecipe())
+func (s *Store) ensureHTTP(ctx context.Context, want Want, set *Set) error {
+	m, dir, err := s.ensureFor(ctx, httpRecipe(), want, httpFile)
 	if err != nil {
 		return err
 	}
-	squash, err := m.verified(dir, httpFile, Lock{})
+	squash, err := m.wanted(want, dir, httpFile, Lock{})
 	if err != nil {
 		return err
 	}
-	if set.HTTPDir, err = m.verifiedDir(dir); err != nil {
+	if set.HTTPDir, err = m.wantedDir(want, dir); err != nil {
 		return err
 	}
 	set.HTTP, set.HTTPDigest = &squash, m.Values[valueLayer]
@@ -239,16 +247,16 @@ func (s *Store) ensureEtcd(ctx context.Context, set *Set) error {
 	return nil
 }
 
-func (s *Store) ensureExternal(ctx context.Context, set *Set) error {
-	m, dir, err := s.ensure(ctx, externalRecipe())
+func (s *Store) ensureExternal(ctx context.Context, want Want, set *Set) error {
+	m, dir, err := s.ensureFor(ctx, externalRecipe(), want, externalFile)
 	if err != nil {
 		return err
 	}
-	squash, err := m.verified(dir, externalFile, Lock{})
+	squash, err := m.wanted(want, dir, externalFile, Lock{})
 	if err != nil {
 		return err
 	}
-	if set.ExternalDir, err = m.verifiedDir(dir); err != nil {
+	if set.ExternalDir, err = m.wantedDir(want, dir); err != nil {
 		return err
 	}
 	set.External, set.ExternalDigest = &squash, m.Values[valueLayer]
@@ -258,7 +266,7 @@ func (s *Store) ensureExternal(ctx context.Context, set *Set) error {
 }
 
 func (s *Store) ensureKernel(ctx context.Context, want Want, set *Set) error {
-	m, dir, err := s.ensure(ctx, kernelRecipe(want.Kernel))
+	m, dir, err := s.ensureFor(ctx, kernelRecipe(want.Kernel), want, modulesFile)
 	if err != nil {
 		return err
 	}
@@ -268,7 +276,7 @@ func (s *Store) ensureKernel(ctx context.Context, want Want, set *Set) error {
 	}
 	set.KernelRelease = m.Values[valueRelease]
 	for file, to := range map[string]*Artifact{kernelFile: &set.Kernel, modulesFile: &set.Modules, initramfsFile: &set.Initramfs, probeFile: &set.Probe} {
-		if *to, err = m.verified(dir, file, l); err != nil {
+		if *to, err = m.wanted(want, dir, file, l); err != nil {
 			return err
 		}
 	}
@@ -281,15 +289,15 @@ func (s *Store) ensureKernel(ctx context.Context, want Want, set *Set) error {
 }
 
 func (s *Store) ensureEndpoint(ctx context.Context, want Want, set *Set) error {
-	m, dir, err := s.ensure(ctx, endpointRecipe())
+	m, dir, err := s.ensureFor(ctx, endpointRecipe(), want, endpointFile)
 	if err != nil {
 		return err
 	}
 	if want.Endpoint {
-		if set.Endpoint, err = m.verified(dir, endpointFile, Lock{}); err != nil {
+		if set.Endpoint, err = m.wanted(want, dir, endpointFile, Lock{}); err != nil {
 			return err
 		}
-		if set.EndpointArchive, err = m.verified(dir, archiveFile, Lock{}); err != nil {
+		if set.EndpointArchive, err = m.wanted(want, dir, archiveFile, Lock{}); err != nil {
 			return err
 		}
 	}

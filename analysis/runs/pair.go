@@ -1,6 +1,10 @@
 package runs
 
-import "hookbed/analysis/catalog"
+import (
+	"cmp"
+
+	"hookbed/analysis/catalog"
+)
 
 // MinBlocks is the number of shared blocks from which on cells are paired by
 // block: the spread of fewer blocks is too uncertain for an interval.
@@ -21,7 +25,8 @@ func Enough(id BlockID) int {
 	return MinBlocks
 }
 
-// BlockID names a block.
+// BlockID names a block. The blocks that one was parted into have one name: what they measured has
+// the seed, kernel and scenario in common, as in one boot.
 type BlockID struct {
 	Run    string
 	Number int
@@ -43,7 +48,7 @@ func (c *Cell) Blocks(metric string) []Block {
 		if !ok || !t.OK() {
 			continue
 		}
-		id := BlockID{t.Run, t.Block, t.Seed}
+		id := BlockID{t.Run, cmp.Or(t.boot, t.Block), t.Seed}
 		i, known := index[id]
 		if !known {
 			i = len(out)

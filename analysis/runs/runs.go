@@ -69,6 +69,7 @@ type Plan struct {
 		Lab         struct{ Provider, Endpoint, Clock, Accel, Kernel string }
 		Measure     struct {
 			Blocks, Seeds, Trials int
+			Parts                 int // blocks that the cells of one seed, boot and scenario are parted into; 0 is 1
 			Stop                  *Stop
 			Estimator             string // EstimatorMedian ("" means this one too) or EstimatorFasterHalf
 		}
@@ -85,6 +86,14 @@ type Plan struct {
 		Cell         string
 	}
 	Blocks []struct{ Number, Seed int } // empty if blocks do not differ; Seed is 0 on wall clocks
+}
+
+// first is the first of the blocks that a block was parted into; without parts, the block itself.
+func (p *Plan) first(block int) int {
+	if p == nil || p.Spec.Measure.Parts <= 1 {
+		return block
+	}
+	return block - (block-1)%p.Spec.Measure.Parts
 }
 
 // Stop is the rule that ends a cell early, between Min and Max trials: when half

@@ -209,3 +209,23 @@ func TestControlCharacters(t *testing.T) {
 		}
 	}
 }
+
+// Parts of one boot are paired as one: they have the seed in common.
+func TestPartsAreOneBlock(t *testing.T) {
+	p := &Plan{}
+	for block, want := range map[int]int{1: 1, 2: 2, 7: 7} {
+		if got := p.first(block); got != want {
+			t.Errorf("without parts block %d counts as %d", block, got)
+		}
+	}
+	p.Spec.Measure.Parts = 3
+	for block, want := range map[int]int{1: 1, 3: 1, 4: 4, 6: 4, 7: 7} {
+		if got := p.first(block); got != want {
+			t.Errorf("of three parts, block %d counts as %d, want %d", block, got, want)
+		}
+	}
+	a := Cell{Trials: []*Trial{{Run: "r", Block: 1, boot: 1, Seed: "1", Status: "ok"}}}
+	if b := a.Blocks("none"); len(b) != 0 {
+		t.Errorf("%v without values", b)
+	}
+}

@@ -26,6 +26,7 @@ type Trial struct {
 	Factors      map[string]string // levels of the cell and FactorSeed; shared, not to be changed
 	Superseded   bool              // a later attempt at the same trial was ok
 
+	boot   int // number of the block, or of the first that it was parted into
 	set    int // number of Factors in the run
 	has    *measures
 	values []float64 // in the order of has
@@ -178,7 +179,7 @@ func (c *collector) add(rows *record.Trial) error {
 	}
 	c.run.Rows += len(rows.Rows)
 	t := &Trial{Cell: first.Cell, Block: first.Block, Trial: first.Trial, Seed: first.Factors[FactorSeed],
-		Status: first.Status, Reason: first.Reason, Factors: first.Factors, set: rows.FactorSet}
+		Status: first.Status, Reason: first.Reason, Factors: first.Factors, boot: c.run.Plan.first(first.Block), set: rows.FactorSet}
 	c.digest(rows)
 	if first.Metric == "" {
 		bare := attempt{t.key(), t.Status, t.Reason}

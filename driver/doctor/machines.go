@@ -48,7 +48,7 @@ func (i *inventory) machines() []Part {
 	var out []Part
 	for _, m := range inv.Machines[:i.plan.Nodes()] {
 		out = append(out, Part{m.Name + ", " + m.User + "@" + m.Host, func(ctx context.Context) []Check {
-			guest, err := helper.Path()
+			guest, err := helper.MachinePath()
 			if err != nil {
 				return []Check{{Name: "guest helper", Detail: err.Error(), Fix: "run `make build`"}}
 			}

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"hookbed/analysis/durable"
@@ -25,6 +26,12 @@ var embedded embed.FS
 // show it.
 const name = "guest"
 
+// machineName is the embedded file of a helper for other machines than the driver's own.
+const machineName = name + "-" + machineArch
+
+// machineArch is the architecture of virtual machines, and of the machines that are reached by SSH.
+const machineArch = "amd64"
+
 // unused is how long a helper that no driver has requested stays in the cache. It is longer than
 // any run, which starts its helper anew at each block.
 const unused = 30 * 24 * time.Hour
@@ -34,7 +41,10 @@ var ErrMissing = errors.New("this driver was built without its helper: build it 
 
 // Bytes is the helper: a static program for the driver's architecture. The error is ErrMissing
 // where the driver has none.
-func Bytes() ([]byte, error) {
+func Bytes() ([]byte, error) { return carried(name) }
+
+// carried is an embedded program.
+func carried(name string) ([]byte, error) {
 	program, err := embedded.ReadFile("embedded/" + name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrMissing
@@ -46,8 +56,23 @@ func Bytes() ([]byte, error) {
 // directory. The file is written at the first call; each call compares its SHA-256 with that of the
 // embedded bytes and writes it again if they differ. The error is ErrMissing where the driver has no
 // helper.
-func Path() (string, error) {
-	program, err := Bytes()
+func Path() (string, error) { return cached(name) }
+
+// MachinePath is Path of the helper for virtual machines and machines that are reached by SSH, which
+// are of amd64. A driver of another architecture carries it in addition to its own.
+func MachinePath() (string, error) { return cached(machineFile(runtime.GOARCH)) }
+
+// machineFile is the embedded file of the machines' helper in a driver of an architecture.
+func machineFile(arch string) string {
+	if arch == machineArch {
+		return name
+	}
+	return machineName
+}
+
+// cached writes an embedded program into the cache.
+func cached(name string) (string, error) {
+	program, err := carried(name)
 	if err != nil {
 		return "", err
 	}

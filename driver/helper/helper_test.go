@@ -97,3 +97,12 @@ func TestEmbedded(t *testing.T) {
 		t.Errorf("the helper is no program: it begins with %q", program[:min(len(program), 4)])
 	}
 }
+
+// Machines are of amd64: a driver of amd64 has one helper for all, any other has one more.
+func TestMachinesHaveTheirOwnHelper(t *testing.T) {
+	for arch, want := range map[string]string{"amd64": "guest", "arm64": "guest-amd64"} {
+		if got := machineFile(arch); got != want {
+			t.Errorf("%s: %s, want %s", arch, got, want)
+		}
+	}
+}

@@ -17,6 +17,9 @@ type Environment struct {
 	AcceleratorHow string `json:"accelerator_how,omitempty"` // how it was chosen
 	// Delivery is how bundles get to the nodes, where not by a helper that is reached.
 	Delivery string `json:"delivery,omitempty"`
+	// Sealed is what started sealed guests where it was not libvirt, and SealedHow why.
+	Sealed    string `json:"sealed,omitempty"`
+	SealedHow string `json:"sealed_how,omitempty"`
 
 	// What the nodes boot and run, by SHA-256.
 	KernelRelease *ByKernel[string]            `json:"kernel_release,omitempty"`

@@ -33,6 +33,15 @@ const watchTick = 200 * time.Millisecond
 // of virtual time, rises with each instruction.
 const TicksPerInstruction = 1 << vm.ICountShift
 
+// guestHost runs the machines of sealed guests: *vm.Hypervisor or *vm.Direct.
+type guestHost interface {
+	Start(ctx context.Context, m vm.Machine) error
+	Wait(ctx context.Context, name string, want vm.State) error
+	Destroy(ctx context.Context, name string) error
+	Versions(ctx context.Context) (vm.Version, error)
+	Close(ctx context.Context) error
+}
+
 // Sealer boots sealed guests in virtual time: what they execute is in their
 // initramfs, and their results come out at the end. Its methods may be called by
 // several goroutines.
@@ -40,7 +49,8 @@ type Sealer struct {
 	cfg   Config
 	sets  map[string]images.Set // by kernel
 	guest []byte                // the helper
-	hv    *vm.Hypervisor
+	hv    guestHost             // nil until it is connected
+	how   string                // why it is not libvirt; "" if it is
 }
 
 // OpenSealer prepares images and hypervisor. Close it.
@@ -64,11 +74,34 @@ func (s *Sealer) open(ctx context.Context) error {
 	}
 	s.sets = map[string]images.Set{}
 	for _, k := range s.kernels() {
-		if s.sets[k], err = s.cfg.Store.Ensure(ctx, images.Want{Kernel: k, Root: true, Endpoint: true, External: s.cfg.External, HTTP: s.cfg.HTTP}); err != nil {
+		if s.sets[k], err = s.cfg.Store.Ensure(ctx, images.Want{Kernel: k, Root: true, Endpoint: true, External: s.cfg.External, HTTP: s.cfg.HTTP, Sealed: true}); err != nil {
 			return err
 		}
 	}
-	s.hv, err = vm.Connect(ctx, vm.Config{StateDir: s.cfg.StateDir, Lab: s.cfg.Name, CacheDir: filepath.Join(s.cfg.Store.Dir(), "libvirt")})
+	return s.connect(ctx)
+}
+
+// connect chooses what runs the guests: libvirt, unless the experiment says otherwise or there is
+// none.
+func (s *Sealer) connect(ctx context.Context) error {
+	cfg := vm.Config{StateDir: s.cfg.StateDir, Lab: s.cfg.Name, CacheDir: filepath.Join(s.cfg.Store.Dir(), "libvirt")}
+	switch s.cfg.Lab.Sealed {
+	case plan.SealedQEMU:
+		s.how = "the experiment says so"
+	case "":
+		s.how = vm.NoLibvirt()
+	}
+	if s.how != "" {
+		direct, err := vm.ConnectDirect(ctx, cfg)
+		if err == nil {
+			s.hv = direct
+		}
+		return err
+	}
+	hypervisor, err := vm.Connect(ctx, cfg)
+	if err == nil {
+		s.hv = hypervisor
+	}
 	return err
 }
 
@@ -118,10 +151,13 @@ func mayLive(lab string, err error) error {
 func Jobs(memory int) int {
 	jobs := runtime.NumCPU()
 	if free, ok := availableMiB(); ok {
-		jobs = min(jobs, free/(memory+guestOverhead))
+		jobs = min(jobs, free/GuestMiB(memory))
 	}
 	return max(1, jobs)
 }
+
+// GuestMiB is what a sealed guest with so much memory takes of the computer's, in MiB.
+func GuestMiB(memory int) int { return memory + guestOverhead }
 
 // guestOverhead is what QEMU needs in addition to the guest's memory, in MiB: mostly
 // its cache of translated code and the initramfs.
@@ -346,7 +382,10 @@ func (s *Sealer) environment(versions vm.Version) Environment {
 		Provider: plan.ProviderLibvirt, Accelerator: vm.TCG, AcceleratorHow: "virtual time counts emulated instructions",
 		Delivery: "sealed", ICountShift: vm.ICountShift, Hypervisor: &versions,
 		GuestSHA256: hex.EncodeToString(sum[:]), KernelCmdline: images.SealedCmdline,
-		VCPUs: 1, MemoryMiB: s.cfg.Lab.Memory, TransparentHugepage: "never",
+		VCPUs: 1, MemoryMiB: s.cfg.Lab.Memory, TransparentHugepage: "never", SealedHow: s.how,
+	}
+	if s.how != "" {
+		env.Sealed = plan.SealedQEMU
 	}
 	releases, digests, drift := map[string]string{}, map[string]map[string]string{}, map[string][]images.Drift{}
 	for k, set := range s.sets {

@@ -55,6 +55,7 @@ type session struct {
 	// hang: what they made ends with them, or with their machine.
 	attended bool
 	grace    time.Duration // for a helper to end whose input has ended
+	records  bool          // calls may be recorded: undoing takes bundle.TracerLimit longer
 	// started is when the session began. The driver's readings of its clock count from it.
 	started time.Time
 }
@@ -124,7 +125,19 @@ func (s *session) call(ctx context.Context, req bundle.Request) (bundle.Reply, e
 	if err != nil {
 		return bundle.Reply{}, err
 	}
-	return s.converse(ctx, append(line, '\n'), req.Limit())
+	limit := req.Limit()
+	if req.UndoTo != nil {
+		limit += s.tracing()
+	}
+	return s.converse(ctx, append(line, '\n'), limit)
+}
+
+// tracing is how much longer the helper may take to undo everything.
+func (s *session) tracing() time.Duration {
+	if s.records {
+		return bundle.TracerLimit
+	}
+	return 0
 }
 
 // errHangs is the cause of the end of a helper that did not answer.
@@ -224,7 +237,20 @@ func (s *session) Exec(ctx context.Context, name string, files map[string]bundle
 	if err := s.deliver(ctx, files); err != nil {
 		return bundle.Reply{}, rigFault(fmt.Errorf("push files to %s: %w", s.where, err))
 	}
-	return s.call(ctx, bundle.Request{Exec: &bundle.Steps{Name: name, Files: files, Steps: steps}})
+	records := s.records
+	for _, step := range steps {
+		switch step.Do.(type) {
+		case bundle.RecordCalls:
+			records, s.records = true, true
+		case bundle.EndRecord:
+			records = false
+		}
+	}
+	reply, err := s.call(ctx, bundle.Request{Exec: &bundle.Steps{Name: name, Files: files, Steps: steps}})
+	if err == nil {
+		s.records = records
+	}
+	return reply, err
 }
 
 // deliver pushes the files that the helper does not have yet, all at once.
@@ -269,7 +295,7 @@ const killLimit = 30 * time.Second
 func (s *session) close(ctx context.Context) error {
 	_ = s.in.Close()
 	go func() { _, _ = io.Copy(io.Discard, s.out) }()
-	grace := time.NewTimer(s.grace)
+	grace := time.NewTimer(s.grace + s.tracing())
 	defer grace.Stop()
 	select {
 	case <-s.ended:

@@ -72,6 +72,33 @@ func TestHelperThatDoesNotUndo(t *testing.T) {
 	}
 }
 
+// TestHelperThatRecords: one that may have the machine's tracer to put back gets the time for it, until
+// the recording has ended.
+func TestHelperThatRecords(t *testing.T) {
+	t.Parallel()
+	s := helperOf(t, `while read line; do case $line in *refuse*) echo '{"error":"refused"}';; *) echo '{}';; esac; done; sleep 0.3`)
+	begin, end := bundle.Step{Do: bundle.RecordCalls{Handle: "calls"}}, bundle.Step{Do: bundle.EndRecord{Handle: "calls"}}
+	for _, do := range []struct {
+		name  string
+		steps []bundle.Step
+		want  time.Duration
+	}{
+		{"nothing", []bundle.Step{end}, 0},
+		{"begin", []bundle.Step{begin}, bundle.TracerLimit},
+		{"refuse", []bundle.Step{end}, bundle.TracerLimit},
+		{"end", []bundle.Step{end}, 0},
+		{"both", []bundle.Step{begin, end}, 0},
+		{"refuse", []bundle.Step{begin, end}, bundle.TracerLimit},
+	} {
+		if _, err := s.Exec(t.Context(), do.name, nil, do.steps); (err != nil) != (do.name == "refuse") || s.tracing() != do.want {
+			t.Errorf("%s: %v, it may take %s longer, want %s", do.name, err, s.tracing(), do.want)
+		}
+	}
+	if err := s.close(t.Context()); err != nil { // later than s.grace
+		t.Errorf("one that puts a tracer back: %v", err)
+	}
+}
+
 // TestReplyWithoutEnd: what a helper answers is read up to a limit.
 func TestReplyWithoutEnd(t *testing.T) {
 	for text, want := range map[string]string{"ab\ncd": "ab\n", strings.Repeat("x", 99) + "\n": strings.Repeat("x", 99) + "\n"} {

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"slices"
 )
@@ -118,7 +119,7 @@ func blocks(s Spec) []Block {
 		rng.Shuffle(len(boots), func(i, j int) { boots[i], boots[j] = boots[j], boots[i] })
 		for _, boot := range boots {
 			for _, scenario := range scenarios {
-				b := Block{Number: len(out) + 1, Scenario: scenario}
+				b := Block{Scenario: scenario}
 				if virtual {
 					b.Seed = i + 1
 				}
@@ -128,9 +129,47 @@ func blocks(s Spec) []Block {
 				if len(s.NICs) > 0 {
 					b.NIC = boot.NIC.String()
 				}
-				out = append(out, b)
+				out = appendParts(out, b, s.Measure.Parts)
 			}
 		}
+	}
+	return out
+}
+
+// appendParts appends a block, or the parts of it, with their numbers.
+func appendParts(out []Block, b Block, parts int) []Block {
+	for part := range max(1, parts) {
+		b.Number = len(out) + 1
+		if parts > 1 {
+			b.Part = part + 1
+		}
+		out = append(out, b)
+	}
+	return out
+}
+
+// partOf says for each cell, by its ID, which part of its boot it is in; nil where boots have no
+// parts. Setups are parted in the order of their numbers of policies, so that arms with the same
+// number, which are compared with each other, are in one part as far as that goes.
+func (p *Plan) partOf() map[string]int {
+	parts := p.Spec.Measure.Parts
+	if parts <= 1 {
+		return nil
+	}
+	type boot struct{ scenario, kernel, nic string }
+	setups := map[boot][]string{} // in order
+	cells := slices.Clone(p.Cells)
+	slices.SortStableFunc(cells, func(a, b Cell) int { return cmp.Compare(a.Int(FactorPolicies), b.Int(FactorPolicies)) })
+	of := func(c Cell) boot { return boot{c.Get(FactorScenario), c.Get(FactorKernel), c.Get(FactorNIC)} }
+	for _, c := range cells {
+		if at := of(c); !slices.Contains(setups[at], c.Setup) {
+			setups[at] = append(setups[at], c.Setup)
+		}
+	}
+	out := map[string]int{}
+	for _, c := range cells {
+		all := setups[of(c)]
+		out[c.ID] = slices.Index(all, c.Setup)*parts/len(all) + 1
 	}
 	return out
 }
@@ -153,5 +192,6 @@ func (p *Plan) cellsIn(block int) []Cell {
 	if !ok {
 		return p.Cells
 	}
-	return slices.DeleteFunc(slices.Clone(p.Cells), func(c Cell) bool { return !b.has(c) })
+	part := p.partOf()
+	return slices.DeleteFunc(slices.Clone(p.Cells), func(c Cell) bool { return !b.has(c) || b.Part != part[c.ID] })
 }

@@ -76,6 +76,9 @@ func describeSum(w io.Writer, p *Plan) {
 	case p.Spec.Traced != nil:
 		fmt.Fprintf(w, "blocks\t%d\t(a boot for each cell)\n", m.Blocks)
 		fmt.Fprintf(w, "trials\t%d\t(one a cell)\n", len(p.Trials))
+	case p.Spec.Lab.Clock == ClockVirtual && m.Parts > 1:
+		fmt.Fprintf(w, "blocks\t%d\t(a boot each: seeds x boots x scenarios x parts = %d x %d x %d x %d)\n", m.Blocks, m.Seeds, len(p.Spec.Boots()), len(p.Spec.Scenarios), m.Parts)
+		fmt.Fprintf(w, "trials\t%d\t(a cell: seeds x trials = %d x %d)\n", len(p.Trials), m.Seeds, m.Trials)
 	case p.Spec.Lab.Clock == ClockVirtual && p.Spec.compared():
 		fmt.Fprintf(w, "blocks\t%d\t(a boot each: seeds x boots x scenarios = %d x %d x %d)\n", m.Blocks, m.Seeds, len(p.Spec.Boots()), len(p.Spec.Scenarios))
 		fmt.Fprintf(w, "trials\t%d\t(a cell: seeds x trials = %d x %d)\n", len(p.Trials), m.Seeds, m.Trials)

@@ -30,10 +30,11 @@ func (p *Plan) Digest() (string, error) {
 }
 
 // SameTrials is a digest of what is measured, in which order: of all of the plan but
-// its schema and the words for what arms are, which a later driver may have more of.
+// its schema and the words for what arms are, which a later driver may have more of, and what starts
+// sealed guests, which changes no number.
 func (p *Plan) SameTrials() (string, error) {
 	bare := *p
-	bare.Schema, bare.Catalog = 0, nil
+	bare.Schema, bare.Catalog, bare.Spec.Lab.Sealed = 0, nil, ""
 	return bare.Digest()
 }
 
@@ -108,7 +109,7 @@ func (p *Plan) checkFiles() error {
 }
 
 func (p *Plan) checkTrials(cells map[string]Cell) error {
-	seen := map[Trial]bool{}
+	seen, part := map[Trial]bool{}, p.partOf()
 	for i, t := range p.Trials {
 		if t.Order != i+1 {
 			return fmt.Errorf("trial %d has order %d", i+1, t.Order)
@@ -121,9 +122,9 @@ func (p *Plan) checkTrials(cells map[string]Cell) error {
 		if t.Block < 1 || t.Block > p.Spec.Measure.Blocks {
 			return fmt.Errorf("trial %d is in block %d of %d", i+1, t.Block, p.Spec.Measure.Blocks)
 		}
-		if b, ok := p.BlockByNumber(t.Block); ok && !b.has(cell) {
-			return fmt.Errorf("trial %d is %s on kernel %s in block %d, which is %s on kernel %s",
-				i+1, cell.Get(FactorScenario), cell.Get(FactorKernel), t.Block, b.Scenario, b.Kernel)
+		if b, ok := p.BlockByNumber(t.Block); ok && (!b.has(cell) || b.Part != part[cell.ID]) {
+			return fmt.Errorf("trial %d is %s on kernel %s, part %d, in block %d, which is %s on kernel %s, part %d",
+				i+1, cell.Get(FactorScenario), cell.Get(FactorKernel), part[cell.ID], t.Block, b.Scenario, b.Kernel, b.Part)
 		}
 		seen[t] = true
 	}

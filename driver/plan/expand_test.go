@@ -83,6 +83,53 @@ func TestDescribeSaysTheStoppingRule(t *testing.T) {
 	}
 }
 
+// The parts of a boot have its cells, each setup in one of them whole, and arms with the same number
+// of policies together as far as that goes.
+func TestPartsOfVirtualTime(t *testing.T) {
+	whole, p := expandText(t, virtual), expandText(t, strings.Replace(virtual, "seeds = 2", "seeds = 2\nparts = 2", 1))
+	if len(p.Blocks) != 8 || len(p.Trials) != len(whole.Trials) || !reflect.DeepEqual(p.Cells, whole.Cells) {
+		t.Fatalf("%d blocks, %d trials; want 8 blocks and the cells and trials of the whole", len(p.Blocks), len(p.Trials))
+	}
+	want := Block{Number: 4, Seed: 1, Scenario: MultiHost, Part: 2}
+	if p.Blocks[3] != want {
+		t.Errorf("block 4 is %+v, want %+v", p.Blocks[3], want)
+	}
+	policies := map[int]map[string]int{} // trials, by block and number of policies
+	for _, tr := range p.Trials {
+		c, _ := p.CellByID(tr.Cell)
+		if policies[tr.Block] == nil {
+			policies[tr.Block] = map[string]int{}
+		}
+		policies[tr.Block][c.Get(FactorPolicies)]++
+	}
+	for block := 1; block <= 8; block += 2 {
+		// Setups: iptables and docker at 0, iptables at 10, of two workloads each.
+		if got := []map[string]int{policies[block], policies[block+1]}; !reflect.DeepEqual(got, []map[string]int{{"0": 4}, {"10": 2}}) {
+			t.Errorf("blocks %d and %d have trials %v", block, block+1, got)
+		}
+	}
+	data, err := p.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Decode(data); err != nil {
+		t.Error(err)
+	}
+	if _, err := Decode(bytes.Replace(data, []byte(`"part": 1`), []byte(`"part": 2`), 1)); err == nil {
+		t.Error("a plan whose blocks are not its parts was read")
+	}
+}
+
+// What starts sealed guests changes no trial.
+func TestSealedIsNoDifference(t *testing.T) {
+	a, b := expandText(t, virtual), expandText(t, strings.Replace(virtual, "[lab]", "[lab]\nsealed = \"qemu\"", 1))
+	x, err := a.SameTrials()
+	y, err2 := b.SameTrials()
+	if x != y || err != nil || err2 != nil {
+		t.Errorf("the trials differ (%v, %v)", err, err2)
+	}
+}
+
 // A block of virtual time is one boot under one seed: every cell of its
 // scenario, and no other, in an order of its own.
 func TestBlocksOfVirtualTime(t *testing.T) {

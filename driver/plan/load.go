@@ -31,6 +31,7 @@ const (
 	maxDuration = time.Hour
 	maxWarmup   = 10 * time.Minute
 	maxSeeds    = 100
+	maxParts    = 1000
 	maxLoad     = 1000
 	maxClients  = 16
 	maxStreams  = 128 // of an iperf3 client
@@ -147,12 +148,13 @@ func (l *loader) spec(root *table) Spec {
 	l.enoughMachines(s)
 	l.enoughHypervisors(s)
 	if s.Lab.Clock == ClockVirtual {
-		s.Measure.Blocks = s.Measure.Seeds * len(s.Scenarios)
+		s.Measure.Blocks = s.Measure.Seeds * len(s.Scenarios) * max(1, s.Measure.Parts)
 	}
 	s.Measure.Blocks *= len(s.Boots())
 	l.checkNICs(s)
 	s.Arms = l.arms(root, s)
 	root.finish()
+	l.parts(s)
 	if n := l.planned(s); n > maxPlanned && len(l.doc.problems) == 0 {
 		l.doc.problem(l.doc.lines["matrix"], "matrix", "makes %d trials, want at most %d", n, maxPlanned)
 	}
@@ -179,8 +181,11 @@ func (l *loader) lab(t *table, d Lab) Lab {
 	out.NIC = l.nicKeys(t, "nic")
 	out.Inventory = l.inventory(t, has.Existing)
 	out.Hypervisors = l.hypervisors(t, out)
+	out.Sealed = t.level("sealed", "", []string{SealedLibvirt, SealedQEMU})
 	t.finish()
 	switch {
+	case out.Sealed != "" && !virtual:
+		t.problem("sealed", "is about sealed guests, and with clock = %q there are none; remove it, or write clock = %q", out.Clock, ClockVirtual)
 	case !has.VMs && virtual:
 		t.problem("clock", "%q needs provider = %s: only the clock of a VM can be made to count instructions; write that, or clock = %q",
 			ClockVirtual, l.cat.withVMs(), ClockWall)
@@ -241,6 +246,7 @@ func (l *loader) measure(t *table, d Measure, lab Lab) Measure {
 		Blocks:     int(t.number("blocks", int64(d.Blocks), 1, maxBlocks)),
 		Seeds:      int(t.number("seeds", defaultSeeds, 1, maxSeeds)),
 		Trials:     int(t.number("trials", int64(d.Trials), 1, maxTrials)),
+		Parts:      int(t.number("parts", 0, 1, maxParts)),
 		Stop:       l.stop(t),
 		Estimator:  t.level("estimator", d.Estimator, []string{EstimatorMedian, EstimatorFasterHalf}),
 		LoadLimit:  t.fraction("load_limit", 0, maxLoad),
@@ -254,6 +260,9 @@ func (l *loader) measure(t *table, d Measure, lab Lab) Measure {
 	}
 	t.finish()
 	l.computer(t, m, lab)
+	if m.Parts == 1 {
+		m.Parts = 0
+	}
 	if l.labOK && virtual {
 		virtualMeasure(t)
 	}
@@ -269,7 +278,10 @@ func (l *loader) measure(t *table, d Measure, lab Lab) Measure {
 	if l.labOK && t.has("seeds") {
 		t.problem("seeds", "is about clock = %q, where a seed is all that differs between boots; write blocks", ClockVirtual)
 	}
-	m.Seeds = 0
+	if l.labOK && t.has("parts") {
+		t.problem("parts", "is about clock = %q, whose boots several computers share; remove it", ClockVirtual)
+	}
+	m.Seeds, m.Parts = 0, 0
 	if m.Stop != nil {
 		if t.has("trials") {
 			t.problem("trials", "is there beside stop, which says how many trials; remove one of them")
@@ -597,18 +609,31 @@ func (l *loader) crossed(t *table, fabrics, filters []string) (entry DatapathEnt
 	return DatapathEntry{}, "filter", false
 }
 
-// planned is the number of trials of the experiment.
-func (l *loader) planned(s Spec) int {
-	settings := 0 // of arm and number of policies
+// settings is the number of setups of one boot.
+func (l *loader) settings(s Spec) int {
+	n := 0 // of arm and number of policies
 	for _, a := range s.Arms {
 		entry, _ := l.cat.datapath(a.Datapath)
-		settings += len(policiesOf(entry, s))
+		n += len(policiesOf(entry, s))
 	}
+	return n * len(clientsOf(s))
+}
+
+// parts refuses more parts than there are setups to share.
+func (l *loader) parts(s Spec) {
+	const path = "measure.parts"
+	if n := l.settings(s); s.Measure.Parts > n && len(l.doc.problems) == 0 {
+		l.doc.problem(l.doc.lines[path], path, "is %d, and a boot has only %d setups to share; write at most %d", s.Measure.Parts, n, n)
+	}
+}
+
+// planned is the number of trials of the experiment.
+func (l *loader) planned(s Spec) int {
 	workloads := 0 // with their numbers of streams
 	for _, w := range s.Workloads {
 		workloads += len(streamsOf(s, w, l.cat))
 	}
-	return settings * len(clientsOf(s)) * len(s.Boots()) * len(s.Scenarios) * workloads * s.CellBlocks() * s.Measure.Trials
+	return l.settings(s) * len(s.Boots()) * len(s.Scenarios) * workloads * s.CellBlocks() * s.Measure.Trials
 }
 
 func (d *document) has(path string) bool { return d.lines[path] > 0 }

@@ -24,6 +24,9 @@ const (
 	AccelKVM  = "kvm"
 	AccelTCG  = "tcg"
 
+	SealedLibvirt = "libvirt" // sealed guests are machines of libvirt
+	SealedQEMU    = "qemu"    // the driver starts QEMU itself, without any privilege
+
 	ClockWall    = "wall"    // time as it passes
 	ClockVirtual = "virtual" // time by executed instructions (QEMU -icount)
 
@@ -75,6 +78,9 @@ type Lab struct {
 	Provider string `json:"provider"`
 	Endpoint string `json:"endpoint"`
 	Clock    string `json:"clock"`
+	// Sealed is what starts sealed guests, SealedLibvirt or SealedQEMU; "" is libvirt where it can be
+	// had, else QEMU. No number depends on it.
+	Sealed string `json:"sealed,omitempty"`
 	// About VMs, and zero where the provider has none.
 	Accel  string `json:"accel,omitempty"`
 	Kernel string `json:"kernel,omitempty"`     // name of a kernel lock, "6.12"
@@ -97,7 +103,10 @@ type Measure struct {
 	// kernel and scenario.
 	Blocks int `json:"blocks"`
 	Seeds  int `json:"seeds,omitempty"` // virtual time only: boots of each scenario
-	Trials int `json:"trials"`          // per cell and block; with Stop, the most
+	// Parts is how many boots share the setups of one seed, kernel and scenario, so that as many
+	// computers can; 0 is one. Virtual time only.
+	Parts  int `json:"parts,omitempty"`
+	Trials int `json:"trials"` // per cell and block; with Stop, the most
 	// Stop ends a cell early by a rule fixed beforehand; nil runs every trial.
 	Stop *Stop `json:"stop,omitempty"`
 	// Estimator is how a cell's trials become one number, fixed beforehand.
@@ -309,6 +318,7 @@ type Block struct {
 	Scenario string `json:"scenario,omitempty"` // virtual time only
 	Kernel   string `json:"kernel,omitempty"`   // where kernels are compared
 	NIC      string `json:"nic,omitempty"`      // where network cards are, by their names
+	Part     int    `json:"part,omitempty"`     // 1-based, of measure.parts, where they are more than one
 	Cell     string `json:"cell,omitempty"`     // of a plan of traces: the only one of the boot
 }
 

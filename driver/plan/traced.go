@@ -38,7 +38,7 @@ func Trace(p *Plan, c Choice) (*Plan, error) {
 	out := *p
 	out.Schema, out.Spec.Arms, out.Cells = PlanSchema, arms, cells
 	out.Spec.Traced = &Traced{Against: cmp.Or(c.Against, out.reference()), Window: c.Window, Refusals: c.Refusals}
-	out.Spec.Measure.Seeds, out.Spec.Measure.Trials, out.Spec.Measure.Blocks = 1, 1, len(cells)
+	out.Spec.Measure.Seeds, out.Spec.Measure.Trials, out.Spec.Measure.Blocks, out.Spec.Measure.Parts = 1, 1, len(cells), 0
 	out.Blocks = out.blocks()
 	out.Trials = order(&out)
 	return &out, nil

@@ -56,13 +56,25 @@ type Plugin struct {
 	Args []string // further arguments, "name=value"
 }
 
-// option is the value of QEMU's option -plugin, in which a comma is written twice.
+// option is the value of QEMU's option -plugin.
 func (p Plugin) option() string {
 	var parts []string
 	for _, part := range append([]string{"file=" + p.Path, "out=" + p.Out}, p.Args...) {
-		parts = append(parts, strings.ReplaceAll(part, ",", ",,"))
+		parts = append(parts, escaped(part))
 	}
 	return strings.Join(parts, ",")
+}
+
+// escaped is a text within the value of one of QEMU's options, in which a comma is written twice.
+func escaped(text string) string { return strings.ReplaceAll(text, ",", ",,") }
+
+// arguments are QEMU's of virtual time, for which libvirt has no description.
+func (v Virtual) arguments() []string {
+	out := []string{"-icount", fmt.Sprintf("shift=%d,sleep=off,%s", ICountShift, oneAtATime), "-smbios", "type=1,uuid=" + v.Seed}
+	if v.Plugin != nil {
+		out = append(out, "-plugin", v.Plugin.option())
+	}
+	return out
 }
 
 const (
@@ -156,13 +168,9 @@ func (m Machine) virtual(d *libvirtxml.Domain) {
 		Source: &libvirtxml.DomainChardevSource{File: &libvirtxml.DomainChardevSourceFile{Path: m.Virtual.Results, Append: "off"}},
 		Target: &libvirtxml.DomainSerialTarget{Type: "isa-serial", Port: &port},
 	})
-	d.QEMUCommandline = &libvirtxml.DomainQEMUCommandline{Args: []libvirtxml.DomainQEMUCommandlineArg{
-		{Value: "-icount"}, {Value: fmt.Sprintf("shift=%d,sleep=off,%s", ICountShift, oneAtATime)},
-		{Value: "-smbios"}, {Value: "type=1,uuid=" + m.Virtual.Seed},
-	}}
-	if p := m.Virtual.Plugin; p != nil {
-		d.QEMUCommandline.Args = append(d.QEMUCommandline.Args,
-			libvirtxml.DomainQEMUCommandlineArg{Value: "-plugin"}, libvirtxml.DomainQEMUCommandlineArg{Value: p.option()})
+	d.QEMUCommandline = &libvirtxml.DomainQEMUCommandline{}
+	for _, arg := range m.Virtual.arguments() {
+		d.QEMUCommandline.Args = append(d.QEMUCommandline.Args, libvirtxml.DomainQEMUCommandlineArg{Value: arg})
 	}
 }
 

@@ -19,6 +19,8 @@ type record struct {
 	Lab string `json:"lab"`
 	// Process is the first process of a private libvirtd's namespaces.
 	Process *Process `json:"process,omitempty"`
+	// Children are QEMUs that run without libvirt, by machine.
+	Children map[string]Process `json:"children,omitempty"`
 	// Socket, Machines and Networks are of a lab on the system's libvirtd.
 	Socket   string   `json:"socket,omitempty"`
 	Machines []string `json:"machines,omitempty"`
@@ -100,6 +102,10 @@ func Cleanup(ctx context.Context, stateDir string) error {
 	switch {
 	case r.Process != nil:
 		err = r.Process.kill(ctx)
+	case len(r.Children) > 0:
+		for _, p := range r.Children {
+			err = errors.Join(err, p.kill(ctx))
+		}
 	case r.Socket != "" && answers(r.Socket):
 		var h *Hypervisor
 		if h, err = attach(ctx, stateDir); err == nil {

@@ -331,8 +331,8 @@ func (h *Hypervisor) Detach() error {
 
 // Version is the software that runs the machines.
 type Version struct {
-	Libvirt string `json:"libvirt"` // "9.0.0"
-	QEMU    string `json:"qemu"`    // "10.0.2"
+	Libvirt string `json:"libvirt,omitempty"` // "9.0.0"; "" without libvirt
+	QEMU    string `json:"qemu"`              // "10.0.2"
 	Private bool   `json:"private_libvirtd"`
 }
 

@@ -194,6 +194,7 @@ func keyDocs() map[string]string {
 		"lab.accel":                  "how VMs run: KVM where it works, or emulated",
 		"lab.kernel":                 "the kernel that VMs boot",
 		"lab.vcpus":                  "CPUs of a VM",
+		"lab.sealed":                 "how guests in virtual time are started: by libvirt, or by QEMU alone",
 		"lab.memory":                 "memory of a VM, as in \"2GiB\"",
 		"lab.queues":                 "queue pairs of the data NIC; native XDP wants 2 x vcpus",
 		"lab.nic":                    "model of the data NIC",

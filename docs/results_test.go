@@ -63,7 +63,7 @@ func verified(t *testing.T, file string) {
 		t.Fatal(err)
 	}
 	if *update {
-		if m, err = pack.Write(dir, file); err != nil {
+		if _, err = pack.Write(dir, file); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.RemoveAll(dir); err != nil {

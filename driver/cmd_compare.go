@@ -25,11 +25,15 @@ of the machine, and on wall clocks the CPU and its mitigations - are refused wit
 --across is given. Two clocks are never compared. In virtual time the rows are compared
 first, byte for byte: "identical" is the strongest verdict there is.
 
+A run is a directory, or a file that "driver pack" made, whose digests are checked. A run
+is identical to itself and to a copy, on every clock.
+
 The exit code is 0 if all cells are the same, 5 if one is different, undecided or missing.`,
 		Example: `  driver compare runs/yesterday runs/today
+  driver compare old.hookbed.tar.gz runs/today
   driver compare runs/a runs/b --margin 0.05 --format junit
   driver compare runs/kernel-6.12 runs/kernel-6.18 --across`,
-		Args: exactly(2, "two run directories"),
+		Args: exactly(2, "two runs"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if err := checkFormat(format); err != nil {
 				return err
@@ -37,7 +41,12 @@ The exit code is 0 if all cells are the same, 5 if one is different, undecided o
 			if !(opt.Margin > 0) {
 				return fmt.Errorf("%w: --margin %g, want a share above 0", errUsage, opt.Margin)
 			}
-			return a.compare(args[0], args[1], opt, format)
+			dirs, done, err := unpacked(args)
+			if err != nil {
+				return err
+			}
+			defer done()
+			return a.compare(dirs[0], dirs[1], opt, format)
 		},
 	}
 	cmd.Flags().Float64Var(&opt.Margin, "margin", compare.DefaultMargin, "how far apart results may be and still be the same")

@@ -112,3 +112,38 @@ func TestDoctorAsOrdinaryUser(t *testing.T) {
 		t.Logf("doctor says:\n%s", out)
 	}
 }
+
+// TestDoctorQuick: it takes seconds on a computer whose cache is empty, names each check when it
+// begins, and a KVM that does not open is a warning.
+func TestDoctorQuick(t *testing.T) {
+	dir := t.TempDir()
+	cmd, _ := driverIn(dir, "doctor", "--quick")
+	cmd.Env = append(cmd.Env, "XDG_CACHE_HOME="+filepath.Join(dir, "cache"))
+	cmd.Stdout, cmd.Stderr = nil, nil
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("exit code %d: %v", cmd.ProcessState.ExitCode(), err)
+	}
+	if used := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(); used > 10*time.Second {
+		t.Errorf("it used %s of CPU time, want less than 10 s", used)
+	}
+	for _, want := range []string{"doctor: tools\n", "doctor: disk and memory\n", "doctor: images in the cache\n", "doctor: accelerator: open KVM\n",
+		"warn  images", "the first run builds them", "  accelerator "} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("doctor --quick does not say %q", want)
+		}
+	}
+	for _, not := range []string{"virtual time", "trace plugin", "images: fetch"} {
+		if strings.Contains(string(out), not) {
+			t.Errorf("doctor --quick says %q", not)
+		}
+	}
+	if t.Failed() {
+		t.Logf("doctor says:\n%s", out)
+	}
+	var text strings.Builder
+	printCheck(&text, doctor.Check{Name: "accelerator", OK: true, Detail: "tcg", Warning: "KVM does not open"})
+	if got := text.String(); !strings.HasPrefix(got, "warn  accelerator") || !strings.Contains(got, "KVM does not open") || strings.Contains(got, "fix:") {
+		t.Errorf("a warning is %q", got)
+	}
+}

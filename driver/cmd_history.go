@@ -230,7 +230,7 @@ func recordedNights(file string) ([]*history.Night, error) {
 			continue
 		}
 		if len(l) < 3 || !dated.MatchString(l[0]) {
-			return nil, fmt.Errorf("read %s: line %d is %q, want date,revision,verdict,...", file, i+1, strings.Join(l, ","))
+			return nil, fmt.Errorf("read %s: line %d is %q, want one that begins with date,revision,verdict", file, i+1, strings.Join(l, ","))
 		}
 		out = append(out, &history.Night{Name: l[0], Date: l[0], Revision: l[1], Verdict: l[2]})
 	}

@@ -14,6 +14,7 @@ import (
 
 func (a *app) planCommand() *cobra.Command {
 	var render string
+	var set []string
 	var jobs int
 	cmd := &cobra.Command{
 		Use:   "plan FILE",
@@ -21,10 +22,16 @@ func (a *app) planCommand() *cobra.Command {
 		Example: `  driver plan experiments/full.toml
   driver plan experiments/smoke.toml --render /tmp/bundles
   driver plan experiments/nightly.toml --jobs 8
+  driver plan experiments/smoke.toml --set measure.trials=3 --set matrix.policies=0,100
+  driver plan - < experiments/smoke.toml
   driver plan experiments/full.toml --json | jq '.plan.plan.cells[0]'`,
 		Args: exactly(1, "one experiment file"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			p, err := loadPlan(args[0])
+			chosen, err := settings(set)
+			if err != nil {
+				return err
+			}
+			p, err := loadPlan(args[0], chosen...)
 			if err != nil {
 				return err
 			}
@@ -45,6 +52,7 @@ func (a *app) planCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&render, "render", "", "write the bundle of every cell - rule sets, maps, objects, steps - into this directory")
+	setFlag(cmd, &set)
 	cmd.Flags().IntVarP(&jobs, "jobs", "j", 0, "in virtual time, estimate for this many guests at once (default: what this computer has room for)")
 	return cmd
 }

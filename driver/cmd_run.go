@@ -13,14 +13,19 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"hookbed/analysis/record"
 	"hookbed/driver/campaign"
 	"hookbed/driver/lab"
+	"hookbed/driver/live"
 	"hookbed/driver/plan"
 	"hookbed/driver/rundir"
 )
 
 type runFlags struct {
 	out, resume, only, drift, shard string
+	set                             []string
+	report, serveOpen               bool
+	serve                           string
 	jobs                            int
 	goOn                            bool // --continue
 }
@@ -32,14 +37,23 @@ func (a *app) runCommand() *cobra.Command {
 		Short: "Run a whole experiment, with progress and the time left",
 		Long: `Run brings the lab up, measures every trial of the plan in its seeded order and
 appends each trial's rows to rows.csv in the run directory, synced to disk. --resume
-continues a run that was interrupted or killed: every trial once, none lost.`,
+continues a run that was interrupted or killed: every trial once, none lost.
+
+--set gives a key of the file another value; plan.json in the run directory has what was
+measured. FILE may be -, standard input; files that it names are then below this directory.
+
+--serve shows a page on which the report grows with the trials. It is made between trials,
+which it does not disturb, and has nothing that the report has not.`,
 		Example: `  driver run experiments/smoke.toml
   driver run experiments/full.toml --out runs/full
   driver run --resume runs/full
   driver run experiments/full.toml --only 'arm=cilium-like,scenario=localhost'
   driver run experiments/virtual.toml --jobs 8
   driver run experiments/virtual.toml --shard 1/3
-  driver run experiments/virtual.toml --shard 1/3 --out runs/share1 --continue`,
+  driver run experiments/virtual.toml --shard 1/3 --out runs/share1 --continue
+  driver run experiments/local.toml --set measure.trials=3 --set measure.duration=2s --report
+  driver run - --out runs/mine < mine.toml
+  driver run experiments/full.toml --serve 127.0.0.1:8080`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 || len(args) == 0 && f.resume != "" {
 				return nil
@@ -59,6 +73,10 @@ continues a run that was interrupted or killed: every trial once, none lost.`,
 	cmd.Flags().StringVar(&f.only, "only", "", "run only the cells that match, as in 'arm=docker|xdp,scenario!=multi-host'")
 	cmd.Flags().IntVarP(&f.jobs, "jobs", "j", 0, "in virtual time, guests at once (default: one a CPU, as memory permits); numbers do not depend on it")
 	cmd.Flags().StringVar(&f.shard, "shard", "", "run only share `i/n` of the blocks, as in 2/3; \"driver merge\" joins them")
+	cmd.Flags().BoolVar(&f.report, "report", false, "write the report into the run directory at the end")
+	cmd.Flags().StringVar(&f.serve, "serve", "", "show the report of the trials so far on a page at this address, as in 127.0.0.1:8080; port 0 takes a free one")
+	cmd.Flags().BoolVar(&f.serveOpen, "serve-open", false, "let --serve listen where other computers reach it; everyone there sees the report")
+	setFlag(cmd, &f.set)
 	cmd.Flags().BoolVar(&f.goOn, "continue", false, "begin the run, or go on with it where --out has it already; wait while another driver is at it")
 	driftFlag(cmd, &f.drift)
 	return cmd
@@ -118,12 +136,21 @@ func (a *app) run(ctx context.Context, file string, f runFlags) error {
 		a.emit("run", o.document(j.dir, result, time.Since(start)), func(w io.Writer) { o.print(w, j.dir, result, time.Since(start)) })
 	}
 	if err == nil {
-		return o.err(j.dir)
+		return errors.Join(o.err(j.dir), a.reportOf(j, o, f))
 	}
 	if errors.Is(err, campaign.ErrRig) && ctx.Err() == nil {
 		return fmt.Errorf("%w; %s", err, whenMended(err, resume))
 	}
 	return err
+}
+
+// reportOf writes the report of a run that came to its end, if --report says so and there is
+// something to report.
+func (a *app) reportOf(j job, o outcome, f runFlags) error {
+	if !f.report || o.counts[record.StatusOK] == 0 {
+		return nil
+	}
+	return a.report([]string{j.dir.Path()}, j.dir.Path())
 }
 
 // whenMended says what to do about a fault that stopped a run, and how to continue then.
@@ -170,9 +197,16 @@ func (a *app) openRun(ctx context.Context, file string, f runFlags) (job, error)
 		return job{}, err
 	}
 	if f.resume != "" {
+		if file == "" && len(f.set) > 0 {
+			return job{}, fmt.Errorf("%w: --set is about a file, and a run that continues has its plan", errUsage)
+		}
 		return a.reopenRun(ctx, file, f)
 	}
-	p, err := loadPlan(file)
+	set, err := settings(f.set)
+	if err != nil {
+		return job{}, err
+	}
+	p, err := loadPlan(file, set...)
 	if err != nil {
 		return job{}, err
 	}
@@ -212,7 +246,11 @@ func (a *app) reopenRun(ctx context.Context, file string, f runFlags) (job, erro
 	}
 	j := job{dir: dir, plan: dir.Plan()}
 	if file != "" {
-		if j.plan, err = loadPlan(file); err == nil {
+		var set []plan.Setting
+		if set, err = settings(f.set); err == nil {
+			j.plan, err = loadPlan(file, set...)
+		}
+		if err == nil {
 			err = dir.Check(j.plan)
 		}
 	}
@@ -243,6 +281,10 @@ func (a *app) reopenRun(ctx context.Context, file string, f runFlags) (job, erro
 // checkFlags refuses flags that exclude each other in every experiment.
 func checkFlags(f runFlags) error {
 	switch {
+	case f.serve == "" && f.serveOpen:
+		return fmt.Errorf("%w: --serve-open is about --serve, which says where", errUsage)
+	case f.serve != "" && live.Check(f.serve, f.serveOpen) != nil:
+		return fmt.Errorf("%w: --serve: %w", errUsage, live.Check(f.serve, f.serveOpen))
 	case f.resume != "" && f.shard != "" && !f.goOn:
 		return fmt.Errorf("%w: --shard cannot change on --resume; the run directory knows its share", errUsage)
 	case f.resume != "" && f.out != "":
@@ -307,8 +349,13 @@ func (a *app) measure(ctx context.Context, j job, trials []plan.Trial, f runFlag
 		return campaign.Result{}, nil
 	}
 	p, cfg := j.plan, j.lab
-	progress, stop := a.newProgress(len(trials))
+	progress, stop := a.newProgress(len(trials), f.remaining(p, len(trials)))
 	defer stop()
+	progress, closePage, err := a.withPage(progress, j.dir.Path(), len(trials), f.remaining(p, len(trials)), f)
+	if err != nil {
+		return campaign.Result{}, err
+	}
+	defer closePage()
 	run := campaign.Config{Plan: p, Dir: j.dir, Trials: trials, Progress: progress, Log: a.logger()}
 	if p.Spec.Lab.Clock == plan.ClockVirtual {
 		return a.measureSealed(ctx, run, cfg, f.jobs)

@@ -303,7 +303,7 @@ func (a *app) measureTraced(ctx context.Context, j job, f traceFlags, missing in
 	if err != nil {
 		return fault(err)
 	}
-	progress, stop := a.newProgress(missing)
+	progress, stop := a.newProgress(missing, runFlags{jobs: f.parallel(j.plan)}.remaining(j.plan, missing))
 	defer stop()
 	run := campaign.Config{Plan: j.plan, Dir: j.dir, Trials: j.pending(), Progress: progress, Log: a.logger()}
 	defer func() {

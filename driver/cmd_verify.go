@@ -16,7 +16,10 @@ import (
 	"hookbed/analysis/runs"
 )
 
-type verifyFlags struct{ claims, format, trusted string }
+type verifyFlags struct {
+	claims, format, trusted string
+	all                     bool
+}
 
 func (a *app) verifyCommand() *cobra.Command {
 	var f verifyFlags
@@ -35,6 +38,9 @@ byte. It says which trials have no raw results. With --trusted, every file must 
 (FILE.sig) by a key of an allowed signers file, as ssh-keygen(1) describes it: principals,
 the options namespaces, valid-after and valid-before, and a key. Certificates are not
 supported.
+
+For people it lists the claims that fit the runs and counts the others; --all lists those,
+too. --json and --format always have all of them.
 
 The exit code is 0 if every claim that fits the run is reproduced, and 5 if one is
 contradicted or undecided. A claim about arms, workloads or numbers of policies that
@@ -58,6 +64,7 @@ Several directories are judged together only if their environments are alike, as
 	}
 	cmd.Flags().StringVar(&f.claims, "claims", "", "judge the claims of this TOML file instead")
 	cmd.Flags().StringVar(&f.trusted, "trusted", "", "packs must be signed by a key of this allowed signers file")
+	cmd.Flags().BoolVar(&f.all, "all", false, "also list the claims about what was not run")
 	formatFlag(cmd, &f.format)
 	return cmd
 }
@@ -110,7 +117,7 @@ func (a *app) verifyRuns(dirs []string, f verifyFlags) error {
 		list = append(list, claims.OfOriginals(list, set.Words)...)
 	}
 	verdicts := claims.Judge(set, list)
-	if err := a.showVerdicts(verdicts, f.format); err != nil {
+	if err := a.showVerdicts(verdicts, f); err != nil {
 		return err
 	}
 	return verified(verdicts)
@@ -149,14 +156,26 @@ func verified(verdicts []claims.Verdict) error {
 	return nil
 }
 
-func (a *app) showVerdicts(verdicts []claims.Verdict, format string) error {
-	if format == "" && a.json {
+func (a *app) showVerdicts(verdicts []claims.Verdict, f verifyFlags) error {
+	if f.format == "" && a.json {
 		for _, v := range verdicts {
 			a.emit("claim", v, nil)
 		}
 		return nil
 	}
-	return export.Verdicts(a.out, format, verdicts)
+	if f.format != "" || f.all {
+		return export.Verdicts(a.out, f.format, verdicts)
+	}
+	fitting := slices.DeleteFunc(slices.Clone(verdicts), func(v claims.Verdict) bool { return v.Missing })
+	if len(fitting) > 0 {
+		if err := export.Verdicts(a.out, "", fitting); err != nil {
+			return err
+		}
+	}
+	if n := len(verdicts) - len(fitting); n > 0 {
+		fmt.Fprintf(a.out, "%d of %d claims are about arms, workloads or numbers of policies that were not run; --all lists them\n", n, len(verdicts))
+	}
+	return nil
 }
 
 // someDirs makes it a usage error to name no directory.

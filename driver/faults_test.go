@@ -128,8 +128,8 @@ func faultOf(seed uint64, number int, long bool) try {
 			f.Signal = stopForAll
 		}
 	}
-	most := map[string]time.Duration{phaseBoot: 400, phaseApply: 900, phaseRun: 900, phaseRows: 60, phaseAllRows: 60}[f.Phase]
-	f.Delay = time.Duration(r.Int64N(int64(most * time.Millisecond)))
+	most := map[string]int64{phaseBoot: 400, phaseApply: 900, phaseRun: 900, phaseRows: 60, phaseAllRows: 60}[f.Phase]
+	f.Delay = time.Duration(r.Int64N(most)) * time.Millisecond
 	return f
 }
 

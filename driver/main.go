@@ -11,10 +11,12 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"hookbed/driver/campaign"
 	"hookbed/driver/plan"
@@ -88,6 +90,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err == nil {
 		return nil
 	}
+	app.json = app.json || asksForJSON(args) // also where a wrong flag ended the parsing before it
 	var passed *passedExit
 	if errors.As(err, &passed) {
 		return err
@@ -135,15 +138,17 @@ cells or without any number, 4 rig fault, 5 compared or verified and not reprodu
 	root.PersistentFlags().BoolVar(&a.noColor, "no-color", false, "no colours and no moving progress bar")
 	root.PersistentFlags().StringVar(&a.store, "store", "", "directory of the images, which may belong to another user (default: $"+storeEnv+", or hookbed in the user's cache)")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return fmt.Errorf("%w: %w; see `%s --help`", errUsage, err, cmd.CommandPath())
+		return fmt.Errorf("%w: %w%s; see `%s --help`", errUsage, err, nearFlag(cmd, err), cmd.CommandPath())
 	})
 	root.AddCommand(a.doctorCommand(), a.planCommand(), a.runCommand(), a.reportCommand(), a.compareCommand(), a.verifyCommand(),
 		a.costCommand(), a.traceCommand(), a.mergeCommand(), a.submitCommand(), a.packCommand(), a.upCommand(), a.sshCommand(), a.downCommand(), a.imagesCommand(),
-		a.importCommand(), a.explainPolicyCommand(), a.historyCommand(), a.manCommand())
+		a.importCommand(), a.explainPolicyCommand(), a.armsCommand(), a.versionCommand(), a.historyCommand(),
+		a.openCommand(), a.schemaCommand(), a.initCommand(), a.manCommand())
 	root.InitDefaultHelpCmd()
 	if help, _, err := root.Find([]string{"help"}); err == nil { // cobra's own exits with 0 for a topic that does not exist
 		help.Args = func(_ *cobra.Command, args []string) error { return topic(root, args) }
 	}
+	a.complete(root)
 	return root
 }
 
@@ -160,6 +165,29 @@ func knownCommand(cmd *cobra.Command, args []string) error {
 		text += ", did you mean " + strings.Join(near, " or ") + "?"
 	}
 	return fmt.Errorf("%w: %s; see `%s --help`", errUsage, text, cmd.CommandPath())
+}
+
+// nearFlag suggests the flag that an unknown one may have been meant to be.
+func nearFlag(cmd *cobra.Command, err error) string {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) || len(unknown.GetSpecifiedName()) < 2 {
+		return ""
+	}
+	var known []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			known = append(known, "--"+f.Name)
+		}
+	})
+	return plan.DidYouMean("--"+unknown.GetSpecifiedName(), known)
+}
+
+// asksForJSON says whether the command line has the flag --json.
+func asksForJSON(args []string) bool {
+	if i := slices.Index(args, "--"); i >= 0 {
+		args = args[:i]
+	}
+	return slices.Contains(args, "--json")
 }
 
 // topic refuses help on a command that does not exist.

@@ -50,11 +50,12 @@ func TestHelp(t *testing.T) {
 	})
 }
 
-// checkExample checks the part of an example up to a pipe or a redirection.
+// checkExample checks the part of an example before a pipe or a redirection.
 func checkExample(t *testing.T, of *cobra.Command, line string) {
 	t.Helper()
 	own, _, _ := strings.Cut(line, " | ")
 	own, _, _ = strings.Cut(own, " > ")
+	own, _, _ = strings.Cut(own, " < ")
 	args := strings.Fields(own)
 	if len(args) < 2 || args[0] != "driver" {
 		t.Errorf("%s: the example %q does not start the driver", of.CommandPath(), line)

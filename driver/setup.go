@@ -5,9 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/spf13/cobra"
 
 	"hookbed/analysis/runs"
 	"hookbed/driver/datapath"
@@ -31,25 +34,69 @@ func catalog() plan.Catalog {
 	}
 }
 
-// loadPlan loads and expands an experiment, or reads a plan.json. Every error in the file is found
-// here, before any machine starts.
-func loadPlan(file string) (*plan.Plan, error) {
+// standardInput is the name of an experiment that is read from standard input.
+const standardInput = "-"
+
+// loadPlan loads and expands an experiment, with settings in place of what the file says, or reads a
+// plan.json. Every error
+// in the file is found here, before any machine starts. Files that an experiment from standard input
+// names are below the directory where the driver runs.
+func loadPlan(file string, set ...plan.Setting) (*plan.Plan, error) {
 	if filepath.Ext(file) == ".json" {
-		data, err := runs.ReadFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", plan.ErrInvalid, err)
-		}
-		p, err := plan.Decode(data)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", plan.ErrInvalid, file, err)
-		}
-		return p, nil
+		return decodePlan(file, set)
 	}
-	spec, err := plan.Load(file, catalog())
+	if file != standardInput {
+		spec, err := plan.Load(file, catalog(), set...)
+		if err != nil {
+			return nil, err
+		}
+		return plan.Expand(spec, catalog())
+	}
+	data, err := io.ReadAll(io.LimitReader(os.Stdin, mostInput))
+	if err != nil {
+		return nil, fmt.Errorf("read the experiment from standard input: %w", err)
+	}
+	spec, err := plan.Parse("standard input", data, catalog(), set...)
 	if err != nil {
 		return nil, err
 	}
 	return plan.Expand(spec, catalog())
+}
+
+// decodePlan reads a plan.json, which settings cannot change.
+func decodePlan(file string, set []plan.Setting) (*plan.Plan, error) {
+	if len(set) > 0 {
+		return nil, fmt.Errorf("%w: --set is about an experiment, and %s is a plan that was made of one", errUsage, file)
+	}
+	data, err := runs.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", plan.ErrInvalid, err)
+	}
+	p, err := plan.Decode(data)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", plan.ErrInvalid, file, err)
+	}
+	return p, nil
+}
+
+// mostInput is how much of standard input is read, in bytes: more than an experiment may have.
+const mostInput = 1 << 20
+
+// setFlag adds --set to a command that takes an experiment.
+func setFlag(cmd *cobra.Command, set *[]string) {
+	cmd.Flags().StringArrayVar(set, "set", nil, "give a key of the experiment another value, as in measure.trials=3 or arm.NAME.attach=tcx; may be repeated")
+}
+
+// settings reads the values of --set.
+func settings(texts []string) (out []plan.Setting, err error) {
+	for _, text := range texts {
+		s, err := plan.ParseSetting(text)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, s)
+	}
+	return out, nil
 }
 
 // storeEnv names the directory of the images where --store does not.

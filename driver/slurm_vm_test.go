@@ -319,7 +319,7 @@ func (r *slurmRig) killTask(job string, task int) {
 	}
 	r.until(r.t, "its guest is gone", func() error {
 		if err := syscall.Kill(qemu, 0); !errors.Is(err, syscall.ESRCH) {
-			return fmt.Errorf("process %d is there (%v)", qemu, err)
+			return errors.Join(fmt.Errorf("process %d is there", qemu), err)
 		}
 		return nil
 	})

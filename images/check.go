@@ -55,7 +55,11 @@ func (a Artifact) checkOnce() error {
 	if err := a.Check(); err != nil {
 		return err
 	}
-	if after, err := a.stamp(); err != nil || after != before {
+	after, err := a.stamp()
+	if err != nil {
+		return fmt.Errorf("check image: %w", err)
+	}
+	if after != before {
 		return nil // it was right when it was read, and is read again the next time
 	}
 	seen[a.Name] = before

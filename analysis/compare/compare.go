@@ -78,8 +78,8 @@ type Result struct {
 	Clock       string            `json:"clock"`
 	Margin      float64           `json:"margin"`
 	Environment []runs.Difference `json:"environment"` // what differs, with Across
-	// Identical: the runs are in virtual time, and their rows are the same byte for
-	// byte except for the name of the run.
+	// Identical: their rows are the same byte for byte except for the name of the run. On the
+	// wall clock that is a run and itself, or a copy of it.
 	Identical     bool   `json:"identical"`
 	RowsDiffering int    `json:"rows_differing"` // virtual time: number of rows that differ
 	Rows          []Row  `json:"rows"`           // virtual time: the first rows that differ
@@ -108,7 +108,9 @@ func Runs(before, after runs.Run, opt Options) (Result, error) {
 		}
 		res.Environment = differ
 	}
-	if res.Clock == runs.ClockVirtual {
+	if same := before.Rows > 0 && before.Measured == after.Measured && before.Torn == nil && after.Torn == nil; same {
+		res.Identical = true
+	} else if res.Clock == runs.ClockVirtual {
 		res.rows(before, after)
 	}
 	err := res.cells(before, after, opt)
@@ -125,12 +127,8 @@ func orNone(s string) string {
 	return s
 }
 
-// rows compares the rows of virtual time.
+// rows lists how the rows of two runs in virtual time differ.
 func (r *Result) rows(before, after runs.Run) {
-	r.Identical = before.Rows > 0 && before.Measured == after.Measured && before.Torn == nil && after.Torn == nil
-	if r.Identical {
-		return
-	}
 	was, is := indexOf(before), indexOf(after)
 	for _, t := range after.Trials {
 		for _, metric := range recorded(t) {
@@ -303,7 +301,7 @@ func (r *Result) cell(words catalog.Catalog, old, now *runs.Cell, estimate func(
 		}
 		return out
 	}
-	if r.Clock == runs.ClockVirtual && slices.Equal(now.Samples(m), old.Samples(m)) {
+	if (r.Clock == runs.ClockVirtual || r.Identical) && slices.Equal(now.Samples(m), old.Samples(m)) {
 		out.Verdict, out.Reason = Same, "equal in every trial"
 		out.Ratio = &stat.Estimate{Estimate: 1, Low: 1, High: 1, Confidence: 1, N: out.NewTrials, Method: "equality"}
 		return out

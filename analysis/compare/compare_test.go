@@ -102,9 +102,14 @@ func TestIdentical(t *testing.T) {
 	if res.Cells[0].Ratio.Estimate != 1 || res.Cells[0].Reason != "equal in every trial" {
 		t.Errorf("cell with equal rows: %+v", res.Cells[0])
 	}
-	// On wall clocks equal rows alone are not a verdict.
-	if res := mustRuns(t, invented("old", "wall", 1, 1, 1), invented("new", "wall", 1, 1, 1), Options{}); res.Identical {
-		t.Error("wall-clock rows are called identical")
+	// On the wall clock equal rows are those of one run, and a single number that differs is not.
+	wall, copied := invented("old", "wall", 1, 1, 1), invented("new", "wall", 1, 1, 1)
+	if res := mustRuns(t, wall, copied, Options{}); !res.Identical || !res.Reproduced() {
+		t.Errorf("a run and its copy: %+v", res)
+	}
+	copied.Rows[0].Value *= 1 + 1e-15
+	if res := mustRuns(t, wall, copied, Options{}); res.Identical || len(res.Rows) > 0 {
+		t.Errorf("wall-clock rows that differ: %+v", res)
 	}
 }
 
@@ -182,7 +187,10 @@ func TestNoNumbers(t *testing.T) {
 	}
 	one := good
 	one.Rows = good.Rows[:2]
-	if c := mustRuns(t, one, one, Options{}).Cells[1]; c.Verdict != Undecided || c.Reason != "too few trials for an interval; it takes at least 2 trials a cell" {
+	other := one
+	other.Rows = slices.Clone(one.Rows)
+	other.Rows[0].Value *= 1 + 1e-15
+	if c := mustRuns(t, one, other, Options{}).Cells[1]; c.Verdict != Undecided || c.Reason != "too few trials for an interval; it takes at least 2 trials a cell" {
 		t.Errorf("one trial: %+v", c)
 	}
 }

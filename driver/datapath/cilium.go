@@ -102,7 +102,7 @@ func ciliumFilter() filter {
 	policy := policyOptions()
 	return filter{
 		name: filterCilium, doc: "Cilium's own policies: a trie of identity, port and protocol for each endpoint", only: FabricCilium, render: renderCilium,
-		nature: nature{mechanism: catalog.TC, structure: catalog.Prefixes, regime: catalog.AsStudy, external: "cilium", model: &catalog.Pair{Fabric: FabricBPF, Filter: "tc-hash"}},
+		nature: nature{mechanism: catalog.TC, structure: catalog.Prefixes, regime: catalog.AsStudy, external: "cilium", model: &catalog.Pair{Fabric: FabricBPF, Filter: "tc-hash"}, hook: "tc or tcx, as the agent chooses, at the node's end of each endpoint's link"},
 		keys:   []plan.FreeKey{{Key: KeyCiliumImage, Image: true, Doc: "Cilium's image: NAME@sha256:..., or a file of docker save or OCI (FILE.tar, DIR/)"}},
 		options: append(policy,
 			plan.Option{Key: optPolicyAccounting, Allowed: []string{switchOn, switchOff}, Doc: "count packets and bytes of each policy (--policy-accounting)"},

@@ -35,7 +35,7 @@ const (
 
 func customFilter() filter {
 	return filter{
-		name: filterCustom, inside: true, render: renderCustom,
+		name: filterCustom, inside: true, render: renderCustom, nature: nature{hook: "what its scripts use, or tc or XDP, as option " + optHook + " says"},
 		doc: "the user's own scripts or BPF object; proven by the same probes, and by the counters that it has to have",
 		keys: []plan.FreeKey{
 			{Key: keyApply, File: true, Script: true, Doc: "script that puts the filter in force"},
@@ -48,7 +48,7 @@ func customFilter() filter {
 		options: slices.Concat(policyOptions(), []plan.Option{
 			{Key: optIn, Allowed: []string{inServer, inNode}, Doc: "network namespace: the server's, or its node's"},
 			{Key: optHook, Allowed: []string{bundle.HookTCIngress, bundle.HookTCEgress, bundle.HookTCXIngress, bundle.HookTCXEgress, bundle.HookXDPNative, bundle.HookXDPGeneric},
-				Doc: "where the object's program is attached"},
+				Since: map[string]string{bundle.HookTCXIngress: "6.6", bundle.HookTCXEgress: "6.6"}, Doc: "where the object's program is attached"},
 			{Key: optEntries, Allowed: []string{entriesNone, entriesList, entriesHash, entriesTrie}, Doc: "fill the object's maps with the policies as the structure of that name has them (docs/bpf.md)"},
 		}),
 		refuse: refuseFirst(refuseMatch, refuseCustom), inspect: inspectCustom,

@@ -118,6 +118,8 @@ type filter struct {
 // nature is what a filter is, as catalog.Filter has it.
 type nature struct {
 	mechanism, structure string
+	// hook and since are those of plan.DatapathEntry.
+	hook, since string
 	// regime is the one that it always has; "" if an option says.
 	regime   string
 	control  bool
@@ -179,6 +181,7 @@ func combined(fa fabric, fi filter) plan.DatapathEntry {
 	e.MaxClients, e.WhyClients = fi.maxClients, fi.whyClients
 	e.Mechanism, e.Structure, e.Regime, e.Control, e.External, e.Model = fi.mechanism, fi.structure, fi.regime, fi.control, fi.external, fi.model
 	e.Base, e.FabricMechanism = fa.base, fa.mechanism
+	e.Hook, e.Since, e.FabricDoc, e.FilterDoc = fi.hook, fi.since, fa.doc, fi.doc
 	if e.Protocols = fi.protocols; e.Protocols == nil {
 		e.Protocols = []string{catalog.TCP}
 	}

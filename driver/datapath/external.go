@@ -40,7 +40,7 @@ func externalFilters() []filter {
 	return []filter{
 		{
 			name: filterXDPFilter, inside: true, render: renderXDPFilter,
-			nature:  nature{mechanism: catalog.XDP, structure: catalog.Hash, regime: catalog.Stateless, external: "xdp-tools"},
+			nature:  nature{mechanism: catalog.XDP, structure: catalog.Hash, regime: catalog.Stateless, external: "xdp-tools", hook: hookXDPEdge},
 			doc:     "xdp-filter of xdp-tools, external: an XDP hash of addresses; stateless; names no port with an address, so an upper bound",
 			options: slices.Concat([]plan.Option{xdpFilterPolicy()}, policyOptions()[1:], xdpOptions()),
 			refuse:  refuseFirst(refuseXDPFilter, refuseMatch, refuseXDP),
@@ -48,7 +48,7 @@ func externalFilters() []filter {
 		{
 			name: filterBPFilter, inside: true, render: renderBPFilter,
 			// Mechanism and structure are as its options say.
-			nature: nature{regime: catalog.Stateless, external: "bpfilter"},
+			nature: nature{regime: catalog.Stateless, external: "bpfilter", hook: "tc, netfilter or generic XDP, as option " + optHook + " says", since: "6.6"},
 			doc:    "bpfilter 0.6, external: rules compiled into one eBPF program, as a list or a set; stateless, no connection tracking",
 			options: slices.Concat(policyOptions(), []plan.Option{
 				{Key: optForm, Allowed: []string{formSet, formLinear}, Doc: "one rule that asks a hash of the policies, or one rule for each"},

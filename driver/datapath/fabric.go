@@ -40,7 +40,7 @@ type fabric struct {
 
 // fabrics lists every fabric; the first is the base.
 func fabrics() []fabric {
-	delivery := plan.Option{Key: optDelivery, Role: catalog.RolePath, Allowed: []string{deliverRedirect, deliverPeer, deliverNetkit},
+	delivery := plan.Option{Key: optDelivery, Role: catalog.RolePath, Allowed: []string{deliverRedirect, deliverPeer, deliverNetkit}, Since: map[string]string{deliverNetkit: "6.7"},
 		Doc: "bpf_redirect to the veth, bpf_redirect_peer into the endpoint (Linux 5.10), or netkit pairs instead of veths (6.7)"}
 	return []fabric{
 		{

@@ -3,6 +3,7 @@ package datapath
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"hookbed/analysis/catalog"
 	"hookbed/bpf"
@@ -25,7 +26,7 @@ func holds(rules int, f filter) filter {
 func netfilterFilters() []filter {
 	one := func(name, structure, doc string, placements ...string) filter {
 		return filter{
-			name: name, doc: doc, inside: true, render: netfilterFilter, nature: nature{mechanism: catalog.Netfilter, structure: structure},
+			name: name, doc: doc, inside: true, render: netfilterFilter, nature: nature{mechanism: catalog.Netfilter, structure: structure, hook: hookNetfilter(placements)},
 			options: slices.Concat(policyOptions(), netfilterOptions(placements...)),
 			refuse:  refuseFirst(refuseMatch, refusePlacement, refuseNetfilter(name)),
 		}
@@ -43,12 +44,23 @@ func netfilterFilters() []filter {
 	}
 }
 
+// Where filters are hooked, for readers of the catalog. Options say the rest.
+const (
+	hookTCNode     = "tc, at the node's end of the server's link"
+	hookTCEndpoint = "tc ingress of the server's eth0"
+	hookXDPEdge    = "XDP of the server's eth0, or of its node's NIC"
+)
+
+func hookNetfilter(placements []string) string {
+	return "netfilter " + strings.Join(placements, " or ")
+}
+
 // tcFilters are the programs of the tc object: on fabric bpf those that join the
 // endpoints, elsewhere at the node's end of the server's link.
 func tcFilters() []filter {
 	one := func(name, doc string, s bpf.Structure, rs ...refusal) filter {
 		return filter{
-			name: name, doc: doc, options: slices.Concat(policyOptions(), tcOptions(), tableOptions(s)), nature: nature{mechanism: catalog.TC, structure: structureOf(s)},
+			name: name, doc: doc, options: slices.Concat(policyOptions(), tcOptions(), tableOptions(s)), nature: nature{mechanism: catalog.TC, structure: structureOf(s), hook: hookTCNode},
 			refuse: refuseFirst(append(rs, refuseMatch, refuseNetkitAttach)...), render: func(r *renderer) error { return r.tcFilter(s) },
 		}
 	}
@@ -66,7 +78,7 @@ func tcFilters() []filter {
 		cilium09,
 		{
 			name: "tc-control", doc: "a tc program at the server's eth0 whose cost in instructions is known", noPolicies: true, render: controlFilter,
-			nature:  nature{mechanism: catalog.TC, structure: catalog.Nothing, control: true},
+			nature:  nature{mechanism: catalog.TC, structure: catalog.Nothing, control: true, hook: hookTCEndpoint},
 			options: []plan.Option{{Key: optSpin, Allowed: []string{"0", "100", "1000", "10000"}, Doc: "iterations of the program's loop for each packet"}},
 		},
 	}
@@ -113,7 +125,7 @@ func refuseNetkitAttach(_ plan.Lab, _ fabric, _ string, o map[string]string) str
 func xdpFilters() []filter {
 	one := func(name, doc string, s bpf.Structure, rs ...refusal) filter {
 		return filter{
-			nature: nature{mechanism: catalog.XDP, structure: structureOf(s), regime: catalog.Stateless},
+			nature: nature{mechanism: catalog.XDP, structure: structureOf(s), regime: catalog.Stateless, hook: hookXDPEdge},
 			name:   name, doc: doc, inside: true, options: slices.Concat(policyOptions(), xdpOptions(), []plan.Option{accountingOption()}, tableOptions(s)),
 			refuse: refuseFirst(append(rs, refuseMatch, refuseXDP)...), render: func(r *renderer) error { return r.xdpFilter(s) },
 		}
@@ -126,7 +138,7 @@ func xdpFilters() []filter {
 		},
 		{
 			name: "xdp-pass", doc: "control for XDP: a program that reads nothing and passes every packet", noPolicies: true, inside: true,
-			nature:  nature{mechanism: catalog.XDP, structure: catalog.Nothing},
+			nature:  nature{mechanism: catalog.XDP, structure: catalog.Nothing, hook: hookXDPEdge},
 			options: xdpOptions(), refuse: refuseXDP, render: func(r *renderer) error { return r.xdpFilter(bpf.StructurePass) },
 		},
 		holds(bpf.MaxListRules, one("xdp-linear", "XDP, a stateless list of policies asked in order", bpf.StructureLinear)),

@@ -105,25 +105,30 @@ func RequestPath(cell plan.Cell) string {
 // l7Filters judge requests of HTTP at the server: proxies all of each request, the others
 // the first bytes of a segment.
 func l7Filters() []filter {
-	one := func(name, mechanism, structure, denied, doc string, render func(*renderer) error, rs ...refusal) filter {
+	const hookProxy = "a program that connections to the server are redirected to"
+	since := func(release string, f filter) filter {
+		f.since = release
+		return f
+	}
+	one := func(name, mechanism, structure, hook, denied, doc string, render func(*renderer) error, rs ...refusal) filter {
 		return filter{
 			name: name, doc: doc, inside: true, render: render, denied: denied, application: catalog.HTTP,
-			nature:  nature{mechanism: mechanism, structure: structure, regime: catalog.Stateless},
+			nature:  nature{mechanism: mechanism, structure: structure, regime: catalog.Stateless, hook: hook},
 			options: requestOptions(), mostRules: mostRequestPolicies + 1,
 			maxClients: 1, whyClients: "its policies are about one port, and each client has one of its own",
 			refuse: refuseFirst(rs...),
 		}
 	}
-	haproxy := one(filterL7HAProxy, catalog.Proxy, catalog.List, "403", "HAProxy in the server's namespace, one rule a policy; judges every request; a denied one gets 403", l7HAProxy)
+	haproxy := one(filterL7HAProxy, catalog.Proxy, catalog.List, hookProxy, "403", "HAProxy in the server's namespace, one rule a policy; judges every request; a denied one gets 403", l7HAProxy)
 	haproxy.options = append(haproxy.options, plan.Option{Key: optIntercept, Allowed: []string{interceptRedirect, interceptTPROXY},
 		Doc: "how connections come to the proxy: by REDIRECT, a NAT; or by TPROXY, with which the server sees the client's address"})
 	return []filter{
 		haproxy,
-		one(filterL7Nginx, catalog.Proxy, catalog.List, "403", "nginx in the server's namespace, one regular expression a policy; judges every request; a denied one gets 403", l7Nginx),
-		one(filterL7Nft, catalog.Netfilter, catalog.List, bundle.RequestSilent, "nftables, one rule a policy; judges the first bytes of each segment only; a denied one is dropped", l7Nft),
-		one(filterL7String, catalog.Netfilter, catalog.List, bundle.RequestSilent, "iptables-legacy, one string match a policy; searches the first bytes of each segment only; a denied one is dropped", l7String),
-		one(filterL7TC, catalog.TC, catalog.Prefixes, bundle.RequestSilent, "tc eBPF, a trie of how requests begin; judges the first bytes of each segment only; a denied one is dropped", l7TC),
-		one(filterL7SKSKB, catalog.Socket, catalog.Prefixes, bundle.RequestSilent, "sk_skb eBPF at the server's accepted sockets, the same trie; judges the first bytes of each piece that arrives only; a denied one is dropped", l7SKSKB, refuseContainer),
+		one(filterL7Nginx, catalog.Proxy, catalog.List, hookProxy, "403", "nginx in the server's namespace, one regular expression a policy; judges every request; a denied one gets 403", l7Nginx),
+		since("6.2", one(filterL7Nft, catalog.Netfilter, catalog.List, hookNetfilter([]string{placementInput}), bundle.RequestSilent, "nftables, one rule a policy; judges the first bytes of each segment only; a denied one is dropped", l7Nft)),
+		one(filterL7String, catalog.Netfilter, catalog.List, hookNetfilter([]string{placementInput}), bundle.RequestSilent, "iptables-legacy, one string match a policy; searches the first bytes of each segment only; a denied one is dropped", l7String),
+		one(filterL7TC, catalog.TC, catalog.Prefixes, hookTCEndpoint, bundle.RequestSilent, "tc eBPF, a trie of how requests begin; judges the first bytes of each segment only; a denied one is dropped", l7TC),
+		one(filterL7SKSKB, catalog.Socket, catalog.Prefixes, "stream verdict of the server's accepted sockets", bundle.RequestSilent, "sk_skb eBPF at the server's accepted sockets, the same trie; judges the first bytes of each piece that arrives only; a denied one is dropped", l7SKSKB, refuseContainer),
 	}
 }
 

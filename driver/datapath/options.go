@@ -98,7 +98,7 @@ func tcOptions() []plan.Option {
 			Regimes: map[string]string{enforceAll: catalog.AsStudy, enforceNew: catalog.EstablishedFirst, enforceFirst: catalog.PolicyFirst},
 			Doc:     "look the policy up for every packet that is no answer, for new connections only, or for every packet and before connections, which are asked about what it does not admit"},
 		accountingOption(),
-		{Key: optAttach, Allowed: []string{attachClsact, attachTCX}, Doc: "a filter of the clsact qdisc, or a tcx link (Linux 6.6)"},
+		{Key: optAttach, Allowed: []string{attachClsact, attachTCX}, Since: map[string]string{attachTCX: "6.6"}, Doc: "a filter of the clsact qdisc, or a tcx link (Linux 6.6)"},
 	}
 }
 

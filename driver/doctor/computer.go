@@ -29,6 +29,41 @@ func (d Driver) Computer(cachedOnly bool) []Part {
 	}
 }
 
+// Quick are those of them that boot nothing and build nothing: they take seconds.
+func (d Driver) Quick() []Part {
+	return []Part{{"tools", tools}, {"disk and memory", room}, {"images in the cache", d.cached}, {"accelerator: open KVM", opensKVM}}
+}
+
+// cached looks for the images that the cache has. That some are missing costs root a build later.
+func (d Driver) cached(ctx context.Context) []Check {
+	found := d.images(ctx)
+	for i, c := range found {
+		if c.Fix == BuildAsRoot && os.Geteuid() == 0 {
+			found[i] = Check{Name: c.Name, OK: true, Detail: "not all are in the cache", Warning: c.Detail + "; the first run builds them, or `driver images build`"}
+		}
+	}
+	return found
+}
+
+// kvmDevice is where a kernel offers KVM.
+const kvmDevice = "/dev/kvm"
+
+// emulated is what it means that KVM does not work.
+const emulated = "machines are emulated: slower, and virtual time is not concerned"
+
+// opensKVM opens KVM without booting a guest.
+func opensKVM(context.Context) []Check {
+	c := Check{Name: "accelerator", OK: true, Detail: kvmDevice + " opens; `driver doctor` finds out whether it boots a kernel"}
+	f, err := os.OpenFile(kvmDevice, os.O_RDWR|syscall.O_CLOEXEC, 0)
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		c.Detail, c.Warning = "tcg", fmt.Sprintf("KVM does not open (%v): %s", err, emulated)
+	}
+	return []Check{c}
+}
+
 func tools(ctx context.Context) []Check {
 	const deps = "run `make deps`"
 	out := []Check{{Name: "root", OK: os.Geteuid() == 0, Detail: fmt.Sprintf("effective user %d", os.Geteuid()), Fix: "run the driver as root: it makes network namespaces and virtual machines"}}
@@ -136,6 +171,9 @@ func (d Driver) accelerator(ctx context.Context) []Check {
 			var seconds float64
 			seconds, err = vm.BootProbe(ctx, accel.Name, set.Kernel.Path, set.Probe.Path)
 			c.OK, c.Detail = err == nil, fmt.Sprintf("%s: %s; the probe guest reached user space in %.1f s", accel.Name, accel.How, seconds)
+			if c.OK && accel.Name != vm.KVM {
+				c.Warning = "KVM does not work (" + accel.How + "): " + emulated
+			}
 		}
 	}
 	if err != nil {

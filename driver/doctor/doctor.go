@@ -15,7 +15,9 @@ type Check struct {
 	Name   string `json:"name"`
 	OK     bool   `json:"ok"`
 	Detail string `json:"detail"`
-	Fix    string `json:"fix,omitempty"` // what to do when not OK
+	// Warning is why something that is not needed does not work, and what that costs; "" if it does.
+	Warning string `json:"warning,omitempty"`
+	Fix     string `json:"fix,omitempty"` // what to do when not OK
 }
 
 // Part is checks that are made together.

@@ -27,6 +27,8 @@ type document struct {
 	known    map[string][]string // keys that the loader read, by path of their table
 	unknown  []unknownKey
 	problems []Problem
+	settings []Setting // in place of what the file says
+	record   func(Key) // told of every key that is read; nil: nothing is
 }
 
 type unknownKey struct{ table, key string }
@@ -55,7 +57,19 @@ func (d *document) only(line int, what string) error {
 }
 
 func (d *document) problem(line int, key, format string, args ...any) {
-	d.problems = append(d.problems, Problem{File: d.file, Line: line, Key: key, What: fmt.Sprintf(format, args...)})
+	p := Problem{File: d.file, Line: line, Key: key, What: fmt.Sprintf(format, args...)}
+	if i := line - firstSetting; i >= 0 && i < len(d.settings) {
+		p.File, p.Line = "--set "+d.settings[i].Key+"="+d.settings[i].Value, 0
+	}
+	d.problems = append(d.problems, p)
+}
+
+// line names a line of the file, or the setting that has its place, in a sentence.
+func (d *document) line(n int) string {
+	if i := n - firstSetting; i >= 0 && i < len(d.settings) {
+		return "--set " + d.settings[i].Key
+	}
+	return fmt.Sprintf("line %d", n)
 }
 
 // locate fills lines from the syntax tree.

@@ -200,7 +200,7 @@ func (l *loader) tooMany(t *table, d DatapathEntry, s Spec, a Arm) {
 		if n > most {
 			path := element("matrix.policies", i)
 			l.doc.problem(max(l.doc.lines[path], l.doc.lines["matrix.policies"]), "matrix.policies",
-				"%d is more than arm %q in line %d can be given at %s: %s; write at most %d, or leave the arm out", n, a.Name, t.at("name"), clientsText(clients), why, most)
+				"%d is more than arm %q in %s can be given at %s: %s; write at most %d, or leave the arm out", n, a.Name, l.doc.line(t.at("name")), clientsText(clients), why, most)
 		}
 	}
 }

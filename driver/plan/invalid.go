@@ -76,7 +76,7 @@ func DidYouMean(word string, known []string) string { return didYouMean(word, kn
 func didYouMean(word string, known []string) string {
 	best, least := "", len(word)/3+2 // a longer word may have more slips in it
 	for _, k := range known {
-		if d := distance(strings.ToLower(word), k); d < least {
+		if d := distance(strings.ToLower(word), strings.ToLower(k)); d < least {
 			best, least = k, d
 		}
 	}

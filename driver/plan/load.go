@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// fileSchema is the version of the experiment file. A loader refuses any other.
-const fileSchema = 1
+// FileSchema is the version of the experiment file. A loader refuses any other.
+const FileSchema = 1
 
 // Bounds of an experiment. They are wide: they catch slips, not ambition.
 const (
@@ -72,20 +72,22 @@ func defaults() Spec {
 // Load reads an experiment file and checks all of it against the catalog. Its
 // error wraps ErrInvalid and, unless the file cannot be read at all, is
 // *InvalidError with every problem of the file.
-func Load(path string, cat Catalog) (Spec, error) {
+func Load(path string, cat Catalog, set ...Setting) (Spec, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return Spec{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	return Parse(path, data, cat)
+	return Parse(path, data, cat, set...)
 }
 
-// Parse is Load for the content of a file; file names it in errors.
-func Parse(file string, data []byte, cat Catalog) (Spec, error) {
+// Parse is Load for the content of a file; file names it in errors. Files that it names are
+// searched for from file's directory. Settings take the place of what the file says.
+func Parse(file string, data []byte, cat Catalog, set ...Setting) (Spec, error) {
 	doc, err := parseDocument(file, data)
 	if err != nil {
 		return Spec{}, err
 	}
+	doc.set(set, cat)
 	l := loader{cat: cat, doc: doc}
 	root := &table{doc: doc, keys: doc.root}
 	if !l.schema(root) {
@@ -110,9 +112,9 @@ func (l *loader) schema(root *table) bool {
 	v, ok := root.get("schema")
 	switch {
 	case !ok:
-		root.problem("schema", "is missing; write schema = %d", fileSchema)
-	case v != int64(fileSchema):
-		root.problem("schema", "is %s, want %d, the only schema this driver reads", kindOf(v), fileSchema)
+		root.problem("schema", "is missing; write schema = %d", FileSchema)
+	case v != int64(FileSchema):
+		root.problem("schema", "is %s, want %d, the only schema this driver reads", kindOf(v), FileSchema)
 		return false
 	}
 	return true
@@ -304,6 +306,7 @@ func virtualMeasure(t *table) {
 // stop is the inline table of a stopping rule, nil if there is none.
 func (l *loader) stop(t *table) *Stop {
 	const write = "write stop = { ci = 0.02, min = 5, max = 30 }"
+	t.record("stop", Key{Kind: KindTable})
 	v, ok := t.get("stop")
 	if !ok {
 		return nil
@@ -330,6 +333,7 @@ func (l *loader) stop(t *table) *Stop {
 // count is the inline table of the workloads that are measured by a number of
 // transactions, nil if there is none.
 func (l *loader) count(t *table) map[string]int {
+	t.record("count", Key{Kind: KindTable})
 	v, ok := t.get("count")
 	if !ok {
 		return nil
@@ -458,7 +462,7 @@ func (l *loader) kernels(t *table, s *Spec) {
 	case l.labOK && !s.Lab.Capabilities().VMs:
 		t.problem("kernels", "are what VMs boot, and provider = %q has the kernel it has; remove it, or write provider = %s", s.Lab.Provider, l.cat.withVMs())
 	case l.doc.has("lab.kernel"):
-		t.problem("kernels", "is there beside lab.kernel in line %d, and says both; remove one of them", l.doc.lines["lab.kernel"])
+		t.problem("kernels", "is there beside lab.kernel in %s, and says both; remove one of them", l.doc.line(l.doc.lines["lab.kernel"]))
 	case len(kernels) > 0:
 		s.Kernels, s.Lab.Kernel = kernels, ""
 	}
@@ -477,7 +481,7 @@ func (l *loader) arms(root *table, s Spec) []Arm {
 	for _, t := range tables {
 		a := l.arm(t, s)
 		if first := line[a.Name]; first > 0 && a.Name != "" {
-			t.problem("name", "%q is also the arm of line %d; each name once", a.Name, first)
+			t.problem("name", "%q is also the arm of %s; each name once", a.Name, l.doc.line(first))
 		}
 		line[a.Name] = t.at("name")
 		out = append(out, a)

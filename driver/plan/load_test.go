@@ -215,7 +215,7 @@ func TestEveryProblemOfTheMatrixIsNamedWithItsLine(t *testing.T) {
 		"clients misspelt": {`[0, 10]`, "[0]\nclient = [4]", `t.toml:31: matrix.client: unknown key (did you mean "clients"?)`},
 		"count of bytes":   {"[matrix]", "count = { TCP_STREAM = 5 }\n[matrix]", `t.toml:27: measure.count.TCP_STREAM: has no transactions that could be counted, and runs for measure.duration; remove it`},
 		"count of nothing": {"[matrix]", "count = { TCP_RR = 0 }\n[matrix]", `t.toml:27: measure.count.TCP_RR: 0 is out of range, want 1 to 10000000`},
-		"count misspelt":   {"[matrix]", "count = { TCP_R = 5 }\n[matrix]", `t.toml:27: measure.count.TCP_R: unknown key, want "TCP_RR"`},
+		"count misspelt":   {"[matrix]", "count = { TCP_R = 5 }\n[matrix]", `t.toml:27: measure.count.TCP_R: unknown key (did you mean "TCP_RR"?)`},
 		"count alone":      {"[matrix]", "count = 5\n[matrix]", `t.toml:27: measure.count: is the number 5, want the transactions of a workload, as in count = { TCP_RR = 1000 }`},
 		"too many streams": {`[0, 10]`, "[0]\nstreams = [129]", `t.toml:31: matrix.streams: 129 is out of range, want 1 to 128`},
 		"no streams of RR": {`[0, 10]`, "[0]\nstreams = [4]", `t.toml:31: matrix.streams: is about "TCP_STREAM", which is not in workloads; add it there, or remove streams`},

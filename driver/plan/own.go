@@ -198,7 +198,7 @@ func (l *loader) ownOptions(t *table, d DatapathEntry, s Spec, a *Arm) {
 			t.problem(o.Key, "%q is what arms have beside [[policy]], and there is none; write [[policy]] with file and inventory", level)
 		case s.Own == nil:
 		case t.has(o.Key) && a.Options[o.Key] != level:
-			t.problem(o.Key, "is about generated policies, and [[policy]] in line %d gives others; remove it", l.doc.lines["policy"])
+			t.problem(o.Key, "is about generated policies, and [[policy]] in %s gives others; remove it", l.doc.line(l.doc.lines["policy"]))
 		default:
 			a.Options[o.Key] = level
 		}

@@ -198,14 +198,21 @@ type DatapathEntry struct {
 	NoPolicies bool
 	// Mechanism, Structure, Regime, Control, External and Model are the filter's, as
 	// catalog.Filter has them; Base and FabricMechanism the fabric's.
-	Mechanism       string
-	Structure       string
-	Regime          string
-	Control         bool
-	External        string
-	Model           *catalog.Pair
-	Base            bool
-	FabricMechanism string
+	Mechanism string
+	Structure string
+	// Hook is where in the kernel its packets meet the filter, for readers; "" if nothing is hooked.
+	Hook string
+	// Since is the first release of Linux that has all it needs, as in "6.6"; "" if every kernel
+	// that is tested has it. Options say the same of their levels.
+	Since string
+	// FabricDoc and FilterDoc are the two parts of Doc.
+	FabricDoc, FilterDoc string
+	Regime               string
+	Control              bool
+	External             string
+	Model                *catalog.Pair
+	Base                 bool
+	FabricMechanism      string
 	// Protocols are those that its policies can name. Without policies it carries any.
 	Protocols []string
 	// Application is the protocol whose requests its policies name, "" for none; workloads
@@ -240,6 +247,8 @@ type Option struct {
 	Role    string
 	Regimes map[string]string
 	Means   map[string]string
+	// Since is the first release of Linux that has a level, of those that a tested kernel lacks.
+	Since map[string]string
 	// Needs is the level of another option, listed before this one, without which
 	// this one means nothing and is no factor.
 	Needs Level

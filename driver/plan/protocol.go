@@ -41,8 +41,8 @@ func (l *loader) protocols(t *table, key string, entry DatapathEntry, s Spec) {
 		if len(able) > 0 {
 			fix = "write workloads of " + strings.Join(able, ", ") + ", or remove the arm"
 		}
-		t.problem(key, "%q has policies about %s, and %q (matrix.workloads in line %d) is a workload of %s, which they would never see; %s",
-			t.keys[key], protocolsText(entry.Protocols), name, l.doc.lines["matrix.workloads"], protocolText(w.Protocol), fix)
+		t.problem(key, "%q has policies about %s, and %q (matrix.workloads in %s) is a workload of %s, which they would never see; %s",
+			t.keys[key], protocolsText(entry.Protocols), name, l.doc.line(l.doc.lines["matrix.workloads"]), protocolText(w.Protocol), fix)
 		return
 	}
 }

@@ -41,6 +41,7 @@ func (t *table) has(key string) bool { _, ok := t.keys[key]; return ok }
 
 // child is a sub-table; empty, so that defaults apply, if it is not there.
 func (t *table) child(key string) *table {
+	t.record(key, Key{Kind: KindTable})
 	c := &table{doc: t.doc, path: joinPath(t.path, key)}
 	if v, ok := t.get(key); ok {
 		if c.keys, ok = v.(map[string]any); !ok {
@@ -52,6 +53,7 @@ func (t *table) child(key string) *table {
 
 // children are the tables of an array of tables.
 func (t *table) children(key string) []*table {
+	t.record(key, Key{Kind: KindTables})
 	v, ok := t.get(key)
 	list, isList := v.([]any)
 	if ok && !isList {
@@ -72,6 +74,11 @@ func (t *table) children(key string) []*table {
 
 // text is a string; what is wrong with its content is for the caller to say.
 func (t *table) text(key, fallback string) string {
+	t.record(key, Key{Kind: KindText})
+	return t.plainText(key, fallback)
+}
+
+func (t *table) plainText(key, fallback string) string {
 	v, ok := t.get(key)
 	if !ok {
 		return fallback
@@ -87,7 +94,8 @@ func (t *table) text(key, fallback string) string {
 // name is text that matches a pattern; want says in words what that is.
 func (t *table) name(key, fallback string, pattern *regexp.Regexp, want string) string {
 	before := len(t.doc.problems)
-	s := t.text(key, fallback)
+	s := t.plainText(key, fallback)
+	t.record(key, Key{Kind: KindText, Pattern: pattern.String()})
 	if len(t.doc.problems) == before && t.has(key) && !pattern.MatchString(s) {
 		t.problem(key, "%q is not a name, want %s", s, want)
 		return fallback
@@ -97,6 +105,7 @@ func (t *table) name(key, fallback string, pattern *regexp.Regexp, want string) 
 
 // level is one of the allowed words.
 func (t *table) level(key, fallback string, allowed []string, unlisted ...string) string {
+	t.record(key, Key{Kind: KindText, Allowed: allowed, Unlisted: unlisted})
 	v, ok := t.get(key)
 	if !ok {
 		return fallback
@@ -124,6 +133,7 @@ func (t *table) oneOf(key string, line int, v any, allowed []string, unlisted ..
 
 // levels is a list without duplicates of allowed words. It may not be empty.
 func (t *table) levels(key string, allowed []string, unlisted ...string) []string {
+	t.record(key, Key{Kind: KindWords, Allowed: allowed, Unlisted: unlisted})
 	var out []string
 	t.list(key, fmt.Sprintf("some of %s", quoted(allowed)), func(line int, v any) {
 		s, ok := t.oneOf(key, line, v, allowed, unlisted...)
@@ -142,6 +152,7 @@ func (t *table) levels(key string, allowed []string, unlisted ...string) []strin
 // counts is a list without duplicates of whole numbers from low to high. It
 // may not be empty.
 func (t *table) counts(key string, low, high int) []int {
+	t.record(key, Key{Kind: KindNumbers, Low: float64(low), High: float64(high)})
 	var out []int
 	t.list(key, "numbers, as in [0, 100]", func(line int, v any) {
 		shownKey := shown(joinPath(t.path, key))
@@ -183,6 +194,7 @@ func (t *table) list(key, want string, each func(line int, v any)) {
 
 // number is a whole number from low to high.
 func (t *table) number(key string, fallback, low, high int64) int64 {
+	t.record(key, Key{Kind: KindNumber, Low: float64(low), High: float64(high)})
 	v, ok := t.get(key)
 	if !ok {
 		return fallback
@@ -203,6 +215,7 @@ func (t *table) number(key string, fallback, low, high int64) int64 {
 
 // fraction is a number above low and at most high, 0 if it is not there.
 func (t *table) fraction(key string, low, high float64) float64 {
+	t.record(key, Key{Kind: KindReal, Low: low, High: high})
 	v, ok := t.get(key)
 	if !ok {
 		return 0
@@ -222,11 +235,15 @@ func (t *table) fraction(key string, low, high float64) float64 {
 	return 0
 }
 
+// durationPattern is what durations look like: whole seconds, with a unit for each number.
+const durationPattern = `^([0-9]+(h|m|s))+$`
+
 var leadingNumber = regexp.MustCompile(`^\s*(\d{1,9})(?:\.\d*)?\s*([A-Za-z]*)\s*$`)
 
 // duration is whole seconds from low to high: iperf3 and netperf count in
 // seconds, and a fraction would be measured as something else than is written.
 func (t *table) duration(key string, fallback, low, high time.Duration) time.Duration {
+	t.record(key, Key{Kind: KindText, Pattern: durationPattern})
 	v, ok := t.get(key)
 	if !ok {
 		return fallback
@@ -284,6 +301,7 @@ func writeInstead(text, unit string) string {
 
 // flag is true or false.
 func (t *table) flag(key string, fallback bool) bool {
+	t.record(key, Key{Kind: KindFlag})
 	v, ok := t.get(key)
 	if !ok {
 		return fallback
@@ -300,6 +318,7 @@ var memoryText = regexp.MustCompile(`^(\d{1,9})(MiB|GiB)$`)
 
 // memory is an amount in whole MiB, written "512MiB" or "2GiB".
 func (t *table) memory(key string, fallback, low, high int) int {
+	t.record(key, Key{Kind: KindText, Pattern: memoryText.String()})
 	v, ok := t.get(key)
 	if !ok {
 		return fallback

@@ -28,7 +28,7 @@ func (a *app) complete(root *cobra.Command) {
 		"scenarios": func([]string) []string { return []string{plan.Localhost, plan.MultiHost} },
 		"provider":  func([]string) []string { return []string{plan.ProviderLibvirt, plan.ProviderLocal} },
 		"drift":     func([]string) []string { return []string{"allow", "forbid"} },
-		"arm":       armsOf, "against": armsOf, "set": settingKeys, "lab": func([]string) []string { return labNames() },
+		"arm":       armsIn, "against": armsIn, "set": settingKeys, "lab": func([]string) []string { return labNames() },
 	}
 	perCommand := map[string]func(args []string) []string{
 		"init clock": func([]string) []string { return []string{plan.ClockVirtual, plan.ClockWall} },
@@ -138,8 +138,8 @@ func armNames() (out []string) {
 	return out
 }
 
-// armsOf are the arms of the experiment that the command line names.
-func armsOf(args []string) (out []string) {
+// armsIn are the arms of the experiment that the command line names.
+func armsIn(args []string) (out []string) {
 	if len(args) == 0 || args[0] == standardInput {
 		return nil
 	}
@@ -165,7 +165,7 @@ func workloadNames([]string) (out []string) {
 // settingKeys are the keys that --set can give values, each with its "=".
 // Options of arms follow the names of the arms of the experiment.
 func settingKeys(args []string) (out []string) {
-	arms := armsOf(args)
+	arms := armsIn(args)
 	for _, k := range plan.Keys(catalog()) {
 		key, option := strings.CutPrefix(k.Path, "arm.")
 		switch {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -75,7 +76,12 @@ func generate(t *testing.T, dir string, env []string) {
 			copyFile(t, name, filepath.Join(dir, "bpf", name))
 		}
 	}
+	done := "/" // a directory is copied with all below it, which sorts behind it
 	for _, name := range packagesOf(t, "./compile") {
+		if strings.HasPrefix(name+"/", done) {
+			continue
+		}
+		done = name + "/"
 		if err := os.CopyFS(filepath.Join(dir, name), os.DirFS(filepath.Join("..", name))); err != nil {
 			t.Fatal(err)
 		}
@@ -102,6 +108,7 @@ func packagesOf(t *testing.T, command string) []string {
 	if len(dirs) < 2 {
 		t.Fatalf("%s is made of %q, want at least itself and images", command, dirs)
 	}
+	slices.Sort(dirs)
 	return dirs
 }
 

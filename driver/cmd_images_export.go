@@ -21,7 +21,7 @@ experiments boot, some 40 MB, or adds to one. Every user who may read the direct
 from there: --store DIR, or HOOKBED_STORE=DIR. A store that the user may not write to is held
 against locks and digests at each use.`,
 		Example: `  driver images export experiments/virtual.toml --out /shared/hookbed
-  HOOKBED_STORE=/shared/hookbed driver run experiments/virtual.toml`,
+  driver run experiments/virtual.toml --store /shared/hookbed`,
 		Args: func(_ *cobra.Command, args []string) error {
 			switch {
 			case len(args) == 0:

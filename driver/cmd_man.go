@@ -16,9 +16,8 @@ func (a *app) manCommand() *cobra.Command {
 		Short: "Write a manual page for each command",
 		Long: `Man writes manual pages (section 1) into a directory, one for each command. Packages
 contain them. Their date is that of SOURCE_DATE_EPOCH, in seconds since 1970, if it is set.`,
-		Example: `  driver man man1
-  man ./man1/driver-run.1`,
-		Args: exactly(1, "a directory"),
+		Example: `  driver man man1`,
+		Args:    exactly(1, "a directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return fmt.Errorf("write manual pages: %w", err)

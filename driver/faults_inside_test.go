@@ -95,6 +95,9 @@ func (s insideSpec) furnish() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
+	if err := s.leaveOthersMounts(); err != nil {
+		return err
+	}
 	for top := range s.Cgroups {
 		kind, data := "cgroup2", ""
 		if filepath.Base(top) == "memory" {
@@ -113,6 +116,25 @@ ip route add 198.18.78.0/24 via 198.18.77.9; ip rule add from 198.18.77.1 lookup
 nft add table ip other; nft add chain ip other input '{ type filter hook input priority 0; }'; nft add rule ip other input tcp dport 99 drop`
 	if out, err := exec.Command("sh", "-c", script).CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+}
+
+// leaveOthersMounts takes away what other tests have mounted on directories of theirs: when they
+// remove those, the mounts go away here, too.
+func (s insideSpec) leaveOthersMounts() error {
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(data)) {
+		f := strings.Fields(line)
+		if len(f) < 5 || !strings.HasPrefix(f[4], os.TempDir()+"/") || strings.HasPrefix(s.Dir+"/", f[4]+"/") {
+			continue
+		}
+		if err := unix.Unmount(f[4], unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("unmount %s: %w", f[4], err)
+		}
 	}
 	return nil
 }

@@ -207,7 +207,7 @@ func (a *app) upLab(ctx context.Context, p *plan.Plan, dir, name string, detache
 
 // guestFor is the guest helper for the nodes of a plan: those on this computer have its architecture.
 func guestFor(p *plan.Plan) (string, error) {
-	if p.Spec.Lab.Provider == plan.ProviderLocal {
+	if p.Spec.Lab.Capabilities().Here() {
 		return helper.Path()
 	}
 	return helper.MachinePath()

@@ -212,7 +212,7 @@ func SweepCgroups(ctx context.Context, guest string) error {
 	here := host.NewLocal()
 	defer here.Close()
 	if err := here.Run(ctx, host.Cmd{Argv: []string{guest, "sweep"}}); err != nil {
-		return fmt.Errorf("remove the cgroups that killed helpers left: %w", err)
+		return fmt.Errorf("have the guest helper remove the cgroups that killed ones left: %w", err)
 	}
 	return nil
 }

@@ -222,6 +222,7 @@ func keyDocs() map[string]string {
 		"measure":                    "how each trial is measured",
 		"measure.blocks":             "boots of each cell, on the wall clock",
 		"measure.seeds":              "boots of each scenario, in virtual time",
+		"measure.parts":              "guests that each boot is divided among, in virtual time",
 		"measure.trials":             "trials of each cell in each block",
 		"measure.stop":               "ends a cell early by a rule fixed beforehand",
 		"measure.stop.ci":            "relative half width of the interval that is enough, as in 0.02",

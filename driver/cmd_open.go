@@ -36,17 +36,14 @@ report yet gets one. Without a display, or without xdg-open, it only prints the 
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			dir := ""
 			if len(args) > 0 {
-				dir = args[0]
-			} else {
-				all := recentRuns("runs")
-				if len(all) == 0 {
-					return fmt.Errorf("%w: there is no run below runs; name a run directory", errUsage)
-				}
-				dir = all[0]
+				return a.open(cmd.Context(), args[0])
 			}
-			return a.open(cmd.Context(), dir)
+			all := recentRuns("runs")
+			if len(all) == 0 {
+				return fmt.Errorf("%w: there is no run below runs; name a run directory", errUsage)
+			}
+			return a.open(cmd.Context(), all[0])
 		},
 	}
 }

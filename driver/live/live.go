@@ -243,7 +243,7 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
 	alive := time.NewTicker(aliveEvery)
 	defer alive.Stop()
 	for {
-		text := ""
+		var text string
 		select {
 		case <-r.Context().Done():
 			return

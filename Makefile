@@ -19,7 +19,7 @@ export CGO_ENABLED := 0
 override GOFLAGS := -trimpath $(GOFLAGS)
 export GOFLAGS
 
-.PHONY: all deps build testbed reproduce nightly faults fuzz test test-vm test-slurm test-vagrant test-conformance test-cilium test-policies test-kernels box bench lint release release-check site generate clean
+.PHONY: all deps build testbed reproduce nightly faults fuzz test test-vm test-browser test-slurm test-vagrant test-conformance test-cilium test-policies test-kernels box bench lint release release-check site generate clean
 
 all: build
 
@@ -82,6 +82,10 @@ test-vm: deps build
 # merged must be the bytes of a run that was never split (docs/scale.md).
 test-slurm: deps build
 	$(GO) test -vet=off -tags vm -v -count=1 -timeout 90m -run '^TestSlurm' ./driver
+
+# Reports of every size on both clocks in Chromium, with every check of each.
+test-browser: deps build
+	$(GO) test -vet=off -v -count=1 -timeout 40m ./experiments/browser -every
 
 # A box for vagrant-libvirt of our own images (docs/machines.md). Needs qemu-utils.
 box: build

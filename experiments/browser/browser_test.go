@@ -56,8 +56,9 @@ type result struct {
 type resultKey struct{ report, check string }
 
 var (
-	only = flag.String("only", "", "a regular expression: check the reports that it matches")
-	keep = flag.String("keep", "", "an empty folder: make the reports and the job there, and leave them")
+	only  = flag.String("only", "", "a regular expression: check the reports that it matches")
+	every = flag.Bool("every", false, "the long way: both clocks at each size, and every check of 50 arms")
+	keep  = flag.String("keep", "", "an empty folder: make the reports and the job there, and leave them")
 )
 
 func TestReports(t *testing.T) {

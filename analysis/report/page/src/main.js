@@ -25,7 +25,7 @@ function start() {
   }
   readHash();
   window.addEventListener("hashchange", readHash);
-  window.addEventListener("resize", later(redraw));
+  window.addEventListener("resize", inFrame(redraw));
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   // The same figures, still, are in the way of those that move; print.js opens them again.
   for (const still of document.querySelectorAll("details.static")) still.open = false;
@@ -41,12 +41,16 @@ function redraw() {
   reachable(document);
 }
 
-// later calls a function when nothing has asked for it for a moment.
-function later(act) {
-  let timer;
+// inFrame calls a function in the next frame, once for all that ask before it.
+function inFrame(act) {
+  let asked = false;
   return () => {
-    clearTimeout(timer);
-    timer = setTimeout(act, 80);
+    if (asked) return;
+    asked = true;
+    requestAnimationFrame(() => {
+      asked = false;
+      act();
+    });
   };
 }
 

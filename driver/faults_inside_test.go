@@ -120,7 +120,7 @@ nft add table ip other; nft add chain ip other input '{ type filter hook input p
 	return nil
 }
 
-// leaveOthersMounts takes away what other tests have mounted on directories of theirs: when they
+// leaveOthersMounts takes away what other tests have mounted on their directories: when they
 // remove those, the mounts go away here, too.
 func (s insideSpec) leaveOthersMounts() error {
 	data, err := os.ReadFile("/proc/self/mountinfo")

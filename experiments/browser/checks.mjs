@@ -56,9 +56,9 @@ async function small(page) {
 		const faults = [];
 		const seen = (e) => e.checkVisibility({ contentVisibilityAuto: true, visibilityProperty: true });
 		const nodes = document.querySelectorAll("*").length;
-		if (nodes > 250_000) faults.push(`${nodes} elements`);
+		if (nodes > 60_000) faults.push(`${nodes} elements`);
 		const screens = document.documentElement.scrollHeight / innerHeight;
-		if (screens > 30) faults.push(`${Math.round(screens)} screens high`);
+		if (screens > 25) faults.push(`${Math.round(screens)} screens high`);
 		for (const p of document.querySelectorAll("main p, main li")) {
 			if (!seen(p) || p.querySelector("ul, ol, table, svg")) continue;
 			const lines = Math.round(p.getBoundingClientRect().height / parseFloat(getComputedStyle(p).lineHeight));

@@ -153,6 +153,7 @@ func TestFaults(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("this test makes namespaces: run it as root")
 	}
+	removeLeftGroups()
 	all, done := make([]try, 0, *faultsFlag), make([]tried, *faultsFlag)
 	var lines sync.Mutex
 	slots := make(chan struct{}, 4)
@@ -267,21 +268,59 @@ func tryFault(t *testing.T, f try) (tried, string) {
 	return result, said.String()
 }
 
+// faultGroups begins the names of the tries' control groups, each of which its maker has locked.
+const faultGroups = "hookbed-faults-"
+
+// groupTops is where hierarchies of control groups are mounted that hookbed uses.
+func groupTops() []string {
+	return []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup/memory", "/sys/fs/cgroup"}
+}
+
+// removeLeftGroups removes the control groups of tests that were killed: nothing locks them, and
+// they are older than a lock takes.
+func removeLeftGroups() {
+	for _, top := range groupTops() {
+		dirs, _ := filepath.Glob(filepath.Join(top, faultGroups+"*"))
+		for _, dir := range dirs {
+			f, err := os.Open(dir)
+			if err != nil {
+				continue
+			}
+			st, err := f.Stat()
+			if err == nil && time.Since(st.ModTime()) > time.Minute && unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+				inner, _ := filepath.Glob(filepath.Join(dir, "hookbed-*"))
+				for _, g := range append(inner, dir) {
+					_ = os.Remove(g)
+				}
+			}
+			_ = f.Close()
+		}
+	}
+}
+
 // ownCgroups makes a control group in each hierarchy that hookbed uses, for the processes of one try:
 // what is left there is theirs.
 func ownCgroups(t *testing.T) map[string]string {
 	t.Helper()
 	out := map[string]string{}
-	for _, top := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup/memory", "/sys/fs/cgroup"} {
+	for _, top := range groupTops() {
 		if _, err := os.Stat(filepath.Join(top, "cgroup.procs")); err != nil {
 			continue
 		}
-		dir, err := os.MkdirTemp(top, "hookbed-faults-")
+		dir, err := os.MkdirTemp(top, faultGroups)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lock, err := os.Open(dir)
+		if err == nil {
+			err = unix.Flock(int(lock.Fd()), unix.LOCK_EX)
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
 		out[top] = dir
 		t.Cleanup(func() {
+			defer lock.Close()
 			for limit := time.Now().Add(10 * time.Second); os.Remove(dir) != nil && time.Now().Before(limit); time.Sleep(10 * time.Millisecond) {
 				inner, _ := filepath.Glob(filepath.Join(dir, "hookbed-*")) // the test has failed for it
 				for _, g := range inner {

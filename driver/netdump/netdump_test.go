@@ -23,7 +23,7 @@ func TestWhole(t *testing.T) {
 	}
 	other := errors.New("no such device")
 	read = 0
-	if _, err := Whole(func() ([]int, error) { read++; return nil, other }); err != other || read != 1 {
+	if _, err := Whole(func() ([]int, error) { read++; return nil, other }); !errors.Is(err, other) || read != 1 {
 		t.Errorf("another error after %d readings: %v", read, err)
 	}
 	got, err = Whole(func() ([]int, error) { return []int{1}, netlink.ErrDumpInterrupted })

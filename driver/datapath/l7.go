@@ -22,6 +22,7 @@ const (
 	filterL7String  = "l7-string"
 	filterL7TC      = "l7-tc"
 	filterL7SKSKB   = "l7-skskb"
+	filterL7SKMSG   = "l7-skmsg"
 
 	policyL7 = "l7"
 
@@ -128,7 +129,8 @@ func l7Filters() []filter {
 		since("6.2", one(filterL7Nft, catalog.Netfilter, catalog.List, hookNetfilter([]string{placementInput}), bundle.RequestSilent, "nftables, one rule a policy; judges the first bytes of each segment only; a denied one is dropped", l7Nft)),
 		one(filterL7String, catalog.Netfilter, catalog.List, hookNetfilter([]string{placementInput}), bundle.RequestSilent, "iptables-legacy, one string match a policy; searches the first bytes of each segment only; a denied one is dropped", l7String),
 		one(filterL7TC, catalog.TC, catalog.Prefixes, hookTCEndpoint, bundle.RequestSilent, "tc eBPF, a trie of how requests begin; judges the first bytes of each segment only; a denied one is dropped", l7TC),
-		one(filterL7SKSKB, catalog.Socket, catalog.Prefixes, "stream verdict of the server's accepted sockets", bundle.RequestSilent, "sk_skb eBPF at the server's accepted sockets, the same trie; judges the first bytes of each piece that arrives only; a denied one is dropped", l7SKSKB, refuseContainer),
+		one(filterL7SKSKB, catalog.Socket, catalog.Prefixes, "stream verdict of the server's accepted sockets", bundle.RequestSilent, "sk_skb eBPF at the server's accepted sockets, the same trie; judges the first bytes of each piece that arrives only; a denied one is dropped", l7SKSKB, refuseContainer(Server)),
+		one(filterL7SKMSG, catalog.Socket, catalog.Prefixes, "send verdict of the client's connected sockets", bundle.RequestUnsent, "sk_msg eBPF at the client's sockets, the same trie; judges the first bytes of each call that sends only; a denied one fails with EACCES", l7SKMSG, refuseContainer(Client)),
 	}
 }
 
@@ -141,12 +143,14 @@ func requestOptions() []plan.Option {
 }
 
 // refuseContainer: a container's cgroup is its engine's.
-func refuseContainer(lab plan.Lab, _ fabric, _ string, _ map[string]string) string {
-	if lab.Endpoint == plan.EndpointDocker {
-		return fmt.Sprintf("it needs a cgroup of its own for the server, which containers do not have; write endpoint = %q, or filter = %q",
-			plan.EndpointNetns, filterL7TC)
+func refuseContainer(whose string) refusal {
+	return func(lab plan.Lab, _ fabric, _ string, _ map[string]string) string {
+		if lab.Endpoint == plan.EndpointDocker {
+			return fmt.Sprintf("it needs a cgroup of its own for the %s, which containers do not have; write endpoint = %q, or filter = %q",
+				whose, plan.EndpointNetns, filterL7TC)
+		}
+		return ""
 	}
-	return ""
 }
 
 // l7Nft renders one rule for each policy. A segment without payload has no first byte to
@@ -293,6 +297,24 @@ func l7SKSKB(r *renderer) error {
 	}
 	r.apply(node, Server, bundle.AttachBPF{Handle: handle, Program: bpf.ProgRequestReceive, Hook: bundle.HookStream, Map: bpf.MapSockets})
 	r.apply(node, Server, bundle.AttachBPF{Handle: handle, Program: bpf.ProgRequestAccepted, Hook: bundle.HookSockOps})
+	return nil
+}
+
+// l7SKMSG attaches the program of requests where the client's sockets send: a program at its
+// cgroup puts each with which it connects into a map.
+func l7SKMSG(r *renderer) error {
+	node := r.Topology.Client.Node
+	handle := requestHandle(node)
+	r.apply(node, Client, bundle.Cgroup{})
+	r.apply(node, "", bundle.LoadBPF{
+		Handle: handle, Object: r.file("message.bpf.o", bpf.MessageObject()), Programs: []string{bpf.ProgMessageConnected, bpf.ProgMessageSent},
+		Tables: []string{bpf.MapRequests}, Vars: r.requestVars(),
+	})
+	if err := r.fillRequests(node, handle); err != nil {
+		return err
+	}
+	r.apply(node, Client, bundle.AttachBPF{Handle: handle, Program: bpf.ProgMessageSent, Hook: bundle.HookMessage, Map: bpf.MapSockets})
+	r.apply(node, Client, bundle.AttachBPF{Handle: handle, Program: bpf.ProgMessageConnected, Hook: bundle.HookSockOps})
 	return nil
 }
 
@@ -493,7 +515,7 @@ func (r *renderer) proveRequests(denied string) {
 		r.Prove = append(r.Prove, r.Hook.Read(bundle.Prove, proveBefore))
 	}
 	tries := r.requestTries(denied)
-	r.proveStep(t.Client.Node.Name, Client, bundle.Requests{To: t.Server.Addr.String(), Port: ServicePort, Timeout: probeSilence, Tries: tries})
+	r.proveStep(t.Client.Node.Name, Client, bundle.Requests{To: t.Server.Addr.String(), Port: ServicePort, Timeout: probeSilence, Tries: tries, InCgroup: denied == bundle.RequestUnsent})
 	if r.Hook != nil {
 		r.Prove = append(r.Prove, r.Hook.Read(bundle.Prove, ProveAfter))
 		r.expectRequests(tries)

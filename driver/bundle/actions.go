@@ -391,11 +391,14 @@ type Requests struct {
 	// InCgroup: a process of its own makes them, in the endpoint's cgroup, as the workload's
 	// programs are. Else the helper itself does.
 	InCgroup bool `json:"in_cgroup,omitempty"`
+	// Link gets the source addresses of tries that the namespace lacks, for as long.
+	Link string `json:"link,omitempty"`
 }
 
 // RequestTry is what is sent on one connection.
 type RequestTry struct {
-	What string `json:"what"` // for messages
+	What string `json:"what"`           // for messages
+	From string `json:"from,omitempty"` // source address; "" is the namespace's own
 	// Parts are the bytes, each sent by one call, with a pause between them; with Await
 	// each after the answer to the one before.
 	Parts []string `json:"parts"`

@@ -18,6 +18,17 @@ import (
 )
 
 func doRequests(c *call, a bundle.Requests) error {
+	var sources []string
+	for _, try := range a.Tries {
+		if try.From != "" {
+			sources = append(sources, try.From)
+		}
+	}
+	remove, err := c.addSources(a.Link, sources)
+	defer func() { remove(c.nl) }()
+	if err != nil {
+		return err
+	}
 	got, err := c.makeRequests(a)
 	if err != nil {
 		return err

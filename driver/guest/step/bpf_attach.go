@@ -27,7 +27,9 @@ func doAttachBPF(c *call, a bundle.AttachBPF) error {
 	case bundle.HookSockOps:
 		return c.attachSockOps(prog)
 	case bundle.HookStream:
-		return c.attachStream(prog, a)
+		return c.attachSockets(prog, a, ebpf.AttachSkSKBStreamVerdict)
+	case bundle.HookMessage:
+		return c.attachSockets(prog, a, ebpf.AttachSkMsgVerdict)
 	}
 	l, err := c.link(a.Link)
 	if err != nil {

@@ -30,7 +30,7 @@ name = "iptables"
 datapath = "iptables"
 `
 
-// TestVMTrace: two traces of one cell are the same files, the second beside programs that use the CPUs
+// TestVMTrace: two traces of one cell are the same files, the second while programs use the CPUs
 // and the disk; its rows are those of the same boot without an observer; every instruction is accounted
 // for; functions are called as often as what they do is counted by others, and in the order that the
 // kernel's own tracer recorded; a list costs the same for each of its rules; and refused packets end in

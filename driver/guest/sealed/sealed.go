@@ -118,7 +118,7 @@ func PrepareMachine() error {
 	if err := noHugePages(); err != nil {
 		return err
 	}
-	if err := endTurnsAtTick(); err != nil {
+	if err := evenTurns(); err != nil {
 		return err
 	}
 	// All modules are loaded here; asking for one later would start a program

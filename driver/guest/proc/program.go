@@ -72,6 +72,7 @@ type Program struct {
 type Process struct {
 	PID   int
 	Note  string
+	Apart bool // it runs outside the endpoint's cgroup, as Note says
 	Done  chan struct{}
 	Err   error           // of Wait; valid once done is closed
 	Usage *syscall.Rusage // by it, or nil; valid once done is closed
@@ -173,7 +174,7 @@ func (l *Launcher) launch(ep *Endpoint, p Program, path string, proc *Process) (
 				return cmd, nil
 			}
 		}
-		proc.Note = fmt.Sprintf("outside the endpoint's cgroup: %v", err)
+		proc.Note, proc.Apart = fmt.Sprintf("outside the endpoint's cgroup: %v", err), true
 		attr.UseCgroupFD, attr.CgroupFD = false, 0
 	}
 	return start(attr)

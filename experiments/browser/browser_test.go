@@ -1,6 +1,7 @@
 // Package browser_test opens reports in Chromium and uses them as a reader does. The checks are in
 // checks.mjs; this package makes the reports, has the checks run by one program, and makes a test
-// of each result. `make deps` installs the browser and the packages.
+// of each result. Flame graphs of traces are used in the same way (flames.mjs). `make deps` installs
+// the browser and the packages.
 package browser_test
 
 import (

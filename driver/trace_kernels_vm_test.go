@@ -101,6 +101,58 @@ func (r *vmRig) expectRefused(tr trace.Trace, reasons bool) {
 	}
 }
 
+// evenTraces is one cell, for longer than the second in which kernels share the CPU out.
+const evenTraces = `schema = 1
+name = "even"
+[lab]
+clock = "virtual"
+kernel = "KERNEL"
+[measure]
+duration = "2s"
+warmup = "0s"
+[matrix]
+scenarios = ["localhost"]
+workloads = ["TCP_RR"]
+policies = [0]
+[[arm]]
+name = "docker"
+datapath = "docker"
+`
+
+// TestKernelsEven: on every locked kernel all transactions of two seconds take one way: nothing else
+// runs in any of them for long, and no thread of the kernel handles their packets.
+func TestKernelsEven(t *testing.T) {
+	for _, kernel := range images.Kernels() {
+		t.Run(kernel, func(t *testing.T) {
+			r := newVMRig(t)
+			r.write("even.toml", strings.Replace(evenTraces, "KERNEL", kernel, 1))
+			t.Log("\n" + r.run("trace", "even.toml", "--out", "run"))
+			tr := r.traces("run", 1)[0]
+			t.Logf("%d of %d transactions took the path of %d instructions; the cheapest took %d, the dearest %d", tr.Path.Same, tr.Path.Units, tr.Path.Instructions, tr.Path.Least, tr.Path.Most)
+			if p := tr.Path; p.Most > 3*p.Instructions {
+				t.Errorf("a transaction took %d instructions, most of them %d", p.Most, p.Instructions)
+			}
+			threads := uint64(0)
+			for _, n := range tr.Measured.Nodes[1:] {
+				if n.Name == "process_backlog" && inThread(tr.Measured, n, trace.RoleKernel) {
+					threads += n.Calls
+				}
+			}
+			if threads*50 > uint64(tr.Path.Units) {
+				t.Errorf("in %d transactions threads of the kernel handled packets %d times", tr.Path.Units, threads)
+			}
+		})
+	}
+}
+
+// inThread says whether a node is of a thread with a role.
+func inThread(t trace.Tree, n trace.Node, role string) bool {
+	for n.Parent > 0 {
+		n = t.Nodes[n.Parent]
+	}
+	return n.Name == role
+}
+
 // workloadTraces are all workloads that can be traced, within a host and between two.
 const workloadTraces = `schema = 1
 name = "workloads"

@@ -66,10 +66,10 @@ func alwaysRealTime(runtime, servers string) error {
 // kernelInTurn puts two threads of the kernel under the policy of the programs that are measured, which
 // else have them wait for as long as they run.
 //
-//   - ksoftirqd, which the kernel gives softirqs to that come too often. Before Linux 6.5 nothing else
-//     handles a packet while it waits (ksoftirqd_running in kernel/softirq.c). A program that it wakes
-//     would run before it is done, and send; so it would have the packets of all transactions from the
-//     first one that it gets, two switches more in each.
+//   - ksoftirqd, which the kernel gives softirqs to that come too often. In Linux 5.10 and 6.1 nothing
+//     else handles a packet while it waits (ksoftirqd_running in kernel/softirq.c). A program that it
+//     wakes would run before it is done, and send; so it would have the packets of all transactions
+//     from the first one that it gets, two switches more in each.
 //   - RCU's, which ends grace periods (rcu_gp_kthread in kernel/rcu/tree.c): what programs free with
 //     RCU, every closed socket, would neither be freed nor cost them anything.
 func kernelInTurn(procfs string) error {

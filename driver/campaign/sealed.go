@@ -37,7 +37,8 @@ type Boot func(ctx context.Context, b lab.SealedBlock, onReply func(bundle.Seale
 
 // Compose makes what a sealed guest executes from one block of the plan, and from
 // nothing else. The first setup occurs twice: its first trial, at the beginning,
-// warms the guest up and is not used.
+// warms the guest up and is not used. Where a kernel does not support it, the guest goes on
+// with the next one.
 func Compose(p *plan.Plan, number int) (lab.SealedBlock, error) {
 	block, ok := p.BlockByNumber(number)
 	if !ok {

@@ -244,10 +244,12 @@ const (
 	// primary sends, and what the peer sends.
 	HookNetkitPrimary = "netkit-primary"
 	HookNetkitPeer    = "netkit-peer"
-	// HookSockOps is the cgroup of the step's endpoint (kernel 4.13), and HookStream what
-	// the sockets in Map of the same object receive (kernel 4.14); Link is not used.
+	// HookSockOps is the cgroup of the step's endpoint (kernel 4.13), HookStream what the
+	// sockets in Map of the same object receive (kernel 4.14), and HookMessage what they are
+	// given to send (kernel 4.17); Link is not used.
 	HookSockOps = "sockops"
 	HookStream  = "sk-skb-stream"
+	HookMessage = "sk-msg"
 )
 
 // AttachBPF attaches one program of a loaded object to a link in the step's
@@ -386,11 +388,17 @@ type Requests struct {
 	Port    int          `json:"port"`
 	Timeout float64      `json:"timeout"` // seconds that one must stay silent that is to be
 	Tries   []RequestTry `json:"tries"`
+	// InCgroup: a process of its own makes them, in the endpoint's cgroup, as the workload's
+	// programs are. Else the helper itself does.
+	InCgroup bool `json:"in_cgroup,omitempty"`
+	// Link gets the source addresses of tries that the namespace lacks, for as long.
+	Link string `json:"link,omitempty"`
 }
 
 // RequestTry is what is sent on one connection.
 type RequestTry struct {
-	What string `json:"what"` // for messages
+	What string `json:"what"`           // for messages
+	From string `json:"from,omitempty"` // source address; "" is the namespace's own
 	// Parts are the bytes, each sent by one call, with a pause between them; with Await
 	// each after the answer to the one before.
 	Parts []string `json:"parts"`

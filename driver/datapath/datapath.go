@@ -190,7 +190,7 @@ func combined(fa fabric, fi filter) plan.DatapathEntry {
 		e.MostPolicies = func(options map[string]string, clients int) (int, string) {
 			return mostPolicies(options, clients, fi.mostRules)
 		}
-		if e.OwnRefuses = ownRefuses(fi, e); !holdingOf(fi.name, "").none {
+		if e.OwnRefuses = ownRefuses(fi, e); !holdingOf(fi.name, "").none || fi.application != "" {
 			e.OwnLevels = map[string]string{optPolicy: PolicyOwn, optAction: actionAllow, optMatch: matchLast}
 		}
 	}
@@ -301,12 +301,16 @@ func newRenderer(cell plan.Cell, fa fabric) *renderer {
 	if cell.Get(optPolicy) == policyL7 {
 		requests, _ = requestsOf(cell)
 	}
+	ps := policiesOf(cell, t)
+	if ps.requests != nil {
+		requests = ps.requests
+	}
 	return &renderer{
 		requests: requests,
 		Setup:    Setup{Topology: t, Network: NetworkBridge, Files: map[string]bundle.File{}},
 		cell:     cell,
 		fabric:   fa,
-		policies: policiesOf(cell, t),
+		policies: ps,
 		admits:   bundle.CountAccepted,
 	}
 }

@@ -1,11 +1,15 @@
 package datapath
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/netip"
+	"regexp"
+	"slices"
 	"strings"
 
 	"hookbed/analysis/catalog"
@@ -22,6 +26,7 @@ const (
 	filterL7String  = "l7-string"
 	filterL7TC      = "l7-tc"
 	filterL7SKSKB   = "l7-skskb"
+	filterL7SKMSG   = "l7-skmsg"
 
 	policyL7 = "l7"
 
@@ -38,12 +43,25 @@ const (
 	proxyHandle = "proxy"
 )
 
-// RequestPolicy admits requests of a method whose path begins with a prefix. Policies of
-// requests name no source: the port that they are about has the rest denied.
-type RequestPolicy struct{ Method, Prefix string }
+// RequestPolicy admits requests of a method whose path begins with a prefix. The port that
+// they are about has the rest denied. Those of users can have more: the path is Prefix and
+// nothing else (Exact), any method (""), any path (""), and a source.
+type RequestPolicy struct {
+	Method, Prefix string
+	Exact          bool
+	Source         netip.Prefix // the zero value is every one
+}
 
-// text is how an admitted request of HTTP/1 begins.
-func (p RequestPolicy) text() string { return p.Method + " " + p.Prefix }
+// text is how an admitted request of HTTP/1 begins; "" of any request.
+func (p RequestPolicy) text() string {
+	switch {
+	case p.Method == "" && p.Prefix == "":
+		return ""
+	case p.Exact:
+		return p.Method + " " + p.Prefix + " HTTP/"
+	}
+	return p.Method + " " + p.Prefix
+}
 
 // requestPath is what is requested below a prefix.
 const requestPath = "item"
@@ -62,7 +80,7 @@ func RequestPolicies(n, at int) []RequestPolicy {
 			continue
 		}
 		seen[number] = true
-		p := RequestPolicy{methods[len(out)%len(methods)], requestPrefix(number)}
+		p := RequestPolicy{Method: methods[len(out)%len(methods)], Prefix: requestPrefix(number)}
 		if len(out) == at {
 			p.Method = "GET"
 		}
@@ -96,6 +114,9 @@ func requestsOf(cell plan.Cell) (all []RequestPolicy, at int) {
 // RequestPath is the path that a cell's workload requests. It is as long in every cell,
 // and the same for every filter at the same number of policies.
 func RequestPath(cell plan.Cell) string {
+	if path, ok := ownPath(cell); ok {
+		return path
+	}
 	if all, at := requestsOf(cell); len(all) > 0 {
 		return all[at].Prefix + requestPath
 	}
@@ -128,25 +149,33 @@ func l7Filters() []filter {
 		since("6.2", one(filterL7Nft, catalog.Netfilter, catalog.List, hookNetfilter([]string{placementInput}), bundle.RequestSilent, "nftables, one rule a policy; judges the first bytes of each segment only; a denied one is dropped", l7Nft)),
 		one(filterL7String, catalog.Netfilter, catalog.List, hookNetfilter([]string{placementInput}), bundle.RequestSilent, "iptables-legacy, one string match a policy; searches the first bytes of each segment only; a denied one is dropped", l7String),
 		one(filterL7TC, catalog.TC, catalog.Prefixes, hookTCEndpoint, bundle.RequestSilent, "tc eBPF, a trie of how requests begin; judges the first bytes of each segment only; a denied one is dropped", l7TC),
-		one(filterL7SKSKB, catalog.Socket, catalog.Prefixes, "stream verdict of the server's accepted sockets", bundle.RequestSilent, "sk_skb eBPF at the server's accepted sockets, the same trie; judges the first bytes of each piece that arrives only; a denied one is dropped", l7SKSKB, refuseContainer),
+		one(filterL7SKSKB, catalog.Socket, catalog.Prefixes, "stream verdict of the server's accepted sockets", bundle.RequestSilent, "sk_skb eBPF at the server's accepted sockets, the same trie; judges the first bytes of each piece that arrives only; a denied one is dropped", l7SKSKB, refuseContainer(Server)),
+		one(filterL7SKMSG, catalog.Socket, catalog.Prefixes, "send verdict of the client's connected sockets", bundle.RequestUnsent, "sk_msg eBPF at the client's sockets, the same trie; judges the first bytes of each call that sends only; a denied one fails with EACCES", l7SKMSG, refuseContainer(Client)),
 	}
+}
+
+// judgesRequests says whether a filter is one of these.
+func judgesRequests(name string) bool {
+	return slices.ContainsFunc(l7Filters(), func(f filter) bool { return f.name == name })
 }
 
 // requestOptions are those of every filter of requests.
 func requestOptions() []plan.Option {
 	return []plan.Option{
-		{Key: optPolicy, Role: catalog.RolePolicies, Allowed: []string{policyL7}, Doc: "policies name method and path prefix of requests"},
+		{Key: optPolicy, Role: catalog.RolePolicies, Allowed: []string{policyL7, PolicyOwn}, Doc: "policies name method and path prefix of requests; own is what arms have beside [[policy]]"},
 		{Key: optMatch, Role: catalog.RolePolicies, Allowed: []string{matchLast, matchFirst, matchUniform}, Doc: "position of the policy that admits the client's requests"},
 	}
 }
 
 // refuseContainer: a container's cgroup is its engine's.
-func refuseContainer(lab plan.Lab, _ fabric, _ string, _ map[string]string) string {
-	if lab.Endpoint == plan.EndpointDocker {
-		return fmt.Sprintf("it needs a cgroup of its own for the server, which containers do not have; write endpoint = %q, or filter = %q",
-			plan.EndpointNetns, filterL7TC)
+func refuseContainer(whose string) refusal {
+	return func(lab plan.Lab, _ fabric, _ string, _ map[string]string) string {
+		if lab.Endpoint == plan.EndpointDocker {
+			return fmt.Sprintf("it needs a cgroup of its own for the %s, which containers do not have; write endpoint = %q, or filter = %q",
+				whose, plan.EndpointNetns, filterL7TC)
+		}
+		return ""
 	}
-	return ""
 }
 
 // l7Nft renders one rule for each policy. A segment without payload has no first byte to
@@ -157,13 +186,17 @@ func l7Nft(r *renderer) error {
 	}
 	table := r.six("ip", "ip6") + " " + nftTable
 	rule := func(p RequestPolicy) string {
-		return fmt.Sprintf("tcp dport %d %scounter accept", ServicePort, nftBegins(p.text()))
+		source := ""
+		if p.Source.IsValid() {
+			source = r.six("ip", "ip6") + " saddr " + p.Source.String() + " "
+		}
+		return fmt.Sprintf("%stcp dport %d %scounter accept", source, r.servicePort(), nftBegins(p.text()))
 	}
 	lines := []string{"type filter hook input priority filter; policy accept;"}
 	for _, p := range r.requests {
 		lines = append(lines, rule(p))
 	}
-	lines = append(lines, fmt.Sprintf("tcp dport %d @ih,0,8 >= 0x0 counter drop", ServicePort), "counter")
+	lines = append(lines, fmt.Sprintf("tcp dport %d @ih,0,8 >= 0x0 counter drop", r.servicePort()), "counter")
 	text := fmt.Sprintf("create table %s\ntable %s {\n%s}\n", table, table, nftBlock("chain "+chainRequests, lines))
 	extra := ExtraRequest()
 	r.loadRules(l7Rules{
@@ -214,14 +247,21 @@ func l7String(r *renderer) error {
 	}
 	rule := func(p RequestPolicy) string {
 		from, to := ip+tcpHeaderLeast, ip+tcpHeaderMost
-		return fmt.Sprintf("-p tcp -m tcp --dport %d -m string --string %q --algo bm --from %d --to %d -j ACCEPT", ServicePort, p.text(), from, to+len(p.text()))
+		source, text := "", ""
+		if p.Source.IsValid() {
+			source = "-s " + p.Source.String() + " "
+		}
+		if p.text() != "" {
+			text = fmt.Sprintf("-m string --string %q --algo bm --from %d --to %d ", p.text(), from, to+len(p.text()))
+		}
+		return fmt.Sprintf("%s-p tcp -m tcp --dport %d %s-j ACCEPT", source, r.servicePort(), text)
 	}
 	var b strings.Builder
 	b.WriteString("*filter\n:INPUT ACCEPT [0:0]\n")
 	for _, p := range r.requests {
 		fmt.Fprintf(&b, "-A INPUT %s\n", rule(p))
 	}
-	fmt.Fprintf(&b, "-A INPUT -p tcp -m tcp --dport %d -m length --length %d:65535 -j DROP\nCOMMIT\n", ServicePort, ip+20+longestEmpty-20+1)
+	fmt.Fprintf(&b, "-A INPUT -p tcp -m tcp --dport %d -m length --length %d:65535 -j DROP\nCOMMIT\n", r.servicePort(), ip+20+longestEmpty-20+1)
 	line := func(verb string) string {
 		return fmt.Sprintf("*filter\n-%s INPUT %s\nCOMMIT\n", verb, rule(ExtraRequest()))
 	}
@@ -258,8 +298,11 @@ func (r *renderer) expectRules(n int) {
 
 // ExtraRequest is the policy that Setup.Update adds: one more than a cell has.
 func ExtraRequest() RequestPolicy {
-	return RequestPolicy{"GET", requestPrefix(updateRequest)}
+	return RequestPolicy{Method: "GET", Prefix: requestPrefix(updateRequest)}
 }
+
+// servicePort is that of the server, which policies of requests are about.
+func (r *renderer) servicePort() int { return r.Topology.Client.Port }
 
 func requestHandle(n Node) string { return "requests@" + n.Name }
 
@@ -296,9 +339,27 @@ func l7SKSKB(r *renderer) error {
 	return nil
 }
 
+// l7SKMSG attaches the program of requests where the client's sockets send: a program at its
+// cgroup puts each with which it connects into a map.
+func l7SKMSG(r *renderer) error {
+	node := r.Topology.Client.Node
+	handle := requestHandle(node)
+	r.apply(node, Client, bundle.Cgroup{})
+	r.apply(node, "", bundle.LoadBPF{
+		Handle: handle, Object: r.file("message.bpf.o", bpf.MessageObject()), Programs: []string{bpf.ProgMessageConnected, bpf.ProgMessageSent},
+		Tables: []string{bpf.MapRequests}, Vars: r.requestVars(),
+	})
+	if err := r.fillRequests(node, handle); err != nil {
+		return err
+	}
+	r.apply(node, Client, bundle.AttachBPF{Handle: handle, Program: bpf.ProgMessageSent, Hook: bundle.HookMessage, Map: bpf.MapSockets})
+	r.apply(node, Client, bundle.AttachBPF{Handle: handle, Program: bpf.ProgMessageConnected, Hook: bundle.HookSockOps})
+	return nil
+}
+
 func (r *renderer) requestVars() map[string]string {
 	return map[string]string{
-		bpf.VarRequestPort:    hex.EncodeToString(binary.LittleEndian.AppendUint16(nil, ServicePort)),
+		bpf.VarRequestPort:    hex.EncodeToString(binary.LittleEndian.AppendUint16(nil, uint16(r.servicePort()))),
 		bpf.VarRequestEnforce: onOff(len(r.requests) > 0),
 	}
 }
@@ -340,18 +401,42 @@ func l7HAProxy(r *renderer) error {
 	if r.byTPROXY() {
 		bind, server = " transparent", r.Topology.Server.Addr.String()
 		fmt.Fprintf(&rules, "\thttp-request set-bc-mark %d\n", interceptMark) // first: what admits ends the list
-		marked = "\tsource " + r.six("0.0.0.0", "::") + " usesrc clientip\n"
+		marked = "\tsource " + r.six("0.0.0.0", "[::]") + " usesrc clientip\n"
 	}
 	for _, p := range r.requests {
-		fmt.Fprintf(&rules, "\thttp-request allow if { method %s } { path_beg %s }\n", p.Method, p.Prefix)
+		fmt.Fprintf(&rules, "\thttp-request allow if%s\n", haproxyMatch(p))
 	}
 	if len(r.requests) > 0 {
 		rules.WriteString("\thttp-request deny deny_status 403\n")
 	}
-	text := fmt.Sprintf(haproxyText, statusPort, r.six(":", ":::"), proxyPort, bind, rules.String(), marked, server, ServicePort)
+	text := fmt.Sprintf(haproxyText, statusPort, r.six(":", ":::"), proxyPort, bind, rules.String(), marked, server, r.servicePort())
 	r.proxy([]string{"haproxy", "-db", "-f", "/run/haproxy.cfg"}, "haproxy.cfg", text, bundle.ProxyHAProxy)
-	r.expectRules(len(r.requests))
+	paths := 0 // which are what HAProxy lists of its rules
+	for _, p := range r.requests {
+		if p.Prefix != "" {
+			paths++
+		}
+	}
+	r.expectRules(paths)
 	return nil
+}
+
+// haproxyMatch are the conditions of a policy; { always_true } of one that admits everything.
+func haproxyMatch(p RequestPolicy) string {
+	out := ""
+	if p.Source.IsValid() {
+		out += fmt.Sprintf(" { src %s }", p.Source)
+	}
+	if p.Method != "" {
+		out += fmt.Sprintf(" { method %s }", p.Method)
+	}
+	switch {
+	case p.Exact:
+		out += fmt.Sprintf(" { pathq %s }", p.Prefix)
+	case p.Prefix != "":
+		out += fmt.Sprintf(" { path_beg %s }", p.Prefix)
+	}
+	return cmp.Or(out, " { always_true }")
 }
 
 // haproxyText is HAProxy's configuration: one thread, HTTP/1.1 and, by prior knowledge,
@@ -375,19 +460,62 @@ backend server
 // l7Nginx starts nginx as a proxy in the server's namespace, with one regular expression
 // for each policy, which are asked in their order.
 func l7Nginx(r *renderer) error {
-	var rules strings.Builder
-	verdict := ""
+	rules, verdict := "", ""
 	if len(r.requests) > 0 {
-		rules.WriteString("\tmap \"$request_method $uri\" $admitted {\n\t\tdefault 0;\n")
-		for _, p := range r.requests {
-			fmt.Fprintf(&rules, "\t\t\"~^%s\" 1;\n", p.text())
-		}
-		rules.WriteString("\t}\n")
-		verdict = "if ($admitted = 0) { return 403; }\n\t\t\t"
+		rules, verdict = nginxRules(r.requests, r.policies.own != nil), "if ($admitted = 0) { return 403; }\n\t\t\t"
 	}
-	text := fmt.Sprintf(nginxText, rules.String(), r.six("127.0.0.1", "[::1]"), ServicePort, r.six("0.0.0.0", "[::]"), proxyPort, verdict, statusPort)
+	text := fmt.Sprintf(nginxText, rules, r.six("127.0.0.1", "[::1]"), r.servicePort(), r.six("0.0.0.0", "[::]"), proxyPort, verdict, statusPort)
 	r.proxy([]string{"nginx", "-e", "stderr", "-c", "/run/nginx-proxy.conf"}, "nginx-proxy.conf", text, bundle.ProxyNginx)
 	return nil
+}
+
+// nginxRules are policies as a map of regular expressions. Those of users have a flag for each
+// source before the method, and what follows the path behind it.
+func nginxRules(list []RequestPolicy, own bool) string {
+	var b strings.Builder
+	var sources []netip.Prefix
+	for _, p := range list {
+		if p.Source.IsValid() && !slices.Contains(sources, p.Source) {
+			fmt.Fprintf(&b, "\tgeo $from%d { default 0; %s 1; }\n", len(sources), p.Source)
+			sources = append(sources, p.Source)
+		}
+	}
+	flags, query := "", ""
+	for i := range sources {
+		flags += fmt.Sprintf("${from%d}", i)
+	}
+	if own {
+		flags, query = flags+" ", "$is_args$args"
+	}
+	fmt.Fprintf(&b, "\tmap \"%s$request_method $uri%s\" $admitted {\n\t\tdefault 0;\n", flags, query)
+	for _, p := range list {
+		text := p.text()
+		if own {
+			text = nginxFlags(slices.Index(sources, p.Source), len(sources)) + " " + nginxRequest(p)
+		}
+		fmt.Fprintf(&b, "\t\t\"~^%s\" 1;\n", text)
+	}
+	b.WriteString("\t}\n")
+	return b.String()
+}
+
+// nginxFlags matches the flags of so many sources of which number at is set, -1 for any.
+func nginxFlags(at, count int) string {
+	switch {
+	case count == 0:
+		return ""
+	case at < 0:
+		return fmt.Sprintf(".{%d}", count)
+	}
+	return fmt.Sprintf(".{%d}1.{%d}", at, count-at-1)
+}
+
+func nginxRequest(p RequestPolicy) string {
+	out := cmp.Or(p.Method, "[^ ]+") + " " + regexp.QuoteMeta(p.Prefix)
+	if p.Exact {
+		out += "$"
+	}
+	return out
 }
 
 // nginxText is nginx's configuration as a proxy, else as the server's (package workload).
@@ -449,11 +577,11 @@ func (r *renderer) proxy(argv []string, name, text, kind string) {
 // intercept has connections from outside come to the proxy.
 func (r *renderer) intercept() {
 	node, tool := r.Topology.Server.Node, r.six(filterIptablesLegacy, "ip6tables-legacy")
-	text := fmt.Sprintf("*nat\n-A PREROUTING -p tcp -m tcp --dport %d -j REDIRECT --to-ports %d\nCOMMIT\n", ServicePort, proxyPort)
+	text := fmt.Sprintf("*nat\n-A PREROUTING -p tcp -m tcp --dport %d -j REDIRECT --to-ports %d\nCOMMIT\n", r.servicePort(), proxyPort)
 	undo := "*nat\n-F PREROUTING\nCOMMIT\n"
 	if r.byTPROXY() {
 		r.returnToProxy()
-		text = fmt.Sprintf("*mangle\n-A PREROUTING -i %s -p tcp -m tcp --dport %d -j TPROXY --on-port %d\nCOMMIT\n", endpointLink, ServicePort, proxyPort)
+		text = fmt.Sprintf("*mangle\n-A PREROUTING -i %s -p tcp -m tcp --dport %d -j TPROXY --on-port %d\nCOMMIT\n", endpointLink, r.servicePort(), proxyPort)
 		undo = "*mangle\n-F PREROUTING\nCOMMIT\n"
 	}
 	r.apply(node, Server, bundle.Rules{Tool: tool, File: r.file("intercept.rules", []byte(text)), Undo: r.file("intercept.undo.rules", []byte(undo)), Metric: metricIntercept})
@@ -485,15 +613,19 @@ const metricIntercept = "intercept_seconds"
 // everything is answered.
 func (r *renderer) proveRequests(denied string) {
 	t := r.Topology
-	start, files := bundle.HTTPServer("probe-http", t.Server.Addr.String(), ServicePort)
+	start, files := bundle.HTTPServer("probe-http", t.Server.Addr.String(), r.servicePort())
 	maps.Copy(r.Files, files)
 	node := t.Server.Node.Name
 	r.proveStep(node, Server, start)
 	if r.Hook != nil {
 		r.Prove = append(r.Prove, r.Hook.Read(bundle.Prove, proveBefore))
 	}
-	tries := r.requestTries(denied)
-	r.proveStep(t.Client.Node.Name, Client, bundle.Requests{To: t.Server.Addr.String(), Port: ServicePort, Timeout: probeSilence, Tries: tries})
+	do := bundle.Requests{To: t.Server.Addr.String(), Port: r.servicePort(), Timeout: probeSilence, InCgroup: denied == bundle.RequestUnsent}
+	if do.Tries = r.requestTries(denied); r.policies.own != nil {
+		do.Tries, do.Link = r.ownRequestTries(denied), endpointLink
+	}
+	tries := do.Tries
+	r.proveStep(t.Client.Node.Name, Client, do)
 	if r.Hook != nil {
 		r.Prove = append(r.Prove, r.Hook.Read(bundle.Prove, ProveAfter))
 		r.expectRequests(tries)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 
 	"hookbed/bpf"
 	"hookbed/driver/bundle"
@@ -124,7 +125,7 @@ func (h holding) each(e policy.Entry) (out []bpf.Policy, why string) {
 	anywhere := e.Source.Bits() == 0
 	switch {
 	case e.HTTP != nil:
-		return nil, "it has rules of HTTP, and this filter sees addresses and ports; remove rules, or take a filter of layer 7"
+		return nil, "it has rules of HTTP, and this filter sees addresses and ports; remove rules, or write filter = " + strconv.Quote(filterL7HAProxy)
 	case e.Proto == policy.ProtoSCTP:
 		return nil, "it names SCTP, whose ports no filter here reads; write TCP or UDP"
 	case !h.prefixes && !e.Source.IsSingleIP() && !(h.anySource && anywhere):
@@ -234,6 +235,7 @@ type own struct {
 	cluster *policy.Cluster
 	rules   policy.Rules
 	port    uint16
+	inPlace bool // of the inventory's addresses
 }
 
 // ownOf places the client and the server of the user's policies at the addresses of a
@@ -252,7 +254,7 @@ func ownOf(o *plan.Own, t Topology) (own, error) {
 	if err != nil {
 		return own{}, err
 	}
-	out := own{cluster: c, rules: c.Ingress(server, t.IPv6), port: uint16(o.Port)}
+	out := own{cluster: c, rules: c.Ingress(server, t.IPv6), port: uint16(o.Port), inPlace: o.InPlace()}
 	switch {
 	case !out.rules.Isolated:
 		return out, fmt.Errorf("%w: no policy selects %s for ingress, and no filter is installed; select it, or choose another server", ErrCannotHold, o.Server)
@@ -281,7 +283,11 @@ func ownPolicies(cell plan.Cell, t Topology) policies {
 	o, err := ownOf(cell.Own, t)
 	if err == nil {
 		ps.own = &o
-		ps.list, err = holdingOf(cell.Get(plan.FactorFilter), cell.Get(optEntries)).lower(o.rules.Entries)
+		if filter := cell.Get(plan.FactorFilter); judgesRequests(filter) {
+			err = ps.ownRequests(filter)
+		} else {
+			ps.list, err = holdingOf(filter, cell.Get(optEntries)).lower(o.rules.Entries)
+		}
 	}
 	ps.err = err
 	ported := func(p bpf.Policy) bool { return p.Proto != 0 }
@@ -317,6 +323,9 @@ func ownRefuses(fi filter, d plan.DatapathEntry) func(plan.Spec, plan.Arm, strin
 		ps := ownPolicies(cell, t)
 		if ps.err != nil {
 			return ps.err.Error()
+		}
+		if fi.application != "" {
+			return ps.unusableRequests(cell, t)
 		}
 		return ps.unusable(fi, t)
 	}

@@ -49,6 +49,8 @@ type policies struct {
 	// generated. err says what the filter cannot hold of them.
 	own *own
 	err error
+	// requests are the user's policies as a filter of requests holds them; list is empty then.
+	requests []RequestPolicy
 }
 
 // policiesOf lists the N policies of a cell. One for each client admits it where

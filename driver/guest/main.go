@@ -83,6 +83,8 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 		return printVersion(out)
 	case proc.FirstProcessCommand:
 		return runFirstProcess(args[1:])
+	case step.RequestsCommand: // started by the helper itself
+		return step.MakeRequests(ctx, in, out)
 	default:
 		return usage("unknown command %q\n%s", args[0], usageText)
 	}

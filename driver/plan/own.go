@@ -150,13 +150,27 @@ func (l *loader) chooseOwn(s *Spec) {
 		at.problem("port", "%d is one that the testbed serves for itself; choose another", o.Port)
 		return
 	}
-	m, err := cluster.Choose(policy.Measured{Client: o.Client, Server: o.Server, Proto: proto, Port: uint16(o.Port)}, l.cat.reservedPorts()...)
+	want := policy.Measured{Client: o.Client, Server: o.Server, Proto: proto, Port: uint16(o.Port)}
+	m, err := cluster.Choose(want, l.cat.reservedPorts()...)
+	if err != nil && l.makeRequests(s.Workloads) {
+		want.Requests = true
+		m, err = cluster.Choose(want, l.cat.reservedPorts()...)
+	}
 	if err != nil {
 		l.ownProblem(at, err)
 		return
 	}
 	o.cluster, o.Client, o.Server, o.Port, o.Policies = cluster, m.Client, m.Server, int(m.Port), cluster.Policies()
 	s.Policies = []int{0, o.Policies}
+}
+
+// makeRequests says whether all workloads make requests of HTTP.
+func (l *loader) makeRequests(workloads []string) bool {
+	other := func(name string) bool {
+		w, _ := l.cat.workload(name)
+		return w.Application != catalog.HTTP
+	}
+	return len(workloads) > 0 && !slices.ContainsFunc(workloads, other)
 }
 
 // ownProblem notes what is wrong with the files of policies: each problem with the line of

@@ -199,6 +199,11 @@ func (c cilium) section(peers []Peer, some bool, ports []ciliumPorts, at *yaml.N
 				c.problem(below(in, "rules").Line, "rules has no http rule; write http: with method and path, or remove rules")
 			}
 		}
+		for k, h := range rule.HTTP {
+			if what := h.problem(); what != "" {
+				c.problem(below(in, "rules", "http", k).Line, "%s", what)
+			}
+		}
 		if rule.Ports == nil && rule.HTTP != nil {
 			c.problem(in.Line, "has rules of HTTP and no ports; write the ports that HTTP is spoken at")
 		}

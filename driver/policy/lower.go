@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 )
@@ -56,7 +57,7 @@ func httpKey(list []HTTP) string {
 	if list == nil {
 		return ""
 	}
-	return " with requests"
+	return fmt.Sprintf(" with requests %q", list)
 }
 
 // entries are those of one rule.

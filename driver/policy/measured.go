@@ -12,6 +12,8 @@ type Measured struct {
 	Client, Server string // names of pods; "" leaves the choice
 	Proto          uint8
 	Port           uint16 // 0 leaves the choice
+	// Requests: a flow whose requests are restricted will do, if some GET is admitted.
+	Requests bool
 }
 
 // Choose completes a flow that is to be measured: the server is the pod with the most
@@ -79,7 +81,7 @@ func (c *Cluster) admitted(want Measured, server *Pod, clients []*Pod, e Entry, 
 			out.Port = servedPort
 		}
 	}
-	if e.HTTP != nil || slices.Contains(reserved, out.Port) || !e.Ports().covers(want.Proto, out.Port) {
+	if !want.serves(e.HTTP) || slices.Contains(reserved, out.Port) || !e.Ports().covers(want.Proto, out.Port) {
 		return out, false
 	}
 	out.Server = server.Name
@@ -93,11 +95,36 @@ func (c *Cluster) admitted(want Measured, server *Pod, clients []*Pod, e Entry, 
 				continue
 			}
 			d := c.Decide(Flow{From: a, To: server.Addresses[at], Proto: want.Proto, Port: out.Port})
-			if d.Allowed && d.HTTP == nil {
+			if d.Allowed && want.serves(d.HTTP) {
 				out.Client = client.Name
 				return out, true
 			}
 		}
 	}
 	return out, false
+}
+
+// serves says whether a flow that is restricted to some requests can be measured.
+func (m Measured) serves(list []HTTP) bool {
+	if list == nil {
+		return true
+	}
+	_, ok := ExampleGET(list)
+	return m.Requests && ok
+}
+
+// methodGET is what workloads request by.
+const methodGET = "GET"
+
+// ExampleGET is a path that the last possible of some rules admits for GET.
+func ExampleGET(list []HTTP) (path string, ok bool) {
+	for _, h := range slices.Backward(list) {
+		some, _ := h.Requests()
+		for _, r := range some {
+			if r.Method == "" || r.Method == methodGET {
+				return r.Example(), true
+			}
+		}
+	}
+	return "", false
 }

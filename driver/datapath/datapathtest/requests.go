@@ -26,7 +26,8 @@ import (
 // to it.
 func (a Arm) judgesRequests() bool { return a.entry.Application != "" }
 
-// intercepted are the arm's others that differ in how connections come to a proxy alone.
+// intercepted are the arm's others that differ in how connections come to a proxy alone, over
+// IPv4 and over IPv6.
 func (a Arm) intercepted() (out []Arm) {
 	const key = "intercept"
 	for _, o := range a.entry.Options {
@@ -34,10 +35,12 @@ func (a Arm) intercepted() (out []Arm) {
 			continue
 		}
 		for _, level := range o.Allowed[1:] {
-			other := a
-			other.Options = maps.Clone(a.Options)
-			other.Options[key] = level
-			out = append(out, other)
+			for _, family := range []string{"ipv4", "ipv6"} {
+				other := a
+				other.Options = maps.Clone(a.Options)
+				other.Options[key], other.Options["family"] = level, family
+				out = append(out, other)
+			}
 		}
 	}
 	return out
@@ -51,6 +54,7 @@ const (
 	l7String  = "l7-string"
 	l7TC      = "l7-tc"
 	l7SKSKB   = "l7-skskb"
+	l7SKMSG   = "l7-skmsg"
 )
 
 // requestRow is what is sent on one connection, and what must come of it. A row with a
@@ -69,8 +73,9 @@ type requestWant struct{ outcome, declared string }
 
 // Reasons.
 const (
-	onlyFirst   = "it looks at what a segment begins with, and a second request is not there"
+	onlyFirst   = "it looks at what a segment, or what is sent at once, begins with, and a second request is not there"
 	noSecond    = "it joins no segments, and the first piece is acknowledged: what follows does not begin as a policy says"
+	noSecondOut = "it joins nothing that is sent in several calls, and refuses the first"
 	searches    = "it finds an admitted beginning wherever it can stand in the first bytes"
 	smallPasses = "it cannot know whether a short segment has a payload, and lets it pass"
 	rawPath     = "it compares the path as it was sent, and the server resolves it"
@@ -78,17 +83,18 @@ const (
 )
 
 // wants are the outcomes of a row: of the proxies, and of the filters of first bytes.
-func wants(haproxy, nginx, nft, str, tc, skskb requestWant) map[string]requestWant {
-	return map[string]requestWant{l7HAProxy: haproxy, l7Nginx: nginx, l7Nft: nft, l7String: str, l7TC: tc, l7SKSKB: skskb}
+func wants(haproxy, nginx, nft, str, tc, skskb, skmsg requestWant) map[string]requestWant {
+	return map[string]requestWant{l7HAProxy: haproxy, l7Nginx: nginx, l7Nft: nft, l7String: str, l7TC: tc, l7SKSKB: skskb, l7SKMSG: skmsg}
 }
 
 func as(outcome string, declared ...string) requestWant {
 	return requestWant{outcome, strings.Join(declared, "")}
 }
 
-// same is an outcome of the proxies, and one of the others.
-func same(proxies, others requestWant) map[string]requestWant {
-	return wants(proxies, proxies, others, others, others, others)
+// same is an outcome of the proxies, one of the filters at the server, and that of the one at
+// the client.
+func same(proxies, others, client requestWant) map[string]requestWant {
+	return wants(proxies, proxies, others, others, others, others, client)
 }
 
 // requestRows are the rows for policies of which one admits GET below a path and one POST
@@ -102,30 +108,31 @@ func requestRows(get, post datapath.RequestPolicy) []requestRow {
 	two := func(await bool, parts ...string) bundle.RequestTry {
 		return bundle.RequestTry{Parts: parts, Await: await, Requests: 2}
 	}
-	denied := same(as("403"), as(bundle.RequestSilent))
+	unsent := as(bundle.RequestUnsent)
+	denied := same(as("403"), as(bundle.RequestSilent), unsent)
 	return []requestRow{
-		{"admitted", "a request that a policy admits", one(ok), false, same(as("200"), as("200"))},
+		{"admitted", "a request that a policy admits", one(ok), false, same(as("200"), as("200"), as("200"))},
 		{"path", "a path that no policy names", one(bad), false, denied},
 		{"method", "a method that no policy names with the path", one("DELETE " + path + head + "\r\n"), false, denied},
 		{"unknown method", "a method that no standard has", one("FROB " + path + head + "\r\n"), false, denied},
-		{"keep-alive", "a forbidden request after the answer to an admitted one", two(true, ok, bad), false, same(as("200 403"), as("200 "+bundle.RequestSilent))},
-		{"pipelined", "a forbidden request in one segment with an admitted one", two(false, ok+bad), false, same(as("200 403"), as("200 200", onlyFirst))},
+		{"keep-alive", "a forbidden request after the answer to an admitted one", two(true, ok, bad), false, same(as("200 403"), as("200 "+bundle.RequestSilent), as("200 "+bundle.RequestUnsent))},
+		{"pipelined", "a forbidden request in one segment with an admitted one", two(false, ok+bad), false, same(as("200 403"), as("200 200", onlyFirst), as("200 200", onlyFirst))},
 		{"split", "a forbidden request in two segments", one("GET ", "/secret"+head+"\r\n"), false, denied},
 		{"pieces", "a forbidden request in segments of 8 bytes", one(pieces(bad, 8)...), false,
-			wants(as("403"), as("403"), as(bundle.RequestSilent), as("200", smallPasses), as(bundle.RequestSilent), as(bundle.RequestSilent))},
+			wants(as("403"), as("403"), as(bundle.RequestSilent), as("200", smallPasses), as(bundle.RequestSilent), as(bundle.RequestSilent), unsent)},
 		// The first piece is dropped, and sent again together with the second.
 		{"admitted, split", "an admitted request in two segments", one("GET ", path+head+"\r\n"), false,
-			wants(as("200"), as("200"), as("200"), as(bundle.RequestSilent, noSecond), as("200"), as(bundle.RequestSilent, noSecond))},
+			wants(as("200"), as("200"), as("200"), as(bundle.RequestSilent, noSecond), as("200"), as(bundle.RequestSilent, noSecond), as(bundle.RequestUnsent, noSecondOut))},
 		{"embedded", "a forbidden request with the text of an admitted one in a header", one("GET /s" + " HTTP/1.1\r\nX: GET " + path + "\r\nHost: server\r\n\r\n"), false,
-			wants(as("403"), as("403"), as(bundle.RequestSilent), as("200", searches), as(bundle.RequestSilent), as(bundle.RequestSilent))},
+			wants(as("403"), as("403"), as(bundle.RequestSilent), as("200", searches), as(bundle.RequestSilent), as(bundle.RequestSilent), unsent)},
 		{"dot segments", "an admitted path that leads out of its prefix by \"..\"", one("GET " + get.Prefix + "../../secret" + head + "\r\n"), false,
-			wants(as("200", rawPath), as("403"), as("200", rawPath), as("200", rawPath), as("200", rawPath), as("200", rawPath))},
+			wants(as("200", rawPath), as("403"), as("200", rawPath), as("200", rawPath), as("200", rawPath), as("200", rawPath), as("200", rawPath))},
 		{"body", "a forbidden request as the body of an admitted one, and after it", two(false, fmt.Sprintf("POST %sitem%sContent-Length: %d\r\n\r\n%s%s", post.Prefix, head, len(bad), bad, bad)), false,
-			same(as("200 403"), as("200 200", onlyFirst))},
+			same(as("200 403"), as("200 200", onlyFirst), as("200 200", onlyFirst))},
 		{"smuggled", "lengths that contradict each other (CL.TE), with a forbidden request behind", two(false, fmt.Sprintf("POST %sitem%sContent-Length: %d\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n%s", post.Prefix, head, len(bad)+5, bad)), false,
-			wants(as("200 "+bundle.RequestClosed), as("400 "+bundle.RequestClosed), as("400 "+bundle.RequestClosed), as("400 "+bundle.RequestClosed), as("400 "+bundle.RequestClosed), as("400 "+bundle.RequestClosed))},
+			wants(as("200 "+bundle.RequestClosed), as("400 "+bundle.RequestClosed), as("400 "+bundle.RequestClosed), as("400 "+bundle.RequestClosed), as("400 "+bundle.RequestClosed), as("400 "+bundle.RequestClosed), as("400 "+bundle.RequestClosed))},
 		{"HTTP/2", "by prior knowledge: an admitted request, then a forbidden one on the same connection", bundle.RequestTry{}, true,
-			same(as("200 403"), as(bundle.RequestSilent, noHTTP2))},
+			same(as("200 403"), as(bundle.RequestSilent, noHTTP2), as(bundle.RequestUnsent, noHTTP2))},
 	}
 }
 
@@ -190,16 +197,34 @@ func (b *bench) serveRequests() error {
 const requestSilence = 1500 * time.Millisecond
 
 func (b *bench) converseRow(row requestRow, admitted string) (string, error) {
-	if row.http2 {
+	try := row.try
+	switch {
+	case row.http2 && b.inCgroup():
+		try = bundle.RequestTry{Parts: []string{http2Preface}, Requests: 1}
+	case row.http2:
 		return b.http2(row.want[b.arm.Filter].outcome, admitted)
 	}
-	try := row.try
 	try.Want = row.want[b.arm.Filter].outcome
 	return b.request(try)
 }
 
+// http2Preface is what a connection of HTTP/2 begins with (RFC 9113, 3.4).
+const http2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+// inCgroup: the arm judges what programs of the client's cgroup send, and this test is in
+// another one.
+func (b *bench) inCgroup() bool { return b.arm.Filter == l7SKMSG }
+
 // request makes the requests of a try from the client.
 func (b *bench) request(try bundle.RequestTry) (string, error) {
+	if b.inCgroup() {
+		do := bundle.Requests{To: b.serverAddr().String(), Port: datapath.ServicePort, Timeout: requestSilence.Seconds(), Tries: []bundle.RequestTry{try}, InCgroup: true}
+		_, err := b.h.exec(nil, []bundle.Step{{Node: b.set.Topology.Client.Node.Name, Phase: bundle.Run, In: datapath.Client, Do: do}})
+		if err != nil {
+			return "", err
+		}
+		return try.Want, nil // else the step had failed
+	}
 	conn, err := b.client.dial(b.clientAddr(), netip.AddrPortFrom(b.serverAddr(), datapath.ServicePort), allowLimit)
 	if err != nil {
 		return "", err
@@ -268,7 +293,11 @@ func (b *bench) updateRequests() error {
 		_, err := b.h.exec(b.set.Files, steps)
 		return err
 	}
-	if err := try(bundle.RequestSilent); err != nil {
+	denied := bundle.RequestSilent
+	if b.inCgroup() {
+		denied = bundle.RequestUnsent
+	}
+	if err := try(denied); err != nil {
 		return err
 	}
 	if err := step(b.set.Update); err != nil {
@@ -280,7 +309,7 @@ func (b *bench) updateRequests() error {
 	if err := step(b.set.Revert); err != nil {
 		return err
 	}
-	return try(bundle.RequestSilent)
+	return try(denied)
 }
 
 // RequestReport collects the rows' outcomes.
@@ -310,7 +339,7 @@ func (r *RequestReport) add(a Arm, row requestRow, got string) {
 func (r *RequestReport) Markdown() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	filters := []string{l7HAProxy, l7Nginx, l7Nft, l7String, l7TC, l7SKSKB}
+	filters := []string{l7HAProxy, l7Nginx, l7Nft, l7String, l7TC, l7SKSKB, l7SKMSG}
 	var b strings.Builder
 	fmt.Fprintf(&b, "| what | %s |\n|---|%s\n", strings.Join(filters, " | "), strings.Repeat("---|", len(filters)))
 	for _, name := range r.rows {

@@ -81,7 +81,7 @@ func (n *count) hold(t *testing.T, seed uint64, d plan.DatapathEntry, s policyte
 // enforcing are the datapaths of the cross with every filter that takes policies of users, once.
 func enforcing() (out []plan.DatapathEntry) {
 	for _, d := range datapath.Catalog() {
-		if d.Crossed && d.Base && d.Impossible == "" && !d.NoPolicies && d.OwnLevels != nil {
+		if d.Crossed && d.Base && d.Impossible == "" && !d.NoPolicies && d.OwnLevels != nil && d.Application == "" {
 			out = append(out, d)
 		}
 	}

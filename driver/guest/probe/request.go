@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -23,11 +24,25 @@ const partGap = 30 * time.Millisecond
 
 // Request makes the requests of a try on one connection from the calling thread's
 // namespace, and says what came of them: the status of each answer, and, if there were
-// fewer answers than requests, how the connection ended.
+// fewer answers than requests, how the connection ended. A source that the try names must be
+// an address of the namespace.
 func Request(ctx context.Context, to string, port int, try bundle.RequestTry, answer, silence time.Duration) (string, error) {
 	d := net.Dialer{Timeout: answer, KeepAlive: -1}
 	d.SetMultipathTCP(false)
-	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(to, strconv.Itoa(port)))
+	if try.From != "" {
+		ip, err := netip.ParseAddr(try.From)
+		if err != nil {
+			return "", fmt.Errorf("source: %w", err)
+		}
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(ip, 0))
+	}
+	at := net.JoinHostPort(to, strconv.Itoa(port))
+	conn, err := d.DialContext(ctx, "tcp", at)
+	// A neighbour that a busy machine does not find in time is no answer.
+	for end := time.Now().Add(answer); errors.Is(err, unix.EHOSTUNREACH) && time.Now().Before(end) && ctx.Err() == nil; {
+		time.Sleep(partGap)
+		conn, err = d.DialContext(ctx, "tcp", at)
+	}
 	if err != nil {
 		return "", fmt.Errorf("connect: %w", err)
 	}

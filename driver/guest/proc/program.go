@@ -72,6 +72,7 @@ type Program struct {
 type Process struct {
 	PID   int
 	Note  string
+	Apart bool // it runs outside the endpoint's cgroup, as Note says
 	Done  chan struct{}
 	Err   error           // of Wait; valid once done is closed
 	Usage *syscall.Rusage // by it, or nil; valid once done is closed
@@ -173,7 +174,7 @@ func (l *Launcher) launch(ep *Endpoint, p Program, path string, proc *Process) (
 				return cmd, nil
 			}
 		}
-		proc.Note = fmt.Sprintf("outside the endpoint's cgroup: %v", err)
+		proc.Note, proc.Apart = fmt.Sprintf("outside the endpoint's cgroup: %v", err), true
 		attr.UseCgroupFD, attr.CgroupFD = false, 0
 	}
 	return start(attr)
@@ -222,7 +223,8 @@ func pin(cpus []int) error {
 // Neither lets a program preempt the one that wakes it (of SCHED_BATCH see
 // check_preempt_wakeup_fair in kernel/sched/fair.c). SCHED_RR also keeps no account
 // that could make one switch cost more than another; what is not of that policy
-// still gets 50 ms a second (the fair server, Linux 6.12; real-time throttling before).
+// still gets 50 ms a second (the fair server, Linux 6.12; real-time throttling before), but in sealed
+// guests.
 func schedule(policy string) error {
 	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr}
 	switch policy {

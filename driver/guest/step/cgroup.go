@@ -61,17 +61,17 @@ func (c *call) attachSockOps(prog *ebpf.Program) error {
 	return nil
 }
 
-// attachStream has a program judge what the sockets in a map receive.
-func (c *call) attachStream(prog *ebpf.Program, a bundle.AttachBPF) error {
+// attachSockets has a program judge what the sockets in a map receive, or are given to send.
+func (c *call) attachSockets(prog *ebpf.Program, a bundle.AttachBPF, at ebpf.AttachType) error {
 	sockets, err := c.x.loadedMap(a.Handle, a.Map)
 	if err != nil {
 		return err
 	}
-	if err := link.RawAttachProgram(link.RawAttachProgramOptions{Target: sockets.FD(), Program: prog, Attach: ebpf.AttachSkSKBStreamVerdict}); err != nil {
+	if err := link.RawAttachProgram(link.RawAttachProgramOptions{Target: sockets.FD(), Program: prog, Attach: at}); err != nil {
 		return fmt.Errorf("attach to map %s: %w", a.Map, err)
 	}
 	c.undoHere("program of map "+a.Map, func(undoing) error {
-		return link.RawDetachProgram(link.RawDetachProgramOptions{Target: sockets.FD(), Program: prog, Attach: ebpf.AttachSkSKBStreamVerdict})
+		return link.RawDetachProgram(link.RawDetachProgramOptions{Target: sockets.FD(), Program: prog, Attach: at})
 	})
 	return nil
 }

@@ -19,6 +19,7 @@ import (
 	"hookbed/driver/guest/fault"
 	"hookbed/driver/guest/netns"
 	"hookbed/driver/guest/proc"
+	"hookbed/driver/netdump"
 	"hookbed/driver/tail"
 )
 
@@ -126,7 +127,7 @@ func (c *call) cleanUp(ctx context.Context, a *agent, root string, argv []string
 		return fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), p.Err, said)
 	}
 	return c.at.WithNetlink(func(h *netlink.Handle) error {
-		links, err := h.LinkList()
+		links, err := netdump.Whole(h.LinkList)
 		for _, l := range links {
 			if strings.HasPrefix(l.Attrs().Name, agentLinks) {
 				err = errors.Join(err, fmt.Errorf("%s left link %s", strings.Join(argv, " "), l.Attrs().Name))
@@ -233,7 +234,12 @@ func doCiliumEndpoint(c *call, a bundle.CiliumEndpoint) error {
 	if err != nil {
 		return of.blame("find the agent's router", err)
 	}
-	if err := doVeth(c, bundle.Veth{Link: a.Link, MAC: a.MAC, Peer: a.Peer, PeerIn: a.Endpoint, PeerMAC: a.PeerMAC, MTU: a.MTU}); err != nil {
+	if a.Netkit {
+		err = doNetkit(c, bundle.Netkit{Link: a.Link, MAC: a.MAC, Peer: a.Peer, PeerIn: a.Endpoint, PeerMAC: a.PeerMAC, MTU: a.MTU})
+	} else {
+		err = doVeth(c, bundle.Veth{Link: a.Link, MAC: a.MAC, Peer: a.Peer, PeerIn: a.Endpoint, PeerMAC: a.PeerMAC, MTU: a.MTU})
+	}
+	if err != nil {
 		return err
 	}
 	link, err := c.nl.LinkByName(a.Link)

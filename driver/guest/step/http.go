@@ -5,11 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
-	"hookbed/driver/bundle"
-	"hookbed/driver/guest/fault"
-	"hookbed/driver/guest/probe"
 	"hookbed/driver/guest/proc"
 )
 
@@ -39,35 +35,6 @@ func (c *call) lay(names []string) error {
 		if err != nil {
 			return fmt.Errorf("lay out %s: %w", name, err)
 		}
-	}
-	return nil
-}
-
-// doRequests makes the tries one after the other: what is denied may leave a connection
-// behind, and must not hold up another.
-func doRequests(c *call, a bundle.Requests) error {
-	var wrong []string
-	allowed, denied := 0, 0
-	for _, try := range a.Tries {
-		if err := c.ctx.Err(); err != nil {
-			return err
-		}
-		got, err := probe.Request(c.ctx, a.To, a.Port, try, c.x.answerLimit, seconds(a.Timeout))
-		switch {
-		case err != nil:
-			wrong = append(wrong, fmt.Sprintf("%s: %v", try.What, err))
-		case got != try.Want:
-			wrong = append(wrong, fmt.Sprintf("%s: got %s, want %s", try.What, got, try.Want))
-		case strings.Trim(strings.ReplaceAll(got, "200", ""), " ") == "":
-			allowed++
-		default:
-			denied++
-		}
-	}
-	c.value("allowed", float64(allowed))
-	c.value("denied", float64(denied))
-	if len(wrong) > 0 {
-		return fault.Subject("%s", strings.Join(wrong, "; "))
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"hookbed/bpf"
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/guesttest"
 	"hookbed/images"
@@ -59,6 +60,43 @@ func TestHTTPPrograms(t *testing.T) {
 	if left := guesttest.Processes(t, start.Argv...); len(left) > 0 {
 		t.Errorf("processes %v are left", left)
 	}
+}
+
+// TestRequestsInCgroup: what a process in the client's cgroup sends is judged, and what the
+// helper itself sends is not; without a cgroup none is made.
+func TestRequestsInCgroup(t *testing.T) {
+	r := httpRig(t)
+	r.pair()
+	start, files := bundle.HTTPServer("http", "198.18.1.3", 5001)
+	for name, f := range files {
+		r.file(name, string(f.Data))
+	}
+	r.must("server", start)
+	try := func(inside bool, path, want string) bundle.Requests {
+		return bundle.Requests{To: "198.18.1.3", Port: 5001, Timeout: .2, InCgroup: inside, Tries: []bundle.RequestTry{{
+			What: "a try", Parts: []string{"GET " + path + " HTTP/1.1\r\nHost: x\r\n\r\n"}, Requests: 1, Want: want,
+		}}}
+	}
+	r.fails("client", bundle.FaultRig, try(true, "/", "200"), "the endpoint has no cgroup")
+	line, err := bpf.RequestLine("GET /public/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.file("message.bpf.o", string(bpf.MessageObject()))
+	r.file("requests", line)
+	r.must("client", bundle.Cgroup{})
+	r.must("", bundle.LoadBPF{
+		Handle: "m", Object: "message.bpf.o", Programs: []string{bpf.ProgMessageConnected, bpf.ProgMessageSent}, Tables: []string{bpf.MapRequests},
+		Vars: map[string]string{bpf.VarRequestPort: "8913", bpf.VarRequestEnforce: "01"},
+	}, bundle.FillMap{Handle: "m", Map: bpf.MapRequests, File: "requests"})
+	r.must("client",
+		bundle.AttachBPF{Handle: "m", Program: bpf.ProgMessageSent, Hook: bundle.HookMessage, Map: bpf.MapSockets},
+		bundle.AttachBPF{Handle: "m", Program: bpf.ProgMessageConnected, Hook: bundle.HookSockOps})
+	r.must("client", try(true, "/public/x", "200"))
+	r.must("client", try(true, "/secret", bundle.RequestUnsent))
+	r.fails("client", bundle.FaultSubject, try(true, "/secret", "200"), "a try: got unsent, want 200")
+	r.must("client", try(false, "/secret", "200"))
+	r.undo(0)
 }
 
 // TestHTTPNeedsItsRoot: a session without the root refuses its programs, and files are for

@@ -35,6 +35,8 @@ func TestMain(m *testing.M) {
 		switch os.Args[1] {
 		case proc.FirstProcessCommand:
 			end(proc.FirstProcess(strings.Join(os.Args[2:], "")))
+		case RequestsCommand:
+			end(MakeRequests(context.Background(), os.Stdin, os.Stdout))
 		case "exec":
 			end(runIsolated(os.Args[2]))
 		case "test-server":

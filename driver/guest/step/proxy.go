@@ -95,7 +95,7 @@ func countHAProxy(stat, acl string) (counters, error) {
 }
 
 // haproxyPath is a line of "show acl" that is of one path.
-var haproxyPath = regexp.MustCompile(`(?m)^\d+ \(\) acl 'path_beg' .* entry_cnt=1$`)
+var haproxyPath = regexp.MustCompile(`(?m)^\d+ \(\) acl '(?:path_beg|pathq)' .* entry_cnt=1$`)
 
 // nginxRequests are the numbers of stub_status: connections accepted and handled, and
 // requests.

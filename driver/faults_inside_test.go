@@ -533,7 +533,7 @@ func (s insideSpec) checkRows(result *tried) {
 
 // number keeps what is compared with other tries.
 func (r *tried) number(name string, value float64) {
-	if _, metric, _ := strings.Cut(name, " "); !exactNumbers(metric) && !spreadNumbers(metric) {
+	if _, metric, _ := strings.Cut(name, " "); !exactNumbers(metric) && !spreadNumbers(metric) && metric != loadMetric {
 		return
 	}
 	if r.Numbers == nil {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -65,7 +66,7 @@ func judgeFaults(t *testing.T, all []logged) {
 			t.Errorf("seed %d, %s: lost %q, doubled %q, leaked %q, wrong %q\n%s", all[i].Seed, all[i].Try, r.Lost, r.Doubled, r.Leaked, r.Wrong, all[i].Said)
 		}
 	}
-	table := faultTable(all)
+	table := faultTable(all, try.kind)
 	t.Logf("seed %d\n%s", *faultsSeedFlag, table)
 	if *faultsTableFlag == "" {
 		return
@@ -76,10 +77,13 @@ func judgeFaults(t *testing.T, all []logged) {
 }
 
 // Numbers of tries of one cell are compared once there are enough of them. A median latency, or a
-// throughput, may be off by a factor: other tries run at the same time.
+// throughput, may be off by a factor: other tries run at the same time. Where more was runnable than
+// mostLoad for each CPU, a turn of a program took as long as others let it, and that is not compared.
 const (
 	enoughTries = 5
 	mostFactor  = 30
+	mostLoad    = 3
+	loadMetric  = "load1.client_node"
 )
 
 // exactNumbers are the same in every trial of a cell, however busy the computer is.
@@ -90,12 +94,20 @@ func exactNumbers(metric string) bool {
 // spreadNumbers vary with the computer's load.
 func spreadNumbers(metric string) bool { return metric == "latency_p50" || metric == "throughput" }
 
+// busy says that a trial's computer had more to do than can be compared.
+func (r tried) busy(workload string) bool {
+	return r.Numbers[workload+" "+loadMetric] > mostLoad*float64(runtime.NumCPU())
+}
+
 // unlikeNumbers says by try which of its trials' numbers is not as in the other tries of its cell.
 func unlikeNumbers(all []logged) map[int][]string {
 	type key struct{ cell, metric string }
 	values := map[key][]float64{}
 	for _, l := range all {
 		for name, v := range l.Result.Numbers {
+			if workload, metric, _ := strings.Cut(name, " "); spreadNumbers(metric) && l.Result.busy(workload) {
+				continue
+			}
 			k := key{l.Try.cell(), name}
 			values[k] = append(values[k], v)
 		}
@@ -104,11 +116,14 @@ func unlikeNumbers(all []logged) map[int][]string {
 	for _, l := range all {
 		for _, name := range slices.Sorted(maps.Keys(l.Result.Numbers)) {
 			of := slices.Sorted(slices.Values(values[key{l.Try.cell(), name}]))
+			if len(of) < enoughTries {
+				continue
+			}
 			v, median := l.Result.Numbers[name], of[len(of)/2]
-			_, metric, _ := strings.Cut(name, " ")
+			workload, metric, _ := strings.Cut(name, " ")
 			exact := exactNumbers(metric) && v != median
-			far := spreadNumbers(metric) && (v > mostFactor*median || v < median/mostFactor)
-			if len(of) >= enoughTries && (exact || far) {
+			far := spreadNumbers(metric) && !l.Result.busy(workload) && (v > mostFactor*median || v < median/mostFactor)
+			if exact || far {
 				out[l.Try.Number] = append(out[l.Try.Number], fmt.Sprintf("%s is %g, in %d tries of the cell the median is %g", name, v, len(of), median))
 			}
 		}
@@ -127,6 +142,7 @@ func TestUnlikeNumbers(t *testing.T) {
 	}
 	all = append(all, of(10, map[string]float64{"TCP_RR latency_p50": 1e-4, "TCP_RR policies_realised": 10}),
 		of(11, map[string]float64{"TCP_RR latency_p50": 1e-6, "TCP_RR policies_realised": 9}), of(12, map[string]float64{"TCP_RR latency_p50": 1e-2}))
+	all = append(all, of(13, map[string]float64{"TCP_RR latency_p50": 1, "TCP_RR " + loadMetric: 1e6}))
 	got := unlikeNumbers(all)
 	if len(got) != 2 || len(got[11]) != 1 || !strings.Contains(got[11][0], "policies_realised is 9") || len(got[12]) != 1 {
 		t.Errorf("unlike are %v, want the policies of try 11 and the latency of try 12", got)
@@ -154,13 +170,14 @@ func (c *faultCount) add(r tried) {
 }
 
 // faultTable counts what became of the tries, by the kind of fault.
-func faultTable(all []logged) string {
+func faultTable(all []logged, kindOf func(try) string) string {
 	kinds, total := map[string]*faultCount{}, &faultCount{}
 	for _, l := range all {
-		if kinds[l.Try.kind()] == nil {
-			kinds[l.Try.kind()] = &faultCount{}
+		kind := kindOf(l.Try)
+		if kinds[kind] == nil {
+			kinds[kind] = &faultCount{}
 		}
-		kinds[l.Try.kind()].add(l.Result)
+		kinds[kind].add(l.Result)
 		total.add(l.Result)
 	}
 	var out strings.Builder

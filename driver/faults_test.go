@@ -27,6 +27,7 @@ var (
 	faultsSeedFlag     = flag.Uint64("faults.seed", 1, "seed of the fault suite")
 	faultsOnlyFlag     = flag.Int("faults.only", -1, "number of the only try of the fault suite")
 	faultsTogetherFlag = flag.Int("faults.together", 4, "tries of the fault suite at the same time")
+	faultsMachinesFlag = flag.Int("faults.machines", 1, "tries of the fault suite on machines that are reached by SSH")
 	faultsTableFlag    = flag.String("faults.table", "", "file to write the table of the fault suite to")
 	faultsLogFlag      = flag.String("faults.log", "", "file of the results of the fault suite, a line each: tries that it has are not made again")
 )

@@ -42,6 +42,8 @@ type CiliumEndpoint struct {
 	Labels   []string `json:"labels"`
 	MTU      int      `json:"mtu,omitempty"`
 	Timeout  float64  `json:"timeout"` // seconds
+	// Netkit: the pair is one of netkit, as of Netkit, instead of veth.
+	Netkit bool `json:"netkit,omitempty"`
 }
 
 // CiliumPolicies renames a file into the directory that the agent reads policies from, and waits

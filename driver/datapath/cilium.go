@@ -23,6 +23,8 @@ const (
 
 	optRouting          = "routing"
 	optHostRouting      = "host_routing"
+	optDevice           = "device"
+	optServiceLookup    = "service_lookup"
 	optPolicyAccounting = "policy_accounting"
 	optAggregation      = "monitor_aggregation"
 
@@ -30,6 +32,10 @@ const (
 	routingVXLAN  = "vxlan"
 	hostBPF       = "bpf"
 	hostLegacy    = "legacy"
+	deviceVeth    = "veth"
+	deviceNetkit  = "netkit"
+	lookupPacket  = "packet"
+	lookupSocket  = "socket"
 	switchOn      = "on"
 	switchOff     = "off"
 )
@@ -93,6 +99,8 @@ func ciliumFabric() fabric {
 		options: []plan.Option{
 			{Key: optRouting, Role: catalog.RolePath, Allowed: []string{routingNative, routingVXLAN}, Doc: "how packets get to other nodes"},
 			{Key: optHostRouting, Role: catalog.RolePath, Allowed: []string{hostBPF, hostLegacy}, Doc: "the agent's programs deliver within a node, or the node's stack does"},
+			{Key: optDevice, Silent: true, Role: catalog.RolePath, Allowed: []string{deviceVeth, deviceNetkit}, Since: map[string]string{deviceNetkit: "6.8"}, Doc: "what joins endpoints to their node: a veth pair, or netkit in L2 mode (--datapath-mode)"},
+			{Key: optServiceLookup, Silent: true, Role: catalog.RolePath, Allowed: []string{lookupPacket, lookupSocket}, Doc: "services, of which there are none, are looked up for each packet that an endpoint sends, or when sockets connect (--bpf-lb-sock)"},
 		},
 		build: buildCilium,
 	}
@@ -124,6 +132,8 @@ func refuseCilium(lab plan.Lab, _ fabric, _ string, o map[string]string) string 
 		return fmt.Sprintf("the agent is set up for IPv4; write family = %q", familyIPv4)
 	case o[optAction] == actionDeny:
 		return fmt.Sprintf("a deny list has another number of entries in each version of the agent, so that they would prove nothing; write action = %q", actionAllow)
+	case o[optDevice] == deviceNetkit && o[optHostRouting] == hostLegacy:
+		return fmt.Sprintf("the agent delivers to netkit by its own programs alone; write host_routing = %q", hostBPF)
 	case o[optMatch] != matchLast:
 		return "the agent's policies have no order; remove match"
 	}
@@ -139,7 +149,7 @@ func buildCilium(r *renderer) {
 			r.apply(e.Node, "", bundle.Netns{Name: e.Role})
 		}
 	}
-	r.outsideOf(t.Client.Node)
+	r.outsideOf(r.outsideNode())
 	r.routesToOutside()
 	r.apply(t.Nodes[0], "", bundle.Daemon{Handle: etcdHandle, Root: bundle.RootEtcd, Argv: etcdArgv(r.etcdAddress()), Port: etcdPort, Dirs: []string{"etcd"}, Timeout: etcdLimit})
 	for _, n := range t.Nodes {
@@ -152,11 +162,14 @@ func buildCilium(r *renderer) {
 	for _, e := range r.endpoints() {
 		r.apply(e.Node, "", bundle.CiliumEndpoint{
 			Agent: agentHandle(e.Node), Endpoint: e.Role, Link: e.agentLink(), MAC: e.HostMAC, Peer: endpointLink, PeerMAC: e.MAC,
-			Addr: e.Addr.String(), Labels: endpointLabels(e.Role), Timeout: endpointLimit,
+			Addr: e.Addr.String(), Labels: endpointLabels(e.Role), Timeout: endpointLimit, Netkit: r.netkit(),
 		})
 		r.endpointSysctls(e)
 	}
 }
+
+// netkit says whether endpoints are joined by netkit.
+func (r *renderer) netkit() bool { return r.cell.Get(optDevice) == deviceNetkit }
 
 // agentHandle is that of a node's agent: one helper has the handles of all nodes of this computer.
 func agentHandle(n Node) string { return "cilium-" + n.Name }
@@ -175,12 +188,22 @@ func (r *renderer) outsideOf(n Node) {
 	r.apply(n, "", bundle.Route{Dst: r.otherSources(), Via: outsideAddr, Link: outsideLink})
 }
 
+// outsideNode is the node that outside is on: the client's, unless packets to other nodes are
+// tunnelled. A tunnelled packet carries the identity that the sender's node knows, which of
+// sources that only the server's policies name is that of the world.
+func (r *renderer) outsideNode() Node {
+	if r.cell.Get(optRouting) == routingVXLAN {
+		return r.Topology.Server.Node
+	}
+	return r.Topology.Client.Node
+}
+
 // routesToOutside leads other nodes' answers back through the node that outside is on.
 func (r *renderer) routesToOutside() {
 	t := r.Topology
 	for _, n := range t.Nodes {
-		if n.Name != t.Client.Node.Name {
-			r.apply(n, "", bundle.Route{Dst: r.otherSources(), Via: t.Client.Node.Data.String(), Link: DataLink})
+		if at := r.outsideNode(); n.Name != at.Name {
+			r.apply(n, "", bundle.Route{Dst: r.otherSources(), Via: at.Data.String(), Link: DataLink})
 		}
 	}
 }
@@ -210,16 +233,20 @@ func (r *renderer) agentArgv(n Node) []string {
 	devices, direct, address := outsideLink, outsideLink, outsideNodeAddr
 	if r.Topology.MultiHost() {
 		direct, address = DataLink, n.Data.String()
-		if devices = DataLink; n.Name == r.Topology.Client.Node.Name {
+		if devices = DataLink; n.Name == r.outsideNode().Name {
 			devices += "," + outsideLink
 		}
+	}
+	mode := "veth"
+	if r.netkit() {
+		mode = "netkit-l2"
 	}
 	argv := []string{
 		ciliumAgent, "--enable-k8s=false", "--kvstore=etcd", fmt.Sprintf("--kvstore-opt=etcd.address=http://%s:%d", r.etcdAddress(), etcdPort),
 		"--identity-allocation-mode=kvstore", "--cluster-name=default", "--cluster-id=0",
 		"--ipam=cluster-pool", "--ipv4-range=" + n.Subnet.String(), "--ipv4-node=" + address, "--enable-ipv4=true", "--enable-ipv6=false",
-		"--devices=" + devices, "--direct-routing-device=" + direct, "--datapath-mode=veth",
-		"--enable-ipv4-masquerade=false", "--enable-ipv6-masquerade=false", "--kube-proxy-replacement=false", "--bpf-lb-sock=false",
+		"--devices=" + devices, "--direct-routing-device=" + direct, "--datapath-mode=" + mode,
+		"--enable-ipv4-masquerade=false", "--enable-ipv6-masquerade=false", "--kube-proxy-replacement=false", fmt.Sprintf("--bpf-lb-sock=%t", r.cell.Get(optServiceLookup) == lookupSocket),
 		"--enable-health-checking=false", "--enable-endpoint-health-checking=false", "--enable-health-check-nodeport=false",
 		"--enable-hubble=false", "--enable-l7-proxy=false", "--external-envoy-proxy=false",
 		"--enable-policy=default", "--allow-localhost=policy", "--enable-host-firewall=false", "--bpf-policy-map-max=65536",

@@ -68,6 +68,8 @@ func TestCiliumRefusals(t *testing.T) {
 		{good, map[string]string{optFamily: familyIPv6}, `family = "ipv4"`},
 		{good, map[string]string{optAction: actionDeny}, `action = "allow"`},
 		{good, map[string]string{optMatch: matchFirst}, "remove match"},
+		{good, map[string]string{optDevice: deviceNetkit}, ""},
+		{good, map[string]string{optDevice: deviceNetkit, optHostRouting: hostLegacy}, `host_routing = "bpf"`},
 	} {
 		d := entryOf(t, "cilium")
 		options := map[string]string{}
@@ -154,6 +156,32 @@ func TestCiliumProves(t *testing.T) {
 	}
 }
 
+// TestCiliumDevices: every endpoint is joined by what the option says.
+func TestCiliumDevices(t *testing.T) {
+	for device, want := range map[string]bool{deviceVeth: false, deviceNetkit: true} {
+		made := stepsOf[bundle.CiliumEndpoint](ciliumSetup(t, plan.MultiHost, 0, map[string]string{optDevice: device}).Apply)
+		if len(made) != 2 || made[0].Netkit != want || made[1].Netkit != want {
+			t.Errorf("%s: endpoints %+v", device, made)
+		}
+	}
+}
+
+// TestCiliumOutside: sources that no endpoint has are tried from the client's node, and from the
+// server's where a tunnel would lose what they are.
+func TestCiliumOutside(t *testing.T) {
+	for routing, want := range map[string]string{routingNative: "node1", routingVXLAN: "node2"} {
+		s := ciliumSetup(t, plan.MultiHost, 3, map[string]string{optRouting: routing})
+		made := slices.IndexFunc(s.Apply, func(st bundle.Step) bool {
+			ns, ok := st.Do.(bundle.Netns)
+			return ok && ns.Name == Outside
+		})
+		tried := slices.IndexFunc(s.Prove, func(st bundle.Step) bool { return st.In == Outside })
+		if made < 0 || tried < 0 || s.Apply[made].Node != want || s.Prove[tried].Node != want {
+			t.Errorf("%s: outside is not made and tried on %s", routing, want)
+		}
+	}
+}
+
 func TestCiliumFlags(t *testing.T) {
 	argv := func(scenario string, options map[string]string, node int) []string {
 		agents := slices.DeleteFunc(stepsOf[bundle.Daemon](ciliumSetup(t, scenario, 0, options).Apply), func(d bundle.Daemon) bool { return d.Root != bundle.RootCilium })
@@ -173,6 +201,10 @@ func TestCiliumFlags(t *testing.T) {
 		{argv(plan.Localhost, map[string]string{optHostRouting: hostLegacy}, 0), "--enable-host-legacy-routing=true"},
 		{argv(plan.MultiHost, map[string]string{optRouting: routingVXLAN}, 0), "--routing-mode=tunnel"},
 		{argv(plan.MultiHost, nil, 0), "--routing-mode=native"},
+		{argv(plan.Localhost, nil, 0), "--datapath-mode=veth"},
+		{argv(plan.Localhost, map[string]string{optDevice: deviceNetkit}, 0), "--datapath-mode=netkit-l2"},
+		{argv(plan.Localhost, nil, 0), "--bpf-lb-sock=false"},
+		{argv(plan.Localhost, map[string]string{optServiceLookup: lookupSocket}, 0), "--bpf-lb-sock=true"},
 	} {
 		if !slices.Contains(c.argv, c.want) {
 			t.Errorf("%s is not among %v", c.want, c.argv)

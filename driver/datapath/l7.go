@@ -401,7 +401,7 @@ func l7HAProxy(r *renderer) error {
 	if r.byTPROXY() {
 		bind, server = " transparent", r.Topology.Server.Addr.String()
 		fmt.Fprintf(&rules, "\thttp-request set-bc-mark %d\n", interceptMark) // first: what admits ends the list
-		marked = "\tsource " + r.six("0.0.0.0", "::") + " usesrc clientip\n"
+		marked = "\tsource " + r.six("0.0.0.0", "[::]") + " usesrc clientip\n"
 	}
 	for _, p := range r.requests {
 		fmt.Fprintf(&rules, "\thttp-request allow if%s\n", haproxyMatch(p))

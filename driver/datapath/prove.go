@@ -64,7 +64,7 @@ func (r *renderer) proveFrom(node string, tries []bundle.Probe) {
 	r.proveStep(node, Client, bundle.Probes{Link: endpointLink, Timeout: probeSilence, Tries: own})
 	if len(own) < len(tries) {
 		others := slices.DeleteFunc(slices.Clone(tries), func(p bundle.Probe) bool { return !foreign(p) })
-		r.proveStep(node, Outside, bundle.Probes{Link: endpointLink, Timeout: probeSilence, Tries: others})
+		r.proveStep(r.outsideNode().Name, Outside, bundle.Probes{Link: endpointLink, Timeout: probeSilence, Tries: others})
 	}
 }
 

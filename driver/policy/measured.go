@@ -3,7 +3,6 @@ package policy
 import (
 	"cmp"
 	"fmt"
-	"net/http"
 	"net/netip"
 	"slices"
 )
@@ -114,12 +113,15 @@ func (m Measured) serves(list []HTTP) bool {
 	return m.Requests && ok
 }
 
+// methodGET is what workloads request by.
+const methodGET = "GET"
+
 // ExampleGET is a path that the last possible of some rules admits for GET.
 func ExampleGET(list []HTTP) (path string, ok bool) {
 	for _, h := range slices.Backward(list) {
 		some, _ := h.Requests()
 		for _, r := range some {
-			if r.Method == "" || r.Method == http.MethodGet {
+			if r.Method == "" || r.Method == methodGET {
 				return r.Example(), true
 			}
 		}

@@ -26,7 +26,8 @@ import (
 // to it.
 func (a Arm) judgesRequests() bool { return a.entry.Application != "" }
 
-// intercepted are the arm's others that differ in how connections come to a proxy alone.
+// intercepted are the arm's others that differ in how connections come to a proxy alone, over
+// IPv4 and over IPv6.
 func (a Arm) intercepted() (out []Arm) {
 	const key = "intercept"
 	for _, o := range a.entry.Options {
@@ -34,10 +35,12 @@ func (a Arm) intercepted() (out []Arm) {
 			continue
 		}
 		for _, level := range o.Allowed[1:] {
-			other := a
-			other.Options = maps.Clone(a.Options)
-			other.Options[key] = level
-			out = append(out, other)
+			for _, family := range []string{"ipv4", "ipv6"} {
+				other := a
+				other.Options = maps.Clone(a.Options)
+				other.Options[key], other.Options["family"] = level, family
+				out = append(out, other)
+			}
 		}
 	}
 	return out

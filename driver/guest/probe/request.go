@@ -36,7 +36,13 @@ func Request(ctx context.Context, to string, port int, try bundle.RequestTry, an
 		}
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(ip, 0))
 	}
-	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(to, strconv.Itoa(port)))
+	at := net.JoinHostPort(to, strconv.Itoa(port))
+	conn, err := d.DialContext(ctx, "tcp", at)
+	// A neighbour that a busy machine does not find in time is no answer.
+	for end := time.Now().Add(answer); errors.Is(err, unix.EHOSTUNREACH) && time.Now().Before(end) && ctx.Err() == nil; {
+		time.Sleep(partGap)
+		conn, err = d.DialContext(ctx, "tcp", at)
+	}
 	if err != nil {
 		return "", fmt.Errorf("connect: %w", err)
 	}

@@ -234,7 +234,12 @@ func doCiliumEndpoint(c *call, a bundle.CiliumEndpoint) error {
 	if err != nil {
 		return of.blame("find the agent's router", err)
 	}
-	if err := doVeth(c, bundle.Veth{Link: a.Link, MAC: a.MAC, Peer: a.Peer, PeerIn: a.Endpoint, PeerMAC: a.PeerMAC, MTU: a.MTU}); err != nil {
+	if a.Netkit {
+		err = doNetkit(c, bundle.Netkit{Link: a.Link, MAC: a.MAC, Peer: a.Peer, PeerIn: a.Endpoint, PeerMAC: a.PeerMAC, MTU: a.MTU})
+	} else {
+		err = doVeth(c, bundle.Veth{Link: a.Link, MAC: a.MAC, Peer: a.Peer, PeerIn: a.Endpoint, PeerMAC: a.PeerMAC, MTU: a.MTU})
+	}
+	if err != nil {
 		return err
 	}
 	link, err := c.nl.LinkByName(a.Link)

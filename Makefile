@@ -61,11 +61,12 @@ test: deps build
 	$(GO) test -vet=off -timeout 90m -p $$((2 * $$(nproc))) ./...
 
 # The fault suite (docs/faults.md): so many runs on this computer, each with a fault that the seed
-# chooses. `make test` has the first 30 of seed 1.
+# chooses. `make test` has the first 30 of seed 1. With LOG=FILE, what was stopped goes on.
 FAULTS    ?= 100
 SEED      ?= 1
+TOGETHER  ?= 8
 faults: deps build
-	$(GO) test -vet=off -v -count=1 -timeout 24h -run '^TestFaults$$' ./driver -faults $(FAULTS) -faults.seed $(SEED) -faults.table $(CURDIR)/faults.md
+	$(GO) test -vet=off -v -count=1 -timeout 24h -run '^TestFaults$$' ./driver -faults $(FAULTS) -faults.seed $(SEED) -faults.together $(TOGETHER) -faults.table $(CURDIR)/faults.md $(if $(LOG),-faults.log $(abspath $(LOG)))
 
 # Every fuzz target for FUZZTIME; `make test` has what is in their corpora.
 FUZZTIME  ?= 10s
@@ -122,7 +123,7 @@ test-kernels: deps build
 	@cat conformance-kernels-bpf.md
 	$(GO) test -tags vm -count=1 -timeout 180m -run '^TestKernels(Conform|NIC|OneNIC)$$' ./driver -conform.table $(CURDIR)/conformance-kernels.md
 	@cat conformance-kernels.md
-	$(GO) test -tags vm -v -count=1 -timeout 90m -run '^Test(KernelsTrace|FiltersTrace)$$' ./driver
+	$(GO) test -tags vm -v -count=1 -timeout 90m -run '^Test(KernelsTrace|KernelsEven|FiltersTrace|WorkloadsTrace)$$' ./driver
 
 # Ratios within one run: boot against the bare kernel, the driver's overhead,
 # BPF programs against an empty one and those of other projects, loading policies, reading rows.

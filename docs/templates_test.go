@@ -177,3 +177,33 @@ func TestTheGitLabTemplateIsValid(t *testing.T) {
 		t.Errorf("the caches are %+v and %+v: a merge request must read the nights' and not write it", a, b)
 	}
 }
+
+// The workflow of docs/scale.md is GitHub's, as actionlint has it, and its shares are the blocks of the
+// experiment.
+func TestTheMatrixIsValid(t *testing.T) {
+	_, text, found := strings.Cut(open(t, "docs/scale.md").text, "```yaml\n")
+	text, _, ends := strings.Cut(text, "```")
+	if !found || !ends {
+		t.Fatal("docs/scale.md has no workflow")
+	}
+	linter, err := actionlint.NewLinter(io.Discard, &actionlint.LinterOptions{Shellcheck: "", Pyflakes: ""})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lint := func(text string) []*actionlint.Error {
+		found, err := linter.Lint("scale.yml", []byte("on: push\n"+text), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	for _, e := range lint(text) {
+		t.Error(e)
+	}
+	if len(lint(strings.ReplaceAll(text, "matrix.share", "matrix.part"))) == 0 {
+		t.Error("a value that the matrix does not have is not refused")
+	}
+	if shares := "share: [1, 2, 3, 4, 5, 6]"; !strings.Contains(text, shares) || !strings.Contains(text, "--shard ${{ matrix.share }}/6 ") {
+		t.Errorf("the matrix is not %s:\n%s", shares, text)
+	}
+}

@@ -120,11 +120,11 @@ func (a *app) readNights(dir string) (nights []*history.Night, name string, err 
 	for _, n := range nights {
 		byName[n.Name] = n
 	}
-	base, err := os.MkdirTemp("", "hookbed-history-")
+	base, remove, err := durable.Scratch("history")
 	if err != nil {
 		return nil, "", fmt.Errorf("read the nights: %w", err)
 	}
-	defer os.RemoveAll(base)
+	defer func() { _ = remove() }() // what stays, the next call removes
 	var last *runs.Run
 	for _, p := range packs {
 		r, err := openNight(filepath.Join(dir, p+pack.Extension), filepath.Join(base, p))

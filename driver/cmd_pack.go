@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"hookbed/analysis/durable"
 	"hookbed/analysis/pack"
 	"hookbed/driver/campaign"
 	"hookbed/driver/sshsig"
@@ -89,25 +91,34 @@ func (a *app) openPack(path, dir string, f verifyFlags) error {
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", errNotReproduced, path, err)
 	}
+	blocks, err := a.checkBlocks(dir, m)
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", errNotReproduced, path, err)
+	}
 	found, err := pack.Recheck(dir, m)
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", errNotReproduced, path, err)
 	}
 	if a.json {
-		a.emit("verify", map[string]any{"path": path, "run": m.Run, "raw": raw, "report": found}, nil)
+		a.emit("verify", map[string]any{"path": path, "run": m.Run, "raw": raw, "blocks": blocks, "report": found}, nil)
 	}
-	a.sayFindings(raw, found)
+	a.sayFindings(raw, blocks, found)
 	switch {
 	case len(found.Records) > 0:
 		return fmt.Errorf("%w: %s: its plan, environment, rows and manifest do not agree", errNotReproduced, path)
 	case len(raw.Differ) > 0:
 		return fmt.Errorf("%w: %s: the rows of %d trials do not follow from their raw results", errNotReproduced, path, len(raw.Differ))
+	case len(blocks.Differ) > 0:
+		return fmt.Errorf("%w: %s: %d trials are not what their sealed guests wrote", errNotReproduced, path, len(blocks.Differ))
 	case len(found.Numbers) > 0:
 		return fmt.Errorf("%w: %s: %d numbers of the report do not follow from its rows", errNotReproduced, path, len(found.Numbers))
 	case !found.None():
 		return fmt.Errorf("%w: %s: %d files of the report are not those that its rows give; another revision of hookbed may write them otherwise, and its own `driver verify` decides", errNotReproduced, path, len(found.Files))
 	}
 	a.say("the rows of %d trials follow from their raw results", raw.Trials)
+	if blocks.Blocks > 0 {
+		a.say("every row and raw file of %d trials is as replayed from what %d sealed guests wrote", blocks.Trials, blocks.Blocks)
+	}
 	a.say("every number of the report follows from its rows, and every file of it is as made anew")
 	return nil
 }
@@ -121,7 +132,7 @@ func (a *app) checkRaw(dir string, m pack.Manifest) (campaign.RawCheck, error) {
 	return campaign.CheckRaw(dir)
 }
 
-func (a *app) sayFindings(raw campaign.RawCheck, found pack.Findings) {
+func (a *app) sayFindings(raw campaign.RawCheck, blocks campaign.BlockCheck, found pack.Findings) {
 	some := func(lines []string) {
 		for _, line := range lines[:min(len(lines), maxShownDifferences)] {
 			a.say("%s", line)
@@ -129,6 +140,7 @@ func (a *app) sayFindings(raw campaign.RawCheck, found pack.Findings) {
 	}
 	some(found.Records)
 	some(raw.Differ)
+	some(blocks.Differ)
 	var numbers []string
 	for _, d := range found.Numbers {
 		numbers = append(numbers, d.String())
@@ -139,4 +151,24 @@ func (a *app) sayFindings(raw campaign.RawCheck, found pack.Findings) {
 		a.say("warning: %d trials have no raw results in the pack, so nothing shows where their numbers are from", len(raw.Missing))
 		some(raw.Missing)
 	}
+	if len(blocks.Missing) > 0 {
+		a.say("warning: what the sealed guests of %d blocks wrote is not in the pack, so nothing shows where their rows are from", len(blocks.Missing))
+		some(blocks.Missing)
+	}
+	if blocks.Other {
+		a.say("warning: this revision of hookbed renders other bundles than the one that measured, so what sealed guests wrote is not replayed; that revision's `driver verify` does")
+	}
+}
+
+// checkBlocks makes the rows of a run in virtual time again from what its sealed guests wrote.
+func (a *app) checkBlocks(dir string, m pack.Manifest) (out campaign.BlockCheck, err error) {
+	if m.PlanSHA256 == "" {
+		return out, nil
+	}
+	scratch, remove, err := durable.Scratch("replay")
+	if err != nil {
+		return out, err
+	}
+	defer func() { _ = remove() }() // what stays costs only space
+	return campaign.CheckBlocks(context.Background(), dir, scratch)
 }

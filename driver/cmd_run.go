@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
+	"hookbed/analysis/durable"
 	"hookbed/analysis/record"
 	"hookbed/driver/campaign"
 	"hookbed/driver/lab"
@@ -118,7 +118,7 @@ func (a *app) run(ctx context.Context, file string, f runFlags) error {
 	a.interruptHint = "nothing was begun"
 	j, err := a.openOrContinue(ctx, file, &f)
 	if err != nil {
-		return err
+		return rigIfFull(err)
 	}
 	defer j.dir.Close()
 	trials := j.pending()
@@ -129,6 +129,9 @@ func (a *app) run(ctx context.Context, file string, f runFlags) error {
 	result, err := a.measure(ctx, j, trials, f)
 	if err != nil && f.resume == "" && !j.dir.Began() && ctx.Err() == nil && !errors.Is(err, rundir.ErrStorage) {
 		// Nothing was measured and nothing can be resumed.
+		if durable.NoRoom(err) {
+			err = fmt.Errorf("%w; %s", err, whenMended(err, "run it again: nothing was begun"))
+		}
 		return errors.Join(err, j.dir.Discard())
 	}
 	o := outcomeOf(j, result)
@@ -140,6 +143,15 @@ func (a *app) run(ctx context.Context, file string, f runFlags) error {
 	}
 	if errors.Is(err, campaign.ErrRig) && ctx.Err() == nil {
 		return fmt.Errorf("%w; %s", err, whenMended(err, resume))
+	}
+	return err
+}
+
+// rigIfFull makes an error before a run begins one of the testbed where a disk is full: the same run
+// begins when there is room.
+func rigIfFull(err error) error {
+	if durable.NoRoom(err) && !errors.Is(err, campaign.ErrRig) {
+		return fmt.Errorf("%w: %w", campaign.ErrRig, err)
 	}
 	return err
 }
@@ -156,7 +168,7 @@ func (a *app) reportOf(j job, o outcome, f runFlags) error {
 // whenMended says what to do about a fault that stopped a run, and how to continue then.
 func whenMended(err error, resume string) string {
 	switch {
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+	case durable.NoRoom(err):
 		return "make room, then " + resume
 	case errors.Is(err, rundir.ErrStorage):
 		return "make it writable, then " + resume

@@ -154,8 +154,7 @@ func (a *app) submit(ctx context.Context, file string, f submitFlags) error {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
 	if f.print {
-		a.printJob(job, scripts)
-		return nil
+		return a.printJob(job, scripts)
 	}
 	a.interruptHint = "nothing was submitted"
 	if err := a.imagesReady(ctx, p); err != nil {
@@ -169,7 +168,7 @@ func (a *app) submit(ctx context.Context, file string, f submitFlags) error {
 		if errors.Is(err, batch.ErrNotEmpty) {
 			return fmt.Errorf("%w: %w; go on with `driver submit --resume %s`, or give another directory with --out", errUsage, err, dir.Path)
 		}
-		return err
+		return rigIfFull(err)
 	}
 	if job.Engine == batch.Kubernetes {
 		a.emit("submit", job, func(w io.Writer) {
@@ -230,22 +229,30 @@ func (a *app) jobOf(p *plan.Plan, f submitFlags) (batch.Dir, batch.Job, error) {
 func scriptsOf(d batch.Dir, j batch.Job) (map[string]string, error) {
 	if j.Engine == batch.Kubernetes {
 		j.Partition, j.Options = "", nil
-		return map[string]string{"job.yaml": batch.KubernetesJob(d, j)}, nil
+		return map[string]string{batch.KubernetesFile: batch.KubernetesJob(d, j)}, nil
 	}
 	j.Image, j.Claim = "", ""
 	return batch.SlurmScripts(d, j)
 }
 
-// printJob shows a job without submitting it. That of Kubernetes alone is what kubectl takes.
-func (a *app) printJob(j batch.Job, scripts map[string]string) {
+// printJob shows a job without submitting it: its files, and of Kubernetes only what kubectl takes.
+func (a *app) printJob(j batch.Job, scripts map[string]string) error {
+	text, err := j.Encode()
+	if err != nil {
+		return err
+	}
+	files := maps.Clone(scripts)
+	files[batch.JobFile] = text
 	a.emit("submit", map[string]any{"job": j, "scripts": scripts}, func(w io.Writer) {
-		for _, name := range slices.Sorted(maps.Keys(scripts)) {
-			if len(scripts) > 1 {
-				fmt.Fprintf(w, "# %s\n", name)
-			}
-			fmt.Fprint(w, scripts[name])
+		if j.Engine == batch.Kubernetes {
+			fmt.Fprint(w, scripts[batch.KubernetesFile])
+			return
+		}
+		for _, name := range slices.Sorted(maps.Keys(files)) {
+			fmt.Fprintf(w, "# %s\n%s", name, files[name])
 		}
 	})
+	return nil
 }
 
 // imagesReady makes ready what the guests of a plan boot, before any task starts.
@@ -395,7 +402,7 @@ func (a *app) mergeJob(ctx context.Context, path string) error {
 	case errors.Is(err, rundir.ErrUnlike):
 		return fmt.Errorf("%w: %w", errUsage, err)
 	case err != nil:
-		return err
+		return rigIfFull(err)
 	}
 	for _, w := range m.Warnings {
 		a.say("warning: %s", w)

@@ -44,7 +44,7 @@ func (a *app) runTask(ctx context.Context, path string, task int) error {
 	at := batch.Attempt{Host: host, QEMU: qemu, Began: time.Now().UTC().Truncate(time.Millisecond)}
 	n, berr := dir.Begin(task, at)
 	if berr != nil {
-		return berr
+		return fmt.Errorf("%w: %w", campaign.ErrRig, berr)
 	}
 	if err == nil {
 		err = dir.Agree(host, qemu)
@@ -59,7 +59,10 @@ func (a *app) runTask(ctx context.Context, path string, task int) error {
 	if err != nil {
 		at.Error = oneLine(err.Error())
 	}
-	return errors.Join(err, dir.End(task, n, at))
+	if eerr := dir.End(task, n, at); eerr != nil {
+		err = errors.Join(err, fmt.Errorf("%w: %w", campaign.ErrRig, eerr))
+	}
+	return err
 }
 
 // taskHost is the name by which the batch system has this computer, which may have several.
@@ -94,7 +97,7 @@ func (a *app) taskRun(ctx context.Context, dir batch.Dir, job batch.Job, task in
 		cmd.Env = append(cmd.Env, "XDG_CACHE_HOME="+state)
 	}
 	said := tail.NewBuffer(1 << 10)
-	cmd.Stdout, cmd.Stderr = a.talk, io.MultiWriter(a.talk, said)
+	cmd.Stdout, cmd.Stderr = a.talk, io.MultiWriter(said, lossy{a.talk})
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	runtime.LockOSThread() // PR_SET_PDEATHSIG is about the thread that forks (prctl(2))
@@ -112,11 +115,19 @@ func (a *app) taskRun(ctx context.Context, dir batch.Dir, job batch.Job, task in
 	return fmt.Errorf("run task %d: %w", task, err)
 }
 
+// lossy is the log of a task. Where its disk is full it loses what was said, and the task goes on: an
+// error here would end the driver by SIGPIPE.
+type lossy struct{ io.Writer }
+
+func (l lossy) Write(p []byte) (int, error) {
+	_, _ = l.Writer.Write(p)
+	return len(p), nil
+}
+
 // taskState makes the directory of this computer for the state of a task, the same at each attempt:
 // one that was killed leaves the files of its guests there, which the next one clears.
 func taskState(dir batch.Dir, task int) (string, error) {
-	sum := sha256.Sum256([]byte(dir.Path))
-	path := filepath.Join(os.TempDir(), fmt.Sprintf("hookbed-%d-%x-%d", os.Getuid(), sum[:6], task))
+	path := statePath(os.TempDir(), dir, os.Getuid(), task)
 	err := os.Mkdir(path, 0o700)
 	if !errors.Is(err, fs.ErrExist) {
 		return path, err
@@ -129,6 +140,12 @@ func taskState(dir batch.Dir, task int) (string, error) {
 		return "", fmt.Errorf("%s is of another user: remove it, or set TMPDIR", path)
 	}
 	return path, nil
+}
+
+// statePath is the directory for the state of a user's task.
+func statePath(temp string, dir batch.Dir, uid, task int) string {
+	sum := sha256.Sum256([]byte(dir.Path))
+	return filepath.Join(temp, fmt.Sprintf("hookbed-%d-%x-%d", uid, sum[:6], task))
 }
 
 // removeEmpty removes directories that are empty; others are in use.

@@ -33,11 +33,11 @@ significant is undecided, never reproduced.
 
 Of each file that "driver pack" made, verify first checks that nothing was changed: the
 digests; that plan, environment, rows and manifest agree; that the rows follow from the
-raw results, which are parsed again; and that the report, made anew, is the same to the
-byte. It says which trials have no raw results. With --trusted, every file must be signed
-(FILE.sig) by a key of an allowed signers file, as ssh-keygen(1) describes it: principals,
-the options namespaces, valid-after and valid-before, and a key. Certificates are not
-supported.
+raw results, which are parsed again, and in virtual time from all that the sealed guests
+wrote, which is replayed; and that the report, made anew, is the same to the byte. It says
+which trials have no raw results. With --trusted, every file must be signed (FILE.sig) by a
+key of an allowed signers file, as ssh-keygen(1) describes it: principals, the options
+namespaces, valid-after and valid-before, and a key. Certificates are not supported.
 
 For people it lists the claims that fit the runs and counts the others; --all lists those,
 too. --json and --format always have all of them.

@@ -30,12 +30,16 @@ const insideEnv = "HOOKBED_TEST_FAULT"
 // insideSpec is a try with all that it needs.
 type insideSpec struct {
 	Try     try
-	Dir     string // with e.toml
+	Dir     string // a file system of its own, with e.toml
+	Result  string // file
 	Driver  string
 	Cgroups map[string]string // the try's own, by mount
 }
 
-// endLimit is within what a driver must end after a fault: the limit of a request and those of two
+// workDir is the directory of a try in which the driver has everything, but for images.
+const workDir = "work"
+
+// faultEndLimit is within what a driver must end after a fault: the limit of a request and those of two
 // teardowns, at the most.
 const faultEndLimit = 8 * time.Minute
 
@@ -65,7 +69,7 @@ func insideFaults(spec string) int {
 	}
 	data, err := json.Marshal(s.make())
 	if err == nil {
-		err = os.WriteFile(filepath.Join(s.Dir, "result.json"), data, 0o600)
+		err = os.WriteFile(s.Result, data, 0o600)
 	}
 	if err != nil {
 		fmt.Println(err)
@@ -107,7 +111,7 @@ func (s insideSpec) furnish() error {
 			return fmt.Errorf("mount %s: %w", top, err)
 		}
 	}
-	if err := errors.Join(unix.Mount("proc", "/proc", "proc", 0, ""), unix.Mount("bpf", "/sys/fs/bpf", "bpf", 0, "")); err != nil {
+	if err := errors.Join(unix.Mount("proc", "/proc", "proc", 0, ""), unix.Mount("bpf", "/sys/fs/bpf", "bpf", 0, ""), s.furnishDir()); err != nil {
 		return err
 	}
 	script := `set -e
@@ -117,7 +121,31 @@ nft add table ip other; nft add chain ip other input '{ type filter hook input p
 	if out, err := exec.Command("sh", "-c", script).CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}
+	return s.settle()
+}
+
+// settle waits until the kernel has noticed that both ends of a link are up: on a busy computer that
+// takes a while, and would look like a change.
+func (s insideSpec) settle() error {
+	const settled = `[ $(ip -br link show up type veth | grep -c ' UP ') = 2 ] && [ $(ip -6 route show table local | grep -c '^multicast ff00::/8 dev other') = 2 ]`
+	for limit := time.Now().Add(time.Minute); exec.Command("sh", "-c", settled).Run() != nil; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(limit) {
+			return errors.New("the links do not come up")
+		}
+	}
 	return nil
+}
+
+// furnishDir makes the directory of the try a disk of its own.
+func (s insideSpec) furnishDir() error {
+	err := os.Mkdir(s.Dir, 0o700)
+	if err == nil {
+		err = unix.Mount("tmpfs", s.Dir, "tmpfs", 0, "mode=0700,"+diskWithRoom)
+	}
+	for _, dir := range []string{"tmp", "state", "others"} {
+		err = errors.Join(err, os.Mkdir(filepath.Join(s.Dir, dir), 0o700))
+	}
+	return errors.Join(err, os.WriteFile(filepath.Join(s.Dir, "e.toml"), s.Try.experiment(), 0o600))
 }
 
 // leaveOthersMounts takes away what other tests have mounted on their directories: when they
@@ -144,7 +172,7 @@ func (s insideSpec) surroundings() map[string]string {
 	out := map[string]string{}
 	for name, command := range map[string]string{
 		"links": "ip -d link", "addresses": "ip addr", "routes": "ip route show table all; ip -6 route show table all", "rules": "ip rule; ip -6 rule",
-		"nft": "nft list ruleset", "iptables": "iptables-save -t filter 2>/dev/null | grep -v '^#'", "mounts": "cat /proc/self/mountinfo", "pins": "find /sys/fs/bpf",
+		"nft": "nft list ruleset", "iptables": "for v in iptables ip6tables; do $v-legacy-save; done 2>/dev/null | sed -e '/^#/d' -e 's/ .[0-9]*:[0-9]*.$//'", "qdiscs": "tc qdisc; tc filter show dev other0", "mounts": "cat /proc/self/mountinfo", "pins": "find /sys/fs/bpf",
 		"namespaces": "ls /run/netns 2>/dev/null", "sysctls": "cd /proc/sys/net && find . -type f -perm -400 ! -name stable_secret -exec grep -H . {} + 2>/dev/null",
 	} {
 		text, _ := exec.Command("sh", "-c", command).Output()
@@ -156,18 +184,13 @@ func (s insideSpec) surroundings() map[string]string {
 // make makes the try: a run with the fault, what it left, and resumes up to the end.
 func (s insideSpec) make() (result tried) {
 	before := s.surroundings()
-	said := s.faulted(&result)
-	s.checkEnd(&result, said)
+	s.fault(&result)
 	// What the kernel takes away after a process has ended may come a moment later.
 	s.checkLeft(&result, before)
 	for result.Resumes = 1; ; result.Resumes++ {
-		args := []string{"run", "--resume", "run"}
-		if _, err := os.Stat(filepath.Join(s.Dir, "run", "plan.json")); err != nil {
-			args = []string{"run", "e.toml", "--out", "run"}
-		}
-		code, out, ended := s.driver(faultEndLimit, args...)
+		code, out, ended := s.driver(faultEndLimit, s.again()...)
 		if !ended {
-			result.Wrong = append(result.Wrong, "the resumed run does not end")
+			result.Wrong = append(result.Wrong, "the resumed run does not end: "+out)
 			return result
 		}
 		if code == exitOK {
@@ -180,47 +203,94 @@ func (s insideSpec) make() (result tried) {
 	}
 	s.checkLeft(&result, before)
 	s.checkFiles(&result)
+	s.checkOthers(&result)
 	s.checkRows(&result)
 	return result
 }
 
+// fault makes the fault, and looks at how the driver ended.
+func (s insideSpec) fault(result *tried) {
+	switch s.Try.Kind {
+	case bySignal:
+		s.checkEnd(result, s.faulted(result))
+	case byDisk:
+		s.onDisk(result)
+	case byDamage:
+		s.damaged(result)
+	case byForeign:
+		s.amongOthers(result)
+	}
+}
+
+// again is the command that continues the run, or begins it if there is none.
+func (s insideSpec) again() []string {
+	if _, err := os.Stat(filepath.Join(s.Dir, "run", "plan.json")); err != nil {
+		return []string{"run", "e.toml", "--out", "run"}
+	}
+	return []string{"run", "--resume", "run"}
+}
+
 // outcomeOfFault is how the driver ended that met the fault.
 type outcomeOfFault struct {
-	code  int // -1: by a signal
-	out   string
-	ended bool
+	code    int // -1: by a signal
+	out     string
+	ended   bool
+	killed  bool // by the fault
+	refuses bool // it may also say that what it was given is wrong
+}
+
+// driven is a driver at work.
+type driven struct {
+	cmd   *exec.Cmd
+	out   *bytes.Buffer
+	ended chan struct{}
+}
+
+// begin starts a run in the try's directory.
+func (s insideSpec) begin() driven {
+	cmd, out := s.start("run", "e.toml", "--out", "run")
+	d := driven{cmd, out, make(chan struct{})}
+	go func() {
+		_ = cmd.Wait()
+		close(d.ended)
+	}()
+	return d
+}
+
+// end waits for the end of the driver, and ends it if it takes longer than its limit.
+func (d driven) end(result *tried, since time.Time, limit time.Duration) outcomeOfFault {
+	select {
+	case <-d.ended:
+		result.Ending = time.Since(since).Seconds()
+		return outcomeOfFault{code: d.cmd.ProcessState.ExitCode(), out: d.out.String(), ended: true}
+	case <-time.After(limit):
+		_ = d.cmd.Process.Kill()
+		<-d.ended
+		return outcomeOfFault{code: -1, out: d.out.String()}
+	}
 }
 
 // faulted runs the experiment and makes the fault.
 func (s insideSpec) faulted(result *tried) outcomeOfFault {
-	cmd, out := s.start("run", "e.toml", "--out", "run")
-	ended := make(chan struct{})
-	go func() {
-		_ = cmd.Wait()
-		close(ended)
-	}()
-	limit := faultEndLimit
-	if s.await(cmd.Process.Pid, ended) {
+	d := s.begin()
+	limit, struck := faultEndLimit, time.Now()
+	if s.await(d.cmd.Process.Pid, d.ended) {
 		time.Sleep(s.Try.Delay)
-		if pid := s.victim(cmd.Process.Pid); pid > 0 {
-			result.Met = true
-			limit = s.strike(pid, cmd.Process.Pid)
+		if pid := s.victim(d.cmd.Process.Pid); pid > 0 {
+			result.Met, struck = true, time.Now()
+			limit = s.strike(pid, d.cmd.Process.Pid)
 		}
 	}
-	select {
-	case <-ended:
-		return outcomeOfFault{cmd.ProcessState.ExitCode(), out.String(), true}
-	case <-time.After(limit):
-		_ = cmd.Process.Kill()
-		<-ended
-		return outcomeOfFault{-1, out.String(), false}
-	}
+	o := d.end(result, struck, limit)
+	// On a busy computer the driver may not have come so far as to catch signals.
+	o.killed = s.Try.Victim == theDriver && (s.Try.Fault == "KILL" || s.Try.Phase == phaseBoot && o.out == "")
+	return o
 }
 
 // strike sends the signals, and returns within what the driver must end then.
 func (s insideSpec) strike(victim, driver int) time.Duration {
 	kill := func(pid int, signal syscall.Signal) { _ = syscall.Kill(pid, signal) }
-	switch s.Try.Signal {
+	switch s.Try.Fault {
 	case stopAWhile:
 		kill(victim, syscall.SIGSTOP)
 		time.Sleep(300 * time.Millisecond)
@@ -237,7 +307,7 @@ func (s insideSpec) strike(victim, driver int) time.Duration {
 		kill(victim, syscall.SIGTERM)
 		return stopTermLimit
 	default:
-		kill(victim, sent()[s.Try.Signal])
+		kill(victim, sent()[s.Try.Fault])
 	}
 	return faultEndLimit
 }
@@ -297,7 +367,7 @@ func partOf(argv []string) string {
 		return theHelper
 	case has("pidns"):
 		return theReaper
-	case name == "netperf", name == "iperf3" && has("-c"):
+	case name == "netperf" && has("-H"), name == "iperf3" && has("-c"): // else it says its version
 		return theClient
 	case name == "netserver", name == "iperf3" && has("-s"):
 		return theServer
@@ -329,12 +399,13 @@ func (s insideSpec) driver(limit time.Duration, args ...string) (code int, out s
 func (s insideSpec) checkEnd(result *tried, o outcomeOfFault) {
 	wrong := func(format string, args ...any) { result.Wrong = append(result.Wrong, fmt.Sprintf(format, args...)) }
 	documented := []int{exitOK, exitFailedCells, exitRig, exitInterrupted}
-	// On a busy computer the driver may not have come so far as to catch signals.
-	killed := s.Try.Victim == theDriver && (s.Try.Signal == "KILL" || s.Try.Phase == phaseBoot && o.out == "")
+	if o.refuses {
+		documented = append(documented, exitError, exitUsage)
+	}
 	switch {
 	case !o.ended:
 		wrong("the driver does not end: %s", o.out)
-	case o.code == -1 && !killed, o.code >= 0 && !slices.Contains(documented, o.code):
+	case o.code == -1 && !o.killed, o.code >= 0 && !slices.Contains(documented, o.code):
 		wrong("exit code %d: %s", o.code, o.out)
 	case strings.Contains(o.out, "panic:") || strings.Contains(o.out, "goroutine "):
 		wrong("a panic: %s", o.out)
@@ -381,9 +452,13 @@ func processesLeft() (left []string) {
 func (s insideSpec) checkFiles(result *tried) {
 	for _, top := range []string{"tmp", "state", "run"} {
 		_ = filepath.WalkDir(filepath.Join(s.Dir, top), func(path string, e fs.DirEntry, err error) error {
+			if err != nil {
+				result.Leaked = append(result.Leaked, err.Error())
+				return nil
+			}
 			temp := strings.HasPrefix(e.Name(), ".tmp-") || strings.HasPrefix(e.Name(), "hookbed-")
-			if err != nil || temp || top == "state" && e.Name() == "lab.json" {
-				result.Leaked = append(result.Leaked, fmt.Sprint(path, " ", err))
+			if temp || top == "state" && e.Name() == "lab.json" && !s.isOthers(path) {
+				result.Leaked = append(result.Leaked, path)
 			}
 			return nil
 		})
@@ -431,6 +506,9 @@ func (s insideSpec) checkRows(result *tried) {
 		if seen[key{t, r.Metric}]++; seen[key{t, r.Metric}] > 1 {
 			result.Doubled = append(result.Doubled, fmt.Sprintf("%+v %s", t, r.Metric))
 		}
+		if c, ok := p.CellByID(r.Cell); ok && r.Metric != "" {
+			result.number(c.Get(plan.FactorWorkload)+" "+r.Metric, r.Value)
+		}
 		if metrics[t]++; r.Status != record.StatusOK || r.Metric == "" {
 			lost("trial %d is %s: %s", r.Order, r.Status, r.Reason)
 		}
@@ -451,4 +529,15 @@ func (s insideSpec) checkRows(result *tried) {
 			lost("trial %d has no proof among its %d metrics", t.Order, metrics[t])
 		}
 	}
+}
+
+// number keeps what is compared with other tries.
+func (r *tried) number(name string, value float64) {
+	if _, metric, _ := strings.Cut(name, " "); !exactNumbers(metric) && !spreadNumbers(metric) && metric != loadMetric {
+		return
+	}
+	if r.Numbers == nil {
+		r.Numbers = map[string]float64{}
+	}
+	r.Numbers[name] = value
 }

@@ -5,12 +5,13 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -22,12 +23,16 @@ import (
 // The fault suite (docs/faults.md): in each try a run on this computer meets one fault, chosen by
 // the seed, in namespaces of its own, and is continued to its end.
 var (
-	faultsFlag      = flag.Int("faults", 30, "tries of the fault suite; from 100 on with those that wait for a limit")
-	faultsSeedFlag  = flag.Uint64("faults.seed", 1, "seed of the fault suite")
-	faultsOnlyFlag  = flag.Int("faults.only", -1, "number of the only try of the fault suite")
-	faultsTableFlag = flag.String("faults.table", "", "file to write the table of the fault suite to")
+	faultsFlag         = flag.Int("faults", 30, "tries of the fault suite; from 100 on with those that wait for a limit")
+	faultsSeedFlag     = flag.Uint64("faults.seed", 1, "seed of the fault suite")
+	faultsOnlyFlag     = flag.Int("faults.only", -1, "number of the only try of the fault suite")
+	faultsTogetherFlag = flag.Int("faults.together", 4, "tries of the fault suite at the same time")
+	faultsMachinesFlag = flag.Int("faults.machines", 1, "tries of the fault suite on machines that are reached by SSH")
+	faultsTableFlag    = flag.String("faults.table", "", "file to write the table of the fault suite to")
+	faultsLogFlag      = flag.String("faults.log", "", "file of the results of the fault suite, a line each: tries that it has are not made again")
 )
 
+// faultyExperiment is short: what it measures takes moments, and that it does is what matters.
 const faultyExperiment = `schema = 1
 name = "faulty"
 [lab]
@@ -35,11 +40,12 @@ provider = "local"
 [measure]
 blocks = 1
 trials = 1
-duration = "1s"
 warmup = "0s"
+duration = "1s"
+%s
 [matrix]
 scenarios = [%q]
-workloads = ["TCP_RR", "TCP_STREAM"]
+workloads = [%s]
 policies = [10]
 [[arm]]
 name = "a"
@@ -51,23 +57,49 @@ func faultyArms() []string {
 	return []string{`filter = "iptables-legacy"`, `filter = "nft-set"`, `filter = "tc-hash"`, `datapath = "xdp"`, `filter = "none"`}
 }
 
-// try is one fault: who gets which signal, and when.
+// Workloads of two trials, and how much of them is measured.
+const (
+	counted = `"TCP_RR", "TCP_CRR"`
+	timed   = `"TCP_RR", "TCP_STREAM"`
+)
+
+// try is one fault: what happens to whom, and when.
 type try struct {
-	Number   int
-	Scenario string
-	Arm      string
-	Victim   string
-	Signal   string
-	Phase    string
-	Delay    time.Duration // after the phase has begun
+	Number    int
+	Scenario  string
+	Arm       string
+	Workloads string
+	Count     int    // transactions
+	Kind      string // how the fault is made
+	Fault     string // what it is: a signal, or in words
+	Victim    string // of a signal
+	Phase     string
+	Delay     time.Duration // after the phase has begun
+	Pick      uint64        // which byte, field or file it is, and how much room
 }
 
 func (f try) String() string {
-	return fmt.Sprintf("try %d: %s to the %s, %s after %q, %s, %s", f.Number, f.Signal, f.Victim, f.Delay, f.Phase, f.Scenario, f.Arm)
+	return fmt.Sprintf("try %d: %s, %s after %q, pick %d, %s, %s, %s", f.Number, f.kind(), f.Delay, f.Phase, f.Pick, f.Scenario, f.Arm, f.Workloads)
 }
 
 // kind is its line of the table.
-func (f try) kind() string { return f.Signal + " to the " + f.Victim }
+func (f try) kind() string {
+	if f.Kind == bySignal {
+		return f.Fault + " to the " + f.Victim
+	}
+	return f.Fault
+}
+
+// cell names what is measured: tries of one cell differ in the fault only.
+func (f try) cell() string { return fmt.Sprint(f.Scenario, " ", f.Arm, " ", f.Workloads, " ", f.Count) }
+
+func (f try) experiment() []byte {
+	count := fmt.Sprintf("count = { TCP_RR = %d }", f.Count)
+	if f.Workloads == counted {
+		count = fmt.Sprintf("count = { TCP_RR = %d, TCP_CRR = %d }", f.Count, max(f.Count/10, 20))
+	}
+	return fmt.Appendf(nil, faultyExperiment, count, f.Scenario, f.Workloads, f.Arm)
+}
 
 // Victims.
 const (
@@ -95,6 +127,27 @@ const (
 	twice      = "TERM twice"
 )
 
+// Kinds of faults.
+const (
+	bySignal  = "signal"
+	byDisk    = "disk"
+	byDamage  = "damage" // of a run that was ended, before it is resumed
+	byForeign = "foreign"
+)
+
+// Faults that are not signals.
+const (
+	diskFull       = "disk full"
+	inodesFull     = "no inode left"
+	diskReadOnly   = "disk read-only"
+	rowsCut        = "rows.csv cut"
+	runByte        = "a byte of rows.csv, plan.json or env.json"
+	planField      = "a field of plan.json"
+	cacheByte      = "a byte of the cache"
+	foreignFiles   = "files of others, driver killed"
+	foreignRunning = "files of others"
+)
+
 func sent() map[string]syscall.Signal {
 	return map[string]syscall.Signal{"KILL": syscall.SIGKILL, "TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "HUP": syscall.SIGHUP}
 }
@@ -104,33 +157,54 @@ func faultOf(seed uint64, number int, long bool) try {
 	r := rand.New(rand.NewPCG(seed, uint64(number)))
 	pick := func(of ...string) string { return of[r.IntN(len(of))] }
 	f := try{Number: number, Scenario: pick("localhost", "localhost", "multi-host"), Arm: pick(faultyArms()...),
-		Victim: pick(theDriver, theDriver, theHelper, theHelper, theReaper, theClient, theServer)}
-	f.Signal = pick("KILL", "KILL", "TERM", "INT", "HUP", stopAWhile)
+		Workloads: pick(counted, counted, counted, timed), Count: 1500, Pick: r.Uint64()}
+	switch n := r.IntN(100); {
+	case n < 70:
+		f.signal(pick, r.IntN, long)
+	case n < 78:
+		f.Kind, f.Fault = byDisk, pick(diskFull, diskFull, diskFull, inodesFull, inodesFull, diskReadOnly)
+		f.Phase = pick(phaseBoot, phaseApply, phaseRun, phaseRows)
+	case n < 94:
+		f.Kind, f.Fault = byDamage, pick(rowsCut, rowsCut, rowsCut, runByte, runByte, planField, cacheByte)
+		f.Phase = pick(phaseRun, phaseRows, phaseAllRows)
+	default:
+		f.Kind, f.Fault, f.Phase = byForeign, pick(foreignFiles, foreignRunning), pick(phaseApply, phaseRun, phaseRows)
+	}
+	// Short and long delays are as frequent.
+	most := map[string]float64{phaseBoot: 1000, phaseApply: 2000, phaseRun: 1000, phaseRows: 1000, phaseAllRows: 200}[f.Phase]
+	f.Delay = time.Duration(math.Pow(most, r.Float64()) * float64(time.Millisecond))
+	return f
+}
+
+// signal chooses a signal, and who gets it in which phase.
+func (f *try) signal(pick func(...string) string, below func(int) int, long bool) {
+	f.Kind, f.Victim = bySignal, pick(theDriver, theDriver, theHelper, theHelper, theReaper, theClient, theServer)
+	f.Fault = pick("KILL", "KILL", "TERM", "INT", "HUP", stopAWhile)
 	switch f.Victim {
 	case theDriver:
 		f.Phase = pick(phaseBoot, phaseApply, phaseRun, phaseRows, phaseAllRows)
-		if r.IntN(8) == 0 {
-			f.Signal = twice
+		if below(8) == 0 {
+			f.Fault = twice
 		}
 	case theHelper:
 		f.Phase = pick(phaseApply, phaseApply, phaseRun, phaseRows, phaseAllRows)
-		if r.IntN(10) == 0 {
-			f.Signal = stopTerm
+		if below(10) == 0 {
+			f.Fault = stopTerm
 		}
-		if long && r.IntN(10) == 0 {
-			f.Signal = stopForAll
+		if long && below(10) == 0 {
+			f.Fault = stopForAll
 		}
 	case theReaper:
-		f.Phase, f.Signal = phaseRun, pick("KILL", "KILL", stopAWhile)
+		f.Phase, f.Fault = phaseRun, pick("KILL", "KILL", stopAWhile)
+		if long && below(6) == 0 {
+			f.Fault = stopForAll
+		}
 	default:
 		f.Phase = phaseRun
-		if long && r.IntN(6) == 0 {
-			f.Signal = stopForAll
+		if long && below(6) == 0 {
+			f.Fault, f.Count = stopForAll, 200 // whose limit is 40 s
 		}
 	}
-	most := map[string]int64{phaseBoot: 400, phaseApply: 900, phaseRun: 900, phaseRows: 60, phaseAllRows: 60}[f.Phase]
-	f.Delay = time.Duration(r.Int64N(most)) * time.Millisecond
-	return f
 }
 
 // tried is what became of a try.
@@ -139,9 +213,19 @@ type tried struct {
 	Met                          bool // the victim was there
 	Resumes                      int
 	Seconds                      float64
+	Ending                       float64            // seconds from the fault to the driver's end
+	Numbers                      map[string]float64 // of the trials, by workload and metric
 }
 
 func (r tried) survived() bool { return len(r.Lost)+len(r.Doubled)+len(r.Leaked)+len(r.Wrong) == 0 }
+
+// logged is a line of the log.
+type logged struct {
+	Seed   uint64
+	Try    try
+	Result tried
+	Said   string `json:",omitempty"` // of a try that was not survived
+}
 
 // TestFaults: no fault loses or doubles a trial, leaves anything behind, ends in an exit code that is
 // not documented, or in nothing at all.
@@ -154,75 +238,35 @@ func TestFaults(t *testing.T) {
 		t.Fatal("this test makes namespaces: run it as root")
 	}
 	removeLeftGroups()
-	all, done := make([]try, 0, *faultsFlag), make([]tried, *faultsFlag)
-	var lines sync.Mutex
-	slots := make(chan struct{}, 4)
-	t.Run("tries", func(t *testing.T) {
-		for n := range *faultsFlag {
-			f := faultOf(*faultsSeedFlag, n, *faultsFlag >= 100)
-			all = append(all, f)
-			if *faultsOnlyFlag >= 0 && n != *faultsOnlyFlag {
-				continue
+	done := readFaultLog(t)
+	var mu sync.Mutex // of done
+	numbers := make(chan int)
+	var workers sync.WaitGroup
+	for range max(*faultsTogetherFlag, 1) {
+		workers.Go(func() {
+			for n := range numbers {
+				t.Run(fmt.Sprint(n), func(t *testing.T) {
+					f := faultOf(*faultsSeedFlag, n, *faultsFlag >= 100)
+					result, said := tryFault(t, f)
+					if result.survived() {
+						said = ""
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					done[n] = logged{*faultsSeedFlag, f, result, said}
+					appendFaultLog(t, done[n])
+				})
 			}
-			t.Run(fmt.Sprint(n), func(t *testing.T) {
-				t.Parallel()
-				slots <- struct{}{}
-				defer func() { <-slots }()
-				result, said := tryFault(t, f)
-				lines.Lock()
-				defer lines.Unlock()
-				done[n] = result
-				if !result.survived() {
-					t.Errorf("seed %d, %s: lost %q, doubled %q, leaked %q, wrong %q\n%s", *faultsSeedFlag, f, result.Lost, result.Doubled, result.Leaked, result.Wrong, said)
-				}
-			})
-		}
-	})
-	table := faultTable(all, done)
-	t.Logf("seed %d\n%s", *faultsSeedFlag, table)
-	if *faultsTableFlag != "" {
-		if err := os.WriteFile(*faultsTableFlag, []byte(table), 0o644); err != nil {
-			t.Error(err)
+		})
+	}
+	for n := range *faultsFlag {
+		if _, has := done[n]; !has && (*faultsOnlyFlag < 0 || n == *faultsOnlyFlag) {
+			numbers <- n
 		}
 	}
-}
-
-// faultTable counts what became of the tries, by the kind of fault.
-func faultTable(all []try, done []tried) string {
-	type count struct{ tries, met, survived, lost, doubled, leaked, wrong int }
-	kinds, total := map[string]*count{}, &count{}
-	some := func(list []string) int { return min(len(list), 1) }
-	for i, f := range all {
-		if kinds[f.kind()] == nil {
-			kinds[f.kind()] = &count{}
-		}
-		for _, c := range []*count{kinds[f.kind()], total} {
-			c.tries++
-			if done[i].Met {
-				c.met++
-			}
-			if done[i].survived() {
-				c.survived++
-			}
-			c.lost, c.doubled = c.lost+some(done[i].Lost), c.doubled+some(done[i].Doubled)
-			c.leaked, c.wrong = c.leaked+some(done[i].Leaked), c.wrong+some(done[i].Wrong)
-		}
-	}
-	var out strings.Builder
-	out.WriteString("| fault | tries | met | survived | lost | doubled | leaked | wrong |\n|---|---|---|---|---|---|---|---|\n")
-	line := func(kind string, c *count) {
-		fmt.Fprintf(&out, "| %s | %d | %d | %d | %d | %d | %d | %d |\n", kind, c.tries, c.met, c.survived, c.lost, c.doubled, c.leaked, c.wrong)
-	}
-	var names []string
-	for kind := range kinds {
-		names = append(names, kind)
-	}
-	slices.Sort(names)
-	for _, kind := range names {
-		line(kind, kinds[kind])
-	}
-	line("all", total)
-	return out.String()
+	close(numbers)
+	workers.Wait()
+	judgeFaults(t, slices.SortedFunc(maps.Values(done), func(a, b logged) int { return a.Try.Number - b.Try.Number }))
 }
 
 // tryLimit bounds a whole try, with its resumes.
@@ -233,20 +277,12 @@ const tryLimit = 15 * time.Minute
 func tryFault(t *testing.T, f try) (tried, string) {
 	t.Helper()
 	dir := t.TempDir()
-	for _, sub := range []string{"tmp", "state"} {
-		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.WriteFile(filepath.Join(dir, "e.toml"), fmt.Appendf(nil, faultyExperiment, f.Scenario, f.Arm), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	spec, err := json.Marshal(insideSpec{Try: f, Dir: dir, Driver: filepath.Join(binaries, "driver"), Cgroups: ownCgroups(t)})
+	spec, err := json.Marshal(insideSpec{Try: f, Dir: filepath.Join(dir, workDir), Result: filepath.Join(dir, "result.json"), Driver: filepath.Join(binaries, "driver"), Cgroups: ownCgroups(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestFaults$")
-	cmd.Env = append(os.Environ(), insideEnv+"="+string(spec), binariesEnv+"="+binaries, "TMPDIR="+filepath.Join(dir, "tmp"), "XDG_STATE_HOME="+filepath.Join(dir, "state"))
+	cmd.Env = append(os.Environ(), insideEnv+"="+string(spec), binariesEnv+"="+binaries, "TMPDIR="+filepath.Join(dir, workDir, "tmp"), "XDG_STATE_HOME="+filepath.Join(dir, workDir, "state"))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"hookbed/analysis/durable"
 	"hookbed/analysis/report"
 	"hookbed/driver/campaign"
 	"hookbed/driver/live"
@@ -29,7 +30,7 @@ func (a *app) withPage(p campaign.Progress, dir string, total int, estimate time
 	if err != nil {
 		return nil, nil, err
 	}
-	work, err := os.MkdirTemp("", "hookbed-live-")
+	work, remove, err := durable.Scratch("live")
 	if err != nil {
 		_ = l.Close() // nothing was served
 		return nil, nil, fmt.Errorf("serve the live page: %w", err)
@@ -46,7 +47,7 @@ func (a *app) withPage(p campaign.Progress, dir string, total int, estimate time
 		if err := page.Close(); err != nil {
 			a.logger().Debug("live page", "err", err)
 		}
-		_ = os.RemoveAll(work) // a temporary directory: the system removes it, too
+		_ = remove() // what stays, the next call removes
 	}
 	return &liveProgress{Progress: p, page: page, left: newRemaining(total, estimate)}, stop, nil
 }

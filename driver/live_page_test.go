@@ -2,10 +2,10 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -29,6 +29,35 @@ name = "docker"
 datapath = "docker"
 `
 
+// startServing starts a run that has --serve, and waits for the address of its page. What else it says
+// is sent when it has ended.
+func startServing(t *testing.T, cmd *exec.Cmd) (url string, rest <-chan string) {
+	t.Helper()
+	cmd.Stdout, cmd.Stderr = nil, nil
+	talk, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	lines := bufio.NewReader(talk)
+	for before := ""; url == ""; {
+		line, err := lines.ReadString('\n')
+		before += line
+		if _, url, _ = strings.Cut(strings.TrimSpace(line), "live page: "); url == "" && err != nil {
+			t.Fatalf("the run says no address: %v\n%s", err, before)
+		}
+	}
+	said := make(chan string, 1)
+	go func() {
+		data, _ := io.ReadAll(lines) // it ends with the driver
+		said <- string(data)
+	}()
+	return url, said
+}
+
 // TestLivePage: while a run goes on, its page has events of its progress, the report of the trials so
 // far, and no more than that.
 func TestLivePage(t *testing.T) {
@@ -40,26 +69,7 @@ func TestLivePage(t *testing.T) {
 	cmd, _ := driverIn(dir, "run", "grows.toml", "--out", "run", "--serve", "127.0.0.1:0")
 	const secret = "a-secret-of-the-environment"
 	cmd.Env = append(cmd.Env, "HOOKBED_TEST_SECRET="+secret)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, nil
-	talk, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = cmd.Process.Kill() })
-	lines := bufio.NewScanner(talk)
-	url := ""
-	for url == "" && lines.Scan() {
-		_, url, _ = strings.Cut(lines.Text(), "live page: ")
-	}
-	rest := make(chan string)
-	go func() {
-		data, _ := io.ReadAll(talk) // it ends with the driver
-		rest <- string(data)
-	}()
+	url, rest := startServing(t, cmd)
 	fetch := func(path string) string {
 		t.Helper()
 		resp, err := http.Get(url + path)
@@ -89,7 +99,7 @@ func TestLivePage(t *testing.T) {
 	said := <-rest
 	_ = cmd.Wait() // on a busy computer trials may be void, which is not looked at here
 	if code := cmd.ProcessState.ExitCode(); code != exitOK && code != exitFailedCells {
-		t.Fatalf("exit code %d\n%s%s", code, out.Bytes(), said)
+		t.Fatalf("exit code %d\n%s", code, said)
 	}
 	if seen["progress"] < 6 || seen["report"] < 2 || seen["end"] != 1 {
 		t.Errorf("the events are %v", seen)

@@ -30,10 +30,11 @@ name = "iptables"
 datapath = "iptables"
 `
 
-// TestVMTrace: two traces of one cell are the same files; its rows are those of the same boot without
-// an observer; every instruction is accounted for; functions are called as often as what they do is
-// counted by others, and in the order that the kernel's own tracer recorded; a list costs the same
-// for each of its rules; and refused packets end in the function that the kernel's own event names.
+// TestVMTrace: two traces of one cell are the same files, the second while programs use the CPUs
+// and the disk; its rows are those of the same boot without an observer; every instruction is accounted
+// for; functions are called as often as what they do is counted by others, and in the order that the
+// kernel's own tracer recorded; a list costs the same for each of its rules; and refused packets end in
+// the function that the kernel's own event names.
 func TestVMTrace(t *testing.T) {
 	t.Parallel()
 	if !apart(t) {
@@ -45,7 +46,9 @@ func TestVMTrace(t *testing.T) {
 	}
 	before := machineState(t)
 	r.run("trace", "traced.toml", "--drop", "--only", "policies=10", "--out", "a")
+	stop := r.hog()
 	r.run("trace", "traced.toml", "--drop", "--only", "policies=10", "--out", "b", "--jobs", "1")
+	stop()
 	r.untraced("a", "plain")
 	r.run("trace", "traced.toml", "--only", "policies=20|40", "--out", "long")
 	r.expectSame(before)
@@ -57,7 +60,7 @@ func TestVMTrace(t *testing.T) {
 	r.expectCalls(tr)
 	r.expectAgreement(tr.Path, orderIn(t, recordedOrder), sameInVirtualTime)
 	r.expectSameForEachRule(append(r.traces("long", 2), tr))
-	r.expectRowOfTheClient(tr)
+	r.expectRowOfTheClient("a", tr)
 	r.expectDrop(tr)
 	if text := r.run("report", "a"); !strings.Contains(text, "report") {
 		t.Errorf("the report of a traced run says %q", text)
@@ -206,17 +209,21 @@ func (r *vmRig) metricOf(run, cell, name string) float64 {
 	return rows[i].Value
 }
 
-// expectRowOfTheClient compares the row, which the client made by its own clock, with the same part
-// of the trace. netperf prints its rate with two decimals, and reads the clock a few instructions
+// expectRowOfTheClient compares a row, which an end of the workload made by its own clock, with the same
+// part of the trace. netperf prints its rate with two decimals, and reads the clock a few instructions
 // from where it begins and ends to count.
-func (r *vmRig) expectRowOfTheClient(tr trace.Trace) {
+func (r *vmRig) expectRowOfTheClient(run string, tr trace.Trace) {
 	r.t.Helper()
-	if tr.Client.Units <= 0 {
-		r.t.Fatal("the trace does not say what the client counted")
+	metric, what := "instructions_per_transaction", tr.Factors["arm"]+", "+tr.Factors["workload"]+", "+tr.Factors["scenario"]
+	if tr.Unit == trace.UnitMiB {
+		metric = "instructions_per_mib"
 	}
-	row, traced := r.metric("a", "instructions_per_transaction"), float64(tr.Client.Instructions)/tr.Client.Units
+	if tr.Client.Units <= 0 {
+		r.t.Fatalf("%s: the trace does not say what the row is of", what)
+	}
+	row, traced := r.metricOf(run, tr.Cell, metric), float64(tr.Client.Instructions)/tr.Client.Units
 	if row/traced < 0.9999 || row/traced > 1.0001 {
-		r.t.Errorf("the row has %.3f instructions a transaction, the trace of the same part %.3f", row, traced)
+		r.t.Errorf("%s: the row has %.3f instructions a %s, the trace of the same part %.3f", what, row, tr.Unit, traced)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"hookbed/analysis/durable"
 	"hookbed/analysis/pack"
 )
 
@@ -22,10 +23,11 @@ func unpacked(args []string) (dirs []string, done func(), err error) {
 			continue // a directory, or what its reader says is missing
 		}
 		if base == "" {
-			if base, err = os.MkdirTemp("", "hookbed-pack-"); err != nil {
+			var remove func() error
+			if base, remove, err = durable.Scratch("pack"); err != nil {
 				return nil, done, fmt.Errorf("unpack %s: %w", arg, err)
 			}
-			done = func() { _ = os.RemoveAll(base) } // a temporary directory: the system removes it, too
+			done = func() { _ = remove() } // what stays, the next call removes
 		}
 		dirs[i] = filepath.Join(base, strconv.Itoa(i+1), strings.TrimSuffix(filepath.Base(arg), pack.Extension))
 		if err := os.MkdirAll(filepath.Dir(dirs[i]), 0o755); err != nil {

@@ -335,3 +335,22 @@ func TestOnlyOurs(t *testing.T) {
 		t.Errorf("what is not there: %v", err)
 	}
 }
+
+func TestOverwriteNeedsNoRoom(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	if err := Overwrite(path, nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	if err := WriteFile(path, []byte("it was longer"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Overwrite(path, []byte("new")); err != nil || content(t, path) != "new" {
+		t.Errorf("the file holds %q (%v)", content(t, path), err)
+	}
+	if err := Overwrite(path, make([]byte, 1<<20)); !NoRoom(err) || content(t, path) != "new" {
+		t.Errorf("more than it has room for: %v, and it holds %d bytes", err, len(content(t, path)))
+	}
+	if NoRoom(fs.ErrExist) || !NoRoom(fmt.Errorf("write: %w", syscall.EDQUOT)) {
+		t.Error("a quota that is used up is like a full disk, and nothing else is")
+	}
+}

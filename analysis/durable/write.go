@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // tempPrefix begins the names of files that are not whole yet.
@@ -95,4 +96,32 @@ func OnlyOurs(dir string) error {
 		err = fmt.Errorf("every user may write to %s (%s): take that away by chmod o-w, or use another directory", dir, st.Mode())
 	}
 	return err
+}
+
+// NoRoom says whether an error is that of a full disk, or of a quota that is used up.
+func NoRoom(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// Overwrite replaces the content of a file in the room that it has already, for a disk that is full.
+// A crash of the computer meanwhile may leave a mixture of both. The error is ENOSPC where the file
+// has less room than data takes, and then it is as it was.
+func Overwrite(path string, data []byte) (err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	var st syscall.Stat_t
+	if err := syscall.Fstat(int(f.Fd()), &st); err != nil {
+		return err
+	}
+	const unit = 512 // of st_blocks (stat(2))
+	if int64(len(data)) > st.Blocks*unit {
+		return &os.PathError{Op: "overwrite", Path: path, Err: syscall.ENOSPC}
+	}
+	if _, err := f.WriteAt(data, 0); err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(int64(len(data))), f.Sync())
 }

@@ -328,7 +328,11 @@ func (e answerer) withPolicies(in summary.Stratum) Sentence {
 	}
 	lines := e.linesWith(rs)
 	text := e.effects(rs, lines, func(s summary.Summary) *stat.Estimate { return s.VsZero }, "changed by less than 2 %:", "no change can be told:")
-	return Sentence{fmt.Sprintf("With %d policies, and how many times as much as with none, %s", e.mostPolicies(rs), units(rs)), text + "."}
+	label := fmt.Sprintf("With %d policies, ", e.mostPolicies(rs))
+	if strings.Contains(text, "×") { // a single trial has no ratio to be read
+		label += "and how many times as much as with none, "
+	}
+	return Sentence{label + units(rs), text + "."}
 }
 
 // mostPolicies is the largest N of any group.

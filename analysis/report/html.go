@@ -200,8 +200,8 @@ func further(s table.Section) bool {
 	return !slices.ContainsFunc([]string{"results-", "trouble", "boots-"}, func(part string) bool { return strings.Contains(s.ID, part) })
 }
 
-// longRows is from how many rows on a folded table is packed: a browser with scripts makes
-// elements of it only when it is opened.
+// longRows is from how many rows on a table is packed: a browser with scripts makes elements of it
+// only when it is shown, and of its first rows alone.
 const longRows = 60
 
 func long(t table.Table) bool { return len(t.Rows) > longRows }

@@ -1,6 +1,7 @@
 package batch
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -76,7 +77,21 @@ func (d Dir) change(task int, change func([]Attempt) []Attempt) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(d.statusFile(task), record{Task: task, Attempts: change(all)})
+	return writeRoomless(d.statusFile(task), record{Task: task, Attempts: change(all)})
+}
+
+// writeRoomless is writeJSON that needs no room where a file is there already: why a task ended is to
+// be seen also where the reason is a full disk.
+func writeRoomless(path string, v any) error {
+	err := writeJSON(path, v)
+	if !durable.NoRoom(err) {
+		return err
+	}
+	data, merr := json.Marshal(v)
+	if merr != nil || durable.Overwrite(path, append(data, '\n')) != nil {
+		return err
+	}
+	return nil
 }
 
 // machine is what numbers of virtual time depend on that is not in the job's directory.

@@ -151,8 +151,27 @@ func copyProgram(from, to string) error {
 
 // Save writes submit.json.
 func (d Dir) Save(j Job) error {
+	text, err := j.Encode()
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteFile(d.file(JobFile), []byte(text), 0o644); err != nil {
+		return fmt.Errorf("write %s: %w", d.file(JobFile), err)
+	}
+	return nil
+}
+
+// JobFile is the file of a job's directory that describes it.
+const JobFile = "submit.json"
+
+// Encode is the content of that file.
+func (j Job) Encode() (string, error) {
 	j.Schema = schema
-	return writeJSON(d.file("submit.json"), j)
+	data, err := json.MarshalIndent(j, "", "  ")
+	if err != nil {
+		return "", fmt.Errorf("encode the job: %w", err)
+	}
+	return string(data) + "\n", nil
 }
 
 // Open reads the job of a directory. The error for another directory wraps ErrNoJob.
@@ -162,14 +181,14 @@ func Open(path string) (Dir, Job, error) {
 		return Dir{}, Job{}, err
 	}
 	d, j := Dir{Path: path}, Job{}
-	err = readJSON(d.file("submit.json"), &j)
+	err = readJSON(d.file(JobFile), &j)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
-		return d, j, fmt.Errorf("%w: %s has no submit.json", ErrNoJob, path)
+		return d, j, fmt.Errorf("%w: %s has no %s", ErrNoJob, path, JobFile)
 	case err != nil:
 		return d, j, err
 	case j.Schema != schema || j.Tasks < 1 || j.Blocks < j.Tasks:
-		return d, j, fmt.Errorf("%w: %s is of schema %d with %d tasks for %d blocks, want schema %d", ErrNoJob, d.file("submit.json"), j.Schema, j.Tasks, j.Blocks, schema)
+		return d, j, fmt.Errorf("%w: %s is of schema %d with %d tasks for %d blocks, want schema %d", ErrNoJob, d.file(JobFile), j.Schema, j.Tasks, j.Blocks, schema)
 	}
 	return d, j, nil
 }

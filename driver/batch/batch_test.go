@@ -11,9 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	batchv1 "k8s.io/api/batch/v1"
 	"sigs.k8s.io/yaml"
 
+	"hookbed/analysis/durable"
 	"hookbed/driver/plan"
 )
 
@@ -143,6 +145,37 @@ func finish(t *testing.T, d Dir, j Job, task, blocks int, a Attempt) {
 		if err := os.WriteFile(filepath.Join(dir, strconv.Itoa(b)+".jsonl"), nil, 0o644); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// Why an attempt ended is recorded also where that is a full disk, but none begins there.
+func TestAttemptsOnAFullDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("this test mounts a file system: run it as root")
+	}
+	d := made(t, testJob())
+	if err := unix.Mount("tmpfs", d.file("status"), "tmpfs", 0, "size=16k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(d.file("status"), unix.MNT_DETACH) })
+	n, err := d.Begin(1, Attempt{Host: "n1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(d.file("status/filler"), make([]byte, 1<<20), 0o600); !durable.NoRoom(err) {
+		t.Fatalf("error %v, want a full disk", err)
+	}
+	if err := d.End(1, n, Attempt{Host: "n1", Exit: 4, Error: "no space left"}); err != nil {
+		t.Error(err)
+	}
+	if all, err := d.Attempts(1); err != nil || len(all) != 1 || all[0].Exit != 4 || all[0].Error != "no space left" {
+		t.Errorf("attempts %+v (%v)", all, err)
+	}
+	if _, err := d.Begin(2, Attempt{}); !durable.NoRoom(err) {
+		t.Errorf("a task begins without room: error %v", err)
+	}
+	if all, err := d.Attempts(2); err != nil || len(all) != 0 {
+		t.Errorf("attempts %+v (%v)", all, err)
 	}
 }
 

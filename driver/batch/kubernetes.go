@@ -10,6 +10,9 @@ import (
 
 var notInName = regexp.MustCompile(`[^a-z0-9]+`)
 
+// KubernetesFile is the file with the Job.
+const KubernetesFile = "job.yaml"
+
 // KubernetesJob is an indexed Job, in YAML, that runs the tasks (batch/v1, Kubernetes 1.29: index
 // I is task I+1). The claim's volume holds the job's directory, at the same path. A pod that ends with a
 // final code ends its index; every other end counts, and the index begins again up to the number of

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"hookbed/driver/tail"
@@ -98,7 +99,7 @@ func (d Dir) look(j Job, task int, queue map[int]queued) (Task, error) {
 	case in.state == "PENDING" && slices.Contains([]string{"JobHeldUser", "JobHeldAdmin", "launch failed requeued held"}, in.reason):
 		t.State, t.Why = Held, in.reason
 	case in.state == "PENDING" || in.state == "REQUEUED":
-		t.State, t.Why = Waiting, in.reason
+		t.State, t.Why = Waiting, strings.Join(slices.DeleteFunc([]string{in.reason, t.Why}, func(s string) bool { return s == "" }), "; before: ")
 	case in.state == "COMPLETING":
 	default:
 		t.State = Running

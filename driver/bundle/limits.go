@@ -13,6 +13,11 @@ const (
 	// EndLimit is how long a helper may take to end, from the end of its input on. One that still
 	// runs then is killed.
 	EndLimit = UndoLimit + 15*time.Second
+	// BeatEvery is how often a helper at work on a request says that it lives, by an empty line, if
+	// Hello requests that; SilenceLimit is how long it may say nothing then. The limit of a request is
+	// for a step that hangs, this one for a helper that is stopped, or a way to it that is cut.
+	BeatEvery    = 5 * time.Second
+	SilenceLimit = 45 * time.Second
 	// margin is for the work itself, on an emulated machine of a busy computer.
 	margin = time.Minute
 	// usual is what one step may take that waits for nothing.

@@ -48,6 +48,8 @@ type Hello struct {
 	// Machine: the whole machine is hookbed's, so that kernel modules it loaded
 	// may be unloaded again.
 	Machine bool `json:"machine,omitempty"`
+	// Beats has the helper write an empty line every BeatEvery while it works on a request.
+	Beats bool `json:"beats,omitempty"`
 }
 
 // Bind says where a container endpoint is.

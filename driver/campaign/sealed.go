@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 
+	"hookbed/analysis/durable"
 	"hookbed/analysis/record"
 	"hookbed/driver/bundle"
 	"hookbed/driver/datapath"
@@ -36,7 +37,8 @@ type Boot func(ctx context.Context, b lab.SealedBlock, onReply func(bundle.Seale
 
 // Compose makes what a sealed guest executes from one block of the plan, and from
 // nothing else. The first setup occurs twice: its first trial, at the beginning,
-// warms the guest up and is not used.
+// warms the guest up and is not used. Where a kernel does not support it, the guest goes on
+// with the next one.
 func Compose(p *plan.Plan, number int) (lab.SealedBlock, error) {
 	block, ok := p.BlockByNumber(number)
 	if !ok {
@@ -232,7 +234,7 @@ func (s *guests) start(ctx context.Context, blocks []int) {
 	}
 }
 
-// boot executes a block, and once more if the guest did not reach its end.
+// boot executes a block, and once more if the guest did not reach its end and its disk has room.
 func (s *guests) boot(ctx context.Context, number int) booted {
 	progress := s.follow(number)
 	data, saved, err := s.cfg.Dir.LoadBlock(number)
@@ -249,7 +251,7 @@ func (s *guests) boot(ctx context.Context, number int) booted {
 	for range 2 {
 		s.cfg.Progress.Phase(fmt.Sprintf("boot block %d of %d%s", number, len(s.cfg.Plan.Blocks), bootNote(s.cfg.Plan, number)))
 		data, err = s.cfg.Boot(ctx, b, progress.onReply)
-		if err == nil || ctx.Err() != nil {
+		if err == nil || ctx.Err() != nil || durable.NoRoom(err) {
 			break
 		}
 		s.cfg.Log.Warn("sealed guest failed", "block", number, "err", err)

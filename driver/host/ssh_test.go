@@ -156,6 +156,36 @@ func TestSSHPushAll(t *testing.T) {
 	}
 }
 
+// TestSSHPushBelow: what was removed on the machine does not come back with a file.
+func TestSSHPushBelow(t *testing.T) {
+	h := dial(t, newServer(t).start(t).config())
+	run := filepath.Join(t.TempDir(), "run")
+	var files []host.File
+	for i := range 20 {
+		files = append(files, host.File{Path: filepath.Join(run, "a", "b", strconv.Itoa(i)), Data: []byte("x"), Mode: 0o600, Below: run})
+	}
+	if err := h.PushAll(t.Context(), files...); err == nil || !strings.Contains(err.Error(), "was removed") {
+		t.Errorf("below what is not there: %v", err)
+	}
+	if _, err := os.Stat(run); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it came back: %v", err)
+	}
+	if err := os.Mkdir(run, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.PushAll(t.Context(), files...); err != nil {
+		t.Error(err)
+	}
+	if entries, err := os.ReadDir(filepath.Join(run, "a", "b")); err != nil || len(entries) != len(files) {
+		t.Errorf("%d files are there (%v), want %d", len(entries), err, len(files))
+	}
+	files[0].Below = filepath.Join(run, "other")
+	files[0].Path = filepath.Join(run, "c", "d")
+	if err := h.PushAll(t.Context(), files[0]); err == nil {
+		t.Error("a file elsewhere was pushed")
+	}
+}
+
 func TestSSHArgumentsTooLong(t *testing.T) {
 	h := dial(t, newServer(t).start(t).config())
 	for _, size := range []int{130_000, 132_000} { // around 32 pages with their quotes

@@ -37,6 +37,9 @@ type File struct {
 	Path string
 	Data []byte
 	Mode uint32 // permission bits
+	// Below is a directory that must be there already: only those between it and the file are made.
+	// So nothing comes back that was removed meanwhile. "": all missing ones are made.
+	Below string
 }
 
 // upload is a file that is being pushed.
@@ -49,7 +52,7 @@ type upload struct {
 
 // Push pushes one file; see PushAll.
 func (s *SSH) Push(ctx context.Context, data []byte, path string, mode uint32) error {
-	return s.PushAll(ctx, File{path, data, mode})
+	return s.PushAll(ctx, File{Path: path, Data: data, Mode: mode})
 }
 
 // PushAll pushes files, several at the same time. One command computes the digests of
@@ -158,7 +161,7 @@ func (s *SSH) write(ctx context.Context, client *sftp.Client, u *upload) (err er
 	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL
 	f, err := client.OpenFile(temp, flags)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err = client.MkdirAll(path.Dir(u.Path)); err == nil {
+		if err = u.makeDirs(client); err == nil {
 			f, err = client.OpenFile(temp, flags)
 		}
 	}
@@ -176,6 +179,32 @@ func (s *SSH) write(ctx context.Context, client *sftp.Client, u *upload) (err er
 	}
 	_, err = f.ReadFromWithConcurrency(&contextReader{ctx, bytes.NewReader(u.Data)}, writesInFlight)
 	return err
+}
+
+// makeDirs makes the missing directories of an upload.
+func (u *upload) makeDirs(client *sftp.Client) error {
+	dir := path.Dir(u.Path)
+	if u.Below == "" {
+		return client.MkdirAll(dir)
+	}
+	rest, ok := strings.CutPrefix(dir+"/", path.Clean(u.Below)+"/")
+	if !ok {
+		return fmt.Errorf("%s is not below %s", u.Path, u.Below)
+	}
+	at := path.Clean(u.Below)
+	if _, err := client.Stat(at); err != nil {
+		return fmt.Errorf("%s was removed: %w", at, err)
+	}
+	for _, part := range strings.FieldsFunc(rest, func(r rune) bool { return r == '/' }) {
+		at = path.Join(at, part)
+		if err := client.Mkdir(at); err != nil {
+			// Another file's upload may have made it.
+			if st, serr := client.Stat(at); serr != nil || !st.IsDir() {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // diskError names the machine, and reports a full disk if that is why an upload

@@ -156,7 +156,7 @@ func (p *machines) start(ctx context.Context, n *machineNode) error {
 func (n *machineNode) pushBlobs(ctx context.Context, blobs []bundle.File) error {
 	var files []host.File
 	for _, f := range blobs {
-		files = append(files, host.File{Path: n.Path("blobs", f.SHA256), Data: f.Data, Mode: 0o600})
+		files = append(files, host.File{Path: n.Path("blobs", f.SHA256), Data: f.Data, Mode: 0o600, Below: n.Path()})
 	}
 	return n.SSH.PushAll(ctx, files...)
 }

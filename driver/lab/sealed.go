@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"hookbed/analysis/durable"
 	"hookbed/driver/bundle"
 	"hookbed/driver/plan"
 	"hookbed/driver/vm"
@@ -25,6 +26,9 @@ import (
 // stallLimit is how long a sealed guest may add nothing to its results. The
 // longest trial takes seconds; an overloaded computer stretches that.
 const stallLimit = 10 * time.Minute
+
+// quiet is after how long without a result the guests' disk is looked at.
+const quiet = 5 * time.Second
 
 // watchTick is how often results are looked at.
 const watchTick = 200 * time.Millisecond
@@ -282,12 +286,30 @@ func (s *Sealer) boot(ctx context.Context, b SealedBlock, m vm.Machine, stream *
 		err = derr
 	}
 	if err != nil && ctx.Err() == nil {
+		if full := fullDisk(s.cfg.StateDir); full != nil && !durable.NoRoom(err) {
+			err = fmt.Errorf("%w (%w)", full, err)
+		}
 		err = fmt.Errorf("sealed guest of block %d: %w; console: %s", b.Number, err, consoleTail(m.ConsoleLog))
 	}
 	return data, err
 }
 
-// watch follows the results file until its last line, the guest's end, or a stall.
+// room is how much a disk must have free that a guest writes to, in bytes.
+const room = 16 << 10
+
+// fullDisk is the error of a directory on whose disk nothing more can be written, and nil for others.
+// QEMU says nothing about it: it drops what a serial port cannot write.
+func fullDisk(dir string) error {
+	path := filepath.Join(dir, "room")
+	err := os.WriteFile(path, make([]byte, room), 0o600)
+	_ = os.Remove(path) // it may not be there
+	if !durable.NoRoom(err) {
+		return nil
+	}
+	return fmt.Errorf("the disk of the guests' files is full: %w", err)
+}
+
+// watch follows the results file until its last line, the guest's end, a stall, or a full disk.
 func (s *Sealer) watch(ctx context.Context, m vm.Machine, onReply func(bundle.SealedReply)) ([]byte, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -299,6 +321,7 @@ func (s *Sealer) watch(ctx context.Context, m vm.Machine, onReply func(bundle.Se
 		}
 	}()
 	f := follower{path: m.Virtual.Results, onReply: onReply, fed: time.Now()}
+	looked := time.Now()
 	for ended := false; ; {
 		done, err := f.poll()
 		switch {
@@ -310,6 +333,11 @@ func (s *Sealer) watch(ctx context.Context, m vm.Machine, onReply func(bundle.Se
 			return nil, errors.New("it ended before its last result")
 		case time.Since(f.fed) > stallLimit:
 			return nil, fmt.Errorf("no result for %v", stallLimit)
+		case time.Since(f.fed) > quiet && time.Since(looked) > quiet:
+			if err := fullDisk(s.cfg.StateDir); err != nil {
+				return nil, err
+			}
+			looked = time.Now()
 		}
 		select {
 		case <-ctx.Done():

@@ -55,6 +55,8 @@ type session struct {
 	// hang: what they made ends with them, or with their machine.
 	attended bool
 	grace    time.Duration // for a helper to end whose input has ended
+	beats    bool          // the helper says that it lives while it works
+	silence  time.Duration // for which it may say nothing then
 	records  bool          // calls may be recorded: undoing takes bundle.TracerLimit longer
 	// started is when the session began. The driver's readings of its clock count from it.
 	started time.Time
@@ -75,10 +77,12 @@ func openSession(ctx context.Context, where string, h host.Host, argv []string, 
 
 // greet opens the conversation. On an error the helper is ended.
 func (s *session) greet(ctx context.Context, hello bundle.Hello) error {
+	hello.Beats = true
 	if _, err := s.call(ctx, bundle.Request{Hello: &hello}); err != nil {
 		_ = s.close(ctx)
 		return fmt.Errorf("start guest helper on %s: %w", s.where, err)
 	}
+	s.beats = true
 	return nil
 }
 
@@ -106,7 +110,7 @@ func startSession(ctx context.Context, where string, h host.Host, argv []string,
 // sessionOf is a session over two pipes.
 func sessionOf(where string, in *io.PipeWriter, out *io.PipeReader) *session {
 	return &session{where: where, in: in, out: bufio.NewReaderSize(out, 1<<20), ended: make(chan struct{}), pushed: map[string]bool{}, started: time.Now(),
-		stderr: tail.NewBuffer(4 << 10), grace: bundle.EndLimit, end: func(error) {}}
+		stderr: tail.NewBuffer(4 << 10), grace: bundle.EndLimit, silence: bundle.SilenceLimit, end: func(error) {}}
 }
 
 // keepalive sends an empty line from time to time, until the helper ends. It goes
@@ -155,7 +159,8 @@ type answer struct {
 	err  error
 }
 
-// converse sends a line and waits for the reply to it, for a limit at most.
+// converse sends a line and waits for the reply to it, for a limit at most, and no longer than the
+// helper shows that it lives.
 func (s *session) converse(ctx context.Context, line []byte, limit time.Duration) (bundle.Reply, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -163,32 +168,56 @@ func (s *session) converse(ctx context.Context, line []byte, limit time.Duration
 	if s.left {
 		return reply, rigFault(fmt.Errorf("guest helper on %s did not answer an earlier request", s.where))
 	}
-	done := make(chan answer, 1)
-	go func() { done <- s.exchange(line) }()
-	late := time.NewTimer(limit)
-	defer late.Stop()
-	select {
-	case <-ctx.Done():
-		s.abandon()
-		return reply, ctx.Err()
-	case <-late.C:
-		s.abandon()
-		if !s.attended {
-			s.end(errHangs)
-		}
-		return reply, rigFault(fmt.Errorf("guest helper on %s has not answered for %s, which is more than its steps can take: it hangs, and is ended", s.where, limit))
-	case a := <-done:
-		if a.err != nil {
-			return reply, s.lost(a.err)
-		}
-		if err := json.Unmarshal(a.line, &reply); err != nil {
-			return reply, rigFault(fmt.Errorf("guest helper on %s answered %.80q: %w", s.where, a.line, err))
-		}
+	a, err := s.await(ctx, line, limit)
+	if err != nil {
+		return reply, err
+	}
+	if err := json.Unmarshal(a, &reply); err != nil {
+		return reply, rigFault(fmt.Errorf("guest helper on %s answered %.80q: %w", s.where, a, err))
 	}
 	if reply.Error != "" {
 		return reply, &Fault{Kind: reply.Fault, Err: fmt.Errorf("%s: %s", s.where, reply.Error)}
 	}
 	return reply, nil
+}
+
+// await sends a line and returns the answer.
+func (s *session) await(ctx context.Context, line []byte, limit time.Duration) ([]byte, error) {
+	done, alive := make(chan answer, 1), make(chan struct{}, 1)
+	go func() { done <- s.exchange(line, alive) }()
+	late, silent := time.NewTimer(limit), time.NewTimer(s.silence)
+	defer late.Stop()
+	defer silent.Stop()
+	if !s.beats {
+		silent.Stop()
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			s.abandon()
+			return nil, ctx.Err()
+		case <-late.C:
+			return nil, s.hangs("has not answered for %s, which is more than its steps can take", limit)
+		case <-silent.C:
+			return nil, s.hangs("has said nothing for %s, also not that it lives", s.silence)
+		case <-alive:
+			silent.Reset(s.silence)
+		case a := <-done:
+			if a.err != nil {
+				return nil, s.lost(a.err)
+			}
+			return a.line, nil
+		}
+	}
+}
+
+// hangs ends a helper that hangs, and returns how that shows.
+func (s *session) hangs(how string, limit time.Duration) error {
+	s.abandon()
+	if !s.attended {
+		s.end(errHangs)
+	}
+	return rigFault(fmt.Errorf("guest helper on %s "+how+": it hangs, and is ended", s.where, limit))
 }
 
 // abandon ends the helper's input: it undoes what it did.
@@ -197,13 +226,21 @@ func (s *session) abandon() {
 	_ = s.in.Close()
 }
 
-// exchange sends a line and reads one.
-func (s *session) exchange(line []byte) answer {
+// exchange sends a line and reads one. Empty ones before it say that the helper lives.
+func (s *session) exchange(line []byte, alive chan<- struct{}) answer {
 	if _, err := s.in.Write(line); err != nil {
 		return answer{err: err}
 	}
-	line, err := readLine(s.out, maxReply)
-	return answer{line, err}
+	for {
+		line, err := readLine(s.out, maxReply)
+		if err != nil || !bytes.Equal(line, []byte("\n")) {
+			return answer{line, err}
+		}
+		select {
+		case alive <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // maxReply is the longest reply that is read, in bytes. The longest ones have recordings of the

@@ -110,3 +110,23 @@ func TestReplyWithoutEnd(t *testing.T) {
 		t.Errorf("an endless line is %d bytes, %v", len(line), err)
 	}
 }
+
+// TestHelperThatIsSilent: one that says that it lives is waited for, and one that was stopped in the
+// middle of its work is not, long before its steps' limit.
+func TestHelperThatIsSilent(t *testing.T) {
+	t.Parallel()
+	s := helperOf(t, `read line; printf '\n\n\n{"mark":7}\n'`)
+	s.beats = true
+	if reply, err := s.call(t.Context(), bundle.Request{Mark: true}); err != nil || reply.Mark != 7 {
+		t.Errorf("one that lives answers %+v, %v", reply, err)
+	}
+	s = helperOf(t, `read line; echo; kill -STOP $$`)
+	s.beats, s.silence = true, 100*time.Millisecond
+	var f *Fault
+	if _, err := s.call(t.Context(), bundle.Request{Mark: true}); !errors.As(err, &f) || f.Kind != bundle.FaultRig || !strings.Contains(err.Error(), "also not that it lives") {
+		t.Errorf("one that is stopped: %v", err)
+	}
+	if err := s.close(t.Context()); err == nil || errors.Is(err, ErrStillRuns) {
+		t.Errorf("its end: %v", err)
+	}
+}

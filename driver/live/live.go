@@ -33,6 +33,7 @@ const (
 const (
 	aliveEvery = 15 * time.Second // a comment, so that proxies and browsers keep the connection
 	closeLimit = 2 * time.Second  // for the last events to be sent
+	lastLimit  = time.Minute      // for open pages to take the last report
 	waiting    = 16               // events that a slow reader may be behind; more are dropped
 	leastPause = 2 * time.Second  // between two reports
 	share      = 20               // a report is made when this many times its cost has passed
@@ -66,6 +67,10 @@ type Server struct {
 	version  int       // of the report: how many there were
 	rendered time.Time // the last
 	cost     time.Duration
+	pages    int           // that are open
+	fetched  int           // how often this version was
+	wanted   int           // how often the last version must be, once the run has ended
+	taken    chan struct{} // closed when it was
 	ended    chan struct{}
 }
 
@@ -101,7 +106,7 @@ func loopback(host string) bool {
 // Serve serves a run on a listener until Close. render makes the report of the trials so far; what
 // it fails with goes to fault, and the page keeps the report that it has.
 func Serve(l net.Listener, open bool, render func() ([]byte, error), fault func(error)) *Server {
-	s := &Server{render: render, fault: fault, open: open, readers: map[chan event]bool{}, ended: make(chan struct{})}
+	s := &Server{render: render, fault: fault, open: open, readers: map[chan event]bool{}, taken: make(chan struct{}), ended: make(chan struct{})}
 	s.http = &http.Server{Handler: s.guarded(), ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 1 << 14}
 	go func() {
 		if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -131,7 +136,8 @@ func (s *Server) Trial(state State) {
 	}
 }
 
-func (s *Server) update() {
+// update makes the report anew, and reports whether it could.
+func (s *Server) update() bool {
 	start := time.Now()
 	report, err := s.render()
 	s.mu.Lock()
@@ -139,11 +145,12 @@ func (s *Server) update() {
 	s.rendered, s.cost = time.Now(), time.Since(start)
 	if err != nil {
 		s.fault(fmt.Errorf("make the live report: %w", err))
-		return
+		return false
 	}
-	s.report = report
+	s.report, s.fetched = report, 0
 	s.version++
 	s.send(event{eventReport, s.version})
+	return true
 }
 
 // send gives an event to all readers; one who is too far behind misses it. s.mu is held.
@@ -156,10 +163,23 @@ func (s *Server) send(e event) {
 	}
 }
 
-// Close makes the last report, sends all pages the end of the run, and stops serving.
+// Close makes the last report, sends all pages the end of the run, and stops serving when they have
+// that report: it is what they go on to show.
 func (s *Server) Close() error {
-	s.update()
+	made := s.update()
+	s.mu.Lock()
+	if made {
+		s.wanted = s.pages
+	}
+	if s.fetched >= s.wanted {
+		close(s.taken)
+	}
+	s.mu.Unlock()
 	close(s.ended)
+	select {
+	case <-s.taken:
+	case <-time.After(lastLimit):
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
 	defer cancel()
 	if err := s.http.Shutdown(ctx); err != nil {
@@ -213,13 +233,21 @@ func scriptDigest(page []byte) string {
 
 func (s *Server) serveReport(w http.ResponseWriter, _ *http.Request) {
 	s.mu.Lock()
-	report := s.report
+	report, version := s.report, s.version
 	s.mu.Unlock()
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	if report == nil {
 		report = []byte("<!doctype html><meta charset=utf-8><title>no trial yet</title><p>No trial has ended yet.\n")
 	}
 	_, _ = w.Write(report) // a browser that has gone needs no report
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if version != s.version {
+		return
+	}
+	if s.fetched++; s.fetched == s.wanted {
+		close(s.taken)
+	}
 }
 
 // serveEvents streams events (the HTML standard's server-sent events), first those that say how far
@@ -228,8 +256,13 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
 	flush := http.NewResponseController(w)
 	w.Header().Set("Content-Type", "text/event-stream")
 	mine := make(chan event, waiting)
+	pages := 0
+	if r.URL.Query().Has("page") { // not another program that reads the events
+		pages = 1
+	}
 	s.mu.Lock()
 	s.readers[mine] = true
+	s.pages += pages
 	mine <- event{eventProgress, s.state}
 	if s.version > 0 {
 		mine <- event{eventReport, s.version}
@@ -238,6 +271,7 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		s.mu.Lock()
 		delete(s.readers, mine)
+		s.pages -= pages
 		s.mu.Unlock()
 	}()
 	alive := time.NewTicker(aliveEvery)

@@ -107,6 +107,28 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// TestLastReport: a page has the last report when the server has closed, however late it takes it.
+func TestLastReport(t *testing.T) {
+	s, url, f := served(t, func() ([]byte, error) { return []byte("<p>the last"), nil })
+	resp, err := http.Get(url + "events?page")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	closed := make(chan error)
+	go func() { closed <- s.Close() }()
+	events, err := io.ReadAll(resp.Body) // to their end
+	if err != nil || !strings.HasSuffix(string(events), "event: end\ndata: \"the run has ended\"\n\n") {
+		t.Errorf("%v, the events are\n%s", err, events)
+	}
+	if code, _, body := get(t, "GET", url+"report.html?1", ""); code != 200 || body != "<p>the last" {
+		t.Errorf("after the end the report is %d %q", code, body)
+	}
+	if err := <-closed; err != nil || len(f.all) > 0 {
+		t.Errorf("%v, faults %v", err, f.all)
+	}
+}
+
 // TestOnlyThePage: nothing else is served, by no other method and under no foreign name.
 func TestOnlyThePage(t *testing.T) {
 	s, url, _ := served(t, func() ([]byte, error) { return nil, errors.New("no") })

@@ -26,7 +26,7 @@ type StorageError struct {
 
 func (e *StorageError) Error() string {
 	msg := fmt.Sprintf("%s %s: %v", e.Op, e.Path, rootCause(e.Err))
-	if errors.Is(e.Err, unix.ENOSPC) || errors.Is(e.Err, unix.EDQUOT) {
+	if durable.NoRoom(e.Err) {
 		msg += fmt.Sprintf(" (%d bytes wanted, %d free)", e.Want, e.Free)
 	}
 	return msg

@@ -129,7 +129,11 @@ func (d *Direct) Start(_ context.Context, m Machine) error {
 		return &StartError{Machine: m.Name, Err: err}
 	}
 	d.running[m.Name] = c
-	return d.save()
+	if err := d.save(); err != nil {
+		delete(d.running, m.Name)
+		return errors.Join(&StartError{Machine: m.Name, Err: err}, c.end(context.Background()))
+	}
+	return nil
 }
 
 // save writes down which processes there are. It is called under mu.
@@ -232,7 +236,8 @@ func (d *Direct) Destroy(ctx context.Context, name string) error {
 		return fmt.Errorf("destroy machine %q: %w", name, err)
 	}
 	delete(d.running, name)
-	return d.save()
+	_ = d.save() // a record of one that has ended does no harm, and the disk may be full
+	return nil
 }
 
 // end kills QEMU, waits for its end, and removes its log.

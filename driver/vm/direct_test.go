@@ -8,6 +8,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"hookbed/analysis/durable"
 )
 
 // sealed is a machine in virtual time.
@@ -96,13 +100,66 @@ func TestDirectIsConfinedAndCleanedUp(t *testing.T) {
 	}
 }
 
-// bootSector is a kernel of the oldest kind for QEMU's loader that only loops.
+// A guest that cannot be recorded, since the disk is full, is not left running.
+func TestDirectOnAFullDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("this test mounts a file system: run it as root")
+	}
+	dir, disk := t.TempDir(), t.TempDir()
+	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=16k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(disk, unix.MNT_DETACH) })
+	d, err := ConnectDirect(t.Context(), Config{StateDir: disk, Lab: "l"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := sealed()
+	m.Name += "-full"
+	m.Kernel, m.Initramfs, m.ConsoleLog, m.Virtual.Results = filepath.Join(dir, "kernel"), filepath.Join(dir, "initramfs"), filepath.Join(dir, "console"), filepath.Join(dir, "results")
+	for _, f := range []string{m.Kernel, m.Initramfs} {
+		if err := os.WriteFile(f, bootSector(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(disk, "filler"), make([]byte, 1<<20), 0o600); !durable.NoRoom(err) {
+		t.Fatalf("error %v, want a full disk", err)
+	}
+	var start *StartError
+	if err := d.Start(t.Context(), m); !durable.NoRoom(err) || !errors.As(err, &start) || !strings.Contains(err.Error(), disk) {
+		t.Errorf("error %v, want that of a full disk, with its path", err)
+	}
+	if left := running(t, m.Name); left != "" {
+		t.Errorf("QEMU is left: %s", left)
+	}
+	if err := d.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// running is the command line of the QEMU of a machine, "" if there is none.
+func running(t *testing.T, machine string) string {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		argv, _ := os.ReadFile(file) // it may have ended
+		if strings.Contains(string(argv), "guest="+machine+",") {
+			return string(argv)
+		}
+	}
+	return ""
+}
+
+// bootSector is a kernel for QEMU's loader that only loops, by the boot protocol 2.02 (the kernel's
+// Documentation/arch/x86/boot.rst): with an older one QEMU refuses an initramfs, and ends.
 func bootSector() []byte {
 	b := make([]byte, 8192)
 	b[0x1f1] = 4 // setup sectors
 	b[0x1fe], b[0x1ff] = 0x55, 0xaa
-	for i := 1024; i < len(b); i += 2 {
-		b[i], b[i+1] = 0xeb, 0xfe // jmp to itself
-	}
+	b[0x200], b[0x201] = 0xeb, 0xfe // jmp to itself
+	copy(b[0x202:], "HdrS\x02\x02")
 	return b
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"libvirt.org/go/libvirtxml"
+
+	"hookbed/driver/netdump"
 )
 
 // namePrefix begins the names of all labs' networks.
@@ -173,7 +175,7 @@ func checkFree(p netip.Prefix) error {
 
 // usedRanges reads the IPv4 addresses and routes of this network namespace.
 func usedRanges() ([]usedRange, error) {
-	links, err := netlink.LinkList()
+	links, err := netdump.Whole(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list network interfaces: %w", err)
 	}
@@ -181,7 +183,7 @@ func usedRanges() ([]usedRange, error) {
 	for _, l := range links {
 		names[l.Attrs().Index] = l.Attrs().Name
 	}
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+	addrs, err := netdump.Whole(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_V4) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
@@ -191,7 +193,7 @@ func usedRanges() ([]usedRange, error) {
 			used = append(used, usedRange{p.Masked(), "the address of " + names[a.LinkIndex]})
 		}
 	}
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	routes, err := netdump.Whole(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_V4) })
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}

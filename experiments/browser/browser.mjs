@@ -35,8 +35,8 @@ export function launch(chromium, path) {
 }
 
 /**
- * open shows a file in a page of its own and waits until it is drawn. The page's `faults` are its
- * errors and requests so far.
+ * open shows a file, or a URL, in a page of its own and waits until it is drawn. The page's `faults`
+ * are its errors and its requests so far, of a URL those of any other server.
  *
  * Options: width and height in CSS pixels, scheme "light" or "dark", js false for none, hash.
  */
@@ -45,12 +45,14 @@ export async function open(browser, file, { width = 1440, height = 900, scheme =
 	context.setDefaultTimeout(patience);
 	const page = await context.newPage();
 	page.faults = [];
-	const url = pathToFileURL(file).href;
+	const served = /^http:/.test(file);
+	const url = served ? file : pathToFileURL(file).href;
+	const own = (requested) => (served ? new URL(requested).origin === new URL(url).origin : requested.split("#")[0] === url);
 	page.on("pageerror", (e) => page.faults.push(`page error: ${e.message}`));
 	page.on("console", (m) => ["error", "warning"].includes(m.type()) && page.faults.push(`console: ${m.text()}`));
 	page.on("crash", () => page.faults.push("the page crashed"));
 	page.on("request", (r) => {
-		if (r.url().split("#")[0] !== url && !/^(data|blob):/.test(r.url())) page.faults.push(`request: ${r.url()}`);
+		if (!own(r.url()) && !/^(data|blob):/.test(r.url())) page.faults.push(`request: ${r.url()}`);
 	});
 	await page.goto(url + hash, { waitUntil: "load" });
 	if (js) await page.evaluate(() => window.hookbed?.ready);

@@ -3,7 +3,7 @@
 // measured. The names that they use are those of the page: its ids, its `data-` attributes and
 // `window.hookbed`.
 
-import { readFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 
 import { frames } from "./browser.mjs";
 import { chips, clicks, downloads, exact, keyboard, remembers, searches } from "./explorer.mjs";
@@ -50,13 +50,18 @@ async function narrow(page, report) {
 	return { faults };
 }
 
-/** small: a report of many arms stays a page that one can read. */
-async function small(page) {
-	const faults = await page.evaluate(() => {
+/**
+ * small: a report of many arms stays a page that one can read, and that is drawn fast: what takes
+ * time is how many elements there are, and how many bytes.
+ */
+async function small(page, report) {
+	const megabytes = (await stat(report.file)).size / 1e6;
+	const faults = megabytes > 8 ? [`${megabytes.toFixed(1)} MB`] : [];
+	const inPage = await page.evaluate(() => {
 		const faults = [];
 		const seen = (e) => e.checkVisibility({ contentVisibilityAuto: true, visibilityProperty: true });
 		const nodes = document.querySelectorAll("*").length;
-		if (nodes > 60_000) faults.push(`${nodes} elements`);
+		if (nodes > 12_000) faults.push(`${nodes} elements`);
 		const screens = document.documentElement.scrollHeight / innerHeight;
 		if (screens > 25) faults.push(`${Math.round(screens)} screens high`);
 		for (const p of document.querySelectorAll("main p, main li")) {
@@ -71,7 +76,7 @@ async function small(page) {
 		}
 		return faults;
 	});
-	return { faults };
+	return { faults: [...faults, ...inPage] };
 }
 
 /** answers: the answer, with numbers, and the first figure are in what is seen first. */
@@ -221,6 +226,9 @@ function tried() {
 	const column = (table, i) => rows(table).map((r) => r.cells[i]?.textContent.trim() ?? "");
 	const name = (table) => table.closest("[id]")?.id ?? "";
 	for (const table of document.querySelectorAll(".scroll table")) {
+		const first = rows(table).length; // of a long table the rest are no elements yet
+		const more = table.parentElement.nextElementSibling?.matches('button[data-action="rows"]') ? table.parentElement.nextElementSibling : null;
+		const all = more && !more.hidden ? Number(more.textContent.replace(/\D/g, "")) : first;
 		const before = column(table, 0).join("|");
 		[...table.tHead.rows[0].cells].forEach((th, i) => {
 			const button = th.querySelector("button[data-sort]");
@@ -228,6 +236,7 @@ function tried() {
 			if (!button || (i > 1 && i < table.tHead.rows[0].cells.length - 1)) return; // two columns and the last suffice
 			sorted++;
 			button.click();
+			if (rows(table).length !== all) faults.push(`${name(table)}: ${rows(table).length} rows are sorted, not ${all}`);
 			if (!["ascending", "descending"].includes(th.getAttribute("aria-sort"))) faults.push(`${name(table)}: aria-sort of ${th.innerText} is ${th.getAttribute("aria-sort")}`);
 			if (th.classList.contains("r")) {
 				const values = column(table, i).map(number).filter((v) => !Number.isNaN(v));
@@ -237,7 +246,7 @@ function tried() {
 			}
 			button.click();
 			button.click();
-			if (column(table, 0).join("|") !== before) faults.push(`${name(table)}: three clicks on ${th.innerText} do not lead back`);
+			if (column(table, 0).slice(0, first).join("|") !== before) faults.push(`${name(table)}: three clicks on ${th.innerText} do not lead back`);
 		});
 	}
 	for (const input of document.querySelectorAll("input[data-table-filter]")) {
@@ -255,7 +264,7 @@ function tried() {
 }
 
 /** prints: on paper nothing is cut, folds are open, figures are there and controls are not. */
-async function prints(page) {
+async function prints(page, report) {
 	const pdf = await page.pdf({ preferCSSPageSize: true, format: "A4", printBackground: true });
 	const pages = (pdf.toString("latin1").match(/\/Type\s*\/Page\b/g) ?? []).length;
 	await page.emulateMedia({ media: "print" });
@@ -264,6 +273,9 @@ async function prints(page) {
 	await frames(page);
 	const faults = await page.evaluate(cut);
 	if (pages === 0) faults.push("the PDF has no page");
+	const [content] = (await readFile(report.file, "utf8")).split("<script");
+	const [written, printed] = [content.match(/<tr[ >]/g)?.length ?? 0, await page.locator(".scroll tr").count()];
+	if (printed !== written) faults.push(`${printed} rows are printed, not ${written}`);
 	return { faults, measured: { pdfPages: pages, pdfKilobytes: Math.round(pdf.length / 1024) } };
 }
 

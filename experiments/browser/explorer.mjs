@@ -158,22 +158,32 @@ export async function keyboard(page) {
 	return { faults };
 }
 
-/** clicks: a click on a dot or a line pins its arm. */
+/** clicks: a click on a dot or a line pins its arm, even if the chart is drawn anew during it. */
 export async function clicks(page) {
 	const faults = [];
 	for (const part of await parts(page)) {
 		for (const id of await page.evaluate((at) => [...document.querySelectorAll(`${at} [data-chart]`)].map((c) => c.id), inPart(part))) {
-			// A chart that is drawn anew while the button is down takes no click: a second one then does.
-			const arm = (await clicked(page, part, id)) ?? (await clicked(page, part, id));
-			if (arm === null) faults.push(`a click in ${id} does not pin the arm of a point`);
-			await reset(page, part);
+			for (const during of [nothing, raised, drawnAnew]) {
+				const fault = await clicked(page, part, id, during);
+				if (fault) faults.push(`${id}, ${during.name}: ${fault}`);
+				await reset(page, part);
+			}
 		}
 	}
 	return { faults };
 }
 
-/** clicked clicks on a point of a chart. The result is its arm, or null if that is pinned as before. */
-async function clicked(page, part, id) {
+// What happens while the button is down: nothing, the mark under the pointer is raised above the
+// others, or all marks are replaced.
+async function nothing() {}
+const raised = frames;
+async function drawnAnew(page) {
+	await page.evaluate(() => window.dispatchEvent(new Event("resize")));
+	await frames(page);
+}
+
+/** clicked clicks on a point of a chart, slowly. The result is a fault if its arm is pinned as before. */
+async function clicked(page, part, id, during) {
 	await settled(page, id);
 	const { x, y, arm } = await page.evaluate((id) => {
 		const points = window.hookbed.points(id);
@@ -184,12 +194,12 @@ async function clicked(page, part, id) {
 		return { x: box.x + p.x, y: box.y + p.y, arm: p.arm };
 	}, id);
 	const before = await pinned(page, part, arm);
-	await page.mouse.click(x, y);
-	for (let left = 20; left > 0; left--) {
-		await frames(page);
-		if ((await pinned(page, part, arm)) !== before) return arm;
-	}
-	return null;
+	await page.mouse.move(x, y);
+	await page.mouse.down();
+	await during(page);
+	await page.mouse.up();
+	await frames(page);
+	return (await pinned(page, part, arm)) === before ? `a click on a point of ${arm} does not pin it` : "";
 }
 
 /** settled brings a chart into view and waits until it stands still there. */

@@ -14,6 +14,8 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
+
+	"hookbed/driver/netdump"
 )
 
 // state is everything that a datapath can leave in a network namespace: one
@@ -126,7 +128,7 @@ func tcObjects(p *netns) (string, error) {
 	var b strings.Builder
 	err = p.do(func() error {
 		for _, l := range links {
-			qdiscs, err := netlink.QdiscList(l)
+			qdiscs, err := netdump.Whole(func() ([]netlink.Qdisc, error) { return netlink.QdiscList(l) })
 			if err != nil {
 				return fmt.Errorf("list qdiscs of %s: %w", l.Attrs().Name, err)
 			}
@@ -136,7 +138,7 @@ func tcObjects(p *netns) (string, error) {
 				}
 			}
 			for hook, parent := range map[string]uint32{"ingress": netlink.HANDLE_MIN_INGRESS, "egress": netlink.HANDLE_MIN_EGRESS} {
-				filters, err := netlink.FilterList(l, parent)
+				filters, err := netdump.Whole(func() ([]netlink.Filter, error) { return netlink.FilterList(l, parent) })
 				if err != nil {
 					return fmt.Errorf("list filters of %s: %w", l.Attrs().Name, err)
 				}
@@ -159,7 +161,7 @@ func describeFilter(f netlink.Filter) string {
 
 func (p *netns) links() (links []netlink.Link, err error) {
 	err = p.do(func() error {
-		links, err = netlink.LinkList()
+		links, err = netdump.Whole(netlink.LinkList)
 		return err
 	})
 	return links, err

@@ -300,18 +300,28 @@ func (a *agent) serve(ctx context.Context, in io.Reader, out, errOut io.Writer) 
 	var last atomic.Int64 // of the driver's lines, as time since start
 	start := time.Now()
 	go func() { gone <- passLines(helper.in, in, func() { last.Store(int64(time.Since(start))) }) }()
+	passed := make(chan struct{})
 	go func() {
+		defer close(passed)
 		// A driver's side that takes nothing any more must not hold the helper up.
 		if _, err := io.Copy(out, helper.out); err != nil {
 			gone <- fmt.Errorf("pass on a reply: %w", err)
 		}
 	}()
+	ended, said := helper.done, (chan struct{})(nil)
 	tick := time.NewTicker(max(a.Abandon/20, 10*time.Millisecond))
 	defer tick.Stop()
 	for {
 		select {
-		case <-helper.done:
-			return helper.err
+		case <-ended:
+			// The driver may be sending files: what is removed now would come back. It is told, and ends
+			// the conversation.
+			ended, said = nil, passed
+		case <-said:
+			if err := sayEnded(out, helper.err); err != nil {
+				return errors.Join(helper.err, err)
+			}
+			said = nil
 		case <-ctx.Done():
 			return helper.end(a.log)
 		case why := <-gone:
@@ -326,6 +336,18 @@ func (a *agent) serve(ctx context.Context, in io.Reader, out, errOut io.Writer) 
 			}
 		}
 	}
+}
+
+// sayEnded answers the driver's request, or its next one, in place of a helper that has ended: perhaps
+// in the middle of a line.
+func sayEnded(out io.Writer, how error) error {
+	if how == nil {
+		how = errors.New("exit status 0")
+	}
+	if _, err := io.WriteString(out, "\n"); err != nil {
+		return fmt.Errorf("pass on the helper's end: %w", err)
+	}
+	return bundle.WriteReply(out, bundle.Reply{Error: fmt.Sprintf("the guest helper is gone: %v", how), Fault: bundle.FaultRig})
 }
 
 // passLines passes the driver's lines on. An empty one only says that the

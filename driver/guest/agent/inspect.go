@@ -16,6 +16,7 @@ import (
 	"hookbed/driver/guest/fault"
 	"hookbed/driver/guest/proc"
 	"hookbed/driver/guest/sysfs"
+	"hookbed/driver/netdump"
 )
 
 // Inspect adds to the facts of a session, by the same kind of names, what an agent
@@ -80,7 +81,7 @@ func nicFacts(f map[string]string, name string, keep []netip.Addr) error {
 	sysfs.SetFact(f, "nic.mac", a.HardwareAddr.String())
 	sysfs.SetFact(f, "nic.mtu", strconv.Itoa(a.MTU))
 	sysfs.SetFact(f, "nic.state", a.OperState.String())
-	addrs, err := netlink.AddrList(l, unix.AF_INET)
+	addrs, err := netdump.Whole(func() ([]netlink.Addr, error) { return netlink.AddrList(l, unix.AF_INET) })
 	if err != nil {
 		return fmt.Errorf("list addresses of %s: %w", name, err)
 	}
@@ -94,7 +95,7 @@ func nicFacts(f map[string]string, name string, keep []netip.Addr) error {
 
 // linkNames are the links of this namespace but lo.
 func linkNames() []string {
-	links, _ := netlink.LinkList()
+	links, _ := netdump.Whole(netlink.LinkList)
 	var out []string
 	for _, l := range links {
 		if name := l.Attrs().Name; name != "lo" {

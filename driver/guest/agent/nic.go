@@ -20,6 +20,7 @@ import (
 	"hookbed/driver/guest/fault"
 	"hookbed/driver/guest/netns"
 	"hookbed/driver/guest/sysfs"
+	"hookbed/driver/netdump"
 )
 
 // carrierLimit is how long a NIC that was set up may take to find its peer.
@@ -70,7 +71,7 @@ func nicInUse(l netlink.Link, keep []netip.Addr) (string, error) {
 
 // carriesManagement looks for the addresses to keep, and on the way to them.
 func carriesManagement(l netlink.Link, keep []netip.Addr) (string, error) {
-	addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+	addrs, err := netdump.Whole(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_ALL) })
 	if err != nil {
 		return "", fmt.Errorf("list addresses: %w", err)
 	}
@@ -95,7 +96,9 @@ func carriesManagement(l netlink.Link, keep []netip.Addr) (string, error) {
 
 // carriesRoutes looks for a default route, and for routes that cannot be put back.
 func carriesRoutes(l netlink.Link, _ []netip.Addr) (string, error) {
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	routes, err := netdump.Whole(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return "", fmt.Errorf("list routes: %w", err)
 	}
@@ -125,7 +128,7 @@ func isDefault(r netlink.Route) bool {
 
 // carriesLinks looks for links on top of the NIC.
 func carriesLinks(l netlink.Link, _ []netip.Addr) (string, error) {
-	links, err := netlink.LinkList()
+	links, err := netdump.Whole(netlink.LinkList)
 	if err != nil {
 		return "", fmt.Errorf("list links: %w", err)
 	}
@@ -147,7 +150,7 @@ func carriesLinks(l netlink.Link, _ []netip.Addr) (string, error) {
 // carriesQdisc looks for queueing that was configured: what the kernel chooses
 // by itself has the handle 0:.
 func carriesQdisc(l netlink.Link, _ []netip.Addr) (string, error) {
-	qdiscs, err := netlink.QdiscList(l)
+	qdiscs, err := netdump.Whole(func() ([]netlink.Qdisc, error) { return netlink.QdiscList(l) })
 	if err != nil {
 		return "", fmt.Errorf("list queueing disciplines: %w", err)
 	}
@@ -368,7 +371,7 @@ func (r nicRecord) find() (netlink.Link, error) {
 	if err == nil {
 		return l, nil
 	}
-	links, lerr := netlink.LinkList()
+	links, lerr := netdump.Whole(netlink.LinkList)
 	if lerr != nil {
 		return nil, fmt.Errorf("find %s: %w", r.Name, lerr)
 	}

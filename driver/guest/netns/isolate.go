@@ -43,12 +43,28 @@ func Isolate() error {
 	if err := unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("make the node's namespaces: %w", err)
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("find own program: %w", err)
-	}
+	self := ownProgram()
 	err = unix.Exec(self, os.Args, append(os.Environ(), env...))
 	return fmt.Errorf("start %s anew: %w", self, err)
+}
+
+// ownProgram is a path by which this program can be started anew: its file's, which names the
+// process, or the kernel's link to it. Of a program that was started from another mount namespace the
+// kernel states the file's path there, and in a chroot that is another file, or none.
+func ownProgram() string {
+	const link = "/proc/self/exe"
+	path, err := os.Executable()
+	if err != nil {
+		return link
+	}
+	named, err := os.Stat(path)
+	if err != nil {
+		return link
+	}
+	if linked, err := os.Stat(link); err != nil || !os.SameFile(named, linked) {
+		return link
+	}
+	return path
 }
 
 // EnvOfOutside is what a helper in namespaces of its own has in its environment: the
@@ -69,10 +85,60 @@ func furnish() error {
 	if fd, ok := outsideFD(); ok {
 		unix.CloseOnExec(fd) // not for what the helper starts
 	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
+	if err := PrivateMounts(); err != nil {
+		return err
 	}
 	return LoopbackUp()
+}
+
+// PrivateMounts keeps all mounts that are made in the mount namespace of the calling thread inside it.
+// Only what is mounted can be made private, and in a chroot "/" need not be (mount_setattr(2) and
+// fs/namespace.c, do_change_type): then this is done from the root of the namespace.
+func PrivateMounts() error {
+	const flags = unix.MS_REC | unix.MS_PRIVATE
+	err := unix.Mount("", "/", "", flags, "")
+	if errors.Is(err, unix.EINVAL) {
+		err = atNamespaceRoot(func() error { return unix.Mount("", "/", "", flags, "") })
+	}
+	if err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	return nil
+}
+
+// atNamespaceRoot has a function called on a thread of its own in the calling thread's mount
+// namespace, with its root as "/": setns(2) leads there, and from a chroot, too.
+func atNamespaceRoot(act func() error) error {
+	fd, err := unix.Open("/proc/thread-self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open own mount namespace: %w", err)
+	}
+	defer unix.Close(fd)
+	return onThreadOfItsOwn(func() error {
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			return err
+		}
+		if err := unix.Setns(fd, unix.CLONE_NEWNS); err != nil {
+			return err
+		}
+		return act()
+	})
+}
+
+// onThreadOfItsOwn calls a function on a thread that ends with it. It is not the first one, which
+// never ends, and whose root is in /proc that of the process.
+func onThreadOfItsOwn(act func() error) error {
+	acted := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() != unix.Getpid() {
+			acted <- act() // never unlocked
+			return
+		}
+		defer runtime.UnlockOSThread()
+		acted <- onThreadOfItsOwn(act) // this one is taken meanwhile
+	}()
+	return <-acted
 }
 
 // HostSysctls are the machine's global sysctls: passed on when the process

@@ -176,8 +176,8 @@ func externalMounts() []mount {
 // mountContainer makes root the root of the calling process's mount namespace, with
 // what programs expect in it.
 func mountContainer(root string) error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
+	if err := netns.PrivateMounts(); err != nil {
+		return err
 	}
 	mounts := externalMounts()
 	root, agent := strings.CutPrefix(root, agentMark)

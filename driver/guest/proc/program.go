@@ -223,7 +223,8 @@ func pin(cpus []int) error {
 // Neither lets a program preempt the one that wakes it (of SCHED_BATCH see
 // check_preempt_wakeup_fair in kernel/sched/fair.c). SCHED_RR also keeps no account
 // that could make one switch cost more than another; what is not of that policy
-// still gets 50 ms a second (the fair server, Linux 6.12; real-time throttling before).
+// still gets 50 ms a second (the fair server, Linux 6.12; real-time throttling before), but in sealed
+// guests.
 func schedule(policy string) error {
 	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr}
 	switch policy {

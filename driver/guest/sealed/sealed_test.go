@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -70,14 +71,8 @@ func sealedReplies(t *testing.T, ctx context.Context, b bundle.Sealed) []bundle.
 	if err := s.block(b); err != nil {
 		t.Fatal(err)
 	}
-	var replies []bundle.SealedReply
-	runs := 0
-	for line := range strings.Lines(out.String()) {
-		var r bundle.SealedReply
-		if err := json.Unmarshal([]byte(line), &r); err != nil {
-			t.Fatalf("line %q: %v", line, err)
-		}
-		replies = append(replies, r)
+	replies, runs := repliesIn(t, out.String()), 0
+	for _, r := range replies {
 		if r.Phase == string(bundle.Run) && r.Chunk == 0 {
 			runs++
 		}
@@ -89,6 +84,19 @@ func sealedReplies(t *testing.T, ctx context.Context, b bundle.Sealed) []bundle.
 		t.Errorf("symbols were shown %d times, want %d", shown, want)
 	}
 	return replies
+}
+
+// repliesIn are the lines that a sealed guest writes.
+func repliesIn(t *testing.T, text string) (out []bundle.SealedReply) {
+	t.Helper()
+	for line := range strings.Lines(text) {
+		var r bundle.SealedReply
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatalf("line %q: %v", line, err)
+		}
+		out = append(out, r)
+	}
+	return out
 }
 
 func onNode(do ...bundle.Action) []bundle.Steps {
@@ -136,6 +144,43 @@ func TestSealedBlockGoesOnAfterFailures(t *testing.T) {
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("told\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// TestWarmUpGoesOn: until a workload has run, the first trial of each setup warms the guest up. What
+// comes of it is not written, and what is written does not show it.
+func TestWarmUpGoesOn(t *testing.T) {
+	made := onNode(bundle.Netns{Name: "client"})
+	fails := onNode(bundle.SetLink{Link: "nosuch", Up: true})
+	trials := []bundle.SealedTrial{{Name: "a", Run: made}, {Name: "b", Run: made}}
+	got := func(setups ...bundle.SealedSetup) (lines []string, workloads int) {
+		var out bytes.Buffer
+		s := sealedRun{ctx: t.Context(), out: &out, settle: func() { workloads++ }, start: func() (*childHelper, error) {
+			return startChild(bundle.Hello{Schema: bundle.Schema, Node: "test", Blobs: t.TempDir()})
+		}}
+		if err := s.block(bundle.Sealed{Schema: bundle.Schema, Setups: setups}); err != nil {
+			t.Fatal(err)
+		}
+		return told(repliesIn(t, out.String())), workloads
+	}
+	works, refused := bundle.SealedSetup{Name: "works", Trials: trials}, bundle.SealedSetup{Name: "refused", Apply: fails, Trials: trials}
+	lines, workloads := got(refused, refused, works, works)
+	want := []string{
+		"0/-1 facts 0",
+		"0/-1 apply 0 rig", "0/-1 close 0",
+		"1/-1 apply 0 rig", "1/-1 close 0",
+		"2/0 run 0", "2/0 undo 0", "2/1 run 0", "2/1 undo 0", "2/-1 close 0",
+		"3/0 run 0", "3/0 undo 0", "3/1 run 0", "3/1 undo 0", "3/-1 close 0",
+		"4/-1 end 0",
+	}
+	if !slices.Equal(lines, want) {
+		t.Errorf("told\n%s\nwant\n%s", strings.Join(lines, "\n"), strings.Join(want, "\n"))
+	}
+	if workloads != 5 {
+		t.Errorf("%d workloads ran, want four, and one that warms the guest up", workloads)
+	}
+	if _, workloads := got(works, refused, works); workloads != 4 {
+		t.Errorf("%d workloads ran behind a setup that warmed the guest up, want four", workloads)
 	}
 }
 

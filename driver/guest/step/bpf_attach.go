@@ -15,6 +15,7 @@ import (
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/fault"
+	"hookbed/driver/netdump"
 )
 
 func doAttachBPF(c *call, a bundle.AttachBPF) error {
@@ -73,7 +74,7 @@ func (c *call) attachTC(prog *ebpf.Program, name string, l netlink.Link, parent 
 	if err != nil {
 		return err
 	}
-	present, err := c.nl.FilterList(l, parent)
+	present, err := netdump.Whole(func() ([]netlink.Filter, error) { return c.nl.FilterList(l, parent) })
 	if err != nil {
 		return fmt.Errorf("list filters of %s: %w", l.Attrs().Name, err)
 	}
@@ -101,7 +102,7 @@ func freePriority(present []netlink.Filter) uint16 {
 }
 
 func (c *call) ensureClsact(l netlink.Link) error {
-	present, err := c.nl.QdiscList(l)
+	present, err := netdump.Whole(func() ([]netlink.Qdisc, error) { return c.nl.QdiscList(l) })
 	if err != nil {
 		return fmt.Errorf("list qdiscs of %s: %w", l.Attrs().Name, err)
 	}
@@ -128,7 +129,7 @@ func (c *call) ensureClsact(l netlink.Link) error {
 }
 
 func (c *call) checkTC(l netlink.Link, parent uint32, id int) error {
-	present, err := c.nl.FilterList(l, parent)
+	present, err := netdump.Whole(func() ([]netlink.Filter, error) { return c.nl.FilterList(l, parent) })
 	if err != nil {
 		return fmt.Errorf("read back filters of %s: %w", l.Attrs().Name, err)
 	}

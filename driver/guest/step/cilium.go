@@ -19,6 +19,7 @@ import (
 	"hookbed/driver/guest/fault"
 	"hookbed/driver/guest/netns"
 	"hookbed/driver/guest/proc"
+	"hookbed/driver/netdump"
 	"hookbed/driver/tail"
 )
 
@@ -126,7 +127,7 @@ func (c *call) cleanUp(ctx context.Context, a *agent, root string, argv []string
 		return fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), p.Err, said)
 	}
 	return c.at.WithNetlink(func(h *netlink.Handle) error {
-		links, err := h.LinkList()
+		links, err := netdump.Whole(h.LinkList)
 		for _, l := range links {
 			if strings.HasPrefix(l.Attrs().Name, agentLinks) {
 				err = errors.Join(err, fmt.Errorf("%s left link %s", strings.Join(argv, " "), l.Attrs().Name))

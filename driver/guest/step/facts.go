@@ -11,6 +11,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -45,7 +46,8 @@ func MachineFacts(ctx context.Context) (map[string]string, error) {
 }
 
 // facts is what the environment record of a run needs to know of a node. A
-// fact that cannot be learned is left out.
+// fact that cannot be learned is left out. But what is not there and what was killed before it could
+// say its version are not the same: an arm whose tool is missing is not supported, for good.
 func (x *executor) facts(ctx context.Context) (map[string]string, error) {
 	f := map[string]string{}
 	kernelFacts(f)
@@ -62,8 +64,7 @@ func (x *executor) facts(ctx context.Context) (map[string]string, error) {
 		return nil, err
 	}
 	x.heldLinkFacts(f)
-	x.toolFacts(ctx, f)
-	return f, nil
+	return f, x.toolFacts(ctx, f)
 }
 
 // heldLinkFacts describes the data link of the first node that the helper
@@ -186,43 +187,61 @@ func linkFacts(f map[string]string, h *netlink.Handle) {
 }
 
 // toolFacts are the versions of the tools on the node, and of the workloads in the
-// endpoint root.
-func (x *executor) toolFacts(ctx context.Context, f map[string]string) {
+// endpoint root. The error is that of a tool that was interrupted.
+func (x *executor) toolFacts(ctx context.Context, f map[string]string) error {
 	flags := map[string]string{
 		"iptables-legacy": "--version", "iptables-nft": "--version", "nft": "--version",
 		"ip6tables-legacy": "--version", "ip6tables-nft": "--version",
 		"ipset": "--version", "ip": "-Version", "ethtool": "--version", "dockerd": "--version",
 	}
-	for _, tool := range slices.Sorted(maps.Keys(flags)) {
-		sysfs.SetFact(f, "tool."+tool, x.versionOf(ctx, x.node, tool, flags[tool]))
-	}
 	inside := &proc.Endpoint{Namespace: x.node.Namespace, Root: x.root}
-	sysfs.SetFact(f, "endpoint.iperf3", x.versionOf(ctx, inside, "iperf3", "--version"))
-	sysfs.SetFact(f, "endpoint.netperf", x.versionOf(ctx, inside, "netperf", "-V"))
+	of := func(name string, at *proc.Endpoint, argv ...string) error {
+		version, err := x.versionOf(ctx, at, argv...)
+		sysfs.SetFact(f, name, version)
+		return err
+	}
+	for _, tool := range slices.Sorted(maps.Keys(flags)) {
+		if err := of("tool."+tool, x.node, tool, flags[tool]); err != nil {
+			return err
+		}
+	}
+	return errors.Join(of("endpoint.iperf3", inside, "iperf3", "--version"), of("endpoint.netperf", inside, "netperf", "-V"))
 }
 
 var hasDigit = regexp.MustCompile(`\d`)
 
 // versionOf runs a tool and returns the first line it prints that has a number in
-// it, "" when there is none.
-func (x *executor) versionOf(ctx context.Context, at *proc.Endpoint, argv ...string) string {
+// it, "" when there is none. The error is that of a tool that was interrupted.
+func (x *executor) versionOf(ctx context.Context, at *proc.Endpoint, argv ...string) (string, error) {
+	if _, err := proc.LookIn(at.Root, argv[0]); err != nil {
+		return "", nil //nolint:nilerr // it is not there
+	}
 	out := &proc.Head{Limit: 4096}
 	p, err := x.launcher.Start(at, proc.Program{Argv: argv, Stdout: out, Stderr: out})
-	if err != nil {
-		return ""
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EACCES), errors.Is(err, unix.ENOEXEC):
+		return "", nil // what is there is not a program that works
+	case err != nil:
+		return "", fmt.Errorf("learn the version: %w", err)
 	}
+	late := false
 	select {
 	case <-p.Done:
 	case <-time.After(factLimit):
+		late = true
 	case <-ctx.Done():
+		return "", errors.Join(fmt.Errorf("learn the version of %s: %w", argv[0], ctx.Err()), p.End(ctx))
 	}
-	if err := p.End(ctx); err != nil {
-		return ""
+	if err := p.End(ctx); err != nil || late {
+		return "", err
+	}
+	if killed := (*exec.ExitError)(nil); errors.As(p.Err, &killed) && killed.ProcessState.ExitCode() < 0 {
+		return "", fmt.Errorf("learn the version of %s: it ended by %s", argv[0], killed.ProcessState)
 	}
 	for _, line := range strings.Split(string(out.Data), "\n") {
 		if hasDigit.MatchString(line) {
-			return strings.Join(strings.Fields(line), " ")
+			return strings.Join(strings.Fields(line), " "), nil
 		}
 	}
-	return ""
+	return "", nil
 }

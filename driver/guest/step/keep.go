@@ -9,6 +9,7 @@ import (
 
 	"hookbed/driver/guest/ruleset"
 	"hookbed/driver/guest/sysfs"
+	"hookbed/driver/netdump"
 )
 
 // keepNamespace has the firewall, the sysctls and the routes of the step's namespace as they are now
@@ -55,7 +56,9 @@ type route struct {
 // eachRoute visits the IPv4 routes but those to the namespace's own addresses. The agent calls its
 // routes the kernel's (RTPROT_KERNEL).
 func eachRoute(h *netlink.Handle, visit func(route, netlink.Route) error) error {
-	all, err := h.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	all, err := netdump.Whole(func() ([]netlink.Route, error) {
+		return h.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return fmt.Errorf("list routes: %w", err)
 	}

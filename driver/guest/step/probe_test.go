@@ -3,9 +3,12 @@ package step
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -218,4 +221,30 @@ func TestRefusals(t *testing.T) {
 	r.fails("client", bundle.FaultRig, do, `wants "allow"`)
 	do.Try.Want, do.Try.Proto = bundle.Deny, bundle.UDP
 	r.fails("client", bundle.FaultRig, do, "only connections are repeated")
+}
+
+// TestFactsAreWholeOrNone: facts that lack a tool because it was killed would make its arms not
+// supported, for good.
+func TestFactsAreWholeOrNone(t *testing.T) {
+	r := newRig(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if f, err := r.x.facts(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted, the facts are %v, %v", f, err)
+	}
+	dir := t.TempDir()
+	for name, script := range map[string]string{"good": "echo v1.2", "killed": "kill -KILL $$", "none": "exit 1", "broken": ""} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "broken"), []byte("\x7fELF"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"good": "v1.2", "killed": "", "none": "", "broken": "", "absent": ""} {
+		got, err := r.x.versionOf(t.Context(), r.x.node, filepath.Join(dir, name))
+		if got != want || (err != nil) != (name == "killed") {
+			t.Errorf("the version of one that is %s is %q, %v", name, got, err)
+		}
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"hookbed/driver/guest/fault"
 	"hookbed/driver/guest/netns"
 	"hookbed/driver/guest/probe"
+	"hookbed/driver/netdump"
 )
 
 func doProbes(c *call, a bundle.Probes) error {
@@ -96,7 +97,7 @@ func (c *call) addSources(link string, sources []string) (remove func(*netlink.H
 			_ = h.AddrDel(l, addr)
 		}
 	}
-	have, err := c.nl.AddrList(nil, netlink.FAMILY_ALL)
+	have, err := netdump.Whole(func() ([]netlink.Addr, error) { return c.nl.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return remove, fmt.Errorf("list addresses: %w", err)
 	}

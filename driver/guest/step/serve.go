@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"time"
 
 	"hookbed/driver/bundle"
 	"hookbed/driver/guest/fault"
@@ -25,6 +26,8 @@ type session struct {
 	private bool // in a mount namespace of its own
 	quiet   bool // clears up only when a mark is set
 	open    bool // Hello was said
+	beats   bool // it says that it lives while it works
+	every   time.Duration
 }
 
 // ServeOptions are what a helper's command line requests.
@@ -41,7 +44,7 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, log *slog.Logger, h
 		return err
 	}
 	x.quiet = how.Quiet
-	s := &session{x: x, log: log, private: how.Private, quiet: how.Quiet}
+	s := &session{x: x, log: log, private: how.Private, quiet: how.Quiet, every: bundle.BeatEvery}
 	if how.Quiet {
 		defer debug.SetGCPercent(debug.SetGCPercent(-1))
 		defer debug.SetMemoryLimit(debug.SetMemoryLimit(proc.QuietLimit))
@@ -55,7 +58,9 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, log *slog.Logger, h
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	for line := range readLines(ctx, cancel, in) {
+		rest := s.beat(out)
 		reply := s.answer(ctx, line)
+		rest()
 		if err := bundle.WriteReply(out, reply); err != nil {
 			log.Warn("driver is gone", "error", err)
 			return nil
@@ -65,6 +70,33 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, log *slog.Logger, h
 		}
 	}
 	return nil
+}
+
+// beat says from time to time that the helper lives, until rest is called.
+func (s *session) beat(out io.Writer) (rest func()) {
+	if !s.beats {
+		return func() {}
+	}
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(s.every)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+			}
+			if _, err := out.Write([]byte("\n")); err != nil {
+				return // the reply meets the same error
+			}
+		}
+	}()
+	return func() {
+		close(stop)
+		<-stopped // a line is never within another
+	}
 }
 
 // readLines passes on the lines of the input, and cancels as soon as it ends,
@@ -177,6 +209,7 @@ func (s *session) hello(h bundle.Hello) bundle.Reply {
 	s.x.root, s.x.blobs, s.open = h.EndpointRoot, h.Blobs, true
 	s.x.external.root, s.x.external.roots, s.x.machine = h.ExternalRoot, h.Roots, h.Machine
 	s.x.http.root = h.HTTPRoot
+	s.beats = h.Beats
 	s.log.Info("session", "node", h.Node, "pid", os.Getpid())
 	return bundle.Reply{PID: os.Getpid()}
 }

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"testing"
+	"time"
 
 	"hookbed/driver/bundle"
 )
@@ -63,3 +64,32 @@ func TestQuietHelperCollectsAtMarks(t *testing.T) {
 }
 
 var garbage []byte
+
+// TestBeat: a helper that was told to says that it lives, until it has the reply, and another does not.
+func TestBeat(t *testing.T) {
+	lines, out := io.Pipe()
+	s := &session{beats: true, every: time.Millisecond}
+	rest := s.beat(out)
+	r := bufio.NewReader(lines)
+	for range 3 {
+		if line, err := r.ReadString('\n'); line != "\n" || err != nil {
+			t.Fatalf("it says %q, %v", line, err)
+		}
+	}
+	ended := make(chan struct{})
+	go func() {
+		rest()
+		close(ended)
+		_ = out.Close()
+	}()
+	if left, err := io.ReadAll(r); strings.Trim(string(left), "\n") != "" || err != nil {
+		t.Errorf("at rest it says %q, %v", left, err)
+	}
+	<-ended
+	var said strings.Builder
+	s.beats = false
+	s.beat(&said)()
+	if said.Len() > 0 {
+		t.Errorf("one that was not told to says %q", said.String())
+	}
+}

@@ -139,7 +139,7 @@ func (r *Run) PushTree(ctx context.Context, local, remote string) error {
 		return err
 	}
 	archive := r.Path(path.Base(remote) + ".tar.gz")
-	if err := r.SSH.Push(ctx, packed.Bytes(), archive, 0o600); err != nil {
+	if err := r.SSH.PushAll(ctx, host.File{Path: archive, Data: packed.Bytes(), Mode: 0o600, Below: r.Path()}); err != nil {
 		return err
 	}
 	if err := r.asRoot(ctx, "sh", "-c", unpackTree, "sh", archive, remote); err != nil {
@@ -176,12 +176,16 @@ func listing(tree fs.FS, dir string) (string, error) {
 	return strings.Join(append(append(files, links...), ""), "\n"), err
 }
 
-// unpackTree unpacks archive $1 as directory $2, which is there whole or not at all.
+// unpackTree unpacks archive $1 as directory $2, which is there whole or not at all. An agent that ends
+// removes the run's directory, which has the archive, and images: they must not come back.
 const unpackTree = `set -e; umask 022
+[ -f "$1" ]
 mkdir -p -m 711 "$(dirname "$2")"
 rm -rf "$2.new"; mkdir "$2.new"
 tar -xzpf "$1" -C "$2.new"
-rm -rf "$2"; mv "$2.new" "$2"; rm -f "$1"`
+rm -rf "$2"; mv "$2.new" "$2"
+if [ ! -f "$1" ]; then rm -rf "$2"; rmdir "$(dirname "$2")" || true; exit 1; fi
+rm -f "$1"`
 
 // Leave removes the run's directory. Where an agent runs, the agent removes it.
 func (r *Run) Leave(ctx context.Context) error {

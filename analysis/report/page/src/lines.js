@@ -6,6 +6,7 @@ import { chartIn } from "./echarts.js";
 import { intervalSeries } from "./intervals.js";
 import { colorOf, css, dashOf, symbolOf } from "./marks.js";
 import { axisTitle, estimate, scaled } from "./model.js";
+import { onPress } from "./press.js";
 import { tip } from "./tip.js";
 
 /** Room for a name, in pixels. */
@@ -37,11 +38,11 @@ export function apart(wanted, gap, low, high) {
 }
 
 export class Lines {
-  /** A plot in an element; pick(name) is called with the arm of a line or dot that was clicked. */
+  /** A plot in an element; pick(name) is called with the arm of a line or dot that was pressed. */
   constructor(element, pick) {
     this.element = element;
     this.chart = chartIn(element);
-    this.chart.on("click", (event) => event.seriesId?.startsWith("arm-") && pick(this.drawn[event.seriesId.slice(4)].arm.name));
+    onPress(this.chart, (event) => (event.seriesId?.startsWith("arm-") ? this.drawn[event.seriesId.slice(4)].arm.name : undefined), pick);
   }
 
   draw(sel) {

@@ -3,7 +3,7 @@
 import { Explorer } from "./explorer.js";
 import { Pair } from "./pair.js";
 import { whilePrinting } from "./print.js";
-import { enhance, reachable, whenOpened } from "./tables.js";
+import { enhance, reachable, unpack, whenOpened } from "./tables.js";
 
 const data = JSON.parse(document.getElementById("hookbed-data").textContent);
 const explorers = new Map();
@@ -29,6 +29,7 @@ function start() {
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   // The same figures, still, are in the way of those that move; print.js opens them again.
   for (const still of document.querySelectorAll("details.static")) still.open = false;
+  unpack(document);
   enhance(document);
   whenOpened();
   whilePrinting();

@@ -1,13 +1,14 @@
 // Paper: everything is open, and afterwards as it was.
 
-import { unpack } from "./tables.js";
+import { complete, unpack } from "./tables.js";
 
 /** Opens all details while the page is printed. */
 export function whilePrinting() {
   let closed = null;
   const open = () => {
     if (closed) return;
-    unpack(document);
+    unpack(document, true);
+    for (const table of document.querySelectorAll("table")) complete(table);
     closed = [...document.querySelectorAll("details:not([open])")];
     for (const d of closed) d.open = true;
   };

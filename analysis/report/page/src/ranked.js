@@ -6,6 +6,7 @@ import { chartIn } from "./echarts.js";
 import { intervalSeries } from "./intervals.js";
 import { colorOf, css, symbolOf } from "./marks.js";
 import { axisTitle, estimate, scaled } from "./model.js";
+import { onPress } from "./press.js";
 import { tip } from "./tip.js";
 
 /** Height of the axis below the rows, in pixels; page.css has it, too. */
@@ -17,11 +18,11 @@ export function rowHeight(n) {
 }
 
 export class Ranked {
-  /** A plot in an element; pick(name) is called with the arm of a dot that was clicked. */
+  /** A plot in an element; pick(name) is called with the arm of a dot that was pressed. */
   constructor(element, pick) {
     this.element = element;
     this.chart = chartIn(element);
-    this.chart.on("click", (event) => event.seriesId === "dots" && pick(this.drawn[event.dataIndex].arm.name));
+    onPress(this.chart, (event) => (event.seriesId === "dots" ? this.drawn[event.dataIndex].arm.name : undefined), pick);
   }
 
   /** Draws the rows of a selection that are shown. */

@@ -74,7 +74,7 @@ type pageEntry struct{ Key, Value string }
 // htmlPage is the report as one file without any external resource. The policy in it has the
 // browser refuse every other script, and every request.
 func htmlPage(b book) ([]byte, error) {
-	t, err := template.New("report").Funcs(template.FuncMap{"head": headOf, "rest": restOf, "further": further, "long": long, "longest": longest}).Parse(pageTemplate)
+	t, err := template.New("report").Funcs(template.FuncMap{"head": headOf, "rest": restOf, "further": further, "packed": packed}).Parse(pageTemplate)
 	if err != nil {
 		return nil, fmt.Errorf("parse report template: %w", err)
 	}
@@ -200,11 +200,9 @@ func further(s table.Section) bool {
 	return !slices.ContainsFunc([]string{"results-", "trouble", "boots-"}, func(part string) bool { return strings.Contains(s.ID, part) })
 }
 
-// longRows is from how many rows on a table is packed: a browser with scripts makes elements of it
-// only when it is shown, and of its first rows alone.
+// longRows is from how many rows on a table is packed even where it is shown.
 const longRows = 60
 
-func long(t table.Table) bool { return len(t.Rows) > longRows }
-
-// longest reports whether any table of a section is long.
-func longest(s table.Section) bool { return slices.ContainsFunc(s.Tables, long) }
+// packed reports whether a browser with scripts makes elements of a table only when it is shown, and of
+// its first rows alone.
+func packed(t table.Table) bool { return t.Folded || len(t.Rows) > longRows }

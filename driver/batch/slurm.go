@@ -56,7 +56,8 @@ func directives(out *strings.Builder, partition, name string, options ...string)
 
 // slurmTask runs a task, passes Slurm's signal on to it, and queues it again where that helps: when
 // it was interrupted (130), killed (137), or the testbed failed (4). 3 is final: trials without a
-// number have rows that say why. What the task has done is kept, and it goes on from there.
+// number have rows that say why. What the task has done is kept, and it goes on from there. scancel
+// interrupts it, too, but then it is no longer RUNNING, and must not begin again.
 const slurmTask = `task=$SLURM_ARRAY_TASK_ID
 "$dir/driver" submit --task "$task" "$dir" &
 child=$!
@@ -69,9 +70,10 @@ while kill -0 "$child" 2>/dev/null; do # the wait was interrupted by the signal
 done
 case $code in
 4 | 130 | 137 | 143)
-	if [ "${SLURM_RESTART_COUNT:-0}" -lt "$retries" ]; then
+	id=${SLURM_ARRAY_JOB_ID}_$task
+	if [ "${SLURM_RESTART_COUNT:-0}" -lt "$retries" ] && [ "$(squeue --noheader --format=%T --jobs="$id")" = RUNNING ]; then
 		echo "task $task ended with exit code $code, and is queued again" >&2
-		scontrol requeue "${SLURM_ARRAY_JOB_ID}_$task" && sleep 60 # Slurm ends this script
+		scontrol requeue "$id" && sleep 60 # Slurm ends this script
 	fi
 	;;
 esac

@@ -61,7 +61,7 @@ async function small(page, report) {
 		const faults = [];
 		const seen = (e) => e.checkVisibility({ contentVisibilityAuto: true, visibilityProperty: true });
 		const nodes = document.querySelectorAll("*").length;
-		if (nodes > 12_000) faults.push(`${nodes} elements`);
+		if (nodes > 8_000) faults.push(`${nodes} elements`);
 		const screens = document.documentElement.scrollHeight / innerHeight;
 		if (screens > 25) faults.push(`${Math.round(screens)} screens high`);
 		for (const p of document.querySelectorAll("main p, main li")) {

@@ -26,9 +26,9 @@ function closed(element) {
 }
 
 /**
- * What is long is text in <noscript>: browsers with scripts make no elements of it, others show
- * it. unpack makes elements of what is shown below an element, and of what details hide when
- * hidden is true: of each table the first rows.
+ * What is folded or long is text in <noscript>: browsers with scripts make no elements of it,
+ * others show it. unpack makes elements of what is shown below an element, and of what details
+ * hide when hidden is true: of each table the first rows.
  */
 export function unpack(root, hidden = false) {
   for (const packed of root.querySelectorAll("noscript")) {

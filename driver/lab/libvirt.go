@@ -189,7 +189,7 @@ func (p *virtual) reach(ctx context.Context) error {
 }
 
 func (p *virtual) reachSite(ctx context.Context, s *site) error {
-	cfg := vm.Config{Lab: p.name, Detached: p.cfg.Detached, CacheDir: filepath.Join(p.cfg.Store.Dir(), "libvirt")}
+	cfg := vm.Config{Lab: p.name, Detached: p.cfg.Detached, CacheDir: filepath.Join(p.cfg.Store.Dir(), "libvirt"), ImagesDir: p.cfg.Store.Dir()}
 	if err := s.prepare(ctx, cfg, p.accel.Name, p.cfg.Lab.NIC); err != nil {
 		return err
 	}

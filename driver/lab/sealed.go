@@ -88,7 +88,7 @@ func (s *Sealer) open(ctx context.Context) error {
 // connect chooses what runs the guests: libvirt, unless the experiment says otherwise or there is
 // none.
 func (s *Sealer) connect(ctx context.Context) error {
-	cfg := vm.Config{StateDir: s.cfg.StateDir, Lab: s.cfg.Name, CacheDir: filepath.Join(s.cfg.Store.Dir(), "libvirt")}
+	cfg := vm.Config{StateDir: s.cfg.StateDir, Lab: s.cfg.Name, CacheDir: filepath.Join(s.cfg.Store.Dir(), "libvirt"), ImagesDir: s.cfg.Store.Dir()}
 	switch s.cfg.Lab.Sealed {
 	case plan.SealedQEMU:
 		s.how = "the experiment says so"

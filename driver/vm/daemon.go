@@ -28,14 +28,15 @@ unix_sock_ro_perms = "0700"
 log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
 `
 
-// qemuConf: root owns the guests' files, possibly below a directory of another
-// user, so libvirt must not change labels, owners or privileges. Without control
-// groups and virtlogd, nothing outlives the namespaces.
-const qemuConf = `user = "root"
-group = "root"
+// qemuConf: QEMU runs as a user who owns nothing but what a machine of this lab needs, without
+// capabilities, and filters its own system calls. Images are shared with other labs, so libvirt must
+// not change owners. Without control groups and virtlogd, nothing outlives the namespaces.
+const qemuConf = `user = "+%d"
+group = "+%d"
 dynamic_ownership = 0
 remember_owner = 0
-clear_emulator_capabilities = 0
+clear_emulator_capabilities = 1
+seccomp_sandbox = 1
 security_driver = "none"
 cgroup_controllers = []
 namespaces = []
@@ -50,6 +51,7 @@ type daemon struct {
 	process Process
 	dir     string         // its configuration and logs
 	net     netns.NsHandle // its network namespace
+	user    User           // of its QEMUs
 	done    chan struct{}  // closed when the child has ended; nil if it is not a child of this process
 }
 
@@ -61,7 +63,8 @@ func daemonDir(stateDir string) string { return filepath.Join(stateDir, "libvirt
 
 // startDaemon starts a private libvirtd and waits until it listens.
 func startDaemon(ctx context.Context, cfg Config) (_ *daemon, err error) {
-	if err := prepareDaemon(cfg); err != nil {
+	user := qemuUser(kvmDevice)
+	if err := prepareDaemon(cfg, user); err != nil {
 		return nil, err
 	}
 	gate, open, err := os.Pipe()
@@ -69,7 +72,7 @@ func startDaemon(ctx context.Context, cfg Config) (_ *daemon, err error) {
 		return nil, fmt.Errorf("make pipe: %w", err)
 	}
 	defer open.Close()
-	d := &daemon{dir: daemonDir(cfg.StateDir), net: netns.None(), done: make(chan struct{})}
+	d := &daemon{dir: daemonDir(cfg.StateDir), net: netns.None(), user: user, done: make(chan struct{})}
 	err = d.launch(cfg, gate)
 	_ = gate.Close() // the child has its own copy
 	if err != nil {
@@ -94,11 +97,15 @@ func startDaemon(ctx context.Context, cfg Config) (_ *daemon, err error) {
 
 // prepareDaemon writes the daemon's configuration and checks that the directories
 // exist over which the daemon mounts its own.
-func prepareDaemon(cfg Config) error {
+func prepareDaemon(cfg Config, user User) error {
 	for _, dir := range []string{"/etc/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt"} {
 		if _, err := os.Stat(dir); err != nil {
 			return fmt.Errorf("libvirt is not fully installed, run `make deps`: %w", err)
 		}
+	}
+	// QEMU's user opens files in it by their names, and cannot list it.
+	if err := os.Chmod(cfg.StateDir, 0o711); err != nil {
+		return fmt.Errorf("let QEMU's user pass: %w", err)
 	}
 	dir := daemonDir(cfg.StateDir)
 	for _, d := range []string{filepath.Join(dir, "etc"), filepath.Join(dir, "log"), cfg.CacheDir} {
@@ -109,7 +116,7 @@ func prepareDaemon(cfg Config) error {
 			return fmt.Errorf("make its directories: %w", err)
 		}
 	}
-	for name, text := range map[string]string{"libvirtd.conf": libvirtdConf, "qemu.conf": qemuConf} {
+	for name, text := range map[string]string{"libvirtd.conf": libvirtdConf, "qemu.conf": fmt.Sprintf(qemuConf, user.UID, user.GID)} {
 		if err := os.WriteFile(filepath.Join(dir, "etc", name), []byte(text), 0o600); err != nil {
 			return fmt.Errorf("write its configuration: %w", err)
 		}
@@ -125,7 +132,7 @@ func (d *daemon) launch(cfg Config, gate *os.File) error {
 		return fmt.Errorf("make its log: %w", err)
 	}
 	defer out.Close()
-	cmd := exec.Command("/bin/sh", "-c", daemonScript, "hookbed-libvirtd", d.dir, cfg.CacheDir, cfg.StateDir)
+	cmd := exec.Command("/bin/sh", "-c", daemonScript, "hookbed-libvirtd", d.dir, cfg.CacheDir, cfg.StateDir, cfg.ImagesDir)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.ExtraFiles = []*os.File{gate}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -195,7 +202,7 @@ func attachDaemon(p Process, stateDir string) (*daemon, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open network namespace: %w", err)
 	}
-	return &daemon{process: p, dir: daemonDir(stateDir), net: ns}, nil
+	return &daemon{process: p, dir: daemonDir(stateDir), net: ns, user: qemuUser(kvmDevice)}, nil
 }
 
 // end kills everything in the namespaces and removes the daemon's files.

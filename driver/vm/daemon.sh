@@ -1,7 +1,23 @@
 # First process of a private libvirtd's PID, mount and network namespaces:
 # separates them from the host, then becomes tini.
-# Arguments: the daemon's directory, a cache directory or "", the state directory.
+# Arguments: the daemon's directory, a cache directory or "", the state directory, and the directory
+# of images or "".
 set -eu
+umask 022
+
+# What machines read is where QEMU's user, who is not root, can get at it: a directory on the way
+# that is root's alone is hidden, here and nowhere else, by an empty one. $1 is the path, $2 a
+# descriptor of the directory.
+publish() {
+	dir=$1 hide=
+	while [ "$dir" != / ]; do
+		dir=$(dirname "$dir")
+		case $(stat -c %A "$dir") in *[xt]) ;; *) hide=$dir ;; esac
+	done
+	[ -z "$hide" ] || mount -t tmpfs -o mode=0711 tmpfs "$hide"
+	mkdir -p "$1"
+	mount --no-canonicalize --bind "/proc/self/fd/$2" "$1" # else it looks the name up again
+}
 
 mount --make-rprivate /
 # /proc and /sys show the namespaces they were mounted in. The host's control
@@ -14,6 +30,7 @@ mount -t sysfs sysfs /sys
 
 # The state directory may be below one of the directories that are hidden.
 exec 4<"$3" 5<"$1"
+[ -z "$4" ] || exec 6<"$4"
 mount -t tmpfs -o mode=0755 tmpfs /run
 mkdir /run/libvirt
 mount -t tmpfs -o mode=0755 tmpfs /var/lib/libvirt
@@ -25,9 +42,9 @@ if [ -n "$2" ]; then
 else
 	mount -t tmpfs -o mode=0755 tmpfs /var/cache/libvirt
 fi
-mkdir -p "$3"
-mount --bind /proc/self/fd/4 "$3"
-exec 4<&- 5<&-
+publish "$3" 4
+[ -z "$4" ] || publish "$4" 6
+exec 4<&- 5<&- 6<&-
 
 ip link set lo up
 # The guests' network carries only their own traffic, and no firewall handles it.

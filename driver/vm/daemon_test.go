@@ -41,11 +41,16 @@ const patience = 5 * time.Minute
 func driverChild(dir string) int {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
-	h, err := Connect(ctx, Config{StateDir: dir, Lab: "child", Detached: os.Getenv(childDetached) != "", Socket: filepath.Join(dir, "none")})
+	cfg := Config{StateDir: dir, Lab: "child", Detached: os.Getenv(childDetached) != "", Socket: filepath.Join(dir, "none")}
+	kernel := os.Getenv(childKernel)
+	if kernel != "" {
+		cfg.ImagesDir = filepath.Dir(kernel)
+	}
+	h, err := Connect(ctx, cfg)
 	if err == nil {
 		err = h.CreateNetwork(ctx, mgmt)
 	}
-	if kernel := os.Getenv(childKernel); err == nil && kernel != "" {
+	if err == nil && kernel != "" {
 		err = h.Start(ctx, bare(dir, kernel, os.Getenv(childInitrd)))
 	}
 	if err != nil {
@@ -73,7 +78,11 @@ func connect(t testing.TB, dir string, cacheDir string) *Hypervisor {
 	needRoot(t)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	h, err := Connect(ctx, Config{StateDir: dir, Lab: "t", CacheDir: cacheDir, Socket: filepath.Join(dir, "none")})
+	cfg := Config{StateDir: dir, Lab: "t", CacheDir: cacheDir, Socket: filepath.Join(dir, "none")}
+	if cacheDir != "" {
+		cfg.ImagesDir = filepath.Dir(cacheDir) // of the images' store
+	}
+	h, err := Connect(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -438,9 +447,10 @@ func TestDestroyOfNothingIsNoError(t *testing.T) {
 }
 
 func TestStartReportsQEMU(t *testing.T) {
-	h := connect(t, t.TempDir(), "")
+	dir := t.TempDir()
+	h := connect(t, dir, "")
 	m := node()
-	m.NICs, m.Disks, m.ConsoleLog = nil, nil, filepath.Join(t.TempDir(), "console")
+	m.NICs, m.Disks, m.ConsoleLog = nil, nil, filepath.Join(dir, "console")
 	var fail *StartError
 	if err := h.Start(t.Context(), m); !errors.As(err, &fail) || !strings.Contains(err.Error(), `start machine "hookbed-golden-node1"`) {
 		t.Fatalf("error is %v, want a StartError", err)

@@ -56,6 +56,9 @@ func (h *Hypervisor) Start(ctx context.Context, m Machine) error {
 	if err := h.remember(&h.record.Machines, m.Name, m.UUID); err != nil {
 		return fmt.Errorf("start machine %q: %w", m.Name, err)
 	}
+	if err := h.giveFiles(m); err != nil {
+		return fmt.Errorf("start machine %q: %w", m.Name, err)
+	}
 	var flags libvirt.DomainCreateFlags
 	if !h.cfg.Detached {
 		flags = libvirt.DomainStartAutodestroy // when this connection ends
@@ -76,7 +79,7 @@ func (h *Hypervisor) describe(ctx context.Context, m Machine) (string, error) {
 	if err := f.supports(m.Accel); err != nil {
 		return "", err
 	}
-	x, err := m.xml(f.models)
+	x, err := m.xml(f.models, h.user())
 	if err != nil {
 		return "", err
 	}

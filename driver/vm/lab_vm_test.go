@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -180,6 +181,7 @@ func TestVMEndsByItself(t *testing.T) {
 	if err := h.Start(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
+	wantUnprivileged(t, h, m)
 	ctx, cancel := context.WithTimeout(t.Context(), bootWait)
 	defer cancel()
 	if err := h.Wait(ctx, m.Name, Gone); err != nil {
@@ -187,6 +189,26 @@ func TestVMEndsByItself(t *testing.T) {
 	}
 	if said := logEnd(m.ConsoleLog); !strings.Contains(said, images.ProbeOK) {
 		t.Errorf("the probe guest said %q", said)
+	}
+}
+
+// wantUnprivileged: a machine's QEMU is not root, has no capabilities, can get none, and filters its
+// system calls (proc_pid_status(5)).
+func wantUnprivileged(t *testing.T, h *Hypervisor, m Machine) {
+	t.Helper()
+	pid, err := os.ReadFile(filepath.Join(h.root(), "run/libvirt/qemu", m.Name+".pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, err := os.ReadFile(filepath.Join(h.root(), "proc", strings.TrimSpace(string(pid)), "status"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid := strings.Repeat("\t"+strconv.Itoa(h.user().UID), 4)
+	for _, want := range []string{"Uid:" + uid + "\n", "CapPrm:\t0000000000000000\n", "CapEff:\t0000000000000000\n", "CapInh:\t0000000000000000\n", "CapAmb:\t0000000000000000\n", "Seccomp:\t2\n"} {
+		if !strings.Contains(string(status), want) || h.user().UID == 0 {
+			t.Errorf("QEMU of user %+v has no %q:\n%s", h.user(), want, status)
+		}
 	}
 }
 
@@ -213,8 +235,9 @@ func TestVMKilledDriverEndsItsMachines(t *testing.T) {
 // libvirtd as that of the system, and a lost connection as the end of a driver.
 func TestVMSystemLibvirtdEndsMachinesWithTheirDriver(t *testing.T) {
 	set, cache := imageSet(t)
-	private := connect(t, t.TempDir(), cache)
-	ctx, dir := t.Context(), t.TempDir()
+	own := t.TempDir()
+	private := connect(t, own, cache)
+	ctx, dir := t.Context(), filepath.Join(own, "second") // which the private libvirtd sees
 	h, err := Connect(ctx, Config{StateDir: dir, Lab: "t", Socket: private.daemon.socket()})
 	if err != nil {
 		t.Fatal(err)

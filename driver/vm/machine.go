@@ -121,10 +121,11 @@ type NIC struct {
 	Queues     int // of Virtio: receive and transmit queue pairs; 0 is 1. Native XDP needs 2 per virtual CPU
 }
 
-// xml is the machine as a libvirt domain, on a host with the given security models.
+// xml is the machine as a libvirt domain, on a host with the given security models, whose QEMU runs
+// as a user.
 // It has only the devices that a lab node uses: no graphics, USB, sound, balloon,
 // firmware for the network cards or boot menu.
-func (m Machine) xml(models []string) (*libvirtxml.Domain, error) {
+func (m Machine) xml(models []string, as User) (*libvirtxml.Domain, error) {
 	if err := m.check(); err != nil {
 		return nil, err
 	}
@@ -141,7 +142,7 @@ func (m Machine) xml(models []string) (*libvirtxml.Domain, error) {
 		Clock:      &libvirtxml.DomainClock{Offset: "utc"},
 		OnPoweroff: "destroy", OnReboot: "destroy", OnCrash: "destroy",
 		Devices:  m.devices(),
-		SecLabel: labels(models),
+		SecLabel: labels(models, as),
 	}
 	if m.Accel == TCG {
 		// QEMU itself emulates an x86 guest on an x86 computer with one thread per
@@ -273,14 +274,14 @@ func (n NIC) xml(at *libvirtxml.DomainAddress) libvirtxml.DomainInterface {
 	return x
 }
 
-// labels keep libvirt from changing owners and labels of image files. Where libvirt
-// would run QEMU as another user, QEMU runs as root, who owns the images.
-func labels(models []string) []libvirtxml.DomainSecLabel {
+// labels keep libvirt from changing owners and labels of image files, and say whom QEMU runs as: the
+// owner of the machine's own files.
+func labels(models []string, as User) []libvirtxml.DomainSecLabel {
 	var out []libvirtxml.DomainSecLabel
 	for _, model := range models {
 		switch model {
 		case "dac":
-			out = append(out, libvirtxml.DomainSecLabel{Type: "static", Model: model, Relabel: "no", Label: "+0:+0"})
+			out = append(out, libvirtxml.DomainSecLabel{Type: "static", Model: model, Relabel: "no", Label: fmt.Sprintf("+%d:+%d", as.UID, as.GID)})
 		case "none":
 			// the placeholder for no security driver takes no label
 		default:

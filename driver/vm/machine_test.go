@@ -42,13 +42,14 @@ func TestMachineXML(t *testing.T) {
 	for _, c := range []struct {
 		golden, accel string
 		models        []string
+		user          User
 	}{
-		{"machine-tcg.xml", TCG, []string{"none", "dac"}},
-		{"machine-kvm.xml", KVM, []string{"apparmor", "dac"}},
+		{"machine-tcg.xml", TCG, []string{"none", "dac"}, User{64055, 106}},
+		{"machine-kvm.xml", KVM, []string{"apparmor", "dac"}, User{}},
 	} {
 		m := node()
 		m.Accel = c.accel
-		x, err := m.xml(c.models)
+		x, err := m.xml(c.models, c.user)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -65,7 +66,7 @@ func TestVirtualMachineXML(t *testing.T) {
 	m := node()
 	m.VCPUs, m.Disks, m.NICs = 1, nil, nil
 	m.Virtual = &Virtual{Seed: "0f1e2d3c-4b5a-4978-8796-a5b4c3d2e1f0", Results: "/state/block1.results"}
-	x, err := m.xml([]string{"none", "dac"})
+	x, err := m.xml([]string{"none", "dac"}, User{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +82,7 @@ func TestVirtualMachineXML(t *testing.T) {
 	} {
 		bad := m
 		spoil(&bad)
-		if _, err := bad.xml(nil); err == nil {
+		if _, err := bad.xml(nil, User{}); err == nil {
 			t.Errorf("a machine in virtual time with %s is let through", what)
 		}
 	}
@@ -91,7 +92,7 @@ func TestPluginOfAVirtualMachine(t *testing.T) {
 	m := node()
 	m.VCPUs, m.Disks, m.NICs = 1, nil, nil
 	m.Virtual = &Virtual{Seed: "0f1e2d3c-4b5a-4978-8796-a5b4c3d2e1f0", Results: "/r", Plugin: &Plugin{Path: "/cache/a,b/trace.so", Out: "/state/stream", Args: []string{"setup=1", "trial=0"}}}
-	x, err := m.xml(nil)
+	x, err := m.xml(nil, User{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +102,7 @@ func TestPluginOfAVirtualMachine(t *testing.T) {
 	}
 	for _, p := range []Plugin{{Path: "/trace.so"}, {Out: "/state/stream"}} {
 		m.Virtual.Plugin = &p
-		if _, err := m.xml(nil); err == nil {
+		if _, err := m.xml(nil, User{}); err == nil {
 			t.Errorf("the plugin %+v is let through", p)
 		}
 	}
@@ -110,7 +111,7 @@ func TestPluginOfAVirtualMachine(t *testing.T) {
 func TestWritableDiskIsNobodyElses(t *testing.T) {
 	m := node()
 	m.Disks[1].ReadOnly = false
-	x, err := m.xml(nil)
+	x, err := m.xml(nil, User{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +133,7 @@ func TestMachineIsChecked(t *testing.T) {
 	} {
 		m := node()
 		spoil(&m)
-		if _, err := m.xml(nil); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := m.xml(nil, User{}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error is %v, want one with %q", err, want)
 		}
 	}
@@ -147,7 +148,7 @@ func TestNICXML(t *testing.T) {
 		{Network: "hookbed-golden-data", MAC: "52:54:00:12:01:0c", Model: VMXNet3},
 		{Network: "hookbed-golden-data", MAC: "52:54:00:12:01:0d", Model: E1000E, NoOffloads: true},
 	}
-	x, err := m.xml(nil)
+	x, err := m.xml(nil, User{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +158,7 @@ func TestNICXML(t *testing.T) {
 	}
 	wantGolden(t, "machine-nics.xml", text)
 	m.NICs[3].Queues = 2
-	if _, err := m.xml(nil); err == nil || !strings.Contains(err.Error(), "one queue") {
+	if _, err := m.xml(nil, User{}); err == nil || !strings.Contains(err.Error(), "one queue") {
 		t.Errorf("an e1000e with two queues: %v", err)
 	}
 }

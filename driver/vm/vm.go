@@ -50,6 +50,9 @@ type Config struct {
 	// CacheDir keeps what a private libvirtd found out about QEMU, which takes about
 	// 2 s. Optional; labs may share it.
 	CacheDir string
+	// ImagesDir is below which machines have files that are not in StateDir: everyone may read them,
+	// once they can get there. Optional: there may be none.
+	ImagesDir string
 	// Socket of the system's libvirtd, systemSocket if empty.
 	Socket string
 	// Remote is a libvirtd on another computer, used instead of this computer's; nil

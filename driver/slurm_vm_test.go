@@ -88,6 +88,10 @@ func newSlurmRig(t *testing.T, experiment string) *slurmRig {
 	for _, dir := range []string{"munge", "state", "spool-n1", "spool-n2"} {
 		check(os.Mkdir(filepath.Join(r.dir, dir), 0o700))
 	}
+	// The home is a disk of its own, which a test can fill.
+	check(os.Mkdir(r.home, 0o755))
+	check(unix.Mount("tmpfs", r.home, "tmpfs", 0, "size=512m,mode=755"))
+	t.Cleanup(func() { _ = unix.Unmount(r.home, unix.MNT_DETACH) })
 	check(os.MkdirAll(filepath.Join(r.home, "experiments"), 0o755))
 	check(os.WriteFile(filepath.Join(r.dir, "slurm.conf"), fmt.Appendf(nil, slurmConf, r.dir), 0o644))
 	check(os.WriteFile(filepath.Join(r.dir, "munge", "key"), bytes.Repeat([]byte("not secret"), 13), 0o400))
@@ -141,11 +145,20 @@ func (r *slurmRig) daemon(argv ...string) *exec.Cmd {
 	return cmd
 }
 
-func (r *slurmRig) startNode(name string) { r.node[name] = r.daemon("slurmd", "-D", "-N", name) }
+// startNode starts slurmd with mounts of its own.
+func (r *slurmRig) startNode(name string) {
+	r.node[name] = r.daemon("unshare", "--mount", "--propagation", "slave", "slurmd", "-D", "-N", name)
+}
+
+// onNode runs a script of root with the mounts of a node.
+func (r *slurmRig) onNode(name, script string) {
+	r.t.Helper()
+	r.sh(fmt.Sprintf("nsenter --mount=/proc/%d/ns/mnt sh -ec '%s'", r.node[name].Process.Pid, script))
+}
 
 // env is what programs of the cluster have; XDG_STATE_HOME is the nodes' own.
 func (r *slurmRig) env() []string {
-	return []string{"PATH=" + os.Getenv("PATH"), "SLURM_CONF=" + r.dir + "/slurm.conf", "HOME=" + r.home, "HOOKBED_STORE=" + r.dir + "/hookbed"}
+	return []string{"PATH=" + os.Getenv("PATH"), "SLURM_CONF=" + r.dir + "/slurm.conf", "HOME=" + r.home, "HOOKBED_STORE=" + r.dir + "/hookbed", "SLURM_TIME_FORMAT=%s"}
 }
 
 // admin runs a command of Slurm as root.
@@ -228,11 +241,17 @@ func (r *slurmRig) status(job string) batch.Status {
 	return line.Status
 }
 
-// hurry starts tasks now that were queued again: Slurm waits two minutes first.
+// hurry starts tasks soon that were queued again: Slurm waits two minutes first. Within the second in
+// which a task has ended, however, slurmd takes the new one for the old, and refuses it.
 func (r *slurmRig) hurry() {
-	for line := range strings.Lines(r.admin("squeue", "--noheader", "--array", "--states=PENDING", "--format=%A %r")) {
-		if f := strings.Fields(line); len(f) == 2 && f[1] == "BeginTime" {
-			r.admin("scontrol", "update", "JobId="+f[0], "StartTime=now")
+	const soon, far = "now+5", 20 * time.Second
+	for line := range strings.Lines(r.admin("squeue", "--noheader", "--array", "--states=PENDING", "--format=%A|%r|%S")) {
+		f := strings.Split(strings.TrimSpace(line), "|")
+		if len(f) != 3 || f[1] != "BeginTime" {
+			continue
+		}
+		if at, err := strconv.ParseInt(f[2], 10, 64); err == nil && time.Until(time.Unix(at, 0)) > far {
+			r.admin("scontrol", "update", "JobId="+f[0], "StartTime="+soon)
 		}
 	}
 }
@@ -436,13 +455,7 @@ func (r *slurmRig) control(job batch.Job, task int, args ...string) {
 // runs waits until the guest of a task, whose only block has its number, runs, and returns the node.
 func (r *slurmRig) runs(task int) (node string) {
 	r.t.Helper()
-	r.until(r.t, fmt.Sprintf("the guest of task %d runs", task), func() error {
-		r.hurry()
-		if _, ok := guest(task); !ok {
-			return errors.New("there is none")
-		}
-		return nil
-	})
+	r.awaitGuest(task)
 	all := r.attempts(task)
 	return all[len(all)-1].Host
 }
@@ -537,4 +550,182 @@ func TestSlurm(t *testing.T) {
 	}
 	r.run("run", filepath.Join(r.home, "experiments/virtual.toml"), "--out", "virtual", "--jobs", "2")
 	r.same(filepath.Join(r.dir, "virtual"), s.Merged, 6)
+}
+
+// drain takes a node out of use for tasks that have not begun, or puts it back.
+func (r *slurmRig) drain(node string, out bool) {
+	r.t.Helper()
+	args := []string{"scontrol", "update", "NodeName=" + node, "State=RESUME"}
+	if out {
+		args = append(args[:3], "State=DRAIN", "Reason=test")
+	}
+	if said := r.admin(args...); said != "" {
+		r.t.Fatal(said)
+	}
+}
+
+// ended waits until Slurm has nothing left of a job that cannot be merged, and returns how far it is.
+func (r *slurmRig) ended(job string) batch.Status {
+	r.t.Helper()
+	r.until(r.t, "the tasks of "+job+" have ended", func() error {
+		r.hurry()
+		if out := r.admin("squeue", "--noheader"); out != "" {
+			return errors.New(out)
+		}
+		return nil
+	})
+	said, err := os.ReadFile(filepath.Join(r.home, job, "log/merge.log"))
+	if s := r.status(job); err == nil && s.Merged == "" {
+		r.t.Logf("the merge of %s: %s", job, said)
+		return s
+	}
+	r.t.Fatalf("%s was merged (%v): %s", job, err, said)
+	return batch.Status{}
+}
+
+// failed holds a task's end: its attempts by exit code, and what `submit --status` says of it.
+func (r *slurmRig) failed(job string, s batch.Status, task int, codes []int, words ...string) {
+	r.t.Helper()
+	var ends []int
+	got := s.Tasks[task-1]
+	for _, a := range got.Attempts {
+		ends = append(ends, a.Exit)
+	}
+	if got.State != batch.Failed || !slices.Equal(ends, codes) {
+		r.t.Errorf("task %d of %s is %s, its attempts ended with %v, want %v", task, job, got.State, ends, codes)
+	}
+	page := r.must("submit", "--status", job)
+	for _, want := range append(words, fmt.Sprintf("submit --resume %s", filepath.Join(r.home, job))) {
+		if !strings.Contains(page, want) {
+			r.t.Errorf("the status of %s lacks %q:\n%s", job, want, page)
+		}
+	}
+}
+
+// mended submits the rest of a job again, and holds what is merged against the undivided run.
+func (r *slurmRig) mended(job string, options ...string) {
+	r.t.Helper()
+	r.must(append([]string{"submit", "--resume", job}, options...)...)
+	r.same(filepath.Join(r.dir, "virtual"), r.merged(job).Merged, 2)
+}
+
+// TestSlurmFaults: a disk that fills on one node, and in the home of all, a node with another QEMU, and
+// a job that is cancelled. Each is said in plain words, other tasks finish, and what is
+// merged when it is mended are the bytes of a run that met none of it.
+func TestSlurmFaults(t *testing.T) {
+	if !apart(t, "--net", "--uts") {
+		return
+	}
+	r := newSlurmRig(t, slurmExperiment)
+	r.run("run", filepath.Join(r.home, "experiments/virtual.toml"), "--out", "virtual", "--jobs", "2")
+	r.fullNode()
+	r.fullHome()
+	r.otherQEMU()
+	r.cancelled()
+}
+
+// fullNode fills the disk of node n2 that has the state of task 2 while its guest runs.
+func (r *slurmRig) fullNode() {
+	r.t.Helper()
+	const job = "runs/disk"
+	state := statePath("/tmp", batch.Dir{Path: filepath.Join(r.home, job)}, ordinary, 2)
+	r.sh(fmt.Sprintf("mkdir -m 700 %[1]s; chown %[2]d:%[2]d %[1]s", state, ordinary))
+	r.t.Cleanup(func() { _ = os.RemoveAll(state) })
+	r.onNode("n2", fmt.Sprintf("mount -t tmpfs -o size=64m,mode=700,uid=%[2]d,gid=%[2]d none %[1]s", state, ordinary))
+	r.must("submit", "experiments/virtual.toml", "--engine", "slurm", "--out", job, "--retries", "1", "--", "--nodelist=n2")
+	r.awaitGuest(2)
+	r.onNode("n2", "cat /dev/zero > "+state+"/filler || test -s "+state+"/filler")
+	s := r.ended(job)
+	if s.Tasks[0].State != batch.Done {
+		r.t.Errorf("the task with room is %+v", s.Tasks[0])
+	}
+	r.failed(job, s, 2, []int{4, 4}, "the end of the log of task 2", state, "no space left on device", "make room", "1 of 2 blocks done")
+	r.mended(job, "--", "--exclude=n2")
+}
+
+// fullHome fills the home while both guests run.
+func (r *slurmRig) fullHome() {
+	r.t.Helper()
+	const job = "runs/home"
+	filler := filepath.Join(r.home, "filler")
+	r.must("submit", "experiments/virtual.toml", "--engine", "slurm", "--out", job, "--retries", "1")
+	r.awaitGuest(1)
+	r.awaitGuest(2)
+	r.sh("cat /dev/zero > " + filler + " || test -s " + filler)
+	r.refused(r.env(), 4, "no space left on device", "submit", "experiments/virtual.toml", "--engine", "slurm", "--out", "refused")
+	s := r.ended(job)
+	for task := range s.Tasks {
+		r.failed(job, s, task+1, []int{4, 4}, filepath.Join(r.home, job), "no space left on device")
+	}
+	if err := os.Remove(filler); err != nil {
+		r.t.Fatal(err)
+	}
+	r.mended(job)
+}
+
+// otherQEMU has task 2 begin on n2, where a program of QEMU's name says another version, after task 1
+// on n1.
+func (r *slurmRig) otherQEMU() {
+	r.t.Helper()
+	const job, other = "runs/qemu", "99.1.0"
+	real, err := exec.LookPath("qemu-system-x86_64")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	script := fmt.Sprintf("#!/bin/sh\n[ \"$1\" = --version ] && echo QEMU emulator version %s && exit\nexec %s/real \"$@\"\n", other, r.dir)
+	if err := os.WriteFile(filepath.Join(r.dir, "other"), []byte(script), 0o755); err != nil {
+		r.t.Fatal(err)
+	}
+	r.sh("cp " + real + " " + r.dir + "/real")
+	r.onNode("n2", "mount --bind "+r.dir+"/other "+real)
+	r.drain("n2", true)
+	r.must("submit", "experiments/virtual.toml", "--engine", "slurm", "--out", job)
+	r.awaitGuest(1)
+	r.drain("n1", true)
+	r.drain("n2", false)
+	r.until(r.t, "task 2 has ended", func() error {
+		all, err := batch.Dir{Path: filepath.Join(r.home, job)}.Attempts(2)
+		if err == nil && (len(all) == 0 || all[0].Ended.IsZero()) {
+			err = fmt.Errorf("%+v", all)
+		}
+		return err
+	})
+	r.drain("n1", false)
+	r.failed(job, r.ended(job), 2, []int{exitError}, "n2 has QEMU "+other+", and n1, where the first task ran, has ", "-- --exclude=n2")
+	r.mended(job, "--", "--exclude=n2")
+	r.onNode("n2", "umount "+real)
+}
+
+// cancelled cancels a job while its guests run: no task begins again by itself, and no guest is left.
+func (r *slurmRig) cancelled() {
+	r.t.Helper()
+	const job = "runs/cancelled"
+	r.must("submit", "experiments/virtual.toml", "--engine", "slurm", "--out", job)
+	r.awaitGuest(1)
+	r.must("submit", "--cancel", job)
+	r.until(r.t, "nothing is left of "+job, func() error {
+		r.hurry()
+		_, first := guest(1)
+		_, second := guest(2)
+		if out := r.admin("squeue", "--noheader"); out != "" || first || second {
+			return fmt.Errorf("guests: %v, %v; jobs: %s", first, second, out)
+		}
+		return nil
+	})
+	if n := len(r.status(job).Tasks[0].Attempts); n != 1 {
+		r.t.Errorf("a task that was cancelled began %d times", n)
+	}
+	r.mended(job)
+}
+
+// awaitGuest waits until the guest of a block runs.
+func (r *slurmRig) awaitGuest(block int) {
+	r.t.Helper()
+	r.until(r.t, fmt.Sprintf("the guest of block %d runs", block), func() error {
+		r.hurry()
+		if _, ok := guest(block); !ok {
+			return errors.New("there is none")
+		}
+		return nil
+	})
 }

@@ -31,6 +31,7 @@ const insideEnv = "HOOKBED_TEST_FAULT"
 type insideSpec struct {
 	Try     try
 	Dir     string // a file system of its own, with e.toml
+	Others  string // the directory in which other tests have theirs
 	Result  string // file
 	Driver  string
 	Cgroups map[string]string // the try's own, by mount
@@ -157,7 +158,7 @@ func (s insideSpec) leaveOthersMounts() error {
 	}
 	for line := range strings.Lines(string(data)) {
 		f := strings.Fields(line)
-		if len(f) < 5 || !strings.HasPrefix(f[4], os.TempDir()+"/") || strings.HasPrefix(s.Dir+"/", f[4]+"/") {
+		if len(f) < 5 || !strings.HasPrefix(f[4], s.Others+"/") || strings.HasPrefix(s.Dir+"/", f[4]+"/") {
 			continue
 		}
 		if err := unix.Unmount(f[4], unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {

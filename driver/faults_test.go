@@ -277,7 +277,7 @@ const tryLimit = 15 * time.Minute
 func tryFault(t *testing.T, f try) (tried, string) {
 	t.Helper()
 	dir := t.TempDir()
-	spec, err := json.Marshal(insideSpec{Try: f, Dir: filepath.Join(dir, workDir), Result: filepath.Join(dir, "result.json"), Driver: filepath.Join(binaries, "driver"), Cgroups: ownCgroups(t)})
+	spec, err := json.Marshal(insideSpec{Try: f, Dir: filepath.Join(dir, workDir), Others: os.TempDir(), Result: filepath.Join(dir, "result.json"), Driver: filepath.Join(binaries, "driver"), Cgroups: ownCgroups(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

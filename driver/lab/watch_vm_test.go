@@ -128,7 +128,7 @@ func sealer(t *testing.T) (*lab.Sealer, lab.SealedBlock, *vm.Plugin, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plugin, err := watch.Build(t.Context(), dir, qemu)
+	plugin, err := watch.Build(t.Context(), store.Dir(), qemu)
 	if err != nil {
 		t.Fatal(err)
 	}

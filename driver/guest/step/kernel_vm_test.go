@@ -150,7 +150,7 @@ func runMachine(t *testing.T, dir string, store *images.Store, m vm.Machine) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), machineLimit)
 	defer cancel()
-	h, err := vm.Connect(ctx, vm.Config{StateDir: filepath.Join(dir, "lab"), Lab: "t", CacheDir: filepath.Join(store.Dir(), "libvirt"), ImagesDir: store.Dir()})
+	h, err := vm.Connect(ctx, vm.Config{StateDir: dir, Lab: "t", CacheDir: filepath.Join(store.Dir(), "libvirt"), ImagesDir: store.Dir()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ publish() {
 	dir=$1 hide=
 	while [ "$dir" != / ]; do
 		dir=$(dirname "$dir")
+		[ -e "$dir" ] || continue # it was in one that is hidden already, and is made below
 		case $(stat -c %A "$dir") in *[xt]) ;; *) hide=$dir ;; esac
 	done
 	[ -z "$hide" ] || mount -t tmpfs -o mode=0711 tmpfs "$hide"

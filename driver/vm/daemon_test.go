@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -92,6 +93,46 @@ func connect(t testing.TB, dir string, cacheDir string) *Hypervisor {
 		}
 	})
 	return h
+}
+
+// TestImagesAndStateBelowOneHome: where the state and the images are both below a directory that is
+// root's alone, as a home is, QEMU's user finds both, and nothing else of it.
+func TestImagesAndStateBelowOneHome(t *testing.T) {
+	needRoot(t)
+	home := filepath.Join(t.TempDir(), "home")
+	state, images, secret := filepath.Join(home, "state", "lab"), filepath.Join(home, "cache", "images"), filepath.Join(home, "secret")
+	for _, dir := range []string{state, images} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	image := filepath.Join(images, "image")
+	for _, file := range []string{image, secret} {
+		if err := os.WriteFile(file, []byte("x"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(images, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	h, err := Connect(ctx, Config{StateDir: state, Lab: "t", ImagesDir: images, Socket: filepath.Join(home, "none")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := Cleanup(context.Background(), state); err != nil {
+			t.Error(err)
+		}
+	})
+	user := h.daemon.user
+	for file, found := range map[string]bool{image: true, filepath.Join(state, "libvirt"): true, secret: false} {
+		probe := exec.Command("nsenter", fmt.Sprintf("--mount=/proc/%d/ns/mnt", h.daemon.process.PID), "setpriv", "--reuid", strconv.Itoa(user.UID), "--regid", strconv.Itoa(user.GID), "--clear-groups", "test", "-e", file)
+		if out, err := probe.CombinedOutput(); (err == nil) != found {
+			t.Errorf("QEMU's user finds %s: %v (%s), want %v", file, err, out, found)
+		}
+	}
 }
 
 func needRoot(t testing.TB) {

@@ -134,7 +134,8 @@ func compile(ctx context.Context, files map[string][]byte, path string) (_ []byt
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	// QEMU's user, who is not root, reads it, whatever the umask is.
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.Chmod(filepath.Dir(path), 0o755)); err != nil {
 		return nil, err
 	}
 	return data, durable.WriteFile(path, data, 0o755)

@@ -30,6 +30,9 @@ func TestBuild(t *testing.T) {
 	if err != nil || len(files) != 1 || got[0].Path != again.Path || got[1].Path != again.Path {
 		t.Errorf("the cache holds %v, %v; the plugins are %+v", files, err, got)
 	}
+	if st, err := os.Stat(filepath.Join(dir, "plugins")); err != nil || st.Mode().Perm() != 0o755 {
+		t.Errorf("not every user gets at the plugins: %v, %v", st.Mode(), err)
+	}
 	other, err := Build(t.Context(), dir, "9.2.0")
 	if err != nil || other.Path == again.Path {
 		t.Errorf("for another QEMU: %+v, %v", other, err)

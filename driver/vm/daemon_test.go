@@ -143,13 +143,24 @@ func needRoot(t testing.TB) {
 }
 
 // world is the namespaces of a private libvirtd, by which its processes are found.
-type world []string
+// They are held open: the kernel gives the number of one that has gone to the next that
+// anything on this machine makes.
+type world struct {
+	links []string
+	held  []*os.File
+}
 
-func worldOf(t *testing.T, p Process) world {
+func worldOf(t *testing.T, p Process) *world {
 	t.Helper()
-	var w world
+	w := &world{}
+	t.Cleanup(w.release)
 	for _, kind := range []string{"net", "mnt", "pid"} {
-		ns, err := os.Readlink(p.path("ns/" + kind))
+		f, err := os.Open(p.path("ns/" + kind))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.held = append(w.held, f)
+		ns, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -160,21 +171,29 @@ func worldOf(t *testing.T, p Process) world {
 		if ns == own {
 			t.Fatalf("%s namespace of the private libvirtd is ours", kind)
 		}
-		w = append(w, ns)
+		w.links = append(w.links, ns)
 	}
 	return w
+}
+
+// release lets go of the namespaces. What is found by their numbers afterwards means nothing.
+func (w *world) release() {
+	for _, f := range w.held {
+		_ = f.Close()
+	}
+	w.held = nil
 }
 
 // members are the processes, and the threads of this one, in any of the namespaces.
 // A dead process that its parent, the init process, has not yet reaped does not count, nor
 // does one that was reaped meanwhile.
-func (w world) members() []string {
+func (w *world) members() []string {
 	var found []string
 	paths, _ := filepath.Glob("/proc/[0-9]*/ns/*")
 	threads, _ := filepath.Glob("/proc/self/task/*/ns/*")
 	for _, path := range append(paths, threads...) {
 		ns, err := os.Readlink(path)
-		if err != nil || !slices.Contains(w, ns) {
+		if err != nil || !slices.Contains(w.links, ns) {
 			continue
 		}
 		stat, err := os.ReadFile(filepath.Join(filepath.Dir(filepath.Dir(path)), "stat"))
@@ -186,17 +205,18 @@ func (w world) members() []string {
 }
 
 // awaitGone waits until no process is left.
-func (w world) awaitGone() {
+func (w *world) awaitGone() {
 	for end := time.Now().Add(patience); len(w.members()) > 0 && time.Now().Before(end); {
 		time.Sleep(20 * time.Millisecond)
 	}
 }
 
-func (w world) wantGone(t *testing.T, dir string) {
+func (w *world) wantGone(t *testing.T, dir string) {
 	t.Helper()
 	if left := w.members(); len(left) > 0 {
 		t.Errorf("still in the namespaces: %v", left)
 	}
+	w.release()
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		t.Fatal(err)

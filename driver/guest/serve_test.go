@@ -127,10 +127,16 @@ func (h *helper) wait(status int) {
 	}
 }
 
-// netnsOf identifies the network namespace of a process.
+// netnsOf identifies the network namespace of a process. The test holds it, so that its
+// number is not given to the next one.
 func netnsOf(t *testing.T, pid int) string {
 	t.Helper()
-	s, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid))
+	f, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	s, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -123,7 +123,7 @@ test-kernels: deps build
 	@cat conformance-kernels-bpf.md
 	$(GO) test -tags vm -count=1 -timeout 180m -run '^TestKernels(Conform|NIC|OneNIC)$$' ./driver -conform.table $(CURDIR)/conformance-kernels.md
 	@cat conformance-kernels.md
-	$(GO) test -tags vm -v -count=1 -timeout 100m -run '^Test(KernelsTrace|KernelsEven|FiltersTrace|WorkloadsTrace|TraceCut)$$' ./driver
+	$(GO) test -tags vm -v -count=1 -timeout 150m -run '^Test(KernelsTrace|KernelsEven|KernelsDrop|FiltersTrace|WorkloadsTrace|TraceCut)$$' ./driver
 
 # Ratios within one run: boot against the bare kernel, the driver's overhead,
 # BPF programs against an empty one and those of other projects, loading policies, reading rows.

@@ -10,12 +10,14 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"hookbed/analysis/trace"
 	"hookbed/driver/callpath"
+	"hookbed/images"
 )
 
 // ftraceExperiment is one cell with policies, on one machine with the default kernel: that of
@@ -138,4 +140,97 @@ func orderIn(t *testing.T, file string) trace.Path {
 		t.Fatal(err)
 	}
 	return p
+}
+
+// dropExperiment has a way of each mechanism to refuse, within a machine and between two.
+const dropExperiment = `schema = 1
+name = "drop"
+seed = 3
+[lab]
+provider = "libvirt"
+endpoint = "netns"
+kernel = "KERNEL"
+memory = "1GiB"
+` + oneShortTrial + `[matrix]
+scenarios = ["localhost", "multi-host"]
+workloads = ["TCP_RR"]
+policies = [5]
+[[arm]]
+name = "iptables"
+datapath = "iptables"
+[[arm]]
+name = "nft-set"
+fabric = "bridge"
+filter = "nft-set"
+[[arm]]
+name = "cilium-like"
+datapath = "cilium-like"
+[[arm]]
+name = "xdp"
+datapath = "xdp"
+`
+
+// TestKernelsDrop: on every locked kernel, on the wall clock, the packets that a cell's policies refuse
+// are found where its mechanism gives packets up, with the kernel's reason since Linux 5.17. XDP on a
+// virtio network card, where it is between two machines, ends them before they are a socket buffer.
+func TestKernelsDrop(t *testing.T) {
+	for _, kernel := range images.Kernels() {
+		t.Run(kernel, func(t *testing.T) {
+			r := newVMRig(t)
+			before := machineState(t)
+			r.write("drop.toml", strings.Replace(dropExperiment, "KERNEL", kernel, 1))
+			t.Log("\n" + r.run("trace", "drop.toml", "--ftrace", "--drop", "--out", "run"))
+			r.expectSame(before)
+			const arms, scenarios = 4, 2
+			files, err := filepath.Glob(filepath.Join(r.dir, "run/trace/*/ftrace.json"))
+			if err != nil || len(files) != arms*scenarios {
+				t.Fatalf("recordings %v (%v), want %d", files, err, arms*scenarios)
+			}
+			for _, file := range files {
+				data, err := os.ReadFile(file)
+				var rec callpath.Recording
+				if err == nil {
+					err = json.Unmarshal(data, &rec)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				expectDropped(t, rec, kernel != "5.10")
+			}
+		})
+	}
+}
+
+// expectDropped: a drop is where the arm's mechanism gives packets up.
+func expectDropped(t *testing.T, rec callpath.Recording, reasons bool) {
+	t.Helper()
+	cell := rec.Factors["arm"] + ", " + rec.Factors["scenario"]
+	want, by := "NETFILTER_DROP", []string{"nf_hook_slow", "nft_do_chain"}
+	switch rec.Factors["arm"] {
+	case "cilium-like":
+		want, by = "TC_INGRESS", []string{"__netif_receive_skb_core", "sch_handle_ingress"}
+	case "xdp":
+		want, by = "NOT_SPECIFIED", []string{"veth_xdp_rcv_skb", "veth_poll"}
+	}
+	if !reasons {
+		want = ""
+	}
+	if rec.Status != "ok" || rec.Drops == nil || len(rec.Drops.Denied) == 0 {
+		t.Fatalf("%s: %s %s, drops %+v; want denied attempts", cell, rec.Status, rec.Reason, rec.Drops)
+	}
+	if cell == "xdp, multi-host" {
+		if len(rec.Drops.Drops) > 0 {
+			t.Errorf("%s: dropped %+v as socket buffers", cell, rec.Drops.Drops)
+		}
+		return
+	}
+	if rec.Drops.Reasons != reasons {
+		t.Errorf("%s: reasons: %v, want %v", cell, rec.Drops.Reasons, reasons)
+	}
+	for _, d := range rec.Drops.ByPlace() {
+		if d.Reason == want && slices.Contains(by, d.Where) && d.Packets > 0 {
+			return
+		}
+	}
+	t.Errorf("%s: dropped %+v, want some for %q in one of %v", cell, rec.Drops.Drops, want, by)
 }

@@ -80,13 +80,19 @@ func openSession(ctx context.Context, where string, h host.Host, argv []string, 
 
 // greet opens the conversation. On an error the helper is ended.
 func (s *session) greet(ctx context.Context, hello bundle.Hello) error {
-	hello.Beats = true
-	if _, err := s.call(ctx, bundle.Request{Hello: &hello}); err != nil {
+	if err := s.hello(ctx, hello); err != nil {
 		_ = s.close(ctx)
 		return fmt.Errorf("start guest helper on %s: %w", s.where, err)
 	}
-	s.beats = true
 	return nil
+}
+
+// hello opens the conversation. From then on the helper says that it lives.
+func (s *session) hello(ctx context.Context, hello bundle.Hello) error {
+	hello.Beats = true
+	_, err := s.call(ctx, bundle.Request{Hello: &hello})
+	s.beats = err == nil
+	return err
 }
 
 // startSession starts a helper, and does not greet it.

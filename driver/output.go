@@ -4,8 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strings"
-	"unicode"
+
+	"hookbed/driver/tail"
 )
 
 // emit prints one result: a JSON line {"type": kind, kind: v} with --json, otherwise what human
@@ -29,17 +29,7 @@ func (a *app) line(v any) {
 // say writes a message for the user to standard error. What machines said, which is part of some,
 // cannot change what a terminal shows.
 func (a *app) say(format string, args ...any) {
-	fmt.Fprintln(a.talk, visible(a.as(fmt.Sprintf(format, args...))))
-}
-
-// visible is a text with a space for each control character but line breaks and tabs.
-func visible(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) && r != '\n' && r != '\t' {
-			return ' '
-		}
-		return r
-	}, text)
+	fmt.Fprintln(a.talk, tail.Visible(a.as(fmt.Sprintf(format, args...))))
 }
 
 func (a *app) fail(err error, text string) {

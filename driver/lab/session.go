@@ -290,7 +290,7 @@ func (s *session) lost(err error) error {
 	default:
 	}
 	if msg := bytes.TrimSpace(s.stderr.Bytes()); len(msg) > 0 {
-		err = fmt.Errorf("%w: %s", err, msg)
+		err = fmt.Errorf("%w: %s", err, tail.Visible(string(msg)))
 	}
 	return rigFault(fmt.Errorf("guest helper on %s is gone: %w", s.where, err))
 }
@@ -313,9 +313,9 @@ const longestError = 16 << 10
 
 func shortened(said string) string {
 	if len(said) <= longestError {
-		return said
+		return tail.Visible(said)
 	}
-	return fmt.Sprintf("%s... (%d bytes)", strings.ToValidUTF8(said[:longestError], ""), len(said))
+	return fmt.Sprintf("%s... (%d bytes)", tail.Visible(strings.ToValidUTF8(said[:longestError], "")), len(said))
 }
 
 // answers returns an error if results are not those of the steps.

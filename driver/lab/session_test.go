@@ -152,6 +152,7 @@ func TestHostileReplies(t *testing.T) {
 		{"other steps", strings.Replace(obeys, `[$kinds`, `[{\"kind\":\"exec\"},{\"kind\":\"exec\"}`, 1), bundle.FaultRig, `result 1 is of a step of kind "exec"`},
 		{"an unheard of fault", `echo '{"seq":1,"error":"no","fault":"unheard of"}'`, bundle.FaultRig, "a test: no"},
 		{"a long error", `printf '{"seq":1,"fault":"subject","error":"%2000000d"}\n' 7`, bundle.FaultSubject, "... (2000000 bytes)"},
+		{"what rings", `printf '%s\n' '{"seq":1,"error":"\u001b[31m\u0007no\n","fault":"subject"}'`, bundle.FaultSubject, "a test:  [31m no"},
 		{"a number out of range", `echo '{"seq":1,"mark":99999999999999999999}'`, bundle.FaultRig, "cannot unmarshal"},
 		{"null", `echo null`, bundle.FaultRig, "answered request 0"},
 		{"garbage", `echo garbage`, bundle.FaultRig, `answered "garbage\n"`},
@@ -164,7 +165,7 @@ func TestHostileReplies(t *testing.T) {
 			if tt.name == "one twice" && err == nil {
 				_, err = s.Mark(t.Context())
 			}
-			if got := errors.As(err, &f); got != (tt.want != "") || got && (f.Kind != tt.kind || !strings.Contains(err.Error(), tt.want) || len(err.Error()) > 2*longestError) {
+			if got := errors.As(err, &f); got != (tt.want != "") || got && (f.Kind != tt.kind || !strings.Contains(err.Error(), tt.want) || strings.ContainsAny(err.Error(), "\x1b\x07") || len(err.Error()) > 2*longestError) {
 				t.Errorf("%.200v, want %s's fault %q", err, tt.kind, tt.want)
 			}
 			if _, again := s.Mark(t.Context()); strings.Contains(tt.want, "it has") && again == nil {

@@ -252,6 +252,9 @@ func (p *virtual) bootNode(ctx context.Context, n *virtualNode, i int) error {
 	n.helper, err = openSession(ctx, n.Name, n.ssh, []string{guestPath, "serve"},
 		bundle.Hello{Schema: bundle.Schema, Node: n.Name, Blobs: guestBlobs, EndpointRoot: guestEndpoint, ExternalRoot: images.SealedExternal, HTTPRoot: images.SealedHTTP, Roots: p.agent.roots(guestCilium, guestEtcd), Machine: true},
 		n.pushBlobs)
+	if err == nil {
+		n.helper.silence = max(n.helper.silence, p.cfg.Silence+bundle.BeatEvery)
+	}
 	return err
 }
 

@@ -153,6 +153,9 @@ func buildCilium(r *renderer) {
 	r.routesToOutside()
 	r.apply(t.Nodes[0], "", bundle.Daemon{Handle: etcdHandle, Root: bundle.RootEtcd, Argv: etcdArgv(r.etcdAddress()), Port: etcdPort, Dirs: []string{"etcd"}, Timeout: etcdLimit})
 	for _, n := range t.Nodes {
+		if r.netkit() { // the agent ends without it, and does not say so in the same way in each version
+			r.apply(n, "", bundle.NeedNetkit{})
+		}
 		r.apply(n, "", bundle.Daemon{
 			Handle: agentHandle(n), Root: bundle.RootCilium, Argv: r.agentArgv(n), Env: map[string]string{ciliumNode: n.Name}, Socket: ciliumSocket, Dirs: []string{"cilium/cnp"}, Timeout: agentLimit,
 			After: []string{ciliumTool, "post-uninstall-cleanup", "--force", "--all-state"},

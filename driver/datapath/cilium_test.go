@@ -159,9 +159,13 @@ func TestCiliumProves(t *testing.T) {
 // TestCiliumDevices: every endpoint is joined by what the option says.
 func TestCiliumDevices(t *testing.T) {
 	for device, want := range map[string]bool{deviceVeth: false, deviceNetkit: true} {
-		made := stepsOf[bundle.CiliumEndpoint](ciliumSetup(t, plan.MultiHost, 0, map[string]string{optDevice: device}).Apply)
+		s := ciliumSetup(t, plan.MultiHost, 0, map[string]string{optDevice: device})
+		made := stepsOf[bundle.CiliumEndpoint](s.Apply)
 		if len(made) != 2 || made[0].Netkit != want || made[1].Netkit != want {
 			t.Errorf("%s: endpoints %+v", device, made)
+		}
+		if needs := stepsOf[bundle.NeedNetkit](s.Apply); (len(needs) == len(s.Topology.Nodes)) != want {
+			t.Errorf("%s: %d of %d nodes must have netkit", device, len(needs), len(s.Topology.Nodes))
 		}
 	}
 }

@@ -160,6 +160,8 @@ func buildCilium(r *renderer) {
 			Handle: agentHandle(n), Root: bundle.RootCilium, Argv: r.agentArgv(n), Env: map[string]string{ciliumNode: n.Name}, Socket: ciliumSocket, Dirs: []string{"cilium/cnp"}, Timeout: agentLimit,
 			After: []string{ciliumTool, "post-uninstall-cleanup", "--force", "--all-state"},
 		})
+	}
+	for _, n := range t.Nodes { // together: each agent compiles its programs first
 		r.apply(n, "", bundle.CiliumReady{Agent: agentHandle(n), Program: ciliumAgent, Tested: ciliumTested(), Modes: r.agentModes(), Timeout: agentLimit})
 	}
 	for _, e := range r.endpoints() {

@@ -60,13 +60,17 @@ reproduce: deps build
 test: deps build
 	$(GO) test -vet=off -timeout 90m -p $$((2 * $$(nproc))) ./...
 
-# The fault suite (docs/faults.md): so many runs on this computer, each with a fault that the seed
-# chooses. `make test` has the first 30 of seed 1. With LOG=FILE, what was stopped goes on.
+# The fault suite (docs/faults.md): so many runs on this computer, on machines that are reached by
+# SSH, and in virtual machines, each with a fault that the seed chooses. `make test` has the first 30
+# of seed 1. With LOG=FILE, what was stopped on this computer goes on.
 FAULTS    ?= 100
+FAULTS_SSH ?= 10
+FAULTS_VM ?= 0
 SEED      ?= 1
 TOGETHER  ?= 8
 faults: deps build
-	$(GO) test -vet=off -v -count=1 -timeout 24h -run '^TestFaults$$' ./driver -faults $(FAULTS) -faults.seed $(SEED) -faults.together $(TOGETHER) -faults.table $(CURDIR)/faults.md $(if $(LOG),-faults.log $(abspath $(LOG)))
+	$(GO) test -vet=off -v -count=1 -timeout 24h $(if $(filter-out 0,$(FAULTS_VM)),-tags vm) -run '^Test(Faults|FaultsOfMachines|VMFaults)$$' ./driver \
+		-faults $(FAULTS) -faults.machines $(FAULTS_SSH) $(if $(filter-out 0,$(FAULTS_VM)),-faults.vm $(FAULTS_VM)) -faults.seed $(SEED) -faults.together $(TOGETHER) -faults.table $(CURDIR)/faults.md $(if $(LOG),-faults.log $(abspath $(LOG)))
 
 # Every fuzz target for FUZZTIME; `make test` has what is in their corpora.
 FUZZTIME  ?= 10s

@@ -357,7 +357,7 @@ func (f *fleet) mangle(m *fleetMachine, at try) (mend func()) {
 	f.t.Helper()
 	from, script := 1+at.Pick/2%12, mangles()[at.Pick/32%uint64(len(mangles()))]
 	f.t.Logf("from line %d of node%d: %s", from, at.Pick%2+1, script)
-	f.write("mangle.sed", fmt.Sprintf("%d,$ {\n%s\n}\n", from, script))
+	f.write("mangle.sed", fmt.Sprintf("%d,1000000 {\n%s\n}\n", from, script)) // to know the last line, sed would hold each back
 	f.write("mangle.sh", `case "$SSH_ORIGINAL_COMMAND" in
 *sftp*) exec /usr/lib/openssh/sftp-server ;;
 *" 'agent' "*|*" agent "*) sh -c "$SSH_ORIGINAL_COMMAND" | { ulimit -v 200000; sed -u -f /mnt/mangle.sed; } ;;

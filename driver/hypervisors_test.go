@@ -120,12 +120,13 @@ func (f *fleet) joinHub(m *fleetMachine, i int) {
 }
 
 // computerInit is the first process of a computer: a /run, /var/lib and libvirt's
-// directories of its own, a user who is not root, and sshd. It cannot virtualise, and
-// nothing that bridges carry is filtered.
+// directories of its own, with the mode that the distribution gives them, a user who is not root,
+// and sshd. It cannot virtualise, and nothing that bridges carry is filtered.
 const computerInit = `set -e
+mode=$(stat -c %a /var/lib/libvirt/qemu)
 mount --bind "$1" /mnt
 mount -t tmpfs run /run; mkdir /run/sshd; mount -t tmpfs lib /var/lib; mount -t sysfs sysfs /sys
-mkdir -p /var/lib/libvirt/images /var/lib/libvirt/dnsmasq /var/lib/libvirt/qemu /var/lib/hookbed
+mkdir -p /var/lib/libvirt/images /var/lib/libvirt/dnsmasq /var/lib/hookbed; mkdir -m "$mode" /var/lib/libvirt/qemu
 mount --bind "/mnt/$2" /var/lib/hookbed
 mount -t tmpfs log /var/log; mkdir -p /var/log/libvirt/qemu
 mount -t tmpfs cache /var/cache/libvirt; mount -t tmpfs etc /etc/libvirt

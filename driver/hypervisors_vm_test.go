@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"hookbed/driver/marker"
@@ -97,6 +98,7 @@ chmod 644 /var/lib/hookbed/.hookbed && chown --reference=/var/lib/hookbed /var/l
 		return nil
 	}
 	cut := f.startRun("cut", machines)
+	f.filesAreTheirs()
 	f.killSessions(f.machines[0])
 	if <-cut.ended; cut.cmd.ProcessState.ExitCode() != exitRig {
 		t.Errorf("exit code %d of a run whose connection was cut, want %d:\n%s", cut.cmd.ProcessState.ExitCode(), exitRig, cut.out)
@@ -137,6 +139,53 @@ chmod 644 /var/lib/hookbed/.hookbed && chown --reference=/var/lib/hookbed /var/l
 	}).kill()
 	f.expectDriver(0, []string{"taken down: r"}, "down", "--all")
 	f.computersClean(before)
+}
+
+// ofMachines prints owner and mode of the files of labs, and of a machine's QEMU what pattern $1 finds
+// in its status (proc_pid_status(5)).
+const ofMachines = `cd /var/lib/hookbed/labs && find . -mindepth 1 -not -name .hookbed -printf '%y %m %U %f\n' | sort | sed 's/ r[0-9]*-[0-9a-f]*$/ LAB/'
+for p in /proc/[0-9]*; do
+	if grep -q ^qemu-system "$p/comm" 2>/dev/null && grep -q -a guest=hookbed- "$p/cmdline"; then grep -E "^($1):" "$p/status" | tr '\t' ' '; fi
+done`
+
+// filesAreTheirs: a machine's own file, which has keys, is for QEMU's user alone. That is libvirt's own
+// where the login is root's, else who logs in. QEMU has no capabilities, and gets at what libvirt has
+// for it.
+func (f *fleet) filesAreTheirs() {
+	f.t.Helper()
+	st, err := os.Stat("/var/lib/libvirt/qemu")
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	own, ok := st.Sys().(*syscall.Stat_t)
+	if !ok || own.Uid == 0 {
+		f.t.Fatal("this computer's libvirt has no user of its own for QEMU")
+	}
+	gid, groups := 4242, "4242 4243 "
+	if st.Mode()&1 == 0 {
+		gid, groups = int(own.Gid), fmt.Sprint(groups, own.Gid, " ")
+	}
+	for i, want := range []string{
+		fmt.Sprintf("d 710 0 LAB\nf 600 %[1]d node1.config\nf 644 0 node1.console\nUid: %[1]d %[1]d %[1]d %[1]d\nGid: %[2]d %[2]d %[2]d %[2]d\n", own.Uid, own.Gid),
+		fmt.Sprintf("d 700 4242 LAB\nf 600 4242 node2.config\nf 644 0 node2.console\nUid: 4242 4242 4242 4242\nGid: %[1]d %[1]d %[1]d %[1]d\nGroups: %[2]s\n", gid, groups),
+	} {
+		m, status := f.machines[i], "Uid|Gid|CapPrm|CapEff"
+		if i == 1 {
+			status += "|Groups"
+		}
+		want += fmt.Sprintf("CapPrm: %016[1]x\nCapEff: %016[1]x\n", 0)
+		seen := ""
+		eventually(f.t, "a machine runs on "+m.name, func() error {
+			out, err := f.on(m, "sh", "-c", ofMachines, "sh", status).CombinedOutput()
+			if err == nil && string(out) != want {
+				if len(out) >= len(seen) {
+					seen = string(out)
+				}
+				err = fmt.Errorf("%s\nwant %s", seen, want)
+			}
+			return err
+		})
+	}
 }
 
 // startRun starts a run and returns when reached has no error any more.

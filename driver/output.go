@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+
+	"hookbed/driver/tail"
 )
 
 // emit prints one result: a JSON line {"type": kind, kind: v} with --json, otherwise what human
@@ -24,9 +26,10 @@ func (a *app) line(v any) {
 	fmt.Fprintf(a.out, "%s\n", data)
 }
 
-// say writes a message for the user to standard error.
+// say writes a message for the user to standard error. What machines said, which is part of some,
+// cannot change what a terminal shows.
 func (a *app) say(format string, args ...any) {
-	fmt.Fprintln(a.talk, a.as(fmt.Sprintf(format, args...)))
+	fmt.Fprintln(a.talk, tail.Visible(a.as(fmt.Sprintf(format, args...))))
 }
 
 func (a *app) fail(err error, text string) {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -65,6 +66,8 @@ func TestStoppedClientIsVoid(t *testing.T) {
 // TestBusyComputerVoidsNothing: other programs make the trial slow, and that is
 // for the limits of load and steal to judge, of which it has none.
 func TestBusyComputerVoidsNothing(t *testing.T) {
+	runtime.LockOSThread() // the hogs die with the thread that starts them
+	t.Cleanup(runtime.UnlockOSThread)
 	for range 8 {
 		hog := exec.Command("sh", "-c", "while :; do :; done")
 		hog.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}

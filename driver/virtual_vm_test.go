@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -86,6 +87,8 @@ const burst = "while :; do i=0; while [ $i -lt 1000000 ]; do i=$((i+1)); done; s
 // hog loads CPUs and disk until the test or the returned function ends it.
 func (r *vmRig) hog() (stop func()) {
 	r.t.Helper()
+	runtime.LockOSThread() // the hogs die with the thread that starts them
+	r.t.Cleanup(runtime.UnlockOSThread)
 	var hogs []*exec.Cmd
 	disk := filepath.Join(r.dir, "hog")
 	for _, script := range []string{

@@ -27,7 +27,9 @@ func TestMain(m *testing.M) {
 		err := Write(file, 0o600, func(f *os.File) error {
 			_, err := f.WriteString("new, but not who")
 			fmt.Println("written", err)
-			select {} // until it is killed
+			// Until it is killed. Go ends a program that waits for nothing.
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			return err
 		})
 		fmt.Println(err)
 	case "lock":

@@ -10,7 +10,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -262,6 +264,42 @@ func TestChangedNumberIsFound(t *testing.T) {
 	found, err := Recheck(dir, m)
 	if err != nil || len(found.Numbers) != 1 || found.Numbers[0] != (Difference{"summaries[0].n", "9", "8"}) || !slices.Equal(found.Files, []string{"report.json differs"}) {
 		t.Errorf("got %+v, %v, want the one number", found, err)
+	}
+}
+
+// TestOtherProcessorsRoundOtherwise: the last digit of a number in report.json may differ, and
+// nothing else of the file.
+func TestOtherProcessorsRoundOtherwise(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "out")
+	m, err := Open(packed(t), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, reportFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	estimate := regexp.MustCompile(`"estimate": *[0-9]+(\.[0-9]+)?`)
+	first := string(estimate.Find(data))
+	key, text, _ := strings.Cut(first, ":")
+	value, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	differs := []string{reportFile + " differs"}
+	for now, want := range map[string][]string{
+		fmt.Sprintf("%.16g", value*(1+1e-15)): nil,
+		fmt.Sprintf("%.16g", value*(1+1e-6)):  differs,
+		fmt.Sprintf("%q", fmt.Sprint(value)):  differs,
+	} {
+		put(t, dir, reportFile, strings.Replace(string(data), first, key+": "+now, 1))
+		if got, err := Recheck(dir, m); err != nil || !slices.Equal(got.Files, want) || (len(got.Numbers) == 0) != (want == nil) {
+			t.Errorf("%s written as %s: found %+v, %v, want %q", first, now, got, err, want)
+		}
+	}
+	put(t, dir, reportFile, strings.Replace(string(data), `"estimate"`, `"Estimate"`, 1))
+	if got, err := Recheck(dir, m); err != nil || !slices.Equal(got.Files, differs) {
+		t.Errorf("another key: found %+v, %v", got, err)
 	}
 }
 

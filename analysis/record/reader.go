@@ -20,6 +20,9 @@ const (
 	maxTrial = 64 << 20 // bytes of the lines of one trial
 )
 
+// maxReason is how long a reason may be that is written, in bytes.
+const maxReason = 64 << 10
+
 // TornError is a rows.csv that was cut short, as by a crash during an append: inside a line,
 // or after a line of a trial that has no closing row.
 type TornError struct {

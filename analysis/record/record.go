@@ -83,8 +83,12 @@ func Header(factors []string) []string {
 
 // Fields is the row as the fields of one line, in the order of Header(factors).
 // Control characters, such as line breaks, become spaces: a row is always one line, and no
-// text of a tool can change what a terminal shows.
+// text of a tool can change what a terminal shows. A long reason is cut, since a Reader refuses long
+// lines.
 func (r Row) Fields(factors []string) []string {
+	if len(r.Reason) > maxReason {
+		r.Reason = strings.ToValidUTF8(r.Reason[:maxReason], "") + "..."
+	}
 	value := ""
 	if r.Metric != "" {
 		value = strconv.FormatFloat(r.Value, 'g', -1, 64)

@@ -323,6 +323,21 @@ func TestLinesAreBounded(t *testing.T) {
 	}
 }
 
+// A reason of any length, as a tool's output may be, is written so that it can be read.
+func TestReasonsAreBounded(t *testing.T) {
+	factors, rows := sample()
+	row := rows[0]
+	row.Status, row.Metric, row.Reason = StatusFailed, "", strings.Repeat("\u2265", maxLine)
+	lines, err := Encode(factors, []Row{row})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Read(bytes.NewReader(append(EncodeHeader(factors), lines...)))
+	if err != nil || len(got) != 1 || !strings.HasSuffix(got[0].Reason, "\u2265...") || len(got[0].Reason) > maxReason+3 {
+		t.Fatalf("%d rows, %v", len(got), err)
+	}
+}
+
 func FuzzReader(f *testing.F) {
 	factors, rows := sample()
 	lines, err := Encode(factors, rows)

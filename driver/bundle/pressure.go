@@ -22,11 +22,11 @@ func ParseWaited(text string) *float64 {
 		if _, total, ok = strings.Cut(total, "total="); !ok {
 			return nil
 		}
-		us, err := strconv.ParseFloat(strings.TrimSpace(total), 64)
+		us, err := strconv.ParseUint(strings.TrimSpace(total), 10, 64) // as the kernel has it
 		if err != nil {
 			return nil
 		}
-		seconds := us / 1e6
+		seconds := float64(us) / 1e6
 		return &seconds
 	}
 	return nil

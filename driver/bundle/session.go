@@ -12,8 +12,11 @@ import (
 // its input ends - the driver closed it, died, or the link was cut - the
 // helper undoes everything it did and exits.
 
-// Request is one call. Exactly one field is set.
+// Request is one call. Exactly one field is set, but for Seq and Trial.
 type Request struct {
+	// Seq is the request's number in its conversation, from 1, which its reply has, too. It is 0 in
+	// a sealed guest.
+	Seq   int    `json:"seq,omitempty"`
 	Hello *Hello `json:"hello,omitempty"`
 	Bind  *Bind  `json:"bind,omitempty"`
 	Exec  *Steps `json:"exec,omitempty"`
@@ -75,6 +78,7 @@ const (
 
 // Reply answers one Request.
 type Reply struct {
+	Seq   int    `json:"seq,omitempty"` // of the request; 0 if it could not be read, and where an agent says that its helper has ended
 	Error string `json:"error,omitempty"`
 	Fault string `json:"fault,omitempty"` // set with Error
 	Step  int    `json:"step,omitempty"`  // 1-based index in the chunk of the step that failed

@@ -68,6 +68,7 @@ func fakeGuest(how string) {
 		case req.UndoTo != nil && *req.UndoTo == 0:
 			reply = fakeUndo(how)
 		}
+		reply.Seq = req.Seq
 		line, err := json.Marshal(reply)
 		if err != nil {
 			panic(err)

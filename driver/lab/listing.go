@@ -76,7 +76,9 @@ func (l Listing) Title() string {
 func (l Listing) Machines() string {
 	var out []string
 	for _, n := range l.Nodes {
-		out = append(out, strings.TrimSpace(n.Name+" "+n.Addr))
+		if named := strings.TrimSpace(n.Name + " " + n.Addr); named != "" {
+			out = append(out, named)
+		}
 	}
 	for _, h := range l.Hypervisors {
 		out = append(out, "on "+h.Title())

@@ -128,6 +128,7 @@ func (p *machines) start(ctx context.Context, n *machineNode) error {
 	}
 	n.helper = startSession(ctx, n.Node.Name, n.SSH, argv, n.pushBlobs)
 	n.helper.attended, n.helper.grace = true, teardownLimit
+	n.helper.silence = max(n.helper.silence, p.cfg.Silence+bundle.BeatEvery)
 	go n.helper.keepalive(limit / keepalivesPerLimit)
 	if _, err := n.helper.converse(ctx, []byte("\n"), limit+2*lockWait); err != nil {
 		return fmt.Errorf("start guest helper: %w", err)
@@ -148,8 +149,7 @@ func (p *machines) start(ctx context.Context, n *machineNode) error {
 			return err
 		}
 	}
-	_, err = n.helper.call(ctx, bundle.Request{Hello: &hello})
-	return err
+	return n.helper.hello(ctx, hello)
 }
 
 // pushBlobs sends files in a few round trips however many they are.

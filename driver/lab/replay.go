@@ -78,25 +78,25 @@ func (p *replay) next(phases ...string) (bundle.Reply, error) {
 	for _, phase := range phases {
 		if r.Phase == phase {
 			p.left[p.at] = left[1:]
-			return r.Reply, replyFault(r.Reply)
+			return r.Reply, replyFault("sealed guest", r.Reply)
 		}
 	}
 	return bundle.Reply{}, fmt.Errorf("the sealed guest was at %s, not at %v", r.Phase, phases)
-}
-
-func replyFault(r bundle.Reply) error {
-	if r.Error == "" {
-		return nil
-	}
-	return &Fault{Kind: r.Fault, Err: fmt.Errorf("sealed guest: %s", r.Error)}
 }
 
 // Helper is the one helper of the sealed guest.
 func (p *replay) Helper(string) (Helper, error) { return p, nil }
 
 // Exec answers with the reply to the next chunk.
-func (p *replay) Exec(context.Context, string, map[string]bundle.File, []bundle.Step) (bundle.Reply, error) {
-	return p.next(string(bundle.Apply), string(bundle.Prove), string(bundle.Run))
+func (p *replay) Exec(_ context.Context, _ string, _ map[string]bundle.File, steps []bundle.Step) (bundle.Reply, error) {
+	reply, err := p.next(string(bundle.Apply), string(bundle.Prove), string(bundle.Run))
+	if err != nil {
+		return reply, err
+	}
+	if err := answers(reply.Results, steps); err != nil {
+		return bundle.Reply{}, fmt.Errorf("sealed guest: %w", err)
+	}
+	return reply, nil
 }
 
 // Mark goes on to the next trial.

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -47,6 +49,7 @@ type session struct {
 	err    error // why the helper ended; read after ended is closed
 	stderr *tail.Buffer
 	mu     sync.Mutex // one request at a time
+	seq    int        // number of the last one
 	left   bool       // a call was abandoned: the helper undoes everything and ends
 	pushed map[string]bool
 	push   pushFunc
@@ -77,13 +80,19 @@ func openSession(ctx context.Context, where string, h host.Host, argv []string, 
 
 // greet opens the conversation. On an error the helper is ended.
 func (s *session) greet(ctx context.Context, hello bundle.Hello) error {
-	hello.Beats = true
-	if _, err := s.call(ctx, bundle.Request{Hello: &hello}); err != nil {
+	if err := s.hello(ctx, hello); err != nil {
 		_ = s.close(ctx)
 		return fmt.Errorf("start guest helper on %s: %w", s.where, err)
 	}
-	s.beats = true
 	return nil
+}
+
+// hello opens the conversation. From then on the helper says that it lives.
+func (s *session) hello(ctx context.Context, hello bundle.Hello) error {
+	hello.Beats = true
+	_, err := s.call(ctx, bundle.Request{Hello: &hello})
+	s.beats = err == nil
+	return err
 }
 
 // startSession starts a helper, and does not greet it.
@@ -131,6 +140,10 @@ func (s *session) keepalive(every time.Duration) {
 // call sends one request and waits for its reply, the helper's end, ctx, or the request's limit. A
 // call that is abandoned leaves the session unusable but for close.
 func (s *session) call(ctx context.Context, req bundle.Request) (bundle.Reply, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seq++
+	req.Seq = s.seq
 	line, err := json.Marshal(req)
 	if err != nil {
 		return bundle.Reply{}, err
@@ -139,7 +152,12 @@ func (s *session) call(ctx context.Context, req bundle.Request) (bundle.Reply, e
 	if req.UndoTo != nil {
 		limit += s.tracing()
 	}
-	return s.converse(ctx, append(line, '\n'), limit)
+	reply, err := s.exchanged(ctx, append(line, '\n'), limit)
+	if reply.Seq != req.Seq && (err == nil || reply.Seq != 0) {
+		s.abandon()
+		return bundle.Reply{}, rigFault(fmt.Errorf("guest helper on %s answered request %d, and this is request %d: what it says cannot be used", s.where, reply.Seq, req.Seq))
+	}
+	return reply, err
 }
 
 // tracing is how much longer the helper may take to undo everything.
@@ -159,11 +177,16 @@ type answer struct {
 	err  error
 }
 
-// converse sends a line and waits for the reply to it, for a limit at most, and no longer than the
-// helper shows that it lives.
+// converse sends a line that is no request, and waits for the reply to it.
 func (s *session) converse(ctx context.Context, line []byte, limit time.Duration) (bundle.Reply, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.exchanged(ctx, line, limit)
+}
+
+// exchanged sends a line and waits for the reply to it, for a limit at most, and no longer than the
+// helper shows that it lives.
+func (s *session) exchanged(ctx context.Context, line []byte, limit time.Duration) (bundle.Reply, error) {
 	var reply bundle.Reply
 	if s.left {
 		return reply, rigFault(fmt.Errorf("guest helper on %s did not answer an earlier request", s.where))
@@ -175,10 +198,7 @@ func (s *session) converse(ctx context.Context, line []byte, limit time.Duration
 	if err := json.Unmarshal(a, &reply); err != nil {
 		return reply, rigFault(fmt.Errorf("guest helper on %s answered %.80q: %w", s.where, a, err))
 	}
-	if reply.Error != "" {
-		return reply, &Fault{Kind: reply.Fault, Err: fmt.Errorf("%s: %s", s.where, reply.Error)}
-	}
-	return reply, nil
+	return reply, replyFault(s.where, reply)
 }
 
 // await sends a line and returns the answer.
@@ -270,9 +290,45 @@ func (s *session) lost(err error) error {
 	default:
 	}
 	if msg := bytes.TrimSpace(s.stderr.Bytes()); len(msg) > 0 {
-		err = fmt.Errorf("%w: %s", err, msg)
+		err = fmt.Errorf("%w: %s", err, tail.Visible(string(msg)))
 	}
 	return rigFault(fmt.Errorf("guest helper on %s is gone: %w", s.where, err))
+}
+
+// replyFault is the fault that a helper reports; nil if there is none. Of what it says, as much is
+// kept as a row can have. A kind of fault that there is not is the rig's.
+func replyFault(where string, r bundle.Reply) error {
+	if r.Error == "" {
+		return nil
+	}
+	kind := r.Fault
+	if !slices.Contains([]string{bundle.FaultSubject, bundle.FaultUnsupported, bundle.FaultVoid}, kind) {
+		kind = bundle.FaultRig
+	}
+	return &Fault{Kind: kind, Err: fmt.Errorf("%s: %s", where, shortened(r.Error))}
+}
+
+// longestError is how much of an error that a helper reports is kept, in bytes.
+const longestError = 16 << 10
+
+func shortened(said string) string {
+	if len(said) <= longestError {
+		return tail.Visible(said)
+	}
+	return fmt.Sprintf("%s... (%d bytes)", tail.Visible(strings.ToValidUTF8(said[:longestError], "")), len(said))
+}
+
+// answers returns an error if results are not those of the steps.
+func answers(results []bundle.StepResult, steps []bundle.Step) error {
+	if len(results) != len(steps) {
+		return fmt.Errorf("it has results of %d steps, and was given %d", len(results), len(steps))
+	}
+	for i, r := range results {
+		if want := steps[i].Do.Kind(); r.Kind != want {
+			return fmt.Errorf("result %d is of a step of kind %.40q, and the step is of kind %q", i+1, r.Kind, want)
+		}
+	}
+	return nil
 }
 
 // Exec delivers the chunk's files and executes its steps.
@@ -290,10 +346,15 @@ func (s *session) Exec(ctx context.Context, name string, files map[string]bundle
 		}
 	}
 	reply, err := s.call(ctx, bundle.Request{Exec: &bundle.Steps{Name: name, Files: files, Steps: steps}})
-	if err == nil {
-		s.records = records
+	if err != nil {
+		return reply, err
 	}
-	return reply, err
+	if err := answers(reply.Results, steps); err != nil {
+		s.abandon()
+		return bundle.Reply{}, rigFault(fmt.Errorf("guest helper on %s: %w", s.where, err))
+	}
+	s.records = records
+	return reply, nil
 }
 
 // deliver pushes the files that the helper does not have yet, all at once.

@@ -22,6 +22,10 @@ func helperOf(t *testing.T, script string) *session {
 	return s
 }
 
+// obeys answers a line of a request, as a helper whose steps measure nothing.
+const obeys = `kinds=$(echo "$line" | grep -o '"kind":"[^"]*"' | sed 's/.*/{&}/' | paste -sd,)
+echo "{\"seq\":$(echo "$line" | sed 's/.*"seq":\([0-9]*\).*/\1/'),\"results\":[$kinds]}"`
+
 // TestHelperThatHangs: one that is stopped for good does not answer, and ends by SIGKILL only.
 func TestHelperThatHangs(t *testing.T) {
 	t.Parallel()
@@ -76,7 +80,7 @@ func TestHelperThatDoesNotUndo(t *testing.T) {
 // the recording has ended.
 func TestHelperThatRecords(t *testing.T) {
 	t.Parallel()
-	s := helperOf(t, `while read line; do case $line in *refuse*) echo '{"error":"refused"}';; *) echo '{}';; esac; done; sleep 0.3`)
+	s := helperOf(t, "while read -r line; do case $line in *refuse*) echo '{\"error\":\"refused\"}';; *) "+obeys+"; esac; done; sleep 0.3")
 	begin, end := bundle.Step{Do: bundle.RecordCalls{Handle: "calls"}}, bundle.Step{Do: bundle.EndRecord{Handle: "calls"}}
 	for _, do := range []struct {
 		name  string
@@ -115,7 +119,7 @@ func TestReplyWithoutEnd(t *testing.T) {
 // middle of its work is not, long before its steps' limit.
 func TestHelperThatIsSilent(t *testing.T) {
 	t.Parallel()
-	s := helperOf(t, `read line; printf '\n\n\n{"mark":7}\n'`)
+	s := helperOf(t, `read line; printf '\n\n\n{"seq":1,"mark":7}\n'`)
 	s.beats = true
 	if reply, err := s.call(t.Context(), bundle.Request{Mark: true}); err != nil || reply.Mark != 7 {
 		t.Errorf("one that lives answers %+v, %v", reply, err)
@@ -128,5 +132,46 @@ func TestHelperThatIsSilent(t *testing.T) {
 	}
 	if err := s.close(t.Context()); err == nil || errors.Is(err, ErrStillRuns) {
 		t.Errorf("its end: %v", err)
+	}
+}
+
+// TestHostileReplies: a reply that is not to the request, or not of its steps, is the rig's fault, and
+// the conversation is over. What a reply says is bounded.
+func TestHostileReplies(t *testing.T) {
+	t.Parallel()
+	steps := []bundle.Step{{Do: bundle.Bridge{Link: "br0"}}, {Do: bundle.Bridge{Link: "br1"}}}
+	for _, tt := range []struct{ name, says, kind, want string }{
+		{"as it should", obeys, "", ""},
+		{"another's", `echo '{"seq":7}'`, bundle.FaultRig, "answered request 7, and this is request 1"},
+		{"another's error", `echo '{"seq":7,"error":"no","fault":"subject"}'`, bundle.FaultRig, "answered request 7"},
+		{"one twice", obeys + "\n" + obeys, bundle.FaultRig, "answered request 1, and this is request 2"},
+		{"no number", `echo '{}'`, bundle.FaultRig, "answered request 0"},
+		{"an agent's error", `echo '{"error":"it is gone","fault":"rig"}'`, bundle.FaultRig, "a test: it is gone"},
+		{"no results", `echo '{"seq":1}'`, bundle.FaultRig, "it has results of 0 steps, and was given 2"},
+		{"a step too many", strings.Replace(obeys, `[$kinds`, `[{},$kinds`, 1), bundle.FaultRig, "it has results of 3 steps, and was given 2"},
+		{"other steps", strings.Replace(obeys, `[$kinds`, `[{\"kind\":\"exec\"},{\"kind\":\"exec\"}`, 1), bundle.FaultRig, `result 1 is of a step of kind "exec"`},
+		{"an unheard of fault", `echo '{"seq":1,"error":"no","fault":"unheard of"}'`, bundle.FaultRig, "a test: no"},
+		{"a long error", `printf '{"seq":1,"fault":"subject","error":"%2000000d"}\n' 7`, bundle.FaultSubject, "... (2000000 bytes)"},
+		{"what rings", `printf '%s\n' '{"seq":1,"error":"\u001b[31m\u0007no\n","fault":"subject"}'`, bundle.FaultSubject, "a test:  [31m no"},
+		{"a number out of range", `echo '{"seq":1,"mark":99999999999999999999}'`, bundle.FaultRig, "cannot unmarshal"},
+		{"null", `echo null`, bundle.FaultRig, "answered request 0"},
+		{"garbage", `echo garbage`, bundle.FaultRig, `answered "garbage\n"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := helperOf(t, "while read -r line; do "+tt.says+"\ndone")
+			var f *Fault
+			_, err := s.Exec(t.Context(), "x", nil, steps)
+			if tt.name == "one twice" && err == nil {
+				_, err = s.Mark(t.Context())
+			}
+			if got := errors.As(err, &f); got != (tt.want != "") || got && (f.Kind != tt.kind || !strings.Contains(err.Error(), tt.want) || strings.ContainsAny(err.Error(), "\x1b\x07") || len(err.Error()) > 2*longestError) {
+				t.Errorf("%.200v, want %s's fault %q", err, tt.kind, tt.want)
+			}
+			if _, again := s.Mark(t.Context()); strings.Contains(tt.want, "it has") && again == nil {
+				t.Error("the conversation goes on")
+			}
+			_ = s.close(t.Context()) // how it ends is no matter
+		})
 	}
 }

@@ -32,7 +32,7 @@ type otherComputer struct {
 	dir              string        // its state directory on this computer
 	*remote.Computer               // nil until it is reached
 	lab              remote.LabDir // there
-	user             string        // number of the user there: "0" is root's
+	gives            *vm.User      // whom machines run as, if files are to be given to that user
 }
 
 // newOther is the i-th hypervisor of a lab, from 0. Its paths become absolute:
@@ -72,7 +72,27 @@ func (c *otherComputer) reach(ctx context.Context, cfg vm.Config, accel string, 
 	if err := c.makeDir(ctx); err != nil {
 		return hv, err
 	}
+	if err := c.giveDir(ctx, hv); err != nil {
+		return hv, err
+	}
 	return hv, c.checkBridge(ctx, nic)
+}
+
+// giveDir lets the user whom machines run as pass the lab's directory, if that is another than the
+// one who logs in: root.
+func (c *otherComputer) giveDir(ctx context.Context, hv *vm.Hypervisor) error {
+	as, err := hv.RunsAs(ctx)
+	if err != nil {
+		return c.mention(err)
+	}
+	if c.gives = nil; c.at.User != "root" || as.UID == 0 {
+		return nil
+	}
+	c.gives = &as
+	if err := c.lab.LetPass(ctx, c.Computer, as.GID); err != nil {
+		return fmt.Errorf("let libvirt's user for QEMU pass to %s on %s: %w", c.lab.Path, c.title(), err)
+	}
+	return nil
 }
 
 // login dials the hypervisor with the key, and the host key, that the experiment names.
@@ -125,10 +145,6 @@ func (c *otherComputer) forward(ctx context.Context, network, addr string) (net.
 
 // makeDir makes the lab's directory.
 func (c *otherComputer) makeDir(ctx context.Context) error {
-	var err error
-	if c.user, err = c.Output(ctx, "id", "-u"); err != nil {
-		return fmt.Errorf("ask who we are on %s: %w", c.title(), err)
-	}
 	if err := c.lab.Make(ctx, c.Computer, whoami()); err != nil {
 		return fmt.Errorf("make %s on %s: %w; give the hypervisor's directory a place that user %s can write to", c.lab.Path, c.title(), err, c.at.User)
 	}
@@ -234,24 +250,23 @@ func (c *otherComputer) bring(ctx context.Context, a images.Artifact) (copied bo
 	return true, nil
 }
 
+// file has keys: QEMU runs as its owner, and no other user may read it.
 func (c *otherComputer) file(ctx context.Context, name string, data []byte) (string, error) {
 	to := path.Join(c.lab.Path, name)
-	return to, c.push(ctx, to, data, c.mode(0o644))
+	if err := c.push(ctx, to, data, 0o600); err != nil || c.gives == nil {
+		return to, err
+	}
+	if err := c.SSH.Run(ctx, host.Cmd{Argv: []string{"chown", fmt.Sprintf("%d:%d", c.gives.UID, c.gives.GID), to}}); err != nil {
+		return to, fmt.Errorf("give QEMU's user its file on %s: %w", c.title(), err)
+	}
+	return to, nil
 }
 
-// consoleFile makes the file beforehand: not every user may read one that libvirt makes.
+// consoleFile makes the file beforehand: libvirt takes it for root, and would let no other user read
+// one that it makes. Others cannot enter its directory.
 func (c *otherComputer) consoleFile(ctx context.Context, name string) (string, error) {
 	to := path.Join(c.lab.Path, name)
-	return to, c.push(ctx, to, nil, c.mode(0o666))
-}
-
-// mode is that of a file which QEMU must open: where the user is root, QEMU is root
-// without privileges, and the file root's.
-func (c *otherComputer) mode(ofOthers uint32) uint32 {
-	if c.user == "0" {
-		return 0o600
-	}
-	return ofOthers
+	return to, c.push(ctx, to, nil, 0o644)
 }
 
 func (c *otherComputer) push(ctx context.Context, to string, data []byte, mode uint32) error {

@@ -5,7 +5,9 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"strings"
 	"sync"
+	"unicode"
 )
 
 // Buffer keeps the last bytes written to it. Safe for concurrent use.
@@ -56,4 +58,15 @@ func File(path string, limit int64) (string, error) {
 	}
 	data, err := io.ReadAll(io.NewSectionReader(f, max(0, st.Size()-limit), limit))
 	return string(data), err
+}
+
+// Visible is a text with a space for each control character but line breaks and tabs: what a program
+// said cannot change what a terminal shows.
+func Visible(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+			return ' '
+		}
+		return r
+	}, text)
 }

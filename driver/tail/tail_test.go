@@ -46,3 +46,11 @@ func TestFile(t *testing.T) {
 		t.Error("no error for a file that is not there")
 	}
 }
+
+func TestVisible(t *testing.T) {
+	for text, want := range map[string]string{"a\x1b[31m\a\tb\n": "a [31m \tb\n", "caf\u00e9": "caf\u00e9", "a\u009bb\r\n": "a b \n"} {
+		if got := Visible(text); got != want {
+			t.Errorf("%q is %q, want %q", text, got, want)
+		}
+	}
+}

@@ -176,7 +176,7 @@ func worldOf(t *testing.T, p Process) *world {
 	return w
 }
 
-// release lets go of the namespaces. What is found by their numbers afterwards means nothing.
+// release closes the namespaces. What is found by their numbers afterwards means nothing.
 func (w *world) release() {
 	for _, f := range w.held {
 		_ = f.Close()

@@ -79,7 +79,7 @@ func (h *Hypervisor) describe(ctx context.Context, m Machine) (string, error) {
 	if err := f.supports(m.Accel); err != nil {
 		return "", err
 	}
-	x, err := m.xml(f.models, h.user())
+	x, err := m.xml(f.models, f.as.User)
 	if err != nil {
 		return "", err
 	}

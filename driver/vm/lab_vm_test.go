@@ -204,10 +204,10 @@ func wantUnprivileged(t *testing.T, h *Hypervisor, m Machine) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	uid := strings.Repeat("\t"+strconv.Itoa(h.user().UID), 4)
+	uid := strings.Repeat("\t"+strconv.Itoa(h.daemon.user.UID), 4)
 	for _, want := range []string{"Uid:" + uid + "\n", "CapPrm:\t0000000000000000\n", "CapEff:\t0000000000000000\n", "CapInh:\t0000000000000000\n", "CapAmb:\t0000000000000000\n", "Seccomp:\t2\n"} {
-		if !strings.Contains(string(status), want) || h.user().UID == 0 {
-			t.Errorf("QEMU of user %+v has no %q:\n%s", h.user(), want, status)
+		if !strings.Contains(string(status), want) || h.daemon.user.UID == 0 {
+			t.Errorf("QEMU of user %+v has no %q:\n%s", h.daemon.user, want, status)
 		}
 	}
 }

@@ -125,7 +125,8 @@ func TestCapabilities(t *testing.T) {
 		{hostFacts{types: types, qemu: "10.0.2"}, TCG, ""},
 		{hostFacts{types: types, qemu: "7.2.9"}, TCG, "QEMU 7.2.9 emulates x86 wrongly"},
 		{hostFacts{types: types, qemu: "10.0.2"}, KVM, "libvirt offers no kvm"},
-		{hostFacts{types: []string{"qemu", "kvm"}, qemu: "7.2.9"}, KVM, ""},
+		{hostFacts{types: []string{"qemu", "kvm"}, qemu: "7.2.9", as: account{kvm: true}}, KVM, ""},
+		{hostFacts{types: []string{"qemu", "kvm"}, qemu: "7.2.9", as: account{name: "lab"}}, KVM, "usermod -aG kvm lab"},
 		{hostFacts{qemu: "10.0.2"}, TCG, "no QEMU for x86-64 guests"},
 	} {
 		err := tt.facts.supports(tt.accel)

@@ -1,8 +1,10 @@
 package vm
 
 import (
+	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -56,5 +58,38 @@ func TestGiveFiles(t *testing.T) {
 		if got := st.Sys().(*syscall.Stat_t).Uid; got != want || st.Mode().Perm() != 0o600 {
 			t.Errorf("%s is of user %d, mode %s, want %d and 0600", p, got, st.Mode(), want)
 		}
+	}
+}
+
+// TestReadAccount: machines run as the user who owns their files, with libvirt's group where only
+// that may pass.
+func TestReadAccount(t *testing.T) {
+	for said, want := range map[string]account{
+		"0 0 750 64055 106 root yes\n":  {User{64055, 106}, "root", true},
+		"0 0 755 0 0 root no\n":         {User{0, 0}, "root", false},
+		"1000 1001 750 5 106 lab yes\n": {User{1000, 106}, "lab", true},
+		"1000 1001 2755 5 106 lab no\n": {User{1000, 1001}, "lab", false},
+	} {
+		if got, err := readAccount(said); err != nil || got != want {
+			t.Errorf("%q is %+v, %v, want %+v", said, got, err, want)
+		}
+	}
+	for _, said := range []string{"", "0 0 750 64055 106 root", "0 0 789 64055 106 root yes", "lab lab 750 5 106 lab yes"} {
+		if got, err := readAccount(said); err == nil || !strings.Contains(err.Error(), "it says") {
+			t.Errorf("%q is %+v, %v, want an error", said, got, err)
+		}
+	}
+}
+
+// TestAccountHere asks this computer.
+func TestAccountHere(t *testing.T) {
+	a, err := new(Hypervisor).account(t.Context())
+	if err != nil || a.UID != os.Getuid() || a.name == "" {
+		t.Errorf("the driver is %+v, %v, want user %d", a, err, os.Getuid())
+	}
+	h := &Hypervisor{cfg: Config{Remote: &Remote{Run: func(context.Context, ...string) ([]byte, error) { return []byte("4242 4242 750 5 7 lab no"), nil }}}}
+	a, err = h.account(t.Context())
+	if want := (account{User{4242, 7}, "lab", false}); err != nil || a != want {
+		t.Errorf("elsewhere the driver is %+v, %v, want %+v", a, err, want)
 	}
 }

@@ -86,6 +86,7 @@ type hostFacts struct {
 	models []string // security models that label guests
 	types  []string // of x86 domains: "qemu", "kvm"
 	qemu   string   // version
+	as     account  // whom machines run as
 }
 
 // Connect connects to the system's libvirtd if it answers; otherwise it starts
@@ -231,6 +232,9 @@ func (h *Hypervisor) facts(ctx context.Context) (hostFacts, error) {
 	if err != nil {
 		return hostFacts{}, err
 	}
+	if f.as, err = h.account(ctx); err != nil {
+		return hostFacts{}, err
+	}
 	h.host = &f
 	return f, nil
 }
@@ -275,6 +279,8 @@ func (f hostFacts) supports(accel string) error {
 		return supported(f.qemu)
 	case !slices.Contains(f.types, accel):
 		return fmt.Errorf("libvirt offers no %s: switch virtualisation on in the firmware, load the modules kvm_intel or kvm_amd, or write accel = %q", accel, TCG)
+	case !f.as.kvm:
+		return fmt.Errorf("machines run as user %s, who may not use /dev/kvm: as root there, usermod -aG kvm %s; or write accel = %q", f.as.name, f.as.name, TCG)
 	}
 	return nil
 }

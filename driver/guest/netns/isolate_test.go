@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -44,6 +45,8 @@ func TestIsolateInChroot(t *testing.T) {
 	}
 	cmd := exec.Command("/proc/self/exe", around, root)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread() // the process dies with the thread that starts it
+	defer runtime.UnlockOSThread()
 	if out, err := cmd.CombinedOutput(); err != nil || string(out) != "isolated\n" {
 		t.Errorf("%v\n%s", err, out)
 	}

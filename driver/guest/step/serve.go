@@ -138,6 +138,12 @@ func (s *session) answer(ctx context.Context, line []byte) bundle.Reply {
 	if err != nil {
 		return failed(err)
 	}
+	reply := s.do(ctx, req)
+	reply.Seq = req.Seq
+	return reply
+}
+
+func (s *session) do(ctx context.Context, req bundle.Request) bundle.Reply {
 	if !s.open && req.Hello == nil {
 		return failed(errors.New("the session must begin with hello"))
 	}

@@ -95,13 +95,27 @@ rm -f -- "$1/` + marker.File + `"
 [ -z "$made" ] || rmdir -- "$1" 2>/dev/null || true`
 
 // makeLabDir makes directory $2 of a lab, with marker $5, in $1, whose markers are $3
-// and $4. Others can enter a lab's directory only by its name.
+// and $4. Others cannot enter a lab's directory.
 const makeLabDir = claimDirectory + `umask 022
 mkdir -p "$(dirname "$1")"
 claim "$1" 755 "$3" "$4"
 mkdir -p "$1/images"; mkdir -p -m 711 "$1/labs"
 [ -w "$1/images" ] && [ -w "$1/labs" ] || { echo "$1 is not this user's to write to" >&2; exit 1; }
-mkdir -m 711 "$2"; printf '%s' "$5" >"$2/` + marker.File + `"`
+mkdir -m 700 "$2"; printf '%s' "$5" >"$2/` + marker.File + `"`
+
+// letPass lets group $2 pass directory $1. QEMU opens its files by their names, so every directory on
+// the way must let it pass.
+const letPass = `set -e
+chgrp "$2" "$1"; chmod 710 "$1"
+up=$(dirname -- "$1")
+while :; do
+	case $(ls -ldL -- "$up") in
+	?????????[xt]*) ;;
+	*) echo "QEMU, which is not root, cannot pass $up: give the hypervisor's directory another place, or: chmod o+x $up" >&2; exit 1;;
+	esac
+	[ "$up" != / ] || break
+	up=$(dirname -- "$up")
+done`
 
 // leaveLabDir removes directory $1 of lab $2 if it carries token $3, and what libvirt
 // keeps of each machine and network for good, which only root may remove: a log and a

@@ -226,6 +226,21 @@ func TestLabDirectory(t *testing.T) {
 	if _, said, err := shell(makeLabDir, dir, run, made, found, mine.Text()); err != nil {
 		t.Fatal(err, said)
 	}
+	if st, err := os.Stat(run); err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("a lab's directory: %v, %v, want that others cannot enter it", st, err)
+	}
+	for _, mode := range []os.FileMode{0o700, 0o755} {
+		if err := os.Chmod(filepath.Join(base, "srv"), mode); err != nil {
+			t.Fatal(err)
+		}
+		_, said, err := shell("chgrp() { :; }\n"+letPass, run, "4242")
+		if closed := strings.Contains(said, "cannot pass "+filepath.Join(base, "srv")); closed != (mode == 0o700) || closed && err == nil {
+			t.Errorf("a directory of mode %o on the way: %v, %s", mode, err, said)
+		}
+		if st, err := os.Stat(run); err != nil || st.Mode().Perm() != 0o710 {
+			t.Errorf("a lab's directory that a group may pass: %v, %v", st, err)
+		}
+	}
 	put(t, run, "known_hosts")
 	if _, said, err := shell(inspectDirectory, dir); err != nil {
 		t.Error("doctor refuses our own directory:", err, said)

@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"path"
+	"strconv"
 
 	"hookbed/driver/host"
 	"hookbed/driver/marker"
@@ -22,6 +23,11 @@ func (d LabDir) Make(ctx context.Context, c *Computer, user string) error {
 	made, found := markers(d.lab(), user)
 	mine := marker.Marker{Token: d.Token, Made: true, Lab: d.lab(), Owner: owner(user)}
 	return c.SSH.Run(ctx, host.Cmd{Argv: []string{"sh", "-c", makeLabDir, "sh", d.Root, d.Path, made, found, mine.Text()}})
+}
+
+// LetPass lets a group pass the directory, of which nothing else may be in the way.
+func (d LabDir) LetPass(ctx context.Context, c *Computer, group int) error {
+	return c.SSH.Run(ctx, host.Cmd{Argv: []string{"sh", "-c", letPass, "sh", d.Path, strconv.Itoa(group)}})
 }
 
 // Leave removes the directory, and what libvirt keeps of the lab's machines and networks.

@@ -49,10 +49,9 @@ func (r *DropRecording) begin() error {
 	if !r.t.has(event) {
 		return fault.Unsupported("this kernel (%s) has no event skb:kfree_skb", fault.KernelRelease())
 	}
+	// The option hash-ptr stays on: off, Linux 6.1 has an empty reason (trace_check_vprintf in
+	// kernel/trace/trace.c works on the buffer in which trace_event_format has put the format).
 	files := []setting{{filepath.Join(event, "filter"), r.family}, {filepath.Join(r.dir, "options/stacktrace"), "1"}, {filepath.Join(event, "enable"), "1"}}
-	if hash := filepath.Join(r.dir, "options/hash-ptr"); r.t.has(hash) {
-		files = append([]setting{{hash, "0"}}, files...)
-	}
 	for _, f := range files {
 		if err := r.t.write(f.file, f.value); err != nil {
 			return err

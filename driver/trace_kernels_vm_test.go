@@ -259,7 +259,7 @@ datapath = "control"
 // TestFiltersTrace: of every fabric, mechanism and structure of experiments/arms.toml, and of the arms
 // that it does not have, a trace is exact, and its stacks begin where the kernel is entered.
 func TestFiltersTrace(t *testing.T) {
-	const first, together = "[[arm]]\n", 12 // more take longer than is good for one test
+	const first, together = "[[arm]]\n", 6 // more take longer than is good for one test
 	whole, err := os.ReadFile("../experiments/arms.toml")
 	if err != nil {
 		t.Fatal(err)

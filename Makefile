@@ -120,14 +120,14 @@ test-policies: deps build
 	$(GO) test -count=1 -v -timeout 120m ./driver/datapath/verdict -sets 10000 -kernel-sets 1000 -netfilter-sets 1000
 
 # Every BPF program's verdicts, and one arm of each mechanism against the
-# conformance suite, on every locked kernel, and a trace of each; and a trace of every filter on the
-# default one. Prints tables (docs/kernels.md).
+# conformance suite, on every locked kernel, and a trace of each; and a trace of every filter and of
+# every workload, and one whose link is cut, on the default one. Prints tables (docs/kernels.md).
 test-kernels: deps build
 	HOOKBED_KERNELS_TABLE=$(CURDIR)/conformance-kernels-bpf.md $(GO) test -tags vm -count=1 -timeout 60m -run '^TestKernels$$' ./driver/guest/step
 	@cat conformance-kernels-bpf.md
 	$(GO) test -tags vm -count=1 -timeout 180m -run '^TestKernels(Conform|NIC|OneNIC)$$' ./driver -conform.table $(CURDIR)/conformance-kernels.md
 	@cat conformance-kernels.md
-	$(GO) test -tags vm -v -count=1 -timeout 90m -run '^Test(KernelsTrace|KernelsEven|FiltersTrace|WorkloadsTrace)$$' ./driver
+	$(GO) test -tags vm -v -count=1 -timeout 100m -run '^Test(KernelsTrace|KernelsEven|FiltersTrace|WorkloadsTrace|TraceCut)$$' ./driver
 
 # Ratios within one run: boot against the bare kernel, the driver's overhead,
 # BPF programs against an empty one and those of other projects, loading policies, reading rows.

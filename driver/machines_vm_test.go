@@ -112,7 +112,7 @@ func (r *vmRig) logins() {
 func (r *vmRig) existingMachines() {
 	t := r.t
 	t.Helper()
-	s := r.upState()
+	s := r.upState(2)
 	r.write("machines.toml", fmt.Sprintf(machinesOnVMs, s.Nodes[0].Addr, s.Nodes[1].Addr, s.Key, s.Known))
 	look := func(node string) string {
 		cmd, out := r.command("ssh", node, "--", "sh", "-c", lookAtVM)
@@ -174,15 +174,15 @@ func (r *vmRig) existingMachines() {
 	})
 }
 
-// upState is what the interactive lab says of itself.
-func (r *vmRig) upState() lab.State {
+// upState is what the interactive lab of so many nodes says of itself.
+func (r *vmRig) upState(nodes int) lab.State {
 	r.t.Helper()
 	data, err := os.ReadFile(filepath.Join(r.dir, "state/hookbed/labs/up/lab.json"))
 	var s lab.State
 	if err == nil {
 		err = json.Unmarshal(data, &s)
 	}
-	if err != nil || len(s.Nodes) != 2 {
+	if err != nil || len(s.Nodes) != nodes {
 		r.t.Fatalf("the lab's state: %v, %v", s, err)
 	}
 	return s

@@ -193,10 +193,33 @@ func deciding(all []callAt, end callAt) (out []string) {
 		}
 		out = append([]string{stage}, out...)
 		if isHook(stage) {
-			break
+			return out
 		}
 	}
+	if hook := inlinedHook(last.stack); hook != "" {
+		out = append([]string{hook}, out...)
+	}
 	return out
+}
+
+// inlinedHook is the hook of a program that is called by the function of which the compiler has made
+// the hook's own a part: in Linux 5.10 veth_xdp_rcv_skb of veth_poll, and sch_handle_ingress of
+// __netif_receive_skb_core. "" if other parts of the way are between them.
+func inlinedHook(stack []string) string {
+	for n := len(stack); n > 0; n-- {
+		switch plainName(stack[n-1]) {
+		case "veth_poll":
+			return "XDP on veth"
+		case "__netif_receive_skb_core":
+			return "tc ingress"
+		case "__dev_queue_xmit":
+			return "tc egress"
+		}
+		if stage := StageOf(stack[:n]); stage != "" && !enforcing(stage) && !strings.HasPrefix(stage, "classifier") {
+			return ""
+		}
+	}
+	return ""
 }
 
 // isHook is true of the stages at which the kernel calls whatever is attached there.

@@ -20,7 +20,7 @@ func StageOf(stack []string) string {
 	switch name {
 	case "nf_hook_slow", "nf_hook_slow_list":
 		return strings.TrimSpace("netfilter " + hookOf(callers))
-	case "tcf_classify", "tc_run", "tcx_run", "sch_handle_ingress", "sch_handle_egress":
+	case "tcf_classify", "tcf_classify_ingress", "tc_run", "tcx_run", "sch_handle_ingress", "sch_handle_egress":
 		return "tc " + direction(callers)
 	}
 	return stages()[name]

@@ -44,6 +44,10 @@ type Netkit struct {
 	MTU     int    `json:"mtu,omitempty"` // bytes, of both ends, 0 = kernel default
 }
 
+// NeedNetkit fails as unsupported where the kernel has no netkit: of a program that makes use of it
+// later, and ends without it. Undo: none, nothing stays.
+type NeedNetkit struct{}
+
 // Bridge makes a Linux bridge, without STP, and sets it up. Undo: deleted.
 type Bridge struct {
 	Link string `json:"link"`
@@ -736,6 +740,7 @@ type Generate struct {
 func (Netns) Kind() string        { return "netns" }
 func (Veth) Kind() string         { return "veth" }
 func (Netkit) Kind() string       { return "netkit" }
+func (NeedNetkit) Kind() string   { return "need-netkit" }
 func (Bridge) Kind() string       { return "bridge" }
 func (Vxlan) Kind() string        { return "vxlan" }
 func (FDB) Kind() string          { return "fdb" }
@@ -782,7 +787,7 @@ func (EndRecord) Kind() string         { return "end-record" }
 // actions lists every action once; decoding goes by it.
 func actions() []Action {
 	return []Action{
-		Netns{}, Veth{}, Netkit{}, Bridge{}, Vxlan{}, FDB{}, OverlayNetns{}, SetLink{}, Addr{}, Route{}, LocalMark{}, Neigh{}, Sysctl{}, Offload{},
+		Netns{}, Veth{}, Netkit{}, NeedNetkit{}, Bridge{}, Vxlan{}, FDB{}, OverlayNetns{}, SetLink{}, Addr{}, Route{}, LocalMark{}, Neigh{}, Sysctl{}, Offload{},
 		TestRuns{}, EmptyBPF{}, CountRuns{}, Generate{},
 		Rules{}, LoadBPF{}, FillMap{}, AttachBPF{}, Cgroup{}, Listen{}, Start{}, Sniff{}, Stop{}, Probes{}, Refusals{}, Requests{}, Flow{},
 		Read{}, Expect{}, Guard{}, Exec{}, Parallel{}, Snapshot{},

@@ -10,14 +10,37 @@ const (
 )
 
 // CiliumReady waits until the agent is well, and reads the version of its program, which must be
-// CiliumLeast or later. The step's note is the version. Values: MetricAgentVersion, and
-// MetricAgentUntested (1) if the version is of no series in Tested.
+// CiliumLeast or later, and the modes that it is in, which must be Modes. The step's note is the
+// version. Values: MetricAgentVersion, and MetricAgentUntested (1) if the version is of no series in
+// Tested.
 type CiliumReady struct {
-	Agent   string   `json:"agent"`
-	Program string   `json:"program"` // prints the version if it is given --version
-	Tested  []string `json:"tested"`  // series, "1.20"
-	Timeout float64  `json:"timeout"` // seconds
+	Agent   string      `json:"agent"`
+	Program string      `json:"program"` // prints the version if it is given --version
+	Tested  []string    `json:"tested"`  // series, "1.20"
+	Modes   CiliumModes `json:"modes"`
+	Timeout float64     `json:"timeout"` // seconds
 }
+
+// CiliumModes are what an agent's programs do, in the words of its health. Flags alone do not say
+// it: where one lacks what it needs, the agent falls back to another mode and is well.
+type CiliumModes struct {
+	Within  string `json:"within"`  // how packets are delivered on the node: HostBPF or HostStack
+	Between string `json:"between"` // how they get to other nodes: RoutedNative or RoutedTunnel
+	Device  string `json:"device"`  // what joins endpoints: DeviceVeth or DeviceNetkitL2
+	// SocketLookup: services are looked up when the sockets of endpoints connect, and not for each
+	// packet that an endpoint sends.
+	SocketLookup bool `json:"socket_lookup,omitempty"`
+}
+
+// Modes, as the agent says them (Routing and DatapathMode in api/v1/openapi.yaml).
+const (
+	HostBPF        = "BPF"
+	HostStack      = "Legacy"
+	RoutedNative   = "Native"
+	RoutedTunnel   = "Tunnel"
+	DeviceVeth     = "veth"
+	DeviceNetkitL2 = "netkit-l2"
+)
 
 // Values of CiliumReady, which are metrics of each trial.
 const (

@@ -100,7 +100,7 @@ func ciliumFabric() fabric {
 			{Key: optRouting, Role: catalog.RolePath, Allowed: []string{routingNative, routingVXLAN}, Doc: "how packets get to other nodes"},
 			{Key: optHostRouting, Role: catalog.RolePath, Allowed: []string{hostBPF, hostLegacy}, Doc: "the agent's programs deliver within a node, or the node's stack does"},
 			{Key: optDevice, Silent: true, Role: catalog.RolePath, Allowed: []string{deviceVeth, deviceNetkit}, Since: map[string]string{deviceNetkit: "6.8"}, Doc: "what joins endpoints to their node: a veth pair, or netkit in L2 mode (--datapath-mode)"},
-			{Key: optServiceLookup, Silent: true, Role: catalog.RolePath, Allowed: []string{lookupPacket, lookupSocket}, Doc: "services, of which there are none, are looked up for each packet that an endpoint sends, or when sockets connect (--bpf-lb-sock)"},
+			{Key: optServiceLookup, Silent: true, Role: catalog.RolePath, Allowed: []string{lookupPacket, lookupSocket}, Doc: "services, of which there are none, are looked up for each packet that an endpoint sends, or when sockets connect (--bpf-lb-sock, --bpf-lb-sock-hostns-only)"},
 		},
 		build: buildCilium,
 	}
@@ -153,11 +153,16 @@ func buildCilium(r *renderer) {
 	r.routesToOutside()
 	r.apply(t.Nodes[0], "", bundle.Daemon{Handle: etcdHandle, Root: bundle.RootEtcd, Argv: etcdArgv(r.etcdAddress()), Port: etcdPort, Dirs: []string{"etcd"}, Timeout: etcdLimit})
 	for _, n := range t.Nodes {
+		if r.netkit() { // the agent ends without it, and does not say so in the same way in each version
+			r.apply(n, "", bundle.NeedNetkit{})
+		}
 		r.apply(n, "", bundle.Daemon{
 			Handle: agentHandle(n), Root: bundle.RootCilium, Argv: r.agentArgv(n), Env: map[string]string{ciliumNode: n.Name}, Socket: ciliumSocket, Dirs: []string{"cilium/cnp"}, Timeout: agentLimit,
 			After: []string{ciliumTool, "post-uninstall-cleanup", "--force", "--all-state"},
 		})
-		r.apply(n, "", bundle.CiliumReady{Agent: agentHandle(n), Program: ciliumAgent, Tested: ciliumTested(), Timeout: agentLimit})
+	}
+	for _, n := range t.Nodes { // together: each agent compiles its programs first
+		r.apply(n, "", bundle.CiliumReady{Agent: agentHandle(n), Program: ciliumAgent, Tested: ciliumTested(), Modes: r.agentModes(), Timeout: agentLimit})
 	}
 	for _, e := range r.endpoints() {
 		r.apply(e.Node, "", bundle.CiliumEndpoint{
@@ -170,6 +175,37 @@ func buildCilium(r *renderer) {
 
 // netkit says whether endpoints are joined by netkit.
 func (r *renderer) netkit() bool { return r.cell.Get(optDevice) == deviceNetkit }
+
+// hostBPF says whether the agent's programs deliver within a node.
+func (r *renderer) hostBPF() bool { return r.cell.Get(optHostRouting) == hostBPF }
+
+// agentModes are those in which the agent must be for the cell to be what its factors say.
+func (r *renderer) agentModes() bundle.CiliumModes {
+	m := bundle.CiliumModes{Within: bundle.HostStack, Between: bundle.RoutedNative, Device: bundle.DeviceVeth, SocketLookup: r.socketLookup()}
+	if r.hostBPF() {
+		m.Within = bundle.HostBPF
+	}
+	if r.cell.Get(optRouting) == routingVXLAN {
+		m.Between = bundle.RoutedTunnel
+	}
+	if r.netkit() {
+		m.Device = bundle.DeviceNetkitL2
+	}
+	return m
+}
+
+// socketLookup says whether services are looked up when the sockets of endpoints connect.
+func (r *renderer) socketLookup() bool { return r.cell.Get(optServiceLookup) == lookupSocket }
+
+// serviceFlags are those about services. The agent delivers by its own programs only if it also
+// takes kube-proxy's place, and then it always looks services up at sockets: of the node alone, or
+// of endpoints, too.
+func (r *renderer) serviceFlags() []string {
+	if r.hostBPF() {
+		return []string{"--kube-proxy-replacement=true", fmt.Sprintf("--bpf-lb-sock-hostns-only=%t", !r.socketLookup())}
+	}
+	return []string{"--kube-proxy-replacement=false", fmt.Sprintf("--bpf-lb-sock=%t", r.socketLookup())}
+}
 
 // agentHandle is that of a node's agent: one helper has the handles of all nodes of this computer.
 func agentHandle(n Node) string { return "cilium-" + n.Name }
@@ -227,8 +263,8 @@ func etcdArgv(address string) []string {
 	}
 }
 
-// agentArgv are the agent's flags: no Kubernetes, no proxy, no load balancing, nothing that is not
-// needed to join endpoints and enforce policies.
+// agentArgv are the agent's flags: no Kubernetes, no proxy, nothing that is not needed to join
+// endpoints and enforce policies.
 func (r *renderer) agentArgv(n Node) []string {
 	devices, direct, address := outsideLink, outsideLink, outsideNodeAddr
 	if r.Topology.MultiHost() {
@@ -237,16 +273,12 @@ func (r *renderer) agentArgv(n Node) []string {
 			devices += "," + outsideLink
 		}
 	}
-	mode := "veth"
-	if r.netkit() {
-		mode = "netkit-l2"
-	}
 	argv := []string{
 		ciliumAgent, "--enable-k8s=false", "--kvstore=etcd", fmt.Sprintf("--kvstore-opt=etcd.address=http://%s:%d", r.etcdAddress(), etcdPort),
 		"--identity-allocation-mode=kvstore", "--cluster-name=default", "--cluster-id=0",
 		"--ipam=cluster-pool", "--ipv4-range=" + n.Subnet.String(), "--ipv4-node=" + address, "--enable-ipv4=true", "--enable-ipv6=false",
-		"--devices=" + devices, "--direct-routing-device=" + direct, "--datapath-mode=" + mode,
-		"--enable-ipv4-masquerade=false", "--enable-ipv6-masquerade=false", "--kube-proxy-replacement=false", fmt.Sprintf("--bpf-lb-sock=%t", r.cell.Get(optServiceLookup) == lookupSocket),
+		"--devices=" + devices, "--direct-routing-device=" + direct, "--datapath-mode=" + r.agentModes().Device,
+		"--enable-ipv4-masquerade=false", "--enable-ipv6-masquerade=false",
 		"--enable-health-checking=false", "--enable-endpoint-health-checking=false", "--enable-health-check-nodeport=false",
 		"--enable-hubble=false", "--enable-l7-proxy=false", "--external-envoy-proxy=false",
 		"--enable-policy=default", "--allow-localhost=policy", "--enable-host-firewall=false", "--bpf-policy-map-max=65536",
@@ -254,8 +286,9 @@ func (r *renderer) agentArgv(n Node) []string {
 		"--state-dir=/run/cilium", "--lib-dir=/var/lib/cilium", "--socket-path=" + ciliumSocket, "--prometheus-serve-addr=",
 		"--monitor-aggregation=" + r.cell.Get(optAggregation),
 		fmt.Sprintf("--policy-accounting=%t", r.cell.Get(optPolicyAccounting) == switchOn),
-		fmt.Sprintf("--enable-host-legacy-routing=%t", r.cell.Get(optHostRouting) == hostLegacy),
+		fmt.Sprintf("--enable-host-legacy-routing=%t", !r.hostBPF()),
 	}
+	argv = append(argv, r.serviceFlags()...)
 	if r.cell.Get(optRouting) == routingVXLAN {
 		return append(argv, "--routing-mode=tunnel", "--tunnel-protocol=vxlan")
 	}

@@ -159,9 +159,13 @@ func TestCiliumProves(t *testing.T) {
 // TestCiliumDevices: every endpoint is joined by what the option says.
 func TestCiliumDevices(t *testing.T) {
 	for device, want := range map[string]bool{deviceVeth: false, deviceNetkit: true} {
-		made := stepsOf[bundle.CiliumEndpoint](ciliumSetup(t, plan.MultiHost, 0, map[string]string{optDevice: device}).Apply)
+		s := ciliumSetup(t, plan.MultiHost, 0, map[string]string{optDevice: device})
+		made := stepsOf[bundle.CiliumEndpoint](s.Apply)
 		if len(made) != 2 || made[0].Netkit != want || made[1].Netkit != want {
 			t.Errorf("%s: endpoints %+v", device, made)
+		}
+		if needs := stepsOf[bundle.NeedNetkit](s.Apply); (len(needs) == len(s.Topology.Nodes)) != want {
+			t.Errorf("%s: %d of %d nodes must have netkit", device, len(needs), len(s.Topology.Nodes))
 		}
 	}
 }
@@ -203,11 +207,38 @@ func TestCiliumFlags(t *testing.T) {
 		{argv(plan.MultiHost, nil, 0), "--routing-mode=native"},
 		{argv(plan.Localhost, nil, 0), "--datapath-mode=veth"},
 		{argv(plan.Localhost, map[string]string{optDevice: deviceNetkit}, 0), "--datapath-mode=netkit-l2"},
-		{argv(plan.Localhost, nil, 0), "--bpf-lb-sock=false"},
-		{argv(plan.Localhost, map[string]string{optServiceLookup: lookupSocket}, 0), "--bpf-lb-sock=true"},
+		{argv(plan.Localhost, nil, 0), "--kube-proxy-replacement=true"},
+		{argv(plan.Localhost, nil, 0), "--bpf-lb-sock-hostns-only=true"},
+		{argv(plan.Localhost, map[string]string{optServiceLookup: lookupSocket}, 0), "--bpf-lb-sock-hostns-only=false"},
+		{argv(plan.Localhost, map[string]string{optHostRouting: hostLegacy}, 0), "--kube-proxy-replacement=false"},
+		{argv(plan.Localhost, map[string]string{optHostRouting: hostLegacy}, 0), "--bpf-lb-sock=false"},
+		{argv(plan.Localhost, map[string]string{optHostRouting: hostLegacy, optServiceLookup: lookupSocket}, 0), "--bpf-lb-sock=true"},
 	} {
 		if !slices.Contains(c.argv, c.want) {
 			t.Errorf("%s is not among %v", c.want, c.argv)
+		}
+	}
+}
+
+// TestCiliumModes: every agent must say that it is in the mode of each factor.
+func TestCiliumModes(t *testing.T) {
+	usual := bundle.CiliumModes{Within: bundle.HostBPF, Between: bundle.RoutedNative, Device: bundle.DeviceVeth}
+	legacy, tunnel, netkit, socket := usual, usual, usual, usual
+	legacy.Within, tunnel.Between, netkit.Device, socket.SocketLookup = bundle.HostStack, bundle.RoutedTunnel, bundle.DeviceNetkitL2, true
+	for _, c := range []struct {
+		key, level string
+		want       bundle.CiliumModes
+	}{
+		{optHostRouting, hostBPF, usual},
+		{optHostRouting, hostLegacy, legacy},
+		{optRouting, routingVXLAN, tunnel},
+		{optDevice, deviceNetkit, netkit},
+		{optServiceLookup, lookupSocket, socket},
+	} {
+		for _, got := range stepsOf[bundle.CiliumReady](ciliumSetup(t, plan.MultiHost, 0, map[string]string{c.key: c.level}).Apply) {
+			if got.Modes != c.want {
+				t.Errorf("%s = %q: the agent must be in %+v, want %+v", c.key, c.level, got.Modes, c.want)
+			}
 		}
 	}
 }

@@ -110,3 +110,22 @@ func TestEntriesAreAsTagged(t *testing.T) {
 		}
 	}
 }
+
+// TestEnvironmentHasEveryImage: no image of a machine hides another one's digest, though the files of
+// several have one name.
+func TestEnvironmentHasEveryImage(t *testing.T) {
+	_, set := imageSets()
+	http, etcd := images.Artifact{Name: "http.squashfs", SHA256: "h1"}, images.Artifact{Name: "peers.squashfs", SHA256: "t1"}
+	set.HTTP, set.Etcd = &http, &etcd
+	p := &virtual{cfg: Config{Cilium: plan.Image{Source: "cilium.tar"}}, set: set}
+	p.agent.image = images.Container{ID: "sha256:1", Packed: images.Artifact{Name: "peers.squashfs", SHA256: "c1"}}
+	digests := map[string]bool{}
+	for _, sum := range p.environment(vm.Version{}, nil, nil).ImageSHA256.One {
+		digests[sum] = true
+	}
+	for _, a := range p.images() {
+		if !digests[a.SHA256] {
+			t.Errorf("the environment lacks %s of %s", a.SHA256, a.Name)
+		}
+	}
+}

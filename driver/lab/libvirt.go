@@ -313,7 +313,10 @@ func (p *virtual) extras() []extra {
 		out = append(out, extra{*p.set.HTTP, "http", images.SealedHTTP})
 	}
 	if p.cfg.needsAgent() {
-		out = append(out, extra{p.agent.image.Packed, "cilium", guestCilium}, extra{*p.set.Etcd, "etcd", guestEtcd})
+		// By names of their own in env.json: the files are called like that of External.
+		agent, etcd := p.agent.image.Packed, *p.set.Etcd
+		agent.Name, etcd.Name = "cilium.squashfs", "etcd.squashfs"
+		out = append(out, extra{agent, "cilium", guestCilium}, extra{etcd, "etcd", guestEtcd})
 	}
 	return out
 }

@@ -111,17 +111,38 @@ func (c *Client) until(ctx context.Context, try func() (done bool, seen string))
 	}
 }
 
-// AwaitReady waits until the agent says that it is well.
-func (c *Client) AwaitReady(ctx context.Context) error {
-	return c.until(ctx, func() (bool, string) {
-		var got struct {
-			Cilium struct{ State, Msg string }
+// Health is what the agent says of itself, as far as it is read here.
+type Health struct {
+	Cilium struct{ State, Msg string }
+	// Device is what joins endpoints; versions that know of one kind alone do not say it.
+	Device  string `json:"datapath-mode"`
+	Routing struct {
+		Within  string `json:"intra-host-routing-mode"`
+		Between string `json:"inter-host-routing-mode"`
+	}
+	Services struct {
+		Features struct {
+			SocketLB struct{ Enabled bool } `json:"socketLB"`
+			HostOnly bool                   `json:"bpfSocketLBHostnsOnly"` // not for sockets of endpoints
 		}
-		if err := c.do(ctx, http.MethodGet, "/healthz", nil, &got); err != nil {
+	} `json:"kube-proxy-replacement"`
+}
+
+// SocketLookup says whether services are looked up when sockets of endpoints connect.
+func (h Health) SocketLookup() bool {
+	return h.Services.Features.SocketLB.Enabled && !h.Services.Features.HostOnly
+}
+
+// AwaitReady waits until the agent says that it is well.
+func (c *Client) AwaitReady(ctx context.Context) (h Health, err error) {
+	err = c.until(ctx, func() (bool, string) {
+		h = Health{}
+		if err := c.do(ctx, http.MethodGet, "/healthz", nil, &h); err != nil {
 			return false, "its health: " + err.Error()
 		}
-		return got.Cilium.State == "Ok", fmt.Sprintf("its health is %q: %s", got.Cilium.State, got.Cilium.Msg)
+		return h.Cilium.State == "Ok", fmt.Sprintf("its health is %q: %s", h.Cilium.State, h.Cilium.Msg)
 	})
+	return h, err
 }
 
 // Router is the address by which endpoints of the agent's node leave it.

@@ -99,6 +99,26 @@ func doNetkit(c *call, a bundle.Netkit) error {
 	return c.bringUp(a.Link, a.Peer, far)
 }
 
+// needLink is the name of a pair that is made to see whether one can be.
+const needLink = "hb-need0"
+
+func doNeedNetkit(c *call, _ bundle.NeedNetkit) error {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = needLink
+	err := c.nl.LinkAdd(&netlink.Netkit{LinkAttrs: attrs})
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return fault.LacksFeature("join endpoints by netkit", "netkit", netkitNeeds, err)
+	}
+	if err != nil {
+		return fmt.Errorf("make a netkit pair: %w", err)
+	}
+	made, err := c.nl.LinkByName(needLink)
+	if err != nil {
+		return fmt.Errorf("find link %s: %w", needLink, err)
+	}
+	return c.nl.LinkDel(made)
+}
+
 func netkitSpec(a bundle.Netkit, far *proc.Endpoint) (*netlink.Netkit, error) {
 	near, peer := netlink.NewLinkAttrs(), netlink.NewLinkAttrs()
 	near.Name, near.MTU = a.Link, a.MTU

@@ -1,6 +1,7 @@
 package step
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -164,10 +165,39 @@ func doCiliumReady(c *call, a bundle.CiliumReady) error {
 	if !slices.ContainsFunc(a.Tested, func(series string) bool { return strings.HasPrefix(version, series+".") }) {
 		c.value(bundle.MetricAgentUntested, 1)
 	}
-	if err := of.client().AwaitReady(ctx); err != nil {
+	health, err := of.client().AwaitReady(ctx)
+	if err != nil {
 		return of.blame("wait until the agent is well", err)
 	}
-	return nil
+	return otherModes(modes(health), a.Modes)
+}
+
+// modes are those that an agent says it is in.
+func modes(h cilium.Health) bundle.CiliumModes {
+	return bundle.CiliumModes{
+		Within: h.Routing.Within, Between: h.Routing.Between, Device: cmp.Or(h.Device, bundle.DeviceVeth),
+		SocketLookup: h.SocketLookup(),
+	}
+}
+
+// otherModes is an error if an agent does other than it should: what is measured then would have
+// the name of what is not.
+func otherModes(is, want bundle.CiliumModes) error {
+	if is == want {
+		return nil
+	}
+	var wrong []string
+	for _, m := range []struct{ what, is, want string }{
+		{"delivers within its node by", is.Within, want.Within},
+		{"reaches other nodes by", is.Between, want.Between},
+		{"joins endpoints by", is.Device, want.Device},
+		{"looks services up at sockets:", fmt.Sprint(is.SocketLookup), fmt.Sprint(want.SocketLookup)},
+	} {
+		if m.is != m.want {
+			wrong = append(wrong, fmt.Sprintf("it %s %q, and should by its flags %q", m.what, m.is, m.want))
+		}
+	}
+	return fault.Subject("the agent fell back to another mode: %s", strings.Join(wrong, "; "))
 }
 
 // versionNumber is a version as one number that grows with it: 1020003 of 1.20.3.

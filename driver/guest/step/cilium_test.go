@@ -62,7 +62,8 @@ func (r agentRig) daemon() bundle.Daemon {
 }
 
 func (r agentRig) ready() bundle.CiliumReady {
-	return bundle.CiliumReady{Agent: agentHandle, Program: standInAgent, Timeout: 20}
+	return bundle.CiliumReady{Agent: agentHandle, Program: standInAgent, Timeout: 20,
+		Modes: bundle.CiliumModes{Within: bundle.HostBPF, Between: bundle.RoutedNative, Device: bundle.DeviceVeth}}
 }
 
 func (r agentRig) endpoint() bundle.CiliumEndpoint {
@@ -142,6 +143,33 @@ func TestCiliumFailsOpen(t *testing.T) {
 		soon.Timeout = never
 		r.fails("", bundle.FaultSubject, soon, `its health is "Failure"`)
 	})
+}
+
+// TestCiliumFallsBack: an agent that is well, and does other than its flags say.
+func TestCiliumFallsBack(t *testing.T) {
+	r := newAgentRig(t, failFallsBack)
+	r.must("", r.daemon())
+	r.fails("", bundle.FaultSubject, r.ready(), `it delivers within its node by "Legacy", and should by its flags "BPF"`)
+}
+
+// TestCiliumModes: each mode that is another than it should be is named, and no other.
+func TestCiliumModes(t *testing.T) {
+	want := bundle.CiliumModes{Within: bundle.HostBPF, Between: bundle.RoutedNative, Device: bundle.DeviceVeth}
+	if err := otherModes(want, want); err != nil {
+		t.Error(err)
+	}
+	for word, change := range map[string]func(*bundle.CiliumModes){
+		"within its node": func(m *bundle.CiliumModes) { m.Within = bundle.HostStack },
+		"other nodes":     func(m *bundle.CiliumModes) { m.Between = "" },
+		"joins endpoints": func(m *bundle.CiliumModes) { m.Device = bundle.DeviceNetkitL2 },
+		"at sockets":      func(m *bundle.CiliumModes) { m.SocketLookup = true },
+	} {
+		is := want
+		change(&is)
+		if err := otherModes(is, want); err == nil || !strings.Contains(err.Error(), word) || strings.Contains(err.Error(), ";") {
+			t.Errorf("%+v: %v, want only %q", is, err, word)
+		}
+	}
 }
 
 func TestCiliumOldVersion(t *testing.T) {

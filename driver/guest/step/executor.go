@@ -108,6 +108,7 @@ func handlers() map[string]handler {
 	on(t, doNetns)
 	on(t, doVeth)
 	on(t, doNetkit)
+	on(t, doNeedNetkit)
 	on(t, doBridge)
 	on(t, doVxlan)
 	on(t, doFDB)

@@ -35,6 +35,21 @@ func hasNetkit(t *testing.T, r *rig) bool {
 	return err == nil
 }
 
+// TestNeedNetkit: what needs netkit is unsupported where there is none, and leaves nothing where
+// there is.
+func TestNeedNetkit(t *testing.T) {
+	r := newRig(t)
+	if !hasNetkit(t, r) {
+		r.fails("", bundle.FaultUnsupported, bundle.NeedNetkit{}, "netkit needs Linux 6.7")
+		return
+	}
+	before := r.output("", "ip", "-o", "link")
+	r.must("", bundle.NeedNetkit{})
+	if after := r.output("", "ip", "-o", "link"); after != before {
+		t.Errorf("the links are\n%s\nand were\n%s", after, before)
+	}
+}
+
 // TestNetkit shows that the pair carries traffic and that a program at either
 // hook decides, or, on a kernel without, that it says what is missing. A kernel
 // that has netkit runs it as part of the tests with virtual machines.

@@ -39,6 +39,7 @@ const (
 	failEnds        = "ends"         // ends when it is given policies, as at malformed YAML
 	failKeepsLink   = "keeps-link"   // its cleaning up leaves a link
 	failEarlyRevise = "early-revise" // says ready, and has the revision of before
+	failFallsBack   = "falls-back"   // is well, and delivers by the node's stack
 )
 
 // standIn is what the test binary does under another name. It returns under its own.
@@ -132,11 +133,19 @@ func (s *standInState) begin() error {
 func (s *standInState) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/healthz", func(w http.ResponseWriter, _ *http.Request) {
-		state := "Ok"
-		if s.fail == failUnwell {
+		state, within := "Ok", "BPF"
+		switch s.fail {
+		case failUnwell:
 			state = "Failure"
+		case failFallsBack:
+			within = "Legacy"
 		}
-		answer(w, map[string]any{"cilium": map[string]any{"state": state, "msg": "stand-in"}})
+		answer(w, map[string]any{
+			"cilium":                 map[string]any{"state": state, "msg": "stand-in"},
+			"routing":                map[string]any{"intra-host-routing-mode": within, "inter-host-routing-mode": "Native", "tunnel-protocol": "vxlan"},
+			"datapath-mode":          "veth",
+			"kube-proxy-replacement": map[string]any{"mode": "True", "features": map[string]any{"socketLB": map[string]any{"enabled": true}, "bpfSocketLBHostnsOnly": true}},
+		})
 	})
 	mux.HandleFunc("GET /v1/config", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, map[string]any{"status": map[string]any{"addressing": map[string]any{"ipv4": map[string]any{"ip": "198.18.11.77"}}}})

@@ -170,9 +170,7 @@ func tryMachines(t *testing.T, f try, result *tried) {
 		wrong("control characters reached the terminal: %q", o.out)
 	}
 	mend()
-	if f.Fault != cutForGood || f.Phase != phaseBoot { // no agent may have been there yet: the next run puts the machine right
-		fl.expectAsBefore(before)
-	}
+	fl.expectAsBefore(before)
 	fl.goOn(s, result)
 	fl.expectAsBefore(before)
 	s.checkRows(result)

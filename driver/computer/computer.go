@@ -18,12 +18,26 @@ import (
 // CPUs lists, in ascending order, the CPUs that programs of this process can be
 // pinned to: they are online, and in the cpuset. nil if they cannot be read.
 func CPUs() []int {
-	got := make(chan []int)
+	var out []int
+	onLostThread(func() { out = pinnable() })
+	return out
+}
+
+// onLostThread calls f on a thread that ends with what f did to it. That is not the first thread,
+// which does not end before the process, and whose mask others take for the process's.
+func onLostThread(f func()) {
+	done := make(chan struct{})
 	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with its mask
-		got <- pinnable()
+		defer close(done)
+		runtime.LockOSThread() // never unlocked on another thread than the first
+		if unix.Gettid() == unix.Getpid() {
+			onLostThread(f) // on another, as this one is held
+			runtime.UnlockOSThread()
+			return
+		}
+		f()
 	}()
-	return <-got
+	<-done
 }
 
 // pinnable requests every CPU and returns those that the calling thread gets.

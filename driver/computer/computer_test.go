@@ -35,16 +35,30 @@ func TestCPUsAreThoseOneCanBePinnedTo(t *testing.T) {
 	}
 }
 
-// pinned tries a CPU on a new thread.
-func pinned(cpu int) error {
-	got := make(chan error)
-	go func() {
-		runtime.LockOSThread()
+// pinned tries a CPU on a thread that ends with it.
+func pinned(cpu int) (err error) {
+	onLostThread(func() {
 		var set unix.CPUSet
 		set.Set(cpu)
-		got <- unix.SchedSetaffinity(0, &set)
-	}()
-	return <-got
+		err = unix.SchedSetaffinity(0, &set)
+	})
+	return err
+}
+
+// lost is the thread that was lost when the first one was free to run what is to lose its thread.
+var lost int
+
+func TestMain(m *testing.M) {
+	processors := runtime.GOMAXPROCS(1)
+	onLostThread(func() { lost = unix.Gettid() })
+	runtime.GOMAXPROCS(processors)
+	os.Exit(m.Run())
+}
+
+func TestTheFirstThreadIsKept(t *testing.T) {
+	if lost == 0 || lost == os.Getpid() {
+		t.Errorf("thread %d was lost, of process %d", lost, os.Getpid())
+	}
 }
 
 func TestListsOfCPUs(t *testing.T) {

@@ -48,7 +48,8 @@ type Config struct {
 	// and booted again; 0 is 75 s.
 	HangLimit time.Duration
 	// Silence is how long a running machine may not answer before it is taken for unreachable; 0 is
-	// 10 s. An existing one then waits as long for the driver, if that is longer than its own limit.
+	// 10 s, and 30 s if it is emulated. An existing one then waits as long for the driver, if that is
+	// longer than its own limit.
 	Silence time.Duration
 }
 

@@ -406,12 +406,23 @@ func (p *virtual) dial(ctx context.Context, n *virtualNode, limit time.Duration)
 	var err error
 	n.ssh, err = host.DialSSH(ctx, host.SSHConfig{
 		Addr: netip.AddrPortFrom(n.mgmt, 22).String(), User: "root", PrivateKey: p.login.PrivatePEM,
-		HostKey: n.hostKey.AuthorizedKey, Dial: n.site.hv.Dialer(), Retry: bootLimit, Silence: p.cfg.Silence,
+		HostKey: n.hostKey.AuthorizedKey, Dial: n.site.hv.Dialer(), Retry: bootLimit, Silence: p.silence(),
 	})
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		return cause
 	}
 	return err
+}
+
+// emulatedSilence is how long an emulated machine may not answer: on a busy computer starting
+// containers alone has held one for more than the 10 s of others. Libvirt says at once if it ends.
+const emulatedSilence = 30 * time.Second
+
+func (p *virtual) silence() time.Duration {
+	if p.cfg.Silence == 0 && p.accel.Name == vm.TCG {
+		return emulatedSilence
+	}
+	return p.cfg.Silence
 }
 
 // machine is the VM of a node, with its identity written to a config disk.

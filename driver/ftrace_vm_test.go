@@ -20,6 +20,17 @@ import (
 	"hookbed/images"
 )
 
+// ftraceCell is the cell whose calls are recorded.
+const ftraceCell = oneShortTrial + `[matrix]
+scenarios = ["localhost"]
+workloads = ["TCP_RR"]
+policies = [10]
+[[arm]]
+name = "iptables-input"
+datapath = "iptables"
+state = "as-study"
+`
+
 // ftraceExperiment is one cell with policies, on one machine with the default kernel: that of
 // tracedExperiment, so that both tracers see one path.
 const ftraceExperiment = `schema = 1
@@ -29,15 +40,7 @@ seed = 3
 provider = "libvirt"
 endpoint = "netns"
 memory = "1GiB"
-` + oneShortTrial + `[matrix]
-scenarios = ["localhost"]
-workloads = ["TCP_RR"]
-policies = [10]
-[[arm]]
-name = "iptables-input"
-datapath = "iptables"
-state = "as-study"
-`
+` + ftraceCell
 
 // TestVMFtrace records the order of calls of a cell in a machine: through netfilter's INPUT in both
 // ends, without a cost, and with the reason why netfilter dropped what was denied.

@@ -27,15 +27,7 @@ host = "%s"
 key = "%s"
 known_hosts = "%s"
 data = "data0"
-` + oneShortTrial + `[matrix]
-scenarios = ["localhost"]
-workloads = ["TCP_RR"]
-policies = [10]
-[[arm]]
-name = "iptables-input"
-datapath = "iptables"
-state = "as-study"
-`
+` + ftraceCell
 
 // lookAtTracer prints what a recording may change of a machine's tracefs, and the programs that it has
 // there.

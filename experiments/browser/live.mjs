@@ -27,20 +27,27 @@ function header() {
 
 /** report runs in the page: the trials of its report and what a reader has chosen in it, if there is one. */
 function report() {
-	const { hookbed, scrollY, location } = document.getElementById("report").contentWindow;
-	if (!hookbed?.charts().length) return { trials: 0 };
+	const inside = document.getElementById("report").contentWindow;
+	const { hookbed, scrollY, location } = inside;
+	if (inside.document.readyState !== "complete" || !hookbed?.charts().length) return { trials: 0 };
 	const trials = Math.max(...hookbed.charts().flatMap((id) => hookbed.points(id).map((p) => p.n)));
 	return { trials, scale: hookbed.state().scale, scrollY, shown: location.search };
 }
 
 const before = await until(header, (h) => /^\d+ of \d+ trials/.test(h.text));
 const first = await until(report, (r) => r.trials > 0);
-await page.evaluate(() => {
-	const inside = document.getElementById("report").contentWindow;
-	inside.hookbed.set("", { scale: "log" });
-	inside.scrollTo(0, 120);
-});
-const grown = await until(report, (r) => r.trials > first.trials && r.scrollY > 0);
+// What is chosen while the next report is on its way must be in that one, too.
+await page.route("**/report.html?*", async (route) => {
+	await page.evaluate(() => {
+		const inside = document.getElementById("report").contentWindow;
+		inside.hookbed.set("", { scale: "log" });
+		inside.scrollTo(0, 120);
+	});
+	await route.continue();
+}, { times: 1 });
+await until(report, (r) => r.trials > first.trials);
+await frames(page); // the report follows its hash a task later
+const grown = await until(report, (r) => r.trials > 0);
 if (grown.scale !== "log") faults.push(`the report that has grown shows a scale that is ${grown.scale}: what was chosen is lost`);
 if (grown.scrollY !== 120) faults.push(`the report that has grown is at ${grown.scrollY} px, not where it was`);
 const after = await until(header, (h) => h.bar > before.bar);

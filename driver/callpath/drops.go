@@ -56,8 +56,9 @@ const (
 )
 
 // ReadDrops reads the text of the event skb:kfree_skb with stacks (include/trace/events/skb.h). A stack
-// is an entry of its own behind its event. The text has the entries of all CPUs in the order of time,
-// so where two CPUs drop at once the events of both may come before the first stack.
+// is an entry of its own behind its event. The text has the entries of all CPUs in the order of time
+// (__find_next_entry in kernel/trace/trace.c), so where two CPUs drop at once the events of both may
+// come before the first stack.
 func ReadDrops(r io.Reader) (Drops, error) {
 	out := Drops{Drops: []Drop{}}
 	var all []*Drop

@@ -62,6 +62,9 @@ const (
 	foreignThere = "files of others on a machine"
 )
 
+// phaseSend begins when a machine has the run's directory: the helper's program is sent there.
+const phaseSend = "directory made"
+
 // byMachine is the kind of faults of machines that are no signals.
 const byMachine = "machine"
 
@@ -73,14 +76,14 @@ func machineFaultOf(seed uint64, number int) try {
 	r := rand.New(rand.NewPCG(seed^0x55534948, uint64(number)))
 	pick := func(of ...string) string { return of[r.IntN(len(of))] }
 	f := try{Number: number, Scenario: "multi-host", Arm: pick(`filter = "nft-set"`, `datapath = "xdp"`, `datapath = "cilium-like"`), Workloads: counted, Count: 1500, Pick: r.Uint64()}
-	f.Phase = pick(phaseBoot, phaseApply, phaseRun, phaseRows, phaseAllRows)
+	f.Phase = pick(phaseBoot, phaseSend, phaseSend, phaseApply, phaseRun, phaseRows, phaseAllRows)
 	if r.IntN(10) < 5 {
 		f.Kind, f.Fault = bySignal, pick("KILL", "KILL", "TERM", "INT", "HUP", stopAWhile)
 		f.Victim = pick(theDriver, theHelper, theAgent, theClient, theServer, theSession)
 		switch {
 		case f.Victim == theClient || f.Victim == theServer:
 			f.Phase = phaseRun
-		case f.Victim != theDriver && f.Phase == phaseBoot:
+		case f.Victim != theDriver && f.Phase == phaseBoot, (f.Victim == theHelper || f.Victim == theAgent) && f.Phase == phaseSend:
 			f.Phase = phaseApply
 		}
 		if (f.Victim == theHelper || f.Victim == theAgent) && r.IntN(4) == 0 {
@@ -93,6 +96,9 @@ func machineFaultOf(seed uint64, number int) try {
 		f.Kind, f.Fault = byMachine, pick(cutAWhile, cutForGood, diskThere, inodesThere, hostile, hostile, foreignThere)
 	}
 	f.Delay = time.Duration(1+r.IntN(1500)) * time.Millisecond
+	if f.Phase == phaseSend {
+		f.Delay /= 5
+	}
 	return f
 }
 
@@ -204,6 +210,9 @@ func (f *fleet) await(s insideSpec, d driven, m *fleetMachine) bool {
 	for {
 		began := true
 		switch s.Try.Phase {
+		case phaseSend:
+			made, _ := filepath.Glob(fmt.Sprintf("/proc/%d/root/var/lib/hookbed/run-*", m.pid))
+			began = len(made) > 0
 		case phaseApply:
 			began = f.find(m, theHelper) > 0
 		case phaseRun:
@@ -281,9 +290,13 @@ func (f *fleet) strike(at try, d driven, m *fleetMachine, result *tried) (mend f
 		f.fill(m, at)
 		return func() { f.must(m, "mount -o remount,size=1g,nr_inodes=1000000 /var/lib") }
 	case foreignThere:
+		theirs := f.on(m, "mkdir", "/var/lib/hookbed").Run() == nil // before the run could
 		f.must(m, "mkdir -p /var/lib/hookbed/theirs /var/lib/hookbed/images && cd /var/lib/hookbed && echo precious | tee theirs/notes notes images/notes >/dev/null")
 		return func() {
 			f.must(m, `cd /var/lib/hookbed && for n in theirs/notes notes images/notes; do [ "$(cat $n)" = precious ] || exit 1; rm $n; done; rmdir theirs; rmdir images 2>/dev/null; [ "$(ls -A)" != .hookbed ] || rm -r ../hookbed; true`)
+			if theirs {
+				_ = f.on(m, "rmdir", "/var/lib/hookbed").Run() // it may be used
+			}
 		}
 	}
 	return nothing

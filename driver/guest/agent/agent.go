@@ -107,6 +107,9 @@ func (a *agent) serveDriver(ctx context.Context, in io.Reader, out, errOut io.Wr
 	if !marker.Has(a.Dir, a.Token) {
 		return fmt.Errorf("%s has not this run's marker (%s): nothing in it is touched", a.Dir, marker.File)
 	}
+	if err := a.attend(); err != nil {
+		return err
+	}
 	unlock, err := a.lock(ctx)
 	if err != nil {
 		return errors.Join(err, a.removeRun(a.Run))
@@ -122,6 +125,16 @@ func (a *agent) serveDriver(ctx context.Context, in io.Reader, out, errOut io.Wr
 		return err
 	}
 	return a.serve(ctx, in, out, errOut)
+}
+
+// attend says that this process removes the run's directory from now on. The shell that made it has
+// removed it where nothing came from the driver for too long.
+func (a *agent) attend() error {
+	f, err := os.OpenFile(filepath.Join(a.Dir, a.Run, marker.Attended), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("take over the run's directory: %w", err)
+	}
+	return f.Close()
 }
 
 func (a *agent) then(undo func() error) { a.undo = append(a.undo, undo) }

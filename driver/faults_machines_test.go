@@ -51,8 +51,9 @@ name = "a"
 
 // Victims on machines, and faults that are not signals.
 const (
-	theAgent   = "agent"
-	theSession = "sshd's session"
+	theAgent      = "agent"
+	theSupervisor = "agent's supervisor"
+	theSession    = "sshd's session"
 
 	cutAWhile    = "link cut for 3 s"
 	cutForGood   = "link cut for good"
@@ -79,18 +80,15 @@ func machineFaultOf(seed uint64, number int) try {
 	f.Phase = pick(phaseBoot, phaseSend, phaseSend, phaseApply, phaseRun, phaseRows, phaseAllRows)
 	if r.IntN(10) < 5 {
 		f.Kind, f.Fault = bySignal, pick("KILL", "KILL", "TERM", "INT", "HUP", stopAWhile)
-		f.Victim = pick(theDriver, theHelper, theAgent, theClient, theServer, theSession)
+		f.Victim = pick(theDriver, theHelper, theAgent, theAgent, theSupervisor, theClient, theServer, theSession)
 		switch {
 		case f.Victim == theClient || f.Victim == theServer:
 			f.Phase = phaseRun
-		case f.Victim != theDriver && f.Phase == phaseBoot, (f.Victim == theHelper || f.Victim == theAgent) && f.Phase == phaseSend:
+		case f.Victim != theDriver && f.Phase == phaseBoot, f.Victim != theDriver && f.Victim != theSession && f.Phase == phaseSend:
 			f.Phase = phaseApply
 		}
 		if (f.Victim == theHelper || f.Victim == theAgent) && r.IntN(4) == 0 {
 			f.Fault, f.Count = stopForAll, 200
-		}
-		if f.Victim == theAgent && (f.Fault == "KILL" || f.Fault == stopForAll) {
-			f.Fault = "TERM" // the kernel gives a card back whose agent is killed, but removes a veth pair
 		}
 	} else {
 		f.Kind, f.Fault = byMachine, pick(cutAWhile, cutForGood, diskThere, inodesThere, hostile, hostile, foreignThere)
@@ -243,7 +241,8 @@ func (f *fleet) find(m *fleetMachine, part string) int {
 		switch {
 		case part == theSession && strings.HasPrefix(argv[0], "sshd") && !strings.Contains(argv[0], "listener"),
 			part == theAgent && slices.Contains(argv, "agent") && strings.Contains(argv[0], "exe"),
-			partOf(argv) == part && part != theSession && part != theAgent:
+			part == theSupervisor && slices.Contains(argv, "agent") && filepath.Base(argv[0]) == "guest",
+			partOf(argv) == part && part != theSession:
 			return pid
 		}
 	}

@@ -292,7 +292,8 @@ func (f *fleet) strike(at try, d driven, m *fleetMachine, result *tried) (mend f
 		theirs := f.on(m, "mkdir", "/var/lib/hookbed").Run() == nil // before the run could
 		f.must(m, "mkdir -p /var/lib/hookbed/theirs /var/lib/hookbed/images && cd /var/lib/hookbed && echo precious | tee theirs/notes notes images/notes >/dev/null")
 		return func() {
-			f.must(m, `cd /var/lib/hookbed && for n in theirs/notes notes images/notes; do [ "$(cat $n)" = precious ] || exit 1; rm $n; done; rmdir theirs; rmdir images 2>/dev/null; [ "$(ls -A)" != .hookbed ] || rm -r ../hookbed; true`)
+			f.must(m, `cd /var/lib/hookbed && for n in theirs/notes notes images/notes; do [ "$(cat $n)" = precious ] || exit 1; rm $n; done; rmdir theirs; rmdir images 2>/dev/null
+case $(ls -A | tr '\n' ' ') in ".hookbed " | ".hookbed lock ") rm -r ../hookbed;; esac # they kept it from being removed`)
 			if theirs {
 				_ = f.on(m, "rmdir", "/var/lib/hookbed").Run() // it may be used
 			}

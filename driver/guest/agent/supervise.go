@@ -167,7 +167,7 @@ func endOrphans() {
 		for _, pid := range children() {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
-		if reapAll(100 * time.Millisecond) { // each one's own children become ours
+		if reapAll(100 * time.Millisecond) { // the children of each become this process's
 			return
 		}
 	}

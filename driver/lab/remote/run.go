@@ -88,7 +88,8 @@ func (r *Run) makeDir(ctx context.Context, login, lab, user string, patience tim
 	r.held = keep(ctx, r.SSH, argv)
 	text, err := r.held.first(ctx)
 	if err != nil {
-		return errors.Join(err, r.held.release(ctx))
+		_ = r.held.release(ctx) // its error is the one that there is already
+		return err
 	}
 	own, err := marker.Parse(text)
 	r.token = own.Token

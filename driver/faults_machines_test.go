@@ -94,8 +94,11 @@ func machineFaultOf(seed uint64, number int) try {
 		f.Kind, f.Fault = byMachine, pick(cutAWhile, cutForGood, diskThere, inodesThere, hostile, hostile, foreignThere)
 	}
 	f.Delay = time.Duration(1+r.IntN(1500)) * time.Millisecond
-	if f.Phase == phaseSend {
+	switch {
+	case f.Phase == phaseSend:
 		f.Delay /= 5
+	case f.Victim == theClient || f.Victim == theServer: // which work for moments
+		f.Delay /= 10
 	}
 	return f
 }

@@ -360,7 +360,7 @@ func ownCgroups(t *testing.T) map[string]string {
 		out[top] = dir
 		t.Cleanup(func() {
 			defer lock.Close()
-			for limit := time.Now().Add(10 * time.Second); os.Remove(dir) != nil && time.Now().Before(limit); time.Sleep(10 * time.Millisecond) {
+			for limit := time.Now().Add(time.Minute); os.Remove(dir) != nil && time.Now().Before(limit); time.Sleep(10 * time.Millisecond) {
 				inner, _ := filepath.Glob(filepath.Join(dir, "hookbed-*")) // the test has failed for it
 				for _, g := range inner {
 					_ = os.Remove(g)

@@ -142,7 +142,7 @@ func (o outcome) print(w io.Writer, dir *rundir.Dir, r campaign.Result, total ti
 	o.printTrouble(w)
 	if now > 0 {
 		secondsTable(w, fmt.Sprintf("time %.1f s, of which", total.Seconds()),
-			[]string{"images", "boot", "engine", "endpoints", "apply", "prove", "measure", "teardown"}, r.Seconds)
+			[]string{"images", "boot", "engine", "endpoints", "apply", "prove", "measure", "teardown", "guests", "record"}, r.Seconds)
 	}
 	o.printNext(w, dir)
 }

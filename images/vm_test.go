@@ -306,7 +306,18 @@ func pressPower(t *testing.T, monitor string) {
 	if _, err := io.WriteString(c, "system_powerdown\n"); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(200 * time.Millisecond) // the monitor drops commands of who hangs up at once
+	// The monitor drops the command of one that hangs up before its next prompt.
+	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	const prompt = "(qemu) "
+	var said []byte
+	for buf := make([]byte, 4096); bytes.Count(said, []byte(prompt)) < 2; {
+		n, err := c.Read(buf)
+		if said = append(said, buf[:n]...); err != nil {
+			t.Fatalf("the monitor: %v after %q", err, said)
+		}
+	}
 }
 
 // dockerClient uses the Engine's HTTP API (version 1.43 is Docker 24's).

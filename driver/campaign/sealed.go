@@ -135,11 +135,16 @@ func RunSealed(ctx context.Context, cfg SealedConfig) (Result, error) {
 	defer cancel()
 	s.start(ctx, longestFirst(r.Plan, blocks))
 	for _, number := range blocks {
+		taken := r.since("guests")
 		b, err := s.take(ctx, number)
+		taken()
 		if err != nil {
 			return r.result, err
 		}
-		if err := r.recordBlock(ctx, b); err != nil {
+		recorded := r.since("record")
+		err = r.recordBlock(ctx, b)
+		recorded()
+		if err != nil {
 			return r.result, err
 		}
 		if cfg.Recorded == nil {

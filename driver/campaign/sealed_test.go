@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -140,6 +141,9 @@ func TestSealedRowsDoNotDependOnJobs(t *testing.T) {
 		result, err := sealedIn(t, t.Context(), dir, jobs, progress, pretender(behaves))
 		if err != nil {
 			t.Fatal(err)
+		}
+		if parts := slices.Sorted(maps.Keys(result.Seconds)); !slices.Equal(parts, []string{"guests", "record"}) || result.Seconds["guests"] == 0 {
+			t.Errorf("%d jobs: the time went into %v", jobs, result.Seconds)
 		}
 		planned := len(dir.Plan().Trials)
 		expectTrials(t, rowsOf(t, dir), planned, record.StatusOK)

@@ -317,6 +317,9 @@ func doCiliumEndpoint(c *call, a bundle.CiliumEndpoint) error {
 	if err != nil {
 		return of.blame("find the agent's router", err)
 	}
+	if router == a.Addr { // no fault of the subject's, and the next agent has another
+		return fmt.Errorf("make endpoint %s: the agent chose %s, which is the endpoint's, for its router, at random", a.Endpoint, router)
+	}
 	if a.Netkit {
 		err = doNetkit(c, bundle.Netkit{Link: a.Link, MAC: a.MAC, Peer: a.Peer, PeerIn: a.Endpoint, PeerMAC: a.PeerMAC, MTU: a.MTU})
 	} else {

@@ -102,7 +102,7 @@ func TestCiliumAgent(t *testing.T) {
 	r.must("", r.endpoint(), r.read("before"))
 	if err := r.x.endpoints["server"].WithNetlink(func(h *netlink.Handle) error {
 		routes, err := h.RouteGet([]byte{203, 0, 113, 1})
-		if err == nil && (len(routes) != 1 || routes[0].Gw.String() != "198.18.11.77") {
+		if err == nil && (len(routes) != 1 || routes[0].Gw.String() != standInRouter) {
 			t.Errorf("the endpoint's default route is %v", routes)
 		}
 		return err
@@ -150,6 +150,17 @@ func TestCiliumFailsOpen(t *testing.T) {
 		soon.Timeout = never
 		r.fails("", bundle.FaultSubject, soon, `its health is "Failure"`)
 	})
+}
+
+// TestCiliumRouter: an agent may choose for its router the address of an endpoint. That is tried
+// again, as what the rig did is.
+func TestCiliumRouter(t *testing.T) {
+	r := newAgentRig(t, failNever)
+	same := r.endpoint()
+	same.Addr = standInRouter
+	r.must("", r.daemon(), r.ready())
+	r.fails("", bundle.FaultRig, same, "for its router")
+	r.must("", r.endpoint())
 }
 
 // TestCiliumFallsBack: an agent that is well, and does other than its flags say.

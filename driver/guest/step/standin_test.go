@@ -30,6 +30,7 @@ const (
 	standInSocket = "/run/cilium/cilium.sock"
 	standInPins   = "/sys/fs/bpf/tc/globals"
 	standInLink   = "cilium_host"
+	standInRouter = "198.18.11.77"
 	standInLib    = "/var/lib/cilium"
 	standInPID    = "/run/cilium/cilium.pid"
 	standInSysctl = "/proc/sys/net/ipv4/fib_multipath_use_neigh"
@@ -181,7 +182,7 @@ func (s *standInState) routes() http.Handler {
 		})
 	})
 	mux.HandleFunc("GET /v1/config", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, map[string]any{"status": map[string]any{"addressing": map[string]any{"ipv4": map[string]any{"ip": "198.18.11.77"}}}})
+		answer(w, map[string]any{"status": map[string]any{"addressing": map[string]any{"ipv4": map[string]any{"ip": standInRouter}}}})
 	})
 	mux.HandleFunc("POST /v1/ipam/{ip}", func(w http.ResponseWriter, r *http.Request) {
 		s.Lock()

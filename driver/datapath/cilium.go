@@ -178,7 +178,9 @@ func buildCilium(r *renderer) {
 // ownCgroup says whether an agent gets a cgroup of its own: where nodes are namespaces of one
 // computer, the root of the hierarchy is the computer's, and all agents would see each other's
 // endpoints there.
-func (r *renderer) ownCgroup() bool { return r.cell.Get(plan.FactorProvider) == plan.ProviderLocal }
+func (r *renderer) ownCgroup() bool {
+	return plan.Lab{Provider: r.cell.Get(plan.FactorProvider)}.Capabilities().Here()
+}
 
 // cgroupRoot is where the agent attaches its programs of sockets. It mounts the whole hierarchy in a
 // place that has none.

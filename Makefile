@@ -72,10 +72,12 @@ faults: deps build
 	$(GO) test -vet=off -v -count=1 -timeout 24h $(if $(filter-out 0,$(FAULTS_VM)),-tags vm) -run '^Test(Faults|FaultsOfMachines|VMFaults)$$' ./driver \
 		-faults $(FAULTS) -faults.machines $(FAULTS_SSH) $(if $(filter-out 0,$(FAULTS_VM)),-faults.vm $(FAULTS_VM)) -faults.seed $(SEED) -faults.together $(TOGETHER) -faults.table $(CURDIR)/faults.md $(if $(LOG),-faults.log $(abspath $(LOG)))
 
-# Every fuzz target for FUZZTIME; `make test` has what is in their corpora.
+# Every fuzz target for FUZZTIME, or the part of them that FUZZPART names (.ci/fuzz); `make test` has
+# what is in their corpora.
 FUZZTIME  ?= 10s
+FUZZPART  ?= 1/1
 fuzz:
-	@FUZZTIME=$(FUZZTIME) .ci/fuzz
+	@FUZZTIME=$(FUZZTIME) FUZZPART=$(FUZZPART) .ci/fuzz
 
 # End to end on libvirt VMs, under emulation where there is no KVM. The driver's tests load the whole
 # computer, so no other package runs at the same time; two of them do (driver/apart_vm_test.go).

@@ -140,7 +140,11 @@ func (s insideSpec) settle() error {
 // furnishDir makes the directory of the try a disk of its own.
 func (s insideSpec) furnishDir() error {
 	err := os.Mkdir(s.Dir, 0o700)
-	if err == nil {
+	switch {
+	case err != nil:
+	case s.Try.Fault == quotaFull:
+		err = s.mountWithQuota()
+	default:
 		err = unix.Mount("tmpfs", s.Dir, "tmpfs", 0, "mode=0700,"+diskWithRoom)
 	}
 	for _, dir := range []string{"tmp", "state", "others"} {

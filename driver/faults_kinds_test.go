@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -38,14 +39,43 @@ func (s insideSpec) onDisk(result *tried) {
 	}
 	o := d.end(result, time.Now(), faultEndLimit)
 	o.refuses = true
-	if err := errors.Join(unix.Mount("", s.Dir, "", unix.MS_REMOUNT|unix.MS_BIND, ""), unix.Mount("tmpfs", s.Dir, "tmpfs", unix.MS_REMOUNT, diskWithRoom)); err != nil {
+	if s.Try.Fault == quotaFull {
+		if err := s.script("btrfs qgroup limit none 0/5 ."); err != nil {
+			result.Wrong = append(result.Wrong, "lift the quota: "+err.Error())
+		}
+	} else if err := errors.Join(unix.Mount("", s.Dir, "", unix.MS_REMOUNT|unix.MS_BIND, ""), unix.Mount("tmpfs", s.Dir, "tmpfs", unix.MS_REMOUNT, diskWithRoom)); err != nil {
 		result.Wrong = append(result.Wrong, "mend the disk: "+err.Error())
 	}
 	s.checkEnd(result, o)
 }
 
+// mountWithQuota makes the directory of the try a disk with quotas: of btrfs, whose quotas are a part of
+// it. Kernels may lack those of tmpfs (Linux 6.6), XFS and ext4 (CONFIG_TMPFS_QUOTA, XFS_QUOTA,
+// QFMT_V2). The disk's file, and the loop device, end with the try.
+func (s insideSpec) mountWithQuota() error {
+	return s.script(`truncate -s 256M ../disk && mkfs.btrfs -q --mixed ../disk && mount -o loop ../disk "$1" && btrfs quota enable "$1" && chmod 700 "$1"`)
+}
+
+// script runs a shell's script in the directory of the try, which is its first argument.
+func (s insideSpec) script(text string) error {
+	cmd := exec.Command("sh", "-c", text, "sh", s.Dir)
+	cmd.Dir = s.Dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+}
+
+// fillQuota leaves up to 100 KiB of the quota. What is used is known when it is on the disk.
+func (s insideSpec) fillQuota() error {
+	return s.script(fmt.Sprintf(`sync -f . && used=$(btrfs qgroup show --raw . | awk '$1 == "0/5" { print $2 }') && btrfs qgroup limit $((used + %d)) 0/5 .`, 4096*(s.Try.Pick/3%26+1)))
+}
+
 // spoilDisk leaves the disk up to 100 KiB or 30 inodes, or makes it read-only.
 func (s insideSpec) spoilDisk() (err error) {
+	if s.Try.Fault == quotaFull {
+		return s.fillQuota()
+	}
 	for range 10 {
 		var st unix.Statfs_t
 		if err := unix.Statfs(s.Dir, &st); err != nil {

@@ -51,8 +51,9 @@ name = "a"
 
 // Victims on machines, and faults that are not signals.
 const (
-	theAgent   = "agent"
-	theSession = "sshd's session"
+	theAgent      = "agent"
+	theSupervisor = "agent's supervisor"
+	theSession    = "sshd's session"
 
 	cutAWhile    = "link cut for 3 s"
 	cutForGood   = "link cut for good"
@@ -61,6 +62,9 @@ const (
 	hostile      = "hostile replies"
 	foreignThere = "files of others on a machine"
 )
+
+// phaseSend begins when a machine has the run's directory: the helper's program is sent there.
+const phaseSend = "directory made"
 
 // byMachine is the kind of faults of machines that are no signals.
 const byMachine = "machine"
@@ -73,26 +77,29 @@ func machineFaultOf(seed uint64, number int) try {
 	r := rand.New(rand.NewPCG(seed^0x55534948, uint64(number)))
 	pick := func(of ...string) string { return of[r.IntN(len(of))] }
 	f := try{Number: number, Scenario: "multi-host", Arm: pick(`filter = "nft-set"`, `datapath = "xdp"`, `datapath = "cilium-like"`), Workloads: counted, Count: 1500, Pick: r.Uint64()}
-	f.Phase = pick(phaseBoot, phaseApply, phaseRun, phaseRows, phaseAllRows)
+	f.Phase = pick(phaseBoot, phaseSend, phaseSend, phaseApply, phaseRun, phaseRows, phaseAllRows)
 	if r.IntN(10) < 5 {
 		f.Kind, f.Fault = bySignal, pick("KILL", "KILL", "TERM", "INT", "HUP", stopAWhile)
-		f.Victim = pick(theDriver, theHelper, theAgent, theClient, theServer, theSession)
+		f.Victim = pick(theDriver, theHelper, theAgent, theAgent, theSupervisor, theClient, theServer, theSession)
 		switch {
 		case f.Victim == theClient || f.Victim == theServer:
 			f.Phase = phaseRun
-		case f.Victim != theDriver && f.Phase == phaseBoot:
+		case f.Victim != theDriver && f.Phase == phaseBoot, f.Victim != theDriver && f.Victim != theSession && f.Phase == phaseSend:
 			f.Phase = phaseApply
 		}
 		if (f.Victim == theHelper || f.Victim == theAgent) && r.IntN(4) == 0 {
 			f.Fault, f.Count = stopForAll, 200
 		}
-		if f.Victim == theAgent && (f.Fault == "KILL" || f.Fault == stopForAll) {
-			f.Fault = "TERM" // the kernel gives a card back whose agent is killed, but removes a veth pair
-		}
 	} else {
 		f.Kind, f.Fault = byMachine, pick(cutAWhile, cutForGood, diskThere, inodesThere, hostile, hostile, foreignThere)
 	}
 	f.Delay = time.Duration(1+r.IntN(1500)) * time.Millisecond
+	switch {
+	case f.Phase == phaseSend:
+		f.Delay /= 5
+	case f.Victim == theClient || f.Victim == theServer: // which work for moments
+		f.Delay /= 10
+	}
 	return f
 }
 
@@ -204,6 +211,9 @@ func (f *fleet) await(s insideSpec, d driven, m *fleetMachine) bool {
 	for {
 		began := true
 		switch s.Try.Phase {
+		case phaseSend:
+			made, _ := filepath.Glob(fmt.Sprintf("/proc/%d/root/var/lib/hookbed/run-*", m.pid))
+			began = len(made) > 0
 		case phaseApply:
 			began = f.find(m, theHelper) > 0
 		case phaseRun:
@@ -234,7 +244,8 @@ func (f *fleet) find(m *fleetMachine, part string) int {
 		switch {
 		case part == theSession && strings.HasPrefix(argv[0], "sshd") && !strings.Contains(argv[0], "listener"),
 			part == theAgent && slices.Contains(argv, "agent") && strings.Contains(argv[0], "exe"),
-			partOf(argv) == part && part != theSession && part != theAgent:
+			part == theSupervisor && slices.Contains(argv, "agent") && filepath.Base(argv[0]) == "guest",
+			partOf(argv) == part && part != theSession:
 			return pid
 		}
 	}
@@ -281,9 +292,14 @@ func (f *fleet) strike(at try, d driven, m *fleetMachine, result *tried) (mend f
 		f.fill(m, at)
 		return func() { f.must(m, "mount -o remount,size=1g,nr_inodes=1000000 /var/lib") }
 	case foreignThere:
+		theirs := f.on(m, "mkdir", "/var/lib/hookbed").Run() == nil // before the run could
 		f.must(m, "mkdir -p /var/lib/hookbed/theirs /var/lib/hookbed/images && cd /var/lib/hookbed && echo precious | tee theirs/notes notes images/notes >/dev/null")
 		return func() {
-			f.must(m, `cd /var/lib/hookbed && for n in theirs/notes notes images/notes; do [ "$(cat $n)" = precious ] || exit 1; rm $n; done; rmdir theirs; rmdir images 2>/dev/null; [ "$(ls -A)" != .hookbed ] || rm -r ../hookbed; true`)
+			f.must(m, `cd /var/lib/hookbed && for n in theirs/notes notes images/notes; do [ "$(cat $n)" = precious ] || exit 1; rm $n; done; rmdir theirs; rmdir images 2>/dev/null
+case $(ls -A | tr '\n' ' ') in ".hookbed " | ".hookbed lock ") rm -r ../hookbed;; esac # they kept it from being removed`)
+			if theirs {
+				_ = f.on(m, "rmdir", "/var/lib/hookbed").Run() // it may be used
+			}
 		}
 	}
 	return nothing

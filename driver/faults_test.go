@@ -140,6 +140,7 @@ const (
 const (
 	diskFull       = "disk full"
 	inodesFull     = "no inode left"
+	quotaFull      = "quota full"
 	diskReadOnly   = "disk read-only"
 	rowsCut        = "rows.csv cut"
 	runByte        = "a byte of rows.csv, plan.json or env.json"
@@ -165,6 +166,9 @@ func faultOf(seed uint64, number int, long bool) try {
 	case n < 78:
 		f.Kind, f.Fault = byDisk, pick(diskFull, diskFull, diskFull, inodesFull, inodesFull, diskReadOnly)
 		f.Phase = pick(phaseBoot, phaseApply, phaseRun, phaseRows)
+		if long && f.Fault == diskFull && f.Pick%3 == 0 {
+			f.Fault = quotaFull
+		}
 	case n < 94:
 		f.Kind, f.Fault = byDamage, pick(rowsCut, rowsCut, rowsCut, runByte, runByte, planField, cacheByte)
 		f.Phase = pick(phaseRun, phaseRows, phaseAllRows)

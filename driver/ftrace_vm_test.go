@@ -230,7 +230,11 @@ func expectDropped(t *testing.T, rec callpath.Recording, reasons bool) {
 	if rec.Drops.Reasons != reasons {
 		t.Errorf("%s: reasons: %v, want %v", cell, rec.Drops.Reasons, reasons)
 	}
-	for _, d := range rec.Drops.ByPlace() {
+	places := rec.Drops.ByPlace()
+	if slices.ContainsFunc(places, func(d callpath.Drop) bool { return d.Where == "" }) {
+		t.Errorf("%s: a drop is nowhere: %+v", cell, rec.Drops.Drops)
+	}
+	for _, d := range places {
 		if d.Reason == want && slices.Contains(by, d.Where) && d.Packets > 0 {
 			return
 		}

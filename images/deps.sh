@@ -6,6 +6,7 @@ set -euo pipefail
 # What each package is for:
 packages=(
 	apt-utils             # index of the local package repository
+	btrfs-progs           # the fault suite's disk with quotas
 	chromium              # tests of reports
 	dpkg-dev              # package tools
 	ethtool               # offloads of links

@@ -48,29 +48,44 @@ func ofDropping(name string) bool {
 	return false
 }
 
-// ReadDrops reads the text of the event skb:kfree_skb with stacks (include/trace/events/skb.h).
+// Marks of the entries that a text of drops has, behind their CPU and time: an event, and the stack
+// that led to it (trace_stack_print in kernel/trace/trace_output.c).
+const (
+	eventMark = ": kfree_skb: "
+	stackMark = ": <stack trace>"
+)
+
+// ReadDrops reads the text of the event skb:kfree_skb with stacks (include/trace/events/skb.h). A stack
+// is an entry of its own behind its event. The text has the entries of all CPUs in the order of time
+// (__find_next_entry in kernel/trace/trace.c), so where two CPUs drop at once the events of both may
+// come before the first stack.
 func ReadDrops(r io.Reader) (Drops, error) {
 	out := Drops{Drops: []Drop{}}
 	var all []*Drop
+	var of *Drop                    // whose stack the next lines are; nil where its event is not there
+	waiting := map[string][]*Drop{} // events of a CPU without their stacks; one may interrupt another
 	s := bufio.NewScanner(r)
 	s.Buffer(nil, 1<<20)
 	for s.Scan() {
 		text := strings.TrimSpace(s.Text())
-		if _, fields, ok := strings.Cut(text, ": kfree_skb: "); ok {
-			d := &Drop{Packets: 1}
+		if head, fields, ok := strings.Cut(text, eventMark); ok {
+			of = &Drop{Packets: 1}
 			if _, reason, ok := strings.Cut(fields, "reason: "); ok {
-				d.Reason, out.Reasons = strings.TrimSpace(reason), true
+				of.Reason, out.Reasons = strings.TrimSpace(reason), true
 			}
-			all = append(all, d)
+			all = append(all, of)
+			waiting[cpuOf(head)] = append(waiting[cpuOf(head)], of)
 			continue
 		}
-		if name, ok := strings.CutPrefix(text, "=> "); ok && len(all) > 0 {
-			name, _, _ = strings.Cut(name, " ")
-			name, _, _ = strings.Cut(name, "+")
-			d := all[len(all)-1]
-			if !ofDropping(functionName(name)) || len(d.Stack) > 0 {
-				d.Stack = append(d.Stack, functionName(name))
+		if head, ok := strings.CutSuffix(text, stackMark); ok {
+			of = nil
+			if w := waiting[cpuOf(head)]; len(w) > 0 {
+				of, waiting[cpuOf(head)] = w[len(w)-1], w[:len(w)-1]
 			}
+			continue
+		}
+		if name, ok := strings.CutPrefix(text, "=> "); ok && of != nil {
+			of.called(name)
 		}
 	}
 	if err := s.Err(); err != nil {
@@ -78,6 +93,22 @@ func ReadDrops(r io.Reader) (Drops, error) {
 	}
 	out.Drops = merge(all)
 	return out, nil
+}
+
+// cpuOf is the CPU in what is before an entry: "guest-271     [001] b.s21   170.104451".
+func cpuOf(head string) string {
+	head, _, _ = strings.Cut(head[strings.LastIndex(head, "[")+1:], "]")
+	return head
+}
+
+// called adds the next outer function of a stack, whose innermost ones free the packet.
+func (d *Drop) called(name string) {
+	name, _, _ = strings.Cut(name, " ")
+	name, _, _ = strings.Cut(name, "+")
+	name = functionName(name)
+	if len(d.Stack) > 0 || !ofDropping(name) {
+		d.Stack = append(d.Stack, name)
+	}
 }
 
 // merge counts the drops that happened in the same way, the most frequent first.

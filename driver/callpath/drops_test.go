@@ -62,6 +62,46 @@ func TestReadDrops(t *testing.T) {
 	}
 }
 
+// Where two CPUs drop at once, each drop has the stack of its own CPU; where one drop interrupts
+// another, the stack of the inner one comes first. A stack whose event was lost is no other's.
+func TestDropsAtOnce(t *testing.T) {
+	const text = `          <idle>-0       [000] ..s1.    60.101000: <stack trace>
+ => kfree_skb_reason
+ => lost_function
+          <idle>-0       [000] ..s1.    60.104451: kfree_skb: skbaddr=0000000011111111 protocol=2048 location=00000000aaaaaaaa reason: TC_INGRESS
+          <idle>-0       [001] ..s1.    60.104460: kfree_skb: skbaddr=0000000022222222 protocol=2048 location=00000000bbbbbbbb reason: NETFILTER_DROP
+          <idle>-0       [000] ..s1.    60.104501: <stack trace>
+ => kfree_skb_reason
+ => __netif_receive_skb_core.constprop.0
+ => net_rx_action
+          <idle>-0       [001] ..s1.    60.104508: <stack trace>
+ => kfree_skb_reason
+ => nf_hook_slow
+ => ip_local_deliver
+       [odd]-271     [001] .....    60.204451: kfree_skb: skbaddr=0000000033333333 protocol=2048 location=00000000cccccccc reason: NO_SOCKET
+       [odd]-271     [001] ..s1.    60.204452: kfree_skb: skbaddr=0000000044444444 protocol=2048 location=00000000aaaaaaaa reason: TC_INGRESS
+       [odd]-271     [001] ..s1.    60.204453: <stack trace>
+ => kfree_skb_reason
+ => __netif_receive_skb_core.constprop.0
+ => net_rx_action
+       [odd]-271     [001] .....    60.204454: <stack trace>
+ => kfree_skb_reason
+ => tcp_v4_rcv
+`
+	got, err := ReadDrops(strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Drop{
+		{Packets: 2, Reason: "TC_INGRESS", Where: "__netif_receive_skb_core", Stack: []string{"net_rx_action", "__netif_receive_skb_core"}},
+		{Packets: 1, Reason: "NETFILTER_DROP", Where: "nf_hook_slow", Stack: []string{"ip_local_deliver", "nf_hook_slow"}},
+		{Packets: 1, Reason: "NO_SOCKET", Where: "tcp_v4_rcv", Stack: []string{"tcp_v4_rcv"}},
+	}
+	if !reflect.DeepEqual(got.Drops, want) {
+		t.Errorf("%+v, want %+v", got.Drops, want)
+	}
+}
+
 // A kernel without reasons is said to have none, and a denial that no event was seen of is said, too.
 func TestWriteDrops(t *testing.T) {
 	dir := t.TempDir()
@@ -94,7 +134,7 @@ func TestWriteRecording(t *testing.T) {
 	dir := t.TempDir()
 	p := pathOf(t, "6.12")
 	rec := Recording{Cell: "ccc", Factors: map[string]string{"arm": "docker"}, Clock: "wall", Status: "ok", WhyNot: "there is no counter",
-		Calls: &Calls{OrderOnly: true, Buffer: "instance", Unit: "transaction", Units: p.Units, Same: p.Same, Paths: p.Paths}, Path: p, Raw: map[string]string{"node1": "text"}}
+		Calls: &Calls{OrderOnly: true, Buffer: "instance", Unit: "transaction", Units: p.Units, Same: p.Same, Paths: p.Paths}, Path: p, Raw: map[string]string{rawCalls + "node1": "text", rawDrops + "node2": "more"}}
 	if err := Write(dir, rec); err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +158,9 @@ func TestWriteRecording(t *testing.T) {
 			t.Errorf("no %q in path.md:\n%.1500s", want, path)
 		}
 	}
-	if _, err := os.Stat(filepath.Join(dir, "ccc", "function_graph-node1.txt.gz")); err != nil {
-		t.Error(err)
+	for _, raw := range []string{"function_graph-node1.txt.gz", "kfree_skb-node2.txt.gz"} {
+		if _, err := os.Stat(filepath.Join(dir, "ccc", raw)); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -66,7 +66,7 @@ type Recording struct {
 	Drops        *Drops        `json:"drops,omitempty"`
 
 	Path trace.Path        `json:"-"` // order only: no costs
-	Raw  map[string]string `json:"-"` // what the tracer said, by node
+	Raw  map[string]string `json:"-"` // what the tracer said, by rawCalls or rawDrops and the node
 }
 
 // Calls say of a path how it came to be.
@@ -194,7 +194,7 @@ func (r *runner) need(ctx context.Context, block int) (err error) {
 
 // cell applies a cell's datapath, records, and removes it.
 func (r *runner) cell(ctx context.Context, cell plan.Cell) (rec Recording, err error) {
-	rec = Recording{Cell: cell.ID, Factors: cell.Factors, Clock: plan.ClockWall, Status: record.StatusOK}
+	rec = Recording{Cell: cell.ID, Factors: cell.Factors, Clock: plan.ClockWall, Status: record.StatusOK, Raw: map[string]string{}}
 	setup, err := datapath.Render(cell)
 	if err != nil {
 		return rec, err
@@ -298,9 +298,10 @@ func (r *runner) prove(ctx context.Context, cell plan.Cell, setup datapath.Setup
 		return err
 	}
 	for _, node := range r.recorders(setup) {
-		d, err := ReadDrops(strings.NewReader(ex.Raw[rawText+node]))
+		rec.Raw[rawDrops+node] = ex.Raw[rawText+node]
+		d, err := ReadDrops(strings.NewReader(rec.Raw[rawDrops+node]))
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: %w", node, err)
 		}
 		rec.Drops = rec.Drops.with(d)
 	}
@@ -408,7 +409,6 @@ func (r *runner) calls(ctx context.Context, cell plan.Cell, setup datapath.Setup
 	if err != nil {
 		return err
 	}
-	rec.Raw = map[string]string{}
 	rec.Calls = &Calls{OrderOnly: true, Buffer: "top-level", Unit: unitOf(cell)}
 	pid := 0
 	for _, s := range ex.Steps {
@@ -430,8 +430,8 @@ func (r *runner) calls(ctx context.Context, cell plan.Cell, setup datapath.Setup
 		if node != clientNode {
 			how.Client, how.Of, how.At, how.OtherAt = 0, roleServer, second, nil
 		}
-		rec.Raw[node] = ex.Raw[rawText+node]
-		p, err := ReadPath(strings.NewReader(rec.Raw[node]), how)
+		rec.Raw[rawCalls+node] = ex.Raw[rawText+node]
+		p, err := ReadPath(strings.NewReader(rec.Raw[rawCalls+node]), how)
 		if err != nil {
 			return fmt.Errorf("%s: %w", node, err)
 		}

@@ -22,11 +22,17 @@ const (
 	metaFile = "ftrace.json"
 	pathFile = "path.md"
 	dropFile = "drop.md"
-	rawFile  = "function_graph-%s.txt.gz" // by node
+	rawFile  = "%s.txt.gz" // of Recording.Raw
 )
 
-// Write makes the files of a recording in the directory dir/CELL: ftrace.json always; path.md and
-// what the tracer said of each node where calls were recorded; drop.md where something was denied.
+// What the tracer said is named by what it recorded and by node.
+const (
+	rawCalls = "function_graph-"
+	rawDrops = "kfree_skb-"
+)
+
+// Write makes the files of a recording in the directory dir/CELL: ftrace.json always; path.md where
+// calls were recorded; drop.md where something was denied; and what the tracer said of each node.
 func Write(dir string, rec Recording) error {
 	dir = filepath.Join(dir, rec.Cell)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -43,8 +49,8 @@ func Write(dir string, rec Recording) error {
 	if rec.Drops != nil {
 		files[dropFile] = rendered(rec.writeDrops)
 	}
-	for node, text := range rec.Raw {
-		files[fmt.Sprintf(rawFile, node)] = rendered(func(w io.Writer) { pack(w, text) })
+	for name, text := range rec.Raw {
+		files[fmt.Sprintf(rawFile, name)] = rendered(func(w io.Writer) { pack(w, text) })
 	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		if err := durable.WriteFile(filepath.Join(dir, name), files[name], 0o644); err != nil {

@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 	runtime.LockOSThread() // as main does
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
-		case "serve", "exec", "pidns", "requests":
+		case "serve", "exec", "pidns", "requests", "agent":
 			main()
 		case "test-server":
 			fmt.Fprintln(os.Stderr, guesttest.AcceptAll("tcp4", os.Args[2]))

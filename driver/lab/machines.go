@@ -208,8 +208,10 @@ func (n *machineNode) leave(ctx context.Context) error {
 		if err = n.helper.close(ctx); err != nil {
 			err = fmt.Errorf("leave %s as it was: %w", n.Node.Name, err)
 		}
-	} else {
-		err = n.Run.Leave(ctx)
+	}
+	// The agent may not have come so far as to remove the run's directory.
+	if left := n.Run.Leave(ctx); err == nil {
+		err = left
 	}
 	return errors.Join(err, n.SSH.Close())
 }

@@ -16,6 +16,10 @@ import (
 // File is the marker's name in the directory that it marks.
 const File = ".hookbed"
 
+// Attended is the name of the file in a run's directory by which the agent of an existing machine says
+// that it removes the directory: until then the shell that made it does.
+const Attended = ".attended"
+
 // Head is the first line of every marker, by which shell scripts recognize one.
 const Head = "hookbed directory 1"
 

@@ -67,45 +67,38 @@ type Options struct {
 type agent struct {
 	Options
 	log  *slog.Logger
-	node *netns.Namespace
-	undo []func() error // newest last
+	node *netns.Namespace // its supervisor made it
+	undo []func() error   // newest last
 }
 
 // Run serves one driver. args are the helper's command line for it: the process
-// that was started only waits, and its second self, in a session of its own, gets no
+// that was started only supervises, and its second self, in a session of its own, gets no
 // signal that is meant for the driver's terminal or login.
 func Run(ctx context.Context, args []string, o Options, in io.Reader, out, errOut io.Writer) error {
 	if os.Getenv(detachedEnv) == "" {
-		return detach(ctx, args)
+		return supervise(ctx, args, o, errOut)
 	}
 	if err := os.Unsetenv(detachedEnv); err != nil {
 		return err
 	}
-	a := &agent{Options: o, log: slog.New(slog.NewTextHandler(errOut, nil))}
+	node, err := netns.Inherited("node", nodeFD)
+	if err != nil {
+		return err
+	}
+	defer node.Close()
+	unix.CloseOnExec(beatsFD)
+	go beat(os.NewFile(beatsFD, "beats"), o.beatEvery())
+	a := &agent{Options: o, log: slog.New(slog.NewTextHandler(errOut, nil)), node: node}
 	return a.serveDriver(ctx, in, out, errOut)
-}
-
-// detach starts this program anew in a session of its own and waits for it.
-func detach(ctx context.Context, args []string) error {
-	cmd := exec.Command("/proc/self/exe", args...)
-	cmd.Env = append(os.Environ(), detachedEnv+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start in a session of its own: %w", err)
-	}
-	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(unix.SIGTERM) })
-	defer stop()
-	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("agent: %w", err) // what went wrong it has said itself
-	}
-	return nil
 }
 
 // serveDriver serves one driver from beginning to end.
 func (a *agent) serveDriver(ctx context.Context, in io.Reader, out, errOut io.Writer) (err error) {
 	if !marker.Has(a.Dir, a.Token) {
 		return fmt.Errorf("%s has not this run's marker (%s): nothing in it is touched", a.Dir, marker.File)
+	}
+	if err := a.attend(); err != nil {
+		return err
 	}
 	unlock, err := a.lock(ctx)
 	if err != nil {
@@ -122,6 +115,16 @@ func (a *agent) serveDriver(ctx context.Context, in io.Reader, out, errOut io.Wr
 		return err
 	}
 	return a.serve(ctx, in, out, errOut)
+}
+
+// attend says that this process removes the run's directory from now on. The shell that made it has
+// removed it where nothing came from the driver for too long.
+func (a *agent) attend() error {
+	f, err := os.OpenFile(filepath.Join(a.Dir, a.Run, marker.Attended), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("take over the run's directory: %w", err)
+	}
+	return f.Close()
 }
 
 func (a *agent) then(undo func() error) { a.undo = append(a.undo, undo) }
@@ -155,30 +158,39 @@ func (a *agent) lock(ctx context.Context) (undo func() error, err error) {
 	return nil, fmt.Errorf("open the machine's lock: %w", err)
 }
 
-// recover restores a NIC whose agent was killed: the kernel brought it back
-// to this namespace without its name and addresses.
+// recover restores a NIC whose agent was killed: it is in the node's namespace yet, or the kernel
+// brought it back to this one, without its name and addresses.
 func (a *agent) recover() error {
-	path := filepath.Join(a.Dir, journalFile)
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	var r nicRecord
-	if err == nil {
-		err = json.Unmarshal(data, &r)
-	}
-	if err != nil {
-		return fmt.Errorf("read %s: %w", path, err)
+	r, err := a.journal()
+	if r == nil || err != nil {
+		return err
 	}
 	if r.Boot == bootID() {
-		if err := r.restore(); err != nil {
+		if err := errors.Join(r.fetch(a.node, netns.DataLink), r.awaitReturn(), r.restore()); err != nil {
 			return err
 		}
 	}
 	if err := os.Remove(filepath.Join(a.Dir, errorFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return os.Remove(path)
+	return os.Remove(filepath.Join(a.Dir, journalFile))
+}
+
+// journal is the record of a NIC that was lent and has not come back; nil if there is none.
+func (a *agent) journal() (*nicRecord, error) {
+	path := filepath.Join(a.Dir, journalFile)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	r := new(nicRecord)
+	if err == nil {
+		err = json.Unmarshal(data, r)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return r, nil
 }
 
 // sweepCgroups removes what killed helpers left.
@@ -187,17 +199,8 @@ func sweepCgroups() error {
 	return err
 }
 
-// prepare makes the node's namespace and lends it the NIC.
+// prepare lends the NIC to the node's namespace.
 func (a *agent) prepare() error {
-	home, err := netns.Current("")
-	if err != nil {
-		return err
-	}
-	defer home.Close()
-	if a.node, err = netns.New(home, "node"); err != nil {
-		return err
-	}
-	a.then(a.node.Close)
 	if a.BrNetfilter {
 		if err := a.loadBridgeNetfilter(); err != nil {
 			a.log.Warn("fabrics with a bridge will not work", "error", err)

@@ -23,13 +23,13 @@ var imagePattern = regexp.MustCompile(`^(endpoint|peers|http)-[0-9a-f]{16}(\.new
 // where nothing is to be kept for the next run, all the rest that is ours. Other
 // files stay, and so does the directory around them.
 func (a *agent) removeFiles() error {
-	errs := []error{a.removeRun(a.Run)}
 	if !marker.Has(a.Dir, a.Token) {
-		return errors.Join(append(errs, fmt.Errorf("%s has lost its marker (%s): what else is in it is left alone", a.Dir, marker.File))...)
+		return errors.Join(a.removeRun(a.Run), fmt.Errorf("%s has lost its marker (%s): what else is in it is left alone", a.Dir, marker.File))
 	}
+	var errs []error
 	entries, err := os.ReadDir(a.Dir)
 	if err != nil {
-		return errors.Join(append(errs, err)...)
+		return errors.Join(a.removeRun(a.Run), err)
 	}
 	for _, e := range entries {
 		info, err := e.Info()
@@ -43,7 +43,8 @@ func (a *agent) removeFiles() error {
 	if !a.Cache {
 		errs = append(errs, removeImages(filepath.Join(a.Dir, imagesDir)))
 	}
-	return errors.Join(append(errs, a.removeDir())...)
+	// Its own directory last: while that is there, the supervisor knows that not all is done.
+	return errors.Join(append(errs, a.removeRun(a.Run), a.removeDir())...)
 }
 
 // removeRun removes the directory of a run that carries the token, and no other.

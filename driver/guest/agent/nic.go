@@ -364,6 +364,19 @@ func (r nicRecord) restore() error {
 	return errors.Join(r.replay(l), r.restoreSysctls())
 }
 
+// returnLimit is how long a NIC may take to come back from the namespace of an agent that was killed.
+const returnLimit = 30 * time.Second
+
+// awaitReturn waits until the NIC is in this namespace: the kernel brings it back some time after the
+// namespace that it was in has ended, or that agent's supervisor does, which need not have the lock.
+func (r nicRecord) awaitReturn() error {
+	for limit := time.Now().Add(returnLimit); ; time.Sleep(50 * time.Millisecond) {
+		if _, err := r.find(); err == nil || time.Now().After(limit) {
+			return err
+		}
+	}
+}
+
 // find finds the NIC by its name, or by its hardware address where the kernel
 // brought it back under another one.
 func (r nicRecord) find() (netlink.Link, error) {

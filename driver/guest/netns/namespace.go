@@ -34,6 +34,15 @@ func Open(name, path string) (*Namespace, error) {
 	return &Namespace{name: name, File: f}, nil
 }
 
+// Inherited is a namespace whose descriptor this process was started with. Programs that it starts do
+// not get it.
+func Inherited(name string, fd int) (*Namespace, error) {
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("network namespace %q is not descriptor %d: %w", name, fd, err)
+	}
+	return &Namespace{name: name, File: os.NewFile(uintptr(fd), name)}, nil
+}
+
 // FD is the namespace's descriptor; an error wraps os.ErrClosed once it was
 // dropped.
 func (n *Namespace) FD() (int, error) {

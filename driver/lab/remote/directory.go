@@ -70,29 +70,66 @@ func markers(lab, user string) (made, found string) {
 	return m.Text(), found
 }
 
-// makeRunDir makes directory $2 in $1 for user $3; only root can be in the way. $4 and
-// $5 are the markers. It prints the one that $1 has, which the run's directory gets, too.
-// Another run may just be removing $1 because it became empty; the new run's directory
+// leaveDir defines leave DIRECTORY RUN TOKEN, which removes the directory of a run in DIRECTORY, both
+// of which carry TOKEN, unless an attendant has it, and DIRECTORY when only its marker is left. It
+// renames first: what is still being sent then finds no directory, and cannot come back.
+const leaveDir = `
+leave() {
+	[ ! -e "$1/$2/` + marker.Attended + `" ] || return 0
+	if carries "$1/$2" "$3"; then mv -- "$1/$2" "$1/$2.gone" && rm -rf -- "$1/$2.gone"; fi
+	carries "$1" "$3" || return 0
+	[ "$(ls -A "$1")" = ` + marker.File + ` ] || return 0
+	made=$(grep -x "made yes" "$1/` + marker.File + `" || true)
+	rm -f -- "$1/` + marker.File + `"
+	[ -z "$made" ] || rmdir -- "$1" 2>/dev/null || true
+}
+`
+
+// keepRunDir makes directory $2 in $1 for user $3; only root can be in the way. $4 and
+// $5 are the markers. It prints the one that $1 has, which the run's directory gets, too, and an empty
+// line. Another run may just be removing $1 because it became empty; the new run's directory
 // must not go with it.
-const makeRunDir = claimDirectory + `umask 077
+//
+// Then it stays until an attendant has the directory, and removes it where its input ends, or nothing
+// comes into it for $6 s. A link that was cut does not end the input for hours. While it looks it
+// forks a few times a second, which is over before anything is measured.
+const keepRunDir = claimDirectory + leaveDir + `umask 077
+over= token= bare=
+trap 'over=yes' HUP INT TERM
+trap '' PIPE
+finish() {
+	[ -n "$token" ] || return 0
+	[ -z "$bare" ] || rm -rf -- "$1/$2"
+	leave "$1" "$2" "$token"
+}
+trap 'finish "$1" "$2"' EXIT
 for again in 1 2 3 4 5; do
 	claim "$1" 711 "$4" "$5"
-	mkdir "$1/$2" || continue
-	marked "$1" || mark "$1" "$text"
-	printf '%s' "$text" >"$1/$2/` + marker.File + `"; chown "$3" "$1/$2"
-	printf '%s' "$text"; exit 0
+	token=$(printf '%s\n' "$text" | sed -n 's/^token //p')
+	! mkdir "$1/$2" || { bare=yes; break; }
 done
-exit 1`
+[ -n "$bare" ]
+marked "$1" || mark "$1" "$text"
+printf '%s' "$text" >"$1/$2/` + marker.File + `"; chown "$3" "$1/$2"
+bare=
+printf '%s\n\n' "$text" || true
+exec 3<&0 </dev/null
+(while read -r line; do :; done) <&3 >/dev/null 2>&1 &
+input=$!
+exec 3<&-
+pause=1; times=$6
+if sleep 0.2 2>/dev/null; then pause=0.2; times=$((5 * $6)); fi
+still=0; was=
+while [ -z "$over" ] && [ "$still" -lt "$times" ] && [ -d "$1/$2" ] && [ ! -e "$1/$2/` + marker.Attended + `" ] && kill -s 0 "$input" 2>/dev/null; do
+	now=$(ls -lnA "$1/$2" 2>/dev/null) || now=
+	if [ "$now" = "$was" ]; then still=$((still + 1)); else still=0; was=$now; fi
+	sleep "$pause" || true
+done
+kill "$input" 2>/dev/null || true`
 
 // leaveRunDir removes the directory $2 of a run in $1, both of which carry token $3,
 // and $1 when only its marker is left.
-const leaveRunDir = claimDirectory + `
-if carries "$1/$2" "$3"; then rm -rf -- "$1/$2"; fi
-carries "$1" "$3" || exit 0
-[ "$(ls -A "$1")" = ` + marker.File + ` ] || exit 0
-made=$(grep -x "made yes" "$1/` + marker.File + `" || true)
-rm -f -- "$1/` + marker.File + `"
-[ -z "$made" ] || rmdir -- "$1" 2>/dev/null || true`
+const leaveRunDir = claimDirectory + leaveDir + `leave "$1" "$2" "$3"`
 
 // makeLabDir makes directory $2 of a lab, with marker $5, in $1, whose markers are $3
 // and $4. Others cannot enter a lab's directory.

@@ -2,18 +2,23 @@ package remote
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"hookbed/driver/host"
 	"hookbed/driver/marker"
 )
 
@@ -35,20 +40,51 @@ func me(t *testing.T) *user.User {
 	return u
 }
 
-// makeRun is what a driver does first on a machine.
-func makeRun(t *testing.T, dir, run string) (marker.Marker, string, error) {
-	t.Helper()
-	made, found := markers("r1", "anna")
-	out, said, err := shell(makeRunDir, dir, run, me(t).Username, made, found)
+// made is a run's directory, with the shell that keeps it.
+type made struct {
+	marker.Marker
+	*keeper
+}
+
+// thisHost runs commands here, until they end.
+type thisHost struct{ host.Host }
+
+func (thisHost) Run(_ context.Context, cmd host.Cmd) error {
+	var stderr bytes.Buffer
+	c := exec.Command(cmd.Argv[0], cmd.Argv[1:]...)
+	c.Stdout, c.Stderr = cmd.Stdout, &stderr
+	in, err := c.StdinPipe()
 	if err != nil {
-		return marker.Marker{}, said, err
+		return err
 	}
-	m, err := marker.Parse(out)
+	go func() {
+		_, _ = io.Copy(in, cmd.Stdin)
+		_ = in.Close()
+	}()
+	if err := c.Run(); err != nil {
+		return fmt.Errorf("%w: %s", err, stderr.String())
+	}
+	return nil
+}
+
+// makeRun is what a driver does first on a machine. login is the user there.
+func makeRun(t *testing.T, dir, run, login string, seconds int) (made, error) {
+	t.Helper()
+	of, found := markers("r1", "anna")
+	m := made{keeper: keep(t.Context(), thisHost{}, []string{"sh", "-c", keepRunDir, "sh", dir, run, login, of, found, strconv.Itoa(seconds)})}
+	t.Cleanup(func() { _ = m.release(context.Background()) })
+	text, err := m.first(t.Context())
 	if err != nil {
+		return m, err
+	}
+	if m.Marker, err = marker.Parse(text); err != nil {
 		t.Fatal(err)
 	}
-	return m, said, nil
+	return m, nil
 }
+
+// patience is how long the shell waits in tests that do not wait for it.
+const patience = 600
 
 func put(t *testing.T, parts ...string) {
 	t.Helper()
@@ -85,23 +121,23 @@ func TestRunDirectoryOfOurs(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		one, said, err := makeRun(t, dir, "run-one")
+		one, err := makeRun(t, dir, "run-one", me(t).Username, patience)
 		if err != nil {
-			t.Fatal(err, said)
+			t.Fatal(err)
 		}
-		two, said, err := makeRun(t, dir, "run-two")
+		two, err := makeRun(t, dir, "run-two", me(t).Username, patience)
 		if err != nil {
-			t.Fatal(err, said)
+			t.Fatal(err)
 		}
 		if one.Token != two.Token || one.Made == there || one.Lab != "r1" {
-			t.Errorf("markers %+v and %+v, the directory was there: %v", one, two, there)
+			t.Errorf("markers %+v and %+v, the directory was there: %v", one.Marker, two.Marker, there)
 		}
-		for _, run := range []string{"run-one", "run-two"} {
+		for run, kept := range map[string]made{"run-one": one, "run-two": two} {
 			if !marker.Has(filepath.Join(dir, run), one.Token) {
 				t.Errorf("%s does not carry the token", run)
 			}
-			if _, said, err := shell(leaveRunDir, dir, run, one.Token); err != nil {
-				t.Error(err, said)
+			if err := kept.release(t.Context()); err != nil {
+				t.Error(err)
 			}
 		}
 		if _, err := os.Stat(dir); (err == nil) != there {
@@ -141,9 +177,9 @@ func TestRunDirectoryOfOthers(t *testing.T) {
 		if name != "home" {
 			before = tree(t, dir)
 		}
-		_, said, err := makeRun(t, dir, "run-new")
-		if err == nil || !slices.ContainsFunc([]string{Foreign, "symbolic link", "home of a user"}, func(s string) bool { return strings.Contains(said, s) }) {
-			t.Errorf("%s: %v, %s", name, err, said)
+		_, err := makeRun(t, dir, "run-new", me(t).Username, patience)
+		if err == nil || !slices.ContainsFunc([]string{Foreign, "symbolic link", "home of a user"}, func(s string) bool { return strings.Contains(err.Error(), s) }) {
+			t.Errorf("%s: %v", name, err)
 		}
 		if name == "home" {
 			if _, err := os.Lstat(filepath.Join(dir, "run-new")); err == nil {
@@ -160,13 +196,48 @@ func TestRunDirectoryOfOthers(t *testing.T) {
 	}
 }
 
+// TestRunDirectoryAbandoned: a run's directory is gone, with all that was sent, when its driver is, when
+// nothing comes, and when it cannot be given to the login; not when an agent has it.
+func TestRunDirectoryAbandoned(t *testing.T) {
+	for what, abandon := range map[string]func(m made, run string) error{
+		"driver gone":   func(m made, _ string) error { return m.in.Close() },
+		"nothing comes": func(made, string) error { return nil },
+		"removed":       func(_ made, run string) error { return os.RemoveAll(run) },
+		"agent":         func(_ made, run string) error { return os.WriteFile(filepath.Join(run, marker.Attended), nil, 0o600) },
+	} {
+		dir := filepath.Join(t.TempDir(), "hookbed")
+		run, seconds := filepath.Join(dir, "run-one"), patience
+		if what == "nothing comes" {
+			seconds = 1
+		}
+		m, err := makeRun(t, dir, "run-one", me(t).Username, seconds)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if what != "nothing comes" {
+			put(t, run, "guest")
+		}
+		if err := abandon(m, run); err != nil {
+			t.Fatal(err)
+		}
+		<-m.ended
+		_, err = os.Stat(run)
+		if _, said, err := shell(leaveRunDir, dir, "run-one", m.Token); err != nil {
+			t.Error(err, said)
+		}
+		if left := err == nil; m.keeper.err != nil || left != (what == "agent") {
+			t.Errorf("%s: it ended by %v, and the directory is there: %v", what, m.keeper.err, left)
+		}
+	}
+}
+
 // TestRunDirectoryAmongOthers: what others put into the directory stays, with the
 // directory; a run that does not carry the token stays, too.
 func TestRunDirectoryAmongOthers(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "hookbed")
-	m, said, err := makeRun(t, dir, "run-one")
+	m, err := makeRun(t, dir, "run-one", me(t).Username, patience)
 	if err != nil {
-		t.Fatal(err, said)
+		t.Fatal(err)
 	}
 	put(t, dir, "run-other", "precious")
 	for _, run := range []string{"run-other", "run-one"} {
@@ -188,19 +259,17 @@ func TestRunDirectoriesAtOnce(t *testing.T) {
 	for i := range 4 {
 		group.Go(func() {
 			for range 8 {
-				made, found := markers("r1", "anna")
 				run := "run-" + string(rune('a'+i))
-				out, said, err := shell(makeRunDir, dir, run, user, made, found)
+				m, err := makeRun(t, dir, run, user, patience)
 				if err != nil {
-					t.Error(err, said)
+					t.Error(err)
 					return
 				}
-				m, err := marker.Parse(out)
-				if err != nil || !marker.Has(filepath.Join(dir, run), m.Token) {
-					t.Errorf("%s does not carry its token: %v", run, err)
+				if !marker.Has(filepath.Join(dir, run), m.Token) {
+					t.Errorf("%s does not carry its token", run)
 				}
-				if _, said, err := shell(leaveRunDir, dir, run, m.Token); err != nil {
-					t.Error(err, said)
+				if err := m.release(t.Context()); err != nil {
+					t.Error(err)
 				}
 				if _, err := os.Stat(filepath.Join(dir, run)); err == nil {
 					t.Errorf("%s is left", run)
@@ -287,7 +356,10 @@ func TestOthersMayWrite(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, run := range []func() (string, error){
-			func() (string, error) { _, said, err := makeRun(t, dir, "run-one"); return said, err },
+			func() (string, error) {
+				_, err := makeRun(t, dir, "run-one", me(t).Username, patience)
+				return fmt.Sprint(err), err
+			},
 			func() (string, error) { _, said, err := shell(inspectDirectory, dir); return said, err },
 		} {
 			if said, err := run(); err == nil || !strings.Contains(said, "every user may write to "+at) {
@@ -300,8 +372,8 @@ func TestOthersMayWrite(t *testing.T) {
 		if err := os.Chmod(at, 0o777|os.ModeSticky); err != nil {
 			t.Fatal(err)
 		}
-		if _, said, err := makeRun(t, dir, "run-one"); (err == nil) != (open == "srv") {
-			t.Errorf("%s is open and sticky, as /tmp is: %v, %s", open, err, said)
+		if _, err := makeRun(t, dir, "run-one", me(t).Username, patience); (err == nil) != (open == "srv") {
+			t.Errorf("%s is open and sticky, as /tmp is: %v", open, err)
 		}
 	}
 }

@@ -9,10 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,6 +31,7 @@ type Run struct {
 	root  string   // directory of all runs
 	name  string   // of this run's directory in it
 	token string   // of the markers of both
+	held  *keeper  // removes the directory until an agent has it
 }
 
 // Reach logs in to a machine, finds out how to be root there, and makes the directory of
@@ -49,7 +52,7 @@ func Reach(ctx context.Context, inv *plan.Inventory, m plan.Machine, lab, user s
 	if r.keep, err = r.connection(ctx); err != nil {
 		return nil, err
 	}
-	if err := r.makeDir(ctx, m.User, lab, user); err != nil {
+	if err := r.makeDir(ctx, m.User, lab, user, max(inv.AbandonAfter, silence, leastPatience)); err != nil {
 		return nil, fmt.Errorf("make %s: %w", r.Path(), err)
 	}
 	return r, nil
@@ -73,15 +76,22 @@ func (r *Run) connection(ctx context.Context) (out []string, err error) {
 	return out, nil
 }
 
-// makeDir makes the run's directory, with the marker of the directory of all runs. login
-// is the user there.
-func (r *Run) makeDir(ctx context.Context, login, lab, user string) error {
+// leastPatience is how long nothing may come into a run's directory, at least, before it is removed:
+// between two files digests are computed, and the agent is started.
+const leastPatience = 30 * time.Second
+
+// makeDir makes the run's directory, with the marker of the directory of all runs, and leaves a shell
+// there that removes it if nothing comes for patience. login is the user there.
+func (r *Run) makeDir(ctx context.Context, login, lab, user string, patience time.Duration) error {
 	made, found := markers(lab, user)
-	var out bytes.Buffer
-	if err := r.SSH.Run(ctx, host.Cmd{Argv: r.RootArgv("sh", "-c", makeRunDir, "sh", r.root, r.name, login, made, found), Stdout: &out}); err != nil {
+	argv := r.RootArgv("sh", "-c", keepRunDir, "sh", r.root, r.name, login, made, found, strconv.Itoa(int(math.Ceil(patience.Seconds()))))
+	r.held = keep(ctx, r.SSH, argv)
+	text, err := r.held.first(ctx)
+	if err != nil {
+		_ = r.held.release(ctx) // its error is the one that there is already
 		return err
 	}
-	own, err := marker.Parse(out.String())
+	own, err := marker.Parse(text)
 	r.token = own.Token
 	return err
 }
@@ -102,7 +112,7 @@ func (r *Run) PushProgram(ctx context.Context, local string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read the guest helper: %w", err)
 	}
-	return r.Path("guest"), r.SSH.Push(ctx, program, r.Path("guest"), 0o755)
+	return r.Path("guest"), r.SSH.PushAll(ctx, host.File{Path: r.Path("guest"), Data: program, Mode: 0o755, Below: r.Path()})
 }
 
 // DirFlags are the helper's flags for the run's directory.
@@ -189,5 +199,8 @@ rm -f "$1"`
 
 // Leave removes the run's directory. Where an agent runs, the agent removes it.
 func (r *Run) Leave(ctx context.Context) error {
+	if err := r.held.release(ctx); err == nil {
+		return nil
+	}
 	return r.asRoot(ctx, "sh", "-c", leaveRunDir, "sh", r.root, r.name, r.token)
 }

@@ -192,6 +192,12 @@ func (r *vmRig) metric(run, name string) float64 {
 // metricOf is the value of a metric of a cell with one trial; "" is the only cell.
 func (r *vmRig) metricOf(run, cell, name string) float64 {
 	r.t.Helper()
+	return r.rowOf(run, cell, name).Value
+}
+
+// rowOf is the row of a metric of a cell with one trial; "" is the only cell.
+func (r *vmRig) rowOf(run, cell, name string) record.Row {
+	r.t.Helper()
 	data, err := os.ReadFile(filepath.Join(r.dir, run, "rows.csv"))
 	if err != nil {
 		r.t.Fatal(err)
@@ -206,7 +212,7 @@ func (r *vmRig) metricOf(run, cell, name string) float64 {
 	if i < 0 {
 		r.t.Fatalf("%s has no good row of %s %s", run, cell, name)
 	}
-	return rows[i].Value
+	return rows[i]
 }
 
 // expectRowOfTheClient compares a row, which an end of the workload made by its own clock, with the same

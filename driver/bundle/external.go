@@ -64,6 +64,15 @@ type Daemon struct {
 	// After is a command of the same root that removes what the daemon leaves behind in
 	// its network namespace. It runs when the daemon has ended.
 	After []string `json:"after,omitempty"`
+	// Cgroup: such a root has a cgroup of version 2 of its own as its /sys/fs/cgroup, and the
+	// machine's others are not in it. What is attached there sees the endpoints that the daemon
+	// makes, and no other program.
+	Cgroup bool `json:"cgroup,omitempty"`
+	// PIDFile is a file of such a root that the daemon removes when it ends by itself. One that
+	// had to be killed leaves it, and After's command would refuse to run.
+	PIDFile string `json:"pid_file,omitempty"`
+	// Later: a later step waits until it listens, so that those of other nodes start meanwhile.
+	Later bool `json:"later,omitempty"`
 	// Timeout is how long it may take until it listens, in seconds; 0 means 60.
 	Timeout float64 `json:"timeout,omitempty"`
 }

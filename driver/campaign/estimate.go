@@ -3,6 +3,7 @@ package campaign
 import (
 	"time"
 
+	"hookbed/driver/datapath"
 	"hookbed/driver/plan"
 )
 
@@ -32,6 +33,34 @@ const (
 	tracedPace = 14 // more wall seconds for a virtual second
 )
 
+// What agents of Cilium add to each setup, because they compile their programs in it: from runs of
+// one cell on two CPUs with other work on them (docs/cilium.md, "What was run"). With accel = "auto"
+// a machine counts as emulated, as it does above.
+const (
+	agentHere         = 30 * time.Second  // on a CPU, 20 to 32 s in both scenarios
+	agentEmulated     = 510 * time.Second // localhost: 481 s until the endpoints are ready, 26 s for the policies
+	agentEmulatedMore = agentEmulated     // multi-host, in addition; not measured: as much again on the same CPUs
+)
+
+// agents is how long the agents of Cilium take in a whole plan.
+func agents(p *plan.Plan) (all time.Duration) {
+	lab := p.Spec.Lab
+	for _, scenario := range []string{plan.Localhost, plan.MultiHost} {
+		one := agentHere
+		if lab.Capabilities().VMs && lab.Accel != plan.AccelKVM {
+			one = agentEmulated
+			if scenario == plan.MultiHost {
+				one += agentEmulatedMore
+			}
+		}
+		setups := p.SetupsOf(func(c plan.Cell) bool {
+			return datapath.NeedsCilium(c) && c.Get(plan.FactorScenario) == scenario
+		})
+		all += time.Duration(setups) * one
+	}
+	return all
+}
+
 // Estimate is how long an experiment takes, in wall time. jobs is the number of guests at once and
 // matters in virtual time only. With a stopping rule the estimate is the upper limit.
 func Estimate(p *plan.Plan, jobs int) time.Duration {
@@ -47,7 +76,7 @@ func Estimate(p *plan.Plan, jobs int) time.Duration {
 		block += all / time.Duration(len(p.Blocks))
 		return time.Duration((len(p.Blocks)+jobs-1)/jobs) * block
 	case p.Spec.Lab.Capabilities().Here():
-		return p.Estimate(localSetupOverhead, localTrialOverhead)
+		return p.Estimate(localSetupOverhead, localTrialOverhead) + agents(p)
 	}
-	return p.Estimate(setupOverhead, trialOverhead)
+	return p.Estimate(setupOverhead, trialOverhead) + agents(p)
 }

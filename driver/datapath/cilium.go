@@ -42,21 +42,22 @@ const (
 
 // Paths in the agent's root, and what it is called. /run is empty when it is started.
 const (
-	ciliumAgent  = "cilium-agent"
-	ciliumTool   = "cilium-dbg"
-	ciliumSocket = "/run/cilium/cilium.sock"
-	ciliumCNP    = "cnp/hookbed.yaml" // below /run/cilium
-	ciliumNode   = "K8S_NODE_NAME"    // variable: the node's name, also without Kubernetes
-	etcdHandle   = "etcd"
-	etcdPort     = 2379
+	ciliumAgent   = "cilium-agent"
+	ciliumTool    = "cilium-dbg"
+	ciliumSocket  = "/run/cilium/cilium.sock"
+	ciliumPIDFile = "/run/cilium/cilium.pid" // /var/run is a link to /run in its images
+	ciliumCNP     = "cnp/hookbed.yaml"       // below /run/cilium
+	ciliumNode    = "K8S_NODE_NAME"          // variable: the node's name, also without Kubernetes
+	etcdHandle    = "etcd"
+	etcdPort      = 2379
 )
 
-// Bounds in seconds. An emulated machine takes one minute until the agent is up and two until
-// the first endpoint is, because it compiles its programs then.
+// Bounds in seconds. In an emulated machine of a busy computer it took more than 400 s until the
+// agent listened, and it compiles its programs after that.
 const (
-	etcdLimit     = 120
-	agentLimit    = 400
-	endpointLimit = 400
+	etcdLimit     = 240
+	agentLimit    = 1200
+	endpointLimit = 1200
 	policiesLimit = 300
 )
 
@@ -158,10 +159,11 @@ func buildCilium(r *renderer) {
 		}
 		r.apply(n, "", bundle.Daemon{
 			Handle: agentHandle(n), Root: bundle.RootCilium, Argv: r.agentArgv(n), Env: map[string]string{ciliumNode: n.Name}, Socket: ciliumSocket, Dirs: []string{"cilium/cnp"}, Timeout: agentLimit,
-			After: []string{ciliumTool, "post-uninstall-cleanup", "--force", "--all-state"},
+			After:  []string{ciliumTool, "post-uninstall-cleanup", "--force", "--all-state"},
+			Cgroup: r.ownCgroup(), PIDFile: ciliumPIDFile, Later: true,
 		})
 	}
-	for _, n := range t.Nodes { // together: each agent compiles its programs first
+	for _, n := range t.Nodes { // together: each agent starts, and compiles its programs first
 		r.apply(n, "", bundle.CiliumReady{Agent: agentHandle(n), Program: ciliumAgent, Tested: ciliumTested(), Modes: r.agentModes(), Timeout: agentLimit})
 	}
 	for _, e := range r.endpoints() {
@@ -171,6 +173,22 @@ func buildCilium(r *renderer) {
 		})
 		r.endpointSysctls(e)
 	}
+}
+
+// ownCgroup says whether an agent gets a cgroup of its own: where nodes are namespaces of one
+// computer, the root of the hierarchy is the computer's, and all agents would see each other's
+// endpoints there.
+func (r *renderer) ownCgroup() bool {
+	return plan.Lab{Provider: r.cell.Get(plan.FactorProvider)}.Capabilities().Here()
+}
+
+// cgroupRoot is where the agent attaches its programs of sockets. It mounts the whole hierarchy in a
+// place that has none.
+func (r *renderer) cgroupRoot() string {
+	if r.ownCgroup() {
+		return "/sys/fs/cgroup"
+	}
+	return "/run/cilium/cgroupv2"
 }
 
 // netkit says whether endpoints are joined by netkit.
@@ -282,7 +300,7 @@ func (r *renderer) agentArgv(n Node) []string {
 		"--enable-health-checking=false", "--enable-endpoint-health-checking=false", "--enable-health-check-nodeport=false",
 		"--enable-hubble=false", "--enable-l7-proxy=false", "--external-envoy-proxy=false",
 		"--enable-policy=default", "--allow-localhost=policy", "--enable-host-firewall=false", "--bpf-policy-map-max=65536",
-		"--static-cnp-path=/run/cilium/cnp", "--bpf-root=/sys/fs/bpf", "--cgroup-root=/run/cilium/cgroupv2",
+		"--static-cnp-path=/run/cilium/cnp", "--bpf-root=/sys/fs/bpf", "--cgroup-root=" + r.cgroupRoot(),
 		"--state-dir=/run/cilium", "--lib-dir=/var/lib/cilium", "--socket-path=" + ciliumSocket, "--prometheus-serve-addr=",
 		"--monitor-aggregation=" + r.cell.Get(optAggregation),
 		fmt.Sprintf("--policy-accounting=%t", r.cell.Get(optPolicyAccounting) == switchOn),

@@ -220,6 +220,24 @@ func TestCiliumFlags(t *testing.T) {
 	}
 }
 
+// TestCiliumCgroup: where nodes are namespaces of one computer, each agent has a cgroup of its own,
+// and attaches there. A machine's root is its node's.
+func TestCiliumCgroup(t *testing.T) {
+	for provider, own := range map[string]bool{plan.ProviderLocal: true, plan.ProviderLibvirt: false} {
+		cell := cellOf(t, "cilium", plan.MultiHost, plan.EndpointNetns, 0, nil)
+		cell.Factors[plan.FactorProvider] = provider
+		agents := slices.DeleteFunc(stepsOf[bundle.Daemon](render(t, cell).Apply), func(d bundle.Daemon) bool { return d.Root != bundle.RootCilium })
+		for _, a := range agents {
+			if a.Cgroup != own || slices.Contains(a.Argv, "--cgroup-root=/sys/fs/cgroup") != own {
+				t.Errorf("%s: an agent has a cgroup of its own: %t, and %v", provider, a.Cgroup, a.Argv)
+			}
+		}
+		if len(agents) != 2 {
+			t.Errorf("%s: %d agents", provider, len(agents))
+		}
+	}
+}
+
 // TestCiliumModes: every agent must say that it is in the mode of each factor.
 func TestCiliumModes(t *testing.T) {
 	usual := bundle.CiliumModes{Within: bundle.HostBPF, Between: bundle.RoutedNative, Device: bundle.DeviceVeth}

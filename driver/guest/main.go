@@ -16,7 +16,6 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -92,10 +91,10 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 
 // runFirstProcess is what the helper starts as the first process of a PID namespace.
 func runFirstProcess(args []string) error {
-	if os.Getpid() != 1 || len(args) > 1 {
+	if os.Getpid() != 1 || len(args) > 2 {
 		return usage("%s is started by the helper itself", proc.FirstProcessCommand)
 	}
-	return proc.FirstProcess(strings.Join(args, ""))
+	return proc.FirstProcess(args...)
 }
 
 // runServe is `guest serve`.

@@ -235,10 +235,14 @@ func bySetup(cells []Cell) [][]string {
 }
 
 // Setups is how many times a setup is applied in the whole plan.
-func (p *Plan) Setups() int {
+func (p *Plan) Setups() int { return p.SetupsOf(func(Cell) bool { return true }) }
+
+// SetupsOf is how many times setups of such cells are applied in the whole plan.
+func (p *Plan) SetupsOf(is func(Cell) bool) int {
 	n := 0
 	for block := range p.Spec.Measure.Blocks {
-		n += len(bySetup(p.cellsIn(block+1))) * p.Spec.Measure.Trials
+		cells := slices.DeleteFunc(slices.Clone(p.cellsIn(block+1)), func(c Cell) bool { return !is(c) })
+		n += len(bySetup(cells)) * p.Spec.Measure.Trials
 	}
 	return n
 }

@@ -50,9 +50,36 @@ func (c *Container) Path(file string) string {
 	return filepath.Join(fmt.Sprintf("/proc/%d/root", c.cmd.Process.Pid), file)
 }
 
-// OpenContainer starts the container's first process in a network namespace. One of an agent has
-// that namespace in /sys, and cannot change /proc/sys/kernel, which is not the namespace's.
-func OpenContainer(at *netns.Namespace, root string, agent bool) (*Container, error) {
+// Room is what a container is made of.
+type Room struct {
+	Root string // directory that has the root file system
+	// Agent: it has its network namespace in /sys, and cannot change /proc/sys/kernel, which is not
+	// the namespace's.
+	Agent bool
+	// Cgroup is the directory in cgroup v2 that an agent has as /sys/fs/cgroup; "" is the whole
+	// hierarchy.
+	Cgroup string
+}
+
+// args are the arguments by which the first process is given a room.
+func (r Room) args() []string {
+	if !r.Agent {
+		return []string{r.Root}
+	}
+	return []string{agentMark + r.Root, r.Cgroup}
+}
+
+// roomOf is the room of such arguments.
+func roomOf(args []string) (r Room) {
+	r.Root, r.Agent = strings.CutPrefix(args[0], agentMark)
+	if len(args) > 1 {
+		r.Cgroup = args[1]
+	}
+	return r
+}
+
+// OpenContainer starts the container's first process in a network namespace.
+func OpenContainer(at *netns.Namespace, room Room) (*Container, error) {
 	c := &Container{pidns: &pidns{done: make(chan struct{})}}
 	started := make(chan error)
 	go func() {
@@ -61,7 +88,7 @@ func OpenContainer(at *netns.Namespace, root string, agent bool) (*Container, er
 		defer close(c.done)
 		err := at.Enter()
 		if err == nil {
-			err = c.start(root, agent)
+			err = c.start(room)
 		}
 		started <- err
 		if err == nil {
@@ -80,12 +107,8 @@ func OpenContainer(at *netns.Namespace, root string, agent bool) (*Container, er
 }
 
 // start starts the first process and waits until it has mounted the container's root.
-func (c *Container) start(root string, agent bool) error {
-	argv := []string{FirstProcessCommand, root}
-	if agent {
-		argv[1] = agentMark + root
-	}
-	c.cmd = exec.Command("/proc/self/exe", argv...)
+func (c *Container) start(room Room) error {
+	c.cmd = exec.Command("/proc/self/exe", append([]string{FirstProcessCommand}, room.args()...)...)
 	c.cmd.Env = []string{"GOMAXPROCS=1"}
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
 	said := tail.NewBuffer(TailLimit)
@@ -124,9 +147,13 @@ type mount struct {
 	flags             uintptr
 }
 
-// agentMounts are those of an agent's container.
-func agentMounts() []mount {
+// agentMounts are those of an agent's container. With a cgroup it gets that one alone.
+func agentMounts(cgroup string) []mount {
 	const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	groups := mount{"cgroup2", "sys/fs/cgroup", "cgroup2", quiet}
+	if cgroup != "" {
+		groups = mount{cgroup, "sys/fs/cgroup", "", unix.MS_BIND}
+	}
 	return []mount{
 		{"proc", "proc", "proc", quiet},
 		{"/proc/sys/kernel", "proc/sys/kernel", "", unix.MS_BIND},
@@ -134,7 +161,7 @@ func agentMounts() []mount {
 		{"/dev", "dev", "", unix.MS_BIND | unix.MS_REC},
 		{"sysfs", "sys", "sysfs", quiet},
 		{"bpf", "sys/fs/bpf", "bpf", quiet},
-		{"cgroup2", "sys/fs/cgroup", "cgroup2", quiet},
+		groups,
 		{"tmpfs", "run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV},
 		{"tmpfs", "tmp", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV},
 	}
@@ -173,23 +200,19 @@ func externalMounts() []mount {
 	}
 }
 
-// mountContainer makes root the root of the calling process's mount namespace, with
+// mountContainer makes a room's root that of the calling process's mount namespace, with
 // what programs expect in it.
-func mountContainer(root string) error {
+func mountContainer(room Room) error {
 	if err := netns.PrivateMounts(); err != nil {
 		return err
 	}
-	mounts := externalMounts()
-	root, agent := strings.CutPrefix(root, agentMark)
-	if agent {
-		mounts = agentMounts()
-	}
-	if agent {
+	root := room.Root
+	mounts := append([]mount{{root, "", "", unix.MS_BIND}}, externalMounts()...)
+	if room.Agent {
+		mounts = agentMounts(room.Cgroup)
 		if err := coverRoot(root); err != nil {
 			return err
 		}
-	} else {
-		mounts = append([]mount{{root, "", "", unix.MS_BIND}}, mounts...)
 	}
 	for _, m := range mounts {
 		if err := unix.Mount(m.source, filepath.Join(root, m.dir), m.kind, m.flags, ""); err != nil {

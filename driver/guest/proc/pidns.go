@@ -85,10 +85,10 @@ func (n *pidns) close() {
 const FirstProcessCommand = "pidns"
 
 // FirstProcess is the first process of a PID namespace: it reaps orphans until it is
-// killed. That of a container, which has a root, mounts that root first.
-func FirstProcess(root string) error {
-	if root != "" {
-		if err := mountContainer(root); err != nil {
+// killed. That of a container is given a room, and mounts it first.
+func FirstProcess(args ...string) error {
+	if len(args) > 0 {
+		if err := mountContainer(roomOf(args)); err != nil {
 			return err
 		}
 		if _, err := os.Stdout.WriteString(containerReady); err != nil {

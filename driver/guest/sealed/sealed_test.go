@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case proc.FirstProcessCommand:
-			end(proc.FirstProcess(strings.Join(os.Args[2:], "")))
+			end(proc.FirstProcess(os.Args[2:]...))
 		case "serve":
 			end(serve())
 		}

@@ -17,15 +17,7 @@ func doCgroup(c *call, _ bundle.Cgroup) error {
 	if c.step.In == "" || c.at.Cgroup != "" {
 		return errors.New("a cgroup is for an endpoint that has none")
 	}
-	mounts, err := cgroup.Mounted()
-	if err != nil {
-		return err
-	}
-	top := newHierarchy(mounts)
-	if top == "" {
-		return fault.Unsupported("no cgroup hierarchy of version 2 is mounted (Linux 4.5)")
-	}
-	group, err := cgroup.Make(top, cgroup.Endpoint)
+	group, err := makeCgroup()
 	if err != nil {
 		return err
 	}
@@ -36,6 +28,19 @@ func doCgroup(c *call, _ bundle.Cgroup) error {
 		return group.Remove()
 	})
 	return nil
+}
+
+// makeCgroup makes a cgroup of version 2 for what runs in endpoints.
+func makeCgroup() (*cgroup.Group, error) {
+	mounts, err := cgroup.Mounted()
+	if err != nil {
+		return nil, err
+	}
+	top := newHierarchy(mounts)
+	if top == "" {
+		return nil, fault.Unsupported("no cgroup hierarchy of version 2 is mounted (Linux 4.5)")
+	}
+	return cgroup.Make(top, cgroup.Endpoint)
 }
 
 // newHierarchy is where the version 2 hierarchy is mounted, "" where it is not.

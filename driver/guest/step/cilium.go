@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 
 	"hookbed/driver/bundle"
@@ -30,6 +32,8 @@ type agent struct {
 	process   *proc.Process
 	said      *tail.Buffer
 	socket    string
+	cgroup    string         // its own, in which its endpoints' programs are; "" = the whole hierarchy
+	atSockets bool           // it says that it looks services up at sockets, of the node's at least
 	endpoints map[string]int // the agent's numbers of endpoints, by name
 }
 
@@ -64,7 +68,11 @@ func (c *call) startAgent(d bundle.Daemon) error {
 			return err
 		}
 	}
-	at, err := proc.OpenContainer(c.at.Namespace, root, true)
+	cgroup, err := c.agentCgroup(d)
+	if err != nil {
+		return err
+	}
+	at, err := proc.OpenContainer(c.at.Namespace, proc.Room{Root: root, Agent: true, Cgroup: cgroup})
 	if err != nil {
 		return fmt.Errorf("open the container of %s in %s: %w", d.Argv[0], root, err)
 	}
@@ -74,14 +82,14 @@ func (c *call) startAgent(d bundle.Daemon) error {
 			return fmt.Errorf("make /run/%s for %s: %w", dir, d.Argv[0], err)
 		}
 	}
-	a := &agent{container: at, said: tail.NewBuffer(proc.TailLimit), socket: d.Socket, endpoints: map[string]int{}}
+	a := &agent{container: at, said: tail.NewBuffer(proc.TailLimit), socket: d.Socket, cgroup: cgroup, endpoints: map[string]int{}}
 	a.process, err = c.x.launcher.Start(&proc.Endpoint{Namespace: c.at.Namespace, Root: root, Container: at},
 		proc.Program{Argv: d.Argv, Env: environment(d.Env), Stdout: a.said, Stderr: a.said})
 	if err != nil {
 		return err
 	}
 	if len(d.After) > 0 {
-		c.undoHere("clean up after "+d.Handle, func(u undoing) error { return c.cleanUp(u.ctx, a, root, d.After) })
+		c.undoHere("clean up after "+d.Handle, func(u undoing) error { return c.cleanUp(u.ctx, a, root, d) })
 	}
 	if c.x.external.agents == nil {
 		c.x.external.agents = map[string]*agent{}
@@ -92,15 +100,31 @@ func (c *call) startAgent(d bundle.Daemon) error {
 		return a.process.End(ctx)
 	})
 	limit := time.Duration(d.Timeout * float64(time.Second))
-	if d.Port > 0 {
+	switch {
+	case d.Later:
+		return nil
+	case d.Port > 0:
 		err = proc.AwaitPort(c.ctx, a.process, d.Port, limit)
-	} else {
+	default:
 		err = proc.AwaitSocket(c.ctx, a.process, d.Socket, limit)
 	}
 	if err == nil || c.ctx.Err() != nil {
 		return err
 	}
 	return a.blame("start "+d.Argv[0], err)
+}
+
+// agentCgroup makes the cgroup of a daemon that gets one, and returns its directory.
+func (c *call) agentCgroup(d bundle.Daemon) (dir string, err error) {
+	if !d.Cgroup {
+		return "", nil
+	}
+	group, err := makeCgroup()
+	if err != nil {
+		return "", err
+	}
+	c.undoHere("cgroup "+group.Dir, func(undoing) error { return group.Remove() })
+	return group.Dir, nil
 }
 
 // environment is a map of variables as a process has them.
@@ -113,7 +137,13 @@ func environment(of map[string]string) []string {
 }
 
 // cleanUp runs the command that removes what an agent left, and says what is there all the same.
-func (c *call) cleanUp(ctx context.Context, a *agent, root string, argv []string) error {
+func (c *call) cleanUp(ctx context.Context, a *agent, root string, d bundle.Daemon) error {
+	if d.PIDFile != "" {
+		if err := os.Remove(a.container.Path(d.PIDFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove what a killed %s left: %w", d.Argv[0], err)
+		}
+	}
+	argv := d.After
 	said := tail.NewBuffer(proc.TailLimit)
 	p, err := c.x.launcher.Start(&proc.Endpoint{Namespace: c.at.Namespace, Root: root, Container: a.container}, proc.Program{Argv: argv, Stdout: said, Stderr: said})
 	if err != nil {
@@ -169,7 +199,30 @@ func doCiliumReady(c *call, a bundle.CiliumReady) error {
 	if err != nil {
 		return of.blame("wait until the agent is well", err)
 	}
+	of.atSockets = health.Services.Features.SocketLB.Enabled
 	return otherModes(modes(health), a.Modes)
+}
+
+// seesSockets is an error if an agent that has a cgroup of its own says that it looks services up at
+// sockets, and has no program there: it would see sockets of others, and not of its endpoints. It
+// attaches them before its first endpoint is ready, and after it is well.
+func (a *agent) seesSockets() error {
+	if a.cgroup == "" || !a.atSockets {
+		return nil
+	}
+	dir, err := os.Open(a.cgroup)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	at, err := link.QueryPrograms(link.QueryOptions{Target: int(dir.Fd()), Attach: ebpf.AttachCGroupInet4Connect})
+	if err != nil {
+		return fmt.Errorf("list the programs of cgroup %s: %w", a.cgroup, err)
+	}
+	if len(at.Programs) == 0 {
+		return fault.Subject("the agent looks services up at sockets, and has no program at cgroup %s, which its endpoints are in", a.cgroup)
+	}
+	return nil
 }
 
 // modes are those that an agent says it is in.
@@ -264,6 +317,9 @@ func doCiliumEndpoint(c *call, a bundle.CiliumEndpoint) error {
 	if err != nil {
 		return of.blame("find the agent's router", err)
 	}
+	if router == a.Addr { // no fault of the subject's, and the next agent has another
+		return fmt.Errorf("make endpoint %s: the agent chose %s, which is the endpoint's, for its router, at random", a.Endpoint, router)
+	}
 	if a.Netkit {
 		err = doNetkit(c, bundle.Netkit{Link: a.Link, MAC: a.MAC, Peer: a.Peer, PeerIn: a.Endpoint, PeerMAC: a.PeerMAC, MTU: a.MTU})
 	} else {
@@ -272,14 +328,17 @@ func doCiliumEndpoint(c *call, a bundle.CiliumEndpoint) error {
 	if err != nil {
 		return err
 	}
-	link, err := c.nl.LinkByName(a.Link)
+	outer, err := c.nl.LinkByName(a.Link)
 	if err != nil {
 		return fmt.Errorf("find link %s: %w", a.Link, err)
 	}
 	if err := c.routeThrough(router, a); err != nil {
 		return err
 	}
-	id, err := client.Create(ctx, cilium.Request{Name: a.Endpoint, Labels: a.Labels, Link: a.Link, LinkIndex: link.Attrs().Index,
+	if err := c.joinCgroup(of, a.Endpoint); err != nil {
+		return err
+	}
+	id, err := client.Create(ctx, cilium.Request{Name: a.Endpoint, Labels: a.Labels, Link: a.Link, LinkIndex: outer.Attrs().Index,
 		Inner: a.Peer, MAC: a.PeerMAC, HostMAC: a.MAC, IPv4: a.Addr})
 	if err != nil {
 		return of.blame("make endpoint "+a.Endpoint, err)
@@ -297,7 +356,30 @@ func doCiliumEndpoint(c *call, a bundle.CiliumEndpoint) error {
 	if _, err := client.AwaitRevision(ctx, id, 0); err != nil {
 		return of.blame("wait until endpoint "+a.Endpoint+" is ready", err)
 	}
+	if err := of.seesSockets(); err != nil {
+		return err
+	}
 	c.value("ready_seconds", time.Since(start).Seconds())
+	return nil
+}
+
+// joinCgroup has the programs of an endpoint run in the cgroup of its agent, if that has its own.
+func (c *call) joinCgroup(of *agent, endpoint string) error {
+	if of.cgroup == "" {
+		return nil
+	}
+	ep, err := c.x.endpointOf(c.x.where(c.step.Node, endpoint))
+	if err != nil {
+		return err
+	}
+	if ep.Cgroup != "" {
+		return fmt.Errorf("endpoint %s is in cgroup %s, and its agent's is %s", endpoint, ep.Cgroup, of.cgroup)
+	}
+	ep.Cgroup = of.cgroup
+	c.undoHere("cgroup of "+endpoint, func(undoing) error {
+		ep.Cgroup = ""
+		return nil
+	})
 	return nil
 }
 

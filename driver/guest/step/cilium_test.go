@@ -1,14 +1,19 @@
 package step
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 
 	"hookbed/driver/bundle"
+	"hookbed/driver/guest/cgroup"
 )
 
 // agentRig is a rig with a root file system in which the stand-in is the agent.
@@ -58,7 +63,7 @@ const never = 3
 
 func (r agentRig) daemon() bundle.Daemon {
 	return bundle.Daemon{Handle: agentHandle, Root: bundle.RootCilium, Argv: []string{standInAgent, r.fail}, Socket: standInSocket,
-		Dirs: []string{"cilium/cnp"}, After: []string{standInTool, r.fail}, Timeout: 30}
+		Dirs: []string{"cilium/cnp"}, After: []string{standInTool, r.fail}, PIDFile: standInPID, Timeout: 30}
 }
 
 func (r agentRig) ready() bundle.CiliumReady {
@@ -83,7 +88,9 @@ func (r agentRig) read(name string) bundle.Read {
 
 func TestCiliumAgent(t *testing.T) {
 	r := newAgentRig(t, failNever)
-	r.must("", bundle.Daemon{Handle: "store", Root: bundle.RootEtcd, Argv: []string{standInEtcd, "127.0.0.1:2379"}, Port: 2379}, r.daemon())
+	later := r.daemon()
+	later.Later = true
+	r.must("", bundle.Daemon{Handle: "store", Root: bundle.RootEtcd, Argv: []string{standInEtcd, "127.0.0.1:2379"}, Port: 2379}, later)
 	for tested, want := range map[string]float64{"1.17": 0, "1.1": 1} {
 		ready := r.ready()
 		ready.Tested = []string{tested}
@@ -95,7 +102,7 @@ func TestCiliumAgent(t *testing.T) {
 	r.must("", r.endpoint(), r.read("before"))
 	if err := r.x.endpoints["server"].WithNetlink(func(h *netlink.Handle) error {
 		routes, err := h.RouteGet([]byte{203, 0, 113, 1})
-		if err == nil && (len(routes) != 1 || routes[0].Gw.String() != "198.18.11.77") {
+		if err == nil && (len(routes) != 1 || routes[0].Gw.String() != standInRouter) {
 			t.Errorf("the endpoint's default route is %v", routes)
 		}
 		return err
@@ -145,6 +152,17 @@ func TestCiliumFailsOpen(t *testing.T) {
 	})
 }
 
+// TestCiliumRouter: an agent may choose for its router the address of an endpoint. That is tried
+// again, as what the rig did is.
+func TestCiliumRouter(t *testing.T) {
+	r := newAgentRig(t, failNever)
+	same := r.endpoint()
+	same.Addr = standInRouter
+	r.must("", r.daemon(), r.ready())
+	r.fails("", bundle.FaultRig, same, "for its router")
+	r.must("", r.endpoint())
+}
+
 // TestCiliumFallsBack: an agent that is well, and does other than its flags say.
 func TestCiliumFallsBack(t *testing.T) {
 	r := newAgentRig(t, failFallsBack)
@@ -172,6 +190,67 @@ func TestCiliumModes(t *testing.T) {
 	}
 }
 
+// TestCiliumCgroup: an agent with a cgroup of its own attaches there what sees the sockets of its
+// endpoints. Neither the root of the hierarchy nor what runs elsewhere sees anything of it.
+func TestCiliumCgroup(t *testing.T) {
+	mounts, err := cgroup.Mounted()
+	if err != nil {
+		t.Fatal(err)
+	}
+	top := newHierarchy(mounts)
+	before := connectPrograms(t, top)
+	r := newAgentRig(t, attaches)
+	mark := r.x.undo.mark()
+	own := r.daemon()
+	own.Cgroup = true
+	r.must("", own, r.ready(), r.endpoint())
+	dir := r.x.external.agents[agentHandle].cgroup
+	if at := connectPrograms(t, dir); len(at) != 1 || r.x.endpoints["server"].Cgroup != dir {
+		t.Errorf("%d programs are at %s, and the endpoint is in %q", len(at), dir, r.x.endpoints["server"].Cgroup)
+	}
+	if at := connectPrograms(t, top); !slices.Equal(at, before) {
+		t.Errorf("at the root are programs %v, and were %v", at, before)
+	}
+	connect := bundle.Exec{Argv: []string{"bash", "-c", "exec 3<>/dev/udp/127.0.0.1/9"}, Timeout: 60}
+	r.must("", connect)
+	r.fails("server", bundle.FaultSubject, connect, "Operation not permitted")
+	if err := r.x.undoTo(mark); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s is left (%v)", dir, err)
+	}
+	r.must("server", connect)
+}
+
+// TestCiliumCgroupWithoutPrograms: the agent says that it looks services up at sockets, and does not
+// see those of its endpoints.
+func TestCiliumCgroupWithoutPrograms(t *testing.T) {
+	r := newAgentRig(t, failNever)
+	own := r.daemon()
+	own.Cgroup = true
+	r.must("", own, r.ready())
+	r.fails("", bundle.FaultSubject, r.endpoint(), "has no program at cgroup")
+}
+
+// connectPrograms are the IDs of the programs at a cgroup that see sockets connect.
+func connectPrograms(t *testing.T, dir string) (ids []ebpf.ProgramID) {
+	t.Helper()
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	got, err := link.QueryPrograms(link.QueryOptions{Target: int(f.Fd()), Attach: ebpf.AttachCGroupInet4Connect})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range got.Programs {
+		ids = append(ids, p.ID)
+	}
+	return ids
+}
+
 func TestCiliumOldVersion(t *testing.T) {
 	r := newAgentRig(t, failOld)
 	r.must("", r.daemon())
@@ -188,6 +267,31 @@ func TestCiliumKeepsTheImage(t *testing.T) {
 	}
 	if files, err := os.ReadDir(filepath.Join(r.root, standInLib)); err != nil || len(files) > 0 {
 		t.Errorf("the library has %v, %v; want it as it was", files, err)
+	}
+}
+
+// TestCiliumKilled: an agent that was killed left the file of its PID, and its tool cleans up only
+// without it.
+func TestCiliumKilled(t *testing.T) {
+	r := newAgentRig(t, failNever)
+	for _, file := range []string{standInPID, ""} {
+		own := r.daemon()
+		own.PIDFile = file
+		mark := r.x.undo.mark()
+		r.must("", own)
+		err := r.x.undoTo(mark)
+		if refused := err != nil && strings.Contains(err.Error(), "should not be running"); refused != (file == "") {
+			t.Errorf("with the file %q named: %v", file, err)
+		}
+	}
+	if err := r.x.node.WithNetlink(func(h *netlink.Handle) error {
+		l, err := h.LinkByName(standInLink)
+		if err == nil {
+			err = h.LinkDel(l)
+		}
+		return err
+	}); err != nil {
+		t.Error(err)
 	}
 }
 

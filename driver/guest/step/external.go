@@ -48,7 +48,7 @@ func (c *call) needContainer(p *otherRoot, what string) (*proc.Container, error)
 	if p.root == "" {
 		return nil, fmt.Errorf("the session named no root file system of %s", what)
 	}
-	r, err := proc.OpenContainer(c.at.Namespace, p.root, false)
+	r, err := proc.OpenContainer(c.at.Namespace, proc.Room{Root: p.root})
 	if err != nil {
 		return nil, fmt.Errorf("open the container of %s in %s: %w", what, p.root, err)
 	}

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -34,7 +33,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case proc.FirstProcessCommand:
-			end(proc.FirstProcess(strings.Join(os.Args[2:], "")))
+			end(proc.FirstProcess(os.Args[2:]...))
 		case RequestsCommand:
 			end(MakeRequests(context.Background(), os.Stdin, os.Stdout))
 		case "exec":

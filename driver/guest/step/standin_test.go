@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -28,7 +30,9 @@ const (
 	standInSocket = "/run/cilium/cilium.sock"
 	standInPins   = "/sys/fs/bpf/tc/globals"
 	standInLink   = "cilium_host"
+	standInRouter = "198.18.11.77"
 	standInLib    = "/var/lib/cilium"
+	standInPID    = "/run/cilium/cilium.pid"
 	standInSysctl = "/proc/sys/net/ipv4/fib_multipath_use_neigh"
 
 	failNever       = "never"
@@ -40,6 +44,8 @@ const (
 	failKeepsLink   = "keeps-link"   // its cleaning up leaves a link
 	failEarlyRevise = "early-revise" // says ready, and has the revision of before
 	failFallsBack   = "falls-back"   // is well, and delivers by the node's stack
+
+	attaches = "attaches" // does not fail, and has no socket of its cgroup connect
 )
 
 // standIn is what the test binary does under another name. It returns under its own.
@@ -90,6 +96,10 @@ func runStandInAgent(fail string) error {
 	if err := os.WriteFile(filepath.Join(standInLib, "features.h"), nil, 0o600); err != nil {
 		return err
 	}
+	// It stays, as that of an agent that did not end in time and was killed.
+	if err := os.WriteFile(standInPID, nil, 0o600); err != nil {
+		return err
+	}
 	s := &standInState{fail: fail, endpoints: map[int]map[string]any{}, policy: map[int]*ebpf.Map{}, reserved: map[string]bool{}, revision: 1}
 	if err := s.begin(); err != nil {
 		return err
@@ -122,11 +132,35 @@ func (s *standInState) begin() error {
 	if err != nil {
 		return err
 	}
+	if s.fail == attaches {
+		if err := attachToSockets(); err != nil {
+			return err
+		}
+	}
 	s.metrics, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.PerCPUHash, KeySize: 8, ValueSize: 16, MaxEntries: 64})
 	if err == nil {
 		err = s.metrics.Pin(filepath.Join(standInPins, "cilium_metrics"))
 	}
 	return err
+}
+
+// attachToSockets attaches a program to the cgroup that it has, as the agent does. It never does to
+// the root, which alone has no cgroup.type (Documentation/admin-guide/cgroup-v2.rst).
+func attachToSockets() error {
+	const top = "/sys/fs/cgroup"
+	if _, err := os.Stat(top + "/cgroup.type"); err != nil {
+		return fmt.Errorf("%s is the root of the hierarchy: %w", top, err)
+	}
+	refuse, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.CGroupSockAddr, AttachType: ebpf.AttachCGroupInet4Connect, License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}})
+	if err != nil {
+		return err
+	}
+	l, err := link.AttachCgroup(link.CgroupOptions{Path: top, Attach: ebpf.AttachCGroupInet4Connect, Program: refuse})
+	if err != nil {
+		return err
+	}
+	return l.Pin(filepath.Join(standInPins, "connect"))
 }
 
 // routes are the API's.
@@ -148,7 +182,7 @@ func (s *standInState) routes() http.Handler {
 		})
 	})
 	mux.HandleFunc("GET /v1/config", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, map[string]any{"status": map[string]any{"addressing": map[string]any{"ipv4": map[string]any{"ip": "198.18.11.77"}}}})
+		answer(w, map[string]any{"status": map[string]any{"addressing": map[string]any{"ipv4": map[string]any{"ip": standInRouter}}}})
 	})
 	mux.HandleFunc("POST /v1/ipam/{ip}", func(w http.ResponseWriter, r *http.Request) {
 		s.Lock()
@@ -274,6 +308,9 @@ func (s *standInState) load(n int) {
 
 // cleanAfterStandIn is the agent's tool that removes what it left.
 func cleanAfterStandIn(fail string) error {
+	if _, err := os.Stat(standInPID); err == nil {
+		return fmt.Errorf("agent should not be running when cleaning up: found %s", standInPID)
+	}
 	if fail == failKeepsLink {
 		return nil
 	}

@@ -74,7 +74,7 @@ type pageEntry struct{ Key, Value string }
 // htmlPage is the report as one file without any external resource. The policy in it has the
 // browser refuse every other script, and every request.
 func htmlPage(b book) ([]byte, error) {
-	t, err := template.New("report").Funcs(template.FuncMap{"head": headOf, "rest": restOf, "further": further, "packed": packed}).Parse(pageTemplate)
+	t, err := template.New("report").Funcs(template.FuncMap{"head": headOf, "rest": restOf, "packed": packed}).Parse(pageTemplate)
 	if err != nil {
 		return nil, fmt.Errorf("parse report template: %w", err)
 	}
@@ -194,11 +194,20 @@ func withoutEmptyColumns(t table.Table) table.Table {
 	return out
 }
 
-// further are the sections that the page shows on demand: all but the results and what went
-// wrong.
-func further(s table.Section) bool {
-	return !slices.ContainsFunc([]string{"results-", "trouble", "boots-"}, func(part string) bool { return strings.Contains(s.ID, part) })
+// resultsOpen is how many sections of results a page shows at once. With more of them, as of many
+// kernels, it would be longer than anyone reads.
+const resultsOpen = 6
+
+// Further are the sections that the page shows on demand: all but the results, if they are few, and
+// what went wrong.
+func (p page) Further(s table.Section) bool {
+	if isResults(s) {
+		return len(p.Sections)-len(slices.DeleteFunc(slices.Clone(p.Sections), isResults)) > resultsOpen
+	}
+	return !strings.Contains(s.ID, "trouble") && !strings.Contains(s.ID, "boots-")
 }
+
+func isResults(s table.Section) bool { return strings.Contains(s.ID, "results-") }
 
 // longRows is from how many rows on a table is packed even where it is shown.
 const longRows = 60

@@ -67,6 +67,19 @@ type requestRow struct {
 	want map[string]requestWant
 }
 
+// inTwo is the row whose outcome depends on whether its two parts are joined, by the sender, which
+// sends a dropped one again, or by a receiver that is late.
+const inTwo = "admitted, split"
+
+// times is how often a row is tried until it comes out as it must. A forbidden request must be refused
+// at once, but the parts of an admitted one may be joined otherwise on a busy computer.
+func (r requestRow) times() int {
+	if r.name == inTwo {
+		return 5
+	}
+	return 1
+}
+
 // requestWant is an outcome (bundle.RequestTry), and why it is not as policies say, "" if
 // it is.
 type requestWant struct{ outcome, declared string }
@@ -121,7 +134,7 @@ func requestRows(get, post datapath.RequestPolicy) []requestRow {
 		{"pieces", "a forbidden request in segments of 8 bytes", one(pieces(bad, 8)...), false,
 			wants(as("403"), as("403"), as(bundle.RequestSilent), as("200", smallPasses), as(bundle.RequestSilent), as(bundle.RequestSilent), unsent)},
 		// The first piece is dropped, and sent again together with the second.
-		{"admitted, split", "an admitted request in two segments", one("GET ", path+head+"\r\n"), false,
+		{inTwo, "an admitted request in two segments", one("GET ", path+head+"\r\n"), false,
 			wants(as("200"), as("200"), as("200"), as(bundle.RequestSilent, noSecond), as("200"), as(bundle.RequestSilent, noSecond), as(bundle.RequestUnsent, noSecondOut))},
 		{"embedded", "a forbidden request with the text of an admitted one in a header", one("GET /s" + " HTTP/1.1\r\nX: GET " + path + "\r\nHost: server\r\n\r\n"), false,
 			wants(as("403"), as("403"), as(bundle.RequestSilent), as("200", searches), as(bundle.RequestSilent), as(bundle.RequestSilent), unsent)},
@@ -164,10 +177,16 @@ func ConformRequests(t *testing.T, rig Rig, arm Arm, report *RequestReport) {
 		var got string
 		t.Run(row.name, func(t *testing.T) {
 			var err error
-			if got, err = b.converseRow(row, policies[mainPolicies-1].Prefix+"item"); err != nil {
-				t.Error(err)
+			want := row.want[arm.Filter]
+			for range row.times() {
+				if got, err = b.converseRow(row, policies[mainPolicies-1].Prefix+"item"); err != nil {
+					t.Error(err)
+				}
+				if got == want.outcome {
+					break
+				}
 			}
-			if want := row.want[arm.Filter]; got != want.outcome {
+			if got != want.outcome {
 				t.Errorf("%s: got %q, want %q (%s)", row.doc, got, want.outcome, want.declared)
 			}
 		})

@@ -270,6 +270,20 @@ func TestCiliumKeepsTheImage(t *testing.T) {
 	}
 }
 
+// removeStandInLink removes what the agent's tool has left on purpose.
+func (r agentRig) removeStandInLink() {
+	r.t.Helper()
+	if err := r.x.node.WithNetlink(func(h *netlink.Handle) error {
+		l, err := h.LinkByName(standInLink)
+		if err == nil {
+			err = h.LinkDel(l)
+		}
+		return err
+	}); err != nil {
+		r.t.Error(err)
+	}
+}
+
 // TestCiliumKilled: an agent that was killed left the file of its PID, and its tool cleans up only
 // without it.
 func TestCiliumKilled(t *testing.T) {
@@ -284,15 +298,7 @@ func TestCiliumKilled(t *testing.T) {
 			t.Errorf("with the file %q named: %v", file, err)
 		}
 	}
-	if err := r.x.node.WithNetlink(func(h *netlink.Handle) error {
-		l, err := h.LinkByName(standInLink)
-		if err == nil {
-			err = h.LinkDel(l)
-		}
-		return err
-	}); err != nil {
-		t.Error(err)
-	}
+	r.removeStandInLink()
 }
 
 // TestCiliumKeepsTheNamespace: what the agent changes of its node's firewall, sysctls and routes goes
@@ -333,15 +339,7 @@ func TestCiliumLeavesALink(t *testing.T) {
 	if err := r.x.undoTo(mark); err == nil || !strings.Contains(err.Error(), "left link "+standInLink) {
 		t.Errorf("undo says %v, want the link that is left", err)
 	}
-	if err := r.x.node.WithNetlink(func(h *netlink.Handle) error {
-		l, err := h.LinkByName(standInLink)
-		if err == nil {
-			err = h.LinkDel(l)
-		}
-		return err
-	}); err != nil {
-		t.Error(err)
-	}
+	r.removeStandInLink()
 }
 
 func TestTooOld(t *testing.T) {
